@@ -1,1 +1,89 @@
-//! x
+//! A coordination store that lives in the process: [`MemoryStore`].
+//!
+//! It keeps the whole contract of [`CoordinationStore`](clustering_core::store::CoordinationStore), leases that
+//! expire, compaction and watches that fall behind included. It is what tests and demos run on, and what a service
+//! of a single process can run on; it forgets everything when its last handle goes, and nobody outside the process
+//! sees it.
+//!
+//! ```text
+//!   MemoryStore ──┐                      ┌─ entries   what stands: key, value, revisions, lease
+//!   MemoryStore ──┼── one mutex ── state ┼─ history   the changes of the last revisions
+//!   a watch     ──┘                      ├─ leases    by id, and by deadline
+//!                                        └─ watchers  by prefix: who waits for what
+//! ```
+//!
+//! Several handles, made by cloning one, share one store, also from runtimes on different threads. There is no task
+//! behind it and no queue per watch: a commit wakes the watches whose prefix it touched, and each of them pulls from
+//! the shared history at its own pace.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use clustering_core::store::{Change, CoordinationStore, CoordinationStoreExt, Guard, Revision, Txn};
+//! use clustering_memory::MemoryStore;
+//! use futures_util::StreamExt;
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//!
+//! // Whoever creates the key first leads, for as long as the lease lives.
+//! let lease = store.grant_lease(Duration::from_secs(15)).await?;
+//! let term = store
+//!     .commit(Txn::new().guard(Guard::absent("leader")).put("leader", "ingest-1", lease.id))
+//!     .await?;
+//!
+//! // A watch from the beginning yields all that ever happened under its prefix.
+//! let mut watch = store.watch("leader", Revision::ZERO).await?;
+//! let elected = watch.next().await.expect("a watch goes on")?;
+//! assert_eq!(elected.revision, term);
+//!
+//! // Nobody renews the lease and nobody calls the store: the watch learns of the expiry all the same.
+//! let expired = watch.next().await.expect("a watch goes on")?;
+//! assert_eq!(expired.changes, [Change::Delete("leader".into())]);
+//! assert_eq!(store.get("leader").await?, None);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Time
+//!
+//! Leases run on tokio's clock, so under `tokio::time::pause` they are as deterministic as everything else, and
+//! otherwise they run in real time. A lease never ends before its TTL has passed since its last renewal. It ends when
+//! somebody looks next: any call by anybody, or a watch that is being polled, which wakes by itself within the
+//! resolution of tokio's timer, one millisecond. So the slack of contract rule 4 is that millisecond where anything is
+//! watched, and nothing that can be observed elsewhere. Leases that ended between two looks end in the order of their
+//! deadlines, each in a revision of its own.
+//!
+//! Outside of a tokio runtime the calls work too, and a watch delivers, but it does not wake by itself for an expiry.
+//! A runtime that polls watches needs its time driver (`enable_time`). All runtimes that share a store should run on
+//! the same clock: pause them all or none.
+//!
+//! # Delay and compaction
+//!
+//! A watch delivers as soon as it is polled (contract rule 3); it never ends with `Disconnected`. The store keeps
+//! the changes of the last 10,000 revisions, or as many as the [builder](MemoryStore::builder) was told. A watch that
+//! owes changes older than that ends with `Compacted`; one whose prefix was merely quiet goes on.
+//!
+//! # For tests
+//!
+//! [`MemoryStore::stats`] counts what was asked of the store, [`MemoryStore::compact`] forgets history on command,
+//! and [`MemoryStore::restore`] puts the store back to an earlier [`Backup`], as an operator would after a disaster.
+
+mod backup;
+mod builder;
+mod history;
+mod lease;
+mod state;
+mod stats;
+mod store;
+mod watch;
+mod watchers;
+
+pub use self::{
+    backup::Backup,
+    builder::MemoryStoreBuilder,
+    lease::LiveLease,
+    stats::Stats,
+    store::{MAX_TTL, MemoryStore},
+};

@@ -1,0 +1,95 @@
+use std::{collections::VecDeque, sync::Arc};
+
+use clustering_core::store::{Change, Revision};
+
+/// The changes of the last revisions, one record per revision and none missing between the compacted revision and
+/// the present one. Cloning it clones pointers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    compacted: Revision,
+    records: VecDeque<Arc<[Change]>>,
+}
+
+impl History {
+    /// The revision at which the store stands; 0 before the first change.
+    pub(crate) fn revision(&self) -> Revision {
+        Revision::new(self.compacted.get() + self.records.len() as u64)
+    }
+
+    /// The last revision whose changes are gone; 0 if none are.
+    pub(crate) fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// How many revisions still have their changes.
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Adds what the next revision changed.
+    pub(crate) fn push(&mut self, changes: Vec<Change>) {
+        self.records.push_back(changes.into());
+    }
+
+    /// Forgets the changes up to and with `revision`, or all if it lies ahead. Those forgotten before stay so.
+    pub(crate) fn compact(&mut self, revision: Revision) {
+        let target = revision.min(self.revision()).max(self.compacted);
+        self.records.drain(..(target.get() - self.compacted.get()) as usize);
+        self.compacted = target;
+    }
+
+    /// What `revision` changed; nothing if that is compacted or ahead.
+    pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
+        let place = revision.get().checked_sub(self.compacted.get() + 1);
+        let record = place.and_then(|place| self.records.get(place as usize));
+        record.map_or(&[], |record| record)
+    }
+
+    /// All that is kept, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Revision, &[Change])> {
+        let first = self.compacted.get() + 1;
+        self.records.iter().zip(first..).map(|(record, number)| (Revision::new(number), &record[..]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(revisions: u64) -> History {
+        let mut history = History::default();
+        for number in 1..=revisions {
+            history.push(vec![Change::Delete(number.to_string().into())]);
+        }
+        history
+    }
+
+    #[test]
+    fn a_record_stands_under_its_revision() {
+        let history = of(3);
+        assert_eq!(history.revision(), Revision::new(3));
+        assert_eq!(history.changes(Revision::new(2)), [Change::Delete("2".into())]);
+        assert_eq!(history.changes(Revision::ZERO), []);
+        assert_eq!(history.changes(Revision::new(4)), []);
+    }
+
+    #[test]
+    fn compaction_leaves_the_revision_and_the_later_records() {
+        let mut history = of(5);
+        history.compact(Revision::new(3));
+        assert_eq!((history.revision(), history.compacted()), (Revision::new(5), Revision::new(3)));
+        assert_eq!(history.changes(Revision::new(3)), []);
+        assert_eq!(history.changes(Revision::new(4)), [Change::Delete("4".into())]);
+        assert_eq!(history.iter().map(|(at, _)| at.get()).collect::<Vec<_>>(), [4, 5]);
+    }
+
+    #[test]
+    fn compaction_never_goes_back_and_stops_at_the_present() {
+        let mut history = of(5);
+        history.compact(Revision::new(4));
+        history.compact(Revision::new(2));
+        assert_eq!(history.compacted(), Revision::new(4));
+        history.compact(Revision::new(99));
+        assert_eq!((history.revision(), history.compacted()), (Revision::new(5), Revision::new(5)));
+    }
+}

@@ -1,0 +1,144 @@
+use std::{
+    future::Future,
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use clustering_core::store::{Batch, Revision, WatchEnd};
+use futures_core::Stream;
+use tokio::{
+    runtime::Handle,
+    task::consume_budget,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use crate::{backup::Timeline, store::Shared, watchers::WatchId};
+
+/// How far a watch has come.
+#[derive(Debug)]
+pub(crate) struct Cursor {
+    pub(crate) prefix: Arc<str>,
+    pub(crate) id: WatchId,
+    /// The revision of the last batch yielded, or the one that it began after.
+    pub(crate) seen: Revision,
+    /// When `seen` was last known to be the store's own history.
+    pub(crate) time: Timeline,
+}
+
+/// What became of the wish to watch.
+pub(crate) enum Opened {
+    Live(Cursor),
+    Ended(WatchEnd),
+}
+
+/// The stream of one watch. It owns its place in the history and, while it waits, a timer; the store knows of it
+/// only its waker. Dropping it, or its end, frees both.
+pub(crate) struct MemoryWatch {
+    shared: Arc<Shared>,
+    place: Place,
+    /// Set while waiting: to the moment when the next lease expires, for then there may be changes although nobody
+    /// calls the store.
+    ///
+    /// Each watch has its own, rather than one for all, so that none depends on another being polled. It is made anew
+    /// for each wait since the stream may have moved to another runtime. It never needs to be woken for a deadline
+    /// that comes up later: a key under this prefix comes under a lease only by a commit, which wakes the watch, and
+    /// the expiry of a lease without such keys is none of its business.
+    timer: Pin<Box<Option<Sleep>>>,
+}
+
+enum Place {
+    At(Cursor),
+    /// The end is known and not yielded yet.
+    Ending(WatchEnd),
+    Ended,
+}
+
+/// What a look at the store shows.
+enum Look {
+    Item(Result<Batch, WatchEnd>),
+    /// Nothing yet; and when the next lease expires.
+    Wait(Option<Instant>),
+}
+
+impl MemoryWatch {
+    pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
+        let place = match opened {
+            Opened::Live(cursor) => Place::At(cursor),
+            Opened::Ended(end) => Place::Ending(end),
+        };
+        MemoryWatch { shared, place, timer: Box::pin(None) }
+    }
+
+    /// Takes the next item, or asks to be woken for it.
+    fn look(shared: &Shared, cursor: &mut Cursor, waker: &Waker) -> Look {
+        let (look, former) = shared.locked(|state| {
+            // First, so that this watch is not woken by the expiries that it sees now.
+            let former = state.watchers.stop_waiting(&cursor.prefix, cursor.id);
+            state.expire();
+            let look = match state.next_batch(cursor) {
+                Some(item) => Look::Item(item),
+                None => {
+                    state.watchers.wait(&cursor.prefix, cursor.id, waker.clone());
+                    Look::Wait(state.leases.next_deadline())
+                }
+            };
+            (look, former)
+        });
+        drop(former);
+        look
+    }
+
+    /// Frees what the watch held.
+    fn end(&mut self) {
+        if let Place::At(cursor) = mem::replace(&mut self.place, Place::Ended) {
+            let former = self.shared.locked(|state| state.watchers.close(&cursor.prefix, cursor.id));
+            drop(former);
+        }
+        self.timer.set(None);
+    }
+}
+
+impl Stream for MemoryWatch {
+    type Item = Result<Batch, WatchEnd>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        // A long backlog must not keep the other tasks waiting.
+        ready!(pin!(consume_budget()).poll(cx));
+        loop {
+            let cursor = match &mut this.place {
+                Place::At(cursor) => cursor,
+                Place::Ending(end) => {
+                    let end = end.clone();
+                    this.end();
+                    return Poll::Ready(Some(Err(end)));
+                }
+                Place::Ended => return Poll::Ready(None),
+            };
+            let deadline = match Self::look(&this.shared, cursor, cx.waker()) {
+                Look::Item(item) => {
+                    if item.is_err() {
+                        this.end();
+                    }
+                    return Poll::Ready(Some(item));
+                }
+                Look::Wait(deadline) => deadline,
+            };
+            // Without a runtime there is no timer: the next call of anybody ends the lease.
+            let deadline = deadline.filter(|_| Handle::try_current().is_ok());
+            this.timer.set(deadline.map(sleep_until));
+            match this.timer.as_mut().as_pin_mut() {
+                Some(timer) => ready!(timer.poll(cx)),
+                None => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
