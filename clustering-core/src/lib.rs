@@ -1,2 +1,28 @@
 //! x
+
+pub mod config;
+pub mod event;
+mod fold;
+pub mod keyspace;
+pub mod machine;
+pub mod name;
+pub mod node;
+pub mod outcome;
+pub mod placement;
+mod record;
 pub mod store;
+pub mod time;
+pub mod version;
+pub mod view;
+
+pub use self::{
+    config::{Backoff, Config, InvalidConfig, Laggards, NameConflict},
+    event::{Event, StopReason},
+    keyspace::Keyspace,
+    name::{Incarnation, InvalidName, Namespace, NodeName, NodeUri},
+    node::{Metadata, Node},
+    outcome::{IntoOutcome, Outcome},
+    record::Cause,
+    version::{Term, Version},
+    view::{Diff, View},
+};

@@ -1,4 +1,9 @@
-use std::{error::Error, fmt, sync::Arc};
+use std::{
+    error::Error,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use super::{LeaseId, Revision};
 
@@ -115,6 +120,21 @@ impl StoreError {
     /// silent. (After [`Effect::Unknown`] the call must be safe to repeat.)
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, ErrorKind::Busy | ErrorKind::Unreachable | ErrorKind::OutcomeUnknown)
+    }
+}
+
+/// Two errors are the same if they say the same, whatever caused them.
+impl PartialEq for StoreError {
+    fn eq(&self, other: &Self) -> bool {
+        (self.kind, &self.message) == (other.kind, &other.message)
+    }
+}
+
+impl Eq for StoreError {}
+
+impl Hash for StoreError {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.kind, &self.message).hash(state);
     }
 }
 

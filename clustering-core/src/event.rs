@@ -1,0 +1,386 @@
+//! What happens to a node, as events to subscribe to. Nothing is silent (P10).
+
+use std::{fmt, time::Duration};
+
+use serde::{Serialize, Serializer};
+
+use crate::{
+    name::{Incarnation, NodeName, NodeUri},
+    record::Cause,
+    store::{Key, Revision},
+    version::{Term, Version},
+};
+
+/// A transition, as this node went through it or saw it in the log.
+///
+/// `Display` gives a line for people; serialized it is an object with its kind under `event`. Durations are
+/// serialized in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Event {
+    /// This node stands in the log for the first time: it is a member.
+    Joined {
+        /// The life that began.
+        incarnation: Incarnation,
+    },
+    /// This node is a member again, under a new session (P7).
+    Rejoined {
+        /// The life that began.
+        incarnation: Incarnation,
+    },
+    /// This node's name is taken, and it waits until the other one is gone.
+    NameHeld {
+        /// Who holds it.
+        incarnation: Incarnation,
+        /// Where that one is reached.
+        uri: NodeUri,
+    },
+    /// This node's session is over. It owns nothing and leads nothing until it is a member again.
+    SessionLost {
+        /// How it ended.
+        reason: LostReason,
+    },
+    /// A node is present.
+    NodeUp {
+        /// Its name.
+        name: NodeName,
+        /// Where it is reached.
+        uri: NodeUri,
+    },
+    /// A node's record was put again: it restarted at once, or changed its metadata.
+    NodeChanged {
+        /// Its name.
+        name: NodeName,
+        /// Where it is reached.
+        uri: NodeUri,
+    },
+    /// A node is no longer present.
+    NodeDown {
+        /// Its name.
+        name: NodeName,
+    },
+    /// Another leads, or nobody does.
+    LeaderChanged {
+        /// Who leads. `None` if nobody does, or if the election key cannot be read.
+        leader: Option<NodeName>,
+        /// The term that began.
+        term: Option<Term>,
+        /// Whether it is this node.
+        own: bool,
+    },
+    /// This node leads, but could not renew its lease in time: it does not act as leader for now (P6).
+    LeadershipSuspended {
+        /// Its term, which goes on.
+        term: Term,
+    },
+    /// A renewal succeeded in time: this node acts as leader again, under the same term.
+    LeadershipResumed {
+        /// Its term.
+        term: Term,
+    },
+    /// A newer version is published.
+    VersionPublished {
+        /// The version.
+        version: Version,
+        /// The revision that wrote it.
+        revision: Revision,
+        /// How many nodes its view has.
+        nodes: usize,
+        /// Why it was published.
+        causes: Vec<Cause>,
+    },
+    /// A stabilize begins on this node.
+    Stabilizing {
+        /// For that version.
+        version: Version,
+        /// 1 for the first try.
+        attempt: u32,
+    },
+    /// A stabilize of this node said no, failed, panicked or was ended for taking too long. It is tried again.
+    StabilizeRefused {
+        /// For that version.
+        version: Version,
+        /// Which try it was.
+        attempt: u32,
+        /// What it gave as the reason.
+        reason: String,
+        /// How long until the next try.
+        #[serde(serialize_with = "milliseconds", rename = "retry_in_ms")]
+        retry_in: Duration,
+    },
+    /// A stabilize of this node runs, or waits for its turn, for a version that is no longer the newest.
+    Superseded {
+        /// The version that it was for.
+        version: Version,
+    },
+    /// A stabilize of this node takes long.
+    StabilizeSlow {
+        /// For that version.
+        version: Version,
+        /// Which try it is.
+        attempt: u32,
+        /// How long it has run.
+        #[serde(serialize_with = "milliseconds", rename = "running_ms")]
+        running: Duration,
+    },
+    /// This node acknowledged that version: the store has it.
+    Ready {
+        /// The version.
+        version: Version,
+    },
+    /// Every node of that version's view acknowledged it, and the leader recorded so.
+    Stable {
+        /// The version.
+        version: Version,
+    },
+    /// This node, as the leader that recorded it, calls `on_stable`.
+    Announcing {
+        /// The version.
+        version: Version,
+        /// Its term.
+        term: Term,
+    },
+    /// The `on_stable` callback of this node panicked. It is not called again for that version.
+    AnnouncementFailed {
+        /// The version.
+        version: Version,
+        /// What the panic said.
+        reason: String,
+    },
+    /// This node leads, and the newest version has not become stable for a while.
+    Blocked(Blocked),
+    /// This node, as leader, removed one that kept a version from becoming stable.
+    Evicted {
+        /// Which one.
+        name: NodeName,
+    },
+    /// The store does not answer: what this node shows is the last that it knew.
+    StoreAway {
+        /// What was seen of the cause.
+        reason: String,
+    },
+    /// The store answers again.
+    StoreBack {
+        /// How long it was away.
+        #[serde(serialize_with = "milliseconds", rename = "away_ms")]
+        away: Duration,
+    },
+    /// The changes since the last revision seen cannot be had: this node read a snapshot instead.
+    Resynced {
+        /// Whether the store was restored to an older state.
+        rewound: bool,
+        /// The snapshot's revision.
+        revision: Revision,
+    },
+    /// A key under the cluster's prefix cannot be read. It counts as absent.
+    Malformed {
+        /// The key.
+        #[serde(serialize_with = "text")]
+        key: Key,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The store refuses a call of this node: its credentials, rights or limits need mending.
+    StoreRefused {
+        /// What the store said.
+        reason: String,
+    },
+    /// This node gave up its place by [`unregister`](crate::Clustering::unregister), and only follows the log.
+    Unregistered,
+    /// This node has ended.
+    Stopped {
+        /// Why.
+        reason: StopReason,
+    },
+}
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LostReason {
+    /// Its deadline passed without a renewal.
+    Expired,
+    /// The store no longer knows the lease: it expired, or somebody revoked it.
+    LeaseGone,
+    /// Somebody deleted the node's record, or made it unreadable, while the lease may live.
+    Removed,
+    /// The store was restored to an older state.
+    Rewound,
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LostReason::Expired => "no renewal succeeded in time",
+            LostReason::LeaseGone => "the store no longer knows the lease",
+            LostReason::Removed => "the node's record was removed",
+            LostReason::Rewound => "the store was restored to an older state",
+        })
+    }
+}
+
+/// Why a node ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// It was asked to.
+    Asked,
+    /// Another process took over its name.
+    TakenOver {
+        /// Where that one is reached.
+        by: NodeUri,
+    },
+    /// Its name is taken, and [`NameConflict::Fail`](crate::NameConflict) is set.
+    NameTaken {
+        /// Where the one that holds it is reached.
+        by: NodeUri,
+    },
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Asked => f.write_str("it was asked to stop"),
+            StopReason::TakenOver { by } => write!(f, "another process, at {by}, took over its name"),
+            StopReason::NameTaken { by } => write!(f, "its name is held by another process, at {by}"),
+        }
+    }
+}
+
+/// A version that has not become stable for a while, and who keeps it from that.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Blocked {
+    /// The version.
+    pub version: Version,
+    /// How long ago this leader saw it published.
+    #[serde(serialize_with = "milliseconds", rename = "since_ms")]
+    pub since: Duration,
+    /// The nodes whose acknowledgement is missing, by name.
+    pub laggards: Vec<Laggard>,
+}
+
+/// A node whose acknowledgement of the newest version is missing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Laggard {
+    /// Its name.
+    pub name: NodeName,
+    /// What its stabilize gave as the reason, if it said no; `None` while it has not answered.
+    pub refused: Option<String>,
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Joined { incarnation } => write!(f, "joined as {incarnation}"),
+            Event::Rejoined { incarnation } => write!(f, "joined again as {incarnation}"),
+            Event::NameHeld { uri, .. } => {
+                write!(f, "the name is held by {uri}; waiting until that one is gone")
+            }
+            Event::SessionLost { reason } => write!(f, "session lost: {reason}"),
+            Event::NodeUp { name, uri } => write!(f, "{name} is present at {uri}"),
+            Event::NodeChanged { name, uri } => write!(f, "{name} changed, at {uri}"),
+            Event::NodeDown { name } => write!(f, "{name} is gone"),
+            Event::LeaderChanged { leader: Some(leader), term: Some(term), own } => {
+                write!(f, "{leader} leads, term {term}{}", if *own { " (this node)" } else { "" })
+            }
+            Event::LeaderChanged { term: Some(term), .. } => {
+                write!(f, "an unreadable leader stands, term {term}")
+            }
+            Event::LeaderChanged { .. } => f.write_str("nobody leads"),
+            Event::LeadershipSuspended { term } => {
+                write!(f, "leadership suspended, term {term}: no renewal in time")
+            }
+            Event::LeadershipResumed { term } => write!(f, "leadership resumed, term {term}"),
+            Event::VersionPublished { version, nodes, causes, .. } => {
+                write!(f, "version {version} of {nodes} nodes: {}", Causes(causes))
+            }
+            Event::Stabilizing { version, attempt } => write!(f, "stabilizing {version}, attempt {attempt}"),
+            Event::StabilizeRefused { version, attempt, reason, retry_in } => {
+                write!(
+                    f,
+                    "stabilize of {version} refused, attempt {attempt}: {reason}; again in {retry_in:?}"
+                )
+            }
+            Event::Superseded { version } => write!(f, "stabilize of {version} superseded"),
+            Event::StabilizeSlow { version, attempt, running } => {
+                write!(f, "stabilize of {version}, attempt {attempt}, has run for {running:?}")
+            }
+            Event::Ready { version } => write!(f, "ready at {version}"),
+            Event::Stable { version } => write!(f, "stable at {version}"),
+            Event::Announcing { version, term } => write!(f, "on_stable of {version}, term {term}"),
+            Event::AnnouncementFailed { version, reason } => {
+                write!(f, "on_stable of {version} failed: {reason}")
+            }
+            Event::Blocked(blocked) => blocked.fmt(f),
+            Event::Evicted { name } => write!(f, "evicted {name}"),
+            Event::StoreAway { reason } => write!(f, "the store is away: {reason}"),
+            Event::StoreBack { away } => write!(f, "the store is back after {away:?}"),
+            Event::Resynced { rewound: false, revision } => {
+                write!(f, "read a snapshot at revision {revision}")
+            }
+            Event::Resynced { rewound: true, revision } => {
+                write!(f, "the store was restored: read a snapshot at revision {revision}")
+            }
+            Event::Malformed { key, reason } => write!(f, "cannot read {key}: {reason}"),
+            Event::StoreRefused { reason } => write!(f, "the store refused: {reason}"),
+            Event::Unregistered => f.write_str("unregistered"),
+            Event::Stopped { reason } => write!(f, "stopped: {reason}"),
+        }
+    }
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} has not been stable for {:?}: ", self.version, self.since)?;
+        for (place, laggard) in self.laggards.iter().enumerate() {
+            let divider = if place == 0 { "" } else { ", " };
+            match &laggard.refused {
+                Some(reason) => write!(f, "{divider}{} refused ({reason})", laggard.name)?,
+                None => write!(f, "{divider}{} has not answered", laggard.name)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Causes<'a>(&'a [Cause]);
+
+impl fmt::Display for Causes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, cause) in self.0.iter().enumerate() {
+            if place > 0 {
+                f.write_str(", ")?;
+            }
+            cause.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cause::Joined(name) => write!(f, "{name} joined"),
+            Cause::Left(name) => write!(f, "{name} left"),
+            Cause::Changed(name) => write!(f, "{name} changed"),
+            Cause::Elected(name) => write!(f, "{name} was elected"),
+            Cause::Asked { by, why: Some(why) } => write!(f, "{by} asked ({why})"),
+            Cause::Asked { by, why: None } => write!(f, "{by} asked"),
+            Cause::Resync => f.write_str("the view before is not known"),
+            Cause::Unacknowledged(name) => write!(f, "the acknowledgement of {name} was deleted"),
+            Cause::More(more) => write!(f, "{more} more"),
+            Cause::Other(json) => f.write_str(json),
+        }
+    }
+}
+
+fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(duration.as_millis() as u64)
+}
+
+fn text<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(key)
+}

@@ -1,0 +1,64 @@
+use super::{Machine, Output, Token};
+use crate::{event::Event, store::Revision, time::Timestamp, version::Term, view::View};
+
+/// Calling the user's `on_stable`: at most once for a version, by the leader that recorded it, one at a time (P4).
+///
+/// The log tells that it was recorded and under which term, not the reply to the commit, which may be lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Announcement {
+    running: Option<Running>,
+    /// The last version announced, by the revision that wrote it.
+    announced: Revision,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Running {
+    token: Token,
+    view: View,
+    term: Term,
+    superseded: bool,
+}
+
+impl Announcement {
+    pub(crate) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+}
+
+impl Machine {
+    pub(super) fn settle_announcement(&mut self, now: Timestamp) {
+        let acting = self.acts(now);
+        let newest = self.fold.newest().map(View::revision);
+        if let Some(run) = &mut self.announcement.running {
+            let good = acting == Some(run.term) && newest == Some(run.view.revision());
+            if !good && !run.superseded {
+                run.superseded = true;
+                let token = run.token;
+                self.outputs.push_back(Output::Supersede { token });
+            }
+            return;
+        }
+        let Some(term) = acting else { return };
+        let recorded =
+            self.fold.stable().and_then(|stable| stable.record.as_ref()).and_then(|record| record.term);
+        if recorded != Some(term) || !self.fold.is_stable() {
+            return;
+        }
+        let Some(view) = self.fold.newest().filter(|view| view.revision() > self.announcement.announced)
+        else {
+            return;
+        };
+        let (view, token) = (view.clone(), self.token());
+        self.announcement.announced = view.revision();
+        self.announcement.running = Some(Running { token, view: view.clone(), term, superseded: false });
+        self.emit(Event::Announcing { version: view.version(), term });
+        self.outputs.push_back(Output::Announce { token, view, term });
+    }
+
+    pub(super) fn on_announced(&mut self, token: Token, result: Result<(), String>) {
+        let Some(run) = self.announcement.running.take_if(|run| run.token == token) else { return };
+        if let Err(reason) = result {
+            self.emit(Event::AnnouncementFailed { version: run.view.version(), reason });
+        }
+    }
+}

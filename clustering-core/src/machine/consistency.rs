@@ -1,0 +1,350 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::{Flight, Follow, Machine, Output, Purpose, Timers, follow::Want};
+use crate::{
+    config::{Backoff, Laggards},
+    event::{Blocked, Event, Laggard},
+    keyspace::Keyspace,
+    name::NodeName,
+    record::{ReadinessOutcome, ReadinessRecord, StableRecord, decode, encode},
+    store::{Batch, Change, Entry, Guard, LeaseId, Revision, Snapshot, StoreError, Txn},
+    time::Timestamp,
+    view::View,
+};
+
+/// How long a deleted acknowledgement may take to come back, or its node to be gone, before it counts as lost.
+const LOST_AFTER: Duration = Duration::from_secs(1);
+
+/// Judging whether the newest version is stable. Only the leader does, and only it watches `{ns}/ready/`.
+///
+/// An acknowledgement counts if it says yes to the newest version, lives under the lease that its node's record bore in
+/// that version's view, and that record still stands. The two prefixes are watched apart and not ordered with each
+/// other, so acknowledgements are kept as they are and judged again whenever either side changes. It is enough that all
+/// count at once: an acknowledgement is deleted in the same revision in which its record ends, so while the one stands
+/// in the log of `ready/` the other stood too.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Consistency {
+    pub(crate) follow: Follow,
+    pub(crate) confirm: Flight,
+    pub(crate) evict: Flight,
+    acknowledgements: BTreeMap<NodeName, Acknowledged>,
+    /// Up to where the acknowledgements were folded.
+    revision: Revision,
+    /// Who is missing, if it is known for the version written at that revision.
+    judged: Option<Revision>,
+    missing: BTreeSet<NodeName>,
+    /// Names to look at again.
+    touched: BTreeSet<NodeName>,
+    /// Since when this leader waits for that version.
+    since: Timestamp,
+    /// When to name the laggards next, and how often they were named.
+    report: Option<(Timestamp, u32)>,
+    /// Acknowledgements of the newest version that were deleted while their record stood, and when.
+    lost: BTreeMap<NodeName, Timestamp>,
+    /// Whether one of those has been missing for too long.
+    lacks: Option<NodeName>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Acknowledged {
+    lease: Option<LeaseId>,
+    record: Option<ReadinessRecord>,
+}
+
+impl Consistency {
+    pub(crate) fn new(keyspace: &Keyspace) -> Self {
+        Consistency {
+            follow: Follow::new(keyspace.readiness_namespace().clone()),
+            confirm: Flight::default(),
+            evict: Flight::default(),
+            acknowledgements: BTreeMap::new(),
+            revision: Revision::ZERO,
+            judged: None,
+            missing: BTreeSet::new(),
+            touched: BTreeSet::new(),
+            since: Timestamp::ZERO,
+            report: None,
+            lost: BTreeMap::new(),
+            lacks: None,
+        }
+    }
+
+    /// That node's record changed.
+    pub(crate) fn touch(&mut self, name: &NodeName) {
+        if self.judged.is_some() {
+            self.touched.insert(name.clone());
+        }
+    }
+
+    /// Everything may have changed.
+    pub(crate) fn rejudge(&mut self) {
+        self.judged = None;
+    }
+
+    /// A node whose acknowledgement was deleted while its record stood, for longer than an expiry takes to show. The
+    /// node does not know, and will not acknowledge that version again.
+    pub(crate) fn lacks_acknowledgement(&self) -> Option<&NodeName> {
+        self.lacks.as_ref()
+    }
+
+    /// What that node said of the version.
+    fn answer(&self, name: &NodeName, view: &View) -> Option<&ReadinessRecord> {
+        let acknowledged = self.acknowledgements.get(name)?;
+        let same_session = view.get(name).is_some_and(|node| node.lease == acknowledged.lease);
+        acknowledged.record.as_ref().filter(|record| same_session && record.version == view.version())
+    }
+}
+
+impl Machine {
+    pub(super) fn consistency_timers(&self, timers: &mut Timers) {
+        if self.election.leading().is_none() {
+            return;
+        }
+        timers.maybe(self.consistency.follow.wakeup());
+        timers.maybe(self.consistency.confirm.due());
+        timers.maybe(self.consistency.evict.due());
+        timers.maybe(self.consistency.lost.values().min().map(|since| *since + LOST_AFTER));
+        if !self.consistency.missing.is_empty() {
+            timers.maybe(self.consistency.report.map(|(at, _)| at));
+            if let Laggards::Evict { after } = self.config.laggards {
+                timers.at(self.consistency.since + after);
+            }
+        }
+    }
+
+    pub(super) fn settle_consistency(&mut self, now: Timestamp) {
+        if self.is_ending() {
+            return;
+        }
+        if self.election.leading().is_none() {
+            return self.stop_consistency();
+        }
+        self.follow_acknowledgements(now);
+        self.judge(now);
+        self.note_lost(now);
+        self.confirm(now);
+        self.name_laggards(now);
+        self.evict_laggards(now);
+    }
+
+    /// This node does not lead: whatever it knew of the others' acknowledgements will be out of date.
+    pub(super) fn stop_consistency(&mut self) {
+        if let Some(token) = self.consistency.follow.stop() {
+            self.outputs.push_back(Output::Unwatch { token });
+        }
+        if self.consistency.judged.is_some() || !self.consistency.acknowledgements.is_empty() {
+            self.consistency = Consistency::new(self.fold.keyspace());
+        }
+        self.consistency.confirm.reset();
+        self.consistency.evict.reset();
+    }
+
+    fn follow_acknowledgements(&mut self, now: Timestamp) {
+        self.consistency.follow.start(now);
+        let Some(want) = self.consistency.follow.due(now) else { return };
+        let token = self.token();
+        let (prefix, timeout) = (self.consistency.follow.prefix().clone(), self.call_timeout());
+        self.outputs.push_back(match want {
+            Want::Read => Output::Read { token, prefix, timeout },
+            Want::Watch => Output::Watch { token, prefix, after: self.consistency.revision, timeout },
+        });
+        self.consistency.follow.sent(want, token);
+    }
+
+    pub(super) fn on_acknowledgements_read(&mut self, now: Timestamp, result: Result<Snapshot, StoreError>) {
+        let snapshot = match result {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                self.consistency.follow.read_failed(now, &self.config.retry);
+                return self.report_refusal(&error);
+            }
+        };
+        self.consistency.follow.read(now);
+        self.consistency.acknowledgements.clear();
+        self.consistency.lost.clear();
+        self.consistency.revision = snapshot.revision;
+        for entry in &snapshot.entries {
+            self.acknowledged(entry);
+        }
+        self.consistency.rejudge();
+    }
+
+    pub(super) fn on_acknowledgements(&mut self, now: Timestamp, batch: Batch) {
+        self.consistency.follow.yielded();
+        if batch.revision <= self.consistency.revision {
+            return;
+        }
+        self.consistency.revision = batch.revision;
+        for change in &batch.changes {
+            match change {
+                Change::Put(entry) => self.acknowledged(entry),
+                Change::Delete(key) => {
+                    let Some(name) = self.fold.keyspace().acknowledger(key) else { continue };
+                    let counted = self.counts(&name);
+                    self.consistency.acknowledgements.remove(&name);
+                    if counted {
+                        self.consistency.lost.insert(name.clone(), now);
+                    }
+                    self.consistency.touch(&name);
+                }
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, entry: &Entry) {
+        let Some(name) = self.fold.keyspace().acknowledger(&entry.key) else {
+            let reason = "its last part is no node's name".to_owned();
+            return self.emit(Event::Malformed { key: entry.key.clone(), reason });
+        };
+        let record = decode(&entry.value)
+            .map_err(|reason| self.emit(Event::Malformed { key: entry.key.clone(), reason }))
+            .ok();
+        self.consistency.lost.remove(&name);
+        self.consistency.touch(&name);
+        self.consistency.acknowledgements.insert(name, Acknowledged { lease: entry.lease, record });
+    }
+
+    /// Whether that node's acknowledgement of the newest version counts now.
+    fn counts(&self, name: &NodeName) -> bool {
+        let Some(view) = self.fold.newest() else { return false };
+        let Some(cut) = view.get(name) else { return false };
+        let stands = self.fold.node(name).is_some_and(|node| node.modified == cut.modified);
+        let answer = self.consistency.answer(name, view);
+        stands && answer.is_some_and(|record| record.outcome == ReadinessOutcome::Ready)
+    }
+
+    /// Brings the set of missing nodes up to date: all of them for a new version, else those that were touched.
+    fn judge(&mut self, now: Timestamp) {
+        let Some(view) = self.fold.newest().cloned() else {
+            self.consistency.judged = None;
+            self.consistency.report = None;
+            return;
+        };
+        if !self.consistency.follow.is_synced() {
+            return;
+        }
+        let touched = std::mem::take(&mut self.consistency.touched);
+        if self.consistency.judged == Some(view.revision()) {
+            for name in touched {
+                if view.get(&name).is_some() && !self.counts(&name) {
+                    self.consistency.missing.insert(name);
+                } else {
+                    self.consistency.missing.remove(&name);
+                }
+            }
+            return;
+        }
+        let missing = view.iter().map(|node| &node.name).filter(|name| !self.counts(name)).cloned().collect();
+        self.consistency.missing = missing;
+        self.consistency.judged = Some(view.revision());
+        self.consistency.lost.clear();
+        self.consistency.lacks = None;
+        self.consistency.since = self.publication.last().unwrap_or(now);
+        self.consistency.report = Some((self.consistency.since + self.config.warn_after, 0));
+    }
+
+    /// Whether all acknowledged the newest version, and the log does not say yet that it is stable.
+    fn is_unconfirmed(&self) -> bool {
+        let newest = self.fold.newest().map(View::revision);
+        newest.is_some()
+            && self.consistency.judged == newest
+            && self.consistency.missing.is_empty()
+            && !self.fold.is_stable()
+    }
+
+    /// Records that the newest version is stable.
+    fn confirm(&mut self, now: Timestamp) {
+        let folded = self.fold.revision();
+        if !self.is_unconfirmed() || !self.consistency.confirm.is_free(now, folded) {
+            return;
+        }
+        let (Some(term), Some(view)) = (self.acts(now), self.fold.newest()) else { return };
+        let keys = self.fold.keyspace();
+        let stable = keys.stable_key().clone();
+        let seen = self.fold.stable().map_or(Revision::ZERO, |stable| stable.modified);
+        let record = StableRecord { version: view.version(), term: Some(term) };
+        let txn = Txn::new()
+            .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
+            .guard(Guard::modified_at(keys.version_key().clone(), view.revision()))
+            .guard(Guard::modified_at(stable.clone(), seen))
+            .put(stable, encode(&record), None);
+        let token = self.commit(Purpose::Confirm, txn);
+        self.consistency.confirm.sent(token, now, folded);
+    }
+
+    /// Who keeps the newest version from becoming stable, if it has taken longer than it should.
+    pub(super) fn blocked(&self, now: Timestamp) -> Option<Blocked> {
+        let view = self.fold.newest()?;
+        let since = now.since(self.consistency.since);
+        let waiting = self.election.leading().is_some() && self.consistency.judged == Some(view.revision());
+        if !waiting || self.consistency.missing.is_empty() || since < self.config.warn_after {
+            return None;
+        }
+        let refused = |name: &NodeName| {
+            let answer = self.consistency.answer(name, view)?;
+            Some(answer.detail.clone().unwrap_or_else(|| "without a reason".to_owned()))
+        };
+        let laggard = |name: &NodeName| Laggard { name: name.clone(), refused: refused(name) };
+        let laggards = self.consistency.missing.iter().map(laggard).collect();
+        Some(Blocked { version: view.version(), since, laggards })
+    }
+
+    /// Names the laggards, at first after the time to warn, then in intervals that double.
+    fn name_laggards(&mut self, now: Timestamp) {
+        let Some((at, times)) = self.consistency.report else { return };
+        if now < at {
+            return;
+        }
+        let Some(blocked) = self.blocked(now) else { return };
+        let pause = Backoff::new(self.config.warn_after, self.config.warn_after * 32).after(times + 1);
+        self.consistency.report = Some((now + pause, times + 1));
+        self.emit(Event::Blocked(blocked));
+    }
+
+    fn evict_laggards(&mut self, now: Timestamp) {
+        let Laggards::Evict { after } = self.config.laggards else { return };
+        let folded = self.fold.revision();
+        let due = self.consistency.judged.is_some() && now >= self.consistency.since + after;
+        if !due || !self.consistency.evict.is_free(now, folded) {
+            return;
+        }
+        let (Some(term), Some(identity)) = (self.acts(now), &self.identity) else { return };
+        // Others first. A leader that is the last one missing steps down: the next one will evict it in its turn.
+        let stands = |name: &&NodeName| **name != identity.name && self.fold.node(name).is_some();
+        let Some(name) = self.consistency.missing.iter().find(stands).cloned() else {
+            if self.consistency.missing.contains(&identity.name) {
+                self.step_down(now, term);
+            }
+            return;
+        };
+        let Some(seen) = self.fold.node(&name).map(|node| node.modified) else { return };
+        let keys = self.fold.keyspace();
+        let record = keys.node_key(&name);
+        let txn = Txn::new()
+            .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
+            .guard(Guard::modified_at(record.clone(), seen))
+            .delete(record)
+            .delete(keys.readiness_key(&name));
+        let token = self.commit(Purpose::Evict, txn);
+        self.consistency.evict.sent(token, now, folded);
+        self.emit(Event::Evicted { name });
+    }
+
+    /// Looks after acknowledgements that were deleted. That of a node whose session ended goes a moment before its
+    /// record does, or after it: the two are watched apart. One whose record stays was deleted by hand.
+    fn note_lost(&mut self, now: Timestamp) {
+        let stable = self.fold.is_stable();
+        let stands = |name: &NodeName| {
+            let cut = self.fold.newest().and_then(|view| view.get(name));
+            cut.is_some_and(|cut| self.fold.node(name).is_some_and(|node| node.modified == cut.modified))
+        };
+        let mut lost = std::mem::take(&mut self.consistency.lost);
+        lost.retain(|name, _| !stable && stands(name));
+        let overdue = lost.iter().find(|(_, since)| now.since(**since) >= LOST_AFTER);
+        self.consistency.lacks = overdue.map(|(name, _)| name.clone());
+        self.consistency.lost = lost;
+    }
+}

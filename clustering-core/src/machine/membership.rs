@@ -1,0 +1,324 @@
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    Flight, Intent, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers,
+    session::{End, Held},
+};
+use crate::{
+    config::NameConflict,
+    event::{Event, LostReason, StopReason},
+    fold::Standing,
+    name::Incarnation,
+    node::{Metadata, Node},
+    record::{NodeRecord, PROTOCOL, encode},
+    store::{Guard, LeaseId, Revision, Txn},
+    time::Timestamp,
+};
+
+/// The node's own record in the log.
+///
+/// A record is *mine* if it stands under the lease of the present session, with an incarnation that this process
+/// minted. Whatever a reply said, the node is a member while its record so stands, and no longer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Membership {
+    /// Registering: join, or take over.
+    pub(crate) join: Flight,
+    /// Changing the record.
+    pub(crate) rewrite: Flight,
+    member: Option<Member>,
+    /// The incarnation that the record should bear: kept over repeats of the same commit.
+    wanted: Option<Incarnation>,
+    /// Incarnations of this process that may still stand under its name.
+    minted: Vec<Incarnation>,
+    /// Whether this process has been a member: then taking the name over is no longer a matter of starting up.
+    joined_before: bool,
+    /// The holder of the name of which was told.
+    told_of: Option<Incarnation>,
+    /// Requests to change the metadata, and the incarnation under which they are granted.
+    updates: Vec<(RequestId, Incarnation)>,
+    /// Requests to register, granted with the next membership.
+    registers: Vec<RequestId>,
+    /// Requests to unregister, granted once the lease is given back.
+    unregisters: Vec<RequestId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Member {
+    /// When the own record was last put, and when it was created.
+    modified: Revision,
+    created: Revision,
+    since: Timestamp,
+}
+
+/// What stands under the node's own name.
+enum Slot {
+    Absent,
+    Mine {
+        modified: Revision,
+        created: Revision,
+        incarnation: Incarnation,
+    },
+    /// What nobody holds: it cannot be read, or this process wrote it under a lease that it no longer has.
+    Leftover {
+        modified: Revision,
+    },
+    Foreign(Arc<Node>),
+}
+
+impl Membership {
+    pub(crate) fn is_member(&self) -> bool {
+        self.member.is_some()
+    }
+
+    /// When the own record was last put.
+    pub(crate) fn modified(&self) -> Option<Revision> {
+        self.member.as_ref().map(|member| member.modified)
+    }
+
+    /// When the own record was created: the node's age among candidates.
+    pub(crate) fn created(&self) -> Option<Revision> {
+        self.member.as_ref().map(|member| member.created)
+    }
+
+    /// For how long the node has been a member.
+    pub(crate) fn member_for(&self, now: Timestamp) -> Duration {
+        self.member.as_ref().map_or(Duration::ZERO, |member| now.since(member.since))
+    }
+
+    /// The incarnation that the record should bear.
+    pub(crate) fn incarnation(&self) -> Option<&Incarnation> {
+        self.wanted.as_ref()
+    }
+}
+
+impl Machine {
+    pub(super) fn membership_timers(&self, timers: &mut Timers) {
+        timers.maybe(self.membership.join.due());
+        timers.maybe(self.membership.rewrite.due());
+    }
+
+    /// A session began: one incarnation for it.
+    pub(super) fn begin_membership(&mut self, now: Timestamp) {
+        self.want_incarnation(now);
+        self.membership.told_of = None;
+    }
+
+    fn want_incarnation(&mut self, now: Timestamp) -> Incarnation {
+        let incarnation = Incarnation::from(self.mint.ulid(now).to_string());
+        self.membership.minted.push(incarnation.clone());
+        self.membership.wanted = Some(incarnation.clone());
+        incarnation
+    }
+
+    /// The session is over.
+    pub(super) fn leave_membership(&mut self) {
+        self.membership.member = None;
+        self.membership.join.reset();
+        self.membership.rewrite.reset();
+    }
+
+    pub(super) fn settle_membership(&mut self, now: Timestamp) {
+        self.grant_unregisters();
+        if self.is_ending() || !self.log.follow.is_synced() {
+            return;
+        }
+        let Some(lease) = self.session.held().map(|held: &Held| held.lease) else { return };
+        match (self.own_slot(lease), self.membership.is_member()) {
+            (Slot::Mine { modified, created, incarnation }, was) => {
+                let member = self.membership.member.get_or_insert(Member { modified, created, since: now });
+                if member.modified != modified {
+                    self.acknowledgement.record_changed();
+                }
+                member.modified = modified;
+                member.created = created;
+                if !was {
+                    self.joined(&incarnation);
+                }
+                self.rewrite(now, modified, lease, &incarnation);
+            }
+            (Slot::Foreign(node), true) => self.stop(now, StopReason::TakenOver { by: node.uri.clone() }),
+            (Slot::Absent | Slot::Leftover { .. }, true) => {
+                self.end_session(now, End::Lost(LostReason::Removed));
+            }
+            (Slot::Absent, false) => self.join(now, lease, None),
+            (Slot::Leftover { modified }, false) => self.join(now, lease, Some((modified, None))),
+            (Slot::Foreign(node), false) => self.meet(now, lease, &node),
+        }
+    }
+
+    fn own_slot(&self, lease: LeaseId) -> Slot {
+        let Some(identity) = &self.identity else { return Slot::Absent };
+        let Some(standing) = self.fold.standing(&identity.name) else { return Slot::Absent };
+        let Standing { created, modified, .. } = *standing;
+        match &standing.record {
+            None => Slot::Leftover { modified },
+            Some(node) if !self.membership.minted.contains(&node.incarnation) => Slot::Foreign(node.clone()),
+            Some(node) if standing.lease == Some(lease) => {
+                Slot::Mine { modified, created, incarnation: node.incarnation.clone() }
+            }
+            Some(_) => Slot::Leftover { modified },
+        }
+    }
+
+    /// The name is held by an incarnation that this process never minted.
+    fn meet(&mut self, now: Timestamp, lease: LeaseId, node: &Arc<Node>) {
+        match self.config.name_conflict {
+            NameConflict::Fail => self.stop(now, StopReason::NameTaken { by: node.uri.clone() }),
+            NameConflict::TakeOver if self.membership.joined_before => {
+                self.stop(now, StopReason::TakenOver { by: node.uri.clone() });
+            }
+            NameConflict::TakeOver => self.join(now, lease, Some((node.modified, Some(&node.incarnation)))),
+            NameConflict::Wait => {
+                if self.membership.told_of.as_ref() != Some(&node.incarnation) {
+                    self.membership.told_of = Some(node.incarnation.clone());
+                    self.emit(Event::NameHeld {
+                        incarnation: node.incarnation.clone(),
+                        uri: node.uri.clone(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// Registers, in place of what was put at the revision given, if anything; with the incarnation that holds it.
+    fn join(&mut self, now: Timestamp, lease: LeaseId, instead_of: Option<(Revision, Option<&Incarnation>)>) {
+        // Only once the watch is open: the node's own registration reaches it as an event like any other.
+        let folded = self.fold.revision();
+        if !self.log.follow.is_open() || !self.membership.join.is_free(now, folded) {
+            return;
+        }
+        let Some((identity, record)) = self.own_record() else { return };
+        let keys = self.fold.keyspace();
+        let own = keys.node_key(&identity.name);
+        let (purpose, txn) = match instead_of {
+            None => (Purpose::Join, Txn::new().guard(Guard::absent(own.clone())).put(own, record, lease)),
+            Some((seen, holder)) => {
+                let mut txn = Txn::new()
+                    .guard(Guard::modified_at(own.clone(), seen))
+                    .put(own, record, lease)
+                    .delete(keys.readiness_key(&identity.name));
+                // If the other one leads, its lead goes with its name: nobody leads under a name that is another's.
+                if let (Some(holder), Some(leader)) = (holder, self.fold.leader())
+                    && leader.record.as_ref().is_some_and(|record| record.incarnation == *holder)
+                {
+                    let election = keys.election_key().clone();
+                    txn = txn.guard(Guard::created_at(election.clone(), leader.created)).delete(election);
+                }
+                (Purpose::TakeOver, txn)
+            }
+        };
+        let token = self.commit(purpose, txn);
+        self.membership.join.sent(token, now, folded);
+    }
+
+    fn own_record(&self) -> Option<(&super::Identity, bytes::Bytes)> {
+        let identity = self.identity.as_ref()?;
+        let incarnation = self.membership.wanted.as_ref()?;
+        let record =
+            NodeRecord { uri: &identity.uri, incarnation, metadata: &identity.metadata, protocol: PROTOCOL };
+        Some((identity, encode(&record)))
+    }
+
+    fn joined(&mut self, incarnation: &Incarnation) {
+        let again = std::mem::replace(&mut self.membership.joined_before, true);
+        let incarnation = incarnation.clone();
+        self.emit(match again {
+            false => Event::Joined { incarnation },
+            true => Event::Rejoined { incarnation },
+        });
+        for id in std::mem::take(&mut self.membership.registers) {
+            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+        }
+    }
+
+    /// Changes the record if it is not the one wanted.
+    fn rewrite(&mut self, now: Timestamp, modified: Revision, lease: LeaseId, standing: &Incarnation) {
+        if self.membership.wanted.as_ref() == Some(standing) {
+            // No other incarnation of this process stands, and none is on its way.
+            self.membership.minted.retain(|minted| minted == standing);
+            let (granted, open) = std::mem::take(&mut self.membership.updates)
+                .into_iter()
+                .partition::<Vec<_>, _>(|(_, incarnation)| incarnation == standing);
+            self.membership.updates = open;
+            for (id, _) in granted {
+                self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+            }
+            return;
+        }
+        let folded = self.fold.revision();
+        if !self.membership.rewrite.is_free(now, folded) {
+            return;
+        }
+        let Some((identity, record)) = self.own_record() else { return };
+        let keys = self.fold.keyspace();
+        let own = keys.node_key(&identity.name);
+        // The acknowledgement goes with the record that it was given under. The two prefixes are watched apart: were it
+        // left standing, a leader that has not seen the new record yet could count it as if the old one still stood,
+        // together with acknowledgements given after the change, and record as stable what never was so at any revision.
+        let txn = Txn::new()
+            .guard(Guard::modified_at(own.clone(), modified))
+            .put(own, record, lease)
+            .delete(keys.readiness_key(&identity.name));
+        let token = self.commit(Purpose::Rewrite, txn);
+        self.membership.rewrite.sent(token, now, folded);
+    }
+
+    pub(super) fn on_update(&mut self, now: Timestamp, id: RequestId, metadata: Metadata) {
+        let Some(identity) = &mut self.identity else {
+            return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
+        };
+        identity.metadata = metadata;
+        if self.session.held().is_none() {
+            // The next session registers with it.
+            return self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+        }
+        let incarnation = self.want_incarnation(now);
+        // Requests that wait are granted with this record too: it has the newest metadata.
+        for update in &mut self.membership.updates {
+            update.1 = incarnation.clone();
+        }
+        self.membership.updates.push((id, incarnation));
+    }
+
+    pub(super) fn on_register(&mut self, id: RequestId) {
+        if self.identity.is_none() {
+            return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
+        }
+        if self.membership.is_member() {
+            return self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+        }
+        self.membership.registers.push(id);
+        if self.intent == Intent::Observe {
+            self.intent = Intent::Register;
+        }
+    }
+
+    pub(super) fn on_unregister(&mut self, now: Timestamp, id: RequestId) {
+        if self.identity.is_none() {
+            return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
+        }
+        self.membership.unregisters.push(id);
+        if self.intent == Intent::Register {
+            self.intent = Intent::Observe;
+            self.end_session(now, End::Given);
+        }
+    }
+
+    fn grant_unregisters(&mut self) {
+        let done = self.session.is_given_back() && self.intent == Intent::Observe;
+        if done && !self.membership.unregisters.is_empty() {
+            self.emit(Event::Unregistered);
+            for id in std::mem::take(&mut self.membership.unregisters) {
+                self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+            }
+        }
+    }
+
+    /// Requests that wait for a membership: refused when the node ends.
+    pub(super) fn membership_requests(&mut self) -> Vec<RequestId> {
+        let updates = std::mem::take(&mut self.membership.updates).into_iter().map(|(id, _)| id);
+        let registers = std::mem::take(&mut self.membership.registers);
+        let unregisters = std::mem::take(&mut self.membership.unregisters);
+        updates.chain(registers).chain(unregisters).collect()
+    }
+}

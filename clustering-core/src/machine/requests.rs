@@ -1,0 +1,184 @@
+use std::collections::VecDeque;
+
+use super::{
+    Flight, Identity, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, Token, session::End,
+};
+use crate::{
+    event::{LostReason, StopReason},
+    record::{Cause, RequestRecord, encode},
+    store::{ErrorKind, Guard, Revision, StoreError, Txn},
+    time::Timestamp,
+};
+
+/// What the user asks for: new versions, and writes under the term.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Requests {
+    pub(crate) ask: Flight,
+    asks: Vec<Ask>,
+    fenced: Vec<(Token, RequestId)>,
+    /// A version was missed whose view cannot be known: this node needs another.
+    gap: bool,
+}
+
+/// A wish for a version newer than the one seen when it was made.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Ask {
+    id: RequestId,
+    seen: Revision,
+    why: Option<String>,
+}
+
+impl Requests {
+    /// Whether this node's user waits for a version after `seen`.
+    pub(crate) fn asked_since(&self, seen: Revision) -> bool {
+        self.asks.iter().any(|ask| ask.seen >= seen)
+    }
+
+    /// This node's own wish as a cause.
+    pub(crate) fn own_cause(&self, seen: Revision, identity: Option<&Identity>) -> Option<Cause> {
+        let ask = self.asks.iter().find(|ask| ask.seen >= seen)?;
+        Some(Cause::Asked { by: asker(identity), why: ask.why.clone() })
+    }
+
+    /// After a resync: whether the newest version's view could not be kept.
+    pub(crate) fn note_gap(&mut self, gap: bool) {
+        self.gap = gap;
+    }
+
+    /// Refuses what is still open: the node ends.
+    pub(crate) fn refuse_all(&mut self, reason: &StopReason, outputs: &mut VecDeque<Output>) {
+        let asks = std::mem::take(&mut self.asks).into_iter().map(|ask| ask.id);
+        let fenced = std::mem::take(&mut self.fenced).into_iter().map(|(_, id)| id);
+        outputs.extend(asks.chain(fenced).map(|id| refused(id, reason)));
+    }
+}
+
+fn refused(id: RequestId, reason: &StopReason) -> Output {
+    Output::Reply { id, result: Err(RequestError::Stopped(reason.clone())) }
+}
+
+fn asker(identity: Option<&Identity>) -> String {
+    identity.map_or_else(|| "observer".to_owned(), |identity| identity.name.to_string())
+}
+
+impl Machine {
+    pub(super) fn requests_timers(&self, timers: &mut Timers) {
+        timers.maybe(self.requests.ask.due());
+    }
+
+    pub(super) fn on_ask(&mut self, id: RequestId, why: Option<String>) {
+        let seen = self.fold.version_modified();
+        self.requests.asks.push(Ask { id, seen, why });
+    }
+
+    /// Whether a request should stand in the log that does not stand there yet.
+    fn wants_to_ask(&self) -> bool {
+        let seen = self.fold.version_modified();
+        let stands = self.fold.request().is_some_and(|request| request.modified > seen);
+        let gap = self.requests.gap && self.membership.is_member();
+        let wanted = self.requests.asked_since(seen) || gap;
+        // The leader needs no request: it publishes. And a candidate's election publishes too.
+        wanted
+            && !stands
+            && self.election.leading().is_none()
+            && self.log.follow.is_synced()
+            && !self.is_ending()
+    }
+
+    pub(super) fn settle_requests(&mut self, now: Timestamp) {
+        if self.fold.newest().is_some() {
+            self.requests.gap = false;
+        }
+        self.grant_asks();
+        let folded = self.fold.revision();
+        if !self.wants_to_ask() || !self.requests.ask.is_free(now, folded) {
+            return;
+        }
+        let seen = self.fold.version_modified();
+        let own = self.requests.asks.iter().find(|ask| ask.seen >= seen);
+        let why = match own {
+            Some(ask) => ask.why.clone(),
+            None => Some("the view of the newest version is not known here".to_owned()),
+        };
+        let record = RequestRecord { by: Some(asker(self.identity.as_ref())), why };
+        let keys = self.fold.keyspace();
+        // The guard makes many who ask at once get one version: whoever comes after it was published has got it.
+        let txn = Txn::new().guard(Guard::modified_at(keys.version_key().clone(), seen)).put(
+            keys.request_key().clone(),
+            encode(&record),
+            None,
+        );
+        let token = self.commit(Purpose::Ask, txn);
+        self.requests.ask.sent(token, now, folded);
+    }
+
+    fn grant_asks(&mut self) {
+        let Some(newest) = self.fold.newest() else { return };
+        let (version, modified) = (newest.version(), newest.revision());
+        let (granted, open) = std::mem::take(&mut self.requests.asks)
+            .into_iter()
+            .partition::<Vec<_>, _>(|ask| ask.seen < modified);
+        self.requests.asks = open;
+        for ask in granted {
+            self.outputs.push_back(Output::Reply { id: ask.id, result: Ok(Reply::Version(version)) });
+        }
+    }
+
+    pub(super) fn on_fence(&mut self, now: Timestamp, id: RequestId, txn: Txn) {
+        let keys = self.fold.keyspace();
+        let reserved =
+            txn.operations().iter().map(|operation| operation.key()).find(|key| keys.is_reserved(key));
+        let refusal = match (reserved, self.acts(now)) {
+            (Some(key), _) => RequestError::Reserved { key: key.clone() },
+            (None, None) => RequestError::NotLeader,
+            (None, Some(term)) => {
+                let guard = Guard::created_at(keys.election_key().clone(), term.revision());
+                let token = self.commit(Purpose::Fenced, txn.guard(guard));
+                return self.requests.fenced.push((token, id));
+            }
+        };
+        self.outputs.push_back(Output::Reply { id, result: Err(refusal) });
+    }
+
+    /// The reply to a fenced write is the user's: what it means and whether to repeat it only they know.
+    fn on_fenced(&mut self, token: Token, result: &Result<Revision, StoreError>) {
+        let Some(place) = self.requests.fenced.iter().position(|(awaited, _)| *awaited == token) else {
+            return;
+        };
+        let (_, id) = self.requests.fenced.remove(place);
+        let result = result.clone().map(Reply::Committed).map_err(RequestError::Store);
+        self.outputs.push_back(Output::Reply { id, result });
+    }
+
+    /// The store no longer knows the lease under which something was to be written.
+    fn on_lease_gone(&mut self, now: Timestamp) {
+        self.end_session(now, End::Lost(LostReason::LeaseGone));
+    }
+
+    pub(super) fn on_committed(
+        &mut self,
+        now: Timestamp,
+        token: Token,
+        result: Result<Revision, StoreError>,
+    ) {
+        let retry = self.config.retry;
+        let flights = [
+            &mut self.membership.join,
+            &mut self.membership.rewrite,
+            &mut self.election.campaign,
+            &mut self.election.resign,
+            &mut self.publication.publish,
+            &mut self.consistency.confirm,
+            &mut self.consistency.evict,
+            &mut self.requests.ask,
+        ];
+        let sent = flights.into_iter().find_map(|flight| flight.take(token, &result, now, &retry));
+        let sent = sent.or_else(|| self.on_acknowledged(now, token, &result));
+        let Some(sent) = sent else { return self.on_fenced(token, &result) };
+        match result {
+            Err(error) if error.kind() == ErrorKind::LeaseNotFound => self.on_lease_gone(now),
+            Err(error) => self.report_refusal(&error),
+            Ok(_) => self.session.measured(now.since(sent)),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+use std::time::Duration;
+
+use super::{Machine, Output, Timers, Token};
+use crate::{
+    config::Backoff,
+    event::{Event, LostReason},
+    store::{ErrorKind, Lease, LeaseId, StoreError},
+    time::Timestamp,
+};
+
+/// How long a removed node stays away at first, and at most.
+const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+
+/// The node's one lease, and those of earlier sessions that are still to be given back.
+///
+/// ```text
+///   Without ──Grant──▶ Granting ──▶ Held ──Renew, Renew, …──▶ Held
+///      ▲                              │ deadline, lease gone, record removed
+///      └────── ghosts revoked ◀───────┘
+/// ```
+///
+/// Deadlines count from the *sending* of the last renewal that succeeded: the store cannot have handled it earlier, so
+/// the lease lives at least until then (P6).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Session {
+    state: State,
+    ghosts: Vec<Ghost>,
+    /// Grants that failed in a row.
+    failures: u32,
+    /// How often in a row the node was removed by somebody.
+    removals: u32,
+    /// No new session before that.
+    not_before: Timestamp,
+    /// The measured time from sending a call to its reply, smoothed.
+    round_trip: Duration,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+enum State {
+    #[default]
+    Without,
+    Granting {
+        token: Token,
+        sent: Timestamp,
+    },
+    Held(Held),
+}
+
+/// A lease that is held.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Held {
+    pub(crate) lease: LeaseId,
+    ttl: Duration,
+    /// When the last good renewal, or the grant, was sent.
+    renewed: Timestamp,
+    /// How long the store then said that it has left.
+    left: Duration,
+    renewal: Renewal,
+    failing: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Renewal {
+    Due { at: Timestamp },
+    Sent { token: Token, sent: Timestamp },
+}
+
+/// A lease that is no longer used, and to be revoked before the node joins again: until its keys are gone they stand in
+/// the way of the node's own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Ghost {
+    lease: LeaseId,
+    /// Its record was removed by somebody else. If the lease turns out to be alive, the node was removed on purpose.
+    removed: bool,
+    call: Option<Token>,
+    failures: u32,
+    due: Timestamp,
+}
+
+/// How a session ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The node gives it up.
+    Given,
+    /// It is lost.
+    Lost(LostReason),
+}
+
+impl Held {
+    /// After that moment the store may have given the node's place to others.
+    pub(crate) fn deadline(&self) -> Timestamp {
+        self.renewed + self.left
+    }
+}
+
+impl Session {
+    pub(crate) fn held(&self) -> Option<&Held> {
+        match &self.state {
+            State::Held(held) => Some(held),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        self.held().map(|held| held.ttl)
+    }
+
+    /// Whether nothing is left that the store should get back.
+    pub(crate) fn is_given_back(&self) -> bool {
+        self.ghosts.is_empty() && self.state == State::Without
+    }
+
+    /// Whether the store did not answer the last call.
+    pub(crate) fn is_failing(&self) -> bool {
+        let held = self.held().is_some_and(|held| held.failing);
+        held || self.failures > 0 || self.ghosts.iter().any(|ghost| ghost.failures > 0)
+    }
+
+    pub(crate) fn round_trip(&self) -> Duration {
+        self.round_trip
+    }
+
+    /// Takes down how long a call took.
+    pub(crate) fn measured(&mut self, took: Duration) {
+        self.round_trip = if self.round_trip.is_zero() { took } else { (self.round_trip * 7 + took) / 8 };
+    }
+
+    /// The node has been a member for a whole TTL: earlier removals are forgiven.
+    fn settled_in(&mut self) {
+        self.removals = 0;
+    }
+}
+
+impl Machine {
+    /// After that moment this node must not act as leader. Earlier than the end of the session, so that there is time
+    /// to stop.
+    pub(super) fn leadership_deadline(&self) -> Option<Timestamp> {
+        let held = self.session.held()?;
+        let share = self.config.leadership.unwrap_or(held.ttl * 2 / 3);
+        Some(held.renewed + share.min(held.left))
+    }
+
+    fn renew_every(&self, ttl: Duration) -> Duration {
+        self.config.renew_every.unwrap_or(ttl / 3)
+    }
+
+    pub(super) fn session_timers(&self, timers: &mut Timers) {
+        for ghost in self.session.ghosts.iter().filter(|ghost| ghost.call.is_none()) {
+            timers.at(ghost.due);
+        }
+        match &self.session.state {
+            State::Without => timers.at(self.session.not_before),
+            State::Granting { .. } => {}
+            State::Held(held) => {
+                timers.at(held.deadline());
+                if let Renewal::Due { at } = held.renewal {
+                    timers.at(at);
+                }
+            }
+        }
+    }
+
+    pub(super) fn settle_session(&mut self, now: Timestamp) {
+        if self.session.held().is_some_and(|held| now >= held.deadline()) {
+            self.end_session(now, End::Lost(LostReason::Expired));
+        }
+        self.revoke_ghosts(now);
+        self.renew(now);
+        self.grant(now);
+    }
+
+    fn revoke_ghosts(&mut self, now: Timestamp) {
+        let timeout = self.call_timeout();
+        for place in 0..self.session.ghosts.len() {
+            if self.session.ghosts[place].call.is_none() && now >= self.session.ghosts[place].due {
+                let token = self.token();
+                let ghost = &mut self.session.ghosts[place];
+                ghost.call = Some(token);
+                self.outputs.push_back(Output::Revoke { token, lease: ghost.lease, timeout });
+            }
+        }
+    }
+
+    fn renew(&mut self, now: Timestamp) {
+        let Some(held) = self.session.held() else { return };
+        let lease = held.lease;
+        if !matches!(held.renewal, Renewal::Due { at } if now >= at) {
+            return;
+        }
+        let (token, timeout) = (self.token(), self.call_timeout());
+        if let State::Held(held) = &mut self.session.state {
+            held.renewal = Renewal::Sent { token, sent: now };
+        }
+        self.outputs.push_back(Output::Renew { token, lease, timeout });
+    }
+
+    fn grant(&mut self, now: Timestamp) {
+        let free = self.session.state == State::Without && self.session.ghosts.is_empty();
+        if !self.wants_place() || !free || now < self.session.not_before {
+            return;
+        }
+        let (token, timeout) = (self.token(), self.call_timeout());
+        self.session.state = State::Granting { token, sent: now };
+        self.outputs.push_back(Output::Grant { token, ttl: self.config.ttl, timeout });
+    }
+
+    pub(super) fn on_granted(&mut self, now: Timestamp, token: Token, result: Result<Lease, StoreError>) {
+        let State::Granting { token: awaited, sent } = self.session.state else { return };
+        if token != awaited {
+            return;
+        }
+        self.session.state = State::Without;
+        match result {
+            Ok(Lease { id, .. }) if !self.wants_place() => self.give_back(now, id, false),
+            Ok(Lease { id, ttl }) => {
+                self.session.measured(now.since(sent));
+                self.session.failures = 0;
+                let renewal = Renewal::Due { at: sent + self.renew_every(ttl) };
+                let held = Held { lease: id, ttl, renewed: sent, left: ttl, renewal, failing: false };
+                self.session.state = State::Held(held);
+                self.begin_membership(now);
+            }
+            Err(error) => {
+                self.session.failures += 1;
+                let delay = match error.is_transient() {
+                    true => self.config.retry.after(self.session.failures),
+                    false => self.config.retry.max,
+                };
+                self.session.not_before = now + self.jittered(delay);
+                self.contact.failed(&error);
+                self.report_refusal(&error);
+            }
+        }
+    }
+
+    pub(super) fn on_renewed(&mut self, now: Timestamp, token: Token, result: Result<Duration, StoreError>) {
+        let State::Held(held) = &mut self.session.state else { return };
+        let Renewal::Sent { token: awaited, sent } = held.renewal else { return };
+        if token != awaited {
+            return;
+        }
+        let ttl = held.ttl;
+        let every = self.config.renew_every.unwrap_or(ttl / 3);
+        match result {
+            Ok(left) if !left.is_zero() => {
+                held.renewed = sent;
+                held.left = left.min(ttl);
+                held.failing = false;
+                held.renewal = Renewal::Due { at: (sent + every).max(now) };
+                self.session.measured(now.since(sent));
+                if self.membership.member_for(now) >= ttl {
+                    self.session.settled_in();
+                }
+            }
+            Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
+                held.failing = true;
+                held.renewal = Renewal::Due { at: now + self.config.renew_retry.min(ttl / 6) };
+                self.contact.failed(&error);
+                self.report_refusal(&error);
+            }
+            _ => self.end_session(now, End::Lost(LostReason::LeaseGone)),
+        }
+    }
+
+    pub(super) fn on_revoked(&mut self, now: Timestamp, token: Token, result: Result<(), StoreError>) {
+        let Some(place) = self.session.ghosts.iter().position(|ghost| ghost.call == Some(token)) else {
+            return;
+        };
+        let ghost = &mut self.session.ghosts[place];
+        match result {
+            Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
+                ghost.call = None;
+                ghost.failures += 1;
+                ghost.due = now + self.config.retry.after(ghost.failures);
+                self.contact.failed(&error);
+                self.report_refusal(&error);
+            }
+            outcome => {
+                let removed = self.session.ghosts.remove(place).removed;
+                if removed && outcome.is_ok() {
+                    // The lease lived, so somebody deleted the record on purpose: don't come straight back.
+                    self.session.removals += 1;
+                    self.session.not_before = now + PAUSE.after(self.session.removals);
+                }
+            }
+        }
+    }
+
+    fn give_back(&mut self, now: Timestamp, lease: LeaseId, removed: bool) {
+        self.session.ghosts.push(Ghost { lease, removed, call: None, failures: 0, due: now });
+        self.revoke_ghosts(now);
+    }
+
+    /// Ends the session, if there is one: nothing that was held under it counts from now on.
+    pub(super) fn end_session(&mut self, now: Timestamp, end: End) {
+        // A grant on its way is no session yet. Its reply will find out what became of the node.
+        let Some(lease) = self.session.held().map(|held| held.lease) else { return };
+        self.session.state = State::Without;
+        let was_member = self.membership.is_member();
+        self.leave_membership();
+        self.lose_leadership();
+        self.drop_stabilization();
+        self.drop_acknowledgement();
+        self.stop_consistency();
+        if let End::Lost(reason) = &end
+            && was_member
+        {
+            self.emit(Event::SessionLost { reason: reason.clone() });
+        }
+        self.give_back(now, lease, end == End::Lost(LostReason::Removed));
+    }
+}

@@ -1,0 +1,268 @@
+//! Names: of nodes, of namespaces, of one life of a node, and where it is reached.
+//!
+//! Each is parsed once, at the edge; inside nothing is a raw string.
+
+use std::{borrow::Borrow, fmt, sync::Arc};
+
+use serde::{Deserialize, Serialize, Serializer};
+use thiserror::Error;
+
+/// A name, namespace or URI that cannot be used: which field, what was given, which rule it breaks.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field} {given:?} cannot be used: {rule}")]
+pub struct InvalidName {
+    /// The field that was given.
+    pub field: &'static str,
+    /// What was given, cut off where it is very long.
+    pub given: String,
+    /// The rule that it breaks, and so what to give instead.
+    pub rule: String,
+}
+
+impl InvalidName {
+    pub(crate) fn new(field: &'static str, given: &str, rule: impl Into<String>) -> Self {
+        const SHOWN: usize = 80;
+        let given = match given.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}… ({} bytes)", &given[..end], given.len()),
+            None => given.to_owned(),
+        };
+        InvalidName { field, given, rule: rule.into() }
+    }
+}
+
+macro_rules! text {
+    ($type:ident) => {
+        impl $type {
+            /// It as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+        impl fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+        impl Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+        impl PartialEq<str> for $type {
+            fn eq(&self, other: &str) -> bool {
+                &*self.0 == other
+            }
+        }
+        impl PartialEq<&str> for $type {
+            fn eq(&self, other: &&str) -> bool {
+                &*self.0 == *other
+            }
+        }
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    };
+}
+
+/// The name of a node: 1 to 255 bytes, no slash, no control characters, no blanks at either end.
+///
+/// It is the identity by which keys are placed: a node that comes back under its name gets its keys back.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct NodeName(Arc<str>);
+text!(NodeName);
+
+impl NodeName {
+    /// The longest name, in bytes.
+    pub const MAX: usize = 255;
+
+    /// Parses a name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`], naming the rule that `name` breaks.
+    pub fn parse(name: &str) -> Result<Self, InvalidName> {
+        let refuse = |rule: &str| Err(InvalidName::new("name", name, rule));
+        if name.is_empty() {
+            refuse("it must not be empty")
+        } else if name.len() > Self::MAX {
+            refuse("it must have at most 255 bytes")
+        } else if name.contains('/') {
+            refuse("it must not contain a slash")
+        } else if name.chars().any(char::is_control) {
+            refuse("it must not contain control characters")
+        } else if name.trim() != name {
+            refuse("it must not start or end with blanks")
+        } else {
+            Ok(NodeName(name.into()))
+        }
+    }
+}
+
+impl TryFrom<String> for NodeName {
+    type Error = InvalidName;
+    fn try_from(name: String) -> Result<Self, InvalidName> {
+        NodeName::parse(&name)
+    }
+}
+
+/// The namespace of a cluster: everything that it stores lies under `{namespace}/`.
+///
+/// One or more segments divided by slashes, 200 bytes at most, such as `telemetry/ingest`. A segment is not empty,
+/// has no control characters, and is neither `view` nor `ready`, so that no cluster lies inside of another's keys.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Namespace(Arc<str>);
+text!(Namespace);
+
+impl Namespace {
+    /// The longest namespace, in bytes.
+    pub const MAX: usize = 200;
+
+    /// Parses a namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`], naming the rule that `namespace` breaks.
+    pub fn parse(namespace: &str) -> Result<Self, InvalidName> {
+        let refuse = |rule: &str| Err(InvalidName::new("namespace", namespace, rule));
+        if namespace.is_empty() {
+            refuse("it must not be empty")
+        } else if namespace.len() > Self::MAX {
+            refuse("it must have at most 200 bytes")
+        } else if namespace.split('/').any(str::is_empty) {
+            refuse("it must not start or end with a slash, nor have two in a row")
+        } else if namespace.split('/').any(|segment| segment == "view" || segment == "ready") {
+            refuse("no part of it may be `view` or `ready`: these hold the cluster's own keys")
+        } else if namespace.chars().any(char::is_control) {
+            refuse("it must not contain control characters")
+        } else {
+            Ok(Namespace(namespace.into()))
+        }
+    }
+}
+
+/// One life of a node under its name: minted anew for each session and each change of its record.
+///
+/// This library writes ULIDs; any text in a record is accepted, and only ever compared.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+pub struct Incarnation(Arc<str>);
+text!(Incarnation);
+
+impl<T: Into<Arc<str>>> From<T> for Incarnation {
+    fn from(text: T) -> Self {
+        Incarnation(text.into())
+    }
+}
+
+/// Where a node is reached, for those who look it up. The cluster itself never connects to it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeUri(Arc<str>);
+text!(NodeUri);
+
+impl NodeUri {
+    /// The longest URI, in bytes.
+    pub const MAX: usize = 4096;
+
+    /// Parses a URI of [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986) with scheme and host.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`], naming what `uri` lacks.
+    pub fn parse(uri: &str) -> Result<Self, InvalidName> {
+        let refuse = |rule: &str| Err(InvalidName::new("uri", uri, rule));
+        if uri.len() > Self::MAX {
+            return refuse("it must have at most 4096 bytes");
+        }
+        // `10.0.0.7:8080` parses by the RFC only as a scheme and a path, or not at all: say what is missing instead.
+        if !uri.contains("://") {
+            return refuse("it needs a scheme and a host, as in `http://10.0.0.7:8080`");
+        }
+        match fluent_uri::Uri::parse(uri) {
+            Err(error) => {
+                refuse(&format!("it is no URI ({error}); expected one such as `http://10.0.0.7:8080`"))
+            }
+            Ok(parsed) if parsed.authority().is_none_or(|authority| authority.host().is_empty()) => {
+                refuse("it needs a host, as in `http://10.0.0.7:8080`")
+            }
+            Ok(_) => Ok(NodeUri(uri.into())),
+        }
+    }
+
+    /// As a record of another node has it, whatever it is: what others wrote is not judged here.
+    pub(crate) fn recorded(uri: String) -> Self {
+        NodeUri(uri.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_keep_to_their_rules() {
+        for good in ["a", "ingest-1", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "zwölf", "a b", &"n".repeat(255)] {
+            assert_eq!(NodeName::parse(good).unwrap(), good);
+        }
+        for (bad, rule) in [
+            ("", "empty"),
+            ("a/b", "slash"),
+            ("/", "slash"),
+            (" a", "blanks"),
+            ("a\n", "control"),
+            (&*"n".repeat(256), "255 bytes"),
+        ] {
+            let error = NodeName::parse(bad).unwrap_err();
+            assert_eq!(error.field, "name");
+            assert!(error.rule.contains(rule), "{error}");
+        }
+    }
+
+    #[test]
+    fn namespaces_never_nest_in_the_keys_of_another() {
+        for good in ["cluster", "telemetry/ingest", "a/b/c", "viewer/readying", &"n".repeat(200)] {
+            assert_eq!(Namespace::parse(good).unwrap(), good);
+        }
+        let long = "n".repeat(201);
+        for bad in ["", "/", "/a", "a/", "a//b", "a/view", "ready/b", "a\0", &long] {
+            assert_eq!(Namespace::parse(bad).unwrap_err().field, "namespace", "{bad}");
+        }
+    }
+
+    #[test]
+    fn uris_need_scheme_and_host() {
+        for good in ["http://10.0.0.7:8080", "grpc://host", "https://[::1]:443/path?x=1", "tcp://user@h:1"] {
+            assert_eq!(NodeUri::parse(good).unwrap(), good);
+        }
+        for bad in [
+            "",
+            "10.0.0.7:8080",
+            "host",
+            "http://",
+            "http://:80",
+            "://host",
+            "http:/x",
+            "h ttp://x",
+            "mailto:a@b",
+        ] {
+            assert_eq!(NodeUri::parse(bad).unwrap_err().field, "uri", "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_very_long_is_cut_off_in_the_message() {
+        let message = NodeName::parse(&"ä".repeat(4000)).unwrap_err().to_string();
+        assert!(message.len() < 400 && message.contains("(8000 bytes)"), "{message}");
+    }
+}

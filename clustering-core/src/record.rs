@@ -1,0 +1,278 @@
+//! What stands in the keys: JSON objects. Readers ignore fields that they don't know.
+//!
+//! Other programs read and write these; `tests/wire.rs` pins them.
+
+use bytes::Bytes;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::{
+    name::{Incarnation, NodeName, NodeUri},
+    node::{Metadata, Node},
+    store::Entry,
+    version::{Term, Version},
+};
+
+/// The protocol that this library speaks.
+pub(crate) const PROTOCOL: u32 = 1;
+
+/// The most causes that a version record names; the rest is counted.
+const CAUSES: usize = 32;
+
+/// Writes a record as it stands in the store.
+pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
+    // Fails only for maps whose keys are no strings, and no record has one.
+    serde_json::to_vec(record).expect("records are plain objects").into()
+}
+
+/// Reads a record, or tells what is wrong with it.
+pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| error.to_string())
+}
+
+/// The wire form of a node record. `uri` and `incarnation` must be strings, now and for ever: whether a record parses
+/// must be the same on every node. All else is read leniently.
+#[derive(Deserialize)]
+struct NodeWire {
+    uri: String,
+    incarnation: String,
+    #[serde(default)]
+    metadata: Value,
+    #[serde(default)]
+    protocol: Value,
+}
+
+/// A node's own record, to be written.
+#[derive(Serialize)]
+pub(crate) struct NodeRecord<'a> {
+    pub(crate) uri: &'a NodeUri,
+    pub(crate) incarnation: &'a Incarnation,
+    pub(crate) metadata: &'a Metadata,
+    pub(crate) protocol: u32,
+}
+
+/// The node whose record an entry holds.
+pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String> {
+    let wire: NodeWire = decode(&entry.value)?;
+    let as_text = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    let metadata = match wire.metadata {
+        Value::Object(entries) => entries.into_iter().map(|(key, value)| (key, as_text(value))).collect(),
+        _ => Metadata::new(),
+    };
+    Ok(Node {
+        name,
+        uri: NodeUri::recorded(wire.uri),
+        incarnation: Incarnation::from(wire.incarnation),
+        metadata,
+        protocol: wire.protocol.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(PROTOCOL),
+        created: entry.created,
+        modified: entry.modified,
+        lease: entry.lease,
+    })
+}
+
+/// The election key: who leads.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct LeaderRecord {
+    pub(crate) node: NodeName,
+    pub(crate) incarnation: Incarnation,
+}
+
+/// The newest version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct VersionRecord {
+    pub(crate) version: Version,
+    /// Left out by the commit that elects: its own revision is the term.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) leader: Option<NodeName>,
+    #[serde(default, rename = "cause", deserialize_with = "causes")]
+    pub(crate) causes: Vec<Cause>,
+}
+
+/// A wish for another version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct RequestRecord {
+    #[serde(default, deserialize_with = "lenient")]
+    pub(crate) by: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) why: Option<String>,
+}
+
+/// The newest version that became stable, and the term of the leader that recorded it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct StableRecord {
+    pub(crate) version: Version,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) term: Option<Term>,
+}
+
+/// What a node says of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct ReadinessRecord {
+    pub(crate) version: Version,
+    pub(crate) outcome: ReadinessOutcome,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) detail: Option<String>,
+}
+
+/// Whether a node adapted to a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ReadinessOutcome {
+    Ready,
+    Failed,
+}
+
+/// Why a version was published.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Cause {
+    /// That node joined, or came back.
+    Joined(NodeName),
+    /// That node left, or its session ended.
+    Left(NodeName),
+    /// That node changed its record.
+    Changed(NodeName),
+    /// That node was elected leader.
+    Elected(NodeName),
+    /// Somebody asked for it.
+    Asked {
+        /// Who asked.
+        by: String,
+        /// What they gave as the reason.
+        why: Option<String>,
+    },
+    /// The publisher could not know the view of the version before: its changes were compacted away.
+    Resync,
+    /// The acknowledgement of that node was deleted while its record stood.
+    Unacknowledged(NodeName),
+    /// That many more causes.
+    More(usize),
+    /// A cause that a newer release of this library wrote, as its JSON.
+    #[serde(skip_serializing)]
+    Other(String),
+}
+
+/// At most [`CAUSES`] of them, the rest counted.
+pub(crate) fn cut_off(mut causes: Vec<Cause>) -> Vec<Cause> {
+    if causes.len() > CAUSES {
+        let more = causes.len() - CAUSES;
+        causes.truncate(CAUSES);
+        causes.push(Cause::More(more));
+    }
+    causes
+}
+
+/// A field whose value cannot be read counts as missing: it must not make the record unreadable.
+fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
+fn causes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cause>, D::Error> {
+    let read = |value: Value| Cause::deserialize(&value).unwrap_or_else(|_| Cause::Other(value.to_string()));
+    Ok(match Value::deserialize(deserializer)? {
+        Value::Array(values) => values.into_iter().map(read).collect(),
+        Value::Null => Vec::new(),
+        other => vec![read(other)],
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Revision;
+
+    fn node(value: &str) -> Result<Node, String> {
+        let entry = Entry {
+            key: "c/view/nodes/n".into(),
+            value: Bytes::copy_from_slice(value.as_bytes()),
+            created: Revision::new(3),
+            modified: Revision::new(5),
+            lease: None,
+        };
+        decode_node(NodeName::parse("n").unwrap(), &entry)
+    }
+
+    #[test]
+    fn a_node_record_needs_two_strings_and_nothing_else() {
+        let node = node(r#"{"uri": "anything", "incarnation": "x"}"#).unwrap();
+        assert_eq!((node.uri.as_str(), node.incarnation.as_str(), node.protocol), ("anything", "x", 1));
+        for bad in [
+            "",
+            "null",
+            "[]",
+            "\"n\"",
+            "{}",
+            r#"{"uri": "http://n"}"#,
+            r#"{"uri": 1, "incarnation": "x"}"#,
+            r#"{"uri": "http://n", "incarnation": null}"#,
+            "\u{1}",
+        ] {
+            assert!(super::tests::node(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_node_record_is_read_leniently() {
+        let read = |rest: &str| node(&format!(r#"{{"uri": "u", "incarnation": "x", {rest}}}"#)).unwrap();
+        assert_eq!(read(r#""metadata": {"zone": "a", "weight": 3, "deep": {"k": [1]}}"#).metadata, {
+            let texts = [("zone", "a"), ("weight", "3"), ("deep", r#"{"k":[1]}"#)];
+            texts.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+        });
+        assert!(read(r#""metadata": 7"#).metadata.is_empty());
+        assert_eq!(read(r#""protocol": "two""#).protocol, PROTOCOL);
+        assert_eq!(read(r#""protocol": 2, "unknown": [{}]"#).protocol, 2);
+    }
+
+    #[test]
+    fn fields_of_the_wrong_type_do_not_spoil_a_version() {
+        let label = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        let read: VersionRecord = decode(
+            format!(r#"{{"version": "{label}", "term": "x", "leader": 7, "cause": 3, "new": 1}}"#).as_bytes(),
+        )
+        .unwrap();
+        assert_eq!((read.term, read.leader), (None, None));
+        assert_eq!(read.causes, [Cause::Other("3".into())]);
+        assert!(decode::<VersionRecord>(br#"{"version": 7}"#).is_err());
+    }
+
+    #[test]
+    fn causes_come_back_as_they_were_written_and_unknown_ones_are_kept() {
+        let name = NodeName::parse("n").unwrap();
+        let written = vec![
+            Cause::Joined(name.clone()),
+            Cause::Left(name.clone()),
+            Cause::Changed(name.clone()),
+            Cause::Elected(name.clone()),
+            Cause::Asked { by: "ops".into(), why: Some("rebalance".into()) },
+            Cause::Resync,
+            Cause::Unacknowledged(name),
+            Cause::More(4),
+        ];
+        let record = VersionRecord {
+            version: Version::from_u128(1),
+            term: None,
+            leader: None,
+            causes: written.clone(),
+        };
+        assert_eq!(decode::<VersionRecord>(&encode(&record)).unwrap().causes, written);
+
+        let newer =
+            format!(r#"{{"version": "{}", "cause": [{{"drained": "n"}}, "resync"]}}"#, Version::from_u128(1));
+        let read: VersionRecord = decode(newer.as_bytes()).unwrap();
+        assert_eq!(read.causes, [Cause::Other(r#"{"drained":"n"}"#.into()), Cause::Resync]);
+    }
+
+    #[test]
+    fn many_causes_are_cut_off_and_counted() {
+        let name = NodeName::parse("n").unwrap();
+        let causes = cut_off(vec![Cause::Joined(name); 100]);
+        assert_eq!((causes.len(), causes.last()), (33, Some(&Cause::More(68))));
+    }
+}

@@ -1,0 +1,213 @@
+//! The labels of the cluster's history: versions and terms, and the mint that makes new ones.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use ulid::Ulid;
+
+use crate::{store::Revision, time::Timestamp};
+
+/// A version of the cluster: the label, a ULID, under which a view was published.
+///
+/// People read it and sort by it. Safety never rests on it: revisions order what happens.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Version(Ulid);
+
+/// A text that is no version.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0:?} is no version: expected a ULID, 26 characters such as 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+pub struct InvalidVersion(String);
+
+impl Version {
+    /// The version of those 128 bits.
+    pub const fn from_u128(bits: u128) -> Self {
+        Version(Ulid(bits))
+    }
+
+    /// When it was minted by its publisher's wall clock, in milliseconds since 1970. To be read, not to be relied on.
+    pub fn minted_ms(self) -> u64 {
+        self.0.timestamp_ms()
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0; ulid::ULID_LEN];
+        f.pad(self.0.array_to_str(&mut buffer))
+    }
+}
+
+impl fmt::Debug for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl FromStr for Version {
+    type Err = InvalidVersion;
+    fn from_str(text: &str) -> Result<Self, InvalidVersion> {
+        Ulid::from_string(text).map(Version).map_err(|_| InvalidVersion(text.chars().take(80).collect()))
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = InvalidVersion;
+    fn try_from(text: String) -> Result<Self, InvalidVersion> {
+        text.parse()
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> String {
+        version.to_string()
+    }
+}
+
+/// A leader's term: the creation revision of the election key. The fencing token.
+///
+/// A later leader has a larger one. Whoever takes writes from leaders, in this store or any other, keeps the largest
+/// term seen and refuses smaller ones: then a deposed leader cannot write (P5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(Revision);
+
+impl Term {
+    /// The term that began at that revision.
+    pub const fn new(revision: Revision) -> Self {
+        Term(revision)
+    }
+
+    /// The creation revision of the election key.
+    pub const fn revision(self) -> Revision {
+        self.0
+    }
+
+    /// Its number, the fencing token to hand to other systems.
+    pub const fn get(self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Makes ULIDs and jitter from a seed and the time given with each input: no clock and no randomness of its own.
+///
+/// The wall clock is read once, when the mint is made; from then on it follows the machine's own time, so a wall
+/// clock that jumps moves nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Mint {
+    epoch_ms: u64,
+    origin: Timestamp,
+    seed: u128,
+    minted: u64,
+}
+
+impl Mint {
+    /// One whose time was `wall_ms` milliseconds since 1970 at `now`, and whose entropy is drawn from `seed`.
+    pub fn new(wall_ms: u64, now: Timestamp, seed: u128) -> Self {
+        Mint { epoch_ms: wall_ms, origin: now, seed, minted: 0 }
+    }
+
+    fn draw(&mut self) -> u128 {
+        self.minted += 1;
+        // Two rounds of splitmix64 over seed and counter: distinct for each draw, and well spread.
+        let mix = |mut z: u64| {
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            z ^ (z >> 31)
+        };
+        let step = self.minted.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let low = mix((self.seed as u64).wrapping_add(step));
+        let high = mix(((self.seed >> 64) as u64).wrapping_add(step) ^ low);
+        (u128::from(high) << 64) | u128::from(low)
+    }
+
+    /// A ULID of this moment.
+    pub fn ulid(&mut self, now: Timestamp) -> Ulid {
+        let passed = now.since(self.origin).as_millis() as u64;
+        Ulid::from_parts(self.epoch_ms.saturating_add(passed), self.draw())
+    }
+
+    /// A version of this moment, above `last` however far ahead the clock was that minted that one.
+    pub fn version(&mut self, now: Timestamp, last: Option<Version>) -> Version {
+        let fresh = Version(self.ulid(now));
+        match last {
+            // The last ULID of all can only have been written by hand. Revisions order, so a label may fall back.
+            Some(last) if fresh <= last => last.0.0.checked_add(1).map_or(fresh, Version::from_u128),
+            _ => fresh,
+        }
+    }
+
+    /// A number from 0 to below `bound`; 0 if that is 0.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.draw() as u64) * u128::from(bound)) >> 64) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const WALL: u64 = 1_700_000_000_000;
+
+    #[test]
+    fn versions_are_minted_above_the_last_one_whatever_the_clock_says() {
+        let mut mint = Mint::new(WALL, Timestamp::ZERO, 7);
+        let first = mint.version(Timestamp::ZERO, None);
+        assert_eq!(first.minted_ms(), WALL);
+        let later = mint.version(Timestamp::ZERO + Duration::from_secs(5), Some(first));
+        assert_eq!(later.minted_ms(), WALL + 5_000);
+
+        let mut behind = Mint::new(WALL - 3_600_000, Timestamp::ZERO, 8);
+        let next = behind.version(Timestamp::ZERO, Some(later));
+        assert!(next > later && next.minted_ms() == later.minted_ms());
+    }
+
+    #[test]
+    fn the_last_ulid_of_all_stops_nobody() {
+        let mut mint = Mint::new(WALL, Timestamp::ZERO, 7);
+        let last = Version::from_u128(u128::MAX);
+        assert_eq!(mint.version(Timestamp::ZERO, Some(last)).minted_ms(), WALL);
+    }
+
+    #[test]
+    fn same_seed_same_draws_and_other_seed_others() {
+        let draw = |seed| {
+            let mut mint = Mint::new(WALL, Timestamp::ZERO, seed);
+            [mint.ulid(Timestamp::ZERO), mint.ulid(Timestamp::ZERO)]
+        };
+        assert_eq!(draw(1), draw(1));
+        assert_ne!(draw(1), draw(2));
+        assert_ne!(draw(1)[0], draw(1)[1]);
+        assert_ne!(draw(1), draw(1 << 64));
+    }
+
+    #[test]
+    fn numbers_stay_below_their_bound_and_reach_all_of_it() {
+        let mut mint = Mint::new(0, Timestamp::ZERO, 3);
+        let mut seen = [false; 10];
+        for _ in 0..1000 {
+            seen[mint.below(10) as usize] = true;
+        }
+        assert_eq!(seen, [true; 10]);
+        assert_eq!(mint.below(0), 0);
+    }
+
+    #[test]
+    fn versions_are_read_and_written_as_ulids() {
+        let version: Version = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
+        assert_eq!(version.to_string(), "01ARZ3NDEKTSV4RRFFQ69G5FAV");
+        assert_eq!(serde_json::to_string(&version).unwrap(), "\"01ARZ3NDEKTSV4RRFFQ69G5FAV\"");
+        for bad in ["", "1", "01ARZ3NDEKTSV4RRFFQ69G5FAV0", "81ARZ3NDEKTSV4RRFFQ69G5FA!"] {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
+        }
+    }
+}
