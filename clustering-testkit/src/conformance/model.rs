@@ -1,0 +1,167 @@
+//! The contract as a program: what a store holds and shows after each call, with nothing clever.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clustering_core::store::{Batch, Change, Entry, Guard, Key, LeaseId, Operation, Revision, Txn};
+
+use super::site::Client;
+
+/// A store as the contract has it, one call after the other.
+///
+/// It does not make revisions: the store under test does, and the model is told. So it stays true on a store that
+/// others write to at the same time, as long as they keep off the keys that it knows.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Model {
+    entries: BTreeMap<Key, Entry>,
+    live: BTreeSet<LeaseId>,
+    ended: BTreeSet<LeaseId>,
+    /// Every change since the beginning, oldest first.
+    history: Vec<Batch>,
+}
+
+/// What must become of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It breaks a rule of the API.
+    Invalid,
+    /// A guard does not hold.
+    GuardFailed,
+    /// It puts under a lease that is unknown or has ended.
+    LeaseNotFound,
+    /// It has nothing to change.
+    Nothing,
+    /// It changes something, and so makes a new revision.
+    Change,
+}
+
+impl Model {
+    /// What must become of `txn`, if it were committed now. The order of the questions is part of the contract.
+    pub(super) fn judge(&self, txn: &Txn) -> Verdict {
+        if txn.validate().is_err() {
+            return Verdict::Invalid;
+        }
+        if !txn.guards().iter().all(|guard| self.holds(guard)) {
+            return Verdict::GuardFailed;
+        }
+        let under_dead_lease = |operation: &Operation| match operation {
+            Operation::Put { lease: Some(lease), .. } => !self.live.contains(lease),
+            _ => false,
+        };
+        if txn.operations().iter().any(under_dead_lease) {
+            return Verdict::LeaseNotFound;
+        }
+        let changes = |operation: &Operation| match operation {
+            Operation::Put { .. } => true,
+            Operation::Delete { key } => self.entries.contains_key(key),
+        };
+        if txn.operations().iter().any(changes) { Verdict::Change } else { Verdict::Nothing }
+    }
+
+    fn holds(&self, guard: &Guard) -> bool {
+        let entry = self.entries.get(guard.key());
+        match guard {
+            Guard::CreatedAt(_, at) => *at == entry.map_or(Revision::ZERO, |entry| entry.created),
+            Guard::ModifiedAt(_, at) => *at == entry.map_or(Revision::ZERO, |entry| entry.modified),
+        }
+    }
+
+    /// The store applied `txn` at `revision`.
+    pub(super) fn apply(&mut self, txn: &Txn, revision: Revision) {
+        let mut changes = Vec::new();
+        for operation in txn.operations() {
+            match operation {
+                Operation::Put { key, value, lease } => {
+                    let created = self.entries.get(key).map_or(revision, |entry| entry.created);
+                    let entry = Entry {
+                        key: key.clone(),
+                        value: value.clone(),
+                        created,
+                        modified: revision,
+                        lease: *lease,
+                    };
+                    self.entries.insert(key.clone(), entry.clone());
+                    changes.push(Change::Put(entry));
+                }
+                Operation::Delete { key } => {
+                    if self.entries.remove(key).is_some() {
+                        changes.push(Change::Delete(key.clone()));
+                    }
+                }
+            }
+        }
+        if !changes.is_empty() {
+            self.history.push(Batch { revision, changes });
+        }
+    }
+
+    /// The store granted a lease. False if it had granted that one before.
+    pub(super) fn grant(&mut self, lease: LeaseId) -> bool {
+        !self.ended.contains(&lease) && self.live.insert(lease)
+    }
+
+    pub(super) fn is_live(&self, lease: LeaseId) -> bool {
+        self.live.contains(&lease)
+    }
+
+    /// The keys under a lease.
+    pub(super) fn keys_of(&self, lease: LeaseId) -> BTreeSet<Key> {
+        self.entries
+            .values()
+            .filter(|entry| entry.lease == Some(lease))
+            .map(|entry| entry.key.clone())
+            .collect()
+    }
+
+    /// These leases ended at `revision`, whether they expired or were revoked.
+    pub(super) fn end(&mut self, leases: &[LeaseId], revision: Revision) {
+        let mut changes = Vec::new();
+        for lease in leases {
+            self.live.remove(lease);
+            self.ended.insert(*lease);
+            for key in self.keys_of(*lease) {
+                self.entries.remove(&key);
+                changes.push(Change::Delete(key));
+            }
+        }
+        if !changes.is_empty() {
+            self.history.push(Batch { revision, changes });
+        }
+    }
+
+    /// What a read of `prefix` shows.
+    pub(super) fn read(&self, prefix: &str) -> Vec<Entry> {
+        self.entries.values().filter(|entry| entry.key.starts_with(prefix)).cloned().collect()
+    }
+
+    /// What a watch of `prefix` after `after` yields.
+    pub(super) fn changes(&self, prefix: &str, after: Revision) -> Vec<Batch> {
+        let mut batches = Vec::new();
+        for batch in &self.history {
+            let changes: Vec<Change> =
+                batch.changes.iter().filter(|change| change.key().starts_with(prefix)).cloned().collect();
+            if batch.revision > after && !changes.is_empty() {
+                batches.push(Batch { revision: batch.revision, changes });
+            }
+        }
+        batches
+    }
+}
+
+/// A handle whose commits are written down in a [`Model`] as well.
+pub(super) struct Mirrored {
+    pub(super) client: Client,
+    pub(super) model: Model,
+}
+
+impl Mirrored {
+    pub(super) fn new(client: Client) -> Self {
+        Mirrored { client, model: Model::default() }
+    }
+
+    /// A commit, which must succeed.
+    pub(super) async fn commit(&mut self, txn: Txn) -> Revision {
+        let revision = self.client.commit(txn.clone()).await;
+        self.model.apply(&txn, revision);
+        revision
+    }
+}

@@ -1,0 +1,721 @@
+use std::{
+    collections::BTreeSet,
+    env,
+    hash::{BuildHasher, Hasher},
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use clustering_core::store::{
+    Batch, Change, ErrorKind, Guard, Key, Lease, LeaseId, Limits, Revision, Txn, WatchEnd,
+};
+use futures_util::FutureExt;
+use proptest::{
+    prelude::*,
+    strategy::ValueTree,
+    test_runner::{Config, RngSeed, TestRunner},
+};
+use proptest_state_machine::ReferenceStateMachine;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Clock, Harness,
+    model::{Model, Verdict},
+    rule_04::Life,
+    scene::{Rule, Scene, show_batch},
+    site::{Client, Site},
+    watch::Watch,
+};
+
+/// How many random cases are run: 64 under a paused clock and 8 on a real one unless this variable says another number.
+pub const CASES: &str = "CLUSTERING_CONFORMANCE_CASES";
+
+/// The seed of the random cases. A failure names its own; setting this variable to it runs the same cases again.
+pub const SEED: &str = "CLUSTERING_CONFORMANCE_SEED";
+
+/// How many smaller cases are tried once one has failed.
+const SHRINKING: usize = 500;
+
+/// Random steps on the store and on a model of the contract, side by side. After each step reply, state and what the
+/// watches yielded must be the same in both.
+///
+/// Steps are grants, renewals and revocations, commits with guards that hold or fail and operations under live, dead
+/// and unknown leases, reads, and watches that are opened from any point of the past, drained or dropped. Under
+/// [`Clock::Paused`] time goes on between them, so that leases expire, and the history is compacted. A failing case is
+/// made as small as possible before it is shown.
+///
+/// The variables [`CASES`] and [`SEED`] set how many cases there are, and which.
+///
+/// # Panics
+///
+/// If store and model differ; also if one of the variables is no number.
+pub async fn randomized_against_the_model<H: Harness>(harness: &H) {
+    let paused = harness.bounds().clock == Clock::Paused;
+    let cases = number(CASES).unwrap_or(if paused { 64 } else { 8 });
+    // The standard library's only source of entropy.
+    let entropy = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    let seed = number(SEED).unwrap_or_else(entropy);
+    let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    for case in 0..cases {
+        let tree = match paused {
+            true => Paused::sequential_strategy(5..60).new_tree(&mut runner),
+            false => Real::sequential_strategy(5..60).new_tree(&mut runner),
+        };
+        let mut tree = tree.expect("a next step is always possible");
+        let Err(mut violation) = play(harness, tree.current()).await else { continue };
+        let mut smallest = tree.current().1;
+        for _ in 0..SHRINKING {
+            if !tree.simplify() {
+                break;
+            }
+            loop {
+                match play(harness, tree.current()).await {
+                    Err(smaller) => {
+                        (violation, smallest) = (smaller, tree.current().1);
+                        break;
+                    }
+                    Ok(()) if !tree.complicate() => break,
+                    Ok(()) => {}
+                }
+            }
+        }
+        let steps: String = smallest.iter().map(|step| format!("    {step:?}\n")).collect();
+        panic!(
+            "{violation}  after the last of these steps (case {case} of {cases}; {SEED}={seed} runs it again):\n{steps}"
+        );
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    match text.parse() {
+        Ok(number) => Some(number),
+        Err(error) => panic!("{variable} must be a number, and is {text:?}: {error}"),
+    }
+}
+
+/// The names from which keys are made: a prefix, what is under it and what stands beside it.
+const KEYS: [&str; 7] = ["a", "a/", "a/b", "a/c", "a/c/d", "a0", "b"];
+
+/// The prefixes that are read and watched.
+const PREFIXES: [&str; 6] = ["", "a", "a/", "a/c", "b", "c"];
+
+/// One step. Numbers of leases, watches and revisions count in the order in which the case made them.
+#[derive(Clone, Debug)]
+enum Step {
+    Grant {
+        handle: usize,
+        ttl: u32,
+    },
+    Renew {
+        handle: usize,
+        lease: usize,
+    },
+    Revoke {
+        handle: usize,
+        lease: usize,
+    },
+    Commit {
+        handle: usize,
+        guards: Vec<Guarded>,
+        operations: Vec<Written>,
+    },
+    Read {
+        handle: usize,
+        prefix: usize,
+    },
+    Watch {
+        handle: usize,
+        prefix: usize,
+        from: From,
+    },
+    Drain {
+        watch: usize,
+    },
+    Drop {
+        watch: usize,
+    },
+    /// In twentieths of the smallest TTL.
+    Advance {
+        steps: u32,
+    },
+    /// Up to the change with that number, counted from the newest.
+    Compact {
+        back: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+struct Guarded {
+    key: usize,
+    created: bool,
+    at: At,
+}
+
+/// The revision in a guard.
+#[derive(Clone, Debug)]
+enum At {
+    /// The one at which the guard holds.
+    Right,
+    Absent,
+    /// The one of a change so far back, which may be right by chance.
+    Past(usize),
+    Ahead,
+}
+
+#[derive(Clone, Debug)]
+enum Written {
+    Put {
+        key: usize,
+        value: u8,
+        lease: Under,
+    },
+    Delete {
+        key: usize,
+    },
+    /// More than a store takes.
+    TooLarge {
+        key: usize,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Under {
+    None,
+    /// Live or dead.
+    Lease(usize),
+    Unknown,
+}
+
+/// Where a watch begins.
+#[derive(Clone, Debug)]
+enum From {
+    Now,
+    Beginning,
+    /// After the change so far back.
+    Past(usize),
+    /// Before the change so far back.
+    Before(usize),
+    Beyond,
+}
+
+/// What decides which steps are possible next.
+#[derive(Clone, Debug, Default)]
+struct Made {
+    leases: usize,
+    watches: usize,
+}
+
+fn steps(made: &Made, time: bool) -> BoxedStrategy<Step> {
+    let (leases, watches) = (made.leases, made.watches);
+    let handle = || 0..2_usize;
+    let prefix = || 0..PREFIXES.len();
+    let back = || 0..12_usize;
+    let mut all: Vec<(u32, BoxedStrategy<Step>)> = vec![
+        (3, (handle(), 1..5_u32).prop_map(|(handle, ttl)| Step::Grant { handle, ttl }).boxed()),
+        (14, commit(leases)),
+        (2, (handle(), prefix()).prop_map(|(handle, prefix)| Step::Read { handle, prefix }).boxed()),
+        (
+            4,
+            (handle(), prefix(), from())
+                .prop_map(|(handle, prefix, from)| Step::Watch { handle, prefix, from })
+                .boxed(),
+        ),
+    ];
+    if leases > 0 {
+        let lease = || (handle(), 0..leases);
+        all.push((3, lease().prop_map(|(handle, lease)| Step::Renew { handle, lease }).boxed()));
+        all.push((2, lease().prop_map(|(handle, lease)| Step::Revoke { handle, lease }).boxed()));
+    }
+    if watches > 0 {
+        all.push((3, (0..watches).prop_map(|watch| Step::Drain { watch }).boxed()));
+        all.push((1, (0..watches).prop_map(|watch| Step::Drop { watch }).boxed()));
+    }
+    if time {
+        all.push((5, (1..70_u32).prop_map(|steps| Step::Advance { steps }).boxed()));
+        all.push((1, back().prop_map(|back| Step::Compact { back }).boxed()));
+    }
+    proptest::strategy::Union::new_weighted(all).boxed()
+}
+
+fn from() -> impl Strategy<Value = From> {
+    prop_oneof![
+        2 => Just(From::Now),
+        1 => Just(From::Beginning),
+        3 => (0..12_usize).prop_map(From::Past),
+        2 => (0..12_usize).prop_map(From::Before),
+        1 => Just(From::Beyond),
+    ]
+}
+
+fn commit(leases: usize) -> BoxedStrategy<Step> {
+    let at = prop_oneof![
+        8 => Just(At::Right),
+        1 => Just(At::Absent),
+        2 => (0..12_usize).prop_map(At::Past),
+        1 => Just(At::Ahead),
+    ];
+    let guard =
+        (0..KEYS.len(), any::<bool>(), at).prop_map(|(key, created, at)| Guarded { key, created, at });
+    let under = if leases == 0 {
+        prop_oneof![8 => Just(Under::None), 1 => Just(Under::Unknown)].boxed()
+    } else {
+        prop_oneof![8 => Just(Under::None), 12 => (0..leases).prop_map(Under::Lease), 1 => Just(Under::Unknown)]
+            .boxed()
+    };
+    let operation = prop_oneof![
+        30 => (0..KEYS.len(), any::<u8>(), under)
+            .prop_map(|(key, value, lease)| Written::Put { key, value, lease }),
+        10 => (0..KEYS.len()).prop_map(|key| Written::Delete { key }),
+        1 => (0..KEYS.len()).prop_map(|key| Written::TooLarge { key }),
+    ];
+    let guards = prop::collection::vec(guard, 0..4);
+    // Now and then two operations get the same key, which is to be refused.
+    let operations = prop::collection::vec(operation, 0..4);
+    (0..2_usize, guards, operations)
+        .prop_map(|(handle, guards, operations)| Step::Commit { handle, guards, operations })
+        .boxed()
+}
+
+fn possible(made: &Made, step: &Step) -> bool {
+    let lease_known = |lease: &Under| !matches!(lease, Under::Lease(lease) if *lease >= made.leases);
+    match step {
+        Step::Renew { lease, .. } | Step::Revoke { lease, .. } => *lease < made.leases,
+        Step::Drain { watch } | Step::Drop { watch } => *watch < made.watches,
+        Step::Commit { operations, .. } => operations.iter().all(|operation| match operation {
+            Written::Put { lease, .. } => lease_known(lease),
+            _ => true,
+        }),
+        _ => true,
+    }
+}
+
+fn after(mut made: Made, step: &Step) -> Made {
+    match step {
+        Step::Grant { .. } => made.leases += 1,
+        Step::Watch { .. } => made.watches += 1,
+        _ => {}
+    }
+    made
+}
+
+macro_rules! machine {
+    ($(#[$doc:meta])* $name:ident, $time:literal) => {
+        $(#[$doc])*
+        struct $name;
+
+        impl ReferenceStateMachine for $name {
+            type State = Made;
+            type Transition = Step;
+
+            fn init_state() -> BoxedStrategy<Made> {
+                Just(Made::default()).boxed()
+            }
+
+            fn transitions(made: &Made) -> BoxedStrategy<Step> {
+                steps(made, $time)
+            }
+
+            fn preconditions(made: &Made, step: &Step) -> bool {
+                possible(made, step)
+            }
+
+            fn apply(made: Made, step: &Step) -> Made {
+                after(made, step)
+            }
+        }
+    };
+}
+
+machine! {
+    /// Steps for a store under a paused clock, which nobody else uses.
+    Paused, true
+}
+
+machine! {
+    /// Steps that pass no time and forget nothing.
+    Real, false
+}
+
+/// Plays one case. The text of the violation, if there is one.
+async fn play<H: Harness>(
+    harness: &H,
+    (_, steps, seen): (Made, Vec<Step>, Option<Arc<AtomicUsize>>),
+) -> Result<(), String> {
+    let playing = async {
+        let mut game = Game::begin(harness).await;
+        for step in &steps {
+            if let Some(seen) = &seen {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+            game.step(step).await;
+        }
+        game.finish().await;
+    };
+    let Err(panic) = AssertUnwindSafe(playing).catch_unwind().await else { return Ok(()) };
+    match panic.downcast::<String>() {
+        Ok(text) => Err(*text),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// The store and the model, after the same steps.
+struct Game<'h, H> {
+    site: Site<'h, H>,
+    scene: Scene,
+    handles: [Client; 2],
+    model: Model,
+    leases: Vec<(Lease, Life)>,
+    /// Sees every change as it happens.
+    journal: Watch,
+    watches: Vec<Option<Open>>,
+    beginning: Revision,
+    /// The largest revision that the store has shown.
+    known: Revision,
+    compacted: Revision,
+}
+
+/// A watch of the case.
+struct Open {
+    watch: Watch,
+    /// It owes changes that were compacted before it was opened.
+    owes_what_is_gone: bool,
+}
+
+impl<'h, H: Harness> Game<'h, H> {
+    async fn begin(harness: &'h H) -> Self {
+        let scene = Scene { rule: Rule::Model, part: "random steps", quiet: true };
+        let site = Site::at(harness, scene).await;
+        let handles = [site.client.clone(), site.another().await];
+        let journal = site.watch_from_now().await;
+        let beginning = journal.seen;
+        Game {
+            site,
+            scene,
+            handles,
+            model: Model::default(),
+            leases: Vec::new(),
+            journal,
+            watches: Vec::new(),
+            beginning,
+            known: beginning,
+            compacted: Revision::ZERO,
+        }
+    }
+
+    async fn step(&mut self, step: &Step) {
+        match step {
+            Step::Grant { handle, ttl } => self.grant(*handle, *ttl).await,
+            Step::Renew { handle, lease } => self.renew(*handle, *lease).await,
+            Step::Revoke { handle, lease } => self.revoke(*handle, *lease).await,
+            Step::Commit { handle, guards, operations } => self.commit(*handle, guards, operations).await,
+            Step::Read { handle, prefix } => self.read(*handle, &self.prefix(*prefix)).await,
+            Step::Watch { handle, prefix, from } => self.watch(*handle, *prefix, from).await,
+            Step::Drain { watch } => self.drain(*watch).await,
+            Step::Drop { watch } => self.watches[*watch] = None,
+            Step::Advance { steps } => {
+                sleep(self.site.bounds.smallest_ttl * *steps / 20).await;
+                self.settle().await;
+            }
+            Step::Compact { back } => self.compact(*back).await,
+        }
+        self.read(0, &self.site.root.clone()).await;
+    }
+
+    fn prefix(&self, number: usize) -> String {
+        format!("{}{}", self.site.root, PREFIXES[number])
+    }
+
+    fn key(&self, number: usize) -> Key {
+        self.site.key(KEYS[number])
+    }
+
+    /// The revision of the change so far back.
+    fn past(&self, back: usize) -> Revision {
+        let all = self.model.changes(&self.site.root, Revision::ZERO);
+        all.iter().rev().nth(back).map_or(self.beginning, |batch| batch.revision)
+    }
+
+    async fn grant(&mut self, handle: usize, ttl: u32) {
+        // Where time cannot be made to pass, no lease must expire by itself.
+        let ttl = match self.site.bounds.clock {
+            Clock::Paused => self.site.bounds.smallest_ttl * ttl,
+            Clock::Real => self.site.bounds.check_limit(),
+        };
+        let granted = Life::grant(&self.handles[handle], ttl).await;
+        let id = granted.0.id;
+        self.scene.check(
+            self.model.grant(id),
+            "a lease id that was never granted",
+            format!("granted {id} again"),
+        );
+        self.leases.push(granted);
+    }
+
+    async fn renew(&mut self, handle: usize, number: usize) {
+        let (lease, client) = (self.leases[number].0, &self.handles[handle]);
+        if self.model.is_live(lease.id) {
+            self.leases[number].1 = Life::renew(client, lease).await;
+        } else {
+            let answer = client.attempt_renew(lease.id).await;
+            self.not_found(
+                &format!("the renewal of lease {number}, which has ended"),
+                answer.err().map(|e| e.kind()),
+            );
+        }
+    }
+
+    async fn revoke(&mut self, handle: usize, number: usize) {
+        let (id, client) = (self.leases[number].0.id, &self.handles[handle]);
+        if self.model.is_live(id) {
+            client.revoke(id).await;
+            self.vanish(BTreeSet::from([id])).await;
+        } else {
+            let answer = client.attempt_revoke(id).await;
+            self.not_found(
+                &format!("the revocation of lease {number}, which has ended"),
+                answer.err().map(|e| e.kind()),
+            );
+        }
+    }
+
+    fn not_found(&self, what: &str, answer: Option<ErrorKind>) {
+        self.scene.check(
+            answer == Some(ErrorKind::LeaseNotFound),
+            format!("LeaseNotFound for {what}"),
+            answer.map_or("accepted it".to_owned(), |kind| format!("failed with {kind:?}")),
+        );
+    }
+
+    async fn commit(&mut self, handle: usize, guards: &[Guarded], operations: &[Written]) {
+        let txn = self.transaction(guards, operations);
+        let verdict = self.model.judge(&txn);
+        let answer = self.handles[handle].attempt(txn.clone()).await;
+        let found = match &answer {
+            Ok(revision) if *revision > self.known => Verdict::Change,
+            Ok(_) => Verdict::Nothing,
+            Err(error) => match error.kind() {
+                ErrorKind::GuardFailed { .. } => Verdict::GuardFailed,
+                ErrorKind::LeaseNotFound => Verdict::LeaseNotFound,
+                ErrorKind::Invalid => Verdict::Invalid,
+                kind => self
+                    .scene
+                    .broken(format!("{verdict:?} for {txn:?}"), format!("failed with {kind:?}: {error}")),
+            },
+        };
+        // A change elsewhere in the store moves the revision of a commit that changes nothing here.
+        let moved = (verdict, found) == (Verdict::Nothing, Verdict::Change);
+        self.scene.check(
+            verdict == found || moved,
+            format!("{verdict:?} for {txn:?}"),
+            format!(
+                "answered {answer:?}, which is {found:?}, the store having been at revision {}",
+                self.known
+            ),
+        );
+        let revision = match answer {
+            Ok(revision) => revision,
+            Err(error) => match error.kind() {
+                ErrorKind::GuardFailed { revision } => revision,
+                _ => self.known,
+            },
+        };
+        self.show(revision, "the reply to a commit");
+        if verdict == Verdict::Change {
+            self.model.apply(&txn, revision);
+            let batches = self.model.changes(&self.site.root, self.journal.seen);
+            self.journal.expect("a watch open since the beginning", &batches).await;
+        }
+    }
+
+    fn transaction(&self, guards: &[Guarded], operations: &[Written]) -> Txn {
+        let guarded = guards.iter().fold(Txn::new(), |txn, guard| {
+            let key = self.key(guard.key);
+            let entry = self.model.read(&key).into_iter().find(|entry| entry.key == key);
+            let right = entry.map_or(Revision::ZERO, |entry| match guard.created {
+                true => entry.created,
+                false => entry.modified,
+            });
+            let at = match guard.at {
+                At::Right => right,
+                At::Absent => Revision::ZERO,
+                At::Past(back) => self.past(back),
+                At::Ahead => Revision::new(self.known.get() + 1_000_000),
+            };
+            txn.guard(if guard.created { Guard::created_at(key, at) } else { Guard::modified_at(key, at) })
+        });
+        operations.iter().fold(guarded, |txn, operation| match operation {
+            Written::Put { key, value, lease } => {
+                let lease = match lease {
+                    Under::None => None,
+                    Under::Lease(number) => Some(self.leases[*number].0.id),
+                    Under::Unknown => Some(LeaseId::new(0x7fff_ffff_ffff_fff1)),
+                };
+                txn.put(self.key(*key), vec![*value], lease)
+            }
+            Written::Delete { key } => txn.delete(self.key(*key)),
+            Written::TooLarge { key } => txn.put(self.key(*key), vec![0; Limits::VALUE + 1], None),
+        })
+    }
+
+    /// The store showed a revision: none is ever smaller than one shown before.
+    fn show(&mut self, revision: Revision, by: &str) {
+        self.scene.check(
+            revision >= self.known,
+            format!("revision {} or later in {by}, which was shown before", self.known),
+            format!("showed {revision}"),
+        );
+        self.known = revision;
+    }
+
+    async fn read(&mut self, handle: usize, prefix: &str) {
+        let found = self.handles[handle].read(prefix).await;
+        self.show(found.revision, "a read");
+        self.scene.same_entries(&format!("a read of {prefix:?}"), &self.model.read(prefix), &found.entries);
+    }
+
+    async fn watch(&mut self, handle: usize, prefix: usize, from: &From) {
+        let prefix = self.prefix(prefix);
+        let after = match from {
+            From::Now => self.known,
+            From::Beginning => self.beginning,
+            From::Past(back) => self.past(*back),
+            From::Before(back) => Revision::new(self.past(*back).get().saturating_sub(1)).max(self.beginning),
+            From::Beyond => Revision::new(self.known.get() + 1_000_000),
+        };
+        let mut watch = self.handles[handle].watch(&prefix, after).await;
+        if matches!(from, From::Beyond) {
+            let end = watch.end("Rewound from a watch after a revision that is far ahead").await;
+            self.scene.check(
+                matches!(end, WatchEnd::Rewound { .. }),
+                "Rewound from a watch after a revision that is far ahead",
+                format!("ended it with {end:?}"),
+            );
+            self.watches.push(None);
+            return;
+        }
+        let owed = self.model.changes(&prefix, after);
+        let owes_what_is_gone = owed.iter().any(|batch| batch.revision <= self.compacted);
+        self.watches.push(Some(Open { watch, owes_what_is_gone }));
+    }
+
+    /// Takes all that the watch owes, and compares it.
+    async fn drain(&mut self, number: usize) {
+        let Some(Open { mut watch, owes_what_is_gone }) = self.watches[number].take() else { return };
+        let what = format!("watch {number}, of {:?} after revision {}", watch.prefix, watch.seen);
+        let mut behind = watch.seen < self.compacted;
+        if owes_what_is_gone {
+            let end =
+                watch.end(&format!("Compacted from {what}: changes up to {} are gone", self.compacted)).await;
+            self.scene.check(
+                matches!(end, WatchEnd::Compacted { .. }),
+                format!("Compacted from {what}"),
+                format!("ended it with {end:?}"),
+            );
+            return;
+        }
+        for batch in self.model.changes(&watch.prefix, watch.seen) {
+            match watch.item(&format!("{what}: {}", show_batch(&batch))).await {
+                Some(Ok(found)) => self.scene.same_batch(&what, &batch, &found),
+                // Where it lagged behind a compaction it may end instead.
+                Some(Err(WatchEnd::Compacted { .. })) if behind => return,
+                other => {
+                    self.scene.broken(format!("{what}: {}", show_batch(&batch)), format!("sent {other:?}"))
+                }
+            }
+            behind = watch.seen < self.compacted;
+        }
+        self.watches[number] = Some(Open { watch, owes_what_is_gone });
+    }
+
+    async fn compact(&mut self, back: usize) {
+        let to = self.past(back);
+        if to > self.compacted && to > self.beginning {
+            self.site.harness.compact(to).await;
+            self.compacted = to;
+        }
+    }
+
+    /// Time has passed. Waits until it is certain of each lease whether it has ended, and lets it end in the model.
+    async fn settle(&mut self) {
+        loop {
+            let now = Instant::now();
+            let live = self.leases.iter().filter(|(lease, _)| self.model.is_live(lease.id));
+            let due: Vec<(Lease, Life)> = live.filter(|(_, life)| life.may_be_over(now)).copied().collect();
+            if due.is_empty() {
+                break;
+            }
+            for (_, life) in &due {
+                life.over().await;
+            }
+            self.vanish(due.iter().map(|(lease, _)| lease.id).collect()).await;
+        }
+    }
+
+    /// These leases have ended, each at some revision: the journal says at which.
+    async fn vanish(&mut self, mut leases: BTreeSet<LeaseId>) {
+        // Those without keys leave no trace.
+        leases.retain(|lease| {
+            let keys = !self.model.keys_of(*lease).is_empty();
+            if !keys {
+                self.model.end(&[*lease], self.known);
+            }
+            keys
+        });
+        while !leases.is_empty() {
+            let batch = self.journal.next("the deletion of the keys of leases that ended").await;
+            self.vanish_in(&mut leases, &batch);
+        }
+    }
+
+    /// The batch holds all keys of one or more of the leases, and nothing else.
+    fn vanish_in(&mut self, leases: &mut BTreeSet<LeaseId>, batch: &Batch) {
+        let deleted: BTreeSet<Key> = batch
+            .changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Delete(key) => Some(key.clone()),
+                Change::Put(_) => None,
+            })
+            .collect();
+        let ended: Vec<LeaseId> = leases
+            .iter()
+            .copied()
+            .filter(|lease| !self.model.keys_of(*lease).is_disjoint(&deleted))
+            .collect();
+        let keys: BTreeSet<Key> = ended.iter().flat_map(|lease| self.model.keys_of(*lease)).collect();
+        self.scene.check(
+            keys == deleted && batch.changes.len() == keys.len() && !keys.is_empty(),
+            format!("the deletion of all keys of leases that ended, {keys:?}, in one batch"),
+            format!("sent {}", show_batch(batch)),
+        );
+        self.model.end(&ended, batch.revision);
+        leases.retain(|lease| !ended.contains(lease));
+    }
+
+    /// Each watch gets one last change, so that everything before it must have come.
+    async fn finish(mut self) {
+        for number in 0..self.watches.len() {
+            let Some(open) = &self.watches[number] else { continue };
+            let txn = Txn::new().put(format!("{}~last{number}", open.watch.prefix), "", None);
+            let revision = self.handles[0].commit(txn.clone()).await;
+            self.show(revision, "the reply to a commit");
+            self.model.apply(&txn, revision);
+        }
+        for number in 0..self.watches.len() {
+            self.drain(number).await;
+        }
+        let rest = self.model.changes(&self.site.root, self.journal.seen);
+        self.journal.expect("a watch open since the beginning", &rest).await;
+        for (lease, _) in std::mem::take(&mut self.leases) {
+            if self.model.is_live(lease.id) {
+                self.handles[1].revoke(lease.id).await;
+            }
+        }
+        self.site.leave().await;
+    }
+}

@@ -1,0 +1,518 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use clustering_core::store::{Batch, Change, Entry, Key, Revision, Txn, WatchEnd};
+use tokio::{
+    sync::Barrier,
+    task::{JoinSet, yield_now},
+};
+
+use super::{
+    Harness,
+    model::Mirrored,
+    scene::{Rule, Scene, show_batch, show_entry},
+    site::{Client, Site},
+    tasks::finish,
+    watch::Watch,
+};
+
+/// Rule 3: a watch yields every change, once, in order. What is checked:
+///
+/// - a watch from each revision of a past full of creations, overwrites, deletions, commits over several keys and
+///   the end of a lease yields exactly what followed, each revision as one batch with every field, then what comes;
+/// - it yields what starts with its prefix and nothing else, also of commits that touch more;
+/// - commits that change nothing yield nothing;
+/// - a hundred deletions of one revocation come as one batch, and so do 16 values of 64 KiB;
+/// - several watches beside writers yield the same, also one that is not polled until 1,000 changes are waiting, and
+///   one whose `next` is dropped over and over;
+/// - a snapshot, and a watch from its revision, give the state together, however many write meanwhile;
+/// - a watch from beyond the store's revision ends with `Rewound`;
+/// - over compaction nothing is skipped: what is owed and gone ends the watch with `Compacted`, also where the last
+///   thing forgotten is a deletion; what is not owed does not; and from the revision that it names a watch works.
+pub async fn rule_03_watches_yield_every_change<H: Harness>(harness: &H) {
+    the_past_is_replayed(harness).await;
+    prefixes_have_sharp_edges(harness).await;
+    large_revisions_are_one_batch(harness).await;
+    several_watches_yield_the_same(harness).await;
+    an_idle_reader_misses_nothing(harness).await;
+    a_dropped_next_loses_nothing(harness).await;
+    snapshot_and_watch_make_the_state(harness).await;
+    the_future_ends_with_rewound(harness).await;
+    compaction_is_never_skipped(harness).await;
+    compaction_spares_who_is_not_owed(harness).await;
+}
+
+/// A past with everything that can happen to keys. Also the revision before it.
+async fn a_past<H: Harness>(site: &Site<'_, H>) -> (Mirrored, Revision) {
+    let mut past = Mirrored::new(site.client.clone());
+    let before = site.read().await.revision;
+    let key = |name: &str| site.key(name);
+    let lease = site.grant_long().await.id;
+    past.model.grant(lease);
+    past.commit(Txn::new().put(key("a"), "1", None)).await;
+    past.commit(Txn::new().put(key("a"), "2", None)).await;
+    past.commit(Txn::new().put(key("a"), "2", None)).await;
+    past.commit(Txn::new().put(key("b"), "1", None).put(key("c"), "1", None).delete(key("a"))).await;
+    past.commit(Txn::new().put(key("a"), "3", None)).await;
+    past.commit(Txn::new().delete(key("a")).delete(key("absent"))).await;
+    past.commit(Txn::new().delete(key("absent"))).await;
+    past.commit(Txn::new().put(key("leased1"), "1", lease).put(key("leased2"), "1", lease)).await;
+    past.commit(Txn::new().put(key("c"), "2", lease).put(key("leased1"), "2", None)).await;
+    past.commit(Txn::new()).await;
+    site.client.revoke(lease).await;
+    // Which revision that was only the store knows; the watch must show it between its neighbours.
+    let revoked =
+        site.watch(past.model.changes("", Revision::ZERO).last().map_or(before, |last| last.revision));
+    let revoked = revoked.await.next("the end of a lease").await.revision;
+    past.model.end(&[lease], revoked);
+    past.commit(Txn::new().put(key("leased2"), "3", None).put(key("b"), "2", None)).await;
+    past.commit(Txn::new().delete(key("b"))).await;
+    (past, before)
+}
+
+async fn the_past_is_replayed<H: Harness>(harness: &H) {
+    let site =
+        Site::open(harness, Rule::Watches, "a watch from every past revision yields what followed").await;
+    let (mut past, before) = a_past(&site).await;
+    let all = past.model.changes(&site.root, before);
+    let other = site.another().await;
+    // From each revision of ours, from the one before it (perhaps somebody else's), and from the last.
+    let mut starts = vec![before];
+    starts.extend(
+        all.iter().flat_map(|batch| [Revision::new(batch.revision.get() - 1).max(before), batch.revision]),
+    );
+    let mut open = Vec::new();
+    for (n, after) in starts.into_iter().enumerate() {
+        let client = if n % 2 == 0 { &site.client } else { &other };
+        let mut watch = client.watch(&site.root, after).await;
+        let expected = past.model.changes(&site.root, after);
+        watch.expect(&format!("a watch after revision {after}"), &expected).await;
+        open.push(watch);
+    }
+    // All of them go on with what comes, and nothing else had been under way.
+    let end = past.commit(Txn::new().put(site.key("live"), "1", None)).await;
+    let live = past.model.changes(&site.root, Revision::new(end.get() - 1));
+    for watch in &mut open {
+        watch.expect("a watch goes on with live changes after the past", &live).await;
+    }
+    site.leave().await;
+}
+
+async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
+    let site =
+        Site::open(harness, Rule::Watches, "a watch yields what starts with its prefix and nothing else")
+            .await;
+    let mut mirrored = Mirrored::new(site.client.clone());
+    let before = site.read().await.revision;
+    let prefixes =
+        ["a", "a/", "a/b", "a0", "top\u{10ffff}", "del\u{7f}", "nul\0", "absent"].map(|name| site.key(name));
+    let mut live = Vec::new();
+    for prefix in &prefixes {
+        live.push(site.client.watch(prefix, before).await);
+    }
+    let names = [
+        "a",
+        "a.",
+        "a/",
+        "a/b",
+        "a/b/c",
+        "a/c",
+        "a0",
+        "a0/b",
+        "b",
+        "top",
+        "top\u{10ffff}",
+        "top\u{10ffff}x",
+        "toq",
+        "del\u{7f}",
+        "del\u{7f}x",
+        "del\u{80}",
+        "nul",
+        "nul\0",
+        "nul\0x",
+        "nul\u{1}",
+    ];
+    for name in names {
+        mirrored.commit(Txn::new().put(site.key(name), "1", None)).await;
+    }
+    // Commits that touch several of the prefixes, or none that is watched.
+    mirrored
+        .commit(names.iter().take(16).fold(Txn::new(), |txn, name| txn.put(site.key(name), "2", None)))
+        .await;
+    mirrored.commit(Txn::new().put(site.key("elsewhere"), "1", None)).await;
+    mirrored.commit(names.iter().step_by(2).fold(Txn::new(), |txn, name| txn.delete(site.key(name)))).await;
+    mirrored.commit(Txn::new().delete(site.key("a/b")).put(site.key("a0"), "3", None)).await;
+    // One last change under each prefix: what comes before it is all that there is.
+    for prefix in &prefixes {
+        mirrored.commit(Txn::new().put(format!("{prefix}~last"), "", None)).await;
+    }
+    for (prefix, live) in prefixes.iter().zip(&mut live) {
+        let expected = mirrored.model.changes(prefix, before);
+        let mut replay = site.client.watch(prefix, before).await;
+        live.expect(&format!("the changes under {prefix:?}, live"), &expected).await;
+        replay.expect(&format!("the changes under {prefix:?}, replayed"), &expected).await;
+    }
+    site.leave().await;
+}
+
+async fn large_revisions_are_one_batch<H: Harness>(harness: &H) {
+    const LEASED: usize = 100;
+    let site = Site::open(harness, Rule::Watches, "all changes of one revision come in one batch").await;
+    let mut mirrored = Mirrored::new(site.client.clone());
+    let lease = site.grant_long().await.id;
+    mirrored.model.grant(lease);
+    let mut live = site.watch_from_now().await;
+    let before = live.seen;
+    let large = (0..16)
+        .fold(Txn::new(), |txn, n| txn.put(site.key(&format!("large{n:02}")), vec![n; 64 * 1024], None));
+    mirrored.commit(large).await;
+    let keys: Vec<Key> = (0..LEASED).map(|n| site.key(&format!("leased{n:03}"))).collect();
+    for some in keys.chunks(16) {
+        mirrored.commit(some.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "1", lease))).await;
+    }
+    let mut changes = mirrored.model.changes(&site.root, before);
+    live.expect("16 values of 64 KiB, then a hundred small ones", &changes).await;
+    site.client.revoke(lease).await;
+    let gone = live.next("the deletion of a hundred keys with their lease, in one batch").await;
+    mirrored.model.end(&[lease], gone.revision);
+    let expected = mirrored.model.changes(&site.root, live_before(&gone));
+    for batch in &expected {
+        site.scene.same_batch("a hundred keys vanish with their lease", batch, &gone);
+    }
+    changes.extend(expected);
+    let mut replay = site.watch(before).await;
+    replay.expect("the same, replayed", &changes).await;
+    replay.expect_nothing("the same, replayed", &site.client).await;
+    site.leave().await;
+}
+
+fn live_before(batch: &Batch) -> Revision {
+    Revision::new(batch.revision.get() - 1)
+}
+
+async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
+    const WRITERS: usize = 4;
+    const COMMITS: usize = 25;
+    let site = Site::open(harness, Rule::Watches, "several watches beside several writers").await;
+    let start = site.read().await.revision;
+    let barrier = Arc::new(Barrier::new(WRITERS + 3));
+    let mut writers = JoinSet::new();
+    for writer in 0..WRITERS {
+        let (client, barrier) = (site.another().await, barrier.clone());
+        let own = site.key(&format!("w{writer}"));
+        let shared = site.key("shared");
+        writers.spawn(async move {
+            barrier.wait().await;
+            let mut commits = Vec::new();
+            for n in 0..COMMITS {
+                let value = format!("{writer}-{n}");
+                let txn = Txn::new().put(shared.clone(), value.clone(), None);
+                let txn =
+                    if n % 4 == 3 { txn.delete(own.clone()) } else { txn.put(own.clone(), value, None) };
+                commits.push((client.commit(txn.clone()).await, txn));
+                yield_now().await;
+            }
+            commits
+        });
+    }
+    let mut watchers = JoinSet::new();
+    for n in 0..3 {
+        let (client, barrier, root) = (site.another().await, barrier.clone(), site.root.clone());
+        watchers.spawn(async move {
+            // One is there before the writers, two come while they write.
+            let early = n == 0;
+            let mut watch = if early { Some(client.watch(&root, start).await) } else { None };
+            barrier.wait().await;
+            for _ in 0..n * 5 {
+                yield_now().await;
+            }
+            if watch.is_none() {
+                watch = Some(client.watch(&root, start).await);
+            }
+            let mut watch = watch.unwrap_or_else(|| unreachable!("opened above"));
+            let mut seen = Vec::new();
+            for at in 0..WRITERS * COMMITS {
+                seen.push(watch.next(&format!("change {at} of {}", WRITERS * COMMITS)).await);
+            }
+            (watch, seen)
+        });
+    }
+    let mut commits: BTreeMap<Revision, Txn> = BTreeMap::new();
+    commits.extend(finish(writers).await.into_iter().flatten());
+    let mut model = super::model::Model::default();
+    for (revision, txn) in &commits {
+        model.apply(txn, *revision);
+    }
+    let expected = model.changes(&site.root, start);
+    let mut watches = Vec::new();
+    for (watch, seen) in finish(watchers).await {
+        for (expected, found) in expected.iter().zip(&seen) {
+            site.scene.same_batch("the commits in the order of their revisions", expected, found);
+        }
+        watches.push(watch);
+    }
+    let end = site.client.put(&site.key("end"), "", None).await;
+    for watch in &mut watches {
+        let batch = watch.next("the last change, after all those").await;
+        site.scene.check(
+            batch.revision == end,
+            format!("nothing more before the change of revision {end}"),
+            format!("sent {}", show_batch(&batch)),
+        );
+    }
+    site.leave().await;
+}
+
+async fn an_idle_reader_misses_nothing<H: Harness>(harness: &H) {
+    const CHANGES: usize = 1_000;
+    let site = Site::open(harness, Rule::Watches, "a watch that nobody polls for 1,000 changes").await;
+    let mut mirrored = Mirrored::new(site.client.clone());
+    let mut idle = site.watch_from_now().await;
+    let before = idle.seen;
+    for n in 0..CHANGES {
+        mirrored.commit(Txn::new().put(site.key(&format!("k{}", n % 7)), format!("{n}"), None)).await;
+    }
+    idle.expect("1,000 changes that waited", &mirrored.model.changes(&site.root, before)).await;
+    idle.expect_nothing("1,000 changes that waited", &site.client).await;
+    site.leave().await;
+}
+
+async fn a_dropped_next_loses_nothing<H: Harness>(harness: &H) {
+    const CHANGES: usize = 50;
+    let site = Site::open(harness, Rule::Watches, "a watch polled in a select loop").await;
+    let mut mirrored = Mirrored::new(site.client.clone());
+    let mut watch = site.watch_from_now().await;
+    let before = watch.seen;
+    let mut seen = Vec::new();
+    for n in 0..CHANGES {
+        mirrored.commit(Txn::new().put(site.key("k"), format!("{n}"), None)).await;
+        // Polls once, or not at all, and gives up.
+        for _ in 0..n % 3 {
+            tokio::select! {
+                biased;
+                batch = watch.next("a change") => seen.push(batch),
+                () = std::future::ready(()) => {}
+            }
+            yield_now().await;
+        }
+    }
+    while seen.len() < CHANGES {
+        seen.push(watch.next(&format!("change {} of {CHANGES}", seen.len())).await);
+    }
+    for (expected, found) in mirrored.model.changes(&site.root, before).iter().zip(&seen) {
+        site.scene.same_batch("a watch whose next was dropped over and over", expected, found);
+    }
+    watch.expect_nothing("a watch whose next was dropped over and over", &site.client).await;
+    site.leave().await;
+}
+
+async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
+    const COMMITS: usize = 60;
+    const FOLLOWERS: usize = 6;
+    let site =
+        Site::open(harness, Rule::Watches, "a snapshot and a watch from its revision give the state").await;
+    let last = site.key("last");
+    let mut tasks = JoinSet::new();
+    for follower in 0..FOLLOWERS {
+        let (client, root, last) = (site.another().await, site.root.clone(), last.clone());
+        tasks.spawn(async move {
+            for _ in 0..follower * 8 {
+                yield_now().await;
+            }
+            let snapshot = client.read(&root).await;
+            let mut state: BTreeMap<Key, Entry> =
+                snapshot.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
+            yield_now().await;
+            let mut watch = client.watch(&root, snapshot.revision).await;
+            while !state.contains_key(&last) {
+                fold(client.scene, &mut state, watch.next("the changes up to the last one").await);
+            }
+            state
+        });
+    }
+    for n in 0..COMMITS {
+        let [own, other] = [n % 5, (n + 2) % 5].map(|n| site.key(&format!("k{n}")));
+        let txn = Txn::new().put(own, format!("{n}"), None);
+        site.client.commit(if n % 3 == 0 { txn.delete(other) } else { txn }).await;
+        yield_now().await;
+    }
+    site.client.put(&last, "", None).await;
+    let expected = site.read().await.entries;
+    for state in finish(tasks).await {
+        let found: Vec<Entry> = state.into_values().collect();
+        site.scene.same_entries("a snapshot with the changes since folded in", &expected, &found);
+    }
+    site.leave().await;
+}
+
+/// Applies a batch to what was known, which must fit it.
+fn fold(scene: Scene, state: &mut BTreeMap<Key, Entry>, batch: Batch) {
+    for change in batch.changes {
+        match change {
+            Change::Put(entry) => {
+                let before = state.insert(entry.key.clone(), entry.clone());
+                let created = before.map_or(batch.revision, |before| before.created);
+                scene.check(
+                    entry.created == created,
+                    format!(
+                        "a put of a key that was created at revision {created}, as the log had it until then"
+                    ),
+                    format!("sent {}", show_entry(&entry)),
+                );
+            }
+            Change::Delete(key) => scene.check(
+                state.remove(&key).is_some(),
+                format!(
+                    "a delete of a key that was there, as the log had it until revision {}",
+                    batch.revision
+                ),
+                format!("sent the delete of {key:?}, which was absent"),
+            ),
+        }
+    }
+}
+
+async fn the_future_ends_with_rewound<H: Harness>(harness: &H) {
+    const TRIES: usize = 200;
+    let site = Site::open(harness, Rule::Watches, "a watch from beyond the store's revision ends").await;
+    let now = site.client.put(&site.key("k"), "1", None).await;
+    for after in [now.get() + 1_000_000, i64::MAX as u64 - 1, i64::MAX as u64, u64::MAX - 1, u64::MAX] {
+        let mut watch = site.watch(Revision::new(after)).await;
+        must_say_rewound(&site.client, &mut watch, now).await;
+    }
+    // One revision beyond is enough. Others may write to the store meanwhile; a moment without them will come.
+    for attempt in 1.. {
+        let before = site.read().await.revision;
+        let mut watch = site.watch(before.next()).await;
+        if site.read().await.revision == before {
+            must_say_rewound(&site.client, &mut watch, before).await;
+            break;
+        }
+        assert!(attempt < TRIES, "the store is never left alone, so the suite cannot judge rule 3");
+    }
+    // From the store's own revision a watch works.
+    site.watch_from_now().await.expect_nothing("a watch from the store's revision", &site.client).await;
+    site.leave().await;
+}
+
+async fn must_say_rewound(client: &Client, watch: &mut Watch, before: Revision) {
+    let after = watch.seen;
+    let awaited = format!("Rewound from a watch after {after}, the store being at about {before}");
+    match watch.end(&awaited).await {
+        WatchEnd::Rewound { revision } => {
+            let now = client.read("absent/").await.revision;
+            client.scene.check(
+                before <= revision && revision <= now,
+                format!("Rewound with the store's revision, between {before} and {now}"),
+                format!("said {revision}"),
+            );
+        }
+        end => client.scene.broken(awaited, format!("ended the watch with {end:?}")),
+    }
+}
+
+async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Watches, "a watch over compacted changes ends with Compacted").await;
+    let (past, before) = a_past(&site).await;
+    let all = past.model.changes(&site.root, before);
+    // A watch that has seen everything, and one that has seen nothing yet.
+    let mut caught_up = site.watch(before).await;
+    caught_up.expect("the past", &all).await;
+    let mut behind = site.watch(before).await;
+
+    // Compacts to each of the revisions in turn: after puts, deletions, the end of a lease.
+    for (at, forgotten) in all.iter().enumerate() {
+        let compacted = forgotten.revision;
+        harness.compact(compacted).await;
+        for after in std::iter::once(before).chain(all.iter().map(|batch| batch.revision)) {
+            let owed = past.model.changes(&site.root, after);
+            let mut watch = site.watch(after).await;
+            let what = format!("a watch after {after} of a store compacted up to {compacted}");
+            if after >= compacted {
+                watch.expect(&format!("{what} owes what is still there"), &owed).await;
+                continue;
+            }
+            let rest = &all[at + 1..];
+            let end = watch.end(&format!("{what} ends with Compacted: it owes {} changes", owed.len())).await;
+            let WatchEnd::Compacted { compacted: named } = end else {
+                site.scene.broken(format!("{what} ends with Compacted"), format!("ended with {end:?}"))
+            };
+            let now = site.read().await.revision;
+            site.scene.check(
+                after < named && named <= now,
+                format!("{what} names a revision after {after}, up to {now}"),
+                format!("named {named}"),
+            );
+            let mut again = site.watch(named).await;
+            let rest: Vec<Batch> = rest.iter().filter(|batch| batch.revision > named).cloned().collect();
+            again.expect(&format!("a watch from {named}, which Compacted named"), &rest).await;
+        }
+        // What Compacted advises: read, and watch from there.
+        let mut watch = site.watch_from_now().await;
+        watch.expect_nothing("a watch from a snapshot after a compaction", &site.client).await;
+        let fence = site.client.delete(&site.key("~fence")).await;
+        for awaited in ["a put after the compaction", "a delete after the compaction"] {
+            let batch =
+                caught_up.next(&format!("{awaited}, by a watch that was open and owed nothing")).await;
+            site.scene.check(
+                batch.revision <= fence && batch.changes.len() == 1,
+                awaited,
+                format!("sent {}", show_batch(&batch)),
+            );
+        }
+    }
+    // The one that was never polled may have kept what it owes, or may not; but it does not skip.
+    let mut expected = all.iter();
+    loop {
+        match behind.item("what it owes, or Compacted").await {
+            Some(Ok(batch)) => match expected.next() {
+                Some(owed) => {
+                    site.scene.same_batch("a watch that is behind a compaction skips nothing", owed, &batch);
+                }
+                None => break,
+            },
+            Some(Err(WatchEnd::Compacted { .. })) => break,
+            other => site.scene.broken(
+                "a watch that is behind a compaction delivers what it owes or ends with Compacted",
+                format!("sent {other:?}"),
+            ),
+        }
+    }
+    site.leave().await;
+}
+
+async fn compaction_spares_who_is_not_owed<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Watches, "an idle prefix under a compaction").await;
+    let (idle, busy) = (site.key("idle/"), site.key("busy/k"));
+    let mut mirrored = Mirrored::new(site.client.clone());
+    mirrored.commit(Txn::new().put(format!("{idle}k"), "1", None)).await;
+    let seen = site.client.read(&idle).await;
+    let mut open = site.client.watch(&idle, seen.revision).await;
+    let mut compacted = seen.revision;
+    for n in 0..10 {
+        compacted = mirrored.commit(Txn::new().put(busy.clone(), format!("{n}"), None)).await;
+    }
+    harness.compact(compacted).await;
+    // Whether a new watch may start before the compaction, where it owes nothing from there, is the store's choice. It
+    // must not lose what comes.
+    let change = mirrored.commit(Txn::new().put(format!("{idle}k"), "2", None)).await;
+    let owed = mirrored.model.changes(&idle, seen.revision);
+    open.expect("a watch that was open and owed nothing goes on over a compaction", &owed).await;
+    let mut late = site.client.watch(&idle, seen.revision).await;
+    match late.item("the change after the compaction, or Compacted").await {
+        Some(Ok(batch)) => site.scene.same_batch("a watch from before a compaction", &owed[0], &batch),
+        Some(Err(WatchEnd::Compacted { compacted: named })) => site.scene.check(
+            seen.revision < named && named <= change,
+            format!("Compacted with a revision after {}, up to {change}", seen.revision),
+            format!("named {named}"),
+        ),
+        other => site.scene.broken("the change, or Compacted", format!("sent {other:?}")),
+    }
+    // The values outlive their changes.
+    let found = site.read().await.entries;
+    site.scene.under(Rule::Reads).same_entries(
+        "a read after a compaction",
+        &mirrored.model.read(&site.root),
+        &found,
+    );
+    site.leave().await;
+}

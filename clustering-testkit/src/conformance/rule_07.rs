@@ -1,0 +1,169 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use clustering_core::store::{Change, Guard, Key, LeaseId, Txn};
+
+use super::{
+    Harness,
+    rule_04::{Life, all_at_once},
+    scene::{Rule, show_batch, show_lease},
+    site::Site,
+};
+
+/// Rule 7: a put decides the key's lease. What is checked:
+///
+/// - from no lease, a lease and another lease to each of these: reads and watches show the new one, and when the
+///   leases are revoked each key goes with the one that its last put named, or stays;
+/// - the same when they expire;
+/// - a key deleted and put again without a lease is not tied to its old one;
+/// - a commit that fails moves nothing.
+pub async fn rule_07_puts_move_and_detach<H: Harness>(harness: &H) {
+    the_last_put_decides(harness, End::Revocation).await;
+    the_last_put_decides(harness, End::Expiry).await;
+    a_failed_commit_moves_nothing(harness).await;
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    Revocation,
+    Expiry,
+}
+
+async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
+    let part = match end {
+        End::Revocation => "each key goes with the lease of its last put when the leases are revoked",
+        End::Expiry => "each key goes with the lease of its last put when the leases expire",
+    };
+    let site = Site::open(harness, Rule::Moves, part).await;
+    let ttl = |n: u32| match end {
+        End::Revocation => site.bounds.check_limit(),
+        // Far enough apart that the first has surely ended before the second may.
+        End::Expiry => {
+            site.bounds.smallest_ttl * (n + 1) + (site.bounds.expiry_slack + Duration::from_secs(1)) * (n - 1)
+        }
+    };
+    let (first, first_life) = Life::grant(&site.client, ttl(1)).await;
+    let (second, second_life) = Life::grant(&site.client, ttl(2)).await;
+    let leases = [None, Some(first.id), Some(second.id)];
+    let name = |lease: Option<LeaseId>| match leases.iter().position(|other| *other == lease) {
+        Some(n) => ["none", "first", "second"][n],
+        None => "another",
+    };
+
+    // All ways from lease to lease, in one put each; the same with the key deleted in between; some in one commit.
+    let mut last: Vec<(Key, Option<LeaseId>)> = Vec::new();
+    let mut watch = site.watch_from_now().await;
+    for from in leases {
+        for to in leases {
+            let moved = site.key(&format!("{} to {}", name(from), name(to)));
+            site.client.put(&moved, "1", from).await;
+            site.client.put(&moved, "2", to).await;
+            let again = site.key(&format!("{} to {}, deleted in between", name(from), name(to)));
+            site.client.put(&again, "1", from).await;
+            site.client.delete(&again).await;
+            site.client.put(&again, "2", to).await;
+            for (at, lease) in [from, to].into_iter().enumerate() {
+                expect_put(&site, &mut watch, &moved, lease, at).await;
+            }
+            expect_put(&site, &mut watch, &again, from, 0).await;
+            watch.next("a deletion").await;
+            expect_put(&site, &mut watch, &again, to, 1).await;
+            last.extend([(moved, to), (again, to)]);
+        }
+    }
+    let [a, b, c] = ["together a", "together b", "together c"].map(|name| site.key(name));
+    let start =
+        Txn::new().put(a.clone(), "1", first.id).put(b.clone(), "1", second.id).put(c.clone(), "1", None);
+    site.client.commit(start).await;
+    let turn =
+        Txn::new().put(a.clone(), "2", None).put(b.clone(), "2", first.id).put(c.clone(), "2", second.id);
+    let turned = site.client.commit(turn).await;
+    last.extend([(a, None), (b, Some(first.id)), (c, Some(second.id))]);
+
+    let found = site.read().await.entries;
+    for (key, lease) in &last {
+        let entry = found.iter().find(|entry| entry.key == *key);
+        site.scene.check(
+            entry.is_some_and(|entry| entry.lease == *lease),
+            format!("{key:?} under {}, as its last put says", show_lease(*lease)),
+            entry.map_or("showed no such key".to_owned(), |entry| {
+                format!("showed {}", show_lease(entry.lease))
+            }),
+        );
+    }
+
+    let mut watch = site.watch(turned).await;
+    for (lease, life, which) in [(first, first_life, "first"), (second, second_life, "second")] {
+        let (gone, left): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, of)| *of == Some(lease.id));
+        last = left;
+        let gone: Vec<Key> = gone.into_iter().map(|(key, _)| key).collect();
+        match end {
+            End::Revocation => {
+                site.client.revoke(lease.id).await;
+                let batch = watch.next(&format!("the end of the {which} lease")).await;
+                all_at_once(site.scene, &batch, &gone);
+            }
+            End::Expiry => {
+                life.watched_by_a_watch(&site.client, &mut watch, &gone).await;
+            }
+        }
+        let found: BTreeSet<Key> = site.read().await.entries.into_iter().map(|entry| entry.key).collect();
+        let expected: BTreeSet<Key> = last.iter().map(|(key, _)| key.clone()).collect();
+        site.scene.check(
+            found == expected,
+            format!("after the end of the {which} lease the keys whose last put named another, or none: {expected:?}"),
+            format!("showed {found:?}"),
+        );
+    }
+    watch.expect_nothing("keys without a lease stay", &site.client).await;
+    site.leave().await;
+}
+
+/// The next batch is a put of that key under that lease.
+async fn expect_put<H: Harness>(
+    site: &Site<'_, H>,
+    watch: &mut super::watch::Watch,
+    key: &Key,
+    lease: Option<LeaseId>,
+    at: usize,
+) {
+    let expected = format!("put {at} of {key:?} under {}", show_lease(lease));
+    let batch = watch.next(&expected).await;
+    site.scene.check(
+        matches!(&batch.changes[..], [Change::Put(entry)] if entry.key == *key && entry.lease == lease),
+        expected,
+        format!("sent {}", show_batch(&batch)),
+    );
+}
+
+async fn a_failed_commit_moves_nothing<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Moves, "a commit that fails moves no key").await;
+    let (first, second) = (site.grant_long().await.id, site.grant_long().await.id);
+    let [leased, free] = ["leased", "free"].map(|name| site.key(name));
+    site.client.put(&leased, "1", Some(first)).await;
+    site.client.put(&free, "1", None).await;
+    let before = site.read().await.entries;
+    let guarded = || Txn::new().guard(Guard::absent(free.clone()));
+    let dead = LeaseId::new(0x7fff_ffff_ffff_fff1);
+    let failing = [
+        guarded().put(leased.clone(), "2", None),
+        guarded().put(leased.clone(), "2", second).put(free.clone(), "2", first),
+        Txn::new().put(leased.clone(), "2", None).put(free.clone(), "2", dead),
+        Txn::new().put(free.clone(), "2", second).put(leased.clone(), "2", dead),
+    ];
+    for txn in failing {
+        let text = format!("{txn:?}");
+        site.scene.check(site.client.attempt(txn).await.is_err(), format!("{text} to fail"), "committed it");
+        site.scene.same_entries("a failed commit moves nothing", &before, &site.read().await.entries);
+    }
+    // They still go and stay as they would have.
+    site.client.revoke(second).await;
+    site.scene.same_entries("the lease they were not moved to ends", &before, &site.read().await.entries);
+    site.client.revoke(first).await;
+    let left = site.read().await.entries;
+    site.scene.same_entries(
+        "the lease that one is under ends",
+        &before.into_iter().filter(|entry| entry.key == free).collect::<Vec<_>>(),
+        &left,
+    );
+    site.leave().await;
+}

@@ -1,0 +1,311 @@
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
+
+use clustering_core::store::{Change, CoordinationStore, Key, LeaseId, Revision, Txn};
+use tokio::{
+    task::{JoinSet, yield_now},
+    time::{Instant, sleep},
+};
+
+use super::{
+    Harness, Hook,
+    report::not_judged,
+    scene::{Rule, show_batch, show_entry},
+    site::{Client, Site},
+    watch::Watch,
+};
+
+/// Rule 9: dropping frees. What is checked:
+///
+/// - each of the six calls dropped before its first poll, after the first, and after some more: the store goes on
+///   answering all calls, to this handle and to others;
+/// - a dropped commit shows as a whole or not at all, and makes no second appearance;
+/// - 200 watches opened, fed and dropped, read from or not: the other watches of the handle and the store go on;
+/// - tasks aborted in the midst of their calls leave whole commits and a store that works;
+/// - with a count of the store's open watches ([`Harness::open_watches`]), that dropped ones go away.
+///
+/// What a store holds on to without showing it (memory, tasks, sockets) cannot be judged from outside.
+pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {
+    dropped_calls_do_no_harm(harness).await;
+    dropped_commits_are_whole(harness).await;
+    dropped_watches_do_no_harm(harness).await;
+    aborted_tasks_do_no_harm(harness).await;
+    dropped_watches_are_freed(harness).await;
+}
+
+/// Polls a call so many times and drops it. Whether it had finished.
+async fn drop_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    for _ in 0..polls {
+        if let Poll::Ready(answer) = poll_once(call.as_mut()).await {
+            return Some(answer);
+        }
+        // Whatever else the runtime has to do for the call goes on meanwhile.
+        yield_now().await;
+    }
+    None
+}
+
+async fn poll_once<F: Future>(mut call: Pin<&mut F>) -> Poll<F::Output> {
+    poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await
+}
+
+/// The store answers each of the six calls as it should.
+async fn still_works(client: &Client, root: &str, n: usize) {
+    let [free, leased] = ["free", "leased"].map(|name| Key::from(format!("{root}works{n}/{name}")));
+    let lease = client.grant(client.bounds.check_limit()).await;
+    let put = client.commit(Txn::new().put(free.clone(), "1", None).put(leased.clone(), "1", lease.id)).await;
+    client.renew(lease).await;
+    let mut watch = client.watch(&format!("{root}works{n}/"), Revision::new(put.get() - 1)).await;
+    let batch = watch.next("a commit made after calls were dropped").await;
+    client.scene.check(
+        batch.revision == put && batch.changes.len() == 2,
+        format!("the two puts of revision {put}"),
+        format!("sent {}", show_batch(&batch)),
+    );
+    client.revoke(lease.id).await;
+    let batch = watch.next("a revocation made after calls were dropped").await;
+    client.scene.check(
+        matches!(&batch.changes[..], [Change::Delete(key)] if *key == leased),
+        format!("the deletion of {leased:?}"),
+        format!("sent {}", show_batch(&batch)),
+    );
+    let left = client.read(&format!("{root}works{n}/")).await.entries;
+    client.scene.check(
+        matches!(&left[..], [entry] if entry.key == free),
+        format!("only {free:?}"),
+        format!("showed {:?}", left.iter().map(show_entry).collect::<Vec<_>>()),
+    );
+    client.delete(&free).await;
+}
+
+async fn dropped_calls_do_no_harm<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Dropping, "calls dropped before and between their polls").await;
+    let other = site.another().await;
+    let store = &site.client.store;
+    for polls in [0, 1, 2, 3, 5, 8] {
+        for n in 0..5 {
+            let lease = site.grant_long().await.id;
+            let key = site.key(&format!("k{polls}-{n}"));
+            drop_after(polls, store.grant_lease(site.bounds.smallest_ttl)).await;
+            drop_after(polls, store.renew_lease(lease)).await;
+            drop_after(polls, store.read(&site.root)).await;
+            drop_after(polls, store.watch(&site.root, Revision::ZERO)).await;
+            drop_after(polls, store.commit(Txn::new().put(key, "1", lease))).await;
+            drop_after(polls, store.revoke_lease(lease)).await;
+            drop_after(polls, store.renew_lease(LeaseId::new(0x7fff_ffff_ffff_fff1))).await;
+        }
+        still_works(&site.client, &site.root, 2 * polls).await;
+        still_works(&other, &site.root, 2 * polls + 1).await;
+    }
+    site.leave().await;
+}
+
+async fn dropped_commits_are_whole<H: Harness>(harness: &H) {
+    const COMMITS: usize = 60;
+    let site = Site::open(harness, Rule::Dropping, "a dropped commit applies as a whole or not at all").await;
+    let mut watch = site.watch_from_now().await;
+    let both = |n: usize| [format!("{}n{n:03}/a", site.root), format!("{}n{n:03}/b", site.root)];
+    let mut answered: BTreeMap<usize, Revision> = BTreeMap::new();
+    for n in 0..COMMITS {
+        let txn = both(n).into_iter().fold(Txn::new(), |txn, key| txn.put(key, format!("{n}"), None));
+        if let Some(answer) = drop_after(n % 6, site.client.store.commit(txn)).await {
+            match answer {
+                Ok(revision) => {
+                    answered.insert(n, revision);
+                }
+                Err(error) => site.scene.broken("an unguarded commit succeeds", format!("failed: {error}")),
+            }
+        }
+    }
+    // A late one may still apply. Whatever a read shows must be whole, and what is there stays as it is.
+    let mut shown: BTreeMap<usize, Revision> = answered;
+    for _ in 0..5 {
+        let found = site.read().await;
+        for n in 0..COMMITS {
+            let pair = both(n).map(|key| found.entries.iter().find(|entry| entry.key.as_str() == key));
+            let at = match pair {
+                [None, None] => None,
+                [Some(a), Some(b)] if a.modified == b.modified && a.created == a.modified => Some(a.modified),
+                [a, b] => site.scene.broken(
+                    format!("both keys of dropped commit {n}, or neither"),
+                    format!("showed {:?} and {:?}", a.map(show_entry), b.map(show_entry)),
+                ),
+            };
+            let before = shown.get(&n).copied();
+            site.scene.check(
+                before.is_none() || before == at,
+                format!("commit {n} as it was seen before, at {before:?}"),
+                format!("showed it at {at:?}"),
+            );
+            if let Some(at) = at {
+                shown.insert(n, at);
+            }
+        }
+        yield_now().await;
+    }
+    // The log has each of them once, and whole.
+    site.client.put(&site.key("end"), "", None).await;
+    let mut logged: BTreeMap<usize, Revision> = BTreeMap::new();
+    loop {
+        let batch = watch.next("the dropped commits that were applied, then the last put").await;
+        if batch.changes[0].key().ends_with("/end") {
+            break;
+        }
+        let number = |change: &Change| {
+            change.key().rsplit('/').nth(1).and_then(|name| name[1..].parse::<usize>().ok())
+        };
+        let numbers: Vec<usize> = batch.changes.iter().filter_map(number).collect();
+        let whole = matches!(numbers[..], [a, b] if a == b && logged.insert(a, batch.revision).is_none());
+        site.scene.check(
+            whole,
+            "each dropped commit in one batch, and once",
+            format!("sent {}", show_batch(&batch)),
+        );
+    }
+    for (n, at) in &shown {
+        site.scene.check(
+            logged.get(n) == Some(at),
+            format!("commit {n} in the log at revision {at}, where reads show it"),
+            format!("sent it at {:?}", logged.get(n)),
+        );
+    }
+    site.leave().await;
+}
+
+async fn dropped_watches_do_no_harm<H: Harness>(harness: &H) {
+    const WATCHES: usize = 200;
+    let site = Site::open(harness, Rule::Dropping, "200 watches opened and dropped").await;
+    let key = site.key("k");
+    let start = site.client.put(&key, "start", None).await;
+    let mut stays = site.watch(start).await;
+    let mut waiting: Vec<Watch> = Vec::new();
+    for n in 0..WATCHES {
+        let mut watch = site.watch(Revision::new(start.get() - (n as u64 % 2))).await;
+        match n % 4 {
+            // Dropped at once; after an item, if one is owed; polled in vain; or later, all together.
+            0 => drop(watch),
+            1 => drop(watch.next("the first put").await),
+            2 => drop(drop_after(2, watch.next("nothing yet")).await),
+            _ => waiting.push(watch),
+        }
+    }
+    // What is kept goes on: the next change reaches every one of them.
+    let changed = site.client.put(&key, "changed", None).await;
+    for (n, mut watch) in waiting.drain(..).enumerate() {
+        // Odd ones began before the first put.
+        let first = watch.next("the first put, to a watch beside dropped ones").await;
+        site.scene.check(
+            first.revision == start,
+            format!("revision {start} to watch {n}"),
+            format!("sent {}", show_batch(&first)),
+        );
+        let second = watch.next("a change after others were dropped").await;
+        site.scene.check(
+            second.revision == changed,
+            format!("revision {changed} to watch {n}"),
+            format!("sent {}", show_batch(&second)),
+        );
+    }
+    let batch = stays.next("a change, to a watch that was there all the time").await;
+    site.scene.check(
+        batch.revision == changed,
+        format!("revision {changed}"),
+        format!("sent {}", show_batch(&batch)),
+    );
+    // 200 at once, dropped with changes under way, then the store must still answer.
+    let mut many = Vec::new();
+    for _ in 0..WATCHES {
+        many.push(site.watch(start).await);
+    }
+    site.client.put(&key, "more", None).await;
+    drop(many);
+    still_works(&site.client, &site.root, 0).await;
+    still_works(&site.another().await, &site.root, 1).await;
+    site.leave().await;
+}
+
+async fn aborted_tasks_do_no_harm<H: Harness>(harness: &H) {
+    const TASKS: usize = 12;
+    let site = Site::open(harness, Rule::Dropping, "tasks aborted in the midst of their calls").await;
+    let mut tasks = JoinSet::new();
+    for task in 0..TASKS {
+        let client = if task % 2 == 0 { site.client.clone() } else { site.another().await };
+        let root = site.root.clone();
+        tasks.spawn(async move {
+            let mut watch = client.watch(&root, Revision::ZERO.next()).await;
+            for n in 0_u64.. {
+                let both = ["a", "b"].iter().fold(Txn::new(), |txn, name| {
+                    txn.put(format!("{root}{task}/{name}"), format!("{n}"), None)
+                });
+                client.commit(both).await;
+                client.read(&root).await;
+                // The history may be gone where that watch began.
+                let _ = drop_after(1, watch.item("a change")).await;
+                yield_now().await;
+            }
+        });
+    }
+    for n in 0..TASKS {
+        for _ in 0..n {
+            yield_now().await;
+        }
+        site.read().await;
+    }
+    tasks.shutdown().await;
+    let found = site.read().await.entries;
+    for pair in found.chunks(2) {
+        site.scene.check(
+            matches!(pair, [a, b] if a.value == b.value && a.modified == b.modified),
+            "both keys of each commit, of an aborted task too",
+            format!("showed {:?}", pair.iter().map(show_entry).collect::<Vec<_>>()),
+        );
+    }
+    still_works(&site.client, &site.root, 0).await;
+    still_works(&site.another().await, &site.root, 1).await;
+    site.leave().await;
+}
+
+async fn dropped_watches_are_freed<H: Harness>(harness: &H) {
+    const WATCHES: usize = 50;
+    let site = Site::open(harness, Rule::Dropping, "the store forgets dropped watches").await;
+    let before = match harness.open_watches().await {
+        Hook::Have(count) => count,
+        Hook::Absent(why) => {
+            return not_judged(Rule::Dropping, "whether the store forgets dropped watches", why);
+        }
+    };
+    let mut many = Vec::new();
+    for _ in 0..WATCHES {
+        many.push(site.watch_from_now().await);
+    }
+    site.client.put(&site.key("k"), "1", None).await;
+    for watch in &mut many {
+        watch.next("a change, so that the watch stands").await;
+    }
+    drop(many);
+    // Others may use the store: their watches come and go. At some moment ours are gone.
+    let limit = Instant::now() + site.bounds.call_timeout + site.bounds.watch_lag;
+    loop {
+        let Hook::Have(open) = harness.open_watches().await else {
+            panic!("the harness could count watches before, and now it cannot");
+        };
+        if open <= before {
+            break;
+        }
+        site.scene.check(
+            Instant::now() < limit,
+            format!("at most {before} open watches, as before {WATCHES} were opened and dropped"),
+            format!("still holds {open}"),
+        );
+        // Some stores notice a dropped watch when they next have something for it.
+        site.client.put(&site.key("k"), "2", None).await;
+        sleep(Duration::from_millis(20)).await;
+    }
+    site.leave().await;
+}

@@ -1,0 +1,222 @@
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use clustering_core::store::{CoordinationStore, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Bounds, Harness,
+    scene::{Rule, Scene, show_entry},
+    watch::Watch,
+};
+
+/// The ground on which one part of a check takes place: a prefix that nobody else has, and handles to the store.
+pub(super) struct Site<'h, H> {
+    pub(super) harness: &'h H,
+    pub(super) bounds: Bounds,
+    pub(super) scene: Scene,
+    /// Ends in `/`; all keys of the site start with it.
+    pub(super) root: String,
+    pub(super) client: Client,
+}
+
+impl<'h, H: Harness> Site<'h, H> {
+    pub(super) async fn open(harness: &'h H, rule: Rule, part: &'static str) -> Self {
+        Self::at(harness, Scene { rule, part, quiet: false }).await
+    }
+
+    pub(super) async fn at(harness: &'h H, scene: Scene) -> Self {
+        let bounds = harness.bounds();
+        let client = Client { store: harness.open().await, scene, bounds };
+        Site { harness, bounds, scene, root: unique_root(), client }
+    }
+
+    /// The name of a key of this site.
+    pub(super) fn key(&self, name: &str) -> Key {
+        Key::from(format!("{}{name}", self.root))
+    }
+
+    /// A further handle to the store.
+    pub(super) async fn another(&self) -> Client {
+        Client { store: self.harness.open().await, ..self.client }
+    }
+
+    /// Everything under the site's prefix.
+    pub(super) async fn read(&self) -> Snapshot {
+        self.client.read(&self.root).await
+    }
+
+    /// A watch of everything under the site's prefix, after `after`.
+    pub(super) async fn watch(&self, after: Revision) -> Watch {
+        self.client.watch(&self.root, after).await
+    }
+
+    /// A watch of everything under the site's prefix, from now on.
+    pub(super) async fn watch_from_now(&self) -> Watch {
+        let now = self.read().await.revision;
+        self.watch(now).await
+    }
+
+    /// A lease that outlives the check unless it is revoked.
+    pub(super) async fn grant_long(&self) -> Lease {
+        self.client.grant(self.bounds.check_limit()).await
+    }
+
+    /// Deletes what the check wrote, out of courtesy to a store that others use. The leases end by themselves.
+    pub(super) async fn leave(self) {
+        let left = self.read().await.entries;
+        for some in left.chunks(16) {
+            let _ = self
+                .client
+                .attempt(some.iter().fold(Txn::new(), |txn, entry| txn.delete(entry.key.clone())))
+                .await;
+        }
+    }
+}
+
+/// A prefix that no other check has, here or in another process on the same store.
+fn unique_root() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    // The standard library's only source of entropy.
+    let process = RandomState::new().build_hasher().finish();
+    format!("conformance/{process:016x}-{}/", NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A handle to the store whose every call must answer in time, and whose answers are looked at.
+#[derive(Clone)]
+pub(super) struct Client {
+    pub(super) store: Arc<dyn CoordinationStore>,
+    pub(super) scene: Scene,
+    pub(super) bounds: Bounds,
+}
+
+impl Client {
+    async fn answer<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
+        let limit = self.bounds.call_timeout;
+        match timeout(limit, answer).await {
+            Ok(answer) => answer,
+            Err(_) => self.scene.broken(format!("an answer to {call}"), format!("was silent for {limit:?}")),
+        }
+    }
+
+    fn done<T>(&self, call: &str, answer: Result<T, StoreError>) -> T {
+        answer.unwrap_or_else(|error| {
+            self.scene
+                .broken(format!("{call} succeeds"), format!("failed with \"{error}\" ({:?})", error.kind()))
+        })
+    }
+
+    /// A commit that may fail.
+    pub(super) async fn attempt(&self, txn: Txn) -> Result<Revision, StoreError> {
+        self.answer("a commit", self.store.commit(txn)).await
+    }
+
+    /// A commit that must succeed.
+    pub(super) async fn commit(&self, txn: Txn) -> Revision {
+        let text = format!("{txn:?}");
+        let answer = self.attempt(txn).await;
+        self.done(&text, answer)
+    }
+
+    /// One put, which must succeed.
+    pub(super) async fn put(
+        &self,
+        key: &Key,
+        value: impl Into<bytes::Bytes>,
+        lease: Option<LeaseId>,
+    ) -> Revision {
+        self.commit(Txn::new().put(key.clone(), value, lease)).await
+    }
+
+    /// One delete, which must succeed.
+    pub(super) async fn delete(&self, key: &Key) -> Revision {
+        self.commit(Txn::new().delete(key.clone())).await
+    }
+
+    /// A read that may fail.
+    pub(super) async fn attempt_read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.answer("a read", self.store.read(prefix)).await
+    }
+
+    /// A read, which must succeed, and show what a snapshot can show.
+    pub(super) async fn read(&self, prefix: &str) -> Snapshot {
+        let answer = self.attempt_read(prefix).await;
+        let snapshot = self.done("a read", answer);
+        let scene = self.scene.under(Rule::Reads);
+        for entry in &snapshot.entries {
+            scene.check(
+                entry.key.starts_with(prefix),
+                format!("a read of {prefix:?} shows keys that start with it"),
+                format!("showed {}", show_entry(entry)),
+            );
+            scene.check(
+                Revision::ZERO < entry.created
+                    && entry.created <= entry.modified
+                    && entry.modified <= snapshot.revision,
+                format!("0 < created <= modified <= {}, the snapshot's revision", snapshot.revision),
+                format!("showed {}", show_entry(entry)),
+            );
+        }
+        for pair in snapshot.entries.windows(2) {
+            scene.check(
+                pair[0].key.as_bytes() < pair[1].key.as_bytes(),
+                "entries in the order of their keys' bytes, each key once",
+                format!("showed {:?} and then {:?}", pair[0].key, pair[1].key),
+            );
+        }
+        snapshot
+    }
+
+    pub(super) async fn attempt_grant(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        self.answer("a grant", self.store.grant_lease(ttl)).await
+    }
+
+    pub(super) async fn grant(&self, ttl: Duration) -> Lease {
+        let answer = self.attempt_grant(ttl).await;
+        let lease = self.done("a grant", answer);
+        self.scene.under(Rule::Leases).check(
+            lease.ttl >= ttl,
+            format!("a lease of at least the {ttl:?} asked for"),
+            format!("granted {:?}", lease.ttl),
+        );
+        lease
+    }
+
+    pub(super) async fn attempt_renew(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        self.answer("a renewal", self.store.renew_lease(id)).await
+    }
+
+    pub(super) async fn renew(&self, lease: Lease) -> Duration {
+        let sent = Instant::now();
+        let answer = self.attempt_renew(lease.id).await;
+        let left = self.done("the renewal of a live lease", answer);
+        self.scene.under(Rule::Leases).check(
+            left <= lease.ttl && left + sent.elapsed() >= lease.ttl,
+            format!("a renewal gives the lease its whole {:?} again, and says how much is left", lease.ttl),
+            format!("said {left:?} within {:?}", sent.elapsed()),
+        );
+        left
+    }
+
+    pub(super) async fn attempt_revoke(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.answer("a revocation", self.store.revoke_lease(id)).await
+    }
+
+    pub(super) async fn revoke(&self, id: LeaseId) {
+        let answer = self.attempt_revoke(id).await;
+        self.done("the revocation of a live lease", answer);
+    }
+
+    pub(super) async fn watch(&self, prefix: &str, after: Revision) -> Watch {
+        let answer = self.answer("a watch", self.store.watch(prefix, after)).await;
+        let stream = self.done("a watch", answer);
+        Watch::new(stream, self.scene, self.bounds, prefix, after)
+    }
+}

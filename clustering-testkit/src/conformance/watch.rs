@@ -1,0 +1,163 @@
+use std::{collections::BTreeSet, time::Duration};
+
+use clustering_core::store::{Batch, Change, Key, Revision, Txn, WatchEnd, WatchStream};
+use futures_util::StreamExt;
+use tokio::time::timeout;
+
+use super::{
+    Bounds,
+    scene::{Rule, Scene, show_batch, show_entry},
+    site::Client,
+};
+
+/// A watch whose every item must come in time, and is looked at.
+pub(super) struct Watch {
+    pub(super) stream: WatchStream,
+    scene: Scene,
+    lag: Duration,
+    pub(super) prefix: String,
+    /// The revision of the last batch, or the one watched from.
+    pub(super) seen: Revision,
+}
+
+impl Watch {
+    pub(super) fn new(
+        stream: WatchStream,
+        scene: Scene,
+        bounds: Bounds,
+        prefix: &str,
+        after: Revision,
+    ) -> Self {
+        Watch { stream, scene, lag: bounds.watch_lag, prefix: prefix.to_owned(), seen: after }
+    }
+
+    /// The stream's next item, which must come within the lag that the store states (from now: the change is done).
+    pub(super) async fn item(&mut self, awaited: &str) -> Option<Result<Batch, WatchEnd>> {
+        let lag = self.lag;
+        self.item_within(lag, awaited).await
+    }
+
+    /// The stream's next item, which must come within `limit`.
+    pub(super) async fn item_within(
+        &mut self,
+        limit: Duration,
+        awaited: &str,
+    ) -> Option<Result<Batch, WatchEnd>> {
+        match timeout(limit, self.stream.next()).await {
+            Ok(Some(Ok(batch))) => {
+                self.examine(&batch);
+                self.seen = batch.revision;
+                Some(Ok(batch))
+            }
+            Ok(item) => item,
+            Err(_) => self.scene.under(Rule::Watches).broken(
+                format!(
+                    "the watch of {:?}, at revision {}, delivers within {limit:?}: {awaited}",
+                    self.prefix, self.seen
+                ),
+                "sent nothing",
+            ),
+        }
+    }
+
+    /// The next batch. It is a violation if there is none.
+    pub(super) async fn next(&mut self, awaited: &str) -> Batch {
+        let item = self.item(awaited).await;
+        self.batch(item, awaited)
+    }
+
+    /// The next batch, which must come within `limit`.
+    pub(super) async fn next_within(&mut self, limit: Duration, awaited: &str) -> Batch {
+        let item = self.item_within(limit, awaited).await;
+        self.batch(item, awaited)
+    }
+
+    fn batch(&self, item: Option<Result<Batch, WatchEnd>>, awaited: &str) -> Batch {
+        let found = match item {
+            Some(Ok(batch)) => return batch,
+            Some(Err(end)) => format!("ended the watch: {end} ({end:?})"),
+            None => "ended the watch without a word".to_owned(),
+        };
+        self.scene.under(Rule::Watches).broken(awaited, found)
+    }
+
+    /// Exactly these batches come next.
+    pub(super) async fn expect(&mut self, what: &str, batches: &[Batch]) {
+        for batch in batches {
+            let awaited = format!("{what}: {}", show_batch(batch));
+            let found = self.next(&awaited).await;
+            self.scene.same_batch(what, batch, &found);
+        }
+    }
+
+    /// Nothing is under way. Known from a further change, which must be the very next thing that comes: so there is
+    /// no need to wait for what does not come.
+    pub(super) async fn expect_nothing(&mut self, what: &str, client: &Client) {
+        let key = Key::from(format!("{}~fence", self.prefix));
+        let revision = client.commit(Txn::new().put(key.clone(), "fence", None)).await;
+        let awaited = format!("{what}: nothing more before the put of {key:?} at revision {revision}");
+        let batch = self.next(&awaited).await;
+        let alone = matches!(&batch.changes[..], [Change::Put(entry)] if entry.key == key);
+        self.scene.check(
+            batch.revision == revision && alone,
+            awaited,
+            format!("sent {}", show_batch(&batch)),
+        );
+    }
+
+    /// The watch ends, and says so as its last item.
+    pub(super) async fn end(&mut self, awaited: &str) -> WatchEnd {
+        let scene = self.scene.under(Rule::Watches);
+        match self.item(awaited).await {
+            Some(Err(end)) => {
+                if let Some(more) = self.item("the stream finishes after its end").await {
+                    scene.broken("nothing after the end of a watch", format!("sent {more:?}"));
+                }
+                end
+            }
+            Some(Ok(batch)) => scene.broken(awaited, format!("sent {}", show_batch(&batch))),
+            None => scene.broken(awaited, "ended the watch without a word"),
+        }
+    }
+
+    /// What holds for every batch.
+    fn examine(&self, batch: &Batch) {
+        let scene = self.scene.under(Rule::Watches);
+        let Batch { revision, changes } = batch;
+        scene.check(
+            *revision > self.seen,
+            format!("a batch after revision {}, which was asked for or sent already", self.seen),
+            format!("sent {}", show_batch(batch)),
+        );
+        scene.check(
+            !changes.is_empty(),
+            "a batch holds at least one change",
+            format!("sent {}", show_batch(batch)),
+        );
+        let mut keys = BTreeSet::new();
+        for change in changes {
+            let key = change.key();
+            scene.check(
+                key.starts_with(&self.prefix),
+                format!("a watch of {:?} yields changes of keys that start with it", self.prefix),
+                format!("sent a change of {key:?}"),
+            );
+            scene.check(
+                keys.insert(key),
+                "a batch names a key once",
+                format!("named {key:?} twice at revision {revision}"),
+            );
+            if let Change::Put(entry) = change {
+                scene.check(
+                    entry.modified == *revision
+                        && Revision::ZERO < entry.created
+                        && entry.created <= entry.modified,
+                    format!(
+                        "a put in the batch of revision {revision} was modified there, and created by then"
+                    ),
+                    format!("sent {}", show_entry(entry)),
+                );
+            }
+        }
+    }
+}
