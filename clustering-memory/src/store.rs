@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use clustering_core::store::{
     CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
 };
-use tokio::{task::consume_budget, time::Instant};
+use tokio::{task::coop::consume_budget, time::Instant};
 
 use crate::{
     Backup, LiveLease, MemoryStoreBuilder, Stats,
@@ -24,7 +24,8 @@ pub const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
 ///
 /// See the [crate's front page](crate) for what it promises. Its calls never wait for anything but a short lock, so
 /// none fails with `Unreachable` or `OutcomeUnknown`; one that is dropped before its first poll did nothing, and one
-/// that was polled to its end did all. They give way to other tasks as tokio's own operations do.
+/// that was polled to its end did all. Calls and watches give way to other tasks as tokio's
+/// channels do: in one poll of a task only some hundred of them finish, the next is pending for a moment.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,

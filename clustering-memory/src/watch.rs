@@ -1,7 +1,7 @@
 use std::{
     future::Future,
     mem,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
 };
@@ -10,7 +10,7 @@ use clustering_core::store::{Batch, Revision, WatchEnd};
 use futures_core::Stream;
 use tokio::{
     runtime::Handle,
-    task::consume_budget,
+    task::coop::poll_proceed,
     time::{Instant, Sleep, sleep_until},
 };
 
@@ -106,7 +106,7 @@ impl Stream for MemoryWatch {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         // A long backlog must not keep the other tasks waiting.
-        ready!(pin!(consume_budget()).poll(cx));
+        let turn = ready!(poll_proceed(cx));
         loop {
             let cursor = match &mut this.place {
                 Place::At(cursor) => cursor,
@@ -119,6 +119,7 @@ impl Stream for MemoryWatch {
             };
             let deadline = match Self::look(&this.shared, cursor, cx.waker()) {
                 Look::Item(item) => {
+                    turn.made_progress();
                     if item.is_err() {
                         this.end();
                     }

@@ -154,3 +154,20 @@ impl Watchers {
         mem::take(&mut self.woken)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_goes_with_its_last_watch() {
+        let (mut watchers, history) = (Watchers::default(), History::default());
+        let (prefix, first) = watchers.open("view/", &history);
+        let (same, second) = watchers.open("view/", &history);
+        assert!(Arc::ptr_eq(&prefix, &same), "the prefix is kept once");
+        watchers.close(&prefix, first);
+        assert_eq!((watchers.groups.len(), watchers.len()), (1, 1));
+        watchers.close(&prefix, second);
+        assert_eq!((watchers.groups.len(), watchers.len()), (0, 0));
+    }
+}

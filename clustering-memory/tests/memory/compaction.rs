@@ -1,0 +1,91 @@
+use clustering_core::store::{CoordinationStore, Revision, WatchEnd};
+use clustering_memory::MemoryStore;
+
+use crate::{all_shown, end, put, ready, watch, watch_all};
+
+fn compacted(revision: u64) -> WatchEnd {
+    WatchEnd::Compacted { compacted: Revision::new(revision) }
+}
+
+#[tokio::test]
+async fn a_watch_that_falls_behind_ends() {
+    let store = MemoryStore::builder().history(3).build();
+    let (mut slow, mut quick) = (watch_all(&store).await, watch_all(&store).await);
+    for n in 1..=5 {
+        put(&store, "k", None).await;
+        assert_eq!(ready(&mut quick).len(), 1, "at {n}");
+    }
+    assert_eq!(end(&mut slow).await, compacted(2));
+    assert_eq!(ready(&mut quick), []);
+}
+
+#[tokio::test]
+async fn a_quiet_prefix_outlives_compaction() {
+    let store = MemoryStore::builder().history(3).build();
+    put(&store, "quiet/1", None).await;
+    let mut quiet = watch(&store, "quiet/", store.revision()).await;
+    for _ in 0..10 {
+        put(&store, "loud", None).await;
+    }
+    assert_eq!(ready(&mut quiet), []);
+    put(&store, "quiet/2", None).await;
+    assert_eq!(all_shown(&ready(&mut quiet)), ["12: +quiet/2"]);
+}
+
+#[tokio::test]
+async fn who_has_seen_all_that_was_compacted_goes_on() {
+    let store = MemoryStore::new();
+    let (mut none, mut half, mut all) =
+        (watch(&store, "a", Revision::ZERO).await, watch_all(&store).await, watch_all(&store).await);
+    put(&store, "a1", None).await;
+    assert_eq!(ready(&mut half).len(), 1);
+    put(&store, "a2", None).await;
+    put(&store, "b", None).await;
+    assert_eq!(ready(&mut all).len(), 3);
+    let mut early = watch(&store, "a", Revision::ZERO).await;
+    assert_eq!(ready(&mut early).len(), 2, "the last one is none of its business");
+
+    store.compact(Revision::new(3));
+    put(&store, "a3", None).await;
+    assert_eq!(end(&mut none).await, compacted(3));
+    assert_eq!(end(&mut half).await, compacted(3));
+    assert_eq!(all_shown(&ready(&mut all)), ["4: +a3"]);
+    assert_eq!(all_shown(&ready(&mut early)), ["4: +a3"]);
+}
+
+#[tokio::test]
+async fn a_new_watch_needs_all_that_came_after_it() {
+    let store = MemoryStore::new();
+    for key in ["a", "b", "c", "d"] {
+        put(&store, key, None).await;
+    }
+    store.compact(Revision::new(2));
+    assert_eq!(end(&mut watch(&store, "", Revision::new(1)).await).await, compacted(2));
+    assert_eq!(
+        end(&mut watch(&store, "elsewhere", Revision::new(1)).await).await,
+        compacted(2),
+        "nobody knows any more whether it missed something"
+    );
+    assert_eq!(all_shown(&ready(&mut watch(&store, "", Revision::new(2)).await)), ["3: +c", "4: +d"]);
+    assert_eq!(store.read("").await.unwrap().entries.len(), 4, "entries stay");
+}
+
+#[tokio::test]
+async fn compaction_stops_at_the_present() {
+    let store = MemoryStore::new();
+    let mut watch = watch_all(&store).await;
+    put(&store, "a", None).await;
+    assert_eq!(ready(&mut watch).len(), 1);
+    store.compact(Revision::new(99));
+    assert_eq!(put(&store, "b", None).await, Revision::new(2));
+    assert_eq!(all_shown(&ready(&mut watch)), ["2: +b"]);
+}
+
+#[tokio::test]
+async fn without_any_history_no_change_can_be_had() {
+    let store = MemoryStore::builder().history(0).build();
+    let (mut touched, mut quiet) = (watch_all(&store).await, watch(&store, "q", Revision::ZERO).await);
+    assert_eq!(put(&store, "a", None).await, Revision::new(1));
+    assert_eq!(end(&mut touched).await, compacted(1));
+    assert_eq!(ready(&mut quiet), []);
+}
