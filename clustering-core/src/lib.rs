@@ -1,6 +1,7 @@
 //! x
 
 pub mod config;
+pub mod discovery;
 pub mod event;
 mod fold;
 pub mod keyspace;
@@ -10,6 +11,7 @@ pub mod node;
 pub mod outcome;
 pub mod placement;
 mod record;
+pub mod runtime;
 pub mod store;
 pub mod time;
 pub mod version;
@@ -17,12 +19,14 @@ pub mod view;
 
 pub use self::{
     config::{Backoff, Config, InvalidConfig, Laggards, NameConflict},
+    discovery::Discovery,
     event::{Event, StopReason},
     keyspace::Keyspace,
-    name::{Incarnation, InvalidName, Namespace, NodeName, NodeUri},
+    name::{Incarnation, InvalidInput, Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
     outcome::{IntoOutcome, Outcome},
     record::Cause,
+    runtime::{Builder, Clustering, Stabilization, Stable, Status},
     version::{Term, Version},
     view::{Diff, View},
 };

@@ -7,10 +7,10 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-/// A name, namespace or URI that cannot be used: which field, what was given, which rule it breaks.
+/// Input that cannot be used: which field, what was given, which rule it breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field} {given:?} cannot be used: {rule}")]
-pub struct InvalidName {
+pub struct InvalidInput {
     /// The field that was given.
     pub field: &'static str,
     /// What was given, cut off where it is very long.
@@ -19,14 +19,14 @@ pub struct InvalidName {
     pub rule: String,
 }
 
-impl InvalidName {
+impl InvalidInput {
     pub(crate) fn new(field: &'static str, given: &str, rule: impl Into<String>) -> Self {
         const SHOWN: usize = 80;
         let given = match given.char_indices().nth(SHOWN) {
             Some((end, _)) => format!("{}… ({} bytes)", &given[..end], given.len()),
             None => given.to_owned(),
         };
-        InvalidName { field, given, rule: rule.into() }
+        InvalidInput { field, given, rule: rule.into() }
     }
 }
 
@@ -92,9 +92,9 @@ impl NodeName {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`], naming the rule that `name` breaks.
-    pub fn parse(name: &str) -> Result<Self, InvalidName> {
-        let refuse = |rule: &str| Err(InvalidName::new("name", name, rule));
+    /// [`InvalidInput`], naming the rule that `name` breaks.
+    pub fn parse(name: &str) -> Result<Self, InvalidInput> {
+        let refuse = |rule: &str| Err(InvalidInput::new("name", name, rule));
         if name.is_empty() {
             refuse("it must not be empty")
         } else if name.len() > Self::MAX {
@@ -112,8 +112,8 @@ impl NodeName {
 }
 
 impl TryFrom<String> for NodeName {
-    type Error = InvalidName;
-    fn try_from(name: String) -> Result<Self, InvalidName> {
+    type Error = InvalidInput;
+    fn try_from(name: String) -> Result<Self, InvalidInput> {
         NodeName::parse(&name)
     }
 }
@@ -134,9 +134,9 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`], naming the rule that `namespace` breaks.
-    pub fn parse(namespace: &str) -> Result<Self, InvalidName> {
-        let refuse = |rule: &str| Err(InvalidName::new("namespace", namespace, rule));
+    /// [`InvalidInput`], naming the rule that `namespace` breaks.
+    pub fn parse(namespace: &str) -> Result<Self, InvalidInput> {
+        let refuse = |rule: &str| Err(InvalidInput::new("namespace", namespace, rule));
         if namespace.is_empty() {
             refuse("it must not be empty")
         } else if namespace.len() > Self::MAX {
@@ -179,9 +179,9 @@ impl NodeUri {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`], naming what `uri` lacks.
-    pub fn parse(uri: &str) -> Result<Self, InvalidName> {
-        let refuse = |rule: &str| Err(InvalidName::new("uri", uri, rule));
+    /// [`InvalidInput`], naming what `uri` lacks.
+    pub fn parse(uri: &str) -> Result<Self, InvalidInput> {
+        let refuse = |rule: &str| Err(InvalidInput::new("uri", uri, rule));
         if uri.len() > Self::MAX {
             return refuse("it must have at most 4096 bytes");
         }

@@ -356,6 +356,16 @@ impl Machine {
         self.fold.present()
     }
 
+    /// The node of that name, if it is present.
+    pub fn node_named(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.fold.node(name)
+    }
+
+    /// Whether nothing is left that the store should get back: the node holds no lease, as far as it knows.
+    pub fn is_given_back(&self) -> bool {
+        self.session.is_given_back()
+    }
+
     /// The view of the newest version, if it is known.
     pub fn newest(&self) -> Option<&View> {
         self.fold.newest()

@@ -48,6 +48,8 @@ pub struct Status {
     pub blocked: Option<Blocked>,
     /// Since when the store has not answered: all of this is the last that was known.
     pub stale_since: Option<Timestamp>,
+    /// Whether the log was read: before that nothing is known of the cluster.
+    pub synced: bool,
     /// The revision up to which the log was folded.
     pub revision: Revision,
 }
@@ -112,6 +114,7 @@ impl Machine {
             consistent: self.fold.is_stable(),
             blocked: self.blocked(now),
             stale_since: self.contact.away_since(),
+            synced: self.log.follow.is_synced(),
             revision: self.fold.revision(),
         }
     }

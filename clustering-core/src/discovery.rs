@@ -1,0 +1,200 @@
+//! Who is there and which node takes which key: for nodes, and for processes that only route to them.
+
+use std::sync::Arc;
+
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    config::Config,
+    event::Event,
+    keyspace::Keyspace,
+    machine::{Input, Machine, RequestError},
+    name::{Namespace, NodeName},
+    node::Node,
+    runtime::{Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, Status, mint, spawn},
+    store::{CoordinationStore, StoreError},
+    view::{Nodes, View},
+};
+
+/// The nodes of a service, kept up to date by following the log. Cheap to clone.
+///
+/// One that comes from a [`Clustering`](crate::Clustering) shares the node's own replica. One that
+/// [observes](Self::observe) is for a process that is no node: it holds no lease, and writes nothing.
+///
+/// It routes by the *newest* version, whether or not the nodes have adapted to it: where to send what. What a node may
+/// work on is another question, which [`Clustering::owns`](crate::Clustering::owns) answers.
+#[derive(Clone, Debug)]
+pub struct Discovery {
+    handle: Arc<Handle>,
+}
+
+/// Something changed about who is there.
+#[derive(Debug)]
+pub struct Changes {
+    events: Events,
+}
+
+impl Discovery {
+    pub(crate) fn of(handle: Arc<Handle>) -> Self {
+        Discovery { handle }
+    }
+
+    /// Follows the cluster in `namespace` without being a node of it. Returns once the log was read; while the store
+    /// cannot be reached it goes on trying. It ends when the last clone is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] for a namespace that cannot be used, or a store that refuses.
+    pub async fn observe(store: impl CoordinationStore, namespace: &str) -> Result<Self, StartError> {
+        let keyspace = Keyspace::new(Namespace::parse(namespace)?);
+        let clock = Clock::start();
+        let machine = Machine::observer(keyspace, Config::default(), mint(clock, None, None)?);
+        let (started, decided) = oneshot::channel();
+        let callbacks = Callbacks::default();
+        let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), None, callbacks, started)?;
+        let discovery = Discovery { handle: Arc::new(handle) };
+        let mut status = discovery.status();
+        let synced = status.wait_for(|status| status.synced);
+        tokio::select! {
+            biased;
+            // The sender lives in the handle, so this does not fail.
+            _ = synced => {}
+            Ok(crate::runtime::Started::Refused(reason)) = decided => return Err(StartError::Refused(reason)),
+        }
+        Ok(discovery)
+    }
+
+    /// The namespaces of all services that have nodes in the store, sorted. Reads the whole store: for a person or a
+    /// tool, not for a loop.
+    ///
+    /// # Errors
+    ///
+    /// What the store says, such as a refusal where the caller may not read everything; then ask for those
+    /// [below](Self::services_below) a prefix.
+    pub async fn services(store: &(impl CoordinationStore + ?Sized)) -> Result<Vec<Namespace>, StoreError> {
+        Self::services_below(store, "").await
+    }
+
+    /// As [`services`](Self::services), for namespaces that start with `prefix`.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn services_below(
+        store: &(impl CoordinationStore + ?Sized),
+        prefix: &str,
+    ) -> Result<Vec<Namespace>, StoreError> {
+        let snapshot = store.read(prefix).await?;
+        let of_node = |key: &str| Keyspace::namespace_of_node(key);
+        let mut services: Vec<_> = snapshot.entries.iter().filter_map(|entry| of_node(&entry.key)).collect();
+        services.sort();
+        services.dedup();
+        Ok(services)
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// The namespace.
+    pub fn service(&self) -> &Namespace {
+        self.shared().keyspace.namespace()
+    }
+
+    /// The nodes that are present now, sorted by name.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.shared().machine().present().cloned().collect()
+    }
+
+    /// The node of that name, if it is present.
+    pub fn node(&self, name: &NodeName) -> Option<Arc<Node>> {
+        self.shared().machine().node_named(name).cloned()
+    }
+
+    /// The view of the newest version, if it is known.
+    pub fn newest(&self) -> Option<View> {
+        self.shared().status.borrow().newest.clone()
+    }
+
+    /// The node that takes `key`, by the newest version; by the nodes present where its view is not known.
+    pub fn find(&self, key: impl AsRef<[u8]>) -> Option<Arc<Node>> {
+        match self.newest() {
+            Some(view) => view.find(key).cloned(),
+            None => Nodes::new(self.nodes()).find(key).cloned(),
+        }
+    }
+
+    /// The node that takes `key` and those next in line, `n` in all, or fewer if there are fewer.
+    pub fn find_n(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<Arc<Node>> {
+        match self.newest() {
+            Some(view) => view.find_n(key, n),
+            None => Nodes::new(self.nodes()).find_n(key, n),
+        }
+    }
+
+    /// Whether requests for `key` go to this node itself. Always false for an observer.
+    pub fn is_own_node(&self, key: impl AsRef<[u8]>) -> bool {
+        let owner = self.find(key);
+        let machine = self.shared().machine();
+        machine.identity().is_some_and(|own| owner.is_some_and(|owner| owner.name == own.name))
+    }
+
+    /// The node that leads.
+    pub fn leader_node(&self) -> Option<Arc<Node>> {
+        let leader = self.shared().status.borrow().leader.clone()?;
+        self.node(&leader.name?)
+    }
+
+    /// What happens from now on to who is there and who leads, and the versions published.
+    pub fn changes(&self) -> Changes {
+        Changes { events: self.shared().hub.subscribe() }
+    }
+
+    /// Everything that is known, as one value to read or to watch.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared().status.subscribe()
+    }
+
+    /// Takes the own node's place again; see [`Clustering::register`](crate::Clustering::register).
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Observer`] for an observer.
+    pub async fn register(&self) -> Result<(), RequestError> {
+        self.handle.request(|id| Input::Register { id }).await.map(drop)
+    }
+
+    /// Gives the own node's place up; see [`Clustering::unregister`](crate::Clustering::unregister).
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Observer`] for an observer.
+    pub async fn unregister(&self) -> Result<(), RequestError> {
+        self.handle.request(|id| Input::Unregister { id }).await.map(drop)
+    }
+}
+
+impl Changes {
+    /// The next change: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged), [`NodeDown`](Event::NodeDown),
+    /// [`LeaderChanged`](Event::LeaderChanged) or [`VersionPublished`](Event::VersionPublished). Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`EventsError::Missed`], after which it goes on: look at [`Discovery::nodes`] again. [`EventsError::Ended`].
+    pub async fn recv(&mut self) -> Result<Arc<Event>, EventsError> {
+        loop {
+            let event = self.events.recv().await?;
+            let changes = matches!(
+                &*event,
+                Event::NodeUp { .. }
+                    | Event::NodeChanged { .. }
+                    | Event::NodeDown { .. }
+                    | Event::LeaderChanged { .. }
+                    | Event::VersionPublished { .. }
+            );
+            if changes {
+                return Ok(event);
+            }
+        }
+    }
+}

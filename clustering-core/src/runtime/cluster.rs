@@ -1,0 +1,290 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::{
+    builder::{Builder, check_metadata},
+    error::{Ended, StopError, UpdateError},
+    events::Events,
+    shared::{Handle, Shared},
+    status::Status,
+};
+use crate::{
+    discovery::Discovery,
+    keyspace::Keyspace,
+    machine::{Input, Phase, Reply, RequestError},
+    name::{Namespace, NodeName, NodeUri},
+    node::{Metadata, Node},
+    record::{ReadinessOutcome, ReadinessRecord, decode},
+    store::{CoordinationStore, Revision, StoreError, Txn},
+    version::{Term, Version},
+    view::View,
+};
+
+/// A node of a cluster, running.
+///
+/// Cheap to clone; all clones are the same node. It runs until [`stop`](Self::stop), or until the last clone is
+/// dropped: then it leaves in the background, if the tokio runtime lives on for the moment that this takes. Otherwise
+/// its lease ends by its TTL.
+///
+/// Questions are answered at once, from what the node knows; only methods that are `async` may wait for the store.
+#[derive(Clone, Debug)]
+pub struct Clustering {
+    handle: Arc<Handle>,
+    name: NodeName,
+    uri: NodeUri,
+}
+
+impl Clustering {
+    /// Describes a node that keeps its cluster in `store`: any [`CoordinationStore`], or an `Arc` of one.
+    pub fn builder(store: impl CoordinationStore) -> Builder {
+        Builder::new(Arc::new(store))
+    }
+
+    pub(super) fn new(handle: Handle, name: NodeName, uri: NodeUri) -> Self {
+        Clustering { handle: Arc::new(handle), name, uri }
+    }
+
+    fn shared(&self) -> &Shared {
+        &self.handle.shared
+    }
+
+    /// The node's name.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Where the node is reached.
+    pub fn uri(&self) -> &NodeUri {
+        &self.uri
+    }
+
+    /// The namespace that the nodes of the service share.
+    pub fn service(&self) -> &Namespace {
+        self.shared().keyspace.namespace()
+    }
+
+    /// The keys under which the cluster keeps what it knows.
+    pub fn keyspace(&self) -> &Keyspace {
+        &self.shared().keyspace
+    }
+
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn CoordinationStore> {
+        &self.shared().store
+    }
+
+    /// Everything that the node knows, as one value to read or to watch.
+    ///
+    /// A receiver sees the newest value and may skip others; for every transition subscribe to
+    /// [`events`](Self::events). The sender lives as long as the node's handles.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.shared().status.subscribe()
+    }
+
+    /// What happens to the node from now on. To miss nothing from the start on, subscribe at the
+    /// [builder](Builder::events).
+    pub fn events(&self) -> Events {
+        self.shared().hub.subscribe()
+    }
+
+    /// Whether this node may act as leader at this moment (P6). See [`Status::is_leader`].
+    pub fn is_leader(&self) -> bool {
+        self.shared().status.borrow().is_leader()
+    }
+
+    /// The term under which this node may act as leader at this moment: the fencing token (P5).
+    pub fn term(&self) -> Option<Term> {
+        self.shared().status.borrow().term()
+    }
+
+    /// The node that leads, by what this node knows of the log.
+    pub fn leader_node(&self) -> Option<Arc<Node>> {
+        self.discovery().leader_node()
+    }
+
+    /// The nodes that are present now, sorted by name. A version need not have them yet.
+    pub fn nodes(&self) -> Vec<Arc<Node>> {
+        self.discovery().nodes()
+    }
+
+    /// The view of the version that this node acknowledged in its present session: what it may work by.
+    pub fn view(&self) -> Option<View> {
+        self.shared().status.borrow().acknowledged.clone()
+    }
+
+    /// Whether this node may work on `key` at this moment. See [`Status::owns`].
+    pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
+        self.shared().status.borrow().owns(key)
+    }
+
+    /// The version that this node is stable against: the newest that it acknowledged.
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.shared().status.borrow().cluster_version()
+    }
+
+    /// Whether all nodes are ready at the newest version, as far as this node knows.
+    pub fn cluster_consistent(&self) -> bool {
+        self.shared().status.borrow().is_stable()
+    }
+
+    /// Which version each node acknowledged last, as the store has it now. Costs one read.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn node_versions(&self) -> Result<BTreeMap<NodeName, Version>, StoreError> {
+        let keyspace = self.keyspace();
+        let snapshot = self.store().read(keyspace.readiness_namespace()).await?;
+        let version = |entry: crate::store::Entry| {
+            let name = keyspace.acknowledger(&entry.key)?;
+            let record: ReadinessRecord = decode(&entry.value).ok()?;
+            (record.outcome == ReadinessOutcome::Ready).then_some((name, record.version))
+        };
+        Ok(snapshot.entries.into_iter().filter_map(version).collect())
+    }
+
+    /// Who is there and which node takes which key, for routing.
+    pub fn discovery(&self) -> Discovery {
+        Discovery::of(self.handle.clone())
+    }
+
+    /// Waits until the newest version is stable, on any node, not only on the leader. Returns that version.
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`], if the node ends before.
+    pub async fn wait_stable(&self) -> Result<Version, Ended> {
+        let mut status = self.status();
+        loop {
+            {
+                let status = status.borrow_and_update();
+                if let Phase::Stopped(reason) = &status.phase {
+                    return Err(Ended(reason.clone()));
+                }
+                if let (true, Some(newest)) = (status.is_stable(), &status.newest) {
+                    return Ok(newest.version());
+                }
+            }
+            if self.shared().ended.is_cancelled() {
+                return Err(Ended(self.shared().stop_reason()));
+            }
+            tokio::select! {
+                // The sender lives in what this handle holds, so this does not fail.
+                _ = status.changed() => {}
+                () = self.shared().ended.cancelled() => {}
+            }
+        }
+    }
+
+    /// Asks for a new version, and waits until one is published that is newer than what this node had seen: a rebalance
+    /// by hand. Many who ask at once get one version. Dropping the future does not take the wish back.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Stopped`] if the node ends before.
+    pub async fn cluster_change(&self) -> Result<Version, RequestError> {
+        self.ask(None).await
+    }
+
+    /// As [`cluster_change`](Self::cluster_change), with a reason that others see in the version's causes.
+    ///
+    /// # Errors
+    ///
+    /// As [`cluster_change`](Self::cluster_change).
+    pub async fn cluster_change_because(&self, why: impl Into<String>) -> Result<Version, RequestError> {
+        self.ask(Some(why.into())).await
+    }
+
+    async fn ask(&self, why: Option<String>) -> Result<Version, RequestError> {
+        match self.handle.request(move |id| Input::Ask { id, why }).await? {
+            Reply::Version(version) => Ok(version),
+            _ => unreachable!("asks are answered with a version"),
+        }
+    }
+
+    /// Commits `txn` if this node leads, guarded by its term: a deposed leader's write changes nothing (P5).
+    ///
+    /// At most 15 guards of the user's own; no keys under the cluster's `view/` and `ready/`. It is sent once: after
+    /// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the user knows whether it may be repeated.
+    /// Dropping the future does not take the write back.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NotLeader`] and [`RequestError::Reserved`] if nothing was tried; [`RequestError::Store`] with
+    /// [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of the user's did not
+    /// hold.
+    pub async fn commit_as_leader(&self, txn: Txn) -> Result<Revision, RequestError> {
+        match self.handle.request(move |id| Input::Fence { id, txn }).await? {
+            Reply::Committed(revision) => Ok(revision),
+            _ => unreachable!("fenced writes are answered with a revision"),
+        }
+    }
+
+    /// Gives up the lead and waits until the log says so. From the call on [`is_leader`](Self::is_leader) is false. This
+    /// node leads again only after another did, or after one TTL.
+    ///
+    /// To end a leader just [`stop`](Self::stop) it: resigning first would publish a version that still has it.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NotLeader`] if it does not lead.
+    pub async fn resign(&self) -> Result<(), RequestError> {
+        self.handle.request(|id| Input::Resign { id }).await.map(drop)
+    }
+
+    /// Replaces the node's metadata, and waits until the log has it. The node stays, in a new incarnation, and a newer
+    /// version follows.
+    ///
+    /// # Errors
+    ///
+    /// [`UpdateError::Input`] for metadata that the builder would refuse too.
+    pub async fn set_metadata(&self, metadata: Metadata) -> Result<(), UpdateError> {
+        check_metadata(&metadata)?;
+        self.handle.request(|id| Input::Update { id, metadata }).await?;
+        Ok(())
+    }
+
+    /// Gives the node's place up and waits until the store took its lease back. It goes on to follow the log, owns
+    /// nothing and leads nothing, until [`register`](Self::register).
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Stopped`] if the node ends before.
+    pub async fn unregister(&self) -> Result<(), RequestError> {
+        self.handle.request(|id| Input::Unregister { id }).await.map(drop)
+    }
+
+    /// Takes the node's place again after [`unregister`](Self::unregister), and waits until it is a member.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::Stopped`] if the node ends before.
+    pub async fn register(&self) -> Result<(), RequestError> {
+        self.handle.request(|id| Input::Register { id }).await.map(drop)
+    }
+
+    /// Leaves the cluster and ends: gives the lease back, tells running callbacks that they are superseded, and waits
+    /// until all has ended. Afterwards no task of the node is left, save callbacks that block their thread.
+    ///
+    /// It takes one call to the store and what the callbacks take to return, and no more than
+    /// [`Config::stop_timeout`](crate::Config::stop_timeout) and a second. All clones of the handle end with it; to call
+    /// it twice does no harm. If the future is dropped the node ends all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError::LeaseNotGivenBack`] if the store did not answer: the node has ended, but the others see it until its
+    /// TTL has passed.
+    pub async fn stop(&self) -> Result<(), StopError> {
+        self.handle.stop().await;
+        if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }
+    }
+
+    /// Resolves when the node has ended, for whatever reason, with that reason.
+    pub async fn ended(&self) -> Ended {
+        self.shared().ended.cancelled().await;
+        Ended(self.shared().stop_reason())
+    }
+}

@@ -1,0 +1,375 @@
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::{AbortHandle, JoinError},
+    time::{sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    callbacks::{Callbacks, Stabilization, Stable},
+    shared::{Command, Shared},
+    trace::trace,
+};
+use crate::{
+    event::Event,
+    machine::{Input, Output, Reply, RequestError, RequestId, Token},
+    name::NodeName,
+    outcome::Outcome,
+    store::{StoreError, WatchEnd, WatchStream},
+};
+
+/// How long ended callbacks may take to drop what they hold.
+const DROPPING: Duration = Duration::from_secs(1);
+
+type Doing = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+/// Something that the driver waited for.
+enum Done {
+    Input(Input),
+    Watching { token: Token, result: Result<WatchStream, StoreError> },
+}
+
+/// Why a start is decided.
+#[derive(Debug)]
+pub(crate) enum Started {
+    Joined,
+    Refused(String),
+}
+
+/// The loop around the machine: it brings it every input, and does what it says. It decides nothing.
+pub(crate) struct Driver {
+    shared: Arc<Shared>,
+    node: Option<NodeName>,
+    callbacks: Callbacks,
+    commands: mpsc::UnboundedReceiver<Command>,
+    /// Whether a handle may still send commands.
+    held: bool,
+    /// Calls to the store and runs of callbacks.
+    doing: FuturesUnordered<Doing>,
+    /// Watches that are being opened, and not dropped meanwhile.
+    opening: BTreeSet<Token>,
+    watches: Vec<(Token, WatchStream)>,
+    runs: BTreeMap<Token, Run>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>,
+    next_request: u64,
+    started: Option<oneshot::Sender<Started>>,
+    stopped: bool,
+}
+
+/// A callback that runs.
+struct Run {
+    superseded: CancellationToken,
+    abort: AbortHandle,
+    /// Why it was aborted.
+    reason: Arc<OnceLock<String>>,
+}
+
+impl Driver {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        node: Option<NodeName>,
+        callbacks: Callbacks,
+        commands: mpsc::UnboundedReceiver<Command>,
+        started: Option<oneshot::Sender<Started>>,
+    ) -> Self {
+        Driver {
+            shared,
+            node,
+            callbacks,
+            commands,
+            held: true,
+            doing: FuturesUnordered::new(),
+            opening: BTreeSet::new(),
+            watches: Vec::new(),
+            runs: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            started,
+            stopped: false,
+        }
+    }
+
+    /// Drives the machine until it has ended. If the future is dropped before, the lease is left to expire.
+    pub(crate) async fn run(mut self) {
+        // However it ends, those who wait for the end are told.
+        let _ended = self.shared.ended.clone().drop_guard();
+        self.handle(Input::Tick);
+        while !self.stopped {
+            let input = self.next_input().await;
+            self.handle(input);
+            // A store that always has something ready must not keep other tasks of the thread waiting.
+            tokio::task::coop::consume_budget().await;
+        }
+        self.end_runs().await;
+        self.shared.hub.end();
+    }
+
+    /// Waits for whatever comes first. In a fixed order, so that a seeded run repeats itself.
+    async fn next_input(&mut self) -> Input {
+        let wakeup = self.shared.machine().next_wakeup().map(|time| self.shared.clock.instant(time));
+        let tick = async {
+            match wakeup {
+                Some(instant) => sleep_until(instant).await,
+                None => std::future::pending().await,
+            }
+        };
+        let watches = &mut self.watches;
+        let done = tokio::select! {
+            biased;
+            command = self.commands.recv(), if self.held => match command {
+                Some(command) => return self.command(command),
+                None => {
+                    // Nobody holds the node any more: it leaves.
+                    self.held = false;
+                    return Input::Stop;
+                }
+            },
+            Some(done) = self.doing.next(), if !self.doing.is_empty() => done,
+            input = poll_fn(|context| poll_watches(watches, context)) => return input,
+            () = tick => return Input::Tick,
+        };
+        match done {
+            Done::Input(input) => input,
+            Done::Watching { token, result } => {
+                let wanted = self.opening.remove(&token);
+                let result = result.map(|stream| {
+                    if wanted {
+                        self.watches.push((token, stream));
+                    }
+                });
+                Input::WatchOpened { token, result }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) -> Input {
+        match command {
+            Command::Stop => Input::Stop,
+            Command::Request { make, reply } => {
+                let id = RequestId(self.next_request);
+                self.next_request += 1;
+                self.requests.insert(id, reply);
+                (make.0)(id)
+            }
+        }
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.shared.clock.now();
+        if let Input::Stabilized { token, .. } | Input::Announced { token, .. } = &input {
+            self.runs.remove(token);
+        }
+        let outputs = {
+            let mut machine = self.shared.machine();
+            machine.handle(now, input);
+            std::iter::from_fn(|| machine.poll_output()).collect::<Vec<_>>()
+        };
+        // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
+        self.shared.publish_status();
+        for output in outputs {
+            self.obey(output);
+        }
+    }
+
+    fn obey(&mut self, output: Output) {
+        let store = self.shared.store.clone();
+        match output {
+            Output::Grant { token, ttl, timeout } => {
+                self.call(timeout, async move { store.grant_lease(ttl).await }, {
+                    move |result| Input::Granted { token, result }
+                })
+            }
+            Output::Renew { token, lease, timeout } => {
+                self.call(timeout, async move { store.renew_lease(lease).await }, {
+                    move |result| Input::Renewed { token, result }
+                });
+            }
+            Output::Revoke { token, lease, timeout } => {
+                self.call(timeout, async move { store.revoke_lease(lease).await }, {
+                    move |result| Input::Revoked { token, result }
+                });
+            }
+            Output::Read { token, prefix, timeout } => {
+                self.call(timeout, async move { store.read(&prefix).await }, {
+                    move |result| Input::Read { token, result }
+                });
+            }
+            Output::Commit { token, txn, purpose, timeout } => {
+                tracing::trace!(target: "clustering", %purpose, %token, "commit");
+                self.call(timeout, async move { store.commit(txn).await }, {
+                    move |result| Input::Committed { token, result }
+                });
+            }
+            Output::Watch { token, prefix, after, timeout } => {
+                let opening = async move { store.watch(&prefix, after).await };
+                self.opening.insert(token);
+                self.doing.push(Box::pin(async move {
+                    Done::Watching { token, result: bounded(timeout, opening).await }
+                }));
+            }
+            Output::Unwatch { token } => {
+                self.opening.remove(&token);
+                self.watches.retain(|(open, _)| *open != token);
+            }
+            Output::Stabilize { token, view, previous, attempt } => {
+                let callback = self.callbacks.stabilize.clone();
+                self.run_callback(token, Input::stabilized, move |superseded| {
+                    callback(Stabilization::new(view, previous, attempt, superseded))
+                });
+            }
+            Output::Announce { token, view, term } => {
+                let callback = self.callbacks.on_stable.clone();
+                self.run_callback(token, Input::announced, move |superseded| {
+                    callback(Stable::new(view, term, superseded))
+                });
+            }
+            Output::Supersede { token } => {
+                if let Some(run) = self.runs.get(&token) {
+                    run.superseded.cancel();
+                }
+            }
+            Output::Abort { token, reason } => {
+                if let Some(run) = self.runs.get(&token) {
+                    run.reason.get_or_init(|| reason);
+                    run.superseded.cancel();
+                    run.abort.abort();
+                }
+            }
+            Output::Event(event) => self.tell(event),
+            Output::Reply { id, result } => {
+                if let Some(reply) = self.requests.remove(&id) {
+                    // An error only says that nobody waits for the answer any more.
+                    let _ = reply.send(result);
+                }
+            }
+            Output::Stopped { .. } => self.stopped = true,
+        }
+    }
+
+    fn call<T: 'static>(
+        &mut self,
+        limit: Duration,
+        call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+        input: impl FnOnce(Result<T, StoreError>) -> Input + Send + 'static,
+    ) {
+        self.doing.push(Box::pin(async move { Done::Input(input(bounded(limit, call).await)) }));
+    }
+
+    /// Runs a callback as a task of its own, so that one that blocks or panics does neither to the driver.
+    fn run_callback(
+        &mut self,
+        token: Token,
+        input: fn(Token, Outcome) -> Input,
+        run: impl FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + 'static,
+    ) {
+        let superseded = CancellationToken::new();
+        let given = superseded.clone();
+        let task = tokio::spawn(async move { run(given).await });
+        let reason = Arc::new(OnceLock::new());
+        self.runs.insert(token, Run { superseded, abort: task.abort_handle(), reason: reason.clone() });
+        self.doing.push(Box::pin(async move {
+            let outcome = task.await.unwrap_or_else(|error| Outcome::refused(describe(error, reason.get())));
+            Done::Input(input(token, outcome))
+        }));
+    }
+
+    fn tell(&mut self, event: Event) {
+        trace(self.shared.keyspace.namespace().as_str(), self.node.as_ref(), &event);
+        let started = match &event {
+            Event::Joined { .. } => Some(Started::Joined),
+            Event::StoreRefused { reason } => Some(Started::Refused(reason.clone())),
+            _ => None,
+        };
+        if let Some(started) = started
+            && let Some(waiting) = self.started.take()
+        {
+            // An error only says that nobody waits for the start any more.
+            let _ = waiting.send(started);
+        }
+        self.shared.hub.send(event);
+    }
+
+    /// Ends the callbacks that still run, and waits for them to drop what they hold: not for long, as one that blocks
+    /// its thread cannot be ended.
+    async fn end_runs(&mut self) {
+        self.watches.clear();
+        for run in self.runs.values() {
+            run.superseded.cancel();
+            run.abort.abort();
+        }
+        let all = async {
+            while !self.runs.is_empty() {
+                match self.doing.next().await {
+                    Some(Done::Input(Input::Stabilized { token, .. } | Input::Announced { token, .. })) => {
+                        self.runs.remove(&token);
+                    }
+                    Some(_) => {}
+                    None => return,
+                }
+            }
+        };
+        let _ = timeout(DROPPING, all).await;
+    }
+}
+
+async fn bounded<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let silent = |_| Err(StoreError::outcome_unknown(format!("the store did not answer within {limit:?}")));
+    timeout(limit, call).await.unwrap_or_else(silent)
+}
+
+/// The next item of the watches, the log's before that of the acknowledgements.
+fn poll_watches(watches: &mut Vec<(Token, WatchStream)>, context: &mut Context<'_>) -> Poll<Input> {
+    for place in 0..watches.len() {
+        let (token, stream) = &mut watches[place];
+        let token = *token;
+        let end = match stream.poll_next_unpin(context) {
+            Poll::Pending => continue,
+            Poll::Ready(Some(Ok(batch))) => return Poll::Ready(Input::Batch { token, batch }),
+            Poll::Ready(Some(Err(end))) => end,
+            Poll::Ready(None) => WatchEnd::Disconnected { reason: "the store ended the stream".to_owned() },
+        };
+        drop(watches.remove(place));
+        return Poll::Ready(Input::WatchEnded { token, end });
+    }
+    Poll::Pending
+}
+
+fn describe(error: JoinError, reason: Option<&String>) -> String {
+    match error.try_into_panic() {
+        Ok(panic) => format!("it panicked: {}", panic_message(&*panic)),
+        Err(_) => reason.cloned().unwrap_or_else(|| "it was ended".to_owned()),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+}
+
+impl Input {
+    fn stabilized(token: Token, outcome: Outcome) -> Self {
+        Input::Stabilized { token, outcome }
+    }
+
+    fn announced(token: Token, outcome: Outcome) -> Self {
+        let result = match outcome {
+            Outcome::Ready => Ok(()),
+            Outcome::Refused { reason } => Err(reason),
+        };
+        Input::Announced { token, result }
+    }
+}

@@ -1,0 +1,29 @@
+//! The runtime: the loop around the [machine](crate::machine), and the handle that users hold.
+
+mod builder;
+mod callbacks;
+mod clock;
+mod cluster;
+mod driver;
+mod error;
+mod events;
+mod shared;
+mod status;
+mod trace;
+
+pub use self::{
+    builder::Builder,
+    callbacks::{Stabilization, Stable},
+    cluster::Clustering,
+    error::{Ended, StartError, StopError, UpdateError},
+    events::{Events, EventsError},
+    status::Status,
+};
+pub(crate) use self::{
+    builder::{mint, spawn},
+    callbacks::Callbacks,
+    clock::Clock,
+    driver::Started,
+    events::Hub,
+    shared::{Handle, Shared},
+};

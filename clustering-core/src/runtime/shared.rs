@@ -1,0 +1,123 @@
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{clock::Clock, events::Hub, status::Status};
+use crate::{
+    event::StopReason,
+    keyspace::Keyspace,
+    machine::{Input, Machine, Phase, Reply, RequestError, RequestId},
+    store::CoordinationStore,
+};
+
+/// What the driver and its handles share. The machine's lock is never held across an await, nor while anybody's code
+/// runs.
+pub(crate) struct Shared {
+    machine: Mutex<Machine>,
+    pub(crate) keyspace: Keyspace,
+    pub(crate) store: Arc<dyn CoordinationStore>,
+    pub(crate) clock: Clock,
+    pub(crate) status: watch::Sender<Status>,
+    pub(crate) hub: Arc<Hub>,
+    /// Cancelled once the driver and all that it started have ended.
+    pub(crate) ended: CancellationToken,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        machine: Machine,
+        store: Arc<dyn CoordinationStore>,
+        clock: Clock,
+        hub: Arc<Hub>,
+    ) -> Self {
+        let status = Status::new(machine.status(clock.now()), clock);
+        Shared {
+            keyspace: machine.keyspace().clone(),
+            machine: Mutex::new(machine),
+            store,
+            clock,
+            status: watch::Sender::new(status),
+            hub,
+            ended: CancellationToken::new(),
+        }
+    }
+
+    pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets those who watch the status see a change.
+    pub(crate) fn publish_status(&self) {
+        let now = self.clock.now();
+        let known = self.machine().status(now);
+        self.status.send_if_modified(|status| {
+            let differs = *status.known() != known;
+            if differs {
+                *status = Status::new(known, self.clock);
+            }
+            differs
+        });
+    }
+
+    /// Why the node has ended; that it was asked to, if its task was cut off before it could say.
+    pub(crate) fn stop_reason(&self) -> StopReason {
+        match &self.status.borrow().phase {
+            Phase::Stopped(reason) => reason.clone(),
+            _ => StopReason::Asked,
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("keyspace", &self.keyspace).finish_non_exhaustive()
+    }
+}
+
+/// What a handle tells the driver.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Request { make: MakeRequest, reply: oneshot::Sender<Result<Reply, RequestError>> },
+    Stop,
+}
+
+/// Makes the input of a request, once the driver has numbered it.
+pub(crate) struct MakeRequest(pub(crate) Box<dyn FnOnce(RequestId) -> Input + Send>);
+
+impl fmt::Debug for MakeRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MakeRequest")
+    }
+}
+
+/// Keeps a driver going. When the last one is dropped, the node leaves by itself as far as the runtime lets it.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Handle {
+    /// Asks the machine for something, and waits for its answer. Dropping the future does not take the request back.
+    pub(crate) async fn request(
+        &self,
+        make: impl FnOnce(RequestId) -> Input + Send + 'static,
+    ) -> Result<Reply, RequestError> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Request { make: MakeRequest(Box::new(make)), reply };
+        let gone = || RequestError::Stopped(self.shared.stop_reason());
+        self.commands.send(command).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
+    }
+
+    /// Ends the node, and waits until all its tasks have ended.
+    pub(crate) async fn stop(&self) {
+        // An error only says that the driver has ended already.
+        let _ = self.commands.send(Command::Stop);
+        self.shared.ended.cancelled().await;
+    }
+}
