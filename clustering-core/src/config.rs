@@ -245,7 +245,8 @@ mod tests {
     fn what_cannot_work_is_refused_by_the_name_of_its_field() {
         let ms = Duration::from_millis;
         let zero = Duration::ZERO;
-        let refused: &[(&str, fn(&mut Config, Duration), Duration)] = &[
+        type Set = fn(&mut Config, Duration);
+        let refused: &[(&str, Set, Duration)] = &[
             ("ttl", |config, value| config.ttl = value, zero),
             ("ttl", |config, value| config.ttl = value, ms(999)),
             ("ttl", |config, value| config.ttl = value, ms(86_400_001)),

@@ -301,12 +301,13 @@ impl fmt::Display for Event {
             Event::StabilizeRefused { version, attempt, reason, retry_in } => {
                 write!(
                     f,
-                    "stabilize of {version} refused, attempt {attempt}: {reason}; again in {retry_in:?}"
+                    "stabilize of {version} refused, attempt {attempt}: {reason}; again in {:?}",
+                    brief(*retry_in)
                 )
             }
             Event::Superseded { version } => write!(f, "stabilize of {version} superseded"),
             Event::StabilizeSlow { version, attempt, running } => {
-                write!(f, "stabilize of {version}, attempt {attempt}, has run for {running:?}")
+                write!(f, "stabilize of {version}, attempt {attempt}, has run for {:?}", brief(*running))
             }
             Event::Ready { version } => write!(f, "ready at {version}"),
             Event::Stable { version } => write!(f, "stable at {version}"),
@@ -317,7 +318,7 @@ impl fmt::Display for Event {
             Event::Blocked(blocked) => blocked.fmt(f),
             Event::Evicted { name } => write!(f, "evicted {name}"),
             Event::StoreAway { reason } => write!(f, "the store is away: {reason}"),
-            Event::StoreBack { away } => write!(f, "the store is back after {away:?}"),
+            Event::StoreBack { away } => write!(f, "the store is back after {:?}", brief(*away)),
             Event::Resynced { rewound: false, revision } => {
                 write!(f, "read a snapshot at revision {revision}")
             }
@@ -334,7 +335,7 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} has not been stable for {:?}: ", self.version, self.since)?;
+        write!(f, "{} has not been stable for {:?}: ", self.version, brief(self.since))?;
         for (place, laggard) in self.laggards.iter().enumerate() {
             let divider = if place == 0 { "" } else { ", " };
             match &laggard.refused {
@@ -375,6 +376,11 @@ impl fmt::Display for Cause {
             Cause::Other(json) => f.write_str(json),
         }
     }
+}
+
+/// To the millisecond, for people.
+fn brief(duration: Duration) -> Duration {
+    Duration::from_millis(duration.as_millis() as u64)
 }
 
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

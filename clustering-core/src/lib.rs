@@ -26,7 +26,10 @@ pub use self::{
     node::{Metadata, Node},
     outcome::{IntoOutcome, Outcome},
     record::Cause,
-    runtime::{Builder, Clustering, Stabilization, Stable, Status},
+    runtime::{
+        Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,
+        StopError, UpdateError,
+    },
     version::{Term, Version},
     view::{Diff, View},
 };

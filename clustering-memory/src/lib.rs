@@ -72,18 +72,22 @@
 
 mod backup;
 mod builder;
+mod handle;
 mod history;
 mod lease;
 mod state;
 mod stats;
-mod store;
+
 mod watch;
 mod watchers;
+
+#[doc(no_inline)]
+pub use clustering_core::*;
 
 pub use self::{
     backup::Backup,
     builder::MemoryStoreBuilder,
+    handle::{MAX_TTL, MemoryStore},
     lease::LiveLease,
     stats::Stats,
-    store::{MAX_TTL, MemoryStore},
 };

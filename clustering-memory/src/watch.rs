@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, Sleep, sleep_until},
 };
 
-use crate::{backup::Timeline, store::Shared, watchers::WatchId};
+use crate::{backup::Timeline, handle::Shared, watchers::WatchId};
 
 /// How far a watch has come.
 #[derive(Debug)]

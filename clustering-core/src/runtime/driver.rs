@@ -188,7 +188,7 @@ impl Driver {
             Output::Grant { token, ttl, timeout } => {
                 self.call(timeout, async move { store.grant_lease(ttl).await }, {
                     move |result| Input::Granted { token, result }
-                })
+                });
             }
             Output::Renew { token, lease, timeout } => {
                 self.call(timeout, async move { store.renew_lease(lease).await }, {

@@ -1,0 +1,200 @@
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use clustering_memory::{Event, Term, Version};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// Where all nodes print: one line at a time, as text for people or as JSON.
+#[derive(Clone)]
+pub(crate) struct Screen {
+    state: Arc<Mutex<State>>,
+    /// The newest version for which `on_stable` was called.
+    announced: watch::Sender<Option<Version>>,
+}
+
+struct State {
+    json: bool,
+    began: Instant,
+    /// Which version each node is ready at.
+    ready: BTreeMap<String, Option<Version>>,
+    leader: Option<(Term, String)>,
+    newest: Option<Version>,
+    /// The versions in the order in which they were published: V1, V2 and so on in the text.
+    versions: Vec<Version>,
+}
+
+impl Screen {
+    pub(crate) fn new(json: bool) -> Self {
+        let state = State {
+            json,
+            began: Instant::now(),
+            ready: BTreeMap::new(),
+            leader: None,
+            newest: None,
+            versions: Vec::new(),
+        };
+        Screen { state: Arc::new(Mutex::new(state)), announced: watch::Sender::new(None) }
+    }
+
+    fn with(&self, act: impl FnOnce(&mut State)) {
+        act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What the next lines are about.
+    pub(crate) fn act(&self, title: &str) {
+        self.with(|state| match state.json {
+            true => state.json(None, json!({ "event": "act", "title": title })),
+            false => state.print(&format!("\n── {title} ──")),
+        });
+    }
+
+    /// A line of the script's own.
+    pub(crate) fn say(&self, kind: &str, text: &str, details: Value) {
+        self.with(|state| match state.json {
+            true => {
+                let mut value = json!({ "event": kind });
+                if let (Some(value), Value::Object(details)) = (value.as_object_mut(), details) {
+                    value.extend(details);
+                }
+                state.json(None, value);
+            }
+            false => state.print(text),
+        });
+    }
+
+    pub(crate) fn done(&self, text: &str) {
+        self.say("done", &format!("\n✔ {text}."), json!({ "ok": true }));
+    }
+
+    pub(crate) fn failed(&self, missed: &str) {
+        self.say("done", &format!("\n✘ {missed}."), json!({ "ok": false, "missed": missed }));
+        eprintln!("quickstart: {missed}");
+    }
+
+    /// A node will not be heard of again.
+    pub(crate) fn gone(&self, node: &str) {
+        self.with(|state| {
+            state.ready.remove(node);
+            state.leader.take_if(|(_, leader)| leader == node);
+        });
+    }
+
+    /// Waits until `on_stable` was called for that version, and the screen says so.
+    pub(crate) async fn announced(&self, version: Version) {
+        // The sender is this screen's own, so this does not fail.
+        let _ = self.announced.subscribe().wait_for(|announced| *announced >= Some(version)).await;
+    }
+
+    /// Something happened on a node.
+    pub(crate) fn event(&self, node: &str, event: &Event) {
+        self.with(|state| {
+            state.note(node, event);
+            if state.json {
+                let event =
+                    serde_json::to_value(event).unwrap_or_else(|error| json!({ "event": error.to_string() }));
+                state.json(Some(node), event);
+            } else if let Some(text) = state.text(node, event) {
+                state.line(node, &text);
+            }
+            if let Event::Announcing { version, .. } = event {
+                self.announced.send_replace(Some(*version));
+            }
+        });
+    }
+}
+
+impl State {
+    fn note(&mut self, node: &str, event: &Event) {
+        match event {
+            Event::Joined { .. } | Event::Rejoined { .. } => {
+                self.ready.insert(node.to_owned(), None);
+            }
+            Event::LeaderChanged { term: Some(term), own: true, .. } => {
+                self.leader = Some((*term, node.to_owned()));
+            }
+            Event::VersionPublished { version, .. } if Some(*version) > self.newest => {
+                self.newest = Some(*version);
+                self.versions.push(*version);
+            }
+            Event::Ready { version } => {
+                self.ready.insert(node.to_owned(), Some(*version));
+            }
+            // The leader may hear of the last acknowledgement before the screen does.
+            Event::Stable { version } => self.ready.values_mut().for_each(|ready| *ready = Some(*version)),
+            Event::SessionLost { .. } | Event::Stopped { .. } => {
+                self.ready.remove(node);
+                self.leader.take_if(|(_, leader)| leader == node);
+            }
+            _ => {}
+        }
+    }
+
+    /// V1, V2 and so on instead of the ULIDs.
+    fn shorten(&self, text: String) -> String {
+        let short = |text: String, (number, version): (usize, &Version)| {
+            text.replace(&version.to_string(), &format!("V{number}"))
+        };
+        (1..).zip(&self.versions).fold(text, short)
+    }
+
+    /// What a person wants to read of it. What every node says alike is told once, by the leader.
+    fn text(&self, node: &str, event: &Event) -> Option<String> {
+        let leads = self.leader.as_ref().is_some_and(|(_, leader)| leader == node);
+        match event {
+            Event::VersionPublished { version, nodes, causes, .. } if leads => {
+                let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
+                Some(format!("publishes {version}, of {nodes} nodes: {}", causes.join(", ")))
+            }
+            Event::Joined { .. } => Some("joined".to_owned()),
+            Event::LeaderChanged { own: true, term: Some(term), .. } => Some(format!("★ leads, term {term}")),
+            Event::Stable { .. } if leads => Some(event.to_string()),
+            Event::Ready { version } => Some(format!("ready at {version}")),
+            Event::StabilizeRefused { .. } | Event::SessionLost { .. } => Some(event.to_string()),
+            Event::Announcing { .. } => {
+                Some("on_stable runs: here a service would open its doors".to_owned())
+            }
+            Event::Stopped { .. } => Some("left".to_owned()),
+            _ => None,
+        }
+    }
+
+    /// Who leads (★) and who is ready at the newest version (●), node by node.
+    fn marks(&self) -> String {
+        let mark = |(node, ready): (&String, &Option<Version>)| {
+            let ready = ready.is_some() && *ready == self.newest;
+            match (self.leader.as_ref().is_some_and(|(_, leader)| leader == node), ready) {
+                (true, true) => '★',
+                (true, false) => '☆',
+                (false, true) => '●',
+                (false, false) => '○',
+            }
+        };
+        self.ready.iter().map(mark).collect()
+    }
+
+    fn line(&mut self, node: &str, text: &str) {
+        let at = self.began.elapsed().as_secs_f64();
+        let text = self.shorten(text.to_owned());
+        self.print(&format!("{at:7.3} s  {node:<8} [{}] {text}", self.marks()));
+    }
+
+    fn json(&mut self, node: Option<&str>, mut value: Value) {
+        if let Some(object) = value.as_object_mut() {
+            object.insert("at_ms".to_owned(), json!(self.began.elapsed().as_millis() as u64));
+            if let Some(node) = node {
+                object.insert("node".to_owned(), json!(node));
+            }
+        }
+        self.print(&value.to_string());
+    }
+
+    /// A reader that has gone, such as `head`, is no reason to fail.
+    fn print(&mut self, line: &str) {
+        let _ = writeln!(io::stdout().lock(), "{line}");
+    }
+}

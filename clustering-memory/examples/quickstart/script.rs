@@ -1,0 +1,170 @@
+use std::{collections::BTreeMap, error::Error, time::Duration};
+
+use clustering_memory::{MemoryStore, Version, View};
+use serde_json::json;
+
+use crate::{
+    node::{Node, TTL},
+    screen::Screen,
+};
+
+/// How long any act may take: a crash shows after one TTL.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The keys that are placed, as a service would place devices, tenants or partitions.
+const KEYS: usize = 12;
+
+/// How often a node refuses.
+const REFUSALS: u32 = 3;
+
+/// Plays all acts; what did not happen as it should is the error.
+pub(crate) async fn play(nodes: usize, screen: &Screen) -> Result<(), String> {
+    acts(nodes, screen).await.map_err(|error| error.to_string())
+}
+
+async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
+    let store = MemoryStore::new();
+    screen.say(
+        "legend",
+        "One mark for each node: ★ leads and is ready, ☆ leads, ● ready at the newest version, ○ not ready yet.",
+        json!({}),
+    );
+
+    screen.act(&format!("{count} nodes join"));
+    let mut nodes = Vec::new();
+    for number in 1..=count {
+        nodes.push(Node::start(number, &store, screen)?);
+    }
+    let first = stable(&nodes, screen).await?;
+    let leader = the_leader(&nodes)?;
+    let term = nodes[leader].cluster.term().ok_or("the leader has no term")?;
+    show_placement(screen, None, &first);
+
+    screen.act("one leaves in order");
+    let leaver = (0..nodes.len()).rev().find(|place| *place != leader).ok_or("there is no follower")?;
+    let leaver = nodes.remove(leaver);
+    let name = leaver.name.clone();
+    leaver.leave()?;
+    screen.gone(&name);
+    let second = stable(&nodes, screen).await?;
+    newer(&first, &second)?;
+    show_placement(screen, Some(&first), &second);
+    only_keys_of(&name, &first, &second)?;
+
+    screen.act(&format!("the leader crashes: its lease runs out within {} s", TTL.as_secs()));
+    let crashed = nodes.remove(the_leader(&nodes)?);
+    let name = crashed.name.clone();
+    crashed.crash()?;
+    screen.gone(&name);
+    let third = stable(&nodes, screen).await?;
+    newer(&second, &third)?;
+    let next = the_leader(&nodes)?;
+    let next_term = nodes[next].cluster.term().ok_or("the new leader has no term")?;
+    expect(next_term > term, || {
+        format!("term {next_term} is not above {term}, that of the leader that crashed")
+    })?;
+    show_placement(screen, Some(&second), &third);
+    only_keys_of(&name, &second, &third)?;
+
+    screen.act(&format!("somebody asks for a new version, and a node refuses it {REFUSALS} times"));
+    let stubborn = (0..nodes.len()).find(|place| *place != next).ok_or("there is no follower")?;
+    nodes[stubborn].refuse(REFUSALS);
+    let asked = nodes[next].cluster.cluster_change_because("a rebalance by hand").await?;
+    let fourth = stable(&nodes, screen).await?;
+    expect(fourth.version() == asked, || format!("{} became stable instead of {asked}", fourth.version()))?;
+    expect(!nodes[stubborn].refuses(), || {
+        format!("{} became stable although {} refused", asked, nodes[stubborn].name)
+    })?;
+
+    screen.act("all leave");
+    // The leader last: nobody has to be elected on the way out.
+    let last = nodes.remove(next);
+    for node in nodes {
+        node.leave()?;
+    }
+    last.leave()?;
+    let left = store.leases().len();
+    expect(left == 0, || format!("{left} leases were not given back"))
+}
+
+/// Waits until all nodes agree on one stable version that has them all and nobody else.
+async fn stable(nodes: &[Node], screen: &Screen) -> Result<View, Box<dyn Error>> {
+    let mut views: BTreeMap<Version, (usize, View)> = BTreeMap::new();
+    for node in nodes {
+        let mut status = node.cluster.status();
+        let all_in = status.wait_for(|status| {
+            status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == nodes.len())
+        });
+        let timed = tokio::time::timeout(PATIENCE, all_in).await;
+        let reached =
+            timed.map_err(|_| format!("{} saw no stable version of {} nodes", node.name, nodes.len()))??;
+        let view = reached.newest.clone().ok_or("a stable version has a view")?;
+        views.entry(view.version()).or_insert((0, view)).0 += 1;
+    }
+    match views.into_values().next_back() {
+        Some((agreed, view)) if agreed == nodes.len() => {
+            let announced = tokio::time::timeout(PATIENCE, screen.announced(view.version())).await;
+            announced.map_err(|_| format!("on_stable was not called for {}", view.version()))?;
+            Ok(view)
+        }
+        _ => Err("the nodes do not agree on one stable version".into()),
+    }
+}
+
+/// The one node that leads.
+fn the_leader(nodes: &[Node]) -> Result<usize, Box<dyn Error>> {
+    let leaders: Vec<_> = (0..nodes.len()).filter(|place| nodes[*place].cluster.is_leader()).collect();
+    match leaders[..] {
+        [leader] => Ok(leader),
+        _ => Err(format!("{} nodes lead instead of one", leaders.len()).into()),
+    }
+}
+
+fn newer(before: &View, after: &View) -> Result<(), Box<dyn Error>> {
+    let (old, new) = (before.version(), after.version());
+    expect(new > old, || format!("version {new} is not newer than {old}"))
+}
+
+fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Box<dyn Error>> {
+    if holds { Ok(()) } else { Err(otherwise().into()) }
+}
+
+fn owner(view: &View, key: &str) -> String {
+    view.find(key).map_or_else(String::new, |node| node.name.to_string())
+}
+
+fn keys() -> impl Iterator<Item = String> {
+    (1..=KEYS).map(|number| format!("device-{number}"))
+}
+
+/// Which node owns which key, and what moved.
+fn show_placement(screen: &Screen, before: Option<&View>, view: &View) {
+    let mut placed: BTreeMap<String, Vec<String>> =
+        view.iter().map(|node| (node.name.to_string(), Vec::new())).collect();
+    let mut moved = 0;
+    for key in keys() {
+        let is = owner(view, &key);
+        let came = before.is_some_and(|before| owner(before, &key) != is);
+        moved += usize::from(came);
+        placed.entry(is).or_default().push(if came { format!("{key}*") } else { key });
+    }
+    let mut text = format!("           {KEYS} keys placed");
+    if before.is_some() {
+        text += &format!(", {moved} moved (*)");
+    }
+    for (node, keys) in &placed {
+        text += &format!("\n           {node:<8} {}", keys.join(" "));
+    }
+    screen.say("placement", &text, json!({ "version": view.version(), "moved": moved, "placed": placed }));
+}
+
+/// When a node is gone, its keys move, and no others.
+fn only_keys_of(gone: &str, before: &View, after: &View) -> Result<(), Box<dyn Error>> {
+    for key in keys() {
+        let (was, is) = (owner(before, &key), owner(after, &key));
+        expect((was != is) == (was == gone), || {
+            format!("{key} was at {was} and is at {is}, while {gone} left")
+        })?;
+    }
+    Ok(())
+}
