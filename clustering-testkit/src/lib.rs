@@ -39,3 +39,4 @@
 //! ```
 
 pub mod conformance;
+pub mod faulty;

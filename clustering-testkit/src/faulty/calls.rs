@@ -1,0 +1,94 @@
+use std::{future::Future, time::Duration};
+
+use async_trait::async_trait;
+use clustering_core::store::{
+    CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+};
+use tokio::{task::coop::consume_budget, time::sleep};
+
+use super::{Call, FaultyStore, Link, plan::Fault, watches::FaultyWatch};
+
+fn told(kind: ErrorKind) -> StoreError {
+    StoreError::new(kind, "the test told the faulty store so")
+}
+
+impl FaultyStore {
+    /// The way of every call: there, through the fault that it meets, and back.
+    async fn pass<T>(
+        &self,
+        call: Call,
+        txn: Option<&Txn>,
+        answer: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        // So that who tries again and again without a pause does not keep the test from healing the store.
+        consume_budget().await;
+        let delay = self.control.locked(|state| {
+            state.log.attempt(call);
+            state.delay
+        });
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        if self.link_once(|link| link != Link::Hung).await == Link::Cut {
+            return Err(StoreError::unreachable("the test cut this node off"));
+        }
+        let fault = self.control.locked(|state| state.plan.meet(call, txn));
+        match (fault, txn) {
+            (Some(Fault::Fail(kind)), _) => return Err(told(kind)),
+            (Some(Fault::Hold), Some(txn)) => {
+                self.control.locked(|state| state.plan.hold(txn.clone()));
+                return Err(told(ErrorKind::OutcomeUnknown));
+            }
+            _ => {}
+        }
+        self.control.locked(|state| state.log.pass(call));
+        let answer = answer.await;
+        let link = self.link_once(|link| matches!(link, Link::Up | Link::Cut)).await;
+        if link == Link::Cut || fault == Some(Fault::LoseReply) {
+            return Err(told(ErrorKind::OutcomeUnknown));
+        }
+        answer
+    }
+
+    /// Waits until the link is as wanted, and returns how it is then.
+    async fn link_once(&self, wanted: impl Fn(Link) -> bool) -> Link {
+        let mut link = self.control.link.subscribe();
+        // An error would mean that the sender is gone, which this store holds.
+        link.wait_for(|link| wanted(*link)).await.map_or(Link::Cut, |link| *link)
+    }
+
+    pub(super) async fn commit_and_log(&self, txn: Txn) -> Result<Revision, StoreError> {
+        let result = self.store.commit(txn.clone()).await;
+        self.control.locked(|state| state.log.answer(txn, result.clone()));
+        result
+    }
+}
+
+#[async_trait]
+impl CoordinationStore for FaultyStore {
+    async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
+        self.pass(Call::Grant, None, self.store.grant_lease(ttl)).await
+    }
+
+    async fn renew_lease(&self, id: LeaseId) -> Result<Duration, StoreError> {
+        self.pass(Call::Renew, None, self.store.renew_lease(id)).await
+    }
+
+    async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
+        self.pass(Call::Revoke, None, self.store.revoke_lease(id)).await
+    }
+
+    async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.pass(Call::Read, None, self.store.read(prefix)).await
+    }
+
+    async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
+        let stream = self.pass(Call::Watch, None, self.store.watch(prefix, after)).await?;
+        let id = self.control.locked(|state| state.watches.open(prefix, after));
+        Ok(Box::pin(FaultyWatch::new(self.control.clone(), id, stream)))
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
+        self.pass(Call::Commit, Some(&txn), self.commit_and_log(txn.clone())).await
+    }
+}

@@ -1,0 +1,70 @@
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, mem,
+};
+
+use clustering_core::store::{ErrorKind, Txn};
+
+use super::Call;
+
+/// What happens to a call that gets as far as the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It fails, and the store does not see it.
+    Fail(ErrorKind),
+    /// It is made, and its reply is lost.
+    LoseReply,
+    /// Only commits: it is kept back.
+    Hold,
+}
+
+/// The faults that were commanded and not met yet.
+#[derive(Default)]
+pub(super) struct Plan {
+    by_number: BTreeMap<Call, VecDeque<Fault>>,
+    matching: Vec<(Fault, Matches)>,
+    held: Vec<Txn>,
+}
+
+type Matches = Box<dyn FnMut(&Txn) -> bool + Send>;
+
+impl Plan {
+    pub(super) fn push(&mut self, call: Call, n: usize, fault: Fault) {
+        let queue = self.by_number.entry(call).or_default();
+        queue.extend(std::iter::repeat_n(fault, n));
+    }
+
+    pub(super) fn push_matching(&mut self, fault: Fault, matches: impl FnMut(&Txn) -> bool + Send + 'static) {
+        self.matching.push((fault, Box::new(matches)));
+    }
+
+    /// The fault that a call meets, which is then spent. `txn` if it is a commit.
+    pub(super) fn meet(&mut self, call: Call, txn: Option<&Txn>) -> Option<Fault> {
+        if let Some(txn) = txn
+            && let Some(place) = self.matching.iter_mut().position(|(_, matches)| matches(txn))
+        {
+            return Some(self.matching.remove(place).0);
+        }
+        self.by_number.get_mut(&call)?.pop_front()
+    }
+
+    /// Keeps a commit back.
+    pub(super) fn hold(&mut self, txn: Txn) {
+        self.held.push(txn);
+    }
+
+    pub(super) fn take_held(&mut self) -> Vec<Txn> {
+        mem::take(&mut self.held)
+    }
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let matching: Vec<_> = self.matching.iter().map(|(fault, _)| fault).collect();
+        f.debug_struct("Plan")
+            .field("by_number", &self.by_number)
+            .field("matching", &matching)
+            .field("held", &self.held)
+            .finish()
+    }
+}

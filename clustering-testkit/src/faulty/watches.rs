@@ -1,0 +1,153 @@
+use std::{
+    collections::BTreeMap,
+    mem,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use clustering_core::store::{Batch, Revision, WatchEnd, WatchStream};
+use futures_util::Stream;
+
+use super::{Control, Link};
+
+type WatchId = u64;
+
+/// The watches open through a faulty store, and what it does to them.
+#[derive(Debug, Default)]
+pub(super) struct Watches {
+    open: BTreeMap<WatchId, Open>,
+    last_id: WatchId,
+    /// Those under this prefix yield nothing.
+    stalled: Option<String>,
+    woken: Vec<Waker>,
+}
+
+#[derive(Debug)]
+struct Open {
+    prefix: String,
+    /// The revision of the last batch yielded, or the one that it was opened after.
+    seen: Revision,
+    /// How it ends when it is polled next.
+    end: Option<WatchEnd>,
+    waker: Option<Waker>,
+}
+
+impl Watches {
+    pub(super) fn open(&mut self, prefix: &str, after: Revision) -> WatchId {
+        self.last_id += 1;
+        let open = Open { prefix: prefix.to_owned(), seen: after, end: None, waker: None };
+        self.open.insert(self.last_id, open);
+        self.last_id
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) fn end_all(&mut self, end: impl Fn(Revision) -> WatchEnd) {
+        self.end_under("", end);
+    }
+
+    /// Ends those whose prefix starts with `prefix`. A watch ends as it was told first.
+    pub(super) fn end_under(&mut self, prefix: &str, end: impl Fn(Revision) -> WatchEnd) {
+        for watch in self.open.values_mut().filter(|watch| watch.prefix.starts_with(prefix)) {
+            watch.end.get_or_insert_with(|| end(watch.seen));
+            self.woken.extend(watch.waker.take());
+        }
+    }
+
+    pub(super) fn stall(&mut self, prefix: Option<&str>) {
+        self.stalled = prefix.map(str::to_owned);
+        self.wake_all();
+    }
+
+    pub(super) fn wake_all(&mut self) {
+        self.woken.extend(self.open.values_mut().filter_map(|watch| watch.waker.take()));
+    }
+
+    pub(super) fn take_woken(&mut self) -> Vec<Waker> {
+        mem::take(&mut self.woken)
+    }
+
+    /// What a watch is to do when it is polled. It will be woken by the next command that concerns it. Also returns
+    /// the waker that this replaces, to be dropped outside.
+    fn poll(&mut self, id: WatchId, waker: &Waker) -> (Step, Option<Waker>) {
+        let Some(watch) = self.open.get_mut(&id) else { return (Step::Pass, None) };
+        if let Some(end) = watch.end.take() {
+            return (Step::End(end), None);
+        }
+        let former = watch.waker.replace(waker.clone());
+        let stalled = self.stalled.as_deref().is_some_and(|prefix| watch.prefix.starts_with(prefix));
+        (if stalled { Step::Wait } else { Step::Pass }, former)
+    }
+
+    fn saw(&mut self, id: WatchId, revision: Revision) {
+        if let Some(watch) = self.open.get_mut(&id) {
+            watch.seen = revision;
+        }
+    }
+}
+
+enum Step {
+    Pass,
+    Wait,
+    End(WatchEnd),
+}
+
+/// A stream that passes another one through, until told otherwise.
+pub(super) struct FaultyWatch {
+    control: Arc<Control>,
+    id: WatchId,
+    /// `None` after the end.
+    stream: Option<WatchStream>,
+}
+
+impl FaultyWatch {
+    pub(super) fn new(control: Arc<Control>, id: WatchId, stream: WatchStream) -> Self {
+        FaultyWatch { control, id, stream: Some(stream) }
+    }
+
+    /// Frees what it held.
+    fn close(&mut self) {
+        self.stream = None;
+        let closed = self.control.locked(|state| state.watches.open.remove(&self.id));
+        drop(closed);
+    }
+}
+
+impl Stream for FaultyWatch {
+    type Item = Result<Batch, WatchEnd>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
+        let (step, former) = this.control.locked(|state| state.watches.poll(this.id, cx.waker()));
+        drop(former);
+        // Only now: whoever changes the link later finds the waker.
+        let step = match (step, this.control.link()) {
+            // Opened while the link was being cut.
+            (Step::Pass | Step::Wait, Link::Cut) => {
+                Step::End(WatchEnd::Disconnected { reason: "the test cut this node off".into() })
+            }
+            (Step::Pass, Link::Hung | Link::RepliesHung) => Step::Wait,
+            (step, _) => step,
+        };
+        let item = match step {
+            Step::Wait => return Poll::Pending,
+            Step::End(end) => Some(Err(end)),
+            Step::Pass => std::task::ready!(stream.as_mut().poll_next(cx)),
+        };
+        match &item {
+            Some(Ok(batch)) => this.control.locked(|state| state.watches.saw(this.id, batch.revision)),
+            Some(Err(_)) | None => this.close(),
+        }
+        Poll::Ready(item)
+    }
+}
+
+impl Drop for FaultyWatch {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
