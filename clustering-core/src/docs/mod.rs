@@ -1,0 +1,10 @@
+//! How it works, for those who want to know, extend it, or speak the protocol from another language.
+
+#[doc = include_str!("promises.md")]
+pub mod promises {}
+
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}
+
+#[doc = include_str!("store.md")]
+pub mod store {}
