@@ -23,6 +23,12 @@ impl Announcement {
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }
+
+    /// The store was restored to an older state: revisions begin again below the last one announced. Versions do not
+    /// come again, their labels are minted above all that were seen.
+    pub(crate) fn rewound(&mut self) {
+        self.announced = Revision::ZERO;
+    }
 }
 
 impl Machine {

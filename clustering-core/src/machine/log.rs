@@ -74,6 +74,7 @@ impl Machine {
         self.note_changes(now, changes);
         if rewound {
             self.reset_flights();
+            self.announcement.rewound();
             self.end_session(now, End::Lost(LostReason::Rewound));
         }
     }
