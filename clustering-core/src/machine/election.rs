@@ -208,7 +208,8 @@ impl Machine {
         let due = self.turn().max(self.election.held_off_until.unwrap_or_default());
         let folded = self.fold.revision();
         if now < due || !self.election.campaign.is_free(now, folded) {
-            self.election.due = Some(due.max(self.election.campaign.due().unwrap_or_default()));
+            let due = due.max(self.election.campaign.due().unwrap_or_default());
+            self.election.due = Some(due).filter(|due| *due > now);
             return;
         }
         let Some(lease) = self.session.held().map(|held| held.lease) else { return };
