@@ -129,7 +129,7 @@ pub enum Output {
 }
 
 /// What a commit is for. The names are those of the commits in the protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
     /// Register.

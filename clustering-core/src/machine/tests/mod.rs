@@ -1,1 +1,15 @@
+//! Tests of the machine: one file per input.
+//!
+//! Each builds a state, gives one input (or the few that belong together), and compares all that the machine puts out,
+//! in order, a line for each. [`bench`] says how; [`invariants`] says what is checked in every step besides.
 
+mod bench;
+mod invariants;
+mod model;
+mod render;
+
+mod granted;
+mod read;
+mod renewed;
+mod revoked;
+mod tick;

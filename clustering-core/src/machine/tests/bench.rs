@@ -1,0 +1,646 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use super::{
+    invariants::Invariants,
+    model::{self, Store},
+    render::Names,
+};
+use crate::{
+    config::Config,
+    keyspace::Keyspace,
+    machine::{Identity, Input, Machine, Output, RequestId, Status, Token},
+    name::{Incarnation, Namespace, NodeName, NodeUri},
+    node::Metadata,
+    outcome::Outcome,
+    record::{
+        Cause, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord,
+        VersionRecord, encode,
+    },
+    store::{
+        Batch, Entry, ErrorKind, Guard, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchEnd,
+    },
+    time::Timestamp,
+    version::{Mint, Term, Version},
+};
+
+/// A moment of 2023, for ULIDs.
+const WALL: u64 = 1_700_000_000_000;
+
+pub(super) const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+pub(super) const fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+pub(super) fn name(name: &str) -> NodeName {
+    NodeName::parse(name).unwrap()
+}
+
+/// One machine on the bench, a store beside it, and the other nodes as hands that write to that store.
+///
+/// Nothing happens by itself: a call of the machine stays open until the test answers it ([`ok`](Bench::ok),
+/// [`fail`](Bench::fail), [`lose`](Bench::lose)), and what the store has is seen when the test delivers it. The hands of
+/// others deliver at once; [`unseen`](Bench::unseen) keeps what they do from the machine.
+#[derive(Clone)]
+pub(super) struct Bench {
+    pub(super) machine: Machine,
+    pub(super) now: Timestamp,
+    pub(super) store: Store,
+    pub(super) keys: Keyspace,
+    /// Calls and callbacks that have not ended.
+    pub(super) open: Vec<Output>,
+    watches: Vec<Watch>,
+    /// What the machine put out since the test last looked.
+    said: Vec<Output>,
+    names: Names,
+    invariants: Invariants,
+    /// The log as the machine was given it.
+    pub(super) seen: BTreeMap<Key, Entry>,
+    /// The leases of other nodes.
+    others: BTreeMap<String, LeaseId>,
+    hand: Mint,
+    hidden: bool,
+}
+
+#[derive(Clone)]
+struct Watch {
+    token: Token,
+    prefix: Key,
+    seen: Revision,
+    open: bool,
+}
+
+/// Building states.
+impl Bench {
+    /// A node of that name that has not been driven yet.
+    pub(super) fn node(name: &str) -> Self {
+        Bench::node_with(name, |_| {})
+    }
+
+    pub(super) fn node_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        config.validate().unwrap();
+        let identity = Identity {
+            name: self::name(name),
+            uri: NodeUri::parse(&format!("http://{name}")).unwrap(),
+            metadata: Metadata::new(),
+        };
+        let mint = Mint::new(WALL, Timestamp::ZERO, 7);
+        Bench::of(Machine::node(keyspace(), identity, config, mint))
+    }
+
+    pub(super) fn observer() -> Self {
+        Bench::of(Machine::observer(keyspace(), Config::default(), Mint::new(WALL, Timestamp::ZERO, 7)))
+    }
+
+    fn of(machine: Machine) -> Self {
+        Bench {
+            machine,
+            now: Timestamp::ZERO + secs(100),
+            store: Store::default(),
+            keys: keyspace(),
+            open: Vec::new(),
+            watches: Vec::new(),
+            said: Vec::new(),
+            names: Names::default(),
+            invariants: Invariants::default(),
+            seen: BTreeMap::new(),
+            others: BTreeMap::new(),
+            hand: Mint::new(WALL, Timestamp::ZERO, 99),
+            hidden: false,
+        }
+    }
+
+    /// Other nodes stand in the log, in that order of age.
+    pub(super) fn with(mut self, others: &[&str]) -> Self {
+        for other in others {
+            self.joins(other);
+        }
+        self.skip();
+        self
+    }
+
+    /// Somebody else leads and published a version.
+    pub(super) fn led_by(mut self, leader: &str) -> Self {
+        self.elects(leader);
+        self.skip();
+        self
+    }
+
+    /// The node stands in the log: all calls that it took were answered.
+    pub(super) fn joined(mut self) -> Self {
+        self.tick();
+        self.answer_all();
+        self.skip();
+        self
+    }
+
+    /// The node, which must be the first whose turn it is, leads. Nothing is acknowledged yet.
+    pub(super) fn leading(mut self) -> Self {
+        self.answer_all();
+        assert!(self.status().leadership.is_some(), "it does not lead: {:?}", self.status());
+        self.skip();
+        self
+    }
+
+    /// The node acknowledged the newest version.
+    pub(super) fn acknowledged(mut self) -> Self {
+        self.stabilized(Outcome::Ready);
+        self.answer_all();
+        self.skip();
+        self
+    }
+
+    /// As leader: all acknowledged, `stable` is recorded, and the callback is over.
+    pub(super) fn stable(mut self) -> Self {
+        self = self.acknowledged();
+        for other in self.others.keys().cloned().collect::<Vec<_>>() {
+            self.acknowledges(&other);
+        }
+        self.answer_all();
+        self.announced();
+        assert!(self.status().consistent, "it is not stable: {:?}", self.status());
+        self.skip();
+        self
+    }
+
+    /// Nobody renewed or changed anything for so long.
+    pub(super) fn after(mut self, calm: Duration) -> Self {
+        self.wait(calm);
+        self.skip();
+        self
+    }
+}
+
+fn keyspace() -> Keyspace {
+    Keyspace::new(Namespace::parse("c").unwrap())
+}
+
+/// What the store and the callbacks answer.
+impl Bench {
+    /// One input, now. Everything that holds in every step is checked around it.
+    pub(super) fn input(&mut self, input: Input) {
+        let before = self.machine.clone();
+        self.machine.handle(self.now, input.clone());
+        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
+        self.names.learn(&outputs);
+        Invariants::check(self, &before, &input, &outputs);
+        for output in &outputs {
+            match output {
+                Output::Watch { token, prefix, after, .. } => self.watches.push(Watch {
+                    token: *token,
+                    prefix: prefix.clone(),
+                    seen: *after,
+                    open: false,
+                }),
+                Output::Unwatch { token } => self.watches.retain(|watch| watch.token != *token),
+                Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) => {}
+                Output::Reply { .. } | Output::Stopped { .. } => {}
+                call => self.open.push(call.clone()),
+            }
+        }
+        self.said.extend(outputs);
+    }
+
+    pub(super) fn invariants(&mut self) -> &mut Invariants {
+        &mut self.invariants
+    }
+
+    pub(super) fn tick(&mut self) {
+        self.input(Input::Tick);
+    }
+
+    /// Time passes, and then the machine is woken, once.
+    pub(super) fn advance(&mut self, by: Duration) {
+        self.now = self.now + by;
+        self.tick();
+    }
+
+    /// Time passes, the machine is woken whenever it asked for it, and renewals succeed.
+    pub(super) fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(at) = self.machine.next_wakeup().filter(|at| *at <= end) {
+            self.now = at;
+            self.tick();
+            while self.is_open("renew") {
+                self.ok("renew");
+                self.said.retain(|output| !matches!(output, Output::Renew { .. }));
+            }
+        }
+        self.now = end;
+    }
+
+    /// Whether a call that begins like that is open.
+    pub(super) fn is_open(&self, what: &str) -> bool {
+        self.open.iter().any(|call| self.names.render(call).starts_with(what))
+    }
+
+    fn take(&mut self, what: &str) -> Output {
+        let shown: Vec<String> = self.open.iter().map(|call| self.names.render(call)).collect();
+        let place = shown.iter().position(|call| call.starts_with(what));
+        self.open.remove(place.unwrap_or_else(|| panic!("no open call {what:?} among {shown:?}")))
+    }
+
+    /// Lets that call reach the store, and answers with what it said.
+    pub(super) fn ok(&mut self, what: &str) {
+        if let Some(watch) = self.opening(what) {
+            let (prefix, seen) = (watch.prefix.clone(), watch.seen);
+            watch.open = true;
+            let token = watch.token;
+            return match self.store.changes(&prefix, seen) {
+                Ok(_) => self.input(Input::WatchOpened { token, result: Ok(()) }),
+                Err(end) => self.end_watch(token, end),
+            };
+        }
+        let call = self.take(what);
+        let input = self.perform(&call);
+        self.answer(input);
+    }
+
+    /// That call never reaches the store, which answers with an error of that kind.
+    pub(super) fn fail(&mut self, what: &str, kind: ErrorKind) {
+        let error = StoreError::new(kind, "as the test has it");
+        if let Some(watch) = self.opening(what) {
+            let token = watch.token;
+            self.watches.retain(|watch| watch.token != token);
+            return self.input(Input::WatchOpened { token, result: Err(error) });
+        }
+        let call = self.take(what);
+        self.answer(refused(&call, error));
+    }
+
+    /// That call reaches the store, but its reply is lost.
+    pub(super) fn lose(&mut self, what: &str) {
+        let call = self.take(what);
+        self.perform(&call);
+        self.answer(refused(&call, StoreError::outcome_unknown("as the test has it")));
+    }
+
+    /// That call never reaches the store, and nobody knows.
+    pub(super) fn drop_call(&mut self, what: &str) {
+        self.fail(what, ErrorKind::OutcomeUnknown);
+    }
+
+    fn opening(&mut self, what: &str) -> Option<&mut Watch> {
+        let keys = self.keys.clone();
+        let shown = |watch: &Watch| format!("watch {}", super::render::short(&keys, &watch.prefix));
+        self.watches
+            .iter_mut()
+            .find(|watch| !watch.open && what.starts_with("watch") && shown(watch).starts_with(what))
+    }
+
+    fn perform(&mut self, call: &Output) -> Input {
+        match call.clone() {
+            Output::Grant { token, ttl, .. } => {
+                Input::Granted { token, result: Ok(self.store.grant(self.now, ttl)) }
+            }
+            Output::Renew { token, lease, .. } => {
+                Input::Renewed { token, result: self.store.renew(self.now, lease) }
+            }
+            Output::Revoke { token, lease, .. } => Input::Revoked { token, result: self.store.revoke(lease) },
+            Output::Read { token, prefix, .. } => Input::Read { token, result: Ok(self.store.read(&prefix)) },
+            Output::Commit { token, txn, .. } => Input::Committed { token, result: self.store.commit(&txn) },
+            other => panic!("{other:?} is no call of the store"),
+        }
+    }
+
+    /// Answers a call with what the test made up.
+    pub(super) fn answer(&mut self, input: Input) {
+        if let Input::Read { token, result: Ok(snapshot) } = &input
+            && self.invariants.reads_log(*token)
+        {
+            self.seen = snapshot.entries.iter().map(|entry| (entry.key.clone(), entry.clone())).collect();
+        }
+        self.input(input);
+    }
+
+    /// Grants the lease with another TTL than the one asked for.
+    pub(super) fn grant_with(&mut self, ttl: Duration) {
+        let Output::Grant { token, .. } = self.take("grant") else { unreachable!() };
+        let lease: Lease = self.store.grant(self.now, ttl);
+        self.answer(Input::Granted { token, result: Ok(lease) });
+    }
+
+    /// Answers the open renewal with so much time left.
+    pub(super) fn renew_with(&mut self, left: Duration) {
+        let Output::Renew { token, .. } = self.take("renew") else { unreachable!() };
+        self.answer(Input::Renewed { token, result: Ok(left) });
+    }
+
+    /// Brings what the store has to all open watches, the log's first.
+    pub(super) fn deliver(&mut self) {
+        self.deliver_to("view/");
+        self.deliver_to("ready/");
+    }
+
+    pub(super) fn deliver_to(&mut self, prefix: &str) {
+        while let Some((token, batch)) = self.next_batch(prefix) {
+            match batch {
+                Ok(batch) => self.batch(token, batch),
+                Err(end) => self.end_watch(token, end),
+            }
+        }
+    }
+
+    fn next_batch(&self, prefix: &str) -> Option<(Token, Result<Batch, WatchEnd>)> {
+        let of = |watch: &Watch| {
+            let coming = self.store.changes(&watch.prefix, watch.seen);
+            let next = coming.map(|batches| batches.into_iter().next()).transpose();
+            next.map(|batch| (watch.token, batch))
+        };
+        let here = |watch: &&Watch| super::render::short(&self.keys, &watch.prefix) == prefix;
+        self.watches.iter().filter(|watch| watch.open).filter(here).find_map(of)
+    }
+
+    pub(super) fn batch(&mut self, token: Token, batch: Batch) {
+        if let Some(watch) = self.watches.iter_mut().find(|watch| watch.token == token) {
+            watch.seen = batch.revision;
+            if watch.prefix == *self.keys.meta_namespace() {
+                model::apply(&mut self.seen, &batch.changes);
+            }
+        }
+        self.input(Input::Batch { token, batch });
+    }
+
+    fn end_watch(&mut self, token: Token, end: WatchEnd) {
+        self.watches.retain(|watch| watch.token != token);
+        self.input(Input::WatchEnded { token, end });
+    }
+
+    pub(super) fn watch_ends(&mut self, prefix: &str, end: WatchEnd) {
+        let here = |watch: &&Watch| super::render::short(&self.keys, &watch.prefix) == prefix;
+        let token = self.watches.iter().find(here).expect("a watch").token;
+        self.end_watch(token, end);
+    }
+
+    pub(super) fn disconnects(&mut self, prefix: &str) {
+        self.watch_ends(prefix, WatchEnd::Disconnected { reason: "reset".to_owned() });
+    }
+
+    /// Answers every open call and delivers every change until nothing is left but callbacks.
+    pub(super) fn answer_all(&mut self) {
+        loop {
+            self.deliver();
+            let calls = ["grant", "renew", "revoke", "read", "watch"];
+            let purposes =
+                ["join", "take over", "rewrite", "ask", "elect", "publish", "acknowledge", "confirm"];
+            let more = ["evict", "resign", "fenced"];
+            let all = calls.into_iter().chain(purposes).chain(more);
+            let Some(next) = all.into_iter().find(|call| self.is_open(call) || self.opening(call).is_some())
+            else {
+                return;
+            };
+            self.ok(next);
+        }
+    }
+
+    pub(super) fn stabilized(&mut self, outcome: Outcome) {
+        let Output::Stabilize { token, .. } = self.take("stabilize") else { unreachable!() };
+        self.input(Input::Stabilized { token, outcome });
+    }
+
+    pub(super) fn announced(&mut self) {
+        let Output::Announce { token, .. } = self.take("announce") else { unreachable!() };
+        self.input(Input::Announced { token, result: Ok(()) });
+    }
+
+    pub(super) fn announce_panics(&mut self, says: &str) {
+        let Output::Announce { token, .. } = self.take("announce") else { unreachable!() };
+        self.input(Input::Announced { token, result: Err(says.to_owned()) });
+    }
+}
+
+fn refused(call: &Output, error: StoreError) -> Input {
+    match *call {
+        Output::Grant { token, .. } => Input::Granted { token, result: Err(error) },
+        Output::Renew { token, .. } => Input::Renewed { token, result: Err(error) },
+        Output::Revoke { token, .. } => Input::Revoked { token, result: Err(error) },
+        Output::Read { token, .. } => Input::Read { token, result: Err(error) },
+        Output::Commit { token, .. } => Input::Committed { token, result: Err(error) },
+        _ => panic!("{call:?} is no call of the store"),
+    }
+}
+
+/// What the user asks for.
+impl Bench {
+    pub(super) fn ask(&mut self, id: u64, why: &str) {
+        self.input(Input::Ask { id: RequestId(id), why: Some(why.to_owned()) });
+    }
+
+    pub(super) fn resign(&mut self, id: u64) {
+        self.input(Input::Resign { id: RequestId(id) });
+    }
+
+    pub(super) fn fence(&mut self, id: u64, txn: Txn) {
+        self.input(Input::Fence { id: RequestId(id), txn });
+    }
+
+    pub(super) fn update(&mut self, id: u64, zone: &str) {
+        let metadata = Metadata::from([("zone".to_owned(), zone.to_owned())]);
+        self.input(Input::Update { id: RequestId(id), metadata });
+    }
+
+    pub(super) fn register(&mut self, id: u64) {
+        self.input(Input::Register { id: RequestId(id) });
+    }
+
+    pub(super) fn unregister(&mut self, id: u64) {
+        self.input(Input::Unregister { id: RequestId(id) });
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.input(Input::Stop);
+    }
+}
+
+/// The hands of others.
+impl Bench {
+    /// Does something that the machine does not see yet.
+    pub(super) fn unseen(&mut self, act: impl FnOnce(&mut Bench)) {
+        let before = std::mem::replace(&mut self.hidden, true);
+        act(self);
+        self.hidden = before;
+    }
+
+    pub(super) fn write(&mut self, txn: Txn) {
+        self.store.commit(&txn).expect("what others write is good");
+        self.show();
+    }
+
+    fn show(&mut self) {
+        if !self.hidden {
+            self.deliver();
+        }
+    }
+
+    pub(super) fn put(&mut self, key: &str, value: &str) {
+        self.write(Txn::new().put(format!("c/{key}"), value.to_owned(), None));
+    }
+
+    pub(super) fn delete(&mut self, key: &str) {
+        self.write(Txn::new().delete(format!("c/{key}")));
+    }
+
+    fn record(&mut self, node: &str) -> bytes::Bytes {
+        encode(&NodeRecord {
+            uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
+            incarnation: &Incarnation::from(self.hand.ulid(self.now).to_string()),
+            metadata: &Metadata::new(),
+            protocol: 1,
+        })
+    }
+
+    /// Another process registers under that name, or puts its record again, under a lease of its own.
+    pub(super) fn joins(&mut self, node: &str) {
+        let lease = self.store.grant(self.now, secs(15)).id;
+        self.others.insert(node.to_owned(), lease);
+        let record = self.record(node);
+        self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
+    }
+
+    /// The other process of that name changes its record, and takes its acknowledgement back with it.
+    pub(super) fn rewrites(&mut self, node: &str) {
+        let (lease, record) = (self.others[node], self.record(node));
+        let own = name(node);
+        let txn =
+            Txn::new().put(self.keys.node_key(&own), record, lease).delete(self.keys.readiness_key(&own));
+        self.write(txn);
+    }
+
+    /// The session of that other process ends, and all its keys with it.
+    pub(super) fn leaves(&mut self, node: &str) {
+        let lease = self.others.remove(node).expect("one that joined");
+        self.store.revoke(lease).unwrap();
+        self.show();
+    }
+
+    pub(super) fn mint_version(&mut self) -> Version {
+        let last = self.store.get(self.keys.version_key());
+        let last = last.and_then(|entry| crate::record::decode::<VersionRecord>(&entry.value).ok());
+        self.hand.version(self.now, last.map(|record| record.version))
+    }
+
+    /// Another node is elected and publishes, in one commit.
+    pub(super) fn elects(&mut self, node: &str) {
+        let leader = LeaderRecord { node: name(node), incarnation: Incarnation::from("x") };
+        let version = self.mint_version();
+        let causes = vec![Cause::Elected(name(node))];
+        let record = VersionRecord { version, term: None, leader: Some(name(node)), causes };
+        let lease = self.others[node];
+        let txn = Txn::new()
+            .guard(Guard::absent(self.keys.election_key().clone()))
+            .put(self.keys.election_key().clone(), encode(&leader), lease)
+            .put(self.keys.version_key().clone(), encode(&record), None);
+        self.names.version(version);
+        self.write(txn);
+    }
+
+    /// The other node that leads publishes a version.
+    pub(super) fn publishes(&mut self) {
+        let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
+        let version = self.mint_version();
+        self.publishes_as(VersionRecord { version, term, leader: None, causes: Vec::new() });
+    }
+
+    pub(super) fn publishes_as(&mut self, record: VersionRecord) {
+        self.names.version(record.version);
+        self.write(Txn::new().put(self.keys.version_key().clone(), encode(&record), None));
+    }
+
+    pub(super) fn newest(&self) -> Version {
+        let entry = self.store.get(self.keys.version_key()).expect("a version");
+        crate::record::decode::<VersionRecord>(&entry.value).unwrap().version
+    }
+
+    /// Another node acknowledges the newest version.
+    pub(super) fn acknowledges(&mut self, node: &str) {
+        let version = self.newest();
+        self.answers(node, version, None);
+    }
+
+    /// Another node says yes, or no for the reason given, to that version.
+    pub(super) fn answers(&mut self, node: &str, version: Version, refused: Option<&str>) {
+        let outcome = if refused.is_some() { ReadinessOutcome::Failed } else { ReadinessOutcome::Ready };
+        let record = ReadinessRecord { version, outcome, detail: refused.map(str::to_owned) };
+        let (key, lease) = (self.keys.readiness_key(&name(node)), self.others[node]);
+        self.write(Txn::new().put(key, encode(&record), lease));
+    }
+
+    /// The other node that leads records the newest version as stable.
+    pub(super) fn confirms(&mut self) {
+        let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
+        let record = StableRecord { version: self.newest(), term };
+        self.write(Txn::new().put(self.keys.stable_key().clone(), encode(&record), None));
+    }
+
+    /// Somebody asks for a version.
+    pub(super) fn asks(&mut self, by: &str) {
+        let record = RequestRecord { by: Some(by.to_owned()), why: None };
+        self.write(Txn::new().put(self.keys.request_key().clone(), encode(&record), None));
+    }
+
+    /// The lease under which a key stands.
+    pub(super) fn lease_of(&self, key: &str) -> LeaseId {
+        let entry = self.store.get(&format!("c/{key}").into()).expect("the key stands");
+        entry.lease.expect("under a lease")
+    }
+}
+
+/// Looking.
+impl Bench {
+    pub(super) fn status(&self) -> Status {
+        self.machine.status(self.now)
+    }
+
+    /// Whether the node may say that it leads, now.
+    pub(super) fn is_leader(&self) -> bool {
+        self.status().leadership.is_some_and(|leadership| self.now < leadership.until)
+    }
+
+    /// How long until the machine wants to be woken.
+    pub(super) fn wakes_in(&self) -> Option<Duration> {
+        self.machine.next_wakeup().map(|at| at.since(self.now))
+    }
+
+    /// Everything that the machine put out since the last look, in order.
+    #[track_caller]
+    pub(super) fn says(&mut self, expected: &[&str]) {
+        let said: Vec<String> = self.said.drain(..).map(|output| self.names.render(&output)).collect();
+        assert_eq!(said, expected);
+    }
+
+    /// Like [`says`](Self::says), of the outputs that begin like one of `kinds`.
+    #[track_caller]
+    pub(super) fn says_of(&mut self, kinds: &[&str], expected: &[&str]) {
+        let said = self.said.drain(..).map(|output| self.names.render(&output));
+        let said: Vec<String> = said.filter(|line| kinds.iter().any(|kind| line.starts_with(kind))).collect();
+        assert_eq!(said, expected);
+    }
+
+    /// Adds what was put out since the last look and begins like that.
+    pub(super) fn says_if(&mut self, kind: &str, heard: &mut Vec<String>) {
+        let said = self.said.drain(..).map(|output| self.names.render(&output));
+        heard.extend(said.filter(|line| line.starts_with(kind)));
+    }
+
+    /// Does not look.
+    pub(super) fn skip(&mut self) {
+        self.said.clear();
+    }
+
+    /// The last transaction for that purpose that is on its way.
+    pub(super) fn txn(&self, purpose: &str) -> &Txn {
+        let of = |call: &Output| self.names.render(call).starts_with(purpose);
+        match self.open.iter().rev().find(|call| of(call)) {
+            Some(Output::Commit { txn, .. }) => txn,
+            other => panic!("no commit {purpose:?}: {other:?}"),
+        }
+    }
+
+    pub(super) fn snapshot(&self, prefix: &str) -> Snapshot {
+        self.store.read(&format!("c/{prefix}").into())
+    }
+}

@@ -1,0 +1,294 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::bench::Bench;
+use crate::{
+    event::Event,
+    machine::{Input, Intent, Machine, Output, Phase, Purpose, Token},
+    store::{
+        Batch, Change, Entry, Guard, Key, Lease, LeaseId, Operation, Revision, Snapshot, StoreError, Txn,
+        WatchEnd,
+    },
+    version::Version,
+};
+
+/// What holds in every step, whatever the test is about.
+#[derive(Clone, Default)]
+pub(super) struct Invariants {
+    log_reads: BTreeSet<Token>,
+    /// What the node last knew of its own acknowledgement.
+    own_ready: Revision,
+    own_record: Revision,
+    in_flight: BTreeMap<Purpose, Token>,
+    stabilizing: Option<Token>,
+    announcing: Option<Token>,
+    announced: BTreeSet<Version>,
+    newest: Revision,
+    stopped: bool,
+    /// Tokens that were answered: nothing that comes under them again means anything.
+    stale: Vec<Token>,
+}
+
+impl Invariants {
+    /// Whether that is a read of the log, not of acknowledgements.
+    pub(super) fn reads_log(&self, token: Token) -> bool {
+        self.log_reads.contains(&token)
+    }
+
+    pub(super) fn check(bench: &mut Bench, before: &Machine, input: &Input, outputs: &[Output]) {
+        let mut this = std::mem::take(bench.invariants());
+        this.note_input(bench, input);
+        for output in outputs {
+            assert!(!this.stopped || matches!(output, Output::Reply { .. }), "after the end: {output:?}");
+            this.note_output(bench, before, output);
+        }
+        this.check_time(bench);
+        this.check_stale_tokens(bench);
+        check_status(bench);
+        *bench.invariants() = this;
+    }
+
+    fn note_input(&mut self, bench: &Bench, input: &Input) {
+        match input {
+            Input::Committed { token, result } => {
+                if self.in_flight.get(&Purpose::Acknowledge) == Some(token)
+                    && let Ok(revision) = result
+                {
+                    self.own_ready = *revision;
+                }
+                self.in_flight.retain(|_, flight| flight != token);
+                self.stale.push(*token);
+            }
+            Input::Read { token, result } => {
+                let own = bench.machine.identity().map(|own| bench.keys.readiness_key(&own.name));
+                if let Ok(snapshot) = result
+                    && self.in_flight.get(&Purpose::Acknowledge) == Some(token)
+                {
+                    let entry = snapshot.entries.iter().find(|entry| Some(&entry.key) == own.as_ref());
+                    self.own_ready = entry.map_or(Revision::ZERO, |entry| entry.modified);
+                    self.in_flight.remove(&Purpose::Acknowledge);
+                }
+                self.stale.push(*token);
+            }
+            Input::Granted { token, .. } | Input::Renewed { token, .. } | Input::Revoked { token, .. } => {
+                self.stale.push(*token);
+            }
+            Input::WatchEnded { token, .. } => self.stale.push(*token),
+            Input::Stabilized { token, .. } => {
+                self.stabilizing = None;
+                self.stale.push(*token);
+            }
+            Input::Announced { token, .. } => {
+                self.announcing = None;
+                self.stale.push(*token);
+            }
+            _ => {}
+        }
+        let own = bench.machine.identity().map(|own| bench.keys.node_key(&own.name));
+        let record = own.and_then(|own| bench.seen.get(&own)).map_or(Revision::ZERO, |own| own.modified);
+        if std::mem::replace(&mut self.own_record, record) != record {
+            self.own_ready = Revision::ZERO;
+        }
+    }
+
+    fn note_output(&mut self, bench: &Bench, before: &Machine, output: &Output) {
+        match output {
+            Output::Commit { token, txn, purpose, .. } => {
+                let ending = matches!(before.intent, Intent::Stop { .. } | Intent::Stopped { .. });
+                assert!(!ending, "a commit after the stop: {purpose}");
+                txn.validate().expect("what the machine commits keeps to the limits");
+                let other = self.in_flight.insert(*purpose, *token);
+                assert!(other.is_none() || *purpose == Purpose::Fenced, "two commits at once: {purpose}");
+                check_commit(bench, before, *purpose, txn, self.own_ready);
+            }
+            Output::Read { token, prefix, .. } if prefix == bench.keys.meta_namespace() => {
+                self.log_reads.insert(*token);
+            }
+            Output::Read { token, prefix, .. } if prefix != bench.keys.readiness_namespace() => {
+                self.in_flight.insert(Purpose::Acknowledge, *token);
+            }
+            Output::Stabilize { token, view, .. } => {
+                assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
+                self.stabilizing = Some(*token);
+                assert_eq!(view.revision(), self.newest, "P3: only the newest version is stabilized");
+            }
+            Output::Announce { token, view, .. } => {
+                assert!(self.announcing.is_none(), "P4: two on_stable at once");
+                self.announcing = Some(*token);
+                assert!(self.announced.insert(view.version()), "P4: on_stable twice for one version");
+            }
+            Output::Event(Event::VersionPublished { revision, .. }) => {
+                assert!(*revision > self.newest, "P2: versions go forward");
+                self.newest = *revision;
+            }
+            // What was on its way is forgotten with the session, the lead, or the log that would have told of it.
+            Output::Event(Event::SessionLost { .. } | Event::LeaderChanged { .. }) => self.in_flight.clear(),
+            Output::Event(Event::Resynced { rewound, .. }) => {
+                self.in_flight.clear();
+                self.newest = if *rewound { Revision::ZERO } else { self.newest };
+            }
+            Output::Revoke { .. } => {
+                self.in_flight.clear();
+                self.own_ready = Revision::ZERO;
+            }
+            Output::Stopped { .. } => self.stopped = true,
+            _ => {}
+        }
+    }
+
+    /// The machine never asks to be woken at once, a wake-up leads on, and the same one twice changes nothing.
+    fn check_time(&self, bench: &Bench) {
+        let mut again = bench.machine.clone();
+        again.handle(bench.now, Input::Tick);
+        assert_eq!(again.poll_output(), None, "a second look at the same time has news");
+        assert_same(&again, &bench.machine, "a second look at the same time changes something");
+
+        let Some(at) = bench.machine.next_wakeup() else { return };
+        assert!(at > bench.now, "a busy loop: it wants to be woken at {at:?}, now is {:?}", bench.now);
+        let mut woken = bench.machine.clone();
+        woken.handle(at, Input::Tick);
+        while woken.poll_output().is_some() {}
+        assert!(woken.next_wakeup().is_none_or(|next| next > at), "a busy loop at {at:?}");
+        let mut again = woken.clone();
+        again.handle(at, Input::Tick);
+        assert_eq!(again.poll_output(), None, "the same tick twice has news");
+        assert_same(&again, &woken, "the same tick twice changes something");
+    }
+
+    fn check_stale_tokens(&self, bench: &Bench) {
+        let last = self.stale.iter().rev().take(2).copied();
+        for token in last.chain([Token(0)]) {
+            for input in under(token) {
+                let mut machine = bench.machine.clone();
+                machine.handle(bench.now, input.clone());
+                assert_same(&machine, &bench.machine, &format!("stale, and yet it changed: {input:?}"));
+            }
+        }
+    }
+}
+
+/// Tells the lines in which two states differ, not all of both.
+fn assert_same(left: &Machine, right: &Machine, what: &str) {
+    if left != right {
+        let (left, right) = (format!("{left:#?}"), format!("{right:#?}"));
+        let lines = left.lines().zip(right.lines()).filter(|(left, right)| left != right);
+        let differences: Vec<_> = lines.take(6).collect();
+        panic!("{what}: {differences:#?}");
+    }
+}
+
+/// Every reply that could come under a token.
+fn under(token: Token) -> Vec<Input> {
+    let revision = Revision::new(1_000_000);
+    let lease = LeaseId::new(1_000_000);
+    let gone = || StoreError::lease_not_found(lease);
+    let (key, value) = (Key::from("c/view/leader"), bytes::Bytes::new());
+    let entry = Entry { key, value, created: revision, modified: revision, lease: None };
+    let snapshot = Snapshot { revision, entries: Vec::new() };
+    vec![
+        Input::Granted { token, result: Ok(Lease { id: lease, ttl: Duration::from_secs(15) }) },
+        Input::Granted { token, result: Err(gone()) },
+        Input::Renewed { token, result: Ok(Duration::from_secs(15)) },
+        Input::Renewed { token, result: Err(gone()) },
+        Input::Revoked { token, result: Ok(()) },
+        Input::Revoked { token, result: Err(StoreError::busy("x")) },
+        Input::Read { token, result: Ok(snapshot) },
+        Input::Read { token, result: Err(StoreError::busy("x")) },
+        Input::WatchOpened { token, result: Ok(()) },
+        Input::WatchOpened { token, result: Err(StoreError::busy("x")) },
+        Input::Batch { token, batch: Batch { revision, changes: vec![Change::Put(entry)] } },
+        Input::WatchEnded { token, end: WatchEnd::Rewound { revision: Revision::ZERO } },
+        Input::Committed { token, result: Ok(revision) },
+        Input::Committed { token, result: Err(gone()) },
+        Input::Stabilized { token, outcome: crate::outcome::Outcome::Ready },
+        Input::Announced { token, result: Err("x".to_owned()) },
+    ]
+}
+
+/// What the status says agrees with itself.
+fn check_status(bench: &Bench) {
+    let status = bench.status();
+    let Some(leadership) = status.leadership else { return };
+    let session = status.session.expect("P6: no leadership without a session");
+    assert!(leadership.until <= session.until, "P6: leadership ends no later than the session");
+    assert_eq!(status.phase, Phase::Member);
+    assert_eq!(status.leader.map(|leader| leader.term), Some(leadership.term));
+}
+
+/// The table of commits: what each is guarded by and what it writes, by the log as the machine was given it.
+fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, own_ready: Revision) {
+    let keys = &bench.keys;
+    let seen = |key: &Key| bench.seen.get(key);
+    let created = |key: &Key| Guard::created_at(key.clone(), seen(key).map_or(Revision::ZERO, |e| e.created));
+    let modified =
+        |key: &Key| Guard::modified_at(key.clone(), seen(key).map_or(Revision::ZERO, |e| e.modified));
+    let absent = |key: &Key| {
+        assert!(seen(key).is_none(), "{purpose}: {key} stands");
+        Guard::absent(key.clone())
+    };
+    let lease_of = |key: &Key| seen(key).and_then(|entry| entry.lease);
+    let held = |machine: &Machine| machine.session.held().map(|held| held.lease);
+    let lease = held(&bench.machine).or(held(before));
+
+    let put = |key: &Key, lease: Option<LeaseId>| (key.clone(), Some(lease));
+    let delete = |key: &Key| (key.clone(), None);
+    let (leader, version, stable) = (keys.election_key(), keys.version_key(), keys.stable_key());
+    let me = bench.machine.identity().map(|own| (keys.node_key(&own.name), keys.readiness_key(&own.name)));
+    let me = || me.clone().expect("an observer commits nothing under a name");
+    let leads = || {
+        assert_eq!(lease_of(leader), lease, "P5: {purpose} by one that does not lead");
+        created(leader)
+    };
+
+    let (guards, writes) = match purpose {
+        Purpose::Join => (vec![absent(&me().0)], vec![put(&me().0, lease)]),
+        Purpose::TakeOver => {
+            let (own, ready) = me();
+            let mut guards = vec![modified(&own)];
+            let mut writes = vec![put(&own, lease), delete(&ready)];
+            if lease_of(&own).is_some() && lease_of(&own) == lease_of(leader) {
+                guards.push(created(leader));
+                writes.push(delete(leader));
+            }
+            (guards, writes)
+        }
+        Purpose::Rewrite => (vec![modified(&me().0)], vec![put(&me().0, lease), delete(&me().1)]),
+        Purpose::Ask => (vec![modified(version)], vec![put(keys.request_key(), None)]),
+        Purpose::Elect => (
+            vec![absent(leader), modified(&me().0), modified(version)],
+            vec![put(leader, lease), put(version, None)],
+        ),
+        Purpose::Publish => (vec![leads(), modified(version)], vec![put(version, None)]),
+        Purpose::Acknowledge => {
+            let (own, ready) = me();
+            let last = Guard::modified_at(ready.clone(), own_ready);
+            (vec![modified(&own), modified(version), last], vec![put(&ready, lease)])
+        }
+        Purpose::Confirm => (vec![leads(), modified(version), modified(stable)], vec![put(stable, None)]),
+        Purpose::Evict => {
+            let record = txn.operations()[0].key().clone();
+            let node = keys.service_namespace();
+            let ready = Key::from(format!("{}{}", keys.readiness_namespace(), &record[node.len()..]));
+            (vec![leads(), modified(&record)], vec![delete(&record), delete(&ready)])
+        }
+        Purpose::Resign => (vec![leads()], vec![delete(leader)]),
+        Purpose::Fenced => {
+            assert_eq!(txn.guards().last(), Some(&leads()), "P5: a fenced write bears the term");
+            assert!(txn.operations().iter().all(|operation| !keys.is_reserved(operation.key())));
+            return;
+        }
+    };
+    let written = txn.operations().iter().map(|operation| match operation {
+        Operation::Put { key, lease, .. } => (key.clone(), Some(*lease)),
+        Operation::Delete { key } => (key.clone(), None),
+    });
+    let mut written: Vec<_> = written.collect();
+    let mut expected = writes;
+    written.sort();
+    expected.sort();
+    assert_eq!(written, expected, "what {purpose} writes");
+    let alike = txn.guards().len() == guards.len() && guards.iter().all(|guard| txn.guards().contains(guard));
+    assert!(alike, "{purpose} is guarded by {:#?}, expected {guards:#?}", txn.guards());
+}

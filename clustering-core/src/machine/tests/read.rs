@@ -1,0 +1,198 @@
+//! The store read a snapshot, or did not.
+
+use super::bench::{Bench, ms, secs};
+use crate::{
+    outcome::Outcome,
+    store::{ErrorKind, Revision, WatchEnd},
+};
+
+/// The log's watch falls behind what the store keeps.
+fn falls_behind(bench: &mut Bench) {
+    bench.store.compact();
+    bench.watch_ends("view/", WatchEnd::Compacted { compacted: bench.store.revision });
+}
+
+#[test]
+fn the_watch_begins_right_after_the_snapshot() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a");
+    b.tick();
+    b.skip();
+    b.ok("read view/");
+    b.says(&["* a is present at http://other-a", "* a leads, term 2", "watch view/ after 2"]);
+    assert!(b.status().newest.is_none(), "nobody can tell from a snapshot who was there when it was cut");
+}
+
+#[test]
+fn a_read_that_failed_is_tried_again_with_growing_pauses() {
+    let mut a = Bench::observer();
+    a.tick();
+    a.skip();
+    for pause in [100, 200, 400] {
+        a.fail("read view/", ErrorKind::Unreachable);
+        assert_eq!(a.wakes_in(), Some(ms(pause)));
+        a.wait(ms(pause));
+    }
+    a.says(&[
+        "* the store is away: the store cannot be reached: as the test has it",
+        "read view/",
+        "read view/",
+        "read view/",
+    ]);
+    a.answer_all();
+    a.says(&["watch view/ after 0", "* the store is back after 700ms"]);
+}
+
+#[test]
+fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    b.unseen(|b| b.joins("c"));
+    falls_behind(&mut b);
+    b.says(&["read view/"]);
+    b.answer_all();
+    b.says(&["* read a snapshot at revision 5", "* c is present at http://other-c", "watch view/ after 5"]);
+    let newest = b.status().newest.unwrap();
+    assert_eq!(newest.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+}
+
+#[test]
+fn p1_a_member_that_missed_a_version_asks_for_another() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    b.unseen(Bench::publishes);
+    falls_behind(&mut b);
+    b.skip();
+    b.answer_all();
+    b.says(&[
+        "* read a snapshot at revision 5",
+        "watch view/ after 5",
+        "ask: b, the view of the newest version is not known here",
+    ]);
+    assert!(b.status().newest.is_none());
+    b.publishes();
+    b.says(&["* version V3 of 2 nodes: ", "* stabilizing V3, attempt 1", "stabilize V3 of a b after V1"]);
+}
+
+#[test]
+fn p1_a_stabilize_for_a_version_that_was_overtaken_unseen_is_superseded() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.unseen(Bench::publishes);
+    falls_behind(&mut b);
+    b.skip();
+    b.ok("read view/");
+    b.says_of(&["supersede", "* stabilize"], &["supersede", "* stabilize of V1 superseded"]);
+    b.stabilized(Outcome::Ready);
+    b.says_of(&["acknowledge"], &[]);
+}
+
+#[test]
+fn an_observer_that_missed_a_version_asks_for_nothing() {
+    let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
+    o.unseen(Bench::publishes);
+    falls_behind(&mut o);
+    o.skip();
+    o.answer_all();
+    o.says(&["* read a snapshot at revision 3", "watch view/ after 3"]);
+    assert!(o.status().newest.is_none());
+}
+
+#[test]
+fn one_request_is_enough_for_all_that_missed_a_version() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    b.unseen(|b| {
+        b.publishes();
+        b.asks("c");
+    });
+    falls_behind(&mut b);
+    b.answer_all();
+    b.says_of(&["ask"], &[]);
+}
+
+#[test]
+fn p1_a_leader_that_missed_a_version_publishes() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(5));
+    a.unseen(Bench::publishes);
+    falls_behind(&mut a);
+    a.skip();
+    a.ok("read view/");
+    a.says_of(&["publish"], &["publish V3: the view before is not known"]);
+}
+
+#[test]
+fn a_resync_tells_of_everyone_who_came_went_or_changed() {
+    let mut d = Bench::node("d").with(&["a", "b", "c"]).joined().led_by("a");
+    d.unseen(|d| {
+        d.leaves("a");
+        d.rewrites("b");
+        d.joins("e");
+    });
+    falls_behind(&mut d);
+    d.skip();
+    d.ok("read view/");
+    d.says(&[
+        "* read a snapshot at revision 8",
+        "* a is gone",
+        "* b changed, at http://other-b",
+        "* e is present at http://other-e",
+        "* nobody leads",
+        "watch view/ after 8",
+    ]);
+    assert_eq!(d.wakes_in(), Some(ms(100)), "b and c are older");
+}
+
+#[test]
+fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.store.rewind(Revision::new(1));
+    a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(1) });
+    a.says(&["read view/"]);
+    a.ok("read view/");
+    a.says(&[
+        "* the store was restored: read a snapshot at revision 1",
+        "* nobody leads",
+        "unwatch",
+        "* session lost: the store was restored to an older state",
+        "revoke 1",
+        "watch view/ after 1",
+    ]);
+    assert!(a.status().newest.is_none());
+    a.answer_all();
+    a.says(&[
+        "grant 15s",
+        // The log has not told yet that the record went with the lease.
+        "take over",
+        "* a is gone",
+        "join",
+        "* a is present at http://a",
+        "* joined again as a life",
+        "elect V2: a was elected, a joined",
+        "* a leads, term 4 (this node)",
+        "* version V2 of 1 nodes: a was elected, a joined",
+        "read ready/",
+        "* stabilizing V2, attempt 1",
+        "stabilize V2 of a after V1",
+        "watch ready/ after 4",
+    ]);
+}
+
+#[test]
+fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
+    let mut a = Bench::node("a");
+    for _ in 0..5 {
+        a.joins("x");
+        a.leaves("x");
+    }
+    let mut a = a.joined().leading().stable();
+    a.store.rewind(Revision::new(2));
+    a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(2) });
+    a.answer_all();
+    a.skip();
+    a.stabilized(Outcome::Ready);
+    a.answer_all();
+    a.says(&[
+        "acknowledge V2",
+        "* ready at V2",
+        "confirm V2",
+        "* stable at V2",
+        "* on_stable of V2, term 4",
+        "announce V2 in term 4",
+    ]);
+}

@@ -1,0 +1,121 @@
+//! The store renewed the lease, or did not.
+
+use super::bench::{Bench, ms, secs};
+use crate::{machine::Phase, store::ErrorKind};
+
+#[test]
+fn p6_deadlines_count_from_the_sending_of_the_renewal_not_from_its_reply() {
+    let mut a = Bench::node("a").joined().leading();
+    a.advance(secs(5));
+    let sent = a.now;
+    a.now = sent + secs(2);
+    a.ok("renew");
+    assert_eq!(a.status().session.unwrap().until, sent + secs(15));
+    assert_eq!(a.status().leadership.unwrap().until, sent + secs(10));
+    assert_eq!(a.wakes_in(), Some(secs(3)), "the next one is due 5 s after this one was sent");
+}
+
+#[test]
+fn p6_less_time_than_the_ttl_is_believed_and_more_is_not() {
+    for (left, until) in [(secs(4), secs(4)), (secs(3600), secs(15))] {
+        let mut a = Bench::node("a").joined().leading();
+        a.advance(secs(5));
+        a.renew_with(left);
+        assert_eq!(a.status().session.unwrap().until, a.now + until);
+    }
+}
+
+#[test]
+fn a_failed_renewal_is_repeated_every_half_second_until_the_deadline() {
+    for kind in [ErrorKind::Unreachable, ErrorKind::OutcomeUnknown, ErrorKind::Busy, ErrorKind::Refused] {
+        let mut a = Bench::node("a").joined().leading();
+        a.advance(secs(5));
+        a.fail("renew", kind);
+        a.says_of(
+            &["* the store is away", "* session", "renew"],
+            &[
+                "renew",
+                match kind {
+                    ErrorKind::Unreachable => {
+                        "* the store is away: the store cannot be reached: as the test has it"
+                    }
+                    ErrorKind::OutcomeUnknown => {
+                        "* the store is away: the outcome is unknown: as the test has it"
+                    }
+                    ErrorKind::Busy => "* the store is away: the store is busy: as the test has it",
+                    _ => "* the store is away: the store refused: as the test has it",
+                },
+            ],
+        );
+        for _ in 0..8 {
+            assert_eq!(a.wakes_in(), Some(ms(500)));
+            a.advance(ms(500));
+            a.fail("renew", kind);
+        }
+        a.says_of(&["* session", "* the store is away"], &[]);
+        a.advance(ms(500));
+        a.ok("renew");
+        a.says(&["renew", "* the store is back after 4.5s"]);
+    }
+}
+
+#[test]
+fn p6_a_leader_that_renews_in_the_last_third_leads_on_under_its_term() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.advance(secs(5));
+    a.advance(secs(6));
+    a.says(&["renew", "* leadership suspended, term 2: no renewal in time"]);
+    assert!(!a.is_leader());
+    a.unseen(|a| a.joins("b"));
+    a.deliver();
+    a.says(&["* b is present at http://other-b"]);
+    a.ok("renew");
+    a.says(&["renew", "* leadership resumed, term 2", "publish V2: b joined"]);
+    assert!(a.is_leader());
+}
+
+#[test]
+fn p7_a_lease_that_is_gone_ends_the_session_at_once() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.advance(secs(5));
+    a.skip();
+    a.fail("renew", ErrorKind::LeaseNotFound);
+    a.says(&["unwatch", "* session lost: the store no longer knows the lease", "revoke 1"]);
+    let status = a.status();
+    assert_eq!((status.phase, status.leadership, status.acknowledged), (Phase::Joining, None, None));
+}
+
+#[test]
+fn p7_no_time_left_is_a_lease_that_is_gone() {
+    let mut a = Bench::node("a").joined();
+    a.advance(secs(5));
+    a.renew_with(ms(0));
+    a.says_of(&["* session"], &["* session lost: the store no longer knows the lease"]);
+}
+
+#[test]
+fn a_renewal_that_took_longer_than_its_interval_is_followed_at_once() {
+    let mut a = Bench::node("a").joined().leading();
+    a.advance(secs(5));
+    a.skip();
+    a.now = a.now + secs(6);
+    a.ok("renew");
+    a.says_of(&["renew"], &["renew"]);
+}
+
+#[test]
+fn renewals_go_on_while_the_node_campaigns_and_waits_for_its_name() {
+    let mut b = Bench::node("b").with(&["b"]).joined();
+    b.wait(secs(60));
+    assert_eq!(b.status().phase, Phase::Joining);
+    assert!(b.store.lives_until(crate::store::LeaseId::new(2)).unwrap() > b.now);
+}
+
+#[test]
+fn a_node_that_lost_its_session_before_it_was_a_member_says_nothing_of_it() {
+    let mut b = Bench::node("b").with(&["b"]).joined();
+    b.advance(secs(5));
+    b.skip();
+    b.fail("renew", ErrorKind::LeaseNotFound);
+    b.says(&["revoke 2"]);
+}

@@ -1,0 +1,89 @@
+//! The store took a lease back, or did not.
+
+use super::bench::{Bench, ms, secs};
+use crate::{machine::Phase, store::ErrorKind};
+
+/// A member whose record somebody deletes.
+fn removed() -> Bench {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.delete("view/nodes/b");
+    b.says(&["* b is gone", "* session lost: the node's record was removed", "revoke 2"]);
+    b
+}
+
+#[test]
+fn p7_a_lost_lease_is_revoked_before_the_node_joins_again() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.advance(secs(15));
+    b.says(&["* session lost: no renewal succeeded in time", "revoke 2"]);
+    b.ok("revoke");
+    b.says(&["grant 15s"]);
+    b.answer_all();
+    b.says(&["* b is gone", "join", "* b is present at http://b", "* joined again as a life"]);
+}
+
+#[test]
+fn p7_a_lease_that_is_gone_already_is_as_good() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.unseen(|b| b.store.revoke(b.lease_of("view/nodes/b")).unwrap());
+    b.advance(secs(15));
+    b.skip();
+    b.ok("revoke");
+    b.says(&["grant 15s"]);
+}
+
+#[test]
+fn a_revoke_that_failed_is_repeated_and_nothing_is_granted_before() {
+    for kind in [ErrorKind::Unreachable, ErrorKind::OutcomeUnknown, ErrorKind::Busy, ErrorKind::Refused] {
+        let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+        b.advance(secs(15));
+        b.skip();
+        for pause in [100, 200, 400] {
+            b.fail("revoke", kind);
+            b.says_of(&["grant", "revoke"], &[]);
+            assert_eq!(b.wakes_in(), Some(ms(pause)));
+            b.wait(ms(pause));
+            b.says_of(&["grant", "revoke"], &["revoke 2"]);
+        }
+        b.ok("revoke");
+        b.says_of(&["grant"], &["grant 15s"]);
+    }
+}
+
+#[test]
+fn p7_a_node_that_was_removed_on_purpose_comes_back_after_a_pause_that_grows() {
+    let mut b = removed();
+    for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        b.ok("revoke");
+        b.says(&[]);
+        assert_eq!(b.wakes_in(), Some(secs(pause)));
+        b.wait(secs(pause));
+        b.says(&["grant 15s"]);
+        b.answer_all();
+        assert_eq!(b.status().phase, Phase::Member);
+        b.delete("view/nodes/b");
+        b.skip();
+    }
+}
+
+#[test]
+fn p7_earlier_removals_are_forgiven_after_a_ttl_as_a_member() {
+    let mut b = removed();
+    b.ok("revoke");
+    b.wait(secs(1));
+    b.answer_all();
+    b.wait(secs(20));
+    b.delete("view/nodes/b");
+    b.ok("revoke");
+    assert_eq!(b.wakes_in(), Some(secs(1)));
+}
+
+#[test]
+fn p7_a_record_that_went_with_its_lease_was_not_removed_on_purpose() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.store.revoke(b.lease_of("view/nodes/b")).unwrap();
+    b.deliver();
+    b.says(&["* b is gone", "* session lost: the node's record was removed", "revoke 2"]);
+    b.ok("revoke");
+    b.says(&["grant 15s"]);
+}

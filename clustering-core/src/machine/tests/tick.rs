@@ -1,0 +1,292 @@
+//! Time passes.
+
+use super::bench::{Bench, ms, secs};
+use crate::{config::Laggards, machine::Phase, outcome::Outcome, store::ErrorKind};
+
+#[test]
+fn the_first_tick_asks_for_a_lease_and_reads_the_log() {
+    let mut a = Bench::node("a");
+    a.tick();
+    a.says(&["grant 15s", "read view/"]);
+    assert_eq!(a.wakes_in(), None, "replies bring it on");
+}
+
+#[test]
+fn an_observer_takes_no_lease() {
+    let mut a = Bench::observer();
+    a.tick();
+    a.says(&["read view/"]);
+    assert_eq!(a.status().phase, Phase::Observing);
+}
+
+#[test]
+fn a_lone_node_joins_leads_and_becomes_stable() {
+    let mut a = Bench::node("a");
+    a.tick();
+    a.answer_all();
+    a.says(&[
+        "grant 15s",
+        "read view/",
+        "watch view/ after 0",
+        "join",
+        "* a is present at http://a",
+        "* joined as a life",
+        "elect V1: a was elected, a joined",
+        "* a leads, term 2 (this node)",
+        "* version V1 of 1 nodes: a was elected, a joined",
+        "read ready/",
+        "* stabilizing V1, attempt 1",
+        "stabilize V1 of a",
+        "watch ready/ after 2",
+    ]);
+    a.stabilized(Outcome::Ready);
+    a.answer_all();
+    a.says(&[
+        "acknowledge V1",
+        "* ready at V1",
+        "confirm V1",
+        "* stable at V1",
+        "* on_stable of V1, term 2",
+        "announce V1 in term 2",
+    ]);
+    a.announced();
+    a.says(&[]);
+    assert!(a.status().consistent);
+    assert_eq!(a.wakes_in(), Some(secs(5)), "only to renew");
+}
+
+#[test]
+fn p6_a_lease_is_renewed_after_a_third_of_its_ttl() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.advance(ms(4_999));
+    b.says(&[]);
+    b.advance(ms(1));
+    b.says(&["renew"]);
+    assert_eq!(b.wakes_in(), Some(secs(10)), "while it is on its way only the deadline counts");
+}
+
+#[test]
+fn p6_leadership_is_suspended_at_its_deadline_and_the_session_ends_at_its_own() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.advance(secs(5));
+    a.says(&["renew"]);
+    a.advance(ms(4_999));
+    assert!(a.is_leader());
+    a.advance(ms(1));
+    a.says(&["* leadership suspended, term 2: no renewal in time"]);
+    assert!(!a.is_leader());
+    assert_eq!(a.status().phase, Phase::Member, "its session lasts until it is over");
+    a.advance(ms(4_999));
+    a.says(&[]);
+    a.advance(ms(1));
+    a.says(&["unwatch", "* session lost: no renewal succeeded in time", "revoke 1"]);
+    assert_eq!((a.status().session, a.status().leadership), (None, None));
+    assert_eq!(a.status().phase, Phase::Joining);
+}
+
+#[test]
+fn p6_no_tick_is_needed_for_leadership_to_be_over() {
+    let mut a = Bench::node("a").joined().leading();
+    let until = a.status().leadership.unwrap().until;
+    assert_eq!(until, a.now + secs(10));
+    // The process was stopped, and wakes up with a request in its hands.
+    a.now = until;
+    assert!(!a.is_leader());
+    a.resign(1);
+    a.says_of(
+        &["reply"],
+        &["reply 1: this node does not lead: ask the leader, or wait until this node leads"],
+    );
+}
+
+#[test]
+fn p6_a_suspend_beyond_the_session_ends_it_at_once() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.advance(secs(60));
+    a.says(&["unwatch", "* session lost: no renewal succeeded in time", "revoke 1"]);
+    // The lease had not expired, as the store saw it: now its keys go, and the node joins again.
+    a.answer_all();
+    a.says(&[
+        "grant 15s",
+        "* nobody leads",
+        "* a is gone",
+        "join",
+        "* a is present at http://a",
+        "* joined again as a life",
+        "elect V2: a was elected, a changed",
+        "* a leads, term 7 (this node)",
+        "* version V2 of 1 nodes: a was elected, a changed",
+        "read ready/",
+        "* stabilizing V2, attempt 1",
+        "stabilize V2 of a after V1",
+        "watch ready/ after 7",
+    ]);
+}
+
+#[test]
+fn candidates_campaign_in_the_order_of_their_age_a_stagger_apart() {
+    let mut c = Bench::node("c").with(&["a", "b"]).joined();
+    c.says(&[]);
+    assert_eq!(c.wakes_in(), Some(ms(100)), "two are older");
+    c.advance(ms(99));
+    c.says(&[]);
+    c.advance(ms(1));
+    c.says(&["elect V1: c was elected, a joined, b joined, c joined"]);
+}
+
+#[test]
+fn the_stagger_is_at_least_twice_the_round_trip() {
+    let mut b = Bench::node("b").with(&["a"]);
+    b.tick();
+    b.now = b.now + ms(80);
+    b.answer_all();
+    b.skip();
+    // The commit that joined took no time, so the smoothed round trip is 70 ms.
+    assert_eq!(b.wakes_in(), Some(ms(140)));
+}
+
+#[test]
+fn the_node_that_led_last_is_no_rival_by_age() {
+    // a, the oldest, gave up the lead and still stands: b campaigns at once.
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.delete("view/leader");
+    b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
+}
+
+#[test]
+fn p6_no_campaign_past_the_leadership_deadline() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.advance(secs(5));
+    b.advance(secs(6));
+    b.skip();
+    b.leaves("a");
+    b.says(&["* nobody leads", "* a is gone"]);
+    b.ok("renew");
+    b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
+}
+
+#[test]
+fn a_refused_stabilize_is_tried_again_with_growing_pauses() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    let mut pauses = Vec::new();
+    for _ in 0..8 {
+        b.stabilized(Outcome::refused("disk full"));
+        b.answer_all();
+        let before = b.now;
+        while !b.is_open("stabilize") {
+            b.wait(ms(1));
+        }
+        pauses.push(b.now.since(before).as_millis());
+    }
+    // Up to a quarter is taken off at random.
+    for (pause, whole) in pauses.iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
+        assert!((whole * 3 / 4..=whole).contains(pause), "{pauses:?}");
+    }
+}
+
+#[test]
+fn a_stabilize_that_runs_long_is_reported_once_and_never_ended() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.wait(ms(29_999));
+    b.says(&[]);
+    b.wait(ms(1));
+    b.says(&["* stabilize of V1, attempt 1, has run for 30s"]);
+    b.wait(secs(3600));
+    b.says(&[]);
+}
+
+#[test]
+fn a_stabilize_timeout_ends_it_and_it_is_tried_again() {
+    let limit = |config: &mut crate::Config| config.stabilize_timeout = Some(secs(2));
+    let mut b = Bench::node_with("b", limit).with(&["a"]).joined().led_by("a");
+    b.wait(secs(2));
+    b.says(&["abort: it was ended after 2s, the stabilize timeout"]);
+    b.wait(secs(5));
+    b.says(&[]);
+    b.stabilized(Outcome::refused("ended"));
+    b.says(&["* stabilize of V1 refused, attempt 1: ended", "acknowledge V1 failed: ended"]);
+    b.wait(ms(100));
+    b.says(&["* stabilizing V1, attempt 2", "stabilize V1 of a b, attempt 2"]);
+}
+
+#[test]
+fn p8_laggards_are_named_after_a_while_and_then_ever_less_often() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged().after(secs(29));
+    a.answers("b", a.newest(), Some("disk full"));
+    assert_eq!(a.status().blocked, None);
+    a.wait(ms(1_000));
+    a.says(&["* V2 has not been stable for 30s: b refused (disk full)"]);
+    assert_eq!(a.status().blocked.unwrap().laggards.len(), 1);
+    let mut heard = Vec::new();
+    for second in 31..=300 {
+        a.wait(secs(1));
+        let before = heard.len();
+        a.says_if("* V2 has not been stable", &mut heard);
+        if heard.len() > before {
+            heard[before] = second.to_string();
+        }
+    }
+    assert_eq!(heard, ["60", "120", "240"]);
+}
+
+#[test]
+fn p8_one_that_has_not_answered_is_named_too() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(secs(30));
+    a.says(&["* V2 has not been stable for 30s: b has not answered"]);
+    a.acknowledges("b");
+    assert_eq!(a.status().blocked, None);
+}
+
+#[test]
+fn p8_opt_in_laggards_are_evicted() {
+    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(secs(10));
+    a.says(&["evict b", "* evicted b"]);
+    a.answer_all();
+    a.says(&[
+        "* b is gone",
+        "publish V3: b left",
+        "* version V3 of 1 nodes: b left",
+        "* stabilizing V3, attempt 1",
+        "stabilize V3 of a after V2",
+    ]);
+}
+
+#[test]
+fn p8_a_leader_that_is_the_laggard_steps_down() {
+    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+    let mut a = Bench::node_with("a", evict).joined().leading();
+    a.wait(secs(10));
+    a.says(&["resign"]);
+    assert!(!a.is_leader());
+    a.answer_all();
+    a.says(&["* nobody leads", "unwatch"]);
+    // Others first, for one TTL.
+    a.wait(ms(14_999));
+    a.says(&[]);
+    a.wait(ms(1));
+    a.says(&["elect V2: a was elected"]);
+}
+
+#[test]
+fn a_commit_that_was_refused_for_no_visible_reason_is_tried_again_after_a_while() {
+    let mut b = Bench::node("b").with(&["a"]).joined();
+    b.wait(ms(50));
+    b.skip();
+    b.fail("elect", ErrorKind::GuardFailed { revision: b.store.revision });
+    b.wait(ms(4_999));
+    b.says(&[]);
+    b.wait(ms(1));
+    b.says(&["elect V2: b was elected, a joined, b joined"]);
+}
