@@ -104,3 +104,8 @@ pub use self::{
     version::{Term, Version},
     view::{Diff, View},
 };
+
+/// The README's example, so that it compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
