@@ -106,6 +106,10 @@ impl Machine {
     fn want_incarnation(&mut self, now: Timestamp) -> Incarnation {
         let incarnation = Incarnation::from(self.mint.ulid(now).to_string());
         self.membership.minted.push(incarnation.clone());
+        // Changes that wait for the log are granted with this record too: it has the newest metadata.
+        for update in &mut self.membership.updates {
+            update.1 = incarnation.clone();
+        }
         self.membership.wanted = Some(incarnation.clone());
         incarnation
     }
@@ -273,10 +277,6 @@ impl Machine {
             return self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
         }
         let incarnation = self.want_incarnation(now);
-        // Requests that wait are granted with this record too: it has the newest metadata.
-        for update in &mut self.membership.updates {
-            update.1 = incarnation.clone();
-        }
         self.membership.updates.push((id, incarnation));
     }
 
@@ -300,13 +300,14 @@ impl Machine {
         self.membership.unregisters.push(id);
         if self.intent == Intent::Register {
             self.intent = Intent::Observe;
+            self.session.give_up_granting();
             self.end_session(now, End::Given);
         }
     }
 
     fn grant_unregisters(&mut self) {
-        let done = self.session.is_given_back() && self.intent == Intent::Observe;
-        if done && !self.membership.unregisters.is_empty() {
+        // Registering again may have begun already; the place that was given up is gone all the same.
+        if !self.session.has_ghosts() && !self.membership.unregisters.is_empty() {
             self.emit(Event::Unregistered);
             for id in std::mem::take(&mut self.membership.unregisters) {
                 self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });

@@ -110,6 +110,16 @@ impl Session {
         self.ghosts.is_empty() && self.state == State::Without
     }
 
+    /// Whether leases of earlier sessions are still to be given back.
+    pub(crate) fn has_ghosts(&self) -> bool {
+        !self.ghosts.is_empty()
+    }
+
+    /// No session is wanted any more: that grants failed no longer matters.
+    pub(crate) fn give_up_granting(&mut self) {
+        self.failures = 0;
+    }
+
     /// Whether the store did not answer the last call.
     pub(crate) fn is_failing(&self) -> bool {
         let held = self.held().is_some_and(|held| held.failing);
