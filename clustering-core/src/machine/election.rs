@@ -46,6 +46,12 @@ impl Election {
         self.rank = None;
     }
 
+    /// Terms known from before say nothing of those to come.
+    pub(crate) fn rewound(&mut self) {
+        self.told = None;
+        self.last = None;
+    }
+
     /// The term under which this node leads, by the log. Whether it may act is another question.
     pub(crate) fn leading(&self) -> Option<Term> {
         self.leading

@@ -71,12 +71,15 @@ impl Machine {
             // Whoever missed a version cannot know its view. A member asks for a new one, which all can cut.
             self.requests.note_gap(self.fold.version().is_some() && self.fold.newest().is_none());
         }
-        self.note_changes(now, changes);
         if rewound {
             self.reset_flights();
+            // Revisions count from lower again, and name other things than they did.
             self.announcement.rewound();
+            self.election.rewound();
+            self.requests.rewound();
             self.end_session(now, End::Lost(LostReason::Rewound));
         }
+        self.note_changes(now, changes);
     }
 
     /// Forgets commits of which the log that was replaced would have told.

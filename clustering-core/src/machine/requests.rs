@@ -45,6 +45,13 @@ impl Requests {
         self.gap = gap;
     }
 
+    /// Any version of the new history is newer than what was seen in the old one.
+    pub(crate) fn rewound(&mut self) {
+        for ask in &mut self.asks {
+            ask.seen = Revision::ZERO;
+        }
+    }
+
     /// Refuses what is still open: the node ends.
     pub(crate) fn refuse_all(&mut self, reason: &StopReason, outputs: &mut VecDeque<Output>) {
         let asks = std::mem::take(&mut self.asks).into_iter().map(|ask| ask.id);
