@@ -35,8 +35,9 @@ pub(crate) struct Election {
     due: Option<Timestamp>,
     /// Who led last, and under which term.
     last: Option<(NodeName, Term)>,
-    /// The term of which was told.
-    told: Option<Term>,
+    /// The lead of which was told: its term, and the lease that tells it from one of the same number in a history that
+    /// was rewound.
+    told: Option<(Term, Option<LeaseId>)>,
     resigns: Vec<RequestId>,
 }
 
@@ -48,7 +49,6 @@ impl Election {
 
     /// Terms known from before say nothing of those to come.
     pub(crate) fn rewound(&mut self) {
-        self.told = None;
         self.last = None;
     }
 
@@ -83,11 +83,12 @@ impl Machine {
 
     /// The log says something new about the leader.
     pub(super) fn note_leader(&mut self, now: Timestamp) {
-        let term = self.fold.term();
-        if term == self.election.told {
+        let lead = self.fold.leader().map(|leader| (Term::new(leader.created), leader.lease));
+        if lead == self.election.told {
             return;
         }
-        self.election.told = term;
+        self.election.told = lead;
+        let term = self.fold.term();
         let name =
             self.fold.leader().and_then(|leader| leader.record.as_ref()).map(|record| record.node.clone());
         match (term, &name) {
