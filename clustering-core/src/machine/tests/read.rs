@@ -147,10 +147,10 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
     a.ok("read view/");
     a.says(&[
         "* the store was restored: read a snapshot at revision 1",
-        "* nobody leads",
         "unwatch",
         "* session lost: the store was restored to an older state",
         "revoke 1",
+        "* nobody leads",
         "watch view/ after 1",
     ]);
     assert!(a.status().newest.is_none());
