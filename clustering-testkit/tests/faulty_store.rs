@@ -348,6 +348,18 @@ async fn broken_watches_end_and_calls_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_waiting_watch_is_told_at_once() {
+    for command in [FaultyStore::cut, FaultyStore::break_watches] {
+        let (_, faulty) = stores();
+        let mut watch = watch(&faulty, "").await;
+        let waiter = tokio::spawn(async move { watch.next().await });
+        yield_now().await;
+        command(&faulty);
+        assert!(is_disconnected(Some(waiter.await.unwrap())));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn compacted_watches_end_after_what_they_yielded() {
     let (_, faulty) = stores();
     let mut compacted = watch(&faulty, "").await;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use clustering_core::store::{
     CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
 };
-use tokio::{task::coop::consume_budget, time::sleep};
+use tokio::time::sleep;
 
 use super::{Call, FaultyStore, Link, plan::Fault, watches::FaultyWatch};
 
@@ -20,8 +20,6 @@ impl FaultyStore {
         txn: Option<&Txn>,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        // So that who tries again and again without a pause does not keep the test from healing the store.
-        consume_budget().await;
         let delay = self.control.locked(|state| {
             state.log.attempt(call);
             state.delay
@@ -50,7 +48,8 @@ impl FaultyStore {
         answer
     }
 
-    /// Waits until the link is as wanted, and returns how it is then.
+    /// Waits until the link is as wanted, and returns how it is then. Now and then it gives way to other tasks even if
+    /// the link is so already: who tries again and again without a pause must not keep the test from healing it.
     async fn link_once(&self, wanted: impl Fn(Link) -> bool) -> Link {
         let mut link = self.control.link.subscribe();
         // An error would mean that the sender is gone, which this store holds.

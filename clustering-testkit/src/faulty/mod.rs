@@ -150,26 +150,22 @@ impl FaultyStore {
     /// From now on calls do not reach the store and get no answer, and watches yield nothing. What pends goes on when
     /// the store is [healed](Self::heal), so a commit may arrive late; one whose future was dropped never arrives.
     pub fn hang(&self) {
-        self.set_link(Link::Hung);
+        self.control.link.send_replace(Link::Hung);
     }
 
     /// From now on calls reach the store and take effect, but get no answer, and watches yield nothing. What pends
     /// goes on when the store is [healed](Self::heal).
     pub fn hang_replies(&self) {
-        self.set_link(Link::RepliesHung);
+        self.control.link.send_replace(Link::RepliesHung);
     }
 
     /// Ends [`cut`](Self::cut), [`hang`](Self::hang), [`hang_replies`](Self::hang_replies) and
     /// [`stall_watches`](Self::stall_watches). Delay and faults not met yet remain. A watch that was cut has ended, also
     /// if nobody has polled it since.
     pub fn heal(&self) {
+        // Before the watches are woken, for they look at it.
+        self.control.link.send_replace(Link::Up);
         self.control.locked(|state| state.watches.stall(None));
-        self.set_link(Link::Up);
-    }
-
-    fn set_link(&self, link: Link) {
-        self.control.link.send_replace(link);
-        self.control.locked(|state| state.watches.wake_all());
     }
 
     /// Calls that begin from now on wait that long before anything else happens to them. Zero, as in the beginning:
