@@ -29,7 +29,7 @@ impl Change {
 pub struct Batch {
     /// The revision that made them.
     pub revision: Revision,
-    /// The changes, each of another key.
+    /// The changes, each of another key, in no order that means anything.
     pub changes: Vec<Change>,
 }
 
