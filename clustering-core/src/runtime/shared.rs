@@ -53,11 +53,11 @@ impl Shared {
     /// Lets those who watch the status see a change.
     pub(crate) fn publish_status(&self) {
         let now = self.clock.now();
-        let known = self.machine().status(now);
+        let next = Status::new(self.machine().status(now), self.clock);
         self.status.send_if_modified(|status| {
-            let differs = *status.known() != known;
+            let differs = status.differs(&next);
             if differs {
-                *status = Status::new(known, self.clock);
+                *status = next;
             }
             differs
         });

@@ -10,20 +10,27 @@ use crate::{
 /// All that a node knows of itself and the cluster, as one value.
 ///
 /// It holds deadlines, not flags that were true once: asking a value that is an hour old whether the node leads gives
-/// the answer that is right now (P6), as far as the node can know without the network.
+/// the answer that is right now (P6), as far as the node can know without the network. Whoever waits for changes is woken
+/// when such a deadline passes, too.
 #[derive(Clone, Debug)]
 pub struct Status {
     known: machine::Status,
+    /// Whether the node could act as leader when this was made. Only to notice when that ends: nobody is told by it.
+    acted: bool,
     clock: Clock,
 }
 
 impl Status {
     pub(crate) fn new(known: machine::Status, clock: Clock) -> Self {
-        Status { known, clock }
+        let mut status = Status { known, acted: false, clock };
+        status.acted = status.is_leader();
+        status
     }
 
-    pub(crate) fn known(&self) -> &machine::Status {
-        &self.known
+    /// Whether somebody who waits for changes has to be told of `next`. That the lead ended by its deadline is a change
+    /// too, although no field differs.
+    pub(crate) fn differs(&self, next: &Status) -> bool {
+        self.known != next.known || self.acted != next.acted
     }
 
     /// Whether this node may act as leader now. False once its deadline has passed, also after it was stopped

@@ -1,0 +1,241 @@
+//! Nodes of one cluster over one memory store, each on its own line to it, all of them watched.
+
+mod audit;
+mod kind;
+mod log;
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    ops::Deref,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use clustering_core::{
+    Builder, Clustering, NodeName, Stabilization, Stable, Status, Term, Version, store::Txn,
+};
+use clustering_memory::MemoryStore;
+use clustering_testkit::faulty::FaultyStore;
+use futures_util::future::join_all;
+
+pub(crate) use self::{
+    audit::Audit,
+    kind::{Kind, of},
+    log::Log,
+};
+
+/// Longer than anything here takes: whoever waits for that has waited for something that does not come.
+pub(crate) const LONG: Duration = Duration::from_secs(15 * 60);
+
+pub(crate) const TTL: Duration = Duration::from_secs(15);
+
+pub(crate) const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+pub(crate) const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Fails with what was waited for if it does not come.
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+pub(crate) fn name(text: &str) -> NodeName {
+    NodeName::parse(text).unwrap()
+}
+
+/// One cluster, and what its nodes' callbacks were told.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cluster {
+    pub(crate) store: MemoryStore,
+    pub(crate) seen: Arc<Seen>,
+}
+
+/// What callbacks were told, over all nodes.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    /// The nodes of each version, as they were first given to a stabilize.
+    views: Mutex<BTreeMap<Version, String>>,
+    /// The calls of `on_stable`.
+    announced: Mutex<Vec<(Version, Term, NodeName)>>,
+}
+
+impl Seen {
+    /// Checks that every node is given the same nodes for a version (P1).
+    pub(crate) fn same_view(&self, stabilization: &Stabilization) {
+        let view = stabilization.view();
+        let nodes = serde_json::to_string(view.nodes()).unwrap();
+        let mut views = self.views.lock().unwrap();
+        let first = views.entry(view.version()).or_insert_with(|| nodes.clone());
+        assert_eq!(*first, nodes, "P1: one view per version");
+    }
+
+    fn announce(&self, stable: &Stable) {
+        let mut announced = self.announced.lock().unwrap();
+        let of_version = announced.iter().find(|(version, ..)| *version == stable.version());
+        assert_eq!(of_version, None, "P4: on_stable at most once");
+        let last = announced.last().map(|(version, term, _)| (*version, *term));
+        assert!(last.is_none_or(|(version, term)| version < stable.version() && term <= stable.term()));
+        announced.push((stable.version(), stable.term(), stable.view().me().unwrap().clone()));
+    }
+
+    /// The calls of `on_stable` so far.
+    pub(crate) fn announced(&self) -> Vec<(Version, Term, NodeName)> {
+        self.announced.lock().unwrap().clone()
+    }
+}
+
+impl Cluster {
+    pub(crate) fn new() -> Self {
+        Cluster::default()
+    }
+
+    pub(crate) fn on(store: MemoryStore) -> Self {
+        Cluster { store, ..Cluster::default() }
+    }
+
+    /// A node's line to the store and a builder on it, whose callbacks check P1, P3 and P4.
+    pub(crate) fn builder(&self, name: &str) -> (FaultyStore, Builder) {
+        let line = FaultyStore::new(self.store.clone());
+        let builder = Clustering::builder(line.clone()).name(name).uri("http://host:80").seed(1);
+        (line, self.checked(builder))
+    }
+
+    fn checked(&self, builder: Builder) -> Builder {
+        let (seen, running) = (self.seen.clone(), Arc::<AtomicUsize>::default());
+        let last = Arc::<Mutex<Option<Version>>>::default();
+        let builder = builder.stabilize(move |stabilization| {
+            let (seen, running, last) = (seen.clone(), running.clone(), last.clone());
+            async move {
+                let version = stabilization.version();
+                let before = last.lock().unwrap().replace(version);
+                assert!(before.is_none_or(|before| before <= version), "P2: versions go forward");
+                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "P3: one stabilize at a time");
+                seen.same_view(&stabilization);
+                tokio::task::yield_now().await;
+                running.fetch_sub(1, Ordering::SeqCst);
+            }
+        });
+        let seen = self.seen.clone();
+        builder.on_stable(move |stable| {
+            seen.announce(&stable);
+            async {}
+        })
+    }
+
+    pub(crate) async fn start(&self, name: &str) -> Node {
+        self.start_with(name, |builder| builder).await
+    }
+
+    pub(crate) async fn start_with(&self, name: &str, change: impl FnOnce(Builder) -> Builder) -> Node {
+        let (line, builder) = self.builder(name);
+        start(line, change(builder)).await
+    }
+
+    /// Nodes `n000`, `n001` and so on, started at once, and waits until they are stable.
+    pub(crate) async fn start_many(&self, count: usize) -> Vec<Node> {
+        let nodes: Vec<Node> = join_all((0..count).map(|number| async move {
+            let name = format!("n{number:03}");
+            self.start(&name).await
+        }))
+        .await;
+        stable(&nodes).await;
+        nodes
+    }
+
+    /// Checks the store's history, which must not be compacted.
+    pub(crate) async fn audit(&self) -> Audit {
+        Audit::of(&self.store, "cluster").await
+    }
+}
+
+pub(crate) async fn start(line: FaultyStore, builder: Builder) -> Node {
+    let log = Log::of(builder.events());
+    let cluster = soon("the start", builder.start()).await.unwrap();
+    Node { cluster, line, log }
+}
+
+/// A node, its line to the store and its events.
+#[derive(Clone, Debug)]
+pub(crate) struct Node {
+    pub(crate) cluster: Clustering,
+    pub(crate) line: FaultyStore,
+    pub(crate) log: Log,
+}
+
+impl Deref for Node {
+    type Target = Clustering;
+    fn deref(&self) -> &Clustering {
+        &self.cluster
+    }
+}
+
+impl Node {
+    /// As a process that is killed: the store never hears of it again.
+    pub(crate) fn crash(self) {
+        self.line.cut();
+    }
+
+    pub(crate) fn now(&self) -> Status {
+        self.cluster.status().borrow().clone()
+    }
+
+    /// Waits until its status is so.
+    pub(crate) async fn until(&self, what: &str, is: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.cluster.status();
+        match tokio::time::timeout(LONG, status.wait_for(is)).await {
+            Ok(status) => status.unwrap().clone(),
+            Err(_) => panic!("{} was never so: {what}; it is {:?}", self.cluster.name(), self.now()),
+        }
+    }
+
+    pub(crate) async fn leads(&self) -> Status {
+        self.until("it leads", Status::is_leader).await
+    }
+
+    /// A write of the user's, as leader.
+    pub(crate) async fn write(&self) -> Result<(), clustering_core::machine::RequestError> {
+        self.cluster.commit_as_leader(Txn::new().put("app/owner", "value", None)).await.map(drop)
+    }
+}
+
+/// Waits until these nodes are the cluster, and stable.
+pub(crate) async fn stable<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Version {
+    let nodes: Vec<_> = nodes.into_iter().collect();
+    let mut versions = Vec::new();
+    loop {
+        versions.clear();
+        for node in &nodes {
+            let status = node
+                .until("stable with all", |status| {
+                    let newest = status.newest.as_ref();
+                    status.is_stable() && newest.is_some_and(|view| view.len() == nodes.len())
+                })
+                .await;
+            versions.push(status.newest.clone().unwrap().version());
+        }
+        versions.dedup();
+        if let [version] = versions[..] {
+            return version;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// The node that leads.
+pub(crate) fn leader(nodes: &[Node]) -> &Node {
+    let leaders: Vec<_> = nodes.iter().filter(|node| node.is_leader()).collect();
+    assert_eq!(leaders.len(), 1, "one leads: {leaders:?}");
+    leaders[0]
+}
+
+/// Those that do not lead.
+pub(crate) fn followers(nodes: &[Node]) -> Vec<&Node> {
+    nodes.iter().filter(|node| !node.is_leader()).collect()
+}

@@ -1,0 +1,158 @@
+//! P8 and P9: it goes on, and what it costs.
+
+use clustering_core::{Event, StopReason};
+use clustering_memory::Stats;
+
+use crate::common::{Cluster, TTL, followers, leader, secs, stable};
+
+/// Commits that changed something, and revoked leases, which count as commits.
+fn effective(stats: &Stats) -> u64 {
+    stats.commits_effective + stats.revokes
+}
+
+/// A join, a graceful leave, and a crash among N nodes, N being the size of the new view.
+async fn p9_membership_changes_with(size: usize) {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start_many(size - 1).await;
+    // So that the leader's joining commits are not among those counted, and its gap between versions is over.
+    tokio::time::sleep(secs(10)).await;
+
+    let before = cluster.store.stats();
+    nodes.push(cluster.start("late").await);
+    stable(&nodes).await;
+    let join = cluster.store.stats().since(&before);
+    assert_eq!(effective(&join), size as u64 + 3, "a join: {join:?}");
+    // Each node has: the new node, the version, that it is stable. The new one has no more of it. And the leader has
+    // an acknowledgement of each.
+    assert_eq!(join.batches, 3 * size as u64 + size as u64, "{join:?}");
+
+    tokio::time::sleep(secs(10)).await;
+    let before = cluster.store.stats();
+    nodes.pop().unwrap().stop().await.unwrap();
+    stable(&nodes).await;
+    let leave = cluster.store.stats().since(&before);
+    assert_eq!(effective(&leave), nodes.len() as u64 + 3, "a leave: {leave:?}");
+    assert_eq!(leave.commits_refused, 0);
+
+    nodes.push(cluster.start("late").await);
+    stable(&nodes).await;
+    tokio::time::sleep(secs(10)).await;
+    let before = cluster.store.stats();
+    nodes.pop().unwrap().crash();
+    stable(&nodes).await;
+    let crash = cluster.store.stats().since(&before);
+    assert_eq!(effective(&crash), nodes.len() as u64 + 2, "a crash: {crash:?}");
+    assert_eq!(crash.expiries, 1);
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_membership_changes_among_2() {
+    p9_membership_changes_with(2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_membership_changes_among_5() {
+    p9_membership_changes_with(5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_membership_changes_among_20() {
+    p9_membership_changes_with(20).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p9_a_cluster_at_rest_renews_and_does_nothing_else() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(5).await;
+    tokio::time::sleep(secs(1)).await;
+    let before = cluster.store.stats();
+    let events: Vec<_> = nodes.iter().map(|node| node.log.all().len()).collect();
+    tokio::time::sleep(secs(600)).await;
+    let idle = cluster.store.stats().since(&before);
+    assert_eq!(idle.renewals, 5 * 600 / (TTL.as_secs() / 3));
+    let mut expected = Stats::default();
+    expected.renewals = idle.renewals;
+    assert_eq!(idle, expected);
+    assert_eq!(nodes.iter().map(|node| node.log.all().len()).collect::<Vec<_>>(), events);
+}
+
+/// The leader of fifty crashes. One commit elects the next, and publishes; nobody else gets so far as to try.
+#[tokio::test(start_paused = true)]
+async fn p9_no_stampede_when_the_leader_is_lost() {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start_many(50).await;
+    tokio::time::sleep(secs(10)).await;
+    for graceful in [false, true] {
+        let leading = nodes.iter().position(|node| node.is_leader()).unwrap();
+        let old = nodes.remove(leading);
+        let before = (cluster.store.stats(), cluster.audit().await.elections);
+        match graceful {
+            true => old.stop().await.unwrap(),
+            false => old.crash(),
+        }
+        stable(&nodes).await;
+        let cost = cluster.store.stats().since(&before.0);
+        assert_eq!(cost.commits_refused, 0, "{cost:?}");
+        // The lease ends, one is elected and publishes with that, all acknowledge, one confirms.
+        assert_eq!(cost.commits_effective, 1 + 49 - u64::from(graceful) + 1);
+        let audit = cluster.audit().await;
+        assert_eq!(audit.elections, before.1 + 1);
+        tokio::time::sleep(secs(10)).await;
+    }
+}
+
+/// Many who ask at once, on the leader and elsewhere, get one version.
+#[tokio::test(start_paused = true)]
+async fn p9_many_who_ask_at_once_get_one_version() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(5).await;
+    tokio::time::sleep(secs(10)).await;
+    let rest = followers(&nodes);
+    let asked = futures_util::future::join_all((0..40).map(|number| {
+        let node = rest[number % rest.len()];
+        async move { node.cluster_change_because(format!("number {number}")).await.unwrap() }
+    }));
+    let mut versions = asked.await;
+    versions.dedup();
+    assert_eq!(versions, [stable(&nodes).await]);
+    tokio::time::sleep(secs(10)).await;
+    let on_leader = leader(&nodes);
+    let (a, b) = tokio::join!(on_leader.cluster_change(), on_leader.cluster_change_because("twice"));
+    assert_eq!(a, b);
+    assert_eq!(a.unwrap(), stable(&nodes).await);
+    let causes = nodes[0].view().unwrap().causes().to_vec();
+    assert_eq!(causes.len(), 1, "{causes:?}");
+    assert_eq!(cluster.audit().await.stable.len(), cluster.seen.announced().len());
+}
+
+/// Changes, faults, and changes again; when they cease the newest version becomes stable.
+#[tokio::test(start_paused = true)]
+async fn p8_when_changes_cease_the_newest_version_becomes_stable() {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start_many(4).await;
+    for round in 0..12 {
+        let name = format!("r{round:02}");
+        nodes.push(cluster.start(&name).await);
+        let gone = nodes.remove(round % 3);
+        if round % 2 == 0 {
+            gone.crash();
+        } else {
+            gone.stop().await.unwrap();
+        }
+        nodes[round % 4].line.cut();
+        tokio::time::sleep(secs(7 * (round as u64 % 4))).await;
+        nodes[round % 4].line.heal();
+    }
+    let newest = stable(&nodes).await;
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(stable(&nodes).await, newest);
+    let last = nodes[0].log.all();
+    assert!(last.iter().any(|event| matches!(&**event, Event::Stable { version } if *version == newest)));
+    cluster.audit().await;
+    for node in &nodes {
+        node.stop().await.unwrap();
+        assert_eq!(node.ended().await.0, StopReason::Asked);
+    }
+    assert_eq!((cluster.store.lease_count(), cluster.store.open_watches()), (0, 0));
+}

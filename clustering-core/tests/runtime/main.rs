@@ -1,0 +1,11 @@
+//! The runtime and the public API on the memory store, under paused time: the promises as a user sees them.
+
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+
+mod announce;
+mod common;
+mod cost;
+mod harness;
+mod promises;
+mod sessions;
+mod stabilize;

@@ -1,0 +1,279 @@
+//! P6 and P7: a node knows when its session is over, and comes back by itself.
+
+use std::time::Duration;
+
+use clustering_core::{
+    Event, NameConflict, StopReason, event::LostReason, machine::Phase, runtime::StartError,
+    store::CoordinationStoreExt,
+};
+use clustering_testkit::faulty::FaultyStore;
+use tokio::time::Instant;
+
+use crate::common::{Cluster, TTL, leader, ms, name, secs, soon, stable, start};
+
+/// Calls of an old value, held all the time, give the answer that is right at the moment of the call.
+#[tokio::test(start_paused = true)]
+async fn p6_leading_ends_at_the_deadline_without_network_and_in_an_old_status() {
+    for disconnect in [FaultyStore::cut, FaultyStore::hang] {
+        let cluster = Cluster::new();
+        let node = cluster.start("a").await;
+        stable([&node]).await;
+        let held = node.now();
+        let left = held.leadership_left();
+        assert_eq!(left, TTL * 2 / 3);
+        disconnect(&node.line);
+        let begun = Instant::now();
+        tokio::time::advance(left - ms(1)).await;
+        assert!(held.is_leader() && held.is_member() && held.owns("key"));
+        assert_eq!(held.term(), node.term());
+        assert_eq!(held.leadership_left(), ms(1));
+        tokio::time::advance(ms(1)).await;
+        // Nothing had a chance to run since: the clock alone tells.
+        assert!(!held.is_leader() && held.term().is_none() && !node.is_leader() && node.term().is_none());
+        assert!(held.is_member() && held.owns("key"), "the session lasts longer than the lead");
+        tokio::time::advance(TTL - left - ms(1)).await;
+        assert!(held.is_member());
+        tokio::time::advance(ms(1)).await;
+        assert!(!held.is_member() && !held.owns("key") && !node.owns("key"));
+        assert_eq!((held.session_left(), held.leadership_left()), (Duration::ZERO, Duration::ZERO));
+        assert_eq!(begun.elapsed(), TTL);
+        node.line.heal();
+        node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
+        stable([&node]).await;
+        assert!(node.is_leader() && !held.is_leader());
+    }
+}
+
+/// Whoever waits for changes of the status is woken by the deadline, although the node hears of nothing.
+#[tokio::test(start_paused = true)]
+async fn p6_the_end_of_the_lead_wakes_those_who_wait_for_it() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    stable([&node]).await;
+    let begun = Instant::now();
+    node.line.hang();
+    let status = node.until("it does not lead", |status| !status.is_leader()).await;
+    assert!(status.is_member());
+    assert_eq!(begun.elapsed(), TTL * 2 / 3);
+}
+
+/// The deadline counts from the sending of the last good renewal, not from its reply.
+#[tokio::test(start_paused = true)]
+async fn p6_the_deadline_counts_from_the_sending_of_a_renewal() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    stable([&node]).await;
+    let begun = Instant::now();
+    node.line.delay(secs(2));
+    let mut status = node.status();
+    // Renewed 5 s after the grant, answered 2 s later.
+    while node.now().session_left() + begun.elapsed() <= TTL {
+        status.changed().await.unwrap();
+    }
+    assert_eq!(begun.elapsed(), secs(7));
+    assert_eq!(node.now().session_left(), TTL - secs(2));
+    assert_eq!(node.now().leadership_left(), TTL * 2 / 3 - secs(2));
+}
+
+/// The TTL that the store gave counts, not the one that was asked for.
+#[tokio::test(start_paused = true)]
+async fn p6_the_granted_ttl_counts() {
+    let store = clustering_memory::MemoryStore::builder().smallest_ttl(secs(60)).build();
+    let cluster = Cluster::on(store);
+    let node = cluster.start("a").await;
+    stable([&node]).await;
+    assert_eq!(node.now().session_left(), secs(60));
+    assert_eq!(node.now().leadership_left(), secs(40));
+    let renewals = cluster.store.stats().renewals;
+    tokio::time::sleep(secs(119)).await;
+    assert_eq!(cluster.store.stats().renewals - renewals, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_suspended_then_resumed_under_the_same_term() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let node = leader(&nodes);
+    let (term, versions) = (node.term().unwrap(), node.log.versions());
+    node.line.cut();
+    node.log.next("suspended", |event| *event == Event::LeadershipSuspended { term }).await;
+    assert!(!node.is_leader());
+    node.line.heal();
+    node.log.next("resumed", |event| *event == Event::LeadershipResumed { term }).await;
+    assert_eq!(node.term(), Some(term));
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(node.log.versions(), versions, "it costs no rebalance");
+    assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_node_that_lost_its_session_comes_back_in_a_newer_version() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let before = stable(&nodes).await;
+    let node = &nodes[1];
+    let incarnation = node.now().session.clone().unwrap().incarnation;
+    node.line.cut();
+    let lost = node.log.next_of("lost", |event| match event {
+        Event::SessionLost { reason } => Some(reason.clone()),
+        _ => None,
+    });
+    assert_eq!(lost.await, LostReason::Expired);
+    assert!(!node.now().is_member() && node.cluster_version().is_none() && !node.cluster_consistent());
+    let without = stable([&nodes[0], &nodes[2]]).await;
+    assert!(without > before);
+    node.line.heal();
+    node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
+    let after = stable(&nodes).await;
+    assert!(after > without);
+    assert_ne!(node.now().session.clone().unwrap().incarnation, incarnation);
+    cluster.audit().await;
+}
+
+/// The node is away for shorter than the others need to notice, and stands in the log under a new session while its
+/// acknowledgement of the old one would still say yes to the newest version.
+#[tokio::test(start_paused = true)]
+async fn p7_acknowledgements_of_the_old_session_do_not_count() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let (gate, passes) = tokio::sync::watch::channel(true);
+    let (line, builder) = cluster.builder("z");
+    let builder = builder.stabilize(move |_| {
+        let mut passes = passes.clone();
+        async move { passes.wait_for(|open| *open).await.is_ok() }
+    });
+    let node = start(line, builder).await;
+    let all: Vec<_> = nodes.iter().chain([&node]).collect();
+    let old = stable(all.clone()).await;
+    gate.send(false).unwrap();
+    // By hand an acknowledgement of the version to come is not possible; but a revoked lease takes the old one away.
+    let lease = cluster.store.leases().last().unwrap().id;
+    use clustering_core::store::CoordinationStore;
+    cluster.store.revoke_lease(lease).await.unwrap();
+    node.log.next("lost", |event| matches!(event, Event::SessionLost { .. })).await;
+    node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
+    tokio::time::sleep(secs(20)).await;
+    let versions = cluster.audit().await;
+    assert_eq!(versions.stable.last(), Some(&old.to_string()), "not stable without the new session's yes");
+    assert_eq!(nodes[0].node_versions().await.unwrap().len(), 2, "the old acknowledgement is gone");
+    gate.send(true).unwrap();
+    assert!(stable(all).await > old);
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_second_instance_waits_for_the_name() {
+    let cluster = Cluster::new();
+    let first = cluster.start("a").await;
+    let (line, builder) = cluster.builder("a");
+    let second = tokio::spawn(start(line, builder.seed(2).uri("http://other:80")));
+    tokio::time::sleep(secs(100)).await;
+    assert!(!second.is_finished());
+    assert_eq!(cluster.store.lease_count(), 2);
+    first.stop().await.unwrap();
+    let second = soon("the name", second).await.unwrap();
+    stable([&second]).await;
+    assert_eq!(second.log.count(|event| matches!(event, Event::NameHeld { .. })), 1, "told once");
+    assert_eq!(second.nodes()[0].uri.as_str(), "http://other:80");
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_second_instance_fails_if_it_is_told_to() {
+    let cluster = Cluster::new();
+    let first = cluster.start("a").await;
+    let version = stable([&first]).await;
+    let (_, builder) = cluster.builder("a");
+    let refused = builder.seed(2).name_conflict(NameConflict::Fail).start().await.unwrap_err();
+    let by = first.uri().clone();
+    assert_eq!(refused, StartError::Stopped(StopReason::NameTaken { by }));
+    assert!(refused.to_string().contains("http://host:80"), "{refused}");
+    assert_eq!(cluster.store.lease_count(), 1, "it leaves nothing");
+    assert_eq!((stable([&first]).await, cluster.store.open_watches()), (version, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_second_instance_takes_over_if_it_is_told_to() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    // The one taken over leads, at that: its lead goes with its name.
+    let first = leader(&nodes);
+    let (line, builder) = cluster.builder(first.name().as_str());
+    let builder = builder.seed(2).uri("http://other:80").name_conflict(NameConflict::TakeOver);
+    let second = start(line, builder).await;
+    let ended = soon("the end", first.ended()).await;
+    assert_eq!(ended.0, StopReason::TakenOver { by: second.uri().clone() });
+    assert!(!first.is_leader());
+    assert_eq!(first.now().phase, Phase::Stopped(ended.0.clone()));
+    let rest = nodes.iter().filter(|node| node.name() != first.name());
+    stable(rest.chain([&second])).await;
+    first.stop().await.unwrap();
+    assert_eq!(cluster.store.lease_count(), 3);
+    cluster.audit().await;
+}
+
+/// Two processes under one name, both told to take over: on rejoin a foreign record means stopping, so they do not
+/// take the name from each other for ever.
+#[tokio::test(start_paused = true)]
+async fn p7_two_that_take_over_do_not_fight() {
+    let cluster = Cluster::new();
+    let take = |seed| {
+        let (line, builder) = cluster.builder("a");
+        start(line, builder.seed(seed).name_conflict(NameConflict::TakeOver))
+    };
+    let first = take(2).await;
+    first.line.cut();
+    first.log.next("lost", |event| matches!(event, Event::SessionLost { .. })).await;
+    let second = take(3).await;
+    first.line.heal();
+    let ended = soon("the end", first.ended()).await;
+    assert!(matches!(ended.0, StopReason::TakenOver { .. }), "{ended}");
+    stable([&second]).await;
+    tokio::time::sleep(TTL * 4).await;
+    assert_eq!(second.now().phase, Phase::Member);
+    assert_eq!(second.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
+}
+
+/// A process that crashed and is started again under its name waits for its own ghost, no longer than one TTL.
+#[tokio::test(start_paused = true)]
+async fn p7_a_restart_after_a_crash_waits_for_the_lease_to_end() {
+    let cluster = Cluster::new();
+    let other = cluster.start("b").await;
+    let node = cluster.start("a").await;
+    stable([&node, &other]).await;
+    node.crash();
+    let begun = Instant::now();
+    let (line, builder) = cluster.builder("a");
+    let again = start(line, builder.seed(2)).await;
+    assert!(begun.elapsed() <= TTL + ms(1), "{:?}", begun.elapsed());
+    stable([&again, &other]).await;
+    assert_eq!(
+        other.discovery().node(&name("a")).unwrap().incarnation,
+        again.now().session.clone().unwrap().incarnation
+    );
+    cluster.audit().await;
+}
+
+/// A record put by hand, without a lease, stands for ever: whoever wants the name waits, and says so.
+#[tokio::test(start_paused = true)]
+async fn p7_a_name_held_for_ever_is_told_of_and_can_be_freed() {
+    let cluster = Cluster::new();
+    let record = r#"{"uri":"http://by-hand:80","incarnation":"x"}"#;
+    let key = "cluster/view/nodes/a";
+    cluster.store.put(key, record.into(), None).await.unwrap();
+    let (line, builder) = cluster.builder("a");
+    let mut events = builder.events();
+    let starting = tokio::spawn(start(line, builder));
+    let told = soon("told", async {
+        loop {
+            if let Event::NameHeld { uri, .. } = &*events.recv().await.unwrap() {
+                return uri.to_string();
+            }
+        }
+    });
+    assert_eq!(told.await, "http://by-hand:80");
+    cluster.store.delete(key).await.unwrap();
+    let node = soon("the start", starting).await.unwrap();
+    stable([&node]).await;
+}
