@@ -1,0 +1,249 @@
+use std::{fmt, time::Duration};
+
+use clustering_core::store::StoreError;
+use thiserror::Error;
+
+use crate::{Endpoint, Secret};
+
+/// How to reach etcd. The defaults fit a cluster in the same data centre; each field says how it relates to the others.
+///
+/// ```
+/// use clustering_etcd::EtcdConfig;
+///
+/// let mut config = EtcdConfig::new(["etcd-1:2379", "etcd-2:2379", "etcd-3:2379"])?;
+/// config.prefix = "staging/".into();
+/// config.validate()?;
+/// # Ok::<(), clustering_etcd::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EtcdConfig {
+    /// The members to talk to, at least one. The store talks to one of them, picked by chance, and goes on to the next
+    /// when it fails. All must belong to the same etcd cluster.
+    pub endpoints: Vec<Endpoint>,
+    /// User and password. `None`, the default, for an etcd without authentication.
+    pub credentials: Option<Credentials>,
+    /// Stands before every key in etcd and is never seen by the callers, so that several uses share one etcd. Empty by
+    /// default; at most 512 bytes.
+    pub prefix: String,
+    /// How long making a connection may take. 1 s by default; less than [`request_timeout`](Self::request_timeout),
+    /// so that a member that is away is told from one that is silent.
+    pub connect_timeout: Duration,
+    /// How long a call may take, tries at other members included. 2 s by default: less than a sixth of the lease TTL,
+    /// after which the cluster's runtime would give up the call by itself. A page of a long read counts as a call.
+    pub request_timeout: Duration,
+    /// How often a connection is pinged, also while nothing else is sent. 6 s by default; more than 5 s, because etcd
+    /// closes connections that are pinged more often (its `--grpc-keepalive-min-time`).
+    pub keep_alive_interval: Duration,
+    /// How long the answer to a ping may take until the connection counts as lost. 3 s by default.
+    pub keep_alive_timeout: Duration,
+    /// How long a watch may be silent until its member is asked for a sign of life, which it has
+    /// [`request_timeout`](Self::request_timeout) to give. 5 s by default; at least 1 s.
+    pub watch_check: Duration,
+}
+
+/// Who the store is to etcd.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// The name of the user.
+    pub user: String,
+    /// The password.
+    pub password: Secret,
+}
+
+impl Credentials {
+    /// A user and the password.
+    pub fn new(user: impl Into<String>, password: impl Into<Secret>) -> Self {
+        Credentials { user: user.into(), password: password.into() }
+    }
+}
+
+/// A setting that cannot be used: which, its value, the rule.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{what} of {value} cannot be used: {rule}")]
+pub struct ConfigError {
+    what: String,
+    value: String,
+    rule: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(what: impl Into<String>, value: impl fmt::Debug, rule: impl Into<String>) -> Self {
+        ConfigError { what: what.into(), value: format!("{value:?}"), rule: rule.into() }
+    }
+
+    /// One whose value is nobody's business.
+    pub(crate) fn hidden(what: impl Into<String>, rule: impl Into<String>) -> Self {
+        ConfigError { what: what.into(), value: "(hidden)".into(), rule: rule.into() }
+    }
+
+    /// The field of [`EtcdConfig`] or the environment variable.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// The rule that it breaks.
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// The same about a variable or field that holds it.
+    pub(crate) fn within(mut self, what: &str) -> Self {
+        self.what = what.into();
+        self
+    }
+}
+
+impl From<ConfigError> for StoreError {
+    fn from(error: ConfigError) -> Self {
+        StoreError::invalid(error.to_string()).with_source(error)
+    }
+}
+
+impl EtcdConfig {
+    /// The defaults, for those endpoints.
+    ///
+    /// # Errors
+    ///
+    /// The first endpoint that is none.
+    pub fn new<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, ConfigError> {
+        let endpoints =
+            endpoints.into_iter().map(|text| text.as_ref().parse()).collect::<Result<Vec<_>, _>>()?;
+        let config = EtcdConfig { endpoints, ..EtcdConfig::default() };
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// What the environment says, see [`EtcdStore::from_env`](crate::EtcdStore::from_env).
+    ///
+    /// # Errors
+    ///
+    /// The first variable that cannot be used: its name, its value (a password excepted) and the rule.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        crate::env::config(|name| std::env::var_os(name))
+    }
+
+    /// How long after a change a watch has delivered it or ended at the latest (contract rule 3): with these settings,
+    /// how long a silent watch goes unnoticed.
+    ///
+    /// An ordinary watch lags by a few milliseconds.
+    pub fn watch_lag(&self) -> Duration {
+        self.watch_check + self.request_timeout
+    }
+
+    /// Refuses settings that cannot work.
+    ///
+    /// # Errors
+    ///
+    /// The first field that breaks a rule.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let check = |holds: bool, field: &str, value: Duration, rule: &str| match holds {
+            true => Ok(()),
+            false => Err(ConfigError::new(field, value, rule)),
+        };
+        if self.endpoints.is_empty() {
+            return Err(ConfigError::new("endpoints", &self.endpoints, "at least one is needed"));
+        }
+        if self.prefix.len() > 512 {
+            return Err(ConfigError::new("prefix", &self.prefix, "it may have at most 512 bytes"));
+        }
+        if let Some(credentials) = &self.credentials
+            && credentials.user.is_empty()
+        {
+            return Err(ConfigError::new("credentials", credentials, "the user needs a name"));
+        }
+        check(
+            !self.connect_timeout.is_zero(),
+            "connect_timeout",
+            self.connect_timeout,
+            "it must be more than zero",
+        )?;
+        check(
+            self.request_timeout > self.connect_timeout,
+            "request_timeout",
+            self.request_timeout,
+            "it must be more than connect_timeout, or a member that is away looks like one that is silent",
+        )?;
+        check(
+            self.keep_alive_interval > Duration::from_secs(5),
+            "keep_alive_interval",
+            self.keep_alive_interval,
+            "it must be more than 5 s: etcd closes connections that are pinged more often",
+        )?;
+        check(
+            !self.keep_alive_timeout.is_zero(),
+            "keep_alive_timeout",
+            self.keep_alive_timeout,
+            "it must be more than zero",
+        )?;
+        check(
+            self.watch_check >= Duration::from_secs(1),
+            "watch_check",
+            self.watch_check,
+            "it must be at least 1 s: each check is a message for each watch",
+        )
+    }
+}
+
+/// `localhost:2379`, without authentication.
+impl Default for EtcdConfig {
+    fn default() -> Self {
+        let secs = Duration::from_secs;
+        EtcdConfig {
+            endpoints: Endpoint::at("localhost", Endpoint::DEFAULT_PORT).into_iter().collect(),
+            credentials: None,
+            prefix: String::new(),
+            connect_timeout: secs(1),
+            request_timeout: secs(2),
+            keep_alive_interval: secs(6),
+            keep_alive_timeout: secs(3),
+            watch_check: secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(change: impl FnOnce(&mut EtcdConfig), says: &str) {
+        let mut config = EtcdConfig::default();
+        config.validate().unwrap();
+        change(&mut config);
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+
+    #[test]
+    fn each_rule_is_checked() {
+        refused(|c| c.endpoints.clear(), "endpoints of [] cannot be used: at least one");
+        refused(|c| c.prefix = "p".repeat(513), "at most 512 bytes");
+        refused(|c| c.credentials = Some(Credentials::new("", "x")), "the user needs a name");
+        refused(|c| c.connect_timeout = Duration::ZERO, "connect_timeout of 0ns");
+        refused(
+            |c| c.connect_timeout = c.request_timeout,
+            "request_timeout of 2s cannot be used: it must be more",
+        );
+        refused(|c| c.keep_alive_interval = Duration::from_secs(5), "keep_alive_interval of 5s");
+        refused(|c| c.keep_alive_timeout = Duration::ZERO, "keep_alive_timeout of 0ns");
+        refused(|c| c.watch_check = Duration::from_millis(999), "watch_check of 999ms");
+    }
+
+    #[test]
+    fn the_default_is_localhost() {
+        assert_eq!(EtcdConfig::default(), EtcdConfig::new(["localhost:2379"]).unwrap());
+    }
+
+    #[test]
+    fn a_password_shows_nowhere() {
+        let credentials = Some(Credentials::new("", "hunter2"));
+        let config = EtcdConfig { credentials, ..EtcdConfig::default() };
+        let error = config.validate().unwrap_err();
+        for shown in [format!("{config:?}"), format!("{error:?}"), error.to_string()] {
+            assert!(!shown.contains("hunter2"), "{shown}");
+        }
+        let shown = format!("{:?} {:?}", StoreError::from(error.clone()), error);
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}
