@@ -47,6 +47,8 @@ struct Member {
     /// When the own record was last put, and when it was created.
     modified: Revision,
     created: Revision,
+    /// The incarnation that it bears.
+    incarnation: Incarnation,
     since: Timestamp,
 }
 
@@ -85,9 +87,9 @@ impl Membership {
         self.member.as_ref().map_or(Duration::ZERO, |member| now.since(member.since))
     }
 
-    /// The incarnation that the record should bear.
+    /// The incarnation that the own record bears.
     pub(crate) fn incarnation(&self) -> Option<&Incarnation> {
-        self.wanted.as_ref()
+        self.member.as_ref().map(|member| &member.incarnation)
     }
 }
 
@@ -129,12 +131,12 @@ impl Machine {
         let Some(lease) = self.session.held().map(|held: &Held| held.lease) else { return };
         match (self.own_slot(lease), self.membership.is_member()) {
             (Slot::Mine { modified, created, incarnation }, was) => {
-                let member = self.membership.member.get_or_insert(Member { modified, created, since: now });
-                if member.modified != modified {
+                let since = self.membership.member.as_ref().map_or(now, |member| member.since);
+                let member = Member { modified, created, incarnation: incarnation.clone(), since };
+                let before = self.membership.member.replace(member);
+                if before.is_some_and(|before| before.modified != modified) {
                     self.acknowledgement.record_changed();
                 }
-                member.modified = modified;
-                member.created = created;
                 if !was {
                     self.joined(&incarnation);
                 }
@@ -145,7 +147,7 @@ impl Machine {
                 self.end_session(now, End::Lost(LostReason::Removed));
             }
             (Slot::Absent, false) => self.join(now, lease, None),
-            (Slot::Leftover { modified }, false) => self.join(now, lease, Some((modified, None))),
+            (Slot::Leftover { modified }, false) => self.join(now, lease, Some(modified)),
             (Slot::Foreign(node), false) => self.meet(now, lease, &node),
         }
     }
@@ -171,7 +173,7 @@ impl Machine {
             NameConflict::TakeOver if self.membership.joined_before => {
                 self.stop(now, StopReason::TakenOver { by: node.uri.clone() });
             }
-            NameConflict::TakeOver => self.join(now, lease, Some((node.modified, Some(&node.incarnation)))),
+            NameConflict::TakeOver => self.join(now, lease, Some(node.modified)),
             NameConflict::Wait => {
                 if self.membership.told_of.as_ref() != Some(&node.incarnation) {
                     self.membership.told_of = Some(node.incarnation.clone());
@@ -184,8 +186,8 @@ impl Machine {
         }
     }
 
-    /// Registers, in place of what was put at the revision given, if anything; with the incarnation that holds it.
-    fn join(&mut self, now: Timestamp, lease: LeaseId, instead_of: Option<(Revision, Option<&Incarnation>)>) {
+    /// Registers, in place of what was put at the revision given, if anything.
+    fn join(&mut self, now: Timestamp, lease: LeaseId, instead_of: Option<Revision>) {
         // Only once the watch is open: the node's own registration reaches it as an event like any other.
         let folded = self.fold.revision();
         if !self.log.follow.is_open() || !self.membership.join.is_free(now, folded) {
@@ -196,14 +198,16 @@ impl Machine {
         let own = keys.node_key(&identity.name);
         let (purpose, txn) = match instead_of {
             None => (Purpose::Join, Txn::new().guard(Guard::absent(own.clone())).put(own, record, lease)),
-            Some((seen, holder)) => {
+            Some(seen) => {
                 let mut txn = Txn::new()
                     .guard(Guard::modified_at(own.clone(), seen))
                     .put(own, record, lease)
                     .delete(keys.readiness_key(&identity.name));
-                // If the other one leads, its lead goes with its name: nobody leads under a name that is another's.
-                if let (Some(holder), Some(leader)) = (holder, self.fold.leader())
-                    && leader.record.as_ref().is_some_and(|record| record.incarnation == *holder)
+                // If the other one leads, its lead goes with its name: nobody leads under a name that is another's. The
+                // lease tells: the incarnation may be another than the one that was elected.
+                let holder = self.fold.standing(&identity.name).and_then(|standing| standing.lease);
+                if let Some(leader) = self.fold.leader().filter(|leader| leader.lease == holder)
+                    && holder.is_some()
                 {
                     let election = keys.election_key().clone();
                     txn = txn.guard(Guard::created_at(election.clone(), leader.created)).delete(election);

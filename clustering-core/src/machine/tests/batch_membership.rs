@@ -1,0 +1,304 @@
+//! The log brings node records: the node's own, and those of others.
+
+use super::bench::{Bench, ms, secs};
+use crate::{
+    config::{Config, NameConflict},
+    machine::Phase,
+    store::{ErrorKind, LeaseId},
+};
+
+fn policy(conflict: NameConflict) -> impl FnOnce(&mut Config) {
+    move |config| config.name_conflict = conflict
+}
+
+#[test]
+fn p7_the_log_makes_a_member_not_the_reply() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a");
+    b.tick();
+    b.ok("grant");
+    b.ok("read");
+    b.ok("watch");
+    b.skip();
+    b.ok("join");
+    b.says(&[]);
+    assert_eq!(b.status().phase, Phase::Joining);
+    b.deliver();
+    b.says(&["* b is present at http://b", "* joined as a life"]);
+    assert_eq!(b.status().phase, Phase::Member);
+}
+
+#[test]
+fn p7_a_join_whose_reply_never_comes_counts_all_the_same() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a");
+    b.tick();
+    b.ok("grant");
+    b.ok("read");
+    b.ok("watch");
+    b.lose("join");
+    b.skip();
+    b.deliver();
+    b.says(&["* b is present at http://b", "* joined as a life"]);
+    b.wait(secs(4));
+    b.says(&[]);
+}
+
+#[test]
+fn others_are_told_of_as_they_come_change_and_go() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.joins("c");
+    b.rewrites("c");
+    b.leaves("c");
+    b.says(&["* c is present at http://other-c", "* c changed, at http://other-c", "* c is gone"]);
+}
+
+#[test]
+fn p7_wait_waits_until_the_other_of_that_name_is_gone() {
+    let mut b = Bench::node("b").with(&["a", "b"]).led_by("a");
+    b.tick();
+    b.answer_all();
+    b.says_of(
+        &["* the name", "join", "take"],
+        &["* the name is held by http://other-b; waiting until that one is gone"],
+    );
+    b.wait(secs(60));
+    b.says(&[]);
+    assert_eq!((b.status().phase, b.status().session), (Phase::Joining, None));
+    b.leaves("b");
+    b.says(&["* b is gone", "join"]);
+}
+
+#[test]
+fn p7_wait_tells_of_each_holder_once() {
+    let mut b = Bench::node("b").with(&["b"]).joined();
+    b.put("view/else", "{}");
+    b.says(&[]);
+    b.rewrites("b");
+    b.says(&[
+        "* b changed, at http://other-b",
+        "* the name is held by http://other-b; waiting until that one is gone",
+    ]);
+}
+
+#[test]
+fn p7_take_over_replaces_the_other_and_its_acknowledgement() {
+    let mut b = Bench::node_with("b", policy(NameConflict::TakeOver)).with(&["a", "b"]).led_by("a");
+    b.tick();
+    b.answer_all();
+    b.says_of(
+        &["take", "join", "* joined", "* b"],
+        &["* b is present at http://other-b", "take over", "* b changed, at http://b", "* joined as a life"],
+    );
+}
+
+#[test]
+fn p5_take_over_of_the_leader_ends_its_lead() {
+    let mut b = Bench::node_with("b", policy(NameConflict::TakeOver)).with(&["b"]).led_by("b").joined();
+    assert!(b.status().leadership.is_some(), "and then it is elected itself");
+}
+
+#[test]
+fn p5_take_over_ends_the_lead_also_of_one_that_changed_its_record_while_leading() {
+    let mut b = Bench::node_with("b", policy(NameConflict::TakeOver)).with(&["b"]).led_by("b");
+    b.rewrites("b");
+    b.tick();
+    b.ok("grant");
+    b.ok("read");
+    b.ok("watch");
+    let deleted = b.txn("take over").operations().iter().any(|operation| operation.key().ends_with("leader"));
+    assert!(deleted);
+}
+
+#[test]
+fn p7_take_over_leaves_the_lead_of_another_alone() {
+    let mut b = Bench::node_with("b", policy(NameConflict::TakeOver)).with(&["a", "b"]).led_by("a").joined();
+    assert_eq!(b.status().leader.unwrap().name.unwrap(), "a");
+    assert_eq!(b.status().phase, Phase::Member);
+    b.wait(secs(1));
+    b.says(&[]);
+}
+
+#[test]
+fn p7_fail_gives_up_and_gives_the_lease_back() {
+    let mut b = Bench::node_with("b", policy(NameConflict::Fail)).with(&["a", "b"]).led_by("a");
+    b.tick();
+    b.ok("read");
+    b.ok("watch");
+    b.skip();
+    b.ok("grant");
+    b.says(&["revoke 3"]);
+    b.ok("revoke");
+    b.says(&[
+        "unwatch",
+        "* stopped: its name is held by another process, at http://other-b",
+        "stopped: its name is held by another process, at http://other-b",
+    ]);
+}
+
+#[test]
+fn p7_a_foreign_record_in_the_members_place_means_that_it_was_taken_over() {
+    for conflict in [NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail] {
+        let mut b = Bench::node_with("b", policy(conflict)).with(&["a"]).led_by("a").joined();
+        b.joins("b");
+        b.says(&["* b changed, at http://other-b", "revoke 2"]);
+        b.ok("revoke");
+        b.says(&[
+            "unwatch",
+            "* stopped: another process, at http://other-b, took over its name",
+            "stopped: another process, at http://other-b, took over its name",
+        ]);
+    }
+}
+
+#[test]
+fn p7_a_node_that_rejoins_and_finds_its_name_taken_does_as_the_policy_says() {
+    let policies = [
+        (NameConflict::Wait, "* the name is held by http://other-b; waiting until that one is gone"),
+        (NameConflict::TakeOver, "* stopped: another process, at http://other-b, took over its name"),
+        (NameConflict::Fail, "* stopped: its name is held by another process, at http://other-b"),
+    ];
+    for (conflict, says) in policies {
+        let mut b = Bench::node_with("b", policy(conflict)).with(&["a"]).led_by("a").joined();
+        b.unseen(|b| {
+            b.store.revoke(b.lease_of("view/nodes/b")).unwrap();
+            b.joins("b");
+        });
+        b.advance(secs(15));
+        b.ok("revoke");
+        b.deliver();
+        b.skip();
+        b.answer_all();
+        b.says_of(&["* the name", "* stopped", "take over", "join"], &[says]);
+    }
+}
+
+#[test]
+fn p7_ones_own_ghost_is_no_conflict() {
+    // The lease of the last session is gone in the store, but the log has not told yet.
+    let mut b = Bench::node_with("b", policy(NameConflict::Fail)).with(&["a"]).led_by("a").joined();
+    b.advance(secs(15));
+    b.ok("revoke");
+    b.skip();
+    b.ok("grant");
+    b.says(&["take over"]);
+    b.ok("take over");
+    b.says(&[]);
+    b.deliver();
+    b.says(&["* b is gone", "join"]);
+}
+
+#[test]
+fn p7_a_record_that_was_deleted_while_the_lease_lives_ends_the_session() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.delete("view/nodes/a");
+    a.says(&["* a is gone", "unwatch", "* session lost: the node's record was removed", "revoke 1"]);
+    assert!(!a.is_leader());
+}
+
+#[test]
+fn p7_an_incarnation_of_this_process_under_another_lease_is_not_mine() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    let record = b.store.get(&"c/view/nodes/b".into()).unwrap().value.clone();
+    let other = b.store.grant(b.now, secs(15)).id;
+    b.write(crate::store::Txn::new().put("c/view/nodes/b", record, other));
+    b.says_of(&["* session"], &["* session lost: the node's record was removed"]);
+}
+
+#[test]
+fn p1_a_leader_publishes_a_lone_change_at_once() {
+    for change in [Bench::joins as fn(&mut Bench, &str), Bench::leaves, Bench::rewrites] {
+        let mut a = Bench::node("a").joined().leading();
+        if change as usize != Bench::joins as usize {
+            a.joins("b");
+            a.wait(secs(1));
+            a.answer_all();
+        }
+        a = a.after(secs(1));
+        change(&mut a, "b");
+        let said = a.open.last().cloned();
+        assert!(a.is_open("publish"), "{said:?}");
+    }
+}
+
+#[test]
+fn p9_changes_in_rows_are_published_ever_more_seldom() {
+    let mut a = Bench::node("a").joined().leading().after(secs(1));
+    let mut gaps = Vec::new();
+    for n in 0..9 {
+        a.joins(&format!("n{n}"));
+        let since = a.now;
+        while !a.is_open("publish") {
+            a.wait(ms(1));
+        }
+        gaps.push(a.now.since(since).as_millis());
+        a.ok("publish");
+        a.deliver();
+    }
+    assert_eq!(gaps, [0, 100, 200, 400, 800, 1600, 3200, 5000, 5000]);
+    // After a calm second a change is a lone one again.
+    a.wait(ms(1000));
+    a.joins("late");
+    assert!(a.is_open("publish"));
+}
+
+#[test]
+fn p9_the_wait_counts_from_the_first_unpublished_change() {
+    let mut a = Bench::node("a").joined().leading().after(secs(1));
+    a.joins("b");
+    a.ok("publish");
+    a.deliver();
+    a.joins("c");
+    a.wait(ms(60));
+    a.joins("d");
+    a.wait(ms(39));
+    assert!(!a.is_open("publish"));
+    a.skip();
+    a.wait(ms(1));
+    a.says(&["publish V3: c joined, d joined"]);
+}
+
+#[test]
+fn p9_a_change_that_was_undone_in_time_costs_no_version() {
+    let mut a = Bench::node("a").joined().leading().after(secs(1));
+    a.joins("b");
+    a.ok("publish");
+    a.deliver();
+    // It comes and goes within the gap.
+    a.joins("c");
+    a.leaves("c");
+    a.skip();
+    a.wait(secs(10));
+    a.says(&[]);
+}
+
+#[test]
+fn p4_a_rewritten_record_takes_part_again_only_in_the_next_version() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.update(1, "x");
+    b.ok("rewrite");
+    b.deliver();
+    b.says(&[
+        "rewrite",
+        "* b changed, at http://b",
+        "reply 1: done",
+        "supersede",
+        "* stabilize of V1 superseded",
+    ]);
+    b.stabilized(crate::Outcome::Ready);
+    b.says(&[]);
+    b.publishes();
+    b.says(&["* version V2 of 2 nodes: ", "* stabilizing V2, attempt 1", "stabilize V2 of a b"]);
+}
+
+#[test]
+fn p7_a_late_join_of_a_lost_session_does_not_register() {
+    // The join is on its way when the session is over: its lease is revoked, so it can no longer apply.
+    let mut b = Bench::node("b").with(&["a"]).led_by("a");
+    b.tick();
+    b.ok("read");
+    b.ok("watch");
+    b.ok("grant");
+    let late = b.txn("join").clone();
+    b.advance(secs(15));
+    b.ok("revoke");
+    assert_eq!(b.store.commit(&late).unwrap_err().kind(), ErrorKind::LeaseNotFound, "{:?}", LeaseId::new(1));
+}
