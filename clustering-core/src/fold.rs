@@ -157,11 +157,12 @@ impl Fold {
         self.newest.as_ref()
     }
 
-    /// Whether the newest version is recorded as stable.
+    /// Whether the newest version is recorded as stable: under its label, and after it was cut. A label may be written
+    /// twice, by hand; revisions are not.
     pub(crate) fn is_stable(&self) -> bool {
-        let stable =
-            self.stable.as_ref().and_then(|stable| stable.record.as_ref()).map(|record| record.version);
-        stable.is_some() && stable == self.newest.as_ref().map(View::version)
+        let (Some(newest), Some(stable)) = (&self.newest, &self.stable) else { return false };
+        let says_so = stable.record.as_ref().is_some_and(|record| record.version == newest.version());
+        says_so && stable.modified > newest.revision()
     }
 
     /// Names that stand otherwise now than in the newest view.

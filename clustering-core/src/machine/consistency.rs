@@ -30,14 +30,17 @@ pub(crate) struct Consistency {
     pub(crate) follow: Follow,
     pub(crate) confirm: Flight,
     pub(crate) evict: Flight,
+    /// Whom this leader last set out to remove.
+    evicting: Option<NodeName>,
     acknowledgements: BTreeMap<NodeName, Acknowledged>,
     /// Up to where the acknowledgements were folded.
     revision: Revision,
     /// Who is missing, if it is known for the version written at that revision.
     judged: Option<Revision>,
     missing: BTreeSet<NodeName>,
-    /// Names to look at again.
+    /// Names to look at again, or all of them.
     touched: BTreeSet<NodeName>,
+    touched_all: bool,
     /// Since when this leader waits for that version.
     since: Timestamp,
     /// When to name the laggards next, and how often they were named.
@@ -50,6 +53,7 @@ pub(crate) struct Consistency {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Acknowledged {
+    modified: Revision,
     lease: Option<LeaseId>,
     record: Option<ReadinessRecord>,
 }
@@ -60,11 +64,13 @@ impl Consistency {
             follow: Follow::new(keyspace.readiness_namespace().clone()),
             confirm: Flight::default(),
             evict: Flight::default(),
+            evicting: None,
             acknowledgements: BTreeMap::new(),
             revision: Revision::ZERO,
             judged: None,
             missing: BTreeSet::new(),
             touched: BTreeSet::new(),
+            touched_all: false,
             since: Timestamp::ZERO,
             report: None,
             lost: BTreeMap::new(),
@@ -81,7 +87,7 @@ impl Consistency {
 
     /// Everything may have changed.
     pub(crate) fn rejudge(&mut self) {
-        self.judged = None;
+        self.touched_all = true;
     }
 
     /// A node whose acknowledgement was deleted while its record stood, for longer than an expiry takes to show. The
@@ -90,11 +96,13 @@ impl Consistency {
         self.lacks.as_ref()
     }
 
-    /// What that node said of the version.
+    /// What that node said of the version: in the session of its cut, and after it was cut. A label may be written
+    /// twice, by hand; revisions are not.
     fn answer(&self, name: &NodeName, view: &View) -> Option<&ReadinessRecord> {
         let acknowledged = self.acknowledgements.get(name)?;
         let same_session = view.get(name).is_some_and(|node| node.lease == acknowledged.lease);
-        acknowledged.record.as_ref().filter(|record| same_session && record.version == view.version())
+        let of_this_cut = same_session && acknowledged.modified > view.revision();
+        acknowledged.record.as_ref().filter(|record| of_this_cut && record.version == view.version())
     }
 }
 
@@ -163,11 +171,18 @@ impl Machine {
             }
         };
         self.consistency.follow.read(now);
+        let before: Vec<NodeName> = self.consistency.acknowledgements.keys().cloned().collect();
+        let counted: Vec<NodeName> = before.into_iter().filter(|name| self.counts(name)).collect();
         self.consistency.acknowledgements.clear();
-        self.consistency.lost.clear();
         self.consistency.revision = snapshot.revision;
         for entry in &snapshot.entries {
             self.acknowledged(entry);
+        }
+        // Deleted while nobody watched.
+        for name in counted {
+            if !self.consistency.acknowledgements.contains_key(&name) {
+                self.consistency.lost.entry(name).or_insert(now);
+            }
         }
         self.consistency.rejudge();
     }
@@ -204,7 +219,8 @@ impl Machine {
             .ok();
         self.consistency.lost.remove(&name);
         self.consistency.touch(&name);
-        self.consistency.acknowledgements.insert(name, Acknowledged { lease: entry.lease, record });
+        let acknowledged = Acknowledged { modified: entry.modified, lease: entry.lease, record };
+        self.consistency.acknowledgements.insert(name, acknowledged);
     }
 
     /// Whether that node's acknowledgement of the newest version counts now.
@@ -227,7 +243,8 @@ impl Machine {
             return;
         }
         let touched = std::mem::take(&mut self.consistency.touched);
-        if self.consistency.judged == Some(view.revision()) {
+        let all = std::mem::take(&mut self.consistency.touched_all);
+        if self.consistency.judged == Some(view.revision()) && !all {
             for name in touched {
                 if view.get(&name).is_some() && !self.counts(&name) {
                     self.consistency.missing.insert(name);
@@ -239,7 +256,9 @@ impl Machine {
         }
         let missing = view.iter().map(|node| &node.name).filter(|name| !self.counts(name)).cloned().collect();
         self.consistency.missing = missing;
-        self.consistency.judged = Some(view.revision());
+        if self.consistency.judged.replace(view.revision()) == Some(view.revision()) {
+            return;
+        }
         self.consistency.lost.clear();
         self.consistency.lacks = None;
         self.consistency.since = self.publication.last().unwrap_or(now);
@@ -330,7 +349,14 @@ impl Machine {
             .delete(keys.readiness_key(&name));
         let token = self.commit(Purpose::Evict, txn);
         self.consistency.evict.sent(token, now, folded);
-        self.emit(Event::Evicted { name });
+        self.consistency.evicting = Some(name);
+    }
+
+    /// That node is gone: if this leader was about to remove it, it did.
+    pub(super) fn note_evicted(&mut self, name: &NodeName) {
+        if let Some(name) = self.consistency.evicting.take_if(|evicting| evicting == name) {
+            self.emit(Event::Evicted { name });
+        }
     }
 
     /// Looks after acknowledgements that were deleted. That of a node whose session ended goes a moment before its

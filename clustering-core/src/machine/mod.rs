@@ -397,6 +397,7 @@ impl Machine {
                     self.consistency.touch(&node.name);
                     self.election.rerank();
                     self.emit(Event::NodeDown { name: node.name.clone() });
+                    self.note_evicted(&node.name);
                 }
                 Changed::Leader => self.note_leader(now),
                 Changed::Version => self.note_version(now),

@@ -24,7 +24,7 @@ pub(super) struct Invariants {
     in_flight: BTreeMap<Purpose, Token>,
     stabilizing: Option<Token>,
     announcing: Option<Token>,
-    announced: BTreeSet<Version>,
+    announced: BTreeSet<(Version, Revision)>,
     newest: Revision,
     stopped: bool,
     /// Tokens that were answered: nothing that comes under them again means anything.
@@ -117,7 +117,8 @@ impl Invariants {
             Output::Announce { token, view, .. } => {
                 assert!(self.announcing.is_none(), "P4: two on_stable at once");
                 self.announcing = Some(*token);
-                assert!(self.announced.insert(view.version()), "P4: on_stable twice for one version");
+                let version = (view.version(), view.revision());
+                assert!(self.announced.insert(version), "P4: on_stable twice for one version");
             }
             Output::Event(Event::VersionPublished { revision, .. }) => {
                 assert!(*revision > self.newest, "P2: versions go forward");
