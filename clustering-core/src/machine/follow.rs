@@ -140,19 +140,25 @@ impl Follow {
     /// The watch broke: resume it. The first try comes soon, `jitter` later, so that a thousand nodes whose connections
     /// broke together do not come back together.
     pub(crate) fn broke(&mut self, now: Timestamp, retry: &Backoff, jitter: Duration) {
-        if let State::Open { since, .. } = self.state
-            && now.since(since) > retry.max
-        {
-            self.failures = 0;
-        }
+        self.forgive(now, retry);
         let delay = if self.failures == 0 { jitter } else { retry.after(self.failures) };
         self.failures += 1;
         self.broken = true;
         self.state = State::Waiting { until: now + delay, next: Next::Watch };
     }
 
+    /// A watch that was open for a while was a good one, also if there was nothing to yield.
+    fn forgive(&mut self, now: Timestamp, retry: &Backoff) {
+        if let State::Open { since, .. } = self.state
+            && now.since(since) > retry.max
+        {
+            self.failures = 0;
+        }
+    }
+
     /// The watch cannot go on from where it stood: start from a snapshot again.
     pub(crate) fn gap(&mut self, now: Timestamp, retry: &Backoff) {
+        self.forgive(now, retry);
         let delay = if self.failures == 0 { Duration::ZERO } else { retry.after(self.failures) };
         self.failures += 1;
         self.state = State::Waiting { until: now + delay, next: Next::Read };

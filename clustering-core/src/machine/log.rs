@@ -60,7 +60,8 @@ impl Machine {
     }
 
     fn resync(&mut self, now: Timestamp, snapshot: &Snapshot) {
-        let rewound = std::mem::take(&mut self.log.rewound);
+        // A snapshot older than what was folded tells the same: revisions never decrease.
+        let rewound = std::mem::take(&mut self.log.rewound) || snapshot.revision < self.fold.revision();
         let first = !self.log.follow.is_synced();
         let changes = self.fold.resync(snapshot, rewound);
         self.log.follow.read(now);
@@ -71,12 +72,14 @@ impl Machine {
             // Whoever missed a version cannot know its view. A member asks for a new one, which all can cut.
             self.requests.note_gap(self.fold.version().is_some() && self.fold.newest().is_none());
         }
+        if first || rewound {
+            self.requests.begin(self.fold.version_modified());
+        }
         if rewound {
             self.reset_flights();
             // Revisions count from lower again, and name other things than they did.
             self.announcement.rewound();
             self.election.rewound();
-            self.requests.rewound();
             self.end_session(now, End::Lost(LostReason::Rewound));
         }
         self.note_changes(now, changes);

@@ -40,16 +40,16 @@ impl Requests {
         Some(Cause::Asked { by: asker(identity), why: ask.why.clone() })
     }
 
+    /// The log begins, or begins anew: what is asked for is newer than what stands there now.
+    pub(crate) fn begin(&mut self, seen: Revision) {
+        for ask in &mut self.asks {
+            ask.seen = seen;
+        }
+    }
+
     /// After a resync: whether the newest version's view could not be kept.
     pub(crate) fn note_gap(&mut self, gap: bool) {
         self.gap = gap;
-    }
-
-    /// Any version of the new history is newer than what was seen in the old one.
-    pub(crate) fn rewound(&mut self) {
-        for ask in &mut self.asks {
-            ask.seen = Revision::ZERO;
-        }
     }
 
     /// Refuses what is still open: the node ends.
@@ -120,8 +120,10 @@ impl Machine {
     }
 
     fn grant_asks(&mut self) {
-        let Some(newest) = self.fold.newest() else { return };
-        let (version, modified) = (newest.version(), newest.revision());
+        // Whether its view is known is another matter.
+        let Some(newest) = self.fold.version() else { return };
+        let Some(version) = newest.record.as_ref().map(|record| record.version) else { return };
+        let modified = newest.modified;
         let (granted, open) = std::mem::take(&mut self.requests.asks)
             .into_iter()
             .partition::<Vec<_>, _>(|ask| ask.seen < modified);

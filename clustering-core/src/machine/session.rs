@@ -230,6 +230,7 @@ impl Machine {
                 self.session.state = State::Held(held);
                 self.begin_membership(now);
             }
+            Err(_) if !self.wants_place() => {}
             Err(error) => {
                 self.session.failures += 1;
                 let delay = match error.is_transient() {

@@ -8,6 +8,13 @@ mod invariants;
 mod model;
 mod render;
 
+mod batch_garbage;
+mod batch_leader;
+mod batch_membership;
+mod batch_ready;
+mod batch_request;
+mod batch_stable;
+mod batch_version;
 mod granted;
 mod read;
 mod renewed;

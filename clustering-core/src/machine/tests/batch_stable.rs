@@ -1,0 +1,96 @@
+//! The log brings the newest stable version.
+
+use super::bench::{Bench, secs};
+use crate::{outcome::Outcome, store::Txn};
+
+#[test]
+fn a_follower_learns_from_one_key_that_the_version_is_stable() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    assert!(!b.status().consistent);
+    b.confirms();
+    b.says(&["* stable at V1"]);
+    assert!(b.status().consistent);
+    assert_eq!(b.status().stable, Some(b.newest()));
+}
+
+#[test]
+fn p4_a_follower_never_announces() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    b.confirms();
+    b.says_of(&["announce"], &[]);
+}
+
+#[test]
+fn p4_the_leader_announces_by_the_log_also_when_the_reply_is_lost() {
+    let mut a = Bench::node("a").joined().leading();
+    a.stabilized(Outcome::Ready);
+    a.ok("acknowledge");
+    a.deliver();
+    a.skip();
+    a.lose("confirm");
+    a.says(&[]);
+    a.deliver();
+    a.says(&["* stable at V1", "* on_stable of V1, term 2", "announce V1 in term 2"]);
+    a.wait(secs(10));
+    a.says(&[]);
+}
+
+#[test]
+fn p4_it_is_announced_once_even_if_stable_is_written_again() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    let value = a.snapshot("view/stable").entries[0].value.clone();
+    a.write(Txn::new().put("c/view/stable", value, None));
+    a.says_of(&["announce", "confirm"], &[]);
+}
+
+#[test]
+fn p4_stable_by_another_term_is_not_announced() {
+    let mut a = Bench::node("a").joined().leading();
+    a.stabilized(Outcome::Ready);
+    a.ok("acknowledge");
+    let version = a.newest();
+    a.put("view/stable", &format!(r#"{{"version": "{version}", "term": 1}}"#));
+    a.says_of(&["announce", "* stable"], &["* stable at V1"]);
+}
+
+#[test]
+fn p4_a_suspended_leader_does_not_announce() {
+    let mut a = Bench::node("a").joined().leading();
+    a.stabilized(Outcome::Ready);
+    a.ok("acknowledge");
+    a.deliver();
+    a.advance(secs(5));
+    a.advance(secs(5));
+    a.skip();
+    a.ok("confirm");
+    a.deliver();
+    a.says(&["* stable at V1"]);
+    a.ok("renew");
+    a.says_of(&["announce", "* leadership"], &["* leadership resumed, term 2", "announce V1 in term 2"]);
+}
+
+#[test]
+fn stable_that_cannot_be_read_is_reported_and_recorded_again() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.put("view/stable", "garbage");
+    a.says(&["* cannot read c/view/stable: expected value at line 1 column 1", "confirm V1"]);
+    a.answer_all();
+    // It was announced before.
+    a.says(&["* stable at V1"]);
+}
+
+#[test]
+fn stable_that_was_deleted_is_recorded_again() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.delete("view/stable");
+    a.says(&["confirm V1"]);
+}
+
+#[test]
+fn p4_a_stable_of_an_older_version_is_not_this_ones() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    b.confirms();
+    b.publishes();
+    assert!(!b.status().consistent);
+    assert!(b.status().stable.is_some());
+}
