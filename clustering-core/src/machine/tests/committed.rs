@@ -1,0 +1,293 @@
+//! A commit was answered: done, refused, not done, or nobody knows.
+//!
+//! The log tells what happened, the reply only when to try again.
+
+use super::bench::{Bench, ms, secs};
+use crate::{config::Laggards, machine::Phase, store::ErrorKind};
+
+/// A state in which the machine has just sent one commit, for each purpose.
+fn on_its_way(purpose: &str) -> Bench {
+    let follower = || Bench::node("b").with(&["a"]).joined().led_by("a");
+    let leader = || Bench::node("a").joined().leading().stable().after(secs(2));
+    let start = |mut b: Bench| {
+        b.tick();
+        b.ok("grant");
+        b.ok("read");
+        b.ok("watch");
+        b
+    };
+    let mut bench = match purpose {
+        "join" => start(Bench::node("b").with(&["a"]).led_by("a")),
+        "take over" => {
+            let mut b = Bench::node("b").with(&["a"]).led_by("a");
+            b.put("view/nodes/b", "garbage");
+            start(b)
+        }
+        "rewrite" => {
+            let mut b = follower();
+            b.update(1, "x");
+            b
+        }
+        "ask" => {
+            let mut b = follower();
+            b.ask(1, "why");
+            b
+        }
+        "elect" => {
+            let mut b = Bench::node("b").with(&["a"]).joined();
+            b.wait(ms(50));
+            b
+        }
+        "publish" => {
+            let mut a = leader();
+            a.joins("b");
+            a
+        }
+        "acknowledge" => {
+            let mut b = follower();
+            b.stabilized(crate::Outcome::Ready);
+            b
+        }
+        "confirm" => {
+            let mut a = leader();
+            a.delete("view/stable");
+            a
+        }
+        "evict" => {
+            let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+            let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+            a.joins("b");
+            a.answer_all();
+            a = a.acknowledged();
+            a.wait(secs(10));
+            a
+        }
+        "resign" => {
+            let mut a = leader();
+            a.resign(1);
+            a
+        }
+        _ => unreachable!(),
+    };
+    assert!(bench.is_open(purpose));
+    bench.skip();
+    bench
+}
+
+const ALL: [&str; 10] = [
+    "join", "take over", "rewrite", "ask", "elect", "publish", "acknowledge", "confirm", "evict", "resign",
+];
+
+#[test]
+fn a_reply_that_was_lost_after_the_commit_applied_costs_nothing() {
+    for purpose in ALL {
+        let mut bench = on_its_way(purpose);
+        bench.lose(purpose);
+        bench.deliver();
+        bench.says_if(purpose, &mut Vec::new());
+        bench.wait(secs(2));
+        let mut again = Vec::new();
+        bench.says_if(purpose, &mut again);
+        // An acknowledgement is watched by the leader alone: its node repeats it, and looks when it is refused.
+        assert_eq!(again.len(), usize::from(purpose == "acknowledge"), "{purpose}: {again:?}");
+    }
+}
+
+#[test]
+fn a_commit_that_did_not_happen_is_repeated_with_growing_pauses() {
+    for purpose in ALL {
+        for kind in [ErrorKind::Unreachable, ErrorKind::OutcomeUnknown, ErrorKind::Busy] {
+            let mut bench = on_its_way(purpose);
+            for whole in [100, 200, 400] {
+                bench.fail(purpose, kind);
+                assert!(!bench.is_open(purpose), "{purpose} {kind:?}: not at once");
+                let before = bench.now;
+                while !bench.is_open(purpose) {
+                    bench.wait(ms(1));
+                }
+                let pause = bench.now.since(before);
+                assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{purpose} {kind:?}: {pause:?}");
+            }
+            bench.ok(purpose);
+            bench.deliver();
+            bench.skip();
+            bench.wait(secs(2));
+            let mut again = Vec::new();
+            bench.says_if(purpose, &mut again);
+            assert!(again.is_empty(), "{purpose}: {again:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
+    for purpose in ALL {
+        for kind in [ErrorKind::Refused, ErrorKind::Invalid] {
+            let mut bench = on_its_way(purpose);
+            bench.fail(purpose, kind);
+            let mut told = Vec::new();
+            bench.says_if("* the store refused", &mut told);
+            assert_eq!(told.len(), 1, "{purpose} {kind:?}");
+            bench.wait(ms(3_700));
+            assert!(!bench.is_open(purpose), "{purpose} {kind:?}");
+            bench.wait(ms(1_300));
+            assert!(bench.is_open(purpose), "{purpose} {kind:?}");
+        }
+    }
+}
+
+#[test]
+fn p7_a_lease_that_is_gone_ends_the_session_whichever_commit_finds_out() {
+    for purpose in ["join", "take over", "rewrite", "elect", "acknowledge"] {
+        let mut bench = on_its_way(purpose);
+        bench.fail(purpose, ErrorKind::LeaseNotFound);
+        let mut told = Vec::new();
+        bench.says_if("revoke", &mut told);
+        assert_eq!(told.len(), 1, "{purpose}");
+        assert_eq!(bench.status().phase, Phase::Joining, "{purpose}");
+        bench.answer_all();
+        assert_eq!(bench.status().phase, Phase::Member, "{purpose}");
+    }
+}
+
+#[test]
+fn a_refused_guard_waits_for_the_log_to_tell_why() {
+    for purpose in ALL.into_iter().filter(|purpose| *purpose != "acknowledge") {
+        let mut bench = on_its_way(purpose);
+        let revision = bench.store.revision;
+        bench.fail(purpose, ErrorKind::GuardFailed { revision });
+        bench.wait(ms(1_000));
+        assert!(!bench.is_open(purpose), "{purpose}");
+        // Anything new in the log, and it is looked at again.
+        bench.put("view/something", "{}");
+        assert!(bench.is_open(purpose), "{purpose}");
+    }
+}
+
+#[test]
+fn a_done_commit_is_not_repeated_before_the_log_has_it() {
+    for purpose in ALL {
+        let mut bench = on_its_way(purpose);
+        bench.ok(purpose);
+        bench.skip();
+        bench.wait(secs(4));
+        let mut again = Vec::new();
+        bench.says_if(purpose, &mut again);
+        assert!(again.is_empty(), "{purpose}: {again:?}");
+    }
+}
+
+#[test]
+fn p5_a_publish_of_a_deposed_leader_is_refused() {
+    let mut a = on_its_way("publish");
+    let version = a.newest();
+    a.unseen(|a| {
+        a.delete("view/leader");
+        a.elects("b");
+    });
+    a.ok("publish");
+    assert_ne!(a.newest(), version);
+    a.deliver();
+    a.wait(secs(60));
+    a.says_of(&["publish", "confirm"], &[]);
+}
+
+#[test]
+fn p4_a_confirm_that_a_newer_version_overtook_is_refused_and_dropped() {
+    let mut a = on_its_way("confirm");
+    a.unseen(Bench::publishes);
+    a.ok("confirm");
+    a.skip();
+    a.deliver();
+    a.wait(secs(5));
+    a.says_of(&["confirm", "announce"], &[]);
+}
+
+#[test]
+fn p7_a_join_that_found_the_name_taken_meets_whoever_took_it() {
+    let mut b = on_its_way("join");
+    b.unseen(|b| b.joins("b"));
+    b.ok("join");
+    b.says(&[]);
+    b.deliver();
+    b.says_of(&["* the name"], &["* the name is held by http://other-b; waiting until that one is gone"]);
+}
+
+#[test]
+fn p4_a_late_repeat_of_an_older_acknowledgement_changes_nothing() {
+    let mut b = on_its_way("acknowledge V1");
+    let late = b.txn("acknowledge").clone();
+    b.drop_call("acknowledge");
+    b.publishes();
+    b.stabilized(crate::Outcome::Ready);
+    b.ok("acknowledge V2");
+    assert_eq!(b.store.commit(&late).unwrap_err().kind(), ErrorKind::GuardFailed {
+        revision: b.store.revision
+    });
+}
+
+#[test]
+fn p8_an_acknowledgement_whose_reply_was_lost_looks_what_became_of_it() {
+    let mut b = on_its_way("acknowledge");
+    b.lose("acknowledge");
+    b.wait(ms(100));
+    b.ok("acknowledge");
+    b.says(&["acknowledge V1", "read ready/b"]);
+    b.ok("read ready/b");
+    b.says(&["* ready at V1"]);
+    assert!(b.status().acknowledged.is_some());
+}
+
+#[test]
+fn p8_an_older_answer_that_stands_is_overwritten_after_a_look() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.stabilized(crate::Outcome::refused("disk full"));
+    b.lose("acknowledge V1 failed");
+    b.wait(ms(60));
+    b.publishes();
+    b.stabilized(crate::Outcome::Ready);
+    b.skip();
+    b.ok("acknowledge V2");
+    b.says(&["read ready/b"]);
+    b.ok("read ready/b");
+    b.says(&["acknowledge V2"]);
+    b.ok("acknowledge V2");
+    b.says(&["* ready at V2"]);
+}
+
+#[test]
+fn p8_a_look_that_failed_is_repeated() {
+    let mut b = on_its_way("acknowledge");
+    b.lose("acknowledge");
+    b.wait(ms(100));
+    b.ok("acknowledge");
+    b.fail("read ready/b", ErrorKind::Unreachable);
+    b.skip();
+    b.wait(ms(400));
+    b.says(&["read ready/b"]);
+    b.ok("read ready/b");
+    b.says(&["* ready at V1"]);
+}
+
+#[test]
+fn p4_a_refused_acknowledgement_of_an_overtaken_version_is_dropped() {
+    let mut b = on_its_way("acknowledge");
+    b.unseen(Bench::publishes);
+    b.ok("acknowledge");
+    // The log has not told yet, so it looks; then the log tells.
+    b.says(&["read ready/b"]);
+    b.ok("read ready/b");
+    b.deliver();
+    b.says_of(&["acknowledge", "stabilize"], &["stabilize V2 of a b after V1"]);
+    b.stabilized(crate::Outcome::Ready);
+    b.says_of(&["acknowledge"], &["acknowledge V2"]);
+}
+
+#[test]
+fn a_commit_under_a_session_that_is_over_means_nothing() {
+    let mut b = on_its_way("elect");
+    b.advance(secs(15));
+    b.skip();
+    b.fail("elect", ErrorKind::LeaseNotFound);
+    b.says(&[]);
+}

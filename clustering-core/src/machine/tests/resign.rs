@@ -1,0 +1,88 @@
+//! The user makes the node give up the lead.
+
+use super::bench::{Bench, ms, secs};
+use crate::store::ErrorKind;
+
+const NOT_LEADER: &str = "reply 1: this node does not lead: ask the leader, or wait until this node leads";
+
+#[test]
+fn p5_it_does_not_lead_any_more_before_the_commit_is_sent() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.resign(1);
+    a.says(&["resign"]);
+    assert!(!a.is_leader() && a.status().leadership.is_none());
+    a.ok("resign");
+    a.says(&[]);
+    a.deliver();
+    a.says(&["* nobody leads", "reply 1: done", "unwatch"]);
+}
+
+#[test]
+fn p5_it_neither_publishes_nor_confirms_while_it_resigns() {
+    let mut a = Bench::node("a").joined().leading();
+    a.resign(1);
+    a.skip();
+    a.joins("b");
+    a.stabilized(crate::Outcome::Ready);
+    a.ok("acknowledge");
+    a.deliver();
+    a.wait(secs(1));
+    a.says_of(&["publish", "confirm"], &[]);
+}
+
+#[test]
+fn a_resign_whose_reply_is_lost_is_repeated_until_the_log_tells() {
+    let mut a = Bench::node("a").joined().leading();
+    a.resign(1);
+    a.drop_call("resign");
+    assert!(!a.is_leader());
+    a.skip();
+    a.wait(ms(100));
+    a.says(&["resign"]);
+    a.lose("resign");
+    a.deliver();
+    a.says_of(&["reply"], &["reply 1: done"]);
+    a.wait(secs(5));
+    a.says_of(&["resign"], &[]);
+}
+
+#[test]
+fn two_who_make_it_resign_are_both_answered() {
+    let mut a = Bench::node("a").joined().leading();
+    a.resign(1);
+    a.resign(2);
+    a.answer_all();
+    a.says_of(&["resign", "reply"], &["resign", "reply 1: done", "reply 2: done"]);
+}
+
+#[test]
+fn others_go_first_for_one_ttl() {
+    let mut a = Bench::node("a").joined().leading();
+    a.resign(1);
+    a.answer_all();
+    a.wait(ms(14_999));
+    assert!(!a.is_open("elect"));
+    a.wait(ms(1));
+    assert!(a.is_open("elect"));
+}
+
+#[test]
+fn one_that_does_not_lead_cannot_resign() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.resign(1);
+    b.says(&[NOT_LEADER]);
+    let mut a = Bench::node("a").joined().leading();
+    a.advance(secs(10));
+    a.skip();
+    a.resign(1);
+    a.says(&[NOT_LEADER]);
+}
+
+#[test]
+fn losing_the_session_is_as_good_as_resigning() {
+    let mut a = Bench::node("a").joined().leading();
+    a.resign(1);
+    a.fail("resign", ErrorKind::Unreachable);
+    a.advance(secs(15));
+    a.says_of(&["reply"], &["reply 1: done"]);
+}
