@@ -310,8 +310,13 @@ impl Machine {
     }
 
     fn grant_unregisters(&mut self) {
-        // Registering again may have begun already; the place that was given up is gone all the same.
-        if !self.session.has_ghosts() && !self.membership.unregisters.is_empty() {
+        let given_up = match self.intent {
+            Intent::Observe => self.session.is_given_back(),
+            // Registering again has begun already; the place that was given up is gone all the same.
+            Intent::Register => !self.session.has_ghosts(),
+            Intent::Stop { .. } | Intent::Stopped { .. } => false,
+        };
+        if given_up && !self.membership.unregisters.is_empty() {
             self.emit(Event::Unregistered);
             for id in std::mem::take(&mut self.membership.unregisters) {
                 self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
