@@ -160,9 +160,12 @@ impl Machine {
                     self.acknowledgement.state = State::Idle;
                 }
             }
-            Err(_) => {
+            Err(error) => {
                 self.acknowledgement.failures += 1;
-                let delay = self.config.retry.after(self.acknowledgement.failures);
+                let delay = match error.is_transient() {
+                    true => self.config.retry.after(self.acknowledgement.failures),
+                    false => self.config.retry.max,
+                };
                 let until = now + self.jittered(delay);
                 self.acknowledgement.state = State::Waiting { until, unsure: false, report };
             }
