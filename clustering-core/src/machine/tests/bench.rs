@@ -8,19 +8,13 @@ use super::{
 use crate::{
     config::Config,
     keyspace::Keyspace,
-    machine::{Identity, Input, Machine, Output, RequestId, Status, Token},
-    name::{Incarnation, Namespace, NodeName, NodeUri},
+    machine::{Identity, Input, Machine, Output, Status, Token},
+    name::{Namespace, NodeName, NodeUri},
     node::Metadata,
     outcome::Outcome,
-    record::{
-        Cause, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord,
-        VersionRecord, encode,
-    },
-    store::{
-        Batch, Entry, ErrorKind, Guard, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchEnd,
-    },
+    store::{Batch, Entry, ErrorKind, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchEnd},
     time::Timestamp,
-    version::{Mint, Term, Version},
+    version::Mint,
 };
 
 /// A moment of 2023, for ULIDs.
@@ -54,14 +48,15 @@ pub(super) struct Bench {
     watches: Vec<Watch>,
     /// What the machine put out since the test last looked.
     said: Vec<Output>,
-    names: Names,
+    pub(super) names: Names,
     invariants: Invariants,
     /// The log as the machine was given it.
     pub(super) seen: BTreeMap<Key, Entry>,
     /// The leases of other nodes.
-    others: BTreeMap<String, LeaseId>,
-    hand: Mint,
-    hidden: bool,
+    pub(super) others: BTreeMap<String, LeaseId>,
+    pub(super) hand: Mint,
+    /// What others do stays unseen.
+    pub(super) hidden: bool,
 }
 
 #[derive(Clone)]
@@ -421,171 +416,6 @@ fn refused(call: &Output, error: StoreError) -> Input {
         Output::Read { token, .. } => Input::Read { token, result: Err(error) },
         Output::Commit { token, .. } => Input::Committed { token, result: Err(error) },
         _ => panic!("{call:?} is no call of the store"),
-    }
-}
-
-/// What the user asks for.
-impl Bench {
-    pub(super) fn ask(&mut self, id: u64, why: &str) {
-        self.input(Input::Ask { id: RequestId(id), why: Some(why.to_owned()) });
-    }
-
-    pub(super) fn resign(&mut self, id: u64) {
-        self.input(Input::Resign { id: RequestId(id) });
-    }
-
-    pub(super) fn fence(&mut self, id: u64, txn: Txn) {
-        self.input(Input::Fence { id: RequestId(id), txn });
-    }
-
-    pub(super) fn update(&mut self, id: u64, zone: &str) {
-        let metadata = Metadata::from([("zone".to_owned(), zone.to_owned())]);
-        self.input(Input::Update { id: RequestId(id), metadata });
-    }
-
-    pub(super) fn register(&mut self, id: u64) {
-        self.input(Input::Register { id: RequestId(id) });
-    }
-
-    pub(super) fn unregister(&mut self, id: u64) {
-        self.input(Input::Unregister { id: RequestId(id) });
-    }
-
-    pub(super) fn stop(&mut self) {
-        self.input(Input::Stop);
-    }
-}
-
-/// The hands of others.
-impl Bench {
-    /// Does something that the machine does not see yet.
-    pub(super) fn unseen(&mut self, act: impl FnOnce(&mut Bench)) {
-        let before = std::mem::replace(&mut self.hidden, true);
-        act(self);
-        self.hidden = before;
-    }
-
-    pub(super) fn write(&mut self, txn: Txn) {
-        self.store.commit(&txn).expect("what others write is good");
-        self.show();
-    }
-
-    fn show(&mut self) {
-        if !self.hidden {
-            self.deliver();
-        }
-    }
-
-    pub(super) fn put(&mut self, key: &str, value: &str) {
-        self.write(Txn::new().put(format!("c/{key}"), value.to_owned(), None));
-    }
-
-    pub(super) fn delete(&mut self, key: &str) {
-        self.write(Txn::new().delete(format!("c/{key}")));
-    }
-
-    fn record(&mut self, node: &str) -> bytes::Bytes {
-        encode(&NodeRecord {
-            uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
-            incarnation: &Incarnation::from(self.hand.ulid(self.now).to_string()),
-            metadata: &Metadata::new(),
-            protocol: 1,
-        })
-    }
-
-    /// Another process registers under that name, or puts its record again, under a lease of its own.
-    pub(super) fn joins(&mut self, node: &str) {
-        let lease = self.store.grant(self.now, secs(15)).id;
-        self.others.insert(node.to_owned(), lease);
-        let record = self.record(node);
-        self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
-    }
-
-    /// The other process of that name changes its record, and takes its acknowledgement back with it.
-    pub(super) fn rewrites(&mut self, node: &str) {
-        let (lease, record) = (self.others[node], self.record(node));
-        let own = name(node);
-        let txn =
-            Txn::new().put(self.keys.node_key(&own), record, lease).delete(self.keys.readiness_key(&own));
-        self.write(txn);
-    }
-
-    /// The session of that other process ends, and all its keys with it.
-    pub(super) fn leaves(&mut self, node: &str) {
-        let lease = self.others.remove(node).expect("one that joined");
-        self.store.revoke(lease).unwrap();
-        self.show();
-    }
-
-    pub(super) fn mint_version(&mut self) -> Version {
-        let last = self.store.get(self.keys.version_key());
-        let last = last.and_then(|entry| crate::record::decode::<VersionRecord>(&entry.value).ok());
-        self.hand.version(self.now, last.map(|record| record.version))
-    }
-
-    /// Another node is elected and publishes, in one commit.
-    pub(super) fn elects(&mut self, node: &str) {
-        let leader = LeaderRecord { node: name(node), incarnation: Incarnation::from("x") };
-        let version = self.mint_version();
-        let causes = vec![Cause::Elected(name(node))];
-        let record = VersionRecord { version, term: None, leader: Some(name(node)), causes };
-        let lease = self.others[node];
-        let txn = Txn::new()
-            .guard(Guard::absent(self.keys.election_key().clone()))
-            .put(self.keys.election_key().clone(), encode(&leader), lease)
-            .put(self.keys.version_key().clone(), encode(&record), None);
-        self.names.version(version);
-        self.write(txn);
-    }
-
-    /// The other node that leads publishes a version.
-    pub(super) fn publishes(&mut self) {
-        let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
-        let version = self.mint_version();
-        self.publishes_as(VersionRecord { version, term, leader: None, causes: Vec::new() });
-    }
-
-    pub(super) fn publishes_as(&mut self, record: VersionRecord) {
-        self.names.version(record.version);
-        self.write(Txn::new().put(self.keys.version_key().clone(), encode(&record), None));
-    }
-
-    pub(super) fn newest(&self) -> Version {
-        let entry = self.store.get(self.keys.version_key()).expect("a version");
-        crate::record::decode::<VersionRecord>(&entry.value).unwrap().version
-    }
-
-    /// Another node acknowledges the newest version.
-    pub(super) fn acknowledges(&mut self, node: &str) {
-        let version = self.newest();
-        self.answers(node, version, None);
-    }
-
-    /// Another node says yes, or no for the reason given, to that version.
-    pub(super) fn answers(&mut self, node: &str, version: Version, refused: Option<&str>) {
-        let outcome = if refused.is_some() { ReadinessOutcome::Failed } else { ReadinessOutcome::Ready };
-        let record = ReadinessRecord { version, outcome, detail: refused.map(str::to_owned) };
-        let (key, lease) = (self.keys.readiness_key(&name(node)), self.others[node]);
-        self.write(Txn::new().put(key, encode(&record), lease));
-    }
-
-    /// The other node that leads records the newest version as stable.
-    pub(super) fn confirms(&mut self) {
-        let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
-        let record = StableRecord { version: self.newest(), term };
-        self.write(Txn::new().put(self.keys.stable_key().clone(), encode(&record), None));
-    }
-
-    /// Somebody asks for a version.
-    pub(super) fn asks(&mut self, by: &str) {
-        let record = RequestRecord { by: Some(by.to_owned()), why: None };
-        self.write(Txn::new().put(self.keys.request_key().clone(), encode(&record), None));
-    }
-
-    /// The lease under which a key stands.
-    pub(super) fn lease_of(&self, key: &str) -> LeaseId {
-        let entry = self.store.get(&format!("c/{key}").into()).expect("the key stands");
-        entry.lease.expect("under a lease")
     }
 }
 

@@ -74,9 +74,8 @@ fn on_its_way(purpose: &str) -> Bench {
     bench
 }
 
-const ALL: [&str; 10] = [
-    "join", "take over", "rewrite", "ask", "elect", "publish", "acknowledge", "confirm", "evict", "resign",
-];
+const ALL: [&str; 10] =
+    ["join", "take over", "rewrite", "ask", "elect", "publish", "acknowledge", "confirm", "evict", "resign"];
 
 #[test]
 fn a_reply_that_was_lost_after_the_commit_applied_costs_nothing() {
@@ -215,15 +214,16 @@ fn p7_a_join_that_found_the_name_taken_meets_whoever_took_it() {
 
 #[test]
 fn p4_a_late_repeat_of_an_older_acknowledgement_changes_nothing() {
-    let mut b = on_its_way("acknowledge V1");
+    let mut b = on_its_way("acknowledge");
     let late = b.txn("acknowledge").clone();
     b.drop_call("acknowledge");
     b.publishes();
     b.stabilized(crate::Outcome::Ready);
     b.ok("acknowledge V2");
-    assert_eq!(b.store.commit(&late).unwrap_err().kind(), ErrorKind::GuardFailed {
-        revision: b.store.revision
-    });
+    assert_eq!(
+        b.store.commit(&late).unwrap_err().kind(),
+        ErrorKind::GuardFailed { revision: b.store.revision }
+    );
 }
 
 #[test]

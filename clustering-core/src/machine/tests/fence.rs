@@ -66,7 +66,10 @@ fn the_clusters_own_keys_are_not_the_users_to_write() {
         a.fence(1, Txn::new().delete(key));
         a.skip();
     }
-    a.fence(2, Txn::new().guard(Guard::modified_at("c/view/version", Revision::new(2))).put("c/mine", "x", None));
+    a.fence(
+        2,
+        Txn::new().guard(Guard::modified_at("c/view/version", Revision::new(2))).put("c/mine", "x", None),
+    );
     a.says(&["fenced write"]);
 }
 

@@ -4,10 +4,13 @@
 //! in order, a line for each. [`bench`] says how; [`invariants`] says what is checked in every step besides.
 
 mod bench;
+mod hands;
 mod invariants;
 mod model;
 mod render;
 
+mod announced;
+mod ask;
 mod batch_garbage;
 mod batch_leader;
 mod batch_membership;
@@ -15,19 +18,17 @@ mod batch_ready;
 mod batch_request;
 mod batch_stable;
 mod batch_version;
-mod granted;
-mod read;
-mod renewed;
-mod revoked;
-mod tick;
-mod announced;
-mod ask;
 mod committed;
 mod fence;
+mod granted;
+mod read;
 mod register;
+mod renewed;
 mod resign;
+mod revoked;
 mod stabilized;
 mod stop;
+mod tick;
 mod unregister;
 mod update;
 mod watch_ended;

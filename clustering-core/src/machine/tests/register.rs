@@ -56,8 +56,11 @@ fn a_node_that_ends_refuses() {
     b.stop();
     b.ok("revoke");
     b.register(2);
-    b.says_of(&["reply"], &[
-        "reply 1: the node has ended: it was asked to stop",
-        "reply 2: the node has ended: it was asked to stop",
-    ]);
+    b.says_of(
+        &["reply"],
+        &[
+            "reply 1: the node has ended: it was asked to stop",
+            "reply 2: the node has ended: it was asked to stop",
+        ],
+    );
 }

@@ -37,11 +37,14 @@ fn the_same_no_is_told_once_and_another_again() {
         b.says_if("acknowledge", &mut told);
         b.wait(secs(1));
     }
-    assert_eq!(told, [
-        "acknowledge V1 failed: disk full",
-        "acknowledge V1 failed: no route",
-        "acknowledge V1 failed: disk full",
-    ]);
+    assert_eq!(
+        told,
+        [
+            "acknowledge V1 failed: disk full",
+            "acknowledge V1 failed: no route",
+            "acknowledge V1 failed: disk full",
+        ]
+    );
 }
 
 #[test]

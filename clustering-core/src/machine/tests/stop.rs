@@ -84,12 +84,15 @@ fn what_waits_is_refused() {
     b.resign(3);
     b.unregister(4);
     b.ok("revoke");
-    b.says_of(&["reply"], &[
-        "reply 3: this node does not lead: ask the leader, or wait until this node leads",
-        "reply 2: the node has ended: it was asked to stop",
-        "reply 1: the node has ended: it was asked to stop",
-        "reply 4: the node has ended: it was asked to stop",
-    ]);
+    b.says_of(
+        &["reply"],
+        &[
+            "reply 3: this node does not lead: ask the leader, or wait until this node leads",
+            "reply 2: the node has ended: it was asked to stop",
+            "reply 1: the node has ended: it was asked to stop",
+            "reply 4: the node has ended: it was asked to stop",
+        ],
+    );
 }
 
 #[test]

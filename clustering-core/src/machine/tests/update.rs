@@ -28,7 +28,10 @@ fn changes_that_come_while_one_is_on_its_way_are_granted_together() {
         b.update(id, zone);
     }
     b.answer_all();
-    b.says_of(&["rewrite", "reply"], &["rewrite", "rewrite", "reply 1: done", "reply 2: done", "reply 3: done"]);
+    b.says_of(
+        &["rewrite", "reply"],
+        &["rewrite", "rewrite", "reply 1: done", "reply 2: done", "reply 3: done"],
+    );
     assert_eq!(b.machine.present().find(|node| node.name == "b").unwrap().metadata["zone"], "z");
 }
 
