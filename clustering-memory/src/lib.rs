@@ -16,6 +16,8 @@
 //! behind it and no queue per watch: a commit wakes the watches whose prefix it touched, and each of them pulls from
 //! the shared history at its own pace.
 //!
+//! # As a store
+//!
 //! ```
 //! use std::time::Duration;
 //!
@@ -42,6 +44,35 @@
 //! let expired = watch.next().await.expect("a watch goes on")?;
 //! assert_eq!(expired.changes, [Change::Delete("leader".into())]);
 //! assert_eq!(store.get("leader").await?, None);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # A service under test
+//!
+//! Everything of `clustering-core` is here too, so a test needs this crate alone. Under tokio's paused time hours pass at
+//! once, and with a [seed](Builder::seed) on a current-thread runtime two runs give the same events.
+//!
+//! ```
+//! use clustering_memory::{Clustering, MemoryStore};
+//!
+//! # async fn start(store: &MemoryStore, name: &str) -> Clustering {
+//! #     Clustering::builder(store.clone()).name(name).uri("http://127.0.0.1").seed(7).start().await.unwrap()
+//! # }
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] // #[tokio::test(start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // `start` makes a node of the service, with its callbacks, on the store given.
+//! let store = MemoryStore::new();
+//! let (a, b) = (start(&store, "a").await, start(&store, "b").await);
+//!
+//! // The version that has both.
+//! b.wait_stable().await?;
+//! let key = (0..).map(|n| format!("device-{n}")).find(|key| b.owns(key)).unwrap();
+//! assert!(!a.owns(&key));
+//!
+//! // b leaves: its key is a's as soon as a has adapted to that.
+//! b.stop().await?;
+//! a.status().wait_for(|status| status.owns(&key)).await?;
 //! # Ok(())
 //! # }
 //! ```

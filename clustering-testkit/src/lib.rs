@@ -2,6 +2,8 @@
 //!
 //! - [`conformance`]: does a store keep the contract? Ten rules, a check for each, and random steps against a model.
 //!   A store's author gets all of them as tests from one macro.
+//! - [`faulty`]: a store that fails on command. What runs on a store, such as a service and its nodes, is tested with it
+//!   against outages, lost replies, broken watches and late arrivals.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
