@@ -27,7 +27,12 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
 
 /// Reads a record, or tells what is wrong with it.
 pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
-    serde_json::from_slice(value).map_err(|error| error.to_string())
+    let record = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    // Derived readers take an array for a struct, field by field; other programs that read these keys don't.
+    match value.trim_ascii_start().first() {
+        Some(b'{') => Ok(record),
+        _ => Err("it is no JSON object".to_owned()),
+    }
 }
 
 /// The wire form of a node record. `uri` and `incarnation` must be strings, now and for ever: whether a record parses
@@ -197,6 +202,13 @@ mod tests {
             lease: None,
         };
         decode_node(NodeName::parse("n").unwrap(), &entry)
+    }
+
+    #[test]
+    fn what_is_no_object_is_no_record() {
+        assert!(node(r#"["http://h:1", "x", {}, 1]"#).unwrap_err().contains("no JSON object"));
+        assert!(decode::<RequestRecord>(b"[]").is_err());
+        assert!(decode::<RequestRecord>(b" \n\t{} ").is_ok());
     }
 
     #[test]
