@@ -45,7 +45,8 @@ pub(crate) struct Consistency {
     since: Timestamp,
     /// When to name the laggards next, and how often they were named.
     report: Option<(Timestamp, u32)>,
-    /// Acknowledgements of the newest version that were deleted while their record stood, and when.
+    /// Acknowledgements of the newest version that were deleted or overwritten by others while their record stood, and
+    /// when.
     lost: BTreeMap<NodeName, Timestamp>,
     /// Whether one of those has been missing for too long.
     lacks: Option<NodeName>,
@@ -195,7 +196,18 @@ impl Machine {
         self.consistency.revision = batch.revision;
         for change in &batch.changes {
             match change {
-                Change::Put(entry) => self.acknowledged(entry),
+                Change::Put(entry) => {
+                    let before =
+                        self.fold.keyspace().acknowledger(&entry.key).filter(|name| self.counts(name));
+                    self.acknowledged(entry);
+                    // The node itself writes under its lease, and what can be read. Anything else was put over its
+                    // acknowledgement by somebody who is not the node, and is as good as a deletion.
+                    if let Some(name) = before
+                        && !self.is_own_word(&name)
+                    {
+                        self.consistency.lost.insert(name, now);
+                    }
+                }
                 Change::Delete(key) => {
                     let Some(name) = self.fold.keyspace().acknowledger(key) else { continue };
                     let counted = self.counts(&name);
@@ -230,6 +242,15 @@ impl Machine {
         let stands = self.fold.node(name).is_some_and(|node| node.modified == cut.modified);
         let answer = self.consistency.answer(name, view);
         stands && answer.is_some_and(|record| record.outcome == ReadinessOutcome::Ready)
+    }
+
+    /// Whether what stands as that node's acknowledgement was written by its session in the newest view.
+    fn is_own_word(&self, name: &NodeName) -> bool {
+        let cut = self.fold.newest().and_then(|view| view.get(name));
+        let acknowledged = self.consistency.acknowledgements.get(name);
+        acknowledged.is_some_and(|acknowledged| {
+            acknowledged.record.is_some() && cut.is_some_and(|cut| cut.lease == acknowledged.lease)
+        })
     }
 
     /// Brings the set of missing nodes up to date: all of them for a new version, else those that were touched.
