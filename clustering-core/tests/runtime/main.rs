@@ -3,9 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
 
 mod announce;
+mod by_hand;
 mod common;
 mod cost;
+mod garbage;
 mod harness;
+mod lost_replies;
+mod outages;
 mod promises;
 mod sessions;
 mod stabilize;
+mod storms;

@@ -41,6 +41,11 @@ impl Log {
         Log { events: receiver, cursor: Arc::default(), ended }
     }
 
+    /// One that keeps nothing.
+    pub(crate) fn none() -> Self {
+        Log { events: watch::channel(Vec::new()).1, cursor: Arc::default(), ended: watch::channel(true).1 }
+    }
+
     /// The next event that is such a one, after the last that this returned.
     pub(crate) async fn next(&self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
         self.next_of(what, |event| is(event).then(|| event.clone())).await

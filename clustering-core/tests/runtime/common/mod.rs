@@ -177,6 +177,12 @@ impl Deref for Node {
 }
 
 impl Node {
+    /// One whose events nobody keeps.
+    pub(crate) async fn quiet(line: FaultyStore, builder: Builder) -> Self {
+        let cluster = soon("the start", builder.start()).await.unwrap();
+        Node { cluster, line, log: Log::none() }
+    }
+
     /// As a process that is killed: the store never hears of it again.
     pub(crate) fn crash(self) {
         self.line.cut();

@@ -1,0 +1,188 @@
+//! What a person with access to the store can do to a running cluster.
+
+use clustering_core::{
+    Event,
+    event::LostReason,
+    store::{CoordinationStore, CoordinationStoreExt, LeaseId},
+};
+use tokio::time::Instant;
+
+use crate::common::{Cluster, Node, TTL, followers, leader, secs, soon, stable};
+
+/// The lease of a node's record.
+async fn lease(cluster: &Cluster, node: &Node) -> LeaseId {
+    let key = node.keyspace().node_key(node.name());
+    cluster.store.get(&key).await.unwrap().unwrap().lease.unwrap()
+}
+
+async fn lost(node: &Node) -> LostReason {
+    node.log
+        .next_of("lost", |event| match event {
+            Event::SessionLost { reason } => Some(reason.clone()),
+            _ => None,
+        })
+        .await
+}
+
+async fn back(node: &Node) {
+    node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_lease_revoked_by_hand_is_a_session_lost_and_the_node_comes_straight_back() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    for node in [leader(&nodes), followers(&nodes)[0]] {
+        let begun = Instant::now();
+        cluster.store.revoke_lease(lease(&cluster, node).await).await.unwrap();
+        lost(node).await;
+        assert!(!node.is_leader());
+        back(node).await;
+        assert!(begun.elapsed() < secs(1), "{:?}", begun.elapsed());
+        stable(&nodes).await;
+    }
+    cluster.audit().await;
+}
+
+/// A record deleted while its lease lives means that somebody wants the node out: it comes back, after a pause that
+/// grows from one time to the next, and is forgotten after a calm TTL.
+#[tokio::test(start_paused = true)]
+async fn p7_a_record_deleted_by_hand_comes_back_after_a_pause_that_grows() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let node = followers(&nodes)[0];
+    let mut pauses = Vec::new();
+    for calm in [secs(0), secs(0), secs(0), TTL + secs(6)] {
+        tokio::time::sleep(calm).await;
+        let begun = Instant::now();
+        cluster.store.delete(&node.keyspace().node_key(node.name())).await.unwrap();
+        assert_eq!(lost(node).await, LostReason::Removed);
+        back(node).await;
+        stable(&nodes).await;
+        pauses.push(begun.elapsed().as_secs());
+    }
+    assert_eq!(pauses, [1, 2, 4, 1]);
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p5_a_leader_key_deleted_by_hand_makes_another_lead() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let old = leader(&nodes);
+    let term = old.term().unwrap();
+    cluster.store.delete(old.keyspace().election_key()).await.unwrap();
+    old.until("it does not lead", |status| !status.is_leader()).await;
+    let changed = old.log.next_of("another", |event| match event {
+        Event::LeaderChanged { leader: Some(leader), term, own: false } => Some((leader.clone(), *term)),
+        _ => None,
+    });
+    let (new, new_term) = changed.await;
+    assert!(new != *old.name() && new_term > Some(term));
+    stable(&nodes).await;
+    // The last one standing leads again, a TTL later: it cannot know that nobody else is to come.
+    for node in nodes.iter().filter(|node| node.name() != old.name()) {
+        node.stop().await.unwrap();
+    }
+    old.leads().await;
+    let begun = Instant::now();
+    cluster.store.delete(old.keyspace().election_key()).await.unwrap();
+    old.until("it does not lead", |status| !status.is_leader()).await;
+    old.leads().await;
+    assert_eq!(begun.elapsed(), TTL);
+    stable([old]).await;
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn p2_a_version_key_deleted_by_hand_is_replaced_by_a_newer_version() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let before = stable(&nodes).await;
+    cluster.store.delete("cluster/view/version").await.unwrap();
+    nodes[1]
+        .until("a newer one", |status| status.newest.as_ref().is_some_and(|view| view.version() > before))
+        .await;
+    stable(&nodes).await;
+    cluster.audit().await;
+}
+
+/// The key that says that the version is stable is deleted: it is recorded again, and not announced again.
+#[tokio::test(start_paused = true)]
+async fn p4_a_stable_key_deleted_by_hand_is_written_again_and_not_announced_again() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let version = stable(&nodes).await;
+    let announced = cluster.seen.announced();
+    cluster.store.delete("cluster/view/stable").await.unwrap();
+    for _ in 0..2 {
+        nodes[1].log.next("stable", |event| *event == Event::Stable { version }).await;
+    }
+    assert_eq!(stable(&nodes).await, version);
+    tokio::time::sleep(secs(5)).await;
+    assert_eq!(cluster.seen.announced(), announced);
+}
+
+/// An acknowledgement is deleted while the version waits for another node: its node does not know, so there is a newer
+/// version.
+#[tokio::test(start_paused = true)]
+async fn p8_an_acknowledgement_deleted_by_hand_does_not_block_for_ever() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let (gate, passes) = tokio::sync::watch::channel(false);
+    let gated = cluster
+        .start_with("z", |builder| {
+            builder.stabilize(move |_| {
+                let mut passes = passes.clone();
+                async move { passes.wait_for(|open| *open).await.is_ok() }
+            })
+        })
+        .await;
+    let follower = followers(&nodes)[0];
+    let version =
+        follower.until("four", |status| status.acknowledged.as_ref().is_some_and(|view| view.len() == 4));
+    let version = version.await.cluster_version().unwrap();
+    for node in &nodes {
+        node.until("ready", |status| status.cluster_version() == Some(version)).await;
+    }
+    cluster.store.delete(&follower.keyspace().readiness_key(follower.name())).await.unwrap();
+    tokio::time::sleep(secs(10)).await;
+    gate.send(true).unwrap();
+    let all: Vec<_> = nodes.iter().chain([&gated]).collect();
+    assert!(soon("stable", stable(all)).await > version);
+    cluster.audit().await;
+}
+
+/// A request put by hand, as an operator's tool does.
+#[tokio::test(start_paused = true)]
+async fn a_request_put_by_hand_is_granted_with_its_reason() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let before = stable(&nodes).await;
+    let request = r#"{"by":"ops","why":"rebalance after the disk was replaced","extra":[1]}"#;
+    cluster.store.put("cluster/view/request", request.into(), None).await.unwrap();
+    nodes[1].until("newer", |status| status.newest.as_ref().unwrap().version() > before).await;
+    stable(&nodes).await;
+    let causes: Vec<_> = nodes[0].view().unwrap().causes().iter().map(ToString::to_string).collect();
+    assert_eq!(causes, ["ops asked (rebalance after the disk was replaced)"]);
+}
+
+/// The whole namespace is deleted under a running cluster, in one commit.
+#[tokio::test(start_paused = true)]
+async fn p7_all_keys_deleted_by_hand_come_back() {
+    use clustering_core::store::Txn;
+
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let before = stable(&nodes).await;
+    let all = cluster.store.read("cluster/").await.unwrap().entries;
+    let txn = all.into_iter().fold(Txn::new(), |txn, entry| txn.delete(entry.key));
+    cluster.store.commit(txn).await.unwrap();
+    for node in &nodes {
+        assert_eq!(lost(node).await, LostReason::Removed);
+        back(node).await;
+    }
+    assert!(stable(&nodes).await > before);
+    assert_eq!(cluster.store.lease_count(), 3);
+    cluster.audit().await;
+}

@@ -1,0 +1,92 @@
+//! Many at once: a storm of changes costs a handful of versions, and ends in a stable one.
+
+use std::time::Instant;
+
+use clustering_core::Event;
+use futures_util::future::join_all;
+
+use crate::common::{Cluster, Node, ms, secs, stable, start};
+
+/// Starts nodes without a record of their events, each with its own round trip to the store.
+async fn join_at_once(cluster: &Cluster, prefix: &str, count: usize) -> Vec<Node> {
+    let join = |number: usize| async move {
+        let (line, builder) = cluster.builder(&format!("{prefix}{number:03}"));
+        line.delay(ms(1 + number as u64 % 7));
+        Node::quiet(line, builder).await
+    };
+    join_all((0..count).map(join)).await
+}
+
+/// Two hundred join, one every 50 ms for ten seconds: the gap between versions grows.
+#[tokio::test(start_paused = true)]
+async fn two_hundred_join_a_cluster_that_stands() {
+    let cluster = &Cluster::new();
+    let mut nodes = cluster.start_many(3).await;
+    let begun = cluster.audit().await.versions.len();
+    let join = |number: u64| async move {
+        tokio::time::sleep(ms(50 * number)).await;
+        let (line, builder) = cluster.builder(&format!("m{number:03}"));
+        line.delay(ms(1 + number % 7));
+        Node::quiet(line, builder).await
+    };
+    nodes.extend(join_all((0..200).map(join)).await);
+    let joined = tokio::time::Instant::now();
+    stable(&nodes).await;
+    assert!(joined.elapsed() <= secs(6), "{:?}", joined.elapsed());
+    let audit = cluster.audit().await;
+    let published = audit.versions.len() - begun;
+    println!("{published} versions for 200 joins in 10 s, stable {:?} later", joined.elapsed());
+    assert!(published <= 8, "{published} versions for 200 joins");
+    assert_eq!(audit.elections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn five_hundred_join_at_once() {
+    let (cluster, begun) = (Cluster::new(), Instant::now());
+    let nodes = join_at_once(&cluster, "n", 500).await;
+    let virtually = tokio::time::Instant::now();
+    stable(&nodes).await;
+    let audit = cluster.audit().await;
+    println!(
+        "500 joined: {:?} real, stable {:?} later, {} versions, {:?}",
+        begun.elapsed(),
+        virtually.elapsed(),
+        audit.versions.len(),
+        cluster.store.stats()
+    );
+    assert!(audit.versions.len() <= 8, "{} versions for 500 joins", audit.versions.len());
+    assert_eq!(audit.elections, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_hundred_leave_at_once() {
+    let cluster = Cluster::new();
+    let mut nodes = join_at_once(&cluster, "n", 130).await;
+    stable(&nodes).await;
+    let begun = cluster.audit().await.versions.len();
+    let leavers = nodes.split_off(30);
+    join_all(leavers.iter().map(async |node| node.stop().await.unwrap())).await;
+    stable(&nodes).await;
+    let published = cluster.audit().await.versions.len() - begun;
+    assert!(published <= 5, "{published} versions for 100 leaves");
+    assert_eq!(cluster.store.lease_count(), 30);
+}
+
+/// One after the other is stopped and started again under its name, the leader among them.
+#[tokio::test(start_paused = true)]
+async fn a_rolling_restart_of_twenty() {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start_many(20).await;
+    let witness = cluster.start("witness").await;
+    for (seed, node) in (2..).zip(&mut nodes) {
+        node.stop().await.unwrap();
+        let (line, builder) = cluster.builder(node.name().as_str());
+        *node = start(line, builder.seed(seed)).await;
+        tokio::time::sleep(secs(2)).await;
+    }
+    stable(nodes.iter().chain([&witness])).await;
+    let audit = cluster.audit().await;
+    println!("rolling restart: {} versions, {} elections", audit.versions.len(), audit.elections);
+    assert!(audit.versions.len() <= 3 + 2 * 20, "{}", audit.versions.len());
+    assert_eq!(witness.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
+}
