@@ -1,7 +1,8 @@
 //! Tests of the machine: one file per input.
 //!
 //! Each builds a state, gives one input (or the few that belong together), and compares all that the machine puts out,
-//! in order, a line for each. [`bench`] says how; [`invariants`] says what is checked in every step besides.
+//! in order, a line for each. [`bench`] says how; [`invariants`] says what is checked in every step besides;
+//! [`world`] lets several machines play together under faults.
 
 mod bench;
 mod hands;
@@ -33,3 +34,5 @@ mod unregister;
 mod update;
 mod watch_ended;
 mod watch_opened;
+mod wire;
+mod world;

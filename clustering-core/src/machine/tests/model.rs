@@ -41,6 +41,15 @@ impl Store {
         Ok(())
     }
 
+    /// Ends the leases whose time is over, each in a revision of its own.
+    pub(super) fn expire(&mut self, now: Timestamp) {
+        let over: Vec<LeaseId> =
+            self.leases.iter().filter(|(_, (_, until))| now >= *until).map(|(id, _)| *id).collect();
+        for id in over {
+            self.revoke(id).expect("it stands in the list");
+        }
+    }
+
     /// Until when that lease lives, if it does.
     pub(super) fn lives_until(&self, id: LeaseId) -> Option<Timestamp> {
         self.leases.get(&id).map(|(_, until)| *until)
@@ -114,6 +123,11 @@ impl Store {
     /// Watches that have not seen everything can no longer be served.
     pub(super) fn compact(&mut self) {
         self.compacted = self.revision;
+    }
+
+    /// All that ever happened.
+    pub(super) fn history(&self) -> &[Batch] {
+        &self.history
     }
 
     /// The store is restored to what it was at `revision`.

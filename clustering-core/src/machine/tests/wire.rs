@@ -1,0 +1,97 @@
+//! What the machine writes, byte for byte. Other programs read it: none of this may change.
+
+use super::bench::{Bench, ms};
+use crate::store::Operation;
+
+/// What the commit for that purpose puts under each key, ULIDs left out.
+fn puts(bench: &Bench, purpose: &str) -> Vec<(String, String)> {
+    let put = |operation: &Operation| match operation {
+        Operation::Put { key, value, .. } => {
+            let text = String::from_utf8(value.to_vec()).expect("JSON is UTF-8");
+            Some((key.to_string(), without_ulids(&text)))
+        }
+        Operation::Delete { .. } => None,
+    };
+    bench.txn(purpose).operations().iter().filter_map(put).collect()
+}
+
+fn without_ulids(json: &str) -> String {
+    let is_ulid = |text: &str| text.len() == 26 && text.parse::<crate::Version>().is_ok();
+    let part = |text| if is_ulid(text) { "<ULID>" } else { text };
+    json.split('"').map(part).collect::<Vec<_>>().join("\"")
+}
+
+#[track_caller]
+fn written(bench: &Bench, purpose: &str, expected: &[(&str, &str)]) {
+    let puts = puts(bench, purpose);
+    let puts: Vec<_> = puts.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+    assert_eq!(puts, expected);
+}
+
+#[test]
+fn a_node_record() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a");
+    b.tick();
+    b.ok("grant");
+    b.ok("read");
+    b.ok("watch");
+    let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{},"protocol":1}"#;
+    written(&b, "join", &[("c/view/nodes/b", record)]);
+    b.answer_all();
+    b.update(1, "x");
+    let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{"zone":"x"},"protocol":1}"#;
+    written(&b, "rewrite", &[("c/view/nodes/b", record)]);
+}
+
+#[test]
+fn an_election() {
+    let mut b = Bench::node("b").with(&["a"]).joined();
+    b.wait(ms(50));
+    written(
+        &b,
+        "elect",
+        &[
+            ("c/view/leader", r#"{"node":"b","incarnation":"<ULID>"}"#),
+            (
+                "c/view/version",
+                r#"{"version":"<ULID>","leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}]}"#,
+            ),
+        ],
+    );
+}
+
+#[test]
+fn a_version_and_its_causes() {
+    let mut a = Bench::node("a").joined().leading();
+    a.joins("b");
+    a.asks("ops");
+    a.ask(1, "rebalance");
+    let causes = r#"{"joined":"b"},{"asked":{"by":"ops","why":null}},{"asked":{"by":"a","why":"rebalance"}}"#;
+    let record = format!(r#"{{"version":"<ULID>","term":2,"leader":"a","cause":[{causes}]}}"#);
+    written(&a, "publish", &[("c/view/version", &record)]);
+}
+
+#[test]
+fn an_acknowledgement() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    let mut no = b.clone();
+    b.stabilized(crate::Outcome::Ready);
+    written(&b, "acknowledge", &[("c/ready/b", r#"{"version":"<ULID>","outcome":"ready"}"#)]);
+    no.stabilized(crate::Outcome::refused("disk full"));
+    let record = r#"{"version":"<ULID>","outcome":"failed","detail":"disk full"}"#;
+    written(&no, "acknowledge", &[("c/ready/b", record)]);
+}
+
+#[test]
+fn a_stable_version() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.delete("view/stable");
+    written(&a, "confirm", &[("c/view/stable", r#"{"version":"<ULID>","term":2}"#)]);
+}
+
+#[test]
+fn a_request() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.ask(1, "rebalance");
+    written(&b, "ask", &[("c/view/request", r#"{"by":"b","why":"rebalance"}"#)]);
+}

@@ -1,0 +1,30 @@
+use crate::{
+    machine::{Input, Output, Token},
+    store::StoreError,
+};
+
+/// Under which token a call is answered.
+pub(super) fn token_of(call: &Output) -> Option<Token> {
+    match call {
+        Output::Grant { token, .. }
+        | Output::Renew { token, .. }
+        | Output::Revoke { token, .. }
+        | Output::Read { token, .. }
+        | Output::Watch { token, .. }
+        | Output::Commit { token, .. } => Some(*token),
+        _ => None,
+    }
+}
+
+/// The reply that a call gets when something went wrong.
+pub(super) fn refusal(call: &Output, error: StoreError) -> Input {
+    match *call {
+        Output::Grant { token, .. } => Input::Granted { token, result: Err(error) },
+        Output::Renew { token, .. } => Input::Renewed { token, result: Err(error) },
+        Output::Revoke { token, .. } => Input::Revoked { token, result: Err(error) },
+        Output::Read { token, .. } => Input::Read { token, result: Err(error) },
+        Output::Watch { token, .. } => Input::WatchOpened { token, result: Err(error) },
+        Output::Commit { token, .. } => Input::Committed { token, result: Err(error) },
+        _ => unreachable!("no call: {call:?}"),
+    }
+}

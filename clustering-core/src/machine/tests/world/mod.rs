@@ -1,0 +1,485 @@
+//! Several machines and one store, under virtual time, at random: calls are slow, replies are lost before or after they
+//! took effect, watches break, processes freeze, crash and come back, operators meddle. In the end all is calm, and then
+//! everything must be as promised. A run is told by its seed alone.
+//!
+//! `WORLD_SEEDS=2000..9000` runs others than the few that are run always.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+    time::Duration,
+};
+
+mod calls;
+mod promises;
+mod trouble;
+
+use self::calls::{refusal, token_of};
+use super::{
+    bench::{ms, name, secs},
+    model::Store,
+};
+use crate::{
+    config::{Config, Laggards, NameConflict},
+    keyspace::Keyspace,
+    machine::{Identity, Input, Machine, Output, Phase, Token},
+    name::{Namespace, NodeName, NodeUri},
+    node::{Metadata, Node},
+    outcome::Outcome,
+    store::{Key, Revision, StoreError, WatchEnd},
+    time::Timestamp,
+    version::{Mint, Version},
+};
+
+const STORM: Duration = secs(40);
+const CALM: Duration = secs(120);
+const TTL: Duration = secs(5);
+
+#[test]
+fn p1_to_p8_hold_under_faults_and_calm_brings_stability() {
+    let seeds = std::env::var("WORLD_SEEDS").ok();
+    let range = seeds.as_deref().and_then(|seeds| seeds.split_once(".."));
+    let bound = |text: &str| text.parse::<u64>().expect("WORLD_SEEDS=first..last");
+    let seeds: Range<u64> = range.map_or(0..SEEDS, |(first, last)| bound(first)..bound(last));
+    for seed in seeds {
+        let run = std::panic::catch_unwind(|| World::new(seed).run());
+        assert!(run.is_ok(), "seed {seed}: WORLD_SEEDS={seed}..{} repeats it", seed + 1);
+    }
+}
+
+const SEEDS: u64 = 150;
+
+/// What is still to happen.
+enum Due {
+    Wake {
+        process: usize,
+        life: u64,
+    },
+    /// A call reaches the store.
+    Arrive {
+        process: usize,
+        life: u64,
+        call: Output,
+    },
+    /// A reply, or what stands for one, reaches the process.
+    Reply {
+        process: usize,
+        life: u64,
+        token: Option<Token>,
+        input: Input,
+    },
+    /// What the store has for a watch reaches the process.
+    Pump {
+        process: usize,
+        life: u64,
+        token: Token,
+    },
+    Trouble,
+}
+
+struct Process {
+    name: NodeName,
+    /// How often it was started.
+    life: u64,
+    machine: Option<Machine>,
+    frozen_until: Timestamp,
+    wake_at: Option<Timestamp>,
+    /// Calls that were not answered yet.
+    waiting: BTreeSet<Token>,
+    watches: Vec<Watch>,
+    stabilizing: Option<Token>,
+    announcing: Option<Token>,
+    newest: Revision,
+    handled: u64,
+}
+
+struct Watch {
+    token: Token,
+    prefix: Key,
+    seen: Revision,
+}
+
+struct World {
+    now: Timestamp,
+    random: u64,
+    store: Store,
+    keys: Keyspace,
+    due: BTreeMap<(Timestamp, u64), Due>,
+    numbered: u64,
+    processes: Vec<Process>,
+    stormy: bool,
+    /// The store cannot be reached until then.
+    away_until: Timestamp,
+    views: BTreeMap<(Revision, Version), Vec<Arc<Node>>>,
+    announced: BTreeSet<(Revision, Version)>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut world = World {
+            now: Timestamp::ZERO + secs(1),
+            random: seed,
+            store: Store::default(),
+            keys: Keyspace::new(Namespace::parse("c").expect("a namespace")),
+            due: BTreeMap::new(),
+            numbered: 0,
+            processes: Vec::new(),
+            stormy: true,
+            away_until: Timestamp::ZERO,
+            views: BTreeMap::new(),
+            announced: BTreeSet::new(),
+        };
+        for n in 0..2 + world.below(4) {
+            world.processes.push(Process {
+                name: name(&format!("n{n}")),
+                life: 0,
+                machine: None,
+                frozen_until: Timestamp::ZERO,
+                wake_at: None,
+                waiting: BTreeSet::new(),
+                watches: Vec::new(),
+                stabilizing: None,
+                announcing: None,
+                newest: Revision::ZERO,
+                handled: 0,
+            });
+            world.start(n as usize);
+        }
+        world
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn one_in(&mut self, n: u64) -> bool {
+        self.stormy && self.below(n) == 0
+    }
+
+    fn at(&mut self, time: Timestamp, due: Due) {
+        self.numbered += 1;
+        self.due.insert((time, self.numbered), due);
+    }
+
+    /// How long something is on its way: a moment, now and then much longer than anybody waits.
+    fn latency(&mut self) -> Duration {
+        if self.one_in(20) { ms(self.below(3_000)) } else { Duration::from_micros(200 + self.below(5_000)) }
+    }
+
+    fn run(mut self) {
+        let storm = self.now + STORM;
+        self.at(self.now + secs(1), Due::Trouble);
+        self.run_until(storm);
+        self.stormy = false;
+        self.away_until = self.now;
+        for process in &mut self.processes {
+            process.frozen_until = self.now;
+        }
+        let end = self.now + CALM;
+        // All well, and nothing is written while nothing changes: what the storm left on its way may stir it once more.
+        loop {
+            for process in 0..self.processes.len() {
+                if self.processes[process].machine.is_none() {
+                    self.start(process);
+                }
+            }
+            let (calm, revision, handled) = (self.is_calm(), self.store.revision, self.handled());
+            self.run_until(self.now + secs(10));
+            if calm && self.store.revision == revision {
+                let per_process = (self.handled() - handled) / self.processes.len() as u64;
+                assert!(per_process <= 20, "a busy loop: {per_process} inputs in 10 s");
+                return;
+            }
+            assert!(self.now < end, "P8: no calm\n{}", self.report());
+        }
+    }
+
+    fn handled(&self) -> u64 {
+        self.processes.iter().map(|process| process.handled).sum()
+    }
+
+    /// P7, P8: all are members of the newest version, and it is stable for everyone.
+    fn is_calm(&self) -> bool {
+        let names: Vec<&NodeName> = self.processes.iter().map(|process| &process.name).collect();
+        let newest = |machine: &Machine| machine.status(self.now).newest;
+        let mut views = self.processes.iter().map(|process| process.machine.as_ref().and_then(newest));
+        let Some(Some(first)) = views.next() else { return false };
+        let whole = first.iter().map(|node| &node.name).eq(names);
+        whole
+            && views.all(|view| view.is_some_and(|view| view.revision() == first.revision()))
+            && self.processes.iter().filter_map(|process| process.machine.as_ref()).all(|machine| {
+                let status = machine.status(self.now);
+                status.phase == Phase::Member && status.consistent && status.stale_since.is_none()
+            })
+    }
+
+    fn report(&self) -> String {
+        let of = |process: &Process| {
+            let status = process.machine.as_ref().map(|machine| machine.status(self.now));
+            format!("{} (life {}): {status:?}", process.name, process.life)
+        };
+        self.processes.iter().map(of).collect::<Vec<_>>().join("\n")
+    }
+
+    fn run_until(&mut self, end: Timestamp) {
+        while let Some(entry) = self.due.first_entry() {
+            if entry.key().0 > end {
+                break;
+            }
+            let ((time, _), due) = entry.remove_entry();
+            self.now = self.now.max(time);
+            self.store.expire(self.now);
+            self.happen(due);
+            self.check_leaders();
+        }
+        self.now = end;
+    }
+
+    fn happen(&mut self, due: Due) {
+        let (process, life) = match &due {
+            Due::Wake { process, life } | Due::Pump { process, life, .. } => (*process, *life),
+            Due::Reply { process, life, .. } | Due::Arrive { process, life, .. } => (*process, *life),
+            Due::Trouble => return self.trouble(),
+        };
+        let alive = self.processes[process].life == life && self.processes[process].machine.is_some();
+        match due {
+            // What was sent by one that is dead may still arrive.
+            Due::Arrive { call, .. } => self.arrive(process, life, call),
+            _ if !alive => {}
+            _ if self.processes[process].frozen_until > self.now => {
+                let until = self.processes[process].frozen_until;
+                self.at(until, due);
+            }
+            Due::Wake { .. } => {
+                // Others were set for times that are no longer asked for.
+                if self.processes[process].wake_at.take_if(|at| *at <= self.now).is_some() {
+                    self.handle(process, Input::Tick);
+                }
+            }
+            Due::Reply { token: Some(token), input, .. } => {
+                if !self.processes[process].waiting.remove(&token) {
+                    return;
+                }
+                match &input {
+                    Input::WatchOpened { result: Ok(()), .. } => {
+                        self.handle(process, input);
+                        self.pump(process, token);
+                    }
+                    Input::WatchOpened { .. } => {
+                        self.processes[process].watches.retain(|watch| watch.token != token);
+                        self.handle(process, input);
+                    }
+                    _ => self.handle(process, input),
+                }
+            }
+            Due::Reply { token: None, input, .. } => {
+                let this = &mut self.processes[process];
+                match &input {
+                    Input::Stabilized { .. } => this.stabilizing = None,
+                    _ => this.announcing = None,
+                }
+                self.handle(process, input);
+            }
+            Due::Pump { token, .. } => self.pump(process, token),
+            Due::Trouble => unreachable!("seen to above"),
+        }
+    }
+
+    fn handle(&mut self, process: usize, input: Input) {
+        let now = self.now;
+        let Some(machine) = &mut self.processes[process].machine else { return };
+        machine.handle(now, input);
+        let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll_output()).collect();
+        let wakeup = machine.next_wakeup();
+        assert!(wakeup.is_none_or(|at| at > now), "a busy loop");
+        self.processes[process].handled += 1;
+        for output in outputs {
+            self.put_out(process, output);
+        }
+        let life = self.processes[process].life;
+        if let Some(at) = wakeup.filter(|at| self.processes[process].wake_at != Some(*at)) {
+            self.processes[process].wake_at = Some(at);
+            self.at(at, Due::Wake { process, life });
+        }
+    }
+
+    fn put_out(&mut self, process: usize, output: Output) {
+        let life = self.processes[process].life;
+        match output {
+            Output::Stabilize { token, view, .. } => {
+                let this = &mut self.processes[process];
+                assert!(this.stabilizing.replace(token).is_none(), "P3: two stabilize at once");
+                assert!(view.revision() >= this.newest, "P2: versions go forward");
+                this.newest = view.revision();
+                let nodes = view.nodes().to_vec();
+                let known =
+                    self.views.entry((view.revision(), view.version())).or_insert_with(|| Vec::clone(&nodes));
+                assert_eq!(*known, nodes, "P1: one view per version");
+                let refuses = self.one_in(5);
+                let outcome = if refuses { Outcome::refused("no") } else { Outcome::Ready };
+                let time = if self.one_in(10) { secs(self.below(8)) } else { ms(self.below(200)) };
+                let input = Input::Stabilized { token, outcome };
+                self.at(self.now + time, Due::Reply { process, life, token: None, input });
+            }
+            Output::Announce { token, view, term } => {
+                assert!(self.processes[process].announcing.replace(token).is_none(), "P4: two on_stable");
+                let version = (view.revision(), view.version());
+                assert!(self.announced.insert(version), "P4: on_stable twice for {version:?}");
+                let machine = self.processes[process].machine.as_ref().expect("it put this out");
+                let leadership = machine.status(self.now).leadership.expect("P4: on_stable by the leader");
+                assert_eq!(leadership.term, term, "P4: on_stable in its term");
+                let time = ms(self.below(500));
+                let input = Input::Announced { token, result: Ok(()) };
+                self.at(self.now + time, Due::Reply { process, life, token: None, input });
+            }
+            Output::Watch { token, ref prefix, after, timeout } => {
+                let watch = Watch { token, prefix: prefix.clone(), seen: after };
+                self.processes[process].watches.push(watch);
+                self.call(process, token, timeout, output);
+            }
+            Output::Unwatch { token } => {
+                self.processes[process].watches.retain(|watch| watch.token != token);
+            }
+            Output::Grant { token, timeout, .. }
+            | Output::Renew { token, timeout, .. }
+            | Output::Revoke { token, timeout, .. }
+            | Output::Read { token, timeout, .. }
+            | Output::Commit { token, timeout, .. } => self.call(process, token, timeout, output),
+            Output::Stopped { .. } => self.kill(process),
+            Output::Event(_) => {}
+            Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
+        }
+    }
+
+    /// Sends a call to the store; after its timeout nobody waits for the reply any more.
+    fn call(&mut self, process: usize, token: Token, timeout: Duration, call: Output) {
+        let life = self.processes[process].life;
+        self.processes[process].waiting.insert(token);
+        let silence = refusal(&call, StoreError::outcome_unknown("timeout"));
+        self.at(self.now + timeout, Due::Reply { process, life, token: Some(token), input: silence });
+        if !self.one_in(30) {
+            let time = self.now + self.latency();
+            self.at(time, Due::Arrive { process, life, call });
+        }
+    }
+
+    fn arrive(&mut self, process: usize, life: u64, call: Output) {
+        let now = self.now;
+        let reply = if now < self.away_until {
+            refusal(&call, StoreError::unreachable("away"))
+        } else {
+            match call.clone() {
+                Output::Grant { token, ttl, .. } => {
+                    Input::Granted { token, result: Ok(self.store.grant(now, ttl)) }
+                }
+                Output::Renew { token, lease, .. } => {
+                    Input::Renewed { token, result: self.store.renew(now, lease) }
+                }
+                Output::Revoke { token, lease, .. } => {
+                    Input::Revoked { token, result: self.store.revoke(lease) }
+                }
+                Output::Read { token, prefix, .. } => {
+                    Input::Read { token, result: Ok(self.store.read(&prefix)) }
+                }
+                Output::Watch { token, .. } => Input::WatchOpened { token, result: Ok(()) },
+                Output::Commit { token, txn, purpose, .. } => {
+                    let result = self.store.commit(&txn);
+                    if result.is_ok() {
+                        self.check_commit(purpose, &txn);
+                    }
+                    Input::Committed { token, result }
+                }
+                other => unreachable!("no call: {other:?}"),
+            }
+        };
+        self.tell_watches();
+        if !self.one_in(30) {
+            let time = now + self.latency();
+            let token = token_of(&call);
+            self.at(time, Due::Reply { process, life, token, input: reply });
+        }
+    }
+
+    /// Whoever watches will hear of it.
+    fn tell_watches(&mut self) {
+        for process in 0..self.processes.len() {
+            let life = self.processes[process].life;
+            let tokens: Vec<Token> =
+                self.processes[process].watches.iter().map(|watch| watch.token).collect();
+            for token in tokens {
+                let time = self.now + self.latency();
+                self.at(time, Due::Pump { process, life, token });
+            }
+        }
+    }
+
+    fn pump(&mut self, process: usize, token: Token) {
+        // Not before it is open, and then at once.
+        if self.processes[process].waiting.contains(&token) {
+            return;
+        }
+        let Some(place) = self.processes[process].watches.iter().position(|watch| watch.token == token)
+        else {
+            return;
+        };
+        let watch = &self.processes[process].watches[place];
+        match self.store.changes(&watch.prefix, watch.seen) {
+            Ok(batches) => {
+                for batch in batches {
+                    let watches = &mut self.processes[process].watches;
+                    let Some(watch) = watches.iter_mut().find(|watch| watch.token == token) else { return };
+                    watch.seen = batch.revision;
+                    self.handle(process, Input::Batch { token, batch });
+                }
+            }
+            Err(end) => self.end_watch(process, place, end),
+        }
+    }
+
+    fn end_watch(&mut self, process: usize, place: usize, end: WatchEnd) {
+        let token = self.processes[process].watches.remove(place).token;
+        if self.processes[process].waiting.remove(&token) {
+            let result = Err(StoreError::unreachable("reset"));
+            return self.handle(process, Input::WatchOpened { token, result });
+        }
+        self.handle(process, Input::WatchEnded { token, end });
+    }
+
+    fn start(&mut self, process: usize) {
+        let mut config = Config { ttl: TTL, ..Config::default() };
+        if self.below(3) == 0 {
+            config.name_conflict = NameConflict::TakeOver;
+        }
+        if self.below(3) == 0 {
+            config.laggards = Laggards::Evict { after: secs(15) };
+        }
+        config.validate().expect("a config that works");
+        let this = &self.processes[process];
+        let identity = Identity {
+            name: this.name.clone(),
+            uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.life)).expect("a URI"),
+            metadata: Metadata::new(),
+        };
+        // Wall clocks are wrong by up to an hour.
+        let wall = 1_700_000_000_000 + self.below(3_600_000);
+        let mint = Mint::new(wall, self.now, u128::from(self.below(u64::MAX)));
+        let machine = Machine::node(self.keys.clone(), identity, config, mint);
+        let this = &mut self.processes[process];
+        (this.machine, this.wake_at, this.newest) = (Some(machine), None, Revision::ZERO);
+        self.handle(process, Input::Tick);
+    }
+
+    fn kill(&mut self, process: usize) {
+        let this = &mut self.processes[process];
+        this.life += 1;
+        this.machine = None;
+        this.waiting.clear();
+        this.watches.clear();
+        (this.stabilizing, this.announcing) = (None, None);
+    }
+}
