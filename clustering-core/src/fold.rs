@@ -358,3 +358,6 @@ impl Fold {
         changed
     }
 }
+
+#[cfg(test)]
+mod tests;

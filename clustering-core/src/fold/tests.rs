@@ -1,0 +1,306 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{name::Namespace, store::LeaseId};
+
+/// What a step of the log does to one key.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(&'static str, Value),
+    Delete(&'static str),
+}
+
+#[derive(Clone, Debug)]
+enum Value {
+    Node(u8),
+    Leader(&'static str),
+    Version(u8),
+    Garbage,
+}
+
+const KEYS: [&str; 8] = [
+    "c/view/nodes/a",
+    "c/view/nodes/b",
+    "c/view/nodes/c",
+    "c/view/leader",
+    "c/view/version",
+    "c/view/stable",
+    "c/view/request",
+    "c/view/nodes/x/y",
+];
+
+/// The log, written out: what stands, and every batch on the way there.
+#[derive(Default)]
+struct Log {
+    revision: Revision,
+    entries: BTreeMap<Key, Entry>,
+}
+
+impl Log {
+    /// All of that in one revision.
+    fn write(&mut self, steps: &[Step]) -> Batch {
+        self.revision = self.revision.next();
+        let mut changes = Vec::new();
+        for step in steps {
+            match step {
+                Step::Put(key, value) => {
+                    let key = Key::from(*key);
+                    let created = self.entries.get(&key).map_or(self.revision, |entry| entry.created);
+                    let lease = Some(LeaseId::new(7));
+                    let value = value.text().into();
+                    let entry = Entry { key: key.clone(), value, created, modified: self.revision, lease };
+                    self.entries.insert(key, entry.clone());
+                    changes.push(Change::Put(entry));
+                }
+                Step::Delete(key) => {
+                    if self.entries.remove(&Key::from(*key)).is_some() {
+                        changes.push(Change::Delete(Key::from(*key)));
+                    }
+                }
+            }
+        }
+        Batch { revision: self.revision, changes }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        Snapshot { revision: self.revision, entries: self.entries.values().cloned().collect() }
+    }
+}
+
+impl Value {
+    fn text(&self) -> String {
+        match self {
+            Value::Node(life) => format!(r#"{{"uri": "http://n", "incarnation": "{life}"}}"#),
+            Value::Leader(node) => format!(r#"{{"node": "{node}", "incarnation": "x"}}"#),
+            Value::Version(label) => {
+                format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
+            }
+            Value::Garbage => "garbage".to_owned(),
+        }
+    }
+}
+
+fn fold() -> Fold {
+    Fold::new(Keyspace::new(Namespace::parse("c").unwrap()), None)
+}
+
+fn names<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Vec<&'a str> {
+    nodes.into_iter().map(|node| node.name.as_str()).collect()
+}
+
+fn node(key: &'static str) -> Step {
+    Step::Put(key, Value::Node(1))
+}
+
+fn version(label: u8) -> Step {
+    Step::Put("c/view/version", Value::Version(label))
+}
+
+/// A fold of some batches.
+fn folded(batches: &[&[Step]]) -> (Fold, Log) {
+    let (mut fold, mut log) = (fold(), Log::default());
+    for steps in batches {
+        fold.apply(&log.write(steps));
+    }
+    (fold, log)
+}
+
+#[test]
+fn p1_the_cut_is_taken_after_all_changes_of_the_revision() {
+    let orders: [[Step; 3]; 2] = [
+        [version(1), node("c/view/nodes/b"), Step::Delete("c/view/nodes/a")],
+        [Step::Delete("c/view/nodes/a"), node("c/view/nodes/b"), version(1)],
+    ];
+    for steps in orders {
+        let (fold, _) = folded(&[&[node("c/view/nodes/a")], &steps]);
+        assert_eq!(names(fold.newest().unwrap().iter()), ["b"]);
+        assert!(fold.drift().is_empty());
+    }
+}
+
+#[test]
+fn p2_batches_that_were_folded_already_change_nothing() {
+    let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a")]]);
+    let newer = log.write(&[version(1)]);
+    fold.apply(&newer);
+    let before = fold.clone();
+    assert!(fold.apply(&newer).is_empty());
+    assert!(fold.apply(&Batch { revision: Revision::new(1), changes: newer.changes }).is_empty());
+    assert_eq!(fold, before);
+}
+
+#[test]
+fn the_term_of_a_version_that_elects_is_its_own_revision() {
+    let elect = [Step::Put("c/view/leader", Value::Leader("a")), version(1)];
+    let (fold, _) = folded(&[&[node("c/view/nodes/a")], &elect]);
+    assert_eq!(fold.term(), Some(Term::new(Revision::new(2))));
+    assert_eq!(fold.newest().unwrap().term(), Term::new(Revision::new(2)));
+}
+
+#[test]
+fn a_version_that_cannot_be_read_or_is_deleted_has_no_view_but_its_label_is_remembered() {
+    for last in [Step::Put("c/view/version", Value::Garbage), Step::Delete("c/view/version")] {
+        let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(9)], &[last]]);
+        assert!(fold.newest().is_none() && !fold.is_stable());
+        assert_eq!(fold.last_label(), Some(Version::from_u128(9)));
+        assert_eq!(fold.drift().len(), 1, "everyone present is new to the next version");
+    }
+}
+
+#[test]
+fn p4_stable_is_what_was_recorded_after_the_cut() {
+    let stable = |label| Step::Put("c/view/stable", Value::Version(label));
+    let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
+    assert!(!fold.is_stable());
+    fold.apply(&log.write(&[stable(2)]));
+    assert!(!fold.is_stable(), "of another version");
+    fold.apply(&log.write(&[stable(1)]));
+    assert!(fold.is_stable());
+    fold.apply(&log.write(&[version(1)]));
+    assert!(!fold.is_stable(), "the same label, written again, is another cut");
+}
+
+#[test]
+fn p1_a_resync_keeps_the_cut_of_the_version_folded_and_of_no_other() {
+    let (before, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
+    log.write(&[node("c/view/nodes/b")]);
+    let mut same = before.clone();
+    let changed = same.resync(&log.snapshot(), false);
+    assert_eq!(names(same.newest().unwrap().iter()), ["a"]);
+    assert_eq!(same.drift().len(), 1);
+    assert!(matches!(&changed[..], [Changed::Up(node)] if node.name == "b"));
+
+    let mut rewound = before.clone();
+    rewound.resync(&log.snapshot(), true);
+    assert!(rewound.newest().is_none());
+
+    log.write(&[version(2)]);
+    let mut missed = before;
+    let changed = missed.resync(&log.snapshot(), false);
+    assert!(missed.newest().is_none());
+    assert!(changed.contains(&Changed::Version));
+    assert_eq!(missed.last_label(), Some(Version::from_u128(2)));
+}
+
+#[test]
+fn after_a_rewind_labels_stay_above_all_that_were_seen() {
+    let (mut fold, mut log) = folded(&[&[version(3)]]);
+    let old = log.snapshot();
+    fold.apply(&log.write(&[version(9)]));
+    fold.resync(&old, true);
+    assert_eq!(fold.last_label(), Some(Version::from_u128(9)));
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let value = prop_oneof![
+        6 => (0..4u8).prop_map(Value::Node),
+        2 => prop::sample::select(vec!["a", "b"]).prop_map(Value::Leader),
+        3 => (1..9u8).prop_map(Value::Version),
+        1 => Just(Value::Garbage),
+    ];
+    let key = || prop::sample::select(KEYS.to_vec());
+    prop_oneof![
+        4 => (key(), value).prop_map(|(key, value)| Step::Put(key, value)),
+        2 => (1..9u8).prop_map(version),
+        2 => key().prop_map(Step::Delete),
+    ]
+}
+
+/// A revision: some steps, each of another key.
+fn revision() -> impl Strategy<Value = Vec<Step>> {
+    let key_of = |step: &Step| match step {
+        Step::Put(key, _) | Step::Delete(key) => *key,
+    };
+    prop::collection::vec(step(), 1..4).prop_map(move |mut steps| {
+        let mut seen = BTreeSet::new();
+        steps.retain(|step| seen.insert(key_of(step)));
+        steps
+    })
+}
+
+/// The drift, worked out from scratch.
+fn drift(fold: &Fold) -> BTreeSet<NodeName> {
+    let present = fold.present().map(|node| (node.name.clone(), node.modified));
+    let present: BTreeMap<_, _> = present.collect();
+    let cut = fold.newest().into_iter().flat_map(|view| view.iter());
+    let cut: BTreeMap<_, _> = cut.map(|node| (node.name.clone(), node.modified)).collect();
+    let names = present.keys().chain(cut.keys());
+    names.filter(|name| present.get(*name) != cut.get(*name)).cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn p1_all_who_fold_the_same_log_agree_and_the_drift_is_kept_right(
+        revisions in prop::collection::vec(revision(), 1..30),
+        gap in 0..30usize,
+    ) {
+        let (mut all, mut late, mut log) = (fold(), fold(), Log::default());
+        let mut missed = Revision::ZERO;
+        for (place, steps) in revisions.iter().enumerate() {
+            let batch = log.write(steps);
+            if batch.changes.is_empty() {
+                continue;
+            }
+            all.apply(&batch);
+            prop_assert_eq!(all.drift(), &drift(&all));
+            // One that reads a snapshot once, somewhere, and applies everything else.
+            if place == gap {
+                missed = log.revision;
+                late.resync(&log.snapshot(), false);
+            } else {
+                late.apply(&batch);
+            }
+            prop_assert_eq!(late.drift(), &drift(&late));
+            // They agree on all that stands; on the cut, if the late one saw it.
+            prop_assert_eq!(names(all.present()), names(late.present()));
+            prop_assert_eq!(&all.leader, &late.leader);
+            prop_assert_eq!(&all.version, &late.version);
+            prop_assert_eq!(&all.request, &late.request);
+            prop_assert_eq!(&all.stable, &late.stable);
+            if all.newest().is_some_and(|view| view.revision() > missed) || late.newest().is_some() {
+                prop_assert_eq!(all.newest(), late.newest());
+            }
+        }
+    }
+
+    #[test]
+    fn a_resync_tells_the_same_as_the_changes_between(
+        first in prop::collection::vec(revision(), 1..10),
+        between in prop::collection::vec(revision(), 1..10),
+    ) {
+        let (mut fold, mut log) = (fold(), Log::default());
+        for steps in &first {
+            fold.apply(&log.write(steps));
+        }
+        let before = fold.clone();
+        for steps in &between {
+            log.write(steps);
+        }
+        let told = fold.resync(&log.snapshot(), false);
+        // Who came, went or changed, by the lists before and after.
+        let changed = |name: &str| {
+            let name = NodeName::parse(name).unwrap();
+            (before.node(&name).map(|node| node.modified), fold.node(&name).map(|node| node.modified))
+        };
+        for name in ["a", "b", "c"] {
+            let up = told.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
+            let down = told.iter().any(|change| matches!(change, Changed::Down(node) if node.name == name));
+            let again = told.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
+            let expected = match changed(name) {
+                (None, Some(_)) => (true, false, false),
+                (Some(_), None) => (false, true, false),
+                (Some(old), Some(new)) if old != new => (false, false, true),
+                _ => (false, false, false),
+            };
+            prop_assert_eq!((up, down, again), expected, "{}", name);
+        }
+        prop_assert_eq!(told.contains(&Changed::Leader), before.leader != fold.leader);
+        prop_assert_eq!(told.contains(&Changed::Version), before.version != fold.version);
+        prop_assert_eq!(told.contains(&Changed::Stable), before.stable != fold.stable);
+        prop_assert_eq!(told.contains(&Changed::Request), before.request != fold.request);
+    }
+}
