@@ -149,6 +149,7 @@ impl Machine {
         }
         self.consistency.confirm.reset();
         self.consistency.evict.reset();
+        self.consistency.evicting = None;
     }
 
     fn follow_acknowledgements(&mut self, now: Timestamp) {
@@ -179,9 +180,9 @@ impl Machine {
         for entry in &snapshot.entries {
             self.acknowledged(entry);
         }
-        // Deleted while nobody watched.
+        // Deleted or overwritten while nobody watched.
         for name in counted {
-            if !self.consistency.acknowledgements.contains_key(&name) {
+            if !self.is_own_word(&name) {
                 self.consistency.lost.entry(name).or_insert(now);
             }
         }
@@ -282,6 +283,7 @@ impl Machine {
         }
         self.consistency.lost.clear();
         self.consistency.lacks = None;
+        self.consistency.evicting = None;
         self.consistency.since = self.publication.last().unwrap_or(now);
         self.consistency.report = Some((self.consistency.since + self.config.warn_after, 0));
     }

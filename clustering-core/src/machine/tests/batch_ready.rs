@@ -234,6 +234,26 @@ fn p8_a_deletion_that_the_watch_missed_is_seen_when_it_is_read_anew() {
 }
 
 #[test]
+fn p8_an_acknowledgement_that_somebody_overwrote_is_as_good_as_deleted() {
+    for unwatched in [false, true] {
+        let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+        a.joins("b");
+        a.answer_all();
+        a.acknowledges("b");
+        if unwatched {
+            a.unseen(|a| a.put("ready/b", "garbage"));
+            a.disconnects("ready/");
+        } else {
+            a.put("ready/b", "garbage");
+        }
+        a.answer_all();
+        a.skip();
+        a.wait(secs(1));
+        a.says(&["publish V3: the acknowledgement of b was deleted"]);
+    }
+}
+
+#[test]
 fn a_follower_does_not_watch_acknowledgements() {
     let b = Bench::node("b").with(&["a"]).joined().led_by("a");
     assert!(!b.is_open("read ready/"));

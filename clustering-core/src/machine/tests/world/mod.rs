@@ -184,8 +184,9 @@ impl World {
         // All well, and nothing is written while nothing changes: what the storm left on its way may stir it once more.
         loop {
             for process in 0..self.processes.len() {
-                if self.processes[process].machine.is_none() {
-                    self.start(process);
+                match self.processes[process].machine {
+                    None => self.start(process),
+                    Some(_) => self.ask(process, |id| Input::Register { id }),
                 }
             }
             let (calm, revision, handled) = (self.is_calm(), self.store.revision, self.handled());

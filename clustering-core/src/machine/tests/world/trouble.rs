@@ -15,7 +15,7 @@ impl World {
         let own = self.processes[process].name.clone();
         let node_key = self.keys.node_key(&own);
         let ready_key = self.keys.readiness_key(&own);
-        match self.below(14) {
+        match self.below(16) {
             0 => self.kill(process),
             1 if self.is_awake(process) => self.handle(process, Input::Stop),
             2 => self.processes[process].frozen_until = self.now + ms(self.below(12_000)),
@@ -39,6 +39,8 @@ impl World {
                 self.ask(process, |id| Input::Update { id, metadata });
             }
             12 => self.ask(process, |id| Input::Resign { id }),
+            13 => self.ask(process, |id| Input::Unregister { id }),
+            14 => self.ask(process, |id| Input::Register { id }),
             _ => self.ask(process, |id| Input::Ask { id, why: None }),
         }
         for process in 0..self.processes.len() {
@@ -54,7 +56,7 @@ impl World {
         self.processes[process].frozen_until <= self.now && self.processes[process].machine.is_some()
     }
 
-    fn ask(&mut self, process: usize, input: impl FnOnce(RequestId) -> Input) {
+    pub(super) fn ask(&mut self, process: usize, input: impl FnOnce(RequestId) -> Input) {
         if self.is_awake(process) {
             let id = RequestId(self.numbered);
             self.handle(process, input(id));
