@@ -238,6 +238,9 @@ pub enum StopReason {
         /// Where the one that holds it is reached.
         by: NodeUri,
     },
+    /// Its task was ended from outside, in the middle of what it did: the tokio runtime was shut down, or the store's
+    /// code panicked. Its lease ends by its TTL.
+    Aborted,
 }
 
 impl fmt::Display for StopReason {
@@ -246,6 +249,9 @@ impl fmt::Display for StopReason {
             StopReason::Asked => f.write_str("it was asked to stop"),
             StopReason::TakenOver { by } => write!(f, "another process, at {by}, took over its name"),
             StopReason::NameTaken { by } => write!(f, "its name is held by another process, at {by}"),
+            StopReason::Aborted => f.write_str(
+                "its task was ended from outside: the runtime was shut down, or the store panicked",
+            ),
         }
     }
 }

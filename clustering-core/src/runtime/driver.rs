@@ -22,7 +22,7 @@ use super::{
     trace::trace,
 };
 use crate::{
-    event::Event,
+    event::{Event, StopReason},
     machine::{Input, Output, Reply, RequestError, RequestId, Token},
     name::NodeName,
     outcome::Outcome,
@@ -102,8 +102,6 @@ impl Driver {
 
     /// Drives the machine until it has ended. If the future is dropped before, the lease is left to expire.
     pub(crate) async fn run(mut self) {
-        // However it ends, those who wait for the end are told.
-        let _ended = self.shared.ended.clone().drop_guard();
         self.handle(Input::Tick);
         while !self.stopped {
             let input = self.next_input().await;
@@ -112,7 +110,6 @@ impl Driver {
             tokio::task::coop::consume_budget().await;
         }
         self.end_runs().await;
-        self.shared.hub.end();
     }
 
     /// Waits for whatever comes first. In a fixed order, so that a seeded run repeats itself.
@@ -320,6 +317,18 @@ impl Driver {
             }
         };
         let _ = timeout(DROPPING, all).await;
+    }
+}
+
+/// However it ends, also by a panic or with its runtime, those who wait for the end are told.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        if !self.stopped {
+            self.shared.abort();
+            self.tell(Event::Stopped { reason: StopReason::Aborted });
+        }
+        self.shared.hub.end();
+        self.shared.ended.cancel();
     }
 }
 

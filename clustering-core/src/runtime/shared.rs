@@ -63,11 +63,16 @@ impl Shared {
         });
     }
 
-    /// Why the node has ended; that it was asked to, if its task was cut off before it could say.
+    /// Nobody drives the machine any more, although it has not ended. Nothing that it held counts from now on.
+    pub(crate) fn abort(&self) {
+        self.status.send_modify(|status| status.abort());
+    }
+
+    /// Why the node has ended.
     pub(crate) fn stop_reason(&self) -> StopReason {
         match &self.status.borrow().phase {
             Phase::Stopped(reason) => reason.clone(),
-            _ => StopReason::Asked,
+            _ => StopReason::Aborted,
         }
     }
 }

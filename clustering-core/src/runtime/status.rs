@@ -2,6 +2,7 @@ use std::{ops::Deref, time::Duration};
 
 use super::clock::Clock;
 use crate::{
+    event::StopReason,
     machine,
     time::Timestamp,
     version::{Term, Version},
@@ -31,6 +32,13 @@ impl Status {
     /// too, although no field differs.
     pub(crate) fn differs(&self, next: &Status) -> bool {
         self.known != next.known || self.acted != next.acted
+    }
+
+    /// The node's task was ended: it renews nothing any more, and must not act.
+    pub(crate) fn abort(&mut self) {
+        self.known.phase = machine::Phase::Stopped(StopReason::Aborted);
+        self.known.session = None;
+        self.known.leadership = None;
     }
 
     /// Whether this node may act as leader now. False once its deadline has passed, also after it was stopped
