@@ -302,6 +302,13 @@ impl Machine {
             return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
         }
         self.membership.unregisters.push(id);
+        // These wait for what does not come now. New metadata is kept for the next place, as if given after this.
+        for id in std::mem::take(&mut self.membership.registers) {
+            self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Unregistered) });
+        }
+        for (id, _) in std::mem::take(&mut self.membership.updates) {
+            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+        }
         if self.intent == Intent::Register {
             self.intent = Intent::Observe;
             self.session.give_up_granting();

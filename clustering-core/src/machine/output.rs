@@ -201,6 +201,9 @@ pub enum RequestError {
     /// The process only observes: it has no place in the cluster to change.
     #[error("this process only observes: it has no name to register")]
     Observer,
+    /// The place that was to be taken was given up again before it was.
+    #[error("the node was unregistered before it had its place")]
+    Unregistered,
     /// What the store said. [`StoreError::effect`] tells whether it may have happened.
     #[error(transparent)]
     Store(StoreError),

@@ -236,7 +236,7 @@ impl Clustering {
     }
 
     /// Replaces the node's metadata, and waits until the log has it. The node stays, in a new incarnation, and a newer
-    /// version follows.
+    /// version follows. A node that has no session at the time registers with it when it gets one, and does not wait.
     ///
     /// # Errors
     ///
@@ -261,7 +261,7 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Stopped`] if the node ends before.
+    /// [`RequestError::Unregistered`] if it is unregistered again before; [`RequestError::Stopped`] if it ends before.
     pub async fn register(&self) -> Result<(), RequestError> {
         self.handle.request(|id| Input::Register { id }).await.map(drop)
     }
