@@ -87,6 +87,8 @@ impl Discovery {
         let snapshot = store.read(prefix).await?;
         let of_node = |key: &str| Keyspace::namespace_of_node(key);
         let mut services: Vec<_> = snapshot.entries.iter().filter_map(|entry| of_node(&entry.key)).collect();
+        // Keys start with the namespace and a slash: those of `a` lie below `a/` too.
+        services.retain(|namespace| namespace.as_str().starts_with(prefix));
         services.sort();
         services.dedup();
         Ok(services)
