@@ -48,6 +48,11 @@ impl Audit {
         audit
     }
 
+    /// How many keys under that part of the namespace stand at the end.
+    pub(crate) fn entries_left(&self, part: &str) -> usize {
+        self.entries.keys().filter(|key| key.contains(part)).count()
+    }
+
     fn at(&self, namespace: &str, key: &str) -> Option<&Entry> {
         self.entries.get(&format!("{namespace}/{key}"))
     }

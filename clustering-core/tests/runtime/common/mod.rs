@@ -23,7 +23,7 @@ use clustering_testkit::faulty::FaultyStore;
 use futures_util::future::join_all;
 
 pub(crate) use self::{
-    audit::Audit,
+    audit::{Audit, history},
     kind::{Kind, of},
     log::Log,
 };

@@ -1,0 +1,441 @@
+//! Starting, ending, and what a handle does.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use clustering_core::{
+    Clustering, Event, Metadata, NameConflict, StopReason,
+    machine::{Phase, RequestError},
+    runtime::{EventsError, StopError, UpdateError},
+};
+use clustering_memory::MemoryStore;
+use clustering_testkit::faulty::Call;
+use tokio::time::Instant;
+
+use crate::common::{Cluster, TTL, followers, leader, ms, name, secs, soon, stable, start};
+
+/// Waits until the store holds nothing of anybody.
+async fn all_given_back(cluster: &Cluster) {
+    soon("the last lease", async {
+        while cluster.store.lease_count() + cluster.store.open_watches() > 0 {
+            tokio::time::sleep(ms(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_handle_gives_the_lease_back() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    stable([&node]).await;
+    let (log, clone) = (node.log.clone(), node.cluster.clone());
+    drop(node);
+    tokio::time::sleep(TTL).await;
+    assert!(clone.is_leader(), "a clone keeps it going");
+    let begun = Instant::now();
+    drop(clone);
+    assert_eq!(**log.ended().await.last().unwrap(), Event::Stopped { reason: StopReason::Asked });
+    all_given_back(&cluster).await;
+    assert!(begun.elapsed() < ms(10), "not by the TTL");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_discovery_keeps_its_node_going_too() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    let discovery = node.discovery();
+    drop(node);
+    tokio::time::sleep(TTL * 2).await;
+    assert_eq!(discovery.nodes().len(), 1);
+    drop(discovery);
+    all_given_back(&cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_a_start_takes_the_node_back() {
+    let cluster = Cluster::new();
+    // While the store does not answer, at every place on the way.
+    for calls in 0..12 {
+        let (line, builder) = cluster.builder("a");
+        line.delay(ms(100));
+        let started = tokio::time::timeout(ms(100 * calls + 50), builder.start()).await;
+        drop(started);
+        all_given_back(&cluster).await;
+    }
+    // While the name is held by somebody else.
+    let holder = cluster.start("a").await;
+    let (_, builder) = cluster.builder("a");
+    let waiting = tokio::time::timeout(secs(100), builder.seed(2).start()).await;
+    assert!(waiting.is_err());
+    holder.stop().await.unwrap();
+    all_given_back(&cluster).await;
+    // While nothing is answered: nothing was held, so nothing is left.
+    let (line, builder) = cluster.builder("a");
+    line.hang();
+    assert!(tokio::time::timeout(secs(100), builder.start()).await.is_err());
+    all_given_back(&cluster).await;
+    assert_eq!(cluster.audit().await.entries_left("view/nodes/"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stopping_twice_at_once_and_afterwards_does_no_harm() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let node = &nodes[0];
+    let clone = node.cluster.clone();
+    let (a, b) = tokio::join!(node.stop(), clone.stop());
+    assert_eq!((a, b), (Ok(()), Ok(())));
+    assert_eq!(node.stop().await, Ok(()));
+    assert_eq!(node.ended().await.0, StopReason::Asked);
+    assert_eq!(node.now().phase, Phase::Stopped(StopReason::Asked));
+    let stopped = RequestError::Stopped(StopReason::Asked);
+    assert_eq!(node.cluster_change().await, Err(stopped.clone()));
+    assert_eq!(node.write().await, Err(stopped.clone()));
+    assert_eq!(node.resign().await, Err(stopped.clone()));
+    assert_eq!(node.register().await, Err(stopped.clone()));
+    assert_eq!(node.unregister().await, Err(stopped.clone()));
+    assert_eq!(node.set_metadata(Metadata::new()).await, Err(UpdateError::Request(stopped)));
+    assert!(node.wait_stable().await.unwrap_err().to_string().contains("asked to stop"));
+    assert_eq!(node.events().recv().await, Err(EventsError::Ended));
+    assert!(!node.is_leader() && !node.owns("key"));
+    stable(&nodes[1..]).await;
+}
+
+/// What is asked of a node that is just stopping is answered, and so are those who wait.
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_is_told_of_the_end() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let (line, builder) = cluster.builder("z");
+    let node = start(line, builder.stabilize(|_| std::future::pending::<()>())).await;
+    node.line.hang();
+    let stopped = Err(RequestError::Stopped(StopReason::Asked));
+    let waits = async {
+        tokio::join!(node.wait_stable(), node.cluster_change(), node.unregister(), node.write(), node.ended())
+    };
+    let stop = async {
+        tokio::time::sleep(secs(1)).await;
+        node.stop().await
+    };
+    let begun = Instant::now();
+    let ((stable_at, change, unregister, write, ended), stop) =
+        soon("the end", async { tokio::join!(waits, stop) }).await;
+    assert_eq!(stop, Err(StopError::LeaseNotGivenBack));
+    assert!(begun.elapsed() <= secs(7), "{:?}", begun.elapsed());
+    assert_eq!(stable_at.unwrap_err(), ended);
+    assert_eq!(change.map(drop), stopped);
+    assert_eq!(unregister, stopped);
+    assert_eq!(write, Err(RequestError::NotLeader));
+    drop(nodes);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_while_the_store_is_away_ends_in_time_and_says_what_is_left() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    for (node, disconnect) in nodes
+        .iter()
+        .zip([clustering_testkit::faulty::FaultyStore::cut, clustering_testkit::faulty::FaultyStore::hang])
+    {
+        disconnect(&node.line);
+        let begun = Instant::now();
+        let error = node.stop().await.unwrap_err();
+        assert_eq!(error, StopError::LeaseNotGivenBack);
+        assert!(error.to_string().contains("until its TTL"));
+        assert_eq!(begun.elapsed(), secs(5));
+    }
+    all_given_back(&cluster).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn unregister_gives_the_place_up_and_register_takes_it_again() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let node = leader(&nodes);
+    node.unregister().await.unwrap();
+    assert_eq!(cluster.store.lease_count(), 2);
+    assert!(!node.is_leader() && !node.now().is_member() && !node.owns("key") && node.view().is_none());
+    node.unregister().await.unwrap();
+    let rest: Vec<_> = nodes.iter().filter(|other| other.name() != node.name()).collect();
+    let version = stable(rest).await;
+    // It goes on to follow the log.
+    assert_eq!(node.wait_stable().await, Ok(version));
+    assert_eq!(node.nodes().len(), 2);
+    assert_eq!(node.now().phase, Phase::Observing);
+    assert_eq!(node.write().await, Err(RequestError::NotLeader));
+    // It may still ask for a version, and change what it will say of itself.
+    assert!(node.cluster_change().await.unwrap() > version);
+    node.set_metadata([("zone".to_owned(), "b".to_owned())].into()).await.unwrap();
+    node.register().await.unwrap();
+    node.register().await.unwrap();
+    stable(&nodes).await;
+    assert_eq!(node.discovery().node(node.name()).unwrap().metadata["zone"], "b");
+    cluster.audit().await;
+}
+
+/// Both at once, in either order: both are answered, and the last one counts.
+#[tokio::test(start_paused = true)]
+async fn unregister_and_register_at_once_are_both_answered() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    for delay in [0, 1, 30] {
+        nodes[1].line.delay(ms(delay));
+        let both = async { tokio::join!(nodes[1].unregister(), nodes[1].register()) };
+        assert_eq!(soon("both", both).await, (Ok(()), Ok(())));
+        stable(&nodes).await;
+        let three = async { tokio::join!(nodes[1].unregister(), nodes[1].register(), nodes[1].unregister()) };
+        assert_eq!(soon("all three", three).await, (Ok(()), Err(RequestError::Unregistered), Ok(())));
+        assert!(!nodes[1].now().is_member());
+        nodes[1].register().await.unwrap();
+        stable(&nodes).await;
+    }
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let before = stable(&nodes).await;
+    let node = followers(&nodes)[0];
+    let incarnation = node.now().session.clone().unwrap().incarnation;
+    let zone = |zone: &str| Metadata::from([("zone".to_owned(), zone.to_owned())]);
+    node.set_metadata(zone("b")).await.unwrap();
+    assert_eq!(node.discovery().node(node.name()).unwrap().metadata, zone("b"), "the log has it");
+    nodes[0].until("newer", |status| status.newest.as_ref().unwrap().version() > before).await;
+    stable(&nodes).await;
+    assert_ne!(node.now().session.clone().unwrap().incarnation, incarnation);
+    let changed = |event: &Event| matches!(event, Event::NodeChanged { name, .. } if name == node.name());
+    assert_eq!(nodes[0].log.count(changed), 1);
+    assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
+    // Many at once: the last one counts, and all are answered.
+    let (a, b, c) = tokio::join!(
+        node.set_metadata(zone("c")),
+        node.set_metadata(zone("d")),
+        node.set_metadata(zone("e"))
+    );
+    assert_eq!((a, b, c), (Ok(()), Ok(()), Ok(())));
+    assert_eq!(node.discovery().node(node.name()).unwrap().metadata, zone("e"));
+    // Over a lost session.
+    node.line.cut();
+    let changing = tokio::spawn({
+        let node = node.clone();
+        async move { node.set_metadata([("zone".to_owned(), "f".to_owned())].into()).await }
+    });
+    tokio::time::sleep(TTL * 3).await;
+    node.line.heal();
+    soon("the change", changing).await.unwrap().unwrap();
+    stable(&nodes).await;
+    assert_eq!(nodes[0].discovery().node(node.name()).unwrap().metadata, zone("f"));
+    // What cannot be used is refused at once.
+    node.line.clear_log();
+    let refused = node.set_metadata([("weight".to_owned(), "heavy".to_owned())].into()).await.unwrap_err();
+    assert!(matches!(&refused, UpdateError::Input(error) if error.field == "weight"), "{refused}");
+    assert_eq!(node.line.attempted(Call::Commit), 0);
+    cluster.audit().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn wait_stable_waits_on_any_node() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let (gate, passes) = tokio::sync::watch::channel(false);
+    let (line, builder) = cluster.builder("z");
+    let builder = builder.stabilize(move |_| {
+        let mut passes = passes.clone();
+        async move { passes.wait_for(|open| *open).await.is_ok() }
+    });
+    let gated = start(line, builder).await;
+    let begun = Instant::now();
+    let waits = async {
+        tokio::join!(
+            gated.wait_stable(),
+            nodes[0].wait_stable(),
+            nodes[1].wait_stable(),
+            nodes[2].wait_stable()
+        )
+    };
+    let open = async {
+        nodes[0].until("four", |status| status.newest.as_ref().unwrap().len() == 4).await;
+        tokio::time::sleep(secs(20)).await;
+        gate.send(true).unwrap();
+    };
+    // The nodes may find the version of three stable still: so they ask once that of four is out.
+    nodes[0].until("four", |status| status.newest.as_ref().unwrap().len() == 4).await;
+    for node in &nodes {
+        node.until("four", |status| status.newest.as_ref().unwrap().len() == 4).await;
+    }
+    let (versions, ()) = soon("stable", async { tokio::join!(waits, open) }).await;
+    assert!(begun.elapsed() >= secs(20));
+    let version = versions.0.unwrap();
+    assert_eq!((versions.1, versions.2, versions.3), (Ok(version), Ok(version), Ok(version)));
+    assert_eq!(gated.view().unwrap().len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_never_reads_holds_nobody_up_and_is_told_what_it_missed() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    let mut lazy = node.events();
+    for _ in 0..1000 {
+        node.cluster_change().await.unwrap();
+    }
+    stable([&node]).await;
+    let Err(EventsError::Missed(missed)) = lazy.recv().await else { panic!("it missed some") };
+    let mut kept = 0;
+    while lazy.try_recv().unwrap().is_some() {
+        kept += 1;
+    }
+    assert_eq!(kept, 1024);
+    assert!(missed > 500 && missed < 10_000, "{missed}");
+    node.stop().await.unwrap();
+    // It has the last event, and then the end.
+    loop {
+        match lazy.recv().await {
+            Ok(event) if matches!(*event, Event::Stopped { .. }) => break,
+            other => drop(other.unwrap()),
+        }
+    }
+    assert_eq!(lazy.recv().await, Err(EventsError::Ended));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_task_is_left_after_a_stop() {
+    let store = MemoryStore::new();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let builder = |name: &str| Clustering::builder(store.clone()).name(name).uri("http://host:80").seed(1);
+    let dropped = Arc::new(AtomicBool::new(false));
+    struct Tells(Arc<AtomicBool>);
+    impl Drop for Tells {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let tells = dropped.clone();
+    let stuck = builder("stuck").stabilize(move |_| {
+        let tells = Tells(tells.clone());
+        async move {
+            let _tells = tells;
+            std::future::pending::<()>().await;
+        }
+    });
+    let slow = builder("slow").on_stable(|_| std::future::pending::<()>());
+    let (stuck, slow) = (stuck.start().await.unwrap(), slow.start().await.unwrap());
+    assert!(tasks() > before);
+    let (a, b) = tokio::join!(stuck.stop(), slow.stop());
+    assert_eq!((a, b), (Ok(()), Ok(())));
+    assert!(dropped.load(Ordering::SeqCst));
+    assert_eq!(tasks(), before);
+    assert_eq!((store.lease_count(), store.open_watches()), (0, 0));
+    // Nor after a start that failed.
+    let holder = builder("a").start().await.unwrap();
+    let with_one = tasks();
+    builder("a").seed(2).name_conflict(NameConflict::Fail).start().await.unwrap_err();
+    tokio::task::yield_now().await;
+    assert_eq!(tasks(), with_one);
+    holder.stop().await.unwrap();
+}
+
+/// The runtime that a node runs on is shut down under it. Those elsewhere who hold it learn that it ended, and nothing
+/// that it held counts any more.
+#[test]
+fn a_runtime_that_is_shut_down_ends_its_nodes() {
+    let store = MemoryStore::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let builder = Clustering::builder(store.clone()).name("a").uri("http://host:80").ttl(secs(2));
+    let mut events = builder.events();
+    let node = runtime.block_on(async {
+        let node = builder.start().await.unwrap();
+        node.wait_stable().await.unwrap();
+        node
+    });
+    assert!(node.is_leader());
+    runtime.shutdown_timeout(secs(5));
+    assert!(!node.is_leader() && !node.owns("key") && node.term().is_none());
+    let elsewhere = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    elsewhere.block_on(async {
+        assert_eq!(node.ended().await.0, StopReason::Aborted);
+        assert_eq!(node.cluster_change().await, Err(RequestError::Stopped(StopReason::Aborted)));
+        assert_eq!(node.wait_stable().await.unwrap_err().0, StopReason::Aborted);
+        assert_eq!(node.stop().await, Err(StopError::LeaseNotGivenBack));
+        let mut last = None;
+        while let Ok(event) = events.recv().await {
+            last = Some(event);
+        }
+        assert_eq!(last.as_deref(), Some(&Event::Stopped { reason: StopReason::Aborted }));
+        // The lease ends by its TTL, and another may have the name.
+        let next = Clustering::builder(store.clone()).name("a").uri("http://host:80").start().await.unwrap();
+        next.stop().await.unwrap();
+    });
+}
+
+/// In real time: callbacks that block a thread each don't stop the others, nor their own node's renewals.
+#[test]
+fn callbacks_that_block_a_thread_do_not_stop_the_others() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = MemoryStore::new();
+        let builder =
+            |name: &str| Clustering::builder(store.clone()).name(name).uri("http://host:80").ttl(secs(1));
+        let blocking = builder("a").stabilize(|stabilization| async move {
+            if stabilization.view().len() > 1 {
+                std::thread::sleep(ms(1_500));
+            }
+        });
+        let mut lost = blocking.events();
+        let blocking = blocking.start().await.unwrap();
+        blocking.wait_stable().await.unwrap();
+        let others = [builder("b").start().await.unwrap(), builder("c").start().await.unwrap()];
+        let begun = std::time::Instant::now();
+        let third = loop {
+            let version = others[0].wait_stable().await.unwrap();
+            if others[0].view().is_some_and(|view| view.len() == 3) {
+                break version;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        };
+        assert!(begun.elapsed() >= ms(1_000), "it waited for the one that blocks: {:?}", begun.elapsed());
+        assert_eq!(blocking.cluster_version(), Some(third));
+        assert!(blocking.is_leader());
+        while let Some(event) = lost.try_recv().unwrap() {
+            assert!(
+                !matches!(*event, Event::SessionLost { .. } | Event::LeadershipSuspended { .. }),
+                "{event}"
+            );
+        }
+        for node in others.iter().chain([&blocking]) {
+            node.stop().await.unwrap();
+        }
+        assert_eq!(store.lease_count(), 0);
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn resign_hands_the_lead_to_another() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let old = leader(&nodes);
+    let term = old.term().unwrap();
+    assert_eq!(followers(&nodes)[0].resign().await, Err(RequestError::NotLeader));
+    let (a, b) = tokio::join!(old.resign(), old.resign());
+    assert_eq!((a, b), (Ok(()), Ok(())));
+    assert!(!old.is_leader());
+    stable(&nodes).await;
+    let new = leader(&nodes);
+    assert!(new.name() != old.name() && new.term().unwrap() > term);
+    tokio::time::sleep(TTL * 3).await;
+    assert!(new.is_leader());
+    assert_eq!(old.leader_node().unwrap().name, *new.name());
+    assert_eq!(
+        nodes[0].nodes().iter().map(|node| node.name.clone()).collect::<Vec<_>>(),
+        ["n000", "n001", "n002"].map(name)
+    );
+    cluster.audit().await;
+}
