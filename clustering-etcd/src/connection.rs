@@ -51,6 +51,8 @@ pub(crate) struct Connection {
     config: EtcdConfig,
     members: Vec<Member>,
     current: AtomicUsize,
+    /// The last one that answered, for the log.
+    answered: AtomicUsize,
 }
 
 impl Connection {
@@ -63,7 +65,7 @@ impl Connection {
             .collect();
         // Where to begin is left to chance, so that the nodes of a cluster spread over the members.
         let chance = RandomState::new().hash_one(0) as usize % members.len();
-        Connection { config, members, current: AtomicUsize::new(chance) }
+        Connection { config, members, current: AtomicUsize::new(chance), answered: AtomicUsize::new(chance) }
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
@@ -85,13 +87,17 @@ impl Connection {
         // Each member once, and one more: the first failure may be about a connection that was lost long ago.
         let mut tries = self.members.len() + 1;
         let mut may_log_in = self.config.credentials.is_some();
+        let mut lost = false;
         loop {
             let member = self.current.load(Ordering::Relaxed);
             let mut suspicion = Suspicion { connection: self, member, since: Instant::now(), waiting: true };
             let result = timeout_at(deadline, async { run(self.clients(member).await?).await }).await;
             suspicion.waiting = false;
             let mut failure = match result {
-                Ok(Ok(value)) => return Ok(value),
+                Ok(Ok(value)) => {
+                    self.note_answer(member);
+                    return Ok(value);
+                }
                 Ok(Err(failure)) => failure,
                 Err(_elapsed) => {
                     Failure::new(Outcome::Lost, format!("no reply within {:?}", self.config.request_timeout))
@@ -114,7 +120,12 @@ impl Connection {
             if matches!(failure.outcome, Outcome::NeverArrived | Outcome::Busy | Outcome::Lost) {
                 self.leave(member, &failure.message);
             }
+            lost |= failure.outcome == Outcome::Lost;
             if !harmless || tries == 0 || Instant::now() >= deadline {
+                // That the last try did nothing does not say that an earlier one did not.
+                if lost && harmless {
+                    failure.outcome = Outcome::Lost;
+                }
                 let what = format!("{what} at {}", self.members[member].endpoint);
                 return Err(failure.into_error(call, &what));
             }
@@ -125,9 +136,17 @@ impl Connection {
     pub(crate) fn leave(&self, member: usize, why: &str) {
         let next = (member + 1) % self.members.len();
         let left = self.current.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if left && next != member {
-            let (from, to) = (&self.members[member].endpoint, &self.members[next].endpoint);
-            tracing::info!(%from, %to, why, "leaving an etcd member for the next one");
+        if left {
+            tracing::debug!(member = %self.members[member].endpoint, why, "an etcd member failed");
+        }
+    }
+
+    /// Logs where the store has settled. While none answers it tries one after the other, which is not worth a line each.
+    fn note_answer(&self, member: usize) {
+        let before = self.answered.swap(member, Ordering::Relaxed);
+        if before != member {
+            let (from, to) = (&self.members[before].endpoint, &self.members[member].endpoint);
+            tracing::info!(%from, %to, "went on to another etcd member");
         }
     }
 
@@ -275,6 +294,20 @@ mod tests {
         assert_eq!(connection.current.load(Ordering::Relaxed), begun, "10 ms say nothing about the member");
         give_up_after(200).await.unwrap_err();
         assert_ne!(connection.current.load(Ordering::Relaxed), begun);
+    }
+
+    #[tokio::test]
+    async fn a_lost_reply_is_not_forgotten_over_later_tries() {
+        let connection = Connection::new(impatient(&["a:1", "b:1"]));
+        let tries = AtomicUsize::new(0);
+        let failing = connection.call(Call::Repeatable, "renew_lease", |_| {
+            let outcome = match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => Outcome::Lost,
+                _ => Outcome::NeverArrived,
+            };
+            async move { Err::<(), _>(Failure::new(outcome, "on purpose")) }
+        });
+        assert_eq!(failing.await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     }
 
     #[tokio::test]

@@ -39,15 +39,10 @@ impl Renewals {
         if let Some(mut kept) = self.take(lease)
             && kept.member == member
         {
-            match kept.renew().await {
-                // The stream broke, perhaps long ago: the answer is to be had on a new one.
-                Err(failure) if failure.outcome == Outcome::Lost => {}
-                Err(failure) => return Err(failure),
-                Ok(seconds) => {
-                    self.put_back(kept);
-                    return Ok(seconds);
-                }
-            }
+            // If the stream broke, perhaps long ago, the reply counts as lost and the call is made again on a new one.
+            let seconds = kept.renew().await?;
+            self.put_back(kept);
+            return Ok(seconds);
         }
         // The first answer on a stream says only whether the lease lives.
         let (keeper, answers) = clients.lease.keep_alive(lease).await?;

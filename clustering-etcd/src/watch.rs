@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use clustering_core::store::{Batch, Change, Revision, WatchEnd, WatchStream};
 use etcd_client::{EventType, WatchOptions, proto::PbEvent};
 use futures_util::stream;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     connection::{Clients, Connection},
@@ -46,8 +46,8 @@ pub(crate) fn rewound(revision: Revision) -> WatchStream {
 
 /// The stream of what the opened watch yields after the revision `after`.
 pub(crate) fn stream(opened: Opened, after: i64, wire: Wire, connection: Arc<Connection>) -> WatchStream {
-    let watch =
-        Watch { opened, order: Order { after, last: after, wire }, ready: VecDeque::new(), connection };
+    let order = Order { after, last: after, wire };
+    let watch = Watch { opened, order, ready: VecDeque::new(), heard: Instant::now(), connection };
     Box::pin(stream::unfold(Some(watch), |watch| async {
         let mut watch = watch?;
         Some(match watch.next().await {
@@ -62,6 +62,8 @@ struct Watch {
     order: Order,
     /// Batches that came in one response with the one delivered last.
     ready: VecDeque<Batch>,
+    /// When the member was last heard of.
+    heard: Instant,
     connection: Arc<Connection>,
 }
 
@@ -89,7 +91,7 @@ impl Watch {
     async fn message(&mut self) -> Result<etcd_client::WatchResponse, WatchEnd> {
         let config = self.connection.config();
         let stream = &mut self.opened.stream;
-        let answer = match timeout(config.watch_check, stream.message()).await {
+        let answer = match timeout_at(self.heard + config.watch_check, stream.message()).await {
             Ok(answer) => Some(answer),
             // Silent for long: any message is a sign of life, and this asks for one. The pings of HTTP/2 are none, a
             // proxy answers them too.
@@ -103,7 +105,10 @@ impl Watch {
             }
         };
         let why = match answer {
-            Some(Ok(Some(message))) => return Ok(message),
+            Some(Ok(Some(message))) => {
+                self.heard = Instant::now();
+                return Ok(message);
+            }
             Some(Ok(None)) => "the server ended the stream".to_owned(),
             Some(Err(error)) => Failure::from(error).message,
             None => format!("no sign of life for {:?}", config.watch_lag()),
