@@ -302,6 +302,10 @@ impl Machine {
             return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
         }
         self.membership.unregisters.push(id);
+        if self.intent != Intent::Register {
+            return;
+        }
+        self.intent = Intent::Observe;
         // These wait for what does not come now. New metadata is kept for the next place, as if given after this.
         for id in std::mem::take(&mut self.membership.registers) {
             self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Unregistered) });
@@ -309,11 +313,8 @@ impl Machine {
         for (id, _) in std::mem::take(&mut self.membership.updates) {
             self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
         }
-        if self.intent == Intent::Register {
-            self.intent = Intent::Observe;
-            self.session.give_up_granting();
-            self.end_session(now, End::Given);
-        }
+        self.session.give_up_granting();
+        self.end_session(now, End::Given);
     }
 
     fn grant_unregisters(&mut self) {
