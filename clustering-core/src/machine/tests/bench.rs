@@ -32,6 +32,18 @@ pub(super) fn name(name: &str) -> NodeName {
     NodeName::parse(name).unwrap()
 }
 
+/// Runs a test for some seeds, and tells the one that fails. The variable, as in `WORLD_SEEDS=2000..9000`, runs others
+/// than the few that are run always.
+pub(super) fn for_seeds(variable: &str, always: u64, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
+    let chosen = std::env::var(variable).ok();
+    let bound = |text: &str| text.parse::<u64>().expect("first..last");
+    let range = chosen.as_deref().and_then(|seeds| seeds.split_once(".."));
+    for seed in range.map_or(0..always, |(first, last)| bound(first)..bound(last)) {
+        let run = std::panic::catch_unwind(|| run(seed));
+        assert!(run.is_ok(), "seed {seed}: {variable}={seed}..{} repeats it", seed + 1);
+    }
+}
+
 /// One machine on the bench, a store beside it, and the other nodes as hands that write to that store.
 ///
 /// Nothing happens by itself: a call of the machine stays open until the test answers it ([`ok`](Bench::ok),
@@ -285,6 +297,17 @@ impl Bench {
         self.watches
             .iter_mut()
             .find(|watch| !watch.open && what.starts_with("watch") && shown(watch).starts_with(what))
+    }
+
+    /// Whether such a watch waits to be opened.
+    pub(super) fn is_opening(&mut self, what: &str) -> bool {
+        self.opening(what).is_some()
+    }
+
+    /// Whether such a watch is open.
+    pub(super) fn is_watching(&self, prefix: &str) -> bool {
+        let here = |watch: &Watch| super::render::short(&self.keys, &watch.prefix) == prefix;
+        self.watches.iter().any(|watch| watch.open && here(watch))
     }
 
     fn perform(&mut self, call: &Output) -> Input {

@@ -21,6 +21,8 @@ pub(super) struct Invariants {
     /// What the node last knew of its own acknowledgement.
     own_ready: Revision,
     own_record: Revision,
+    /// The acknowledgement, or the look at it, that is on its way.
+    acknowledging: Option<Token>,
     in_flight: BTreeMap<Purpose, Token>,
     stabilizing: Option<Token>,
     announcing: Option<Token>,
@@ -53,7 +55,7 @@ impl Invariants {
     fn note_input(&mut self, bench: &Bench, input: &Input) {
         match input {
             Input::Committed { token, result } => {
-                if self.in_flight.get(&Purpose::Acknowledge) == Some(token)
+                if self.acknowledging.take_if(|own| own == token).is_some()
                     && let Ok(revision) = result
                 {
                     self.own_ready = *revision;
@@ -63,12 +65,11 @@ impl Invariants {
             }
             Input::Read { token, result } => {
                 let own = bench.machine.identity().map(|own| bench.keys.readiness_key(&own.name));
-                if let Ok(snapshot) = result
-                    && self.in_flight.get(&Purpose::Acknowledge) == Some(token)
+                if self.acknowledging.take_if(|own| own == token).is_some()
+                    && let Ok(snapshot) = result
                 {
                     let entry = snapshot.entries.iter().find(|entry| Some(&entry.key) == own.as_ref());
                     self.own_ready = entry.map_or(Revision::ZERO, |entry| entry.modified);
-                    self.in_flight.remove(&Purpose::Acknowledge);
                 }
                 self.stale.push(*token);
             }
@@ -101,13 +102,16 @@ impl Invariants {
                 txn.validate().expect("what the machine commits keeps to the limits");
                 let other = self.in_flight.insert(*purpose, *token);
                 assert!(other.is_none() || *purpose == Purpose::Fenced, "two commits at once: {purpose}");
+                if *purpose == Purpose::Acknowledge {
+                    assert!(self.acknowledging.replace(*token).is_none(), "two acknowledgements at once");
+                }
                 check_commit(bench, before, *purpose, txn, self.own_ready);
             }
             Output::Read { token, prefix, .. } if prefix == bench.keys.meta_namespace() => {
                 self.log_reads.insert(*token);
             }
             Output::Read { token, prefix, .. } if prefix != bench.keys.readiness_namespace() => {
-                self.in_flight.insert(Purpose::Acknowledge, *token);
+                assert!(self.acknowledging.replace(*token).is_none(), "it looks while it acknowledges");
             }
             Output::Stabilize { token, view, .. } => {
                 assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
@@ -132,6 +136,7 @@ impl Invariants {
             }
             Output::Revoke { .. } => {
                 self.in_flight.clear();
+                self.acknowledging = None;
                 self.own_ready = Revision::ZERO;
             }
             Output::Stopped { .. } => self.stopped = true,

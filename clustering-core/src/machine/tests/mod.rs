@@ -32,6 +32,7 @@ mod stop;
 mod tick;
 mod unregister;
 mod update;
+mod walk;
 mod watch_ended;
 mod watch_opened;
 mod wire;

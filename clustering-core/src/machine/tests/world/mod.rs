@@ -1,12 +1,9 @@
 //! Several machines and one store, under virtual time, at random: calls are slow, replies are lost before or after they
 //! took effect, watches break, processes freeze, crash and come back, operators meddle. In the end all is calm, and then
 //! everything must be as promised. A run is told by its seed alone.
-//!
-//! `WORLD_SEEDS=2000..9000` runs others than the few that are run always.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Range,
     sync::Arc,
     time::Duration,
 };
@@ -17,7 +14,7 @@ mod trouble;
 
 use self::calls::{refusal, token_of};
 use super::{
-    bench::{ms, name, secs},
+    bench::{for_seeds, ms, name, secs},
     model::Store,
 };
 use crate::{
@@ -38,17 +35,8 @@ const TTL: Duration = secs(5);
 
 #[test]
 fn p1_to_p8_hold_under_faults_and_calm_brings_stability() {
-    let seeds = std::env::var("WORLD_SEEDS").ok();
-    let range = seeds.as_deref().and_then(|seeds| seeds.split_once(".."));
-    let bound = |text: &str| text.parse::<u64>().expect("WORLD_SEEDS=first..last");
-    let seeds: Range<u64> = range.map_or(0..SEEDS, |(first, last)| bound(first)..bound(last));
-    for seed in seeds {
-        let run = std::panic::catch_unwind(|| World::new(seed).run());
-        assert!(run.is_ok(), "seed {seed}: WORLD_SEEDS={seed}..{} repeats it", seed + 1);
-    }
+    for_seeds("WORLD_SEEDS", 150, |seed| World::new(seed).run());
 }
-
-const SEEDS: u64 = 150;
 
 /// What is still to happen.
 enum Due {

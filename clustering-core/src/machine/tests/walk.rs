@@ -1,0 +1,204 @@
+//! Random walks of one machine: whatever is answered, seen and done by others, in whatever order, every step keeps to
+//! the [`invariants`](super::invariants): the table of commits, no busy loop, no overlap, stale tokens.
+
+use super::bench::{Bench, for_seeds, ms};
+use crate::{
+    config::{Laggards, NameConflict},
+    machine::Output,
+    outcome::Outcome,
+    store::{ErrorKind, Guard, Revision, Txn, WatchEnd},
+};
+
+const OTHERS: [&str; 3] = ["a", "c", "d"];
+const KEYS: [&str; 9] = [
+    "view/nodes/a",
+    "view/nodes/b",
+    "view/nodes/c",
+    "view/leader",
+    "view/version",
+    "view/stable",
+    "view/request",
+    "ready/b",
+    "ready/c",
+];
+
+struct Walk {
+    bench: Bench,
+    random: u64,
+    requests: u64,
+}
+
+#[test]
+fn p1_to_p7_every_step_of_random_walks_keeps_the_invariants() {
+    for_seeds("WALK_SEEDS", 50, |seed| {
+        let mut walk = Walk::new(seed);
+        for _ in 0..100 {
+            walk.step();
+        }
+    });
+}
+
+impl Walk {
+    fn new(seed: u64) -> Self {
+        let mut walk = Walk { bench: Bench::node("b"), random: seed, requests: 0 };
+        let conflict = *walk.one_of(&[NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail]);
+        let evict = walk.below(2) == 0;
+        walk.bench = Bench::node_with("b", |config| {
+            config.name_conflict = conflict;
+            if evict {
+                config.laggards = Laggards::Evict { after: ms(3_000) };
+            }
+        });
+        if walk.below(2) == 0 {
+            walk.bench = walk.bench.clone().with(&["a"]).joined();
+        }
+        walk
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.random =
+            self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.random >> 33) % bound
+    }
+
+    fn one_of<'a, T>(&mut self, these: &'a [T]) -> &'a T {
+        &these[self.below(these.len() as u64) as usize]
+    }
+
+    fn step(&mut self) {
+        match self.below(10) {
+            0..3 => self.answer(),
+            3 => self.bench.deliver(),
+            4 => {
+                let prefix = *self.one_of(&["view/", "ready/"]);
+                self.bench.deliver_to(prefix);
+            }
+            5 => self.time_passes(),
+            6 => self.watch_ends(),
+            7 => self.user(),
+            _ => {
+                self.bench.hidden = self.below(2) == 0;
+                self.others();
+                self.bench.hidden = false;
+            }
+        }
+    }
+
+    /// Some open call or callback ends, somehow.
+    fn answer(&mut self) {
+        if self.below(3) == 0 {
+            return self.bench.answer_all();
+        }
+        let mut calls = vec!["watch view/", "watch ready/"];
+        calls.retain(|watch| self.bench.is_opening(watch));
+        let open: Vec<String> = self.bench.open_calls();
+        calls.extend(open.iter().map(String::as_str));
+        if calls.is_empty() {
+            return self.bench.tick();
+        }
+        let call = (*self.one_of(&calls)).to_owned();
+        let kinds = [
+            ErrorKind::Unreachable,
+            ErrorKind::OutcomeUnknown,
+            ErrorKind::Busy,
+            ErrorKind::Refused,
+            ErrorKind::LeaseNotFound,
+            ErrorKind::GuardFailed { revision: self.bench.store.revision },
+        ];
+        let kind = *self.one_of(&kinds);
+        match call.as_str() {
+            call if call.starts_with("stabilize") && kind == ErrorKind::Busy => {
+                self.bench.stabilized(Outcome::refused("no"));
+            }
+            call if call.starts_with("stabilize") => self.bench.stabilized(Outcome::Ready),
+            call if call.starts_with("announce") => self.bench.announced(),
+            call => match self.below(4) {
+                0 => self.bench.fail(call, kind),
+                1 if !call.starts_with("watch") => self.bench.lose(call),
+                _ => self.bench.ok(call),
+            },
+        }
+    }
+
+    fn time_passes(&mut self) {
+        let long = self.below(8) == 0;
+        let time = ms(self.below(if long { 20_000 } else { 700 }));
+        if self.below(2) == 0 { self.bench.wait(time) } else { self.bench.advance(time) }
+    }
+
+    fn watch_ends(&mut self) {
+        let prefix = *self.one_of(&["view/", "ready/"]);
+        if !self.bench.is_watching(prefix) {
+            return;
+        }
+        match self.below(5) {
+            0 => {
+                self.bench.store.compact();
+                let compacted = self.bench.store.revision;
+                self.bench.watch_ends(prefix, WatchEnd::Compacted { compacted });
+            }
+            1 if self.bench.store.revision > Revision::new(6) => {
+                let revision = Revision::new(self.bench.store.revision.get() - self.below(5));
+                self.bench.store.rewind(revision);
+                for prefix in ["view/", "ready/"] {
+                    if self.bench.is_watching(prefix) {
+                        self.bench.watch_ends(prefix, WatchEnd::Rewound { revision });
+                    }
+                }
+            }
+            _ => self.bench.disconnects(prefix),
+        }
+    }
+
+    fn user(&mut self) {
+        self.requests += 1;
+        let id = self.requests;
+        match self.below(12) {
+            0..3 => self.bench.update(id, &id.to_string()),
+            3..6 => self.bench.ask(id, "walk"),
+            6 => self.bench.resign(id),
+            7 => self.bench.fence(id, Txn::new().put("mine", "x", None)),
+            8 => self.bench.register(id),
+            9 => self.bench.unregister(id),
+            10 if self.below(4) == 0 => self.bench.stop(),
+            _ => self.bench.tick(),
+        }
+    }
+
+    fn others(&mut self) {
+        let other = *self.one_of(&OTHERS);
+        let key = *self.one_of(&KEYS);
+        let joined = self.bench.stands(other);
+        let led = self.bench.store.get(self.bench.keys.election_key()).is_some();
+        let published = self.bench.has_version();
+        match self.below(12) {
+            0 if joined => self.bench.leaves(other),
+            1 if joined => self.bench.rewrites(other),
+            2 | 3 if joined && !led => self.bench.elects(other),
+            4 => self.bench.publishes(),
+            5 | 6 if joined && published => self.bench.acknowledges(other),
+            7 if published => self.bench.confirms(),
+            8 => self.bench.asks("ops"),
+            9 => self.bench.put(key, "garbage"),
+            10 => self.bench.delete(key),
+            11 if self.below(6) == 0 => self.bench.joins("b"),
+            _ if !joined => self.bench.joins(other),
+            _ => self.bench.write(Txn::new().guard(Guard::absent("none")).put("c/view/else", "x", None)),
+        }
+    }
+}
+
+impl Bench {
+    fn open_calls(&self) -> Vec<String> {
+        self.open.iter().map(|call: &Output| self.names.render(call)).collect()
+    }
+
+    fn stands(&self, node: &str) -> bool {
+        self.others.get(node).is_some_and(|lease| self.store.lives_until(*lease).is_some())
+    }
+
+    fn has_version(&self) -> bool {
+        let entry = self.store.get(self.keys.version_key());
+        entry.is_some_and(|entry| crate::record::decode::<crate::record::VersionRecord>(&entry.value).is_ok())
+    }
+}
