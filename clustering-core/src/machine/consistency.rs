@@ -86,6 +86,11 @@ impl Consistency {
         }
     }
 
+    /// That node put its record again: the eviction that was guarded by the older one does not happen.
+    pub(crate) fn spared(&mut self, name: &NodeName) {
+        self.evicting.take_if(|evicting| evicting == name);
+    }
+
     /// Everything may have changed.
     pub(crate) fn rejudge(&mut self) {
         self.touched_all = true;
@@ -239,10 +244,15 @@ impl Machine {
     /// Whether that node's acknowledgement of the newest version counts now.
     fn counts(&self, name: &NodeName) -> bool {
         let Some(view) = self.fold.newest() else { return false };
-        let Some(cut) = view.get(name) else { return false };
-        let stands = self.fold.node(name).is_some_and(|node| node.modified == cut.modified);
         let answer = self.consistency.answer(name, view);
-        stands && answer.is_some_and(|record| record.outcome == ReadinessOutcome::Ready)
+        let ready = answer.is_some_and(|record| record.outcome == ReadinessOutcome::Ready);
+        ready && self.stands_as_cut(name)
+    }
+
+    /// Whether that node's record stands as it stood when the newest version was cut.
+    fn stands_as_cut(&self, name: &NodeName) -> bool {
+        let cut = self.fold.newest().and_then(|view| view.get(name));
+        cut.is_some_and(|cut| self.fold.node(name).is_some_and(|node| node.modified == cut.modified))
     }
 
     /// Whether what stands as that node's acknowledgement was written by its session in the newest view.
@@ -283,7 +293,6 @@ impl Machine {
         }
         self.consistency.lost.clear();
         self.consistency.lacks = None;
-        self.consistency.evicting = None;
         self.consistency.since = self.publication.last().unwrap_or(now);
         self.consistency.report = Some((self.consistency.since + self.config.warn_after, 0));
     }
@@ -322,7 +331,9 @@ impl Machine {
         let view = self.fold.newest()?;
         let since = now.since(self.consistency.since);
         let waiting = self.election.leading().is_some() && self.consistency.judged == Some(view.revision());
-        if !waiting || self.consistency.missing.is_empty() || since < self.config.warn_after {
+        // Of one that is stable somebody may be missing since, and the next version will tell.
+        let missing = !self.consistency.missing.is_empty() && !self.fold.is_stable();
+        if !waiting || !missing || since < self.config.warn_after {
             return None;
         }
         let refused = |name: &NodeName| {
@@ -349,15 +360,17 @@ impl Machine {
     fn evict_laggards(&mut self, now: Timestamp) {
         let Laggards::Evict { after } = self.config.laggards else { return };
         let folded = self.fold.revision();
-        let due = self.consistency.judged.is_some() && now >= self.consistency.since + after;
+        let waiting = self.consistency.judged.is_some() && !self.fold.is_stable();
+        let due = waiting && now >= self.consistency.since + after;
         if !due || !self.consistency.evict.is_free(now, folded) {
             return;
         }
         let (Some(term), Some(identity)) = (self.acts(now), &self.identity) else { return };
         // Others first. A leader that is the last one missing steps down: the next one will evict it in its turn.
-        let stands = |name: &&NodeName| **name != identity.name && self.fold.node(name).is_some();
-        let Some(name) = self.consistency.missing.iter().find(stands).cloned() else {
-            if self.consistency.missing.contains(&identity.name) {
+        // Whoever put its record again since, or came back, is no laggard of this version but has its time in the next.
+        let other = |name: &&NodeName| **name != identity.name && self.stands_as_cut(name);
+        let Some(name) = self.consistency.missing.iter().find(other).cloned() else {
+            if self.consistency.missing.contains(&identity.name) && self.stands_as_cut(&identity.name) {
                 self.step_down(now, term);
             }
             return;
@@ -386,12 +399,8 @@ impl Machine {
     /// record does, or after it: the two are watched apart. One whose record stays was deleted by hand.
     fn note_lost(&mut self, now: Timestamp) {
         let stable = self.fold.is_stable();
-        let stands = |name: &NodeName| {
-            let cut = self.fold.newest().and_then(|view| view.get(name));
-            cut.is_some_and(|cut| self.fold.node(name).is_some_and(|node| node.modified == cut.modified))
-        };
         let mut lost = std::mem::take(&mut self.consistency.lost);
-        lost.retain(|name, _| !stable && stands(name));
+        lost.retain(|name, _| !stable && self.stands_as_cut(name));
         let overdue = lost.iter().find(|(_, since)| now.since(**since) >= LOST_AFTER);
         self.consistency.lacks = overdue.map(|(name, _)| name.clone());
         self.consistency.lost = lost;

@@ -391,6 +391,7 @@ impl Machine {
                 }
                 Changed::Renewed(node) => {
                     self.consistency.touch(&node.name);
+                    self.consistency.spared(&node.name);
                     self.emit(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
                 }
                 Changed::Down(node) => {

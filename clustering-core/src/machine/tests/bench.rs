@@ -493,6 +493,17 @@ impl Bench {
         }
     }
 
+    /// How long the open calls may take.
+    pub(super) fn timeouts(&self) -> Vec<Duration> {
+        let timeout = |call: &Output| match *call {
+            Output::Grant { timeout, .. } | Output::Renew { timeout, .. } => Some(timeout),
+            Output::Revoke { timeout, .. } | Output::Read { timeout, .. } => Some(timeout),
+            Output::Commit { timeout, .. } => Some(timeout),
+            _ => None,
+        };
+        self.open.iter().filter_map(timeout).collect()
+    }
+
     pub(super) fn snapshot(&self, prefix: &str) -> Snapshot {
         self.store.read(&format!("c/{prefix}").into())
     }

@@ -109,3 +109,18 @@ fn p6_a_grant_whose_reply_took_longer_than_the_lease_is_no_session() {
     a.ok("revoke");
     a.says(&["grant 15s"]);
 }
+
+#[test]
+fn calls_may_take_a_sixth_of_the_ttl_asked_for_and_then_of_the_one_granted() {
+    let mut a = Bench::node("a");
+    a.tick();
+    assert_eq!(a.timeouts(), [ms(2_500), ms(2_500)]);
+    a.grant_with(secs(60));
+    a.ok("read");
+    a.ok("watch");
+    assert_eq!(a.timeouts(), [secs(10)]);
+
+    let mut a = Bench::node_with("a", |config| config.call_timeout = Some(ms(700)));
+    a.tick();
+    assert_eq!(a.timeouts(), [ms(700), ms(700)]);
+}

@@ -119,3 +119,35 @@ fn a_node_that_lost_its_session_before_it_was_a_member_says_nothing_of_it() {
     b.fail("renew", ErrorKind::LeaseNotFound);
     b.says(&["revoke 2"]);
 }
+
+#[test]
+fn times_that_are_set_go_before_those_that_follow_from_the_ttl() {
+    let mut a = Bench::node_with("a", |config| {
+        config.renew_every = Some(secs(2));
+        config.leadership = Some(secs(8));
+        config.renew_retry = ms(200);
+    });
+    a = a.joined().leading();
+    assert_eq!(a.status().leadership.unwrap().until, a.now + secs(8));
+    a.advance(secs(2));
+    a.skip();
+    a.fail("renew", ErrorKind::Unreachable);
+    assert_eq!(a.wakes_in(), Some(ms(200)));
+}
+
+#[test]
+fn p6_a_renewal_that_succeeded_counts_also_when_its_reply_comes_late() {
+    // Frozen over its deadline, with the reply waiting: the store renewed in time, so the lease lives.
+    let mut a = Bench::node("a").joined().leading();
+    a.advance(secs(5));
+    a.advance(secs(4));
+    let renewed = a.now;
+    a.store.renew(renewed, a.lease_of("view/leader")).unwrap();
+    a.now = a.now + secs(7);
+    assert!(!a.is_leader());
+    a.skip();
+    a.renew_with(secs(15));
+    a.says_of(&["* session"], &[]);
+    assert_eq!(a.status().session.unwrap().until, renewed - secs(4) + secs(15));
+    assert!(!a.is_leader(), "but it was sent too long ago to lead");
+}

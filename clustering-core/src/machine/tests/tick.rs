@@ -265,6 +265,87 @@ fn p8_opt_in_laggards_are_evicted() {
 }
 
 #[test]
+fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
+    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+    let stable = || {
+        let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+        a.joins("b");
+        a.answer_all();
+        a = a.acknowledged();
+        a.acknowledges("b");
+        a.answer_all();
+        a.announced();
+        a.after(secs(100))
+    };
+    let later: [fn(&mut Bench); 4] = [
+        |a| a.leaves("b"),
+        |a| a.rewrites("b"),
+        |a| a.delete("ready/b"),
+        |a| {
+            a.update(1, "x");
+            a.answer_all();
+        },
+    ];
+    for happens in later {
+        let mut a = stable();
+        happens(&mut a);
+        assert_eq!(a.status().blocked, None);
+        a.wait(secs(4));
+        a.says_of(&["evict", "resign", "* V2"], &[]);
+    }
+}
+
+#[test]
+fn p8_a_node_that_came_back_has_its_time_in_the_next_version() {
+    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(secs(10));
+    a.ok("evict");
+    a.deliver();
+    a.skip();
+    // The version without it is on its way when it is back.
+    a.joins("b");
+    a.wait(secs(4));
+    a.says_of(&["evict"], &[]);
+}
+
+#[test]
+fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
+    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(secs(10));
+    a.unseen(|a| a.rewrites("b"));
+    a.ok("evict");
+    a.deliver();
+    a.answer_all();
+    a.skip();
+    a.leaves("b");
+    a.says_of(&["* evicted", "* b"], &["* b is gone"]);
+}
+
+#[test]
+fn p8_others_are_evicted_before_a_leader_steps_down() {
+    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
+    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.joins("c");
+    a.ask(1, "together");
+    a.answer_all();
+    a.skip();
+    a.wait(secs(10));
+    a.answer_all();
+    let evicted = ["evict b", "* evicted b", "evict c", "* evicted c"];
+    a.says_of(&["evict", "* evicted", "resign"], &evicted);
+    assert!(a.is_leader(), "with another view it has its time again");
+}
+
+#[test]
 fn p8_a_leader_that_is_the_laggard_steps_down() {
     let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
     let mut a = Bench::node_with("a", evict).joined().leading();
