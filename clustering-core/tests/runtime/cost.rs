@@ -1,6 +1,6 @@
 //! P8 and P9: it goes on, and what it costs.
 
-use clustering_core::{Event, StopReason};
+use clustering_core::{Event, StopReason, store::CoordinationStoreExt};
 use clustering_memory::Stats;
 
 use crate::common::{Cluster, TTL, followers, leader, secs, stable};
@@ -155,4 +155,31 @@ async fn p8_when_changes_cease_the_newest_version_becomes_stable() {
         assert_eq!(node.ended().await.0, StopReason::Asked);
     }
     assert_eq!((cluster.store.lease_count(), cluster.store.open_watches()), (0, 0));
+}
+
+/// Only the leader watches the acknowledgements: one that leads no longer drops that watch, open or still being opened.
+#[tokio::test(start_paused = true)]
+async fn p9_a_leader_that_was_stops_watching_the_acknowledgements() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let (old, new) = (leader(&nodes), followers(&nodes)[0]);
+    assert_eq!((old.line.open_watches(), new.line.open_watches()), (2, 1));
+    old.resign().await.unwrap();
+    stable(&nodes).await;
+    assert_eq!((old.line.open_watches(), new.line.open_watches()), (1, 2));
+    assert_eq!(cluster.store.open_watches(), 3);
+    // The old one leads again, and by hand is deposed while its watch is on the way: read for two seconds, opened for
+    // another two.
+    old.line.delay(secs(2));
+    new.resign().await.unwrap();
+    old.leads().await;
+    tokio::time::sleep(secs(3)).await;
+    assert_eq!(old.line.open_watches(), 1);
+    cluster.store.delete("cluster/view/leader").await.unwrap();
+    new.leads().await;
+    old.line.delay(secs(0));
+    tokio::time::sleep(secs(10)).await;
+    stable(&nodes).await;
+    assert_eq!((old.line.open_watches(), new.line.open_watches()), (1, 2));
+    assert_eq!(cluster.store.open_watches(), 3);
 }

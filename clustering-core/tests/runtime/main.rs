@@ -18,3 +18,5 @@ mod promises;
 mod sessions;
 mod stabilize;
 mod storms;
+mod threads;
+mod told;

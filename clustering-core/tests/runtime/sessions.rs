@@ -277,3 +277,28 @@ async fn p7_a_name_held_for_ever_is_told_of_and_can_be_freed() {
     let node = soon("the start", starting).await.unwrap();
     stable([&node]).await;
 }
+
+/// While a node is away, another process gets its name: the node waits its turn, and has its place when that one goes.
+#[tokio::test(start_paused = true)]
+async fn p7_a_name_lost_with_the_session_is_waited_for() {
+    let cluster = Cluster::new();
+    let first = cluster.start("a").await;
+    stable([&first]).await;
+    let (line, builder) = cluster.builder("a");
+    let second = tokio::spawn(start(line, builder.seed(2).uri("http://other:80")));
+    first.line.hang();
+    let second = soon("the name", second).await.unwrap();
+    stable([&second]).await;
+    first.line.heal();
+    first.log.next("held", |event| matches!(event, Event::NameHeld { .. })).await;
+    tokio::time::sleep(TTL * 4).await;
+    assert_eq!(first.now().phase, Phase::Joining);
+    assert!(
+        !first.now().is_member() && !first.is_leader() && !first.owns("key") && !first.cluster_consistent()
+    );
+    assert_eq!(first.leader_node().unwrap().uri, *second.uri());
+    second.stop().await.unwrap();
+    first.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
+    stable([&first]).await;
+    cluster.audit().await;
+}

@@ -1,0 +1,115 @@
+//! P10: nothing is silent.
+
+use std::sync::{Arc, Mutex};
+
+use clustering_core::{Event, Status};
+use tokio::sync::watch;
+use tracing::{
+    Level, Metadata, Subscriber,
+    field::{Field, Visit},
+    span,
+};
+
+use crate::common::{Cluster, TTL, secs, stable};
+
+/// Keeps what the crate tells to `tracing`: level, node and text. It hears of it while the node's own task runs.
+#[derive(Clone, Default)]
+struct Kept {
+    told: Arc<Mutex<Vec<(Level, String, String)>>>,
+    /// A node's status, and what it says is stable while the event of a stable version is told.
+    status: Arc<Mutex<Option<watch::Receiver<Status>>>>,
+    stable: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+#[derive(Default)]
+struct Fields {
+    node: String,
+    message: String,
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        if field.name() == "message" {
+            self.message = format!("{value:?}");
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "node" {
+            self.node = value.to_owned();
+        }
+    }
+}
+
+impl Subscriber for Kept {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target() == "clustering" && *metadata.level() <= Level::DEBUG
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        if let (Some(version), Some(status)) =
+            (fields.message.strip_prefix("stable at "), &*self.status.lock().unwrap())
+        {
+            let stable = status.borrow().stable.unwrap();
+            self.stable.lock().unwrap().push((version.to_owned(), stable.to_string()));
+        }
+        self.told.lock().unwrap().push((*event.metadata().level(), fields.node, fields.message));
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+    fn enter(&self, _: &span::Id) {}
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn p10_every_event_is_told_to_tracing_too() {
+    let kept = Kept::default();
+    let _guard = tracing::subscriber::set_default(kept.clone());
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    nodes[1].line.cut();
+    tokio::time::sleep(TTL * 2).await;
+    nodes[1].line.heal();
+    nodes[1].log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
+    stable(&nodes).await;
+    nodes[0].stop().await.unwrap();
+    stable(&nodes[1..]).await;
+    for node in &nodes {
+        let told: Vec<_> = kept.told.lock().unwrap().clone();
+        let told: Vec<_> = told.into_iter().filter(|(_, by, _)| *by == *node.name().as_str()).collect();
+        let events: Vec<_> = node.log.all().iter().map(ToString::to_string).collect();
+        assert_eq!(told.iter().map(|(.., text)| text.clone()).collect::<Vec<_>>(), events);
+        let warned =
+            |part: &str| told.iter().any(|(level, _, text)| *level == Level::WARN && text.contains(part));
+        assert_eq!(warned("session lost"), node.name().as_str() == "n001", "{told:#?}");
+    }
+    // Nothing repeats while all is quiet.
+    let before = kept.told.lock().unwrap().len();
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(kept.told.lock().unwrap().len(), before);
+}
+
+/// Whoever hears of an event finds the status that goes with it.
+#[tokio::test(start_paused = true)]
+async fn p10_the_status_is_there_before_the_event() {
+    let kept = Kept::default();
+    let _guard = tracing::subscriber::set_default(kept.clone());
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    stable([&node]).await;
+    *kept.status.lock().unwrap() = Some(node.status());
+    for _ in 0..3 {
+        node.cluster_change().await.unwrap();
+        stable([&node]).await;
+    }
+    let stable = kept.stable.lock().unwrap().clone();
+    assert_eq!(stable.len(), 3);
+    assert!(stable.iter().all(|(told, status)| told == status), "{stable:?}");
+}
