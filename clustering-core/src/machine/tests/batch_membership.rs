@@ -224,11 +224,7 @@ fn p9_changes_in_rows_are_published_ever_more_seldom() {
     let mut gaps = Vec::new();
     for n in 0..9 {
         a.joins(&format!("n{n}"));
-        let since = a.now;
-        while !a.is_open("publish") {
-            a.wait(ms(1));
-        }
-        gaps.push(a.now.since(since).as_millis());
+        gaps.push(a.wait_for("publish").as_millis());
         a.ok("publish");
         a.deliver();
     }

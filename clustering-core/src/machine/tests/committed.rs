@@ -100,11 +100,7 @@ fn a_commit_that_did_not_happen_is_repeated_with_growing_pauses() {
             for whole in [100, 200, 400] {
                 bench.fail(purpose, kind);
                 assert!(!bench.is_open(purpose), "{purpose} {kind:?}: not at once");
-                let before = bench.now;
-                while !bench.is_open(purpose) {
-                    bench.wait(ms(1));
-                }
-                let pause = bench.now.since(before);
+                let pause = bench.wait_for(purpose);
                 assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{purpose} {kind:?}: {pause:?}");
             }
             bench.ok(purpose);

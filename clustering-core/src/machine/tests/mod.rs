@@ -7,6 +7,7 @@
 mod bench;
 mod hands;
 mod invariants;
+mod look;
 mod model;
 mod render;
 

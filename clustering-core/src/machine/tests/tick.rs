@@ -172,11 +172,7 @@ fn a_refused_stabilize_is_tried_again_with_growing_pauses() {
     for _ in 0..8 {
         b.stabilized(Outcome::refused("disk full"));
         b.answer_all();
-        let before = b.now;
-        while !b.is_open("stabilize") {
-            b.wait(ms(1));
-        }
-        pauses.push(b.now.since(before).as_millis());
+        pauses.push(b.wait_for("stabilize").as_millis());
     }
     // Up to a quarter is taken off at random.
     for (pause, whole) in pauses.iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {

@@ -118,11 +118,7 @@ fn the_acknowledgements_watch_that_ends_at_once_is_read_ever_more_seldom_and_for
     let mut pauses = Vec::new();
     for _ in 0..4 {
         a.disconnects("ready/");
-        let before = a.now;
-        while !a.is_open("read ready/") {
-            a.wait(ms(50));
-        }
-        pauses.push(a.now.since(before).as_millis());
+        pauses.push(a.wait_for("read ready/").as_millis());
         a.ok("read ready/");
         a.ok("watch ready/");
     }
