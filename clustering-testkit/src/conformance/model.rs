@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use clustering_core::store::{Batch, Change, Entry, Guard, Key, LeaseId, Operation, Revision, Txn};
+use futures_util::{StreamExt, stream};
 
 use super::site::Client;
 
@@ -163,5 +164,16 @@ impl Mirrored {
         let revision = self.client.commit(txn.clone()).await;
         self.model.apply(&txn, revision);
         revision
+    }
+
+    /// Many commits, in whatever order the store applies them. All must succeed.
+    pub(super) async fn commit_all(&mut self, txns: impl IntoIterator<Item = Txn>) {
+        const AT_ONCE: usize = 32;
+        let commits = txns.into_iter().map(async |txn| (self.client.commit(txn.clone()).await, txn));
+        let mut done: Vec<(Revision, Txn)> = stream::iter(commits).buffer_unordered(AT_ONCE).collect().await;
+        done.sort_by_key(|(revision, _)| *revision);
+        for (revision, txn) in done {
+            self.model.apply(&txn, revision);
+        }
     }
 }

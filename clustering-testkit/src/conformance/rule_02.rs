@@ -8,14 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use clustering_core::store::{Key, Revision, Snapshot, Txn};
-use tokio::task::{JoinSet, yield_now};
+use tokio::task::JoinSet;
 
 use super::{
     Harness,
     model::Mirrored,
     scene::{Rule, show_entry},
     site::{Client, Site},
-    tasks::{finish, outcome},
+    tasks::{finish, outcome, stagger},
 };
 
 /// Rule 2: a read sees one revision. What is checked:
@@ -42,6 +42,8 @@ async fn every_field_in_order<H: Harness>(harness: &H) {
     let lease = site.grant_long().await.id;
     let names = [
         "z",
+        "Z",
+        "B",
         "a",
         "a/",
         "a/b",
@@ -183,31 +185,33 @@ async fn reads_see_finished_commits<H: Harness>(harness: &H) {
     let handles = [site.client.clone(), site.another().await, site.another().await];
     let key = site.key("k");
     for n in 0..COMMITS {
-        let (writer, reader) = (&handles[n % 3], &handles[(n + 1) % 3]);
+        let writer = &handles[n % 3];
         let absent = n % 5 == 4;
         let revision = match absent {
             true => writer.delete(&key).await,
             false => writer.put(&key, format!("{n}"), None).await,
         };
-        let found = reader.read(&site.root).await;
-        site.scene.check(
-            found.revision >= revision,
-            format!("a read shows revision {revision} or later, whose commit had finished"),
-            format!("showed revision {}", found.revision),
-        );
-        let seen = match &found.entries[..] {
-            [] => absent,
-            [entry] => !absent && entry.value == format!("{n}") && entry.modified == revision,
-            _ => false,
-        };
-        site.scene.check(
-            seen,
-            match absent {
-                true => format!("no key after the delete of revision {revision}"),
-                false => format!("the value {n} of revision {revision}"),
-            },
-            format!("showed {:?}", found.entries.iter().map(show_entry).collect::<Vec<_>>()),
-        );
+        for reader in &handles {
+            let found = reader.read(&site.root).await;
+            site.scene.check(
+                found.revision >= revision,
+                format!("a read shows revision {revision} or later, whose commit had finished"),
+                format!("showed revision {}", found.revision),
+            );
+            let seen = match &found.entries[..] {
+                [] => absent,
+                [entry] => !absent && entry.value == format!("{n}") && entry.modified == revision,
+                _ => false,
+            };
+            site.scene.check(
+                seen,
+                match absent {
+                    true => format!("no key after the delete of revision {revision}"),
+                    false => format!("the value {n} of revision {revision}"),
+                },
+                format!("showed {:?}", found.entries.iter().map(show_entry).collect::<Vec<_>>()),
+            );
+        }
     }
     site.leave().await;
 }
@@ -219,11 +223,8 @@ async fn keys_in_lockstep_stay_together<H: Harness>(harness: &H, between: usize)
     };
     let site = Site::open(harness, Rule::Reads, part).await;
     let filler: Vec<Key> = (0..between).map(|n| site.key(&format!("m{n:05}"))).collect();
-    for some in filler.chunks(16) {
-        site.client
-            .commit(some.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "filler", None)))
-            .await;
-    }
+    let put = |some: &[Key]| some.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "filler", None));
+    Mirrored::new(site.client.clone()).commit_all(filler.chunks(16).map(put)).await;
     let (reads, readers) = if between == 0 { (60, 2) } else { (5, 2) };
     let ends = [site.key("a"), site.key("z")];
     let first = ends.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "0", None));
@@ -245,7 +246,7 @@ async fn keys_in_lockstep_stay_together<H: Harness>(harness: &H, between: usize)
             let revision = client.commit(both).await;
             reached.1.store(revision.get(), Ordering::SeqCst);
             reached.0.store(number, Ordering::SeqCst);
-            yield_now().await;
+            stagger(number as usize).await;
         }
     });
     for _ in 0..readers {
@@ -291,7 +292,7 @@ impl Reader {
     async fn run(self, reads: usize) -> Vec<(Revision, u64)> {
         let mut seen = Vec::new();
         let mut last = Revision::ZERO;
-        for _ in 0..reads {
+        for turn in 0..reads {
             let number = self.finished.0.load(Ordering::SeqCst);
             let revision = self.finished.1.load(Ordering::SeqCst);
             let found = self.client.read(&self.root).await;
@@ -309,7 +310,7 @@ impl Reader {
                 format!("showed {shown}"),
             );
             seen.push((found.revision, shown));
-            yield_now().await;
+            stagger(turn * 3).await;
         }
         seen
     }

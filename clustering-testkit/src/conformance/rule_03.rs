@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use clustering_core::store::{Batch, Change, Entry, Key, Revision, Txn, WatchEnd};
+use futures_util::future::join_all;
 use tokio::{
     sync::Barrier,
     task::{JoinSet, yield_now},
@@ -11,7 +12,7 @@ use super::{
     model::Mirrored,
     scene::{Rule, Scene, show_batch, show_entry},
     site::{Client, Site},
-    tasks::finish,
+    tasks::{finish, stagger},
     watch::Watch,
 };
 
@@ -22,7 +23,7 @@ use super::{
 /// - it yields what starts with its prefix and nothing else, also of commits that touch more;
 /// - commits that change nothing yield nothing;
 /// - a hundred deletions of one revocation come as one batch, and so do 16 values of 64 KiB;
-/// - several watches beside writers yield the same, also one that is not polled until 1,000 changes are waiting, and
+/// - several watches beside writers yield the same, also one that is not polled until 1,100 changes are waiting, and
 ///   one whose `next` is dropped over and over;
 /// - a snapshot, and a watch from its revision, give the state together, however many write meanwhile;
 /// - a watch from beyond the store's revision ends with `Rewound`;
@@ -80,14 +81,15 @@ async fn the_past_is_replayed<H: Harness>(harness: &H) {
     starts.extend(
         all.iter().flat_map(|batch| [Revision::new(batch.revision.get() - 1).max(before), batch.revision]),
     );
-    let mut open = Vec::new();
-    for (n, after) in starts.into_iter().enumerate() {
+    // At the same time: some stores take a while to catch up with the past.
+    let open = starts.into_iter().enumerate().map(async |(n, after)| {
         let client = if n % 2 == 0 { &site.client } else { &other };
         let mut watch = client.watch(&site.root, after).await;
         let expected = past.model.changes(&site.root, after);
         watch.expect(&format!("a watch after revision {after}"), &expected).await;
-        open.push(watch);
-    }
+        watch
+    });
+    let mut open = join_all(open).await;
     // All of them go on with what comes, and nothing else had been under way.
     let end = past.commit(Txn::new().put(site.key("live"), "1", None)).await;
     let live = past.model.changes(&site.root, Revision::new(end.get() - 1));
@@ -166,9 +168,8 @@ async fn large_revisions_are_one_batch<H: Harness>(harness: &H) {
         .fold(Txn::new(), |txn, n| txn.put(site.key(&format!("large{n:02}")), vec![n; 64 * 1024], None));
     mirrored.commit(large).await;
     let keys: Vec<Key> = (0..LEASED).map(|n| site.key(&format!("leased{n:03}"))).collect();
-    for some in keys.chunks(16) {
-        mirrored.commit(some.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "1", lease))).await;
-    }
+    let put = |some: &[Key]| some.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "1", lease));
+    mirrored.commit_all(keys.chunks(16).map(put)).await;
     let mut changes = mirrored.model.changes(&site.root, before);
     live.expect("16 values of 64 KiB, then a hundred small ones", &changes).await;
     site.client.revoke(lease).await;
@@ -209,7 +210,7 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
                 let txn =
                     if n % 4 == 3 { txn.delete(own.clone()) } else { txn.put(own.clone(), value, None) };
                 commits.push((client.commit(txn.clone()).await, txn));
-                yield_now().await;
+                stagger(n * WRITERS + writer).await;
             }
             commits
         });
@@ -263,16 +264,16 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
 }
 
 async fn an_idle_reader_misses_nothing<H: Harness>(harness: &H) {
-    const CHANGES: usize = 1_000;
-    let site = Site::open(harness, Rule::Watches, "a watch that nobody polls for 1,000 changes").await;
+    // More than the sizes that people give to buffers.
+    const CHANGES: usize = 1_100;
+    let site = Site::open(harness, Rule::Watches, "a watch that nobody polls for 1,100 changes").await;
     let mut mirrored = Mirrored::new(site.client.clone());
     let mut idle = site.watch_from_now().await;
     let before = idle.seen;
-    for n in 0..CHANGES {
-        mirrored.commit(Txn::new().put(site.key(&format!("k{}", n % 7)), format!("{n}"), None)).await;
-    }
-    idle.expect("1,000 changes that waited", &mirrored.model.changes(&site.root, before)).await;
-    idle.expect_nothing("1,000 changes that waited", &site.client).await;
+    let put = |n| Txn::new().put(site.key(&format!("k{}", n % 7)), format!("{n}"), None);
+    mirrored.commit_all((0..CHANGES).map(put)).await;
+    idle.expect("1,100 changes that waited", &mirrored.model.changes(&site.root, before)).await;
+    idle.expect_nothing("1,100 changes that waited", &site.client).await;
     site.leave().await;
 }
 
@@ -321,7 +322,7 @@ async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
             let snapshot = client.read(&root).await;
             let mut state: BTreeMap<Key, Entry> =
                 snapshot.entries.into_iter().map(|entry| (entry.key.clone(), entry)).collect();
-            yield_now().await;
+            stagger(follower).await;
             let mut watch = client.watch(&root, snapshot.revision).await;
             while !state.contains_key(&last) {
                 fold(client.scene, &mut state, watch.next("the changes up to the last one").await);
@@ -333,7 +334,7 @@ async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
         let [own, other] = [n % 5, (n + 2) % 5].map(|n| site.key(&format!("k{n}")));
         let txn = Txn::new().put(own, format!("{n}"), None);
         site.client.commit(if n % 3 == 0 { txn.delete(other) } else { txn }).await;
-        yield_now().await;
+        stagger(n).await;
     }
     site.client.put(&last, "", None).await;
     let expected = site.read().await.entries;
@@ -420,32 +421,11 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
     let mut behind = site.watch(before).await;
 
     // Compacts to each of the revisions in turn: after puts, deletions, the end of a lease.
-    for (at, forgotten) in all.iter().enumerate() {
+    for forgotten in &all {
         let compacted = forgotten.revision;
         harness.compact(compacted).await;
-        for after in std::iter::once(before).chain(all.iter().map(|batch| batch.revision)) {
-            let owed = past.model.changes(&site.root, after);
-            let mut watch = site.watch(after).await;
-            let what = format!("a watch after {after} of a store compacted up to {compacted}");
-            if after >= compacted {
-                watch.expect(&format!("{what} owes what is still there"), &owed).await;
-                continue;
-            }
-            let rest = &all[at + 1..];
-            let end = watch.end(&format!("{what} ends with Compacted: it owes {} changes", owed.len())).await;
-            let WatchEnd::Compacted { compacted: named } = end else {
-                site.scene.broken(format!("{what} ends with Compacted"), format!("ended with {end:?}"))
-            };
-            let now = site.read().await.revision;
-            site.scene.check(
-                after < named && named <= now,
-                format!("{what} names a revision after {after}, up to {now}"),
-                format!("named {named}"),
-            );
-            let mut again = site.watch(named).await;
-            let rest: Vec<Batch> = rest.iter().filter(|batch| batch.revision > named).cloned().collect();
-            again.expect(&format!("a watch from {named}, which Compacted named"), &rest).await;
-        }
+        let starts = std::iter::once(before).chain(all.iter().map(|batch| batch.revision));
+        join_all(starts.map(|after| after_a_compaction(&site, compacted, after, &all))).await;
         // What Compacted advises: read, and watch from there.
         let mut watch = site.watch_from_now().await;
         watch.expect_nothing("a watch from a snapshot after a compaction", &site.client).await;
@@ -478,6 +458,36 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
         }
     }
     site.leave().await;
+}
+
+/// A watch after `after`, where `all` is what happened and the store forgot it up to `compacted`.
+async fn after_a_compaction<H: Harness>(
+    site: &Site<'_, H>,
+    compacted: Revision,
+    after: Revision,
+    all: &[Batch],
+) {
+    let since =
+        |at: Revision| -> Vec<Batch> { all.iter().filter(|batch| batch.revision > at).cloned().collect() };
+    let what = format!("a watch after {after} of a store compacted up to {compacted}");
+    let owed = since(after);
+    let mut watch = site.watch(after).await;
+    if after >= compacted {
+        watch.expect(&format!("{what} owes what is still there"), &owed).await;
+        return;
+    }
+    let end = watch.end(&format!("{what} ends with Compacted: it owes {} changes", owed.len())).await;
+    let WatchEnd::Compacted { compacted: named } = end else {
+        site.scene.broken(format!("{what} ends with Compacted"), format!("ended with {end:?}"))
+    };
+    let now = site.read().await.revision;
+    site.scene.check(
+        after < named && named <= now,
+        format!("{what} names a revision after {after}, up to {now}"),
+        format!("named {named}"),
+    );
+    let mut again = site.watch(named).await;
+    again.expect(&format!("a watch from {named}, which Compacted named"), &since(named)).await;
 }
 
 async fn compaction_spares_who_is_not_owed<H: Harness>(harness: &H) {

@@ -1,5 +1,5 @@
 use clustering_core::store::{ErrorKind, Guard, LeaseId, Revision, StoreError, Txn};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{
     Harness,
@@ -139,9 +139,14 @@ async fn puts_fail_once_the_keys_are_gone<H: Harness>(harness: &H) {
     let mut puts = 0;
     loop {
         let key = site.key(&format!("k{puts:03}"));
+        let ended = life.must_be_over(Instant::now());
         let answer = site.client.attempt(Txn::new().put(key, "1", lease.id)).await;
         let found = other.read(&site.root).await.entries;
         match answer {
+            Ok(revision) if ended => site.scene.broken(
+                "LeaseNotFound for a put after the TTL and the stated slack, though there were puts until then",
+                format!("committed at revision {revision}"),
+            ),
             Ok(_) => puts += 1,
             Err(error) => {
                 must_be_lease_not_found(&site.client, "a put when the lease has ended", Err(error));

@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use clustering_core::store::{CoordinationStore, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn};
+use clustering_core::store::{
+    CoordinationStore, ErrorKind, Guard, Key, Lease, LeaseId, Limits, Revision, Snapshot, StoreError, Txn,
+};
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -72,12 +75,10 @@ impl<'h, H: Harness> Site<'h, H> {
     /// Deletes what the check wrote, out of courtesy to a store that others use. The leases end by themselves.
     pub(super) async fn leave(self) {
         let left = self.read().await.entries;
-        for some in left.chunks(16) {
-            let _ = self
-                .client
-                .attempt(some.iter().fold(Txn::new(), |txn, entry| txn.delete(entry.key.clone())))
-                .await;
-        }
+        let deletes = left
+            .chunks(Limits::OPERATIONS)
+            .map(|some| some.iter().fold(Txn::new(), |txn, entry| txn.delete(entry.key.clone())));
+        stream::iter(deletes).for_each_concurrent(32, async |txn| drop(self.client.attempt(txn).await)).await;
     }
 }
 
@@ -123,6 +124,18 @@ impl Client {
         let text = format!("{txn:?}");
         let answer = self.attempt(txn).await;
         self.done(&text, answer)
+    }
+
+    /// Whether a guard holds now.
+    pub(super) async fn holds(&self, guard: &Guard) -> bool {
+        match self.attempt(Txn::new().guard(guard.clone())).await {
+            Ok(_) => true,
+            Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => false,
+            Err(error) => self.scene.broken(
+                format!("{guard:?} holds or fails"),
+                format!("failed with {:?}: {error}", error.kind()),
+            ),
+        }
     }
 
     /// One put, which must succeed.

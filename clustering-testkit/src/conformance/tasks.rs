@@ -1,6 +1,6 @@
 use std::panic::resume_unwind;
 
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, yield_now};
 
 /// What the tasks gave, once all have finished. A violation that one of them found is raised here.
 pub(super) async fn finish<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
@@ -17,5 +17,13 @@ pub(super) fn outcome<T>(task: Result<T, JoinError>) -> T {
         Ok(given) => given,
         Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
         Err(error) => panic!("a task of the suite was cancelled: {error}"),
+    }
+}
+
+/// Lets other tasks run, for a number of turns that varies with `turn`. With the same number everywhere tasks march in
+/// step on a runtime of one thread, and what would happen between two steps of one never meets those of another.
+pub(super) async fn stagger(turn: usize) {
+    for _ in 0..(turn.wrapping_mul(0x9e37_79b9) >> 7) % 4 {
+        yield_now().await;
     }
 }

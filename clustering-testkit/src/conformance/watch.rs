@@ -50,7 +50,7 @@ impl Watch {
                 Some(Ok(batch))
             }
             Ok(item) => item,
-            Err(_) => self.scene.under(Rule::Watches).broken(
+            Err(_) => self.scene.broken(
                 format!(
                     "the watch of {:?}, at revision {}, delivers within {limit:?}: {awaited}",
                     self.prefix, self.seen
@@ -78,7 +78,7 @@ impl Watch {
             Some(Err(end)) => format!("ended the watch: {end} ({end:?})"),
             None => "ended the watch without a word".to_owned(),
         };
-        self.scene.under(Rule::Watches).broken(awaited, found)
+        self.scene.broken(awaited, found)
     }
 
     /// Exactly these batches come next.
@@ -107,7 +107,7 @@ impl Watch {
 
     /// The watch ends, and says so as its last item.
     pub(super) async fn end(&mut self, awaited: &str) -> WatchEnd {
-        let scene = self.scene.under(Rule::Watches);
+        let scene = self.scene;
         match self.item(awaited).await {
             Some(Err(end)) => {
                 if let Some(more) = self.item("the stream finishes after its end").await {

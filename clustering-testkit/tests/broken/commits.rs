@@ -1,0 +1,219 @@
+//! Stores that break rule 1.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use clustering_core::store::{CoordinationStore, ErrorKind, Guard, Operation, Revision, StoreError, Txn};
+use clustering_memory::MemoryStore;
+use tokio::task::yield_now;
+
+use super::{Bend, entry};
+
+/// The same transaction with other guards.
+pub(crate) fn with_guards(txn: &Txn, guards: impl IntoIterator<Item = Guard>) -> Txn {
+    with_operations(&guards.into_iter().fold(Txn::new(), Txn::guard), txn.operations())
+}
+
+/// The same transaction with other operations.
+pub(crate) fn with_operations<'a>(txn: &Txn, operations: impl IntoIterator<Item = &'a Operation>) -> Txn {
+    let guarded = txn.guards().iter().cloned().fold(Txn::new(), Txn::guard);
+    operations.into_iter().fold(guarded, |txn, operation| match operation.clone() {
+        Operation::Put { key, value, lease } => txn.put(key, value, lease),
+        Operation::Delete { key } => txn.delete(key),
+    })
+}
+
+/// Judges all guards but the last.
+#[derive(Clone, Default)]
+pub(crate) struct IgnoresTheLastGuard;
+
+#[async_trait]
+impl Bend for IgnoresTheLastGuard {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        txn.validate()?;
+        let judged = txn.guards().len().saturating_sub(1);
+        store.commit(with_guards(&txn, txn.guards()[..judged].iter().cloned())).await
+    }
+}
+
+/// Takes `CreatedAt` for `ModifiedAt`.
+#[derive(Clone, Default)]
+pub(crate) struct CreatedAtMeansModifiedAt;
+
+#[async_trait]
+impl Bend for CreatedAtMeansModifiedAt {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let guards = txn.guards().iter().map(|guard| match guard.clone() {
+            Guard::CreatedAt(key, at) => Guard::ModifiedAt(key, at),
+            guard => guard,
+        });
+        store.commit(with_guards(&txn, guards)).await
+    }
+}
+
+/// Takes `ModifiedAt` for `CreatedAt`.
+#[derive(Clone, Default)]
+pub(crate) struct ModifiedAtMeansCreatedAt;
+
+#[async_trait]
+impl Bend for ModifiedAtMeansCreatedAt {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let guards = txn.guards().iter().map(|guard| match guard.clone() {
+            Guard::ModifiedAt(key, at) => Guard::CreatedAt(key, at),
+            guard => guard,
+        });
+        store.commit(with_guards(&txn, guards)).await
+    }
+}
+
+/// Takes every guard on an absent key as one that holds.
+#[derive(Clone, Default)]
+pub(crate) struct AbsentKeysMatchAnything;
+
+#[async_trait]
+impl Bend for AbsentKeysMatchAnything {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let mut guards = Vec::new();
+        for guard in txn.guards() {
+            if entry(store, guard.key()).await.is_some() {
+                guards.push(guard.clone());
+            }
+        }
+        txn.validate()?;
+        store.commit(with_guards(&txn, guards)).await
+    }
+}
+
+/// Applies the operations one after the other, each in a revision of its own.
+#[derive(Clone, Default)]
+pub(crate) struct AppliesOneByOne;
+
+#[async_trait]
+impl Bend for AppliesOneByOne {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        txn.validate()?;
+        let mut revision = store.commit(with_operations(&txn, [])).await?;
+        for operation in txn.operations() {
+            revision = store.commit(with_operations(&Txn::new(), [operation])).await?;
+            yield_now().await;
+        }
+        Ok(revision)
+    }
+}
+
+/// Judges the guards, and applies the operations a moment later.
+#[derive(Clone, Default)]
+pub(crate) struct ChecksThenActs;
+
+#[async_trait]
+impl Bend for ChecksThenActs {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        txn.validate()?;
+        store.commit(with_operations(&txn, [])).await?;
+        yield_now().await;
+        store.commit(with_guards(&txn, [])).await
+    }
+}
+
+/// Applies the deletes of a commit whose guards fail.
+#[derive(Clone, Default)]
+pub(crate) struct DeletesInSpiteOfGuards;
+
+#[async_trait]
+impl Bend for DeletesInSpiteOfGuards {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let answer = store.commit(txn.clone()).await;
+        if matches!(&answer, Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. })) {
+            let deletes =
+                txn.operations().iter().filter(|operation| matches!(operation, Operation::Delete { .. }));
+            store.commit(with_operations(&Txn::new(), deletes)).await?;
+        }
+        answer
+    }
+}
+
+/// Answers every fortieth commit with the revision before its own.
+#[derive(Clone, Default)]
+pub(crate) struct RevisionsGoBack(Arc<AtomicU64>);
+
+#[async_trait]
+impl Bend for RevisionsGoBack {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let revision = store.commit(txn).await?;
+        match self.0.fetch_add(1, Ordering::SeqCst) % 40 {
+            39 => Ok(Revision::new(revision.get() - 1)),
+            _ => Ok(revision),
+        }
+    }
+}
+
+/// Gives two commits that run at the same time one revision: the reply is read after both.
+#[derive(Clone, Default)]
+pub(crate) struct AnswersWithTheLatestRevision;
+
+#[async_trait]
+impl Bend for AnswersWithTheLatestRevision {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        store.commit(txn).await?;
+        yield_now().await;
+        Ok(store.revision())
+    }
+}
+
+/// Says of failed guards that they were judged at the beginning of time.
+#[derive(Clone, Default)]
+pub(crate) struct ForgetsWhenGuardsFailed;
+
+#[async_trait]
+impl Bend for ForgetsWhenGuardsFailed {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        store.commit(txn).await.map_err(|error| match error.kind() {
+            ErrorKind::GuardFailed { .. } => StoreError::guard_failed(Revision::ZERO),
+            _ => error,
+        })
+    }
+}
+
+/// Makes a revision of each commit, also of one that changes nothing.
+#[derive(Clone, Default)]
+pub(crate) struct MovesForNothing;
+
+#[async_trait]
+impl Bend for MovesForNothing {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let before = store.revision();
+        let revision = store.commit(txn).await?;
+        if revision > before {
+            return Ok(revision);
+        }
+        store.commit(Txn::new().put("counter", "", None)).await
+    }
+}
+
+/// Leaves out puts of what is there already.
+#[derive(Clone, Default)]
+pub(crate) struct SavesEqualPuts;
+
+#[async_trait]
+impl Bend for SavesEqualPuts {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        txn.validate()?;
+        let mut kept = Vec::new();
+        for operation in txn.operations() {
+            let old = entry(store, operation.key()).await;
+            let same = match (operation, old) {
+                (Operation::Put { value, lease, .. }, Some(old)) => {
+                    *value == old.value && *lease == old.lease
+                }
+                _ => false,
+            };
+            if !same {
+                kept.push(operation);
+            }
+        }
+        store.commit(with_operations(&txn, kept)).await
+    }
+}

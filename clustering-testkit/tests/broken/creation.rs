@@ -1,0 +1,96 @@
+//! Stores that break rule 6.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use async_trait::async_trait;
+use clustering_core::store::{
+    CoordinationStore, Entry, Guard, Key, Operation, Revision, Snapshot, StoreError, Txn,
+};
+use clustering_memory::MemoryStore;
+
+use super::{Bend, commits::with_guards, entry};
+
+/// Deletes a key before it overwrites it.
+#[derive(Clone, Default)]
+pub(crate) struct CreatesAnew;
+
+#[async_trait]
+impl Bend for CreatesAnew {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        // Judged first: what fails must not delete.
+        store.commit(with_guards(&Txn::new(), txn.guards().iter().cloned())).await?;
+        let puts = txn.operations().iter().filter(|operation| matches!(operation, Operation::Put { .. }));
+        let deletes = puts.fold(Txn::new(), |deletes, put| deletes.delete(put.key().clone()));
+        store.commit(deletes).await?;
+        store.commit(with_guards(&txn, [])).await
+    }
+}
+
+/// Shows as creation what was the last put.
+#[derive(Clone, Default)]
+pub(crate) struct ShowsTheLastPut;
+
+#[async_trait]
+impl Bend for ShowsTheLastPut {
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        let mut snapshot = store.read(prefix).await?;
+        snapshot.entries.iter_mut().for_each(|entry| entry.created = entry.modified);
+        Ok(snapshot)
+    }
+}
+
+/// Remembers the first creation of a key for ever, and shows and judges it as if nothing had happened since.
+#[derive(Clone, Default)]
+pub(crate) struct RemembersTheFirst(Arc<Mutex<BTreeMap<Key, Revision>>>);
+
+impl RemembersTheFirst {
+    fn first(&self, entry: &Entry) -> Revision {
+        *self.0.lock().unwrap().entry(entry.key.clone()).or_insert(entry.created)
+    }
+}
+
+#[async_trait]
+impl Bend for RemembersTheFirst {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let mut guards = Vec::new();
+        for guard in txn.guards() {
+            let entry = entry(store, guard.key()).await;
+            guards.push(match (guard, entry) {
+                (Guard::CreatedAt(key, at), Some(entry)) if *at == self.first(&entry) => {
+                    Guard::created_at(key.clone(), entry.created)
+                }
+                _ => guard.clone(),
+            });
+        }
+        store.commit(with_guards(&txn, guards)).await
+    }
+
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        let mut snapshot = store.read(prefix).await?;
+        for entry in &mut snapshot.entries {
+            entry.created = self.first(entry);
+        }
+        Ok(snapshot)
+    }
+}
+
+/// Shows the truth, and lets guards on the creation of a deleted key hold for the one that came after it.
+#[derive(Clone, Default)]
+pub(crate) struct JudgesByTheFirst(RemembersTheFirst);
+
+#[async_trait]
+impl Bend for JudgesByTheFirst {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let revision = self.0.commit(store, txn.clone()).await?;
+        // Remembers what it created.
+        for operation in txn.operations() {
+            if let Some(entry) = entry(store, operation.key()).await {
+                self.0.first(&entry);
+            }
+        }
+        Ok(revision)
+    }
+}

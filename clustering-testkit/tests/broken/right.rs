@@ -1,0 +1,187 @@
+//! Stores that keep the contract, each in a way that the others do not: what the suite must not take amiss.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use clustering_core::store::{
+    CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+};
+use clustering_memory::MemoryStore;
+use clustering_testkit::conformance::Bounds;
+use futures_util::StreamExt;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{BOUNDS, Bend};
+
+/// No bend at all.
+#[derive(Clone, Default)]
+pub(crate) struct Straight;
+
+impl Bend for Straight {}
+
+/// Far away: each call travels there and back, and a watch lags behind both.
+#[derive(Clone, Default)]
+pub(crate) struct Distant;
+
+const THERE: Duration = Duration::from_millis(3);
+const BACK: Duration = Duration::from_millis(2);
+const LAG: Duration = Duration::from_millis(20);
+
+async fn travel<T>(call: impl Future<Output = T>) -> T {
+    sleep(THERE).await;
+    let answer = call.await;
+    sleep(BACK).await;
+    answer
+}
+
+#[async_trait]
+impl Bend for Distant {
+    fn bounds() -> Bounds {
+        // A renewal is counted from its arrival, which may be that much after it was sent.
+        Bounds { watch_lag: LAG + THERE + BACK, ..BOUNDS }
+    }
+
+    async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
+        travel(store.grant_lease(ttl)).await
+    }
+    async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
+        travel(store.renew_lease(id)).await
+    }
+    async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
+        travel(store.revoke_lease(id)).await
+    }
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        travel(store.read(prefix)).await
+    }
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        travel(store.commit(txn)).await
+    }
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        let stream = travel(store.watch(prefix, after)).await?;
+        // Everything is late by the same time, whoever waits or does not: a pipe, not a queue of waits.
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let pipe = tokio::spawn(async move {
+            let mut stream = stream;
+            while let Some(item) = stream.next().await {
+                if sender.send((Instant::now() + LAG, item)).is_err() {
+                    break;
+                }
+            }
+        });
+        let pipe = AbortOnDrop(pipe.abort_handle());
+        let items = futures_util::stream::unfold((receiver, pipe), |(mut receiver, pipe)| async move {
+            let (due, item) = receiver.recv().await?;
+            sleep_until(due).await;
+            Some((item, (receiver, pipe)))
+        });
+        Ok(Box::pin(items))
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Shared with others, who write to it all the time: every third call or so finds a revision of somebody else's.
+#[derive(Clone, Default)]
+pub(crate) struct Busy(Arc<AtomicU64>);
+
+impl Busy {
+    async fn others(&self, store: &MemoryStore) {
+        let call = self.0.fetch_add(1, Ordering::SeqCst);
+        if (call.wrapping_mul(0x9e37_79b9) >> 7).is_multiple_of(3) {
+            let txn = Txn::new().put("somebody else's", format!("{call}"), None);
+            store.commit(txn).await.expect("a MemoryStore takes a put");
+        }
+    }
+}
+
+#[async_trait]
+impl Bend for Busy {
+    async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
+        self.others(store).await;
+        store.revoke_lease(id).await
+    }
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.others(store).await;
+        store.read(prefix).await
+    }
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        self.others(store).await;
+        store.commit(txn).await
+    }
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        self.others(store).await;
+        store.watch(prefix, after).await
+    }
+}
+
+/// Grants whole seconds, and sweeps expired leases twice a second, as some servers do.
+#[derive(Clone, Default)]
+pub(crate) struct SweepsNowAndThen(Arc<Mutex<BTreeMap<LeaseId, (Instant, Duration)>>>);
+
+impl SweepsNowAndThen {
+    const EVERY: Duration = Duration::from_millis(500);
+
+    fn deadline(&self, id: LeaseId) -> Option<Instant> {
+        self.0.lock().unwrap().get(&id).map(|(deadline, _)| *deadline)
+    }
+}
+
+#[async_trait]
+impl Bend for SweepsNowAndThen {
+    fn bounds() -> Bounds {
+        Bounds { expiry_slack: Self::EVERY, ..BOUNDS }
+    }
+
+    async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
+        if ttl.is_zero() {
+            return store.grant_lease(ttl).await;
+        }
+        let ttl = Duration::from_secs(ttl.as_secs_f64().ceil() as u64);
+        let lease = store.grant_lease(ttl * 1_000).await?;
+        self.0.lock().unwrap().insert(lease.id, (Instant::now() + ttl, ttl));
+        let (this, store) = (self.clone(), store.clone());
+        tokio::spawn(async move {
+            // The sweep's beat has nothing to do with when the lease was granted.
+            let mut sweep = tokio::time::interval(Self::EVERY);
+            while let Some(deadline) = this.deadline(lease.id) {
+                sweep.tick().await;
+                if deadline <= Instant::now() && this.deadline(lease.id) == Some(deadline) {
+                    let _ = store.revoke_lease(lease.id).await;
+                    break;
+                }
+            }
+        });
+        Ok(Lease { ttl, ..lease })
+    }
+
+    async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
+        store.renew_lease(id).await?;
+        let mut leases = self.0.lock().unwrap();
+        let Some((deadline, ttl)) = leases.get_mut(&id) else { return Err(StoreError::lease_not_found(id)) };
+        *deadline = Instant::now() + *ttl;
+        Ok(*ttl)
+    }
+}
