@@ -141,11 +141,11 @@ pub enum Event {
         /// Its term.
         term: Term,
     },
-    /// The `on_stable` callback of this node panicked. It is not called again for that version.
+    /// The `on_stable` callback of this node returned an error or panicked. It is not called again for that version.
     AnnouncementFailed {
         /// The version.
         version: Version,
-        /// What the panic said.
+        /// What the error or the panic said.
         reason: String,
     },
     /// This node leads, and the newest version has not become stable for a while.

@@ -82,7 +82,7 @@ pub enum Input {
     Announced {
         /// The run.
         token: Token,
-        /// What the panic said, if it panicked.
+        /// What the error or the panic said, if it failed.
         result: Result<(), String>,
     },
     /// The user asks for a new version.

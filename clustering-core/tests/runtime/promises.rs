@@ -27,6 +27,10 @@ async fn p1_all_nodes_are_given_the_same_nodes_for_a_version() {
     let views: Vec<_> =
         nodes.iter().map(|node| serde_json::to_string(node.view().unwrap().nodes()).unwrap()).collect();
     assert!(views.iter().all(|view| *view == views[0]), "{views:#?}");
+    // All have one seed, and no two the same life: what is minted is a matter of the name, too.
+    let lives: std::collections::BTreeSet<_> =
+        nodes[0].nodes().iter().map(|node| node.incarnation.clone()).collect();
+    assert_eq!(lives.len(), nodes.len());
     assert_eq!(nodes[3].view().unwrap().get(&name("zone")).unwrap().weight().get(), 3);
     cluster.audit().await;
 }
