@@ -67,11 +67,12 @@ fn nothing_is_committed_or_begun_while_it_ends() {
     let mut a = Bench::node("a").joined().leading();
     a.stop();
     a.skip();
+    a.ask(1, "late");
     a.joins("b");
     a.asks("ops");
     a.delete("view/leader");
     a.wait(secs(1));
-    a.says_of(&["publish", "elect", "confirm", "stabilize", "announce", "read", "grant"], &[]);
+    a.says_of(&["publish", "elect", "confirm", "ask", "stabilize", "announce", "read", "grant"], &[]);
 }
 
 #[test]
