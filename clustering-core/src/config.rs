@@ -6,6 +6,8 @@ use thiserror::Error;
 
 /// Times and policies of a node. The defaults need no tuning; each field says how it relates to the others.
 ///
+/// Make one from [`Config::default`] and change its fields, or use [`Builder::configure`](crate::Builder::configure).
+///
 /// All durations are measured on the node's own clock, which on Linux goes on while the machine is suspended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -57,8 +57,7 @@ impl Discovery {
         let synced = status.wait_for(|status| status.synced);
         tokio::select! {
             biased;
-            // The sender lives in the handle, so this does not fail.
-            _ = synced => {}
+            synced = synced => drop(synced.map_err(|_| StartError::Stopped(discovery.shared().stop_reason()))?),
             Ok(crate::runtime::Started::Refused(reason)) = decided => return Err(StartError::Refused(reason)),
         }
         Ok(discovery)
@@ -119,6 +118,10 @@ impl Discovery {
     }
 
     /// The node that takes `key`, by the newest version; by the nodes present where its view is not known.
+    ///
+    /// Every process that knows the version gives the same answer. A node that has just gone is still named until the
+    /// leader publishes the next version, and after the last node went the last version stands: whether the node is
+    /// present now is what [`node`](Self::node) tells.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<Arc<Node>> {
         match self.newest() {
             Some(view) => view.find(key).cloned(),
@@ -154,7 +157,7 @@ impl Discovery {
 
     /// Everything that is known, as one value to read or to watch.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared().status.subscribe()
+        self.shared().watch_status()
     }
 
     /// Takes the own node's place again; see [`Clustering::register`](crate::Clustering::register).

@@ -99,7 +99,7 @@ pub use self::{
     record::Cause,
     runtime::{
         Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,
-        StopError, UpdateError,
+        StopError, UpdateError, WeakClustering,
     },
     version::{Term, Version},
     view::{Diff, View},

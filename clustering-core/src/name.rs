@@ -121,7 +121,7 @@ impl TryFrom<String> for NodeName {
 /// The namespace of a cluster: everything that it stores lies under `{namespace}/`.
 ///
 /// One or more segments divided by slashes, 200 bytes at most, such as `telemetry/ingest`. A segment is not empty,
-/// has no control characters, and is neither `view` nor `ready`, so that no cluster lies inside of another's keys.
+/// has no control characters and no blanks at its ends, and is neither `view` nor `ready`, so that no cluster lies inside of another's keys.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);
 text!(Namespace);
@@ -147,6 +147,8 @@ impl Namespace {
             refuse("no part of it may be `view` or `ready`: these hold the cluster's own keys")
         } else if namespace.chars().any(char::is_control) {
             refuse("it must not contain control characters")
+        } else if namespace.split('/').any(|segment| segment.trim() != segment) {
+            refuse("no part of it may start or end with blanks")
         } else {
             Ok(Namespace(namespace.into()))
         }
@@ -182,6 +184,9 @@ impl NodeUri {
     /// [`InvalidInput`], naming what `uri` lacks.
     pub fn parse(uri: &str) -> Result<Self, InvalidInput> {
         let refuse = |rule: &str| Err(InvalidInput::new("uri", uri, rule));
+        if uri.is_empty() {
+            return refuse("it is needed: where others reach this node, such as `http://10.0.0.7:8080`");
+        }
         if uri.len() > Self::MAX {
             return refuse("it must have at most 4096 bytes");
         }
@@ -193,10 +198,21 @@ impl NodeUri {
             Err(error) => {
                 refuse(&format!("it is no URI ({error}); expected one such as `http://10.0.0.7:8080`"))
             }
-            Ok(parsed) if parsed.authority().is_none_or(|authority| authority.host().is_empty()) => {
-                refuse("it needs a host, as in `http://10.0.0.7:8080`")
-            }
-            Ok(_) => Ok(NodeUri(uri.into())),
+            Ok(parsed) => match parsed.authority() {
+                None => refuse("it needs a host, as in `http://10.0.0.7:8080`"),
+                Some(authority) if authority.host().is_empty() => {
+                    refuse("it needs a host, as in `http://10.0.0.7:8080`")
+                }
+                // All nodes can read it, and so can logs: no place for a password. What was given is not shown either.
+                Some(authority) if authority.has_userinfo() => {
+                    let rule = "it must not hold a user or password: every node's URI is public";
+                    Err(InvalidInput::new("uri", "(not shown)", rule))
+                }
+                Some(authority) if authority.port_to_u16().is_err() => {
+                    refuse("its port must be from 0 to 65535")
+                }
+                Some(_) => Ok(NodeUri(uri.into())),
+            },
         }
     }
 
@@ -235,14 +251,14 @@ mod tests {
             assert_eq!(Namespace::parse(good).unwrap(), good);
         }
         let long = "n".repeat(201);
-        for bad in ["", "/", "/a", "a/", "a//b", "a/view", "ready/b", "a\0", &long] {
+        for bad in ["", "/", "/a", "a/", "a//b", "a/view", "ready/b", "a\0", " ", "a /b", &long] {
             assert_eq!(Namespace::parse(bad).unwrap_err().field, "namespace", "{bad}");
         }
     }
 
     #[test]
     fn uris_need_scheme_and_host() {
-        for good in ["http://10.0.0.7:8080", "grpc://host", "https://[::1]:443/path?x=1", "tcp://user@h:1"] {
+        for good in ["http://10.0.0.7:8080", "grpc://host", "https://[::1]:443/path?x=1", "tcp://h:1"] {
             assert_eq!(NodeUri::parse(good).unwrap(), good);
         }
         for bad in [
@@ -258,6 +274,9 @@ mod tests {
         ] {
             assert_eq!(NodeUri::parse(bad).unwrap_err().field, "uri", "{bad}");
         }
+        assert!(NodeUri::parse("http://h:99999").unwrap_err().rule.contains("65535"));
+        let secret = NodeUri::parse("http://user:hunter2@h").unwrap_err().to_string();
+        assert!(secret.contains("password") && !secret.contains("hunter2"), "{secret}");
     }
 
     #[test]

@@ -289,9 +289,24 @@ impl Machine {
             let result = Err(RequestError::Stopped(reason.clone()));
             self.outputs.push_back(Output::Reply { id, result });
         }
-        self.intent = Intent::Stopped { reason: reason.clone() };
+        self.end(reason.clone());
         self.emit(Event::Stopped { reason: reason.clone() });
         self.outputs.push_back(Output::Stopped { reason });
+    }
+
+    /// Whoever drove the node is gone, and nobody will from now on: it ends as it is.
+    pub fn abort(&mut self) {
+        if !matches!(self.intent, Intent::Stopped { .. }) {
+            self.end(StopReason::Aborted);
+        }
+    }
+
+    /// A node that has ended hears nothing any more. It says that it knows nothing, rather than what once was so.
+    fn end(&mut self, reason: StopReason) {
+        self.intent = Intent::Stopped { reason };
+        self.leave_membership();
+        self.fold = Fold::new(self.keyspace().clone(), None);
+        self.acknowledgement = Acknowledgement::default();
     }
 
     /// What comes after the end.

@@ -113,6 +113,10 @@ impl Builder {
     ///
     /// It runs as a task of its own. One that blocks its thread belongs into
     /// [`spawn_blocking`](tokio::task::spawn_blocking): with all threads blocked the node cannot renew its lease.
+    ///
+    /// It must not wait for what waits for it: [`wait_stable`](Clustering::wait_stable), [`stop`](Clustering::stop) and
+    /// [`ended`](Clustering::ended) do. All else of [`Clustering`] may be called in it. A handle that it captures keeps
+    /// the node alive: capture a [weak one](Clustering::downgrade).
     pub fn stabilize<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,
@@ -123,7 +127,9 @@ impl Builder {
     }
 
     /// Called when every node is ready at a version: at most once for each in the whole cluster, on the leader that
-    /// recorded it (P4). Never two at a time.
+    /// recorded it (P4). Never two at a time. It is for what is to be done once: to announce the version, to write under
+    /// the term. What each node is to do, such as opening its doors, waits for
+    /// [`wait_stable`](Clustering::wait_stable) on each.
     ///
     /// What it returns is not retried: an error or a panic becomes an
     /// [`AnnouncementFailed`](crate::Event::AnnouncementFailed) event.
@@ -172,8 +178,10 @@ impl Builder {
 
     /// Registers the node and waits until it is a member: until its own registration came back to it in the log.
     ///
-    /// While the store cannot be reached it goes on trying, as a node that runs already would; bound it with
-    /// [`tokio::time::timeout`] if that is not wanted. Dropping the future takes the node back.
+    /// While the store cannot be reached it goes on trying, as a node that runs already would; and under
+    /// [`NameConflict::Wait`], the default, it waits until nobody else holds the name, which after a crash and restart
+    /// takes up to one TTL. Bound it with [`tokio::time::timeout`] if that is not wanted. Dropping the future takes the
+    /// node back.
     ///
     /// # Errors
     ///
@@ -253,9 +261,10 @@ pub(crate) fn spawn(
     started: oneshot::Sender<Started>,
 ) -> Result<Handle, StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
-    let shared = Arc::new(Shared::new(machine, store, clock, hub));
+    let (shared, status) = Shared::new(machine, store, clock, hub);
+    let shared = Arc::new(shared);
     let (commands, received) = mpsc::unbounded_channel();
-    let driver = Driver::new(shared.clone(), node, callbacks, received, Some(started));
+    let driver = Driver::new(shared.clone(), status, node, callbacks, received, Some(started));
     runtime.spawn(driver.run());
     Ok(Handle { shared, commands })
 }

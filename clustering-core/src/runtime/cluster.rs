@@ -1,4 +1,7 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Weak},
+};
 
 use tokio::sync::watch;
 
@@ -16,7 +19,7 @@ use crate::{
     name::{Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
     record::{ReadinessOutcome, ReadinessRecord, decode},
-    store::{CoordinationStore, Revision, StoreError, Txn},
+    store::{CoordinationStore, Guard, Revision, StoreError, Txn},
     version::{Term, Version},
     view::View,
 };
@@ -77,9 +80,9 @@ impl Clustering {
     /// Everything that the node knows, as one value to read or to watch.
     ///
     /// A receiver sees the newest value and may skip others; for every transition subscribe to
-    /// [`events`](Self::events). The sender lives as long as the node's handles.
+    /// [`events`](Self::events). The channel closes when the node has ended, so that nobody waits in vain.
     pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared().status.subscribe()
+        self.shared().watch_status()
     }
 
     /// What happens to the node from now on. To miss nothing from the start on, subscribe at the
@@ -149,7 +152,11 @@ impl Clustering {
         Discovery::of(self.handle.clone())
     }
 
-    /// Waits until the newest version is stable, on any node, not only on the leader. Returns that version.
+    /// Waits until the newest version that this node knows of is stable, on any node, not only on the leader. Returns
+    /// that version.
+    ///
+    /// What has just happened elsewhere may not have reached this node yet: to wait for what follows from it, take
+    /// [`wait_stable_after`](Self::wait_stable_after) with the version from before.
     ///
     /// Cancel safe.
     ///
@@ -157,25 +164,67 @@ impl Clustering {
     ///
     /// [`Ended`], if the node ends before.
     pub async fn wait_stable(&self) -> Result<Version, Ended> {
-        let mut status = self.status();
+        self.wait_for_some(|status| status.stable_version()).await
+    }
+
+    /// Waits until a version newer than `version` is stable, and returns it. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`], if the node ends before.
+    pub async fn wait_stable_after(&self, version: Version) -> Result<Version, Ended> {
+        self.wait_for_some(|status| status.stable_version().filter(|stable| *stable > version)).await
+    }
+
+    /// Waits until this node may act as leader, and returns its term.
+    ///
+    /// Together with [`wait_deposed`](Self::wait_deposed) it is the life of a leader:
+    ///
+    /// ```
+    /// # use clustering_core::{Clustering, Ended, Term};
+    /// # async fn lead(term: Term) {}
+    /// # async fn example(cluster: Clustering) -> Result<(), Ended> {
+    /// loop {
+    ///     let term = cluster.wait_leader().await?;
+    ///     tokio::select! {
+    ///         () = lead(term) => {}
+    ///         // Dropped at the deadline, before another can lead.
+    ///         () = cluster.wait_deposed(term) => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`], if the node ends before.
+    pub async fn wait_leader(&self) -> Result<Term, Ended> {
+        self.wait_for_some(Status::term).await
+    }
+
+    /// Waits until this node may no longer act as leader under `term`: deposed, resigned, past its leadership deadline
+    /// (P6), or ended. Cancel safe.
+    pub async fn wait_deposed(&self, term: Term) {
+        // An error says that the node has ended, and its lead with it.
+        let _ = self.wait_for_some(|status| (status.term() != Some(term)).then_some(())).await;
+    }
+
+    /// Waits until the status has something to say. Fails once the node has ended.
+    async fn wait_for_some<T>(&self, what: impl Fn(&Status) -> Option<T>) -> Result<T, Ended> {
+        let mut status = self.shared().watch_status();
         loop {
             {
                 let status = status.borrow_and_update();
                 if let Phase::Stopped(reason) = &status.phase {
                     return Err(Ended(reason.clone()));
                 }
-                if let (true, Some(newest)) = (status.is_stable(), &status.newest) {
-                    return Ok(newest.version());
+                if let Some(said) = what(&status) {
+                    return Ok(said);
                 }
             }
-            if self.shared().ended.is_cancelled() {
-                return Err(Ended(self.shared().stop_reason()));
-            }
-            tokio::select! {
-                // The sender lives in what this handle holds, so this does not fail.
-                _ = status.changed() => {}
-                () = self.shared().ended.cancelled() => {}
-            }
+            status.changed().await.map_err(|_| Ended(self.shared().stop_reason()))?;
         }
     }
 
@@ -205,7 +254,8 @@ impl Clustering {
         }
     }
 
-    /// Commits `txn` if this node leads, guarded by its term: a deposed leader's write changes nothing (P5).
+    /// Commits `txn` if this node leads, guarded by its present term: a deposed leader's write changes nothing (P5). For
+    /// what was decided under an earlier look at [`term`](Self::term) take [`commit_under`](Self::commit_under).
     ///
     /// At most 15 guards of the user's own; no keys under the cluster's `view/` and `ready/`. It is sent once: after
     /// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the user knows whether it may be repeated.
@@ -221,6 +271,20 @@ impl Clustering {
             Reply::Committed(revision) => Ok(revision),
             _ => unreachable!("fenced writes are answered with a revision"),
         }
+    }
+
+    /// As [`commit_as_leader`](Self::commit_as_leader), but only under `term`: for what was decided under it.
+    ///
+    /// A job that began under one term and ends under a later one of the same node would otherwise overwrite what another
+    /// leader wrote between the two. Takes one more of the guards: 14 are the user's.
+    ///
+    /// # Errors
+    ///
+    /// As [`commit_as_leader`](Self::commit_as_leader); [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if this
+    /// node leads under another term.
+    pub async fn commit_under(&self, term: Term, txn: Txn) -> Result<Revision, RequestError> {
+        let lead = Guard::created_at(self.keyspace().election_key().clone(), term.revision());
+        self.commit_as_leader(txn.guard(lead)).await
     }
 
     /// Gives up the lead and waits until the log says so. From the call on [`is_leader`](Self::is_leader) is false. This
@@ -270,7 +334,8 @@ impl Clustering {
     /// until all has ended. Afterwards no task of the node is left, save callbacks that block their thread.
     ///
     /// It takes one call to the store and what the callbacks take to return, and no more than
-    /// [`Config::stop_timeout`](crate::Config::stop_timeout) and a second. All clones of the handle end with it; to call
+    /// [`Config::stop_timeout`](crate::Config::stop_timeout) and a second, as long as the runtime on which the node was
+    /// started keeps running. Not to be awaited in the node's own callbacks, for whose end it waits. All clones of the handle end with it; to call
     /// it twice does no harm. If the future is dropped the node ends all the same.
     ///
     /// # Errors
@@ -282,9 +347,34 @@ impl Clustering {
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }
     }
 
+    /// A handle that does not keep the node alive: for its own callbacks, which would otherwise keep it for ever.
+    pub fn downgrade(&self) -> WeakClustering {
+        WeakClustering {
+            handle: Arc::downgrade(&self.handle),
+            name: self.name.clone(),
+            uri: self.uri.clone(),
+        }
+    }
+
     /// Resolves when the node has ended, for whatever reason, with that reason.
     pub async fn ended(&self) -> Ended {
         self.shared().ended.cancelled().await;
         Ended(self.shared().stop_reason())
+    }
+}
+
+/// A handle to a node that does not keep it alive. See [`Clustering::downgrade`].
+#[derive(Clone, Debug)]
+pub struct WeakClustering {
+    handle: Weak<Handle>,
+    name: NodeName,
+    uri: NodeUri,
+}
+
+impl WeakClustering {
+    /// The node, if somebody still holds it.
+    pub fn upgrade(&self) -> Option<Clustering> {
+        let handle = self.handle.upgrade()?;
+        Some(Clustering { handle, name: self.name.clone(), uri: self.uri.clone() })
     }
 }

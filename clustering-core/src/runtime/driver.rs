@@ -10,7 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinError},
     time::{sleep_until, timeout},
 };
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     callbacks::{Callbacks, Stabilization, Stable},
     shared::{Command, Shared},
+    status::Status,
     trace::trace,
 };
 use crate::{
@@ -50,6 +51,7 @@ pub(crate) enum Started {
 /// The loop around the machine: it brings it every input, and does what it says. It decides nothing.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
+    status: watch::Sender<Status>,
     node: Option<NodeName>,
     callbacks: Callbacks,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -78,6 +80,7 @@ struct Run {
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
+        status: watch::Sender<Status>,
         node: Option<NodeName>,
         callbacks: Callbacks,
         commands: mpsc::UnboundedReceiver<Command>,
@@ -85,6 +88,7 @@ impl Driver {
     ) -> Self {
         Driver {
             shared,
+            status,
             node,
             callbacks,
             commands,
@@ -173,10 +177,22 @@ impl Driver {
             std::iter::from_fn(|| machine.poll_output()).collect::<Vec<_>>()
         };
         // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
-        self.shared.publish_status();
+        self.publish_status();
         for output in outputs {
             self.obey(output);
         }
+    }
+
+    /// Lets those who watch the status see a change.
+    fn publish_status(&self) {
+        let next = self.shared.status_now();
+        self.status.send_if_modified(|status| {
+            let differs = status.differs(&next);
+            if differs {
+                *status = next;
+            }
+            differs
+        });
     }
 
     fn obey(&mut self, output: Output) {
@@ -324,7 +340,8 @@ impl Driver {
 impl Drop for Driver {
     fn drop(&mut self) {
         if !self.stopped {
-            self.shared.abort();
+            self.shared.machine().abort();
+            self.publish_status();
             self.tell(Event::Stopped { reason: StopReason::Aborted });
         }
         self.shared.hub.end();

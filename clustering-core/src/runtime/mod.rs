@@ -14,7 +14,7 @@ mod trace;
 pub use self::{
     builder::Builder,
     callbacks::{Stabilization, Stable},
-    cluster::Clustering,
+    cluster::{Clustering, WeakClustering},
     error::{Ended, StartError, StopError, UpdateError},
     events::{Events, EventsError},
     status::Status,

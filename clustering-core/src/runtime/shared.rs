@@ -21,7 +21,8 @@ pub(crate) struct Shared {
     pub(crate) keyspace: Keyspace,
     pub(crate) store: Arc<dyn CoordinationStore>,
     pub(crate) clock: Clock,
-    pub(crate) status: watch::Sender<Status>,
+    /// The driver has the sender: it closes when the node has ended.
+    pub(crate) status: watch::Receiver<Status>,
     pub(crate) hub: Arc<Hub>,
     /// Cancelled once the driver and all that it started have ended.
     pub(crate) ended: CancellationToken,
@@ -33,39 +34,34 @@ impl Shared {
         store: Arc<dyn CoordinationStore>,
         clock: Clock,
         hub: Arc<Hub>,
-    ) -> Self {
-        let status = Status::new(machine.status(clock.now()), clock);
-        Shared {
+    ) -> (Self, watch::Sender<Status>) {
+        let (sender, status) = watch::channel(Status::new(machine.status(clock.now()), clock));
+        let shared = Shared {
             keyspace: machine.keyspace().clone(),
             machine: Mutex::new(machine),
             store,
             clock,
-            status: watch::Sender::new(status),
+            status,
             hub,
             ended: CancellationToken::new(),
-        }
+        };
+        (shared, sender)
     }
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets those who watch the status see a change.
-    pub(crate) fn publish_status(&self) {
-        let now = self.clock.now();
-        let next = Status::new(self.machine().status(now), self.clock);
-        self.status.send_if_modified(|status| {
-            let differs = status.differs(&next);
-            if differs {
-                *status = next;
-            }
-            differs
-        });
+    /// What is known now.
+    pub(crate) fn status_now(&self) -> Status {
+        Status::new(self.machine().status(self.clock.now()), self.clock)
     }
 
-    /// Nobody drives the machine any more, although it has not ended. Nothing that it held counts from now on.
-    pub(crate) fn abort(&self) {
-        self.status.send_modify(|status| status.abort());
+    /// The status, for somebody who will wait for changes from now on.
+    pub(crate) fn watch_status(&self) -> watch::Receiver<Status> {
+        let mut status = self.status.clone();
+        status.mark_unchanged();
+        status
     }
 
     /// Why the node has ended.

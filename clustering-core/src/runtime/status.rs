@@ -2,7 +2,6 @@ use std::{ops::Deref, time::Duration};
 
 use super::clock::Clock;
 use crate::{
-    event::StopReason,
     machine,
     time::Timestamp,
     version::{Term, Version},
@@ -13,6 +12,9 @@ use crate::{
 /// It holds deadlines, not flags that were true once: asking a value that is an hour old whether the node leads gives
 /// the answer that is right now (P6), as far as the node can know without the network. Whoever waits for changes is woken
 /// when such a deadline passes, too.
+///
+/// Beside the methods here it has the fields of [`machine::Status`], to which it derefs: `phase`, `session`, `leader`,
+/// `newest` and `acknowledged` (views, with their nodes), `stable`, `blocked` and more.
 #[derive(Clone, Debug)]
 pub struct Status {
     known: machine::Status,
@@ -32,13 +34,6 @@ impl Status {
     /// too, although no field differs.
     pub(crate) fn differs(&self, next: &Status) -> bool {
         self.known != next.known || self.acted != next.acted
-    }
-
-    /// The node's task was ended: it renews nothing any more, and must not act.
-    pub(crate) fn abort(&mut self) {
-        self.known.phase = machine::Phase::Stopped(StopReason::Aborted);
-        self.known.session = None;
-        self.known.leadership = None;
     }
 
     /// Whether this node may act as leader now. False once its deadline has passed, also after it was stopped
@@ -88,6 +83,11 @@ impl Status {
         let newest = self.newest.as_ref().map(|view| view.version());
         let takes_part = matches!(self.phase, machine::Phase::Member | machine::Phase::Joining);
         self.consistent && (!takes_part || self.cluster_version() == newest)
+    }
+
+    /// The newest version, if it [is stable](Self::is_stable).
+    pub fn stable_version(&self) -> Option<Version> {
+        self.newest.as_ref().filter(|_| self.is_stable()).map(|view| view.version())
     }
 
     /// For how long the store has not answered; `None` if it does.

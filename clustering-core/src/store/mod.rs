@@ -57,7 +57,8 @@ pub use self::{
 /// 4. **A lease's keys vanish together** (`rule_04_lease_keys_vanish_together`), in one revision, when the lease is
 ///    revoked (by anybody) or expires. By the store's own clock it does not expire before its TTL has passed since the
 ///    store handled the last renewal, and without store faults it does within a slack that the implementation states.
-///    Lease ids are never used again. Who sweeps expired leases is the store's business.
+///    Lease ids are never used again, also not after the store was restored to an older
+///    state. Who sweeps expired leases is the store's business.
 /// 5. **A put needs a live lease** (`rule_05_puts_need_a_live_lease`). One with an unknown or ended lease fails with
 ///    [`ErrorKind::LeaseNotFound`], and nothing of that commit is written. A lease has ended once its keys have
 ///    vanished. Guards are judged first: where both fail, [`ErrorKind::GuardFailed`] is reported.

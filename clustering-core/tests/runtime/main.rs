@@ -20,3 +20,4 @@ mod stabilize;
 mod storms;
 mod threads;
 mod told;
+mod waiting;

@@ -1,0 +1,141 @@
+//! Waiting: for the lead and its end, for versions, for a node that has ended. And writes of an earlier term.
+
+use clustering_core::{
+    StopReason,
+    machine::{Phase, RequestError},
+    store::{CoordinationStoreExt, ErrorKind, Txn},
+};
+use tokio::time::Instant;
+
+use crate::common::{Cluster, TTL, secs, soon, stable};
+
+fn write(value: &'static str) -> Txn {
+    Txn::new().put("app/owner", value, None)
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_the_end_of_a_lead_is_told_at_its_deadline_without_the_store() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    let term = soon("the lead", node.wait_leader()).await.unwrap();
+    assert_eq!(node.term(), Some(term));
+
+    let left = node.now().leadership_left();
+    let cut = Instant::now();
+    node.line.hang();
+    soon("the end of the lead", node.wait_deposed(term)).await;
+    assert!(!node.is_leader());
+    let passed = cut.elapsed();
+    assert!(passed >= left && passed < left + TTL / 3, "{passed:?} instead of {left:?}");
+
+    // In time for the session: the same lead goes on.
+    node.line.heal();
+    assert_eq!(soon("the lead", node.wait_leader()).await, Ok(term));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lead_that_is_given_up_or_ends_with_its_node_is_told_of() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.start("a").await, cluster.start("b").await);
+    stable([&a, &b]).await;
+    let term = a.wait_leader().await.unwrap();
+    let (deposed, resigned) = tokio::join!(soon("the end", a.wait_deposed(term)), a.resign());
+    assert_eq!((deposed, resigned), ((), Ok(())));
+
+    let term = soon("the next", b.wait_leader()).await.unwrap();
+    let (deposed, stopped) = tokio::join!(soon("the end", b.wait_deposed(term)), b.stop());
+    assert_eq!((deposed, stopped), ((), Ok(())));
+    assert_eq!(b.wait_leader().await.unwrap_err().0, StopReason::Asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p5_what_was_decided_under_an_earlier_term_of_the_same_node_is_refused() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.start("a").await, cluster.start("b").await);
+    stable([&a, &b]).await;
+    let first = a.wait_leader().await.unwrap();
+    a.commit_under(first, write("a, first term")).await.unwrap();
+
+    a.resign().await.unwrap();
+    let second = soon("the lead of b", b.wait_leader()).await.unwrap();
+    assert_eq!(a.commit_under(first, write("a")).await, Err(RequestError::NotLeader));
+    b.commit_under(second, write("b")).await.unwrap();
+    b.resign().await.unwrap();
+
+    let third = soon("the lead of a", a.wait_leader()).await.unwrap();
+    assert!(third > second && second > first);
+    let Err(RequestError::Store(error)) = a.commit_under(first, write("a, too late")).await else {
+        panic!("a write of the first term was taken under the third")
+    };
+    assert!(matches!(error.kind(), ErrorKind::GuardFailed { .. }), "{error}");
+    assert_eq!(cluster.store.get("app/owner").await.unwrap().unwrap().value, "b");
+    a.commit_under(third, write("a, third term")).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_after_a_given_one_is_waited_for() {
+    let cluster = Cluster::new();
+    let (a, b) = (cluster.start("a").await, cluster.start("b").await);
+    let both = stable([&a, &b]).await;
+    let (next, stopped) = tokio::join!(soon("the next version", a.wait_stable_after(both)), b.stop());
+    stopped.unwrap();
+    let next = next.unwrap();
+    assert!(next > both);
+    assert_eq!((a.wait_stable().await, a.nodes().len()), (Ok(next), 1));
+    let (after, _) = tokio::join!(a.wait_stable_after(next), a.stop());
+    assert_eq!(after.unwrap_err().0, StopReason::Asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_has_ended_knows_nothing_and_keeps_nobody_waiting() {
+    let cluster = Cluster::new();
+    let node = cluster.start("a").await;
+    stable([&node]).await;
+    let (discovery, mut status) = (node.discovery(), node.status());
+    let seen = tokio::spawn(async move {
+        let mut phases = Vec::new();
+        while status.changed().await.is_ok() {
+            phases.push(status.borrow_and_update().phase.clone());
+        }
+        phases
+    });
+    node.stop().await.unwrap();
+    let phases = soon("the end of the channel", seen).await.unwrap();
+    assert_eq!(phases.last(), Some(&Phase::Stopped(StopReason::Asked)));
+
+    assert!(!node.cluster_consistent() && !node.now().is_stable() && !node.now().is_member());
+    assert_eq!((node.leader_node(), node.view(), node.cluster_version()), (None, None, None));
+    assert_eq!((node.nodes(), discovery.find("k"), discovery.is_own_node("k")), (vec![], None, false));
+    assert!(soon("an answer", node.status().wait_for(|status| status.is_leader())).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_weak_handle_in_a_callback_lets_its_node_go() {
+    let cluster = Cluster::new();
+    let own = std::sync::Arc::new(std::sync::OnceLock::<clustering_core::WeakClustering>::new());
+    let given = own.clone();
+    let node = cluster
+        .start_with("a", move |builder| {
+            builder.on_stable(move |stable| {
+                let own = given.get().and_then(clustering_core::WeakClustering::upgrade);
+                async move {
+                    let Some(node) = own else { return Ok(()) };
+                    node.commit_under(stable.term(), write("stable")).await.map(drop)
+                }
+            })
+        })
+        .await;
+    own.set(node.downgrade()).unwrap();
+    node.cluster_change().await.unwrap();
+    soon("the write", async {
+        while cluster.store.get("app/owner").await.unwrap().is_none() {
+            tokio::time::sleep(secs(1)).await;
+        }
+    })
+    .await;
+    let log = node.log.clone();
+    drop(node);
+    soon("the end", log.ended()).await;
+    assert!(own.get().unwrap().upgrade().is_none());
+    assert_eq!(cluster.store.lease_count(), 0);
+}
