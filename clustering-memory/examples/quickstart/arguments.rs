@@ -10,7 +10,7 @@ Usage: cargo run --example quickstart [-- OPTIONS]
 
 Options:
   --nodes N   how many nodes join, from 4 to 50 [default: 5]
-  --json      print one event per line as JSON, with `at_ms` and `node`
+  --json      print one event per line as JSON, with `at_ms`, and `node` where a node tells it
   --help      print this
 
 Exit codes: 0 if everything happened that is to be shown, 1 if not, 2 for wrong arguments.

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let arguments = match arguments::parse() {
         Ok(Asked::Run(arguments)) => arguments,
         Ok(Asked::Help) => {
-            print!("{}", arguments::HELP);
+            screen::print(arguments::HELP.trim_end());
             return ExitCode::SUCCESS;
         }
         Err(error) => {

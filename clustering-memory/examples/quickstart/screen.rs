@@ -24,6 +24,8 @@ struct State {
     ready: BTreeMap<String, Option<Version>>,
     leader: Option<(Term, String)>,
     newest: Option<Version>,
+    /// How many nodes the newest version has.
+    size: usize,
     /// The versions in the order in which they were published: V1, V2 and so on in the text.
     versions: Vec<Version>,
 }
@@ -36,6 +38,7 @@ impl Screen {
             ready: BTreeMap::new(),
             leader: None,
             newest: None,
+            size: 0,
             versions: Vec::new(),
         };
         Screen { state: Arc::new(Mutex::new(state)), announced: watch::Sender::new(None) }
@@ -45,11 +48,20 @@ impl Screen {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
+    /// What the marks mean.
+    pub(crate) fn legend(&self) {
+        self.with(|state| {
+            if !state.json {
+                print("One mark for each node: ★ leads and is ready, ☆ leads, ● is ready at the newest version, ○ is not.");
+            }
+        });
+    }
+
     /// What the next lines are about.
     pub(crate) fn act(&self, title: &str) {
         self.with(|state| match state.json {
             true => state.json(None, json!({ "event": "act", "title": title })),
-            false => state.print(&format!("\n── {title} ──")),
+            false => print(&format!("\n── {title} ──")),
         });
     }
 
@@ -63,7 +75,7 @@ impl Screen {
                 }
                 state.json(None, value);
             }
-            false => state.print(text),
+            false => print(text),
         });
     }
 
@@ -74,6 +86,14 @@ impl Screen {
     pub(crate) fn failed(&self, missed: &str) {
         self.say("done", &format!("\n✘ {missed}."), json!({ "ok": false, "missed": missed }));
         eprintln!("quickstart: {missed}");
+    }
+
+    /// The script does something to a node.
+    pub(crate) fn strikes(&self, node: &str, kind: &str, text: &str) {
+        self.with(|state| match state.json {
+            true => state.json(Some(node), json!({ "event": kind })),
+            false => state.line(node, text),
+        });
     }
 
     /// A node will not be heard of again.
@@ -117,15 +137,18 @@ impl State {
             Event::LeaderChanged { term: Some(term), own: true, .. } => {
                 self.leader = Some((*term, node.to_owned()));
             }
-            Event::VersionPublished { version, .. } if Some(*version) > self.newest => {
+            Event::VersionPublished { version, nodes, .. } if Some(*version) > self.newest => {
                 self.newest = Some(*version);
+                self.size = *nodes;
                 self.versions.push(*version);
             }
             Event::Ready { version } => {
                 self.ready.insert(node.to_owned(), Some(*version));
             }
             // The leader may hear of the last acknowledgement before the screen does.
-            Event::Stable { version } => self.ready.values_mut().for_each(|ready| *ready = Some(*version)),
+            Event::Stable { version } if self.newest == Some(*version) && self.size == self.ready.len() => {
+                self.ready.values_mut().for_each(|ready| *ready = Some(*version));
+            }
             Event::SessionLost { .. } | Event::Stopped { .. } => {
                 self.ready.remove(node);
                 self.leader.take_if(|(_, leader)| leader == node);
@@ -155,9 +178,7 @@ impl State {
             Event::Stable { .. } if leads => Some(event.to_string()),
             Event::Ready { version } => Some(format!("ready at {version}")),
             Event::StabilizeRefused { .. } | Event::SessionLost { .. } => Some(event.to_string()),
-            Event::Announcing { .. } => {
-                Some("on_stable runs: here a service would open its doors".to_owned())
-            }
+            Event::Announcing { .. } => Some("on_stable runs: here a leader would announce it".to_owned()),
             Event::Stopped { .. } => Some("left".to_owned()),
             _ => None,
         }
@@ -177,24 +198,24 @@ impl State {
         self.ready.iter().map(mark).collect()
     }
 
-    fn line(&mut self, node: &str, text: &str) {
+    fn line(&self, node: &str, text: &str) {
         let at = self.began.elapsed().as_secs_f64();
         let text = self.shorten(text.to_owned());
-        self.print(&format!("{at:7.3} s  {node:<8} [{}] {text}", self.marks()));
+        print(&format!("{at:7.3} s  {node:<8} [{}] {text}", self.marks()));
     }
 
-    fn json(&mut self, node: Option<&str>, mut value: Value) {
+    fn json(&self, node: Option<&str>, mut value: Value) {
         if let Some(object) = value.as_object_mut() {
             object.insert("at_ms".to_owned(), json!(self.began.elapsed().as_millis() as u64));
             if let Some(node) = node {
                 object.insert("node".to_owned(), json!(node));
             }
         }
-        self.print(&value.to_string());
+        print(&value.to_string());
     }
+}
 
-    /// A reader that has gone, such as `head`, is no reason to fail.
-    fn print(&mut self, line: &str) {
-        let _ = writeln!(io::stdout().lock(), "{line}");
-    }
+/// Prints a line. A reader that has gone, such as `head`, is no reason to fail.
+pub(crate) fn print(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
 }

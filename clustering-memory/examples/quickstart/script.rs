@@ -24,11 +24,7 @@ pub(crate) async fn play(nodes: usize, screen: &Screen) -> Result<(), String> {
 
 async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     let store = MemoryStore::new();
-    screen.say(
-        "legend",
-        "One mark for each node: ★ leads and is ready, ☆ leads, ● ready at the newest version, ○ not ready yet.",
-        json!({}),
-    );
+    screen.legend();
 
     screen.act(&format!("{count} nodes join"));
     let mut nodes = Vec::new();
@@ -55,6 +51,7 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     let crashed = nodes.remove(the_leader(&nodes)?);
     let name = crashed.name.clone();
     crashed.crash()?;
+    screen.strikes(&name, "crashed", "crashes");
     screen.gone(&name);
     let third = stable(&nodes, screen).await?;
     newer(&second, &third)?;
@@ -141,18 +138,23 @@ fn keys() -> impl Iterator<Item = String> {
 fn show_placement(screen: &Screen, before: Option<&View>, view: &View) {
     let mut placed: BTreeMap<String, Vec<String>> =
         view.iter().map(|node| (node.name.to_string(), Vec::new())).collect();
-    let mut moved = 0;
+    let mut moved = Vec::new();
     for key in keys() {
         let is = owner(view, &key);
-        let came = before.is_some_and(|before| owner(before, &key) != is);
-        moved += usize::from(came);
-        placed.entry(is).or_default().push(if came { format!("{key}*") } else { key });
+        if before.is_some_and(|before| owner(before, &key) != is) {
+            moved.push(key.clone());
+        }
+        placed.entry(is).or_default().push(key);
     }
     let mut text = format!("           {KEYS} keys placed");
     if before.is_some() {
-        text += &format!(", {moved} moved (*)");
+        text += &format!(", {} moved (*)", moved.len());
     }
     for (node, keys) in &placed {
+        let keys: Vec<_> = keys
+            .iter()
+            .map(|key| if moved.contains(key) { format!("{key}*") } else { key.clone() })
+            .collect();
         text += &format!("\n           {node:<8} {}", keys.join(" "));
     }
     screen.say("placement", &text, json!({ "version": view.version(), "moved": moved, "placed": placed }));
