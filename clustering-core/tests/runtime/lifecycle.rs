@@ -102,7 +102,7 @@ async fn stopping_twice_at_once_and_afterwards_does_no_harm() {
     assert_eq!(node.unregister().await, Err(stopped.clone()));
     assert_eq!(node.set_metadata(Metadata::new()).await, Err(UpdateError::Request(stopped)));
     assert!(node.wait_stable().await.unwrap_err().to_string().contains("asked to stop"));
-    assert_eq!(node.events().recv().await, Err(EventsError::Ended));
+    assert_eq!(soon("the end", node.events().recv()).await, Err(EventsError::Ended));
     assert!(!node.is_leader() && !node.owns("key"));
     stable(&nodes[1..]).await;
 }
@@ -297,7 +297,7 @@ async fn a_subscriber_that_never_reads_holds_nobody_up_and_is_told_what_it_misse
     node.stop().await.unwrap();
     // It has the last event, and then the end.
     loop {
-        match lazy.recv().await {
+        match soon("the end", lazy.recv()).await {
             Ok(event) if matches!(*event, Event::Stopped { .. }) => break,
             other => drop(other.unwrap()),
         }
