@@ -19,7 +19,8 @@ use crate::{
 /// The nodes of a service, kept up to date by following the log. Cheap to clone.
 ///
 /// One that comes from a [`Clustering`](crate::Clustering) shares the node's own replica. One that
-/// [observes](Self::observe) is for a process that is no node: it holds no lease, and writes nothing.
+/// [observes](Self::observe) is for a process that is no node: it holds no lease, and writes nothing. Like any handle it
+/// keeps going what it comes from, until the last clone is dropped.
 ///
 /// It routes by the *newest* version, whether or not the nodes have adapted to it: where to send what. What a node may
 /// work on is another question, which [`Clustering::owns`](crate::Clustering::owns) answers.

@@ -124,15 +124,17 @@ impl Machine {
 
     pub(super) fn on_stabilized(&mut self, now: Timestamp, token: Token, outcome: Outcome) {
         let Some(run) = self.stabilization.running.take_if(|run| run.token == token) else { return };
+        if outcome == Outcome::Ready {
+            // Also if the answer no longer matters: the process has adapted to that view, and the next difference that it
+            // is shown has to start from there.
+            self.stabilization.adapted = Some(run.view.clone());
+        }
         if run.superseded || self.target().map(View::revision) != Some(run.view.revision()) {
             return;
         }
         let (revision, version, attempts) = (run.view.revision(), run.view.version(), run.attempt);
         let (state, detail) = match outcome {
-            Outcome::Ready => {
-                self.stabilization.adapted = Some(run.view.clone());
-                (State::Done, None)
-            }
+            Outcome::Ready => (State::Done, None),
             Outcome::Refused { reason } => {
                 let retry_in = self.jittered(self.config.stabilize_retry.after(attempts));
                 self.emit(Event::StabilizeRefused {

@@ -40,8 +40,11 @@ impl Stabilization {
         &self.view
     }
 
-    /// The view of the last version to which this process said yes: what its state is adapted to. `None` at first. It
-    /// outlives sessions, since the process does.
+    /// The view of the last version to which this process said yes, whether or not that still mattered then: what its
+    /// state is adapted to. `None` at first. It outlives sessions, since the process does.
+    ///
+    /// A stabilize that said no halfway has left the state somewhere between two views, and this is the older one. One
+    /// that works by differences undoes what it did before it says no, or compares with what the process really holds.
     pub fn previous(&self) -> Option<&View> {
         self.previous.as_ref()
     }

@@ -281,7 +281,7 @@ fn p4_a_rewritten_record_takes_part_again_only_in_the_next_version() {
     b.stabilized(crate::Outcome::Ready);
     b.says(&[]);
     b.publishes();
-    b.says(&["* version V2 of 2 nodes: ", "* stabilizing V2, attempt 1", "stabilize V2 of a b"]);
+    b.says(&["* version V2 of 2 nodes: ", "* stabilizing V2, attempt 1", "stabilize V2 of a b after V1"]);
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn p3_a_newer_version_supersedes_the_one_that_runs_and_waits_for_its_end() {
     b.publishes();
     b.says(&["* version V3 of 2 nodes: "]);
     b.stabilized(Outcome::Ready);
-    b.says(&["* stabilizing V3, attempt 1", "stabilize V3 of a b"]);
+    b.says(&["* stabilizing V3, attempt 1", "stabilize V3 of a b after V1"]);
     b.stabilized(Outcome::Ready);
     b.says(&["acknowledge V3"]);
 }
