@@ -37,12 +37,14 @@ rejected! {
         absent_keys_match_anything: AbsentKeysMatchAnything, "GuardFailed for ModifiedAt of an absent key";
         applies_one_by_one: AppliesOneByOne, "16 operations shows as a whole";
         checks_then_acts: ChecksThenActs, "exactly one of 8 commits";
+        compares_then_swaps: ComparesThenSwaps, "compare-and-swap loses no step";
         deletes_in_spite_of_guards: DeletesInSpiteOfGuards, "failed guards change nothing";
         revisions_go_back: RevisionsGoBack, "a revision after";
         answers_with_the_latest_revision: AnswersWithTheLatestRevision, "has a revision of its own";
         forgets_when_guards_failed: ForgetsWhenGuardsFailed, "the guards judged at revision";
         moves_for_nothing: MovesForNothing, "leaves the revision where it is";
         saves_equal_puts: SavesEqualPuts, "a put of the same value is a change";
+        hears_of_revocations_late: HearsOfRevocationsLate, "a revocation is a commit among the others";
     }
 
     reads by rule_02_reads_see_one_revision {
@@ -77,6 +79,9 @@ rejected! {
         has_no_future: HasNoFuture, "delivers within";
         has_a_small_buffer: HasASmallBuffer, "1,100 changes";
         loses_what_is_not_awaited: LosesWhatIsNotAwaited, "what followed";
+        tires_of_polls: TiresOfPolls, "a watch polled in a select loop";
+        loses_the_seam: LosesTheSeam, "beside several writers";
+        numbers_reads_late: NumbersReadsLate, "a snapshot and a watch from its revision give the state";
         ends_without_a_word: EndsWithoutAWord, "without a word";
         disconnects: Disconnects, "Disconnected";
         is_late: IsLate, "delivers within";
@@ -104,6 +109,7 @@ rejected! {
         expires_late: ExpiresLate, "expired without keys";
         puts_renew: PutsRenew, "within the stated slack";
         renews_nothing: RenewsNothing, "since the last grant or renewal was sent";
+        renews_its_own_only: RenewsItsOwnOnly, "renewals keep a lease";
         grants_less: GrantsLess, "a lease of at least";
         expires_in_two: ExpiresInTwo, "together";
         expires_when_asked: ExpiresWhenAsked, "though nobody asks";
@@ -120,6 +126,7 @@ rejected! {
         judges_the_first_lease: JudgesTheFirstLease, "LeaseNotFound for a commit whose operation 1 of 5";
         judges_leases_first: JudgesLeasesFirst, "GuardFailed where";
         accepts_expired_leases: AcceptsExpiredLeases, "expired";
+        refuses_late_puts: RefusesLatePuts, "LeaseNotFound only once the lease's keys have vanished";
         calls_dead_leases_invalid: CallsDeadLeasesInvalid, "failed with Invalid";
     }
 
@@ -128,12 +135,14 @@ rejected! {
         shows_the_last_put: ShowsTheLastPut, "after overwrite 1";
         remembers_the_first: RemembersTheFirst, "after it was created for time 1";
         judges_by_the_first: JudgesByTheFirst, "deleted and created again";
+        remembers_through_leases: RemembersThroughLeases, "after its lease ended is a new key";
     }
 
     moves by rule_07_puts_move_and_detach {
         keeps_the_old_lease: KeepsTheOldLease, "under no lease";
         never_moves: NeverMoves, "put 1 of";
         goes_with_the_old_lease_too: GoesWithTheOldLeaseToo, "whose last put named another, or none";
+        expires_with_the_old_lease_too: ExpiresWithTheOldLeaseToo, "when the leases expire";
         detaches_on_failure: DetachesOnFailure, "a failed commit moves nothing";
     }
 

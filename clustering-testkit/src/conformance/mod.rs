@@ -61,10 +61,18 @@
 //!
 //! # Stores that are shared
 //!
-//! Every check works under a prefix that no other has, and takes no revision for its own, so all tests, also those of
+//! Every check works under a prefix that no other has, and takes no revision for its own, so all checks, also those of
 //! other programs, can run at the same time against one server. One exception: rule 3 compacts, for everybody. Within
-//! the process it therefore runs alone. Where tests run in a process each, give each its own server, or run them one
-//! after the other. A check that passes deletes its keys; its leases end by themselves within minutes.
+//! the process it therefore runs alone among the checks; keep other tests that read the past out of that integration
+//! test. Where each test is a process, as under `cargo nextest`, have the runner do the same:
+//!
+//! ```toml
+//! [[profile.default.overrides]]
+//! filter = "test(rule_03_watches_yield_every_change)"
+//! threads-required = "num-test-threads"
+//! ```
+//!
+//! A check that passes deletes its keys; its leases end by themselves within minutes.
 //!
 //! # What the checks check
 //!
@@ -81,6 +89,10 @@
 //! | [`rule_09_dropping_frees`] | calls, commits, watches and tasks dropped midway |
 //! | [`rule_10_sizes`] | at the limits, beyond them, and much at once |
 //! | [`randomized_against_the_model`] | all of it, in random order ([`CASES`], [`SEED`]) |
+//!
+//! That the checks find what they look for is tested too: the testkit's own tests have more than a hundred stores that
+//! break one rule each, which that rule's check must reject, and some that are right in unusual ways, which all must
+//! accept.
 //!
 //! # What the suite cannot show
 //!

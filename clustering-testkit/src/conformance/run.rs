@@ -37,10 +37,8 @@ pub fn run<H: Harness>(
     // On a thread of its own: a store that blocks its thread must not block the test.
     let checking = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _finished = finished;
-        let runtime = runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .expect("the system has a thread to spare");
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().expect("tokio builds a runtime");
         runtime.block_on(async {
             let harness = harness();
             let bounds = harness.bounds();

@@ -1,12 +1,17 @@
 //! Stores that break rule 1.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
-use clustering_core::store::{CoordinationStore, ErrorKind, Guard, Operation, Revision, StoreError, Txn};
+use clustering_core::store::{
+    CoordinationStore, ErrorKind, Guard, Key, LeaseId, Operation, Revision, StoreError, Txn,
+};
 use clustering_memory::MemoryStore;
 use tokio::task::yield_now;
 
@@ -115,6 +120,50 @@ impl Bend for ChecksThenActs {
         store.commit(with_operations(&txn, [])).await?;
         yield_now().await;
         store.commit(with_guards(&txn, [])).await
+    }
+}
+
+/// Judges whether keys are absent together with the commit, and everything else a moment before it.
+#[derive(Clone, Default)]
+pub(crate) struct ComparesThenSwaps;
+
+#[async_trait]
+impl Bend for ComparesThenSwaps {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        txn.validate()?;
+        store.commit(with_operations(&txn, [])).await?;
+        yield_now().await;
+        let absent = |guard: &&Guard| {
+            matches!(guard, Guard::CreatedAt(_, Revision::ZERO) | Guard::ModifiedAt(_, Revision::ZERO))
+        };
+        store.commit(with_guards(&txn, txn.guards().iter().filter(absent).cloned())).await
+    }
+}
+
+/// Lets a guard on a key hold once more after its lease was revoked.
+#[derive(Clone, Default)]
+pub(crate) struct HearsOfRevocationsLate(Arc<Mutex<BTreeMap<Key, Revision>>>);
+
+#[async_trait]
+impl Bend for HearsOfRevocationsLate {
+    async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
+        let all = store.read("").await?.entries;
+        store.revoke_lease(id).await?;
+        let gone = all.into_iter().filter(|entry| entry.lease == Some(id));
+        self.0.lock().unwrap().extend(gone.map(|entry| (entry.key, entry.created)));
+        Ok(())
+    }
+
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let guards: Vec<Guard> = {
+            let mut gone = self.0.lock().unwrap();
+            let mut stood = |guard: &&Guard| match guard {
+                Guard::CreatedAt(key, at) => gone.remove(key) == Some(*at),
+                Guard::ModifiedAt(..) => false,
+            };
+            txn.guards().iter().filter(|guard| !stood(guard)).cloned().collect()
+        };
+        store.commit(with_guards(&txn, guards)).await
     }
 }
 

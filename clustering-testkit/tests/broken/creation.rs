@@ -94,3 +94,25 @@ impl Bend for JudgesByTheFirst {
         Ok(revision)
     }
 }
+
+/// Remembers the creation of a key over the end of its lease.
+#[derive(Clone, Default)]
+pub(crate) struct RemembersThroughLeases(RemembersTheFirst);
+
+#[async_trait]
+impl Bend for RemembersThroughLeases {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let revision = self.0.commit(store, txn.clone()).await?;
+        for operation in txn.operations() {
+            match entry(store, operation.key()).await {
+                Some(entry) => drop(self.0.first(&entry)),
+                None => drop(self.0.0.lock().unwrap().remove(operation.key())),
+            }
+        }
+        Ok(revision)
+    }
+
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.0.read(store, prefix).await
+    }
+}

@@ -124,6 +124,30 @@ impl Bend for RevokesItsOwnOnly {
     }
 }
 
+/// Renews only the leases that the same handle granted, and says yes to all.
+#[derive(Default)]
+pub(crate) struct RenewsItsOwnOnly(Mutex<BTreeSet<LeaseId>>);
+
+impl Clone for RenewsItsOwnOnly {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+#[async_trait]
+impl Bend for RenewsItsOwnOnly {
+    async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
+        let lease = store.grant_lease(ttl).await?;
+        self.0.lock().unwrap().insert(lease.id);
+        Ok(lease)
+    }
+
+    async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
+        let own = self.0.lock().unwrap().contains(&id);
+        if own { store.renew_lease(id).await } else { RenewsNothing.renew_lease(store, id).await }
+    }
+}
+
 /// Revokes the leases of a handle when that is dropped.
 #[derive(Default)]
 pub(crate) struct LeasesDieWithTheirHandle(Mutex<Option<(MemoryStore, Vec<LeaseId>)>>);

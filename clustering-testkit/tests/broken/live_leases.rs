@@ -154,3 +154,21 @@ impl Bend for CallsDeadLeasesInvalid {
         })
     }
 }
+
+/// Takes no put in the last tenth of a lease's time.
+#[derive(Clone, Default)]
+pub(crate) struct RefusesLatePuts;
+
+#[async_trait]
+impl Bend for RefusesLatePuts {
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        for operation in txn.operations() {
+            if let Operation::Put { lease: Some(id), .. } = operation
+                && store.leases().iter().any(|lease| lease.id == *id && lease.remaining < lease.ttl / 10)
+            {
+                return Err(StoreError::lease_not_found(*id));
+            }
+        }
+        store.commit(txn).await
+    }
+}

@@ -3,13 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use clustering_core::store::{
-    CoordinationStore, ErrorKind, Key, LeaseId, Operation, Revision, StoreError, Txn,
+    CoordinationStore, ErrorKind, Key, Lease, LeaseId, Operation, Revision, StoreError, Txn,
 };
 use clustering_memory::MemoryStore;
+use tokio::time::sleep;
 
 use super::{Bend, commits::with_operations, entry};
 
@@ -74,6 +76,40 @@ impl Bend for GoesWithTheOldLeaseToo {
         let keys = self.0.lock().unwrap().remove(&id).unwrap_or_default();
         store.commit(keys.into_iter().fold(Txn::new(), Txn::delete)).await?;
         Ok(())
+    }
+}
+
+/// The same, where the old lease expires.
+#[derive(Clone, Default)]
+pub(crate) struct ExpiresWithTheOldLeaseToo {
+    ever: GoesWithTheOldLeaseToo,
+    revoked: Arc<Mutex<BTreeSet<LeaseId>>>,
+}
+
+#[async_trait]
+impl Bend for ExpiresWithTheOldLeaseToo {
+    async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
+        let lease = store.grant_lease(ttl).await?;
+        let (this, store) = (self.clone(), store.clone());
+        tokio::spawn(async move {
+            while store.leases().iter().any(|live| live.id == lease.id) {
+                sleep(Duration::from_millis(1)).await;
+            }
+            if !this.revoked.lock().unwrap().contains(&lease.id) {
+                let keys = this.ever.0.lock().unwrap().remove(&lease.id).unwrap_or_default();
+                let _ = store.commit(keys.into_iter().fold(Txn::new(), Txn::delete)).await;
+            }
+        });
+        Ok(lease)
+    }
+
+    async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
+        self.revoked.lock().unwrap().insert(id);
+        store.revoke_lease(id).await
+    }
+
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        self.ever.commit(store, txn).await
     }
 }
 

@@ -10,10 +10,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use clustering_core::store::{Batch, Change, CoordinationStore, Revision, StoreError, WatchEnd, WatchStream};
+use clustering_core::store::{
+    Batch, Change, CoordinationStore, Revision, Snapshot, StoreError, WatchEnd, WatchStream,
+};
 use clustering_memory::MemoryStore;
 use futures_util::{FutureExt, StreamExt, stream};
-use tokio::time::sleep;
+use tokio::{task::yield_now, time::sleep};
 
 use super::{Bend, Item, ready, turned};
 
@@ -240,6 +242,55 @@ watch! {
             }
             item
         }))
+    }
+}
+
+watch! {
+    /// Leaves out a batch after it was polled in vain four times in a row.
+    TiresOfPolls, |store, prefix, after| {
+        let mut inner = store.watch(prefix, after).await?;
+        let mut in_vain = 0;
+        Box::pin(stream::poll_fn(move |context| {
+            let mut item = inner.poll_next_unpin(context);
+            if item.is_ready() && in_vain >= 4 {
+                item = inner.poll_next_unpin(context);
+            }
+            in_vain = if item.is_ready() { 0 } else { in_vain + 1 };
+            item
+        }))
+    }
+}
+
+watch! {
+    /// Sends what is past, and a moment later begins with what comes.
+    LosesTheSeam, |store, prefix, after| {
+        let mut inner = store.watch(prefix, after).await?;
+        let mut past = Vec::new();
+        while let Some(item) = ready(&mut inner) {
+            past.push(item);
+        }
+        yield_now().await;
+        match past.last() {
+            // The end of a watch has no seam.
+            Some(Err(_)) => Box::pin(stream::iter(past)),
+            _ => {
+                let live = store.watch(prefix, after.max(store.revision())).await?;
+                Box::pin(stream::iter(past).chain(live))
+            }
+        }
+    }
+}
+
+/// Reads, and a moment later asks at which revision that was.
+#[derive(Clone, Default)]
+pub(crate) struct NumbersReadsLate;
+
+#[async_trait]
+impl Bend for NumbersReadsLate {
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        let snapshot = store.read(prefix).await?;
+        yield_now().await;
+        Ok(Snapshot { revision: store.revision(), ..snapshot })
     }
 }
 

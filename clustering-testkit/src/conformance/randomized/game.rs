@@ -1,371 +1,24 @@
-use std::{
-    collections::BTreeSet,
-    env,
-    hash::{BuildHasher, Hasher},
-    panic::AssertUnwindSafe,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use clustering_core::store::{
     Batch, Change, ErrorKind, Guard, Key, Lease, LeaseId, Limits, Revision, Txn, WatchEnd,
 };
-use futures_util::FutureExt;
-use proptest::{
-    prelude::*,
-    strategy::ValueTree,
-    test_runner::{Config, RngSeed, TestRunner},
-};
-use proptest_state_machine::ReferenceStateMachine;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Clock, Harness,
-    model::{Model, Verdict},
-    rule_04::Life,
-    scene::{Rule, Scene, show_batch},
-    site::{Client, Site},
-    watch::Watch,
+    super::{
+        Clock, Harness,
+        model::{Model, Verdict},
+        rule_04::Life,
+        scene::{Rule, Scene, show_batch},
+        site::{Client, Site},
+        watch::Watch,
+    },
+    steps::{At, From, Guarded, KEYS, PREFIXES, Step, Under, Written},
 };
 
-/// How many random cases are run: 256 under a paused clock and 8 on a real one unless this variable says another number.
-pub const CASES: &str = "CLUSTERING_CONFORMANCE_CASES";
-
-/// The seed of the random cases. A failure names its own; setting this variable to it runs the same cases again.
-pub const SEED: &str = "CLUSTERING_CONFORMANCE_SEED";
-
-/// How many smaller cases are tried once one has failed.
-const SHRINKING: usize = 500;
-
-/// Random steps on the store and on a model of the contract, side by side. After each step reply, state and what the
-/// watches yielded must be the same in both.
-///
-/// Steps are grants, renewals and revocations, commits with guards that hold or fail and operations under live, dead
-/// and unknown leases, reads, and watches that are opened from any point of the past, drained or dropped. Under
-/// [`Clock::Paused`] time goes on between them, so that leases expire, and the history is compacted. A failing case is
-/// made as small as possible before it is shown.
-///
-/// The variables [`CASES`] and [`SEED`] set how many cases there are, and which.
-///
-/// # Panics
-///
-/// If store and model differ; also if one of the variables is no number.
-pub async fn randomized_against_the_model<H: Harness>(harness: &H) {
-    let paused = harness.bounds().clock == Clock::Paused;
-    let cases = number(CASES).unwrap_or(if paused { 256 } else { 8 });
-    // The standard library's only source of entropy.
-    let entropy = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    let seed = number(SEED).unwrap_or_else(entropy);
-    let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
-    let mut runner = TestRunner::new(config);
-    for case in 0..cases {
-        let tree = match paused {
-            true => Paused::sequential_strategy(5..60).new_tree(&mut runner),
-            false => Real::sequential_strategy(5..60).new_tree(&mut runner),
-        };
-        let mut tree = tree.expect("a next step is always possible");
-        let Err((mut violation, mut smallest)) = play(harness, tree.current()).await else { continue };
-        for _ in 0..SHRINKING {
-            if !tree.simplify() {
-                break;
-            }
-            loop {
-                match play(harness, tree.current()).await {
-                    Err(smaller) => {
-                        (violation, smallest) = smaller;
-                        break;
-                    }
-                    Ok(()) if !tree.complicate() => break,
-                    Ok(()) => {}
-                }
-            }
-        }
-        let steps: String = smallest.iter().map(|step| format!("    {step:?}\n")).collect();
-        panic!(
-            "{violation}  after the last of these steps (case {case} of {cases}; {SEED}={seed} runs it again):\n{steps}"
-        );
-    }
-}
-
-fn number(variable: &str) -> Option<u64> {
-    let text = env::var(variable).ok()?;
-    match text.parse() {
-        Ok(number) => Some(number),
-        Err(error) => panic!("{variable} must be a number, and is {text:?}: {error}"),
-    }
-}
-
-/// The names from which keys are made: a prefix, what is under it and what stands beside it.
-const KEYS: [&str; 8] = ["a", "a/", "a/b", "a/c", "a/\u{10ffff}", "a/\u{10ffff}/d", "a0", "b"];
-
-/// The prefixes that are read and watched.
-const PREFIXES: [&str; 7] = ["", "a", "a/", "a/c", "a/\u{10ffff}", "b", "c"];
-
-/// One step. Numbers of leases, watches and revisions count in the order in which the case made them.
-#[derive(Clone, Debug)]
-enum Step {
-    Grant {
-        handle: usize,
-        ttl: u32,
-    },
-    Renew {
-        handle: usize,
-        lease: usize,
-    },
-    Revoke {
-        handle: usize,
-        lease: usize,
-    },
-    Commit {
-        handle: usize,
-        guards: Vec<Guarded>,
-        operations: Vec<Written>,
-    },
-    Read {
-        handle: usize,
-        prefix: usize,
-    },
-    Watch {
-        handle: usize,
-        prefix: usize,
-        from: From,
-    },
-    Drain {
-        watch: usize,
-    },
-    Drop {
-        watch: usize,
-    },
-    /// In twentieths of the smallest TTL.
-    Advance {
-        steps: u32,
-    },
-    /// Up to the change with that number, counted from the newest.
-    Compact {
-        back: usize,
-    },
-}
-
-#[derive(Clone, Debug)]
-struct Guarded {
-    key: usize,
-    created: bool,
-    at: At,
-}
-
-/// The revision in a guard.
-#[derive(Clone, Debug)]
-enum At {
-    /// The one at which the guard holds.
-    Right,
-    Absent,
-    /// The one of a change so far back, which may be right by chance.
-    Past(usize),
-    Ahead,
-}
-
-#[derive(Clone, Debug)]
-enum Written {
-    Put {
-        key: usize,
-        value: u8,
-        lease: Under,
-    },
-    Delete {
-        key: usize,
-    },
-    /// More than a store takes.
-    TooLarge {
-        key: usize,
-    },
-}
-
-#[derive(Clone, Debug)]
-enum Under {
-    None,
-    /// Live or dead.
-    Lease(usize),
-    /// One that never was, of that number.
-    Unknown(u64),
-}
-
-/// Where a watch begins.
-#[derive(Clone, Debug)]
-enum From {
-    Now,
-    Beginning,
-    /// After the change so far back.
-    Past(usize),
-    /// Before the change so far back.
-    Before(usize),
-    Beyond,
-}
-
-/// What decides which steps are possible next.
-#[derive(Clone, Debug, Default)]
-struct Made {
-    leases: usize,
-    watches: usize,
-}
-
-fn steps(made: &Made, time: bool) -> BoxedStrategy<Step> {
-    let (leases, watches) = (made.leases, made.watches);
-    let handle = || 0..2_usize;
-    let prefix = || 0..PREFIXES.len();
-    let back = || 0..12_usize;
-    let mut all: Vec<(u32, BoxedStrategy<Step>)> = vec![
-        (3, (handle(), 1..5_u32).prop_map(|(handle, ttl)| Step::Grant { handle, ttl }).boxed()),
-        (14, commit(leases)),
-        (2, (handle(), prefix()).prop_map(|(handle, prefix)| Step::Read { handle, prefix }).boxed()),
-        (
-            4,
-            (handle(), prefix(), from())
-                .prop_map(|(handle, prefix, from)| Step::Watch { handle, prefix, from })
-                .boxed(),
-        ),
-    ];
-    if leases > 0 {
-        let lease = || (handle(), 0..leases);
-        all.push((3, lease().prop_map(|(handle, lease)| Step::Renew { handle, lease }).boxed()));
-        all.push((2, lease().prop_map(|(handle, lease)| Step::Revoke { handle, lease }).boxed()));
-    }
-    if watches > 0 {
-        all.push((3, (0..watches).prop_map(|watch| Step::Drain { watch }).boxed()));
-        all.push((1, (0..watches).prop_map(|watch| Step::Drop { watch }).boxed()));
-    }
-    if time {
-        all.push((5, (1..70_u32).prop_map(|steps| Step::Advance { steps }).boxed()));
-        all.push((1, back().prop_map(|back| Step::Compact { back }).boxed()));
-    }
-    proptest::strategy::Union::new_weighted(all).boxed()
-}
-
-fn from() -> impl Strategy<Value = From> {
-    prop_oneof![
-        2 => Just(From::Now),
-        1 => Just(From::Beginning),
-        3 => (0..12_usize).prop_map(From::Past),
-        2 => (0..12_usize).prop_map(From::Before),
-        1 => Just(From::Beyond),
-    ]
-}
-
-fn commit(leases: usize) -> BoxedStrategy<Step> {
-    let at = prop_oneof![
-        8 => Just(At::Right),
-        1 => Just(At::Absent),
-        2 => (0..12_usize).prop_map(At::Past),
-        1 => Just(At::Ahead),
-    ];
-    let guard =
-        (0..KEYS.len(), any::<bool>(), at).prop_map(|(key, created, at)| Guarded { key, created, at });
-    let unknown = || prop::sample::select(vec![0, 0x7fff_ffff_ffff_fff1, u64::MAX]).prop_map(Under::Unknown);
-    let under = if leases == 0 {
-        prop_oneof![8 => Just(Under::None), 1 => unknown()].boxed()
-    } else {
-        prop_oneof![8 => Just(Under::None), 12 => (0..leases).prop_map(Under::Lease), 1 => unknown()].boxed()
-    };
-    let operation = prop_oneof![
-        30 => (0..KEYS.len(), 0..4_u8, under)
-            .prop_map(|(key, value, lease)| Written::Put { key, value, lease }),
-        10 => (0..KEYS.len()).prop_map(|key| Written::Delete { key }),
-        1 => (0..KEYS.len()).prop_map(|key| Written::TooLarge { key }),
-    ];
-    let guards = prop::collection::vec(guard, 0..4);
-    // Now and then two operations get the same key, which is to be refused.
-    let operations = prop::collection::vec(operation, 0..4);
-    (0..2_usize, guards, operations)
-        .prop_map(|(handle, guards, operations)| Step::Commit { handle, guards, operations })
-        .boxed()
-}
-
-fn possible(made: &Made, step: &Step) -> bool {
-    let lease_known = |lease: &Under| !matches!(lease, Under::Lease(lease) if *lease >= made.leases);
-    match step {
-        Step::Renew { lease, .. } | Step::Revoke { lease, .. } => *lease < made.leases,
-        Step::Drain { watch } | Step::Drop { watch } => *watch < made.watches,
-        Step::Commit { operations, .. } => operations.iter().all(|operation| match operation {
-            Written::Put { lease, .. } => lease_known(lease),
-            _ => true,
-        }),
-        _ => true,
-    }
-}
-
-fn after(mut made: Made, step: &Step) -> Made {
-    match step {
-        Step::Grant { .. } => made.leases += 1,
-        Step::Watch { .. } => made.watches += 1,
-        _ => {}
-    }
-    made
-}
-
-macro_rules! machine {
-    ($(#[$doc:meta])* $name:ident, $time:literal) => {
-        $(#[$doc])*
-        struct $name;
-
-        impl ReferenceStateMachine for $name {
-            type State = Made;
-            type Transition = Step;
-
-            fn init_state() -> BoxedStrategy<Made> {
-                Just(Made::default()).boxed()
-            }
-
-            fn transitions(made: &Made) -> BoxedStrategy<Step> {
-                steps(made, $time)
-            }
-
-            fn preconditions(made: &Made, step: &Step) -> bool {
-                possible(made, step)
-            }
-
-            fn apply(made: Made, step: &Step) -> Made {
-                after(made, step)
-            }
-        }
-    };
-}
-
-machine! {
-    /// Steps for a store under a paused clock, which nobody else uses.
-    Paused, true
-}
-
-machine! {
-    /// Steps that pass no time and forget nothing.
-    Real, false
-}
-
-/// Plays one case. The text of the violation, if there is one, and the case.
-async fn play<H: Harness>(
-    harness: &H,
-    (_, steps, seen): (Made, Vec<Step>, Option<Arc<AtomicUsize>>),
-) -> Result<(), (String, Vec<Step>)> {
-    let playing = async {
-        let mut game = Game::begin(harness).await;
-        for step in &steps {
-            if let Some(seen) = &seen {
-                seen.fetch_add(1, Ordering::SeqCst);
-            }
-            game.step(step).await;
-        }
-        game.finish().await;
-    };
-    let Err(panic) = AssertUnwindSafe(playing).catch_unwind().await else { return Ok(()) };
-    match panic.downcast::<String>() {
-        Ok(text) => Err((*text, steps)),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
-}
-
 /// The store and the model, after the same steps.
-struct Game<'h, H> {
+pub(super) struct Game<'h, H> {
     site: Site<'h, H>,
     scene: Scene,
     handles: [Client; 2],
@@ -392,7 +45,7 @@ struct Open {
 }
 
 impl<'h, H: Harness> Game<'h, H> {
-    async fn begin(harness: &'h H) -> Self {
+    pub(super) async fn begin(harness: &'h H) -> Self {
         let scene = Scene { rule: Rule::Model, part: "random steps", quiet: true };
         let site = Site::at(harness, scene).await;
         let handles = [site.client.clone(), site.another().await];
@@ -413,7 +66,7 @@ impl<'h, H: Harness> Game<'h, H> {
         }
     }
 
-    async fn step(&mut self, step: &Step) {
+    pub(super) async fn step(&mut self, step: &Step) {
         self.settle().await;
         let began = Instant::now();
         match step {
@@ -730,7 +383,7 @@ impl<'h, H: Harness> Game<'h, H> {
     }
 
     /// Each watch gets one last change, so that everything before it must have come.
-    async fn finish(mut self) {
+    pub(super) async fn finish(mut self) {
         for number in 0..self.watches.len() {
             let Some(open) = &self.watches[number] else { continue };
             let txn = Txn::new().put(format!("{}~last{number}", open.watch.prefix), "", None);
