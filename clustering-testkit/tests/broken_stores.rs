@@ -125,7 +125,7 @@ rejected! {
         writes_up_to_the_dead_lease: WritesUpToTheDeadLease, "nothing written by a commit whose operation 1 of 5";
         judges_the_first_lease: JudgesTheFirstLease, "LeaseNotFound for a commit whose operation 1 of 5";
         judges_leases_first: JudgesLeasesFirst, "GuardFailed where";
-        accepts_expired_leases: AcceptsExpiredLeases, "expired";
+        accepts_expired_leases: AcceptsExpiredLeases, "expired without keys";
         refuses_late_puts: RefusesLatePuts, "LeaseNotFound only once the lease's keys have vanished";
         calls_dead_leases_invalid: CallsDeadLeasesInvalid, "failed with Invalid";
     }
@@ -255,7 +255,8 @@ mod accepted {
 
     accepted! {
         straight: Straight;
-        distant: Distant;
+        late_watches: LateWatches;
+        late_replies: LateReplies;
         busy: Busy;
         sweeps_now_and_then: SweepsNowAndThen;
     }

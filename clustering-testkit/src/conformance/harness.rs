@@ -14,7 +14,7 @@ pub trait Harness: Send + Sync + 'static {
     /// handles work against each other. A store that has connections gives each handle one of its own; one that lives
     /// in the process gives the same `Arc` again.
     ///
-    /// Under [`Clock::Paused`] it is called after the clock was paused.
+    /// Under [`Clock::Paused`] it is called with the clock paused.
     fn open(&self) -> impl Future<Output = Arc<dyn CoordinationStore>> + Send;
 
     /// Makes the store forget its changes up to and including `revision`, and returns when it has.

@@ -140,7 +140,8 @@ pub use self::{
 
 /// Makes a test of each check, under the check's own name, for the store that the expression's [`Harness`] leads to.
 ///
-/// The expression is evaluated anew for each test, on that test's runtime. See [`conformance`](crate::conformance).
+/// The expression is evaluated anew for each test, on that test's runtime ([`run`](crate::conformance::run) says how
+/// often). See [`conformance`](crate::conformance).
 #[macro_export]
 macro_rules! conformance_tests {
     ($harness:expr $(,)?) => {

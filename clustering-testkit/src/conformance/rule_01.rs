@@ -7,16 +7,13 @@ use std::{
 };
 
 use clustering_core::store::{Change, ErrorKind, Guard, Key, Revision, Txn};
-use tokio::{
-    sync::Barrier,
-    task::{JoinSet, yield_now},
-};
+use tokio::task::{JoinSet, yield_now};
 
 use super::{
     Harness,
     scene::{Rule, show_entry},
     site::{Client, Site},
-    tasks::{finish, stagger},
+    tasks::{Start, finish, stagger},
 };
 
 /// Rule 1: commits are atomic and linearizable. What is checked:
@@ -353,7 +350,7 @@ async fn of_conflicting_commits_one_succeeds<H: Harness>(harness: &H) {
     let handles = [site.client.clone(), site.another().await, site.another().await];
     for round in 0..ROUNDS {
         let prize = site.key(&format!("prize{round}"));
-        let start = Arc::new(Barrier::new(CONTENDERS));
+        let start = Start::new();
         let mut tasks = JoinSet::new();
         for contender in 0..CONTENDERS {
             let (client, prize, start) = (handles[contender % 3].clone(), prize.clone(), start.clone());
@@ -368,6 +365,7 @@ async fn of_conflicting_commits_one_succeeds<H: Harness>(harness: &H) {
                 (contender, client.attempt(txn).await)
             });
         }
+        start.go();
         let (mut winners, mut losers) = (Vec::new(), Vec::new());
         for (contender, answer) in finish(tasks).await {
             match answer {
@@ -477,7 +475,7 @@ async fn a_revocation_is_a_commit<H: Harness>(harness: &H) {
         let mut watch = site.client.watch(&leased, put).await;
 
         // A write fenced by the leased key, and the end of the lease, side by side.
-        let start = Arc::new(Barrier::new(2));
+        let start = Start::new();
         let mut tasks = JoinSet::new();
         let (client, begin, guard) = (other.clone(), start.clone(), Guard::created_at(leased.clone(), put));
         let txn = Txn::new().guard(guard).put(fenced.clone(), "1", None);
@@ -486,12 +484,13 @@ async fn a_revocation_is_a_commit<H: Harness>(harness: &H) {
             stagger(round).await;
             Some(client.attempt(txn).await)
         });
-        let client = site.client.clone();
+        let (client, begin) = (site.client.clone(), start.clone());
         tasks.spawn(async move {
-            start.wait().await;
+            begin.wait().await;
             client.revoke(lease).await;
             None
         });
+        start.go();
         let answer = finish(tasks).await.into_iter().flatten().next();
         let vanished = watch.next("the deletion of a key whose lease was revoked").await.revision;
         site.scene.check(

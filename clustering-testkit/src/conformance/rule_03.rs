@@ -1,18 +1,15 @@
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use clustering_core::store::{Batch, Change, Entry, Key, Revision, Txn, WatchEnd};
 use futures_util::future::join_all;
-use tokio::{
-    sync::Barrier,
-    task::{JoinSet, yield_now},
-};
+use tokio::task::{JoinSet, yield_now};
 
 use super::{
     Harness,
     model::Mirrored,
     scene::{Rule, Scene, show_batch, show_entry},
     site::{Client, Site},
-    tasks::{finish, stagger},
+    tasks::{Start, finish, stagger},
     watch::Watch,
 };
 
@@ -195,14 +192,14 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
     const COMMITS: usize = 25;
     let site = Site::open(harness, Rule::Watches, "several watches beside several writers").await;
     let start = site.read().await.revision;
-    let barrier = Arc::new(Barrier::new(WRITERS + 3));
+    let begin = Start::new();
     let mut writers = JoinSet::new();
     for writer in 0..WRITERS {
-        let (client, barrier) = (site.another().await, barrier.clone());
+        let (client, begin) = (site.another().await, begin.clone());
         let own = site.key(&format!("w{writer}"));
         let shared = site.key("shared");
         writers.spawn(async move {
-            barrier.wait().await;
+            begin.wait().await;
             let mut commits = Vec::new();
             for n in 0..COMMITS {
                 let value = format!("{writer}-{n}");
@@ -217,26 +214,26 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
     }
     let mut watchers = JoinSet::new();
     for n in 0..3 {
-        let (client, barrier, root) = (site.another().await, barrier.clone(), site.root.clone());
+        let (client, begin, root) = (site.another().await, begin.clone(), site.root.clone());
+        // One is there before the writers, two come while they write.
+        let early = if n == 0 { Some(client.watch(&root, start).await) } else { None };
         watchers.spawn(async move {
-            // One is there before the writers, two come while they write.
-            let early = n == 0;
-            let mut watch = if early { Some(client.watch(&root, start).await) } else { None };
-            barrier.wait().await;
+            begin.wait().await;
             for _ in 0..n * 5 {
                 yield_now().await;
             }
-            if watch.is_none() {
-                watch = Some(client.watch(&root, start).await);
-            }
-            let mut watch = watch.unwrap_or_else(|| unreachable!("opened above"));
+            let mut watch = match early {
+                Some(early) => early,
+                None => client.watch(&root, start).await,
+            };
             let mut seen = Vec::new();
             for at in 0..WRITERS * COMMITS {
-                seen.push(watch.next(&format!("change {at} of {}", WRITERS * COMMITS)).await);
+                seen.push(watch.next_change(&format!("change {at} of {}", WRITERS * COMMITS)).await);
             }
             (watch, seen)
         });
     }
+    begin.go();
     let mut commits: BTreeMap<Revision, Txn> = BTreeMap::new();
     commits.extend(finish(writers).await.into_iter().flatten());
     let mut model = super::model::Model::default();
@@ -325,7 +322,7 @@ async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
             stagger(follower).await;
             let mut watch = client.watch(&root, snapshot.revision).await;
             while !state.contains_key(&last) {
-                fold(client.scene, &mut state, watch.next("the changes up to the last one").await);
+                fold(client.scene, &mut state, watch.next_change("the changes up to the last one").await);
             }
             state
         });

@@ -427,11 +427,13 @@ async fn lease_ids_are_never_used_again<H: Harness>(harness: &H) {
     let handles = [site.client.clone(), site.another().await];
     let mut known: BTreeSet<LeaseId> = BTreeSet::new();
     for round in 0..ROUNDS {
+        // One round's leases expire, the others' are revoked.
+        let expires = round == 0;
+        let ttl = if expires { site.bounds.smallest_ttl } else { site.bounds.check_limit() };
         let mut grants = JoinSet::new();
         for n in 0..LEASES {
             let client = handles[n % 2].clone();
-            // One round's leases expire, the others' are revoked.
-            grants.spawn(async move { Life::grant(&client, client.bounds.smallest_ttl).await });
+            grants.spawn(async move { Life::grant(&client, ttl).await });
         }
         let granted = finish(grants).await;
         for (lease, _) in &granted {
@@ -442,9 +444,9 @@ async fn lease_ids_are_never_used_again<H: Harness>(harness: &H) {
             );
         }
         for (lease, life) in granted {
-            match round {
-                0 => life.over().await,
-                _ => handles[round % 2].revoke(lease.id).await,
+            match expires {
+                true => life.over().await,
+                false => handles[round % 2].revoke(lease.id).await,
             }
         }
     }

@@ -2,6 +2,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use clustering_core::store::{Change, ErrorKind, Guard, Key, LeaseId, Txn};
 
+use futures_util::future::join_all;
+
 use super::{
     Harness,
     rule_04::{Life, all_at_once},
@@ -41,6 +43,7 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
             site.bounds.smallest_ttl * (n + 1) + (site.bounds.expiry_slack + Duration::from_secs(1)) * (n - 1)
         }
     };
+    let start = site.read().await.revision;
     let (first, first_life) = Life::grant(&site.client, ttl(1)).await;
     let (second, second_life) = Life::grant(&site.client, ttl(2)).await;
     let leases = [None, Some(first.id), Some(second.id)];
@@ -50,30 +53,30 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
     };
 
     // All ways from lease to lease, in one put each; the same with the key deleted in between; some in one commit.
-    let mut last: Vec<(Key, Option<LeaseId>)> = Vec::new();
-    let mut watch = site.watch_from_now().await;
-    for from in leases {
-        for to in leases {
-            let moved = site.key(&format!("{} to {}", name(from), name(to)));
-            site.client.put(&moved, "1", from).await;
-            site.client.put(&moved, "2", to).await;
-            let again = site.key(&format!("{} to {}, deleted in between", name(from), name(to)));
-            site.client.put(&again, "1", from).await;
-            site.client.delete(&again).await;
-            site.client.put(&again, "2", to).await;
-            for (at, lease) in [from, to].into_iter().enumerate() {
-                expect_put(&site, &mut watch, &moved, lease, at).await;
-            }
-            expect_put(&site, &mut watch, &again, from, 0).await;
-            watch.next("a deletion").await;
-            expect_put(&site, &mut watch, &again, to, 1).await;
-            last.extend([(moved, to), (again, to)]);
+    // The ways at the same time: the leases do not wait.
+    let ways = leases.into_iter().flat_map(|from| leases.map(|to| (from, to))).map(async |(from, to)| {
+        let moved = site.key(&format!("{} to {}", name(from), name(to)));
+        let mut watch = site.client.watch(&moved, start).await;
+        site.client.put(&moved, "1", from).await;
+        site.client.put(&moved, "2", to).await;
+        for (at, lease) in [from, to].into_iter().enumerate() {
+            expect_put(&site, &mut watch, &moved, lease, at).await;
         }
-    }
+        let again = site.key(&format!("{} by a deletion to {}", name(from), name(to)));
+        let mut watch = site.client.watch(&again, start).await;
+        site.client.put(&again, "1", from).await;
+        site.client.delete(&again).await;
+        site.client.put(&again, "2", to).await;
+        expect_put(&site, &mut watch, &again, from, 0).await;
+        watch.next("a deletion").await;
+        expect_put(&site, &mut watch, &again, to, 1).await;
+        [(moved, to), (again, to)]
+    });
+    let mut last: Vec<(Key, Option<LeaseId>)> = join_all(ways).await.into_iter().flatten().collect();
     let [a, b, c] = ["together a", "together b", "together c"].map(|name| site.key(name));
-    let start =
+    let placed =
         Txn::new().put(a.clone(), "1", first.id).put(b.clone(), "1", second.id).put(c.clone(), "1", None);
-    site.client.commit(start).await;
+    site.client.commit(placed).await;
     let turn =
         Txn::new().put(a.clone(), "2", None).put(b.clone(), "2", first.id).put(c.clone(), "2", second.id);
     let turned = site.client.commit(turn).await;

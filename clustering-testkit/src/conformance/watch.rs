@@ -15,6 +15,7 @@ pub(super) struct Watch {
     pub(super) stream: WatchStream,
     scene: Scene,
     lag: Duration,
+    call_timeout: Duration,
     pub(super) prefix: String,
     /// The revision of the last batch, or the one watched from.
     pub(super) seen: Revision,
@@ -28,7 +29,8 @@ impl Watch {
         prefix: &str,
         after: Revision,
     ) -> Self {
-        Watch { stream, scene, lag: bounds.watch_lag, prefix: prefix.to_owned(), seen: after }
+        let Bounds { watch_lag: lag, call_timeout, .. } = bounds;
+        Watch { stream, scene, lag, call_timeout, prefix: prefix.to_owned(), seen: after }
     }
 
     /// The stream's next item, which must come within the lag that the store states (from now: the change is done).
@@ -64,6 +66,11 @@ impl Watch {
     pub(super) async fn next(&mut self, awaited: &str) -> Batch {
         let item = self.item(awaited).await;
         self.batch(item, awaited)
+    }
+
+    /// The next batch, of a change that somebody may still be making.
+    pub(super) async fn next_change(&mut self, awaited: &str) -> Batch {
+        self.next_within(self.call_timeout + self.lag, awaited).await
     }
 
     /// The next batch, which must come within `limit`.

@@ -112,7 +112,7 @@ impl Bend for JudgesLeasesFirst {
     }
 }
 
-/// Takes puts under a lease that has expired, though not under one that was revoked.
+/// Takes puts under a lease that expired without ever having had a key.
 #[derive(Clone, Default)]
 pub(crate) struct AcceptsExpiredLeases(Arc<Mutex<BTreeSet<LeaseId>>>);
 
@@ -135,6 +135,13 @@ impl Bend for AcceptsExpiredLeases {
 
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         txn.validate()?;
+        for operation in txn.operations() {
+            if let Operation::Put { lease: Some(lease), .. } = operation
+                && is_live(store, *lease)
+            {
+                self.0.lock().unwrap().remove(lease);
+            }
+        }
         let granted = self.0.lock().unwrap().clone();
         let kept = |lease: &LeaseId| is_live(store, *lease) || !granted.contains(lease);
         store.commit(with_leases(&txn, |lease| lease.filter(kept))).await

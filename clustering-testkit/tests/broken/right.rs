@@ -26,42 +26,46 @@ pub(crate) struct Straight;
 
 impl Bend for Straight {}
 
-/// Far away: each call travels there and back, and a watch lags behind both.
+/// Far away: calls travel for so many milliseconds there and back, and a watch lags that much behind the store.
 #[derive(Clone, Default)]
-pub(crate) struct Distant;
+pub(crate) struct Far<const THERE: u64, const BACK: u64, const LAG: u64>;
 
-const THERE: Duration = Duration::from_millis(3);
-const BACK: Duration = Duration::from_millis(2);
-const LAG: Duration = Duration::from_millis(20);
+/// Its watches come long after the replies.
+pub(crate) type LateWatches = Far<3, 2, 20>;
 
-async fn travel<T>(call: impl Future<Output = T>) -> T {
-    sleep(THERE).await;
-    let answer = call.await;
-    sleep(BACK).await;
-    answer
+/// Its replies come long after the watches.
+pub(crate) type LateReplies = Far<20, 30, 1>;
+
+impl<const THERE: u64, const BACK: u64, const LAG: u64> Far<THERE, BACK, LAG> {
+    async fn travel<T>(call: impl Future<Output = T>) -> T {
+        sleep(Duration::from_millis(THERE)).await;
+        let answer = call.await;
+        sleep(Duration::from_millis(BACK)).await;
+        answer
+    }
 }
 
 #[async_trait]
-impl Bend for Distant {
+impl<const THERE: u64, const BACK: u64, const LAG: u64> Bend for Far<THERE, BACK, LAG> {
     fn bounds() -> Bounds {
-        // A renewal is counted from its arrival, which may be that much after it was sent.
-        Bounds { watch_lag: LAG + THERE + BACK, ..BOUNDS }
+        // The resolution of tokio's timer comes on top.
+        Bounds { watch_lag: Duration::from_millis(LAG + 1), ..BOUNDS }
     }
 
     async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
-        travel(store.grant_lease(ttl)).await
+        Self::travel(store.grant_lease(ttl)).await
     }
     async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
-        travel(store.renew_lease(id)).await
+        Self::travel(store.renew_lease(id)).await
     }
     async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
-        travel(store.revoke_lease(id)).await
+        Self::travel(store.revoke_lease(id)).await
     }
     async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
-        travel(store.read(prefix)).await
+        Self::travel(store.read(prefix)).await
     }
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
-        travel(store.commit(txn)).await
+        Self::travel(store.commit(txn)).await
     }
     async fn watch(
         &self,
@@ -69,13 +73,13 @@ impl Bend for Distant {
         prefix: &str,
         after: Revision,
     ) -> Result<WatchStream, StoreError> {
-        let stream = travel(store.watch(prefix, after)).await?;
+        let stream = Self::travel(store.watch(prefix, after)).await?;
         // Everything is late by the same time, whoever waits or does not: a pipe, not a queue of waits.
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let pipe = tokio::spawn(async move {
             let mut stream = stream;
             while let Some(item) = stream.next().await {
-                if sender.send((Instant::now() + LAG, item)).is_err() {
+                if sender.send((Instant::now() + Duration::from_millis(LAG), item)).is_err() {
                     break;
                 }
             }
