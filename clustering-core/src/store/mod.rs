@@ -72,8 +72,8 @@ pub use self::{
 /// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees what it held. A dropped
 ///    commit may or may not have applied.
 /// 10. **Sizes** (`rule_10_sizes`): values of up to 64 KiB, 16 guards and 16 operations in one commit, keys of up to
-///     512 bytes, as [`Limits`] has them. A larger or empty one, and a commit that names a key in two operations, is
-///     refused with [`ErrorKind::Invalid`] ([`Txn::validate`] does the checking).
+///     512 bytes, as [`Limits`] has them. A larger one, an empty key (an empty value is fine), and a commit that names
+///     a key in two operations are refused with [`ErrorKind::Invalid`] ([`Txn::validate`] does the checking).
 ///
 /// # Cancellation
 ///
@@ -91,7 +91,8 @@ pub trait CoordinationStore: Send + Sync + 'static {
     /// knows; it expires by itself.
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError>;
 
-    /// Renews a lease for its whole TTL and returns the time that it now has left.
+    /// Renews a lease for its whole TTL and returns the time that it has left as of the renewal: no more than the TTL, and
+    /// no less than that without the time which the reply took.
     ///
     /// # Errors
     ///
@@ -113,7 +114,7 @@ pub trait CoordinationStore: Send + Sync + 'static {
     /// Watches all keys that start with `prefix`, from the first revision after `after`.
     ///
     /// The stream yields [`Batch`]es, then at most one [`WatchEnd`], then nothing more. That `after` was compacted or
-    /// lies ahead of the store may be said by the stream's first item rather than by this call.
+    /// lies ahead of the store is said by the stream's first item, not by this call.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError>;
 
     /// Applies all operations of `txn` if all its guards hold, else none, and returns the revision.
