@@ -3,11 +3,12 @@
 use clustering_core::{
     StopReason,
     machine::{Phase, RequestError},
-    store::{CoordinationStoreExt, ErrorKind, Txn},
+    store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
+use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use crate::common::{Cluster, TTL, secs, soon, stable};
+use crate::common::{Cluster, TTL, soon, stable};
 
 fn write(value: &'static str) -> Txn {
     Txn::new().put("app/owner", value, None)
@@ -127,12 +128,9 @@ async fn a_weak_handle_in_a_callback_lets_its_node_go() {
         .await;
     own.set(node.downgrade()).unwrap();
     node.cluster_change().await.unwrap();
-    soon("the write", async {
-        while cluster.store.get("app/owner").await.unwrap().is_none() {
-            tokio::time::sleep(secs(1)).await;
-        }
-    })
-    .await;
+    let mut written = cluster.store.watch("app/owner", Revision::ZERO).await.unwrap();
+    soon("the write", written.next()).await.unwrap().unwrap();
+    drop(written);
     let log = node.log.clone();
     drop(node);
     soon("the end", log.ended()).await;
