@@ -332,7 +332,7 @@ impl fmt::Display for Event {
                 write!(f, "the store was restored: read a snapshot at revision {revision}")
             }
             Event::Malformed { key, reason } => write!(f, "cannot read {key}: {reason}"),
-            Event::StoreRefused { reason } => write!(f, "the store refused: {reason}"),
+            Event::StoreRefused { reason } => write!(f, "to be mended: {reason}"),
             Event::Unregistered => f.write_str("unregistered"),
             Event::Stopped { reason } => write!(f, "stopped: {reason}"),
         }

@@ -135,11 +135,17 @@ impl Mint {
     }
 
     /// A version of this moment, above `last` however far ahead the clock was that minted that one.
+    ///
+    /// By how much is drawn too: two nodes that mint after the same version, in two histories of a store that was restored
+    /// between them, must not make one label for two views.
     pub fn version(&mut self, now: Timestamp, last: Option<Version>) -> Version {
         let fresh = Version(self.ulid(now));
         match last {
-            // The last ULID of all can only have been written by hand. Revisions order, so a label may fall back.
-            Some(last) if fresh <= last => last.0.0.checked_add(1).map_or(fresh, Version::from_u128),
+            Some(last) if fresh <= last => {
+                let (last, step) = (last.0.0, 1 + (fresh.0.random() >> 16));
+                // The last ULIDs of all can only have been written by hand. Revisions order, so a label may fall back.
+                last.checked_add(step).or(last.checked_add(1)).map_or(fresh, Version::from_u128)
+            }
             _ => fresh,
         }
     }
@@ -169,6 +175,14 @@ mod tests {
         let mut behind = Mint::new(WALL - 3_600_000, Timestamp::ZERO, 8);
         let next = behind.version(Timestamp::ZERO, Some(later));
         assert!(next > later && next.minted_ms() == later.minted_ms());
+    }
+
+    #[test]
+    fn p1_two_that_mint_after_the_same_version_make_two_labels() {
+        let ahead = Mint::new(WALL + 3_600_000, Timestamp::ZERO, 7).version(Timestamp::ZERO, None);
+        let after = |seed| Mint::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
+        assert!(after(8) > ahead && after(9) > ahead);
+        assert_ne!(after(8), after(9));
     }
 
     #[test]

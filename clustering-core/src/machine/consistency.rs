@@ -180,14 +180,19 @@ impl Machine {
         self.consistency.follow.read(now);
         let before: Vec<NodeName> = self.consistency.acknowledgements.keys().cloned().collect();
         let counted: Vec<NodeName> = before.into_iter().filter(|name| self.counts(name)).collect();
-        self.consistency.acknowledgements.clear();
+        let before = std::mem::take(&mut self.consistency.acknowledgements);
         self.consistency.revision = snapshot.revision;
         for entry in &snapshot.entries {
             self.acknowledged(entry);
         }
-        // Deleted or overwritten while nobody watched.
+        // Deleted or overwritten while nobody watched; or lost by a store that was restored to a moment when the log stood
+        // as it does, and older acknowledgements.
+        let modified = |all: &BTreeMap<NodeName, Acknowledged>, name: &NodeName| {
+            all.get(name).map(|acknowledged| acknowledged.modified)
+        };
         for name in counted {
-            if !self.is_own_word(&name) {
+            let older = modified(&self.consistency.acknowledgements, &name) < modified(&before, &name);
+            if older || !self.is_own_word(&name) {
                 self.consistency.lost.entry(name).or_insert(now);
             }
         }
@@ -400,8 +405,9 @@ impl Machine {
     fn note_lost(&mut self, now: Timestamp) {
         let stable = self.fold.is_stable();
         let mut lost = std::mem::take(&mut self.consistency.lost);
-        lost.retain(|name, _| !stable && self.stands_as_cut(name));
-        let overdue = lost.iter().find(|(_, since)| now.since(**since) >= LOST_AFTER);
+        // What is lost after all is stable means nothing, as long as the record of that stands.
+        lost.retain(|name, _| self.stands_as_cut(name));
+        let overdue = lost.iter().find(|(_, since)| !stable && now.since(**since) >= LOST_AFTER);
         self.consistency.lacks = overdue.map(|(name, _)| name.clone());
         self.consistency.lost = lost;
     }

@@ -353,7 +353,10 @@ async fn bounded<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, StoreError>>,
 ) -> Result<T, StoreError> {
-    let silent = |_| Err(StoreError::outcome_unknown(format!("the store did not answer within {limit:?}")));
+    let silent = |_| {
+        let limit = limit.as_millis();
+        Err(StoreError::outcome_unknown(format!("the store did not answer within {limit} ms")))
+    };
     timeout(limit, call).await.unwrap_or_else(silent)
 }
 

@@ -20,7 +20,7 @@ pub enum StartError {
     #[error("no tokio runtime here: call `start` from within one, such as under `#[tokio::main]`")]
     NoRuntime,
     /// The store refuses this node: its credentials, rights or limits need mending.
-    #[error("the store refused: {0}")]
+    #[error("cannot start: {0}")]
     Refused(String),
     /// It ended before it was a member.
     #[error("the node ended before it was a member: {0}")]

@@ -254,6 +254,36 @@ fn p8_an_acknowledgement_that_somebody_overwrote_is_as_good_as_deleted() {
 }
 
 #[test]
+fn p8_an_acknowledgement_deleted_after_all_is_stable_is_missed_once_that_record_is_deleted_too() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.delete("ready/a");
+    a.wait(secs(5));
+    a.says(&[]);
+    a.delete("view/stable");
+    a.says(&["publish V2: the acknowledgement of a was deleted"]);
+}
+
+#[test]
+fn p8_an_acknowledgement_that_a_restored_store_lost_is_as_good_as_deleted() {
+    let mut a = waiting_for_b();
+    a.acknowledges("b");
+    a.answer_all();
+    a.announced();
+    a = a.after(secs(2));
+    a.joins("c");
+    a.answer_all();
+    let published = a.store.revision;
+    a.acknowledges("b");
+    // All of the log stands as before, so its watch goes on, and b's older acknowledgement stands again.
+    a.store.rewind(published);
+    a.disconnects("ready/");
+    a.answer_all();
+    a.skip();
+    a.wait(secs(1));
+    a.says(&["publish V4: the acknowledgement of b was deleted"]);
+}
+
+#[test]
 fn a_follower_does_not_watch_acknowledgements() {
     let b = Bench::node("b").with(&["a"]).joined().led_by("a");
     assert!(!b.is_open("read ready/"));

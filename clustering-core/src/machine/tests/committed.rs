@@ -121,7 +121,7 @@ fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
             let mut bench = on_its_way(purpose);
             bench.fail(purpose, kind);
             let mut told = Vec::new();
-            bench.says_if("* the store refused", &mut told);
+            bench.says_if("* to be mended", &mut told);
             assert_eq!(told.len(), 1, "{purpose} {kind:?}");
             bench.wait(ms(3_700));
             assert!(!bench.is_open(purpose), "{purpose} {kind:?}");

@@ -138,7 +138,7 @@ fn p8_a_read_of_acknowledgements_that_failed_is_repeated() {
     a.unseen(|a| a.acknowledges("b"));
     a.disconnects("ready/");
     a.fail("read ready/", ErrorKind::Refused);
-    a.says_of(&["* the store refused"], &["* the store refused: the store refused: as the test has it"]);
+    a.says_of(&["* to be mended"], &["* to be mended: the store refused: as the test has it"]);
     a.wait(ms(200));
     a.ok("read ready/");
     a.says_of(&["confirm"], &["confirm V2"]);
