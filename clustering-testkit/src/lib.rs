@@ -4,6 +4,16 @@
 //!   A store's author gets all of them as tests from one macro.
 //! - [`faulty`]: a store that fails on command. What runs on a store, such as a service and its nodes, is tested with it
 //!   against outages, lost replies, broken watches and late arrivals.
+//! - [`linearizability`]: random calls of several callers at once, judged afterwards.
+//! - `etcd`, with the feature of that name: etcd servers and clusters for tests, which can be paused, killed, compacted
+//!   and taken back to a backup.
+//! - `process`, with the feature of that name: processes and folders that end with the test, however it ends.
+//! - `node` and `proxy`, with the feature `nodes`: nodes as processes that write down what they do, and lines to their
+//!   store that break.
+//! - [`history`]: what happened to a cluster, by the journals of its nodes and by the store's own history.
+//! - [`promises`]: whether that history keeps the promises P1 to P9, each judged by a checker of its own.
+//! - [`sim`]: deterministic simulation of many nodes over one store in virtual time, with every fault there is, in which
+//!   the promises are judged after every step.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -41,4 +51,16 @@
 //! ```
 
 pub mod conformance;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod faulty;
+pub mod history;
+pub mod linearizability;
+#[cfg(feature = "nodes")]
+pub mod node;
+#[cfg(feature = "process")]
+pub mod process;
+pub mod promises;
+#[cfg(feature = "nodes")]
+pub mod proxy;
+pub mod sim;

@@ -7,6 +7,8 @@
 
 #[path = "broken/mod.rs"]
 mod broken;
+#[path = "broken/not_linearizable.rs"]
+mod not_linearizable;
 
 use broken::{BentHarness, number, right, verdict};
 use clustering_testkit::conformance;

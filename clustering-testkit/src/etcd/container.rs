@@ -1,0 +1,287 @@
+use std::{
+    collections::HashMap,
+    env, fmt,
+    sync::{Mutex, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use async_trait::async_trait;
+use etcd_client::{Client, ConnectOptions};
+use futures_util::StreamExt;
+use testcontainers::{
+    ContainerAsync, GenericImage, ImageExt,
+    bollard::{
+        Docker,
+        models::{NetworkConnectRequest, NetworkDisconnectRequest, PortBinding},
+        query_parameters::{KillContainerOptions, StartContainerOptions, WaitContainerOptions},
+    },
+    core::{IntoContainerPort, client::docker_client_instance},
+    runners::AsyncRunner,
+};
+
+use super::{
+    Etcd, EtcdError, Metrics, http,
+    ports::Port,
+    server::{CALL_TIMEOUT, INTERVAL, PATIENCE},
+};
+use crate::process::{FOLDER_PREFIX, Kept, keep, random, release};
+
+/// The variable that names the image to run, `name:tag`. One that the engine has is not pulled.
+pub const IMAGE_VARIABLE: &str = "CLUSTERING_ETCD_IMAGE";
+
+/// Upstream's, which is run unless the variable names another.
+pub const DEFAULT_IMAGE: &str = "quay.io/coreos/etcd:v3.5.21";
+
+/// The label that all containers of tests have. Its value is the folder for temporary files (`TMPDIR`, or `/tmp`), so
+/// that runs which have their own can tell their containers too.
+pub const CONTAINER_LABEL: &str = "clustering-testkit";
+
+/// Where a container is by default.
+const NETWORK: &str = "bridge";
+const CLIENT_PORT: u16 = 2379;
+
+/// An etcd for a test in a container of a local Docker engine, with its own port on the loopback interface. It goes
+/// when this is dropped, and however the test process ends (in that case the `docker` command removes it).
+///
+/// It does what an [`EtcdServer`](super::EtcdServer) does, through [`Etcd`], and can be [cut off](Self::cut_off) from
+/// the network. It takes longer: about a second to start.
+pub struct EtcdContainer {
+    container: Mutex<Option<ContainerAsync<GenericImage>>>,
+    docker: Docker,
+    name: String,
+    image: String,
+    port: Port,
+    kept: Kept,
+}
+
+impl EtcdContainer {
+    /// Starts a server of the image that `CLUSTERING_ETCD_IMAGE` names, else of upstream's, and returns when it
+    /// answers.
+    pub async fn start() -> Result<Self, EtcdError> {
+        let named = env::var(IMAGE_VARIABLE).ok().filter(|image| !image.is_empty());
+        Self::start_image(named.as_deref().unwrap_or(DEFAULT_IMAGE)).await
+    }
+
+    /// Starts a server of this image, `name:tag`, which must have etcd at `/usr/local/bin/etcd`, as upstream's has.
+    pub async fn start_image(image: &str) -> Result<Self, EtcdError> {
+        let what = || format!("starting a container of {image}");
+        let name = format!("{FOLDER_PREFIX}{}-{:016x}", std::process::id(), random());
+        let port = Port::reserve().map_err(|error| EtcdError::new(what(), error))?;
+        let kept = Kept::Container(name.clone());
+        keep(&kept).map_err(|error| EtcdError::new(what(), error))?;
+        let docker = docker_client_instance().await.map_err(|error| no_engine(&what(), error))?;
+        docker.ping().await.map_err(|error| no_engine(&what(), error))?;
+        let etcd = Self { container: Mutex::default(), docker, name, image: image.to_owned(), port, kept };
+        etcd.create().await?;
+        etcd.wait_until_it_answers().await?;
+        Ok(etcd)
+    }
+
+    async fn create(&self) -> Result<(), EtcdError> {
+        let (name, tag) = self.image.rsplit_once(':').unwrap_or((&self.image, "latest"));
+        let port = self.port.number();
+        let binding = PortBinding { host_ip: Some("127.0.0.1".into()), host_port: Some(port.to_string()) };
+        let created = GenericImage::new(name, tag)
+            .with_exposed_port(CLIENT_PORT.tcp())
+            .with_container_name(&self.name)
+            .with_label(CONTAINER_LABEL, env::temp_dir().to_string_lossy())
+            .with_host_config_modifier(move |config| {
+                // To this machine only, and at the same port after each start.
+                config.publish_all_ports = Some(false);
+                let bindings = HashMap::from([(format!("{CLIENT_PORT}/tcp"), Some(vec![binding.clone()]))]);
+                config.port_bindings = Some(bindings);
+            })
+            .with_cmd([
+                "/usr/local/bin/etcd".to_owned(),
+                "--data-dir=/etcd-data".to_owned(),
+                format!("--listen-client-urls=http://0.0.0.0:{CLIENT_PORT}"),
+                format!("--advertise-client-urls={}", self.endpoint()),
+                "--logger=zap".to_owned(),
+                "--log-level=info".to_owned(),
+            ])
+            .start()
+            .await;
+        let created = created.map_err(|error| {
+            let why = format!(
+                "{error}. An image that the engine has is not pulled: scripts/etcd-image of the clustering \
+                 repository makes one, and {IMAGE_VARIABLE} names it"
+            );
+            EtcdError::new(format!("starting {self:?}"), why)
+        })?;
+        *self.container.lock().unwrap_or_else(PoisonError::into_inner) = Some(created);
+        Ok(())
+    }
+
+    async fn wait_until_it_answers(&self) -> Result<(), EtcdError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match http::get(&self.port.address(), "/version", left.max(INTERVAL)).await {
+                Ok(_) => return Ok(()),
+                Err(error) if left.is_zero() || !self.is_running().await? => {
+                    return Err(self.error("starting", error).with_log(self.log().await));
+                }
+                Err(_) => tokio::time::sleep(INTERVAL).await,
+            }
+        }
+    }
+
+    async fn is_running(&self) -> Result<bool, EtcdError> {
+        let container = self.docker.inspect_container(&self.name, None).await;
+        let container = container.map_err(|error| self.error("looking at", error))?;
+        Ok(container.state.and_then(|state| state.running).unwrap_or_default())
+    }
+
+    async fn is_paused(&self) -> Result<bool, EtcdError> {
+        let container = self.docker.inspect_container(&self.name, None).await;
+        let container = container.map_err(|error| self.error("looking at", error))?;
+        Ok(container.state.and_then(|state| state.paused).unwrap_or_default())
+    }
+
+    /// Where it serves clients: `http://127.0.0.1:23456`.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.port.address())
+    }
+
+    /// The name of the container.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Etcd's version, such as `3.5.1`.
+    pub async fn version(&self) -> Result<String, EtcdError> {
+        let what = "asking for the version of";
+        let text = http::get(&self.port.address(), "/version", CALL_TIMEOUT).await;
+        let text = text.map_err(|error| self.error(what, error))?;
+        let says: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| self.error(what, format!("{error}: {text}")))?;
+        let version = says["etcdserver"].as_str().map(str::to_owned);
+        version.ok_or_else(|| self.error(what, format!("the reply has none: {text}")))
+    }
+
+    /// The last lines of its log.
+    pub async fn log(&self) -> String {
+        let output = std::process::Command::new("docker").args(["logs", "--tail", "20", &self.name]).output();
+        match output {
+            Ok(output) => String::from_utf8_lossy(&output.stderr).trim_end().to_owned(),
+            Err(error) => format!("docker logs: {error}"),
+        }
+    }
+
+    /// Takes it off the network: nothing that is sent to it or by it arrives, and its port is closed. It runs on, and
+    /// its clock too.
+    pub async fn cut_off(&self) -> Result<(), EtcdError> {
+        let request = NetworkDisconnectRequest { container: self.name.clone(), force: Some(true) };
+        let done = self.docker.disconnect_network(NETWORK, request).await;
+        done.map_err(|error| self.error("cutting off", error))
+    }
+
+    /// Puts it back on the network after [`cut_off`](Self::cut_off).
+    pub async fn reconnect(&self) -> Result<(), EtcdError> {
+        let request = NetworkConnectRequest { container: self.name.clone(), endpoint_config: None };
+        let done = self.docker.connect_network(NETWORK, request).await;
+        done.map_err(|error| self.error("reconnecting", error))?;
+        self.wait_until_it_answers().await
+    }
+
+    async fn remove(&self) -> Result<(), EtcdError> {
+        let container = self.container.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match container {
+            None => Ok(()),
+            Some(container) => container.rm().await.map_err(|error| self.error("removing", error)),
+        }
+    }
+
+    fn error(&self, what: &str, why: impl fmt::Display) -> EtcdError {
+        EtcdError::new(format!("{what} {self:?}"), why)
+    }
+}
+
+#[async_trait]
+impl Etcd for EtcdContainer {
+    fn endpoints(&self) -> Vec<String> {
+        vec![self.endpoint()]
+    }
+
+    async fn client(&self) -> Result<Client, EtcdError> {
+        let options = ConnectOptions::new().with_timeout(CALL_TIMEOUT).with_connect_timeout(CALL_TIMEOUT);
+        let client = Client::connect([self.port.address()], Some(options)).await;
+        client.map_err(|error| self.error("connecting to", error))
+    }
+
+    async fn metrics(&self) -> Result<Metrics, EtcdError> {
+        let what = "reading the metrics of";
+        let text = http::get(&self.port.address(), "/metrics", CALL_TIMEOUT).await;
+        let text = text.map_err(|error| self.error(what, error))?;
+        Metrics::parse(&text).map_err(|error| self.error(what, error))
+    }
+
+    async fn pause(&self) -> Result<(), EtcdError> {
+        self.docker.pause_container(&self.name).await.map_err(|error| self.error("pausing", error))
+    }
+
+    async fn resume(&self) -> Result<(), EtcdError> {
+        self.docker.unpause_container(&self.name).await.map_err(|error| self.error("resuming", error))
+    }
+
+    async fn kill(&self) -> Result<(), EtcdError> {
+        let what = "killing";
+        if !self.is_running().await? {
+            return Ok(());
+        }
+        // The engine does not kill what it has frozen.
+        if self.is_paused().await? {
+            self.resume().await?;
+        }
+        let killed = self.docker.kill_container(&self.name, None::<KillContainerOptions>).await;
+        killed.map_err(|error| self.error(what, error))?;
+        // It ends with a code that counts as an error; what matters is that it has ended.
+        let _ = self.docker.wait_container(&self.name, None::<WaitContainerOptions>).next().await;
+        match self.is_running().await? {
+            false => Ok(()),
+            true => Err(self.error(what, "it still runs")),
+        }
+    }
+
+    async fn restart(&self) -> Result<(), EtcdError> {
+        self.kill().await?;
+        let started = self.docker.start_container(&self.name, None::<StartContainerOptions>).await;
+        started.map_err(|error| self.error("restarting", error))?;
+        self.wait_until_it_answers().await
+    }
+
+    async fn wipe(&self) -> Result<(), EtcdError> {
+        self.remove().await?;
+        self.create().await?;
+        self.wait_until_it_answers().await
+    }
+}
+
+impl Drop for EtcdContainer {
+    fn drop(&mut self) {
+        let container = self.container.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(container) = container else { return };
+        let kept = self.kept.clone();
+        // On a runtime of its own: this one may be at its end, or there is none.
+        let removing = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let removed = runtime.is_ok_and(|runtime| runtime.block_on(container.rm()).is_ok());
+            // Otherwise the guardian tries again.
+            if removed {
+                release(&kept);
+            }
+        });
+        let _ = removing.join();
+    }
+}
+
+impl fmt::Debug for EtcdContainer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of {} at {}", self.name, self.image, self.endpoint())
+    }
+}
+
+fn no_engine(what: &str, error: impl fmt::Display) -> EtcdError {
+    EtcdError::new(what, format!("no Docker engine answers ({error}): start one, or use a local binary"))
+}

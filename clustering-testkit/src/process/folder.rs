@@ -1,0 +1,57 @@
+use std::{
+    env, fs,
+    hash::{BuildHasher, RandomState},
+    io,
+    path::{Path, PathBuf},
+    process,
+};
+
+use super::guardian::{self, Kept};
+
+/// What the names of all [`Folder`]s begin with.
+pub const FOLDER_PREFIX: &str = "clustering-testkit-";
+
+/// A temporary folder, under `TMPDIR` or `/tmp`, that goes when this is dropped or the test process ends, by whatever
+/// means.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    kept: Kept,
+}
+
+impl Folder {
+    /// Makes an empty one.
+    pub fn new() -> io::Result<Self> {
+        let name = format!("{FOLDER_PREFIX}{}-{:016x}", process::id(), random());
+        let path = env::temp_dir().join(name);
+        let Some(text) = path.to_str() else {
+            return Err(io::Error::other(format!("TMPDIR must be UTF-8: {}", path.display())));
+        };
+        let kept = Kept::Folder(text.to_owned());
+        guardian::keep(&kept)?;
+        fs::create_dir(&path)
+            .map_err(|error| io::Error::new(error.kind(), format!("making {}: {error}", path.display())))?;
+        Ok(Self { path, kept })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        match fs::remove_dir_all(&self.path) {
+            Ok(()) => guardian::release(&self.kept),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => guardian::release(&self.kept),
+            // The guardian tries again.
+            Err(_) => {}
+        }
+    }
+}
+
+/// A number that no other call gives, here or in another process.
+pub(crate) fn random() -> u64 {
+    RandomState::new().hash_one(process::id())
+}

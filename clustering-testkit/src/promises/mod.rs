@@ -1,0 +1,285 @@
+//! Whether the promises P1 to P9 are kept: one checker for each, in a file of its own, over a
+//! [history](crate::history).
+//!
+//! [`Promises`] is fed with commits and observations one at a time, and tells at once when a promise is broken: a simulator
+//! feeds it after every step. A commit is fed before what a node saw of it; a node's entries in the order of its journal.
+//! [`check`] does so for a history that was collected: the ledger first, then the journals. When all has come to rest,
+//! [`Calm`] says who should be there, and the promises that speak of the end are judged too.
+//!
+//! ```
+//! use std::sync::{Arc, Mutex};
+//!
+//! use clustering_memory::{Clustering, MemoryStore, NodeName, Stabilization, Stable};
+//! use clustering_testkit::{
+//!     history::{Clock, Journal, ledger},
+//!     promises::{Calm, check},
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let (store, clock) = (MemoryStore::new(), Clock::tokio());
+//! let follower = ledger::follow(store.clone(), "cluster", clock.clone());
+//!
+//! let (journal, entries) = Journal::in_memory(NodeName::parse("a")?, "a#1", clock);
+//! let builder = Clustering::builder(journal.store(store)).name("a").uri("http://a");
+//! let node = journal.attach(builder, |_: Stabilization| async {}, |_: Stable| async {}).start().await?;
+//! node.wait_stable().await?;
+//!
+//! follower.settle().await?;
+//! let journals = [entries.lock().unwrap().clone()];
+//! check("cluster", &follower.pages(), &journals, Some(&Calm::of(["a"])))?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod p1_one_view_per_version;
+mod p2_versions_go_forward;
+mod p3_one_stabilize_at_a_time;
+mod p4_stable_means_everyone;
+mod p5_a_deposed_leader_cannot_write;
+mod p6_a_node_knows_in_time;
+mod p7_it_comes_back_by_itself;
+mod p8_progress;
+pub mod p9_cost;
+#[cfg(test)]
+mod scene;
+mod violation;
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+};
+
+use clustering_core::NodeName;
+
+pub use self::violation::Violation;
+use self::violation::{Broken, Kept};
+use crate::history::{
+    Entry, Ledger, Moment, Observation, Page,
+    ledger::{Commit, Content},
+};
+
+/// How many happenings are kept for the story of a violation.
+const KEPT: usize = 1000;
+
+/// How many lines a story has at most.
+const LINES: usize = 60;
+
+/// A promise, judged as the history goes on.
+trait Promise: fmt::Debug + Send {
+    /// Its number and what it says.
+    fn name(&self) -> &'static str;
+
+    /// A revision was committed; the ledger has it.
+    fn commit(&mut self, _commit: &Commit, _ledger: &Ledger) -> Kept {
+        Ok(())
+    }
+
+    /// A node saw or did something.
+    fn observe(&mut self, _entry: &Entry, _ledger: &Ledger) -> Kept {
+        Ok(())
+    }
+
+    /// All has come to rest.
+    fn calm(&mut self, _calm: &Calm, _ledger: &Ledger) -> Kept {
+        Ok(())
+    }
+}
+
+/// Who should be there when all has come to rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calm {
+    /// The nodes.
+    pub members: BTreeSet<NodeName>,
+}
+
+impl Calm {
+    /// These nodes, and no others.
+    ///
+    /// # Panics
+    ///
+    /// If one is no name of a node.
+    pub fn of<N: AsRef<str>>(members: impl IntoIterator<Item = N>) -> Self {
+        let name = |name: N| NodeName::parse(name.as_ref()).expect("a name of a node");
+        Calm { members: members.into_iter().map(name).collect() }
+    }
+}
+
+/// The promises P1 to P8 over one cluster's history.
+#[derive(Debug)]
+pub struct Promises {
+    ledger: Ledger,
+    promises: Vec<Box<dyn Promise>>,
+    story: VecDeque<(Option<Moment>, Happening)>,
+}
+
+/// What a story is made of. Its text is made when it is told, as it seldom is.
+#[derive(Clone, Debug)]
+enum Happening {
+    Commit(Commit),
+    Entry(Entry),
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Happening::Commit(commit) => commit.fmt(f),
+            Happening::Entry(entry) => entry.fmt(f),
+        }
+    }
+}
+
+impl Promises {
+    /// Those of the cluster in that namespace.
+    pub fn new(namespace: &str) -> Self {
+        Promises {
+            ledger: Ledger::new(namespace),
+            promises: vec![
+                Box::<p1_one_view_per_version::OneView>::default(),
+                Box::<p2_versions_go_forward::Forward>::default(),
+                Box::<p3_one_stabilize_at_a_time::OneStabilize>::default(),
+                Box::<p4_stable_means_everyone::Everyone>::default(),
+                Box::<p5_a_deposed_leader_cannot_write::Fenced>::default(),
+                Box::<p6_a_node_knows_in_time::InTime>::default(),
+                Box::<p7_it_comes_back_by_itself::ComesBack>::default(),
+                Box::<p8_progress::Progress>::default(),
+            ],
+            story: VecDeque::new(),
+        }
+    }
+
+    /// What the store's history comes to so far.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Goes on with the store's history.
+    ///
+    /// # Errors
+    ///
+    /// The first promise that is broken by it.
+    pub fn turn(&mut self, page: &Page) -> Result<(), Violation> {
+        let Some(commit) = self.ledger.turn(page) else { return Ok(()) };
+        self.remember(commit.at, Happening::Commit(commit.clone()));
+        self.judge(|promise, ledger| promise.commit(&commit, ledger))
+    }
+
+    /// Goes on with what a node saw or did.
+    ///
+    /// # Errors
+    ///
+    /// The first promise that is broken by it; a journal that has a hole, since nothing can be judged by it.
+    pub fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
+        self.remember(Some(entry.at), Happening::Entry(entry.clone()));
+        if let Observation::Missed { events } = entry.observation {
+            return Err(Violation {
+                promise: "that journals are whole, on which all promises are judged,",
+                expected: "every event is taken down".to_owned(),
+                found: format!("{} missed {events}", entry.life),
+                about: vec![entry.node.to_string()],
+                timeline: Vec::new(),
+            });
+        }
+        self.judge(|promise, ledger| promise.observe(entry, ledger))
+    }
+
+    /// All has come to rest: judges what is promised for the end.
+    ///
+    /// # Errors
+    ///
+    /// The first promise that is broken.
+    pub fn calm(&mut self, calm: &Calm) -> Result<(), Violation> {
+        self.judge(|promise, ledger| promise.calm(calm, ledger))
+    }
+
+    fn remember(&mut self, at: Option<Moment>, happening: Happening) {
+        if self.story.len() == KEPT {
+            self.story.pop_front();
+        }
+        self.story.push_back((at, happening));
+    }
+
+    fn judge(&mut self, mut judge: impl FnMut(&mut dyn Promise, &Ledger) -> Kept) -> Result<(), Violation> {
+        for promise in &mut self.promises {
+            if let Err(broken) = judge(promise.as_mut(), &self.ledger) {
+                let (promise, story) = (promise.name(), self.story.iter());
+                return Err(told(promise, broken, story.map(|(_, happening)| happening)));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A violation with its story: the happenings that are about the same versions and nodes, and the last of all.
+fn told<'a>(
+    promise: &'static str,
+    broken: Broken,
+    story: impl DoubleEndedIterator<Item = &'a Happening>,
+) -> Violation {
+    let mut timeline: Vec<String> = Vec::new();
+    for (before, happening) in story.rev().enumerate() {
+        let line = happening.to_string();
+        if before == 0 || concerns(&line, &broken.about) {
+            timeline.push(line);
+        }
+        if timeline.len() == LINES {
+            break;
+        }
+    }
+    timeline.reverse();
+    let Broken { expected, found, about } = broken;
+    Violation { promise, expected, found, about, timeline }
+}
+
+/// Whether a line names one of them.
+fn concerns(line: &str, about: &[String]) -> bool {
+    let mut words = line.split(|c: char| !(c.is_alphanumeric() || "-_.".contains(c)));
+    about.is_empty() || words.any(|word| about.iter().any(|about| word == about))
+}
+
+/// Judges a history that was collected: the store's, and the journal of each life in the order in which it was written.
+///
+/// With `calm`, the end of the history is the end of all changes.
+///
+/// # Errors
+///
+/// The first promise that is broken. Its story is told from the whole history, in the order of the times.
+pub fn check(
+    namespace: &str,
+    pages: &[Page],
+    journals: &[Vec<Entry>],
+    calm: Option<&Calm>,
+) -> Result<Ledger, Violation> {
+    let mut promises = Promises::new(namespace);
+    // What was written by hand becomes known later than the revision itself.
+    let by_hand = |page: &&Page| matches!(page.content, Content::ByHand(_));
+    let feed = |promises: &mut Promises| {
+        pages.iter().filter(by_hand).try_for_each(|page| promises.turn(page))?;
+        pages.iter().try_for_each(|page| promises.turn(page))?;
+        journals.iter().flatten().try_for_each(|entry| promises.observe(entry))?;
+        calm.map_or(Ok(()), |calm| promises.calm(calm))
+    };
+    match feed(&mut promises) {
+        Ok(()) => Ok(promises.ledger),
+        Err(violation) => Err(retold(violation, namespace, pages, journals)),
+    }
+}
+
+/// Tells the story again, from all that happened in the order of the times: as it was judged, one part came after the
+/// other.
+fn retold(violation: Violation, namespace: &str, pages: &[Page], journals: &[Vec<Entry>]) -> Violation {
+    let mut ledger = Ledger::new(namespace);
+    let commits = pages.iter().filter_map(|page| ledger.turn(page));
+    let mut all: Vec<_> = commits.map(|commit| (commit.at, Happening::Commit(commit))).collect();
+    let judged_last = violation.timeline.last().cloned();
+    all.extend(journals.iter().flatten().map(|entry| (Some(entry.at), Happening::Entry(entry.clone()))));
+    all.sort_by_key(|(at, _)| *at);
+    let lines: Vec<String> = all.iter().map(|(_, happening)| happening.to_string()).collect();
+    let judged = judged_last.and_then(|last| lines.iter().position(|line| *line == last));
+    let until = judged.map_or(lines.len(), |judged| (judged + 10).min(lines.len()));
+    let concerned = |line: &&String| concerns(line, &violation.about);
+    let mut timeline: Vec<_> = lines[..until].iter().filter(concerned).cloned().collect();
+    timeline.extend(judged.map(|judged| format!("judged at: {}", lines[judged])));
+    let timeline = timeline.split_off(timeline.len().saturating_sub(LINES));
+    Violation { timeline, ..violation }
+}

@@ -1,0 +1,71 @@
+use std::time::Duration;
+
+/// A small generator of numbers (splitmix64): the same seed gives the same numbers, everywhere and for ever.
+#[derive(Clone, Debug)]
+pub(super) struct Random(u64);
+
+impl Random {
+    /// One of many streams of a seed. What is drawn from one moves no other.
+    pub(super) fn stream(seed: u64, stream: u64) -> Self {
+        let mut random = Random(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
+        random.next();
+        Random(random.next())
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From 0 to below `bound`; 0 if that is 0.
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    }
+
+    /// From `least` to `most`.
+    pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    /// True in so many of a hundred draws.
+    pub(super) fn percent(&mut self, chance: u64) -> bool {
+        self.below(100) < chance
+    }
+
+    /// A time from `least` to `most` milliseconds, to the microsecond.
+    pub(super) fn ms(&mut self, least: u64, most: u64) -> Duration {
+        Duration::from_micros(self.between(least * 1000, most * 1000))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_streams_of_their_own() {
+        let draw = |seed, stream| {
+            let mut random = Random::stream(seed, stream);
+            [random.next(), random.next()]
+        };
+        assert_eq!(draw(1, 2), draw(1, 2));
+        assert_ne!(draw(1, 2), draw(1, 3));
+        assert_ne!(draw(1, 2), draw(2, 2));
+        assert_ne!(draw(1, 2)[0], draw(1, 2)[1]);
+    }
+
+    #[test]
+    fn numbers_reach_all_of_their_range_and_no_more() {
+        let mut random = Random::stream(3, 0);
+        let mut seen = [false; 5];
+        for _ in 0..500 {
+            seen[random.between(2, 6) as usize - 2] = true;
+        }
+        assert_eq!(seen, [true; 5]);
+        assert_eq!(random.below(0), 0);
+        assert!((0..100).all(|_| random.percent(100) && !random.percent(0)));
+    }
+}

@@ -1,0 +1,254 @@
+use clustering_core::{
+    NameConflict, Term,
+    machine::Input,
+    node::Metadata,
+    store::{Key, Revision, Txn},
+};
+
+use super::{Due, World, calls::By, process::Process};
+use crate::{
+    history::Ledger,
+    sim::{Kind, random::Random},
+};
+
+/// What goes wrong.
+impl World<'_> {
+    /// A fault of the plan begins.
+    pub(super) fn strike(&mut self, place: usize) {
+        if !self.stormy {
+            return;
+        }
+        let fault = self.plan[place].clone();
+        let (node, choice, end) = (fault.node, fault.choice, self.now + fault.lasts);
+        self.book.counts.fault(fault.kind);
+        self.book.stir(&(place, fault.choice));
+        self.book.tell(self.now, "fault", || fault.to_string().trim_start().to_owned());
+        match fault.kind {
+            Kind::Crash => {
+                self.kill(node);
+                self.queue.push(end, Due::Start { process: node });
+            }
+            Kind::Leave => {
+                self.ask_to_stop(node);
+                self.queue.push(end, Due::Start { process: node });
+            }
+            Kind::Burst => self.burst(choice, end),
+            Kind::Pause if self.processes[node].is_awake() => {
+                self.processes[node].frozen = true;
+                let life = self.processes[node].life;
+                self.queue.push(end, Due::Over { kind: Kind::Pause, process: node, life });
+            }
+            Kind::Pause => {}
+            Kind::EarlyExpiry => self.expire_early(node),
+            Kind::Outage => {
+                self.outage_until = self.outage_until.max(end);
+                for process in 0..self.processes.len() {
+                    self.break_some_watches(process, 30);
+                }
+            }
+            Kind::Partition => {
+                self.processes[node].open_window(Kind::Partition, end, choice);
+                self.break_some_watches(node, 50);
+            }
+            Kind::WatchBreak => self.break_some_watches(node, 70),
+            Kind::WatchGap => {
+                self.break_some_watches(node, 100);
+                self.store.compact();
+            }
+            Kind::Drift => {
+                // Two thirds of the TTL by the slowest clock are less than the TTL by the store's.
+                let rate = 800_000 + choice % 450_001;
+                let now = self.now;
+                let this = &mut self.processes[node];
+                this.rate = rate;
+                this.clock.set_rate(now, rate);
+                self.look_at(node);
+            }
+            Kind::WallJump => {
+                self.processes[node].wall = choice % 7_200_000;
+                self.kill(node);
+                self.queue.push(end, Due::Start { process: node });
+            }
+            Kind::Twin => self.start_twin(node, choice, fault.lasts),
+            Kind::HandDelete => self.delete_by_hand(node, choice),
+            Kind::Rewind => self.rewind(choice),
+            Kind::StuckStabilize => {
+                self.processes[node].open_window(fault.kind, end, choice);
+                let life = self.processes[node].life;
+                self.queue.push(end, Due::Over { kind: fault.kind, process: node, life });
+            }
+            Kind::SlowRenewals
+            | Kind::LostRenewals
+            | Kind::LostReplies
+            | Kind::SlowCalls
+            | Kind::WatchLag
+            | Kind::SlowStabilize
+            | Kind::RefusingStabilize
+            | Kind::PanickingStabilize => self.processes[node].open_window(fault.kind, end, choice),
+            Kind::Ask | Kind::Update | Kind::Resign | Kind::Unregister | Kind::Fence => {
+                self.wish(fault.kind, node, choice, end);
+            }
+        }
+    }
+
+    /// A fault that lasts is over.
+    pub(super) fn over(&mut self, kind: Kind, process: usize) {
+        match kind {
+            Kind::Pause => {
+                let this = &mut self.processes[process];
+                this.frozen = false;
+                let mut held = std::mem::take(&mut this.held);
+                // All that came is there at once; what is taken first is a matter of luck.
+                if this.random.percent(50) && held.len() > 1 {
+                    let place = this.random.below(held.len() as u64) as usize;
+                    held.rotate_left(place);
+                }
+                let in_order = |due: &Due| {
+                    matches!(due, Due::Deliver { .. } | Due::Break { .. } | Due::Reconnect { .. })
+                };
+                held.sort_by_key(in_order);
+                held.into_iter().for_each(|due| self.queue.push(self.now, due));
+                self.book.tell(self.now, &self.processes[process].label, || "goes on".to_owned());
+            }
+            _ => self.unstick(process),
+        }
+    }
+
+    fn ask_to_stop(&mut self, process: usize) {
+        if self.processes[process].is_up() {
+            let life = self.processes[process].life;
+            self.queue.push(self.now, Due::Stop { process, life });
+        }
+    }
+
+    fn burst(&mut self, choice: u64, back: crate::history::Moment) {
+        let mut random = Random::stream(choice, 0);
+        for process in 0..self.setup.nodes {
+            if random.percent(50) {
+                let life = self.processes[process].life;
+                if random.percent(50) {
+                    self.kill(process);
+                } else {
+                    self.queue.push(self.now + random.ms(0, 500), Due::Stop { process, life });
+                }
+                self.queue.push(back + random.ms(0, 500), Due::Start { process });
+            }
+        }
+    }
+
+    fn expire_early(&mut self, node: usize) {
+        let Some(lease) = self.processes[node].lease.map(|held| held.id) else { return };
+        let before = self.store.revision();
+        if self.store.end(lease).is_ok() {
+            self.book.tell(self.now, "store", || format!("lease {lease} is ended early"));
+            self.committed(before, By::Hand);
+        }
+    }
+
+    fn break_some_watches(&mut self, process: usize, chance: u64) {
+        let this = &mut self.processes[process];
+        let life = this.life;
+        for token in this.watches.iter().map(|watch| watch.token).collect::<Vec<_>>() {
+            if this.random.percent(chance) {
+                let at = self.now + this.random.ms(0, 50);
+                self.queue.push(at, Due::Break { process, life, token });
+            }
+        }
+    }
+
+    fn start_twin(&mut self, node: usize, choice: u64, lasts: std::time::Duration) {
+        let policy = [NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail][(choice % 3) as usize];
+        let name = self.processes[node].name.clone();
+        let random = Random::stream(choice, self.processes.len() as u64);
+        let process = self.processes.len();
+        self.processes.push(Process::new(name, Some(policy), random));
+        self.start(process);
+        let (at, life) = (self.now + lasts, self.processes[process].life);
+        self.queue.push(at, Due::Stop { process, life });
+    }
+
+    /// Somebody deletes keys.
+    fn delete_by_hand(&mut self, node: usize, choice: u64) {
+        let (keys, name) = (&self.keys, &self.processes[node].name);
+        let txn = match choice % 8 {
+            0 | 1 => Txn::new().delete(keys.election_key().clone()),
+            // With its acknowledgement: that is how it is to be done.
+            2 | 3 => Txn::new().delete(keys.node_key(name)).delete(keys.readiness_key(name)),
+            4 => Txn::new().delete(keys.readiness_key(name)),
+            5 => Txn::new().delete(keys.version_key().clone()),
+            6 => Txn::new().delete(keys.stable_key().clone()),
+            _ => Txn::new().delete(keys.request_key().clone()),
+        };
+        let before = self.store.revision();
+        let deleted = self.store.commit(&txn);
+        debug_assert!(deleted.is_ok(), "unguarded");
+        self.committed(before, By::Hand);
+    }
+
+    /// The store is restored from a backup that is some revisions old.
+    fn rewind(&mut self, choice: u64) {
+        let mut revision = Revision::new(self.store.revision().get().saturating_sub(1 + choice % 40));
+        let modified = |key: &Key| self.store.get(key).map_or(Revision::ZERO, |entry| entry.modified);
+        let (version, stable) = (modified(self.keys.version_key()), modified(self.keys.stable_key()));
+        let waiting = !(version..=revision).contains(&stable);
+        if version <= revision && waiting {
+            // A node whose acknowledgement alone is lost learns nothing of it by the log, and nobody else does. That is a
+            // limit: such a version becomes stable with the next change at the earliest.
+            revision = Revision::new(version.get().saturating_sub(1));
+        }
+        self.store.rewind(self.now, revision);
+        self.book.tell(self.now, "store", || format!("is put back to revision {revision}"));
+        self.book.rewind(self.now, self.store.history());
+        let leader: Option<(Term, _)> =
+            self.store.get(self.keys.election_key()).map(|entry| (Term::new(entry.created), entry.lease));
+        self.reigns.rewind(leader);
+        for process in 0..self.processes.len() {
+            let this = &mut self.processes[process];
+            let (at, life) = (self.now + this.random.ms(0, 300), this.life);
+            self.queue.push(at, Due::Reconnect { process, life });
+        }
+    }
+
+    /// The user wants something of the node.
+    fn wish(&mut self, kind: Kind, process: usize, choice: u64, end: crate::history::Moment) {
+        if !self.processes[process].is_awake() {
+            return;
+        }
+        let id = self.request();
+        match kind {
+            Kind::Ask => self.handle(process, Input::Ask { id, why: None }),
+            Kind::Update => {
+                let metadata = Metadata::from([("at".to_owned(), choice.to_string())]);
+                self.handle(process, Input::Update { id, metadata });
+            }
+            Kind::Resign => {
+                // Whoever leads is asked, if anybody does.
+                let leads = |this: &Process| {
+                    this.is_awake() && this.claim.is_some_and(|claim| self.now < claim.until)
+                };
+                let process = self.processes.iter().position(leads).unwrap_or(process);
+                self.handle(process, Input::Resign { id });
+            }
+            Kind::Unregister => {
+                self.handle(process, Input::Unregister { id });
+                let life = self.processes[process].life;
+                self.queue.push(end, Due::Register { process, life });
+            }
+            _ => (0..self.processes.len()).for_each(|process| self.write_as_leader(process)),
+        }
+    }
+
+    /// If the node says that it leads, its user writes.
+    pub(super) fn write_as_leader(&mut self, process: usize) {
+        let this = &self.processes[process];
+        let Some(claim) = this.claim.filter(|claim| this.is_awake() && self.now < claim.until) else {
+            return;
+        };
+        let (id, term) = (self.request(), claim.term);
+        let named = format!("w{}", id.0);
+        let key = Key::from(format!("{}/{}k{}", self.keys.namespace(), Ledger::FENCED, id.0 % 3));
+        let value = format!(r#"{{"id": "{named}", "term": {term}}}"#);
+        self.processes[process].asked.push((id, named, term));
+        self.handle(process, Input::Fence { id, txn: Txn::new().put(key, value, None) });
+    }
+}

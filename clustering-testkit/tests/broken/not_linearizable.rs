@@ -1,0 +1,50 @@
+//! Stores that are not linearizable, as the judge of random histories sees them. Each is found within a few seeds.
+
+use clustering_testkit::{
+    conformance::Harness,
+    linearizability::{Plan, play},
+};
+
+use super::broken::{Bend, BentHarness, commits, reads};
+
+/// How many seeds it may take.
+const SEEDS: u64 = 20;
+
+/// What the judge says of the first history that it does not accept.
+fn found<B: Bend>() -> String {
+    for seed in 0..SEEDS {
+        let judged = async {
+            let harness = BentHarness::<B>::default();
+            play(&Plan { seed, ..Plan::default() }, async |_| harness.open().await).await.judge()
+        };
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+        if let Err(why) = runtime.block_on(judged) {
+            return why.to_string();
+        }
+    }
+    panic!("not found within {SEEDS} seeds");
+}
+
+macro_rules! not_linearizable {
+    ($($test:ident: $store:ty, $says:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            let why = found::<$store>();
+            assert!(why.starts_with(concat!("not linearizable: ", $says)), "{why}");
+        }
+    )*};
+}
+
+not_linearizable! {
+    ignores_the_last_guard: commits::IgnoresTheLastGuard, "CreatedAt(";
+    checks_then_acts: commits::ChecksThenActs, "CreatedAt(";
+    compares_then_swaps: commits::ComparesThenSwaps, "ModifiedAt(";
+    applies_one_by_one: commits::AppliesOneByOne, "at that revision these stood";
+    reads_a_replica: reads::ReadsAReplica, "it had its answer before another began";
+    caches_reads: reads::CachesReads, "it had its answer before another began";
+    tears_reads: reads::TearsReads, "at that revision these stood";
+    created_at_means_modified_at: commits::CreatedAtMeansModifiedAt, "its guards held";
+    revisions_go_back: commits::RevisionsGoBack, "it changed something and yet has no revision above";
+    answers_with_the_latest_revision: commits::AnswersWithTheLatestRevision, "its guards held";
+}

@@ -1,0 +1,114 @@
+//! Commits without one of their guards.
+
+use std::time::Duration;
+
+use clustering_core::machine::{Output, Purpose};
+use clustering_testkit::sim::{Kind, Seat, Simulation, Tamper};
+
+use crate::{brief, commits, found, found_within};
+
+/// Drops the guards on these keys from commits for that purpose.
+struct Unguarded {
+    purpose: Purpose,
+    keys: &'static [&'static str],
+}
+
+impl Tamper for Unguarded {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        let dropped = |key: &str| self.keys.iter().any(|start| key.starts_with(start));
+        let kept = |txn: &_| commits::keep(txn, |guard| !dropped(guard.key()), |_| true);
+        commits::change(output, self.purpose, kept)
+    }
+}
+
+macro_rules! unguarded {
+    ($purpose:ident, $($key:literal),+) => {
+        || Unguarded { purpose: Purpose::$purpose, keys: &[$($key),+] }
+    };
+}
+
+// Each guard of an election alone would do, nearly: whoever is elected writes the version too.
+#[test]
+fn p2_p5_an_election_that_looks_at_neither_leader_nor_version() {
+    found(unguarded!(Elect, "c/view/leader", "c/view/version"), &["P2", "P5"]);
+}
+
+#[test]
+fn p5_a_version_of_a_deposed_leader() {
+    let late = brief(4).only([Kind::SlowCalls, Kind::Resign, Kind::EarlyExpiry, Kind::Ask, Kind::HandDelete]);
+    found_within(1_000, late, unguarded!(Publish, "c/view/leader"), &["P5"]);
+}
+
+#[test]
+fn p5_a_record_of_stability_by_a_deposed_leader() {
+    // Its version is still the newest: nobody else leads yet.
+    let late = brief(4).only([Kind::SlowCalls, Kind::Resign, Kind::EarlyExpiry, Kind::Ask, Kind::HandDelete]);
+    found_within(2_000, late, unguarded!(Confirm, "c/view/leader"), &["P5"]);
+}
+
+#[test]
+fn p4_a_record_of_stability_for_an_older_version() {
+    found(unguarded!(Confirm, "c/view/version"), &["P4"]);
+}
+
+#[test]
+fn p4_stability_is_recorded_twice_after_a_lost_reply() {
+    let lost = brief(2).only([Kind::LostReplies, Kind::WatchLag, Kind::Ask]);
+    found_within(300, lost, unguarded!(Confirm, "c/view/stable"), &["P4"]);
+}
+
+#[test]
+fn p4_an_acknowledgement_of_an_older_version_comes_late() {
+    found(unguarded!(Acknowledge, "c/view/version"), &["P4"]);
+}
+
+#[test]
+fn p4_a_late_acknowledgement_takes_the_place_of_a_newer() {
+    found(unguarded!(Acknowledge, "c/"), &["P4"]);
+}
+
+#[test]
+fn p8_a_late_no_takes_the_place_of_a_yes() {
+    let late = brief(2).storm(Duration::from_secs(8)).only([Kind::RefusingStabilize, Kind::SlowCalls]);
+    found_within(6_000, late, unguarded!(Acknowledge, "c/ready/"), &["P8"]);
+}
+
+#[test]
+fn p7_two_instances_share_a_name() {
+    found(unguarded!(Join, "c/view/nodes/"), &["P7"]);
+}
+
+#[test]
+fn p5_a_deposed_leader_evicts() {
+    let kinds = [Kind::SlowCalls, Kind::StuckStabilize, Kind::HandDelete, Kind::EarlyExpiry];
+    found_within(600, Simulation::new().only(kinds), unguarded!(Evict, "c/view/leader"), &["P5"]);
+}
+
+#[test]
+fn p5_a_deposed_leader_ends_the_term_of_another() {
+    let late = brief(4).only([Kind::Resign, Kind::SlowCalls, Kind::LostReplies, Kind::Pause]);
+    // Or its own, of which it knew nothing.
+    found_within(300, late, unguarded!(Resign, "c/view/leader"), &["P5", "P6"]);
+}
+
+#[test]
+fn p5_a_write_of_the_user_of_a_deposed_leader() {
+    found(unguarded!(Fenced, "c/view/leader"), &["P5"]);
+}
+
+/// Lets the acknowledgement stand when the record that it was given under is put again.
+struct LeavesItStanding;
+
+impl Tamper for LeavesItStanding {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        let kept =
+            |txn: &_| commits::keep(txn, |_| true, |operation| !operation.key().starts_with("c/ready/"));
+        commits::change(output, Purpose::Rewrite, kept)
+    }
+}
+
+#[test]
+fn p4_an_acknowledgement_outlives_the_record_that_it_was_given_under() {
+    let updates = [Kind::Update, Kind::WatchLag, Kind::SlowStabilize, Kind::Ask, Kind::SlowCalls];
+    found_within(1_000, Simulation::new().only(updates), || LeavesItStanding, &["P4"]);
+}

@@ -1,0 +1,125 @@
+//! Nodes that give up for ever.
+
+use std::collections::BTreeSet;
+
+use clustering_core::{
+    Event,
+    machine::{Input, Output, Purpose},
+    store::{ErrorKind, WatchEnd},
+};
+use clustering_testkit::sim::{Kind, Seat, Simulation, Tamper};
+
+use crate::{found, found_within};
+
+/// Swallows outputs of a kind from each life that lost its session.
+struct GivesUpAfterALoss {
+    lost: BTreeSet<(usize, u32)>,
+    what: fn(&Output) -> bool,
+}
+
+impl GivesUpAfterALoss {
+    fn on(what: fn(&Output) -> bool) -> Self {
+        GivesUpAfterALoss { lost: BTreeSet::new(), what }
+    }
+}
+
+impl Tamper for GivesUpAfterALoss {
+    fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
+        if let Output::Event(Event::SessionLost { .. }) = output {
+            self.lost.insert((seat.node, seat.life));
+        }
+        let given_up = self.lost.contains(&(seat.node, seat.life)) && (self.what)(&output);
+        if given_up { Vec::new() } else { vec![output] }
+    }
+}
+
+#[test]
+fn p8_a_node_that_lost_its_session_never_campaigns_again() {
+    // All nodes must have lost theirs, and none may be started anew.
+    let outages = Simulation::new().nodes(3).only([Kind::Outage, Kind::LostRenewals, Kind::Pause]);
+    let never =
+        || GivesUpAfterALoss::on(|output| matches!(output, Output::Commit { purpose: Purpose::Elect, .. }));
+    found_within(200, outages, never, &["P8"]);
+}
+
+#[test]
+fn p7_a_node_that_lost_its_session_never_joins_again() {
+    found(|| GivesUpAfterALoss::on(|output| matches!(output, Output::Grant { .. })), &["P7", "P8"]);
+}
+
+/// Tries no stabilize again that said no.
+struct NeverAgain;
+
+impl Tamper for NeverAgain {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        match output {
+            Output::Stabilize { attempt: 2.., .. }
+            | Output::Event(Event::Stabilizing { attempt: 2.., .. }) => Vec::new(),
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_stabilize_that_said_no_is_never_tried_again() {
+    found(|| NeverAgain, &["P8"]);
+}
+
+/// Resumes a watch for ever whose changes were compacted.
+struct NeverResyncs;
+
+impl Tamper for NeverResyncs {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::WatchEnded { token, end: WatchEnd::Compacted { .. } } => {
+                let end = WatchEnd::Disconnected { reason: "again".to_owned() };
+                vec![Input::WatchEnded { token, end }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_node_whose_changes_were_compacted_never_reads_a_snapshot() {
+    found_within(200, Simulation::new(), || NeverResyncs, &["P8"]);
+}
+
+/// Takes a commit whose reply was lost for done.
+struct AssumesDone;
+
+impl Tamper for AssumesDone {
+    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Committed { token, result: Err(error) } if error.kind() == ErrorKind::OutcomeUnknown => {
+                vec![Input::Committed { token, result: Ok(seat.store.revision()) }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_commit_whose_reply_was_lost_is_taken_for_done() {
+    found_within(200, Simulation::new(), || AssumesDone, &["P8", "P5"]);
+}
+
+/// Watches the acknowledgements from too late on, and reads none before.
+struct NeverReadsAcknowledgements;
+
+impl Tamper for NeverReadsAcknowledgements {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Read { token, result: Ok(mut snapshot) } => {
+                snapshot.entries.retain(|entry| !entry.key.starts_with("c/ready/"));
+                vec![Input::Read { token, result: Ok(snapshot) }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_new_leader_does_not_look_at_acknowledgements_that_stand() {
+    found_within(200, Simulation::new(), || NeverReadsAcknowledgements, &["P8"]);
+}

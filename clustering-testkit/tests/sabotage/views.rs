@@ -1,0 +1,110 @@
+//! Views that are not the log's, and versions in the wrong order.
+
+use clustering_core::{
+    Version, View,
+    machine::{Input, Output, Purpose},
+    store::{Batch, Change},
+    version::Mint,
+};
+use clustering_testkit::{
+    history::Member,
+    sim::{Seat, Tamper},
+};
+use serde_json::{Value, json};
+
+use crate::{commits, found};
+
+/// Stabilizes against the nodes that are present just then.
+struct MomentaryList;
+
+impl Tamper for MomentaryList {
+    fn given(&mut self, seat: &Seat<'_>, _: &View) -> Option<Vec<Member>> {
+        let member = |node: &std::sync::Arc<clustering_core::Node>| Member {
+            name: node.name.clone(),
+            uri: node.uri.to_string(),
+            incarnation: node.incarnation.clone(),
+            metadata: node.metadata.clone(),
+        };
+        Some(seat.machine.present().map(member).collect())
+    }
+}
+
+#[test]
+fn p1_the_local_list_as_the_view() {
+    found(|| MomentaryList, &["P1"]);
+}
+
+/// Loses a change of a node's record now and then, as a watch that skips.
+#[derive(Default)]
+struct Skips(u32);
+
+impl Tamper for Skips {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        let Input::Batch { token, batch } = input else { return vec![input] };
+        let of_a_node = |change: &Change| change.key().starts_with("c/view/nodes/");
+        self.0 += u32::from(batch.changes.iter().any(of_a_node));
+        if self.0 < 40 || !batch.changes.iter().any(of_a_node) {
+            return vec![Input::Batch { token, batch }];
+        }
+        self.0 = 0;
+        let changes: Vec<_> = batch.changes.into_iter().filter(|change| !of_a_node(change)).collect();
+        match changes.is_empty() {
+            true => Vec::new(),
+            false => vec![Input::Batch { token, batch: Batch { revision: batch.revision, changes } }],
+        }
+    }
+}
+
+#[test]
+fn p1_a_watch_that_skips() {
+    found(Skips::default, &["P1"]);
+}
+
+/// Mints versions by the wall clock alone, which is another on each node, and drops what seems older than what it saw.
+#[derive(Default)]
+struct ByWallClock {
+    seen: std::collections::BTreeMap<(usize, u32), Version>,
+}
+
+fn label(value: &[u8]) -> Option<Version> {
+    let record: Value = serde_json::from_slice(value).ok()?;
+    record.get("version")?.as_str()?.parse().ok()
+}
+
+impl Tamper for ByWallClock {
+    fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
+        let Output::Commit { purpose: purpose @ (Purpose::Elect | Purpose::Publish), .. } = output else {
+            return vec![output];
+        };
+        let wall = 1_700_000_000_000 + seat.node as u64 * 3_600_000;
+        let seed = u128::from(seat.now.as_nanos());
+        let minted = Mint::new(wall, clustering_core::time::Timestamp::ZERO, seed).version(seat.now, None);
+        commits::change(output, purpose, |txn| {
+            commits::rewrite(txn, |key, value| {
+                let mut record: Value = serde_json::from_slice(value).ok()?;
+                let is_version = key.as_str() == "c/view/version";
+                record["version"] = json!(minted.to_string());
+                is_version.then(|| record.to_string().into_bytes())
+            })
+        })
+    }
+
+    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
+        let Input::Batch { token, mut batch } = input else { return vec![input] };
+        let seen = self.seen.entry((seat.node, seat.life)).or_insert(Version::from_u128(0));
+        batch.changes.retain(|change| match change {
+            Change::Put(entry) if entry.key.as_str() == "c/view/version" => {
+                let newer = label(&entry.value).is_some_and(|version| version > *seen);
+                *seen = label(&entry.value).unwrap_or(*seen).max(*seen);
+                newer
+            }
+            _ => true,
+        });
+        if batch.changes.is_empty() { Vec::new() } else { vec![Input::Batch { token, batch }] }
+    }
+}
+
+#[test]
+fn p2_versions_by_the_wall_clock() {
+    found(ByWallClock::default, &["P2"]);
+}
