@@ -73,7 +73,7 @@ async fn of_an_election() {
         fate.befall_line(&line, Kind::Elect);
         let nodes = vec![start(line, builder).await, cluster.start("b").await];
         at_rest(&cluster, &nodes, fate).await;
-        assert_eq!(cluster.audit().await.elections, 1, "{fate:?}");
+        assert_eq!(cluster.audit().await.reigns().len(), 1, "{fate:?}");
     }
 }
 
@@ -84,10 +84,10 @@ async fn of_a_publication() {
         let mut nodes = cluster.start_many(2).await;
         tokio::time::sleep(secs(5)).await;
         fate.befall(leader(&nodes), Kind::Publish);
-        let before = cluster.audit().await.versions.len();
+        let before = cluster.audit().await.versions().len();
         nodes.push(cluster.start("z").await);
         at_rest(&cluster, &nodes, fate).await;
-        assert_eq!(cluster.audit().await.versions.len(), before + 1, "{fate:?}");
+        assert_eq!(cluster.audit().await.versions().len(), before + 1, "{fate:?}");
     }
 }
 
@@ -169,12 +169,12 @@ async fn of_a_request() {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
         tokio::time::sleep(secs(5)).await;
-        let before = cluster.audit().await.versions.len();
+        let before = cluster.audit().await.versions().len();
         let node = followers(&nodes)[0];
         fate.befall(node, Kind::Ask);
         node.cluster_change().await.unwrap();
         at_rest(&cluster, &nodes, fate).await;
-        assert_eq!(cluster.audit().await.versions.len(), before + 1, "{fate:?}");
+        assert_eq!(cluster.audit().await.versions().len(), before + 1, "{fate:?}");
     }
 }
 

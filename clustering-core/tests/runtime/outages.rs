@@ -69,7 +69,7 @@ async fn p7_an_outage_longer_than_the_ttl_is_recovered_from() {
         assert_eq!(nodes.iter().map(|node| node.log.count(lost)).collect::<Vec<_>>(), [1; 5]);
         assert_eq!(cluster.store.lease_count(), 5, "no lease is left behind");
         let audit = cluster.audit().await;
-        assert!(audit.versions.len() <= 8, "{} versions", audit.versions.len());
+        assert!(audit.versions().len() <= 8, "{} versions", audit.versions().len());
         for node in &nodes {
             node.stop().await.unwrap();
         }
@@ -96,12 +96,11 @@ async fn p2_nothing_is_lost_by_a_broken_watch() {
         }
         stable(&all(&nodes)).await;
     }
-    let published = cluster.audit().await.versions.len();
+    let published = cluster.audit().await.versions().len();
     let seen = witness.log.versions();
     assert!(seen.is_sorted_by(|a, b| a < b));
     // It came as the fourth, so the first versions were not for it; all since then it saw.
-    let first =
-        cluster.audit().await.versions.iter().position(|one| one.version == seen[0].to_string()).unwrap();
+    let first = cluster.audit().await.versions().iter().position(|one| one.version == seen[0]).unwrap();
     assert_eq!(seen.len(), published - first);
     assert_eq!(witness.log.count(|event| matches!(event, Event::Resynced { .. })), 0);
 }

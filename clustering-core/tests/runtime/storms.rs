@@ -22,7 +22,7 @@ async fn join_at_once(cluster: &Cluster, prefix: &str, count: usize) -> Vec<Node
 async fn two_hundred_join_a_cluster_that_stands() {
     let cluster = &Cluster::new();
     let mut nodes = cluster.start_many(3).await;
-    let begun = cluster.audit().await.versions.len();
+    let begun = cluster.audit().await.versions().len();
     let join = |number: u64| async move {
         tokio::time::sleep(ms(50 * number)).await;
         let (line, builder) = cluster.builder(&format!("m{number:03}"));
@@ -34,10 +34,10 @@ async fn two_hundred_join_a_cluster_that_stands() {
     stable(&nodes).await;
     assert!(joined.elapsed() <= secs(6), "{:?}", joined.elapsed());
     let audit = cluster.audit().await;
-    let published = audit.versions.len() - begun;
+    let published = audit.versions().len() - begun;
     println!("{published} versions for 200 joins in 10 s, stable {:?} later", joined.elapsed());
     assert!(published <= 8, "{published} versions for 200 joins");
-    assert_eq!(audit.elections, 1);
+    assert_eq!(audit.reigns().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,11 +51,11 @@ async fn five_hundred_join_at_once() {
         "500 joined: {:?} real, stable {:?} later, {} versions, {:?}",
         begun.elapsed(),
         virtually.elapsed(),
-        audit.versions.len(),
+        audit.versions().len(),
         cluster.store.stats()
     );
-    assert!(audit.versions.len() <= 8, "{} versions for 500 joins", audit.versions.len());
-    assert_eq!(audit.elections, 1);
+    assert!(audit.versions().len() <= 8, "{} versions for 500 joins", audit.versions().len());
+    assert_eq!(audit.reigns().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -63,11 +63,11 @@ async fn one_hundred_leave_at_once() {
     let cluster = Cluster::new();
     let mut nodes = join_at_once(&cluster, "n", 130).await;
     stable(&nodes).await;
-    let begun = cluster.audit().await.versions.len();
+    let begun = cluster.audit().await.versions().len();
     let leavers = nodes.split_off(30);
     join_all(leavers.iter().map(async |node| node.stop().await.unwrap())).await;
     stable(&nodes).await;
-    let published = cluster.audit().await.versions.len() - begun;
+    let published = cluster.audit().await.versions().len() - begun;
     assert!(published <= 5, "{published} versions for 100 leaves");
     assert_eq!(cluster.store.lease_count(), 30);
 }
@@ -86,7 +86,7 @@ async fn a_rolling_restart_of_twenty() {
     }
     stable(nodes.iter().chain([&witness])).await;
     let audit = cluster.audit().await;
-    println!("rolling restart: {} versions, {} elections", audit.versions.len(), audit.elections);
-    assert!(audit.versions.len() <= 3 + 2 * 20, "{}", audit.versions.len());
+    println!("rolling restart: {} versions, {} elections", audit.versions().len(), audit.reigns().len());
+    assert!(audit.versions().len() <= 3 + 2 * 20, "{}", audit.versions().len());
     assert_eq!(witness.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clustering_core::{Clustering, machine::Phase};
 use clustering_memory::MemoryStore;
 
-use crate::common::{Audit, ms, secs};
+use crate::common::{audit, ms, secs};
 
 /// For a second nodes come and go, change, ask and resign, each in a task of its own. Then the newest version becomes
 /// stable, and the history is in order.
@@ -68,7 +68,7 @@ fn p8_churn_on_several_threads_ends_in_a_stable_version() {
             node.stop().await.unwrap();
         }
         assert_eq!(store.lease_count(), 0);
-        let audit = Audit::of(&store, "cluster").await;
-        assert!(audit.versions.len() > 20, "{}", audit.versions.len());
+        let audit = audit(&store, &[]).await;
+        assert!(audit.versions().len() > 20, "{}", audit.versions().len());
     });
 }

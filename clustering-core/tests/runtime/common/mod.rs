@@ -5,25 +5,29 @@ mod kind;
 mod log;
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     ops::Deref,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use clustering_core::{
-    Builder, Clustering, NodeName, Stabilization, Stable, Status, Term, Version, store::Txn,
+    Builder, Clustering, NodeName, Stable, Status, Term, Version,
+    store::{Revision, Snapshot, Txn},
 };
 use clustering_memory::MemoryStore;
-use clustering_testkit::faulty::FaultyStore;
+use clustering_testkit::{
+    faulty::FaultyStore,
+    history::{
+        Clock, Entry, Journal, Observation, Page,
+        ledger::{Content, Era},
+    },
+    promises::check,
+};
 use futures_util::future::join_all;
 
 pub(crate) use self::{
-    audit::{Audit, history},
+    audit::{audit, history},
     kind::{Kind, of},
     log::Log,
 };
@@ -51,82 +55,74 @@ pub(crate) fn name(text: &str) -> NodeName {
 }
 
 /// One cluster, and what its nodes' callbacks were told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) store: MemoryStore,
     pub(crate) seen: Arc<Seen>,
+    clock: Clock,
 }
 
-/// What callbacks were told, over all nodes.
+/// What callbacks were told, over all nodes, and the journal of each.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The nodes of each version, as they were first given to a stabilize.
-    views: Mutex<BTreeMap<Version, String>>,
     /// The calls of `on_stable`.
     announced: Mutex<Vec<(Version, Term, NodeName)>>,
+    journals: Mutex<Vec<Arc<Mutex<Vec<Entry>>>>>,
 }
 
 impl Seen {
-    /// Checks that every node is given the same nodes for a version (P1).
-    pub(crate) fn same_view(&self, stabilization: &Stabilization) {
-        let view = stabilization.view();
-        let nodes = serde_json::to_string(view.nodes()).unwrap();
-        let mut views = self.views.lock().unwrap();
-        let first = views.entry(view.version()).or_insert_with(|| nodes.clone());
-        assert_eq!(*first, nodes, "P1: one view per version");
-    }
-
     fn announce(&self, stable: &Stable) {
-        let mut announced = self.announced.lock().unwrap();
-        let of_version = announced.iter().find(|(version, ..)| *version == stable.version());
-        assert_eq!(of_version, None, "P4: on_stable at most once");
-        let last = announced.last().map(|(version, term, _)| (*version, *term));
-        assert!(last.is_none_or(|(version, term)| version < stable.version() && term <= stable.term()));
-        announced.push((stable.version(), stable.term(), stable.view().me().unwrap().clone()));
+        let announced = (stable.version(), stable.term(), stable.view().me().unwrap().clone());
+        self.announced.lock().unwrap().push(announced);
     }
 
     /// The calls of `on_stable` so far.
     pub(crate) fn announced(&self) -> Vec<(Version, Term, NodeName)> {
         self.announced.lock().unwrap().clone()
     }
+
+    fn journals(&self) -> Vec<Vec<Entry>> {
+        self.journals.lock().unwrap().iter().map(|entries| entries.lock().unwrap().clone()).collect()
+    }
+}
+
+/// What can be judged without the store's history is judged after every test.
+impl Drop for Seen {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let unknown = Content::Gap(Snapshot { revision: Revision::ZERO, entries: Vec::new() });
+            check("cluster", &[Page { at: None, content: unknown }], &self.journals(), None).unwrap();
+        }
+    }
 }
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        Cluster::default()
+        Cluster::on(MemoryStore::new())
     }
 
     pub(crate) fn on(store: MemoryStore) -> Self {
-        Cluster { store, ..Cluster::default() }
+        Cluster { store, seen: Arc::default(), clock: Clock::tokio() }
     }
 
-    /// A node's line to the store and a builder on it, whose callbacks check P1, P3 and P4.
-    pub(crate) fn builder(&self, name: &str) -> (FaultyStore, Builder) {
+    /// A node's line to the store and a builder on it. All that the node sees and does is taken down, save what callbacks
+    /// are given that a test sets instead of those here.
+    pub(crate) fn builder(&self, node: &str) -> (FaultyStore, Builder) {
         let line = FaultyStore::new(self.store.clone());
-        let builder = Clustering::builder(line.clone()).name(name).uri("http://host:80").seed(1);
-        (line, self.checked(builder))
-    }
-
-    fn checked(&self, builder: Builder) -> Builder {
-        let (seen, running) = (self.seen.clone(), Arc::<AtomicUsize>::default());
-        let last = Arc::<Mutex<Option<Version>>>::default();
-        let builder = builder.stabilize(move |stabilization| {
-            let (seen, running, last) = (seen.clone(), running.clone(), last.clone());
-            async move {
-                let version = stabilization.version();
-                let before = last.lock().unwrap().replace(version);
-                assert!(before.is_none_or(|before| before <= version), "P2: versions go forward");
-                assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "P3: one stabilize at a time");
-                seen.same_view(&stabilization);
-                tokio::task::yield_now().await;
-                running.fetch_sub(1, Ordering::SeqCst);
-            }
-        });
+        let life = format!("{node}#{}", self.seen.journals.lock().unwrap().len());
+        let (journal, entries) = Journal::in_memory(name(node), life, self.clock.clone());
+        self.seen.journals.lock().unwrap().push(entries);
+        let builder =
+            Clustering::builder(journal.store(line.clone())).name(node).uri("http://host:80").seed(1);
         let seen = self.seen.clone();
-        builder.on_stable(move |stable| {
+        let stabilize = |_| tokio::task::yield_now();
+        let builder = journal.attach(builder, stabilize, move |stable| {
             seen.announce(&stable);
             async {}
-        })
+        });
+        // The policy may still change: whoever takes over does it on purpose.
+        journal.note(Observation::Started { leadership: None, takes_over: true });
+        (line, builder)
     }
 
     pub(crate) async fn start(&self, name: &str) -> Node {
@@ -149,9 +145,9 @@ impl Cluster {
         nodes
     }
 
-    /// Checks the store's history, which must not be compacted.
-    pub(crate) async fn audit(&self) -> Audit {
-        Audit::of(&self.store, "cluster").await
+    /// Checks P1 to P7 by the store's history, which must not be compacted, and by the journals of all nodes.
+    pub(crate) async fn audit(&self) -> Era {
+        audit(&self.store, &self.seen.journals()).await
     }
 }
 
