@@ -7,20 +7,30 @@
 use std::{
     future::Future,
     hash::{BuildHasher, RandomState},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use clustering_core::store::StoreError;
-use etcd_client::{Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use rustls::pki_types::ServerName;
 use tokio::{
-    sync::OnceCell,
+    sync::{OnceCell, watch},
     time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
-    Endpoint, EtcdConfig,
+    ConfigError, Endpoint, EtcdConfig,
+    connector::Connector,
+    endpoint::Scheme,
     failure::{Call, Failure, Outcome},
+    login::{Before, Login},
+    operation::Operation,
+    tls::Security,
+    wire::Wire,
 };
 
 /// No limit of our own on the size of replies: a page of large values, or the changes that a watch catches up with, exceed
@@ -42,13 +52,21 @@ pub(crate) struct Clients {
 }
 
 struct Member {
+    /// With its scheme.
     endpoint: Endpoint,
+    /// What the server's certificate must be for, if it is to have one.
+    name: Option<ServerName<'static>>,
     clients: OnceCell<Clients>,
+    login: Option<Login>,
+    /// How often a call failed there.
+    failures: watch::Sender<u64>,
 }
 
 /// The members, and which of them the calls go to.
 pub(crate) struct Connection {
     config: EtcdConfig,
+    wire: Wire,
+    security: Option<Arc<Security>>,
     members: Vec<Member>,
     current: AtomicUsize,
     /// The last one that answered, for the log.
@@ -56,42 +74,85 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// For a valid configuration. Connections are made when they are first needed.
-    pub(crate) fn new(config: EtcdConfig) -> Self {
-        let members: Vec<_> = config
-            .endpoints
-            .iter()
-            .map(|endpoint| Member { endpoint: endpoint.clone(), clients: OnceCell::new() })
-            .collect();
+    /// Connections are made when they are first needed.
+    ///
+    /// # Errors
+    ///
+    /// The configuration breaks a rule.
+    pub(crate) fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
+        config.validate_fields()?;
+        let tls = config.effective_tls();
+        let security = tls.clone().map(Security::new).transpose()?.map(Arc::new);
+        let member = |endpoint: &Endpoint| {
+            let (scheme, name) = match &tls {
+                Some(tls) => (Scheme::Https, Some(tls.name_of(endpoint.host())?)),
+                None => (Scheme::Http, None),
+            };
+            Ok(Member {
+                endpoint: endpoint.with_scheme(scheme),
+                name,
+                clients: OnceCell::new(),
+                login: config.credentials.clone().map(Login::new),
+                failures: watch::Sender::new(0),
+            })
+        };
+        let members = config.endpoints.iter().map(member).collect::<Result<Vec<_>, ConfigError>>()?;
         // Where to begin is left to chance, so that the nodes of a cluster spread over the members.
         let chance = RandomState::new().hash_one(0) as usize % members.len();
-        Connection { config, members, current: AtomicUsize::new(chance), answered: AtomicUsize::new(chance) }
+        Ok(Connection {
+            wire: Wire::new(config.prefix.clone()),
+            config,
+            security,
+            members,
+            current: AtomicUsize::new(chance),
+            answered: AtomicUsize::new(chance),
+        })
+    }
+
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
         &self.config
     }
 
-    /// Runs `call` on the current member, and on others where that is harmless: nothing arrived, nothing happened, or
-    /// making the call twice does no more than once. `what` is the call's name in errors.
+    /// Runs the operation on the current member, and on others where that is harmless: nothing arrived, nothing happened,
+    /// or making the call twice does no more than once.
+    ///
+    /// A call that etcd refuses for its token is made once more after one login; one that it refuses for another reason is
+    /// not made again, since the other members would say the same.
     pub(crate) async fn call<T, F>(
         &self,
-        call: Call,
-        what: &str,
+        operation: Operation<'_>,
         run: impl Fn(Clients) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
+        let call = operation.call();
         let deadline = Instant::now() + self.config.request_timeout;
         // Each member once, and one more: the first failure may be about a connection that was lost long ago.
         let mut tries = self.members.len() + 1;
         let mut may_log_in = self.config.credentials.is_some();
         let mut lost = false;
+        let mut mismatches = Mismatches::default();
         loop {
             let member = self.current.load(Ordering::Relaxed);
+            let login = self.members[member].login.as_ref();
+            // Until the login, if there is one, is over nothing of the call itself is sent.
+            let (mut before, mut begun) = (None, false);
             let mut suspicion = Suspicion { connection: self, member, since: Instant::now(), waiting: true };
-            let result = timeout_at(deadline, async { run(self.clients(member).await?).await }).await;
+            let result = timeout_at(deadline, async {
+                let clients = self.clients(member).await?;
+                if let Some(login) = login {
+                    login.ensure(&clients.login).await?;
+                    before = Some(login.before());
+                }
+                begun = true;
+                run(clients).await
+            });
+            let result = result.await;
             suspicion.waiting = false;
             let mut failure = match result {
                 Ok(Ok(value)) => {
@@ -100,40 +161,63 @@ impl Connection {
                 }
                 Ok(Err(failure)) => failure,
                 Err(_elapsed) => {
-                    Failure::new(Outcome::Lost, format!("no reply within {:?}", self.config.request_timeout))
+                    let within = self.config.request_timeout;
+                    match begun {
+                        true => Failure::new(Outcome::Lost, format!("no reply within {within:?}")),
+                        false => Failure::new(
+                            Outcome::NeverArrived,
+                            format!("no reply to the login within {within:?}"),
+                        ),
+                    }
                 }
             };
-            if failure.outcome == Outcome::LoggedOut && may_log_in {
-                may_log_in = false;
-                match timeout_at(deadline, self.log_in(member)).await {
+            if let (Outcome::LoggedOut | Outcome::ForbiddenOrLoggedOut, Some(before)) =
+                (failure.outcome, before)
+                && std::mem::take(&mut may_log_in)
+            {
+                match timeout_at(deadline, self.log_in_again(member, before)).await {
                     Ok(Ok(())) => continue,
                     Ok(Err(why)) => failure = why,
-                    Err(_elapsed) => failure.outcome = Outcome::NeverArrived,
+                    Err(_elapsed) => {
+                        let message =
+                            format!("no reply to the login within {:?}", self.config.request_timeout);
+                        failure = Failure::new(Outcome::NeverArrived, message);
+                    }
                 }
             }
             tries -= 1;
             let harmless = match failure.outcome {
-                Outcome::NeverArrived | Outcome::Busy => true,
+                Outcome::NeverArrived | Outcome::Mismatched | Outcome::Busy => true,
                 Outcome::Lost => call != Call::Change,
                 _ => false,
             };
-            if matches!(failure.outcome, Outcome::NeverArrived | Outcome::Busy | Outcome::Lost) {
+            if harmless || failure.outcome == Outcome::Lost {
                 self.leave(member, &failure.message);
             }
             lost |= failure.outcome == Outcome::Lost;
+            mismatches.note(&failure, &self.members[member].endpoint);
             if !harmless || tries == 0 || Instant::now() >= deadline {
+                mismatches.tell(&mut failure);
                 // That the last try did nothing does not say that an earlier one did not.
                 if lost && harmless {
                     failure.outcome = Outcome::Lost;
                 }
-                let what = format!("{what} at {}", self.members[member].endpoint);
+                failure.advise(operation, &self.wire, login.map(Login::user));
+                let what = format!("{operation} at {}", self.members[member].endpoint);
                 return Err(failure.into_error(call, &what));
             }
         }
     }
 
+    /// Tells of calls that fail at a member from now on: whoever waits there for long for something to come may doubt
+    /// that it will.
+    pub(crate) fn failures(&self, member: usize) -> watch::Receiver<u64> {
+        self.members[member].failures.subscribe()
+    }
+
     /// Goes on to the next member, unless somebody else did already.
     pub(crate) fn leave(&self, member: usize, why: &str) {
+        self.members[member].failures.send_modify(|count| *count = count.wrapping_add(1));
         let next = (member + 1) % self.members.len();
         let left = self.current.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if left {
@@ -151,11 +235,13 @@ impl Connection {
     }
 
     async fn clients(&self, member: usize) -> Result<Clients, Failure> {
-        let Member { endpoint, clients } = &self.members[member];
         let connect = || async {
-            let options = self.options();
-            // With credentials this logs in.
-            let login = Client::connect([endpoint.as_url()], Some(options)).await.map_err(before_the_call)?;
+            let options = ConnectOptions::new()
+                // A member that has lost its leader says so and ends its watches, instead of going silent.
+                .with_require_leader(true);
+            let channel = Channel::Tonic(self.channel(&self.members[member])?);
+            let login =
+                Client::from_channel(channel, Some(options)).await.map_err(Failure::before_the_call)?;
             Ok(Clients {
                 member,
                 kv: login.kv_client().max_decoding_message_size(LARGEST_REPLY),
@@ -164,29 +250,29 @@ impl Connection {
                 login,
             })
         };
-        clients.get_or_try_init(connect).await.cloned()
+        self.members[member].clients.get_or_try_init(connect).await.cloned()
     }
 
-    fn options(&self) -> ConnectOptions {
+    /// A channel that connects when it is first used, and again whenever the connection was lost.
+    fn channel(&self, member: &Member) -> Result<tonic::transport::Channel, Failure> {
         let config = &self.config;
-        let options = ConnectOptions::new()
-            .with_connect_timeout(config.connect_timeout)
-            .with_keep_alive(config.keep_alive_interval, config.keep_alive_timeout)
-            .with_keep_alive_while_idle(true)
-            // A member that has lost its leader says so and ends its watches, instead of going silent.
-            .with_require_leader(true);
-        match &config.credentials {
-            Some(credentials) => options
-                .with_user(&credentials.user, credentials.password.expose())
-                .with_auto_token_refresh(true),
-            None => options,
-        }
+        let unfit = |error: tonic::transport::Error| Failure::new(Outcome::Invalid, error.to_string());
+        let endpoint = tonic::transport::Endpoint::from_shared(member.endpoint.to_string())
+            .map_err(unfit)?
+            .keep_alive_while_idle(true)
+            .http2_keep_alive_interval(config.keep_alive_interval)
+            .keep_alive_timeout(config.keep_alive_timeout);
+        let tls = self.security.clone().zip(member.name.clone());
+        let connector = Connector::new(tls, config.connect_timeout);
+        Ok(tonic::transport::Channel::new(connector, endpoint))
     }
 
-    /// Logs in anew. The client does so by itself for one of the ways in which etcd refuses a token, not for the others.
-    async fn log_in(&self, member: usize) -> Result<(), Failure> {
+    async fn log_in_again(&self, member: usize, before: Before) -> Result<(), Failure> {
         let clients = self.clients(member).await?;
-        clients.login.refresh_token().await.map_err(before_the_call)
+        match &self.members[member].login {
+            Some(login) => login.again(&clients.login, before).await,
+            None => Ok(()),
+        }
     }
 
     /// How long anything that is no call may wait for an answer.
@@ -195,13 +281,34 @@ impl Connection {
     }
 }
 
-/// What failed while nothing of the call itself was sent.
-fn before_the_call(error: etcd_client::Error) -> Failure {
-    let mut failure = Failure::from(error);
-    if failure.outcome == Outcome::Lost {
-        failure.outcome = Outcome::NeverArrived;
+/// The tries of a call at members that it does not go together with.
+#[derive(Default)]
+struct Mismatches {
+    /// What was said of the last, and where.
+    last: Option<String>,
+    /// Whether other tries failed for reasons that may pass.
+    others: bool,
+}
+
+impl Mismatches {
+    fn note(&mut self, failure: &Failure, endpoint: &Endpoint) {
+        match failure.outcome {
+            Outcome::Mismatched => self.last = Some(format!("{endpoint}: {}", failure.message)),
+            _ => self.others = true,
+        }
     }
-    failure
+
+    /// It is a matter of settings, which nobody need try again, only if it is at each member. Otherwise it is said beside
+    /// what is the matter elsewhere.
+    fn tell(self, failure: &mut Failure) {
+        match (failure.outcome, self.last) {
+            (Outcome::Mismatched, _) if self.others => failure.outcome = Outcome::NeverArrived,
+            (Outcome::NeverArrived | Outcome::Busy | Outcome::Lost, Some(last)) => {
+                failure.message = format!("{}; and at {last}", failure.message);
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Leaves the member if it is dropped while waiting for long: then the caller, whose patience may be shorter than our
@@ -224,7 +331,7 @@ impl Drop for Suspicion<'_> {
 #[cfg(test)]
 mod tests {
     use clustering_core::store::{CoordinationStore, ErrorKind, LeaseId, Txn};
-    use tokio::net::TcpListener;
+    use tokio::{io::AsyncWriteExt, net::TcpListener};
 
     use super::*;
     use crate::EtcdStore;
@@ -236,6 +343,20 @@ mod tests {
         (listener, address)
     }
 
+    /// A server that begins HTTP/2 and says nothing more.
+    async fn mute() -> String {
+        let (listener, address) = silent().await;
+        tokio::spawn(async move {
+            let mut connections = Vec::new();
+            while let Ok((mut connection, _)) = listener.accept().await {
+                // Settings, none of them.
+                connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+                connections.push(connection);
+            }
+        });
+        address
+    }
+
     fn impatient(endpoints: &[&str]) -> EtcdConfig {
         EtcdConfig {
             connect_timeout: Duration::from_millis(100),
@@ -245,8 +366,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn every_call_to_a_silent_server_ends_in_time() {
-        let (_listener, address) = silent().await;
+    async fn every_call_to_a_mute_server_ends_in_time() {
+        let address = mute().await;
         let store = EtcdStore::new(impatient(&[&address])).unwrap();
         let (lease, began) = (LeaseId::new(7), Instant::now());
         let (grant, renew, revoke, read, watch, check, commit) = tokio::join!(
@@ -270,10 +391,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_no_connection_has_carried_no_call() {
+        let (_listener, address) = silent().await;
+        let store = EtcdStore::new(impatient(&[&address])).unwrap();
+        let error = store.commit(Txn::new().delete("k")).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+        assert!(error.to_string().contains("the greeting took longer than 100ms"), "{error}");
+    }
+
+    #[tokio::test]
     async fn a_login_that_gets_no_answer_is_not_taken_for_a_call() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        drop(listener);
+        let address = mute().await;
         let credentials = Some(crate::Credentials::new("me", "secret"));
         let store = EtcdStore::new(EtcdConfig { credentials, ..impatient(&[&address]) }).unwrap();
         let error = store.commit(Txn::new().delete("k")).await.unwrap_err();
@@ -283,10 +411,10 @@ mod tests {
     #[tokio::test]
     async fn who_gives_up_waiting_leaves_the_member() {
         let ((_one, first), (_two, second)) = (silent().await, silent().await);
-        let connection = Connection::new(impatient(&[&first, &second]));
+        let connection = Connection::new(impatient(&[&first, &second])).unwrap();
         let give_up_after = |wait| {
             let never =
-                connection.call(Call::Change, "commit", |_| std::future::pending::<Result<(), Failure>>());
+                connection.call(Operation::GrantLease, |_| std::future::pending::<Result<(), Failure>>());
             timeout(Duration::from_millis(wait), never)
         };
         let begun = connection.current.load(Ordering::Relaxed);
@@ -297,10 +425,30 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_mismatch_is_one_only_if_all_members_have_it() {
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
+        for (outcomes, expected) in [
+            ([Outcome::Mismatched, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Refused),
+            ([Outcome::NeverArrived, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Unreachable),
+            ([Outcome::Mismatched, Outcome::Mismatched, Outcome::NeverArrived], ErrorKind::Unreachable),
+        ] {
+            let tries = AtomicUsize::new(0);
+            let failing = connection.call(Operation::GrantLease, |_| {
+                let outcome = outcomes[tries.fetch_add(1, Ordering::Relaxed)];
+                async move { Err::<(), _>(Failure::new(outcome, format!("it is {outcome:?}"))) }
+            });
+            let error = failing.await.unwrap_err();
+            assert_eq!(error.kind(), expected, "{error}");
+            // It is not forgotten over what else went wrong.
+            assert!(error.to_string().contains("it is Mismatched"), "{error}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_lost_reply_is_not_forgotten_over_later_tries() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"]));
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
         let tries = AtomicUsize::new(0);
-        let failing = connection.call(Call::Repeatable, "renew_lease", |_| {
+        let failing = connection.call(Operation::RenewLease, |_| {
             let outcome = match tries.fetch_add(1, Ordering::Relaxed) {
                 0 => Outcome::Lost,
                 _ => Outcome::NeverArrived,
@@ -312,20 +460,23 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_made_again_only_where_it_did_not_happen() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"]));
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
         for (call, outcome, expected) in [
-            (Call::Change, Outcome::Lost, 1),
-            (Call::Repeatable, Outcome::Lost, 3),
-            (Call::Read, Outcome::Lost, 3),
-            (Call::Change, Outcome::NeverArrived, 3),
-            (Call::Change, Outcome::Busy, 3),
-            (Call::Read, Outcome::Refused, 1),
-            (Call::Read, Outcome::LoggedOut, 1),
-            (Call::Read, Outcome::Invalid, 1),
-            (Call::Repeatable, Outcome::LeaseNotFound, 1),
+            (Operation::GrantLease, Outcome::Lost, 1),
+            (Operation::RenewLease, Outcome::Lost, 3),
+            (Operation::Connect, Outcome::Lost, 3),
+            (Operation::GrantLease, Outcome::NeverArrived, 3),
+            (Operation::GrantLease, Outcome::Busy, 3),
+            (Operation::Connect, Outcome::Refused, 1),
+            (Operation::Connect, Outcome::LoggedOut, 1),
+            (Operation::Connect, Outcome::Forbidden, 1),
+            (Operation::Connect, Outcome::ForbiddenOrLoggedOut, 1),
+            (Operation::GrantLease, Outcome::Mismatched, 3),
+            (Operation::Connect, Outcome::Invalid, 1),
+            (Operation::RenewLease, Outcome::LeaseNotFound, 1),
         ] {
             let tries = AtomicUsize::new(0);
-            let failing = connection.call(call, "call", |_| {
+            let failing = connection.call(call, |_| {
                 tries.fetch_add(1, Ordering::Relaxed);
                 async { Err::<(), _>(Failure::new(outcome, "on purpose")) }
             });

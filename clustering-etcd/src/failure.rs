@@ -3,13 +3,20 @@
 use std::error::Error;
 
 use clustering_core::store::{ErrorKind, StoreError};
+use rustls::{AlertDescription, CertificateError, pki_types::ServerName};
 use tonic::{Code, Status};
+
+use crate::{connector::NoConnection, operation::Operation, wire::Wire};
 
 /// What became of a call that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// It never arrived: no connection could be made, or it was lost before the request was sent.
     NeverArrived,
+    /// It never arrived: no connection was made, because the two ends do not go together. One has TLS and the other has
+    /// not, or one does not accept the other's certificate. Another member may be set up better; if none is, it stays so
+    /// until somebody changes the settings.
+    Mismatched,
     /// Nobody knows: the request was sent, or may have been, and no reply came.
     Lost,
     /// The server did nothing, because of its state.
@@ -20,6 +27,9 @@ pub(crate) enum Outcome {
     Refused,
     /// The server did nothing: it knows the user, who may not do this.
     Forbidden,
+    /// As [`Forbidden`](Self::Forbidden) or [`LoggedOut`](Self::LoggedOut): 3.5.1, among others, says the same of a watch in
+    /// both cases.
+    ForbiddenOrLoggedOut,
     /// The server did nothing, because the request breaks its rules.
     Invalid,
     /// There is no such lease.
@@ -56,6 +66,7 @@ const ANSWERS: &[(Code, &str, Outcome)] = &[
     (Code::InvalidArgument,    "user name is empty",                    Outcome::LoggedOut),
     // The token is older than the last change of users and roles.
     (Code::InvalidArgument,    "revision of auth store is old",         Outcome::LoggedOut),
+    (Code::Unknown,            "auth: revision in header is old",       Outcome::LoggedOut), // the same, by 3.5
     (Code::InvalidArgument,    "authentication failed",                 Outcome::Refused),
     (Code::InvalidArgument,    "",                                      Outcome::Invalid),
     (Code::Unauthenticated,    "",                                      Outcome::LoggedOut),
@@ -90,12 +101,115 @@ impl Outcome {
 
     /// What an error of the transport means: lost, unless it is known that nothing was sent.
     fn of_transport(error: &(dyn Error + 'static)) -> Self {
+        if let Some(none) = NoConnection::within(error) {
+            return Outcome::of_no_connection(none).0;
+        }
         let never_sent = causes(error).any(|cause| {
             // A connection that was lost while the request waited for it; hyper says "canceled" for no other reason.
-            cause.is::<tonic::ConnectError>()
-                || cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
+            cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_canceled)
         });
         if never_sent { Outcome::NeverArrived } else { Outcome::Lost }
+    }
+
+    /// The table for connections that could not be made: what it means, and the text that says what to do.
+    fn of_no_connection(error: &NoConnection) -> (Self, String) {
+        use Outcome::{Mismatched, NeverArrived};
+        match error {
+            NoConnection::Network(_) | NoConnection::Slow { .. } | NoConnection::Closed(_) => {
+                (NeverArrived, error.to_string())
+            }
+            // Also what a server does that is just being stopped, so it is not taken for a refusal.
+            NoConnection::ClosedAfterTls { identity: true } => {
+                (NeverArrived, format!("{error}: it may not accept the client's certificate, its log tells"))
+            }
+            NoConnection::ClosedAfterTls { identity: false } => {
+                (NeverArrived, format!("{error}: it may want a client certificate, its log tells"))
+            }
+            NoConnection::SpeaksTls => {
+                let advice = "write the endpoint as https://, with the CA as tls.ca (ETCDCTL_CACERT)";
+                (Mismatched, format!("{error}, and the endpoint is without: {advice}"))
+            }
+            NoConnection::SpeaksPlain => {
+                let advice = "write the endpoint as http:// and leave the TLS settings out, or turn TLS on there \
+                              (etcd --cert-file and --key-file)";
+                (Mismatched, format!("{error}, and the endpoint is with it: {advice}"))
+            }
+            NoConnection::SpeaksOther => {
+                let advice =
+                    "etcd's clients must be given its client port, and no proxy that speaks only HTTP/1";
+                (Mismatched, format!("{error}: {advice}"))
+            }
+            NoConnection::Tls { error, identity } => Outcome::of_tls(error, *identity),
+        }
+    }
+
+    /// The table for TLS. `identity` says whether the client had a certificate to show.
+    fn of_tls(error: &rustls::Error, identity: bool) -> (Self, String) {
+        use AlertDescription as Alert;
+        use CertificateError as Certificate;
+        let advice = match error {
+            rustls::Error::InvalidCertificate(error) => match error {
+                Certificate::UnknownIssuer => {
+                    "the server's certificate is of a CA that is not trusted here: give the right one as tls.ca \
+                     (ETCDCTL_CACERT)"
+                        .to_owned()
+                }
+                // An authority that was made anew under its old name.
+                Certificate::BadSignature => {
+                    "the server's certificate is of a CA that is not trusted here, though another of the same name is: \
+                     give the right one as tls.ca (ETCDCTL_CACERT)"
+                        .to_owned()
+                }
+                Certificate::Expired | Certificate::ExpiredContext { .. } => {
+                    "the server's certificate has expired: renew it there (or is this machine's clock wrong?)".to_owned()
+                }
+                Certificate::NotValidYet | Certificate::NotValidYetContext { .. } => {
+                    "the server's certificate is not valid yet: is this machine's clock wrong?".to_owned()
+                }
+                Certificate::NotValidForNameContext { expected, presented } => {
+                    let (expected, presented) = (name(expected), presented.join(", "));
+                    format!(
+                        "the server's certificate is not for {expected}, but for [{presented}]: write the endpoint by \
+                         one of these names, or give one as tls.server_name"
+                    )
+                }
+                other => format!("the server's certificate cannot be used: {other}"),
+            },
+            rustls::Error::AlertReceived(
+                alert @ (Alert::NoCertificate
+                | Alert::CertificateRequired
+                | Alert::BadCertificate
+                | Alert::UnsupportedCertificate
+                | Alert::CertificateRevoked
+                | Alert::CertificateExpired
+                | Alert::CertificateUnknown
+                | Alert::UnknownCA
+                | Alert::AccessDenied
+                | Alert::DecryptError),
+            ) => match identity {
+                false => "the server wants a client certificate: give one as tls.identity (ETCDCTL_CERT and ETCDCTL_KEY)"
+                    .to_owned(),
+                true => format!(
+                    "the server does not accept the client's certificate ({alert:?}): it must not have expired, be for \
+                     client authentication, and of a CA that the server trusts (etcd --trusted-ca-file)"
+                ),
+            },
+            rustls::Error::AlertReceived(Alert::HandshakeFailure) if !identity => {
+                format!(
+                    "the server ended the TLS handshake ({error}): it may want a client certificate (ETCDCTL_CERT and \
+                     ETCDCTL_KEY), or no way of TLS that this client knows"
+                )
+            }
+            rustls::Error::AlertReceived(
+                Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity | Alert::UnrecognisedName,
+            )
+            | rustls::Error::PeerIncompatible(_) => {
+                format!("the server and this client know no common way to speak TLS, 1.2 or 1.3: {error}")
+            }
+            // Nothing that settings explain: bytes that were garbled, a server in trouble.
+            _ => return (Outcome::NeverArrived, format!("the TLS handshake failed: {error}")),
+        };
+        (Outcome::Mismatched, advice)
     }
 
     /// The kind of the error that the caller gets.
@@ -105,11 +219,27 @@ impl Outcome {
             Outcome::Lost if call == Call::Read => ErrorKind::Unreachable,
             Outcome::Lost => ErrorKind::OutcomeUnknown,
             Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
-            Outcome::LoggedOut | Outcome::Refused | Outcome::Forbidden => ErrorKind::Refused,
+            Outcome::Mismatched
+            | Outcome::LoggedOut
+            | Outcome::Refused
+            | Outcome::Forbidden
+            | Outcome::ForbiddenOrLoggedOut => ErrorKind::Refused,
             Outcome::Invalid => ErrorKind::Invalid,
             Outcome::LeaseNotFound => ErrorKind::LeaseNotFound,
         }
     }
+}
+
+impl NoConnection {
+    /// The reason, if it is among the causes of an error.
+    fn within<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a Self> {
+        causes(error).find_map(|cause| cause.downcast_ref())
+    }
+}
+
+/// What a certificate should have been for.
+fn name(expected: &ServerName<'_>) -> String {
+    expected.to_str().into_owned()
 }
 
 /// An error and what caused it, from the outermost to the innermost.
@@ -128,6 +258,51 @@ pub(crate) struct Failure {
 impl Failure {
     pub(crate) fn new(outcome: Outcome, message: impl Into<String>) -> Self {
         Failure { outcome, message: message.into(), source: None }
+    }
+
+    /// What failed while nothing of the call itself was sent.
+    pub(crate) fn before_the_call(error: etcd_client::Error) -> Self {
+        let mut failure = Failure::from(error);
+        if failure.outcome == Outcome::Lost {
+            failure.outcome = Outcome::NeverArrived;
+        }
+        failure
+    }
+
+    /// Says what to do, where etcd refused: its own words name neither the user nor what was missing.
+    pub(crate) fn advise(&mut self, operation: Operation<'_>, wire: &Wire, user: Option<&str>) {
+        let said = &self.message;
+        let message = match (self.outcome, user) {
+            (Outcome::Refused, Some(user)) if said.contains("authentication is not enabled") => format!(
+                "etcd has no users, but is given the user {user:?} ({said}): leave the credentials (ETCDCTL_USER) out, \
+                 or let it have users (etcdctl auth enable)"
+            ),
+            (Outcome::Refused, Some(user)) => format!(
+                "wrong user or password: etcd does not accept this password for {user:?} ({said}): correct the \
+                 credentials (ETCDCTL_USER, ETCDCTL_PASSWORD)"
+            ),
+            (Outcome::LoggedOut, None) => format!(
+                "etcd wants to know the user ({said}): give credentials (ETCDCTL_USER, ETCDCTL_PASSWORD), or a client \
+                 certificate (ETCDCTL_CERT, ETCDCTL_KEY) whose common name is a user"
+            ),
+            (Outcome::LoggedOut, Some(user)) => format!(
+                "etcd does not accept the token that it gave {user:?} a moment ago ({said}): tokens live too shortly \
+                 (etcd --auth-token), or its members disagree about them"
+            ),
+            (Outcome::Forbidden | Outcome::ForbiddenOrLoggedOut, _) => {
+                let whose = user.map_or_else(
+                    || "the user, by the client certificate's common name,".to_owned(),
+                    |user| format!("the user {user:?}"),
+                );
+                format!(
+                    "{whose} lacks a right ({said}): this takes {}; grant it to a role of that user (etcdctl role \
+                     grant-permission ROLE readwrite --prefix=true PREFIX)",
+                    operation.rights(wire)
+                )
+            }
+            _ => return,
+        };
+        self.message = message;
     }
 
     /// The error that the caller of `call` gets; `what` says which call, and to whom.
@@ -167,6 +342,9 @@ impl From<etcd_client::Error> for Failure {
 
 /// The text of the innermost cause, which is the one that tells something: "connection refused".
 fn innermost(error: &(dyn Error + 'static)) -> String {
+    if let Some(none) = NoConnection::within(error) {
+        return Outcome::of_no_connection(none).1;
+    }
     causes(error).last().map_or_else(String::new, ToString::to_string)
 }
 
@@ -181,6 +359,19 @@ mod tests {
 
     fn of_transport(error: impl Error + Send + Sync + 'static) -> etcd_client::Error {
         etcd_client::Error::GRpcStatus(Status::from_error(Box::new(error)))
+    }
+
+    fn tls(error: impl Into<rustls::Error>) -> etcd_client::Error {
+        of_transport(NoConnection::Tls { error: error.into(), identity: true })
+    }
+
+    fn alert(alert: AlertDescription) -> etcd_client::Error {
+        tls(rustls::Error::AlertReceived(alert))
+    }
+
+    fn wrong_name() -> CertificateError {
+        let expected = ServerName::try_from("etcd-1").unwrap();
+        CertificateError::NotValidForNameContext { expected, presented: vec!["DnsName(\"etcd-2\")".into()] }
     }
 
     /// Each row: what a change gets, and what a read gets.
@@ -221,6 +412,7 @@ mod tests {
         ) => Refused, Refused;
         no_login: answered(Code::InvalidArgument, "etcdserver: user name is empty") => Refused, Refused;
         old_login: answered(Code::InvalidArgument, "etcdserver: revision of auth store is old") => Refused, Refused;
+        old_login_3_5: answered(Code::Unknown, "auth: revision in header is old") => Refused, Refused;
         bad_token: answered(Code::Unauthenticated, "etcdserver: invalid auth token") => Refused, Refused;
         no_right: answered(Code::PermissionDenied, "etcdserver: permission denied") => Refused, Refused;
         login_not_wanted: answered(Code::FailedPrecondition, "etcdserver: authentication is not enabled")
@@ -250,8 +442,31 @@ mod tests {
         data_loss: answered(Code::DataLoss, "something else") => OutcomeUnknown, Unreachable;
 
         connection_refused: of_transport(
-            tonic::ConnectError(std::io::Error::from(std::io::ErrorKind::ConnectionRefused).into())
+            NoConnection::Network("Connection refused (os error 111)".into())
         ) => Unreachable, Unreachable;
+        name_unknown: of_transport(NoConnection::Network("failed to lookup address information".into()))
+            => Unreachable, Unreachable;
+        connecting_takes_too_long: of_transport(NoConnection::Slow {
+            step: "the TLS handshake", after: std::time::Duration::from_secs(1)
+        }) => Unreachable, Unreachable;
+        closed_at_once: of_transport(NoConnection::Closed("the greeting")) => Unreachable, Unreachable;
+        closed_after_tls: of_transport(NoConnection::ClosedAfterTls { identity: true }) => Unreachable, Unreachable;
+        tls_unexpected: of_transport(NoConnection::SpeaksTls) => Refused, Refused;
+        tls_missing: of_transport(NoConnection::SpeaksPlain) => Refused, Refused;
+        not_http2: of_transport(NoConnection::SpeaksOther) => Refused, Refused;
+        unknown_ca: tls(CertificateError::UnknownIssuer) => Refused, Refused;
+        unknown_ca_of_a_known_name: tls(CertificateError::BadSignature) => Refused, Refused;
+        certificate_expired: tls(CertificateError::Expired) => Refused, Refused;
+        certificate_not_valid_yet: tls(CertificateError::NotValidYet) => Refused, Refused;
+        certificate_for_another: tls(wrong_name()) => Refused, Refused;
+        certificate_revoked: tls(CertificateError::Revoked) => Refused, Refused;
+        client_certificate_wanted: alert(AlertDescription::CertificateRequired) => Refused, Refused;
+        client_certificate_not_accepted: alert(AlertDescription::UnknownCA) => Refused, Refused;
+        no_common_tls: alert(AlertDescription::ProtocolVersion) => Refused, Refused;
+        server_too_old_for_tls: tls(rustls::PeerIncompatible::ServerDoesNotSupportTls12Or13) => Refused, Refused;
+        tls_garbled: tls(rustls::Error::DecryptError) => Unreachable, Unreachable;
+        server_in_trouble: alert(AlertDescription::InternalError) => Unreachable, Unreachable;
+
         connection_broken: of_transport(std::io::Error::from(std::io::ErrorKind::ConnectionReset))
             => OutcomeUnknown, Unreachable;
         timeout_of_the_client: of_transport(tonic::TimeoutExpired(())) => OutcomeUnknown, Unreachable;
@@ -271,6 +486,77 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_go_together_is_told_with_what_to_do() {
+        let told = |error: NoConnection| Failure::from(of_transport(error)).message;
+        let tls = |error: rustls::Error, identity| told(NoConnection::Tls { error, identity });
+        let (wanted, failed) = (AlertDescription::BadCertificate, AlertDescription::HandshakeFailure);
+        for (message, says) in [
+            (told(NoConnection::SpeaksTls), &["speaks TLS", "https://", "tls.ca"][..]),
+            (told(NoConnection::SpeaksPlain), &["speaks no TLS", "http://", "--cert-file"]),
+            (told(NoConnection::SpeaksOther), &["no HTTP/2", "client port"]),
+            (tls(CertificateError::UnknownIssuer.into(), true), &["not trusted here", "ETCDCTL_CACERT"]),
+            (
+                tls(CertificateError::BadSignature.into(), true),
+                &["another of the same name", "ETCDCTL_CACERT"],
+            ),
+            (tls(CertificateError::Expired.into(), true), &["the server's certificate has expired"]),
+            (tls(wrong_name().into(), true), &["not for etcd-1, but for", "etcd-2", "tls.server_name"]),
+            (tls(CertificateError::Revoked.into(), true), &["the server's certificate cannot be used"]),
+            (
+                tls(rustls::Error::AlertReceived(wanted), false),
+                &["wants a client certificate", "ETCDCTL_CERT"],
+            ),
+            (tls(rustls::Error::AlertReceived(wanted), true), &["does not accept", "--trusted-ca-file"]),
+            (tls(rustls::Error::AlertReceived(failed), false), &["may want a client certificate"]),
+            (tls(rustls::Error::AlertReceived(failed), true), &["no common way to speak TLS"]),
+            (told(NoConnection::ClosedAfterTls { identity: false }), &["may want a client certificate"]),
+            (told(NoConnection::ClosedAfterTls { identity: true }), &["may not accept the client's"]),
+        ] {
+            for part in says {
+                assert!(message.contains(part), "{message} does not say {part}");
+            }
+        }
+    }
+
+    /// What the caller reads of a failure of that outcome.
+    fn advised(outcome: Outcome, said: &str, operation: Operation<'_>, user: Option<&str>) -> String {
+        let mut failure = Failure::new(outcome, said);
+        failure.advise(operation, &Wire::new("p/".into()), user);
+        failure.into_error(operation.call(), "read").to_string()
+    }
+
+    #[test]
+    fn each_refusal_tells_what_to_do() {
+        let read = Operation::Read("view/");
+        let wrong = advised(Outcome::Refused, "authentication failed", read, Some("me"));
+        assert!(wrong.contains("wrong user or password") && wrong.contains("ETCDCTL_PASSWORD"), "{wrong}");
+        let needless = advised(Outcome::Refused, "authentication is not enabled", read, Some("me"));
+        assert!(needless.contains("etcd has no users") && !needless.contains("wrong user"), "{needless}");
+        let missing = advised(Outcome::LoggedOut, "user name is empty", read, None);
+        assert!(
+            missing.contains("etcd wants to know the user") && missing.contains("ETCDCTL_USER"),
+            "{missing}"
+        );
+        let short = advised(Outcome::LoggedOut, "invalid auth token", read, Some("me"));
+        assert!(short.contains("token") && !short.contains("wrong user"), "{short}");
+        for outcome in [Outcome::Forbidden, Outcome::ForbiddenOrLoggedOut] {
+            let lacks = advised(outcome, "permission denied", read, Some("me"));
+            assert!(
+                lacks.contains("the user \"me\" lacks a right") && !lacks.contains("password"),
+                "{lacks}"
+            );
+            assert!(lacks.contains("read on all keys under \"p/view/\""), "{lacks}");
+            let by_certificate = advised(outcome, "permission denied", read, None);
+            assert!(by_certificate.contains("by the client certificate's common name"), "{by_certificate}");
+        }
+        // What is no refusal keeps its words.
+        assert_eq!(
+            advised(Outcome::Lost, "no reply", read, Some("me")),
+            "the store cannot be reached: read: no reply"
+        );
+    }
+
+    #[test]
     fn every_row_is_reached() {
         for (code, part, outcome) in ANSWERS {
             assert_eq!(Outcome::of_status(&Status::new(*code, *part)), *outcome, "{code:?} {part:?}");
@@ -279,8 +565,7 @@ mod tests {
 
     #[test]
     fn the_text_names_the_call_and_the_innermost_cause() {
-        let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
-        let failure = Failure::from(of_transport(tonic::ConnectError(refused.into())));
+        let failure = Failure::from(of_transport(NoConnection::Network("connection refused".into())));
         let error = failure.into_error(Call::Read, "read at http://localhost:2379");
         assert_eq!(
             error.to_string(),

@@ -1,8 +1,39 @@
-//! A coordination store on etcd 3.4 or later: [`EtcdStore`].
+//! A cluster of service instances on etcd 3.4 or later.
 //!
-//! It keeps the whole contract of [`CoordinationStore`](clustering_core::store::CoordinationStore), so a cluster whose
-//! nodes share an etcd runs on it. It does nothing else: what a cluster is and how its nodes agree stands in
-//! `clustering-core`.
+//! ```no_run
+//! use clustering_etcd::{EtcdStore, Stabilization, Stable};
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = EtcdStore::from_env().await?; // ETCD_ENDPOINTS and others; localhost:2379 without
+//!     let cluster = store
+//!         .node()
+//!         .namespace("telemetry/ingest")
+//!         .name("ingest-1")
+//!         .uri("http://10.0.0.7:8080")
+//!         .stabilize(|change: Stabilization| async move {
+//!             // Load what this node gained, drop what it lost. An error is a no, and is tried again.
+//!             println!("{} nodes; mine: {}", change.view().len(), change.view().owns("device-42"));
+//!             Ok::<_, std::io::Error>(())
+//!         })
+//!         .on_stable(|stable: Stable| async move {
+//!             println!("all {} nodes are ready at {}", stable.view().len(), stable.version());
+//!         })
+//!         .start()
+//!         .await?;
+//!
+//!     cluster.wait_stable().await?;
+//!     println!("leader: {}, device-42 is mine: {}", cluster.is_leader(), cluster.owns("device-42"));
+//!
+//!     tokio::signal::ctrl_c().await?;
+//!     cluster.stop().await?; // the others know at once
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Everything of `clustering-core` is here too, so a service needs this crate alone: what a cluster is and how its nodes
+//! agree stands there. What this crate adds is [`EtcdStore`], which keeps the whole contract of
+//! [`CoordinationStore`](store::CoordinationStore), and its [configuration](EtcdConfig).
 //!
 //! ```text
 //!                                                    ┌─ etcd-1
@@ -11,17 +42,43 @@
 //!                                └─ every failure sorted: not happened, unknown, unreachable, refused, invalid, busy
 //! ```
 //!
+//! # Configuration
+//!
+//! From the environment, with [`EtcdStore::from_env`], which lists the variables; or in code:
+//!
+//! ```no_run
+//! use clustering_etcd::{Credentials, EtcdConfig, EtcdStore, Pem, Tls};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut config = EtcdConfig::new(["https://etcd-1:2379", "https://etcd-2:2379", "https://etcd-3:2379"])?;
+//! config.tls = Some(
+//!     Tls::new()
+//!         .ca(Pem::file("/etc/etcd/ca.crt"))
+//!         .identity(Pem::file("/etc/etcd/client.crt"), Pem::file("/etc/etcd/client.key")),
+//! );
+//! config.credentials = Some(Credentials::new("ingest", std::env::var("PASSWORD")?));
+//! config.prefix = "staging/".into();
+//! let store = EtcdStore::connect(config).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Whatever cannot be used is refused before anything is tried, with the name of the field or variable: also a certificate
+//! file that cannot be read, or a key that is not that of the certificate.
+//!
+//! # As a store
+//!
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use clustering_core::store::{CoordinationStore, Guard, Txn};
-//! use clustering_etcd::{EtcdConfig, EtcdStore};
+//! use clustering_etcd::{
+//!     EtcdStore,
+//!     store::{CoordinationStore, Guard, Txn},
+//! };
 //! use futures_util::StreamExt;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let mut config = EtcdConfig::new(["etcd-1:2379", "etcd-2:2379", "etcd-3:2379"])?;
-//! config.prefix = "staging/".into();
-//! let store = EtcdStore::connect(config).await?; // or EtcdStore::from_env().await?
+//! let store = EtcdStore::from_env().await?;
 //!
 //! // Whoever creates the key first leads, for as long as the lease is renewed.
 //! let lease = store.grant_lease(Duration::from_secs(15)).await?;
@@ -52,45 +109,89 @@
 //! - **Leases** (rule 4): TTLs are rounded up to whole seconds, and etcd raises those below 2 s (with its default
 //!   election timeout). A lease whose TTL has passed is gone within [`EtcdStore::LEASE_SLACK`], 2 s. When etcd elects a
 //!   new leader, that one counts every lease anew, and a lease may stand for up to one TTL longer.
-//! - **Watches** (rule 3) lag by milliseconds, and deliver or end within [`EtcdConfig::watch_lag`], 7 s by default: a
-//!   watch that was silent for 5 s asks its member for a sign of life, which must come within 2 s. One that has old
-//!   changes to catch up with starts up to 100 ms late.
+//! - **Watches** (rule 3) lag by milliseconds, and deliver or end within [`EtcdConfig::watch_lag`], 9 s by default, which
+//!   is how long a dead connection goes unnoticed; within 4 s of a call that the same member leaves unanswered. While
+//!   nothing changes they cost no request. One that has old changes to catch up with starts up to 100 ms late.
 //! - **Calls** answer within [`EtcdConfig::request_timeout`], 2 s by default; a long read takes that for each page of 500
 //!   entries.
+//!
+//! # TLS
+//!
+//! TLS and mutual TLS, from PEM files or bytes: [`Tls`]. Files are read again for each new connection, so certificates
+//! are renewed without a restart. The server's certificate is always verified; there is no switch against it.
+//!
+//! | what does not go together | [`Refused`](store::ErrorKind::Refused), in milliseconds, with what to do |
+//! |---|---|
+//! | the server's certificate | is of an unknown CA; is for another name; has expired, or is not valid yet |
+//! | the client's certificate | is wanted and there is none; is not accepted |
+//! | TLS itself | the server speaks it and the endpoint is `http://`; or the other way round |
+//!
+//! Only if *all* members refuse so: if one of them is merely away, the store is
+//! [`Unreachable`](store::ErrorKind::Unreachable) and its error tells both.
+//!
+//! # Users
+//!
+//! A user with a password ([`Credentials`]), or the common name of the client certificate. Everything a cluster does is
+//! covered by read and write on the keys that begin with [`EtcdConfig::prefix`] and the cluster's namespace:
+//!
+//! ```sh
+//! etcdctl role add ingest
+//! etcdctl role grant-permission ingest readwrite --prefix=true telemetry/ingest/
+//! etcdctl user add ingest
+//! etcdctl user grant-role ingest ingest
+//! ```
+//!
+//! - **Tokens** that etcd no longer accepts are replaced without the caller noticing: whether they expired, the member was
+//!   restarted, or users and roles were changed. All calls that find out together share one login.
+//! - **A wrong password** is refused with the user's name; **a missing right** with the operation, its keys and the
+//!   right; neither is tried at other members. After a password was changed the store works again when the old one is back,
+//!   or with a new store: give the new password and restart.
+//! - **What is open stays open.** Etcd judges the token and the rights of a watch when it begins, and never asks who renews
+//!   a lease. So a node whose rights are withdrawn goes on hearing what happens and stays a member, though it can write
+//!   nothing; to put it out, evict it or revoke its lease. (Measured with 3.4.23 and 3.5.1.)
+//! - Passwords, keys and tokens are in no `Debug`, no error and no log of this crate. What the crates below it log was
+//!   looked through at the level `TRACE` with a test: none of them is there either.
 //!
 //! # Failures
 //!
 //! The store talks to one member and leaves it for the next when it cannot be reached, is silent, has lost its leader, or
 //! when callers give up waiting for it. A call is made again at once where that is harmless: if it never arrived, if etcd
 //! says that nothing happened, or if it is a read or a renewal. A commit whose reply is lost is
-//! [`OutcomeUnknown`](clustering_core::store::ErrorKind::OutcomeUnknown) and never made again by the store.
+//! [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by the store. A connection counts as made
+//! when the server has answered on it, so a member that hangs before that has received no call.
 //!
-//! A watch ends with [`Disconnected`](clustering_core::store::WatchEnd::Disconnected) when its member fails; whoever
-//! watches again after the last revision seen misses nothing, at whichever member.
+//! A watch ends with [`Disconnected`](store::WatchEnd::Disconnected) when its member fails; whoever watches again after the
+//! last revision seen misses nothing, at whichever member.
 //!
 //! # Limits
 //!
-//! - There is no TLS yet: an `https://` endpoint is refused.
-//! - Etcd with authentication: user and password, renewed when etcd wants them anew. A token is judged when a watch
-//!   begins; what etcd does about rights that are withdrawn later is up to it.
 //! - A gRPC proxy of etcd between store and members is not supported.
 //! - Etcd can lose a lease early through faults of its own ([#15247](https://github.com/etcd-io/etcd/issues/15247)):
 //!   it is the guards of a commit, not the lease, that keep two leaders from writing.
 
-mod config;
 mod connection;
+mod connector;
+pub mod docs;
 mod endpoint;
 mod env;
 mod failure;
+mod handle;
 mod lease;
+mod login;
+mod operation;
 mod secret;
-mod store;
+mod settings;
+mod tls;
 mod watch;
 mod wire;
 
+#[doc(no_inline)]
+pub use clustering_core::*;
+
 pub use self::{
-    config::{ConfigError, Credentials, EtcdConfig},
     endpoint::Endpoint,
+    handle::EtcdStore,
     secret::Secret,
-    store::EtcdStore,
+    settings::{ConfigError, Credentials, EtcdConfig},
+    tls::{Identity, Pem, Tls},
 };

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use clustering_core::store::{Batch, Change, Revision, WatchEnd, WatchStream};
 use etcd_client::{EventType, WatchOptions, proto::PbEvent};
 use futures_util::stream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     connection::{Clients, Connection},
@@ -25,18 +25,29 @@ pub(crate) struct Opened {
 
 /// Opens a watch of the range from the revision `start` on, which is not 0 (that would mean "from now").
 pub(crate) async fn open(mut clients: Clients, range: Range, start: i64) -> Result<Opened, Failure> {
-    let options = WatchOptions::new().with_range(range.end).with_start_revision(start);
+    // While nothing changes etcd gives a sign of life by itself, every 10 minutes unless its operator says otherwise.
+    let options = WatchOptions::new().with_range(range.end).with_start_revision(start).with_progress_notify();
     let mut stream = clients.watch.watch(range.first, Some(options)).await?;
     let Some(message) = stream.message().await? else {
         return Err(Failure::new(Outcome::Lost, "the server ended the watch before it began"));
     };
     let compacted = (message.compact_revision() > 0).then(|| message.compact_revision());
     if message.canceled() && compacted.is_none() {
-        // Missing rights, or, with etcd before 3.5, a token that is no longer valid.
-        return Err(Failure::new(Outcome::LoggedOut, message.cancel_reason()));
+        let why = message.cancel_reason();
+        let outcome = match why.contains("permission denied") {
+            true => Outcome::ForbiddenOrLoggedOut,
+            // The token, where it is told apart.
+            false => Outcome::LoggedOut,
+        };
+        return Err(Failure::new(outcome, words(why)));
     }
     let stands = message.header().map_or(0, |header| header.revision());
     Ok(Opened { stream, member: clients.member, stands, compacted })
+}
+
+/// The words of a reason, without the code of the status that etcd prints before them.
+fn words(reason: &str) -> &str {
+    reason.split_once(" desc = ").map_or(reason, |(_, words)| words)
 }
 
 /// A stream that says only that the store was set back to `revision`.
@@ -47,7 +58,8 @@ pub(crate) fn rewound(revision: Revision) -> WatchStream {
 /// The stream of what the opened watch yields after the revision `after`.
 pub(crate) fn stream(opened: Opened, after: i64, wire: Wire, connection: Arc<Connection>) -> WatchStream {
     let order = Order { after, last: after, wire };
-    let watch = Watch { opened, order, ready: VecDeque::new(), heard: Instant::now(), connection };
+    let failures = connection.failures(opened.member);
+    let watch = Watch { opened, order, ready: VecDeque::new(), heard: Instant::now(), failures, connection };
     Box::pin(stream::unfold(Some(watch), |watch| async {
         let mut watch = watch?;
         Some(match watch.next().await {
@@ -64,6 +76,8 @@ struct Watch {
     ready: VecDeque<Batch>,
     /// When the member was last heard of.
     heard: Instant,
+    /// Calls that fail at the member.
+    failures: tokio::sync::watch::Receiver<u64>,
     connection: Arc<Connection>,
 }
 
@@ -79,7 +93,7 @@ impl Watch {
             let message = self.message().await?;
             if message.canceled() {
                 return Err(match message.compact_revision() {
-                    0 => disconnected(format!("etcd ended the watch: {}", message.cancel_reason())),
+                    0 => disconnected(format!("etcd ended the watch: {}", words(message.cancel_reason()))),
                     compacted => WatchEnd::Compacted { compacted: revision(compacted) },
                 });
             }
@@ -88,14 +102,17 @@ impl Watch {
     }
 
     /// The next message, or the end of the watch on an error, the end of the stream, or silence.
+    ///
+    /// A watch of a quiet cluster costs no request: the pings of HTTP/2 show that the connection stands, and etcd tells
+    /// every few minutes that the watch does. Only if a call failed at the member, or that sign did not come, is it
+    /// asked for.
     async fn message(&mut self) -> Result<etcd_client::WatchResponse, WatchEnd> {
         let config = self.connection.config();
         let stream = &mut self.opened.stream;
-        let answer = match timeout_at(self.heard + config.watch_check, stream.message()).await {
-            Ok(answer) => Some(answer),
-            // Silent for long: any message is a sign of life, and this asks for one. The pings of HTTP/2 are none, a
-            // proxy answers them too.
-            Err(_elapsed) => {
+        let answer = tokio::select! {
+            biased;
+            answer = stream.message() => Some(answer),
+            () = doubt(&mut self.failures, self.heard + config.watch_check) => {
                 let ask = async {
                     // If the request cannot be sent the stream is over, and says why.
                     let _ = stream.request_progress().await;
@@ -111,11 +128,20 @@ impl Watch {
             }
             Some(Ok(None)) => "the server ended the stream".to_owned(),
             Some(Err(error)) => Failure::from(error).message,
-            None => format!("no sign of life for {:?}", config.watch_lag()),
+            None => format!("no sign of life within {:?}", config.request_timeout),
         };
         // Whoever watches again should not meet the same member.
         self.connection.leave(self.opened.member, &why);
         Err(disconnected(why))
+    }
+}
+
+/// Ends when there is reason to doubt that a silent watch lives.
+async fn doubt(failures: &mut tokio::sync::watch::Receiver<u64>, at: Instant) {
+    tokio::select! {
+        biased;
+        Ok(()) = failures.changed() => {}
+        () = sleep_until(at) => {}
     }
 }
 
@@ -198,6 +224,13 @@ mod tests {
             .iter()
             .map(|batch| (batch.revision.get(), batch.changes.iter().map(|c| c.key().as_str()).collect()))
             .collect()
+    }
+
+    #[test]
+    fn a_reason_is_told_in_words() {
+        let printed = "rpc error: code = PermissionDenied desc = etcdserver: permission denied";
+        assert_eq!(words(printed), "etcdserver: permission denied");
+        assert_eq!(words("etcdserver: no leader"), "etcdserver: no leader");
     }
 
     #[test]

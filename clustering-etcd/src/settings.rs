@@ -3,7 +3,7 @@ use std::{fmt, time::Duration};
 use clustering_core::store::StoreError;
 use thiserror::Error;
 
-use crate::{Endpoint, Secret};
+use crate::{Endpoint, Secret, Tls, endpoint::Scheme};
 
 /// How to reach etcd. The defaults fit a cluster in the same data centre; each field says how it relates to the others.
 ///
@@ -21,13 +21,22 @@ pub struct EtcdConfig {
     /// The members to talk to, at least one. The store talks to one of them, picked by chance, and goes on to the next
     /// when it fails. All must belong to the same etcd cluster.
     pub endpoints: Vec<Endpoint>,
-    /// User and password. `None`, the default, for an etcd without authentication.
+    /// TLS. `None`, the default, for none, unless the endpoints say `https://`: that alone means [`Tls::default`]. With
+    /// settings, endpoints without a scheme are `https`. It is for all endpoints or for none.
+    pub tls: Option<Tls>,
+    /// User and password. `None`, the default, for an etcd without users, or one that knows its users by the client
+    /// certificate. Without [`tls`](Self::tls) the password can be read by whoever sees the network.
     pub credentials: Option<Credentials>,
+    /// How long the leases of nodes live without a renewal, for nodes that are made by
+    /// [`EtcdStore::node`](crate::EtcdStore::node); see [`Config::ttl`](crate::Config::ttl). The store itself has no use
+    /// for it. `None`, the default, leaves it to the cluster: 15 s. From 2 s, etcd's shortest, to 1 day.
+    pub ttl: Option<Duration>,
     /// Stands before every key in etcd and is never seen by the callers, so that several uses share one etcd. Empty by
     /// default; at most 512 bytes.
     pub prefix: String,
-    /// How long making a connection may take. 1 s by default; less than [`request_timeout`](Self::request_timeout),
-    /// so that a member that is away is told from one that is silent.
+    /// How long making a connection may take, until the server has answered on it: the name's resolution, TCP, TLS, the
+    /// first words of HTTP/2. 1 s by default; less than [`request_timeout`](Self::request_timeout), so that there is time
+    /// left for another member, and a member that is away is told from one that is silent.
     pub connect_timeout: Duration,
     /// How long a call may take, tries at other members included. 2 s by default: less than a sixth of the lease TTL,
     /// after which the cluster's runtime would give up the call by itself. A page of a long read counts as a call.
@@ -37,8 +46,10 @@ pub struct EtcdConfig {
     pub keep_alive_interval: Duration,
     /// How long the answer to a ping may take until the connection counts as lost. 3 s by default.
     pub keep_alive_timeout: Duration,
-    /// How long a watch may be silent until its member is asked for a sign of life, which it has
-    /// [`request_timeout`](Self::request_timeout) to give. 5 s by default; at least 1 s.
+    /// How long a watch may be silent on a connection that stands until its member is asked for a sign of life, which it
+    /// has [`request_timeout`](Self::request_timeout) to give. 11 min by default, since etcd gives one by itself every 10
+    /// (its `--experimental-watch-progress-notify-interval`); at least 1 s. It is asked at once when a call fails at the
+    /// same member.
     pub watch_check: Duration,
 }
 
@@ -88,7 +99,7 @@ impl ConfigError {
     }
 
     /// The same about a variable or field that holds it.
-    pub(crate) fn within(mut self, what: &str) -> Self {
+    pub(crate) fn within(mut self, what: impl Into<String>) -> Self {
         self.what = what.into();
         self
     }
@@ -124,19 +135,37 @@ impl EtcdConfig {
     }
 
     /// How long after a change a watch has delivered it or ended at the latest (contract rule 3): with these settings,
-    /// how long a silent watch goes unnoticed.
+    /// how long it goes unnoticed that a connection, or the member behind it, is dead.
     ///
-    /// An ordinary watch lags by a few milliseconds.
+    /// An ordinary watch lags by a few milliseconds. One at a member that went silent ends sooner, within twice
+    /// [`request_timeout`](Self::request_timeout) of the next call that it leaves unanswered. A member that answers all
+    /// but a watch, which would be a fault of etcd's own, is found out after [`watch_check`](Self::watch_check).
     pub fn watch_lag(&self) -> Duration {
-        self.watch_check + self.request_timeout
+        self.keep_alive_interval + self.keep_alive_timeout
     }
 
-    /// Refuses settings that cannot work.
+    /// Refuses settings that cannot work. Reads the files that [`tls`](Self::tls) names.
     ///
     /// # Errors
     ///
     /// The first field that breaks a rule.
     pub fn validate(&self) -> Result<(), ConfigError> {
+        self.validate_fields()?;
+        let Some(tls) = self.effective_tls() else { return Ok(()) };
+        for endpoint in &self.endpoints {
+            tls.name_of(endpoint.host())?;
+        }
+        tls.load().map(drop)
+    }
+
+    /// The TLS settings that are given or, with `https://` endpoints, meant.
+    pub(crate) fn effective_tls(&self) -> Option<Tls> {
+        let meant = self.endpoints.iter().any(|endpoint| endpoint.scheme() == Some(Scheme::Https));
+        self.tls.clone().or_else(|| meant.then(Tls::default))
+    }
+
+    /// The rules that need no look at files.
+    pub(crate) fn validate_fields(&self) -> Result<(), ConfigError> {
         let check = |holds: bool, field: &str, value: Duration, rule: &str| match holds {
             true => Ok(()),
             false => Err(ConfigError::new(field, value, rule)),
@@ -144,8 +173,30 @@ impl EtcdConfig {
         if self.endpoints.is_empty() {
             return Err(ConfigError::new("endpoints", &self.endpoints, "at least one is needed"));
         }
+        let of = |scheme| self.endpoints.iter().find(|endpoint| endpoint.scheme() == Some(scheme));
+        if let Some(plain) = of(Scheme::Http) {
+            let rule = match (of(Scheme::Https), &self.tls) {
+                (Some(secured), _) => Some(format!(
+                    "{secured} is with TLS and this one without, and what is a secret for one would be none for the \
+                     other: all are http:// or all https://"
+                )),
+                (None, Some(_)) => {
+                    Some("TLS settings are given: write https://, or leave them out".to_owned())
+                }
+                (None, None) => None,
+            };
+            if let Some(rule) = rule {
+                return Err(ConfigError::new("endpoints", plain.to_string(), rule));
+            }
+        }
         if self.prefix.len() > 512 {
             return Err(ConfigError::new("prefix", &self.prefix, "it may have at most 512 bytes"));
+        }
+        if let Some(ttl) = self.ttl {
+            check(ttl >= Duration::from_secs(2), "ttl", ttl, "etcd's leases live for 2 s at least")?;
+            let mut cluster = clustering_core::Config::default();
+            cluster.ttl = ttl;
+            cluster.validate().map_err(|error| ConfigError::new("ttl", ttl, error.rule))?;
         }
         if let Some(credentials) = &self.credentials
             && credentials.user.is_empty()
@@ -191,13 +242,15 @@ impl Default for EtcdConfig {
         let secs = Duration::from_secs;
         EtcdConfig {
             endpoints: Endpoint::at("localhost", Endpoint::DEFAULT_PORT).into_iter().collect(),
+            tls: None,
             credentials: None,
+            ttl: None,
             prefix: String::new(),
             connect_timeout: secs(1),
             request_timeout: secs(2),
             keep_alive_interval: secs(6),
             keep_alive_timeout: secs(3),
-            watch_check: secs(5),
+            watch_check: secs(11 * 60),
         }
     }
 }
@@ -205,6 +258,11 @@ impl Default for EtcdConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Pem;
+
+    fn endpoints(list: &[&str]) -> Vec<Endpoint> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
 
     #[track_caller]
     fn refused(change: impl FnOnce(&mut EtcdConfig), says: &str) {
@@ -213,12 +271,37 @@ mod tests {
         change(&mut config);
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
+        // The store finds it too, before it connects.
+        let store = crate::EtcdStore::new(config).unwrap_err();
+        assert!(store.to_string().contains(says), "{store}");
     }
 
     #[test]
     fn each_rule_is_checked() {
         refused(|c| c.endpoints.clear(), "endpoints of [] cannot be used: at least one");
+        refused(
+            |c| c.endpoints = endpoints(&["https://a", "http://b"]),
+            "endpoints of \"http://b:2379\" cannot be used: https://a:2379 is with TLS",
+        );
+        refused(
+            |c| (c.endpoints, c.tls) = (endpoints(&["a", "http://b"]), Some(Tls::new())),
+            "endpoints of \"http://b:2379\" cannot be used: TLS settings are given",
+        );
+        refused(
+            |c| (c.endpoints, c.tls) = (endpoints(&["a"]), Some(Tls::new().server_name("not a name"))),
+            "tls.server_name of \"not a name\" cannot be used",
+        );
+        refused(
+            |c| (c.endpoints, c.tls) = (endpoints(&["-.-"]), Some(Tls::new())),
+            "endpoints of \"-.-\" cannot be used: a certificate can only be for a DNS name or an IP address",
+        );
+        refused(|c| c.tls = Some(Tls::new().ca(Pem::file("/no/such/file"))), "the file cannot be read");
         refused(|c| c.prefix = "p".repeat(513), "at most 512 bytes");
+        refused(|c| c.ttl = Some(Duration::from_millis(1999)), "ttl of 1.999s cannot be used: etcd's leases");
+        refused(
+            |c| c.ttl = Some(Duration::from_secs(86_401)),
+            "ttl of 86401s cannot be used: it must be at most 1 day",
+        );
         refused(|c| c.credentials = Some(Credentials::new("", "x")), "the user needs a name");
         refused(|c| c.connect_timeout = Duration::ZERO, "connect_timeout of 0ns");
         refused(
@@ -228,6 +311,17 @@ mod tests {
         refused(|c| c.keep_alive_interval = Duration::from_secs(5), "keep_alive_interval of 5s");
         refused(|c| c.keep_alive_timeout = Duration::ZERO, "keep_alive_timeout of 0ns");
         refused(|c| c.watch_check = Duration::from_millis(999), "watch_check of 999ms");
+    }
+
+    #[test]
+    fn tls_is_for_all_endpoints() {
+        let secured = |list: &[&str], tls: Option<Tls>| {
+            let config = EtcdConfig { endpoints: endpoints(list), tls, ..EtcdConfig::default() };
+            config.effective_tls().is_some()
+        };
+        assert!(!secured(&["a", "http://b"], None));
+        assert!(secured(&["a", "https://b"], None));
+        assert!(secured(&["a", "b"], Some(Tls::new())));
     }
 
     #[test]

@@ -1,8 +1,16 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use clustering_core::store::{
-    CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+use clustering_core::{
+    Builder, Clustering,
+    store::{CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream},
 };
 use etcd_client::{GetOptions, GetResponse};
 
@@ -11,6 +19,7 @@ use crate::{
     connection::Connection,
     failure::{Call, Failure, Outcome},
     lease::Renewals,
+    operation::Operation,
     watch,
     wire::{Range, Wire, caller_lease, revision, wire_lease, wire_revision},
 };
@@ -29,8 +38,9 @@ pub struct EtcdStore {
 
 struct Shared {
     connection: Arc<Connection>,
-    wire: Wire,
     renewals: Renewals,
+    /// Whether it was said that the configured TTL is not used.
+    told_of_ttl: AtomicBool,
 }
 
 impl EtcdStore {
@@ -47,10 +57,14 @@ impl EtcdStore {
     ///
     /// [`ErrorKind::Invalid`], saying which field breaks which rule.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
-        config.validate()?;
-        let wire = Wire::new(config.prefix.clone());
-        let connection = Arc::new(Connection::new(config));
-        Ok(EtcdStore { shared: Arc::new(Shared { connection, wire, renewals: Renewals::default() }) })
+        let connection = Arc::new(Connection::new(config)?);
+        Ok(EtcdStore {
+            shared: Arc::new(Shared {
+                connection,
+                renewals: Renewals::default(),
+                told_of_ttl: AtomicBool::new(false),
+            }),
+        })
     }
 
     /// The store for that configuration, after a call that made sure that etcd answers and knows the user.
@@ -58,12 +72,13 @@ impl EtcdStore {
     /// # Errors
     ///
     /// [`ErrorKind::Unreachable`] where no member answers within [`EtcdConfig::request_timeout`],
-    /// [`ErrorKind::Refused`] for wrong credentials, [`ErrorKind::Busy`] while the cluster has no leader,
+    /// [`ErrorKind::Refused`] for wrong credentials, and for TLS that does not go together with that of the members,
+    /// [`ErrorKind::Busy`] while the cluster has no leader,
     /// [`ErrorKind::Invalid`] for a configuration that breaks a rule.
     pub async fn connect(config: EtcdConfig) -> Result<Self, StoreError> {
         let store = EtcdStore::new(config)?;
-        let connected = store.shared.connection.call(Call::Read, "connect", |mut clients| {
-            let key = store.shared.wire.any_key();
+        let connected = store.shared.connection.call(Operation::Connect, |mut clients| {
+            let key = store.wire().any_key();
             async move {
                 match clients
                     .kv
@@ -82,16 +97,28 @@ impl EtcdStore {
         Ok(store)
     }
 
-    /// [`connect`](Self::connect) with what the environment says. A variable that is empty counts as unset.
+    /// [`connect`](Self::connect) with what the environment says.
     ///
     /// | variable | holds |
     /// |---|---|
-    /// | `ETCD_ENDPOINTS` | a list with commas: `http://etcd-1:2379,etcd-2:2379` |
+    /// | `ETCD_ENDPOINTS` | a list with commas: `https://etcd-1:2379,etcd-2:2379` |
     /// | `ETCD_HOST`, `ETCD_PORT` | without that: one host, by default `localhost`, and its port, by default 2379 |
-    /// | `ETCDCTL_ENDPOINTS` | without those: a list as above, shared with etcd's own tool |
+    /// | `ETCDCTL_ENDPOINTS` | without those: a list as above |
+    /// | `ETCDCTL_CACERT` | a file with the CA's certificates: [`Tls::ca`](crate::Tls::ca) |
+    /// | `ETCDCTL_CERT`, `ETCDCTL_KEY` | files with the client's certificate and key: [`Tls::identity`](crate::Tls::identity) |
+    /// | `ETCDCTL_INSECURE_TRANSPORT` | `false`: TLS also without the three above |
     /// | `ETCDCTL_USER` | `user:password`, or the user with the password in `ETCDCTL_PASSWORD` |
+    /// | `ETCD_TTL` | [`EtcdConfig::ttl`], in seconds: `15` or `15s` |
     ///
-    /// With none of them set it is `localhost:2379` without credentials.
+    /// Those of `ETCDCTL_` are shared with etcd's own tool and mean the same. A variable that is empty counts as unset.
+    /// With none set it is `localhost:2379`, without TLS and credentials. With TLS, endpoints without a scheme are
+    /// `https://`.
+    ///
+    /// The TTL is for the cluster's nodes, and reaches them if they are made by [`node`](Self::node).
+    ///
+    /// Two of etcdctl's variables are refused, because what they ask for is not done and to ignore that could do harm:
+    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`, if it is true, and `ETCDCTL_DISCOVERY_SRV`, if no endpoints are given by
+    /// `ETCD_ENDPOINTS` or `ETCD_HOST`. All others, about times and output, are not read.
     ///
     /// # Errors
     ///
@@ -101,18 +128,54 @@ impl EtcdStore {
         EtcdStore::connect(EtcdConfig::from_env()?).await
     }
 
+    /// Describes a node of a cluster in this store, to be [started](Builder::start). The same as [`Clustering::builder`],
+    /// except that the TTL is that of the configuration, [`EtcdConfig::ttl`] or `ETCD_TTL`, if it has one. A
+    /// [`ttl`](Builder::ttl) that is set on the builder wins.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let store = clustering_etcd::EtcdStore::from_env().await?;
+    /// let cluster = store.node().namespace("telemetry/ingest").uri("http://10.0.0.7:8080").start().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn node(&self) -> Builder {
+        let builder = Clustering::builder(self.clone());
+        match self.config().ttl {
+            Some(ttl) => builder.ttl(ttl),
+            None => builder,
+        }
+    }
+
+    fn wire(&self) -> &Wire {
+        self.shared.connection.wire()
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &EtcdConfig {
         self.shared.connection.config()
     }
 
+    /// Says, once, that leases are asked for with another TTL than the configured one: whoever set it should not have to
+    /// find out by himself why it does nothing.
+    fn compare_ttl(&self, asked: Duration) {
+        let Some(configured) = self.config().ttl else { return };
+        if asked != configured && !self.shared.told_of_ttl.swap(true, Ordering::Relaxed) {
+            tracing::info!(
+                ?asked,
+                ?configured,
+                "a lease with another TTL than the configured one (ETCD_TTL), which only nodes made by EtcdStore::node have"
+            );
+        }
+    }
+
     /// Reads the range, page by page, at one revision. `None` if the revision was compacted on the way.
-    async fn read_once(&self, range: &Range) -> Result<Option<Snapshot>, StoreError> {
+    async fn read_once(&self, prefix: &str, range: &Range) -> Result<Option<Snapshot>, StoreError> {
         let mut entries = Vec::new();
         let mut left = range.clone();
         let mut shown = None;
         loop {
-            let page = self.page(&left, shown).await?;
+            let page = self.page(prefix, &left, shown).await?;
             let Some(GetResponse(page)) = page else { return Ok(None) };
             let at = match shown {
                 Some(at) => at,
@@ -121,7 +184,7 @@ impl EtcdStore {
             };
             shown = Some(at);
             let more = page.kvs.last().filter(|_| page.more).map(|last| left.behind(&last.key));
-            entries.extend(page.kvs.into_iter().filter_map(|kv| self.shared.wire.entry(kv)));
+            entries.extend(page.kvs.into_iter().filter_map(|kv| self.wire().entry(kv)));
             match more {
                 Some(more) => left = more,
                 None => return Ok(Some(Snapshot { revision: revision(at), entries })),
@@ -130,10 +193,15 @@ impl EtcdStore {
     }
 
     /// One page, at that revision or at the newest. `None` if the revision is gone.
-    async fn page(&self, range: &Range, at: Option<i64>) -> Result<Option<GetResponse>, StoreError> {
+    async fn page(
+        &self,
+        prefix: &str,
+        range: &Range,
+        at: Option<i64>,
+    ) -> Result<Option<GetResponse>, StoreError> {
         let options = GetOptions::new().with_range(range.end.clone()).with_limit(PAGE);
         let options = at.map_or(options.clone(), |at| options.with_revision(at));
-        let read = self.shared.connection.call(Call::Read, "read", |mut clients| {
+        let read = self.shared.connection.call(Operation::Read(prefix), |mut clients| {
             let (first, options) = (range.first.clone(), options.clone());
             async move {
                 match clients.kv.get(first, Some(options)).await.map_err(Failure::from) {
@@ -146,8 +214,8 @@ impl EtcdStore {
     }
 
     /// The revision at which the cluster, not only the member that answers, stands.
-    async fn revision(&self, range: &Range) -> Result<i64, StoreError> {
-        let read = self.shared.connection.call(Call::Read, "watch", |mut clients| {
+    async fn revision(&self, prefix: &str, range: &Range) -> Result<i64, StoreError> {
+        let read = self.shared.connection.call(Operation::Watch(prefix), |mut clients| {
             let (first, end) = (range.first.clone(), range.end.clone());
             let options = GetOptions::new().with_range(end).with_count_only();
             async move { Ok(clients.kv.get(first, Some(options)).await?) }
@@ -168,10 +236,11 @@ impl CoordinationStore for EtcdStore {
         if ttl.is_zero() {
             return Err(StoreError::invalid("a lease needs a TTL of more than zero, this one has 0 s"));
         }
+        self.compare_ttl(ttl);
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
         // What is too long for etcd it refuses itself.
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
-        let grant = self.shared.connection.call(Call::Change, "grant_lease", |mut clients| async move {
+        let grant = self.shared.connection.call(Operation::GrantLease, |mut clients| async move {
             let reply = clients.lease.grant(seconds, None).await?;
             match (caller_lease(reply.id()), u64::try_from(reply.ttl())) {
                 (Some(id), Ok(seconds)) if reply.error().is_empty() => {
@@ -188,14 +257,14 @@ impl CoordinationStore for EtcdStore {
         let renew = self
             .shared
             .connection
-            .call(Call::Repeatable, "renew_lease", |clients| self.shared.renewals.renew(clients, lease));
+            .call(Operation::RenewLease, |clients| self.shared.renewals.renew(clients, lease));
         renew.await.map(Duration::from_secs).map_err(|error| name_lease(error, id))
     }
 
     async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
         let lease = wire_lease(id);
         self.shared.renewals.forget(lease);
-        let revoke = self.shared.connection.call(Call::Change, "revoke_lease", |mut clients| async move {
+        let revoke = self.shared.connection.call(Operation::RevokeLease(id), |mut clients| async move {
             clients.lease.revoke(lease).await?;
             Ok(())
         });
@@ -203,9 +272,9 @@ impl CoordinationStore for EtcdStore {
     }
 
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
-        let range = self.shared.wire.range(prefix);
+        let range = self.wire().range(prefix);
         for _ in 0..READS {
-            if let Some(snapshot) = self.read_once(&range).await? {
+            if let Some(snapshot) = self.read_once(prefix, &range).await? {
                 return Ok(snapshot);
             }
         }
@@ -215,11 +284,11 @@ impl CoordinationStore for EtcdStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
-        let range = self.shared.wire.range(prefix);
+        let range = self.wire().range(prefix);
         // One less than etcd can count, so that there is a revision after it.
         let after = wire_revision(after).min(i64::MAX - 1);
         let open = |start| {
-            self.shared.connection.call(Call::Read, "watch", {
+            self.shared.connection.call(Operation::Watch(prefix), {
                 let range = &range;
                 move |clients| watch::open(clients, range.clone(), start)
             })
@@ -234,26 +303,25 @@ impl CoordinationStore for EtcdStore {
         }
         if opened.stands < after {
             // The member may only lag behind.
-            let stands = self.revision(&range).await?;
+            let stands = self.revision(prefix, &range).await?;
             if stands < after {
                 return Ok(watch::rewound(revision(stands)));
             }
         }
-        let (wire, connection) = (self.shared.wire.clone(), Arc::clone(&self.shared.connection));
+        let (wire, connection) = (self.wire().clone(), Arc::clone(&self.shared.connection));
         Ok(watch::stream(opened, after, wire, connection))
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
         txn.validate()?;
-        // Nobody minds if a mere check of guards is made twice.
-        let call = if txn.operations().is_empty() { Call::Read } else { Call::Change };
-        let request = self.shared.wire.txn(&txn);
-        let commit = self.shared.connection.call(call, "commit", |mut clients| {
+        let operation = Operation::Commit(&txn);
+        let request = self.wire().txn(&txn);
+        let commit = self.shared.connection.call(operation, |mut clients| {
             let request = request.clone();
             async move { Ok(clients.kv.txn(request).await?) }
         });
         let reply = commit.await?;
-        let at = header_revision(reply.header().map(|header| header.revision()), call, "commit")?;
+        let at = header_revision(reply.header().map(|header| header.revision()), operation.call(), "commit")?;
         match reply.succeeded() {
             true => Ok(revision(at)),
             false => Err(StoreError::guard_failed(revision(at))),
@@ -272,5 +340,71 @@ fn name_lease(error: StoreError, id: LeaseId) -> StoreError {
 impl fmt::Debug for EtcdStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EtcdStore").field("config", self.config()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tracing::{Event, Metadata, Subscriber, span};
+
+    use super::*;
+
+    /// Counts what `tracing` is told about TTLs.
+    struct Counter(Arc<AtomicUsize>);
+
+    impl Subscriber for Counter {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.is_event() && metadata.fields().field("configured").is_some()
+        }
+
+        fn event(&self, _: &Event<'_>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn a_ttl_that_is_not_used_is_told_once() {
+        let told = |configured, asked: u64| {
+            let count = Arc::<AtomicUsize>::default();
+            let config = EtcdConfig { ttl: configured, ..EtcdConfig::default() };
+            let store = EtcdStore::new(config).unwrap();
+            tracing::subscriber::with_default(Counter(count.clone()), || {
+                for _ in 0..2 {
+                    store.compare_ttl(Duration::from_secs(asked));
+                }
+            });
+            count.load(Ordering::Relaxed)
+        };
+        let seven = Some(Duration::from_secs(7));
+        assert_eq!([told(None, 15), told(seven, 7), told(seven, 15)], [0, 0, 1]);
+    }
+
+    #[test]
+    fn a_node_has_the_ttl_of_the_configuration() {
+        let ttl = |config: EtcdConfig, change: fn(Builder) -> Builder| {
+            let mut ttl = None;
+            let node = EtcdStore::new(config).unwrap().node();
+            let _ = change(node).configure(|config| ttl = Some(config.ttl));
+            ttl.unwrap()
+        };
+        let seconds = Duration::from_secs;
+        let configured = EtcdConfig { ttl: Some(seconds(7)), ..EtcdConfig::default() };
+        assert_eq!(ttl(EtcdConfig::default(), |node| node), clustering_core::Config::default().ttl);
+        assert_eq!(ttl(configured.clone(), |node| node), seconds(7));
+        assert_eq!(ttl(configured, |node| node.ttl(Duration::from_secs(20))), seconds(20));
     }
 }

@@ -1,0 +1,4 @@
+//! How to run it, for those who do.
+
+#[doc = include_str!("production.md")]
+pub mod production {}
