@@ -1,23 +1,30 @@
 //! `EtcdStore` keeps the store contract, on a real etcd.
 
-#[allow(dead_code)]
 mod common;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_etcd::{EtcdConfig, EtcdStore};
-use clustering_testkit::conformance::{Bounds, Clock, Harness, Hook};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+use clustering_testkit::{
+    conformance::{Bounds, Clock, Harness, Hook},
+    etcd::Etcd,
 };
+use tokio::{net::TcpListener, sync::OnceCell};
 
-struct Etcd;
+/// The etcd of one check, from its first use on.
+#[derive(Default)]
+struct OnEtcd(OnceCell<Box<dyn Etcd>>);
 
-impl Harness for Etcd {
+impl OnEtcd {
+    async fn etcd(&self) -> &dyn Etcd {
+        &**self.0.get_or_init(common::etcd).await
+    }
+}
+
+impl Harness for OnEtcd {
     fn bounds(&self) -> Bounds {
-        let config = common::config();
+        let config = EtcdConfig::default();
         Bounds {
             clock: Clock::Real,
             // The shortest that etcd grants with its default election timeout.
@@ -29,17 +36,12 @@ impl Harness for Etcd {
     }
 
     async fn open(&self) -> Arc<dyn CoordinationStore> {
-        Arc::new(EtcdStore::connect(common::config()).await.expect("the test server answers"))
+        let config = common::config(self.etcd().await);
+        Arc::new(EtcdStore::connect(config).await.expect("the test server answers"))
     }
 
     async fn compact(&self, revision: Revision) {
-        let revision = i64::try_from(revision.get()).expect("a revision of etcd");
-        match common::client().await.compact(revision, None).await {
-            Ok(_) => {}
-            // Another test did, and further.
-            Err(error) if error.to_string().contains("has been compacted") => {}
-            Err(error) => panic!("compacting up to {revision}: {error}"),
-        }
+        self.etcd().await.compact_to(revision).await.expect("etcd compacts");
     }
 
     async fn unreachable(&self) -> Hook<Arc<dyn CoordinationStore>> {
@@ -52,24 +54,14 @@ impl Harness for Etcd {
     }
 
     async fn open_watches(&self) -> Hook<usize> {
-        // Each member counts its own; the tests have one.
-        let [endpoint] = &common::endpoints()[..] else {
+        let etcd = self.etcd().await;
+        if etcd.endpoints().len() > 1 {
             return Hook::Absent("the cluster has several members, and each counts its own watches");
-        };
-        Hook::Have(watchers(endpoint).await.expect("etcd serves its metrics"))
+        }
+        let metrics = etcd.metrics().await.expect("etcd serves its metrics");
+        let watchers = metrics.get("etcd_debugging_mvcc_watcher_total", &[]);
+        Hook::Have(watchers.expect("etcd counts its watches") as usize)
     }
 }
 
-/// The number of watches that etcd says in its metrics.
-async fn watchers(endpoint: &str) -> Option<usize> {
-    let address = endpoint.trim_start_matches("http://");
-    let mut connection = TcpStream::connect(address).await.ok()?;
-    connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").await.ok()?;
-    let mut reply = String::new();
-    connection.read_to_string(&mut reply).await.ok()?;
-    reply
-        .lines()
-        .find_map(|line| line.strip_prefix("etcd_debugging_mvcc_watcher_total ")?.trim().parse().ok())
-}
-
-clustering_testkit::conformance_tests!(Etcd);
+clustering_testkit::conformance_tests!(OnEtcd::default());

@@ -9,6 +9,7 @@ use clustering_core::store::{
     WatchStream,
 };
 use clustering_etcd::{Credentials, EtcdConfig, EtcdStore};
+use clustering_testkit::etcd::Etcd;
 use futures_util::StreamExt;
 use tokio::{net::TcpListener, time::Instant};
 
@@ -19,8 +20,8 @@ fn prefix(test: &str) -> String {
 }
 
 /// A store that sees its own keys only.
-async fn store(test: &str) -> EtcdStore {
-    let mut config = common::config();
+async fn store(etcd: &dyn Etcd, test: &str) -> EtcdStore {
+    let mut config = common::config(etcd);
     config.prefix = prefix(test);
     EtcdStore::connect(config).await.expect("the test server answers")
 }
@@ -33,15 +34,14 @@ async fn next(watch: &mut WatchStream) -> Result<Batch, WatchEnd> {
 
 #[tokio::test]
 async fn a_compacted_deletion_is_not_skipped() {
+    let etcd = common::etcd().await;
     // Etcd up to 3.5.15 opens a watch from the revision up to which was compacted as if nothing were missing, though a
     // deletion of that revision is gone.
-    let store = store("tombstone").await;
+    let store = store(&*etcd, "tombstone").await;
     store.put("k", "v".into(), None).await.unwrap();
     let deleted = store.delete("k").await.unwrap();
     let after = Revision::new(deleted.get() - 1);
-    let number = i64::try_from(deleted.get()).unwrap();
-    // Another test may have compacted further.
-    let _ = common::client().await.compact(number, None).await;
+    etcd.compact_to(deleted).await.unwrap();
 
     let end = next(&mut store.watch("k", after).await.unwrap()).await;
     let Err(WatchEnd::Compacted { compacted }) = end else { panic!("the deletion is gone, but: {end:?}") };
@@ -50,7 +50,8 @@ async fn a_compacted_deletion_is_not_skipped() {
 
 #[tokio::test]
 async fn a_prefix_separates_and_does_not_show() {
-    let (ours, theirs) = (store("prefix-ours").await, store("prefix-theirs").await);
+    let etcd = common::etcd().await;
+    let (ours, theirs) = (store(&*etcd, "prefix-ours").await, store(&*etcd, "prefix-theirs").await);
     let from = ours.read("").await.unwrap().revision;
     let mut watch = ours.watch("", from).await.unwrap();
     theirs.put("k", "theirs".into(), None).await.unwrap();
@@ -68,12 +69,13 @@ async fn a_prefix_separates_and_does_not_show() {
 
 #[tokio::test]
 async fn foreign_keys_that_are_not_utf8_are_left_out() {
-    let store = store("foreign").await;
+    let etcd = common::etcd().await;
+    let store = store(&*etcd, "foreign").await;
     let from = store.read("").await.unwrap().revision;
     let mut watch = store.watch("", from).await.unwrap();
     let mut foreign = store.config().prefix.clone().into_bytes();
     foreign.push(0xff);
-    common::client().await.put(foreign, "v", None).await.unwrap();
+    etcd.client().await.unwrap().put(foreign, "v", None).await.unwrap();
     let at = store.put("k", "v".into(), None).await.unwrap();
 
     let batch = next(&mut watch).await.unwrap();
@@ -83,7 +85,8 @@ async fn foreign_keys_that_are_not_utf8_are_left_out() {
 
 #[tokio::test]
 async fn a_ttl_is_rounded_up() {
-    let store = store("ttl").await;
+    let etcd = common::etcd().await;
+    let store = store(&*etcd, "ttl").await;
     let lease = store.grant_lease(Duration::from_millis(2_001)).await.unwrap();
     assert_eq!(lease.ttl, Duration::from_secs(3));
     assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
@@ -95,7 +98,8 @@ async fn a_ttl_is_rounded_up() {
 
 #[tokio::test]
 async fn more_leases_than_kept_streams_can_be_renewed() {
-    let store = store("streams").await;
+    let etcd = common::etcd().await;
+    let store = store(&*etcd, "streams").await;
     let mut leases = Vec::new();
     for _ in 0..20 {
         leases.push(store.grant_lease(Duration::from_secs(60)).await.unwrap());
@@ -108,7 +112,7 @@ async fn more_leases_than_kept_streams_can_be_renewed() {
     // Each by its own stream, and all streams by one.
     let last = leases.pop().expect("20 of them");
     for lease in leases {
-        common::client().await.lease_revoke(i64::try_from(lease.id.get()).unwrap()).await.unwrap();
+        etcd.client().await.unwrap().lease_revoke(i64::try_from(lease.id.get()).unwrap()).await.unwrap();
         let error = store.renew_lease(lease.id).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LeaseNotFound, "{error}");
     }
@@ -119,12 +123,13 @@ async fn more_leases_than_kept_streams_can_be_renewed() {
 
 #[tokio::test]
 async fn a_dead_member_does_not_matter() {
+    let etcd = common::etcd().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dead = listener.local_addr().unwrap().to_string();
     drop(listener);
     // Where a store begins is left to chance: several of them.
     for _ in 0..8 {
-        let mut config = EtcdConfig::new([dead.clone()].into_iter().chain(common::endpoints())).unwrap();
+        let mut config = EtcdConfig::new([dead.clone()].into_iter().chain(etcd.endpoints())).unwrap();
         config.prefix = prefix("dead");
         let store = EtcdStore::connect(config).await.unwrap();
         let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
@@ -139,10 +144,11 @@ async fn a_dead_member_does_not_matter() {
 
 #[tokio::test]
 async fn a_silent_member_is_left_after_one_call() {
+    let etcd = common::etcd().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap().to_string();
     for _ in 0..6 {
-        let mut config = EtcdConfig::new([address.clone()].into_iter().chain(common::endpoints())).unwrap();
+        let mut config = EtcdConfig::new([address.clone()].into_iter().chain(etcd.endpoints())).unwrap();
         config.prefix = prefix("silent");
         let store = EtcdStore::new(config).unwrap();
         // The caller's patience is shorter than the store's.
@@ -160,7 +166,8 @@ async fn a_silent_member_is_left_after_one_call() {
 
 #[tokio::test]
 async fn credentials_for_a_server_without_users_are_refused() {
-    let mut config = common::config();
+    let etcd = common::etcd().await;
+    let mut config = common::config(&*etcd);
     config.credentials = Some(Credentials::new("somebody", "hunter2"));
     let error = EtcdStore::connect(config).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");

@@ -1,0 +1,266 @@
+//! Etcd with users: what a role suffices for, what is refused in which words, and that nobody notices an expired token.
+
+#[path = "common/users.rs"]
+mod users;
+
+use std::time::{Duration, Instant};
+
+use clustering_etcd::{
+    Credentials, EtcdStore,
+    store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, StoreError, Txn},
+};
+use clustering_testkit::etcd::EtcdServer;
+use futures_util::{StreamExt, future::join_all};
+use users::{PASSWORD, PREFIX, USER};
+
+/// A refusal takes one round trip, and perhaps one login. Far less than a timeout, and enough for a busy machine.
+const AT_ONCE: Duration = Duration::from_millis(800);
+
+async fn store(etcd: &EtcdServer) -> EtcdStore {
+    EtcdStore::connect(users::config(etcd)).await.expect("the server knows the user")
+}
+
+/// The call is refused, at once, in these words.
+#[track_caller]
+fn refused<T>(began: Instant, result: Result<T, StoreError>, says: &[&str]) -> String {
+    let took = began.elapsed();
+    let Err(error) = result else { panic!("it was not refused") };
+    assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+    let text = error.to_string();
+    for part in says {
+        assert!(text.contains(part), "{text} does not say {part}");
+    }
+    assert!(!text.contains(PASSWORD) && !format!("{error:?}").contains(PASSWORD), "{text}");
+    assert!(took < AT_ONCE, "{took:?} for {text}");
+    text
+}
+
+#[tokio::test]
+async fn a_cluster_needs_no_more_than_its_prefix() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    // The prefix that the role is for is the cluster's namespace here, as in the documentation.
+    let mut config = users::config(&etcd);
+    config.prefix = String::new();
+    config.ttl = Some(Duration::from_secs(7));
+    let store = EtcdStore::connect(config).await.unwrap();
+    let node = |name: &str| {
+        store.node().namespace(PREFIX.trim_end_matches('/')).name(name).uri("http://127.0.0.1").start()
+    };
+    let (one, two) = (node("one").await.unwrap(), node("two").await.unwrap());
+    let version = two.wait_stable().await.unwrap();
+    one.status().wait_for(|status| status.stable_version() == Some(version)).await.unwrap();
+    assert_eq!(one.nodes().len(), 2);
+
+    // The lease of a node has the TTL that the configuration wishes.
+    let mut root = etcd.client().await.unwrap();
+    for lease in root.leases().await.unwrap().leases() {
+        let lease = root.lease_time_to_live(lease.id(), None).await.unwrap();
+        assert_eq!(lease.granted_ttl(), 7);
+    }
+
+    one.cluster_change().await.unwrap();
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_said_once_for_all() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    for (user, password) in [(USER, "wrong"), ("nobody", PASSWORD)] {
+        let mut config = users::config(&etcd);
+        config.credentials = Some(Credentials::new(user, password));
+        // Other members would say the same.
+        config.endpoints = vec![config.endpoints[0].clone(); 3];
+        let before = users::calls(&etcd, "Authenticate").await;
+        let began = Instant::now();
+        let text = refused(
+            began,
+            EtcdStore::connect(config).await,
+            &["wrong user or password", &format!("{user:?}"), "ETCDCTL_PASSWORD"],
+        );
+        assert!(!text.contains("lacks a right"), "{text}");
+        assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "each login costs etcd dear");
+    }
+}
+
+#[tokio::test]
+async fn who_gives_no_user_is_asked_for_one() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let mut config = users::config(&etcd);
+    config.credentials = None;
+    let says = ["etcd wants to know the user", "ETCDCTL_USER"];
+    refused(Instant::now(), EtcdStore::connect(config).await, &says);
+}
+
+#[tokio::test]
+async fn an_expired_token_is_replaced_and_nobody_notices() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = users::server(users::short_tokens(&folder)).await;
+    let store = store(&etcd).await;
+    let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
+    let at = store.put("k", "v".into(), Some(lease.id)).await.unwrap();
+    let mut watch = store.watch("", at).await.unwrap();
+    store.renew_lease(lease.id).await.unwrap();
+
+    // Each kind of call meets a token that has expired.
+    users::tokens_expire(&etcd).await;
+    let at =
+        store.commit(Txn::new().guard(Guard::modified_at("k", at)).put("k", "w", lease.id)).await.unwrap();
+    users::tokens_expire(&etcd).await;
+    assert_eq!(store.read("").await.unwrap().entries[0].modified, at);
+    users::tokens_expire(&etcd).await;
+    drop(store.watch("", at).await.unwrap());
+    users::tokens_expire(&etcd).await;
+    let other = store.grant_lease(Duration::from_secs(60)).await.unwrap();
+    users::tokens_expire(&etcd).await;
+    store.revoke_lease(other.id).await.unwrap();
+    // The streams that were open all the time go on, and so do new ones.
+    users::tokens_expire(&etcd).await;
+    assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
+    assert_eq!(watch.next().await.expect("the watch goes on").unwrap().revision, at);
+
+    // Those who find out together share a login.
+    users::tokens_expire(&etcd).await;
+    let before = users::calls(&etcd, "Authenticate").await;
+    let puts = join_all((0..20).map(|n| store.put(["a", "b"][n % 2], "v".into(), None))).await;
+    assert!(puts.iter().all(Result::is_ok), "{puts:?}");
+    assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0);
+}
+
+#[tokio::test]
+async fn a_token_that_a_restarted_member_forgot_is_replaced() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let store = store(&etcd).await;
+    store.put("k", "v".into(), None).await.unwrap();
+    // An orderly end: after a crash it would give out the same tokens again, from its log.
+    etcd.stop().await.unwrap();
+    etcd.restart().await.unwrap();
+    let before = users::calls(&etcd, "Authenticate").await;
+    store.put("k", "v".into(), None).await.unwrap();
+    assert_eq!(
+        users::calls(&etcd, "Authenticate").await - before,
+        1.0,
+        "the member had not forgotten the token"
+    );
+}
+
+#[tokio::test]
+async fn each_member_is_logged_in_to_when_it_is_needed() {
+    let etcd = EtcdServer::builder().start_cluster(3).await.unwrap();
+    users::introduce(&etcd[0]).await;
+    etcd[1].log_in("root", "root");
+    etcd[2].log_in("root", "root");
+    let mut config = users::config(&etcd[0]);
+    config.endpoints = etcd.endpoints().iter().map(|endpoint| endpoint.parse().unwrap()).collect();
+    let store = EtcdStore::connect(config).await.unwrap();
+    for member in etcd.members() {
+        member.kill().await.unwrap();
+        etcd.wait_for_leader().await.unwrap();
+        etcd.wait_healthy().await.unwrap();
+        let at = store.put("k", "v".into(), None).await.unwrap();
+        assert!(store.read("").await.unwrap().revision >= at);
+        member.restart().await.unwrap();
+        etcd.wait_healthy().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_token_from_before_a_change_of_users_is_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let etcd = users::server(users::tokens(&folder, "10m")).await;
+    let store = store(&etcd).await;
+    let at = store.put("k", "v".into(), None).await.unwrap();
+
+    etcd.client().await.unwrap().role_add("one").await.unwrap();
+    store.put("k", "v".into(), None).await.unwrap();
+    etcd.client().await.unwrap().role_add("two").await.unwrap();
+    store.read("").await.unwrap();
+    etcd.client().await.unwrap().role_add("three").await.unwrap();
+    let mut watch = store.watch("", at).await.unwrap();
+    assert!(watch.next().await.expect("the watch goes on").is_ok());
+}
+
+#[tokio::test]
+async fn a_missing_right_is_named_with_what_it_is_missing_for() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let mut config = users::config(&etcd);
+    config.prefix = "elsewhere/".into();
+    // Other members would say the same.
+    config.endpoints = vec![config.endpoints[0].clone(); 3];
+    let store = EtcdStore::connect(config).await.unwrap();
+    let whose = format!("the user {USER:?} lacks a right");
+
+    let before = users::calls(&etcd, "Range").await;
+    let began = Instant::now();
+    let text = refused(
+        began,
+        store.read("k/").await,
+        &["read at", &whose, "read on all keys under \"elsewhere/k/\""],
+    );
+    assert!(!text.contains("password"), "{text}");
+    assert_eq!(users::calls(&etcd, "Range").await - before, 1.0, "a right is missing at each member");
+    let began = Instant::now();
+    let watch = store.watch("k/", 0.into()).await;
+    refused(began, watch, &["watch at", &whose, "read on all keys under \"elsewhere/k/\""]);
+    let began = Instant::now();
+    let txn = Txn::new().guard(Guard::absent("a")).put("b", "v", None).delete("c");
+    let says = ["commit at", &whose, "read on \"elsewhere/a\" and write on \"elsewhere/b\", \"elsewhere/c\""];
+    refused(began, store.commit(txn).await, &says);
+
+    // Somebody else's lease, with somebody else's key.
+    let mut root = etcd.client().await.unwrap();
+    let lease = root.lease_grant(60, None).await.unwrap().id();
+    let attached = etcd_client::PutOptions::new().with_lease(lease);
+    root.put("elsewhere/theirs", "v", Some(attached)).await.unwrap();
+    let lease = clustering_etcd::store::LeaseId::new(lease.cast_unsigned());
+    let began = Instant::now();
+    let says = ["revoke_lease at", &whose, &format!("write on every key that lease {lease} holds")];
+    refused(began, store.revoke_lease(lease).await, &says);
+}
+
+#[tokio::test]
+async fn rights_that_are_withdrawn_end_nothing_that_is_open() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let store = store(&etcd).await;
+    let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
+    let at = store.put("k", "v".into(), Some(lease.id)).await.unwrap();
+    store.renew_lease(lease.id).await.unwrap();
+    let mut watch = store.watch("", at).await.unwrap();
+
+    let mut root = etcd.client().await.unwrap();
+    users::withdraw(&mut root).await;
+    let whose = format!("the user {USER:?} lacks a right");
+    refused(Instant::now(), store.put("k", "w".into(), None).await, &["commit at", &whose]);
+    refused(Instant::now(), store.watch("", at).await, &["watch at", &whose]);
+    // The documentation says so of etcd: what is open is not judged again.
+    root.put(format!("{PREFIX}k"), "root's", None).await.unwrap();
+    let heard = watch.next().await.expect("the watch goes on").unwrap();
+    assert_eq!(heard.changes[0].key().as_str(), "k");
+    assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
+
+    users::grant(&mut root).await;
+    store.put("k", "w".into(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_while_it_is_used_is_told() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let store = store(&etcd).await;
+    let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
+    store.put("k", "v".into(), Some(lease.id)).await.unwrap();
+
+    let mut root = etcd.client().await.unwrap();
+    root.user_change_password(USER, "changed").await.unwrap();
+    let before = users::calls(&etcd, "Authenticate").await;
+    // All who find out together share that one failure too.
+    let began = Instant::now();
+    let puts = join_all((0..10).map(|_| store.put("k", "w".into(), None))).await;
+    for put in puts {
+        refused(began, put, &["commit at", "wrong user or password", USER]);
+    }
+    assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "each login costs etcd dear");
+    assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
+
+    root.user_change_password(USER, PASSWORD).await.unwrap();
+    store.put("k", "w".into(), None).await.unwrap();
+}
