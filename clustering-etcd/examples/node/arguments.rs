@@ -1,0 +1,72 @@
+use std::{error::Error, time::Duration};
+
+use lexopt::prelude::*;
+
+pub(crate) const HELP: &str = "\
+One node of a cluster. It registers, shares 24 imaginary devices with the other nodes, and prints what happens.
+
+Usage: cargo run -p clustering-etcd --example node -- [OPTIONS]
+
+Options:
+  --name NAME         the node's name; one that survives restarts gets its devices back [default: a ULID]
+  --uri URI           where others would reach it [default: http://localhost:8080]
+  --namespace NAME    the cluster [default: demo]
+  --endpoints LIST    etcd's members, with commas [default: ETCD_ENDPOINTS, ETCD_HOST and ETCD_PORT, ETCDCTL_ENDPOINTS,
+                      localhost:2379]
+  --ttl SECONDS       after which time a crash shows [default: 15]
+  --json              print one event per line as JSON, with `at_ms`
+  --help              print this
+
+User, password and TLS come from the environment, as for etcdctl: ETCDCTL_USER, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY.
+
+Ctrl-C and SIGTERM leave in order, a second one ends at once. Exit codes: 0 after leaving, 1 if the node ended by itself or
+could not start, 2 for wrong arguments.
+";
+
+pub(crate) struct Arguments {
+    pub(crate) name: Option<String>,
+    pub(crate) uri: String,
+    pub(crate) namespace: String,
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) json: bool,
+}
+
+pub(crate) enum Asked {
+    Run(Arguments),
+    Help,
+}
+
+pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
+    let mut arguments = Arguments {
+        name: None,
+        uri: "http://localhost:8080".to_owned(),
+        namespace: "demo".to_owned(),
+        endpoints: Vec::new(),
+        ttl: None,
+        json: false,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("name") => arguments.name = Some(parser.value()?.string()?),
+            Long("uri") => arguments.uri = parser.value()?.string()?,
+            Long("namespace") => arguments.namespace = parser.value()?.string()?,
+            Long("endpoints") => {
+                arguments.endpoints =
+                    parser.value()?.string()?.split(',').map(|endpoint| endpoint.trim().to_owned()).collect();
+            }
+            Long("ttl") => {
+                let given = parser.value()?.string()?;
+                let seconds = given
+                    .parse()
+                    .map_err(|_| format!("--ttl {given:?}: expected a number of seconds, such as 15"))?;
+                arguments.ttl = Some(Duration::from_secs(seconds));
+            }
+            Long("json") => arguments.json = true,
+            Long("help") | Short('h') => return Ok(Asked::Help),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    Ok(Asked::Run(arguments))
+}

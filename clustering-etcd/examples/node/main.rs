@@ -1,0 +1,129 @@
+//! One node of a cluster as a process: start it in several terminals and watch them act as one.
+//!
+//! ```text
+//! cargo run -p clustering-etcd --example node -- --name a
+//! cargo run -p clustering-etcd --example node -- --name b
+//! ```
+//!
+//! It shares 24 imaginary devices with the other nodes, and prints what happens as a timeline. Ctrl-C and SIGTERM make it
+//! leave in order; `kill -9` shows what a crash looks like to the others.
+
+mod arguments;
+mod devices;
+mod signals;
+mod timeline;
+
+use std::{error::Error, process::ExitCode};
+
+use arguments::{Arguments, Asked};
+use clustering_core::{EventsError, Stabilization, Stable};
+use clustering_etcd::{EtcdConfig, EtcdStore};
+use signals::Signals;
+use timeline::Timeline;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = match arguments::parse() {
+        Ok(Asked::Run(arguments)) => arguments,
+        Ok(Asked::Help) => {
+            timeline::print(arguments::HELP.trim_end());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("node: {error}\nTry `--help`.");
+            return ExitCode::from(2);
+        }
+    };
+    match run(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("node: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let mut signals = Signals::new()?;
+    let timeline = Timeline::new(arguments.json);
+    let mut config = EtcdConfig::from_env()?;
+    if !arguments.endpoints.is_empty() {
+        config.endpoints = EtcdConfig::new(&arguments.endpoints)?.endpoints;
+    }
+    timeline.say("connecting", &format!("etcd at {}", endpoints(&config)));
+    // Unlike `EtcdStore::connect` this does not fail while etcd is away: the node waits for it, and says so.
+    let store = EtcdStore::new(config)?;
+
+    let mut builder = store
+        .node()
+        .namespace(&arguments.namespace)
+        .uri(&arguments.uri)
+        .stabilize({
+            let timeline = timeline.clone();
+            move |change: Stabilization| {
+                let timeline = timeline.clone();
+                // A service would load what it gained and drop what it lost before it says yes.
+                async move { timeline.devices(&devices::diff(&change)) }
+            }
+        })
+        .on_stable({
+            let timeline = timeline.clone();
+            move |stable: Stable| {
+                let text = format!("on_stable: {} nodes are ready, traffic may flow", stable.view().len());
+                timeline.say("on_stable", &text);
+                async {}
+            }
+        });
+    if let Some(name) = &arguments.name {
+        builder = builder.name(name);
+    }
+    if let Some(ttl) = arguments.ttl {
+        builder = builder.ttl(ttl);
+    }
+
+    let mut events = builder.events();
+    let telling = tokio::spawn({
+        let timeline = timeline.clone();
+        async move {
+            loop {
+                match events.recv().await {
+                    Ok(event) => timeline.event(&event),
+                    Err(EventsError::Missed(missed)) => {
+                        timeline.say("missed", &format!("{missed} events were too fast for this terminal"));
+                    }
+                    Err(EventsError::Ended) => break,
+                }
+            }
+        }
+    });
+
+    let cluster = tokio::select! {
+        cluster = builder.start() => cluster?,
+        // Dropping the start takes the node back.
+        signal = signals.next() => {
+            timeline.say("signal", &format!("{signal}: not a member yet, nothing to leave"));
+            return Ok(());
+        }
+    };
+    let ended = tokio::select! {
+        ended = cluster.ended() => Some(ended),
+        signal = signals.next() => {
+            timeline.say("signal", &format!("{signal}: leaving; once more to end at once"));
+            None
+        }
+    };
+    if ended.is_none() {
+        tokio::select! {
+            stopped = cluster.stop() => stopped?,
+            _ = signals.next() => return Err("ended at once: the others see this node until its TTL has passed".into()),
+        }
+    }
+    telling.await?;
+    // Taken over, say: let the supervisor decide whether to start it again.
+    ended.map_or(Ok(()), |ended| Err(ended.into()))
+}
+
+fn endpoints(config: &EtcdConfig) -> String {
+    let endpoints: Vec<_> = config.endpoints.iter().map(ToString::to_string).collect();
+    endpoints.join(", ")
+}

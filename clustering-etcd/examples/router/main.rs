@@ -1,0 +1,90 @@
+//! Answers "who owns this key?", without being a node: what a gateway does for each request.
+//!
+//! ```text
+//! cargo run -p clustering-etcd --example router -- device-7 device-8     # answers and ends
+//! cargo run -p clustering-etcd --example router                          # answers each line of standard input
+//! ```
+
+mod arguments;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use arguments::{Arguments, Asked};
+use clustering_core::Discovery;
+use clustering_etcd::{EtcdConfig, EtcdStore};
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    let arguments = match arguments::parse() {
+        Ok(Asked::Run(arguments)) => arguments,
+        Ok(Asked::Help) => {
+            let _ = io::stdout().write_all(arguments::HELP.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("router: {error}\nTry `--help`.");
+            return ExitCode::from(2);
+        }
+    };
+    match run(&arguments).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("router: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every key had an owner.
+async fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
+    let mut config = EtcdConfig::from_env()?;
+    if !arguments.endpoints.is_empty() {
+        config.endpoints = EtcdConfig::new(&arguments.endpoints)?.endpoints;
+    }
+    let store = EtcdStore::connect(config).await?;
+    // It follows the cluster's log: each answer comes from memory, and is as new as the last change that etcd told of.
+    let discovery = Discovery::observe(store, &arguments.namespace).await?;
+
+    let mut all = true;
+    if !arguments.keys.is_empty() {
+        for key in &arguments.keys {
+            all &= answer(&discovery, key, arguments)?;
+        }
+        return Ok(all);
+    }
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        all &= answer(&discovery, line.trim_end(), arguments)?;
+    }
+    Ok(all)
+}
+
+/// Prints who owns the key, and who would follow.
+fn answer(discovery: &Discovery, key: &str, arguments: &Arguments) -> io::Result<bool> {
+    let owners = discovery.find_n(key, arguments.n);
+    let stale = discovery.status().borrow().stale_for();
+    let mut out = io::stdout().lock();
+    if arguments.json {
+        let owners: Vec<_> =
+            owners.iter().map(|node| json!({ "name": node.name, "uri": node.uri.as_str() })).collect();
+        let stale = stale.map(|stale| stale.as_millis() as u64);
+        writeln!(out, "{}", json!({ "key": key, "nodes": owners, "stale_ms": stale }))?;
+    } else {
+        let names: Vec<_> =
+            owners.iter().map(|node| format!("{} {}", node.name, node.uri.as_str())).collect();
+        let names =
+            if names.is_empty() { "nobody: the cluster has no nodes".to_owned() } else { names.join(", ") };
+        // Routing by what was last known is right: nodes too keep their last view while etcd is away.
+        let note =
+            stale.map_or(String::new(), |stale| format!(" (etcd has been away for {} s)", stale.as_secs()));
+        writeln!(out, "{key}\t{names}{note}")?;
+    }
+    Ok(!owners.is_empty())
+}
