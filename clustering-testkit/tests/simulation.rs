@@ -105,7 +105,7 @@ fn what_was_found_once_is_not_found_again() {
         50537,
         // P4, P6: a node acted by revisions of a history that was replaced, before it learnt of that. (The world.)
         30140, 206_331, 1_023_190,
-        // P8: the store was restored, and an acknowledgement lost that the leader had not seen. (A limit, and so the world.)
+        // P8: the store was restored, and an acknowledgement lost that the leader had not seen: its node looks after it now.
         1_049_178,
     ];
     run(&Simulation::new(), found);

@@ -1,5 +1,6 @@
 use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
+    config::Backoff,
     event::Event,
     record::{ReadinessOutcome, ReadinessRecord, decode, encode},
     store::{ErrorKind, Guard, Revision, Snapshot, StoreError, Txn},
@@ -15,6 +16,10 @@ const DETAIL: usize = 1024;
 /// The key is guarded by what this node last knew to stand there, by its record and by the version: a late repeat of an
 /// older acknowledgement changes nothing. Only the leader watches those keys. So a node whose reply is lost repeats the
 /// commit, and if a guard refuses that, reads its own key to learn what became of it.
+///
+/// What was told can be lost where no leader sees it: deleted by hand while nobody watched, or with a store that was
+/// restored to a moment before it. So a node whose version does not become stable looks now and then whether its yes
+/// still stands, and repeats it if not (P8). Where a version is stable within a TTL that costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acknowledgement {
     /// What is to be told, until the store has it.
@@ -27,6 +32,9 @@ pub(crate) struct Acknowledgement {
     told: Option<Report>,
     /// The view of the newest version that this node acknowledged in its present session.
     acknowledged: Option<View>,
+    /// When to look whether the acknowledgement still stands, and how often that was done: while its version is the newest
+    /// and not stable.
+    check: Option<(Timestamp, u32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -81,6 +89,7 @@ impl Machine {
         if let State::Waiting { until, .. } = &self.acknowledgement.state {
             timers.at(*until);
         }
+        timers.maybe(self.acknowledgement.check.map(|(at, _)| at));
     }
 
     /// Something is to be told. A no is told once for each reason, a yes always.
@@ -100,9 +109,11 @@ impl Machine {
         if self.acknowledgement.report.as_ref().is_some_and(|report| Some(report.view.revision()) != target) {
             self.acknowledgement.report = None;
         }
+        self.settle_check(now, target);
         match &self.acknowledgement.state {
             // What waited is for a version that is no longer the newest: what is new need not wait for it.
-            State::Waiting { report, .. } if Some(report.view.revision()) != target => {}
+            State::Waiting { report, .. } | State::Reading { report, .. }
+                if Some(report.view.revision()) != target => {}
             State::Waiting { until, .. } if now < *until => return,
             State::Waiting { unsure: true, report, .. } => {
                 let report = report.clone();
@@ -127,6 +138,29 @@ impl Machine {
             .put(own, encode(&report.record()), held.lease);
         let token = self.commit(Purpose::Acknowledge, txn);
         self.acknowledgement.state = State::Sent { token, sent: now, report };
+    }
+
+    /// Looks whether the yes that was told still stands, if the newest version waits although this node said yes.
+    fn settle_check(&mut self, now: Timestamp, target: Option<Revision>) {
+        let acknowledged = self.acknowledgement.acknowledged.as_ref().map(View::revision);
+        let waits = target.is_some() && acknowledged == target && !self.fold.is_stable();
+        let told = self.acknowledgement.told.clone();
+        let Some(told) = told.filter(|told| waits && told.outcome == ReadinessOutcome::Ready) else {
+            self.acknowledgement.check = None;
+            return;
+        };
+        match self.acknowledgement.check {
+            None => self.check_again(now, 0),
+            Some((at, _)) if now >= at && self.acknowledgement.state == State::Idle => self.look(told),
+            Some(_) => {}
+        }
+    }
+
+    /// The yes stands, and has been looked at so often. Many nodes may wait for the same one: they take turns.
+    fn check_again(&mut self, now: Timestamp, times: u32) {
+        let ttl = self.session.ttl().unwrap_or(self.config.ttl);
+        let pause = Backoff::new(ttl, ttl * 4).after(times + 1);
+        self.acknowledgement.check = Some((now + self.jittered(pause), times));
     }
 
     /// Reads the own key, to learn what became of a report.
@@ -201,6 +235,19 @@ impl Machine {
             entry.lease == Some(held.lease) && decode(&entry.value).as_ref() == Ok(&report.record())
         });
         let standing = entry.map_or(Revision::ZERO, |entry| entry.modified);
+        // Nothing is open of what was told: this was a look whether it still stands.
+        if self.acknowledgement.told.as_ref() == Some(&report) {
+            self.acknowledgement.failures = 0;
+            self.acknowledgement.standing = standing;
+            self.acknowledgement.state = State::Idle;
+            if arrived {
+                let times = self.acknowledgement.check.map_or(0, |(_, times)| times);
+                return self.check_again(now, times + 1);
+            }
+            self.acknowledgement.told = None;
+            self.acknowledgement.report.get_or_insert(report);
+            return;
+        }
         if arrived {
             return self.told(report, standing);
         }

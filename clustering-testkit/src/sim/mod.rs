@@ -40,9 +40,7 @@
 //!
 //! A store that is restored from a backup breaks all connections: calls that were on their way do not reach it, and commits
 //! reach it only from nodes whose watch of the log went on there or told them. (Revisions count something else in another
-//! history, so guards could hold by accident.) And it is not put back to a moment at which its newest version waits for
-//! acknowledgements that it has lost, and that their nodes take for given: that version would wait for the next change.
-//! Within that, the promises hold across it.
+//! history, so guards could hold by accident.) Within that, the promises hold across it.
 //!
 //! # Checks
 //!

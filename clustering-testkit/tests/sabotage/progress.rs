@@ -1,15 +1,18 @@
 //! Nodes that give up for ever.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use clustering_core::{
     Event,
-    machine::{Input, Output, Purpose},
-    store::{ErrorKind, WatchEnd},
+    machine::{Input, Output, Purpose, Token},
+    store::{Entry, ErrorKind, Operation, Snapshot, Txn, WatchEnd},
 };
 use clustering_testkit::sim::{Kind, Seat, Simulation, Tamper};
 
-use crate::{found, found_within};
+use crate::{brief, commits, found, found_within};
 
 /// Swallows outputs of a kind from each life that lost its session.
 struct GivesUpAfterALoss {
@@ -122,4 +125,62 @@ impl Tamper for NeverReadsAcknowledgements {
 #[test]
 fn p8_a_new_leader_does_not_look_at_acknowledgements_that_stand() {
     found_within(200, Simulation::new(), || NeverReadsAcknowledgements, &["P8"]);
+}
+
+/// Takes its acknowledgement for given once it was sent, whatever stands.
+#[derive(Default)]
+struct NeverLooks {
+    sent: BTreeMap<usize, Txn>,
+    looks: BTreeSet<Token>,
+    /// Acknowledges whatever stands.
+    unguarded: bool,
+}
+
+impl Tamper for NeverLooks {
+    fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
+        match &output {
+            Output::Commit { txn, purpose: Purpose::Acknowledge, .. } => {
+                self.sent.insert(seat.node, txn.clone());
+            }
+            Output::Read { token, prefix, .. } if prefix.starts_with("c/ready/n") => {
+                self.looks.insert(*token);
+            }
+            _ => {}
+        }
+        let kept = |txn: &_| {
+            commits::keep(txn, |guard| !self.unguarded || !guard.key().starts_with("c/ready/"), |_| true)
+        };
+        commits::change(output, Purpose::Acknowledge, kept)
+    }
+
+    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Read { token, result: Ok(snapshot) } if self.looks.remove(&token) => {
+                let sent = self.sent.get(&seat.node).into_iter().flat_map(Txn::operations);
+                let (created, modified) = (snapshot.revision, snapshot.revision);
+                let as_sent = sent.filter_map(|operation| match operation.clone() {
+                    Operation::Put { key, value, lease } => {
+                        Some(Entry { key, value, created, modified, lease })
+                    }
+                    Operation::Delete { .. } => None,
+                });
+                let snapshot = Snapshot { entries: as_sent.collect(), ..snapshot };
+                vec![Input::Read { token, result: Ok(snapshot) }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_node_takes_an_acknowledgement_for_given_that_a_restored_store_lost() {
+    let restored = brief(3).only([Kind::Rewind, Kind::SlowStabilize, Kind::Ask]);
+    found_within(500, restored, NeverLooks::default, &["P8"]);
+}
+
+// A node that looks mends it.
+#[test]
+fn p8_a_late_no_takes_the_place_of_a_yes_and_nobody_looks() {
+    let late = brief(2).storm(Duration::from_secs(8)).only([Kind::RefusingStabilize, Kind::SlowCalls]);
+    found_within(6_000, late, || NeverLooks { unguarded: true, ..NeverLooks::default() }, &["P8"]);
 }

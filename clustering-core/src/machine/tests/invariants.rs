@@ -21,8 +21,10 @@ pub(super) struct Invariants {
     /// What the node last knew of its own acknowledgement.
     own_ready: Revision,
     own_record: Revision,
-    /// The acknowledgement, or the look at it, that is on its way.
+    /// The acknowledgement that is on its way.
     acknowledging: Option<Token>,
+    /// The look at the own acknowledgement that is on its way.
+    looking: Option<Token>,
     in_flight: BTreeMap<Purpose, Token>,
     stabilizing: Option<Token>,
     announcing: Option<Token>,
@@ -65,7 +67,7 @@ impl Invariants {
             }
             Input::Read { token, result } => {
                 let own = bench.machine.identity().map(|own| bench.keys.readiness_key(&own.name));
-                if self.acknowledging.take_if(|own| own == token).is_some()
+                if self.looking.take_if(|own| own == token).is_some()
                     && let Ok(snapshot) = result
                 {
                     let entry = snapshot.entries.iter().find(|entry| Some(&entry.key) == own.as_ref());
@@ -104,6 +106,8 @@ impl Invariants {
                 assert!(other.is_none() || *purpose == Purpose::Fenced, "two commits at once: {purpose}");
                 if *purpose == Purpose::Acknowledge {
                     assert!(self.acknowledging.replace(*token).is_none(), "two acknowledgements at once");
+                    // A look on account of an older version is no longer of interest.
+                    self.looking = None;
                 }
                 check_commit(bench, before, *purpose, txn, self.own_ready);
             }
@@ -111,7 +115,8 @@ impl Invariants {
                 self.log_reads.insert(*token);
             }
             Output::Read { token, prefix, .. } if prefix != bench.keys.readiness_namespace() => {
-                assert!(self.acknowledging.replace(*token).is_none(), "it looks while it acknowledges");
+                assert!(self.acknowledging.is_none(), "it looks while it acknowledges");
+                assert!(self.looking.replace(*token).is_none(), "two looks at once");
             }
             Output::Stabilize { token, view, .. } => {
                 assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
@@ -136,7 +141,7 @@ impl Invariants {
             }
             Output::Revoke { .. } => {
                 self.in_flight.clear();
-                self.acknowledging = None;
+                (self.acknowledging, self.looking) = (None, None);
                 self.own_ready = Revision::ZERO;
             }
             Output::Stopped { .. } => self.stopped = true,

@@ -20,6 +20,7 @@ mod batch_ready;
 mod batch_request;
 mod batch_stable;
 mod batch_version;
+mod check;
 mod committed;
 mod fence;
 mod granted;

@@ -23,12 +23,13 @@ impl Simulation {
     /// - 2 TTL: the leases of the dead expire, and so do those of the dead that a restored store gave their time again;
     ///   a process that found its name held by one of these and gave up is started again.
     /// - 1 TTL: who resigned, if nobody else is left to lead, waits so long before it campaigns again.
+    /// - 4 TTL: a node whose acknowledgement was lost unseen looks whether it stands no less often.
     /// - a minute: a node that was removed, by hand or as a laggard, stays away so long at most.
     /// - 6 times 5 s: the longest pause between two tries, of each of the calls that build on each other: the watch or
     ///   the snapshot; the lease; the record; the election; the version; the acknowledgement (or the stabilize).
     /// - 5 s for the gap between two publications, 5 s for what is on its way and for callbacks.
     pub fn calm_within(&self) -> Duration {
-        let by_clocks = self.ttl * 3 + Duration::from_secs(60 + 6 * 5 + 5 + 5);
+        let by_clocks = self.ttl * 7 + Duration::from_secs(60 + 6 * 5 + 5 + 5);
         by_clocks * 5 / 4
     }
 }

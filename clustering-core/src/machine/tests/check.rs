@@ -1,0 +1,137 @@
+//! A node whose version does not become stable looks now and then whether its yes still stands: nobody tells it if what it
+//! told was lost where no leader saw it.
+
+use super::bench::{Bench, ms, secs};
+use crate::{outcome::Outcome, store::ErrorKind};
+
+const TTL: u64 = 15;
+
+/// b follows a, and has acknowledged the newest version, which waits for a.
+fn waiting_for_a() -> Bench {
+    Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged()
+}
+
+/// How long until it looks; the call stays open.
+fn looks_in(bench: &mut Bench) -> std::time::Duration {
+    let pause = bench.wait_for("read ready/b");
+    bench.skip();
+    pause
+}
+
+#[test]
+fn p8_an_acknowledgement_that_was_deleted_while_nobody_watched_is_given_again() {
+    let mut b = waiting_for_a();
+    b.unseen(|b| b.delete("ready/b"));
+    let pause = looks_in(&mut b);
+    assert!((secs(TTL) * 3 / 4..=secs(TTL)).contains(&pause), "{pause:?}");
+    b.ok("read ready/b");
+    b.says(&["acknowledge V1"]);
+    b.ok("acknowledge");
+    b.says(&["* ready at V1"]);
+    let stands = b.store.read(&"c/ready/b".into());
+    assert_eq!(stands.entries.len(), 1);
+}
+
+#[test]
+fn p8_so_is_one_that_a_restored_store_lost_while_the_log_stood_as_before() {
+    let b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    let published = b.store.revision;
+    let mut b = b.acknowledged();
+    b.store.rewind(published);
+    b.disconnects("view/");
+    b.answer_all();
+    looks_in(&mut b);
+    b.ok("read ready/b");
+    b.says(&["acknowledge V1"]);
+    b.ok("acknowledge");
+    b.says(&["* ready at V1"]);
+}
+
+#[test]
+fn p8_so_is_one_that_somebody_overwrote() {
+    for value in ["garbage", r#"{"version": "01BX5ZZKBKACTAV9WEVGEMMVRZ", "outcome": "ready"}"#] {
+        let mut b = waiting_for_a();
+        b.unseen(|b| b.put("ready/b", value));
+        looks_in(&mut b);
+        b.ok("read ready/b");
+        b.says(&["acknowledge V1"]);
+        b.ok("acknowledge");
+        b.says(&["* ready at V1"]);
+    }
+}
+
+#[test]
+fn one_that_stands_is_looked_at_with_growing_pauses_and_not_told_again() {
+    let mut b = waiting_for_a();
+    for whole in [TTL, 2 * TTL, 4 * TTL, 4 * TTL, 4 * TTL] {
+        let (least, most) = (secs(whole) * 3 / 4, secs(whole));
+        b.wait(least - ms(1));
+        assert!(!b.is_open("read ready/b"), "not within {least:?}");
+        b.wait(most - least + ms(1));
+        b.skip();
+        b.ok("read ready/b");
+        b.says(&[]);
+    }
+}
+
+#[test]
+fn p9_nobody_looks_where_the_version_is_stable() {
+    let mut b = waiting_for_a();
+    b.acknowledges("a");
+    b.confirms();
+    b.skip();
+    b.wait(secs(40 * TTL));
+    b.says(&[]);
+}
+
+#[test]
+fn p8_a_node_looks_again_when_the_record_that_its_version_is_stable_is_gone() {
+    let mut b = waiting_for_a();
+    b.acknowledges("a");
+    b.confirms();
+    b.wait(secs(2 * TTL));
+    b.skip();
+    b.unseen(|b| b.delete("ready/b"));
+    b.deliver_to("ready/");
+    b.delete("view/stable");
+    looks_in(&mut b);
+    b.ok("read ready/b");
+    b.says(&["acknowledge V1"]);
+}
+
+#[test]
+fn a_node_that_has_not_said_yes_has_nothing_to_look_for() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.wait(secs(3 * TTL));
+    assert!(!b.is_open("read ready/b"));
+    b.stabilized(Outcome::Refused { reason: "not yet".to_owned() });
+    b.ok("acknowledge");
+    b.wait(secs(3 * TTL));
+    assert!(!b.is_open("read ready/b"));
+}
+
+#[test]
+fn a_look_that_failed_is_repeated_soon() {
+    let mut b = waiting_for_a();
+    b.unseen(|b| b.delete("ready/b"));
+    looks_in(&mut b);
+    b.fail("read ready/b", ErrorKind::Unreachable);
+    let pause = looks_in(&mut b);
+    assert!(pause <= ms(100), "{pause:?}");
+    b.ok("read ready/b");
+    b.says(&["acknowledge V1"]);
+}
+
+#[test]
+fn a_newer_version_does_not_wait_for_a_look() {
+    let mut b = waiting_for_a();
+    looks_in(&mut b);
+    b.publishes();
+    b.stabilized(Outcome::Ready);
+    b.says_of(&["acknowledge"], &["acknowledge V2"]);
+    // What the look says by now is about another version.
+    b.ok("read ready/b");
+    b.says_of(&["acknowledge"], &[]);
+    b.ok("acknowledge");
+    b.says(&["* ready at V2"]);
+}
