@@ -67,6 +67,8 @@
 //! # Features
 //!
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
+//! - `test-util`: `runtime::process`, by which test tools pause and kill one node of several in a process. Users have it by
+//!   way of `clustering-testkit`.
 
 pub mod config;
 pub mod discovery;

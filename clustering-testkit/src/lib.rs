@@ -50,6 +50,7 @@
 //! # }
 //! ```
 
+pub mod cluster;
 pub mod conformance;
 #[cfg(feature = "etcd")]
 pub mod etcd;

@@ -2,6 +2,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::sync::{mpsc, oneshot};
 
+#[cfg(feature = "test-util")]
+use super::callbacks::Callback;
 use super::{
     Clustering,
     callbacks::{Callbacks, Stabilization, Stable},
@@ -10,6 +12,7 @@ use super::{
     error::StartError,
     events::{Events, Hub},
     shared::{Handle, Shared},
+    spawn::spawn_task,
 };
 use crate::{
     config::{Config, Laggards, NameConflict},
@@ -188,6 +191,16 @@ impl Builder {
     /// [`StartError`]: input that cannot be used, by field, value and rule, before anything is tried; a store that
     /// refuses; a name that is taken, under [`NameConflict::Fail`].
     pub async fn start(self) -> Result<Clustering, StartError> {
+        #[cfg(feature = "test-util")]
+        if let Some(process) = super::process::current() {
+            let node = process.starting(self).begin().await?;
+            process.started(&node);
+            return Ok(node);
+        }
+        self.begin().await
+    }
+
+    async fn begin(self) -> Result<Clustering, StartError> {
         let namespace = Namespace::parse(&self.namespace)?;
         let uri = NodeUri::parse(&self.uri)?;
         let given = self.name.as_deref().map(NodeName::parse).transpose()?;
@@ -212,6 +225,44 @@ impl Builder {
             }
             Err(_) => Err(StartError::Stopped(handle.shared.stop_reason())),
         }
+    }
+}
+
+/// What test tools need to know and to change of a node that somebody else describes.
+#[cfg(feature = "test-util")]
+impl Builder {
+    /// The namespace.
+    pub fn namespace_given(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The name, if one is given.
+    pub fn name_given(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Whether it is [seeded](Self::seed).
+    pub fn is_seeded(&self) -> bool {
+        self.seed.is_some()
+    }
+
+    /// The stabilize callback, or one that is always ready.
+    pub fn stabilize_given(&self) -> Callback<Stabilization> {
+        self.callbacks.stabilize.clone()
+    }
+
+    /// The `on_stable` callback, or one that does nothing.
+    pub fn on_stable_given(&self) -> Callback<Stable> {
+        self.callbacks.on_stable.clone()
+    }
+
+    /// Puts something between the node and its store.
+    pub fn map_store<S: CoordinationStore>(
+        mut self,
+        map: impl FnOnce(Arc<dyn CoordinationStore>) -> S,
+    ) -> Self {
+        self.store = Store(Arc::new(map(self.store.0)));
+        self
     }
 }
 
@@ -265,6 +316,6 @@ pub(crate) fn spawn(
     let shared = Arc::new(shared);
     let (commands, received) = mpsc::unbounded_channel();
     let driver = Driver::new(shared.clone(), status, node, callbacks, received, Some(started));
-    runtime.spawn(driver.run());
+    spawn_task(&runtime, driver.run());
     Ok(Handle { shared, commands })
 }

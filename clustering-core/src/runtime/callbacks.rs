@@ -11,6 +11,9 @@ use crate::{
 
 type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
+/// A callback of the user's.
+pub type Callback<T> = Arc<dyn Fn(T) -> Running + Send + Sync>;
+
 /// What a stabilize callback is given: the view to adapt to, and what is different from the last one.
 #[derive(Clone, Debug)]
 pub struct Stabilization {
@@ -123,8 +126,8 @@ impl Stable {
 /// The user's callbacks.
 #[derive(Clone)]
 pub(crate) struct Callbacks {
-    pub(crate) stabilize: Arc<dyn Fn(Stabilization) -> Running + Send + Sync>,
-    pub(crate) on_stable: Arc<dyn Fn(Stable) -> Running + Send + Sync>,
+    pub(crate) stabilize: Callback<Stabilization>,
+    pub(crate) on_stable: Callback<Stable>,
 }
 
 impl Default for Callbacks {

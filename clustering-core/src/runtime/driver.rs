@@ -10,6 +10,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot, watch},
     task::{AbortHandle, JoinError},
     time::{sleep_until, timeout},
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     callbacks::{Callbacks, Stabilization, Stable},
     shared::{Command, Shared},
+    spawn::spawn_task,
     status::Status,
     trace::trace,
 };
@@ -288,7 +290,7 @@ impl Driver {
     ) {
         let superseded = CancellationToken::new();
         let given = superseded.clone();
-        let task = tokio::spawn(async move { run(given).await });
+        let task = spawn_task(&Handle::current(), async move { run(given).await });
         let reason = Arc::new(OnceLock::new());
         self.runs.insert(token, Run { superseded, abort: task.abort_handle(), reason: reason.clone() });
         self.doing.push(Box::pin(async move {
@@ -336,13 +338,17 @@ impl Driver {
     }
 }
 
-/// However it ends, also by a panic or with its runtime, those who wait for the end are told.
+/// However it ends, also by a panic or with its runtime: those who wait for the end are told, and no callback goes on.
 impl Drop for Driver {
     fn drop(&mut self) {
         if !self.stopped {
             self.shared.machine().abort();
             self.publish_status();
             self.tell(Event::Stopped { reason: StopReason::Aborted });
+        }
+        for run in self.runs.values() {
+            run.superseded.cancel();
+            run.abort.abort();
         }
         self.shared.hub.end();
         self.shared.ended.cancel();

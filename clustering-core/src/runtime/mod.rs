@@ -7,10 +7,15 @@ mod cluster;
 mod driver;
 mod error;
 mod events;
+#[cfg(feature = "test-util")]
+pub mod process;
 mod shared;
+mod spawn;
 mod status;
 mod trace;
 
+#[cfg(feature = "test-util")]
+pub use self::callbacks::Callback;
 pub use self::{
     builder::Builder,
     callbacks::{Stabilization, Stable},

@@ -168,6 +168,12 @@ impl FaultyStore {
         self.control.locked(|state| state.watches.stall(None));
     }
 
+    /// Whether calls reach the store and their answers come back: it is neither [cut](Self::cut) nor
+    /// [hung](Self::hang).
+    pub fn is_connected(&self) -> bool {
+        self.control.link() == Link::Up
+    }
+
     /// Calls that begin from now on wait that long before anything else happens to them. Zero, as in the beginning:
     /// they don't wait. Watches are not delayed.
     pub fn delay(&self, delay: Duration) {

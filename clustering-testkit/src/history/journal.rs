@@ -87,12 +87,14 @@ struct Shared {
 struct State {
     sink: Box<dyn Sink>,
     events: Option<Events>,
+    /// Whether the life was killed: what comes later did not happen to it.
+    closed: bool,
 }
 
 impl Journal {
     /// One of that life of that node.
     pub fn new(node: NodeName, life: impl Into<Life>, clock: Clock, sink: impl Sink + 'static) -> Self {
-        let state = Mutex::new(State { sink: Box::new(sink), events: None });
+        let state = Mutex::new(State { sink: Box::new(sink), events: None, closed: false });
         Journal { shared: Arc::new(Shared { node, life: life.into(), clock, state }) }
     }
 
@@ -133,6 +135,17 @@ impl Journal {
         self.take(&mut state, at, observation);
     }
 
+    /// Takes down the events that have come: without that the last may be missing.
+    pub fn catch_up(&self) {
+        drop(self.drained());
+    }
+
+    /// The life was ended from outside: that is the last thing that is taken down.
+    pub fn kill(&self) {
+        self.note(Observation::Killed);
+        self.state().closed = true;
+    }
+
     /// Asks the node whether it may act as leader, and takes the answer down.
     pub fn ask_leader(&self, cluster: &Clustering) -> Observation {
         let (at, answer) = self.look(cluster);
@@ -167,6 +180,15 @@ impl Journal {
         A: Fn(Stable) -> AR + Send + Sync + 'static,
         AR: Future<Output: IntoOutcome> + Send + 'static,
     {
+        self.attach_to(builder.stabilize(stabilize).on_stable(on_stable))
+    }
+
+    /// As [`attach`](Self::attach), for a builder that has its callbacks.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime.
+    pub fn attach_to(&self, builder: Builder) -> Builder {
         let (mut leadership, mut takes_over) = (None, false);
         let builder = builder.configure(|config| {
             leadership = config.leadership;
@@ -179,16 +201,17 @@ impl Journal {
         let journal = self.clone();
         tokio::spawn(async move {
             while !matches!(waking.recv().await, Err(EventsError::Ended)) {
-                drop(journal.drained());
+                journal.catch_up();
             }
-            drop(journal.drained());
+            journal.catch_up();
         });
+        let (stabilize, on_stable) = (builder.stabilize_given(), builder.on_stable_given());
         let (journal, announcing) = (self.clone(), self.clone());
         builder
             .stabilize(move |stabilization: Stabilization| {
-                journal.clone().stabilize(stabilization, &stabilize)
+                journal.clone().stabilize(stabilization, &*stabilize)
             })
-            .on_stable(move |stable: Stable| announcing.clone().on_stable(stable, &on_stable))
+            .on_stable(move |stable: Stable| announcing.clone().on_stable(stable, &*on_stable))
     }
 
     fn stabilize<R>(self, stabilization: Stabilization, callback: &dyn Fn(Stabilization) -> R) -> Running
@@ -253,6 +276,9 @@ impl Journal {
     }
 
     fn take(&self, state: &mut State, at: super::Moment, observation: Observation) {
+        if state.closed {
+            return;
+        }
         let (node, life) = (self.shared.node.clone(), self.shared.life.clone());
         state.sink.take(&Entry { at, node, life, observation });
     }

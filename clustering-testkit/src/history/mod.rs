@@ -18,6 +18,7 @@ pub mod ledger;
 mod moment;
 mod observation;
 mod recording;
+mod timeline;
 
 pub use self::{
     journal::{FileSink, Journal, Sink, read},
@@ -25,4 +26,5 @@ pub use self::{
     moment::{Clock, Moment},
     observation::{Ending, Entry, Life, Member, Missing, Observation, WriteOutcome},
     recording::RecordingStore,
+    timeline::timeline,
 };

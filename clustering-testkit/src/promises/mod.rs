@@ -57,6 +57,7 @@ use self::violation::{Broken, Kept};
 use crate::history::{
     Entry, Ledger, Moment, Observation, Page,
     ledger::{Commit, Content},
+    timeline,
 };
 
 /// How many happenings are kept for the story of a violation.
@@ -268,13 +269,8 @@ pub fn check(
 /// Tells the story again, from all that happened in the order of the times: as it was judged, one part came after the
 /// other.
 fn retold(violation: Violation, namespace: &str, pages: &[Page], journals: &[Vec<Entry>]) -> Violation {
-    let mut ledger = Ledger::new(namespace);
-    let commits = pages.iter().filter_map(|page| ledger.turn(page));
-    let mut all: Vec<_> = commits.map(|commit| (commit.at, Happening::Commit(commit))).collect();
     let judged_last = violation.timeline.last().cloned();
-    all.extend(journals.iter().flatten().map(|entry| (Some(entry.at), Happening::Entry(entry.clone()))));
-    all.sort_by_key(|(at, _)| *at);
-    let lines: Vec<String> = all.iter().map(|(_, happening)| happening.to_string()).collect();
+    let lines = timeline(namespace, pages, journals);
     let judged = judged_last.and_then(|last| lines.iter().position(|line| *line == last));
     let until = judged.map_or(lines.len(), |judged| (judged + 10).min(lines.len()));
     let concerned = |line: &&String| concerns(line, &violation.about);

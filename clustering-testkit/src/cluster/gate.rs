@@ -1,0 +1,195 @@
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use clustering_core::{
+    Builder, Clustering, NodeName, WeakClustering,
+    runtime::process::{self, Process},
+};
+use tokio::task::AbortHandle;
+
+use crate::history::{Clock, Entry, Journal};
+
+/// One life of a test's process: what runs in it, and whether it may run.
+pub(super) struct Gate {
+    /// The namespace whose nodes are taken down.
+    namespace: String,
+    /// The name of the process, for a node that is given none.
+    name: String,
+    /// Which life it is, over all processes of the cluster.
+    life: u64,
+    seed: u64,
+    clock: Clock,
+    state: Mutex<State>,
+    changed: Arc<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct State {
+    may: May,
+    waiting: Vec<Waker>,
+    tasks: Vec<AbortHandle>,
+    node: Option<WeakClustering>,
+    journals: Vec<Kept>,
+    journal: Option<Journal>,
+}
+
+/// The journal of one node of a process, as far as it is written.
+pub(super) type Kept = Arc<Mutex<Vec<Entry>>>;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum May {
+    #[default]
+    Run,
+    /// Not now.
+    Pause,
+    /// Never again.
+    Dead,
+}
+
+impl Gate {
+    pub(super) fn new(
+        namespace: &str,
+        name: &str,
+        life: u64,
+        seed: u64,
+        clock: Clock,
+        changed: Arc<dyn Fn() + Send + Sync>,
+    ) -> Arc<Self> {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        Arc::new(Gate { namespace, name, life, seed, clock, state: Mutex::default(), changed })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn pause(&self) {
+        let mut state = self.state();
+        if state.may == May::Run {
+            state.may = May::Pause;
+        }
+    }
+
+    pub(super) fn resume(&self) {
+        let woken = {
+            let mut state = self.state();
+            if state.may == May::Pause {
+                state.may = May::Run;
+            }
+            mem::take(&mut state.waiting)
+        };
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.state().may == May::Pause
+    }
+
+    /// Nothing of it runs any more. Its tasks are not dropped before the gate is: dropping runs code, and a process that
+    /// is killed runs none.
+    pub(super) fn kill(&self) {
+        let (journal, waiting) = {
+            let mut state = self.state();
+            state.may = May::Dead;
+            (state.journal.clone(), mem::take(&mut state.waiting))
+        };
+        drop(waiting);
+        if let Some(journal) = journal {
+            journal.kill();
+        }
+    }
+
+    /// The node that was started in it last, unless it has ended or the service has let go of it.
+    pub(super) fn node(&self) -> Option<Clustering> {
+        self.state().node.as_ref()?.upgrade()
+    }
+
+    /// The name of the node that was started in it last.
+    pub(super) fn node_name(&self) -> Option<NodeName> {
+        self.state().journal.as_ref().map(|journal| journal.node().clone())
+    }
+
+    pub(super) fn journal(&self) -> Option<Journal> {
+        self.state().journal.clone()
+    }
+
+    pub(super) fn journals(&self) -> Vec<Kept> {
+        self.state().journals.clone()
+    }
+}
+
+impl Process for Gate {
+    fn starting(&self, builder: Builder) -> Builder {
+        let builder = if builder.name_given().is_some() { builder } else { builder.name(&self.name) };
+        // Two lives must not mint the same incarnations, so a seed of the service's own is replaced.
+        let builder = builder.seed(self.seed);
+        let name = builder.name_given().map(NodeName::parse);
+        let Some(Ok(name)) = name.filter(|_| builder.namespace_given() == self.namespace) else {
+            return builder;
+        };
+        let number = self.state().journals.len();
+        let again = if number == 0 { String::new() } else { format!(".{number}") };
+        let life = format!("{name}#{}{again}", self.life);
+        let (journal, kept) = Journal::in_memory(name, life, self.clock.clone());
+        {
+            let mut state = self.state();
+            state.journals.push(kept);
+            state.journal = Some(journal.clone());
+        }
+        journal.attach_to(builder.map_store(|store| journal.store(store)))
+    }
+
+    fn started(&self, node: &Clustering) {
+        if node.service().as_str() == self.namespace {
+            self.state().node = Some(node.downgrade());
+            (self.changed)();
+        }
+    }
+
+    fn poll_running(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.state();
+        match state.may {
+            May::Run => Poll::Ready(()),
+            May::Pause => {
+                if !state.waiting.iter().any(|waker| waker.will_wake(context.waker())) {
+                    state.waiting.push(context.waker().clone());
+                }
+                Poll::Pending
+            }
+            May::Dead => Poll::Pending,
+        }
+    }
+
+    fn spawned(&self, task: AbortHandle) {
+        let mut state = self.state();
+        state.tasks.retain(|task| !task.is_finished());
+        state.tasks.push(task);
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        end(&mut self.state());
+    }
+}
+
+/// Ends the tasks of a gate that nobody waits for any more: they hold the gate themselves.
+pub(super) fn end_tasks(gate: &Gate) {
+    end(&mut gate.state());
+}
+
+fn end(state: &mut State) {
+    state.may = May::Dead;
+    state.tasks.drain(..).for_each(|task| task.abort());
+}
+
+/// Spawns a task in the process that this code runs in.
+pub(super) fn spawn_in<F>(gate: &Arc<Gate>, future: F) -> tokio::task::JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    process::spawn(gate.clone(), future)
+}
