@@ -353,7 +353,8 @@ impl fmt::Display for Blocked {
     }
 }
 
-struct Causes<'a>(&'a [Cause]);
+/// Causes in words.
+pub(crate) struct Causes<'a>(pub(crate) &'a [Cause]);
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -372,7 +373,9 @@ impl fmt::Display for Cause {
         match self {
             Cause::Joined(name) => write!(f, "{name} joined"),
             Cause::Left(name) => write!(f, "{name} left"),
+            Cause::Returned(name) => write!(f, "{name} came back"),
             Cause::Changed(name) => write!(f, "{name} changed"),
+            Cause::Evicted(name) => write!(f, "{name} was evicted"),
             Cause::Elected(name) => write!(f, "{name} was elected"),
             Cause::Asked { by, why: Some(why) } => write!(f, "{by} asked ({why})"),
             Cause::Asked { by, why: None } => write!(f, "{by} asked"),
@@ -385,11 +388,11 @@ impl fmt::Display for Cause {
 }
 
 /// To the millisecond, for people.
-fn brief(duration: Duration) -> Duration {
+pub(crate) fn brief(duration: Duration) -> Duration {
     Duration::from_millis(duration.as_millis() as u64)
 }
 
-fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(duration.as_millis() as u64)
 }
 

@@ -79,6 +79,8 @@ pub(crate) struct Fold {
     drift: BTreeSet<NodeName>,
     /// The last version whose label was read. New ones are minted above it, also when the key was deleted.
     last_label: Option<Version>,
+    /// The number of the last version that had one.
+    last_number: u64,
 }
 
 impl Fold {
@@ -95,6 +97,7 @@ impl Fold {
             newest: None,
             drift: BTreeSet::new(),
             last_label: None,
+            last_number: 0,
         }
     }
 
@@ -142,6 +145,11 @@ impl Fold {
 
     pub(crate) fn last_label(&self) -> Option<Version> {
         self.last_label
+    }
+
+    /// The number of the next version.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.last_number.checked_add(1).unwrap_or(1)
     }
 
     pub(crate) fn request(&self) -> Option<&Standing<RequestRecord>> {
@@ -210,6 +218,9 @@ impl Fold {
         }
         // A store that was rewound shows an older label; new ones are minted above all that were ever seen.
         self.last_label = self.last_label.max(before.last_label);
+        if self.last_number == 0 {
+            self.last_number = before.last_number;
+        }
         if let Some(newest) = &self.newest {
             let names = newest.iter().map(|node| &node.name).chain(self.nodes.keys());
             self.drift = names.filter(|name| self.drifts(name)).cloned().collect();
@@ -242,7 +253,10 @@ impl Fold {
             }
             Holds::Version => {
                 let standing: Standing<VersionRecord> = read(entry, decode(&entry.value), changed);
-                self.last_label = standing.record.as_ref().map(|record| record.version).or(self.last_label);
+                if let Some(record) = &standing.record {
+                    self.last_label = Some(record.version);
+                    self.last_number = if record.number > 0 { record.number } else { self.last_number };
+                }
                 self.version = Some(standing);
                 changed.push(Changed::Version);
             }

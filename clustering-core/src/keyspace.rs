@@ -16,6 +16,7 @@ use crate::{
 /// {ns}/view/request        a wish for another   no lease
 /// {ns}/view/stable         the newest version that became stable, no lease
 /// {ns}/ready/{name}        which version a node acknowledged, under the node's lease
+/// {ns}/history/{slot}      how a version came about and went, no lease
 /// ```
 ///
 /// Keys under `{ns}/view/` that are not in this list are left alone.
@@ -32,6 +33,7 @@ struct Keys {
     request: Key,
     stable: Key,
     ready: Key,
+    history: Key,
 }
 
 /// What a key under `{ns}/view/` holds.
@@ -49,6 +51,9 @@ pub(crate) enum Holds {
 }
 
 impl Keyspace {
+    /// How many versions the [history](crate::history) keeps: each has a slot, and the next one after so many takes it.
+    pub const HISTORY: u64 = 64;
+
     /// The keys of the cluster in that namespace.
     pub fn new(namespace: Namespace) -> Self {
         let key = |rest: &str| Key::from(format!("{namespace}/{rest}"));
@@ -60,6 +65,7 @@ impl Keyspace {
             request: key("view/request"),
             stable: key("view/stable"),
             ready: key("ready/"),
+            history: key("history/"),
             namespace,
         }))
     }
@@ -114,9 +120,19 @@ impl Keyspace {
         format!("{}{name}", self.0.ready).into()
     }
 
+    /// The prefix of the versions' history. Nobody watches it.
+    pub fn history_namespace(&self) -> &Key {
+        &self.0.history
+    }
+
+    /// The key of the history's entry of the version with that number.
+    pub fn history_key(&self, number: u64) -> Key {
+        format!("{}{}", self.0.history, number % Self::HISTORY).into()
+    }
+
     /// Whether the key is the cluster's own: users' fenced writes stay clear of these.
     pub fn is_reserved(&self, key: &str) -> bool {
-        key.starts_with(self.0.view.as_str()) || key.starts_with(self.0.ready.as_str())
+        [&self.0.view, &self.0.ready, &self.0.history].iter().any(|own| key.starts_with(own.as_str()))
     }
 
     pub(crate) fn holds(&self, key: &Key) -> Holds {
@@ -167,6 +183,8 @@ mod tests {
         assert_eq!(keys.readiness_namespace().as_str(), "telemetry/ingest/ready/");
         assert_eq!(keys.node_key(&node).as_str(), "telemetry/ingest/view/nodes/n 1");
         assert_eq!(keys.readiness_key(&node).as_str(), "telemetry/ingest/ready/n 1");
+        assert_eq!(keys.history_namespace().as_str(), "telemetry/ingest/history/");
+        assert_eq!(keys.history_key(130).as_str(), "telemetry/ingest/history/2");
     }
 
     #[test]
@@ -186,7 +204,12 @@ mod tests {
         }
         assert_eq!(keys.acknowledger("c/ready/a"), Some(NodeName::parse("a").unwrap()));
         assert_eq!(keys.acknowledger("c/ready/a/b"), None);
-        assert!(keys.is_reserved("c/view/x") && keys.is_reserved("c/ready/a") && !keys.is_reserved("c/mine"));
+        for own in ["c/view/x", "c/ready/a", "c/history/7"] {
+            assert!(keys.is_reserved(own), "{own}");
+        }
+        for mine in ["c/mine", "c/historic", "c/view", "d/view/x"] {
+            assert!(!keys.is_reserved(mine), "{mine}");
+        }
     }
 
     #[test]

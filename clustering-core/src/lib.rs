@@ -54,6 +54,7 @@
 //! | May I work on this key at this moment? | [`Clustering::owns`] |
 //! | Where do I send a request for this key? | [`Discovery::find`] |
 //! | Has everybody adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
+//! | Why did it change, and who was slow? | [`Clustering::history`] |
 //! | What is going on? | [`Clustering::status`], one value to watch; [`Clustering::events`], every transition |
 //!
 //! # The parts
@@ -75,6 +76,7 @@ pub mod discovery;
 pub mod docs;
 pub mod event;
 mod fold;
+pub mod history;
 pub mod keyspace;
 pub mod machine;
 pub mod name;
@@ -92,6 +94,7 @@ pub use self::{
     config::{Backoff, Config, InvalidConfig, Laggards, NameConflict},
     discovery::{Changes, Discovery},
     event::{Blocked, Event, Laggard, LostReason, StopReason},
+    history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,
     machine::RequestError,
     name::{Incarnation, InvalidInput, Namespace, NodeName, NodeUri},

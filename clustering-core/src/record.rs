@@ -19,6 +19,9 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// The most causes that a version record names; the rest is counted.
 const CAUSES: usize = 32;
 
+/// The longest free text that a record carries, in bytes: reasons of people and of callbacks.
+const TEXT: usize = 1024;
+
 /// Writes a record as it stands in the store.
 pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
     // Fails only for maps whose keys are no strings, and no record has one.
@@ -90,6 +93,10 @@ pub(crate) struct LeaderRecord {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct VersionRecord {
     pub(crate) version: Version,
+    /// How many versions there have been: one more than the version before has. 0 if it was written by others, who need
+    /// not count.
+    #[serde(default, deserialize_with = "count")]
+    pub(crate) number: u64,
     /// Left out by the commit that elects: its own revision is the term.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub(crate) term: Option<Term>,
@@ -116,6 +123,30 @@ pub(crate) struct StableRecord {
     pub(crate) term: Option<Term>,
 }
 
+/// A version in the history: its record as it was published and, once it is stable, how it became so.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct HistoryRecord {
+    #[serde(flatten)]
+    pub(crate) published: VersionRecord,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) stable: Option<SettledRecord>,
+}
+
+/// How a version became stable. Times count from when its leader saw it published.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct SettledRecord {
+    /// Until it was recorded.
+    pub(crate) after_ms: u64,
+    /// How many nodes its view has.
+    pub(crate) nodes: usize,
+    /// Whose acknowledgement came last.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) last: Option<NodeName>,
+    /// Until that came.
+    #[serde(default)]
+    pub(crate) last_after_ms: u64,
+}
+
 /// What a node says of a version.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ReadinessRecord {
@@ -140,10 +171,14 @@ pub(crate) enum ReadinessOutcome {
 pub enum Cause {
     /// That node joined, or came back.
     Joined(NodeName),
-    /// That node left, or its session ended.
+    /// That node left, or its session ended: in the log the two look the same.
     Left(NodeName),
+    /// That node's session ended, and it is back under a new one.
+    Returned(NodeName),
     /// That node changed its record.
     Changed(NodeName),
+    /// The leader removed that node, as it kept a version from becoming stable.
+    Evicted(NodeName),
     /// That node was elected leader.
     Elected(NodeName),
     /// Somebody asked for it.
@@ -164,6 +199,14 @@ pub enum Cause {
     Other(String),
 }
 
+/// As much of a text as a record carries.
+pub(crate) fn shorten(text: String) -> String {
+    match text.char_indices().find(|(end, _)| *end >= TEXT) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
 /// At most [`CAUSES`] of them, the rest counted.
 pub(crate) fn cut_off(mut causes: Vec<Cause>) -> Vec<Cause> {
     if causes.len() > CAUSES {
@@ -177,6 +220,11 @@ pub(crate) fn cut_off(mut causes: Vec<Cause>) -> Vec<Cause> {
 /// A field whose value cannot be read counts as missing: it must not make the record unreadable.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
+/// What is no number counts as 0.
+fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    lenient(deserializer).map(Option::unwrap_or_default)
 }
 
 fn causes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cause>, D::Error> {
@@ -246,10 +294,13 @@ mod tests {
     fn fields_of_the_wrong_type_do_not_spoil_a_version() {
         let label = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
         let read: VersionRecord = decode(
-            format!(r#"{{"version": "{label}", "term": "x", "leader": 7, "cause": 3, "new": 1}}"#).as_bytes(),
+            format!(
+                r#"{{"version": "{label}", "number": "x", "term": "x", "leader": 7, "cause": 3, "new": 1}}"#
+            )
+            .as_bytes(),
         )
         .unwrap();
-        assert_eq!((read.term, read.leader), (None, None));
+        assert_eq!((read.number, read.term, read.leader), (0, None, None));
         assert_eq!(read.causes, [Cause::Other("3".into())]);
         assert!(decode::<VersionRecord>(br#"{"version": 7}"#).is_err());
     }
@@ -260,7 +311,9 @@ mod tests {
         let written = vec![
             Cause::Joined(name.clone()),
             Cause::Left(name.clone()),
+            Cause::Returned(name.clone()),
             Cause::Changed(name.clone()),
+            Cause::Evicted(name.clone()),
             Cause::Elected(name.clone()),
             Cause::Asked { by: "ops".into(), why: Some("rebalance".into()) },
             Cause::Resync,
@@ -269,6 +322,7 @@ mod tests {
         ];
         let record = VersionRecord {
             version: Version::from_u128(1),
+            number: 1,
             term: None,
             leader: None,
             causes: written.clone(),

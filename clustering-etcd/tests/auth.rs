@@ -10,6 +10,7 @@ use clustering_etcd::{
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, StoreError, Txn},
 };
 use clustering_testkit::etcd::EtcdServer;
+use etcd_client::{Permission, PermissionType};
 use futures_util::{StreamExt, future::join_all};
 use users::{PASSWORD, PREFIX, USER};
 
@@ -38,7 +39,17 @@ fn refused<T>(began: Instant, result: Result<T, StoreError>, says: &[&str]) -> S
 #[tokio::test]
 async fn a_cluster_needs_no_more_than_its_prefix() {
     let etcd = users::server(EtcdServer::builder()).await;
-    // The prefix that the role is for is the cluster's namespace here, as in the documentation.
+    // The role is for what the documentation says, to the letter.
+    let mut root = etcd.client().await.unwrap();
+    users::withdraw(&mut root).await;
+    let documented = include_str!("../src/docs/production.md");
+    let prefixes: Vec<_> =
+        documented.lines().filter_map(|line| line.split("ingest --prefix=true readwrite ").nth(1)).collect();
+    assert!(prefixes.iter().all(|prefix| prefix.starts_with(PREFIX) && *prefix != PREFIX), "{prefixes:?}");
+    for prefix in prefixes {
+        let right = Permission::new(PermissionType::Readwrite, prefix).with_prefix();
+        root.role_grant_permission(USER, right).await.unwrap();
+    }
     let mut config = users::config(&etcd);
     config.prefix = String::new();
     config.ttl = Some(Duration::from_secs(7));
@@ -52,13 +63,13 @@ async fn a_cluster_needs_no_more_than_its_prefix() {
     assert_eq!(one.nodes().len(), 2);
 
     // The lease of a node has the TTL that the configuration wishes.
-    let mut root = etcd.client().await.unwrap();
     for lease in root.leases().await.unwrap().leases() {
         let lease = root.lease_time_to_live(lease.id(), None).await.unwrap();
         assert_eq!(lease.granted_ttl(), 7);
     }
 
-    one.cluster_change().await.unwrap();
+    let version = one.cluster_change().await.unwrap();
+    assert_eq!(one.history().await.unwrap()[0].version, version);
     one.stop().await.unwrap();
     two.stop().await.unwrap();
 }

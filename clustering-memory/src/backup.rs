@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use clustering_core::store::{Entry, Key, Revision};
 
-use crate::{history::History, lease::SavedLeases};
+use crate::{lease::SavedLeases, revisions::History};
 
 /// The state of a store at one moment, to [restore](crate::MemoryStore::restore) later: entries, history and leases.
 ///

@@ -104,8 +104,8 @@
 mod backup;
 mod builder;
 mod handle;
-mod history;
 mod lease;
+mod revisions;
 mod state;
 mod stats;
 

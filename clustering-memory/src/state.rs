@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use crate::{
     Backup, Stats,
     backup::Restores,
-    history::History,
     lease::Leases,
+    revisions::History,
     watch::{Cursor, Opened},
     watchers::{Next, Watchers},
 };

@@ -7,7 +7,7 @@ use std::{
 
 use clustering_core::store::{Change, Revision};
 
-use crate::history::History;
+use crate::revisions::History;
 
 /// Names an open watch among those of one store.
 pub(crate) type WatchId = u64;

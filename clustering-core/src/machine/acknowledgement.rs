@@ -2,14 +2,11 @@ use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
     config::Backoff,
     event::Event,
-    record::{ReadinessOutcome, ReadinessRecord, decode, encode},
+    record::{ReadinessOutcome, ReadinessRecord, decode, encode, shorten},
     store::{ErrorKind, Guard, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
     view::View,
 };
-
-/// The longest reason that is written to the store, in bytes.
-const DETAIL: usize = 1024;
 
 /// Telling the others how a stabilize went, in the node's own key under `{ns}/ready/`.
 ///
@@ -94,11 +91,7 @@ impl Machine {
 
     /// Something is to be told. A no is told once for each reason, a yes always.
     pub(super) fn report(&mut self, view: View, outcome: ReadinessOutcome, detail: Option<String>) {
-        let detail = detail.map(|detail| match detail.char_indices().find(|(end, _)| *end >= DETAIL) {
-            Some((end, _)) => format!("{}…", &detail[..end]),
-            None => detail,
-        });
-        let report = Report { view, outcome, detail };
+        let report = Report { view, outcome, detail: detail.map(shorten) };
         if self.acknowledgement.told.as_ref() != Some(&report) {
             self.acknowledgement.report = Some(report);
         }

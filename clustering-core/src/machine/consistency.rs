@@ -3,13 +3,13 @@ use std::{
     time::Duration,
 };
 
-use super::{Flight, Follow, Machine, Output, Purpose, Timers, follow::Want};
+use super::{Flight, Follow, Machine, Output, Purpose, Timers, follow::Want, history};
 use crate::{
     config::{Backoff, Laggards},
     event::{Blocked, Event, Laggard},
     keyspace::Keyspace,
     name::NodeName,
-    record::{ReadinessOutcome, ReadinessRecord, StableRecord, decode, encode},
+    record::{ReadinessOutcome, ReadinessRecord, SettledRecord, StableRecord, decode, encode},
     store::{Batch, Change, Entry, Guard, LeaseId, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
     view::View,
@@ -43,6 +43,8 @@ pub(crate) struct Consistency {
     touched_all: bool,
     /// Since when this leader waits for that version.
     since: Timestamp,
+    /// Since when nobody is missing.
+    complete: Option<Timestamp>,
     /// When to name the laggards next, and how often they were named.
     report: Option<(Timestamp, u32)>,
     /// Acknowledgements of the newest version that were deleted or overwritten by others while their record stood, and
@@ -73,6 +75,7 @@ impl Consistency {
             touched: BTreeSet::new(),
             touched_all: false,
             since: Timestamp::ZERO,
+            complete: None,
             report: None,
             lost: BTreeMap::new(),
             lacks: None,
@@ -269,8 +272,15 @@ impl Machine {
         })
     }
 
-    /// Brings the set of missing nodes up to date: all of them for a new version, else those that were touched.
+    /// Judges who is missing.
     fn judge(&mut self, now: Timestamp) {
+        self.find_missing(now);
+        let complete = self.consistency.judged.is_some() && self.consistency.missing.is_empty();
+        self.consistency.complete = complete.then(|| self.consistency.complete.unwrap_or(now));
+    }
+
+    /// Brings the set of missing nodes up to date: all of them for a new version, else those that were touched.
+    fn find_missing(&mut self, now: Timestamp) {
         let Some(view) = self.fold.newest().cloned() else {
             self.consistency.judged = None;
             self.consistency.report = None;
@@ -296,6 +306,7 @@ impl Machine {
         if self.consistency.judged.replace(view.revision()) == Some(view.revision()) {
             return;
         }
+        self.consistency.complete = None;
         self.consistency.lost.clear();
         self.consistency.lacks = None;
         self.consistency.since = self.publication.last().unwrap_or(now);
@@ -327,8 +338,23 @@ impl Machine {
             .guard(Guard::modified_at(keys.version_key().clone(), view.revision()))
             .guard(Guard::modified_at(stable.clone(), seen))
             .put(stable, encode(&record), None);
+        let txn = history::put_settled(txn, keys, self.fold.version(), term, self.settled(now, view));
         let token = self.commit(Purpose::Confirm, txn);
         self.consistency.confirm.sent(token, now, folded);
+    }
+
+    /// How the newest version became stable, for the history.
+    fn settled(&self, now: Timestamp, view: &View) -> SettledRecord {
+        let since = self.consistency.since;
+        let acknowledged =
+            |name: &NodeName| self.consistency.acknowledgements.get(name).map(|one| one.modified);
+        let last = view.iter().map(|node| &node.name).max_by_key(|name| acknowledged(name));
+        SettledRecord {
+            after_ms: now.since(since).as_millis() as u64,
+            nodes: view.len(),
+            last: last.cloned(),
+            last_after_ms: self.consistency.complete.unwrap_or(now).since(since).as_millis() as u64,
+        }
     }
 
     /// Who keeps the newest version from becoming stable, if it has taken longer than it should.
@@ -396,6 +422,7 @@ impl Machine {
     /// That node is gone: if this leader was about to remove it, it did.
     pub(super) fn note_evicted(&mut self, name: &NodeName) {
         if let Some(name) = self.consistency.evicting.take_if(|evicting| evicting == name) {
+            self.publication.evicted.insert(name.clone());
             self.emit(Event::Evicted { name });
         }
     }

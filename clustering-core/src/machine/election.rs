@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use super::{Flight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers};
+use super::{Flight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, history};
 use crate::{
     event::Event,
     name::NodeName,
-    record::{Cause, LeaderRecord, VersionRecord, cut_off, encode},
+    record::{Cause, LeaderRecord, encode},
     store::{Guard, LeaseId, Revision, Txn},
     time::Timestamp,
     version::Term,
@@ -229,21 +229,18 @@ impl Machine {
     fn candidacy(&mut self, now: Timestamp, lease: LeaseId, modified: Revision) -> Option<Txn> {
         let name = self.identity.as_ref()?.name.clone();
         let incarnation = self.membership.incarnation()?.clone();
-        let version = self.mint.version(now, self.fold.last_label());
         let mut causes = vec![Cause::Elected(name.clone())];
         causes.extend(self.causes());
-        let record =
-            VersionRecord { version, term: None, leader: Some(name.clone()), causes: cut_off(causes) };
+        let record = self.next_version(now, None, causes);
         let leader = LeaderRecord { node: name.clone(), incarnation };
         let keys = self.fold.keyspace();
-        let (election, label) = (keys.election_key().clone(), keys.version_key().clone());
+        let election = keys.election_key().clone();
         let txn = Txn::new()
             .guard(Guard::absent(election.clone()))
             .guard(Guard::modified_at(keys.node_key(&name), modified))
-            .guard(Guard::modified_at(label.clone(), self.fold.version_modified()))
-            .put(election, encode(&leader), lease)
-            .put(label, encode(&record), None);
-        Some(txn)
+            .guard(Guard::modified_at(keys.version_key().clone(), self.fold.version_modified()))
+            .put(election, encode(&leader), lease);
+        Some(history::put_version(txn, keys, record))
     }
 
     /// When this node may campaign: by its place among the candidates.

@@ -28,6 +28,7 @@
 //! | `stabilization` | one callback at a time, for the newest version | P3 |
 //! | `acknowledgement` | telling the others how it went | P4 |
 //! | `consistency` | who is ready, who is late, recording stability | P4, P8 |
+//! | `history` | what is kept of versions | P9 |
 //! | `announcement` | `on_stable`, at most once | P4 |
 //! | `requests` | what the user asks for | |
 //!
@@ -40,6 +41,7 @@ mod contact;
 mod election;
 mod flight;
 mod follow;
+mod history;
 mod input;
 mod log;
 mod membership;

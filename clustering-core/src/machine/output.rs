@@ -193,7 +193,9 @@ pub enum RequestError {
     #[error("this node does not lead: ask the leader, or wait until this node leads")]
     NotLeader,
     /// The write names a key that is the cluster's own. Nothing was written.
-    #[error("{key} is the cluster's own key: write to keys outside of `view/` and `ready/` of its namespace")]
+    #[error(
+        "{key} is the cluster's own key: write to keys outside of `view/`, `ready/` and `history/` of its namespace"
+    )]
     Reserved {
         /// The key.
         key: Key,

@@ -1,9 +1,9 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use super::{Flight, Machine, Purpose, Timers};
+use super::{Flight, Machine, Purpose, Timers, history};
 use crate::{
     name::NodeName,
-    record::{Cause, VersionRecord, cut_off, encode},
+    record::{Cause, shorten},
     store::{Guard, Revision, Txn},
     time::Timestamp,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Publication {
     row: u32,
     /// When the newest version was seen.
     last: Option<Timestamp>,
+    /// Whom this leader removed since the newest version.
+    pub(crate) evicted: BTreeSet<NodeName>,
 }
 
 impl Publication {
@@ -37,6 +39,7 @@ impl Publication {
     pub(crate) fn published(&mut self, now: Timestamp) {
         self.last = Some(now);
         self.dirty_since = None;
+        self.evicted.clear();
     }
 }
 
@@ -99,15 +102,12 @@ impl Machine {
         if !due || !self.publication.publish.is_free(now, folded) {
             return;
         }
-        let version = self.mint.version(now, self.fold.last_label());
-        let leader = self.identity.as_ref().map(|identity| identity.name.clone());
-        let record = VersionRecord { version, term: Some(term), leader, causes: cut_off(self.causes()) };
+        let record = self.next_version(now, Some(term), self.causes());
         let keys = self.fold.keyspace();
-        let label = keys.version_key().clone();
         let txn = Txn::new()
             .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
-            .guard(Guard::modified_at(label.clone(), self.fold.version_modified()))
-            .put(label, encode(&record), None);
+            .guard(Guard::modified_at(keys.version_key().clone(), self.fold.version_modified()));
+        let txn = history::put_version(txn, keys, record);
         let token = self.commit(Purpose::Publish, txn);
         self.publication.publish.sent(token, now, folded);
     }
@@ -124,7 +124,11 @@ impl Machine {
             Some(newest) => {
                 let cause = |name: &NodeName| match (newest.get(name), self.fold.node(name)) {
                     (None, _) => Cause::Joined(name.clone()),
+                    (Some(_), None) if self.publication.evicted.contains(name) => {
+                        Cause::Evicted(name.clone())
+                    }
                     (Some(_), None) => Cause::Left(name.clone()),
+                    (Some(cut), Some(now)) if cut.lease != now.lease => Cause::Returned(name.clone()),
                     (Some(_), Some(_)) => Cause::Changed(name.clone()),
                 };
                 causes.extend(self.fold.drift().iter().take(CAUSES).map(cause));
@@ -137,7 +141,8 @@ impl Machine {
                 .record
                 .as_ref()
                 .map_or((None, None), |record| (record.by.clone(), record.why.clone()));
-            causes.push(Cause::Asked { by: by.unwrap_or_default(), why });
+            let by = shorten(by.unwrap_or_default());
+            causes.push(Cause::Asked { by, why: why.map(shorten) });
         }
         causes.extend(self.requests.own_cause(seen, self.identity.as_ref()));
         causes.extend(self.consistency.lacks_acknowledgement().cloned().map(Cause::Unacknowledged));

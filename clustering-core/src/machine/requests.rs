@@ -5,7 +5,7 @@ use super::{
 };
 use crate::{
     event::{LostReason, StopReason},
-    record::{Cause, RequestRecord, encode},
+    record::{Cause, RequestRecord, encode, shorten},
     store::{ErrorKind, Guard, Revision, StoreError, Txn},
     time::Timestamp,
 };
@@ -75,7 +75,7 @@ impl Machine {
 
     pub(super) fn on_ask(&mut self, id: RequestId, why: Option<String>) {
         let seen = self.fold.version_modified();
-        self.requests.asks.push(Ask { id, seen, why });
+        self.requests.asks.push(Ask { id, seen, why: why.map(shorten) });
     }
 
     /// Whether a request should stand in the log that does not stand there yet.

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     discovery::Discovery,
+    history::{HistoryEntry, history},
     keyspace::Keyspace,
     machine::{Input, Phase, Reply, RequestError},
     name::{Namespace, NodeName, NodeUri},
@@ -147,6 +148,16 @@ impl Clustering {
         Ok(snapshot.entries.into_iter().filter_map(version).collect())
     }
 
+    /// The last versions, the newest first: why each was published and by whom, how long it took to become stable, and
+    /// who was last. Costs one read; see [`history`](crate::history).
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
+        history(self.store(), self.keyspace()).await
+    }
+
     /// Who is there and which node takes which key, for routing.
     pub fn discovery(&self) -> Discovery {
         Discovery::of(self.handle.clone())
@@ -257,7 +268,7 @@ impl Clustering {
     /// Commits `txn` if this node leads, guarded by its present term: a deposed leader's write changes nothing (P5). For
     /// what was decided under an earlier look at [`term`](Self::term) take [`commit_under`](Self::commit_under).
     ///
-    /// At most 15 guards of the user's own; no keys under the cluster's `view/` and `ready/`. It is sent once: after
+    /// At most 15 guards of the user's own; no keys under the cluster's `view/`, `ready/` and `history/`. It is sent once: after
     /// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the user knows whether it may be repeated.
     /// Dropping the future does not take the write back.
     ///

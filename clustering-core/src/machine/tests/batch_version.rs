@@ -10,7 +10,7 @@ use crate::{
 
 /// A version with that label.
 fn labelled(version: Version) -> VersionRecord {
-    VersionRecord { version, term: None, leader: None, causes: Vec::new() }
+    VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() }
 }
 
 #[test]

@@ -57,11 +57,11 @@ fn p5_p6_nothing_is_sent_by_one_that_may_not_act() {
 #[test]
 fn the_clusters_own_keys_are_not_the_users_to_write() {
     let mut a = Bench::node("a").joined().leading();
-    for key in ["c/view/version", "c/view/anything", "c/ready/a"] {
+    for key in ["c/view/version", "c/view/anything", "c/ready/a", "c/history/7"] {
         a.fence(1, write(key));
         a.says(&[&format!(
-            "reply 1: {key} is the cluster's own key: write to keys outside of `view/` and `ready/` of its \
-             namespace"
+            "reply 1: {key} is the cluster's own key: write to keys outside of `view/`, `ready/` and \
+             `history/` of its namespace"
         )]);
         a.fence(1, Txn::new().delete(key));
         a.skip();

@@ -110,12 +110,19 @@ impl Bench {
         self.hand.version(self.now, last.map(|record| record.version))
     }
 
+    fn next_number(&self) -> u64 {
+        let last = self.store.get(self.keys.version_key());
+        let last = last.and_then(|entry| decode::<VersionRecord>(&entry.value).ok());
+        last.map_or(0, |record| record.number) + 1
+    }
+
     /// Another node is elected and publishes, in one commit.
     pub(super) fn elects(&mut self, node: &str) {
         let leader = LeaderRecord { node: name(node), incarnation: Incarnation::from("x") };
         let version = self.mint_version();
         let causes = vec![Cause::Elected(name(node))];
-        let record = VersionRecord { version, term: None, leader: Some(name(node)), causes };
+        let number = self.next_number();
+        let record = VersionRecord { version, number, term: None, leader: Some(name(node)), causes };
         let lease = self.others[node];
         let txn = Txn::new()
             .guard(Guard::absent(self.keys.election_key().clone()))
@@ -129,7 +136,8 @@ impl Bench {
     pub(super) fn publishes(&mut self) {
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
         let version = self.mint_version();
-        self.publishes_as(VersionRecord { version, term, leader: None, causes: Vec::new() });
+        let number = self.next_number();
+        self.publishes_as(VersionRecord { version, number, term, leader: None, causes: Vec::new() });
     }
 
     pub(super) fn publishes_as(&mut self, record: VersionRecord) {

@@ -3,10 +3,11 @@ use std::{
     time::Duration,
 };
 
-use super::bench::Bench;
+use super::{bench::Bench, render::value};
 use crate::{
     event::Event,
     machine::{Input, Intent, Machine, Output, Phase, Purpose, Token},
+    record::{VersionRecord, decode},
     store::{
         Batch, Change, Entry, Guard, Key, Lease, LeaseId, Operation, Revision, Snapshot, StoreError, Txn,
         WatchEnd,
@@ -253,6 +254,22 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         created(leader)
     };
 
+    // A version has a slot in the history by its number, which is one more than the last version's.
+    let numbered = || {
+        let entry = seen(version)?;
+        let number = decode::<VersionRecord>(&entry.value).ok()?.number;
+        (number > 0).then_some(number)
+    };
+    let slot = || {
+        let number = value::<VersionRecord>(txn, "version").expect("a version").number;
+        assert!(
+            numbered().is_none_or(|last| number == last.checked_add(1).unwrap_or(1)),
+            "{number} after {:?}",
+            numbered()
+        );
+        keys.history_key(number)
+    };
+
     let (guards, writes) = match purpose {
         Purpose::Join => (vec![absent(&me().0)], vec![put(&me().0, lease)]),
         Purpose::TakeOver => {
@@ -269,15 +286,22 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         Purpose::Ask => (vec![modified(version)], vec![put(keys.request_key(), None)]),
         Purpose::Elect => (
             vec![absent(leader), modified(&me().0), modified(version)],
-            vec![put(leader, lease), put(version, None)],
+            vec![put(leader, lease), put(version, None), put(&slot(), None)],
         ),
-        Purpose::Publish => (vec![leads(), modified(version)], vec![put(version, None)]),
+        Purpose::Publish => (vec![leads(), modified(version)], vec![put(version, None), put(&slot(), None)]),
         Purpose::Acknowledge => {
             let (own, ready) = me();
             let last = Guard::modified_at(ready.clone(), own_ready);
             (vec![modified(&own), modified(version), last], vec![put(&ready, lease)])
         }
-        Purpose::Confirm => (vec![leads(), modified(version), modified(stable)], vec![put(stable, None)]),
+        Purpose::Confirm => (
+            vec![leads(), modified(version), modified(stable)],
+            [
+                vec![put(stable, None)],
+                numbered().map(|number| put(&keys.history_key(number), None)).into_iter().collect(),
+            ]
+            .concat(),
+        ),
         Purpose::Evict => {
             let record = txn.operations()[0].key().clone();
             let node = keys.service_namespace();

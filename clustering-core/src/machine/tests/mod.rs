@@ -24,6 +24,7 @@ mod check;
 mod committed;
 mod fence;
 mod granted;
+mod history;
 mod read;
 mod register;
 mod renewed;

@@ -113,9 +113,9 @@ fn p6_a_suspend_beyond_the_session_ends_it_at_once() {
         "join",
         "* a is present at http://a",
         "* joined again as a life",
-        "elect V2: a was elected, a changed",
+        "elect V2: a was elected, a came back",
         "* a leads, term 7 (this node)",
-        "* version V2 of 1 nodes: a was elected, a changed",
+        "* version V2 of 1 nodes: a was elected, a came back",
         "read ready/",
         "* stabilizing V2, attempt 1",
         "stabilize V2 of a after V1",
@@ -253,8 +253,8 @@ fn p8_opt_in_laggards_are_evicted() {
     a.says(&[
         "* b is gone",
         "* evicted b",
-        "publish V3: b left",
-        "* version V3 of 1 nodes: b left",
+        "publish V3: b was evicted",
+        "* version V3 of 1 nodes: b was evicted",
         "* stabilizing V3, attempt 1",
         "stabilize V3 of a after V2",
     ]);

@@ -54,7 +54,11 @@ fn an_election() {
             ("c/view/leader", r#"{"node":"b","incarnation":"<ULID>"}"#),
             (
                 "c/view/version",
-                r#"{"version":"<ULID>","leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}]}"#,
+                r#"{"version":"<ULID>","number":1,"leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}]}"#,
+            ),
+            (
+                "c/history/1",
+                r#"{"version":"<ULID>","number":1,"leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}]}"#,
             ),
         ],
     );
@@ -67,8 +71,8 @@ fn a_version_and_its_causes() {
     a.asks("ops");
     a.ask(1, "rebalance");
     let causes = r#"{"joined":"b"},{"asked":{"by":"ops","why":null}},{"asked":{"by":"a","why":"rebalance"}}"#;
-    let record = format!(r#"{{"version":"<ULID>","term":2,"leader":"a","cause":[{causes}]}}"#);
-    written(&a, "publish", &[("c/view/version", &record)]);
+    let record = format!(r#"{{"version":"<ULID>","number":2,"term":2,"leader":"a","cause":[{causes}]}}"#);
+    written(&a, "publish", &[("c/view/version", &record), ("c/history/2", &record)]);
 }
 
 #[test]
@@ -84,9 +88,14 @@ fn an_acknowledgement() {
 
 #[test]
 fn a_stable_version() {
-    let mut a = Bench::node("a").joined().leading().stable();
+    let mut a = Bench::node("a").joined().leading().stable().after(ms(7));
     a.delete("view/stable");
-    written(&a, "confirm", &[("c/view/stable", r#"{"version":"<ULID>","term":2}"#)]);
+    let stable = ("c/view/stable", r#"{"version":"<ULID>","term":2}"#);
+    let (causes, how) =
+        (r#"[{"elected":"a"},{"joined":"a"}]"#, r#"{"after_ms":7,"nodes":1,"last":"a","last_after_ms":0}"#);
+    let entry =
+        format!(r#"{{"version":"<ULID>","number":1,"term":2,"leader":"a","cause":{causes},"stable":{how}}}"#);
+    written(&a, "confirm", &[stable, ("c/history/1", &entry)]);
 }
 
 #[test]

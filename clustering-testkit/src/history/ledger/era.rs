@@ -141,6 +141,8 @@ enum Key {
     Ready(NodeName),
     Stable,
     Request,
+    /// A version's entry in the history, which comes with what it tells of.
+    History,
     Fenced(String),
     Other(String),
 }
@@ -200,7 +202,7 @@ impl Era {
         &self.registrations
     }
 
-    /// The revisions that changed the cluster's keys, those under `view/` and `ready/`: what its changes cost.
+    /// The revisions that changed the cluster's keys, those under `view/`, `ready/` and `history/`: what its changes cost.
     pub fn commits(&self) -> &[Revision] {
         &self.commits
     }
@@ -293,6 +295,7 @@ impl Era {
             _ => match (name("view/nodes/"), name("ready/")) {
                 (Some(node), _) => Key::Node(node),
                 (_, Some(node)) => Key::Ready(node),
+                _ if key.starts_with("history/") => Key::History,
                 _ if key.starts_with(Ledger::FENCED) => Key::Fenced(key.to_owned()),
                 _ => Key::Other(key.to_owned()),
             },
@@ -435,6 +438,7 @@ impl Era {
                 }
             },
             Key::Request => Act::Asked,
+            Key::History => return None,
             Key::Fenced(key) => match record::fenced(&entry.value) {
                 Some((id, term)) => {
                     let write = FencedWrite { key, id, revision, term, standing };
@@ -470,7 +474,7 @@ impl Era {
                 self.unconfirmed = true;
                 Act::Unconfirmed
             }
-            Key::Request => return None,
+            Key::Request | Key::History => return None,
             Key::Fenced(key) | Key::Other(key) => Act::Other(key),
         })
     }

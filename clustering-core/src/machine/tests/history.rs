@@ -1,0 +1,133 @@
+//! What is kept of versions.
+
+use super::{
+    bench::{Bench, ms, secs},
+    render::value,
+};
+use crate::{
+    record::{Cause, HistoryRecord, VersionRecord, decode},
+    store::Entry,
+    version::Version,
+};
+
+fn entry(bench: &Bench, slot: u64) -> Option<HistoryRecord> {
+    let entry: &Entry = bench.store.get(&format!("c/history/{slot}").into())?;
+    Some(decode(&entry.value).unwrap())
+}
+
+fn number(bench: &Bench, purpose: &str) -> u64 {
+    value::<VersionRecord>(bench.txn(purpose), "version").unwrap().number
+}
+
+#[test]
+fn who_was_last_and_how_long_it_took() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.joins("c");
+    a.answer_all();
+    a.wait(ms(100));
+    a.acknowledges("c");
+    a = a.acknowledged();
+    a.wait(ms(250));
+    assert_eq!(entry(&a, 2).unwrap().stable, None);
+    a.acknowledges("b");
+    a.fail("confirm", crate::store::ErrorKind::Unreachable);
+    a.wait_for("confirm");
+    a.answer_all();
+    let settled = entry(&a, 2).unwrap().stable.unwrap();
+    assert_eq!((settled.nodes, settled.last.unwrap().as_str()), (3, "b"));
+    // The store did not answer at first, which is nobody's fault.
+    assert_eq!(settled.last_after_ms, 350);
+    assert!(settled.after_ms > 350, "{}", settled.after_ms);
+}
+
+#[test]
+fn one_that_was_superseded_is_not_stable_and_keeps_its_causes() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a.leaves("b");
+    a.wait(secs(5));
+    a.answer_all();
+    let (second, third) = (entry(&a, 2).unwrap(), entry(&a, 3).unwrap());
+    assert_eq!((second.published.number, second.stable), (2, None));
+    assert_eq!(second.published.causes, [Cause::Joined(super::bench::name("b"))]);
+    assert_eq!(third.published.causes, [Cause::Left(super::bench::name("b"))]);
+}
+
+#[test]
+fn a_ring_of_slots() {
+    let mut a = Bench::node("a").joined().leading();
+    let record = VersionRecord {
+        version: a.mint_version(),
+        number: 127,
+        term: None,
+        leader: None,
+        causes: Vec::new(),
+    };
+    a.publishes_as(record);
+    a.wait(secs(2));
+    a.joins("b");
+    a.answer_all();
+    assert_eq!(entry(&a, 0).unwrap().published.number, 128);
+}
+
+#[test]
+fn the_count_goes_on_over_what_others_wrote() {
+    let mut a = Bench::node("a").joined().leading().stable();
+    let uncounted =
+        |version| VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() };
+    let version = a.mint_version();
+    a.publishes_as(uncounted(version));
+    let mut a = a.stable();
+    assert_eq!(entry(&a, 0), None, "a version that is not counted has no entry, also when it is stable");
+    a.ask(1, "x");
+    assert_eq!(number(&a, "publish"), 2);
+    // And over one that is gone, for those who saw it.
+    a.answer_all();
+    a.delete("view/version");
+    assert_eq!(number(&a, "publish"), 3);
+}
+
+#[test]
+fn the_last_number_of_all_stops_nobody() {
+    let mut a = Bench::node("a").joined().leading();
+    let version = a.mint_version();
+    a.publishes_as(VersionRecord { version, number: u64::MAX, term: None, leader: None, causes: Vec::new() });
+    a.ask(1, "x");
+    assert_eq!(number(&a, "publish"), 1);
+}
+
+/// Reasons are people's texts, and a record takes only so much.
+#[test]
+fn long_reasons_are_cut_off() {
+    let mut a = Bench::node("a").joined().leading();
+    let long = "ü".repeat(15_000);
+    a.put("view/request", &format!(r#"{{"by": "{long}", "why": "{long}"}}"#));
+    a.ask(1, &long);
+    let record: VersionRecord = value(a.txn("publish"), "version").unwrap();
+    let short = |text: &str| assert!((1..=1030).contains(&text.len()), "{}", text.len());
+    assert_eq!(record.causes.len(), 2);
+    for cause in record.causes {
+        let Cause::Asked { by, why } = cause else { panic!("{cause}") };
+        short(&by);
+        short(&why.unwrap());
+    }
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.ask(1, &long);
+    let request: crate::record::RequestRecord = value(b.txn("ask"), "request").unwrap();
+    short(&request.why.unwrap());
+}
+
+#[test]
+fn versions_are_labelled_by_the_log_not_by_their_number() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    b.publishes_as(VersionRecord {
+        version: Version::from_u128(1),
+        number: 1,
+        term: None,
+        leader: None,
+        causes: Vec::new(),
+    });
+    assert_eq!(b.status().newest.unwrap().version(), Version::from_u128(1));
+}
