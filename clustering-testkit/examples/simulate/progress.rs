@@ -14,8 +14,8 @@ pub(crate) struct Progress {
     json: bool,
     done: u64,
     counts: Counts,
-    /// How many seeds had faults of several kinds.
-    mixed: u64,
+    /// Of how many kinds the faults of a seed were: the fewest, the most, and the sum over all seeds.
+    kinds: (u64, u64, u64),
     slowest: (Duration, u64),
     told: Duration,
 }
@@ -23,13 +23,16 @@ pub(crate) struct Progress {
 impl Progress {
     pub(crate) fn new(seeds: Seeds, json: bool) -> Self {
         let slowest = (Duration::ZERO, seeds.from);
-        Progress { seeds, json, done: 0, counts: Counts::default(), mixed: 0, slowest, told: Duration::ZERO }
+        let kinds = (u64::MAX, 0, 0);
+        Progress { seeds, json, done: 0, counts: Counts::default(), kinds, slowest, told: Duration::ZERO }
     }
 
     pub(crate) fn add(&mut self, report: &Report, after: Duration) {
         self.done += 1;
         self.counts += &report.counts;
-        self.mixed += u64::from(Kind::ALL.iter().filter(|kind| report.counts.faults(**kind) > 0).count() > 1);
+        let kinds = Kind::ALL.iter().filter(|kind| report.counts.faults(**kind) > 0).count() as u64;
+        let (fewest, most, sum) = self.kinds;
+        self.kinds = (fewest.min(kinds), most.max(kinds), sum + kinds);
         self.slowest = self.slowest.max((report.settled_after, report.seed));
         if after - self.told >= EVERY {
             self.told = after;
@@ -47,10 +50,10 @@ impl Progress {
         if self.json {
             return println!("{}", self.as_json(took, rate, failures));
         }
-        println!(
-            "{} seeds in {took:.1?}, {rate:.1} a second; {} with faults of several kinds",
-            self.done, self.mixed
-        );
+        println!("{} seeds in {took:.1?}, {rate:.1} a second", self.done);
+        if let Some((fewest, most, average)) = self.kinds_of_a_seed() {
+            println!("each with faults of {fewest} to {most} kinds, of {average:.1} on average");
+        }
         println!("{} inputs, {} revisions", self.counts.inputs, self.counts.revisions);
         println!("the longest calm took {:.1?} to come (seed {})", self.slowest.0, self.slowest.1);
         println!("\nfaults:");
@@ -64,6 +67,12 @@ impl Progress {
         failures.iter().for_each(|failure| println!("\n{failure}"));
     }
 
+    /// Of how many kinds the faults of a seed were: at least, at most, on average.
+    fn kinds_of_a_seed(&self) -> Option<(u64, u64, f64)> {
+        let (fewest, most, sum) = self.kinds;
+        (self.done > 0).then(|| (fewest, most, sum as f64 / self.done as f64))
+    }
+
     fn as_json(&self, took: Duration, rate: f64, failures: &[Failure]) -> Value {
         let faults = Kind::ALL.iter().map(|kind| (kind.name().to_owned(), json!(self.counts.faults(*kind))));
         let reached = Reached::ALL
@@ -75,7 +84,9 @@ impl Progress {
             "from": self.seeds.from,
             "seconds": took.as_secs_f64(),
             "seeds_per_s": rate,
-            "with_several_kinds": self.mixed,
+            "kinds_of_a_seed": self.kinds_of_a_seed().map(|(fewest, most, average)| {
+                json!({ "fewest": fewest, "most": most, "average": average })
+            }),
             "inputs": self.counts.inputs,
             "revisions": self.counts.revisions,
             "slowest_calm_ms": self.slowest.0.as_millis() as u64,
