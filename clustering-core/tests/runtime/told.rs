@@ -1,13 +1,14 @@
 //! P10: nothing is silent.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use clustering_core::{Event, Status};
 use tokio::sync::watch;
 use tracing::{
-    Level, Metadata, Subscriber,
+    Dispatch, Level, Metadata, Subscriber,
     field::{Field, Visit},
     span,
+    subscriber::DefaultGuard,
 };
 
 use crate::common::{Cluster, TTL, secs, stable};
@@ -19,6 +20,19 @@ struct Kept {
     /// A node's status, and what it says is stable while the event of a stable version is told.
     status: Arc<Mutex<Option<watch::Receiver<Status>>>>,
     stable: Arc<Mutex<Vec<(String, String)>>>,
+}
+
+impl Kept {
+    /// Hears what this thread tells until the guard is dropped.
+    ///
+    /// Whether a line in the code has listeners `tracing` decides when a thread comes by for the first time, and keeps.
+    /// As long as there is one listener only, it asks for that of the thread: another test's, which has none. So there
+    /// is always a second one.
+    fn listen(&self) -> DefaultGuard {
+        static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Kept::default()));
+        LazyLock::force(&SECOND);
+        tracing::subscriber::set_default(self.clone())
+    }
 }
 
 #[derive(Default)]
@@ -71,7 +85,7 @@ impl Subscriber for Kept {
 #[tokio::test(start_paused = true)]
 async fn p10_every_event_is_told_to_tracing_too() {
     let kept = Kept::default();
-    let _guard = tracing::subscriber::set_default(kept.clone());
+    let _guard = kept.listen();
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     nodes[1].line.cut();
@@ -100,7 +114,7 @@ async fn p10_every_event_is_told_to_tracing_too() {
 #[tokio::test(start_paused = true)]
 async fn p10_the_status_is_there_before_the_event() {
     let kept = Kept::default();
-    let _guard = tracing::subscriber::set_default(kept.clone());
+    let _guard = kept.listen();
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
