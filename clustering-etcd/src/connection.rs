@@ -19,7 +19,7 @@ use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchC
 use rustls::pki_types::ServerName;
 use tokio::{
     sync::{OnceCell, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -27,8 +27,10 @@ use crate::{
     connector::Connector,
     endpoint::Scheme,
     failure::{Call, Failure, Outcome},
+    gate::Gate,
     login::{Before, Login},
     operation::Operation,
+    pace,
     tls::Security,
     wire::Wire,
 };
@@ -36,6 +38,9 @@ use crate::{
 /// No limit of our own on the size of replies: a page of large values, or the changes that a watch catches up with, exceed
 /// the client's 4 MiB. Etcd's own client has none either.
 const LARGEST_REPLY: usize = i32::MAX as usize;
+
+/// How long a call waits at most before it is made again at a member where it has failed.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A call that its caller gave up after so long without an answer makes its member suspect.
 const SUSPICIOUS: Duration = Duration::from_millis(100);
@@ -58,6 +63,8 @@ struct Member {
     name: Option<ServerName<'static>>,
     clients: OnceCell<Clients>,
     login: Option<Login>,
+    /// Keeps calls back while no connection can be made.
+    gate: Gate,
     /// How often a call failed there.
     failures: watch::Sender<u64>,
 }
@@ -93,6 +100,7 @@ impl Connection {
                 name,
                 clients: OnceCell::new(),
                 login: config.credentials.clone().map(Login::new),
+                gate: Gate::default(),
                 failures: watch::Sender::new(0),
             })
         };
@@ -118,7 +126,8 @@ impl Connection {
     }
 
     /// Runs the operation on the current member, and on others where that is harmless: nothing arrived, nothing happened,
-    /// or making the call twice does no more than once.
+    /// or making the call twice does no more than once. At another member at once, at one where it has failed before after
+    /// a pause.
     ///
     /// A call that etcd refuses for its token is made once more after one login; one that it refuses for another reason is
     /// not made again, since the other members would say the same.
@@ -132,18 +141,25 @@ impl Connection {
     {
         let call = operation.call();
         let deadline = Instant::now() + self.config.request_timeout;
+        // A connection that is begun later might be cut short, and nobody would know whether it carried the call.
+        let latest = deadline - self.config.connect_timeout;
         // Each member once, and one more: the first failure may be about a connection that was lost long ago.
         let mut tries = self.members.len() + 1;
         let mut may_log_in = self.config.credentials.is_some();
+        let mut failed_at = Vec::new();
         let mut lost = false;
         let mut mismatches = Mismatches::default();
         loop {
-            let member = self.current.load(Ordering::Relaxed);
-            let login = self.members[member].login.as_ref();
+            let member = self.choose();
+            let Member { login, gate, .. } = &self.members[member];
+            let login = login.as_ref();
             // Until the login, if there is one, is over nothing of the call itself is sent.
             let (mut before, mut begun) = (None, false);
-            let mut suspicion = Suspicion { connection: self, member, since: Instant::now(), waiting: true };
+            let mut suspicion = None;
             let result = timeout_at(deadline, async {
+                gate.pass(latest).await?;
+                suspicion =
+                    Some(Suspicion { connection: self, member, since: Instant::now(), waiting: true });
                 let clients = self.clients(member).await?;
                 if let Some(login) = login {
                     login.ensure(&clients.login).await?;
@@ -153,9 +169,12 @@ impl Connection {
                 run(clients).await
             });
             let result = result.await;
-            suspicion.waiting = false;
+            if let Some(mut suspicion) = suspicion {
+                suspicion.waiting = false;
+            }
             let mut failure = match result {
                 Ok(Ok(value)) => {
+                    gate.open();
                     self.note_answer(member);
                     return Ok(value);
                 }
@@ -185,6 +204,11 @@ impl Connection {
                     }
                 }
             }
+            match failure.outcome {
+                Outcome::NeverArrived | Outcome::Mismatched => gate.close(&failure),
+                Outcome::Lost => {}
+                _ => gate.open(),
+            }
             tries -= 1;
             let harmless = match failure.outcome {
                 Outcome::NeverArrived | Outcome::Mismatched | Outcome::Busy => true,
@@ -196,7 +220,12 @@ impl Connection {
             }
             lost |= failure.outcome == Outcome::Lost;
             mismatches.note(&failure, &self.members[member].endpoint);
-            if !harmless || tries == 0 || Instant::now() >= deadline {
+            failed_at.push(member);
+            let pause = match failed_at.contains(&self.choose()) {
+                true => pace::about(PAUSE),
+                false => Duration::ZERO,
+            };
+            if !harmless || tries == 0 || Instant::now() + pause >= deadline {
                 mismatches.tell(&mut failure);
                 // That the last try did nothing does not say that an earlier one did not.
                 if lost && harmless {
@@ -206,7 +235,21 @@ impl Connection {
                 let what = format!("{operation} at {}", self.members[member].endpoint);
                 return Err(failure.into_error(call, &what));
             }
+            if !pause.is_zero() {
+                sleep(pause).await;
+            }
         }
+    }
+
+    /// The member for the next call: the current one, or if that is to be left alone for now, the next one that is not.
+    fn choose(&self) -> usize {
+        let (current, count) = (self.current.load(Ordering::Relaxed), self.members.len());
+        let free =
+            (0..count).map(|more| (current + more) % count).find(|&at| self.members[at].gate.is_free());
+        let Some(free) = free.filter(|&free| free != current) else { return current };
+        // Calls stay there. Otherwise one would try the other member every time that somebody may.
+        let _ = self.current.compare_exchange(current, free, Ordering::Relaxed, Ordering::Relaxed);
+        free
     }
 
     /// Tells of calls that fail at a member from now on: whoever waits there for long for something to come may doubt
@@ -273,11 +316,6 @@ impl Connection {
             Some(login) => login.again(&clients.login, before).await,
             None => Ok(()),
         }
-    }
-
-    /// How long anything that is no call may wait for an answer.
-    pub(crate) async fn bounded<F: Future>(&self, wait: F) -> Option<F::Output> {
-        timeout(self.config.request_timeout, wait).await.ok()
     }
 }
 
@@ -415,7 +453,7 @@ mod tests {
         let give_up_after = |wait| {
             let never =
                 connection.call(Operation::GrantLease, |_| std::future::pending::<Result<(), Failure>>());
-            timeout(Duration::from_millis(wait), never)
+            tokio::time::timeout(Duration::from_millis(wait), never)
         };
         let begun = connection.current.load(Ordering::Relaxed);
         give_up_after(10).await.unwrap_err();
@@ -426,12 +464,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_mismatch_is_one_only_if_all_members_have_it() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
         for (outcomes, expected) in [
             ([Outcome::Mismatched, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Refused),
             ([Outcome::NeverArrived, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Unreachable),
             ([Outcome::Mismatched, Outcome::Mismatched, Outcome::NeverArrived], ErrorKind::Unreachable),
         ] {
+            // A new one for each: one whose members were not there keeps calls back.
+            let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
             let tries = AtomicUsize::new(0);
             let failing = connection.call(Operation::GrantLease, |_| {
                 let outcome = outcomes[tries.fetch_add(1, Ordering::Relaxed)];
@@ -460,7 +499,6 @@ mod tests {
 
     #[tokio::test]
     async fn a_change_is_made_again_only_where_it_did_not_happen() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
         for (call, outcome, expected) in [
             (Operation::GrantLease, Outcome::Lost, 1),
             (Operation::RenewLease, Outcome::Lost, 3),
@@ -475,6 +513,7 @@ mod tests {
             (Operation::Connect, Outcome::Invalid, 1),
             (Operation::RenewLease, Outcome::LeaseNotFound, 1),
         ] {
+            let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
             let tries = AtomicUsize::new(0);
             let failing = connection.call(call, |_| {
                 tries.fetch_add(1, Ordering::Relaxed);

@@ -17,11 +17,11 @@ use etcd_client::{GetOptions, GetResponse};
 use crate::{
     EtcdConfig,
     connection::Connection,
-    failure::{Call, Failure, Outcome},
+    failure::{Failure, Outcome},
     lease::Renewals,
     operation::Operation,
     watch,
-    wire::{Range, Wire, caller_lease, revision, wire_lease, wire_revision},
+    wire::{Range, Wire, caller_lease, revision, wire_lease},
 };
 
 /// How many entries one page of a read has: with values of 64 KiB each, 32 MiB.
@@ -180,7 +180,7 @@ impl EtcdStore {
             let at = match shown {
                 Some(at) => at,
                 // The first page shows the newest revision, and says which that is.
-                None => header_revision(page.header.map(|header| header.revision), Call::Read, "read")?,
+                None => Operation::Read(prefix).revision(page.header.map(|header| header.revision))?,
             };
             shown = Some(at);
             let more = page.kvs.last().filter(|_| page.more).map(|last| left.behind(&last.key));
@@ -212,21 +212,6 @@ impl EtcdStore {
         });
         read.await
     }
-
-    /// The revision at which the cluster, not only the member that answers, stands.
-    async fn revision(&self, prefix: &str, range: &Range) -> Result<i64, StoreError> {
-        let read = self.shared.connection.call(Operation::Watch(prefix), |mut clients| {
-            let (first, end) = (range.first.clone(), range.end.clone());
-            let options = GetOptions::new().with_range(end).with_count_only();
-            async move { Ok(clients.kv.get(first, Some(options)).await?) }
-        });
-        header_revision(read.await?.header().map(|header| header.revision()), Call::Read, "watch")
-    }
-}
-
-/// The revision in a reply's header, without which no server of etcd replies.
-fn header_revision(found: Option<i64>, call: Call, what: &str) -> Result<i64, StoreError> {
-    found.ok_or_else(|| Failure::new(Outcome::Lost, "the reply has no header").into_error(call, what))
 }
 
 #[async_trait]
@@ -284,32 +269,7 @@ impl CoordinationStore for EtcdStore {
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
-        let range = self.wire().range(prefix);
-        // One less than etcd can count, so that there is a revision after it.
-        let after = wire_revision(after).min(i64::MAX - 1);
-        let open = |start| {
-            self.shared.connection.call(Operation::Watch(prefix), {
-                let range = &range;
-                move |clients| watch::open(clients, range.clone(), start)
-            })
-        };
-        let mut opened = open(after + 1).await?;
-        if opened.stands > after.max(1) {
-            // There may be changes to catch up with. Etcd ends a watch as compacted only if it begins *before* the
-            // revision up to which was compacted, but a deletion of just that revision is gone as well (measured with
-            // 3.4.23 and 3.5.1; mended in 3.5.16). Beginning one revision early makes etcd judge rightly. It is not
-            // done at once because it makes etcd look for old changes, which takes it up to 100 ms.
-            opened = open(after.max(1)).await?;
-        }
-        if opened.stands < after {
-            // The member may only lag behind.
-            let stands = self.revision(prefix, &range).await?;
-            if stands < after {
-                return Ok(watch::rewound(revision(stands)));
-            }
-        }
-        let (wire, connection) = (self.wire().clone(), Arc::clone(&self.shared.connection));
-        Ok(watch::stream(opened, after, wire, connection))
+        watch::watch(&self.shared.connection, prefix, after).await
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
@@ -321,7 +281,7 @@ impl CoordinationStore for EtcdStore {
             async move { Ok(clients.kv.txn(request).await?) }
         });
         let reply = commit.await?;
-        let at = header_revision(reply.header().map(|header| header.revision()), operation.call(), "commit")?;
+        let at = operation.revision(reply.header().map(|header| header.revision()))?;
         match reply.succeeded() {
             true => Ok(revision(at)),
             false => Err(StoreError::guard_failed(revision(at))),

@@ -109,9 +109,10 @@
 //! - **Leases** (rule 4): TTLs are rounded up to whole seconds, and etcd raises those below 2 s (with its default
 //!   election timeout). A lease whose TTL has passed is gone within [`EtcdStore::LEASE_SLACK`], 2 s. When etcd elects a
 //!   new leader, that one counts every lease anew, and a lease may stand for up to one TTL longer.
-//! - **Watches** (rule 3) lag by milliseconds, and deliver or end within [`EtcdConfig::watch_lag`], 9 s by default, which
-//!   is how long a dead connection goes unnoticed; within 4 s of a call that the same member leaves unanswered. While
-//!   nothing changes they cost no request. One that has old changes to catch up with starts up to 100 ms late.
+//! - **Watches** (rule 3) lag by milliseconds, and deliver or end within [`EtcdConfig::watch_lag`], 19 s by default: 9 s
+//!   in which a dead connection may go unnoticed, or 4 s from a call that the same member leaves unanswered, and then the
+//!   10 s of [`EtcdConfig::watch_resume`]. While nothing changes they cost no request. One that has old changes to catch
+//!   up with starts up to 100 ms late.
 //! - **Calls** answer within [`EtcdConfig::request_timeout`], 2 s by default; a long read takes that for each page of 500
 //!   entries.
 //!
@@ -155,17 +156,33 @@
 //! # Failures
 //!
 //! The store talks to one member and leaves it for the next when it cannot be reached, is silent, has lost its leader, or
-//! when callers give up waiting for it. A call is made again at once where that is harmless: if it never arrived, if etcd
-//! says that nothing happened, or if it is a read or a renewal. A commit whose reply is lost is
-//! [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by the store. A connection counts as made
-//! when the server has answered on it, so a member that hangs before that has received no call.
+//! when callers give up waiting for it. A call is made again where that is harmless: if it never arrived, if etcd says that
+//! nothing happened, or if it is a read or a renewal; at once at another member, after up to 100 ms at one where it has
+//! failed. A commit whose reply is lost is [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by
+//! the store. A connection counts as made when the server has answered on it, so a member that hangs before that has
+//! received no call.
 //!
-//! A watch ends with [`Disconnected`](store::WatchEnd::Disconnected) when its member fails; whoever watches again after the
-//! last revision seen misses nothing, at whichever member.
+//! **A watch goes on** by itself when its connection breaks, its member fails, or etcd elects a leader or is restarted: at
+//! whichever member answers, after the last revision delivered, in whole revisions, each once. It tries for
+//! [`EtcdConfig::watch_resume`], with growing pauses and some chance in them, so that watches that were lost together do
+//! not come back together. It ends
+//!
+//! | with | when |
+//! |---|---|
+//! | [`Compacted`](store::WatchEnd::Compacted) | what came after the last revision delivered is compacted. Etcd tells a watch every 10 minutes how far it is, so one of what seldom changes is not behind by more than that, and it may have missed nothing: only a read tells |
+//! | [`Rewound`](store::WatchEnd::Rewound) | etcd stands before the last revision delivered: it was wiped, or restored from a backup |
+//! | [`Disconnected`](store::WatchEnd::Disconnected) | no member answers in that time; or etcd refuses, which the next call tells |
+//!
+//! Dropping a watch frees it at etcd, also while it is about to go on.
 //!
 //! # Limits
 //!
 //! - A gRPC proxy of etcd between store and members is not supported.
+//! - **A restored etcd that has overtaken the one before it** is not noticed: revisions are all there is to tell them
+//!   apart by. If between the restore and a watch's next try etcd has come as far as that watch was, the watch goes on in
+//!   the new history as if it were the old. Restore with bumped revisions, so that every watch ends with `Compacted` and
+//!   its user reads anew: `etcdutl snapshot restore --bump-revision 1000000000 --mark-compacted` (etcd 3.6, and the later
+//!   releases of 3.5 and 3.4); or stop all nodes meanwhile.
 //! - Etcd can lose a lease early through faults of its own ([#15247](https://github.com/etcd-io/etcd/issues/15247)):
 //!   it is the guards of a commit, not the lease, that keep two leaders from writing.
 
@@ -175,10 +192,12 @@ pub mod docs;
 mod endpoint;
 mod env;
 mod failure;
+mod gate;
 mod handle;
 mod lease;
 mod login;
 mod operation;
+mod pace;
 mod secret;
 mod settings;
 mod tls;

@@ -2,9 +2,12 @@
 
 use std::fmt;
 
-use clustering_core::store::{Key, LeaseId, Txn};
+use clustering_core::store::{Key, LeaseId, StoreError, Txn};
 
-use crate::{failure::Call, wire::Wire};
+use crate::{
+    failure::{Call, Failure, Outcome},
+    wire::Wire,
+};
 
 /// One call of the store: its name, what a lost reply to it means, and the rights that it takes.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +31,12 @@ impl Operation<'_> {
             Operation::Commit(txn) if txn.operations().is_empty() => Call::Read,
             Operation::GrantLease | Operation::RevokeLease(_) | Operation::Commit(_) => Call::Change,
         }
+    }
+
+    /// The revision in a reply's header, without which no server of etcd replies.
+    pub(crate) fn revision(self, found: Option<i64>) -> Result<i64, StoreError> {
+        let none = || Failure::new(Outcome::Lost, "the reply has no header");
+        found.ok_or_else(|| none().into_error(self.call(), &self.to_string()))
     }
 
     /// The rights that etcd's user needs for it, on keys as etcd has them.

@@ -51,6 +51,10 @@ pub struct EtcdConfig {
     /// (its `--experimental-watch-progress-notify-interval`); at least 1 s. It is asked at once when a call fails at the
     /// same member.
     pub watch_check: Duration,
+    /// For how long a watch that lost its member tries to go on, at that member or another, until it ends with
+    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, enough for a restart of etcd or an election;
+    /// zero to end at once. It tries with growing pauses of up to 1 s.
+    pub watch_resume: Duration,
 }
 
 /// Who the store is to etcd.
@@ -135,13 +139,15 @@ impl EtcdConfig {
     }
 
     /// How long after a change a watch has delivered it or ended at the latest (contract rule 3): with these settings,
-    /// how long it goes unnoticed that a connection, or the member behind it, is dead.
+    /// how long it goes unnoticed that a connection, or the member behind it, is dead, and then
+    /// [`watch_resume`](Self::watch_resume).
     ///
-    /// An ordinary watch lags by a few milliseconds. One at a member that went silent ends sooner, within twice
+    /// An ordinary watch lags by a few milliseconds, and one whose connection or member broke by a fraction of a second
+    /// more, if another member or the same one answers. That a member went silent is noticed sooner, within twice
     /// [`request_timeout`](Self::request_timeout) of the next call that it leaves unanswered. A member that answers all
     /// but a watch, which would be a fault of etcd's own, is found out after [`watch_check`](Self::watch_check).
     pub fn watch_lag(&self) -> Duration {
-        self.keep_alive_interval + self.keep_alive_timeout
+        self.keep_alive_interval + self.keep_alive_timeout + self.watch_resume
     }
 
     /// Refuses settings that cannot work. Reads the files that [`tls`](Self::tls) names.
@@ -251,6 +257,7 @@ impl Default for EtcdConfig {
             keep_alive_interval: secs(6),
             keep_alive_timeout: secs(3),
             watch_check: secs(11 * 60),
+            watch_resume: secs(10),
         }
     }
 }

@@ -26,10 +26,9 @@ async fn taken_back(what: &str, take: impl AsyncFn(&Alone), prepare: impl AsyncF
         node.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     }
     scenario.until("another era", |ledger| (ledger.eras().len() == 2).then_some(())).await;
-    let after = scenario.stable_after(before, &NAMES).await;
+    scenario.stable_after(before, &NAMES).await;
     scenario.measured(&format!("{what}, from before"), since);
     scenario.measured(&format!("{what}, since it answers"), answers);
-    assert!(after > before, "labels go on from what was seen");
     for node in &nodes {
         let rewound = |it: &Observation| matches!(it, Observation::Resynced { rewound: true, .. });
         assert_eq!(node.count(rewound), 1, "{}", node.name());

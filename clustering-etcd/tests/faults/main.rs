@@ -11,6 +11,7 @@ mod by_hand;
 mod etcd_away;
 mod etcd_history;
 mod etcd_members;
+mod long_outage;
 mod names;
 mod network;
 mod pauses;
@@ -64,6 +65,8 @@ fn all() -> Vec<Trial> {
         etcd_history::p1_a_version_compacted_while_a_watch_was_broken,
         etcd_history::p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as_it_is,
         etcd_members::p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back,
+        long_outage::p7_cut_off_for_long_with_one_way,
+        long_outage::p7_cut_off_for_long_with_three_ways,
         names::p7_a_second_instance_waits,
         names::p7_a_second_instance_takes_over,
         names::p7_a_second_instance_fails,

@@ -138,9 +138,10 @@ impl Scenario {
         self.stable_if(names, |_| true).await
     }
 
-    /// Waits until a version of just these nodes is stable, another than that one.
+    /// Waits until a version of just these nodes is stable that is later than that one. Labels go on from what was seen,
+    /// also in a store that was taken back to a state in which another version was stable.
     pub(crate) async fn stable_after(&self, before: Version, names: &[&str]) -> Version {
-        self.stable_if(names, |version| version != before).await
+        self.stable_if(names, |version| version > before).await
     }
 
     async fn stable_if(&self, names: &[&str], is: impl Fn(Version) -> bool) -> Version {
