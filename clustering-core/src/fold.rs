@@ -156,6 +156,12 @@ impl Fold {
         self.request.as_ref()
     }
 
+    /// Whom the next election is to favour: the node that an open wish names, if it is present.
+    pub(crate) fn favoured(&self) -> Option<&Arc<Node>> {
+        let request = self.request.as_ref().filter(|request| request.modified > self.version_modified())?;
+        self.node(request.record.as_ref()?.leader.as_ref()?)
+    }
+
     pub(crate) fn stable(&self) -> Option<&Standing<StableRecord>> {
         self.stable.as_ref()
     }

@@ -157,6 +157,14 @@ impl Keyspace {
         NodeName::parse(key.strip_prefix(self.0.ready.as_str())?).ok()
     }
 
+    /// The namespace of the cluster to which a key belongs, and whether it is of the part that defines the cluster. No part
+    /// of a namespace is `view` or `ready`, so that the first of these ends it.
+    pub(crate) fn namespace_of(key: &str) -> Option<(Namespace, bool)> {
+        let ends = |part: &'static str| key.find(part).map(|end| (end, part));
+        let (end, part) = ends("/view/").into_iter().chain(ends("/ready/")).min()?;
+        Some((Namespace::parse(&key[..end]).ok()?, part == "/view/"))
+    }
+
     /// The namespace of the cluster to which a node record under that key belongs.
     pub(crate) fn namespace_of_node(key: &str) -> Option<Namespace> {
         let (rest, name) = key.rsplit_once('/')?;
@@ -217,6 +225,18 @@ mod tests {
         let keys = Keyspace::new(Namespace::parse(&"n".repeat(Namespace::MAX)).unwrap());
         let node = NodeName::parse(&"m".repeat(NodeName::MAX)).unwrap();
         assert!(keys.node_key(&node).len() <= crate::store::Limits::KEY);
+    }
+
+    #[test]
+    fn every_key_tells_its_namespace() {
+        let of =
+            |key| Keyspace::namespace_of(key).map(|(namespace, is_view)| (namespace.to_string(), is_view));
+        assert_eq!(of("a/b/view/leader"), Some(("a/b".to_owned(), true)));
+        assert_eq!(of("a/ready/view/x"), Some(("a".to_owned(), false)));
+        assert_eq!(of("a/view/ready/x"), Some(("a".to_owned(), true)));
+        for none in ["a/b/c", "view/leader", "/view/leader", "a/view"] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -63,6 +63,7 @@
 //! - [`machine`]: the protocol as a pure state machine.
 //! - [`runtime`]: the loop around it, and [`Clustering`], the handle.
 //! - [`discovery`] and [`placement`]: who is there, and who takes which key.
+//! - [`report`] and [`operator`]: a cluster seen and handled from outside, for tools and operators.
 //! - [`docs`]: the promises and why they hold, the protocol with its keys and commits, how to bring another store.
 //!
 //! # Features
@@ -81,9 +82,11 @@ pub mod keyspace;
 pub mod machine;
 pub mod name;
 pub mod node;
+pub mod operator;
 pub mod outcome;
 pub mod placement;
 mod record;
+pub mod report;
 pub mod runtime;
 pub mod store;
 pub mod time;
@@ -99,9 +102,11 @@ pub use self::{
     machine::RequestError,
     name::{Incarnation, InvalidInput, Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
+    operator::{Operator, OperatorError},
     outcome::{IntoOutcome, Outcome},
     placement::Weight,
     record::Cause,
+    report::{Condition, Monitor, Readiness, Report, Sighting},
     runtime::{
         Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,
         StopError, UpdateError, WeakClustering,

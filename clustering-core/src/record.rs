@@ -113,6 +113,9 @@ pub(crate) struct RequestRecord {
     pub(crate) by: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub(crate) why: Option<String>,
+    /// Whom the next election is to favour, as long as the wish is not granted. It only sets who campaigns first.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) leader: Option<NodeName>,
 }
 
 /// The newest version that became stable, and the term of the leader that recorded it.

@@ -24,9 +24,6 @@ use crate::{
     wire::{Range, Wire, caller_lease, revision, wire_lease},
 };
 
-/// How many entries one page of a read has: with values of 64 KiB each, 32 MiB.
-const PAGE: i64 = 500;
-
 /// How often a read begins again because the history under it was compacted before its last page.
 const READS: usize = 3;
 
@@ -199,7 +196,8 @@ impl EtcdStore {
         range: &Range,
         at: Option<i64>,
     ) -> Result<Option<GetResponse>, StoreError> {
-        let options = GetOptions::new().with_range(range.end.clone()).with_limit(PAGE);
+        let page = i64::from(self.config().page);
+        let options = GetOptions::new().with_range(range.end.clone()).with_limit(page);
         let options = at.map_or(options.clone(), |at| options.with_revision(at));
         let read = self.shared.connection.call(Operation::Read(prefix), |mut clients| {
             let (first, options) = (range.first.clone(), options.clone());

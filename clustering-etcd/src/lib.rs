@@ -113,7 +113,7 @@
 //!   in which a dead connection may go unnoticed, or 4 s from a call that the same member leaves unanswered, and then the
 //!   10 s of [`EtcdConfig::watch_resume`]. While nothing changes they cost no request. One that has old changes to catch
 //!   up with starts up to 100 ms late.
-//! - **Calls** answer within [`EtcdConfig::request_timeout`], 2 s by default; a long read takes that for each page of 500
+//! - **Calls** answer within [`EtcdConfig::request_timeout`], 2 s by default; a long read takes that for each [page](EtcdConfig::page) of 500
 //!   entries.
 //!
 //! # TLS

@@ -39,7 +39,7 @@ pub struct EtcdConfig {
     /// left for another member, and a member that is away is told from one that is silent.
     pub connect_timeout: Duration,
     /// How long a call may take, tries at other members included. 2 s by default: less than a sixth of the lease TTL,
-    /// after which the cluster's runtime would give up the call by itself. A page of a long read counts as a call.
+    /// after which the cluster's runtime would give up the call by itself. A [page](Self::page) of a long read counts as a call.
     pub request_timeout: Duration,
     /// How often a connection is pinged, also while nothing else is sent. 6 s by default; more than 5 s, because etcd
     /// closes connections that are pinged more often (its `--grpc-keepalive-min-time`).
@@ -55,6 +55,9 @@ pub struct EtcdConfig {
     /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, enough for a restart of etcd or an election;
     /// zero to end at once. It tries with growing pauses of up to 1 s.
     pub watch_resume: Duration,
+    /// How many entries a read asks for at a time, each page being a call of its own. 500 by default: with
+    /// the largest values, of 64 KiB, 32 MiB. At least 1.
+    pub page: u32,
 }
 
 /// Who the store is to etcd.
@@ -135,7 +138,18 @@ impl EtcdConfig {
     ///
     /// The first variable that cannot be used: its name, its value (a password excepted) and the rule.
     pub fn from_env() -> Result<Self, ConfigError> {
-        crate::env::config(|name| std::env::var_os(name))
+        Self::from_variables(|name| std::env::var_os(name))
+    }
+
+    /// As [`from_env`](Self::from_env), with variables from elsewhere: for a tool whose flags win over the environment.
+    ///
+    /// # Errors
+    ///
+    /// As of [`from_env`](Self::from_env).
+    pub fn from_variables(
+        variable: impl Fn(&str) -> Option<std::ffi::OsString>,
+    ) -> Result<Self, ConfigError> {
+        crate::env::config(variable)
     }
 
     /// How long after a change a watch has delivered it or ended at the latest (contract rule 3): with these settings,
@@ -209,6 +223,9 @@ impl EtcdConfig {
         {
             return Err(ConfigError::new("credentials", credentials, "the user needs a name"));
         }
+        if self.page == 0 {
+            return Err(ConfigError::new("page", self.page, "it must be at least 1"));
+        }
         check(
             !self.connect_timeout.is_zero(),
             "connect_timeout",
@@ -258,6 +275,7 @@ impl Default for EtcdConfig {
             keep_alive_timeout: secs(3),
             watch_check: secs(11 * 60),
             watch_resume: secs(10),
+            page: 500,
         }
     }
 }
@@ -318,6 +336,7 @@ mod tests {
         refused(|c| c.keep_alive_interval = Duration::from_secs(5), "keep_alive_interval of 5s");
         refused(|c| c.keep_alive_timeout = Duration::ZERO, "keep_alive_timeout of 0ns");
         refused(|c| c.watch_check = Duration::from_millis(999), "watch_check of 999ms");
+        refused(|c| c.page = 0, "page of 0");
     }
 
     #[test]

@@ -10,6 +10,9 @@ use crate::{
     version::Term,
 };
 
+/// By how many staggers others let the one go first to whom the lead was handed: 500 ms by default.
+const HEAD_START: u32 = 10;
+
 /// Who leads, and what this node does about it.
 ///
 /// A node leads while the election key stands under the lease of its session, and *acts* as leader only until its
@@ -251,8 +254,19 @@ impl Machine {
     }
 
     /// How many candidates are older. One that led last and still stands gave up the lead: it lets others go first, and
-    /// nobody waits for it.
+    /// nobody waits for it. Where an operator handed the lead to somebody, that one goes first, and the others come after
+    /// it has had its time.
     fn rank(&self) -> u32 {
+        let favoured = self.fold.favoured().map(|node| &node.name);
+        let own = self.identity.as_ref().map(|identity| &identity.name);
+        match favoured {
+            None => self.seniority(),
+            favoured if favoured == own => 0,
+            Some(_) => HEAD_START + self.seniority(),
+        }
+    }
+
+    fn seniority(&self) -> u32 {
         let Some(created) = self.membership.created() else { return 0 };
         let last = self.election.last.as_ref().map(|(name, _)| name);
         let older = self.fold.present().filter(|node| node.created < created && Some(&node.name) != last);

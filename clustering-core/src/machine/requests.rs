@@ -107,7 +107,7 @@ impl Machine {
             Some(ask) => ask.why.clone(),
             None => Some("the view of the newest version is not known here".to_owned()),
         };
-        let record = RequestRecord { by: Some(asker(self.identity.as_ref())), why };
+        let record = RequestRecord { by: Some(asker(self.identity.as_ref())), why, leader: None };
         let keys = self.fold.keyspace();
         // The guard makes many who ask at once get one version: whoever comes after it was published has got it.
         let txn = Txn::new().guard(Guard::modified_at(keys.version_key().clone(), seen)).put(

@@ -173,7 +173,7 @@ impl Bench {
 
     /// Somebody asks for a version.
     pub(super) fn asks(&mut self, by: &str) {
-        let record = RequestRecord { by: Some(by.to_owned()), why: None };
+        let record = RequestRecord { by: Some(by.to_owned()), why: None, leader: None };
         self.write(Txn::new().put(self.keys.request_key().clone(), encode(&record), None));
     }
 

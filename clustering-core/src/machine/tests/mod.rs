@@ -5,6 +5,7 @@
 //! [`world`] lets several machines play together under faults.
 
 mod bench;
+mod handed;
 mod hands;
 mod invariants;
 mod look;

@@ -1,0 +1,96 @@
+use super::{Done, Operator, OperatorError};
+use crate::{
+    report::Report,
+    store::{CoordinationStore, Entry, Guard, Limits, Revision, Txn},
+};
+
+/// How to delete what a cluster left in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purge {
+    /// Also while nodes are present. Those that live lose their place, and join again.
+    pub force: bool,
+}
+
+impl Purge {
+    /// With [`force`](Self::force) as given.
+    pub fn new(force: bool) -> Self {
+        Purge { force }
+    }
+}
+
+/// What was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Purged {
+    /// How many keys.
+    pub keys: usize,
+    /// In how many commits.
+    pub commits: usize,
+}
+
+impl Operator {
+    /// Deletes the keys of the cluster: all that stood under its `view/`, `ready/` and `history/` when it was looked at, and nothing
+    /// else below the namespace. In commits of at most [`Limits::OPERATIONS`] keys, each of which deletes only what
+    /// stands as it was seen.
+    ///
+    /// The history of versions goes with them: the next cluster of that name begins anew.
+    ///
+    /// # Errors
+    ///
+    /// [`OperatorError::NoCluster`]; [`OperatorError::NodesPresent`] if nodes are, and [`Purge::force`] is not set, or
+    /// if one joins meanwhile; [`OperatorError::Restless`] if keys change meanwhile. Some keys may be deleted then.
+    pub async fn purge(&self, how: Purge) -> Result<Purged, OperatorError> {
+        let keys = self.keyspace();
+        let view = self.store.read(keys.meta_namespace()).await?;
+        let ready = self.store.read(keys.readiness_namespace()).await?;
+        let history = self.store.read(keys.history_namespace()).await?;
+        let Some(report) = Report::of(keys, &view, &ready) else {
+            return Err(OperatorError::NoCluster(keys.namespace().clone()));
+        };
+        if !how.force {
+            nobody_in(&report)?;
+        }
+        // The nodes first, so that what is left is never a version of nobody that somebody trusts.
+        let mut entries: Vec<&Entry> =
+            view.entries.iter().chain(&ready.entries).chain(&history.entries).collect();
+        entries.sort_by_key(|entry| !entry.key.starts_with(keys.service_namespace().as_str()));
+        let mut purged = Purged { keys: 0, commits: 0 };
+        // One guard is for the election key: whoever joins in an empty cluster is elected, and so shows.
+        for part in entries.chunks(Limits::OPERATIONS - 1) {
+            let mut txn = Txn::new();
+            if !how.force && !part.iter().any(|entry| entry.key == *keys.election_key()) {
+                let stands = view.entries.iter().any(|entry| entry.key == *keys.election_key());
+                if !stands {
+                    txn = txn.guard(Guard::created_at(keys.election_key().clone(), Revision::ZERO));
+                }
+            }
+            for entry in part {
+                txn = txn
+                    .guard(Guard::modified_at(entry.key.clone(), entry.modified))
+                    .delete(entry.key.clone());
+            }
+            match self.commit(txn).await? {
+                Done::Yes | Done::Refused { unsure: true } => {}
+                Done::Refused { unsure: false } => {
+                    if let Some(report) = self.report().await?.filter(|_| !how.force) {
+                        nobody_in(&report)?;
+                    }
+                    return Err(OperatorError::Restless);
+                }
+            }
+            purged.keys += part.len();
+            purged.commits += 1;
+        }
+        Ok(purged)
+    }
+}
+
+fn nobody_in(report: &Report) -> Result<(), OperatorError> {
+    match report.nodes.is_empty() {
+        true => Ok(()),
+        false => {
+            Err(OperatorError::NodesPresent(report.nodes.iter().map(|node| node.name.clone()).collect()))
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! A cluster as its keys show it, for operators and tools, which are no nodes.
+//!
+//! ```
+//! use clustering_memory::{MemoryStore, report::{Condition, Report}};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let store = MemoryStore::new();
+//! let cluster = clustering_memory::Clustering::builder(store.clone())
+//!     .namespace("telemetry/ingest")
+//!     .name("ingest-1")
+//!     .uri("http://10.0.0.7:8080")
+//!     .start()
+//!     .await?;
+//! cluster.wait_stable().await?;
+//!
+//! let report = Report::read(&store, cluster.service()).await?.expect("there is a cluster");
+//! assert_eq!(report.condition, Condition::Stable);
+//! assert_eq!(report.nodes[0].name, "ingest-1");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A [`Report`] is one look: two reads, however many nodes there are. A [`Monitor`] keeps one up to date and tells what
+//! happens, at the cost of two watches. Neither writes anything, and neither holds a lease.
+
+mod log;
+mod monitor;
+mod sighting;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde::Serialize;
+
+use self::log::Records;
+pub use self::{monitor::Monitor, sighting::Sighting};
+use crate::{
+    event::Laggard,
+    keyspace::Keyspace,
+    name::{Namespace, NodeName},
+    node::Node,
+    record::Cause,
+    store::{CoordinationStore, Entry, Key, Revision, Snapshot, StoreError},
+    version::{Term, Version},
+    view::Nodes,
+};
+
+/// What the keys of a cluster say, at one revision.
+///
+/// Serialized it is an object, the form in which tools hand it on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Report {
+    /// The cluster's namespace.
+    pub namespace: Namespace,
+    /// The revision of the look at `{ns}/view/`. What it says of acknowledgements may be newer, never older.
+    pub revision: Revision,
+    /// How the cluster is.
+    pub condition: Condition,
+    /// Who leads; `None` if nobody does.
+    pub leader: Option<LeaderReport>,
+    /// The newest version; `None` if none was ever published.
+    pub version: Option<VersionReport>,
+    /// The newest version that was recorded as stable, whether or not newer ones were published since.
+    pub stable: Option<Version>,
+    /// A wish for a new version that was not granted yet.
+    pub request: Option<RequestReport>,
+    /// The nodes present, sorted by name.
+    pub nodes: Vec<NodeReport>,
+    /// Keys of the cluster that cannot be read, with what is wrong with them. A node record among them counts as absent.
+    pub malformed: Vec<Malformed>,
+}
+
+/// How a cluster is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Condition {
+    /// Every node is ready at the newest version, and the leader recorded so.
+    Stable,
+    /// Every node is ready at the newest version; the leader has yet to record it.
+    Confirming,
+    /// Nodes have yet to acknowledge the newest version.
+    Adapting {
+        /// Which, by name, and why if they said so.
+        waiting_for: Vec<Laggard>,
+    },
+    /// The newest version is out of date, and the leader has yet to publish the next.
+    Due {
+        /// The nodes that are new, or whose record changed, since the newest version.
+        changed: Vec<NodeName>,
+        /// Whether somebody asked for a new version.
+        asked: bool,
+    },
+    /// Nobody leads.
+    Leaderless,
+    /// The election key or the version cannot be read, and must be deleted by hand: nodes do not touch it.
+    Unreadable,
+    /// No node is present.
+    Empty,
+}
+
+impl Condition {
+    /// Whether it is [`Stable`](Condition::Stable).
+    pub fn is_stable(&self) -> bool {
+        *self == Condition::Stable
+    }
+}
+
+/// Who leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LeaderReport {
+    /// Its name; `None` if the election key cannot be read.
+    pub name: Option<NodeName>,
+    /// Its term.
+    pub term: Term,
+}
+
+/// The newest version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct VersionReport {
+    /// Its label; `None` if the record cannot be read.
+    pub version: Option<Version>,
+    /// The revision that wrote it.
+    pub revision: Revision,
+    /// The term of the leader that published it.
+    pub term: Option<Term>,
+    /// That leader.
+    pub leader: Option<NodeName>,
+    /// Why it was published.
+    pub causes: Vec<Cause>,
+    /// When it was published, by its publisher's wall clock, in milliseconds since 1970.
+    pub published_ms: Option<u64>,
+}
+
+/// A wish for a new version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RequestReport {
+    /// Who asked.
+    pub by: Option<String>,
+    /// What they gave as the reason.
+    pub why: Option<String>,
+}
+
+/// A node that is present.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct NodeReport {
+    /// Its record.
+    #[serde(flatten)]
+    pub node: Arc<Node>,
+    /// What it said of the newest version.
+    pub readiness: Readiness,
+    /// Whether it leads.
+    pub leads: bool,
+    /// When it registered or last changed its record, by its own wall clock, in milliseconds since 1970; `None` if its
+    /// incarnation is no ULID.
+    pub registered_ms: Option<u64>,
+}
+
+impl std::ops::Deref for NodeReport {
+    type Target = Node;
+    fn deref(&self) -> &Node {
+        &self.node
+    }
+}
+
+/// What a node said of the newest version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Readiness {
+    /// It acknowledged it.
+    Ready,
+    /// It has not answered yet.
+    Stabilizing,
+    /// Its stabilize said no, and is tried again.
+    Refused(
+        /// The reason.
+        String,
+    ),
+    /// It is not part of it: it registered, or changed its record, since.
+    New,
+}
+
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Readiness::Ready => f.pad("ready"),
+            Readiness::Stabilizing => f.pad("stabilizing"),
+            Readiness::Refused(_) => f.pad("refused"),
+            Readiness::New => f.pad("new"),
+        }
+    }
+}
+
+/// A key that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Malformed {
+    /// The key.
+    #[serde(serialize_with = "text")]
+    pub key: Key,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+fn text<S: serde::Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(key)
+}
+
+impl Report {
+    /// Looks at the cluster in that namespace; `None` if there is none: nothing of one stands in the store.
+    ///
+    /// Costs two reads.
+    ///
+    /// # Errors
+    ///
+    /// What the store says.
+    pub async fn read(
+        store: &(impl CoordinationStore + ?Sized),
+        namespace: &Namespace,
+    ) -> Result<Option<Report>, StoreError> {
+        let keyspace = Keyspace::new(namespace.clone());
+        // In this order: whoever acknowledged a version by then stands in what was read before, or a later version is out.
+        let view = store.read(keyspace.meta_namespace()).await?;
+        let ready = store.read(keyspace.readiness_namespace()).await?;
+        Ok(Report::of(&keyspace, &view, &ready))
+    }
+
+    /// The clusters whose namespaces start with `prefix`, sorted by namespace: those with nodes, and what is left of
+    /// those without. Reads everything below the prefix: for a person or a tool, not for a loop.
+    ///
+    /// # Errors
+    ///
+    /// What the store says, such as a refusal where the caller may not read all of it.
+    pub async fn read_all(
+        store: &(impl CoordinationStore + ?Sized),
+        prefix: &str,
+    ) -> Result<Vec<Report>, StoreError> {
+        let snapshot = store.read(prefix).await?;
+        let mut parts: BTreeMap<Namespace, (Vec<Entry>, Vec<Entry>)> = BTreeMap::new();
+        for entry in snapshot.entries {
+            let Some((namespace, is_view)) = Keyspace::namespace_of(&entry.key) else { continue };
+            let (view, ready) = parts.entry(namespace).or_default();
+            if is_view { view.push(entry) } else { ready.push(entry) }
+        }
+        let shown = |entries| Snapshot { revision: snapshot.revision, entries };
+        let report =
+            |(namespace, (view, ready))| Report::of(&Keyspace::new(namespace), &shown(view), &shown(ready));
+        Ok(parts.into_iter().filter_map(report).collect())
+    }
+
+    /// What snapshots of `{ns}/view/` and `{ns}/ready/` say, the second taken no earlier than the first; `None` if there
+    /// is no cluster.
+    pub fn of(keyspace: &Keyspace, view: &Snapshot, ready: &Snapshot) -> Option<Report> {
+        let records = Records::read(keyspace, &view.entries, &ready.entries);
+        records.is_something().then(|| records.report(view.revision))
+    }
+
+    /// The nodes present, for placement: who takes which key, as [`Discovery::find`](crate::Discovery::find) of a process
+    /// that has just begun to look.
+    pub fn placement(&self) -> Nodes {
+        Nodes::new(self.nodes.iter().map(|node| node.node.clone()))
+    }
+
+    /// The node of that name, if it is present.
+    pub fn node(&self, name: &NodeName) -> Option<&NodeReport> {
+        self.nodes.binary_search_by(|node| node.name.cmp(name)).ok().map(|index| &self.nodes[index])
+    }
+
+    /// The name of the leader, if one leads whose key can be read.
+    pub fn leader_name(&self) -> Option<&NodeName> {
+        self.leader.as_ref()?.name.as_ref()
+    }
+
+    /// How many nodes are ready at the newest version.
+    pub fn ready(&self) -> usize {
+        self.nodes.iter().filter(|node| node.readiness == Readiness::Ready).count()
+    }
+}

@@ -1,0 +1,387 @@
+//! A cluster seen and handled from outside, on the memory store under paused time.
+
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+use std::{sync::Arc, time::Duration};
+
+use clustering_core::{
+    Clustering, Condition, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report,
+    operator::{Purge, Purged},
+    store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision},
+};
+use clustering_memory::MemoryStore;
+use clustering_testkit::faulty::{Call, FaultyStore};
+use futures_util::FutureExt;
+
+const TTL: Duration = Duration::from_secs(15);
+const LABEL: &str = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+
+fn name(text: &str) -> NodeName {
+    NodeName::parse(text).unwrap()
+}
+
+fn namespace() -> Namespace {
+    Namespace::parse("c").unwrap()
+}
+
+fn operator(store: &MemoryStore) -> Operator {
+    Operator::new(store.clone(), namespace(), "ops")
+}
+
+async fn report(store: &MemoryStore) -> Report {
+    Report::read(store, &namespace()).await.unwrap().expect("there is a cluster")
+}
+
+async fn node(store: &MemoryStore, name: &str) -> Clustering {
+    let builder = Clustering::builder(store.clone()).namespace("c").name(name).uri("http://h:1");
+    builder.start().await.unwrap()
+}
+
+/// Nodes of one cluster, stable, the first of which leads.
+async fn nodes(store: &MemoryStore, names: &[&str]) -> Vec<Clustering> {
+    let mut nodes: Vec<Clustering> = Vec::new();
+    for name in names {
+        nodes.push(node(store, name).await);
+    }
+    stable(store, names.len()).await;
+    nodes
+}
+
+async fn stable(store: &MemoryStore, count: usize) -> Report {
+    let mut seen = Revision::ZERO;
+    loop {
+        let report = operator(store).stable_after(seen).await.unwrap();
+        if report.nodes.len() == count {
+            return report;
+        }
+        seen = report.version.unwrap().revision;
+    }
+}
+
+/// Writes what other programs, or people, might have written.
+async fn by_hand(store: &MemoryStore, key: &str, value: &str) {
+    store.put(&format!("c/{key}"), value.to_owned().into(), None).await.unwrap();
+}
+
+async fn node_by_hand(store: &MemoryStore, name: &str) {
+    by_hand(store, &format!("view/nodes/{name}"), r#"{"uri": "http://h:1", "incarnation": "x"}"#).await;
+}
+
+async fn version_by_hand(store: &MemoryStore) {
+    by_hand(store, "view/leader", r#"{"node": "a", "incarnation": "x"}"#).await;
+    by_hand(store, "view/version", &format!(r#"{{"version": "{LABEL}", "cause": []}}"#)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stable_cluster_takes_two_reads() {
+    let store = MemoryStore::new();
+    let nodes = nodes(&store, &["a", "b", "c"]).await;
+    let before = store.stats();
+    let report = report(&store).await;
+    assert_eq!(store.stats().since(&before).reads, 2);
+
+    assert_eq!(report.condition, Condition::Stable);
+    assert_eq!(report.leader_name(), Some(&name("a")));
+    assert_eq!(report.leader.as_ref().map(|leader| leader.term), nodes[0].term());
+    assert_eq!(report.version.as_ref().unwrap().version, nodes[0].cluster_version());
+    assert_eq!((report.stable, report.ready()), (nodes[0].cluster_version(), 3));
+    let leads: Vec<_> = report.nodes.iter().map(|node| (node.name.as_str(), node.leads)).collect();
+    assert_eq!(leads, [("a", true), ("b", false), ("c", false)]);
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    assert!(report.nodes.iter().all(|node| node.registered_ms.unwrap().abs_diff(now) < 3_600_000));
+    assert_eq!(report.placement().find("k"), nodes[0].discovery().find("k").as_ref());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_keeps_it_from_becoming_stable_is_named_with_the_reason() {
+    let store = MemoryStore::new();
+    let _a = node(&store, "a").await;
+    let b = Clustering::builder(store.clone()).namespace("c").name("b").uri("http://h:1");
+    let _b = b.stabilize(|_| async { Err::<(), _>("its disk is full") }).start().await.unwrap();
+    let c = Clustering::builder(store.clone()).namespace("c").name("c").uri("http://h:1");
+    let _c = c.stabilize(|_| std::future::pending::<()>()).start().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let report = report(&store).await;
+    let Condition::Adapting { waiting_for } = &report.condition else { panic!("{report:?}") };
+    let waiting: Vec<_> = waiting_for.iter().map(|who| (who.name.as_str(), who.refused.as_deref())).collect();
+    assert_eq!(waiting, [("b", Some("its disk is full")), ("c", None)]);
+    assert_eq!(report.node(&name("b")).unwrap().readiness, Readiness::Refused("its disk is full".into()));
+    assert_eq!(report.node(&name("c")).unwrap().readiness, Readiness::Stabilizing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_condition_is_told_apart() {
+    let store = MemoryStore::new();
+    assert_eq!(Report::read(&store, &namespace()).await.unwrap(), None);
+    by_hand(&store, "mine", "1").await;
+    by_hand(&store, "ready/x", "garbage").await;
+    assert_eq!(Report::read(&store, &namespace()).await.unwrap(), None, "none of a cluster's own keys");
+
+    by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}"}}"#)).await;
+    assert_eq!(report(&store).await.condition, Condition::Empty);
+    node_by_hand(&store, "a").await;
+    assert_eq!(report(&store).await.condition, Condition::Leaderless);
+    by_hand(&store, "view/leader", "garbage").await;
+    assert_eq!(report(&store).await.condition, Condition::Unreadable);
+    store.delete("c/view/leader").await.unwrap();
+    version_by_hand(&store).await;
+    // The record that says stable is from before the version of that label.
+    let waiting = report(&store).await.condition;
+    assert!(matches!(waiting, Condition::Adapting { waiting_for } if waiting_for[0].name == "a"));
+    by_hand(&store, "ready/a", &format!(r#"{{"version": "{LABEL}", "outcome": "ready"}}"#)).await;
+    assert_eq!(report(&store).await.condition, Condition::Confirming);
+    by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}"}}"#)).await;
+    assert_eq!(report(&store).await.condition, Condition::Stable);
+    node_by_hand(&store, "b").await;
+    let due = Condition::Due { changed: vec![name("b")], asked: false };
+    assert_eq!(report(&store).await.condition, due);
+    store.delete("c/view/nodes/b").await.unwrap();
+    by_hand(&store, "view/request", r#"{"by": "me", "why": "so"}"#).await;
+    let asked = report(&store).await;
+    assert_eq!(asked.condition, Condition::Due { changed: vec![], asked: true });
+    assert_eq!(asked.request.unwrap().why.as_deref(), Some("so"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_of_another_session_or_version_does_not_count() {
+    let store = MemoryStore::new();
+    node_by_hand(&store, "a").await;
+    version_by_hand(&store).await;
+    let lease = store.grant_lease(TTL).await.unwrap().id;
+    let ready = format!(r#"{{"version": "{LABEL}", "outcome": "ready"}}"#);
+    store.put("c/ready/a", ready.into(), Some(lease)).await.unwrap();
+    assert_eq!(report(&store).await.nodes[0].readiness, Readiness::Stabilizing);
+    let other = r#"{"version": "01ARZ3NDEKTSV4RRFFQ69G5FAW", "outcome": "ready"}"#;
+    by_hand(&store, "ready/a", other).await;
+    assert_eq!(report(&store).await.nodes[0].readiness, Readiness::Stabilizing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_listed_and_spoils_nothing_else() {
+    let store = MemoryStore::new();
+    let _nodes = nodes(&store, &["a"]).await;
+    by_hand(&store, "view/nodes/bad", "garbage").await;
+    by_hand(&store, "view/nodes/x/y", "{}").await;
+    by_hand(&store, "view/unknown", "garbage").await;
+    by_hand(&store, "ready/a2", "{").await;
+    let report = report(&store).await;
+    assert_eq!((report.condition, report.nodes.len()), (Condition::Stable, 1));
+    let keys: Vec<_> = report.malformed.iter().map(|malformed| malformed.key.as_str()).collect();
+    assert_eq!(keys, ["c/ready/a2", "c/view/nodes/bad", "c/view/nodes/x/y"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn clusters_are_found_with_what_is_left_of_old_ones() {
+    let store = MemoryStore::new();
+    let _nodes = nodes(&store, &["a"]).await;
+    store.put("c/d/view/stable", "{}".into(), None).await.unwrap();
+    store.put("other/thing", "1".into(), None).await.unwrap();
+    store.put("c/ready", "1".into(), None).await.unwrap();
+    let all = Report::read_all(&store, "").await.unwrap();
+    let all: Vec<_> = all.iter().map(|one| (one.namespace.as_str(), one.nodes.len())).collect();
+    assert_eq!(all, [("c", 1), ("c/d", 0)]);
+    assert_eq!(Report::read_all(&store, "c/d").await.unwrap().len(), 1);
+}
+
+/// Waits for the sightings that are named, in that order, others between them.
+async fn see(monitor: &mut Monitor, wanted: &[&str]) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut wanted = wanted.iter().peekable();
+    while let Some(next) = wanted.peek() {
+        let sightings = tokio::time::timeout(Duration::from_secs(600), monitor.next()).await;
+        let Ok(sightings) = sightings else { panic!("{next} was not seen, but {said:#?}") };
+        for sighting in sightings {
+            let text = sighting.to_string();
+            if wanted.peek().is_some_and(|wanted| text.contains(**wanted)) {
+                wanted.next();
+            }
+            said.push(text);
+        }
+    }
+    said
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_tells_what_happens_and_knows_what_a_look_would_show() {
+    let store = MemoryStore::new();
+    let before = store.stats();
+    let mut monitor = Monitor::start(Arc::new(store.clone()), &namespace()).await.unwrap();
+    assert_eq!(monitor.report(), None);
+    let a = node(&store, "a").await;
+    let wanted = ["a is present", "a leads, term", "of 1 nodes: a was elected", "a is ready at", "stable at"];
+    see(&mut monitor, &wanted).await;
+    let b = node(&store, "b").await;
+    see(&mut monitor, &["b is present at http://h:1", "of 2 nodes: b joined", "ready at", "stable at"]).await;
+    assert_eq!(monitor.report(), Some(report(&store).await));
+    b.stop().await.unwrap();
+    see(&mut monitor, &["b is gone", "of 1 nodes: b left", "stable at"]).await;
+    operator(&store).change(Some("just so")).await.unwrap();
+    let said = see(&mut monitor, &["ops asks for a new version (just so)", "stable at"]).await;
+    assert!(said.last().unwrap().contains(", after "), "{said:?}");
+    a.stop().await.unwrap();
+    see(&mut monitor, &["nobody leads"]).await;
+    assert_eq!(monitor.report().unwrap().condition, Condition::Empty);
+    by_hand(&store, "view/nodes/bad", "garbage").await;
+    see(&mut monitor, &["cannot read c/view/nodes/bad"]).await;
+    // Nodes read and watch too: two reads and two watches are the monitor's, two of each node's at least.
+    assert!(store.stats().since(&before).watches >= 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_monitor_goes_on_after_a_compaction_and_an_outage() {
+    let store = MemoryStore::new();
+    let faulty = FaultyStore::new(store.clone());
+    let mut monitor = Monitor::start(Arc::new(faulty.clone()), &namespace()).await.unwrap();
+    faulty.cut();
+    tokio::time::timeout(Duration::from_secs(1), monitor.next()).await.map(drop).unwrap();
+    let _nodes = nodes(&store, &["a"]).await;
+    store.compact(store.revision());
+    faulty.heal();
+    see(&mut monitor, &["the store is back", "read a snapshot at revision"]).await;
+    assert_eq!(monitor.report(), Some(report(&store).await));
+    let _b = node(&store, "b").await;
+    see(&mut monitor, &["b is present", "stable at"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_gives_a_new_version_and_says_who_asked() {
+    let store = MemoryStore::new();
+    assert_eq!(operator(&store).change(None).await, Err(OperatorError::NoCluster(namespace())));
+    let nodes = nodes(&store, &["a", "b"]).await;
+    let old = nodes[1].cluster_version().unwrap();
+    let seen = operator(&store).change(Some("by hand")).await.unwrap();
+    let version = operator(&store).published_after(seen).await.unwrap();
+    assert!(version > old);
+    let report = operator(&store).stable_after(seen).await.unwrap();
+    let causes: Vec<_> = report.version.unwrap().causes.iter().map(ToString::to_string).collect();
+    assert_eq!(causes, ["ops asked (by hand)"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p5_a_leader_steps_down_and_another_leads() {
+    let store = MemoryStore::new();
+    assert_eq!(operator(&store).resign(None, None).await, Err(OperatorError::NoCluster(namespace())));
+    let mut nodes = nodes(&store, &["a", "b", "c", "d"]).await;
+    let term = operator(&store).resign(None, None).await.unwrap();
+    let (leader, next) = operator(&store).led_after(term).await.unwrap();
+    assert_eq!(leader, Some(name("b")), "the oldest after the one that stepped down");
+    assert!(next > term && !nodes[0].is_leader());
+
+    // The youngest, because it was named.
+    let term = operator(&store).resign(Some(&name("d")), Some("a better machine")).await.unwrap();
+    assert_eq!(operator(&store).led_after(term).await.unwrap().0, Some(name("d")));
+    let causes = report(&store).await.version.unwrap().causes;
+    let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
+    assert_eq!(causes, ["d was elected", "ops asked (a better machine)"]);
+
+    let already = operator(&store).resign(Some(&name("d")), None).await;
+    assert_eq!(already, Err(OperatorError::LeadsAlready(name("d"))));
+    let nobody = operator(&store).resign(Some(&name("x")), None).await.unwrap_err().to_string();
+    assert_eq!(nobody, "no node x is present; there are a, b, c, d");
+    let d = nodes.pop().unwrap();
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+    assert_eq!(operator(&store).resign(None, None).await, Err(OperatorError::Alone));
+    d.stop().await.unwrap();
+    assert_eq!(operator(&store).resign(None, None).await, Err(OperatorError::NoLeader));
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_an_evicted_node_leaves_the_view_and_comes_back() {
+    let store = MemoryStore::new();
+    let nodes = nodes(&store, &["a", "b"]).await;
+    let mut monitor = operator(&store).monitor().await.unwrap();
+    operator(&store).evict(&name("b")).await.unwrap();
+    let causes = "of 1 nodes: b left, ops asked (evicted b)";
+    see(&mut monitor, &["b is gone", causes, "stable at", "b is present", "of 2 nodes"]).await;
+    stable(&store, 2).await;
+
+    // The leader, too: another one leads.
+    let term = nodes[0].term().unwrap();
+    operator(&store).evict(&name("a")).await.unwrap();
+    assert_eq!(operator(&store).led_after(term).await.unwrap().0, Some(name("b")));
+    stable(&store, 2).await;
+    let gone = operator(&store).evict(&name("x")).await.unwrap_err();
+    assert_eq!(gone.to_string(), "no node x is present; there are a, b");
+    // Also what cannot be read.
+    by_hand(&store, "view/nodes/bad", "garbage").await;
+    operator(&store).evict(&name("bad")).await.unwrap();
+    assert_eq!(report(&store).await.malformed, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verb_whose_reply_is_lost_is_done_once() {
+    let store = MemoryStore::new();
+    let _nodes = nodes(&store, &["a", "b", "c"]).await;
+    let faulty = FaultyStore::new(store.clone());
+    let operator = Operator::new(faulty.clone(), namespace(), "ops");
+    let term = report(&store).await.leader.unwrap().term;
+    faulty.lose_replies(Call::Commit, 1);
+    assert_eq!(operator.resign(None, None).await, Ok(term));
+    faulty.lose_replies(Call::Commit, 1);
+    operator.evict(&name("c")).await.unwrap();
+    faulty.lose_replies(Call::Commit, 1);
+    operator.change(None).await.unwrap();
+    stable(&store, 3).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_takes_what_is_left_and_nothing_else() {
+    let store = MemoryStore::new();
+    let nodes = nodes(&store, &["a", "b"]).await;
+    store.put("c/mine", "1".into(), None).await.unwrap();
+    store.put("c/d/view/stable", "{}".into(), None).await.unwrap();
+    let refused = operator(&store).purge(Purge::default()).await;
+    assert_eq!(refused, Err(OperatorError::NodesPresent(vec![name("a"), name("b")])));
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+    for number in 0..100 {
+        by_hand(&store, &format!("view/unknown-{number}"), "1").await;
+    }
+    let view = store.read("c/view/").await.unwrap().entries.len();
+    let standing = view + store.read("c/history/").await.unwrap().entries.len();
+    assert!(standing > view, "a history is left too");
+    let purged = operator(&store).purge(Purge::default()).await.unwrap();
+    assert_eq!((purged.keys, purged.commits), (standing, standing.div_ceil(15)));
+    let left: Vec<_> = store.read("").await.unwrap().entries.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(left.iter().map(|key| key.as_str()).collect::<Vec<_>>(), ["c/d/view/stable", "c/mine"]);
+    assert_eq!(operator(&store).purge(Purge::default()).await, Err(OperatorError::NoCluster(namespace())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_by_force_takes_the_nodes_too_and_those_that_live_come_back() {
+    let store = MemoryStore::new();
+    let _nodes = nodes(&store, &["a", "b"]).await;
+    let version = report(&store).await.version.unwrap().revision;
+    let purged: Purged = operator(&store).purge(Purge::new(true)).await.unwrap();
+    assert!(purged.keys >= 6, "{purged:?}");
+    let back = stable(&store, 2).await;
+    assert!(back.version.unwrap().revision > version);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_does_not_take_what_changed_since_it_looked() {
+    let store = MemoryStore::new();
+    by_hand(&store, "view/stable", "{}").await;
+    for number in 0..40 {
+        by_hand(&store, &format!("view/unknown-{number:02}"), "1").await;
+    }
+    let faulty = FaultyStore::new(store.clone());
+    let (inner, mut commits) = (store.clone(), 0);
+    faulty.fail_next_commit_matching(ErrorKind::Refused, move |_| {
+        commits += 1;
+        if commits == 2 {
+            let joins =
+                inner.put("c/view/nodes/late", r#"{"uri": "http://h", "incarnation": "x"}"#.into(), None);
+            joins.now_or_never().unwrap().unwrap();
+            let elects = inner.put("c/view/leader", r#"{"node": "late", "incarnation": "x"}"#.into(), None);
+            elects.now_or_never().unwrap().unwrap();
+        }
+        false
+    });
+    let purged = Operator::new(faulty, namespace(), "ops").purge(Purge::default()).await;
+    assert_eq!(purged, Err(OperatorError::NodesPresent(vec![name("late")])));
+    assert_eq!(report(&store).await.leader_name(), Some(&name("late")));
+}

@@ -1,0 +1,92 @@
+use std::{fmt, process::ExitCode};
+
+use clustering_etcd::{
+    ConfigError, InvalidInput, Namespace, OperatorError,
+    store::{ErrorKind, StoreError},
+};
+
+/// The command did not do what it was asked: the exit code says of what kind, the text what to do.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    code: u8,
+    text: String,
+    hint: Option<String>,
+}
+
+/// The answer is no: the cluster is not stable, the key has no owner, the time ran out.
+pub(crate) const NO: u8 = 1;
+/// There is no answer: wrong usage, no store, no right, no cluster.
+pub(crate) const UNKNOWN: u8 = 2;
+
+impl Failure {
+    pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
+        Failure { code, text: text.into(), hint: None }
+    }
+
+    /// With what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn no_cluster(namespace: &Namespace) -> Self {
+        let text = format!("there is no cluster in the namespace {namespace}");
+        let hint =
+            "give its namespace with --namespace or CLUSTERING_NAMESPACE; `clustering services` lists all";
+        Failure::new(UNKNOWN, text).hint(hint)
+    }
+
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)?;
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  {hint}"))
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let failure = Failure::new(UNKNOWN, error.to_string());
+        match error.kind() {
+            ErrorKind::Unreachable => failure
+                .hint("is etcd running, and are these its endpoints? See --endpoints or ETCD_ENDPOINTS"),
+            ErrorKind::OutcomeUnknown => failure
+                .hint("etcd did not answer in time; look with `clustering status` before you repeat it"),
+            ErrorKind::Busy => failure.hint("etcd has no leader, or no space: see `etcdctl endpoint status`"),
+            _ => failure,
+        }
+    }
+}
+
+impl From<OperatorError> for Failure {
+    fn from(error: OperatorError) -> Self {
+        let text = error.to_string();
+        match error {
+            OperatorError::Store(error) => error.into(),
+            OperatorError::NoCluster(namespace) => Failure::no_cluster(&namespace),
+            OperatorError::NodesPresent(_) => Failure::new(NO, text).hint(
+                "stop them first; with --force their keys are deleted too, and those that live join again",
+            ),
+            OperatorError::Alone => {
+                Failure::new(NO, text).hint("start another node first; or stop this one, if it is to end")
+            }
+            _ => Failure::new(NO, text),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Failure::new(UNKNOWN, error.to_string())
+    }
+}
+
+impl From<InvalidInput> for Failure {
+    fn from(error: InvalidInput) -> Self {
+        Failure::new(UNKNOWN, error.to_string())
+    }
+}

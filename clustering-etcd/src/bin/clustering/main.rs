@@ -1,0 +1,71 @@
+//! `clustering`: looks at clusters in etcd and handles them, and makes any program a node.
+
+mod connection;
+mod failure;
+mod find;
+mod output;
+mod placement;
+mod purge;
+mod services;
+mod status;
+mod times;
+mod verbs;
+mod wait;
+mod watch;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::{connection::Connection, failure::Failure};
+
+/// Look at clusters in etcd and handle them, and make any program a node
+#[derive(Debug, Parser)]
+#[command(
+    name = "clustering",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Status(status::Status),
+    Watch(watch::Watch),
+    Find(find::Find),
+    Placement(placement::Placement),
+    Wait(wait::Wait),
+    Change(verbs::Change),
+    Resign(verbs::Resign),
+    Evict(verbs::Evict),
+    Services(services::Services),
+    Purge(purge::Purge),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Status(command) => command.run(&cli.connection).await,
+        Command::Watch(command) => command.run(&cli.connection).await,
+        Command::Find(command) => command.run(&cli.connection).await,
+        Command::Placement(command) => command.run(&cli.connection).await,
+        Command::Wait(command) => command.run(&cli.connection).await,
+        Command::Change(command) => command.run(&cli.connection).await,
+        Command::Resign(command) => command.run(&cli.connection).await,
+        Command::Evict(command) => command.run(&cli.connection).await,
+        Command::Services(command) => command.run(&cli.connection).await,
+        Command::Purge(command) => command.run(&cli.connection).await,
+    };
+    done.unwrap_or_else(|failure: Failure| {
+        output::note(format!("clustering: {failure}"));
+        failure.exit_code()
+    })
+}

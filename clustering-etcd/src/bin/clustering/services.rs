@@ -1,0 +1,49 @@
+use std::process::ExitCode;
+
+use clap::Args;
+use clustering_etcd::{Condition, Report};
+
+use crate::{connection::Connection, failure::Failure, output, status};
+
+/// List the clusters in the store: namespace, nodes, state, leader
+///
+/// Reads everything below the prefix, or all of etcd without one: give a prefix where etcd holds much else, or where the
+/// user may not read everything.
+#[derive(Args, Debug)]
+pub(crate) struct Services {
+    /// Only namespaces that start with that
+    #[arg(default_value = "")]
+    prefix: String,
+    /// Also what is left of clusters without nodes
+    #[arg(long, short)]
+    all: bool,
+    /// Print one JSON object for each
+    #[arg(long)]
+    json: bool,
+}
+
+impl Services {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let store = connection.store()?;
+        let mut reports = connection.quick(Report::read_all(&store, &self.prefix)).await?;
+        reports.retain(|report| self.all || report.condition != Condition::Empty);
+        if self.json {
+            for report in &reports {
+                output::json(report)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        let rows: Vec<_> = reports.iter().map(row).collect();
+        output::line(output::table(["NAMESPACE", "NODES", "STATE", "LEADER"], &rows));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn row(report: &Report) -> [String; 4] {
+    let state = match &report.condition {
+        Condition::Stable => "stable",
+        Condition::Empty => "left over",
+        _ => "not stable",
+    };
+    [report.namespace.to_string(), report.nodes.len().to_string(), state.to_owned(), status::leader(report)]
+}

@@ -1,0 +1,154 @@
+use std::process::ExitCode;
+
+use clap::Args;
+use clustering_etcd::{Condition, Readiness, Report, event::Laggard, report::NodeReport};
+
+use crate::{
+    connection::Connection,
+    failure::{Failure, NO},
+    output,
+    times::{brief, moment, since},
+};
+
+/// How many nodes a sentence names.
+const NAMED: usize = 10;
+
+/// Show who leads, the newest version, whether all nodes are ready at it and who is not, and all nodes
+///
+/// Exit codes: 0 the cluster is stable, 1 it is not, 2 it is not known: etcd cannot be reached or refuses, or there is no
+/// cluster.
+#[derive(Args, Debug)]
+pub(crate) struct Status {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let operator = connection.operator()?;
+        let Some(report) = connection.quick(operator.report()).await? else {
+            return Err(Failure::no_cluster(operator.keyspace().namespace()));
+        };
+        match self.json {
+            true => output::json(&report)?,
+            false => output::line(text(&report)),
+        }
+        Ok(if report.condition.is_stable() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
+    }
+}
+
+/// All of a report, for people.
+pub(crate) fn text(report: &Report) -> String {
+    let mut text = format!("cluster   {}\nleader    {}\n", report.namespace, leader(report));
+    text += &format!("version   {}\nstate     {}\n", version(report), state(report).join("\n          "));
+    if !report.malformed.is_empty() {
+        let keys = report.malformed.iter();
+        let keys: Vec<_> = keys.map(|bad| format!("{} ({})", bad.key, bad.reason)).collect();
+        text += &format!("garbage   {}\n", keys.join("\n          "));
+    }
+    if report.nodes.is_empty() {
+        return text.trim_end().to_owned();
+    }
+    let rows: Vec<_> = report.nodes.iter().map(row).collect();
+    text + "\n" + &output::table(["NAME", "READINESS", "AGE", "URI", "METADATA"], &rows)
+}
+
+pub(crate) fn leader(report: &Report) -> String {
+    match &report.leader {
+        None => "nobody".to_owned(),
+        Some(leader) => match &leader.name {
+            Some(name) => format!("{name}, term {}", leader.term),
+            None => format!("unreadable, term {}", leader.term),
+        },
+    }
+}
+
+pub(crate) fn version(report: &Report) -> String {
+    let Some(version) = &report.version else { return "none yet".to_owned() };
+    let Some(label) = version.version else { return "unreadable".to_owned() };
+    let causes: Vec<_> = version.causes.iter().map(ToString::to_string).collect();
+    let published = version.published_ms.map(|ms| format!(", {}", moment(ms))).unwrap_or_default();
+    match causes.is_empty() {
+        true => format!("{label}{published}"),
+        false => format!("{label}{published}: {}", causes.join(", ")),
+    }
+}
+
+/// Stable, or what is missing for that: by whom, since when, why. A line each.
+pub(crate) fn state(report: &Report) -> Vec<String> {
+    let age = report.version.as_ref().and_then(|version| version.published_ms).map(|ms| brief(since(ms)));
+    let age = age.unwrap_or_else(|| "an unknown time".to_owned());
+    let leader = report.leader_name().map_or("the leader", |name| name.as_str());
+    match &report.condition {
+        Condition::Stable => {
+            vec![format!("stable, all {} nodes are ready", report.nodes.len())]
+        }
+        Condition::Confirming => {
+            vec![format!("not stable for {age}: all nodes are ready, {leader} has yet to record it")]
+        }
+        Condition::Adapting { waiting_for } => {
+            let nodes = report.nodes.len();
+            let first = format!("not stable for {age}: waiting for {} of {nodes} nodes", waiting_for.len());
+            let mut lines = vec![first];
+            lines.extend(waiting_for.iter().take(NAMED).map(laggard));
+            if waiting_for.len() > NAMED {
+                lines.push(format!("… and {} more", waiting_for.len() - NAMED));
+            }
+            lines
+        }
+        Condition::Due { changed, asked } => {
+            let mut reasons: Vec<_> =
+                changed.iter().take(NAMED).map(|name| format!("{name} is new or changed")).collect();
+            if changed.len() > NAMED {
+                reasons.push(format!("… and {} more", changed.len() - NAMED));
+            }
+            if *asked {
+                let request = report.request.as_ref();
+                let by = request.and_then(|request| request.by.clone());
+                let why = request.and_then(|request| request.why.clone());
+                let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+                reasons.push(format!("{} asked{why}", by.as_deref().unwrap_or("somebody")));
+            }
+            let mut lines = vec![format!("not stable: {leader} has yet to publish a new version")];
+            lines.append(&mut reasons);
+            lines
+        }
+        Condition::Leaderless => vec!["not stable: nobody leads".to_owned()],
+        Condition::Unreadable => {
+            let fix =
+                "not stable: the leader or the version cannot be read; delete the key below, and nodes go on";
+            vec![fix.to_owned()]
+        }
+        Condition::Empty => {
+            let left = report.stable.map(|version| format!("; {version} was the last stable version"));
+            vec![format!("not stable: no node is present{}", left.unwrap_or_default())]
+        }
+        other => vec![format!("not stable: {other:?}")],
+    }
+}
+
+fn laggard(laggard: &Laggard) -> String {
+    match &laggard.refused {
+        Some(reason) => format!("{} refused: {reason}", laggard.name),
+        None => format!("{} has not answered", laggard.name),
+    }
+}
+
+pub(crate) fn age(node: &NodeReport) -> String {
+    node.registered_ms.map_or_else(|| "?".to_owned(), |ms| brief(since(ms)))
+}
+
+pub(crate) fn metadata(node: &NodeReport) -> String {
+    let entries: Vec<_> = node.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    entries.join(" ")
+}
+
+fn row(node: &NodeReport) -> [String; 5] {
+    let readiness = match &node.readiness {
+        Readiness::Ready if node.leads => "ready, leads".to_owned(),
+        readiness if node.leads => format!("{readiness}, leads"),
+        readiness => readiness.to_string(),
+    };
+    [node.name.to_string(), readiness, age(node), node.uri.to_string(), metadata(node)]
+}

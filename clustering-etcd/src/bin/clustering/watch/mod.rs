@@ -1,0 +1,69 @@
+mod lines;
+
+use std::{io::IsTerminal, process::ExitCode, time::Duration};
+
+use clap::Args;
+use clustering_etcd::{Monitor, Report, Sighting};
+use tokio::sync::mpsc;
+
+use crate::{connection::Connection, failure::Failure, times::duration};
+
+/// Follow the cluster: nodes turning ready, versions with how long each took to become stable, everything that happens
+///
+/// On a terminal a screen that keeps itself up to date: q or Ctrl-C ends it, the arrow keys scroll the nodes. Lines
+/// otherwise. Waits for a cluster that does not exist yet, and for an etcd that goes away. Exit codes: 0 it was ended, 2 etcd
+/// could not be reached at first, or refuses.
+#[derive(Args, Debug)]
+pub(crate) struct Watch {
+    /// Print a line for everything that happens, also on a terminal
+    #[arg(long)]
+    lines: bool,
+    /// Print each line as a JSON object, with `at_ms`, milliseconds since 1970
+    #[arg(long)]
+    json: bool,
+    /// End after that time
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    r#for: Option<Duration>,
+}
+
+/// Something happened, and this is how the cluster is since.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) sightings: Vec<Sighting>,
+    pub(crate) report: Option<Report>,
+}
+
+impl Watch {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let operator = connection.operator()?;
+        let monitor = connection.quick(operator.monitor()).await?;
+        let namespace = operator.keyspace().namespace().clone();
+        let _ = std::io::stdout().is_terminal();
+        let showing = lines::show(namespace, monitor, self.json);
+        let ended = async {
+            match self.r#for {
+                Some(time) => tokio::time::sleep(time).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            done = showing => done?,
+            () = ended => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Follows in a task of its own, so that nobody who looks holds it up.
+pub(crate) fn follow(mut monitor: Monitor) -> mpsc::UnboundedReceiver<News> {
+    let (tell, told) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut news = News { sightings: Vec::new(), report: monitor.report() };
+        while tell.send(news).is_ok() {
+            let sightings = monitor.next().await;
+            news = News { sightings, report: monitor.report() };
+        }
+    });
+    told
+}

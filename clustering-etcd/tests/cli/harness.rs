@@ -1,0 +1,128 @@
+//! One etcd, the command on it, and nodes to look at.
+
+use std::{future::Future, time::Duration};
+
+use assert_cmd::Command;
+use clustering_core::{Builder, Clustering, store::CoordinationStoreExt};
+use clustering_etcd::{EtcdConfig, EtcdStore};
+use clustering_testkit::etcd::EtcdServer;
+
+/// Longer than anything here takes.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// How a command ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// It ended with that code. Returns its output.
+    #[track_caller]
+    pub(crate) fn ended(&self, code: i32) -> &str {
+        assert_eq!(self.code, code, "{self:#?}");
+        &self.out
+    }
+
+    /// It ended with that code, and its errors say all of that.
+    #[track_caller]
+    pub(crate) fn refused(&self, code: i32, says: &[&str]) {
+        assert_eq!(self.code, code, "{self:#?}");
+        for part in says {
+            assert!(self.err.contains(part), "no {part:?} in {self:#?}");
+        }
+    }
+
+    /// Its output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// A command that knows nothing of this machine's etcd.
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_clustering"));
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy().into_owned();
+        if name.starts_with("ETCD") || name.starts_with("CLUSTERING") {
+            command.env_remove(name);
+        }
+    }
+    command.env("USER", "ops").timeout(LONG);
+    command
+}
+
+/// Runs it to its end.
+pub(crate) async fn run(mut command: Command) -> Said {
+    tokio::task::spawn_blocking(move || {
+        let output = command.output().expect("the command runs");
+        Said {
+            code: output.status.code().expect("it ended by itself, within the time given"),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    })
+    .await
+    .unwrap()
+}
+
+/// Runs the command on that etcd, in the namespace `c`.
+pub(crate) async fn clustering(etcd: &EtcdServer, args: &[&str]) -> Said {
+    clustering_with(etcd, args, "").await
+}
+
+/// The same, with an input.
+pub(crate) async fn clustering_with(etcd: &EtcdServer, args: &[&str], input: &str) -> Said {
+    let mut command = command();
+    command.args(args).env("ETCD_ENDPOINTS", etcd.endpoint()).env("CLUSTERING_NAMESPACE", "c");
+    command.write_stdin(input.to_owned());
+    run(command).await
+}
+
+pub(crate) fn store(etcd: &EtcdServer) -> EtcdStore {
+    EtcdStore::new(EtcdConfig::new(etcd.endpoints()).unwrap()).unwrap()
+}
+
+/// A node in the namespace `c`, to be started.
+pub(crate) fn node(etcd: &EtcdServer, name: &str) -> Builder {
+    store(etcd).node().namespace("c").name(name).uri(format!("http://{name}.test:80"))
+}
+
+/// Nodes of one cluster, the first of which leads, all knowing that they are stable.
+pub(crate) async fn nodes(etcd: &EtcdServer, names: &[&str]) -> Vec<Clustering> {
+    let mut nodes: Vec<Clustering> = Vec::new();
+    for name in names {
+        nodes.push(node(etcd, name).start().await.unwrap());
+    }
+    stable(&nodes).await;
+    nodes
+}
+
+/// Waits until all of these know a stable version of just them.
+pub(crate) async fn stable(nodes: &[Clustering]) {
+    for node in nodes {
+        let mut status = node.status();
+        let all = status.wait_for(|status| {
+            status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == nodes.len())
+        });
+        soon("stable", all).await.unwrap();
+    }
+}
+
+pub(crate) async fn stop(nodes: Vec<Clustering>) {
+    for node in nodes.into_iter().rev() {
+        node.stop().await.unwrap();
+    }
+}
+
+pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+}
+
+/// Writes what other programs, or people, might have written.
+pub(crate) async fn by_hand(etcd: &EtcdServer, key: &str, value: &str) {
+    store(etcd).put(key, value.to_owned().into(), None).await.unwrap();
+}

@@ -1,0 +1,14 @@
+//! The command `clustering` against real servers.
+
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../common/users.rs"]
+mod users;
+
+mod harness;
+mod keys;
+mod leftovers;
+mod status;
+mod verbs;
+mod watch;

@@ -1,0 +1,192 @@
+use std::time::Instant;
+
+use clustering_core::store::{CoordinationStore, Txn};
+use clustering_testkit::etcd::{EtcdServer, Metrics};
+use serde_json::json;
+
+use crate::{
+    harness::{by_hand, clustering, command, node, nodes, run, soon, stop, store},
+    users,
+};
+
+#[tokio::test]
+async fn a_stable_cluster_is_shown_and_exits_with_0() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let mut nodes = nodes(&etcd, &["a", "b"]).await;
+    nodes.push(node(&etcd, "c").metadata("zone", "z1").start().await.unwrap());
+    crate::harness::stable(&nodes).await;
+    let (term, version) = (nodes[0].term().unwrap(), nodes[0].cluster_version().unwrap());
+
+    let said = clustering(&etcd, &["status"]).await;
+    let out = said.ended(0);
+    for line in
+        ["cluster   c\n", &format!("leader    a, term {term}\n"), "state     stable, all 3 nodes are ready\n"]
+    {
+        assert!(out.contains(line), "no {line:?} in {out}");
+    }
+    assert!(out.contains(&format!("version   {version}, 20")) && out.contains("Z: c joined\n"), "{out}");
+    let rows: Vec<Vec<_>> = out.lines().skip(5).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["NAME", "READINESS", "AGE", "URI", "METADATA"]);
+    assert_eq!(rows[1][..3], ["a", "ready,", "leads"]);
+    assert_eq!((rows[3][0], rows[3][1], &rows[3][3..]), ("c", "ready", &["http://c.test:80", "zone=z1"][..]));
+
+    let said = clustering(&etcd, &["status", "--json"]).await;
+    said.ended(0);
+    let shown = said.json();
+    assert_eq!(shown["condition"], json!({ "state": "stable" }));
+    assert_eq!(shown["leader"], json!({ "name": "a", "term": term.get() }));
+    assert_eq!(shown["version"]["version"], json!(version.to_string()));
+    assert_eq!(shown["nodes"][2]["metadata"], json!({ "zone": "z1" }));
+    assert_eq!(
+        (&shown["nodes"][0]["leads"], &shown["nodes"][0]["readiness"]),
+        (&json!(true), &json!("ready"))
+    );
+    stop(nodes).await;
+
+    let said = clustering(&etcd, &["status"]).await;
+    assert!(said.ended(1).contains("not stable: no node is present"), "{said:?}");
+}
+
+#[tokio::test]
+async fn who_blocks_is_named_and_it_exits_with_1() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let mut nodes = nodes(&etcd, &["a"]).await;
+    let refusing = node(&etcd, "b").stabilize(|_| async { Err::<(), _>("its disk is full") });
+    let mut events = refusing.events();
+    nodes.push(refusing.start().await.unwrap());
+    nodes.push(node(&etcd, "c").stabilize(|_| std::future::pending::<()>()).start().await.unwrap());
+    // Twice refused: the first refusal of the version stands in the store by then.
+    soon("refusals", async {
+        let of_all = |nodes: &[clustering_core::Clustering]| {
+            nodes[0].status().borrow().newest.as_ref().is_some_and(|view| view.len() == 3)
+        };
+        let mut left = 2;
+        while left > 0 {
+            let event = events.recv().await.unwrap();
+            let refused = matches!(&*event, clustering_core::Event::StabilizeRefused { .. });
+            left -= u32::from(refused && of_all(&nodes));
+        }
+    })
+    .await;
+    let said = clustering(&etcd, &["status"]).await;
+    let out = said.ended(1);
+    assert!(out.contains(": waiting for 2 of 3 nodes\n          b refused: its disk is full\n"), "{out}");
+    assert!(out.contains("          c has not answered\n"), "{out}");
+    let shown = clustering(&etcd, &["status", "--json"]).await.json();
+    let waiting = json!([{ "name": "b", "refused": "its disk is full" }, { "name": "c", "refused": null }]);
+    assert_eq!(shown["condition"], json!({ "state": "adapting", "waiting_for": waiting }));
+    assert_eq!(shown["nodes"][1]["readiness"], json!({ "refused": "its disk is full" }));
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn garbage_is_shown_and_spoils_nothing() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let nodes = nodes(&etcd, &["a"]).await;
+    by_hand(&etcd, "c/view/nodes/bad", "garbage").await;
+    by_hand(&etcd, "c/ready/bad", "[]").await;
+    let said = clustering(&etcd, &["status"]).await;
+    let out = said.ended(0);
+    assert!(out.contains("c/view/nodes/bad (expected value") && out.contains("c/ready/bad ("), "{out}");
+    by_hand(&etcd, "c/view/leader", "garbage").await;
+    let said = clustering(&etcd, &["status"]).await;
+    let out = said.ended(1);
+    assert!(out.contains("leader    unreadable") && out.contains("delete the key below"), "{out}");
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_told_apart_and_exits_with_2() {
+    let etcd = EtcdServer::start().await.unwrap();
+    clustering(&etcd, &["status"])
+        .await
+        .refused(2, &["no cluster in the namespace c", "clustering services"]);
+    // The flag wins over the variable.
+    clustering(&etcd, &["status", "--namespace", "d"]).await.refused(2, &["namespace d"]);
+    clustering(&etcd, &["status", "-n", "a//b"]).await.refused(2, &["namespace \"a//b\" cannot be used"]);
+    clustering(&etcd, &["status", "--endpoints", "http://"]).await.refused(2, &["endpoint"]);
+    let began = Instant::now();
+    let closed = "127.0.0.1:1";
+    let said = clustering(&etcd, &["status", "--endpoints", closed]).await;
+    said.refused(2, &["the store cannot be reached", "ETCD_ENDPOINTS"]);
+    etcd.pause().unwrap();
+    let said = clustering(&etcd, &["status", "--command-timeout", "500ms"]).await;
+    said.refused(2, &["no answer within 500ms", "--command-timeout"]);
+    assert!(began.elapsed() < crate::harness::LONG);
+    etcd.resume().unwrap();
+}
+
+#[tokio::test]
+async fn users_are_told_what_they_lack_and_passwords_need_not_be_on_the_command_line() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let with = |args: &[&str], password: Option<&str>, input: &str| {
+        let mut command = command();
+        command.args(["status", "--endpoints", &etcd.endpoint()]).args(args).write_stdin(input.to_owned());
+        password.map(|password| command.env("ETCDCTL_PASSWORD", password));
+        run(command)
+    };
+    let user = &["-n", "telemetry/ingest", "--user", users::USER][..];
+    with(&["-n", "c"], None, "").await.refused(2, &["etcd wants to know the user", "ETCDCTL_USER"]);
+    let refused = with(user, Some("wrong"), "").await;
+    refused.refused(2, &["wrong user or password"]);
+    with(user, None, "").await.refused(2, &["the user ingest needs a password", "--password-file"]);
+    // Those who may, hear that there is no cluster: by variable, file, input and flag.
+    let none = ["no cluster in the namespace telemetry/ingest"];
+    with(user, Some(users::PASSWORD), "").await.refused(2, &none);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{}\n", users::PASSWORD)).unwrap();
+    let path = file.path().to_str().unwrap();
+    with(&[user, &["--password-file", path]].concat(), Some("wrong"), "").await.refused(2, &none);
+    with(&[user, &["--password-file", "-"]].concat(), None, users::PASSWORD).await.refused(2, &none);
+    with(&[user, &["--password", users::PASSWORD]].concat(), Some("wrong"), "").await.refused(2, &none);
+    let both = format!("{}:{}", users::USER, users::PASSWORD);
+    with(&["-n", "telemetry/ingest", "--user", &both], Some("wrong"), "").await.refused(2, &none);
+    // And who may not, which right is missing.
+    let foreign = with(&["-n", "c", "--user", users::USER], Some(users::PASSWORD), "").await;
+    foreign.refused(2, &["the store refused", "c/view/"]);
+    assert!(!foreign.err.contains(users::PASSWORD));
+}
+
+/// What etcd counted of reads.
+fn ranges(metrics: &Metrics) -> f64 {
+    metrics.sum("grpc_server_started_total", &[("grpc_method", "Range")])
+}
+
+#[tokio::test]
+async fn a_thousand_nodes_take_two_reads_and_less_than_a_second() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let store = store(&etcd);
+    let label = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+    let names: Vec<_> = (0..1000).map(|number| format!("ingest-{number:04}")).collect();
+    for part in names.chunks(16) {
+        let record = |name: &str| {
+            format!(
+                r#"{{"uri":"http://{name}:8080","incarnation":"{label}","metadata":{{"zone":"a"}},"protocol":1}}"#
+            )
+        };
+        let put = |txn: Txn, name: &String| txn.put(format!("c/view/nodes/{name}"), record(name), None);
+        store.commit(part.iter().fold(Txn::new(), put)).await.unwrap();
+    }
+    by_hand(&etcd, "c/view/leader", r#"{"node":"ingest-0000","incarnation":"x"}"#).await;
+    by_hand(&etcd, "c/view/version", &format!(r#"{{"version":"{label}"}}"#)).await;
+    for part in names.chunks(16) {
+        let ready = format!(r#"{{"version":"{label}","outcome":"ready"}}"#);
+        let put = |txn: Txn, name: &String| txn.put(format!("c/ready/{name}"), ready.clone(), None);
+        store.commit(part.iter().fold(Txn::new(), put)).await.unwrap();
+    }
+    by_hand(&etcd, "c/view/stable", &format!(r#"{{"version":"{label}"}}"#)).await;
+
+    let before = ranges(&etcd.metrics().await.unwrap());
+    // The quickest of a few: other tests keep the machine busy.
+    let mut quickest = f64::MAX;
+    for _ in 0..5 {
+        let began = Instant::now();
+        let said = clustering(&etcd, &["status"]).await;
+        quickest = quickest.min(began.elapsed().as_secs_f64());
+        assert_eq!(said.ended(0).lines().count(), 1006);
+    }
+    let reads = (ranges(&etcd.metrics().await.unwrap()) - before) / 5.0;
+    println!("1,000 nodes: {reads} requests, {quickest:.3} s");
+    assert!(quickest < 1.0, "{quickest} s");
+    assert_eq!(reads, 2.0, "one of view/ and one of ready/");
+}
