@@ -89,7 +89,10 @@ impl Connection {
     }
 
     pub(crate) fn operator(&self) -> Result<Operator, Failure> {
-        Ok(Operator::new(self.store()?, self.namespace()?, who()))
+        let mut config = self.config()?;
+        // Somebody looks on, and wants to know soon that etcd is away.
+        config.watch_resume = Duration::from_secs(1);
+        Ok(Operator::new(EtcdStore::new(config)?, self.namespace()?, who()))
     }
 
     /// Bounds what is to be quick.
