@@ -107,6 +107,8 @@ fn what_was_found_once_is_not_found_again() {
         30140, 206_331, 1_023_190,
         // P8: the store was restored, and an acknowledgement lost that the leader had not seen: its node looks after it now.
         1_049_178,
+        // P4: the store was restored, and a version recorded by what was acknowledged before, without reading again.
+        2_027_563,
     ];
     run(&Simulation::new(), found);
 }

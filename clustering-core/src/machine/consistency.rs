@@ -325,7 +325,9 @@ impl Machine {
     /// Records that the newest version is stable.
     fn confirm(&mut self, now: Timestamp) {
         let folded = self.fold.revision();
-        if !self.is_unconfirmed() || !self.consistency.confirm.is_free(now, folded) {
+        // What was known before the watch of acknowledgements broke may be gone with a store that was restored: read first.
+        let known = self.consistency.follow.is_whole() && self.is_unconfirmed();
+        if !known || !self.consistency.confirm.is_free(now, folded) {
             return;
         }
         let (Some(term), Some(view)) = (self.acts(now), self.fold.newest()) else { return };

@@ -69,6 +69,15 @@ impl Follow {
         self.synced
     }
 
+    /// Whether nothing was missed since the last snapshot: its watch is open, or is yet to be.
+    pub(crate) fn is_whole(&self) -> bool {
+        match self.state {
+            State::Opening { .. } | State::Open { .. } => true,
+            State::Waiting { next, .. } => next == Next::Watch,
+            State::Off | State::Reading { .. } => false,
+        }
+    }
+
     /// Whether the watch is open, so that what happens from now on will be seen.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })

@@ -13,6 +13,7 @@
 //!
 //! [`promises`](crate::promises) judges by both.
 
+mod call;
 mod journal;
 pub mod ledger;
 mod moment;
@@ -21,6 +22,7 @@ mod recording;
 mod timeline;
 
 pub use self::{
+    call::{Commit, Digest, Standing, StoreAnswer, StoreCall},
     journal::{FileSink, Journal, Sink, read},
     ledger::{Ledger, Page},
     moment::{Clock, Moment},

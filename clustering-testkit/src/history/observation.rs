@@ -5,7 +5,7 @@ use clustering_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Moment;
+use super::{Moment, StoreAnswer, StoreCall};
 
 /// One life of a node's process: another after each start. Two instances under one name are two lives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -264,6 +264,20 @@ pub enum Observation {
         /// What became of it.
         outcome: WriteOutcome,
     },
+    /// A call is about to be sent to the store.
+    Called {
+        /// Which call of this life.
+        call: u64,
+        /// What is asked.
+        what: StoreCall,
+    },
+    /// It was answered.
+    Answered {
+        /// Which call of this life.
+        call: u64,
+        /// The answer.
+        answer: StoreAnswer,
+    },
     /// [`Event::StoreAway`]
     StoreAway {
         /// What was seen of the cause.
@@ -453,6 +467,8 @@ impl fmt::Display for Observation {
             Observation::FencedWrite { id, term, outcome } => {
                 write!(f, "write {id} under term {term}: {outcome:?}")
             }
+            Observation::Called { call, what } => write!(f, "call {call}: {what}"),
+            Observation::Answered { call, answer } => write!(f, "call {call} was answered: {answer}"),
             Observation::StoreAway { reason } => write!(f, "the store is away: {reason}"),
             Observation::StoreBack { away } => write!(f, "the store is back after {away:?}"),
             Observation::Stale { away, newest, present } => {

@@ -1,22 +1,58 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use clustering_core::store::{
     CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
 };
 
-use super::{Journal, Observation};
+use super::{Commit, Journal, Observation, StoreAnswer, StoreCall};
 
 /// A store that takes down when a node's grants and renewals were sent, and how they went: what P6 is judged by.
+///
+/// On demand, reads and commits too: by them it can be judged whether the store was
+/// [linearizable](crate::linearizability::History::of_journals) for all that the nodes asked of it.
 #[derive(Clone)]
 pub struct RecordingStore {
     store: Arc<dyn CoordinationStore>,
     journal: Journal,
+    /// The number of the next read or commit, if they are taken down.
+    calls: Option<Arc<AtomicU64>>,
 }
 
 impl RecordingStore {
     pub(super) fn new(store: impl CoordinationStore, journal: Journal) -> Self {
-        RecordingStore { store: Arc::new(store), journal }
+        RecordingStore { store: Arc::new(store), journal, calls: None }
+    }
+
+    /// Takes down reads and commits too, each before it is sent and when it is answered.
+    #[must_use]
+    pub fn with_calls(mut self) -> Self {
+        self.calls = Some(Arc::default());
+        self
+    }
+
+    /// Makes a call, and takes it down if it is to be.
+    async fn call<T>(
+        &self,
+        what: impl FnOnce() -> StoreCall,
+        asked: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError>
+    where
+        for<'a> StoreAnswer: From<&'a Result<T, StoreError>>,
+    {
+        let Some(calls) = &self.calls else { return asked.await };
+        let call = calls.fetch_add(1, Ordering::Relaxed);
+        self.journal.note(Observation::Called { call, what: what() });
+        let result = asked.await;
+        self.journal.note(Observation::Answered { call, answer: StoreAnswer::from(&result) });
+        result
     }
 }
 
@@ -46,7 +82,7 @@ impl CoordinationStore for RecordingStore {
     }
 
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
-        self.store.read(prefix).await
+        self.call(|| StoreCall::Read(prefix.to_owned()), self.store.read(prefix)).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
@@ -54,7 +90,8 @@ impl CoordinationStore for RecordingStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
-        self.store.commit(txn).await
+        let what = || StoreCall::Commit(Commit::from(&txn));
+        self.call(what, self.store.commit(txn.clone())).await
     }
 }
 

@@ -13,9 +13,19 @@ pub struct NotLinearizable {
     calls: Vec<String>,
 }
 
+impl NotLinearizable {
+    /// What no order could explain.
+    pub(super) fn of(what: String) -> Self {
+        NotLinearizable { what, calls: Vec::new() }
+    }
+}
+
 impl fmt::Display for NotLinearizable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "not linearizable: {}", self.what)?;
+        if self.calls.is_empty() {
+            return Ok(());
+        }
         writeln!(
             f,
             "the calls up to there, in the order of their revisions, with the moments of call and answer:"

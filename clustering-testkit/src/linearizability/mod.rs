@@ -13,6 +13,9 @@
 //! [`judge`](History::judge) goes through the one order that they say. A call whose outcome is unknown is looked up in
 //! the store's watch: it took effect at the revision that the watch shows, at any time after it began, or not at all.
 //!
+//! Also what the nodes of a whole cluster asked of their store is judged so, if their journals have it:
+//! [`History::of_journals`].
+//!
 //! ```
 //! use std::sync::Arc;
 //!
@@ -30,6 +33,7 @@
 //! ```
 
 mod history;
+mod journals;
 mod judge;
 mod play;
 

@@ -4,7 +4,7 @@ use super::bench::{Bench, ms, name, secs};
 use crate::{
     outcome::Outcome,
     record::{ReadinessOutcome, ReadinessRecord, encode},
-    store::{LeaseId, Txn, WatchEnd},
+    store::{ErrorKind, LeaseId, Txn, WatchEnd},
 };
 
 /// a leads, a and b stand in the newest version, and a acknowledged it.
@@ -281,6 +281,25 @@ fn p8_an_acknowledgement_that_a_restored_store_lost_is_as_good_as_deleted() {
     a.skip();
     a.wait(secs(1));
     a.says(&["publish V4: the acknowledgement of b was deleted"]);
+}
+
+#[test]
+fn p4_what_was_acknowledged_before_the_watch_broke_is_read_again_before_it_is_recorded() {
+    let mut a = waiting_for_b();
+    let published = a.store.revision;
+    a.acknowledges("b");
+    a.fail("confirm", ErrorKind::OutcomeUnknown);
+    // The log stands as before, and b's acknowledgement is gone.
+    a.store.rewind(published);
+    a.disconnects("ready/");
+    a.skip();
+    a.wait(secs(1));
+    a.says_of(&["confirm"], &[]);
+    a.ok("read ready/");
+    a.wait(ms(900));
+    a.says_of(&["confirm"], &[]);
+    a.wait(ms(200));
+    a.says_of(&["publish"], &["publish V3: the acknowledgement of b was deleted"]);
 }
 
 #[test]

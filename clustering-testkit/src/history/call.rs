@@ -1,0 +1,185 @@
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use clustering_core::store::{Entry, ErrorKind, Guard, Key, Operation, Revision, Snapshot, StoreError, Txn};
+use serde::{Deserialize, Serialize};
+
+/// What a node asked of its store: reads and commits, with digests in place of values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreCall {
+    /// A read of what starts with that prefix.
+    Read(String),
+    /// A commit.
+    Commit(Commit),
+}
+
+/// A commit, as a journal has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Keys that must have been created at that revision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub created_at: Vec<(String, Revision)>,
+    /// Keys that must have been put last at that revision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modified_at: Vec<(String, Revision)>,
+    /// What is put.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub puts: Vec<(String, Digest)>,
+    /// What is deleted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deletes: Vec<String>,
+}
+
+/// What the store answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StoreAnswer {
+    /// To a read: what stands, at that revision.
+    Shown(Revision, Vec<Standing>),
+    /// To a commit: done.
+    Committed(Revision),
+    /// To a commit: a guard did not hold.
+    GuardFailed(Revision),
+    /// Nothing happened.
+    Failed(String),
+    /// It may have happened.
+    Unknown(String),
+}
+
+/// A key that a read showed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The key.
+    pub key: String,
+    /// Its value.
+    pub value: Digest,
+    /// When it was created.
+    pub created: Revision,
+    /// When it was last put.
+    pub modified: Revision,
+}
+
+/// A value, by which it is told from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Digest(u64);
+
+impl Digest {
+    /// That of a value: the same in all processes that run one binary.
+    pub fn of(value: &[u8]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        Digest(hasher.finish())
+    }
+
+    /// As bytes, in the value's place.
+    pub fn to_bytes(self) -> [u8; 8] {
+        self.0.to_be_bytes()
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl From<&Txn> for Commit {
+    fn from(txn: &Txn) -> Self {
+        let mut commit = Commit::default();
+        for guard in txn.guards() {
+            match guard {
+                Guard::CreatedAt(key, revision) => commit.created_at.push((key.to_string(), *revision)),
+                Guard::ModifiedAt(key, revision) => commit.modified_at.push((key.to_string(), *revision)),
+            }
+        }
+        for operation in txn.operations() {
+            match operation {
+                Operation::Put { key, value, .. } => commit.puts.push((key.to_string(), Digest::of(value))),
+                Operation::Delete { key } => commit.deletes.push(key.to_string()),
+            }
+        }
+        commit
+    }
+}
+
+/// With digests as values, and without leases.
+impl From<&Commit> for Txn {
+    fn from(commit: &Commit) -> Self {
+        let key = |key: &String| Key::from(key.as_str());
+        let created = commit.created_at.iter().map(|(of, at)| Guard::created_at(key(of), *at));
+        let modified = commit.modified_at.iter().map(|(of, at)| Guard::modified_at(key(of), *at));
+        let guarded = created.chain(modified).fold(Txn::new(), Txn::guard);
+        let put =
+            |txn: Txn, (of, value): &(String, Digest)| txn.put(key(of), value.to_bytes().to_vec(), None);
+        let written = commit.puts.iter().fold(guarded, put);
+        commit.deletes.iter().fold(written, |txn, of| txn.delete(key(of)))
+    }
+}
+
+impl From<&Entry> for Standing {
+    fn from(entry: &Entry) -> Self {
+        let (key, value) = (entry.key.to_string(), Digest::of(&entry.value));
+        Standing { key, value, created: entry.created, modified: entry.modified }
+    }
+}
+
+impl From<&Result<Snapshot, StoreError>> for StoreAnswer {
+    fn from(result: &Result<Snapshot, StoreError>) -> Self {
+        match result {
+            Ok(snapshot) => {
+                StoreAnswer::Shown(snapshot.revision, snapshot.entries.iter().map(Standing::from).collect())
+            }
+            // It changes nothing, whatever became of it.
+            Err(error) => StoreAnswer::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<&Result<Revision, StoreError>> for StoreAnswer {
+    fn from(result: &Result<Revision, StoreError>) -> Self {
+        match result {
+            Ok(revision) => StoreAnswer::Committed(*revision),
+            Err(error) => match error.kind() {
+                ErrorKind::GuardFailed { revision } => StoreAnswer::GuardFailed(revision),
+                ErrorKind::OutcomeUnknown => StoreAnswer::Unknown(error.to_string()),
+                _ => StoreAnswer::Failed(error.to_string()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for StoreCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let commit = match self {
+            StoreCall::Read(prefix) => return write!(f, "read {prefix}"),
+            StoreCall::Commit(commit) => commit,
+        };
+        f.write_str("commit")?;
+        for (key, revision) in &commit.created_at {
+            write!(f, ", if {key} is of {revision}")?;
+        }
+        for (key, revision) in &commit.modified_at {
+            write!(f, ", if {key} was put at {revision}")?;
+        }
+        for (key, value) in &commit.puts {
+            write!(f, ", put {key} {value}")?;
+        }
+        commit.deletes.iter().try_for_each(|key| write!(f, ", delete {key}"))
+    }
+}
+
+impl fmt::Display for StoreAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreAnswer::Shown(revision, entries) => write!(f, "{} keys at {revision}", entries.len()),
+            StoreAnswer::Committed(revision) => write!(f, "done at {revision}"),
+            StoreAnswer::GuardFailed(revision) => write!(f, "guard failed at {revision}"),
+            StoreAnswer::Failed(why) => write!(f, "not done: {why}"),
+            StoreAnswer::Unknown(why) => write!(f, "unknown: {why}"),
+        }
+    }
+}

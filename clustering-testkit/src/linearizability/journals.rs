@@ -1,0 +1,238 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use clustering_core::store::{Batch, Change, Entry as StoreEntry, Key, Revision, Snapshot, Txn};
+
+use super::{Answer, Call, History, NotLinearizable, Operation};
+use crate::history::{
+    Commit, Digest, Entry, Moment, Observation, Page, Standing, StoreAnswer, StoreCall, ledger::Content,
+};
+
+/// A call that a journal has, with what is known of its answer.
+struct Told<'a> {
+    caller: usize,
+    life: String,
+    invoked: Moment,
+    call: &'a StoreCall,
+    answered: Option<(Moment, &'a StoreAnswer)>,
+}
+
+impl History {
+    /// The calls that nodes took down in their [journals](crate::history::RecordingStore::with_calls), each with its own
+    /// times, and what else happened to the keys in the meantime as the store's history has it: leases that ended, what
+    /// was written by hand, what an observer writes for itself.
+    ///
+    /// A commit of which its node does not know what became of it, since the reply was lost or the process killed, took
+    /// effect at the revision that shows its changes, or not at all. All nodes must have the same clock, the history of
+    /// the store must be whole and of one era, and nobody but the nodes may write to it by plan: `stranger` says of which
+    /// keys that does not hold.
+    ///
+    /// # Errors
+    ///
+    /// A revision that wrote something which nobody asked for; or that wrote something else than was asked for.
+    pub fn of_journals(
+        pages: &[Page],
+        journals: &[Vec<Entry>],
+        stranger: impl Fn(&str) -> bool,
+    ) -> Result<Self, NotLinearizable> {
+        let mut told = told(journals);
+        // The first of several equal ones is the one of which least is assumed.
+        told.sort_by_key(|told| told.invoked);
+        let by_hand: BTreeSet<Revision> = pages.iter().filter_map(by_hand).collect();
+        let mut committed: BTreeMap<Revision, Vec<usize>> = BTreeMap::new();
+        let mut open: BTreeSet<usize> = BTreeSet::new();
+        for (place, told) in told.iter().enumerate() {
+            match (told.call, told.answered) {
+                (StoreCall::Commit(_), Some((_, StoreAnswer::Committed(revision)))) => {
+                    committed.entry(*revision).or_default().push(place);
+                }
+                (StoreCall::Commit(_), None | Some((_, StoreAnswer::Unknown(_)))) => {
+                    open.insert(place);
+                }
+                _ => {}
+            }
+        }
+        let mut history = History { unknown: open.len(), ..History::default() };
+        let environment = journals.len();
+        for batch in pages.iter().filter_map(batch) {
+            let changes = Changes::of(batch);
+            let here = committed.get(&batch.revision).into_iter().flatten();
+            let claimed =
+                here.filter(|place| commit(told[**place].call).is_some_and(|commit| changes.touch(commit)));
+            if let Some(place) = claimed.into_iter().next() {
+                let asked = commit(told[*place].call).filter(|commit| changes.are_of(commit));
+                if asked.is_none() {
+                    let what = format!(
+                        "revision {} is that of {} of {}, and did something else: {changes:?}",
+                        batch.revision, told[*place].call, told[*place].life
+                    );
+                    return Err(NotLinearizable::of(what));
+                }
+                continue;
+            }
+            let of_open = open
+                .iter()
+                .copied()
+                .find(|place| commit(told[*place].call).is_some_and(|commit| changes.are_of(commit)));
+            if let Some(place) = of_open {
+                open.remove(&place);
+                history.operations.push(told[place].operation(Answer::Committed(batch.revision)));
+                continue;
+            }
+            let nobodys = changes.puts.keys().find(|key| !stranger(key));
+            if let Some(key) = nobodys.filter(|_| !by_hand.contains(&batch.revision)) {
+                let what = format!("revision {} put {key}, and nobody asked for that", batch.revision);
+                return Err(NotLinearizable::of(what));
+            }
+            let call = Call::Commit(Txn::from(&changes.commit()));
+            let answer = Answer::Committed(batch.revision);
+            // Nobody knows when it was sent or answered: the earliest and the latest say nothing.
+            history.operations.push(Operation {
+                caller: environment,
+                call,
+                answer,
+                invoked: 0,
+                returned: usize::MAX,
+            });
+        }
+        let revisions: BTreeSet<Revision> =
+            pages.iter().filter_map(batch).map(|batch| batch.revision).collect();
+        for (revision, places) in &committed {
+            let puts =
+                |place: &&usize| commit(told[**place].call).is_some_and(|commit| !commit.puts.is_empty());
+            if let Some(place) = places.iter().find(puts).filter(|_| !revisions.contains(revision)) {
+                let (call, life) = (told[*place].call, &told[*place].life);
+                let what = format!("{call} of {life} was done at {revision}, where nothing changed");
+                return Err(NotLinearizable::of(what));
+            }
+        }
+        let answered = told.iter().filter_map(|told| Some(told.operation(told.answer()?)));
+        history.operations.extend(answered);
+        Ok(history)
+    }
+}
+
+fn told(journals: &[Vec<Entry>]) -> Vec<Told<'_>> {
+    let mut all: BTreeMap<(usize, String, u64), Told<'_>> = BTreeMap::new();
+    for (caller, entry) in journals
+        .iter()
+        .enumerate()
+        .flat_map(|(caller, entries)| entries.iter().map(move |entry| (caller, entry)))
+    {
+        let life = entry.life.to_string();
+        match &entry.observation {
+            Observation::Called { call, what } => {
+                let told = Told { caller, life: life.clone(), invoked: entry.at, call: what, answered: None };
+                all.insert((caller, life, *call), told);
+            }
+            Observation::Answered { call, answer } => {
+                if let Some(told) = all.get_mut(&(caller, life, *call)) {
+                    told.answered = Some((entry.at, answer));
+                }
+            }
+            _ => {}
+        }
+    }
+    all.into_values().collect()
+}
+
+fn batch(page: &Page) -> Option<&Batch> {
+    match &page.content {
+        Content::Batch(batch) => Some(batch),
+        _ => None,
+    }
+}
+
+fn by_hand(page: &Page) -> Option<Revision> {
+    match page.content {
+        Content::ByHand(revision) => Some(revision),
+        _ => None,
+    }
+}
+
+fn commit(call: &StoreCall) -> Option<&Commit> {
+    match call {
+        StoreCall::Commit(commit) => Some(commit),
+        StoreCall::Read(_) => None,
+    }
+}
+
+impl Told<'_> {
+    /// What is known of the answer, if it says anything about an order.
+    fn answer(&self) -> Option<Answer> {
+        match self.answered?.1 {
+            StoreAnswer::Committed(revision) => Some(Answer::Committed(*revision)),
+            StoreAnswer::GuardFailed(revision) => Some(Answer::GuardFailed(*revision)),
+            StoreAnswer::Shown(revision, standing) => {
+                let entries = standing.iter().map(entry).collect();
+                Some(Answer::Shown(Snapshot { revision: *revision, entries }))
+            }
+            StoreAnswer::Failed(_) | StoreAnswer::Unknown(_) => None,
+        }
+    }
+
+    fn operation(&self, answer: Answer) -> Operation {
+        let call = match self.call {
+            StoreCall::Read(prefix) => Call::Read(prefix.clone()),
+            StoreCall::Commit(commit) => Call::Commit(Txn::from(commit)),
+        };
+        let at = |moment: Moment| usize::try_from(moment.as_nanos()).unwrap_or(usize::MAX);
+        // A reply that was lost says nothing of when the call took effect.
+        let known = self.answered.filter(|(_, answer)| !matches!(answer, StoreAnswer::Unknown(_)));
+        let returned = known.map_or(usize::MAX, |(returned, _)| at(returned));
+        Operation { caller: self.caller, call, answer, invoked: at(self.invoked), returned }
+    }
+}
+
+fn entry(standing: &Standing) -> StoreEntry {
+    StoreEntry {
+        key: Key::from(standing.key.as_str()),
+        value: standing.value.to_bytes().to_vec().into(),
+        created: standing.created,
+        modified: standing.modified,
+        lease: None,
+    }
+}
+
+/// What a revision did.
+#[derive(Debug, Default)]
+struct Changes {
+    puts: BTreeMap<String, Digest>,
+    deletes: BTreeSet<String>,
+}
+
+impl Changes {
+    fn of(batch: &Batch) -> Self {
+        let mut changes = Changes::default();
+        for change in &batch.changes {
+            match change {
+                Change::Put(entry) => {
+                    changes.puts.insert(entry.key.to_string(), Digest::of(&entry.value));
+                }
+                Change::Delete(key) => {
+                    changes.deletes.insert(key.to_string());
+                }
+            }
+        }
+        changes
+    }
+
+    /// Whether that commit has to do with them: one that changed nothing bears the revision of another.
+    fn touch(&self, commit: &Commit) -> bool {
+        !commit.puts.is_empty() || commit.deletes.iter().any(|key| self.deletes.contains(key))
+    }
+
+    /// Whether that commit did just this. What it deletes may not have been there.
+    fn are_of(&self, commit: &Commit) -> bool {
+        let puts: BTreeMap<_, _> = commit.puts.iter().cloned().collect();
+        let deletes: BTreeSet<_> = commit.deletes.iter().cloned().collect();
+        self.puts == puts && self.deletes.is_subset(&deletes) && !(puts.is_empty() && self.deletes.is_empty())
+    }
+
+    fn commit(&self) -> Commit {
+        Commit {
+            puts: self.puts.iter().map(|(key, value)| (key.clone(), *value)).collect(),
+            deletes: self.deletes.iter().cloned().collect(),
+            ..Commit::default()
+        }
+    }
+}
