@@ -64,4 +64,5 @@ pub mod process;
 pub mod promises;
 #[cfg(feature = "nodes")]
 pub mod proxy;
+mod random;
 pub mod sim;

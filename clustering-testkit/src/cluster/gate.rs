@@ -132,7 +132,7 @@ impl Process for Gate {
         };
         let number = self.state().journals.len();
         let again = if number == 0 { String::new() } else { format!(".{number}") };
-        let life = format!("{name}#{}{again}", self.life);
+        let life = format!("{}{again}", self.life);
         let (journal, kept) = Journal::in_memory(name, life, self.clock.clone());
         {
             let mut state = self.state();

@@ -115,7 +115,9 @@ mod failure;
 mod gate;
 mod looks;
 mod process;
+mod seeds;
 mod shared;
+mod storm;
 mod verdict;
 mod waiting;
 
@@ -128,7 +130,13 @@ use clustering_core::{
 use clustering_memory::MemoryStore;
 use futures_util::FutureExt;
 
-pub use self::{builder::TestClusterBuilder, failure::Failure, process::Process};
+pub use self::{
+    builder::TestClusterBuilder,
+    failure::Failure,
+    process::Process,
+    seeds::{Seeds, seeds},
+    storm::{Storm, Trouble},
+};
 use self::{
     gate::{Gate, spawn_in},
     shared::{Seat, Shared, Stage},
@@ -219,6 +227,16 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             _ => None,
         });
         service.unwrap_or_else(|| panic!("{name} has no service now: see TestCluster::running, wait_started"))
+    }
+
+    /// The services of all processes that run and have one, by name.
+    pub fn services(&self) -> Vec<(String, Arc<S>)> {
+        let seats = self.shared.seats();
+        let up = |seat: &Seat<S>| match &seat.stage {
+            Stage::Up(service) => Some((seat.name.clone(), service.clone())),
+            _ => None,
+        };
+        seats.all.iter().filter_map(up).collect()
     }
 
     /// The node of that process.
@@ -312,13 +330,14 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     ///
     /// If the process does not run, or has not started yet.
     pub async fn stop(&self, name: &str) -> Result<(), Failure> {
-        let stopped = tokio::time::timeout(self.patience, self.node(name).stop()).await;
-        let service = self.with_seat(name, |seat| std::mem::replace(&mut seat.stage, Stage::Down));
+        let (node, gate) = (self.node(name), self.with_seat(name, |seat| seat.gate().clone()));
+        let stopped = tokio::time::timeout(self.patience, node.stop()).await;
+        // It may have crashed meanwhile, and another life begun.
+        let service = self.with_seat(name, |seat| {
+            Arc::ptr_eq(seat.gate(), &gate).then(|| std::mem::replace(&mut seat.stage, Stage::Down))
+        });
         drop(service);
-        if let Some(journal) = self.with_seat(name, |seat| seat.gate().journal()) {
-            journal.catch_up();
-        }
-        self.with_seat(name, |seat| seat.gate().clone()).kill();
+        gate.kill();
         self.shared.tell_change();
         match stopped {
             Ok(Ok(())) => Ok(()),
@@ -421,6 +440,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     pub fn heal(&self) {
         for name in self.names() {
             let (line, gate) = self.with_seat(&name, |seat| (seat.line.clone(), seat.gate().clone()));
+            line.calm();
             line.heal();
             line.delay(Duration::ZERO);
             gate.resume();

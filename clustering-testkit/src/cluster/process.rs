@@ -62,8 +62,14 @@ impl Process {
 
     /// Takes something down in the node's journal, for the timeline of a test that fails.
     pub fn note(&self, text: impl Into<String>) {
+        self.observe(Observation::Note { text: text.into() });
+    }
+
+    /// Takes something down in the node's journal by which the promises are judged: that of a fenced write, which P5 is
+    /// judged by if its key is under [`Ledger::FENCED`](crate::history::Ledger::FENCED).
+    pub fn observe(&self, observation: Observation) {
         if let Some(journal) = self.gate.journal() {
-            journal.note(Observation::Note { text: text.into() });
+            journal.note(observation);
         }
     }
 
@@ -72,7 +78,7 @@ impl Process {
     pub fn violates(&self, what: impl Into<String>) {
         let what = what.into();
         self.note(format!("VIOLATES: {what}"));
-        self.verdicts.violated(&self.name, what);
+        self.verdicts.violated(format!("{}: {what}", self.name));
     }
 }
 

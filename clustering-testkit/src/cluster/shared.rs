@@ -114,8 +114,8 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    pub(super) fn violated(&self, name: &str, what: String) {
-        let violation = (self.clock.now(), format!("{name}: {what}"));
+    pub(super) fn violated(&self, what: String) {
+        let violation = (self.clock.now(), what);
         self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
     }
 

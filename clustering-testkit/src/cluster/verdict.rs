@@ -5,7 +5,7 @@ use super::{
     shared::{Seat, Stage},
 };
 use crate::{
-    history::{Entry, Ledger, Observation, timeline},
+    history::{Entry, Ledger, Moment, Observation, Page, ledger::Content, timeline},
     promises::{Calm, check},
 };
 
@@ -49,16 +49,31 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         timeline(&self.shared.namespace, &self.shared.follower.pages(), &self.entries())
     }
 
+    /// Says that the service broke a promise of its own, as [`Process::violates`](super::Process::violates), from the
+    /// outside.
+    pub fn violates(&self, what: impl Into<String>) {
+        self.shared.verdicts.violated(what.into());
+    }
+
+    /// A failure of the test's own, told with how the nodes stand and what happened last.
+    pub fn failure(&self, what: impl Into<String>) -> Failure {
+        self.told(Failure::new(what))
+    }
+
     async fn judge(&self, calm: Option<Calm>) -> Result<Ledger, Failure> {
         // The memory store always answers.
         self.shared.follower.settle().await.map_err(|error| Failure::new(error.to_string()))?;
-        if let Some((at, violation)) = self.shared.verdicts.first() {
-            let what = format!("the service says that it broke a promise of its own, at {at} s: {violation}");
-            return Err(self.told(Failure::new(what)));
-        }
+        self.not_violated()?;
         let journals = self.entries();
         check(&self.shared.namespace, &self.shared.follower.pages(), &journals, calm.as_ref())
             .map_err(|violation| self.told(violation.into()))
+    }
+
+    /// Whether the service has said nothing against itself.
+    pub(super) fn not_violated(&self) -> Result<(), Failure> {
+        let Some((at, violation)) = self.shared.verdicts.first() else { return Ok(()) };
+        let what = format!("the service says that it broke a promise of its own, at {at} s: {violation}");
+        Err(Failure { timeline: self.last_lines(Some(at)), ..self.told(Failure::new(what)) })
     }
 
     fn entries(&self) -> Vec<Vec<Entry>> {
@@ -73,17 +88,31 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     pub(super) fn told(&self, mut failure: Failure) -> Failure {
         failure.nodes = self.shared.seats().all.iter().map(describe).collect();
         if failure.timeline.is_empty() {
-            let dull = |entry: &Entry| {
-                let observation = &entry.observation;
-                matches!(observation, Observation::Renewed { .. } | Observation::AskedLeader { .. })
-            };
-            let mut journals = self.entries();
-            journals.iter_mut().for_each(|entries| entries.retain(|entry| !dull(entry)));
-            let mut lines = timeline(&self.shared.namespace, &self.shared.follower.pages(), &journals);
-            failure.timeline = lines.split_off(lines.len().saturating_sub(LINES));
+            failure.timeline = self.last_lines(None);
         }
         failure
     }
+
+    /// What happened last, or until then, without what is dull.
+    fn last_lines(&self, until: Option<Moment>) -> Vec<String> {
+        use Observation::{AskedLeader, FencedWrite, Renewed};
+        let late = |at: Moment| until.is_some_and(|until| at > until);
+        let dull = |entry: &Entry| {
+            matches!(entry.observation, Renewed { .. } | AskedLeader { .. } | FencedWrite { .. })
+        };
+        let mut journals = self.entries();
+        journals.iter_mut().for_each(|entries| entries.retain(|entry| !dull(entry) && !late(entry.at)));
+        let mut pages = self.shared.follower.pages();
+        pages.retain(|page| !is_write(page) && !page.at.is_some_and(late));
+        let mut lines = timeline(&self.shared.namespace, &pages, &journals);
+        lines.split_off(lines.len().saturating_sub(LINES))
+    }
+}
+
+/// Whether only fenced writes are in it, or what is no key of the cluster.
+fn is_write(page: &Page) -> bool {
+    let Content::Batch(batch) = &page.content else { return false };
+    !batch.changes.iter().any(|change| change.key().contains("/view/") || change.key().contains("/ready/"))
 }
 
 fn describe<S>(seat: &Seat<S>) -> String {

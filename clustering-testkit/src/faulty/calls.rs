@@ -12,6 +12,12 @@ fn told(kind: ErrorKind) -> StoreError {
     StoreError::new(kind, "the test told the faulty store so")
 }
 
+async fn pass_time(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
 impl FaultyStore {
     /// The way of every call: there, through the fault that it meets, and back.
     async fn pass<T>(
@@ -20,19 +26,25 @@ impl FaultyStore {
         txn: Option<&Txn>,
         answer: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        let delay = self.control.locked(|state| {
+        let (delay, fate) = self.control.locked(|state| {
             state.log.attempt(call);
-            state.delay
+            (state.delay, state.lot.fate(call))
         });
-        if !delay.is_zero() {
-            sleep(delay).await;
-        }
+        pass_time(delay + fate.there).await;
         if self.link_once(|link| link != Link::Hung).await == Link::Cut {
             return Err(StoreError::unreachable("the test cut this node off"));
         }
-        let fault = self.control.locked(|state| state.plan.meet(call, txn));
+        let fault = self.control.locked(|state| state.plan.meet(call, txn)).or(fate.fault.map(Fault::from));
         match (fault, txn) {
             (Some(Fault::Fail(kind)), _) => return Err(told(kind)),
+            (Some(Fault::Late(delay)), Some(txn)) => {
+                let (store, txn) = (self.clone(), txn.clone());
+                tokio::spawn(async move {
+                    pass_time(delay).await;
+                    store.arrive(txn).await
+                });
+                return Err(told(ErrorKind::OutcomeUnknown));
+            }
             (Some(Fault::Hold), Some(txn)) => {
                 self.control.locked(|state| state.plan.hold(txn.clone()));
                 return Err(told(ErrorKind::OutcomeUnknown));
@@ -41,6 +53,7 @@ impl FaultyStore {
         }
         self.control.locked(|state| state.log.pass(call));
         let answer = answer.await;
+        pass_time(fate.back).await;
         let link = self.link_once(|link| matches!(link, Link::Up | Link::Cut)).await;
         if link == Link::Cut || fault == Some(Fault::LoseReply) {
             return Err(told(ErrorKind::OutcomeUnknown));
@@ -56,7 +69,13 @@ impl FaultyStore {
         link.wait_for(|link| wanted(*link)).await.map_or(Link::Cut, |link| *link)
     }
 
-    pub(super) async fn commit_and_log(&self, txn: Txn) -> Result<Revision, StoreError> {
+    /// A commit that comes past all faults.
+    pub(super) async fn arrive(&self, txn: Txn) -> Result<Revision, StoreError> {
+        self.control.locked(|state| state.log.pass(Call::Commit));
+        self.commit_and_log(txn).await
+    }
+
+    async fn commit_and_log(&self, txn: Txn) -> Result<Revision, StoreError> {
         let result = self.store.commit(txn.clone()).await;
         self.control.locked(|state| state.log.answer(txn, result.clone()));
         result

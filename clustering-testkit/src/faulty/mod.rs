@@ -23,9 +23,10 @@
 //! | [`break_watches`](FaultyStore::break_watches) | | `Disconnected` |
 //! | [`compact_watches`](FaultyStore::compact_watches) | | `Compacted` |
 //! | [`stall_watches`](FaultyStore::stall_watches) | | pend |
+//! | [`by_chance`](FaultyStore::by_chance) | any of these, by a seed | `Disconnected`, `Compacted` |
 //!
-//! All of this is within the store contract: what runs on the store must cope with it. Nothing here is random, and no
-//! time passes but the delay that was set, by tokio's clock.
+//! All of this is within the store contract: what runs on the store must cope with it. No time passes but the delays that
+//! were set, by tokio's clock.
 //!
 //! ```
 //! use clustering_core::store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Txn};
@@ -55,8 +56,45 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # By chance
+//!
+//! With [`Chances`], and a seed, faults come by themselves. The same seed gives the same faults to the same calls:
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use clustering_core::store::{CoordinationStore, CoordinationStoreExt, Txn};
+//! # use clustering_memory::MemoryStore;
+//! # use clustering_testkit::faulty::{Call, Chances, FaultyStore, Met};
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() {
+//! async fn failed_of_100(seed: u64) -> Vec<usize> {
+//!     let store = FaultyStore::new(MemoryStore::new());
+//!     // A tenth of the commits fails, of another twentieth the reply is lost, half of them is slow.
+//!     let ms = Duration::from_millis;
+//!     let chances = Chances::new(seed).fail(100).lose_replies(50).delay(500, ms(1)..=ms(200));
+//!     store.by_chance(chances.only([Call::Commit]));
+//!     let mut failed = Vec::new();
+//!     for n in 0..100 {
+//!         if store.commit(Txn::new().put("key", n.to_string(), None)).await.is_err() {
+//!             failed.push(n);
+//!         }
+//!     }
+//!     assert_eq!(failed.len(), store.met().len());
+//!     store.calm();
+//!     store.put("key", "at last".into(), None).await.unwrap();
+//!     failed
+//! }
+//!
+//! let failed = failed_of_100(7).await;
+//! assert!((5..30).contains(&failed.len()));
+//! assert_eq!(failed, failed_of_100(7).await);
+//! assert_ne!(failed, failed_of_100(8).await);
+//! # }
+//! ```
 
 mod calls;
+mod chances;
 mod log;
 mod plan;
 mod watches;
@@ -71,11 +109,15 @@ use std::{
 use clustering_core::store::{CoordinationStore, ErrorKind, Revision, StoreError, Txn, WatchEnd};
 use tokio::sync::watch;
 
-pub use self::log::{Call, CommitRecord};
 use self::{
+    chances::Lot,
     log::Log,
     plan::{Fault, Plan},
     watches::Watches,
+};
+pub use self::{
+    chances::{ChanceRecord, Chances, Met},
+    log::{Call, CommitRecord},
 };
 
 /// A store that passes everything to another one and breaks on command.
@@ -110,6 +152,7 @@ enum Link {
 struct State {
     delay: Duration,
     plan: Plan,
+    lot: Lot,
     log: Log,
     watches: Watches,
 }
@@ -225,10 +268,26 @@ impl FaultyStore {
     pub async fn deliver_held(&self) -> Vec<Result<Revision, StoreError>> {
         let mut results = Vec::new();
         for txn in self.control.locked(|state| state.plan.take_held()) {
-            self.control.locked(|state| state.log.pass(Call::Commit));
-            results.push(self.commit_and_log(txn).await);
+            results.push(self.arrive(txn).await);
         }
         results
+    }
+
+    /// From now on faults come by chance, beside those that are commanded. Replaces the chances it had, and begins to
+    /// count calls anew.
+    pub fn by_chance(&self, chances: Chances) {
+        self.control.locked(|state| state.lot.begin(chances));
+    }
+
+    /// No faults by chance any more. Late commits that are on their way still arrive.
+    pub fn calm(&self) {
+        self.control.locked(|state| state.lot.end());
+    }
+
+    /// The faults that came by chance since [`by_chance`](Self::by_chance), delays excepted, in the order in which they
+    /// came.
+    pub fn met(&self) -> Vec<ChanceRecord> {
+        self.control.locked(|state| state.lot.met())
     }
 
     /// Every open watch ends with [`WatchEnd::Disconnected`], without what it had not yielded yet. New ones can be

@@ -1,11 +1,12 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt, mem,
+    time::Duration,
 };
 
 use clustering_core::store::{ErrorKind, Txn};
 
-use super::Call;
+use super::{Call, Met};
 
 /// What happens to a call that gets as far as the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,19 @@ pub(super) enum Fault {
     LoseReply,
     /// Only commits: it is kept back.
     Hold,
+    /// Only commits: it comes that much later.
+    Late(Duration),
+}
+
+impl From<Met> for Fault {
+    fn from(met: Met) -> Self {
+        match met {
+            Met::Failed(kind) => Fault::Fail(kind),
+            Met::Late(delay) => Fault::Late(delay),
+            // Calls meet no faults of open watches.
+            Met::ReplyLost | Met::WatchBroken | Met::WatchCompacted => Fault::LoseReply,
+        }
+    }
 }
 
 /// The faults that were commanded and not met yet.

@@ -9,7 +9,7 @@ use std::{
 use clustering_core::store::{Batch, Revision, WatchEnd, WatchStream};
 use futures_util::Stream;
 
-use super::{Control, Link};
+use super::{Control, Link, Met};
 
 type WatchId = u64;
 
@@ -82,6 +82,15 @@ impl Watches {
         (if stalled { Step::Wait } else { Step::Pass }, former)
     }
 
+    /// How a watch ends by chance.
+    fn end_of(&self, id: WatchId, met: Met) -> WatchEnd {
+        let seen = self.open.get(&id).map_or(Revision::ZERO, |watch| watch.seen);
+        match met {
+            Met::WatchCompacted => WatchEnd::Compacted { compacted: seen.next() },
+            _ => WatchEnd::Disconnected { reason: "by chance".into() },
+        }
+    }
+
     fn saw(&mut self, id: WatchId, revision: Revision) {
         if let Some(watch) = self.open.get_mut(&id) {
             watch.seen = revision;
@@ -136,7 +145,13 @@ impl Stream for FaultyWatch {
         let item = match step {
             Step::Wait => return Poll::Pending,
             Step::End(end) => Some(Err(end)),
-            Step::Pass => std::task::ready!(stream.as_mut().poll_next(cx)),
+            Step::Pass => {
+                let item = std::task::ready!(stream.as_mut().poll_next(cx));
+                this.control.locked(|state| {
+                    let end = matches!(item, Some(Ok(_))).then(|| state.lot.watch_end()).flatten();
+                    end.map_or(item, |met| Some(Err(state.watches.end_of(this.id, met))))
+                })
+            }
         };
         match &item {
             Some(Ok(batch)) => this.control.locked(|state| state.watches.saw(this.id, batch.revision)),

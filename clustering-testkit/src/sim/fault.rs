@@ -1,7 +1,7 @@
 use std::{fmt, time::Duration};
 
-use super::{Simulation, random::Random};
-use crate::history::Moment;
+use super::Simulation;
+use crate::{history::Moment, random::Random};
 
 /// What goes wrong with a node, with its network or with the store; or what users ask for meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

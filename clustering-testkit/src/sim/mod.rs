@@ -72,7 +72,6 @@ mod digest;
 mod failure;
 mod fault;
 mod queue;
-mod random;
 mod store;
 mod tamper;
 mod world;

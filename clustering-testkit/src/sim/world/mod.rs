@@ -26,9 +26,11 @@ use super::{
     book::Book,
     checks::{self, p6_claims::Reigns},
     queue::Queue,
+};
+use crate::{
+    history::{Life, Moment, Observation},
     random::Random,
 };
-use crate::history::{Life, Moment, Observation};
 
 /// The namespace of the cluster.
 const NAMESPACE: &str = "c";

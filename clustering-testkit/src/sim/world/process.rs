@@ -10,7 +10,8 @@ use clustering_core::{
 use super::Due;
 use crate::{
     history::{Life, Moment},
-    sim::{Kind, clock::DriftingClock, random::Random},
+    random::Random,
+    sim::{Kind, clock::DriftingClock},
 };
 
 /// A process: a machine, what it runs on, and what came of its calls.

@@ -6,10 +6,7 @@ use clustering_core::{
 };
 
 use super::{Due, World, calls::By, process::Process};
-use crate::{
-    history::Ledger,
-    sim::{Kind, random::Random},
-};
+use crate::{history::Ledger, random::Random, sim::Kind};
 
 /// What goes wrong.
 impl World<'_> {

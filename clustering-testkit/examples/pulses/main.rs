@@ -1,0 +1,45 @@
+//! A service that is tested with `TestCluster`, and three ways to get it wrong that the test finds.
+//!
+//! ```text
+//! cargo run -p clustering-testkit --example pulses
+//! ```
+
+mod database;
+mod scenario;
+mod service;
+
+use std::process::ExitCode;
+
+use clustering_testkit::cluster::Seeds;
+
+use self::{scenario::every_pulse_counts, service::Mistake};
+
+/// How many seeds are tried.
+const SEEDS: u64 = 50;
+
+fn main() -> ExitCode {
+    let mut wrong = false;
+    for mistake in Mistake::ALL {
+        println!("A service that {mistake}:");
+        match Seeds::new(0..SEEDS).first_failure(async |seed| every_pulse_counts(seed, Some(mistake)).await) {
+            Some((seed, failure)) => {
+                println!("  found, with seed {seed}: {}", failure.what);
+                let last = failure.timeline.len().saturating_sub(12);
+                failure.timeline[last..].iter().for_each(|line| println!("    | {line}"));
+            }
+            None => {
+                println!("  not found with {SEEDS} seeds");
+                wrong = true;
+            }
+        }
+    }
+    println!("The service as it should be:");
+    match Seeds::new(0..SEEDS).first_failure(async |seed| every_pulse_counts(seed, None).await) {
+        None => println!("  counts every pulse once, with all of {SEEDS} seeds"),
+        Some((seed, failure)) => {
+            println!("  seed {seed}: {failure}");
+            wrong = true;
+        }
+    }
+    ExitCode::from(u8::from(wrong))
+}

@@ -1,0 +1,324 @@
+use std::{fmt, future::Future, time::Duration};
+
+use clustering_core::Clustering;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Failure, TestCluster, gate::spawn_in, shared::Stage};
+use crate::{faulty::Chances, history::Observation, random::Random};
+
+/// What goes wrong in a [`Storm`], or is asked for meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Trouble {
+    /// The process is killed, and started again after a while.
+    Crash,
+    /// The node leaves in good order, and is started again after a while.
+    Leave,
+    /// The process stands still for a while.
+    Pause,
+    /// Calls fail for a while, watches break.
+    CutOff,
+    /// Calls are not answered for a while.
+    Hang,
+    /// Nobody reaches the store for a while.
+    Outage,
+    /// The store ends the node's lease before its time, against the contract: a node cannot know that in time.
+    Expire,
+    /// For a while the node's network is [bad](Chances::bad_network): slow calls, lost replies, late commits, broken
+    /// watches.
+    BadNetwork,
+    /// The node's watches yield nothing for a while.
+    WatchLag,
+    /// The node's watches break, and what they owe is compacted.
+    WatchGap,
+    /// The user asks for a new version.
+    Ask,
+    /// The user makes the leader give up the lead.
+    Resign,
+}
+
+impl Trouble {
+    /// All of them.
+    pub const ALL: [Trouble; 12] = [
+        Trouble::Crash,
+        Trouble::Leave,
+        Trouble::Pause,
+        Trouble::CutOff,
+        Trouble::Hang,
+        Trouble::Outage,
+        Trouble::Expire,
+        Trouble::BadNetwork,
+        Trouble::WatchLag,
+        Trouble::WatchGap,
+        Trouble::Ask,
+        Trouble::Resign,
+    ];
+
+    /// For how many milliseconds it lasts, from and to.
+    const fn lasts(self) -> (u64, u64) {
+        match self {
+            Trouble::Pause | Trouble::CutOff | Trouble::Hang => (100, 25_000),
+            Trouble::Outage => (100, 20_000),
+            Trouble::Crash | Trouble::Leave => (1, 10_000),
+            Trouble::BadNetwork => (1_000, 20_000),
+            Trouble::WatchLag => (100, 8_000),
+            Trouble::Expire | Trouble::WatchGap | Trouble::Ask | Trouble::Resign => (0, 0),
+        }
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Trouble::Crash => "crash",
+            Trouble::Leave => "leave",
+            Trouble::Pause => "pause",
+            Trouble::CutOff => "cut off",
+            Trouble::Hang => "hang",
+            Trouble::Outage => "store outage",
+            Trouble::Expire => "early expiry",
+            Trouble::BadNetwork => "bad network",
+            Trouble::WatchLag => "watch lag",
+            Trouble::WatchGap => "watch gap",
+            Trouble::Ask => "ask",
+            Trouble::Resign => "resign",
+        })
+    }
+}
+
+/// Troubles by chance, from a seed: for [`TestCluster::storm`].
+///
+/// ```
+/// # use std::time::Duration;
+/// # use clustering_testkit::cluster::{Failure, Storm, TestCluster, Trouble};
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+/// # async fn main() -> Result<(), Failure> {
+/// let cluster = TestCluster::start(3, |process| process.builder().start()).await?;
+/// let storm = Storm::new(7).lasting(Duration::from_secs(60)).without([Trouble::Expire]);
+/// cluster.storm(&storm).await?;
+/// cluster.settle().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a storm does nothing until a cluster is in it"]
+pub struct Storm {
+    seed: u64,
+    length: Duration,
+    gap: Duration,
+    troubles: Vec<Trouble>,
+}
+
+/// One trouble of a storm's plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Planned {
+    trouble: Trouble,
+    at: Duration,
+    lasts: Duration,
+    /// To which process, of however many there are then.
+    whom: u64,
+}
+
+impl Storm {
+    /// A minute of all troubles, one every two seconds on average.
+    pub fn new(seed: u64) -> Self {
+        let secs = Duration::from_secs;
+        Storm { seed, length: secs(60), gap: secs(2), troubles: Trouble::ALL.to_vec() }
+    }
+
+    /// For so long.
+    pub fn lasting(mut self, length: Duration) -> Self {
+        self.length = length;
+        self
+    }
+
+    /// With so much time between the beginnings of two troubles, on average.
+    ///
+    /// # Panics
+    ///
+    /// If that is less than a millisecond.
+    pub fn every(mut self, gap: Duration) -> Self {
+        assert!(gap >= Duration::from_millis(1), "a storm of too many troubles");
+        self.gap = gap;
+        self
+    }
+
+    /// With these troubles alone.
+    pub fn only(mut self, troubles: impl IntoIterator<Item = Trouble>) -> Self {
+        self.troubles = troubles.into_iter().collect();
+        self
+    }
+
+    /// Without these troubles.
+    pub fn without(mut self, troubles: impl IntoIterator<Item = Trouble>) -> Self {
+        let out: Vec<_> = troubles.into_iter().collect();
+        self.troubles.retain(|trouble| !out.contains(trouble));
+        self
+    }
+
+    fn plan(&self) -> Vec<Planned> {
+        let mut random = Random::stream(self.seed, 1);
+        let gap = u64::try_from(self.gap.as_millis()).unwrap_or(u64::MAX / 4);
+        let (mut plan, mut at) = (Vec::new(), Duration::ZERO);
+        if self.troubles.is_empty() {
+            return plan;
+        }
+        loop {
+            at += random.ms(0, gap * 2);
+            if at >= self.length {
+                return plan;
+            }
+            let trouble = self.troubles[random.below(self.troubles.len() as u64) as usize];
+            let (least, most) = trouble.lasts();
+            // Short ones are as likely as long ones.
+            let most = random.between(least, most);
+            let lasts = random.ms(least, most);
+            plan.push(Planned { trouble, at, lasts, whom: random.next() });
+        }
+    }
+}
+
+/// What a storm does at a moment.
+#[derive(Clone, Debug)]
+enum Step {
+    Begin(Planned, usize),
+    End(Trouble, String),
+}
+
+impl<S: Send + Sync + 'static> TestCluster<S> {
+    /// Lets troubles come by chance, for as long as the storm lasts, and then ends them all: everything is
+    /// [healed](Self::heal), and every process that does not run is started. The timeline tells of each trouble.
+    ///
+    /// # Errors
+    ///
+    /// If a process does not start any more; or, at once, if the service [says](super::Process::violates) that it broke a
+    /// promise of its own.
+    pub async fn storm(&self, storm: &Storm) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let mut steps: Vec<(Duration, Step)> = storm
+            .plan()
+            .into_iter()
+            .enumerate()
+            .map(|(n, planned)| (planned.at, Step::Begin(planned, n)))
+            .collect();
+        while let Some(next) = steps.iter().enumerate().min_by_key(|(place, (at, _))| (*at, *place)) {
+            let (at, step) = steps.remove(next.0);
+            if at >= storm.length {
+                break;
+            }
+            sleep_until(begun + at).await;
+            self.not_violated()?;
+            match step {
+                Step::Begin(planned, number) => {
+                    let names = self.names();
+                    let Some(name) = names.get((planned.whom % names.len().max(1) as u64) as usize) else {
+                        break;
+                    };
+                    let seed = Random::stream(storm.seed, 2 + number as u64).next();
+                    self.trouble(name, planned, seed).await;
+                    steps.push((at + planned.lasts, Step::End(planned.trouble, name.clone())));
+                }
+                Step::End(trouble, name) => self.end_trouble(&name, trouble),
+            }
+        }
+        sleep_until(begun + storm.length).await;
+        self.heal();
+        for name in self.names_of(|seat| !seat.runs()) {
+            self.restart(&name);
+        }
+        match self.names_of(|seat| seat.has_failed()).first() {
+            Some(_) => self.wait_started().await,
+            None => Ok(()),
+        }
+    }
+
+    async fn trouble(&self, name: &str, planned: Planned, seed: u64) {
+        let Planned { trouble, lasts, .. } = planned;
+        if let Some(journal) = self.with_seat(name, |seat| seat.gate().journal()) {
+            let lasts = if lasts.is_zero() { String::new() } else { format!(" for {lasts:?}") };
+            journal.note(Observation::Note { text: format!("storm: {trouble}{lasts}") });
+        }
+        match trouble {
+            Trouble::Crash => self.crash(name),
+            // One that cannot leave in good order does not leave.
+            Trouble::Leave if self.is_up(name) => self.leave(name),
+            Trouble::Leave => {}
+            Trouble::Pause => self.pause(name),
+            Trouble::CutOff => self.cut_off(name),
+            Trouble::Hang => self.hang(name),
+            Trouble::Outage => self.names().iter().for_each(|name| self.cut_off(name)),
+            Trouble::Expire => self.expire(name).await,
+            Trouble::BadNetwork => self.line(name).by_chance(Chances::bad_network(seed)),
+            Trouble::WatchLag => self.line(name).stall_watches(""),
+            Trouble::WatchGap => self.line(name).compact_watches(),
+            Trouble::Ask => self.ask(name, |node| async move { drop(node.cluster_change().await) }),
+            Trouble::Resign => {
+                let leader = self.leader();
+                self.ask(leader.as_deref().unwrap_or(name), |node| async move { drop(node.resign().await) });
+            }
+        }
+    }
+
+    fn end_trouble(&self, name: &str, trouble: Trouble) {
+        match trouble {
+            Trouble::Crash | Trouble::Leave if !self.with_seat(name, |seat| seat.runs()) => {
+                self.restart(name);
+            }
+            Trouble::Pause => self.resume(name),
+            Trouble::CutOff | Trouble::Hang | Trouble::WatchLag => self.reconnect(name),
+            Trouble::Outage => self.names().iter().for_each(|name| self.reconnect(name)),
+            Trouble::BadNetwork => self.line(name).calm(),
+            _ => {}
+        }
+    }
+
+    fn is_up(&self, name: &str) -> bool {
+        self.with_seat(name, |seat| {
+            matches!(seat.stage, Stage::Up(_)) && seat.takes_part() && seat.node().is_some()
+        })
+    }
+
+    fn leave(&self, name: &str) {
+        let (cluster, name) = (self.clone(), name.to_owned());
+        // It may be a while, or never be.
+        tokio::spawn(async move { drop(cluster.stop(&name).await) });
+    }
+
+    /// What a user does, in the process.
+    fn ask<F>(&self, name: &str, asks: impl FnOnce(Clustering) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let found = self.with_seat(name, |seat| Some((seat.gate().clone(), seat.node()?)));
+        if let Some((gate, node)) = found {
+            spawn_in(&gate, asks(node));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn a_seed_has_a_plan_of_its_own() {
+        let plan = |seed| Storm::new(seed).plan();
+        assert_eq!(plan(1), plan(1));
+        assert_ne!(plan(1), plan(2));
+        let all: BTreeSet<_> = (0..20).flat_map(plan).map(|planned| planned.trouble).collect();
+        assert_eq!(all, BTreeSet::from(Trouble::ALL));
+        assert!((15..60).contains(&plan(3).len()), "{}", plan(3).len());
+        assert!(plan(3).iter().all(|planned| planned.at < Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn the_troubles_are_those_that_are_wanted() {
+        let kinds =
+            |storm: Storm| -> BTreeSet<_> { storm.plan().iter().map(|planned| planned.trouble).collect() };
+        assert_eq!(kinds(Storm::new(1).only([Trouble::Ask])), [Trouble::Ask].into());
+        assert!(!kinds(Storm::new(1).without([Trouble::Ask])).contains(&Trouble::Ask));
+        assert!(kinds(Storm::new(1).only([])).is_empty());
+    }
+}

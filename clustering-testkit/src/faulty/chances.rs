@@ -1,0 +1,240 @@
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
+
+use clustering_core::store::ErrorKind;
+
+use super::Call;
+use crate::{history::Moment, random::Random};
+
+/// How often which fault comes by chance, and the seed by which it is drawn. See
+/// [`FaultyStore::by_chance`](super::FaultyStore::by_chance).
+///
+/// Chances are given per thousand: of calls, and for watches of batches that they are about to yield. Which fault the
+/// n-th call of a kind meets hangs on the seed, the kind and n alone: not on what else is called meanwhile. So a plan
+/// stays the same while a test is changed around it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "chances do nothing until a store is given them"]
+pub struct Chances {
+    seed: u64,
+    calls: Vec<Call>,
+    fail: u64,
+    lose_reply: u64,
+    late: u64,
+    delay: u64,
+    delays: RangeInclusive<Duration>,
+    break_watch: u64,
+    compact_watch: u64,
+}
+
+impl Chances {
+    /// No faults, for calls of all kinds.
+    pub fn new(seed: u64) -> Self {
+        Chances {
+            seed,
+            calls: Call::ALL.to_vec(),
+            fail: 0,
+            lose_reply: 0,
+            late: 0,
+            delay: 0,
+            delays: Duration::ZERO..=Duration::ZERO,
+            break_watch: 0,
+            compact_watch: 0,
+        }
+    }
+
+    /// All faults, as of a bad network: a tenth of the calls meets one, and a third is slow.
+    pub fn bad_network(seed: u64) -> Self {
+        let ms = Duration::from_millis;
+        Chances::new(seed)
+            .fail(40)
+            .lose_replies(40)
+            .late_commits(20)
+            .delay(300, ms(1)..=ms(800))
+            .break_watches(30)
+            .compact_watches(10)
+    }
+
+    /// Only calls of these kinds meet faults.
+    pub fn only(mut self, calls: impl IntoIterator<Item = Call>) -> Self {
+        self.calls = calls.into_iter().collect();
+        self
+    }
+
+    /// So many of a thousand calls fail with [`ErrorKind::Unreachable`], and the store does not see them.
+    pub fn fail(mut self, per_thousand: u64) -> Self {
+        self.fail = per_thousand;
+        self
+    }
+
+    /// So many of a thousand calls are made and their replies are lost: [`ErrorKind::OutcomeUnknown`].
+    pub fn lose_replies(mut self, per_thousand: u64) -> Self {
+        self.lose_reply = per_thousand;
+        self
+    }
+
+    /// So many of a thousand commits fail with [`ErrorKind::OutcomeUnknown`] and reach the store some time later, up to
+    /// the longest [delay](Self::delay): others overtake them.
+    pub fn late_commits(mut self, per_thousand: u64) -> Self {
+        self.late = per_thousand;
+        self
+    }
+
+    /// So many of a thousand calls reach the store later by a time from that range, and so many of a thousand answers
+    /// come back later.
+    pub fn delay(mut self, per_thousand: u64, times: RangeInclusive<Duration>) -> Self {
+        (self.delay, self.delays) = (per_thousand, times);
+        self
+    }
+
+    /// So many of a thousand times a watch ends with `Disconnected` instead of yielding a batch.
+    pub fn break_watches(mut self, per_thousand: u64) -> Self {
+        self.break_watch = per_thousand;
+        self
+    }
+
+    /// So many of a thousand times a watch ends with `Compacted` instead of yielding a batch.
+    pub fn compact_watches(mut self, per_thousand: u64) -> Self {
+        self.compact_watch = per_thousand;
+        self
+    }
+
+    /// What the n-th call of that kind meets.
+    fn fate(&self, call: Call, n: u64) -> Fate {
+        if !self.calls.contains(&call) {
+            return Fate::default();
+        }
+        let mut random = self.stream(call as u64, n);
+        let there = self.draw_delay(&mut random);
+        let back = self.draw_delay(&mut random);
+        let drawn = random.below(1000);
+        let fault = if drawn < self.fail {
+            Some(Met::Failed(ErrorKind::Unreachable))
+        } else if drawn < self.fail + self.lose_reply {
+            Some(Met::ReplyLost)
+        } else if drawn < self.fail + self.lose_reply + self.late && call == Call::Commit {
+            let most = micros(*self.delays.end()).max(1_000);
+            Some(Met::Late(Duration::from_micros(random.between(1_000, most))))
+        } else {
+            None
+        };
+        Fate { there, back, fault }
+    }
+
+    fn draw_delay(&self, random: &mut Random) -> Duration {
+        let (drawn, least, most) = (random.below(1000), *self.delays.start(), *self.delays.end());
+        let delay = Duration::from_micros(random.between(micros(least), micros(most.max(least))));
+        if drawn < self.delay { delay } else { Duration::ZERO }
+    }
+
+    /// How a watch ends instead of yielding what is the n-th batch of the store.
+    fn watch_end(&self, n: u64) -> Option<Met> {
+        if !self.calls.contains(&Call::Watch) {
+            return None;
+        }
+        let drawn = self.stream(Call::ALL.len() as u64, n).below(1000);
+        if drawn < self.break_watch {
+            Some(Met::WatchBroken)
+        } else if drawn < self.break_watch + self.compact_watch {
+            Some(Met::WatchCompacted)
+        } else {
+            None
+        }
+    }
+
+    fn stream(&self, kind: u64, n: u64) -> Random {
+        Random::stream(self.seed, kind << 48 | n)
+    }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What a call meets on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Fate {
+    pub(super) there: Duration,
+    pub(super) back: Duration,
+    pub(super) fault: Option<Met>,
+}
+
+/// A fault that came by chance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Met {
+    /// The call failed, and the store did not see it.
+    Failed(ErrorKind),
+    /// The call was made, and its reply was lost.
+    ReplyLost,
+    /// The commit reaches the store that much later, and its caller is not told.
+    Late(Duration),
+    /// A watch was disconnected.
+    WatchBroken,
+    /// A watch ended as if what it owes were compacted.
+    WatchCompacted,
+}
+
+impl fmt::Display for Met {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Met::Failed(kind) => write!(f, "failed: {kind:?}"),
+            Met::ReplyLost => f.write_str("its reply was lost"),
+            Met::Late(delay) => write!(f, "comes {delay:?} late"),
+            Met::WatchBroken => f.write_str("was broken"),
+            Met::WatchCompacted => f.write_str("was compacted"),
+        }
+    }
+}
+
+/// A fault that came by chance: when, and to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ChanceRecord {
+    /// When, by tokio's clock, since the store was given its chances.
+    pub at: Moment,
+    /// To a call of which kind; to a watch that is open: [`Call::Watch`].
+    pub call: Call,
+    /// Which fault.
+    pub met: Met,
+}
+
+/// The chances of a store, and what came of them.
+#[derive(Debug, Default)]
+pub(super) struct Lot {
+    drawn: Option<(Chances, crate::history::Clock)>,
+    calls: BTreeMap<Call, u64>,
+    batches: u64,
+    met: Vec<ChanceRecord>,
+}
+
+impl Lot {
+    pub(super) fn begin(&mut self, chances: Chances) {
+        *self = Lot { drawn: Some((chances, crate::history::Clock::tokio())), ..Lot::default() };
+    }
+
+    pub(super) fn end(&mut self) {
+        self.drawn = None;
+    }
+
+    pub(super) fn fate(&mut self, call: Call) -> Fate {
+        let Some((chances, clock)) = &self.drawn else { return Fate::default() };
+        let n = self.calls.entry(call).or_default();
+        *n += 1;
+        let fate = chances.fate(call, *n);
+        if let Some(met) = fate.fault {
+            self.met.push(ChanceRecord { at: clock.now(), call, met });
+        }
+        fate
+    }
+
+    pub(super) fn watch_end(&mut self) -> Option<Met> {
+        let (chances, clock) = self.drawn.as_ref()?;
+        self.batches += 1;
+        let met = chances.watch_end(self.batches)?;
+        self.met.push(ChanceRecord { at: clock.now(), call: Call::Watch, met });
+        Some(met)
+    }
+
+    pub(super) fn met(&self) -> Vec<ChanceRecord> {
+        self.met.clone()
+    }
+}
