@@ -9,6 +9,7 @@ mod users;
 mod harness;
 mod keys;
 mod leftovers;
+mod run;
 mod status;
 mod verbs;
 mod watch;

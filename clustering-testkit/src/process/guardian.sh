@@ -36,7 +36,8 @@ each() {
 
 # The process with all that it started, which is in its process group.
 end() {
-    kill -KILL -- "-$1"
+    # Not `kill -KILL -- -17`, which dash does not understand.
+    kill -s KILL -- "-$1"
 }
 
 # What was killed a moment ago may still write there.

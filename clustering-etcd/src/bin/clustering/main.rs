@@ -6,6 +6,7 @@ mod find;
 mod output;
 mod placement;
 mod purge;
+mod run;
 mod services;
 mod status;
 mod times;
@@ -39,6 +40,7 @@ struct Cli {
 enum Command {
     Status(status::Status),
     Watch(watch::Watch),
+    Run(run::Run),
     Find(find::Find),
     Placement(placement::Placement),
     Wait(wait::Wait),
@@ -55,6 +57,7 @@ async fn main() -> ExitCode {
     let done = match cli.command {
         Command::Status(command) => command.run(&cli.connection).await,
         Command::Watch(command) => command.run(&cli.connection).await,
+        Command::Run(command) => command.run(&cli.connection).await,
         Command::Find(command) => command.run(&cli.connection).await,
         Command::Placement(command) => command.run(&cli.connection).await,
         Command::Wait(command) => command.run(&cli.connection).await,

@@ -1,0 +1,166 @@
+use std::{
+    future::Future,
+    os::unix::process::ExitStatusExt,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::Duration,
+};
+
+use clustering_etcd::{LostReason, Node, Stabilization, Stable, View};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
+    process::Command,
+};
+
+use super::group::{Group, Guardian};
+use crate::output;
+
+/// How long output may take to come after its process has ended. Something that it started may hold it open for ever.
+const LAST_WORDS: Duration = Duration::from_millis(200);
+
+/// The commands that are called when something happens, and what they are told in any case.
+#[derive(Clone, Debug)]
+pub(crate) struct Hooks {
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    pub(crate) uri: String,
+    /// How long one that is superseded may take to end after SIGTERM.
+    pub(crate) grace: Duration,
+    pub(crate) guardian: Arc<Guardian>,
+}
+
+/// What one call is told, beside what all are.
+struct Call<'a> {
+    hook: &'a str,
+    command: &'a str,
+    variables: Vec<(&'static str, String)>,
+    input: Value,
+}
+
+impl Hooks {
+    /// Adapts to a view: exit code 0 is a yes.
+    pub(crate) async fn stabilize(&self, command: &str, change: &Stabilization) -> Result<(), String> {
+        let diff = change.diff();
+        let names = |nodes: &[Arc<Node>]| nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+        let mut input = self.view("stabilize", change.view());
+        input["attempt"] = json!(change.attempt());
+        input["previous"] = json!(change.previous().map(View::version));
+        input["joined"] = json!(names(&diff.joined));
+        input["left"] = json!(names(&diff.left));
+        input["changed"] = json!(names(&diff.changed));
+        let mut variables = variables(change.view());
+        variables.push(("CLUSTERING_ATTEMPT", change.attempt().to_string()));
+        self.call(Call { hook: "stabilize", command, variables, input }, change.superseded()).await
+    }
+
+    /// Announces a version.
+    pub(crate) async fn on_stable(&self, command: &str, stable: &Stable) -> Result<(), String> {
+        let mut variables = variables(stable.view());
+        // The version may have been published under an older term than it was recorded under.
+        variables.push(("CLUSTERING_TERM", stable.term().to_string()));
+        let mut input = self.view("on_stable", stable.view());
+        input["term"] = json!(stable.term());
+        self.call(Call { hook: "on_stable", command, variables, input }, stable.superseded()).await
+    }
+
+    /// Tells that the node's session is over.
+    pub(crate) async fn on_lost(&self, command: &str, reason: &LostReason) -> Result<(), String> {
+        let reason = reason.to_string();
+        let input = json!({
+            "hook": "on_lost", "namespace": self.namespace, "name": self.name, "reason": reason
+        });
+        let variables = vec![("CLUSTERING_REASON", reason)];
+        self.call(Call { hook: "on_lost", command, variables, input }, std::future::pending()).await
+    }
+
+    fn view(&self, hook: &str, view: &View) -> Value {
+        json!({
+            "hook": hook,
+            "namespace": self.namespace,
+            "name": self.name,
+            "version": view.version(),
+            "revision": view.revision(),
+            "term": view.term(),
+            "leader": view.leader(),
+            "causes": view.causes(),
+            "nodes": view.nodes(),
+        })
+    }
+
+    async fn call(&self, call: Call<'_>, superseded: impl Future<Output = ()>) -> Result<(), String> {
+        let Call { hook, command, variables, input } = call;
+        let mut shell = Command::new("/bin/sh");
+        shell.arg("-c").arg(command);
+        shell.env("CLUSTERING_HOOK", hook).env("CLUSTERING_NAMESPACE", &self.namespace);
+        shell.env("CLUSTERING_NAME", &self.name).env("CLUSTERING_URI", &self.uri).envs(variables);
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut group = Group::spawn(shell, &self.guardian)
+            .map_err(|error| format!("/bin/sh does not start: {error}"))?;
+        let child = group.child();
+        let stdin = child.stdin.take();
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        // One that does not read it, or not all, need not.
+        let feeding = tokio::spawn(async move {
+            let Some(mut stdin) = stdin else { return };
+            let _ = stdin.write_all(input.to_string().as_bytes()).await;
+            let _ = stdin.shutdown().await;
+        });
+        let mut telling = tokio::spawn({
+            let hook = hook.to_owned();
+            async move { tokio::join!(tell(&hook, stdout), tell(&hook, stderr)).1 }
+        });
+
+        let status = tokio::select! {
+            status = group.wait() => status,
+            () = superseded => {
+                let ended = group.end(self.grace).await;
+                feeding.abort();
+                telling.abort();
+                return ended.map_err(|error| error.to_string()).and(Err("superseded".to_owned()));
+            }
+        };
+        feeding.abort();
+        let last = tokio::time::timeout(LAST_WORDS, &mut telling).await;
+        telling.abort();
+        let said = last.ok().and_then(Result::ok).flatten();
+        let status = status.map_err(|error| error.to_string())?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(reason(status, said.as_deref())),
+        }
+    }
+}
+
+/// What a command is told of a view in its environment.
+fn variables(view: &View) -> Vec<(&'static str, String)> {
+    vec![
+        ("CLUSTERING_VERSION", view.version().to_string()),
+        ("CLUSTERING_TERM", view.term().to_string()),
+        ("CLUSTERING_LEADER", view.leader().map(ToString::to_string).unwrap_or_default()),
+        ("CLUSTERING_NODES", view.len().to_string()),
+    ]
+}
+
+/// Hands the lines on to the standard error, and keeps the last one that says something.
+async fn tell(hook: &str, output: Option<impl AsyncRead + Unpin>) -> Option<String> {
+    let mut lines = BufReader::new(output?).lines();
+    let mut last = None;
+    while let Ok(Some(line)) = lines.next_line().await {
+        output::note(format!("{hook}: {line}"));
+        if !line.trim().is_empty() {
+            last = Some(line);
+        }
+    }
+    last
+}
+
+/// Why it is a no: how it ended, and its last words.
+fn reason(status: ExitStatus, said: Option<&str>) -> String {
+    let ended = match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("ended by signal {signal}"),
+        (None, None) => status.to_string(),
+    };
+    said.map_or(ended.clone(), |said| format!("{ended}: {said}"))
+}

@@ -1,0 +1,269 @@
+mod group;
+mod hook;
+mod signals;
+
+use std::{
+    ffi::OsString,
+    hash::{BuildHasher, RandomState},
+    io::{self, IsTerminal},
+    os::unix::process::ExitStatusExt,
+    process::{ExitCode, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use clustering_etcd::{
+    Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, NodeUri, Stabilization, Stable,
+    StartError, Version,
+};
+use tokio::process::Command;
+
+use self::{
+    group::{Group, Guardian},
+    hook::Hooks,
+    signals::Signals,
+};
+use crate::{
+    connection::Connection,
+    failure::{Failure, UNKNOWN},
+    output,
+    times::{duration, now_ms},
+};
+
+/// Be a node on behalf of a program: the node lives as long as the program does
+///
+/// Starts the program, registers the node, calls the hooks, passes signals on (HUP, INT, QUIT, TERM, USR1, USR2, WINCH) to
+/// the program and all that it started, leaves the cluster when the program has ended, and exits with its exit code, or
+/// with 128 and the signal's number. While etcd is away the program runs on and the node waits.
+///
+/// A hook is a shell command. It gets the view as JSON on its standard input, and CLUSTERING_HOOK, CLUSTERING_NAMESPACE,
+/// CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM, CLUSTERING_LEADER, CLUSTERING_NODES (how many) and,
+/// for stabilize, CLUSTERING_ATTEMPT in its environment. What it prints goes to the standard error. One that is superseded by
+/// a newer version gets SIGTERM, and SIGKILL after --hook-grace; the next one begins when it has ended.
+///
+/// Exit codes of its own: 2 wrong arguments or refused by etcd, 3 the node has ended (its name was taken over, say), 126 the
+/// program cannot be run, 127 there is no such program.
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// Where the program is reached, for those who look the node up
+    #[arg(long, value_name = "URI", env = "CLUSTERING_URI")]
+    uri: String,
+    /// The node's name, unique in the cluster; one that survives restarts gets its keys back [default: a ULID]
+    #[arg(long, value_name = "NAME", env = "CLUSTERING_NAME")]
+    name: Option<String>,
+    /// Something that the node tells about itself; may be given more than once
+    #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
+    metadata: Vec<(String, String)>,
+    /// The share of keys that the node takes; 0 for none [default: 1]
+    #[arg(long, value_name = "N")]
+    weight: Option<u32>,
+    /// After which time a crash shows to the others [env: ETCD_TTL] [default: 15s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    ttl: Option<Duration>,
+    /// What to do if the name is taken
+    #[arg(long, value_name = "POLICY", default_value = "wait")]
+    name_conflict: Conflict,
+    /// Adapts the program to a new view: exit code 0 says that it is ready, others are tried again. Without it the node is
+    /// always ready
+    #[arg(long, value_name = "COMMAND")]
+    stabilize: Option<String>,
+    /// Called on the leader, once for each version at which all nodes are ready
+    #[arg(long, value_name = "COMMAND")]
+    on_stable: Option<String>,
+    /// Called when the node's session is over, so that others may have taken over its keys; it joins again by itself
+    #[arg(long, value_name = "COMMAND")]
+    on_lost: Option<String>,
+    /// After which time a stabilize is killed, and counts as a no [default: never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stabilize_timeout: Option<Duration>,
+    /// How long a hook that is superseded may take to end
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
+    hook_grace: Duration,
+    /// How long the program may take to end when the node has ended by itself
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    kill_after: Duration,
+    /// Print what happens as JSON objects
+    #[arg(long)]
+    json: bool,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "PROGRAM")]
+    program: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Conflict {
+    /// Wait until the other one is gone
+    Wait,
+    /// Take the name over: the other one ends
+    TakeOver,
+    /// Give up
+    Fail,
+}
+
+/// The node has ended by itself.
+const ENDED: u8 = 3;
+
+fn entry(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as zone=a")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+impl Run {
+    pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
+        let failure =
+            |what: &str, error: io::Error| Failure::new(UNKNOWN, format!("{what} cannot be had: {error}"));
+        let mut signals = Signals::new().map_err(|error| failure("signals", error))?;
+        let guardian = Guardian::start().map_err(|error| failure("/bin/sh", error))?;
+        // Everything that can be wrong is looked at before the program starts.
+        let namespace = connection.namespace()?.to_string();
+        NodeUri::parse(&self.uri)?;
+        let name = match &self.name {
+            Some(name) => NodeName::parse(name)?.to_string(),
+            None => new_name(),
+        };
+        let hooks = Hooks {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uri: self.uri.clone(),
+            grace: self.hook_grace,
+            guardian: guardian.clone(),
+        };
+        let builder = self.describe(connection.store()?.node().namespace(&namespace).name(&name), &hooks);
+        let events = builder.events();
+
+        let mut program = self.start(&namespace, &name, &guardian)?;
+        let telling = tokio::spawn(tell(events, self.json, hooks, self.on_lost.clone()));
+        let mut starting = Box::pin(builder.start());
+        let mut cluster: Option<Clustering> = None;
+        let ended = loop {
+            tokio::select! {
+                status = program.wait() => break Ok(status),
+                signal = signals.next() => program.signal(signal),
+                started = &mut starting, if cluster.is_none() => match started {
+                    Ok(joined) => cluster = Some(joined),
+                    Err(error @ StartError::Stopped(_)) => break Err(Failure::new(ENDED, error.to_string())),
+                    Err(error) => break Err(Failure::new(UNKNOWN, error.to_string())),
+                },
+                ended = ended(&cluster) => break Err(Failure::new(ENDED, ended)),
+            }
+        };
+        if ended.is_err() {
+            // Without a node it must not go on: others have its keys.
+            let _ = program.end(self.kill_after).await;
+        }
+        drop(starting);
+        if let Some(cluster) = cluster
+            && let Err(error) = cluster.stop().await
+        {
+            output::note(format!("clustering: {error}"));
+        }
+        // Ends when the node has left.
+        let _ = tokio::time::timeout(Duration::from_secs(6), telling).await;
+        let status = ended?.map_err(|error| failure("the program's end", error))?;
+        Ok(exit_code(status))
+    }
+
+    fn describe(&self, builder: Builder, hooks: &Hooks) -> Builder {
+        let mut builder = builder.uri(&self.uri).name_conflict(match self.name_conflict {
+            Conflict::Wait => NameConflict::Wait,
+            Conflict::TakeOver => NameConflict::TakeOver,
+            Conflict::Fail => NameConflict::Fail,
+        });
+        for (key, value) in &self.metadata {
+            builder = builder.metadata(key, value);
+        }
+        if let Some(weight) = self.weight {
+            builder = builder.weight(weight);
+        }
+        if let Some(ttl) = self.ttl {
+            builder = builder.ttl(ttl);
+        }
+        if let Some(timeout) = self.stabilize_timeout {
+            builder = builder.configure(|config| config.stabilize_timeout = Some(timeout));
+        }
+        if let Some(command) = self.stabilize.clone() {
+            let hooks = hooks.clone();
+            builder = builder.stabilize(move |change: Stabilization| {
+                let (hooks, command) = (hooks.clone(), command.clone());
+                async move { hooks.stabilize(&command, &change).await }
+            });
+        }
+        if let Some(command) = self.on_stable.clone() {
+            let hooks = hooks.clone();
+            builder = builder.on_stable(move |stable: Stable| {
+                let (hooks, command) = (hooks.clone(), command.clone());
+                async move { hooks.on_stable(&command, &stable).await }
+            });
+        }
+        builder
+    }
+
+    fn start(
+        &self,
+        namespace: &str,
+        name: &str,
+        guardian: &std::sync::Arc<Guardian>,
+    ) -> Result<Group, Failure> {
+        let (program, arguments) =
+            self.program.split_first().ok_or_else(|| Failure::new(UNKNOWN, "give the program after --"))?;
+        let mut command = Command::new(program);
+        command.args(arguments);
+        command.env("CLUSTERING_NAMESPACE", namespace).env("CLUSTERING_NAME", name);
+        command.env("CLUSTERING_URI", &self.uri);
+        if io::stdin().is_terminal() {
+            // In its own process group it would be stopped when it reads from the terminal.
+            command.stdin(Stdio::null());
+        }
+        Group::spawn(command, guardian).map_err(|error| {
+            let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
+            Failure::new(code, format!("{} cannot be run: {error}", program.display()))
+        })
+    }
+}
+
+/// Waits until the node has ended by itself, and says why.
+async fn ended(cluster: &Option<Clustering>) -> String {
+    match cluster {
+        Some(cluster) => cluster.ended().await.to_string(),
+        None => std::future::pending().await,
+    }
+}
+
+/// Says what happens, and calls the hook for the end of a session.
+async fn tell(mut events: Events, json: bool, hooks: Hooks, on_lost: Option<String>) {
+    loop {
+        match events.recv().await {
+            Ok(event) => {
+                output::note(match json {
+                    true => serde_json::to_string(&*event).unwrap_or_default(),
+                    false => format!("{}: {event}", hooks.name),
+                });
+                if let (Event::SessionLost { reason }, Some(command)) = (&*event, &on_lost)
+                    && let Err(reason) = hooks.on_lost(command, reason).await
+                {
+                    output::note(format!("{}: on_lost failed: {reason}", hooks.name));
+                }
+            }
+            Err(EventsError::Missed(missed)) => {
+                output::note(format!("{}: {missed} events were missed", hooks.name));
+            }
+            Err(EventsError::Ended) => return,
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> ExitCode {
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => u8::try_from(code).unwrap_or(UNKNOWN),
+        (None, Some(signal)) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
+        (None, None) => UNKNOWN,
+    };
+    ExitCode::from(code)
+}
+
+/// A name that nobody else has: a ULID.
+fn new_name() -> String {
+    let random = || RandomState::new().hash_one(std::process::id());
+    let random = (u128::from(random()) << 64 | u128::from(random())) & ((1 << 80) - 1);
+    Version::from_u128(u128::from(now_ms()) << 80 | random).to_string()
+}

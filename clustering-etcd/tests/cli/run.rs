@@ -1,0 +1,291 @@
+//! `run`: programs that know nothing of clusters, as nodes.
+
+use std::{fs, path::Path, time::Duration};
+
+use clustering_core::{Clustering, store::CoordinationStore};
+use clustering_testkit::{
+    etcd::EtcdServer,
+    process::{Folder, Process, ProcessBuilder},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    harness::{LONG, clustering, command, node, nodes, run, soon, stable, stop, store},
+    users,
+    watch::printed,
+};
+
+/// A service in shell: says that it is up, and ends with 7 when it is asked to.
+const SHELL: &str = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+
+/// A service in Python: counts USR1, and ends with 40 and that count when it is interrupted.
+const PYTHON: &str = "
+import signal, sys
+count = 0
+def counts(*_):
+    global count
+    count += 1
+    print('counted', count, flush=True)
+signal.signal(signal.SIGUSR1, counts)
+signal.signal(signal.SIGINT, lambda *_: sys.exit(40 + count))
+print('up', flush=True)
+while True:
+    signal.pause()
+";
+
+/// `clustering run` as node `a` with these options, to run a program.
+fn service(etcd: &EtcdServer, options: &[&str], program: &[&str]) -> ProcessBuilder {
+    let builder = Process::builder(env!("CARGO_BIN_EXE_clustering")).clean_env();
+    let builder = builder.args(["run", "-n", "c", "--endpoints", &etcd.endpoint()]);
+    let builder = builder.args(["--name", "a", "--uri", "http://a.test:80", "--ttl", "5s"]);
+    builder.args(options).arg("--").args(program)
+}
+
+/// Waits until the file says all of that, and returns what it says.
+async fn says(path: &Path, part: &str) -> String {
+    let mut text = String::new();
+    let said = async {
+        loop {
+            text = fs::read_to_string(path).unwrap_or_default();
+            if text.contains(part) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let said = tokio::time::timeout(LONG, said).await;
+    assert!(said.is_ok(), "no {part:?} in {}: {text}", path.display());
+    text
+}
+
+/// Waits until the nodes present, as that one knows them, are these.
+async fn present(node: &Clustering, names: &[&str]) {
+    let mut changes = node.discovery().changes();
+    let so = || node.nodes().iter().map(|node| node.name.clone()).collect::<Vec<_>>() == names;
+    soon("the nodes", async {
+        while !so() {
+            let _ = changes.recv().await;
+        }
+    })
+    .await;
+}
+
+async fn registered(etcd: &EtcdServer) -> usize {
+    store(etcd).read("c/view/nodes/").await.unwrap().entries.len()
+}
+
+#[tokio::test]
+async fn a_shell_service_is_a_node_with_hooks_and_leaves_with_its_exit_code() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let stabilize = format!("cd {}; env > env; cat > view.new; mv view.new view", folder.path().display());
+    let announce = format!("cat > {}", file("stable").display());
+    let options =
+        ["--metadata", "zone=z1", "--weight", "2", "--stabilize", &stabilize, "--on-stable", &announce];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["up\n"]).await;
+    says(&file("stable"), "\"on_stable\"").await;
+    let b = node(&etcd, "b").start().await.unwrap();
+    present(&b, &["a", "b"]).await;
+    let a_seen = b.nodes()[0].clone();
+    assert_eq!(
+        (a_seen.uri.as_str(), a_seen.weight().get(), &*a_seen.metadata["zone"]),
+        ("http://a.test:80", 2, "z1")
+    );
+    let version =
+        soon("stable", b.wait_stable_after("00000000000000000000000000".parse().unwrap())).await.unwrap();
+
+    let view: Value = serde_json::from_str(&says(&file("view"), &version.to_string()).await).unwrap();
+    assert_eq!(
+        (&view["hook"], &view["name"], &view["attempt"]),
+        (&json!("stabilize"), &json!("a"), &json!(1))
+    );
+    assert_eq!((&view["joined"], &view["left"], &view["leader"]), (&json!(["b"]), &json!([]), &json!("a")));
+    let names: Vec<_> = view["nodes"].as_array().unwrap().iter().map(|node| node["name"].clone()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let env = says(&file("env"), &version.to_string()).await;
+    for line in [
+        "CLUSTERING_HOOK=stabilize",
+        "CLUSTERING_NAMESPACE=c",
+        "CLUSTERING_NAME=a",
+        "CLUSTERING_URI=http://a.test:80",
+        "CLUSTERING_LEADER=a",
+        "CLUSTERING_NODES=2",
+        "CLUSTERING_ATTEMPT=1",
+        &format!("CLUSTERING_VERSION={version}"),
+        &format!("CLUSTERING_TERM={}", b.discovery().newest().unwrap().term()),
+    ] {
+        assert!(env.lines().any(|entry| entry == line), "no {line} in {env}");
+    }
+    let stable: Value = serde_json::from_str(&says(&file("stable"), &version.to_string()).await).unwrap();
+    assert_eq!((&stable["hook"], &stable["version"]), (&json!("on_stable"), &json!(version.to_string())));
+
+    a.terminate().unwrap();
+    let status = soon("its end", a.wait()).await.unwrap();
+    assert_eq!(status.code(), Some(7), "{}", a.log());
+    // Not by its lease running out: it is gone before the command is.
+    assert_eq!(registered(&etcd).await, 1);
+    printed(&a, &["bye\n", "a: stopped: it was asked to stop\n"]).await;
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_python_service_gets_signals_and_its_end_ends_the_node() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let a = service(&etcd, &[], &["python3", "-c", PYTHON]).spawn().unwrap();
+    printed(&a, &["up\n"]).await;
+    printed(&a, &["stable at"]).await;
+    for count in ["counted 1\n", "counted 2\n"] {
+        kill(&a, "USR1");
+        printed(&a, &[count]).await;
+    }
+    kill(&a, "INT");
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(42), "{}", a.log());
+    assert_eq!(registered(&etcd).await, 0);
+
+    // One that breaks, and one that is killed.
+    let broken = service(&etcd, &[], &["python3", "-c", "raise RuntimeError('broken')"]).spawn().unwrap();
+    assert_eq!(soon("its end", broken.wait()).await.unwrap().code(), Some(1), "{}", broken.log());
+    let killed = service(&etcd, &[], &["sh", "-c", "kill -KILL $$"]).spawn().unwrap();
+    assert_eq!(soon("its end", killed.wait()).await.unwrap().code(), Some(137), "{}", killed.log());
+    assert_eq!(registered(&etcd).await, 0);
+}
+
+/// Sends a signal to the command alone.
+fn kill(process: &Process, signal: &str) {
+    let status = std::process::Command::new("kill").args(["-s", signal, &process.pid().to_string()]).status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_hook_that_says_no_is_tried_again_and_its_last_words_are_the_reason() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let mended = folder.path().join("mended");
+    let hook = format!("test -e {} || {{ echo out; echo its disk is full >&2; exit 3; }}", mended.display());
+    let a = service(&etcd, &["--stabilize", &hook], &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["stabilize: its disk is full\n", "refused, attempt 2: exit code 3: its disk is full"])
+        .await;
+    let said = clustering(&etcd, &["status"]).await;
+    assert!(said.ended(1).contains("a refused: exit code 3: its disk is full"), "{said:?}");
+    fs::write(mended, "").unwrap();
+    clustering(&etcd, &["wait", "--timeout", "60s"]).await.ended(0);
+    // Killed by itself, and never ending.
+    a.terminate().unwrap();
+    soon("its end", a.wait()).await.unwrap();
+    let options = ["--stabilize-timeout", "300ms", "--stabilize", "sleep 1000"];
+    let b = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&b, &["refused, attempt 2: "]).await;
+    b.terminate().unwrap();
+    assert_eq!(soon("its end", b.wait()).await.unwrap().code(), Some(7));
+}
+
+#[tokio::test]
+async fn p3_a_hook_that_is_superseded_is_ended_before_the_next_one_begins() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let calls = folder.path().join("calls");
+    let hook = format!(
+        "echo begin $CLUSTERING_NODES >> {0}; \
+         [ $CLUSTERING_NODES -gt 1 ] || {{ trap 'echo told >> {0}' TERM; while :; do sleep 0.05; done; }}; \
+         echo end $CLUSTERING_NODES >> {0}",
+        calls.display()
+    );
+    let options = ["--hook-grace", "500ms", "--stabilize", &hook];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    says(&calls, "begin 1\n").await;
+    let b = node(&etcd, "b").start().await.unwrap();
+    let text = says(&calls, "end 2\n").await;
+    assert_eq!(text, "begin 1\ntold\nbegin 2\nend 2\n");
+    soon("stable", b.wait_stable()).await.unwrap();
+    b.stop().await.unwrap();
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7));
+}
+
+#[tokio::test]
+async fn p7_a_program_does_not_outlive_its_node() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let pid = folder.path().join("pid");
+    let program = format!("echo $$ > {}; echo up; exec sleep 1000", pid.display());
+    let lives = || {
+        let pid = fs::read_to_string(&pid).unwrap();
+        // One that has ended, and that nobody has waited for, does not count.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    };
+    let gone = || async {
+        while lives() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // Killed: nobody is left to look after the program, and it ends all the same.
+    let a = service(&etcd, &[], &["sh", "-c", &program]).spawn().unwrap();
+    printed(&a, &["stable at"]).await;
+    assert!(lives());
+    a.kill().await.unwrap();
+    soon("the program's end", gone()).await;
+    // Taken over: the node ends, and the program with it.
+    let a = service(&etcd, &["--name-conflict", "take-over"], &["sh", "-c", &program]).spawn().unwrap();
+    printed(&a, &["stable at"]).await;
+    let other = service(&etcd, &["--name-conflict", "fail"], &["sh", "-c", SHELL]).spawn().unwrap();
+    assert_eq!(soon("its end", other.wait()).await.unwrap().code(), Some(3), "{}", other.log());
+    let b = node(&etcd, "a").name_conflict(clustering_core::NameConflict::TakeOver).start().await.unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(3), "{}", a.log());
+    assert!(!lives());
+    printed(&a, &["clustering: the node has ended"]).await;
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn p7_the_end_of_a_session_is_told_and_the_node_comes_back() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let nodes = nodes(&etcd, &["b"]).await;
+    let a = service(&etcd, &["--on-lost", "echo lost: $CLUSTERING_REASON"], &["sh", "-c", SHELL])
+        .spawn()
+        .unwrap();
+    present(&nodes[0], &["a", "b"]).await;
+    clustering(&etcd, &["evict", "a"]).await.ended(0);
+    printed(&a, &["session lost", "on_lost: lost: the node's record was removed\n", "joined again"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7));
+    stable(&nodes).await;
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_said_and_nothing_is_left_behind() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let with = |options: &[&str], program: &[&str]| {
+        let mut command = command();
+        command
+            .args(["run", "-n", "c", "--endpoints", &etcd.endpoint()])
+            .args(options)
+            .arg("--")
+            .args(program);
+        run(command)
+    };
+    let uri = ["--uri", "http://a.test:80"];
+    with(&uri, &["/no/such/program"]).await.refused(127, &["/no/such/program cannot be run"]);
+    with(&uri, &["/etc/passwd"]).await.refused(126, &["/etc/passwd cannot be run"]);
+    with(&["--uri", "nonsense"], &["true"]).await.refused(2, &["uri \"nonsense\" cannot be used"]);
+    with(&[], &["true"]).await.refused(2, &["--uri"]);
+    with(&[&uri[..], &["--metadata", "x"]].concat(), &["true"]).await.refused(2, &["expected KEY=VALUE"]);
+    with(&[&uri[..], &["--ttl", "100ms"]].concat(), &["sleep", "1000"]).await.refused(2, &["ttl of 100ms"]);
+    assert_eq!(registered(&etcd).await, 0);
+    // While etcd is away the program runs, and its exit code is the command's.
+    let mut command = command();
+    command.args(["run", "--endpoints", "127.0.0.1:1"]).args(uri).args(["--", "sh", "-c", "exit 5"]);
+    run(command).await.ended(5);
+}
+
+#[tokio::test]
+async fn a_program_whose_node_is_refused_is_ended() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let mut command = command();
+    command.args(["run", "-n", "c", "--uri", "http://a.test:80", "--endpoints", &etcd.endpoint()]);
+    command.args(["--user", users::USER, "--", "sleep", "1000"]).env("ETCDCTL_PASSWORD", "wrong");
+    run(command).await.refused(2, &["wrong user or password"]);
+}
