@@ -6,9 +6,11 @@
 #[path = "../common/users.rs"]
 mod users;
 
+mod alone;
 mod harness;
 mod keys;
 mod leftovers;
+mod past;
 mod run;
 mod status;
 mod verbs;

@@ -20,13 +20,14 @@ use crate::{
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 pub(crate) struct Connection {
-    /// The cluster's namespace
+    /// The cluster's namespace [env: CLUSTERING_NAMESPACE]
     #[arg(
         long,
         short,
         global = true,
         value_name = "NAME",
         env = "CLUSTERING_NAMESPACE",
+        hide_env = true,
         default_value = "cluster"
     )]
     pub(crate) namespace: String,
@@ -93,6 +94,37 @@ impl Connection {
         // Somebody looks on, and wants to know soon that etcd is away.
         config.watch_resume = Duration::from_secs(1);
         Ok(Operator::new(EtcdStore::new(config)?, self.namespace()?, who()))
+    }
+
+    /// Whether anybody said where etcd is.
+    pub(crate) fn is_given(&self) -> bool {
+        let names = ["ETCD_ENDPOINTS", "ETCD_HOST", "ETCD_PORT", "ETCDCTL_ENDPOINTS"];
+        let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+        self.endpoints.is_some() || names.into_iter().any(is_set)
+    }
+
+    /// The flags that lead another process of this program to the same etcd, without passwords: those it has from a file
+    /// or from the environment.
+    pub(crate) fn arguments(&self) -> Vec<OsString> {
+        let text = |text: &Option<String>| text.clone().map(OsString::from);
+        let file = self.password_file.clone().map(OsString::from);
+        let flags = [
+            ("--endpoints", text(&self.endpoints)),
+            ("--user", text(&self.user)),
+            ("--password-file", file),
+            ("--cacert", self.cacert.clone()),
+            ("--cert", self.cert.clone()),
+            ("--key", self.key.clone()),
+        ];
+        let mut arguments = Vec::new();
+        for (flag, value) in flags {
+            arguments.extend(value.map(|value| [flag.into(), value]).into_iter().flatten());
+        }
+        arguments.extend(
+            text(&self.insecure_transport)
+                .map(|value| format!("--insecure-transport={}", value.to_string_lossy()).into()),
+        );
+        arguments
     }
 
     /// Bounds what is to be quick.

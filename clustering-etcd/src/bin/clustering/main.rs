@@ -1,9 +1,13 @@
 //! `clustering`: looks at clusters in etcd and handles them, and makes any program a node.
 
 mod connection;
+mod demo;
 mod failure;
 mod find;
+mod group;
+mod manual;
 mod output;
+mod past;
 mod placement;
 mod purge;
 mod run;
@@ -42,6 +46,8 @@ enum Command {
     Watch(watch::Watch),
     Run(run::Run),
     Find(find::Find),
+    History(past::History),
+    Why(past::Why),
     Placement(placement::Placement),
     Wait(wait::Wait),
     Change(verbs::Change),
@@ -49,6 +55,9 @@ enum Command {
     Evict(verbs::Evict),
     Services(services::Services),
     Purge(purge::Purge),
+    Demo(demo::Demo),
+    Completions(manual::Completions),
+    Man(manual::Man),
 }
 
 #[tokio::main]
@@ -65,10 +74,25 @@ async fn main() -> ExitCode {
         Command::Resign(command) => command.run(&cli.connection).await,
         Command::Evict(command) => command.run(&cli.connection).await,
         Command::Services(command) => command.run(&cli.connection).await,
+        Command::History(command) => command.run(&cli.connection).await,
+        Command::Why(command) => command.run(&cli.connection).await,
+        Command::Demo(command) => command.run(&cli.connection).await,
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => command.run(),
         Command::Purge(command) => command.run(&cli.connection).await,
     };
     done.unwrap_or_else(|failure: Failure| {
         output::note(format!("clustering: {failure}"));
         failure.exit_code()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_of_all_commands_go_together() {
+        super::Cli::command().debug_assert();
+    }
 }

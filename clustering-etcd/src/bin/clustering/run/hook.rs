@@ -13,8 +13,10 @@ use tokio::{
     process::Command,
 };
 
-use super::group::{Group, Guardian};
-use crate::output;
+use crate::{
+    group::{Group, Guardian},
+    output,
+};
 
 /// How long output may take to come after its process has ended. Something that it started may hold it open for ever.
 const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -1,4 +1,3 @@
-mod group;
 mod hook;
 mod signals;
 
@@ -8,6 +7,7 @@ use std::{
     io::{self, IsTerminal},
     os::unix::process::ExitStatusExt,
     process::{ExitCode, ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,14 +18,11 @@ use clustering_etcd::{
 };
 use tokio::process::Command;
 
-use self::{
-    group::{Group, Guardian},
-    hook::Hooks,
-    signals::Signals,
-};
+use self::{hook::Hooks, signals::Signals};
 use crate::{
     connection::Connection,
     failure::{Failure, UNKNOWN},
+    group::{Group, Guardian},
     output,
     times::{duration, now_ms},
 };
@@ -45,11 +42,12 @@ use crate::{
 /// program cannot be run, 127 there is no such program.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
-    /// Where the program is reached, for those who look the node up
-    #[arg(long, value_name = "URI", env = "CLUSTERING_URI")]
+    /// Where the program is reached, for those who look the node up [env: CLUSTERING_URI]
+    #[arg(long, value_name = "URI", env = "CLUSTERING_URI", hide_env = true)]
     uri: String,
-    /// The node's name, unique in the cluster; one that survives restarts gets its keys back [default: a ULID]
-    #[arg(long, value_name = "NAME", env = "CLUSTERING_NAME")]
+    /// The node's name, unique in the cluster; one that survives restarts gets its keys back [env: CLUSTERING_NAME]
+    /// [default: a ULID]
+    #[arg(long, value_name = "NAME", env = "CLUSTERING_NAME", hide_env = true)]
     name: Option<String>,
     /// Something that the node tells about itself; may be given more than once
     #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
@@ -198,12 +196,7 @@ impl Run {
         builder
     }
 
-    fn start(
-        &self,
-        namespace: &str,
-        name: &str,
-        guardian: &std::sync::Arc<Guardian>,
-    ) -> Result<Group, Failure> {
+    fn start(&self, namespace: &str, name: &str, guardian: &Arc<Guardian>) -> Result<Group, Failure> {
         let (program, arguments) =
             self.program.split_first().ok_or_else(|| Failure::new(UNKNOWN, "give the program after --"))?;
         let mut command = Command::new(program);

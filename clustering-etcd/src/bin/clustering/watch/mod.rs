@@ -1,10 +1,19 @@
+mod app;
 mod lines;
+mod live;
+mod screen;
+
+#[cfg(test)]
+mod tests;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Args;
 use clustering_etcd::{Monitor, Report, Sighting};
-use tokio::sync::mpsc;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::mpsc,
+};
 
 use crate::{connection::Connection, failure::Failure, times::duration};
 
@@ -38,8 +47,16 @@ impl Watch {
         let operator = connection.operator()?;
         let monitor = connection.quick(operator.monitor()).await?;
         let namespace = operator.keyspace().namespace().clone();
-        let _ = std::io::stdout().is_terminal();
-        let showing = lines::show(namespace, monitor, self.json);
+        let on_screen = std::io::stdout().is_terminal() && !self.lines && !self.json;
+        let showing = async {
+            if !on_screen {
+                return lines::show(namespace, monitor, self.json).await;
+            }
+            // Without a history, or the right to read it, the timeline begins now.
+            let store = connection.store()?;
+            let past = connection.quick(clustering_etcd::history(&store, operator.keyspace())).await;
+            live::show(app::App::new(namespace, past.unwrap_or_default()), follow(monitor)).await
+        };
         let ended = async {
             match self.r#for {
                 Some(time) => tokio::time::sleep(time).await,
@@ -50,8 +67,17 @@ impl Watch {
             done = showing => done?,
             () = ended => {}
             _ = tokio::signal::ctrl_c() => {}
+            () = terminated() => {}
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Waits for SIGTERM, so that the terminal is left as it was.
+async fn terminated() {
+    match signal(SignalKind::terminate()) {
+        Ok(mut signals) => drop(signals.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }
 

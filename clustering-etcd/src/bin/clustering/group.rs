@@ -1,6 +1,8 @@
 use std::{
+    fmt::Display,
     io::{self, Write},
     os::unix::process::CommandExt,
+    path::Path,
     process::{ChildStdin, ExitStatus, Stdio},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -28,10 +30,15 @@ impl Guardian {
         Ok(Arc::new(Guardian { input: Mutex::new(input) }))
     }
 
-    fn tell(&self, sign: char, group: Pid) {
+    /// Removes that folder in the end, if it is still there.
+    pub(crate) fn remove(&self, folder: &Path) {
+        self.tell('r', folder.display());
+    }
+
+    fn tell(&self, sign: char, what: impl Display) {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         // One that is gone looks after nothing.
-        let _ = input.write_all(format!("{sign} {}\n", group.as_raw_nonzero()).as_bytes());
+        let _ = input.write_all(format!("{sign} {what}\n").as_bytes());
     }
 }
 
@@ -49,7 +56,7 @@ impl Group {
         let child = command.process_group(0).spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let id = id.ok_or_else(|| io::Error::other("the process ended at once"))?;
-        guardian.tell('+', id);
+        guardian.tell('+', id.as_raw_nonzero());
         Ok(Group { child, id, ended: false, guardian: guardian.clone() })
     }
 
@@ -62,7 +69,7 @@ impl Group {
         let status = self.child.wait().await;
         if !self.ended {
             self.ended = true;
-            self.guardian.tell('-', self.id);
+            self.guardian.tell('-', self.id.as_raw_nonzero());
         }
         status
     }
@@ -92,7 +99,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         if !self.ended {
-            self.guardian.tell('-', self.id);
+            self.guardian.tell('-', self.id.as_raw_nonzero());
         }
     }
 }

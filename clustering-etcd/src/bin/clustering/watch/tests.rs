@@ -1,0 +1,176 @@
+//! The screen, by its rendered text.
+
+use std::{cell::Cell, time::Duration};
+
+use clustering_etcd::{
+    Keyspace, Namespace, Report, Sighting, Version,
+    store::{Entry, Key, Revision, Snapshot},
+};
+use ratatui::{Terminal, backend::TestBackend};
+use tokio::sync::mpsc;
+
+use super::{
+    News,
+    app::App,
+    live::{Wish, drive},
+    screen,
+};
+
+const NOON: u64 = 1_700_000_000_000;
+
+fn version() -> Version {
+    Version::from_u128(u128::from(NOON) << 80)
+}
+
+/// A cluster of that many nodes, of which the last `waiting` have not answered and the first leads.
+fn report(nodes: usize, waiting: usize) -> Option<Report> {
+    let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
+    let mut revision = 0;
+    let mut entry = |key: Key, value: String| {
+        revision += 1;
+        let revision = Revision::new(revision);
+        Entry { key, value: value.into(), created: revision, modified: revision, lease: None }
+    };
+    let name = |number: usize| format!("node-{number:03}").try_into().unwrap();
+    let label = version();
+    let mut view = Vec::new();
+    for number in 0..nodes {
+        let record = format!(
+            r#"{{"uri": "http://host-{number}:80", "incarnation": "x", "metadata": {{"zone": "a"}}}}"#
+        );
+        view.push(entry(keys.node_key(&name(number)), record));
+    }
+    view.push(entry(keys.election_key().clone(), r#"{"node": "node-000", "incarnation": "x"}"#.into()));
+    let record = format!(r#"{{"version": "{label}", "cause": [{{"joined": "node-002"}}]}}"#);
+    view.push(entry(keys.version_key().clone(), record));
+    let mut ready = Vec::new();
+    for number in 0..nodes - waiting {
+        let record = format!(r#"{{"version": "{label}", "outcome": "ready"}}"#);
+        ready.push(entry(keys.readiness_key(&name(number)), record));
+    }
+    if waiting == 0 {
+        view.push(entry(keys.stable_key().clone(), format!(r#"{{"version": "{label}"}}"#)));
+    } else {
+        let record =
+            format!(r#"{{"version": "{label}", "outcome": "failed", "detail": "its disk is full"}}"#);
+        ready.push(entry(keys.readiness_key(&name(nodes - 1)), record));
+    }
+    let shown = |entries| Snapshot { revision: Revision::new(9999), entries };
+    Report::of(&keys, &shown(view), &shown(ready))
+}
+
+fn app() -> App {
+    App::new(Namespace::parse("telemetry/ingest").unwrap(), Vec::new())
+}
+
+fn published(nodes: usize) -> Sighting {
+    // What cannot be made here comes as it would be read.
+    let causes = report(3, 0).unwrap().version.unwrap().causes;
+    Sighting::VersionPublished { version: version(), revision: Revision::new(7), nodes, causes }
+}
+
+/// The screen's lines, without what is blank at their ends.
+fn rendered(app: &App, now_ms: u64, width: u16, height: u16) -> Vec<String> {
+    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
+    terminal.draw(|frame| screen::draw(frame, app, now_ms)).unwrap();
+    let buffer = terminal.backend().buffer().clone();
+    let line = |y: u16| (0..width).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<String>();
+    (0..height).map(|y| line(y).trim_end().to_owned()).collect()
+}
+
+#[test]
+fn a_cluster_that_adapts_and_then_is_stable() {
+    let mut app = app();
+    app.take(News { sightings: vec![published(3)], report: report(3, 1) }, NOON);
+    let screen = rendered(&app, NOON + 3_000, 120, 20);
+    let age = screen[3].split(": ").next().unwrap().to_owned();
+    assert!(age.starts_with(" not stable for "), "{age}");
+    let text = screen.join("\n").replace(&age, " not stable for AGE");
+    let expected = "
+ telemetry/ingest
+ leader  node-000, term 4
+ version 01HF7YAT00000000000000000, 2023-11-14T22:13:20Z: node-002 joined
+ not stable for AGE: waiting for 1 of 3 nodes
+ node-002 refused: its disk is full
+┌ nodes: 2 of 3 ready ─────────────────────────────────────┐┌ versions: when, time to stable, why ─────────────────────┐
+│✗ node-002 refused: its disk is full                      ││○ 22:13:20  3.0s so far 3 nodes   node-002 joined         │
+│●★node-000 http://host-0:80 zone=a                        ││                                                          │
+│● node-001 http://host-1:80 zone=a                        ││                                                          │";
+    let first = text.lines().take(9).collect::<Vec<_>>().join("\n");
+    assert_eq!(first, expected.trim_start_matches('\n').replace("0000000000000000,", "00000000000000000,"));
+    assert!(screen[14..].iter().any(|line| line.starts_with("│22:13:20 version 01HF7YAT")), "{text}");
+
+    let took = Some(Duration::from_millis(4_200));
+    app.take(
+        News { sightings: vec![Sighting::Stable { version: version(), took }], report: report(3, 0) },
+        NOON + 4_200,
+    );
+    let screen = rendered(&app, NOON + 60_000, 120, 20);
+    assert_eq!(screen[3], " stable, all 3 nodes are ready");
+    assert!(
+        screen[5].contains("●★node-000") && screen[5].contains("● 22:13:20         4.2s 3 nodes"),
+        "{screen:#?}"
+    );
+    assert!(!app.is_running());
+}
+
+#[test]
+fn five_hundred_nodes_fit_and_those_that_are_not_ready_come_first() {
+    let mut app = app();
+    app.take(News { sightings: Vec::new(), report: report(500, 7) }, NOON);
+    let screen = rendered(&app, NOON, 120, 40).join("\n");
+    let marks = screen.chars().filter(|sign| *sign == '●').count();
+    assert!(screen.contains("nodes: 493 of 500 ready") && marks >= 493, "{marks} in {screen}");
+    let list: Vec<_> = screen.lines().filter_map(|line| line.split("node-").nth(1)).collect();
+    assert!(screen.contains("○ node-493 stabilizing") && screen.contains("✗ node-499 refused"), "{list:?}");
+    assert!(screen.contains("●★node-000 "), "those that are ready follow");
+    app.scroll_by(isize::MAX);
+    let screen = rendered(&app, NOON, 120, 40).join("\n");
+    assert!(screen.contains("● node-492 http") && !screen.contains("node-493 stab"), "{screen}");
+}
+
+#[test]
+fn no_cluster_and_no_etcd_are_said() {
+    let mut app = app();
+    assert_eq!(rendered(&app, NOON, 80, 12)[1], " no cluster yet");
+    let away = Sighting::StoreAway { reason: "refused".into() };
+    app.take(News { sightings: vec![away], report: report(3, 0) }, NOON);
+    assert!(rendered(&app, NOON, 100, 12)[1].contains("etcd does not answer") && app.is_running());
+    // However small the terminal is.
+    for (width, height) in [(1, 1), (10, 3), (80, 5), (200, 100)] {
+        rendered(&app, NOON, width, height);
+    }
+}
+
+/// How many pictures are drawn for what happens in so many milliseconds, a piece of news in each.
+async fn pictures(news_in_ms: u64, report: Option<Report>, then: Duration) -> usize {
+    let (tell, news) = mpsc::unbounded_channel();
+    let (wish, wishes) = mpsc::unbounded_channel();
+    let drawn = Cell::new(0);
+    let driving = drive(app(), news, wishes, |_| {
+        drawn.set(drawn.get() + 1);
+        Ok(())
+    });
+    let happening = async {
+        for _ in 0..news_in_ms {
+            let _ = tell.send(News { sightings: vec![published(3)], report: report.clone() });
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        tokio::time::sleep(then).await;
+        let _ = wish.send(Wish::Quit);
+    };
+    let (done, ()) = tokio::join!(driving, happening);
+    done.unwrap();
+    drawn.get()
+}
+
+#[tokio::test(start_paused = true)]
+async fn much_that_happens_makes_ten_pictures_a_second_and_nothing_makes_none() {
+    let stable = report(3, 0);
+    let drawn = pictures(2_000, stable.clone(), Duration::ZERO).await;
+    assert!((18..=22).contains(&drawn), "{drawn}");
+    assert_eq!(pictures(1, stable, Duration::from_secs(3600)).await, 2, "the first and the one change");
+    // Times run on the screen of a cluster that is not stable.
+    let drawn = pictures(1, report(3, 1), Duration::from_secs(60)).await;
+    assert!((59..=63).contains(&drawn), "{drawn}");
+}
