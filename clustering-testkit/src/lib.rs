@@ -8,8 +8,8 @@
 //! - `etcd`, with the feature of that name: etcd servers and clusters for tests, which can be paused, killed, compacted
 //!   and taken back to a backup.
 //! - `process`, with the feature of that name: processes and folders that end with the test, however it ends.
-//! - `node` and `proxy`, with the feature `nodes`: nodes as processes that write down what they do, and lines to their
-//!   store that break.
+//! - `node`, `proxy` and `network`, with the feature `nodes`: nodes as processes that write down what they do, lines to
+//!   their store that break, and networks that do.
 //! - [`history`]: what happened to a cluster, by the journals of its nodes and by the store's own history.
 //! - [`promises`]: whether that history keeps the promises P1 to P9, each judged by a checker of its own.
 //! - [`sim`]: deterministic simulation of many nodes over one store in virtual time, with every fault there is, in which
@@ -57,6 +57,8 @@ pub mod etcd;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
+#[cfg(feature = "nodes")]
+pub mod network;
 #[cfg(feature = "nodes")]
 pub mod node;
 #[cfg(feature = "process")]

@@ -69,7 +69,10 @@ impl Deref for Alone {
 
 impl Alone {
     pub(crate) async fn new() -> Self {
-        let etcd = EtcdServer::start().await.unwrap();
+        Alone::on(EtcdServer::start().await.unwrap())
+    }
+
+    pub(crate) fn on(etcd: EtcdServer) -> Self {
         let scenario = Scenario::on(etcd.endpoints());
         Alone { etcd, scenario }
     }
@@ -115,7 +118,7 @@ impl Scenario {
         self.keep(spec.spawn_task(store))
     }
 
-    fn keep(&self, node: Node) -> Arc<Node> {
+    pub(crate) fn keep(&self, node: Node) -> Arc<Node> {
         let node = Arc::new(node);
         self.nodes.lock().unwrap().push(node.clone());
         node

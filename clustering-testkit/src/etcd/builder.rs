@@ -1,5 +1,6 @@
 use std::{
     ffi::OsString,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +15,7 @@ const TRIES: usize = 4;
 pub struct EtcdBuilder {
     binary: Option<PathBuf>,
     pub(super) args: Vec<OsString>,
+    pub(super) also_at: Vec<IpAddr>,
     pub(super) tls: Option<Tls>,
 }
 
@@ -34,6 +36,13 @@ impl EtcdBuilder {
     /// Adds arguments, which win over those that the fixture sets itself.
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
+        self
+    }
+
+    /// Serves clients at this address of the machine too, at the same port: see
+    /// [`endpoint_at`](EtcdServer::endpoint_at). By default it is the loopback interface alone.
+    pub fn also_at(mut self, address: impl Into<IpAddr>) -> Self {
+        self.also_at.push(address.into());
         self
     }
 

@@ -1,6 +1,6 @@
 use std::{
     fmt, fs, io,
-    net::TcpStream,
+    net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
@@ -124,10 +124,10 @@ impl EtcdServer {
     pub(super) fn spawn(&self) -> Result<(), EtcdError> {
         let client = self.endpoint();
         let peer = url("http", &self.ports.peer);
-        let listen = match &self.ports.plain {
-            None => client.clone(),
-            Some(plain) => format!("{client},{}", url("http", plain)),
-        };
+        let mut listen = vec![client.clone()];
+        listen.extend(self.options.also_at.iter().map(|address| self.endpoint_at(*address)));
+        listen.extend(self.ports.plain.as_ref().map(|plain| url("http", plain)));
+        let listen = listen.join(",");
         // Etcd takes its flags from variables too.
         let mut command = Process::builder(&self.binary).clean_env().log_to(self.log_path());
         command = command.arg("--data-dir").arg(self.data());
@@ -228,7 +228,16 @@ impl EtcdServer {
     /// Where it serves clients: `http://127.0.0.1:23456`, and with TLS `https://127.0.0.1:23456`. The same for as long
     /// as the fixture lives.
     pub fn endpoint(&self) -> String {
-        url(if self.options.tls.is_some() { "https" } else { "http" }, &self.ports.client)
+        url(self.scheme(), &self.ports.client)
+    }
+
+    /// Where it serves clients at another address, one that it was [told](EtcdBuilder::also_at) of.
+    pub fn endpoint_at(&self, address: impl Into<IpAddr>) -> String {
+        format!("{}://{}", self.scheme(), SocketAddr::new(address.into(), self.port()))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.options.tls.is_some() { "https" } else { "http" }
     }
 
     /// The same, as a list.

@@ -11,7 +11,8 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use super::{NodeSpec, run, spec::VARIABLE};
 use crate::{
     history::{self, Clock, Entry, Observation},
-    process::Process,
+    network::Network,
+    process::{Process, ProcessBuilder},
 };
 
 /// Between two looks into the file of a journal.
@@ -41,7 +42,20 @@ impl NodeSpec {
     ///
     /// What the system says.
     pub fn spawn(self) -> io::Result<Node> {
-        let process = Process::builder(std::env::current_exe()?).env(VARIABLE, self.to_env()).spawn()?;
+        self.spawn_by(Process::builder(std::env::current_exe()?))
+    }
+
+    /// Runs it as a process in a network of its own.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn spawn_in(self, network: &Network) -> io::Result<Node> {
+        self.spawn_by(network.process(std::env::current_exe()?))
+    }
+
+    fn spawn_by(self, process: ProcessBuilder) -> io::Result<Node> {
+        let process = process.env(VARIABLE, self.to_env()).spawn()?;
         Ok(Node::new(self, Body::Process(process)))
     }
 
