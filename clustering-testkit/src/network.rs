@@ -162,7 +162,8 @@ impl Network {
 fn free_addresses() -> io::Result<(Ipv4Addr, Ipv4Addr)> {
     for _ in 0..100 {
         let block = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + ((random() as u32 & 0x7fff) << 2);
-        let taken = run("ip", ["-4", "-oneline", "addr", "show", "to", &format!("{}/30", Ipv4Addr::from(block))])?;
+        let taken =
+            run("ip", ["-4", "-oneline", "addr", "show", "to", &format!("{}/30", Ipv4Addr::from(block))])?;
         if taken.is_empty() {
             return Ok((Ipv4Addr::from(block + 1), Ipv4Addr::from(block + 2)));
         }

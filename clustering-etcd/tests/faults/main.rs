@@ -11,6 +11,7 @@ mod by_hand;
 mod etcd_away;
 mod etcd_history;
 mod etcd_members;
+mod laggards;
 mod long_outage;
 mod names;
 mod network;
@@ -39,7 +40,8 @@ fn main() {
 fn trial<F: Future<Output = ()> + 'static>(name: &str, test: fn() -> F) -> Trial {
     // As a test under libtest is called.
     let name = name.replace(' ', "");
-    Trial::test(name, move || {
+    Trial::test(name.clone(), move || {
+        scenario::begin_story(&name);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.expect("a runtime").block_on(test());
         Ok(())
@@ -65,6 +67,8 @@ fn all() -> Vec<Trial> {
         etcd_history::p1_a_version_compacted_while_a_watch_was_broken,
         etcd_history::p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as_it_is,
         etcd_members::p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back,
+        laggards::p8_a_laggard_is_named_and_evicted_until_it_gives_up,
+        laggards::p8_a_leader_that_lags_steps_down_and_is_evicted,
         long_outage::p7_cut_off_for_long_with_one_way,
         long_outage::p7_cut_off_for_long_with_three_ways,
         names::p7_a_second_instance_waits,

@@ -1,6 +1,8 @@
 use std::{
+    cell::RefCell,
     future::Future,
     ops::Deref,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -36,6 +38,21 @@ pub(crate) const fn ms(milliseconds: u64) -> Duration {
 
 pub(crate) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+thread_local! {
+    /// Where the story of this thread's test goes if it fails.
+    static STORY: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// Takes away the story of the test's last run. Those of tests that fail stay with what was built, until the next run.
+pub(crate) fn begin_story(test: &str) {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stories");
+    let file = folder.join(format!("{}.txt", test.replace("::", "-")));
+    // What cannot be done here shows when a story is written.
+    let _ = std::fs::create_dir_all(folder);
+    let _ = std::fs::remove_file(&file);
+    STORY.set(Some(file));
 }
 
 /// Fails with what was waited for if it does not come.
@@ -231,6 +248,11 @@ impl Scenario {
         revision
     }
 
+    /// Waits until all is known that has happened so far.
+    pub(crate) async fn settle(&self) {
+        soon("the end of the history", self.follower.settle()).await.unwrap();
+    }
+
     fn journals(&self) -> Vec<Vec<Entry>> {
         self.nodes.lock().unwrap().iter().map(|node| node.journal()).collect()
     }
@@ -249,18 +271,21 @@ impl Scenario {
         lines.extend(self.journals().iter().flatten().map(|entry| (Some(entry.at), entry.to_string())));
         lines.sort_by_key(|(at, _)| *at);
         let lines: Vec<_> = lines.into_iter().map(|(_, line)| line).collect();
-        let file = std::env::temp_dir().join(format!("clustering-story-{}.txt", std::process::id()));
-        std::fs::write(&file, lines.join("\n")).unwrap();
+        let file = STORY.with_borrow(Clone::clone).expect("a test has begun in this thread");
+        let kept = match std::fs::write(&file, lines.join("\n")) {
+            Ok(()) => format!("the whole story is in {}", file.display()),
+            Err(error) => format!("the whole story cannot be written to {}, {error}", file.display()),
+        };
         let tail = &lines[lines.len().saturating_sub(60)..];
-        format!("the whole story is in {}, it ends so:\n{}", file.display(), tail.join("\n"))
+        format!("{kept}, it ends so:\n{}", tail.join("\n"))
     }
 
     /// Judges P1 to P8. Those nodes should be there, and nothing happens any more.
     pub(crate) async fn check(&self, names: &[&str]) -> Ledger {
-        soon("the end of the history", self.follower.settle()).await.unwrap();
+        self.settle().await;
         // Taken before the journals: whatever a node says that it saw, the store had by then.
         let journals = self.journals();
-        soon("the end of the history", self.follower.settle()).await.unwrap();
+        self.settle().await;
         let pages = self.follower.pages();
         match check(&self.namespace, &pages, &journals, Some(&Calm::of(names))) {
             Ok(ledger) => ledger,

@@ -1,7 +1,8 @@
 use std::{fmt::Display, future::Future, time::Duration};
 
 use clustering_core::{
-    Clustering, NodeName, Outcome, Stabilization, Stable, StartError, StopReason, store::CoordinationStore,
+    Clustering, Laggards, NodeName, Outcome, Stabilization, Stable, StartError, StopReason,
+    store::CoordinationStore,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -58,6 +59,7 @@ pub async fn run(
         .uri(&spec.uri)
         .ttl(spec.ttl)
         .name_conflict(spec.name_conflict.into())
+        .laggards(spec.evict_after.map_or(Laggards::Wait, |after| Laggards::Evict { after }))
         .configure(|config| config.warn_after = spec.warn_after);
     let (takes, refuses) = (spec.stabilize_takes, spec.stabilize_refuses);
     let stabilize = move |stabilization: Stabilization| async move {

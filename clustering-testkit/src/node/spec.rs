@@ -35,6 +35,8 @@ pub struct NodeSpec {
     pub write_every: Option<Duration>,
     /// After how long a version that is not stable is reported.
     pub warn_after: Duration,
+    /// After how long it evicts laggards as leader, if at all.
+    pub evict_after: Option<Duration>,
 }
 
 /// What to do if a name is taken.
@@ -82,6 +84,7 @@ impl NodeSpec {
             on_stable_takes: Duration::ZERO,
             write_every: Some(Duration::from_millis(100)),
             warn_after: Duration::from_secs(30),
+            evict_after: None,
         }
     }
 

@@ -28,12 +28,12 @@ pub use self::{
     folder::{FOLDER_PREFIX, Folder},
 };
 
-#[cfg(feature = "container")]
-pub(crate) use self::guardian::{Kept, keep, release};
 #[cfg(feature = "etcd")]
 pub(crate) use self::child::excerpt;
 #[cfg(any(feature = "etcd", feature = "nodes"))]
 pub(crate) use self::folder::random;
+#[cfg(feature = "container")]
+pub(crate) use self::guardian::{Kept, keep, release};
 
 /// The process id of this process's guardian, which ends when it has cleaned up.
 pub fn guardian() -> std::io::Result<u32> {
