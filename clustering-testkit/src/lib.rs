@@ -14,6 +14,8 @@
 //! - [`promises`]: whether that history keeps the promises P1 to P9, each judged by a checker of its own.
 //! - [`sim`]: deterministic simulation of many nodes over one store in virtual time, with every fault there is, in which
 //!   the promises are judged after every step.
+//! - `model`, with the feature of that name: model checking. All states of a few nodes within bounds, and the promises in
+//!   each of them.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -57,6 +59,8 @@ pub mod etcd;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
+#[cfg(feature = "model")]
+pub mod model;
 #[cfg(feature = "nodes")]
 pub mod network;
 #[cfg(feature = "nodes")]

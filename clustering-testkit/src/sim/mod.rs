@@ -65,7 +65,7 @@
 //! of this crate have one for each promise and more.
 
 mod book;
-mod checks;
+pub(crate) mod checks;
 mod clock;
 mod counts;
 mod digest;
@@ -79,6 +79,8 @@ mod world;
 use std::{fmt, sync::Arc, time::Duration};
 
 use self::world::World;
+#[cfg(feature = "model")]
+pub(crate) use self::world::render;
 pub use self::{
     counts::{Counts, Reached},
     failure::Failure,

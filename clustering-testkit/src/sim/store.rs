@@ -11,7 +11,7 @@ use crate::history::Moment;
 ///
 /// Each commit that changes something makes the next revision. A store that is put back to an older state begins another
 /// era.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Store {
     entries: BTreeMap<Key, Entry>,
     leases: BTreeMap<LeaseId, Term>,
@@ -60,7 +60,7 @@ impl Store {
         &self.history
     }
 
-    pub(super) fn grant(&mut self, now: Moment, ttl: Duration) -> Lease {
+    pub(crate) fn grant(&mut self, now: Moment, ttl: Duration) -> Lease {
         self.last_lease += 1;
         let id = LeaseId::new(self.last_lease);
         self.leases.insert(id, Term { ttl, until: now + ttl });
@@ -68,7 +68,7 @@ impl Store {
         Lease { id, ttl }
     }
 
-    pub(super) fn renew(&mut self, now: Moment, id: LeaseId) -> Result<Duration, StoreError> {
+    pub(crate) fn renew(&mut self, now: Moment, id: LeaseId) -> Result<Duration, StoreError> {
         let term = self.leases.get_mut(&id).ok_or_else(|| StoreError::lease_not_found(id))?;
         term.until = now + term.ttl;
         let ttl = term.ttl;
@@ -77,7 +77,7 @@ impl Store {
     }
 
     /// Ends a lease, and with it its keys.
-    pub(super) fn end(&mut self, id: LeaseId) -> Result<(), StoreError> {
+    pub(crate) fn end(&mut self, id: LeaseId) -> Result<(), StoreError> {
         self.leases.remove(&id).ok_or_else(|| StoreError::lease_not_found(id))?;
         self.find_next_expiry();
         let under = self.entries.values().filter(|entry| entry.lease == Some(id));
@@ -87,25 +87,52 @@ impl Store {
     }
 
     /// When the next lease ends if nobody renews it.
-    pub(super) fn next_expiry(&self) -> Option<Moment> {
+    pub(crate) fn next_expiry(&self) -> Option<Moment> {
         self.next_expiry
     }
 
     /// A lease whose time is over by then.
-    pub(super) fn expired(&self, now: Moment) -> Option<LeaseId> {
+    pub(crate) fn expired(&self, now: Moment) -> Option<LeaseId> {
         let over = self.leases.iter().filter(|(_, term)| term.until <= now);
         over.min_by_key(|(_, term)| term.until).map(|(id, _)| *id)
+    }
+
+    /// The leases that live.
+    #[cfg(feature = "model")]
+    pub(crate) fn leases(&self) -> impl Iterator<Item = LeaseId> {
+        self.leases.keys().copied()
+    }
+
+    /// Whether keys live under that lease.
+    #[cfg(feature = "model")]
+    pub(crate) fn holds_keys(&self, lease: LeaseId) -> bool {
+        self.entries.values().any(|entry| entry.lease == Some(lease))
+    }
+
+    /// Whether that commit might still be accepted at some time. Revisions do not come again, and nor do leases.
+    #[cfg(feature = "model")]
+    pub(crate) fn may_hold(&self, txn: &Txn) -> bool {
+        let passed = |guard: &Guard| {
+            let entry = self.entries.get(guard.key());
+            match guard {
+                Guard::CreatedAt(_, Revision::ZERO) | Guard::ModifiedAt(_, Revision::ZERO) => false,
+                Guard::CreatedAt(_, at) => entry.is_none_or(|entry| entry.created != *at),
+                Guard::ModifiedAt(_, at) => entry.is_none_or(|entry| entry.modified != *at),
+            }
+        };
+        let gone = |operation: &Operation| matches!(operation, Operation::Put { lease: Some(lease), .. } if !self.leases.contains_key(lease));
+        !txn.guards().iter().any(passed) && !txn.operations().iter().any(gone)
     }
 
     fn find_next_expiry(&mut self) {
         self.next_expiry = self.leases.values().map(|term| term.until).min();
     }
 
-    pub(super) fn read(&self, prefix: &str) -> Snapshot {
+    pub(crate) fn read(&self, prefix: &str) -> Snapshot {
         Snapshot { revision: self.revision(), entries: self.under(prefix).cloned().collect() }
     }
 
-    pub(super) fn commit(&mut self, txn: &Txn) -> Result<Revision, StoreError> {
+    pub(crate) fn commit(&mut self, txn: &Txn) -> Result<Revision, StoreError> {
         txn.validate()?;
         let holds = |guard: &Guard| {
             let entry = self.entries.get(guard.key());
@@ -148,7 +175,7 @@ impl Store {
     }
 
     /// The next changes that a watch of `prefix` has coming which has seen all up to `seen`.
-    pub(super) fn next_after(&self, prefix: &str, seen: Revision) -> Option<Batch> {
+    pub(crate) fn next_after(&self, prefix: &str, seen: Revision) -> Option<Batch> {
         let later = self.history.get(seen.get() as usize..)?;
         later.iter().find_map(|batch| {
             let mut changes =
@@ -159,7 +186,7 @@ impl Store {
     }
 
     /// Whether a watch may go on after what was seen up to there in that era.
-    pub(super) fn resumes(&self, seen: Revision, era: usize) -> Result<(), WatchEnd> {
+    pub(crate) fn resumes(&self, seen: Revision, era: usize) -> Result<(), WatchEnd> {
         let revision = self.revision();
         let shared = self.shared[era..].iter().min().copied().unwrap_or(revision);
         if seen > shared || seen > revision {
@@ -172,12 +199,12 @@ impl Store {
     }
 
     /// Changes up to here can no longer be had.
-    pub(super) fn compact(&mut self) {
+    pub(crate) fn compact(&mut self) {
         self.compacted = self.revision();
     }
 
     /// Puts it back to what it was at `revision`. Leases of then have their whole TTL again.
-    pub(super) fn rewind(&mut self, now: Moment, revision: Revision) {
+    pub(crate) fn rewind(&mut self, now: Moment, revision: Revision) {
         let ttl = self.leases.values().map(|term| term.ttl).max().unwrap_or(Duration::from_secs(5));
         self.history.truncate(revision.get() as usize);
         self.entries.clear();

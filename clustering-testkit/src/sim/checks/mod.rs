@@ -2,6 +2,6 @@
 //! a file. Each tells what is wrong as `what: how so`.
 
 pub(super) mod p1_newest_views;
-pub(super) mod p4_acknowledgements;
-pub(super) mod p5_writes;
+pub(crate) mod p4_acknowledgements;
+pub(crate) mod p5_writes;
 pub(super) mod p6_claims;

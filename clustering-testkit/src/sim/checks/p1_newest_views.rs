@@ -3,7 +3,7 @@ use clustering_core::View;
 use crate::history::{Ledger, Member};
 
 /// P1. The newest view of every node, also one that does not stabilize for it, is the cut that the log has.
-pub(in crate::sim) fn check(newest: &View, ledger: &Ledger) -> Result<(), String> {
+pub(crate) fn check(newest: &View, ledger: &Ledger) -> Result<(), String> {
     let (version, revision) = (newest.version(), newest.revision());
     let Some(published) = ledger.published_at(version, revision) else {
         return Err(format!("P1, a version that the log does not have: {version} @{revision}"));

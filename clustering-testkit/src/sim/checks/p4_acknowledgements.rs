@@ -15,12 +15,7 @@ struct Label {
 /// session, so that no late one takes the place of a newer.
 ///
 /// Judged by the store as it stood just before.
-pub(in crate::sim) fn check(
-    store: &Store,
-    keys: &Keyspace,
-    name: &NodeName,
-    txn: &Txn,
-) -> Result<(), String> {
+pub(crate) fn check(store: &Store, keys: &Keyspace, name: &NodeName, txn: &Txn) -> Result<(), String> {
     let read = |value: &[u8]| serde_json::from_slice::<Label>(value).ok().map(|label| label.version);
     let own = keys.readiness_key(name);
     let put = txn.operations().iter().find_map(|operation| match operation {

@@ -6,7 +6,7 @@ use clustering_core::{
 /// P5. What only a leader writes is accepted only from the process that holds the election key at that moment.
 ///
 /// `leader` is the election key as it stood just before.
-pub(in crate::sim) fn check(
+pub(crate) fn check(
     purpose: Purpose,
     leader: Option<&Entry>,
     is_own: impl Fn(LeaseId) -> bool,

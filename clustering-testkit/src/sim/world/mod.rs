@@ -4,7 +4,7 @@ mod callbacks;
 mod calls;
 mod calm;
 mod process;
-mod render;
+pub(crate) mod render;
 mod troubles;
 mod watches;
 

@@ -49,7 +49,7 @@ fn result<T>(result: &Result<T, StoreError>, good: impl FnOnce(&T) -> String) ->
 }
 
 /// What a machine is told.
-pub(super) fn input(input: &Input) -> String {
+pub(crate) fn input(input: &Input) -> String {
     match input {
         Input::Tick => "◀ tick".to_owned(),
         Input::Granted { result: granted, .. } => {
@@ -109,7 +109,7 @@ fn txn(txn: &Txn) -> String {
 }
 
 /// What a machine wants done; nothing for what is seen elsewhere.
-pub(super) fn output(output: &Output) -> Option<String> {
+pub(crate) fn output(output: &Output) -> Option<String> {
     Some(match output {
         Output::Grant { ttl, .. } => format!("▶ grant {ttl:?}"),
         Output::Renew { lease, .. } => format!("▶ renew lease {lease}"),

@@ -1,0 +1,336 @@
+//! Faults in the protocol, one for each promise and more. Each is found within the bounds that it needs, and no others.
+
+use clustering_core::{
+    Version, View,
+    machine::{Input, Leadership, Output, Purpose},
+    store::{Batch, Change, ErrorKind},
+    time::Timestamp,
+    version::Mint,
+};
+use clustering_testkit::{
+    history::Member,
+    model::{Bounds, Limited, Promise, Start},
+    sim::{Seat, Tamper},
+};
+use serde_json::{Value, json};
+
+use crate::{breaks, commits};
+
+fn nodes(nodes: u8) -> Bounds {
+    Bounds::nodes(nodes)
+}
+
+/// Drops the guards on these keys from commits for that purpose.
+struct Unguarded {
+    purpose: Purpose,
+    keys: &'static [&'static str],
+}
+
+impl Tamper for Unguarded {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        let dropped = |key: &str| self.keys.iter().any(|start| key.starts_with(start));
+        let kept = |txn: &_| commits::keep(txn, |guard| !dropped(guard.key()), |_| true);
+        commits::change(output, self.purpose, kept)
+    }
+}
+
+macro_rules! unguarded {
+    ($purpose:ident, $($key:literal),+) => {
+        || Unguarded { purpose: Purpose::$purpose, keys: &[$($key),+] }
+    };
+}
+
+/// Does not hear that a node is gone.
+struct Deaf;
+
+impl Tamper for Deaf {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        let Input::Batch { token, mut batch } = input else { return vec![input] };
+        let gone = |change: &Change| {
+            matches!(change, Change::Delete(_)) && change.key().starts_with("c/view/nodes/")
+        };
+        batch.changes.retain(|change| !gone(change));
+        vec![Input::Batch { token, batch }]
+    }
+}
+
+#[test]
+fn p1_a_watch_that_skips() {
+    breaks(Promise::P1, nodes(3).with(Limited::Expiry, 1), || Deaf);
+}
+
+/// Stabilizes against the nodes that are present just then.
+struct MomentaryList;
+
+impl Tamper for MomentaryList {
+    fn given(&mut self, seat: &Seat<'_>, _: &View) -> Option<Vec<Member>> {
+        let member = |node: &std::sync::Arc<clustering_core::Node>| Member {
+            name: node.name.clone(),
+            uri: node.uri.to_string(),
+            incarnation: node.incarnation.clone(),
+            metadata: node.metadata.clone(),
+        };
+        Some(seat.machine.present().map(member).collect())
+    }
+}
+
+#[test]
+fn p1_the_local_list_as_the_view() {
+    let bounds = nodes(2).with(Limited::Ask, 1).with(Limited::Refusal, 1).with(Limited::Wake, 1);
+    breaks(Promise::P1, bounds.with(Limited::Update, 1), || MomentaryList);
+}
+
+/// Mints versions by the wall clock alone, which is another on each node.
+struct ByWallClock;
+
+impl Tamper for ByWallClock {
+    fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
+        let wall = 1_700_000_000_000 - seat.node as u64 * 3_600_000;
+        let minted: Version = Mint::new(wall, Timestamp::ZERO, 1).version(seat.now, None);
+        commits::change(output, Purpose::Elect, |txn| {
+            commits::rewrite(txn, |key, value| {
+                let mut record: Value = serde_json::from_slice(value).ok()?;
+                record["version"] = json!(minted.to_string());
+                (key.as_str() == "c/view/version").then(|| record.to_string().into_bytes())
+            })
+        })
+    }
+}
+
+#[test]
+fn p2_versions_by_the_wall_clock() {
+    breaks(Promise::P2, nodes(2).with(Limited::Resign, 1), || ByWallClock);
+}
+
+/// Tells no stabilize that it is superseded.
+struct TellsNobody;
+
+impl Tamper for TellsNobody {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        match output {
+            Output::Supersede { .. } => Vec::new(),
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p3_a_stabilize_that_is_not_told() {
+    let told = breaks(Promise::P3, nodes(1).with(Limited::Ask, 2), || TellsNobody);
+    // Found by the shortest way, and told step by step.
+    assert!(told.contains("  | 1. the user of a asks for a version"), "{told}");
+    assert!(told.contains("is not told that"), "{told}");
+}
+
+/// Begins each stabilize twice.
+struct BeginsTwice;
+
+impl Tamper for BeginsTwice {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        match output {
+            Output::Stabilize { .. } => vec![output.clone(), output],
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p3_two_stabilizes_at_a_time() {
+    breaks(Promise::P3, nodes(1).with(Limited::Ask, 1), || BeginsTwice);
+}
+
+/// Does not hear that an acknowledgement went with the session that gave it.
+struct CountsOldSessions;
+
+impl Tamper for CountsOldSessions {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        let Input::Batch { token, batch } = input else { return vec![input] };
+        let went =
+            |change: &Change| matches!(change, Change::Delete(_)) && change.key().starts_with("c/ready/");
+        let changes = batch.changes.into_iter().filter(|change| !went(change)).collect();
+        vec![Input::Batch { token, batch: Batch { revision: batch.revision, changes } }]
+    }
+}
+
+#[test]
+fn p4_p7_an_acknowledgement_of_an_old_session_counts() {
+    breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Expiry, 1), || CountsOldSessions);
+}
+
+#[test]
+fn p4_a_record_of_stability_for_an_older_version() {
+    breaks(Promise::P4, nodes(1).with(Limited::Ask, 2), unguarded!(Confirm, "c/view/version"));
+}
+
+#[test]
+fn p4_stability_is_recorded_twice_after_a_lost_reply() {
+    let bounds = nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1).with(Limited::Wake, 1);
+    breaks(Promise::P4, bounds, unguarded!(Confirm, "c/view/stable"));
+}
+
+#[test]
+fn p4_an_acknowledgement_of_an_older_version_comes_late() {
+    breaks(Promise::P4, nodes(1).with(Limited::Ask, 2), unguarded!(Acknowledge, "c/view/version"));
+}
+
+/// Lets the acknowledgement stand when the record that it was given under is put again.
+struct LeavesItStanding;
+
+impl Tamper for LeavesItStanding {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        let kept =
+            |txn: &_| commits::keep(txn, |_| true, |operation| !operation.key().starts_with("c/ready/"));
+        commits::change(output, Purpose::Rewrite, kept)
+    }
+}
+
+#[test]
+fn p4_an_acknowledgement_outlives_the_record_that_it_was_given_under() {
+    breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Update, 1), || LeavesItStanding);
+}
+
+/// Calls `on_stable` again, as after a restart of what called it.
+struct CallsTwice;
+
+impl Tamper for CallsTwice {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        match output {
+            Output::Announce { .. } => vec![output.clone(), output],
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p4_on_stable_is_called_twice() {
+    breaks(Promise::P4, nodes(1).with(Limited::Ask, 1), || CallsTwice);
+}
+
+#[test]
+fn p5_a_version_of_a_deposed_leader() {
+    let bounds = nodes(2).with(Limited::Ask, 1).with(Limited::Expiry, 1);
+    breaks(Promise::P5, bounds, unguarded!(Publish, "c/view/leader"));
+}
+
+#[test]
+fn p5_a_record_of_stability_by_a_deposed_leader() {
+    let bounds = nodes(1).with(Limited::Ask, 1).with(Limited::Expiry, 1);
+    breaks(Promise::P5, bounds, unguarded!(Confirm, "c/view/leader"));
+}
+
+#[test]
+fn p5_a_deposed_leader_ends_the_term_of_another() {
+    let bounds = nodes(2).with(Limited::Resign, 1).with(Limited::Expiry, 1);
+    breaks(Promise::P5, bounds, unguarded!(Resign, "c/view/leader"));
+}
+
+#[test]
+fn p5_a_write_of_the_user_of_a_deposed_leader() {
+    let bounds = nodes(2).with(Limited::Write, 1).with(Limited::Expiry, 1);
+    breaks(Promise::P5, bounds, unguarded!(Fenced, "c/view/leader"));
+}
+
+#[test]
+fn p5_an_election_that_looks_at_neither_leader_nor_version() {
+    let bounds = nodes(3).with(Limited::Expiry, 1).with(Limited::Wake, 1);
+    breaks(Promise::P5, bounds, unguarded!(Elect, "c/view/leader", "c/view/version"));
+}
+
+/// Once it led, it says so until the log says otherwise: a flag in place of a deadline.
+struct Flag;
+
+impl Tamper for Flag {
+    fn leadership(&mut self, _: &Seat<'_>, told: Option<Leadership>) -> Option<Leadership> {
+        told.map(|mut leadership| {
+            leadership.until = Timestamp::NEVER;
+            leadership
+        })
+    }
+}
+
+#[test]
+fn p6_a_flag_that_stays_true() {
+    breaks(Promise::P6, nodes(1).with(Limited::Wake, 1), || Flag);
+}
+
+/// Takes a renewal whose reply was lost for a good one.
+struct TakesItForRenewed;
+
+impl Tamper for TakesItForRenewed {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Renewed { token, result: Err(_) } => {
+                vec![Input::Renewed { token, result: Ok(std::time::Duration::from_secs(15)) }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p6_a_lost_renewal_is_taken_for_a_good_one() {
+    breaks(Promise::P6, nodes(1).with(Limited::Wake, 1).with(Limited::Loss, 1), || TakesItForRenewed);
+}
+
+#[test]
+fn p7_two_lives_share_a_name() {
+    let bounds = nodes(1).from(Start::Empty).with(Limited::Crash, 1);
+    breaks(Promise::P7, bounds, unguarded!(Join, "c/view/nodes/"));
+}
+
+/// Tries no stabilize again that said no.
+struct NeverAgain;
+
+impl Tamper for NeverAgain {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        match output {
+            Output::Stabilize { attempt: 2.., .. } => Vec::new(),
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_stabilize_that_said_no_is_never_tried_again() {
+    breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Refusal, 1), || NeverAgain);
+}
+
+/// Takes a commit whose reply was lost for done.
+struct AssumesDone;
+
+impl Tamper for AssumesDone {
+    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Committed { token, result: Err(error) } if error.kind() == ErrorKind::OutcomeUnknown => {
+                vec![Input::Committed { token, result: Ok(seat.store.revision().next()) }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_a_commit_whose_reply_was_lost_is_taken_for_done() {
+    breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1), || AssumesDone);
+}
+
+/// Watches the acknowledgements from too late on, and reads none before.
+struct NeverReadsAcknowledgements;
+
+impl Tamper for NeverReadsAcknowledgements {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Read { token, result: Ok(mut snapshot) } => {
+                snapshot.entries.retain(|entry| !entry.key.starts_with("c/ready/"));
+                vec![Input::Read { token, result: Ok(snapshot) }]
+            }
+            other => vec![other],
+        }
+    }
+}
+
+#[test]
+fn p8_acknowledgements_that_stand_are_not_read_after_a_gap() {
+    let bounds = nodes(2).with(Limited::Ask, 1).with(Limited::Gap, 1);
+    breaks(Promise::P8, bounds, || NeverReadsAcknowledgements);
+}

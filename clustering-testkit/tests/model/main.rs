@@ -1,0 +1,73 @@
+//! Model checking: in all states of small models the promises hold; and each fault in the protocol that is put in breaks
+//! the promise that it should, on a path that is told.
+
+#[path = "../sabotage/commits.rs"]
+mod commits;
+mod faults;
+
+use std::thread;
+
+use clustering_testkit::{
+    model::{Bounds, Checked, ClusterModel, Limited, Promise, Start},
+    sim::Tamper,
+};
+
+fn check(model: &ClusterModel) -> Checked {
+    model.check(thread::available_parallelism().map_or(1, usize::from), None)
+}
+
+/// The smaller ones of the suite. All of it is explored by the example `model`, which is built with optimization.
+#[test]
+fn p1_to_p8_hold_in_all_states_of_small_models() {
+    let small = [
+        Bounds::nodes(2).from(Start::Empty),
+        Bounds::nodes(2).with(Limited::Crash, 1),
+        Bounds::nodes(2).with(Limited::Expiry, 1).with(Limited::Loss, 1),
+        Bounds::nodes(2).with(Limited::Ask, 1).with(Limited::Gap, 1),
+        Bounds::nodes(3).with(Limited::Ask, 1).with(Limited::Delay, 1),
+    ];
+    for bounds in small {
+        let checked = check(&ClusterModel::new(bounds));
+        assert!(checked.exhausted && checked.held.len() == 8 && checked.states > 100, "{checked}");
+    }
+}
+
+#[test]
+fn the_same_model_has_the_same_states_however_many_explore_it() {
+    let model = ClusterModel::new(Bounds::nodes(2).with(Limited::Crash, 1));
+    let (one, four) = (model.check(1, None), model.check(4, None));
+    assert_eq!((one.states, one.steps, one.reached), (four.states, four.steps, four.reached));
+}
+
+#[test]
+fn wider_bounds_have_more_states() {
+    let states = |bounds| check(&ClusterModel::new(bounds)).states;
+    let bounds = Bounds::nodes(2);
+    assert_eq!(states(bounds), 1);
+    let asked = states(bounds.with(Limited::Ask, 1));
+    assert!(1 < asked && asked < states(bounds.with(Limited::Ask, 1).with(Limited::Delay, 1)));
+}
+
+/// Changes nothing.
+struct Honest;
+
+impl Tamper for Honest {}
+
+#[test]
+fn a_tamper_that_changes_nothing_changes_nothing() {
+    let model = ClusterModel::new(Bounds::nodes(2).with(Limited::Ask, 1));
+    let (plain, tampered) = (check(&model), check(&model.clone().tampered(|| Honest)));
+    assert_eq!((plain.states, plain.steps), (tampered.states, tampered.steps));
+    assert!(tampered.exhausted, "{tampered}");
+}
+
+/// Checks that this fault breaks that promise within the bounds, and returns how.
+fn breaks<T: Tamper + 'static>(promise: Promise, bounds: Bounds, make: fn() -> T) -> String {
+    let checked = check(&ClusterModel::new(bounds).tampered(make));
+    let told = checked.to_string();
+    println!("{told}");
+    let Some(broken) = checked.broken else { panic!("no promise is broken: {told}") };
+    assert_eq!(broken.promise, promise.property(), "{told}");
+    assert!(!broken.found.is_empty() && broken.story.len() >= broken.steps, "{told}");
+    told
+}
