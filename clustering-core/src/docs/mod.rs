@@ -1,5 +1,8 @@
 //! How it works, for those who want to know, extend it, or speak the protocol from another language.
 
+#[doc = include_str!("checked.md")]
+pub mod checked {}
+
 #[doc = include_str!("promises.md")]
 pub mod promises {}
 

@@ -105,10 +105,6 @@ impl ClusterModel {
     }
 }
 
-/// The promises that are judged.
-pub(super) const PROMISES: [Promise; 8] =
-    [Promise::P1, Promise::P2, Promise::P3, Promise::P4, Promise::P5, Promise::P6, Promise::P7, Promise::P8];
-
 impl fmt::Display for Checked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exhausted = if self.exhausted { "" } else { ", not exhausted" };
