@@ -52,13 +52,14 @@ async fn long_outage(ways: usize) {
     for node in &nodes {
         node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
     }
-    println!("measured: {ways} ways cut, connections of 3 nodes in each second: {rates:?}");
+    let what = format!("3 nodes cut off for {AWAY} s, each with {ways} endpoints");
+    println!("measured: {what}: connections in each second: {rates:?}");
     let since = scenario.now();
     proxies.iter().for_each(Proxy::heal);
     scenario.stable_after(before, &NAMES).await;
-    let took = scenario.measured(&format!("{ways} ways cut for {AWAY} s, mended"), since);
+    let took = scenario.measured(&format!("{what}, mended"), since);
     let back = connections(&proxies) - known;
-    println!("measured: {ways} ways cut for {AWAY} s: {back} connections of 3 nodes when it was back");
+    println!("measured: {what}: {back} connections when it was back");
     let most = 3 * ways as u64;
     assert!(rates[..3].iter().sum::<u64>() <= 3 * 12 * most, "{rates:?}");
     assert!(rates[AWAY / 2..].iter().sum::<u64>() <= (AWAY / 2) as u64 * 4 * most, "{rates:?}");

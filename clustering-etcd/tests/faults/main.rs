@@ -3,7 +3,11 @@
 //! collected.
 //!
 //! This binary runs itself as the nodes: what it is shows in its environment. `measured:` lines tell how long the cluster
-//! took to the next stable version.
+//! took to the next stable version; those in the chapter "production" are from here:
+//!
+//! ```sh
+//! cargo test -p clustering-etcd --features server-tests --test faults | grep measured
+//! ```
 
 #![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
 
