@@ -51,10 +51,36 @@ pub struct Config {
     pub publish_gap: Backoff,
     /// How long it must be calm until the next change counts as a lone one again. 1 s by default.
     pub calm: Duration,
+    /// How often the user's [health check](crate::Builder::health) is called, and what its failures mean (P11). `None`, the
+    /// default: never, and the node counts as healthy. Setting the callback sets the [default](HealthChecks::default).
+    pub health: Option<HealthChecks>,
     /// How long [`stop`](crate::Clustering::stop) may take to give the lease back while the store does not answer, and
     /// to let running callbacks end. 5 s by default. Whatever is left then ends by itself: the lease by its TTL, the
     /// callbacks by being dropped.
     pub stop_timeout: Duration,
+}
+
+/// When a node counts as unhealthy, by its own check.
+///
+/// From the moment at which every check fails it takes at most `interval + failures * max(interval, deadline)` until it
+/// does, and acts as leader no more: 8 s by default. From the moment at which checks pass again it takes at most `interval + deadline` until it counts as
+/// healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HealthChecks {
+    /// How long after a check began the next one does. 2 s by default. There is one at a time.
+    pub interval: Duration,
+    /// How long a check may take: after that it counts as failed, its future is dropped, and for each further interval
+    /// in which it does not end (as it blocks its thread) it counts as failed again. 2 s by default.
+    pub deadline: Duration,
+    /// How many failures in a row make a healthy node unhealthy: giving up its session moves all that it owns. 3 by
+    /// default, at least 1. A node that has not joined yet is unhealthy at its first failure.
+    pub failures: u32,
+}
+
+impl Default for HealthChecks {
+    fn default() -> Self {
+        HealthChecks { interval: Duration::from_secs(2), deadline: Duration::from_secs(2), failures: 3 }
+    }
 }
 
 /// A delay that doubles from one try to the next, up to a limit.
@@ -127,6 +153,7 @@ impl Default for Config {
             name_conflict: NameConflict::Wait,
             publish_gap: retry,
             calm: secs(1),
+            health: None,
             stop_timeout: secs(5),
         }
     }
@@ -220,6 +247,12 @@ impl Config {
         if let Some(timeout) = self.stabilize_timeout {
             nonzero("stabilize_timeout", timeout)?;
         }
+        if let Some(health) = self.health {
+            nonzero("health.interval", health.interval)?;
+            nonzero("health.deadline", health.deadline)?;
+            let times = Duration::from_secs(health.failures.into());
+            check(health.failures > 0, "health.failures", times, "it must be at least 1")?;
+        }
         if let Laggards::Evict { after } = self.laggards {
             check(
                 after >= MIN_TTL,
@@ -248,6 +281,9 @@ mod tests {
         let ms = Duration::from_millis;
         let zero = Duration::ZERO;
         type Set = fn(&mut Config, Duration);
+        fn health(config: &mut Config) -> &mut HealthChecks {
+            config.health.get_or_insert_default()
+        }
         let refused: &[(&str, Set, Duration)] = &[
             ("ttl", |config, value| config.ttl = value, zero),
             ("ttl", |config, value| config.ttl = value, ms(999)),
@@ -265,6 +301,9 @@ mod tests {
             ("publish_gap", |config, value| config.publish_gap.first = value, ms(5_001)),
             ("warn_after", |config, value| config.warn_after = value, zero),
             ("stabilize_timeout", |config, value| config.stabilize_timeout = Some(value), zero),
+            ("health.interval", |config, value| health(config).interval = value, zero),
+            ("health.deadline", |config, value| health(config).deadline = value, zero),
+            ("health.failures", |config, _| health(config).failures = 0, zero),
             ("laggards", |config, value| config.laggards = Laggards::Evict { after: value }, ms(999)),
         ];
         for (field, set, value) in refused {

@@ -41,6 +41,16 @@ pub enum Event {
         /// How it ended.
         reason: LostReason,
     },
+    /// This node's health checks failed, often enough in a row: it gives up its session, and takes no part until a check
+    /// passes (P11).
+    Unhealthy {
+        /// How many failed in a row.
+        failures: u32,
+        /// What the last one said.
+        reason: String,
+    },
+    /// This node's health check passed, the first one or the first after it was unhealthy: it takes part.
+    Healthy,
     /// A node is present.
     NodeUp {
         /// Its name.
@@ -208,6 +218,8 @@ pub enum LostReason {
     Removed,
     /// The store was restored to an older state.
     Rewound,
+    /// The node gave it up, as its health checks failed (P11).
+    Unhealthy,
 }
 
 impl fmt::Display for LostReason {
@@ -217,6 +229,7 @@ impl fmt::Display for LostReason {
             LostReason::LeaseGone => "the store no longer knows the lease",
             LostReason::Removed => "the node's record was removed",
             LostReason::Rewound => "the store was restored to an older state",
+            LostReason::Unhealthy => "the node is not healthy",
         })
     }
 }
@@ -286,6 +299,11 @@ impl fmt::Display for Event {
                 write!(f, "the name is held by {uri}; waiting until that one is gone")
             }
             Event::SessionLost { reason } => write!(f, "session lost: {reason}"),
+            Event::Unhealthy { failures: 1, reason } => write!(f, "unhealthy: {reason}"),
+            Event::Unhealthy { failures, reason } => {
+                write!(f, "unhealthy, {failures} checks in a row: {reason}")
+            }
+            Event::Healthy => f.write_str("healthy"),
             Event::NodeUp { name, uri } => write!(f, "{name} is present at {uri}"),
             Event::NodeChanged { name, uri } => write!(f, "{name} changed, at {uri}"),
             Event::NodeDown { name } => write!(f, "{name} is gone"),

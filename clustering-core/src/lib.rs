@@ -54,6 +54,7 @@
 //! | May I work on this key at this moment? | [`Clustering::owns`] |
 //! | Where do I send a request for this key? | [`Discovery::find`] |
 //! | Has everybody adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
+//! | Is this process well? | it is asked: [`Builder::health`] |
 //! | Why did it change, and who was slow? | [`Clustering::history`] |
 //! | What is going on? | [`Clustering::status`], one value to watch; [`Clustering::events`], every transition |
 //!
@@ -94,12 +95,12 @@ pub mod version;
 pub mod view;
 
 pub use self::{
-    config::{Backoff, Config, InvalidConfig, Laggards, NameConflict},
+    config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict},
     discovery::{Changes, Discovery},
     event::{Blocked, Event, Laggard, LostReason, StopReason},
     history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,
-    machine::RequestError,
+    machine::{Health, RequestError},
     name::{Incarnation, InvalidInput, Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
     operator::{Operator, OperatorError},

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-/// The answer of a stabilize callback.
+/// The answer of a callback: of stabilize, and of a health check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     /// The node adapted to the view: it is acknowledged.
@@ -19,9 +19,17 @@ impl Outcome {
     pub fn refused(reason: impl Display) -> Self {
         Outcome::Refused { reason: reason.to_string() }
     }
+
+    /// As a result: the error is the reason.
+    pub(crate) fn into_result(self) -> Result<(), String> {
+        match self {
+            Outcome::Ready => Ok(()),
+            Outcome::Refused { reason } => Err(reason),
+        }
+    }
 }
 
-/// What a stabilize callback may return: `()` for yes, a `bool`, an [`Outcome`], or a `Result` of any of these, whose
+/// What a callback may return: `()` for yes, a `bool`, an [`Outcome`], or a `Result` of any of these, whose
 /// error is a no with the error's text as the reason.
 pub trait IntoOutcome {
     /// It as an outcome.

@@ -28,7 +28,7 @@ fn run(simulation: &Simulation, seeds: impl IntoIterator<Item = u64>) -> Counts 
 }
 
 #[test]
-fn p1_to_p8_hold_under_all_faults_and_all_that_is_to_be_reached_is_reached() {
+fn p1_to_p8_and_p11_hold_under_all_faults_and_all_that_is_to_be_reached_is_reached() {
     let counts = run(&Simulation::new(), 1..=300);
     for kind in Kind::ALL {
         assert!(counts.faults(kind) > 0, "no {}", kind.name());
@@ -39,14 +39,14 @@ fn p1_to_p8_hold_under_all_faults_and_all_that_is_to_be_reached_is_reached() {
 }
 
 #[test]
-fn p1_to_p8_hold_in_a_cluster_of_any_size() {
+fn p1_to_p8_and_p11_hold_in_a_cluster_of_any_size() {
     for nodes in [1, 2, 3, 15] {
         run(&Simulation::new().nodes(nodes).storm(Duration::from_secs(20)), 1..=10);
     }
 }
 
 #[test]
-fn p1_to_p8_hold_with_leases_of_any_length() {
+fn p1_to_p8_and_p11_hold_with_leases_of_any_length() {
     for ttl in [1, 15, 60] {
         run(&Simulation::new().nodes(4).ttl(Duration::from_secs(ttl)), 1..=5);
     }

@@ -85,6 +85,13 @@ pub enum Input {
         /// What the error or the panic said, if it failed.
         result: Result<(), String>,
     },
+    /// The check of [`Output::CheckHealth`](super::Output::CheckHealth) has ended, whichever way.
+    HealthReported {
+        /// The check.
+        token: Token,
+        /// What is wrong, if the process is not well; what the panic said, if the check panicked.
+        result: Result<(), String>,
+    },
     /// The user asks for a new version.
     Ask {
         /// The request.

@@ -313,6 +313,7 @@ impl Machine {
         for (id, _) in std::mem::take(&mut self.membership.updates) {
             self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
         }
+        self.drop_health();
         self.session.give_up_granting();
         self.end_session(now, End::Given);
     }

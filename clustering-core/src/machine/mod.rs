@@ -21,6 +21,7 @@
 //! | file | concern | promises |
 //! |---|---|---|
 //! | `log` | following `{ns}/view/`, resuming, resyncing | P1, P2 |
+//! | `health` | whether the process is well, and takes part | P11 |
 //! | `session` | the lease, its deadlines, giving it back | P6, P7 |
 //! | `membership` | the own record: joining, names, changes | P7 |
 //! | `election` | campaigning, leading, resigning | P5, P6 |
@@ -41,6 +42,7 @@ mod contact;
 mod election;
 mod flight;
 mod follow;
+mod health;
 mod history;
 mod input;
 mod log;
@@ -60,11 +62,12 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use self::{
     acknowledgement::Acknowledgement, announcement::Announcement, consistency::Consistency, contact::Contact,
-    election::Election, membership::Membership, publication::Publication, requests::Requests,
+    election::Election, health::Checks, membership::Membership, publication::Publication, requests::Requests,
     session::Session, stabilization::Stabilization,
 };
 pub(crate) use self::{flight::Flight, follow::Follow, timers::Timers};
 pub use self::{
+    health::Health,
     input::Input,
     output::{Output, Purpose, Reply, RequestError},
     status::{Leader, Leadership, Phase, SessionStatus, Status},
@@ -134,6 +137,7 @@ pub struct Machine {
     log: log::Log,
     contact: Contact,
     session: Session,
+    health: Checks,
     membership: Membership,
     election: Election,
     publication: Publication,
@@ -176,6 +180,7 @@ impl Machine {
             log: log::Log::new(&keyspace),
             contact: Contact::default(),
             session: Session::default(),
+            health: Checks::default(),
             membership: Membership::default(),
             election: Election::default(),
             publication: Publication::default(),
@@ -208,6 +213,7 @@ impl Machine {
             Input::Committed { token, result } => self.on_committed(now, token, result),
             Input::Stabilized { token, outcome } => self.on_stabilized(now, token, outcome),
             Input::Announced { token, result } => self.on_announced(token, result),
+            Input::HealthReported { token, result } => self.on_health(now, token, result),
             Input::Ask { id, why } => self.on_ask(id, why),
             Input::Resign { id } => self.on_resign(now, id),
             Input::Fence { id, txn } => self.on_fence(now, id, txn),
@@ -238,6 +244,7 @@ impl Machine {
             }
             Intent::Observe | Intent::Register => {
                 timers.maybe(self.log.follow.wakeup());
+                self.health_timers(&mut timers);
                 self.session_timers(&mut timers);
                 self.membership_timers(&mut timers);
                 self.election_timers(&mut timers);
@@ -253,6 +260,7 @@ impl Machine {
 
     /// Lets every concern look at what is so now, each after those that it rests on.
     fn settle(&mut self, now: Timestamp) {
+        self.settle_health(now);
         self.settle_session(now);
         self.settle_log(now);
         self.settle_membership(now);
@@ -273,6 +281,7 @@ impl Machine {
             return;
         }
         self.intent = Intent::Stop { reason, deadline: now + self.config.stop_timeout };
+        self.drop_health();
         self.end_session(now, session::End::Given);
     }
 
@@ -326,8 +335,9 @@ impl Machine {
         }
     }
 
+    /// Whether the node is to have a place in the cluster now.
     fn wants_place(&self) -> bool {
-        self.intent == Intent::Register
+        self.intent == Intent::Register && self.is_fit()
     }
 
     fn is_ending(&self) -> bool {

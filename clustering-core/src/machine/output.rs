@@ -100,12 +100,17 @@ pub enum Output {
         /// The term under which it was recorded.
         term: Term,
     },
+    /// Ask the user's health check how the process is. There is one at a time.
+    CheckHealth {
+        /// The check.
+        token: Token,
+    },
     /// Tell a running callback that it is superseded. It goes on until it returns.
     Supersede {
         /// The run.
         token: Token,
     },
-    /// End a running stabilize by dropping its future. It still reports that it ended.
+    /// End a running stabilize or health check by dropping its future. It still reports that it ended.
     Abort {
         /// The run.
         token: Token,

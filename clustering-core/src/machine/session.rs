@@ -15,7 +15,7 @@ const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 ///
 /// ```text
 ///   Without ──Grant──▶ Granting ──▶ Held ──Renew, Renew, …──▶ Held
-///      ▲                              │ deadline, lease gone, record removed
+///      ▲                              │ deadline, lease gone, record removed, unhealthy
 ///      └────── ghosts revoked ◀───────┘
 /// ```
 ///

@@ -1,4 +1,4 @@
-use super::{Intent, Machine};
+use super::{Health, Intent, Machine};
 use crate::{
     event::{Blocked, StopReason},
     name::{Incarnation, NodeName},
@@ -30,6 +30,8 @@ pub enum Phase {
 pub struct Status {
     /// Where the node is in its life.
     pub phase: Phase,
+    /// Whether the process is well, by its own check.
+    pub health: Health,
     /// Its session.
     pub session: Option<SessionStatus>,
     /// Who leads.
@@ -105,6 +107,7 @@ impl Machine {
         });
         Status {
             phase,
+            health: self.health(),
             session,
             leader,
             leadership: self.leadership().map(|(term, until)| Leadership { term, until }),

@@ -145,6 +145,30 @@ impl Builder {
         self
     }
 
+    /// Tells whether the process is well: called every 2 s, and given 2 s to answer, by default; see
+    /// [`HealthChecks`](crate::HealthChecks). Without it the node counts as healthy.
+    ///
+    /// A lease lives by what this library does, and that goes on when the service behind it is wedged. When the check
+    /// fails, panics or hangs, three times in a row by default, the node gives up its session in order: it does not act as
+    /// leader any more, from that moment on, owns nothing, and others take over. It joins again when a check passes (P11).
+    /// At the start it does not join before a check has passed: [`start`](Self::start) waits for that.
+    ///
+    /// It returns what [`stabilize`](Self::stabilize) may, and no, for whatever reason, is a failure. It is to ask for
+    /// what this node alone can lack: a deadlock, a full disk, a lost device. What all nodes lack together (a database that
+    /// is down) would make all of them leave at once.
+    ///
+    /// It runs as a task of its own, one at a time. If *all* threads of the tokio runtime are blocked no check is begun and
+    /// none fails: then no renewal is sent either, and the lease ends that.
+    pub fn health<F, R>(mut self, callback: F) -> Self
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.callbacks.set_health(callback);
+        self.config.health.get_or_insert_default();
+        self
+    }
+
     /// How long the node's lease lives without a renewal; see [`Config::ttl`].
     pub fn ttl(self, ttl: Duration) -> Self {
         self.configure(|config| config.ttl = ttl)
@@ -181,7 +205,8 @@ impl Builder {
 
     /// Registers the node and waits until it is a member: until its own registration came back to it in the log.
     ///
-    /// While the store cannot be reached it goes on trying, as a node that runs already would; and under
+    /// Where a [health check](Self::health) is set it waits until that passes. While the store cannot be reached it goes on
+    /// trying, as a node that runs already would; and under
     /// [`NameConflict::Wait`], the default, it waits until nobody else holds the name, which after a crash and restart
     /// takes up to one TTL. Bound it with [`tokio::time::timeout`] if that is not wanted. Dropping the future takes the
     /// node back.
@@ -254,6 +279,11 @@ impl Builder {
     /// The `on_stable` callback, or one that does nothing.
     pub fn on_stable_given(&self) -> Callback<Stable> {
         self.callbacks.on_stable.clone()
+    }
+
+    /// The health check, or one that always passes.
+    pub fn health_given(&self) -> Callback<()> {
+        self.callbacks.health.clone()
     }
 
     /// Puts something between the node and its store.

@@ -128,6 +128,7 @@ impl Stable {
 pub(crate) struct Callbacks {
     pub(crate) stabilize: Callback<Stabilization>,
     pub(crate) on_stable: Callback<Stable>,
+    pub(crate) health: Callback<()>,
 }
 
 impl Default for Callbacks {
@@ -135,6 +136,7 @@ impl Default for Callbacks {
         Callbacks {
             stabilize: Arc::new(|_| Box::pin(std::future::ready(Outcome::Ready))),
             on_stable: Arc::new(|_| Box::pin(std::future::ready(Outcome::Ready))),
+            health: Arc::new(|()| Box::pin(std::future::ready(Outcome::Ready))),
         }
     }
 }
@@ -147,6 +149,17 @@ impl Callbacks {
     {
         self.stabilize = Arc::new(move |stabilization| {
             let running = callback(stabilization);
+            Box::pin(async move { running.await.into_outcome() })
+        });
+    }
+
+    pub(crate) fn set_health<F, R>(&mut self, callback: F)
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.health = Arc::new(move |()| {
+            let running = callback();
             Box::pin(async move { running.await.into_outcome() })
         });
     }

@@ -170,8 +170,8 @@ impl Driver {
 
     fn handle(&mut self, input: Input) {
         let now = self.shared.clock.now();
-        if let Input::Stabilized { token, .. } | Input::Announced { token, .. } = &input {
-            self.runs.remove(token);
+        if let Some(token) = ended(&input) {
+            self.runs.remove(&token);
         }
         let outputs = {
             let mut machine = self.shared.machine();
@@ -248,6 +248,10 @@ impl Driver {
                 self.run_callback(token, Input::announced, move |superseded| {
                     callback(Stable::new(view, term, superseded))
                 });
+            }
+            Output::CheckHealth { token } => {
+                let callback = self.callbacks.health.clone();
+                self.run_callback(token, Input::health_reported, move |_| callback(()));
             }
             Output::Supersede { token } => {
                 if let Some(run) = self.runs.get(&token) {
@@ -326,10 +330,10 @@ impl Driver {
         let all = async {
             while !self.runs.is_empty() {
                 match self.doing.next().await {
-                    Some(Done::Input(Input::Stabilized { token, .. } | Input::Announced { token, .. })) => {
-                        self.runs.remove(&token);
+                    Some(Done::Input(input)) => {
+                        ended(&input).map(|token| self.runs.remove(&token));
                     }
-                    Some(_) => {}
+                    Some(Done::Watching { .. }) => {}
                     None => return,
                 }
             }
@@ -383,6 +387,16 @@ fn poll_watches(watches: &mut Vec<(Token, WatchStream)>, context: &mut Context<'
     Poll::Pending
 }
 
+/// The run of a callback that ended by that.
+fn ended(input: &Input) -> Option<Token> {
+    match input {
+        Input::Stabilized { token, .. }
+        | Input::Announced { token, .. }
+        | Input::HealthReported { token, .. } => Some(*token),
+        _ => None,
+    }
+}
+
 fn describe(error: JoinError, reason: Option<&String>) -> String {
     match error.try_into_panic() {
         Ok(panic) => format!("it panicked: {}", panic_message(&*panic)),
@@ -401,10 +415,10 @@ impl Input {
     }
 
     fn announced(token: Token, outcome: Outcome) -> Self {
-        let result = match outcome {
-            Outcome::Ready => Ok(()),
-            Outcome::Refused { reason } => Err(reason),
-        };
-        Input::Announced { token, result }
+        Input::Announced { token, result: outcome.into_result() }
+    }
+
+    fn health_reported(token: Token, outcome: Outcome) -> Self {
+        Input::HealthReported { token, result: outcome.into_result() }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) fn trace(namespace: &str, node: Option<&NodeName>, event: &Event) {
     }
     match event {
         Event::SessionLost { .. }
+        | Event::Unhealthy { .. }
         | Event::LeadershipSuspended { .. }
         | Event::StabilizeRefused { .. }
         | Event::StabilizeSlow { .. }
@@ -29,6 +30,7 @@ pub(crate) fn trace(namespace: &str, node: Option<&NodeName>, event: &Event) {
         | Event::Announcing { .. } => tell!(debug),
         Event::Joined { .. }
         | Event::Rejoined { .. }
+        | Event::Healthy
         | Event::LeaderChanged { .. }
         | Event::LeadershipResumed { .. }
         | Event::VersionPublished { .. }

@@ -10,6 +10,7 @@ mod determinism;
 mod discovery;
 mod garbage;
 mod harness;
+mod health;
 mod history;
 mod input;
 mod lifecycle;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use clustering_core::{
-    Builder, Clustering, Events, EventsError, IntoOutcome, NameConflict, NodeName, Outcome, Stabilization,
-    Stable, Status, store::CoordinationStore,
+    Builder, Clustering, Events, EventsError, HealthChecks, IntoOutcome, NameConflict, NodeName, Outcome,
+    Stabilization, Stable, Status, store::CoordinationStore,
 };
 
 use super::{Clock, Ending, Entry, Life, Member, Observation, RecordingStore};
@@ -189,12 +189,16 @@ impl Journal {
     ///
     /// Outside of a tokio runtime.
     pub fn attach_to(&self, builder: Builder) -> Builder {
-        let (mut leadership, mut takes_over) = (None, false);
+        let (mut leadership, mut takes_over, mut checks) = (None, false, None);
         let builder = builder.configure(|config| {
             leadership = config.leadership;
             takes_over = config.name_conflict == NameConflict::TakeOver;
+            checks = config.health;
         });
         self.note(Observation::Started { leadership, takes_over });
+        if let Some(HealthChecks { interval, deadline, failures }) = checks {
+            self.note(Observation::ChecksHealth { interval, deadline, failures });
+        }
         self.state().events = Some(builder.events());
         // A subscription of its own only tells when there is something to take down.
         let mut waking = builder.events();
@@ -206,6 +210,17 @@ impl Journal {
             journal.catch_up();
         });
         let (stabilize, on_stable) = (builder.stabilize_given(), builder.on_stable_given());
+        let builder = match checks {
+            None => builder,
+            Some(checks) => {
+                let (journal, health) = (self.clone(), builder.health_given());
+                let builder = builder.health(move || {
+                    journal.note(Observation::CheckBegan);
+                    journal.clone().run(health(()), |ending| Observation::CheckEnded { ending })
+                });
+                builder.configure(|config| config.health = Some(checks))
+            }
+        };
         let (journal, announcing) = (self.clone(), self.clone());
         builder
             .stabilize(move |stabilization: Stabilization| {

@@ -278,6 +278,29 @@ pub enum Observation {
         /// The answer.
         answer: StoreAnswer,
     },
+    /// The node's health is checked so, from the start.
+    ChecksHealth {
+        /// How long after a check began the next one does.
+        interval: Duration,
+        /// How long a check may take.
+        deadline: Duration,
+        /// How many failures in a row are enough.
+        failures: u32,
+    },
+    /// The health check was called.
+    CheckBegan,
+    /// The health check ended.
+    CheckEnded {
+        /// What it said.
+        ending: Ending,
+    },
+    /// [`Event::Unhealthy`]
+    Unhealthy {
+        /// What the last check said.
+        reason: String,
+    },
+    /// [`Event::Healthy`]
+    Healthy,
     /// [`Event::StoreAway`]
     StoreAway {
         /// What was seen of the cause.
@@ -370,6 +393,8 @@ impl From<&Event> for Observation {
             }
             Event::LeadershipSuspended { term } => Observation::LeadershipSuspended { term: *term },
             Event::LeadershipResumed { term } => Observation::LeadershipResumed { term: *term },
+            Event::Unhealthy { reason, .. } => Observation::Unhealthy { reason: reason.clone() },
+            Event::Healthy => Observation::Healthy,
             Event::StoreAway { reason } => Observation::StoreAway { reason: reason.clone() },
             Event::StoreBack { away } => Observation::StoreBack { away: *away },
             Event::Resynced { rewound, revision } => {
@@ -469,6 +494,13 @@ impl fmt::Display for Observation {
             }
             Observation::Called { call, what } => write!(f, "call {call}: {what}"),
             Observation::Answered { call, answer } => write!(f, "call {call} was answered: {answer}"),
+            Observation::ChecksHealth { interval, deadline, failures } => {
+                write!(f, "is checked every {interval:?}, for {deadline:?}, {failures} failures are enough")
+            }
+            Observation::CheckBegan => f.write_str("health check began"),
+            Observation::CheckEnded { ending } => write!(f, "health check ended: {ending}"),
+            Observation::Unhealthy { reason } => write!(f, "is unhealthy: {reason}"),
+            Observation::Healthy => f.write_str("is healthy"),
             Observation::StoreAway { reason } => write!(f, "the store is away: {reason}"),
             Observation::StoreBack { away } => write!(f, "the store is back after {away:?}"),
             Observation::Stale { away, newest, present } => {

@@ -468,7 +468,8 @@ impl<'a> Step<'a> {
             }
             Output::Event(event) => self.event(&event),
             Output::Stopped { .. } => self.node(place).end(),
-            Output::Abort { .. } | Output::Reply { .. } => {}
+            // No node here has its health checked.
+            Output::CheckHealth { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
         }
     }
 

@@ -1,4 +1,4 @@
-//! Whether the promises P1 to P9 are kept: one checker for each, in a file of its own, over a
+//! Whether the promises P1 to P9 and P11 are kept: one checker for each, in a file of its own, over a
 //! [history](crate::history).
 //!
 //! [`Promises`] is fed with commits and observations one at a time, and tells at once when a promise is broken: a simulator
@@ -32,6 +32,7 @@
 //! # }
 //! ```
 
+mod p11_health;
 mod p1_one_view_per_version;
 mod p2_versions_go_forward;
 mod p3_one_stabilize_at_a_time;
@@ -106,7 +107,7 @@ impl Calm {
     }
 }
 
-/// The promises P1 to P8 over one cluster's history.
+/// The promises P1 to P8 and P11 over one cluster's history.
 #[derive(Debug)]
 pub struct Promises {
     ledger: Ledger,
@@ -144,6 +145,7 @@ impl Promises {
                 Box::<p6_a_node_knows_in_time::InTime>::default(),
                 Box::<p7_it_comes_back_by_itself::ComesBack>::default(),
                 Box::<p8_progress::Progress>::default(),
+                Box::<p11_health::Fit>::default(),
             ],
             story: VecDeque::new(),
         }

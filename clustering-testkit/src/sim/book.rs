@@ -148,6 +148,8 @@ impl Book {
             Event::LeadershipResumed { .. } => Some(Reached::Resumed),
             Event::Evicted { .. } => Some(Reached::Evicted),
             Event::Blocked(_) => Some(Reached::Blocked),
+            Event::Unhealthy { .. } => Some(Reached::Unhealthy),
+            Event::Healthy => Some(Reached::Healthy),
             Event::Resynced { rewound: true, .. } => Some(Reached::Rewound),
             Event::Resynced { .. } => Some(Reached::Resync),
             _ => None,

@@ -71,6 +71,10 @@ reached! {
     Evicted = "evictions",
     /// A leader named who blocks a version.
     Blocked = "blocked versions",
+    /// A node became unhealthy.
+    Unhealthy = "nodes fallen ill",
+    /// A node became healthy again, or was so at first.
+    Healthy = "nodes found healthy",
     /// A node read a snapshot because changes were compacted.
     Resync = "resyncs",
     /// A node found the store put back to an older state.

@@ -62,11 +62,15 @@ pub enum Kind {
     Unregister,
     /// The user writes as leader.
     Fence,
+    /// Health checks fail.
+    FailingHealth,
+    /// Health checks do not return.
+    HangingHealth,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 30] = [
         Kind::Crash,
         Kind::Leave,
         Kind::Burst,
@@ -95,6 +99,8 @@ impl Kind {
         Kind::Resign,
         Kind::Unregister,
         Kind::Fence,
+        Kind::FailingHealth,
+        Kind::HangingHealth,
     ];
 
     /// In words.
@@ -128,6 +134,8 @@ impl Kind {
             Kind::Resign => "resign",
             Kind::Unregister => "unregister",
             Kind::Fence => "fenced write",
+            Kind::FailingHealth => "failing health",
+            Kind::HangingHealth => "hanging health check",
         }
     }
 
@@ -148,7 +156,7 @@ impl Kind {
             Kind::Pause | Kind::Outage | Kind::Partition => (100, 9_000),
             Kind::Crash | Kind::Leave | Kind::Burst | Kind::WallJump | Kind::Unregister => (1, 8_000),
             Kind::Twin => (500, 12_000),
-            Kind::StuckStabilize => (1_000, 20_000),
+            Kind::StuckStabilize | Kind::HangingHealth => (1_000, 20_000),
             Kind::EarlyExpiry | Kind::HandDelete | Kind::Rewind | Kind::WatchBreak | Kind::WatchGap => (0, 0),
             Kind::Drift | Kind::Ask | Kind::Update | Kind::Resign | Kind::Fence => (0, 0),
             _ => (500, 10_000),

@@ -6,7 +6,7 @@
 //!   Machine ◀─ Input ── World (clocks, network, callbacks) ── calls ──▶ Store
 //!           ── Output ─▶     │                                            │
 //!                            └── what nodes saw and did ──▶ Book ◀── every commit
-//!                                                            └─▶ promises P1 to P8, after every step
+//!                                                            └─▶ promises P1 to P8, P11, after every step
 //! ```
 //!
 //! A [`Simulation`] runs one seed at a time, with no real I/O, no threads and no clock: the same seed gives the same
@@ -52,6 +52,8 @@
 //! - P5: what only leaders write is accepted only from the process that holds the election key at that moment.
 //! - P6: no process says that it leads under a term that ended by itself (its lease expired, it resigned), and the deadline
 //!   that it gives is, on its own clock, by the sending of the last renewal that it knows to have succeeded.
+//! - P11: a leader whose check hangs for too long does not say that it leads, and who falls ill gives its lease back in the
+//!   same step.
 //! - P8: calm within the bound; no machine wants to be woken at once, or takes inputs without end while nothing happens.
 //!
 //! # When a seed fails

@@ -68,7 +68,8 @@ fn p4_a_late_acknowledgement_takes_the_place_of_a_newer() {
 
 #[test]
 fn p7_two_instances_share_a_name() {
-    found(unguarded!(Join, "c/view/nodes/"), &["P7"]);
+    let twins = brief(3).only([Kind::Twin, Kind::Crash, Kind::SlowCalls, Kind::WatchLag]);
+    found_within(500, twins, unguarded!(Join, "c/view/nodes/"), &["P7"]);
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod barrier;
 mod commits;
 mod guards;
+mod health;
 mod progress;
 mod stabilizing;
 mod time;

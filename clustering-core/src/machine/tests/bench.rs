@@ -430,6 +430,12 @@ impl Bench {
         self.input(Input::Stabilized { token, outcome });
     }
 
+    /// The open health check passes, or says what is wrong.
+    pub(super) fn health(&mut self, result: Result<(), &str>) {
+        let Output::CheckHealth { token } = self.take("check health") else { unreachable!() };
+        self.input(Input::HealthReported { token, result: result.map_err(str::to_owned) });
+    }
+
     pub(super) fn announced(&mut self) {
         let Output::Announce { token, .. } = self.take("announce") else { unreachable!() };
         self.input(Input::Announced { token, result: Ok(()) });

@@ -27,6 +27,7 @@ pub(super) struct Invariants {
     /// The look at the own acknowledgement that is on its way.
     looking: Option<Token>,
     in_flight: BTreeMap<Purpose, Token>,
+    checking: Option<Token>,
     stabilizing: Option<Token>,
     announcing: Option<Token>,
     announced: BTreeSet<(Version, Revision)>,
@@ -79,6 +80,10 @@ impl Invariants {
             Input::Granted { token, .. } | Input::Renewed { token, .. } | Input::Revoked { token, .. } => {
                 self.stale.push(*token);
             }
+            Input::HealthReported { token, .. } => {
+                self.checking = None;
+                self.stale.push(*token);
+            }
             Input::WatchEnded { token, .. } => self.stale.push(*token),
             Input::Stabilized { token, .. } => {
                 self.stabilizing = None;
@@ -118,6 +123,13 @@ impl Invariants {
             Output::Read { token, prefix, .. } if prefix != bench.keys.readiness_namespace() => {
                 assert!(self.acknowledging.is_none(), "it looks while it acknowledges");
                 assert!(self.looking.replace(*token).is_none(), "two looks at once");
+            }
+            Output::CheckHealth { token } => {
+                assert!(self.checking.is_none(), "P11: two health checks at once");
+                self.checking = Some(*token);
+            }
+            Output::Grant { .. } | Output::Renew { .. } => {
+                assert!(bench.machine.is_fit(), "P11: {output:?} of one that is not healthy");
             }
             Output::Stabilize { token, view, .. } => {
                 assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
@@ -216,12 +228,21 @@ fn under(token: Token) -> Vec<Input> {
         Input::Committed { token, result: Err(gone()) },
         Input::Stabilized { token, outcome: crate::outcome::Outcome::Ready },
         Input::Announced { token, result: Err("x".to_owned()) },
+        Input::HealthReported { token, result: Ok(()) },
+        Input::HealthReported { token, result: Err("x".to_owned()) },
     ]
 }
 
 /// What the status says agrees with itself.
 fn check_status(bench: &Bench) {
     let status = bench.status();
+    if !bench.machine.is_fit() {
+        assert_eq!(
+            (status.leadership, &status.session),
+            (None, &None),
+            "P11: one that is not healthy has a place"
+        );
+    }
     let Some(leadership) = status.leadership else { return };
     let session = status.session.expect("P6: no leadership without a session");
     assert!(leadership.until <= session.until, "P6: leadership ends no later than the session");

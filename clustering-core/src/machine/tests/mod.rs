@@ -25,6 +25,7 @@ mod check;
 mod committed;
 mod fence;
 mod granted;
+mod health;
 mod history;
 mod read;
 mod register;

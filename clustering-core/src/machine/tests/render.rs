@@ -69,6 +69,7 @@ impl Names {
             Output::Announce { view, term, .. } => {
                 format!("announce {} in term {term}", self.name(view.version()))
             }
+            Output::CheckHealth { .. } => "check health".to_owned(),
             Output::Supersede { .. } => "supersede".to_owned(),
             Output::Abort { reason, .. } => format!("abort: {reason}"),
             Output::Event(Event::StabilizeRefused { version, attempt, reason, .. }) => {

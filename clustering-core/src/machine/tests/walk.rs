@@ -3,7 +3,7 @@
 
 use super::bench::{Bench, for_seeds, ms};
 use crate::{
-    config::{Laggards, NameConflict},
+    config::{HealthChecks, Laggards, NameConflict},
     machine::Output,
     outcome::Outcome,
     store::{ErrorKind, Guard, Revision, Txn, WatchEnd},
@@ -42,12 +42,13 @@ impl Walk {
     fn new(seed: u64) -> Self {
         let mut walk = Walk { bench: Bench::node("b"), random: seed, requests: 0 };
         let conflict = *walk.one_of(&[NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail]);
-        let evict = walk.below(2) == 0;
+        let (evict, checks) = (walk.below(2) == 0, walk.below(2) == 0);
         walk.bench = Bench::node_with("b", |config| {
             config.name_conflict = conflict;
             if evict {
                 config.laggards = Laggards::Evict { after: ms(3_000) };
             }
+            config.health = checks.then(HealthChecks::default);
         });
         if walk.below(2) == 0 {
             walk.bench = walk.bench.clone().with(&["a"]).joined();
@@ -112,6 +113,8 @@ impl Walk {
             }
             call if call.starts_with("stabilize") => self.bench.stabilized(Outcome::Ready),
             call if call.starts_with("announce") => self.bench.announced(),
+            call if call.starts_with("check health") && self.below(3) == 0 => self.bench.health(Err("ill")),
+            call if call.starts_with("check health") => self.bench.health(Ok(())),
             call => match self.below(4) {
                 0 => self.bench.fail(call, kind),
                 1 if !call.starts_with("watch") => self.bench.lose(call),

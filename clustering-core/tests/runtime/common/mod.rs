@@ -108,12 +108,22 @@ impl Cluster {
     /// A node's line to the store and a builder on it. All that the node sees and does is taken down, save what callbacks
     /// are given that a test sets instead of those here.
     pub(crate) fn builder(&self, node: &str) -> (FaultyStore, Builder) {
+        self.builder_with(node, |builder| builder)
+    }
+
+    /// As [`builder`](Self::builder), with `change` before anything is taken down: what it sets is, too.
+    pub(crate) fn builder_with(
+        &self,
+        node: &str,
+        change: impl FnOnce(Builder) -> Builder,
+    ) -> (FaultyStore, Builder) {
         let line = FaultyStore::new(self.store.clone());
         let life = format!("{node}#{}", self.seen.journals.lock().unwrap().len());
         let (journal, entries) = Journal::in_memory(name(node), life, self.clock.clone());
         self.seen.journals.lock().unwrap().push(entries);
         let builder =
             Clustering::builder(journal.store(line.clone())).name(node).uri("http://host:80").seed(1);
+        let builder = change(builder);
         let seen = self.seen.clone();
         let stabilize = |_| tokio::task::yield_now();
         let builder = journal.attach(builder, stabilize, move |stable| {

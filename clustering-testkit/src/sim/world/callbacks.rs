@@ -3,7 +3,10 @@ use clustering_core::{
     machine::{Input, Reply, RequestError, RequestId, Token},
 };
 
-use super::{Due, World, process::Run};
+use super::{
+    Due, World,
+    process::{Check, Run},
+};
 use crate::{
     history::{Ending, Member, Observation, WriteOutcome},
     sim::{Kind, Reached},
@@ -54,6 +57,27 @@ impl World<'_> {
         self.queue.push(self.now + time, Due::Ended { process, life, token, outcome });
     }
 
+    pub(super) fn check_health(&mut self, process: usize, token: Token) {
+        self.observe(process, Observation::CheckBegan);
+        let now = self.now;
+        let this = &mut self.processes[process];
+        let stuck = this.window(Kind::HangingHealth, now).is_some();
+        this.checking = Some(Check { token, since: this.clock.at(now), stuck, ended: false });
+        if stuck {
+            return;
+        }
+        // In less than the shortest deadline, by any clock.
+        let ttl = self.setup.ttl.as_millis() as u64;
+        let time =
+            if this.random.percent(5) { this.random.ms(0, ttl / 10) } else { this.random.ms(0, ttl / 250) };
+        let outcome = match this.window(Kind::FailingHealth, now) {
+            Some(_) => Outcome::refused("ill"),
+            None => Outcome::Ready,
+        };
+        let life = this.life;
+        self.queue.push(now + time, Due::Ended { process, life, token, outcome });
+    }
+
     pub(super) fn supersede(&mut self, process: usize, token: Token) {
         let this = &mut self.processes[process];
         let mut runs = [&mut this.stabilizing, &mut this.announcing].into_iter().flatten();
@@ -69,8 +93,13 @@ impl World<'_> {
     }
 
     pub(super) fn abort(&mut self, process: usize, token: Token, reason: String) {
-        self.book.counts.note(Reached::AbortedRun);
         let this = &mut self.processes[process];
+        if this.stabilizing.as_ref().is_some_and(|run| run.token == token) {
+            self.book.counts.note(Reached::AbortedRun);
+        }
+        if let Some(check) = this.checking.as_mut().filter(|check| check.token == token) {
+            check.ended = true;
+        }
         // One that blocks its thread cannot be ended.
         if this.random.percent(80) {
             let (at, life) = (self.now + this.random.ms(0, 5), this.life);
@@ -78,13 +107,20 @@ impl World<'_> {
         }
     }
 
-    /// Lets a callback that is stuck return.
+    /// Lets callbacks that are stuck return.
     pub(super) fn unstick(&mut self, process: usize) {
         let now = self.now;
         let this = &mut self.processes[process];
+        let life = this.life;
+        if let Some(check) = this.checking.as_mut().filter(|check| check.stuck) {
+            check.stuck = false;
+            let (token, outcome) = (check.token, Outcome::Ready);
+            self.queue.push(now, Due::Ended { process, life, token, outcome });
+        }
+        let this = &mut self.processes[process];
         let Some(run) = this.stabilizing.as_mut().filter(|run| run.stuck) else { return };
         run.stuck = false;
-        let (token, life) = (run.token, this.life);
+        let token = run.token;
         let outcome = if this.random.percent(50) { Outcome::Ready } else { Outcome::refused("stuck") };
         self.queue.push(now, Due::Ended { process, life, token, outcome });
     }
@@ -107,6 +143,14 @@ impl World<'_> {
                 Outcome::Refused { reason } => Err(reason),
             };
             self.handle(process, Input::Announced { token, result });
+        } else if let Some(check) = this.checking.take_if(|check| check.token == token) {
+            let ending = if check.ended { Ending::Dropped } else { ending };
+            self.observe(process, Observation::CheckEnded { ending });
+            let result = match outcome {
+                Outcome::Ready => Ok(()),
+                Outcome::Refused { reason } => Err(reason),
+            };
+            self.handle(process, Input::HealthReported { token, result });
         }
     }
 

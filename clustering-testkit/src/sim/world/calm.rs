@@ -27,9 +27,10 @@ impl Simulation {
     /// - a minute: a node that was removed, by hand or as a laggard, stays away so long at most.
     /// - 6 times 5 s: the longest pause between two tries, of each of the calls that build on each other: the watch or
     ///   the snapshot; the lease; the record; the election; the version; the acknowledgement (or the stabilize).
+    /// - 1 TTL and 3 s: a node that is found ill at its start, or that was hung up, is checked again.
     /// - 5 s for the gap between two publications, 5 s for what is on its way and for callbacks.
     pub fn calm_within(&self) -> Duration {
-        let by_clocks = self.ttl * 7 + Duration::from_secs(60 + 6 * 5 + 5 + 5);
+        let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 3 + 5 + 5);
         by_clocks * 5 / 4
     }
 }
@@ -67,8 +68,9 @@ impl World<'_> {
             }
             let per_node = (self.handled() - handled) / self.setup.nodes as u64;
             if self.store.revision() == revision {
-                // A renewal takes two inputs, and comes three times in a TTL, or four by the fastest clock.
-                if per_node > 30 {
+                // A renewal and a health check take two inputs each, and come three times in a TTL, or four by the fastest
+                // clock.
+                if per_node > 50 {
                     self.book.fail(format!(
                         "a busy loop: {per_node} inputs a node in {quiet:?}, and nothing happens"
                     ));

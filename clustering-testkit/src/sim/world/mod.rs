@@ -9,8 +9,8 @@ mod troubles;
 mod watches;
 
 use clustering_core::{
-    Config, Event, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri, Outcome,
-    StopReason,
+    Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
+    Outcome, StopReason,
     machine::{Identity, Input, Machine, Output, RequestId, Token},
     store::LeaseId,
     time::Timestamp,
@@ -228,6 +228,12 @@ impl<'a> World<'a> {
         if random.percent(25) {
             config.stabilize_timeout = Some(ttl + random.ms(0, 4_000));
         }
+        if random.percent(60) {
+            let times = (ttl / 3 + random.ms(0, 2_000), ttl / 5 + random.ms(0, 1_000));
+            let failures = 1 + random.below(3) as u32;
+            config.health = Some(HealthChecks { interval: times.0, deadline: times.1, failures });
+        }
+        process.checks = config.health;
         config.validate().expect("a config that works");
         let takes_over = config.name_conflict == NameConflict::TakeOver;
         // Each second instance has a number of its own.
@@ -251,6 +257,9 @@ impl<'a> World<'a> {
         process.seen_in = [process.era; 2];
         self.book.tell(self.now, &self.processes[number].label, || "is started".to_owned());
         self.observe(number, Observation::Started { leadership: None, takes_over });
+        if let Some(HealthChecks { interval, deadline, failures }) = self.processes[number].checks {
+            self.observe(number, Observation::ChecksHealth { interval, deadline, failures });
+        }
         self.handle(number, Input::Tick);
     }
 
@@ -334,6 +343,7 @@ impl<'a> World<'a> {
             Output::Event(event) => self.event(process, &event),
             Output::Stabilize { token, view, attempt, .. } => self.stabilize(process, token, &view, attempt),
             Output::Announce { token, view, term } => self.announce(process, token, &view, term),
+            Output::CheckHealth { token } => self.check_health(process, token),
             Output::Supersede { token } => self.supersede(process, token),
             Output::Abort { token, reason } => self.abort(process, token, reason),
             Output::Reply { id, result } => self.answered(process, id, result),
@@ -341,7 +351,12 @@ impl<'a> World<'a> {
                 self.processes[process].watches.retain(|watch| watch.token != token);
             }
             Output::Stopped { reason } => self.stopped(process, &reason),
-            call => self.call(process, call),
+            call => {
+                if let Output::Revoke { lease, .. } = call {
+                    self.processes[process].owes.take_if(|owed| *owed == lease);
+                }
+                self.call(process, call);
+            }
         }
     }
 
@@ -354,6 +369,10 @@ impl<'a> World<'a> {
                     let result = checks::p1_newest_views::check(newest, self.book.ledger());
                     self.book.check(result);
                 }
+            }
+            Event::SessionLost { reason: LostReason::Unhealthy } => {
+                let this = &mut self.processes[process];
+                this.owes = this.lease.map(|held| held.id);
             }
             Event::SessionLost { reason: LostReason::Removed } => self.book.counts.note(Reached::Removed),
             _ => {}
@@ -396,6 +415,19 @@ impl<'a> World<'a> {
             self.queue.push(at, Due::Wake { process, life: this.life });
         }
         self.look_at_claim(process);
+        self.look_at_health(process);
+    }
+
+    /// P11: whether one that hangs leads, and one that fell ill keeps its lease.
+    fn look_at_health(&mut self, process: usize) {
+        let this = &self.processes[process];
+        let claims = this.claim.is_some_and(|claim| self.now < claim.until);
+        let mut result = checks::p11_health::gave_back(&this.label, this.owes);
+        if let (Some(checks), Some(check), true) = (this.checks, &this.checking, claims) {
+            let hangs_for = this.clock.at(self.now).since(check.since);
+            result = result.and(checks::p11_health::hangs(&this.label, hangs_for, checks));
+        }
+        self.book.check(result);
     }
 
     /// P6: whether what it says of its lead is by what it was told.

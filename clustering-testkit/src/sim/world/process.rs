@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use clustering_core::{
-    NameConflict, NodeName, Term, Version,
+    HealthChecks, NameConflict, NodeName, Term, Version,
     machine::{Machine, RequestId, Token},
     store::{Key, LeaseId, Revision},
     time::Timestamp,
@@ -36,6 +36,11 @@ pub(super) struct Process {
     pub(super) watches: Vec<Watch>,
     pub(super) stabilizing: Option<Run>,
     pub(super) announcing: Option<Run>,
+    /// How its health is checked.
+    pub(super) checks: Option<HealthChecks>,
+    pub(super) checking: Option<Check>,
+    /// The lease that it lost as it is unhealthy, until it gives it back.
+    pub(super) owes: Option<LeaseId>,
     /// Its last lease, as the replies that it got have it.
     pub(super) lease: Option<Held>,
     /// What it answers if it is asked whether it may act as leader.
@@ -69,6 +74,16 @@ pub(super) struct Run {
     pub(super) term: Term,
     pub(super) told: bool,
     pub(super) stuck: bool,
+}
+
+/// A health check that runs.
+pub(super) struct Check {
+    pub(super) token: Token,
+    /// When it began, or the process last went on, on its own clock.
+    pub(super) since: Timestamp,
+    pub(super) stuck: bool,
+    /// Whether it was to be ended.
+    pub(super) ended: bool,
 }
 
 /// A lease by what its process was told: times on its own clock.
@@ -107,6 +122,9 @@ impl Process {
             watches: Vec::new(),
             stabilizing: None,
             announcing: None,
+            checks: None,
+            checking: None,
+            owes: None,
             lease: None,
             claim: None,
             asked: Vec::new(),
@@ -125,6 +143,7 @@ impl Process {
         self.wake_at = None;
         self.watches.clear();
         (self.stabilizing, self.announcing) = (None, None);
+        (self.checking, self.owes) = (None, None);
         (self.lease, self.claim) = (None, None);
         self.asked.clear();
     }

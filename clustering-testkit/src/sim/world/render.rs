@@ -124,6 +124,7 @@ pub(crate) fn output(output: &Output) -> Option<String> {
         }
         Output::Stabilize { view, attempt, .. } => format!("▶ stabilize {view:?}, attempt {attempt}"),
         Output::Announce { view, term, .. } => format!("▶ on_stable {}, term {term}", view.version()),
+        Output::CheckHealth { token } => format!("▶ check health {token}"),
         Output::Supersede { token } => format!("▶ supersede {token}"),
         Output::Abort { token, reason } => format!("▶ abort {token}: {reason}"),
         Output::Event(event) => format!("• {event}"),

@@ -69,7 +69,7 @@ impl World<'_> {
             Kind::Twin => self.start_twin(node, choice, fault.lasts),
             Kind::HandDelete => self.delete_by_hand(node, choice),
             Kind::Rewind => self.rewind(choice),
-            Kind::StuckStabilize => {
+            Kind::StuckStabilize | Kind::HangingHealth => {
                 self.processes[node].open_window(fault.kind, end, choice);
                 let life = self.processes[node].life;
                 self.queue.push(end, Due::Over { kind: fault.kind, process: node, life });
@@ -81,7 +81,8 @@ impl World<'_> {
             | Kind::WatchLag
             | Kind::SlowStabilize
             | Kind::RefusingStabilize
-            | Kind::PanickingStabilize => self.processes[node].open_window(fault.kind, end, choice),
+            | Kind::PanickingStabilize
+            | Kind::FailingHealth => self.processes[node].open_window(fault.kind, end, choice),
             Kind::Ask | Kind::Update | Kind::Resign | Kind::Unregister | Kind::Fence => {
                 self.wish(fault.kind, node, choice, end);
             }
@@ -92,8 +93,12 @@ impl World<'_> {
     pub(super) fn over(&mut self, kind: Kind, process: usize) {
         match kind {
             Kind::Pause => {
+                let now = self.now;
                 let this = &mut self.processes[process];
                 this.frozen = false;
+                if let Some(check) = &mut this.checking {
+                    check.since = this.clock.at(now);
+                }
                 let mut held = std::mem::take(&mut this.held);
                 // All that came is there at once; what is taken first is a matter of luck.
                 if this.random.percent(50) && held.len() > 1 {

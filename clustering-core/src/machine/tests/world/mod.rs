@@ -342,6 +342,7 @@ impl World {
             Output::Stopped { .. } => self.kill(process),
             Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
+            Output::CheckHealth { .. } => unreachable!("no node here checks its health"),
         }
     }
 

@@ -1,0 +1,209 @@
+//! P11: a node that is not healthy gives up its session.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use clustering_core::{Clustering, Event, Health, HealthChecks, LostReason};
+use clustering_memory::MemoryStore;
+
+use crate::common::{Cluster, Node, leader, ms, secs, soon, stable, start};
+
+const CHECKS: HealthChecks = HealthChecks { interval: secs(2), deadline: secs(1), failures: 3 };
+
+/// How the check of a node ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    Well,
+    Ill,
+    Panics,
+    Hangs,
+}
+
+/// A node's health, as the test has it, and how often it was asked for.
+#[derive(Clone)]
+struct Patient(Arc<(Mutex<State>, AtomicUsize)>);
+
+impl Patient {
+    fn new(state: State) -> Self {
+        Patient(Arc::new((Mutex::new(state), AtomicUsize::new(0))))
+    }
+
+    fn is(&self, state: State) {
+        *self.0.0.lock().unwrap() = state;
+    }
+
+    fn asked(&self) -> usize {
+        self.0.1.load(Ordering::Relaxed)
+    }
+
+    async fn check(self) -> Result<(), &'static str> {
+        self.0.1.fetch_add(1, Ordering::Relaxed);
+        let state = *self.0.0.lock().unwrap();
+        match state {
+            State::Well => Ok(()),
+            State::Ill => Err("ill"),
+            State::Panics => panic!("at the doctor's"),
+            State::Hangs => pending().await,
+        }
+    }
+}
+
+async fn checked(cluster: &Cluster, name: &str) -> (Node, Patient) {
+    let patient = Patient::new(State::Well);
+    let asked = patient.clone();
+    let (line, builder) = cluster.builder_with(name, |builder| {
+        builder.health(move || asked.clone().check()).configure(|config| config.health = Some(CHECKS))
+    });
+    (start(line, builder).await, patient)
+}
+
+fn is_lost(event: &Event) -> bool {
+    *event == Event::SessionLost { reason: LostReason::Unhealthy }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
+    for (state, says) in [
+        (State::Ill, "ill"),
+        (State::Panics, "it panicked: at the doctor's"),
+        (State::Hangs, "the check did not answer within 1s"),
+    ] {
+        let cluster = Cluster::new();
+        let (a, patient) = checked(&cluster, "a").await;
+        let b = cluster.start("b").await;
+        let version = stable([&a, &b]).await;
+        let before = cluster.store.stats();
+        patient.is(state);
+        let ill = tokio::time::Instant::now();
+        let (failures, reason) = a
+            .log
+            .next_of("the verdict", |event| match event {
+                Event::Unhealthy { failures, reason } => Some((*failures, reason.clone())),
+                _ => None,
+            })
+            .await;
+        assert!(!a.is_leader() && a.term().is_none(), "from the moment of the verdict on");
+        assert_eq!((failures, reason.as_str()), (3, says));
+        // An interval until the next check, and three checks of at most an interval each.
+        assert!(ill.elapsed() <= CHECKS.interval * 4, "{state:?} took {:?}", ill.elapsed());
+        a.log.next("the session is over", is_lost).await;
+        b.leads().await;
+        let after = stable([&b]).await;
+        assert!(after > version);
+        let stats = cluster.store.stats().since(&before);
+        assert_eq!((stats.revokes, stats.expiries), (1, 0), "in order: {stats:?}");
+        let status = a.now();
+        assert_eq!(status.health, Health::Unhealthy { reason });
+        assert!(!status.is_member() && !status.owns("anything"));
+        // Not before it is well.
+        tokio::time::sleep(secs(60)).await;
+        assert_eq!(b.nodes().len(), 1);
+        patient.is(State::Well);
+        a.log.next("healthy", |event| *event == Event::Healthy).await;
+        a.log.next("again", |event| matches!(event, Event::Rejoined { .. })).await;
+        stable([&a, &b]).await;
+        assert_eq!(leader(&[a.clone(), b.clone()]).name(), b.name());
+        assert_eq!(a.log.count(is_lost), 1);
+        cluster.audit().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p11_a_node_starts_when_it_is_well() {
+    let cluster = Cluster::new();
+    let patient = Patient::new(State::Ill);
+    let asked = patient.clone();
+    let (line, builder) = cluster.builder_with("a", |builder| builder.health(move || asked.clone().check()));
+    let starting = tokio::spawn(start(line, builder));
+    tokio::time::sleep(secs(60)).await;
+    assert!(!starting.is_finished());
+    assert_eq!(cluster.store.stats().grants, 0);
+    patient.is(State::Well);
+    let node = starting.await.unwrap();
+    assert!(node.now().is_member());
+    cluster.audit().await;
+}
+
+/// Two that fail are forgiven when the third passes; and at rest a check is all that there is.
+#[tokio::test(start_paused = true)]
+async fn a_hiccup_costs_nothing() {
+    let cluster = Cluster::new();
+    let (a, patient) = checked(&cluster, "a").await;
+    let version = stable([&a]).await;
+    for _ in 0..5 {
+        patient.is(State::Ill);
+        let asked = patient.asked();
+        while patient.asked() < asked + 2 {
+            tokio::time::sleep(ms(100)).await;
+        }
+        patient.is(State::Well);
+        while patient.asked() < asked + 3 {
+            tokio::time::sleep(ms(100)).await;
+        }
+    }
+    assert!(a.is_leader());
+    assert_eq!(a.cluster_version(), Some(version));
+    let (asked, before) = (patient.asked(), cluster.store.stats());
+    tokio::time::sleep(secs(600)).await;
+    assert_eq!(patient.asked() - asked, 300);
+    assert_eq!(cluster.store.stats().since(&before).renewals, 120);
+    cluster.audit().await;
+}
+
+/// It hangs on to its thread, so that its future cannot be dropped: the verdict falls all the same, and there is no
+/// second one beside it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p11_a_check_that_blocks_its_thread() {
+    let (release, blocked) = std::sync::mpsc::channel::<()>();
+    let (blocked, asked) = (Arc::new(Mutex::new(Some(blocked))), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
+    let builder = Clustering::builder(MemoryStore::new())
+        .uri("http://a")
+        .health(move || {
+            let (blocked, call) = (blocked.clone(), count.fetch_add(1, Ordering::SeqCst));
+            async move {
+                if call == 1 {
+                    let blocked = blocked.lock().unwrap().take().unwrap();
+                    // An error says that the test is over.
+                    let _ = blocked.recv();
+                }
+            }
+        })
+        .configure(|config| {
+            let (interval, deadline) = (ms(50), ms(50));
+            config.health = Some(HealthChecks { interval, deadline, failures: 3 });
+        });
+    let mut events = builder.events();
+    let node = builder.start().await.unwrap();
+    let minute = Duration::from_secs(60);
+    let verdict =
+        async { while !matches!(*events.recv().await.unwrap(), Event::Unhealthy { failures: 3, .. }) {} };
+    tokio::time::timeout(minute, verdict).await.unwrap();
+    assert!(!node.is_leader());
+    assert_eq!(asked.load(Ordering::SeqCst), 2);
+    release.send(()).unwrap();
+    let again = async { while !matches!(*events.recv().await.unwrap(), Event::Rejoined { .. }) {} };
+    tokio::time::timeout(minute, again).await.unwrap();
+    node.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_stops_while_its_check_hangs() {
+    let cluster = Cluster::new();
+    let (a, patient) = checked(&cluster, "a").await;
+    let asked = patient.asked();
+    patient.is(State::Hangs);
+    while patient.asked() == asked {
+        tokio::time::sleep(ms(10)).await;
+    }
+    let before = tokio::time::Instant::now();
+    soon("the end", a.stop()).await.unwrap();
+    assert!(before.elapsed() < ms(100), "{:?}", before.elapsed());
+    cluster.audit().await;
+}

@@ -1,0 +1,28 @@
+use std::time::Duration;
+
+use clustering_core::{HealthChecks, store::LeaseId};
+
+use crate::history::Life;
+
+/// For clocks whose rates do not divide evenly.
+const SLACK: Duration = Duration::from_millis(1);
+
+/// P11. Who says that it leads has no check that hangs, or not for long enough: since it began, or since the process went on
+/// after it was frozen, by its own clock.
+pub(in crate::sim) fn hangs(who: &Life, hangs_for: Duration, checks: HealthChecks) -> Result<(), String> {
+    let HealthChecks { interval, deadline, failures } = checks;
+    match hangs_for > deadline + interval * (failures - 1) + SLACK {
+        false => Ok(()),
+        true => Err(format!(
+            "P11, a leader whose health check hangs: {who} says that it leads, and hangs for {hangs_for:?} by {checks:?}"
+        )),
+    }
+}
+
+/// P11. Who loses its session as it is unhealthy gives the lease back in the same step.
+pub(in crate::sim) fn gave_back(who: &Life, owed: Option<LeaseId>) -> Result<(), String> {
+    match owed {
+        None => Ok(()),
+        Some(lease) => Err(format!("P11, a lease that is kept: {who} is unhealthy, and keeps {lease}")),
+    }
+}
