@@ -51,7 +51,7 @@ pub(crate) enum Holds {
 }
 
 impl Keyspace {
-    /// How many versions the [history](crate::history) keeps: each has a slot, and the next one after so many takes it.
+    /// How many versions the [history](crate::history()) keeps: each has a slot, and the next one after so many takes it.
     pub const HISTORY: u64 = 64;
 
     /// The keys of the cluster in that namespace.

@@ -149,7 +149,7 @@ impl Clustering {
     }
 
     /// The last versions, the newest first: why each was published and by whom, how long it took to become stable, and
-    /// who was last. Costs one read; see [`history`](crate::history).
+    /// who was last. Costs one read; see [`history`](crate::history()).
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! What stands for the operating system's process in tests: feature `test-util`, and nothing of it without.
 //!
 //! A test that runs several nodes in one process has no `kill -9` and no SIGSTOP for one of them. So it runs the code that
-//! starts a node [within](within) a [`Process`] of its own. The node's tasks, and whatever is started in them, then belong
+//! starts a node [within] a [`Process`] of its own. The node's tasks, and whatever is started in them, then belong
 //! to that process: they run only while it lets them, and it can end them. The code that starts the node needs not know.
 //!
 //! `clustering-testkit` has the process for tests of services (`TestCluster`).
@@ -47,7 +47,7 @@ pub fn current() -> Option<Arc<dyn Process>> {
 }
 
 /// Runs a future in that process: polled only while its tasks may run, and with the process as the
-/// [current](current) one.
+/// [current] one.
 pub async fn within<F: Future>(process: Arc<dyn Process>, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|context| {
