@@ -483,6 +483,45 @@ mod tests {
         }
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_member_has_a_pause_and_another_is_asked_at_once() {
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
+        let began = Instant::now();
+        let tries = std::sync::Mutex::new(Vec::new());
+        let failing = connection.call(Operation::GrantLease, |clients| {
+            tries.lock().unwrap().push((clients.member, began.elapsed()));
+            async { Err::<(), _>(Failure::new(Outcome::Busy, "on purpose")) }
+        });
+        failing.await.unwrap_err();
+        let tries = tries.into_inner().unwrap();
+        let [(first, _), (second, at_once), (third, later)] = tries[..] else { panic!("{tries:?}") };
+        assert!(first != second && first == third, "{tries:?}");
+        assert_eq!(at_once, Duration::ZERO);
+        assert!((PAUSE / 2..=PAUSE + Duration::from_millis(1)).contains(&later), "{later:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_is_not_there_is_passed_over() {
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
+        let gone = connection.current.load(Ordering::Relaxed);
+        let (began, tried) = (Instant::now(), AtomicUsize::new(0));
+        for _ in 0..3 {
+            // Whatever leads there.
+            connection.current.store(gone, Ordering::Relaxed);
+            let call =
+                connection.call(Operation::GrantLease, |clients| {
+                    let there = clients.member != gone;
+                    tried.fetch_add(usize::from(!there), Ordering::Relaxed);
+                    async move {
+                        there.then_some(()).ok_or_else(|| Failure::new(Outcome::NeverArrived, "refused"))
+                    }
+                });
+            call.await.unwrap();
+            assert_ne!(connection.current.load(Ordering::Relaxed), gone);
+        }
+        assert_eq!((tried.into_inner(), began.elapsed()), (1, Duration::ZERO));
+    }
+
     #[tokio::test]
     async fn a_lost_reply_is_not_forgotten_over_later_tries() {
         let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();

@@ -135,6 +135,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_said_to_be_over_is_not_taken_for_new() {
+        let mut order = order(4);
+        order.told_up_to(9);
+        // It may only go forward.
+        order.told_up_to(6);
+        assert_eq!(order.last(), 9);
+        assert!(order.batches(vec![put("a", 7)]).is_err());
+        order.resumed();
+        assert_eq!(shape(&order.batches(vec![put("a", 9), put("a", 10)]).unwrap()), [(10, vec!["a"])]);
+    }
+
+    #[test]
     fn disorder_and_nonsense_end_the_watch() {
         assert!(order(0).batches(vec![put("a", 6), put("a", 5)]).is_err());
         assert!(order(0).batches(vec![PbEvent { r#type: 7, ..put("a", 5) }]).is_err());

@@ -57,14 +57,13 @@ async fn long_outage(ways: usize) {
     let since = scenario.now();
     proxies.iter().for_each(Proxy::heal);
     scenario.stable_after(before, &NAMES).await;
-    let took = scenario.measured(&format!("{what}, mended"), since);
+    scenario.measured(&format!("{what}, mended"), since);
     let back = connections(&proxies) - known;
     println!("measured: {what}: {back} connections when it was back");
     let most = 3 * ways as u64;
     assert!(rates[..3].iter().sum::<u64>() <= 3 * 12 * most, "{rates:?}");
     assert!(rates[AWAY / 2..].iter().sum::<u64>() <= (AWAY / 2) as u64 * 4 * most, "{rates:?}");
     assert!(back <= 4 * most, "{back} connections");
-    assert!(took < secs(10), "{took:?}");
     scenario.check(&NAMES).await;
 }
 
