@@ -446,10 +446,9 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn who_gives_up_waiting_leaves_the_member() {
-        let ((_one, first), (_two, second)) = (silent().await, silent().await);
-        let connection = Connection::new(impatient(&[&first, &second])).unwrap();
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
         let give_up_after = |wait| {
             let never =
                 connection.call(Operation::GrantLease, |_| std::future::pending::<Result<(), Failure>>());
@@ -462,7 +461,7 @@ mod tests {
         assert_ne!(connection.current.load(Ordering::Relaxed), begun);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_mismatch_is_one_only_if_all_members_have_it() {
         for (outcomes, expected) in [
             ([Outcome::Mismatched, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Refused),
@@ -522,7 +521,7 @@ mod tests {
         assert_eq!((tried.into_inner(), began.elapsed()), (1, Duration::ZERO));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_lost_reply_is_not_forgotten_over_later_tries() {
         let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
         let tries = AtomicUsize::new(0);
@@ -536,7 +535,7 @@ mod tests {
         assert_eq!(failing.await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_change_is_made_again_only_where_it_did_not_happen() {
         for (call, outcome, expected) in [
             (Operation::GrantLease, Outcome::Lost, 1),
