@@ -152,12 +152,7 @@ impl Machine {
         if let Some(token) = self.consistency.follow.stop() {
             self.outputs.push_back(Output::Unwatch { token });
         }
-        if self.consistency.judged.is_some() || !self.consistency.acknowledgements.is_empty() {
-            self.consistency = Consistency::new(self.fold.keyspace());
-        }
-        self.consistency.confirm.reset();
-        self.consistency.evict.reset();
-        self.consistency.evicting = None;
+        self.consistency = Consistency::new(self.fold.keyspace());
     }
 
     fn follow_acknowledgements(&mut self, now: Timestamp) {
@@ -363,10 +358,9 @@ impl Machine {
     pub(super) fn blocked(&self, now: Timestamp) -> Option<Blocked> {
         let view = self.fold.newest()?;
         let since = now.since(self.consistency.since);
-        let waiting = self.election.leading().is_some() && self.consistency.judged == Some(view.revision());
-        // Of one that is stable somebody may be missing since, and the next version will tell.
+        // Only a leader keeps that list. Of a version that is stable somebody may be missing since, and the next will tell.
         let missing = !self.consistency.missing.is_empty() && !self.fold.is_stable();
-        if !waiting || !missing || since < self.config.warn_after {
+        if !missing || since < self.config.warn_after {
             return None;
         }
         let refused = |name: &NodeName| {

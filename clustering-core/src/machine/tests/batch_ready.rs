@@ -3,7 +3,7 @@
 use super::bench::{Bench, ms, name, secs};
 use crate::{
     outcome::Outcome,
-    record::{ReadinessOutcome, ReadinessRecord, encode},
+    record::{ReadinessOutcome, ReadinessRecord, VersionRecord, encode},
     store::{ErrorKind, LeaseId, Txn, WatchEnd},
 };
 
@@ -80,6 +80,22 @@ fn p4_an_acknowledgement_of_another_version_does_not_count() {
     a = a.acknowledged();
     a.answers("b", older, None);
     a.says(&[]);
+}
+
+#[test]
+fn p4_an_acknowledgement_that_came_with_its_version_does_not_count() {
+    let mut a = waiting_for_b();
+    // By hand, in one revision: nobody can have adapted to what was not there yet.
+    let (version, leader) = (a.mint_version(), None);
+    let record = VersionRecord { version, number: 9, term: None, leader, causes: Vec::new() };
+    let yes = ReadinessRecord { version, outcome: ReadinessOutcome::Ready, detail: None };
+    let both = Txn::new().put("c/view/version", encode(&record), None);
+    a.names.version(version);
+    a.write(both.put("c/ready/b", encode(&yes), a.others["b"]));
+    a = a.acknowledged();
+    a.says_of(&["confirm"], &[]);
+    a.answers("b", version, None);
+    a.says_of(&["confirm"], &["confirm V3"]);
 }
 
 #[test]
@@ -235,21 +251,31 @@ fn p8_a_deletion_that_the_watch_missed_is_seen_when_it_is_read_anew() {
 
 #[test]
 fn p8_an_acknowledgement_that_somebody_overwrote_is_as_good_as_deleted() {
+    let garbage = |a: &mut Bench, lease| a.write(Txn::new().put("c/ready/b", "garbage", lease));
     for unwatched in [false, true] {
-        let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
-        a.joins("b");
-        a.answer_all();
-        a.acknowledges("b");
-        if unwatched {
-            a.unseen(|a| a.put("ready/b", "garbage"));
-            a.disconnects("ready/");
-        } else {
-            a.put("ready/b", "garbage");
+        // What cannot be read, under no lease or the node's own; and what can be, under no lease.
+        for what in 0..3 {
+            let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+            a.joins("b");
+            a.answer_all();
+            a.acknowledges("b");
+            let own = Some(a.others["b"]);
+            let overwrite = |a: &mut Bench| match what {
+                0 => garbage(a, None),
+                1 => garbage(a, own),
+                _ => acknowledges_under(a, None),
+            };
+            if unwatched {
+                a.unseen(overwrite);
+                a.disconnects("ready/");
+            } else {
+                overwrite(&mut a);
+            }
+            a.answer_all();
+            a.skip();
+            a.wait(secs(1));
+            a.says(&["publish V3: the acknowledgement of b was deleted"]);
         }
-        a.answer_all();
-        a.skip();
-        a.wait(secs(1));
-        a.says(&["publish V3: the acknowledgement of b was deleted"]);
     }
 }
 
