@@ -170,7 +170,7 @@
 //! | with | when |
 //! |---|---|
 //! | [`Compacted`](store::WatchEnd::Compacted) | what came after the last revision delivered is compacted. Etcd tells a watch every 10 minutes how far it is, so one of what seldom changes is not behind by more than that, and it may have missed nothing: only a read tells |
-//! | [`Rewound`](store::WatchEnd::Rewound) | etcd stands before the last revision delivered: it was wiped, or restored from a backup |
+//! | [`Rewound`](store::WatchEnd::Rewound) | etcd stands before the last revision delivered, or is another cluster, or had fewer elections: it was wiped, or restored from a backup |
 //! | [`Disconnected`](store::WatchEnd::Disconnected) | no member answers in that time; or etcd refuses, which the next call tells |
 //!
 //! Dropping a watch frees it at etcd, also while it is about to go on.
@@ -178,11 +178,12 @@
 //! # Limits
 //!
 //! - A gRPC proxy of etcd between store and members is not supported.
-//! - **A restored etcd that has overtaken the one before it** is not noticed: revisions are all there is to tell them
-//!   apart by. If between the restore and a watch's next try etcd has come as far as that watch was, the watch goes on in
-//!   the new history as if it were the old. Restore with bumped revisions, so that every watch ends with `Compacted` and
-//!   its user reads anew: `etcdutl snapshot restore --bump-revision 1000000000 --mark-compacted` (etcd 3.6, and the later
-//!   releases of 3.5 and 3.4); or stop all nodes meanwhile.
+//! - **A restored etcd that has overtaken the one before it** may go unnoticed. A watch that goes on tells them apart by
+//!   their revisions, the term of etcd's own elections and the cluster's number. If the restored one has come as far as
+//!   that watch was before the watch tries again, has had as many elections, and has the same number, it is taken for the
+//!   one before; and so is each that has come as far by whoever opens a new watch after a revision. Restore with bumped
+//!   revisions, so that every watch ends and its user reads anew: `etcdutl snapshot restore --bump-revision 1000000000
+//!   --mark-compacted` (etcd 3.6, and the later releases of 3.5 and 3.4); or stop all nodes meanwhile.
 //! - Etcd can lose a lease early through faults of its own ([#15247](https://github.com/etcd-io/etcd/issues/15247)):
 //!   it is the guards of a commit, not the lease, that keep two leaders from writing.
 

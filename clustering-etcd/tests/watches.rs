@@ -341,6 +341,27 @@ async fn an_etcd_that_was_wiped_or_restored_is_not_taken_for_the_one_before() {
     }
 }
 
+/// Its revisions do not tell it from the one before. It was a cluster whose leader had changed now and then.
+#[tokio::test]
+async fn an_etcd_that_was_wiped_and_has_overtaken_the_one_before_is_known_by_its_term() {
+    let etcd = EtcdServer::start().await.unwrap();
+    for _ in 0..2 {
+        etcd.restart().await.unwrap();
+    }
+    let (proxy, direct) = (Proxy::to(&etcd.endpoint()).await.unwrap(), store(etcd.endpoints()));
+    let mut watch = Watch::open(&store([proxy.endpoint()])).await;
+    watch.until_now(&direct).await;
+    let before = etcd.revision().await.unwrap();
+    proxy.cut();
+    etcd.wipe().await.unwrap();
+    let mut now = write(&direct).await;
+    while now <= before {
+        now = write(&direct).await;
+    }
+    proxy.heal();
+    assert_eq!(watch.end().await, WatchEnd::Rewound { revision: now });
+}
+
 /// Etcd tells a quiet watch now and then how far the history has gone, which others make longer. So the watch does not fall
 /// behind what is compacted.
 #[tokio::test]

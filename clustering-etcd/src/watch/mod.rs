@@ -45,7 +45,7 @@ pub(crate) async fn watch(
 ) -> Result<WatchStream, StoreError> {
     let after = wire_revision(after);
     let watched = Watched::new(prefix, Arc::clone(connection));
-    let opened = match watched.open(after).await? {
+    let opened = match watched.open(after, None).await? {
         Opening::Opened(opened) => opened,
         Opening::Rewound(revision) => {
             return Ok(Box::pin(stream::iter([Err(WatchEnd::Rewound { revision })])));
@@ -118,7 +118,9 @@ impl Watch {
             let (prefix, after) = (self.watched.prefix(), self.order.last());
             tracing::debug!(prefix, after, "a watch goes on");
         }
-        match &message.header {
+        let header = message.header.as_ref();
+        self.opened.history.seen_in(header.map_or(0, |header| header.raft_term));
+        match header {
             // Etcd's own sign of life comes in its place among the events. That for which it was asked has no watch's
             // number, and may come before events of which it speaks (until 3.4.25 and 3.5.8).
             Some(header) if message.events.is_empty() && message.watch_id >= 0 => {
@@ -175,8 +177,9 @@ impl Watch {
                 return Err(disconnected(format!("{why}; no way to go on within {within:?}")));
             }
             sleep(pause).await;
-            match timeout_at(lost.deadline, self.watched.open(after)).await {
-                Ok(Ok(Opening::Opened(opened))) => {
+            match timeout_at(lost.deadline, self.watched.open(after, Some(self.opened.history))).await {
+                Ok(Ok(Opening::Opened(mut opened))) => {
+                    opened.history.seen_in(self.opened.history.term);
                     self.failures = self.watched.connection.failures(opened.member);
                     self.opened = opened;
                     self.order.resumed();

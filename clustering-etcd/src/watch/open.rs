@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use clustering_core::store::{Revision, StoreError};
-use etcd_client::{GetOptions, WatchOptions, WatchResponse, WatchStream};
+use etcd_client::{GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 
 use crate::{
     connection::{Clients, Connection},
@@ -22,8 +22,34 @@ pub(super) struct Watched {
 /// What came of opening a watch.
 pub(super) enum Opening {
     Opened(Box<Opened>),
-    /// The store stands before the revision that was to be watched after.
+    /// The store stands before the revision that was to be watched after, or has another history.
     Rewound(Revision),
+}
+
+/// Which etcd it is, as its replies tell. Of one that was wiped, or restored by etcd's own tools, the term begins anew, and
+/// its cluster may have another number; where a backup of the disk was put back neither need show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct History {
+    cluster: u64,
+    /// Of etcd's own elections: it only ever grows.
+    pub(super) term: u64,
+}
+
+impl History {
+    fn of(header: Option<&ResponseHeader>) -> Self {
+        let (cluster, term) = header.map_or((0, 0), |header| (header.cluster_id(), header.raft_term()));
+        History { cluster, term }
+    }
+
+    /// Somebody has seen it in that term.
+    pub(super) fn seen_in(&mut self, term: u64) {
+        self.term = self.term.max(term);
+    }
+
+    /// Whether what `later` tells of cannot have come after this.
+    fn is_gone(self, later: History) -> bool {
+        later.cluster != self.cluster || later.term < self.term
+    }
 }
 
 /// A watch as etcd opened it.
@@ -32,6 +58,7 @@ pub(super) struct Opened {
     pub(super) member: usize,
     /// Where the member stood when it opened the watch. The cluster may be further.
     stands: i64,
+    pub(super) history: History,
     /// The first message, where it ends the watch rather than opens it.
     pub(super) compacted: Option<i64>,
 }
@@ -45,8 +72,8 @@ impl Watched {
         &self.prefix
     }
 
-    /// Opens a watch of what comes after a revision, at a member that answers.
-    pub(super) async fn open(&self, after: i64) -> Result<Opening, StoreError> {
+    /// Opens a watch of what comes after a revision of that history, if it is known, at a member that answers.
+    pub(super) async fn open(&self, after: i64, of: Option<History>) -> Result<Opening, StoreError> {
         // One less than etcd can count, so that there is a revision after it.
         let after = after.min(i64::MAX - 1);
         let mut opened = self.open_from(after + 1).await?;
@@ -57,10 +84,11 @@ impl Watched {
             // done at once because it makes etcd look for old changes, which takes it up to 100 ms.
             opened = self.open_from(after.max(1)).await?;
         }
-        if opened.stands < after {
+        let gone = |stands, history| stands < after || of.is_some_and(|of| of.is_gone(history));
+        if gone(opened.stands, opened.history) {
             // The member may only lag behind.
-            let stands = self.revision().await?;
-            if stands < after {
+            let (stands, history) = self.newest().await?;
+            if gone(stands, history) {
                 return Ok(Opening::Rewound(revision(stands)));
             }
         }
@@ -73,15 +101,17 @@ impl Watched {
         self.connection.call(Operation::Watch(&self.prefix), open).await
     }
 
-    /// The revision at which the cluster, not only the member that answers, stands.
-    async fn revision(&self) -> Result<i64, StoreError> {
+    /// The revision at which the cluster, not only the member that answers, stands, and its history.
+    async fn newest(&self) -> Result<(i64, History), StoreError> {
         let operation = Operation::Watch(&self.prefix);
         let read = self.connection.call(operation, |mut clients| {
             let Range { first, end } = self.range.clone();
             let options = GetOptions::new().with_range(end).with_count_only();
             async move { Ok(clients.kv.get(first, Some(options)).await?) }
         });
-        operation.revision(read.await?.header().map(|header| header.revision()))
+        let read = read.await?;
+        let stands = operation.revision(read.header().map(ResponseHeader::revision))?;
+        Ok((stands, History::of(read.header())))
     }
 }
 
@@ -101,8 +131,9 @@ async fn open_at(mut clients: Clients, range: Range, start: i64) -> Result<Opene
         };
         return Err(Failure::new(outcome, reason(&message)));
     }
-    let stands = message.header().map_or(0, |header| header.revision());
-    Ok(Opened { stream, member: clients.member, stands, compacted })
+    let stands = message.header().map_or(0, ResponseHeader::revision);
+    let history = History::of(message.header());
+    Ok(Opened { stream, member: clients.member, stands, history, compacted })
 }
 
 /// Why etcd canceled a watch, in words.
@@ -118,6 +149,13 @@ fn words(reason: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_cluster_or_an_older_term_is_another_history() {
+        let before = History { cluster: 7, term: 4 };
+        let gone = |cluster, term| before.is_gone(History { cluster, term });
+        assert_eq!([gone(7, 4), gone(7, 5), gone(7, 3), gone(8, 5)], [false, false, true, true]);
+    }
 
     #[test]
     fn a_reason_is_told_in_words() {
