@@ -205,6 +205,95 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// All [kinds](Self::kind).
+    pub const KINDS: &[&str] = &[
+        "joined",
+        "rejoined",
+        "name_held",
+        "session_lost",
+        "unhealthy",
+        "healthy",
+        "node_up",
+        "node_changed",
+        "node_down",
+        "leader_changed",
+        "leadership_suspended",
+        "leadership_resumed",
+        "version_published",
+        "stabilizing",
+        "stabilize_refused",
+        "superseded",
+        "stabilize_slow",
+        "ready",
+        "stable",
+        "announcing",
+        "announcement_failed",
+        "blocked",
+        "evicted",
+        "store_away",
+        "store_back",
+        "resynced",
+        "malformed",
+        "store_refused",
+        "unregistered",
+        "stopped",
+    ];
+
+    /// The version that it is about, if it is about one.
+    pub fn version(&self) -> Option<Version> {
+        match self {
+            Event::VersionPublished { version, .. }
+            | Event::Stabilizing { version, .. }
+            | Event::StabilizeRefused { version, .. }
+            | Event::Superseded { version }
+            | Event::StabilizeSlow { version, .. }
+            | Event::Ready { version }
+            | Event::Stable { version }
+            | Event::Announcing { version, .. }
+            | Event::AnnouncementFailed { version, .. }
+            | Event::Blocked(Blocked { version, .. }) => Some(*version),
+            _ => None,
+        }
+    }
+
+    /// What kind of event it is, as it is serialized under `event`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Event::Joined { .. } => "joined",
+            Event::Rejoined { .. } => "rejoined",
+            Event::NameHeld { .. } => "name_held",
+            Event::SessionLost { .. } => "session_lost",
+            Event::Unhealthy { .. } => "unhealthy",
+            Event::Healthy => "healthy",
+            Event::NodeUp { .. } => "node_up",
+            Event::NodeChanged { .. } => "node_changed",
+            Event::NodeDown { .. } => "node_down",
+            Event::LeaderChanged { .. } => "leader_changed",
+            Event::LeadershipSuspended { .. } => "leadership_suspended",
+            Event::LeadershipResumed { .. } => "leadership_resumed",
+            Event::VersionPublished { .. } => "version_published",
+            Event::Stabilizing { .. } => "stabilizing",
+            Event::StabilizeRefused { .. } => "stabilize_refused",
+            Event::Superseded { .. } => "superseded",
+            Event::StabilizeSlow { .. } => "stabilize_slow",
+            Event::Ready { .. } => "ready",
+            Event::Stable { .. } => "stable",
+            Event::Announcing { .. } => "announcing",
+            Event::AnnouncementFailed { .. } => "announcement_failed",
+            Event::Blocked(_) => "blocked",
+            Event::Evicted { .. } => "evicted",
+            Event::StoreAway { .. } => "store_away",
+            Event::StoreBack { .. } => "store_back",
+            Event::Resynced { .. } => "resynced",
+            Event::Malformed { .. } => "malformed",
+            Event::StoreRefused { .. } => "store_refused",
+            Event::Unregistered => "unregistered",
+            Event::Stopped { .. } => "stopped",
+        }
+    }
+}
+
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -220,6 +309,19 @@ pub enum LostReason {
     Rewound,
     /// The node gave it up, as its health checks failed (P11).
     Unhealthy,
+}
+
+impl LostReason {
+    /// What kind of reason it is, as it is serialized.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            LostReason::Expired => "expired",
+            LostReason::LeaseGone => "lease_gone",
+            LostReason::Removed => "removed",
+            LostReason::Rewound => "rewound",
+            LostReason::Unhealthy => "unhealthy",
+        }
+    }
 }
 
 impl fmt::Display for LostReason {
@@ -416,4 +518,69 @@ pub(crate) fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) ->
 
 fn text<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(key)
+}
+
+/// One event of each kind, for tests.
+#[cfg(test)]
+pub(crate) fn samples() -> Vec<Event> {
+    let name = || NodeName::parse("n").unwrap();
+    let uri = || NodeUri::parse("http://n").unwrap();
+    let incarnation = || Incarnation::from("x");
+    let (version, term, revision) = (Version::from_u128(1), Term::new(Revision::new(2)), Revision::new(3));
+    let (reason, running) = ("why".to_owned(), Duration::from_secs(1));
+    vec![
+        Event::Joined { incarnation: incarnation() },
+        Event::Rejoined { incarnation: incarnation() },
+        Event::NameHeld { incarnation: incarnation(), uri: uri() },
+        Event::SessionLost { reason: LostReason::Expired },
+        Event::Unhealthy { failures: 1, reason: reason.clone() },
+        Event::Healthy,
+        Event::NodeUp { name: name(), uri: uri() },
+        Event::NodeChanged { name: name(), uri: uri() },
+        Event::NodeDown { name: name() },
+        Event::LeaderChanged { leader: Some(name()), term: Some(term), own: true },
+        Event::LeadershipSuspended { term },
+        Event::LeadershipResumed { term },
+        Event::VersionPublished { version, revision, nodes: 1, causes: vec![Cause::Joined(name())] },
+        Event::Stabilizing { version, attempt: 1 },
+        Event::StabilizeRefused { version, attempt: 1, reason: reason.clone(), retry_in: running },
+        Event::Superseded { version },
+        Event::StabilizeSlow { version, attempt: 1, running },
+        Event::Ready { version },
+        Event::Stable { version },
+        Event::Announcing { version, term },
+        Event::AnnouncementFailed { version, reason: reason.clone() },
+        Event::Blocked(Blocked { version, since: running, laggards: Vec::new() }),
+        Event::Evicted { name: name() },
+        Event::StoreAway { reason: reason.clone() },
+        Event::StoreBack { away: running },
+        Event::Resynced { rewound: false, revision },
+        Event::Malformed { key: "c/k".into(), reason: reason.clone() },
+        Event::StoreRefused { reason },
+        Event::Unregistered,
+        Event::Stopped { reason: StopReason::Asked },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_what_is_serialized_and_all_are_listed() {
+        let kinds: Vec<_> = samples().iter().map(Event::kind).collect();
+        assert_eq!(kinds, Event::KINDS);
+        for event in samples() {
+            assert_eq!(serde_json::to_value(&event).unwrap()["event"], event.kind());
+        }
+        for reason in [
+            LostReason::Expired,
+            LostReason::LeaseGone,
+            LostReason::Removed,
+            LostReason::Rewound,
+            LostReason::Unhealthy,
+        ] {
+            assert_eq!(serde_json::to_value(&reason).unwrap(), reason.kind());
+        }
+    }
 }

@@ -69,6 +69,8 @@
 //!
 //! # Features
 //!
+//! - `metrics`: what nodes measure, through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] has the table.
+//! - `probes`: `/livez`, `/readyz` and `/leaderz` as an [`axum`](https://docs.rs/axum) router.
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
 //! - `test-util`: `runtime::process`, by which test tools pause and kill one node of several in a process. Users have it by
 //!   way of `clustering-testkit`.
@@ -81,16 +83,21 @@ mod fold;
 pub mod history;
 pub mod keyspace;
 pub mod machine;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod name;
 pub mod node;
 pub mod operator;
 pub mod outcome;
 pub mod placement;
+#[cfg(feature = "probes")]
+pub mod probes;
 mod record;
 pub mod report;
 pub mod runtime;
 pub mod store;
 pub mod time;
+pub mod trace;
 pub mod version;
 pub mod view;
 

@@ -202,6 +202,25 @@ pub enum Cause {
     Other(String),
 }
 
+impl Cause {
+    /// What kind of cause it is, as it is serialized; `None` for [`More`](Cause::More), which only counts others.
+    pub fn kind(&self) -> Option<&'static str> {
+        Some(match self {
+            Cause::Joined(_) => "joined",
+            Cause::Left(_) => "left",
+            Cause::Returned(_) => "returned",
+            Cause::Changed(_) => "changed",
+            Cause::Evicted(_) => "evicted",
+            Cause::Elected(_) => "elected",
+            Cause::Asked { .. } => "asked",
+            Cause::Resync => "resync",
+            Cause::Unacknowledged(_) => "unacknowledged",
+            Cause::More(_) => return None,
+            Cause::Other(_) => "other",
+        })
+    }
+}
+
 /// As much of a text as a record carries.
 pub(crate) fn shorten(text: String) -> String {
     match text.char_indices().find(|(end, _)| *end >= TEXT) {

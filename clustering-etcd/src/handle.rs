@@ -19,6 +19,7 @@ use crate::{
     connection::Connection,
     failure::{Failure, Outcome},
     lease::Renewals,
+    measure,
     operation::Operation,
     watch,
     wire::{Range, Wire, caller_lease, revision, wire_lease},
@@ -55,6 +56,7 @@ impl EtcdStore {
     /// [`ErrorKind::Invalid`], saying which field breaks which rule.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(config)?);
+        measure::begin();
         Ok(EtcdStore {
             shared: Arc::new(Shared {
                 connection,

@@ -197,6 +197,7 @@ mod gate;
 mod handle;
 mod lease;
 mod login;
+mod measure;
 mod operation;
 mod pace;
 mod secret;
@@ -208,6 +209,8 @@ mod wire;
 #[doc(no_inline)]
 pub use clustering_core::*;
 
+#[cfg(feature = "metrics")]
+pub use self::measure::{METRICS, WATCH_RESUMES};
 pub use self::{
     endpoint::Endpoint,
     handle::EtcdStore,

@@ -174,6 +174,30 @@ async fn a_connection_that_breaks_again_and_again() {
     watch.finish_whole(&direct).await;
 }
 
+/// On one thread, so that what is measured in this test is this test's.
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn a_watch_that_goes_on_is_counted() {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let counted = || {
+        let all = snapshotter.snapshot().into_vec();
+        let of = |name: &str| name == clustering_etcd::WATCH_RESUMES.name;
+        all.into_iter().find(|(key, ..)| of(key.key().name())).map(|(.., value)| value)
+    };
+    let etcd = EtcdServer::start().await.unwrap();
+    let (proxy, direct) = (Proxy::to(&etcd.endpoint()).await.unwrap(), store(etcd.endpoints()));
+    let mut watch = Watch::open(&store([proxy.endpoint()])).await;
+    watch.until_now(&direct).await;
+    assert_eq!(counted(), None);
+    proxy.cut();
+    proxy.heal();
+    watch.until_now(&direct).await;
+    assert!(matches!(counted(), Some(DebugValue::Counter(1..))));
+}
+
 #[tokio::test]
 async fn a_watch_that_never_yielded_goes_on_from_where_it_began() {
     let etcd = EtcdServer::start().await.unwrap();

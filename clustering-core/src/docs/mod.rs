@@ -3,6 +3,9 @@
 #[doc = include_str!("checked.md")]
 pub mod checked {}
 
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+
 #[doc = include_str!("promises.md")]
 pub mod promises {}
 

@@ -82,6 +82,11 @@ impl Consistency {
         }
     }
 
+    /// How many are missing at the version of that revision, if it is known.
+    pub(crate) fn missing(&self, version: Revision) -> Option<usize> {
+        (self.judged == Some(version)).then_some(self.missing.len())
+    }
+
     /// That node's record changed.
     pub(crate) fn touch(&mut self, name: &NodeName) {
         if self.judged.is_some() {

@@ -398,6 +398,12 @@ impl Machine {
         self.fold.newest()
     }
 
+    /// On the leader, once it knows: how many nodes of the newest version have not acknowledged it.
+    pub fn unready(&self) -> Option<usize> {
+        let newest = self.fold.newest()?;
+        self.consistency.missing(newest.revision()).filter(|_| self.election.leading().is_some())
+    }
+
     /// The keys of the cluster.
     pub fn keyspace(&self) -> &Keyspace {
         self.fold.keyspace()

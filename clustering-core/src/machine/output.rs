@@ -161,9 +161,10 @@ pub enum Purpose {
     Fenced,
 }
 
-impl fmt::Display for Purpose {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Purpose {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
             Purpose::Join => "join",
             Purpose::TakeOver => "take over",
             Purpose::Rewrite => "rewrite",
@@ -175,7 +176,13 @@ impl fmt::Display for Purpose {
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
             Purpose::Fenced => "fenced write",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 

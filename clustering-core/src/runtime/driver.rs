@@ -19,10 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     callbacks::{Callbacks, Stabilization, Stable},
+    meter::Meter,
     shared::{Command, Shared},
     spawn::spawn_task,
     status::Status,
-    trace::trace,
+    trace::Tracer,
 };
 use crate::{
     event::{Event, StopReason},
@@ -54,7 +55,6 @@ pub(crate) enum Started {
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     status: watch::Sender<Status>,
-    node: Option<NodeName>,
     callbacks: Callbacks,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Whether a handle may still send commands.
@@ -69,6 +69,8 @@ pub(crate) struct Driver {
     next_request: u64,
     started: Option<oneshot::Sender<Started>>,
     stopped: bool,
+    meter: Meter,
+    tracer: Tracer,
 }
 
 /// A callback that runs.
@@ -88,10 +90,11 @@ impl Driver {
         commands: mpsc::UnboundedReceiver<Command>,
         started: Option<oneshot::Sender<Started>>,
     ) -> Self {
+        let meter = Meter::new(shared.keyspace.namespace().as_str(), node.is_some());
+        let tracer = Tracer::new(shared.keyspace.namespace().as_str(), node);
         Driver {
             shared,
             status,
-            node,
             callbacks,
             commands,
             held: true,
@@ -103,6 +106,8 @@ impl Driver {
             next_request: 0,
             started,
             stopped: false,
+            meter,
+            tracer,
         }
     }
 
@@ -173,28 +178,33 @@ impl Driver {
         if let Some(token) = ended(&input) {
             self.runs.remove(&token);
         }
+        self.meter.input(now, &input);
         let outputs = {
             let mut machine = self.shared.machine();
             machine.handle(now, input);
-            std::iter::from_fn(|| machine.poll_output()).collect::<Vec<_>>()
+            let outputs = std::iter::from_fn(|| machine.poll_output()).collect::<Vec<_>>();
+            self.meter.look(&outputs, &machine);
+            outputs
         };
         // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
-        self.publish_status();
+        let status = self.publish_status();
+        self.meter.outputs(now, &outputs, &status);
         for output in outputs {
             self.obey(output);
         }
     }
 
     /// Lets those who watch the status see a change.
-    fn publish_status(&self) {
+    fn publish_status(&self) -> Status {
         let next = self.shared.status_now();
         self.status.send_if_modified(|status| {
             let differs = status.differs(&next);
             if differs {
-                *status = next;
+                *status = next.clone();
             }
             differs
         });
+        next
     }
 
     fn obey(&mut self, output: Output) {
@@ -239,19 +249,25 @@ impl Driver {
             }
             Output::Stabilize { token, view, previous, attempt } => {
                 let callback = self.callbacks.stabilize.clone();
-                self.run_callback(token, Input::stabilized, move |superseded| {
-                    callback(Stabilization::new(view, previous, attempt, superseded))
+                let superseded = CancellationToken::new();
+                let given = superseded.clone();
+                let run = self.tracer.stabilize(view.version(), attempt, move || {
+                    callback(Stabilization::new(view, previous, attempt, given))
                 });
+                self.run_callback(token, Input::stabilized, superseded, run);
             }
             Output::Announce { token, view, term } => {
                 let callback = self.callbacks.on_stable.clone();
-                self.run_callback(token, Input::announced, move |superseded| {
-                    callback(Stable::new(view, term, superseded))
-                });
+                let superseded = CancellationToken::new();
+                let given = superseded.clone();
+                let run =
+                    self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, given)));
+                self.run_callback(token, Input::announced, superseded, run);
             }
             Output::CheckHealth { token } => {
                 let callback = self.callbacks.health.clone();
-                self.run_callback(token, Input::health_reported, move |_| callback(()));
+                let run = Box::pin(async move { callback(()).await });
+                self.run_callback(token, Input::health_reported, CancellationToken::new(), run);
             }
             Output::Supersede { token } => {
                 if let Some(run) = self.runs.get(&token) {
@@ -290,11 +306,10 @@ impl Driver {
         &mut self,
         token: Token,
         input: fn(Token, Outcome) -> Input,
-        run: impl FnOnce(CancellationToken) -> Pin<Box<dyn Future<Output = Outcome> + Send>> + Send + 'static,
+        superseded: CancellationToken,
+        run: Pin<Box<dyn Future<Output = Outcome> + Send>>,
     ) {
-        let superseded = CancellationToken::new();
-        let given = superseded.clone();
-        let task = spawn_task(&Handle::current(), async move { run(given).await });
+        let task = spawn_task(&Handle::current(), run);
         let reason = Arc::new(OnceLock::new());
         self.runs.insert(token, Run { superseded, abort: task.abort_handle(), reason: reason.clone() });
         self.doing.push(Box::pin(async move {
@@ -304,7 +319,8 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event) {
-        trace(self.shared.keyspace.namespace().as_str(), self.node.as_ref(), &event);
+        let newest = self.status.borrow().newest.clone();
+        self.tracer.tell(&event, newest.as_ref());
         let started = match &event {
             Event::Joined { .. } => Some(Started::Joined),
             Event::StoreRefused { reason } => Some(Started::Refused(reason.clone())),
@@ -347,8 +363,12 @@ impl Drop for Driver {
     fn drop(&mut self) {
         if !self.stopped {
             self.shared.machine().abort();
-            self.publish_status();
-            self.tell(Event::Stopped { reason: StopReason::Aborted });
+            let status = self.publish_status();
+            let event = Event::Stopped { reason: StopReason::Aborted };
+            let ended = [Output::Event(event.clone())];
+            self.meter.look(&ended, &self.shared.machine());
+            self.meter.outputs(self.shared.clock.now(), &ended, &status);
+            self.tell(event);
         }
         for run in self.runs.values() {
             run.superseded.cancel();

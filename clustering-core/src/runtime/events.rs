@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+use super::meter::missed;
 use crate::event::Event;
 
 /// How many events a subscriber may be behind before it misses the oldest.
@@ -39,7 +40,7 @@ impl Events {
     pub async fn recv(&mut self) -> Result<Arc<Event>, EventsError> {
         let Some(receiver) = &mut self.receiver else { return Err(EventsError::Ended) };
         receiver.recv().await.map_err(|error| match error {
-            broadcast::error::RecvError::Lagged(missed) => EventsError::Missed(missed),
+            broadcast::error::RecvError::Lagged(missed) => note_missed(missed),
             broadcast::error::RecvError::Closed => EventsError::Ended,
         })
     }
@@ -54,10 +55,15 @@ impl Events {
         match receiver.try_recv() {
             Ok(event) => Ok(Some(event)),
             Err(broadcast::error::TryRecvError::Empty) => Ok(None),
-            Err(broadcast::error::TryRecvError::Lagged(missed)) => Err(EventsError::Missed(missed)),
+            Err(broadcast::error::TryRecvError::Lagged(missed)) => Err(note_missed(missed)),
             Err(broadcast::error::TryRecvError::Closed) => Err(EventsError::Ended),
         }
     }
+}
+
+fn note_missed(events: u64) -> EventsError {
+    missed(events);
+    EventsError::Missed(events)
 }
 
 /// Where a node's events go out. Nothing is kept until somebody subscribes.

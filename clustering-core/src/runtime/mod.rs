@@ -7,6 +7,7 @@ mod cluster;
 mod driver;
 mod error;
 mod events;
+mod meter;
 #[cfg(feature = "test-util")]
 pub mod process;
 mod shared;

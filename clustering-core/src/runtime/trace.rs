@@ -1,43 +1,168 @@
-use crate::{event::Event, name::NodeName};
+use std::{future::Future, pin::Pin, sync::Arc};
 
-/// Tells an event to `tracing`, under the target `clustering`. Nothing at `info` or above repeats while all is quiet.
-pub(crate) fn trace(namespace: &str, node: Option<&NodeName>, event: &Event) {
-    let node = node.map_or("", NodeName::as_str);
-    macro_rules! tell {
-        ($level:ident) => {
-            tracing::$level!(target: "clustering", namespace, node, "{event}")
+use tracing::{Instrument, Level, Span, event, field::Empty, span};
+
+use crate::{
+    event::{Causes, Event},
+    name::NodeName,
+    outcome::Outcome,
+    trace::{
+        ATTEMPT, CAUSES, EVENT, NAMESPACE, NODE, NODES, ON_STABLE_SPAN, OUTCOME, STABILIZE_SPAN, TARGET,
+        TERM, VERSION, VERSION_SPAN,
+    },
+    version::Version,
+    view::View,
+};
+
+type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+
+/// Tells `tracing` what happens to a node. See [`trace`](crate::trace).
+#[derive(Debug)]
+pub(crate) struct Tracer {
+    namespace: Arc<str>,
+    node: Option<NodeName>,
+    /// The newest version, until it is stable.
+    version: Option<(Version, Span)>,
+}
+
+impl Tracer {
+    pub(crate) fn new(namespace: &str, node: Option<NodeName>) -> Self {
+        Tracer { namespace: namespace.into(), node, version: None }
+    }
+
+    fn node(&self) -> &str {
+        self.node.as_ref().map_or("", NodeName::as_str)
+    }
+
+    /// Tells an event; `view` is the newest one after it.
+    pub(crate) fn tell(&mut self, event: &Event, view: Option<&View>) {
+        if let Event::VersionPublished { version, nodes, causes, .. } = event {
+            self.end("superseded");
+            let term = view.filter(|view| view.version() == *version).map(|view| view.term().get());
+            let span = span!(
+                target: TARGET, parent: None, Level::INFO, VERSION_SPAN,
+                { NAMESPACE } = &*self.namespace,
+                { NODE } = self.node(),
+                { VERSION } = %version,
+                { TERM } = term,
+                { NODES } = nodes,
+                { CAUSES } = %Causes(causes),
+                { OUTCOME } = Empty,
+            );
+            self.version = Some((*version, span));
+        }
+        let about = event.version();
+        let span = self.version.as_ref().filter(|(version, _)| about == Some(*version));
+        match span {
+            Some((_, span)) => span.in_scope(|| self.say(event, about)),
+            None => self.say(event, about),
+        }
+        match event {
+            Event::Stable { version } if about == self.version.as_ref().map(|(version, _)| *version) => {
+                debug_assert_eq!(Some(*version), about);
+                self.end("stable");
+            }
+            Event::Stopped { .. } => self.end("left"),
+            _ => {}
+        }
+    }
+
+    fn end(&mut self, outcome: &'static str) {
+        if let Some((_, span)) = self.version.take() {
+            span.record(OUTCOME, outcome);
+        }
+    }
+
+    /// Nothing at `info` or above repeats while all is quiet.
+    fn say(&self, event: &Event, version: Option<Version>) {
+        let version = version.map(tracing::field::display);
+        macro_rules! say {
+            ($level:ident) => {
+                event!(
+                    target: TARGET, Level::$level,
+                    { NAMESPACE } = &*self.namespace,
+                    { NODE } = self.node(),
+                    { EVENT } = event.kind(),
+                    { VERSION } = version,
+                    "{event}"
+                )
+            };
+        }
+        match event {
+            Event::SessionLost { .. }
+            | Event::Unhealthy { .. }
+            | Event::LeadershipSuspended { .. }
+            | Event::StabilizeRefused { .. }
+            | Event::StabilizeSlow { .. }
+            | Event::AnnouncementFailed { .. }
+            | Event::Blocked(_)
+            | Event::Evicted { .. }
+            | Event::StoreAway { .. }
+            | Event::Malformed { .. }
+            | Event::NameHeld { .. } => say!(WARN),
+            Event::StoreRefused { .. } => say!(ERROR),
+            Event::NodeUp { .. }
+            | Event::NodeChanged { .. }
+            | Event::NodeDown { .. }
+            | Event::Stabilizing { .. }
+            | Event::Superseded { .. }
+            | Event::Ready { .. }
+            | Event::Announcing { .. } => say!(DEBUG),
+            Event::Joined { .. }
+            | Event::Rejoined { .. }
+            | Event::Healthy
+            | Event::LeaderChanged { .. }
+            | Event::LeadershipResumed { .. }
+            | Event::VersionPublished { .. }
+            | Event::Stable { .. }
+            | Event::StoreBack { .. }
+            | Event::Resynced { .. }
+            | Event::Unregistered
+            | Event::Stopped { .. } => say!(INFO),
+        }
+    }
+
+    /// A try of stabilize, in its span within that of its version.
+    pub(crate) fn stabilize(
+        &self,
+        version: Version,
+        attempt: u32,
+        run: impl FnOnce() -> Running + Send + 'static,
+    ) -> Running {
+        let parent = self.version.as_ref().filter(|(newest, _)| *newest == version);
+        let span = span!(
+            target: TARGET, parent: parent.and_then(|(_, span)| span.id()), Level::INFO, STABILIZE_SPAN,
+            { NODE } = self.node(),
+            { VERSION } = %version,
+            { ATTEMPT } = attempt,
+            { OUTCOME } = Empty,
+        );
+        within(span, run)
+    }
+
+    /// The call of `on_stable`.
+    pub(crate) fn on_stable(&self, view: &View, run: impl FnOnce() -> Running + Send + 'static) -> Running {
+        let span = span!(
+            target: TARGET, parent: None, Level::INFO, ON_STABLE_SPAN,
+            { NODE } = self.node(),
+            { VERSION } = %view.version(),
+            { TERM } = view.term().get(),
+            { OUTCOME } = Empty,
+        );
+        within(span, run)
+    }
+}
+
+/// Runs a callback in a span, from its call to its answer.
+fn within(span: Span, run: impl FnOnce() -> Running + Send + 'static) -> Running {
+    let callback = async move {
+        let outcome = run().await;
+        let said = match outcome {
+            Outcome::Ready => "ready",
+            Outcome::Refused { .. } => "refused",
         };
-    }
-    match event {
-        Event::SessionLost { .. }
-        | Event::Unhealthy { .. }
-        | Event::LeadershipSuspended { .. }
-        | Event::StabilizeRefused { .. }
-        | Event::StabilizeSlow { .. }
-        | Event::AnnouncementFailed { .. }
-        | Event::Blocked(_)
-        | Event::Evicted { .. }
-        | Event::StoreAway { .. }
-        | Event::Malformed { .. }
-        | Event::NameHeld { .. } => tell!(warn),
-        Event::StoreRefused { .. } => tell!(error),
-        Event::NodeUp { .. }
-        | Event::NodeChanged { .. }
-        | Event::NodeDown { .. }
-        | Event::Stabilizing { .. }
-        | Event::Superseded { .. }
-        | Event::Ready { .. }
-        | Event::Announcing { .. } => tell!(debug),
-        Event::Joined { .. }
-        | Event::Rejoined { .. }
-        | Event::Healthy
-        | Event::LeaderChanged { .. }
-        | Event::LeadershipResumed { .. }
-        | Event::VersionPublished { .. }
-        | Event::Stable { .. }
-        | Event::StoreBack { .. }
-        | Event::Resynced { .. }
-        | Event::Unregistered
-        | Event::Stopped { .. } => tell!(info),
-    }
+        Span::current().record(OUTCOME, said);
+        outcome
+    };
+    Box::pin(callback.instrument(span))
 }

@@ -14,6 +14,8 @@ Options:
   --endpoints LIST    etcd's members, with commas [default: ETCD_ENDPOINTS, ETCD_HOST and ETCD_PORT, ETCDCTL_ENDPOINTS,
                       localhost:2379]
   --ttl SECONDS       after which time a crash shows [default: 15]
+  --probes ADDRESS    serve /livez, /readyz, /leaderz and /metrics there, such as [::]:8081 [default: NODE_PROBES, or not at
+                      all]; needs the features metrics and probes
   --json              print one event per line as JSON, with `at_ms`
   --help              print this
 
@@ -29,6 +31,7 @@ pub(crate) struct Arguments {
     pub(crate) namespace: String,
     pub(crate) endpoints: Vec<String>,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) probes: Option<String>,
     pub(crate) json: bool,
 }
 
@@ -44,6 +47,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         namespace: "demo".to_owned(),
         endpoints: Vec::new(),
         ttl: None,
+        probes: std::env::var("NODE_PROBES").ok().filter(|address| !address.is_empty()),
         json: false,
     };
     let mut parser = lexopt::Parser::from_env();
@@ -63,6 +67,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
                     .map_err(|_| format!("--ttl {given:?}: expected a number of seconds, such as 15"))?;
                 arguments.ttl = Some(Duration::from_secs(seconds));
             }
+            Long("probes") => arguments.probes = Some(parser.value()?.string()?),
             Long("json") => arguments.json = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
             _ => return Err(argument.unexpected().into()),

@@ -10,6 +10,7 @@
 
 mod arguments;
 mod devices;
+mod probes;
 mod signals;
 mod timeline;
 
@@ -46,6 +47,11 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     let timeline = Timeline::new(arguments.json);
+    // Before anything that may wait for etcd: the process is alive meanwhile.
+    let probes = match &arguments.probes {
+        Some(address) => Some(probes::serve(address).await?),
+        None => None,
+    };
     let mut config = EtcdConfig::from_env()?;
     if !arguments.endpoints.is_empty() {
         config.endpoints = EtcdConfig::new(&arguments.endpoints)?.endpoints;
@@ -105,6 +111,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             return Ok(());
         }
     };
+    if let Some(probes) = &probes {
+        probes.follow(&cluster);
+    }
     let ended = tokio::select! {
         ended = cluster.ended() => Some(ended),
         signal = signals.next() => {

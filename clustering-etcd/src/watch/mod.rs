@@ -20,6 +20,7 @@ use self::{
 use crate::{
     connection::Connection,
     failure::Failure,
+    measure,
     pace::Pace,
     wire::{revision, wire_revision},
 };
@@ -184,6 +185,7 @@ impl Watch {
                     self.opened = opened;
                     self.order.resumed();
                     self.heard = Instant::now();
+                    measure::watch_resumed();
                     return Ok(());
                 }
                 Ok(Ok(Opening::Rewound(revision))) => return Err(WatchEnd::Rewound { revision }),

@@ -1,0 +1,23 @@
+use crate::{
+    machine::{Input, Machine, Output},
+    runtime::Status,
+    time::Timestamp,
+};
+
+/// Measures nothing.
+#[derive(Debug)]
+pub(crate) struct Meter;
+
+impl Meter {
+    pub(crate) fn new(_namespace: &str, _is_node: bool) -> Self {
+        Meter
+    }
+
+    pub(crate) fn input(&mut self, _now: Timestamp, _input: &Input) {}
+
+    pub(crate) fn look(&mut self, _outputs: &[Output], _machine: &Machine) {}
+
+    pub(crate) fn outputs(&mut self, _now: Timestamp, _outputs: &[Output], _status: &Status) {}
+}
+
+pub(crate) fn missed(_events: u64) {}

@@ -1,0 +1,290 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use metrics::{counter, gauge, histogram};
+
+use crate::{
+    event::Event,
+    machine::{Health, Input, Machine, Output, Purpose, Token},
+    metrics::{self as names, Metric},
+    outcome::Outcome,
+    runtime::Status,
+    store::{ErrorKind, StoreError, WatchEnd},
+    time::Timestamp,
+    version::Version,
+};
+
+/// Measures a node by what its machine is told and says. It decides nothing, and nothing rests on it.
+#[derive(Debug)]
+pub(crate) struct Meter {
+    namespace: Arc<str>,
+    /// Only nodes are measured.
+    is_node: bool,
+    calls: BTreeMap<Token, Call>,
+    superseded: BTreeSet<Token>,
+    /// Until when the session lasts without another renewal.
+    session_until: Option<Timestamp>,
+    /// The newest version and when it was seen, until it is stable.
+    published: Option<(Version, Timestamp)>,
+    present: Option<usize>,
+    unready: usize,
+}
+
+/// Something that was begun and has not ended.
+#[derive(Clone, Copy, Debug)]
+enum Call {
+    Lease(Timestamp),
+    Commit(Purpose),
+    Stabilize(Timestamp),
+    Check(Timestamp),
+}
+
+/// How a call to the store went.
+fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
+    match result.as_ref().map_err(StoreError::kind) {
+        Ok(_) => "done",
+        Err(ErrorKind::GuardFailed { .. }) => "refused",
+        Err(ErrorKind::OutcomeUnknown) => "unknown",
+        Err(_) => "failed",
+    }
+}
+
+impl Meter {
+    pub(crate) fn new(namespace: &str, is_node: bool) -> Self {
+        if is_node {
+            names::describe(names::ALL);
+        }
+        Meter {
+            namespace: namespace.into(),
+            is_node,
+            calls: BTreeMap::new(),
+            superseded: BTreeSet::new(),
+            session_until: None,
+            published: None,
+            present: None,
+            unready: 0,
+        }
+    }
+
+    fn count(&self, metric: Metric) {
+        counter!(metric.name, "namespace" => self.namespace.clone()).increment(1);
+    }
+
+    fn count_by(&self, metric: Metric, label: &'static str, value: &'static str) {
+        counter!(metric.name, "namespace" => self.namespace.clone(), label => value).increment(1);
+    }
+
+    fn took(&self, metric: Metric, time: Duration) {
+        histogram!(metric.name, "namespace" => self.namespace.clone()).record(time);
+    }
+
+    /// Sets a gauge, also to what it is: recorders may forget those that are not set for a while.
+    fn show(&self, metric: Metric, value: f64) {
+        gauge!(metric.name, "namespace" => self.namespace.clone()).set(value);
+    }
+
+    fn show_nodes(&self, state: &'static str, nodes: usize) {
+        gauge!(names::NODES.name, "namespace" => self.namespace.clone(), "state" => state).set(nodes as f64);
+    }
+
+    /// The machine is about to be told that.
+    pub(crate) fn input(&mut self, now: Timestamp, input: &Input) {
+        if !self.is_node {
+            return;
+        }
+        match input {
+            Input::Granted { token, result } => {
+                if let (Some(Call::Lease(sent)), Ok(lease)) = (self.calls.remove(token), result) {
+                    self.session_until = Some(sent + lease.ttl);
+                }
+            }
+            Input::Renewed { token, result } => {
+                let Some(Call::Lease(sent)) = self.calls.remove(token) else { return };
+                self.took(names::RENEWAL, now.since(sent));
+                match result {
+                    Ok(left) if !left.is_zero() => {
+                        self.count_by(names::RENEWALS, "outcome", "done");
+                        let until = self.session_until.replace(sent + *left);
+                        self.took(names::RENEWAL_LEFT, until.unwrap_or_default().since(now));
+                    }
+                    _ => self.count_by(names::RENEWALS, "outcome", "failed"),
+                }
+            }
+            Input::Committed { token, result } => {
+                if let Some(Call::Commit(purpose)) = self.calls.remove(token) {
+                    counter!(
+                        names::COMMITS.name,
+                        "namespace" => self.namespace.clone(),
+                        "purpose" => purpose.name(),
+                        "outcome" => outcome(result),
+                    )
+                    .increment(1);
+                }
+            }
+            Input::Stabilized { token, outcome } => {
+                let Some(Call::Stabilize(began)) = self.calls.remove(token) else { return };
+                let outcome = match outcome {
+                    _ if self.superseded.remove(token) => "superseded",
+                    Outcome::Ready => "ready",
+                    Outcome::Refused { .. } => "refused",
+                };
+                histogram!(
+                    names::STABILIZE.name,
+                    "namespace" => self.namespace.clone(),
+                    "outcome" => outcome,
+                )
+                .record(now.since(began));
+            }
+            Input::HealthReported { token, result } => {
+                let Some(Call::Check(began)) = self.calls.remove(token) else { return };
+                self.took(names::HEALTH_CHECK, now.since(began));
+                // One that was ended for taking too long comes as an error.
+                let outcome = if result.is_ok() { "passed" } else { "failed" };
+                self.count_by(names::HEALTH_CHECKS, "outcome", outcome);
+            }
+            Input::WatchEnded { end, .. } => {
+                let reason = match end {
+                    WatchEnd::Compacted { .. } => "compacted",
+                    WatchEnd::Disconnected { .. } => "disconnected",
+                    WatchEnd::Rewound { .. } => "rewound",
+                };
+                self.count_by(names::WATCH_RESUMES, "reason", reason);
+            }
+            _ => {}
+        }
+    }
+
+    /// Looks at the machine, which said that. No recorder is called: the machine is locked.
+    pub(crate) fn look(&mut self, outputs: &[Output], machine: &Machine) {
+        if !self.is_node {
+            return;
+        }
+        self.unready = machine.unready().unwrap_or_default();
+        let changes = |output: &Output| {
+            let Output::Event(event) = output else { return false };
+            matches!(
+                event,
+                Event::NodeUp { .. }
+                    | Event::NodeDown { .. }
+                    | Event::Resynced { .. }
+                    | Event::Stopped { .. }
+            )
+        };
+        if self.present.is_none() || outputs.iter().any(changes) {
+            self.present = Some(machine.present().count());
+        }
+    }
+
+    /// The machine said that, and the node stands so since.
+    pub(crate) fn outputs(&mut self, now: Timestamp, outputs: &[Output], status: &Status) {
+        if !self.is_node {
+            return;
+        }
+        for output in outputs {
+            let call = match output {
+                Output::Grant { token, .. } | Output::Renew { token, .. } => Some((token, Call::Lease(now))),
+                Output::Commit { token, purpose, .. } => Some((token, Call::Commit(*purpose))),
+                Output::Stabilize { token, .. } => {
+                    self.count(names::STABILIZE_ATTEMPTS);
+                    Some((token, Call::Stabilize(now)))
+                }
+                Output::CheckHealth { token } => Some((token, Call::Check(now))),
+                Output::Supersede { token } => {
+                    if matches!(self.calls.get(token), Some(Call::Stabilize(_))) {
+                        self.superseded.insert(*token);
+                    }
+                    None
+                }
+                Output::Event(event) => {
+                    self.event(now, event);
+                    None
+                }
+                _ => None,
+            };
+            self.calls.extend(call.map(|(token, call)| (*token, call)));
+        }
+        self.gauges(status);
+    }
+
+    fn gauges(&self, status: &Status) {
+        let flag = |is: bool| if is { 1.0 } else { 0.0 };
+        self.show(names::LEADER, flag(status.is_leader()));
+        self.show(names::MEMBER, flag(status.is_member()));
+        self.show(names::STABLE, flag(status.is_member() && status.is_stable()));
+        self.show(names::STORE_AWAY, flag(status.stale_since.is_some()));
+        let healthy = matches!(status.health, Health::Unchecked | Health::Healthy);
+        self.show(names::HEALTHY, flag(healthy));
+        self.show(names::TERM, status.leader.as_ref().map_or(0, |leader| leader.term.get()) as f64);
+        self.show_nodes("present", self.present.unwrap_or_default());
+        self.show_nodes("versioned", status.newest.as_ref().map_or(0, |view| view.len()));
+        self.show_nodes("unready", self.unready);
+    }
+
+    /// Every transition is counted (P10); some are measured in other ways besides.
+    fn event(&mut self, now: Timestamp, event: &Event) {
+        self.count_by(names::EVENTS, "event", event.kind());
+        match event {
+            Event::VersionPublished { version, causes, .. } => {
+                self.published = Some((*version, now));
+                let kinds: BTreeSet<&'static str> = causes.iter().filter_map(|cause| cause.kind()).collect();
+                kinds.into_iter().for_each(|kind| self.count_by(names::VERSIONS, "cause", kind));
+            }
+            Event::Stable { version } => {
+                if let Some((_, at)) = self.published.take_if(|(published, _)| published == version) {
+                    self.took(names::VERSION_STABLE, now.since(at));
+                }
+            }
+            Event::LeaderChanged { term: Some(_), own, .. } => {
+                self.count_by(names::ELECTIONS, "own", if *own { "true" } else { "false" });
+            }
+            Event::SessionLost { reason } => {
+                self.session_until = None;
+                self.count_by(names::SESSIONS_LOST, "reason", reason.kind());
+            }
+            Event::Resynced { rewound, .. } => {
+                self.count_by(names::RESYNCS, "rewound", if *rewound { "true" } else { "false" });
+            }
+            _ => {}
+        }
+    }
+}
+
+/// A subscriber was too far behind.
+pub(crate) fn missed(events: u64) {
+    counter!(names::EVENTS_MISSED.name).increment(events);
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+
+    /// P10: every transition is an event, and every event a metric.
+    #[test]
+    fn p10_every_kind_of_event_is_counted() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        metrics::with_local_recorder(&recorder, || {
+            let mut meter = Meter::new("c", true);
+            for event in crate::event::samples() {
+                meter.event(Timestamp::ZERO, &event);
+            }
+        });
+        let mut counted: Vec<String> = Vec::new();
+        for (key, _, _, value) in snapshotter.snapshot().into_vec() {
+            let label = key.key().labels().find(|label| label.key() == "event");
+            if let (Some(label), "clustering_events_total") = (label, key.key().name()) {
+                assert_eq!(value, DebugValue::Counter(1), "{label:?}");
+                counted.push(label.value().to_owned());
+            }
+        }
+        counted.sort();
+        let mut kinds = Event::KINDS.to_vec();
+        kinds.sort_unstable();
+        assert_eq!(counted, kinds);
+    }
+}

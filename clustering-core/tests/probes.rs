@@ -1,0 +1,160 @@
+//! Probes, and a rolling update that goes by them.
+
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+
+use std::{
+    future::pending,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Request, StatusCode},
+};
+use clustering_core::{Builder, Clustering, Stabilization, probes::Probes};
+use clustering_memory::MemoryStore;
+use clustering_testkit::faulty::FaultyStore;
+use tokio::time::{sleep, timeout};
+use tower_service::Service;
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+async fn get(router: &Router, path: &str) -> (StatusCode, String) {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let response = router.clone().call(request).await.unwrap();
+    let status = response.status();
+    let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+async fn is_ok(router: &Router, path: &str) -> bool {
+    get(router, path).await.0 == StatusCode::OK
+}
+
+#[track_caller]
+fn says(answer: (StatusCode, String), status: u16, text: &str) {
+    assert!(answer.0.as_u16() == status && answer.1.starts_with(text), "{answer:?}");
+}
+
+fn node(store: &FaultyStore, name: &str) -> Builder {
+    Clustering::builder(store.clone()).name(name).uri("http://host")
+}
+
+#[tokio::test(start_paused = true)]
+async fn three_questions_through_the_life_of_a_node() {
+    let store = FaultyStore::new(MemoryStore::new());
+    let probes = Probes::new().metrics(|| "clustering_leader 1\n".to_owned());
+    let router: Router = probes.router();
+    says(get(&router, "/livez").await, 200, "starting");
+    says(get(&router, "/readyz").await, 503, "starting");
+    says(get(&router, "/leaderz").await, 503, "starting");
+    says(get(&router, "/metrics").await, 200, "clustering_leader 1");
+    says(get(&router, "/other").await, 404, "");
+
+    let well = Arc::new(AtomicBool::new(true));
+    let check = well.clone();
+    let slow = |_: Stabilization| sleep(secs(5));
+    let health = move || std::future::ready(check.load(Ordering::Relaxed));
+    let a = node(&store, "a").stabilize(slow).health(health).start().await.unwrap();
+    probes.follow(&a);
+    a.wait_leader().await.unwrap();
+    says(get(&router, "/livez").await, 200, "member");
+    says(get(&router, "/readyz").await, 503, "adapting to ");
+    says(get(&router, "/leaderz").await, 200, "leads, term ");
+    a.wait_stable().await.unwrap();
+    says(get(&router, "/readyz").await, 200, "ready at ");
+
+    // Another node is ready when it is ready itself, whatever the others do.
+    let other: Probes = Probes::new();
+    let b = node(&store, "b").start().await.unwrap();
+    other.follow(&b);
+    let mut status = b.status();
+    status.wait_for(|status| status.cluster_version().is_some()).await.unwrap();
+    assert!(!b.cluster_consistent(), "a takes 5 s");
+    says(get(&other.router(), "/readyz").await, 200, "ready at ");
+    says(get(&other.router(), "/leaderz").await, 503, "a leads");
+    sleep(secs(10)).await;
+    b.stop().await.unwrap();
+    says(get(&other.router(), "/livez").await, 503, "the node has ended: it was asked to stop");
+    says(get(&other.router(), "/readyz").await, 503, "the node has ended");
+    sleep(secs(10)).await;
+
+    // The store goes away. The process stays alive, however long.
+    store.cut();
+    let mut status = a.status();
+    status.wait_for(|status| !status.is_leader()).await.unwrap();
+    says(get(&router, "/leaderz").await, 503, "a leads");
+    assert!(is_ok(&router, "/readyz").await, "its place lasts");
+    sleep(secs(3600)).await;
+    says(get(&router, "/readyz").await, 503, "not a member: the store does not answer");
+    says(get(&router, "/livez").await, 200, "joining");
+    store.heal();
+    a.wait_stable().await.unwrap();
+    says(get(&router, "/readyz").await, 200, "ready at ");
+
+    well.store(false, Ordering::Relaxed);
+    sleep(secs(20)).await;
+    says(get(&router, "/readyz").await, 503, "not a member: unhealthy: it returned false");
+    says(get(&router, "/livez").await, 200, "joining");
+
+    // Probes keep no node alive.
+    let mut ended = a.status();
+    drop(a);
+    while ended.changed().await.is_ok() {}
+    says(get(&router, "/livez").await, 503, "the node has ended");
+}
+
+/// A pod of a stateful set.
+struct Pod {
+    cluster: Clustering,
+    router: Router,
+}
+
+async fn pod(store: &FaultyStore, name: &str, works: bool) -> Pod {
+    let probes = Probes::new();
+    let stabilize = move |_: Stabilization| async move {
+        if !works {
+            pending::<()>().await;
+        }
+    };
+    let cluster = node(store, name).stabilize(stabilize).start().await.unwrap();
+    probes.follow(&cluster);
+    Pod { cluster, router: probes.router() }
+}
+
+/// The old release of one node hangs, and the new one would not: the update that is to cure it must not wait for it.
+#[tokio::test(start_paused = true)]
+async fn a_rolling_update_that_goes_by_readiness_does_not_deadlock() {
+    let store = FaultyStore::new(MemoryStore::new());
+    let mut pods = Vec::new();
+    for (name, works) in [("pod-0", false), ("pod-1", true), ("pod-2", true)] {
+        pods.push(pod(&store, name, works).await);
+    }
+    sleep(secs(60)).await;
+    assert!(!is_ok(&pods[0].router, "/readyz").await && is_ok(&pods[1].router, "/readyz").await);
+
+    // As a stateful set does: from the last to the first, the next one once the former is ready.
+    for place in (0..3).rev() {
+        pods[place].cluster.stop().await.unwrap();
+        pods[place] = pod(&store, &format!("pod-{place}"), true).await;
+        let ready = async {
+            while !is_ok(&pods[place].router, "/readyz").await {
+                sleep(secs(1)).await;
+            }
+        };
+        timeout(secs(60), ready).await.expect("a rollout waits for readiness");
+        // Had it waited for the cluster to be stable, it would wait for ever.
+        let stable = pods[place].cluster.wait_stable();
+        assert_eq!(timeout(secs(600), stable).await.is_ok(), place == 0);
+    }
+    for pod in &pods {
+        assert!(is_ok(&pod.router, "/readyz").await);
+    }
+}
