@@ -124,6 +124,9 @@ pub(crate) struct StableRecord {
     pub(crate) version: Version,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub(crate) term: Option<Term>,
+    /// How many nodes it has: whoever looks at the log without having followed it sees by that who has gone since.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) nodes: Option<usize>,
 }
 
 /// A version in the history: its record as it was published and, once it is stable, how it became so.

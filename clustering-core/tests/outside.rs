@@ -133,12 +133,16 @@ async fn every_condition_is_told_apart() {
     by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}"}}"#)).await;
     assert_eq!(report(&store).await.condition, Condition::Stable);
     node_by_hand(&store, "b").await;
-    let due = Condition::Due { changed: vec![name("b")], asked: false };
+    let due = Condition::Due { changed: vec![name("b")], gone: 0, asked: false };
     assert_eq!(report(&store).await.condition, due);
     store.delete("c/view/nodes/b").await.unwrap();
+    by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}", "nodes": 2}}"#)).await;
+    let gone = Condition::Due { changed: vec![], gone: 1, asked: false };
+    assert_eq!(report(&store).await.condition, gone);
+    by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}", "nodes": 1}}"#)).await;
     by_hand(&store, "view/request", r#"{"by": "me", "why": "so"}"#).await;
     let asked = report(&store).await;
-    assert_eq!(asked.condition, Condition::Due { changed: vec![], asked: true });
+    assert_eq!(asked.condition, Condition::Due { changed: vec![], gone: 0, asked: true });
     assert_eq!(asked.request.unwrap().why.as_deref(), Some("so"));
 }
 

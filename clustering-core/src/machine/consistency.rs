@@ -334,7 +334,7 @@ impl Machine {
         let keys = self.fold.keyspace();
         let stable = keys.stable_key().clone();
         let seen = self.fold.stable().map_or(Revision::ZERO, |stable| stable.modified);
-        let record = StableRecord { version: view.version(), term: Some(term) };
+        let record = StableRecord { version: view.version(), term: Some(term), nodes: Some(view.len()) };
         let txn = Txn::new()
             .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
             .guard(Guard::modified_at(keys.version_key().clone(), view.revision()))

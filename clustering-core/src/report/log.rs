@@ -178,10 +178,14 @@ impl Records {
             .map(|node| node.name.clone())
             .collect();
         let asked = self.open_request().is_some();
-        if !changed.is_empty() || asked {
-            return Condition::Due { changed, asked };
+        let stable = self.is_stable();
+        // A snapshot does not tell who is no longer there; the record of what became stable tells how many there were.
+        let had = self.stable.as_ref().and_then(|stable| stable.record.as_ref()?.nodes).filter(|_| stable);
+        let gone = had.unwrap_or_default().saturating_sub(nodes.len());
+        if !changed.is_empty() || gone > 0 || asked {
+            return Condition::Due { changed, gone, asked };
         }
-        if self.is_stable() {
+        if stable {
             return Condition::Stable;
         }
         let laggard = |node: &NodeReport| match &node.readiness {

@@ -89,6 +89,8 @@ pub enum Condition {
     Due {
         /// The nodes that are new, or whose record changed, since the newest version.
         changed: Vec<NodeName>,
+        /// By how many there are fewer nodes than when it became stable.
+        gone: usize,
         /// Whether somebody asked for a new version.
         asked: bool,
     },

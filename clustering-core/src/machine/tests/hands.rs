@@ -167,7 +167,7 @@ impl Bench {
     /// The other node that leads records the newest version as stable.
     pub(super) fn confirms(&mut self) {
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
-        let record = StableRecord { version: self.newest(), term };
+        let record = StableRecord { version: self.newest(), term, nodes: None };
         self.write(Txn::new().put(self.keys.stable_key().clone(), encode(&record), None));
     }
 

@@ -90,7 +90,7 @@ fn an_acknowledgement() {
 fn a_stable_version() {
     let mut a = Bench::node("a").joined().leading().stable().after(ms(7));
     a.delete("view/stable");
-    let stable = ("c/view/stable", r#"{"version":"<ULID>","term":2}"#);
+    let stable = ("c/view/stable", r#"{"version":"<ULID>","term":2,"nodes":1}"#);
     let (causes, how) =
         (r#"[{"elected":"a"},{"joined":"a"}]"#, r#"{"after_ms":7,"nodes":1,"last":"a","last_after_ms":0}"#);
     let entry =

@@ -97,11 +97,14 @@ pub(crate) fn state(report: &Report) -> Vec<String> {
             }
             lines
         }
-        Condition::Due { changed, asked } => {
+        Condition::Due { changed, gone, asked } => {
             let mut reasons: Vec<_> =
                 changed.iter().take(NAMED).map(|name| format!("{name} is new or changed")).collect();
             if changed.len() > NAMED {
                 reasons.push(format!("… and {} more", changed.len() - NAMED));
+            }
+            if *gone > 0 {
+                reasons.push(format!("{gone} nodes have gone"));
             }
             if *asked {
                 let request = report.request.as_ref();
