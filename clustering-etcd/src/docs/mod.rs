@@ -1,4 +1,6 @@
 //! How to run it, for those who do.
 
+#[doc = include_str!("operators.md")]
+pub mod operators {}
 #[doc = include_str!("production.md")]
 pub mod production {}
