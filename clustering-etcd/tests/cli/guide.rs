@@ -51,9 +51,8 @@ impl Scene {
                 .await;
                 for node in &scene.nodes[..2] {
                     let mut status = node.status();
-                    let ready = status.wait_for(|status| {
-                        status.acknowledged.as_ref().is_some_and(|view| view.len() == 4)
-                    });
+                    let ready = status
+                        .wait_for(|status| status.acknowledged.as_ref().is_some_and(|view| view.len() == 4));
                     soon("their acknowledgements", ready).await.unwrap();
                 }
             }

@@ -25,6 +25,18 @@ async fn keys_are_found_where_the_nodes_place_them() {
     let in_line: Vec<_> = nodes[0].discovery().find_n("k", 2).iter().map(|node| node.name.clone()).collect();
     let shown = clustering(&etcd, &["find", "-c", "2", "--json", "k"]).await.json();
     assert_eq!(json!([shown["nodes"][0]["name"], shown["nodes"][1]["name"]]), json!(in_line));
+    // By the view that a hook is given, which need not be what is present now.
+    let view = nodes[0].view().unwrap();
+    let hooks = json!({ "nodes": view.nodes() }).to_string();
+    let mine: String = keys
+        .iter()
+        .filter(|key| view.find(key).unwrap().name == "b")
+        .map(|key| format!("{key}\tb\thttp://b.test:80\n"))
+        .collect();
+    let args = [&["find", "--view", "-", "--node", "b", "--endpoints", "127.0.0.1:1"], &args[1..]].concat();
+    assert_eq!(clustering_with(&etcd, &args, &hooks).await.ended(0), mine);
+    assert!(!mine.is_empty());
+    clustering_with(&etcd, &["find", "--view", "-", "k"], "{}").await.refused(2, &["--view -: missing field"]);
     stop(nodes).await;
     clustering(&etcd, &["find", "k"]).await.refused(1, &["no node takes \"k\"", "none is present"]);
 }

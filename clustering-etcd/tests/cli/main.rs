@@ -7,6 +7,7 @@
 mod users;
 
 mod alone;
+mod features;
 mod guide;
 mod harness;
 mod keys;

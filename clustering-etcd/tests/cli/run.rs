@@ -272,6 +272,8 @@ async fn what_cannot_work_is_said_and_nothing_is_left_behind() {
     with(&uri, &["/etc/passwd"]).await.refused(126, &["/etc/passwd cannot be run"]);
     with(&["--uri", "nonsense"], &["true"]).await.refused(2, &["uri \"nonsense\" cannot be used"]);
     with(&[], &["true"]).await.refused(2, &["--uri"]);
+    let secured = [&uri[..], &["--health-url", "https://127.0.0.1/"]].concat();
+    with(&secured, &["true"]).await.refused(2, &["must begin with http://", "--health"]);
     with(&[&uri[..], &["--metadata", "x"]].concat(), &["true"]).await.refused(2, &["expected KEY=VALUE"]);
     with(&[&uri[..], &["--ttl", "100ms"]].concat(), &["sleep", "1000"]).await.refused(2, &["ttl of 100ms"]);
     assert_eq!(registered(&etcd).await, 0);
@@ -288,4 +290,82 @@ async fn a_program_whose_node_is_refused_is_ended() {
     command.args(["run", "-n", "c", "--uri", "http://a.test:80", "--endpoints", &etcd.endpoint()]);
     command.args(["--user", users::USER, "--", "sleep", "1000"]).env("ETCDCTL_PASSWORD", "wrong");
     run(command).await.refused(2, &["wrong user or password"]);
+}
+
+/// A service in Python that answers health checks: well while the file is there, and not at all while another one is.
+const WEB: &str = "
+import http.server, os, sys, time
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        while os.path.exists('hang'):
+            time.sleep(0.05)
+        self.send_response(200 if self.path == '/health?x=1' and os.path.exists('well') else 503)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+os.chdir(sys.argv[1])
+server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+with open('port.new', 'w') as file:
+    file.write(str(server.server_address[1]))
+os.rename('port.new', 'port')
+server.serve_forever()
+";
+
+#[tokio::test]
+async fn p11_a_program_that_is_not_well_has_no_place_by_its_url() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let web = Process::builder("python3").args(["-c", WEB, folder.path().to_str().unwrap()]).spawn().unwrap();
+    soon("the port", async {
+        while !file("port").exists() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let url = format!("http://127.0.0.1:{}/health?x=1", fs::read_to_string(file("port")).unwrap());
+    let quick = ["--health-interval", "100ms", "--health-deadline", "1s", "--health-failures", "2"];
+    let options = [&["--health-url", &url][..], &quick].concat();
+    let b = nodes(&etcd, &["b"]).await;
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    // It does not join before it is well.
+    printed(&a, &["unhealthy: ", "/health?x=1: 503 Service Unavailable"]).await;
+    present(&b[0], &["b"]).await;
+    fs::write(file("well"), "").unwrap();
+    present(&b[0], &["a", "b"]).await;
+    fs::remove_file(file("well")).unwrap();
+    present(&b[0], &["b"]).await;
+    printed(&a, &["healthy", "unhealthy, 2 checks in a row: ", "session lost: the node is not healthy"])
+        .await;
+    fs::write(file("well"), "").unwrap();
+    present(&b[0], &["a", "b"]).await;
+    // One that hangs is not well either.
+    fs::write(file("hang"), "").unwrap();
+    present(&b[0], &["b"]).await;
+    fs::remove_file(file("hang")).unwrap();
+    present(&b[0], &["a", "b"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    drop(web);
+    stop(b).await;
+}
+
+#[tokio::test]
+async fn p11_a_program_that_is_not_well_has_no_place_by_its_command() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let ill = folder.path().join("ill");
+    let check = format!("if [ -e {} ]; then echo the disk is gone >&2; exit 1; fi", ill.display());
+    let options = ["--health", &check, "--health-interval", "100ms", "--health-failures", "1"];
+    let b = nodes(&etcd, &["b"]).await;
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    present(&b[0], &["a", "b"]).await;
+    fs::write(&ill, "").unwrap();
+    printed(&a, &["unhealthy: exit code 1: the disk is gone\n"]).await;
+    present(&b[0], &["b"]).await;
+    fs::remove_file(&ill).unwrap();
+    present(&b[0], &["a", "b"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    stop(b).await;
 }

@@ -22,8 +22,8 @@ async fn a_change_is_published_and_waited_for() {
 
     // One that does not become stable.
     nodes.push(node(&etcd, "c").stabilize(|_| std::future::pending::<()>()).start().await.unwrap());
-    let said = clustering(&etcd, &["change", "--wait", "--timeout", "1s"]).await;
-    said.refused(1, &["not so within 1.0s", "waiting for", "c has not answered"]);
+    let said = clustering(&etcd, &["change", "--wait", "--timeout", "3s"]).await;
+    said.refused(1, &["not so within 3.0s", "waiting for", "c has not answered"]);
     clustering(&etcd, &["wait", "--timeout", "500ms"]).await.refused(1, &["c has not answered"]);
     stop(nodes).await;
 }

@@ -1,8 +1,14 @@
-use std::{io::BufRead, process::ExitCode};
+use std::{
+    fs,
+    io::{self, BufRead, Read},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
-use clustering_etcd::Report;
-use serde_json::json;
+use clustering_etcd::{Report, Weight, node::WEIGHT, placement::Placement};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
 
 use crate::{
     connection::Connection,
@@ -12,8 +18,8 @@ use crate::{
 
 /// Show which node takes each key: the key, its node and where that is reached, divided by tabs
 ///
-/// By the nodes that are present, as a process that routes would. Exit codes: 0 each key has a node, 1 no node takes keys,
-/// 2 it is not known.
+/// By the nodes that are present, as a process that routes would; with --view by those of a certain version, as a hook has to.
+/// Exit codes: 0 each key has a node, 1 no node takes keys, 2 it is not known.
 #[derive(Args, Debug)]
 pub(crate) struct Find {
     /// The keys; without any, each line of the standard input is one
@@ -21,37 +27,104 @@ pub(crate) struct Find {
     /// Also those next in line, so many nodes in all
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
+    /// Only the keys that this node takes
+    #[arg(long, value_name = "NAME", conflicts_with = "count")]
+    node: Option<String>,
+    /// Place by the view in this file, as hooks get it on their standard input, without asking etcd; - for the standard input
+    #[arg(long, value_name = "FILE")]
+    view: Option<PathBuf>,
     /// Print one JSON object for each key
     #[arg(long)]
     json: bool,
 }
 
+/// A node, as far as placement goes.
+struct Place {
+    name: String,
+    uri: String,
+    weight: Weight,
+}
+
+/// What is read of a view.
+#[derive(Deserialize)]
+struct View {
+    nodes: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+struct Member {
+    name: String,
+    uri: String,
+    #[serde(default)]
+    metadata: Map<String, Value>,
+}
+
 impl Find {
     pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
-        let report = existing(connection).await?;
-        let nodes = report.placement();
-        let keys = if self.keys.is_empty() { read_keys()? } else { self.keys };
+        let places = match &self.view {
+            Some(file) => in_view(file)?,
+            None => present(&existing(connection).await?),
+        };
+        let placement = Placement::new(places.iter().map(|place| (place.name.as_str(), place.weight)));
+        let keys = match (self.keys.is_empty(), &self.view) {
+            (true, Some(file)) if file.as_os_str() == "-" => {
+                return Err(Failure::new(UNKNOWN, "the standard input has the view: give the keys as arguments"));
+            }
+            (true, _) => read_keys()?,
+            (false, _) => self.keys,
+        };
         for key in keys {
-            let found = nodes.find_n(&key, self.count as usize);
-            if found.is_empty() {
-                let text = match report.nodes.is_empty() {
-                    true => format!("no node takes {key:?}: none is present"),
-                    false => format!("no node takes {key:?}: all have weight 0"),
-                };
-                return Err(Failure::new(NO, text));
+            let found: Vec<_> = placement.find_n(key.as_bytes(), self.count as usize);
+            let found: Vec<_> = found.into_iter().map(|index| &places[index]).collect();
+            let Some(owner) = found.first() else {
+                let why = if places.is_empty() { "none is present" } else { "all have weight 0" };
+                return Err(Failure::new(NO, format!("no node takes {key:?}: {why}")));
+            };
+            if self.node.as_ref().is_some_and(|node| *node != owner.name) {
+                continue;
             }
             if self.json {
                 let nodes: Vec<_> =
-                    found.iter().map(|node| json!({ "name": node.name, "uri": node.uri })).collect();
+                    found.iter().map(|place| json!({ "name": place.name, "uri": place.uri })).collect();
                 output::json(&json!({ "key": key, "nodes": nodes }))?;
             } else {
-                for node in found {
-                    output::line(format!("{key}\t{}\t{}", node.name, node.uri));
-                }
+                found.iter().for_each(|place| output::line(format!("{key}\t{}\t{}", place.name, place.uri)));
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+fn present(report: &Report) -> Vec<Place> {
+    let place = |node: &clustering_etcd::report::NodeReport| Place {
+        name: node.name.to_string(),
+        uri: node.uri.to_string(),
+        weight: node.weight(),
+    };
+    report.nodes.iter().map(place).collect()
+}
+
+/// The nodes of a view, by name.
+fn in_view(file: &Path) -> Result<Vec<Place>, Failure> {
+    let failure = |error: &dyn std::fmt::Display| {
+        let failure = Failure::new(UNKNOWN, format!("--view {}: {error}", file.display()));
+        failure.hint("it is the JSON that hooks get on their standard input")
+    };
+    let mut text = String::new();
+    match file.as_os_str() == "-" {
+        true => drop(io::stdin().read_to_string(&mut text).map_err(|error| failure(&error))?),
+        false => text = fs::read_to_string(file).map_err(|error| failure(&error))?,
+    }
+    let view: View = serde_json::from_str(&text).map_err(|error| failure(&error))?;
+    let weight = |member: &Member| member.metadata.get(WEIGHT)?.as_str()?.parse().ok();
+    let place = |member: Member| Place {
+        weight: weight(&member).unwrap_or_default(),
+        name: member.name,
+        uri: member.uri,
+    };
+    let mut places: Vec<_> = view.nodes.into_iter().map(place).collect();
+    places.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(places)
 }
 
 /// The cluster; that there is none is a failure.
@@ -63,8 +136,8 @@ pub(crate) async fn existing(connection: &Connection) -> Result<Report, Failure>
 
 /// The lines of the standard input, without empty ones.
 pub(crate) fn read_keys() -> Result<Vec<String>, Failure> {
-    let lines: Result<Vec<_>, _> = std::io::stdin().lock().lines().collect();
-    let lines = lines
-        .map_err(|error| Failure::new(UNKNOWN, format!("the standard input cannot be read: {error}")))?;
+    let lines: Result<Vec<_>, _> = io::stdin().lock().lines().collect();
+    let lines =
+        lines.map_err(|error| Failure::new(UNKNOWN, format!("the standard input cannot be read: {error}")))?;
     Ok(lines.into_iter().filter(|line| !line.is_empty()).collect())
 }

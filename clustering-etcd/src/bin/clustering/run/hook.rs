@@ -66,6 +66,13 @@ impl Hooks {
         self.call(Call { hook: "on_stable", command, variables, input }, stable.superseded()).await
     }
 
+    /// Asks whether the program is well.
+    pub(crate) async fn health(&self, command: &str) -> Result<(), String> {
+        let input = json!({ "hook": "health", "namespace": self.namespace, "name": self.name });
+        self.call(Call { hook: "health", command, variables: Vec::new(), input }, std::future::pending())
+            .await
+    }
+
     /// Tells that the node's session is over.
     pub(crate) async fn on_lost(&self, command: &str, reason: &LostReason) -> Result<(), String> {
         let reason = reason.to_string();

@@ -1,3 +1,4 @@
+mod health;
 mod hook;
 mod signals;
 
@@ -31,7 +32,8 @@ use crate::{
 ///
 /// Starts the program, registers the node, calls the hooks, passes signals on (HUP, INT, QUIT, TERM, USR1, USR2, WINCH) to
 /// the program and all that it started, leaves the cluster when the program has ended, and exits with its exit code, or
-/// with 128 and the signal's number. While etcd is away the program runs on and the node waits.
+/// with 128 and the signal's number. While etcd is away the program runs on and the node waits. While the program is not
+/// well, by --health or --health-url, the node has no place in the cluster: others take over, and it joins again later.
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and CLUSTERING_HOOK, CLUSTERING_NAMESPACE,
 /// CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM, CLUSTERING_LEADER, CLUSTERING_NODES (how many) and,
@@ -74,6 +76,8 @@ pub(crate) struct Run {
     /// After which time a stabilize is killed, and counts as a no [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     stabilize_timeout: Option<Duration>,
+    #[command(flatten)]
+    health: health::Health,
     /// How long a hook that is superseded may take to end
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     hook_grace: Duration,
@@ -179,6 +183,7 @@ impl Run {
         if let Some(timeout) = self.stabilize_timeout {
             builder = builder.configure(|config| config.stabilize_timeout = Some(timeout));
         }
+        builder = self.health.describe(builder, hooks);
         if let Some(command) = self.stabilize.clone() {
             let hooks = hooks.clone();
             builder = builder.stabilize(move |change: Stabilization| {

@@ -1,0 +1,91 @@
+//! Asking the program whether it is well.
+
+use clap::Args;
+use clustering_etcd::{Builder, HealthChecks};
+use hyper::{Request, Uri, client::conn::http1, header::HOST};
+use hyper_util::rt::TokioIo;
+use std::time::Duration;
+use tokio::{net::TcpStream, task::JoinSet};
+
+use super::hook::Hooks;
+use crate::times::duration;
+
+/// When the program counts as well. Without any of these it does as long as it runs.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Health")]
+pub(crate) struct Health {
+    /// A command that says so by exit code 0; its last line on the standard error is the reason otherwise
+    #[arg(long, value_name = "COMMAND", conflicts_with = "health_url")]
+    health: Option<String>,
+    /// A URL that says so by a status from 200 to 299; http only
+    #[arg(long, value_name = "URL", value_parser = url)]
+    health_url: Option<Uri>,
+    /// How often it is asked [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    health_interval: Option<Duration>,
+    /// How long it may take to answer [default: 2s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    health_deadline: Option<Duration>,
+    /// How many failures in a row make it unhealthy; before it has joined one is enough [default: 3]
+    #[arg(long, value_name = "N")]
+    health_failures: Option<u32>,
+}
+
+fn url(text: &str) -> Result<Uri, String> {
+    let uri: Uri =
+        text.parse().map_err(|error| format!("{error}; expected such as http://127.0.0.1:8080/health"))?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http"), Some(_)) => Ok(uri),
+        _ => {
+            Err("it must begin with http:// and a host; for anything else use --health with a command"
+                .to_owned())
+        }
+    }
+}
+
+impl Health {
+    /// Lets it gate the lease.
+    pub(crate) fn describe(&self, builder: Builder, hooks: &Hooks) -> Builder {
+        let builder = if let Some(command) = self.health.clone() {
+            let hooks = hooks.clone();
+            builder.health(move || {
+                let (hooks, command) = (hooks.clone(), command.clone());
+                async move { hooks.health(&command).await }
+            })
+        } else if let Some(uri) = self.health_url.clone() {
+            builder.health(move || {
+                let uri = uri.clone();
+                async move { get(&uri).await }
+            })
+        } else {
+            return builder;
+        };
+        builder.configure(|config| {
+            let default = HealthChecks::default();
+            config.health = Some(HealthChecks {
+                interval: self.health_interval.unwrap_or(default.interval),
+                deadline: self.health_deadline.unwrap_or(default.deadline),
+                failures: self.health_failures.unwrap_or(default.failures),
+            });
+        })
+    }
+}
+
+async fn get(uri: &Uri) -> Result<(), String> {
+    let failure = |error: &dyn std::error::Error| format!("{uri}: {error}");
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await;
+    let stream = TokioIo::new(stream.map_err(|error| failure(&error))?);
+    let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| failure(&error))?;
+    // Ends when this is dropped, also in the middle.
+    let mut driving = JoinSet::new();
+    driving.spawn(connection);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let request = Request::get(path).header(HOST, uri.authority().map_or("", |authority| authority.as_str()));
+    let request = request.body(String::new()).map_err(|error| failure(&error))?;
+    let response = sender.send_request(request).await.map_err(|error| failure(&error))?;
+    match response.status() {
+        status if status.is_success() => Ok(()),
+        status => Err(format!("{uri}: {status}")),
+    }
+}
