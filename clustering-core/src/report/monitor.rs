@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::{Report, Sighting, log::Records};
+use super::{Readiness, Report, Sighting, log::Records};
 use crate::{
     config::Backoff,
     keyspace::Keyspace,
@@ -18,6 +18,9 @@ use crate::{
 
 /// Between tries of what the store did not answer.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+
+/// How much later than the one watch the other may tell what happened before.
+const LAG: Duration = Duration::from_millis(250);
 
 /// Follows a cluster without being a node of it: keeps a [`Report`] up to date, and tells what happens.
 ///
@@ -125,6 +128,9 @@ impl Monitor {
             // The two are watched apart: of what has come from both, what happened first.
             self.view.fill().now_or_never();
             self.ready.fill().now_or_never();
+            if self.ready.said.is_none() && self.is_stable_early() {
+                let _ = tokio::time::timeout(LAG, self.ready.fill()).await;
+            }
             let follow = match (self.view.at(), self.ready.at()) {
                 (Some(view), Some(ready)) if ready < view => &mut self.ready,
                 (None, _) => &mut self.ready,
@@ -135,6 +141,14 @@ impl Monitor {
                 return sightings;
             }
         }
+    }
+
+    /// Whether the next thing to tell is that a version is stable, while acknowledgements of it have yet to come.
+    fn is_stable_early(&self) -> bool {
+        let Some(Some(Ok(batch))) = &self.view.said else { return false };
+        let stable = batch.changes.iter().any(|change| change.key() == self.keyspace.stable_key());
+        stable
+            && self.records.nodes.values().any(|node| self.records.readiness(node) == Readiness::Stabilizing)
     }
 
     /// Sees to it that both watches run, after reading anew what cannot be followed any more.

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 /// What only the command needs.
-const OF_THE_COMMAND: [&str; 8] =
-    ["clap", "clap_complete", "clap_mangen", "crossterm", "humantime", "ratatui", "rpassword", "tempfile"];
+const OF_THE_COMMAND: [&str; 7] =
+    ["clap", "clap_complete", "clap_mangen", "crossterm", "humantime", "ratatui", "rpassword"];
 
 /// The names of all crates that are compiled for `clustering-etcd` with those features.
 fn compiled(features: &[&str]) -> Vec<String> {

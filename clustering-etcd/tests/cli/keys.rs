@@ -36,7 +36,9 @@ async fn keys_are_found_where_the_nodes_place_them() {
     let args = [&["find", "--view", "-", "--node", "b", "--endpoints", "127.0.0.1:1"], &args[1..]].concat();
     assert_eq!(clustering_with(&etcd, &args, &hooks).await.ended(0), mine);
     assert!(!mine.is_empty());
-    clustering_with(&etcd, &["find", "--view", "-", "k"], "{}").await.refused(2, &["--view -: missing field"]);
+    clustering_with(&etcd, &["find", "--view", "-", "k"], "{}")
+        .await
+        .refused(2, &["--view -: missing field"]);
     stop(nodes).await;
     clustering(&etcd, &["find", "k"]).await.refused(1, &["no node takes \"k\"", "none is present"]);
 }

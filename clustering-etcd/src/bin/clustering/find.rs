@@ -68,7 +68,10 @@ impl Find {
         let placement = Placement::new(places.iter().map(|place| (place.name.as_str(), place.weight)));
         let keys = match (self.keys.is_empty(), &self.view) {
             (true, Some(file)) if file.as_os_str() == "-" => {
-                return Err(Failure::new(UNKNOWN, "the standard input has the view: give the keys as arguments"));
+                return Err(Failure::new(
+                    UNKNOWN,
+                    "the standard input has the view: give the keys as arguments",
+                ));
             }
             (true, _) => read_keys()?,
             (false, _) => self.keys,
@@ -137,7 +140,7 @@ pub(crate) async fn existing(connection: &Connection) -> Result<Report, Failure>
 /// The lines of the standard input, without empty ones.
 pub(crate) fn read_keys() -> Result<Vec<String>, Failure> {
     let lines: Result<Vec<_>, _> = io::stdin().lock().lines().collect();
-    let lines =
-        lines.map_err(|error| Failure::new(UNKNOWN, format!("the standard input cannot be read: {error}")))?;
+    let lines = lines
+        .map_err(|error| Failure::new(UNKNOWN, format!("the standard input cannot be read: {error}")))?;
     Ok(lines.into_iter().filter(|line| !line.is_empty()).collect())
 }
