@@ -80,6 +80,8 @@ pub mod discovery;
 pub mod docs;
 pub mod event;
 mod fold;
+#[cfg(test)]
+mod fuzz;
 pub mod history;
 pub mod keyspace;
 pub mod machine;

@@ -183,7 +183,9 @@ impl NodeUri {
     ///
     /// [`InvalidInput`], naming what `uri` lacks.
     pub fn parse(uri: &str) -> Result<Self, InvalidInput> {
-        let refuse = |rule: &str| Err(InvalidInput::new("uri", uri, rule));
+        // What stands before an `@` may be a password.
+        let shown = if uri.contains('@') { "(not shown)" } else { uri };
+        let refuse = |rule: &str| Err(InvalidInput::new("uri", shown, rule));
         if uri.is_empty() {
             return refuse("it is needed: where others reach this node, such as `http://10.0.0.7:8080`");
         }
@@ -200,13 +202,12 @@ impl NodeUri {
             }
             Ok(parsed) => match parsed.authority() {
                 None => refuse("it needs a host, as in `http://10.0.0.7:8080`"),
+                // All nodes can read it, and so can logs: no place for a password.
+                Some(authority) if authority.has_userinfo() => {
+                    refuse("it must not hold a user or password: every node's URI is public")
+                }
                 Some(authority) if authority.host().is_empty() => {
                     refuse("it needs a host, as in `http://10.0.0.7:8080`")
-                }
-                // All nodes can read it, and so can logs: no place for a password. What was given is not shown either.
-                Some(authority) if authority.has_userinfo() => {
-                    let rule = "it must not hold a user or password: every node's URI is public";
-                    Err(InvalidInput::new("uri", "(not shown)", rule))
                 }
                 Some(authority) if authority.port_to_u16().is_err() => {
                     refuse("its port must be from 0 to 65535")
@@ -277,6 +278,11 @@ mod tests {
         assert!(NodeUri::parse("http://h:99999").unwrap_err().rule.contains("65535"));
         let secret = NodeUri::parse("http://user:hunter2@h").unwrap_err().to_string();
         assert!(secret.contains("password") && !secret.contains("hunter2"), "{secret}");
+        // Fuzzing found these.
+        for secret in ["http://:hunter2@", "user:hunter2@h", "http://user:hunter2@h:%"] {
+            let error = NodeUri::parse(secret).unwrap_err().to_string();
+            assert!(!error.contains("hunter2"), "{error}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Other programs read and write these; `machine/tests/wire.rs` pins what the machine writes.
 
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -29,13 +29,16 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
 }
 
 /// Reads a record, or tells what is wrong with it.
+///
+/// As a whole first: whether a record can be read must not hang on which of its fields a release knows. (A field that is
+/// skipped may hold what no reader takes: bytes that are not UTF-8, half a surrogate pair, a number out of range.)
 pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
-    let record = serde_json::from_slice(value).map_err(|error| error.to_string())?;
+    let whole: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
     // Derived readers take an array for a struct, field by field; other programs that read these keys don't.
-    match value.trim_ascii_start().first() {
-        Some(b'{') => Ok(record),
-        _ => Err("it is no JSON object".to_owned()),
+    if !whole.is_object() {
+        return Err("it is no JSON object".to_owned());
     }
+    serde_json::from_value(whole).map_err(|error| error.to_string())
 }
 
 /// The wire form of a node record. `uri` and `incarnation` must be strings, now and for ever: whether a record parses
@@ -200,9 +203,14 @@ pub enum Cause {
     Unacknowledged(NodeName),
     /// That many more causes.
     More(usize),
-    /// A cause that a newer release of this library wrote, as its JSON.
-    #[serde(skip_serializing)]
-    Other(String),
+    /// A cause that a newer release of this library wrote, as its JSON. It is written as it was read.
+    #[serde(untagged, skip_deserializing)]
+    Other(#[serde(serialize_with = "as_json")] String),
+}
+
+/// Writes a text that is JSON as that JSON.
+fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)).serialize(serializer)
 }
 
 impl Cause {
@@ -358,6 +366,19 @@ mod tests {
             format!(r#"{{"version": "{}", "cause": [{{"drained": "n"}}, "resync"]}}"#, Version::from_u128(1));
         let read: VersionRecord = decode(newer.as_bytes()).unwrap();
         assert_eq!(read.causes, [Cause::Other(r#"{"drained":"n"}"#.into()), Cause::Resync]);
+        // A leader of an older release writes it again, into the history.
+        assert_eq!(decode::<VersionRecord>(&encode(&read)), Ok(read));
+    }
+
+    /// Fuzzing found it: what is skipped was not looked at, and a release that knows the field could not read the record.
+    #[test]
+    fn a_field_that_nobody_knows_must_be_readable_too() {
+        for strange in [&b"\"\xf0\""[..], br#""\ud800""#, b"1e999"] {
+            let record = [br#"{"uri": "http://h", "incarnation": "x", "new": "#, strange, b"}"].concat();
+            assert!(serde_json::from_slice::<NodeWire>(&record).is_ok(), "the field is skipped");
+            assert!(decode::<NodeWire>(&record).is_err());
+            assert!(decode::<RequestRecord>(&record).is_err());
+        }
     }
 
     #[test]

@@ -193,6 +193,8 @@ pub mod docs;
 mod endpoint;
 mod env;
 mod failure;
+#[cfg(test)]
+mod fuzz;
 mod gate;
 mod handle;
 mod lease;

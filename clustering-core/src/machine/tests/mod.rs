@@ -24,6 +24,7 @@ mod batch_version;
 mod check;
 mod committed;
 mod fence;
+mod fuzz;
 mod granted;
 mod health;
 mod history;

@@ -1,0 +1,217 @@
+//! Whatever stands in the store or is given by the environment: it is read or refused, never trusted.
+//!
+//! Each property runs 256 times, in a second or so; for longer, in all crates:
+//!
+//! ```sh
+//! PROPTEST_CASES=1000000 cargo test --release --workspace --all-features fuzz_
+//! ```
+//!
+//! Inputs are not blind bytes: they are records with fields that are right, wrong or strange, and such records damaged.
+
+mod config;
+mod names;
+mod records;
+
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*, sample::select};
+use serde_json::{Map, Value, json};
+
+pub(crate) fn cases() -> ProptestConfig {
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
+}
+
+/// The names of the fields of all records, and some that none has.
+const FIELDS: [&str; 20] = [
+    "uri",
+    "incarnation",
+    "metadata",
+    "protocol",
+    "node",
+    "version",
+    "number",
+    "term",
+    "leader",
+    "cause",
+    "by",
+    "why",
+    "outcome",
+    "detail",
+    "stable",
+    "after_ms",
+    "nodes",
+    "last",
+    "state",
+    "",
+];
+
+/// Texts that mean something somewhere, or might.
+const TEXTS: [&str; 16] = [
+    "a",
+    "b",
+    "",
+    "/",
+    "n/m",
+    " a",
+    "\u{0}",
+    "ready",
+    "failed",
+    "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    "7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+    "00000000000000000000000000",
+    "http://h:1",
+    "zwölf",
+    "weight",
+    "-1",
+];
+
+/// A text: one of those above, or any.
+pub(crate) fn text() -> impl Strategy<Value = String> {
+    prop_oneof![2 => select(TEXTS.to_vec()).prop_map(str::to_owned), 1 => any::<String>()]
+}
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        4 => text().prop_map(Value::from),
+        2 => select(vec![0, 1, 2, 64, u64::from(u32::MAX), u64::MAX / 2, u64::MAX - 1, u64::MAX]).prop_map(Value::from),
+        1 => any::<i64>().prop_map(Value::from),
+        1 => any::<f64>().prop_map(Value::from),
+        1 => any::<bool>().prop_map(Value::from),
+        1 => Just(Value::Null),
+    ]
+}
+
+/// Any JSON.
+pub(crate) fn anything() -> impl Strategy<Value = Value> {
+    scalar().prop_recursive(3, 24, 6, |inner| {
+        prop_oneof![
+            vec(inner.clone(), 0..6).prop_map(Value::from),
+            vec((text(), inner), 0..6).prop_map(|fields| fields.into_iter().collect::<Map<_, _>>().into()),
+        ]
+    })
+}
+
+/// An object with the fields of a good record of some kind.
+fn good() -> impl Strategy<Value = Value> {
+    let label = select(vec![
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAW",
+        "7ZZZZZZZZZZZZZZZZZZZZZZZZZ",
+    ]);
+    let name = select(vec!["a", "b", "c"]);
+    (label, name, any::<u64>(), select(vec!["ready", "failed"])).prop_flat_map(|(label, name, number, outcome)| {
+        select(vec![
+            json!({"uri": format!("http://{name}"), "incarnation": label, "metadata": {"zone": "x"}, "protocol": 1}),
+            json!({"node": name, "incarnation": label}),
+            json!({"version": label, "number": number, "term": number, "leader": name, "cause": [{"joined": name}]}),
+            json!({"by": name, "why": "fuzz", "leader": name}),
+            json!({"version": label, "term": number}),
+            json!({"version": label, "outcome": outcome, "detail": "fuzz"}),
+        ])
+    })
+}
+
+/// An object whose fields are right, wrong or strange.
+pub(crate) fn object() -> impl Strategy<Value = Value> {
+    let strange = vec((select(FIELDS.to_vec()), anything()), 0..4);
+    let causes = vec(anything(), 0..3);
+    (good(), strange, causes, any::<[bool; 2]>()).prop_map(
+        |(mut object, strange, causes, [spoilt, caused])| {
+            if let Value::Object(fields) = &mut object {
+                if spoilt {
+                    fields.extend(strange.into_iter().map(|(field, value)| (field.to_owned(), value)));
+                }
+                if caused {
+                    fields.insert("cause".to_owned(), causes.into());
+                }
+            }
+            object
+        },
+    )
+}
+
+/// One way to damage bytes, at a place that is taken modulo their length.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(usize, u8),
+    Cut(usize, usize),
+    Insert(usize, Vec<u8>),
+    Double(usize, usize),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    let place = any::<usize>();
+    prop_oneof![
+        (place, any::<u8>()).prop_map(|(at, with)| Damage::Flip(at, with)),
+        (place, 0..20usize).prop_map(|(at, len)| Damage::Cut(at, len)),
+        (place, vec(select(b"{}[]\",:\\ntf0\x00\xff\xc3 ".to_vec()), 1..4))
+            .prop_map(|(at, new)| Damage::Insert(at, new)),
+        (place, 1..20usize).prop_map(|(at, len)| Damage::Double(at, len)),
+    ]
+}
+
+fn damaged(mut bytes: Vec<u8>, damages: Vec<Damage>) -> Vec<u8> {
+    for damage in damages {
+        let len = bytes.len();
+        let range = |at: usize, long: usize| {
+            let from = at % (len + 1);
+            from..(from + long).min(len)
+        };
+        match damage {
+            Damage::Flip(at, with) if len > 0 => bytes[at % len] ^= with,
+            Damage::Flip(..) => {}
+            Damage::Cut(at, long) => drop(bytes.drain(range(at, long))),
+            Damage::Insert(at, new) => drop(bytes.splice(range(at, 0), new)),
+            Damage::Double(at, long) => {
+                let again = bytes[range(at, long)].to_vec();
+                drop(bytes.splice(range(at, 0), again));
+            }
+        }
+    }
+    bytes
+}
+
+/// What may stand in a key of the cluster: a record, one that is spoilt or damaged, other JSON, or blind bytes.
+pub(crate) fn value() -> impl Strategy<Value = Bytes> {
+    let bytes = |value: Value| value.to_string().into_bytes();
+    let any = prop_oneof![
+        3 => good().prop_map(bytes),
+        4 => object().prop_map(bytes),
+        3 => (object(), vec(damage(), 1..4)).prop_map(move |(object, damages)| damaged(bytes(object), damages)),
+        1 => anything().prop_map(bytes),
+        1 => vec(any::<u8>(), 0..80),
+    ];
+    // Shown as text when a test fails.
+    any.prop_map(Bytes::from)
+}
+
+/// A key under the cluster's prefixes: those that mean something, and some that don't.
+pub(crate) fn key() -> impl Strategy<Value = String> {
+    let known = [
+        "view/leader",
+        "view/version",
+        "view/request",
+        "view/stable",
+        "view/nodes/a",
+        "view/nodes/b",
+        "view/nodes/c",
+        "ready/a",
+        "ready/b",
+        "ready/c",
+    ];
+    let strange = [
+        "view/",
+        "view/nodes/",
+        "view/nodes//",
+        "view/nodes/ a",
+        "view/nodes",
+        "view/released",
+        "ready/",
+        "ready/a/b",
+    ];
+    prop_oneof![
+        8 => select(known.to_vec()).prop_map(|key| format!("c/{key}")),
+        1 => select(strange.to_vec()).prop_map(|key| format!("c/{key}")),
+        1 => any::<String>().prop_map(|rest| format!("c/view/nodes/{rest}")),
+        1 => any::<String>().prop_map(|rest| format!("c/ready/{rest}")),
+    ]
+}

@@ -1,0 +1,107 @@
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{anything, cases, object, value};
+use crate::{
+    name::NodeName,
+    record::{
+        HistoryRecord, LeaderRecord, NodeRecord, ReadinessRecord, RequestRecord, StableRecord, VersionRecord,
+        decode, decode_node, encode,
+    },
+    store::{Entry, Revision},
+};
+
+fn entry(value: &[u8]) -> Entry {
+    Entry {
+        key: "c/view/nodes/n".into(),
+        value: Bytes::copy_from_slice(value),
+        created: Revision::new(3),
+        modified: Revision::new(5),
+        lease: None,
+    }
+}
+
+fn name() -> NodeName {
+    NodeName::parse("n").expect("a name")
+}
+
+/// Reads a record, and if it can be read: it is an object, and what is written of it is read as the same.
+fn round_trip<T: Serialize + DeserializeOwned + PartialEq + Debug>(
+    bytes: &[u8],
+) -> Result<(), TestCaseError> {
+    match decode::<T>(bytes) {
+        Ok(record) => {
+            let is_object = serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object());
+            prop_assert!(is_object, "what is no object was read as {record:?}");
+            prop_assert_eq!(decode::<T>(&encode(&record)), Ok(record));
+        }
+        Err(reason) => prop_assert!(!reason.is_empty(), "refused, and nobody is told why"),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn fuzz_records_are_refused_with_a_reason_or_read_and_written_as_they_were(bytes in value()) {
+        round_trip::<LeaderRecord>(&bytes)?;
+        round_trip::<VersionRecord>(&bytes)?;
+        round_trip::<RequestRecord>(&bytes)?;
+        round_trip::<StableRecord>(&bytes)?;
+        round_trip::<ReadinessRecord>(&bytes)?;
+        round_trip::<HistoryRecord>(&bytes)?;
+    }
+
+    /// Whether a node record parses decides whether the node is present, and must be the same for ever: two strings.
+    #[test]
+    fn fuzz_a_node_record_needs_two_strings_and_nothing_else(object in object()) {
+        let is_text = |field: &str| object[field].is_string();
+        let decoded = decode_node(name(), &entry(object.to_string().as_bytes()));
+        prop_assert_eq!(decoded.is_ok(), is_text("uri") && is_text("incarnation"), "{:?}", decoded);
+        if let Ok(node) = decoded {
+            prop_assert_eq!(Some(node.uri.as_str()), object["uri"].as_str());
+            prop_assert_eq!(Some(node.incarnation.as_str()), object["incarnation"].as_str());
+            // What is read can be written, and is read again as the same.
+            let record = NodeRecord {
+                uri: &node.uri,
+                incarnation: &node.incarnation,
+                metadata: &node.metadata,
+                protocol: node.protocol,
+            };
+            prop_assert_eq!(decode_node(name(), &entry(&encode(&record))), Ok(node));
+        }
+    }
+
+    #[test]
+    fn fuzz_no_bytes_at_all_break_the_reading_of_a_node_record(bytes in value()) {
+        if let Err(reason) = decode_node(name(), &entry(&bytes)) {
+            prop_assert!(!reason.is_empty());
+        }
+    }
+
+    /// Fields that this release does not know change nothing: newer ones may write them.
+    #[test]
+    fn fuzz_unknown_fields_are_ignored(object in object(), field in "[a-z]{12}", more in anything()) {
+        let mut with = object.clone();
+        with[&field] = more;
+        let (without, with) = (object.to_string(), with.to_string());
+        let (without, with) = (without.as_bytes(), with.as_bytes());
+        prop_assert_eq!(decode::<VersionRecord>(without).ok(), decode::<VersionRecord>(with).ok());
+        prop_assert_eq!(decode::<ReadinessRecord>(without).ok(), decode::<ReadinessRecord>(with).ok());
+        prop_assert_eq!(decode::<LeaderRecord>(without).ok(), decode::<LeaderRecord>(with).ok());
+        prop_assert_eq!(decode_node(name(), &entry(without)).ok(), decode_node(name(), &entry(with)).ok());
+    }
+
+    /// Optional fields of the wrong type count as missing: only the label decides whether a version can be read.
+    #[test]
+    fn fuzz_only_the_label_decides_whether_a_version_is_read(object in object()) {
+        let label = object["version"].as_str().and_then(|label| label.parse::<crate::version::Version>().ok());
+        let read = decode::<VersionRecord>(object.to_string().as_bytes()).ok();
+        prop_assert_eq!(read.map(|record| record.version), label);
+    }
+}
