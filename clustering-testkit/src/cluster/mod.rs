@@ -97,6 +97,26 @@
 //! | [`line`](TestCluster::line) | whatever a [`FaultyStore`] can do: lost replies, broken watches, … | |
 //! | [`storm`](TestCluster::storm) | all of this, by chance from a seed | by its end |
 //!
+//! # Many seeds
+//!
+//! What one test does on purpose, a [`Storm`] does by chance, and [`seeds`] runs a scenario under one seed after the other. The
+//! first that fails is told with the command that does it again, and it does: nothing hangs on real time or on threads.
+//!
+//! ```
+//! use clustering_testkit::cluster::{Storm, TestCluster, seeds};
+//!
+//! // #[test]
+//! fn it_survives_any_storm() {
+//!     seeds(0..3, async |seed| {
+//!         let cluster = TestCluster::start(3, |process| process.builder().start()).await?;
+//!         cluster.storm(&Storm::new(seed)).await?;
+//!         cluster.settle().await?;
+//!         Ok(())
+//!     });
+//! }
+//! # it_survives_any_storm();
+//! ```
+//!
 //! # What is judged
 //!
 //! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) judge the [promises](crate::promises) P1 to P8 by what

@@ -101,7 +101,7 @@ fn a_version_that_cannot_be_read_is_reported_and_the_leader_publishes_over_it() 
 fn a_version_that_cannot_be_read_makes_followers_wait() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.put("view/version", "{}");
-    b.says(&["* cannot read c/view/version: missing field `version` at line 1 column 2"]);
+    b.says(&["* cannot read c/view/version: missing field `version`"]);
     assert!(b.status().newest.is_none());
     b.publishes();
     b.says_of(&["stabilize"], &["stabilize V2 of a b after V1"]);

@@ -1,0 +1,80 @@
+//! Somebody writes anything at all under the cluster's keys: no node panics or stops, and when it is cleaned up all is
+//! well again. (The machine alone is fuzzed in `clustering-core`; here it is the whole runtime.)
+
+#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+
+use std::time::Duration;
+
+use clustering_core::{
+    StopReason,
+    machine::Phase,
+    store::{CoordinationStore, CoordinationStoreExt},
+};
+use clustering_testkit::cluster::{Failure, TestCluster, seeds};
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+const KEYS: [&str; 12] = [
+    "view/leader",
+    "view/version",
+    "view/request",
+    "view/stable",
+    "view/nodes/n0",
+    "view/nodes/n1",
+    "view/nodes/x",
+    "view/nodes/x/y",
+    "view/",
+    "ready/n0",
+    "ready/x",
+    "ready/x/y",
+];
+
+const VALUES: [&[u8]; 10] = [
+    b"",
+    b"\x00\xff",
+    b"[]",
+    b"{}",
+    b"null",
+    b"{\"uri\":\"http://x\",\"incarnation\":\"x\"}",
+    b"{\"node\":\"x\",\"incarnation\":\"x\"}",
+    b"{\"version\":\"7ZZZZZZZZZZZZZZZZZZZZZZZZZ\",\"number\":18446744073709551615,\"cause\":[{\"new\":[1]}]}",
+    b"{\"version\":\"01ARZ3NDEKTSV4RRFFQ69G5FAV\",\"outcome\":\"ready\"}",
+    b"{\"by\":7,\"why\":{},\"leader\":\"n1\"}",
+];
+
+async fn vandalize(seed: u64) -> Result<(), Failure> {
+    let cluster = TestCluster::builder().seed(seed).start(3, |process| process.builder().start()).await?;
+    cluster.wait_stable().await?;
+    let (mut random, store) = (SmallRng::seed_from_u64(seed), cluster.store().clone());
+    for _ in 0..40 {
+        let key = format!("cluster/{}", KEYS[random.random_range(0..KEYS.len())]);
+        match random.random_range(0..4) {
+            0 => store.delete(&key).await.map(drop),
+            _ => store.put(&key, VALUES[random.random_range(0..VALUES.len())].into(), None).await.map(drop),
+        }
+        .unwrap();
+        cluster.advance(Duration::from_millis(random.random_range(0..3_000))).await;
+        for name in cluster.running() {
+            match &cluster.node(&name).status().borrow().phase {
+                // Another record under its name is another instance, as far as a node can tell.
+                Phase::Stopped(StopReason::TakenOver { .. }) => {}
+                Phase::Stopped(reason) => return Err(cluster.failure(format!("{name} has ended: {reason}"))),
+                _ => continue,
+            }
+            cluster.restart(&name);
+            // What stands under its name would keep it waiting for ever.
+            store.delete(&format!("cluster/view/nodes/{name}")).await.unwrap();
+            cluster.wait_started_of(&name).await?;
+        }
+    }
+    for entry in store.read("cluster/").await.unwrap().entries {
+        if entry.lease.is_none() {
+            store.delete(&entry.key).await.unwrap();
+        }
+    }
+    cluster.wait_stable().await.map(drop)
+}
+
+#[test]
+fn p8_no_garbage_stops_a_cluster_for_longer_than_it_stands() {
+    seeds(0..30, vandalize);
+}
