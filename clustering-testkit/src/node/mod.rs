@@ -16,8 +16,8 @@
 //! ```
 //!
 //! What a node does beside being one: a thread asks it every 20 ms whether it may act as leader; as leader it makes
-//! fenced writes, each adding to a list in the store; and when it wakes from a pause it makes the write that it was about
-//! to make before, under the term of then, past all checks of its own. All of it is in its
+//! fenced writes, each of which counts one up and adds its id to a list in the store; and when it wakes from a pause it makes
+//! the write that it was about to make before, under the term of then, past all checks of its own. All of it is in its
 //! [journal](crate::history::Journal).
 
 mod handle;
@@ -29,5 +29,5 @@ mod writes;
 pub use self::{
     handle::Node,
     run::{main, run},
-    spec::{Conflict, NodeSpec},
+    spec::{Breach, Conflict, NodeSpec},
 };

@@ -6,7 +6,7 @@ use clustering_core::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{NodeSpec, looks::Looks, writes};
+use super::{NodeSpec, looks::Looks, writes::Writer};
 use crate::history::{Clock, FileSink, Journal, Observation};
 
 /// Runs this process as a node, until it is told to end (`SIGTERM`), ends by itself, or cannot start.
@@ -53,7 +53,9 @@ pub async fn run(
     let sink = FileSink::append(&spec.journal)
         .unwrap_or_else(|error| panic!("the journal {} cannot be written: {error}", spec.journal.display()));
     let journal = Journal::new(NodeName::parse(&spec.name)?, &*spec.life, Clock::boot(), sink);
-    let builder = Clustering::builder(journal.store(store))
+    let store = journal.store(store);
+    let store = if spec.record_calls { store.with_calls() } else { store };
+    let builder = Clustering::builder(store)
         .namespace(&spec.namespace)
         .name(&spec.name)
         .uri(&spec.uri)
@@ -87,8 +89,8 @@ pub async fn run(
         }
     };
     let looks = Looks::begin(&journal, &node);
-    let writes =
-        spec.write_every.map(|every| tokio::spawn(writes::write(journal.clone(), node.clone(), every)));
+    let writer = || Writer::new(journal.clone(), node.clone(), spec.breach);
+    let writes = spec.write_every.map(|every| tokio::spawn(writer().write(every)));
     let ended = tokio::select! {
         ended = node.ended() => ended,
         () = stop => {

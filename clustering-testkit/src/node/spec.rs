@@ -35,8 +35,30 @@ pub struct NodeSpec {
     pub write_every: Option<Duration>,
     /// After how long a version that is not stable is reported.
     pub warn_after: Duration,
+<<<<<<< HEAD
     /// After how long it evicts laggards as leader, if at all.
     pub evict_after: Option<Duration>,
+=======
+    /// Whether its reads and commits are taken down, to be
+    /// [judged](crate::linearizability::History::of_journals).
+    #[serde(default)]
+    pub record_calls: bool,
+    /// What it does wrong with its writes, to see that it is found.
+    #[serde(default)]
+    pub breach: Option<Breach>,
+}
+
+/// What a node's writes lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Breach {
+    /// They are not fenced by the term, and go on when it is over.
+    Unfenced,
+    /// They go on from what their node last knew, and do not look whether another write came between.
+    LastWriteWins,
+    /// One whose reply was lost is made again, as if it had not happened.
+    RepeatsLost,
+>>>>>>> 377a856 (Torture: node processes on an etcd of several members, everything done to them that can be, and all histories judged)
 }
 
 /// What to do if a name is taken.
@@ -84,7 +106,12 @@ impl NodeSpec {
             on_stable_takes: Duration::ZERO,
             write_every: Some(Duration::from_millis(100)),
             warn_after: Duration::from_secs(30),
+<<<<<<< HEAD
             evict_after: None,
+=======
+            record_calls: false,
+            breach: None,
+>>>>>>> 377a856 (Torture: node processes on an etcd of several members, everything done to them that can be, and all histories judged)
         }
     }
 

@@ -3,66 +3,118 @@ use std::time::Duration;
 use clustering_core::{
     Clustering, Term,
     machine::RequestError,
-    store::{CoordinationStore as _, CoordinationStoreExt, Effect, Guard, Revision, StoreError, Txn},
+    store::{CoordinationStore as _, CoordinationStoreExt, Effect, Entry, Guard, Revision, StoreError, Txn},
 };
 use serde_json::{Value, json};
 
+use super::Breach;
 use crate::history::{Journal, Ledger, Observation, WriteOutcome};
 
 /// A sleep that took that much longer than it should was a pause.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// As leader, adds to a list in the store every so often, fenced by the term. After a pause it first makes the write that
-/// it was about to make, under the term of before the pause, and without asking anybody: what a process does that was
-/// stopped between its last check and its write.
-pub(super) async fn write(journal: Journal, node: Clustering, every: Duration) {
-    let list = format!("{}/{}list", node.service(), Ledger::FENCED);
-    let mut leading: Option<Term> = None;
-    for number in 0.. {
-        let before = journal.clock().now();
-        tokio::time::sleep(every).await;
-        let paused = journal.clock().now().since(before) > every + PAUSE;
-        if let Some(term) = leading.filter(|_| paused) {
-            late(&journal, &node, term, &format!("{}-{number}-late", journal.life())).await;
+/// What leaders do with the store, fenced by their term: they count, and add the name of each step to a list.
+pub(super) struct Writer {
+    journal: Journal,
+    node: Clustering,
+    breach: Option<Breach>,
+    /// The count and the list as this writer last knew them: for one that does not look again.
+    known: Option<(u64, Vec<String>)>,
+}
+
+impl Writer {
+    pub(super) fn new(journal: Journal, node: Clustering, breach: Option<Breach>) -> Self {
+        Writer { journal, node, breach, known: None }
+    }
+
+    /// As leader, takes a step every so often. After a pause it first makes the write that it was about to make, under the
+    /// term of before the pause, and without asking anybody: what a process does that was stopped between its last check
+    /// and its write.
+    pub(super) async fn write(mut self, every: Duration) {
+        let mut leading: Option<Term> = None;
+        let mut lost: Option<String> = None;
+        for number in 0.. {
+            let before = self.journal.clock().now();
+            tokio::time::sleep(every).await;
+            let paused = self.journal.clock().now().since(before) > every + PAUSE;
+            if let Some(term) = leading.filter(|_| paused) {
+                self.late(term, &format!("{}-{number}-late", self.journal.life())).await;
+            }
+            // One that is not fenced does not hear either that its term is over.
+            let deaf = self.breach == Some(Breach::Unfenced);
+            leading = self.node.term().or(leading.filter(|_| deaf));
+            let Some(term) = leading else { continue };
+            let id = lost.clone().unwrap_or_else(|| format!("{}-{number}", self.journal.life()));
+            let Some(outcome) = self.step(term, &id).await else { continue };
+            let repeats = self.breach == Some(Breach::RepeatsLost);
+            lost = (repeats && matches!(outcome, WriteOutcome::Unknown(_))).then(|| id.clone());
+            self.journal.note(Observation::FencedWrite { id, term, outcome });
         }
-        leading = node.term();
-        let Some(term) = leading else { continue };
-        let Ok(seen) = node.store().get(&list).await else { continue };
-        let mut value: Value =
-            seen.as_ref().and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default();
-        let id = format!("{}-{number}", journal.life());
-        let mut terms: Vec<u64> = serde_json::from_value(value["terms"].take()).unwrap_or_default();
-        if terms.last() != Some(&term.get()) {
-            terms.push(term.get());
+    }
+
+    fn key(&self, name: &str) -> String {
+        format!("{}/{}{name}", self.node.service(), Ledger::FENCED)
+    }
+
+    /// Reads the counter and the page of the list that it is at, and writes what comes next. `None` if that cannot be read.
+    async fn step(&mut self, term: Term, id: &str) -> Option<WriteOutcome> {
+        let counter = self.key(Ledger::COUNTER);
+        let seen = self.node.store().get(&counter).await.ok()?;
+        let mut count = object(seen.as_ref())["count"].as_u64().unwrap_or_default() + 1;
+        let page = self.key(&Ledger::page_of(count));
+        let listed = self.node.store().get(&page).await.ok()?;
+        let mut ids: Vec<String> =
+            serde_json::from_value(object(listed.as_ref())["ids"].take()).unwrap_or_default();
+        if self.breach == Some(Breach::LastWriteWins)
+            && let Some(known) = &self.known
+        {
+            (count, ids) = (known.0 + 1, known.1.clone());
         }
-        let count = value["count"].as_u64().unwrap_or_default() + 1;
-        let value = json!({"id": id, "term": term, "count": count, "terms": terms});
-        let at = seen.map_or(Revision::ZERO, |entry| entry.modified);
-        let txn = Txn::new().guard(Guard::modified_at(&*list, at)).put(&*list, value.to_string(), None);
-        let outcome = match node.commit_under(term, txn).await {
-            Ok(revision) => WriteOutcome::Done(revision),
+        ids.push(id.to_owned());
+        let next = (count, ids.clone());
+        let at = |seen: Option<Entry>| seen.map_or(Revision::ZERO, |seen| seen.modified);
+        let mut txn = Txn::new()
+            .put(&*counter, json!({"id": id, "term": term, "count": count}).to_string(), None)
+            .put(&*page, json!({"id": id, "term": term, "ids": ids}).to_string(), None);
+        if self.breach != Some(Breach::LastWriteWins) {
+            txn =
+                txn.guard(Guard::modified_at(counter, at(seen))).guard(Guard::modified_at(page, at(listed)));
+        }
+        if self.breach == Some(Breach::Unfenced) {
+            return Some(outcome(self.node.store().commit(txn).await));
+        }
+        Some(match self.node.commit_under(term, txn).await {
+            Ok(revision) => {
+                self.known = Some(next);
+                WriteOutcome::Done(revision)
+            }
             Err(RequestError::Store(error)) => failed(&error),
             // Nothing was sent; or, if the node ended meanwhile, who knows.
             Err(RequestError::NotLeader) => WriteOutcome::Refused("not leader".to_owned()),
             Err(error) => WriteOutcome::Unknown(error.to_string()),
-        };
-        journal.note(Observation::FencedWrite { id, term, outcome });
+        })
+    }
+
+    async fn late(&self, term: Term, id: &str) {
+        let mut txn = Txn::new().put(self.key("late"), json!({"id": id, "term": term}).to_string(), None);
+        if self.breach != Some(Breach::Unfenced) {
+            let election = self.node.keyspace().election_key().clone();
+            txn = txn.guard(Guard::created_at(election, term.revision()));
+        }
+        let outcome = outcome(self.node.store().commit(txn).await);
+        self.journal.note(Observation::FencedWrite { id: id.to_owned(), term, outcome });
     }
 }
 
-async fn late(journal: &Journal, node: &Clustering, term: Term, id: &str) {
-    let key = format!("{}/{}late", node.service(), Ledger::FENCED);
-    let election = node.keyspace().election_key().clone();
-    let txn = Txn::new().guard(Guard::created_at(election, term.revision())).put(
-        key,
-        json!({"id": id, "term": term}).to_string(),
-        None,
-    );
-    let outcome = match node.store().commit(txn).await {
+fn object(entry: Option<&Entry>) -> Value {
+    entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).unwrap_or_default()
+}
+
+fn outcome(result: Result<Revision, StoreError>) -> WriteOutcome {
+    match result {
         Ok(revision) => WriteOutcome::Done(revision),
         Err(error) => failed(&error),
-    };
-    journal.note(Observation::FencedWrite { id: id.to_owned(), term, outcome });
+    }
 }
 
 fn failed(error: &StoreError) -> WriteOutcome {

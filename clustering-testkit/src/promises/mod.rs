@@ -38,6 +38,7 @@ mod p2_versions_go_forward;
 mod p3_one_stabilize_at_a_time;
 mod p4_stable_means_everyone;
 mod p5_a_deposed_leader_cannot_write;
+mod p5_increments;
 mod p6_a_node_knows_in_time;
 mod p7_it_comes_back_by_itself;
 mod p8_progress;
@@ -142,6 +143,7 @@ impl Promises {
                 Box::<p3_one_stabilize_at_a_time::OneStabilize>::default(),
                 Box::<p4_stable_means_everyone::Everyone>::default(),
                 Box::<p5_a_deposed_leader_cannot_write::Fenced>::default(),
+                Box::<p5_increments::Increments>::default(),
                 Box::<p6_a_node_knows_in_time::InTime>::default(),
                 Box::<p7_it_comes_back_by_itself::ComesBack>::default(),
                 Box::<p8_progress::Progress>::default(),

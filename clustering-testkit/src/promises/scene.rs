@@ -204,6 +204,14 @@ impl Scene {
         self.commit(&[("fenced/list", json!({"id": id, "term": term}), None)], &[])
     }
 
+    /// A step of the count under the term that stands.
+    pub(crate) fn counts(&mut self, id: &str, count: u64, ids: &[&str]) {
+        let (term, page) = (self.term(), format!("fenced/{}", Ledger::page_of(count)));
+        let counter = json!({"id": id, "term": term, "count": count});
+        let listed = json!({"id": id, "term": term, "ids": ids});
+        self.commit(&[("fenced/counter", counter, None), (&page, listed, None)], &[]);
+    }
+
     pub(crate) fn delete(&mut self, key: &str) {
         self.commit(&[], &[key]);
     }

@@ -37,6 +37,14 @@ impl Ledger {
     /// `id` that tells one write from all others.
     pub const FENCED: &'static str = "fenced/";
 
+    /// The key below [`FENCED`](Self::FENCED) in which leaders count their steps: `{"id", "term", "count"}`.
+    pub const COUNTER: &'static str = "counter";
+
+    /// The key below [`FENCED`](Self::FENCED) of the page that lists the step of that number: `{"id", "term", "ids"}`.
+    pub fn page_of(count: u64) -> String {
+        format!("list/{:06}", count.saturating_sub(1) / 100)
+    }
+
     /// One of the cluster in that namespace, whose history begins with nothing.
     pub fn new(namespace: &str) -> Self {
         let era = Era::new(namespace, 0);

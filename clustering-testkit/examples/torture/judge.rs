@@ -1,0 +1,78 @@
+use std::sync::Arc;
+
+use clustering_testkit::{
+    history::{Entry, Ledger, Page},
+    linearizability::History,
+    promises::{self, Calm as Members},
+};
+
+use crate::{
+    story,
+    world::{Calm, Failed, NAMESPACE, World},
+};
+
+/// What the histories come to.
+pub(crate) struct Verdict {
+    pub(crate) ledger: Ledger,
+    pub(crate) pages: Vec<Page>,
+    pub(crate) journals: Vec<Vec<Entry>>,
+    /// How many reads and commits were put in one order, and of how many nobody knows what became of them.
+    pub(crate) calls: (usize, usize),
+    /// What is broken, and where its story is kept.
+    pub(crate) broken: Option<Broken>,
+}
+
+pub(crate) struct Broken {
+    pub(crate) what: String,
+    pub(crate) kept: String,
+}
+
+/// Judges what happened until the calm, has all nodes leave, and judges it all.
+pub(crate) async fn judge(world: &Arc<World>, calm: Calm) -> Result<Verdict, Failed> {
+    let mut broken = None;
+    // First the store's history, then the journals, then the history again: what a node saw, the store had by then.
+    world.pages().await?;
+    let (journals, pages) = (world.journals(), world.pages().await?);
+    let members = Members::of(world.names());
+    let at_rest = calm.after.map(|_| &members);
+    if let Err(violation) = promises::check(NAMESPACE, &pages, &journals, at_rest) {
+        broken = Some(violation.to_string());
+    }
+    if calm.after.is_none() && broken.is_none() {
+        broken = Some("P8, progress, is broken: the cluster did not come to rest".to_owned());
+    }
+    if broken.is_none() {
+        world.end().await?;
+    }
+
+    let (journals, pages) = (world.journals(), world.pages().await?);
+    let mut calls = (0, 0);
+    if broken.is_none() {
+        let nobody = Members::of::<&str>([]);
+        broken = promises::check(NAMESPACE, &pages, &journals, Some(&nobody)).err().map(|it| it.to_string());
+    }
+    // That the store is linearizable is asked also where a promise is broken: it may be why.
+    match History::of_journals(&pages, &journals, World::is_strangers) {
+        Err(why) => add(&mut broken, why.to_string()),
+        Ok(history) => {
+            calls = (history.operations.len(), history.unknown);
+            if let Err(why) = history.judge() {
+                add(&mut broken, why.to_string());
+            }
+        }
+    }
+    let mut ledger = Ledger::new(NAMESPACE);
+    pages.iter().for_each(|page| drop(ledger.turn(page)));
+    let broken = match broken {
+        None => None,
+        Some(what) => Some(Broken { kept: story::keep(world, &what, &pages, &journals)?, what }),
+    };
+    Ok(Verdict { ledger, pages, journals, calls, broken })
+}
+
+fn add(broken: &mut Option<String>, what: String) {
+    *broken = Some(match broken.take() {
+        None => what,
+        Some(before) => format!("{before}\n{what}"),
+    });
+}

@@ -1,0 +1,150 @@
+use std::time::Duration;
+
+use rand::{Rng, SeedableRng, rngs::SmallRng};
+
+use crate::arguments::Settings;
+
+/// What is done to the nodes, to their connections, to etcd, or by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    Kill,
+    Pause,
+    Leave,
+    Burst,
+    Twin,
+    Cut,
+    Hang,
+    HangAnswers,
+    KillMember,
+    PauseMember,
+    MoveEtcdLeader,
+    LoseQuorum,
+    Compact,
+    RevokeLease,
+    DeleteLeader,
+    DeleteNode,
+    DeleteReady,
+    DeleteVersion,
+    DeleteStable,
+    Ask,
+}
+
+/// To whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    Node(usize),
+    /// Whoever leads when the time comes.
+    Leader,
+}
+
+/// One fault of a plan.
+#[derive(Clone, Debug)]
+pub(crate) struct Fault {
+    /// When it begins.
+    pub(crate) at: Duration,
+    pub(crate) kind: Kind,
+    pub(crate) target: Target,
+    /// How long it lasts, if it does.
+    pub(crate) lasts: Duration,
+    /// Whatever else there is to be chosen.
+    pub(crate) choice: u64,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Kind; 20] = [
+        Kind::Kill,
+        Kind::Pause,
+        Kind::Leave,
+        Kind::Burst,
+        Kind::Twin,
+        Kind::Cut,
+        Kind::Hang,
+        Kind::HangAnswers,
+        Kind::KillMember,
+        Kind::PauseMember,
+        Kind::MoveEtcdLeader,
+        Kind::LoseQuorum,
+        Kind::Compact,
+        Kind::RevokeLease,
+        Kind::DeleteLeader,
+        Kind::DeleteNode,
+        Kind::DeleteReady,
+        Kind::DeleteVersion,
+        Kind::DeleteStable,
+        Kind::Ask,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Kind::Kill => "node killed",
+            Kind::Pause => "node paused",
+            Kind::Leave => "node leaves",
+            Kind::Burst => "burst of leaves and joins",
+            Kind::Twin => "second instance",
+            Kind::Cut => "connections cut",
+            Kind::Hang => "connections hang",
+            Kind::HangAnswers => "answers hang",
+            Kind::KillMember => "etcd member killed",
+            Kind::PauseMember => "etcd member paused",
+            Kind::MoveEtcdLeader => "etcd leader moved",
+            Kind::LoseQuorum => "etcd quorum lost",
+            Kind::Compact => "compaction",
+            Kind::RevokeLease => "lease revoked by hand",
+            Kind::DeleteLeader => "leader key deleted by hand",
+            Kind::DeleteNode => "node deleted by hand",
+            Kind::DeleteReady => "acknowledgement deleted by hand",
+            Kind::DeleteVersion => "version deleted by hand",
+            Kind::DeleteStable => "stable deleted by hand",
+            Kind::Ask => "version asked for by hand",
+        }
+    }
+
+    const fn weight(self) -> u32 {
+        match self {
+            Kind::Kill | Kind::Pause => 10,
+            Kind::Leave | Kind::Cut | Kind::Hang | Kind::HangAnswers => 6,
+            Kind::KillMember | Kind::PauseMember => 5,
+            Kind::Twin | Kind::RevokeLease | Kind::Compact | Kind::Ask => 4,
+            Kind::Burst | Kind::DeleteLeader | Kind::DeleteNode => 3,
+            _ => 2,
+        }
+    }
+
+    /// For how many TTLs it lasts at most.
+    const fn lasts(self) -> f64 {
+        match self {
+            Kind::Pause | Kind::Cut | Kind::Hang | Kind::HangAnswers | Kind::Twin => 2.5,
+            Kind::Kill | Kind::Leave | Kind::Burst => 2.0,
+            Kind::KillMember | Kind::PauseMember | Kind::LoseQuorum => 2.0,
+            _ => 0.0,
+        }
+    }
+}
+
+/// The faults of a seed, in the order of their times. Each seed has them closer or farther apart.
+pub(crate) fn plan(settings: &Settings) -> Vec<Fault> {
+    let mut random = SmallRng::seed_from_u64(settings.seed);
+    let total: u32 = settings.only.iter().map(|kind| kind.weight()).sum();
+    let gap = random.random_range(0.5..2.0);
+    let mut at = Duration::from_millis(random.random_range(0..2_000));
+    let mut plan = Vec::new();
+    while at < settings.time {
+        let mut ticket = random.random_range(0..total);
+        let drawn = settings.only.iter().copied().find(|kind| {
+            let here = ticket < kind.weight();
+            ticket = ticket.saturating_sub(kind.weight());
+            here
+        });
+        let kind = drawn.unwrap_or(settings.only[0]);
+        let target = match random.random_bool(0.4) {
+            true => Target::Leader,
+            false => Target::Node(random.random_range(0..settings.nodes)),
+        };
+        // Short ones are as likely as long ones.
+        let most = if random.random_bool(0.5) { kind.lasts() } else { kind.lasts() / 5.0 };
+        let lasts = settings.ttl.mul_f64(most * random.random_range(0.05..=1.0));
+        plan.push(Fault { at, kind, target, lasts, choice: random.random() });
+        at += Duration::from_secs_f64(gap * random.random_range(0.0..2.0));
+    }
+    plan
+}

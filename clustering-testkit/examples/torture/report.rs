@@ -1,0 +1,163 @@
+use std::{collections::BTreeMap, time::Duration};
+
+use clustering_testkit::history::{
+    Ledger, Observation, WriteOutcome,
+    ledger::{Act, Content},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    arguments::Settings,
+    faults::Struck,
+    judge::{Broken, Verdict},
+    plan::Kind,
+    world::{Calm, NAMESPACE, World},
+};
+
+/// What was done, and what came of it.
+pub(crate) struct Report {
+    settings: Settings,
+    etcd: String,
+    took: Duration,
+    struck: Struck,
+    calm: Calm,
+    numbers: BTreeMap<&'static str, u64>,
+    /// The longest time for which nobody led, outside of the calm too.
+    without_leader: Duration,
+    broken: Option<Broken>,
+}
+
+/// What was judged, if nothing is broken.
+const HELD: [&str; 10] = ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "increments", "linearizability"];
+
+impl Report {
+    pub(crate) fn of(
+        settings: &Settings,
+        world: &World,
+        struck: Struck,
+        calm: Calm,
+        verdict: Verdict,
+    ) -> Self {
+        let without_leader = without_leader(&verdict);
+        let mut numbers = count(&verdict);
+        numbers.insert("lives", world.lives_of_each().values().sum::<usize>() as u64);
+        Report {
+            settings: settings.clone(),
+            etcd: world.etcd[0].version().to_owned(),
+            took: world.clock.now().since(world.began),
+            struck,
+            calm,
+            numbers,
+            without_leader,
+            broken: verdict.broken,
+        }
+    }
+
+    pub(crate) fn held(&self) -> bool {
+        self.broken.is_none()
+    }
+
+    pub(crate) fn print(&self, json: bool) {
+        if json {
+            return println!("{}", self.as_json());
+        }
+        println!("etcd {}, {:.1} s\n\ndone:", self.etcd, self.took.as_secs_f64());
+        for (kind, times) in &self.struck.faults {
+            println!("{times:>8}  {}", kind.name());
+        }
+        println!("{:>8}  met nobody, or somebody to whom something else happened", self.struck.missed);
+        println!("\nseen:");
+        for (what, times) in &self.numbers {
+            println!("{times:>8}  {what}");
+        }
+        println!("{:>7.1}s  longest time without a leader", self.without_leader.as_secs_f64());
+        if let Some(after) = self.calm.after {
+            println!("{:>7.1}s  from the last fault to a stable version of all", after.as_secs_f64());
+        }
+        match &self.broken {
+            None => println!("\nheld: {}", HELD.join(", ")),
+            Some(Broken { what, kept }) => {
+                println!("\n{what}\n\nthe story is kept in {kept}\nagain: {}", self.settings.command());
+            }
+        }
+    }
+
+    fn as_json(&self) -> Value {
+        let faults = Kind::ALL.iter().map(|kind| {
+            let times = self.struck.faults.get(kind).copied().unwrap_or_default();
+            (kind.name().to_owned(), json!(times))
+        });
+        let numbers = self.numbers.iter().map(|(what, times)| ((*what).to_owned(), json!(times)));
+        json!({
+            "seed": self.settings.seed,
+            "nodes": self.settings.nodes,
+            "members": self.settings.members,
+            "ttl_s": self.settings.ttl.as_secs(),
+            "seconds": self.settings.time.as_secs(),
+            "etcd": self.etcd,
+            "took_s": self.took.as_secs_f64(),
+            "faults": faults.collect::<Map<_, _>>(),
+            "missed": self.struck.missed,
+            "seen": numbers.collect::<Map<_, _>>(),
+            "longest_without_leader_s": self.without_leader.as_secs_f64(),
+            "calm_after_s": self.calm.after.map(|after| after.as_secs_f64()),
+            "held": if self.held() { HELD.to_vec() } else { Vec::new() },
+            "broken": self.broken.as_ref().map(|broken| {
+                json!({ "what": broken.what, "kept": broken.kept, "again": self.settings.command() })
+            }),
+        })
+    }
+}
+
+fn count(verdict: &Verdict) -> BTreeMap<&'static str, u64> {
+    let era = verdict.ledger.present();
+    let counted = |act: &Act| matches!(act, Act::Wrote(write) if write.key == format!("{}{}", Ledger::FENCED, Ledger::COUNTER));
+    let mut ledger = Ledger::new(NAMESPACE);
+    let commits = verdict.pages.iter().filter_map(|page| ledger.turn(page));
+    let steps = commits.filter(|commit| commit.acts.iter().any(counted)).count();
+    let mut numbers = BTreeMap::from([
+        ("terms", era.reigns().len() as u64),
+        ("versions", era.versions().len() as u64),
+        ("stable versions", era.confirmed().len() as u64),
+        ("leaders' steps", steps as u64),
+        ("reads and commits in one order", verdict.calls.0 as u64),
+        ("commits with a lost reply", verdict.calls.1 as u64),
+    ]);
+    for entry in verdict.journals.iter().flatten() {
+        let what = match &entry.observation {
+            Observation::SessionLost { .. } => "sessions lost",
+            Observation::Rejoined { .. } => "rejoins",
+            Observation::LeadershipSuspended { .. } => "leaders suspended",
+            Observation::LeadershipResumed { .. } => "leaders resumed",
+            Observation::Resynced { .. } => "resyncs",
+            Observation::OnStableBegan { .. } => "on_stable calls",
+            Observation::RenewalFailed { .. } => "renewals failed",
+            Observation::FencedWrite { outcome: WriteOutcome::Refused(_), .. } => "leaders' writes refused",
+            Observation::FencedWrite { outcome: WriteOutcome::Unknown(_), .. } => "leaders' writes unknown",
+            _ => continue,
+        };
+        *numbers.entry(what).or_default() += 1;
+    }
+    numbers
+}
+
+fn without_leader(verdict: &Verdict) -> Duration {
+    let (mut longest, mut since) = (Duration::ZERO, None);
+    let mut ledger = Ledger::new(NAMESPACE);
+    for page in &verdict.pages {
+        let (Some(commit), Some(at)) = (ledger.turn(page), page.at) else { continue };
+        if !matches!(page.content, Content::Batch(_)) {
+            continue;
+        }
+        for act in &commit.acts {
+            match act {
+                Act::Vacated(_) => since = Some(at),
+                Act::Led(_) => {
+                    longest = since.take().map_or(longest, |since| longest.max(at.since(since)));
+                }
+                _ => {}
+            }
+        }
+    }
+    longest
+}
