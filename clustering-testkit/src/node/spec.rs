@@ -35,10 +35,8 @@ pub struct NodeSpec {
     pub write_every: Option<Duration>,
     /// After how long a version that is not stable is reported.
     pub warn_after: Duration,
-<<<<<<< HEAD
     /// After how long it evicts laggards as leader, if at all.
     pub evict_after: Option<Duration>,
-=======
     /// Whether its reads and commits are taken down, to be
     /// [judged](crate::linearizability::History::of_journals).
     #[serde(default)]
@@ -58,7 +56,6 @@ pub enum Breach {
     LastWriteWins,
     /// One whose reply was lost is made again, as if it had not happened.
     RepeatsLost,
->>>>>>> 377a856 (Torture: node processes on an etcd of several members, everything done to them that can be, and all histories judged)
 }
 
 /// What to do if a name is taken.
@@ -106,12 +103,9 @@ impl NodeSpec {
             on_stable_takes: Duration::ZERO,
             write_every: Some(Duration::from_millis(100)),
             warn_after: Duration::from_secs(30),
-<<<<<<< HEAD
             evict_after: None,
-=======
             record_calls: false,
             breach: None,
->>>>>>> 377a856 (Torture: node processes on an etcd of several members, everything done to them that can be, and all histories judged)
         }
     }
 

@@ -44,7 +44,7 @@ struct Cli {
 enum Command {
     Status(status::Status),
     Watch(watch::Watch),
-    Run(run::Run),
+    Run(Box<run::Run>),
     Find(find::Find),
     History(past::History),
     Why(past::Why),
