@@ -72,11 +72,14 @@ fn p4_an_acknowledgement_that_cannot_be_read_does_not_count() {
     for garbage in GARBAGE {
         let mut a = Bench::node("a").joined().leading();
         a.put("ready/a", garbage);
-        a.says_of(&["confirm", "* cannot read c/ready/a"], &[match garbage {
-            "" => "* cannot read c/ready/a: EOF while parsing a value at line 1 column 0",
-            "garbage" => "* cannot read c/ready/a: expected value at line 1 column 1",
-            "{}" => "* cannot read c/ready/a: missing field `version`",
-            _ => "* cannot read c/ready/a: it is no JSON object",
-        }]);
+        a.says_of(
+            &["confirm", "* cannot read c/ready/a"],
+            &[match garbage {
+                "" => "* cannot read c/ready/a: EOF while parsing a value at line 1 column 0",
+                "garbage" => "* cannot read c/ready/a: expected value at line 1 column 1",
+                "{}" => "* cannot read c/ready/a: missing field `version`",
+                _ => "* cannot read c/ready/a: it is no JSON object",
+            }],
+        );
     }
 }
