@@ -36,10 +36,7 @@ each() {
 
 # The process with all that it started, which is in its process group.
 end() {
-<<<<<<< HEAD
     # Not `kill -KILL -- -17`, which dash does not understand.
-=======
->>>>>>> 377a856 (Torture: node processes on an etcd of several members, everything done to them that can be, and all histories judged)
     kill -s KILL -- "-$1"
 }
 
