@@ -368,6 +368,13 @@ mod tests {
         assert_eq!(read.causes, [Cause::Other(r#"{"drained":"n"}"#.into()), Cause::Resync]);
         // A leader of an older release writes it again, into the history.
         assert_eq!(decode::<VersionRecord>(&encode(&read)), Ok(read));
+
+        // To the last digit.
+        let number = "-5.552628668763278e+130";
+        let read = format!(r#"{{"version": "{}", "cause": [{number}]}}"#, Version::from_u128(1));
+        let read: VersionRecord = decode(read.as_bytes()).unwrap();
+        assert_eq!(read.causes, [Cause::Other(number.into())]);
+        assert_eq!(decode::<VersionRecord>(&encode(&read)).unwrap(), read);
     }
 
     /// Fuzzing found it: what is skipped was not looked at, and a release that knows the field could not read the record.
