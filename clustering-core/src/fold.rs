@@ -17,10 +17,11 @@ use std::{
 };
 
 use crate::{
+    decoded,
     keyspace::{Holds, Keyspace},
     name::NodeName,
     node::Node,
-    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode, decode_node},
+    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
     store::{Batch, Change, Entry, Key, LeaseId, Revision, Snapshot},
     version::{Term, Version},
     view::{Label, View},
@@ -69,7 +70,10 @@ pub(crate) struct Fold {
     /// Whose replica it is; views know their holder.
     me: Option<NodeName>,
     revision: Revision,
-    nodes: BTreeMap<NodeName, Standing<Arc<Node>>>,
+    /// What stands under `nodes/`; `None` if it cannot be read. Each node holds it of all others: every byte counts.
+    nodes: BTreeMap<NodeName, Option<Arc<Node>>>,
+    /// What stands under the own name, readable or not. It is asked for at every input.
+    own: Option<Standing<Arc<Node>>>,
     leader: Option<Standing<LeaderRecord>>,
     version: Option<Standing<VersionRecord>>,
     request: Option<Standing<RequestRecord>>,
@@ -90,6 +94,7 @@ impl Fold {
             me,
             revision: Revision::ZERO,
             nodes: BTreeMap::new(),
+            own: None,
             leader: None,
             version: None,
             request: None,
@@ -111,18 +116,18 @@ impl Fold {
     }
 
     /// The nodes present, sorted by name.
-    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.nodes.values().filter_map(|standing| standing.record.as_ref())
+    pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Node>> + Clone {
+        self.nodes.values().flatten()
     }
 
-    /// What stands under a node's name, readable or not.
-    pub(crate) fn standing(&self, name: &NodeName) -> Option<&Standing<Arc<Node>>> {
-        self.nodes.get(name)
+    /// What stands under the own name, readable or not.
+    pub(crate) fn own(&self) -> Option<&Standing<Arc<Node>>> {
+        self.own.as_ref()
     }
 
     /// The node of that name, if it is present.
     pub(crate) fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
-        self.nodes.get(name)?.record.as_ref()
+        self.nodes.get(name)?.as_ref()
     }
 
     pub(crate) fn leader(&self) -> Option<&Standing<LeaderRecord>> {
@@ -229,7 +234,8 @@ impl Fold {
         }
         if let Some(newest) = &self.newest {
             let names = newest.iter().map(|node| &node.name).chain(self.nodes.keys());
-            self.drift = names.filter(|name| self.drifts(name)).cloned().collect();
+            let modified = |name: &NodeName| self.node(name).map(|node| node.modified);
+            self.drift = names.filter(|name| self.drifts(name, modified(name))).cloned().collect();
         }
         self.differences(&before, read)
     }
@@ -242,16 +248,20 @@ impl Fold {
         }
         match holds {
             Holds::Node(name) => {
-                let standing = read(entry, decode_node(name.clone(), entry).map(Arc::new), changed);
+                let standing = read(entry, decoded::node(name.clone(), entry), changed);
                 let new = standing.record.clone();
-                let old = self.nodes.insert(name.clone(), standing).and_then(|old| old.record);
+                let modified = new.as_ref().map(|node| node.modified);
+                if self.me.as_ref() == Some(&name) {
+                    self.own = Some(standing);
+                }
+                let old = self.nodes.insert(name.clone(), new.clone()).flatten();
                 changed.extend(match (old, new) {
                     (None, Some(new)) => Some(Changed::Up(new)),
                     (Some(_), Some(new)) => Some(Changed::Renewed(new)),
                     (Some(old), None) => Some(Changed::Down(old)),
                     (None, None) => None,
                 });
-                self.note_drift(name);
+                self.note_drift(name, modified);
             }
             Holds::Leader => {
                 self.leader = Some(read(entry, decode(&entry.value), changed));
@@ -282,9 +292,12 @@ impl Fold {
     fn delete(&mut self, holds: Holds, changed: &mut Vec<Changed>) {
         match holds {
             Holds::Node(name) => {
-                let old = self.nodes.remove(&name).and_then(|old| old.record);
+                let old = self.nodes.remove(&name).flatten();
+                if self.me.as_ref() == Some(&name) {
+                    self.own = None;
+                }
                 changed.extend(old.map(Changed::Down));
-                self.note_drift(name);
+                self.note_drift(name, None);
             }
             Holds::Leader => {
                 self.leader = None;
@@ -318,23 +331,22 @@ impl Fold {
                 leader: record.leader.clone(),
                 causes: record.causes.clone(),
             };
-            Some(View::new(label, self.present().cloned(), self.me.clone()))
+            Some(View::new(label, self.present(), self.me.clone()))
         });
         self.drift.clear();
         if self.newest.is_none() {
-            self.drift
-                .extend(self.nodes.values().filter_map(|node| Some(node.record.as_ref()?.name.clone())));
+            self.drift.extend(self.nodes.values().flatten().map(|node| node.name.clone()));
         }
     }
 
-    fn drifts(&self, name: &NodeName) -> bool {
-        let modified = |node: &Arc<Node>| node.modified;
+    /// Whether a node whose record was put at that revision, or that is gone, stands otherwise than in the newest view.
+    fn drifts(&self, name: &NodeName, modified: Option<Revision>) -> bool {
         let cut = self.newest.as_ref().and_then(|newest| newest.get(name));
-        cut.map(modified) != self.node(name).map(modified)
+        cut.map(|node| node.modified) != modified
     }
 
-    fn note_drift(&mut self, name: NodeName) {
-        if self.drifts(&name) {
+    fn note_drift(&mut self, name: NodeName, modified: Option<Revision>) {
+        if self.drifts(&name, modified) {
             self.drift.insert(name);
         } else {
             self.drift.remove(&name);
@@ -344,13 +356,8 @@ impl Fold {
     /// What is different from `before`, as changes; `read` are those that reading the snapshot gave.
     fn differences(&self, before: &Fold, read: Vec<Changed>) -> Vec<Changed> {
         let mut changed = Vec::new();
-        for standing in before.nodes.values() {
-            if let Some(old) = &standing.record
-                && self.node(&old.name).is_none()
-            {
-                changed.push(Changed::Down(old.clone()));
-            }
-        }
+        let gone = before.present().filter(|old| self.node(&old.name).is_none());
+        changed.extend(gone.cloned().map(Changed::Down));
         for change in read {
             let differs = match &change {
                 Changed::Up(node) => match before.node(&node.name) {

@@ -76,6 +76,7 @@
 //!   way of `clustering-testkit`.
 
 pub mod config;
+mod decoded;
 pub mod discovery;
 pub mod docs;
 pub mod event;

@@ -218,7 +218,7 @@ impl NodeUri {
     }
 
     /// As a record of another node has it, whatever it is: what others wrote is not judged here.
-    pub(crate) fn recorded(uri: String) -> Self {
+    pub(crate) fn recorded(uri: &str) -> Self {
         NodeUri(uri.into())
     }
 }

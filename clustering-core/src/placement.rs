@@ -92,6 +92,33 @@ impl Bid {
     }
 }
 
+/// Up to so many bids it is faster to keep the best in order than to sort all.
+const FEW: usize = 8;
+
+/// The least `n` bids, in order, with one look at each.
+fn the_few_best(bids: impl Iterator<Item = Bid>, n: usize) -> Vec<Bid> {
+    let mut best: Vec<Bid> = Vec::with_capacity(n + 1);
+    for bid in bids {
+        if best.len() == n && best.last().is_none_or(|worst| bid.cmp(worst).is_ge()) {
+            continue;
+        }
+        let place = best.partition_point(|better| better.cmp(&bid).is_lt());
+        best.insert(place, bid);
+        best.truncate(n);
+    }
+    best
+}
+
+/// The least `n` bids, in order.
+fn the_best(mut bids: Vec<Bid>, n: usize) -> Vec<Bid> {
+    if n < bids.len() {
+        bids.select_nth_unstable_by(n, Bid::cmp);
+        bids.truncate(n);
+    }
+    bids.sort_unstable_by(Bid::cmp);
+    bids
+}
+
 impl Placement {
     /// Places on the members given, by name and weight, sorted by name. A member's index is its place in that order.
     pub fn new<'a>(members: impl IntoIterator<Item = (&'a str, Weight)>) -> Self {
@@ -133,20 +160,9 @@ impl Placement {
             weight: group.weight,
             member: seat.member,
         };
-        let mut bids: Vec<Bid> = self
-            .groups
-            .iter()
-            .flat_map(|group| group.seats.iter().map(move |seat| bid(group, seat)))
-            .collect();
-        if n == 0 || bids.is_empty() {
-            return Vec::new();
-        }
-        if n < bids.len() {
-            bids.select_nth_unstable_by(n - 1, Bid::cmp);
-            bids.truncate(n);
-        }
-        bids.sort_unstable_by(Bid::cmp);
-        bids.into_iter().map(|bid| bid.member as usize).collect()
+        let bids = self.groups.iter().flat_map(|group| group.seats.iter().map(move |seat| bid(group, seat)));
+        let best = if n <= FEW { the_few_best(bids, n) } else { the_best(bids.collect(), n) };
+        best.into_iter().map(|bid| bid.member as usize).collect()
     }
 }
 
@@ -241,6 +257,7 @@ mod tests {
             let without: Vec<_> = names.iter().copied().filter(|name| *name != names[line[0]]).collect();
             assert_eq!(without[even(&without).find(key.as_bytes()).unwrap()], names[line[1]]);
             assert_eq!(all.find_n(key.as_bytes(), 9).len(), 5);
+            assert_eq!(all.find_n(key.as_bytes(), 9)[..3], line);
         }
         assert!(all.find_n(b"k", 0).is_empty());
     }
@@ -259,6 +276,20 @@ mod tests {
         }
         for (count, weight) in counts.into_iter().zip([1, 5, 2]) {
             assert!((weight * 4_700..weight * 5_300).contains(&count), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn few_or_many_in_line_are_in_the_same_order() {
+        let names: Vec<String> = (0..40).map(|number| format!("n{number:02}")).collect();
+        let weights = [1, 2, 5].map(Weight).into_iter().cycle();
+        let all = Placement::new(names.iter().map(String::as_str).zip(weights));
+        for key in keys(200) {
+            let line = all.find_n(key.as_bytes(), names.len());
+            assert_eq!(line.len(), names.len());
+            for n in [0, 1, 2, FEW - 1, FEW, FEW + 1, 39] {
+                assert_eq!(all.find_n(key.as_bytes(), n), line[..n], "{n} of {key}");
+            }
         }
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String>
     };
     Ok(Node {
         name,
-        uri: NodeUri::recorded(wire.uri),
+        uri: NodeUri::recorded(&wire.uri),
         incarnation: Incarnation::from(wire.incarnation),
         metadata,
         protocol: wire.protocol.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(PROTOCOL),

@@ -1,6 +1,10 @@
 //! The view of a version: who belongs to it, the same on every node.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{
+    fmt,
+    ops::Deref,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+};
 
 use serde::Serialize;
 
@@ -20,51 +24,86 @@ use crate::{
 pub struct View {
     cut: Arc<Cut>,
     me: Option<NodeName>,
+    /// The place of the node that holds the view, if it is in it: asked for far more often than views are cut.
+    own: Option<usize>,
 }
 
 #[derive(PartialEq, Eq, Hash)]
 struct Cut {
-    version: Version,
-    revision: Revision,
-    term: Term,
-    leader: Option<NodeName>,
-    causes: Vec<Cause>,
+    label: Label,
     nodes: Nodes,
 }
 
+/// The last cuts, for the nodes of this process that make the same: where many share a process they share the views, too,
+/// which would else take as much again for each.
+static CUTS: Mutex<Vec<Weak<Cut>>> = Mutex::new(Vec::new());
+
+/// How many cuts are looked through. Nodes of one process are rarely so many versions apart.
+const CUTS_KEPT: usize = 16;
+
+impl Cut {
+    /// The cut of that label and these nodes, if somebody in this process has made it.
+    fn find<'a>(label: &Label, nodes: impl Iterator<Item = &'a Arc<Node>> + Clone) -> Option<Arc<Cut>> {
+        let alike = |cut: &Arc<Cut>| cut.label.revision == label.revision && cut.label == *label;
+        let known: Vec<_> = cuts().iter().filter_map(Weak::upgrade).filter(alike).collect();
+        // Records are shared as well: equal nodes are the same one. Others are as good as different.
+        let pointers = nodes.map(Arc::as_ptr);
+        known.into_iter().find(|cut| cut.nodes.iter().map(Arc::as_ptr).eq(pointers.clone()))
+    }
+
+    fn keep(cut: &Arc<Cut>) {
+        let mut cuts = cuts();
+        cuts.retain(|cut| cut.strong_count() > 0);
+        if cuts.len() == CUTS_KEPT {
+            cuts.remove(0);
+        }
+        cuts.push(Arc::downgrade(cut));
+    }
+}
+
+fn cuts() -> MutexGuard<'static, Vec<Weak<Cut>>> {
+    CUTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl View {
-    pub(crate) fn new(
+    /// The view of nodes sorted by name.
+    pub(crate) fn new<'a>(
         label: Label,
-        nodes: impl IntoIterator<Item = Arc<Node>>,
+        nodes: impl Iterator<Item = &'a Arc<Node>> + Clone,
         me: Option<NodeName>,
     ) -> Self {
-        let Label { version, revision, term, leader, causes } = label;
-        View { cut: Arc::new(Cut { version, revision, term, leader, causes, nodes: Nodes::new(nodes) }), me }
+        let cut = Cut::find(&label, nodes.clone()).unwrap_or_else(|| {
+            let cut = Arc::new(Cut { label, nodes: Nodes::new(nodes.cloned()) });
+            Cut::keep(&cut);
+            cut
+        });
+        let own = me.as_ref().and_then(|me| cut.nodes.place(me));
+        View { cut, me, own }
     }
 
     /// The version.
     pub fn version(&self) -> Version {
-        self.cut.version
+        self.cut.label.version
     }
 
     /// The revision that wrote it. A later version has a larger one.
     pub fn revision(&self) -> Revision {
-        self.cut.revision
+        self.cut.label.revision
     }
 
     /// The term of the leader that published it.
     pub fn term(&self) -> Term {
-        self.cut.term
+        self.cut.label.term
     }
 
     /// The leader that published it, as its record names it.
     pub fn leader(&self) -> Option<&NodeName> {
-        self.cut.leader.as_ref()
+        self.cut.label.leader.as_ref()
     }
 
     /// Why it was published.
     pub fn causes(&self) -> &[Cause] {
-        &self.cut.causes
+        &self.cut.label.causes
     }
 
     /// Whether `key` belongs to the node that holds this view. False in the view of a process that is no node.
@@ -78,6 +117,11 @@ impl View {
     /// The name of the node that holds this view.
     pub fn me(&self) -> Option<&NodeName> {
         self.me.as_ref()
+    }
+
+    /// The node that holds this view, if it is in it.
+    pub(crate) fn own(&self) -> Option<&Arc<Node>> {
+        self.own.map(|place| &self.nodes[place])
     }
 
     /// The protocol that all nodes of the view speak: the lowest among theirs.
@@ -119,7 +163,7 @@ impl fmt::Debug for View {
 }
 
 /// What a version record says of itself, beside the nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Label {
     pub(crate) version: Version,
     pub(crate) revision: Revision,
@@ -166,7 +210,11 @@ impl Nodes {
 
     /// The node of that name.
     pub fn get(&self, name: &NodeName) -> Option<&Arc<Node>> {
-        self.nodes.binary_search_by(|node| node.name.cmp(name)).ok().map(|index| &self.nodes[index])
+        self.place(name).map(|place| &self.nodes[place])
+    }
+
+    fn place(&self, name: &NodeName) -> Option<usize> {
+        self.nodes.binary_search_by(|node| node.name.cmp(name)).ok()
     }
 
     /// The node that owns `key`, or `None` if no node takes keys. See [`placement`](crate::placement).

@@ -142,8 +142,12 @@ impl Machine {
             return;
         }
         if self.election.leading().is_none() {
-            return self.stop_consistency();
+            return match self.election.campaign.is_under_way(self.fold.revision()) {
+                true => self.expect_acknowledgements(now),
+                false => self.stop_consistency(),
+            };
         }
+        self.consistency.follow.start(now);
         self.follow_acknowledgements(now);
         self.judge(now);
         self.note_lost(now);
@@ -160,8 +164,16 @@ impl Machine {
         self.consistency = Consistency::new(self.fold.keyspace());
     }
 
+    /// This node may lead in a moment: acknowledgements of the version that its election writes come right after that.
+    /// Who watches before they do need not look for those that came meanwhile, which takes a store far longer.
+    fn expect_acknowledgements(&mut self, now: Timestamp) {
+        if self.consistency.follow.start_watching(now) {
+            self.consistency.revision = self.fold.revision();
+        }
+        self.follow_acknowledgements(now);
+    }
+
     fn follow_acknowledgements(&mut self, now: Timestamp) {
-        self.consistency.follow.start(now);
         let Some(want) = self.consistency.follow.due(now) else { return };
         let token = self.token();
         let (prefix, timeout) = (self.consistency.follow.prefix().clone(), self.call_timeout());

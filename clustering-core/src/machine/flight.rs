@@ -41,6 +41,15 @@ impl Flight {
         }
     }
 
+    /// Whether it is on its way, or done and the fold has not seen it yet.
+    pub(crate) fn is_under_way(&self, folded: Revision) -> bool {
+        match self.state {
+            State::Sent { .. } => true,
+            State::Folding { revision } => folded < revision,
+            State::Idle | State::Refused { .. } | State::Waiting { .. } => false,
+        }
+    }
+
     /// When a commit that is still wanted may be sent because time passed.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         match self.state {

@@ -54,6 +54,16 @@ impl Follow {
         }
     }
 
+    /// Starts without a snapshot, if it is off: what stands there now is of no interest. Whether it was off.
+    pub(crate) fn start_watching(&mut self, now: Timestamp) -> bool {
+        let off = self.state == State::Off;
+        if off {
+            self.synced = true;
+            self.state = State::Waiting { until: now, next: Next::Watch };
+        }
+        off
+    }
+
     /// Ends, and returns the watch to drop.
     pub(crate) fn stop(&mut self) -> Option<Token> {
         let open = match self.state {

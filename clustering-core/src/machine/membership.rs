@@ -129,6 +129,9 @@ impl Machine {
             return;
         }
         let Some(lease) = self.session.held().map(|held: &Held| held.lease) else { return };
+        if self.is_settled(lease) {
+            return;
+        }
         match (self.own_slot(lease), self.membership.is_member()) {
             (Slot::Mine { modified, created, incarnation }, was) => {
                 let since = self.membership.member.as_ref().map_or(now, |member| member.since);
@@ -152,9 +155,18 @@ impl Machine {
         }
     }
 
+    /// Whether the record stands as it was last seen and as it should: so it is at nearly every input.
+    fn is_settled(&self, lease: LeaseId) -> bool {
+        let (Some(member), Some(standing)) = (&self.membership.member, self.fold.own()) else { return false };
+        standing.modified == member.modified
+            && standing.lease == Some(lease)
+            && self.membership.wanted.as_ref() == Some(&member.incarnation)
+            && self.membership.minted.len() == 1
+            && self.membership.updates.is_empty()
+    }
+
     fn own_slot(&self, lease: LeaseId) -> Slot {
-        let Some(identity) = &self.identity else { return Slot::Absent };
-        let Some(standing) = self.fold.standing(&identity.name) else { return Slot::Absent };
+        let Some(standing) = self.fold.own() else { return Slot::Absent };
         let Standing { created, modified, .. } = *standing;
         match &standing.record {
             None => Slot::Leftover { modified },
@@ -205,7 +217,7 @@ impl Machine {
                     .delete(keys.readiness_key(&identity.name));
                 // If the other one leads, its lead goes with its name: nobody leads under a name that is another's. The
                 // lease tells: the incarnation may be another than the one that was elected.
-                let holder = self.fold.standing(&identity.name).and_then(|standing| standing.lease);
+                let holder = self.fold.own().and_then(|standing| standing.lease);
                 if let Some(leader) = self.fold.leader().filter(|leader| leader.lease == holder)
                     && holder.is_some()
                 {

@@ -62,13 +62,12 @@ impl Machine {
     pub(super) fn target(&self) -> Option<&View> {
         let modified = self.membership.modified()?;
         let view = self.fold.newest()?;
-        let own = view.get(&self.identity.as_ref()?.name)?;
+        let own = view.own()?;
         (own.modified == modified).then_some(view)
     }
 
     pub(super) fn settle_stabilization(&mut self, now: Timestamp) {
-        let target = self.target().cloned();
-        let wanted = target.as_ref().map(View::revision);
+        let wanted = self.target().map(View::revision);
         if let Some(run) = &mut self.stabilization.running {
             if Some(run.view.revision()) != wanted && !run.superseded {
                 run.superseded = true;
@@ -78,7 +77,7 @@ impl Machine {
             }
             return self.watch_run(now);
         }
-        let Some(view) = target.filter(|_| !self.is_ending()) else { return };
+        let Some(view) = self.target().filter(|_| !self.is_ending()) else { return };
         let attempts = match &self.stabilization.progress {
             Some(progress) if progress.revision == view.revision() => match progress.state {
                 State::Done => return,
@@ -87,7 +86,7 @@ impl Machine {
             },
             _ => 0,
         };
-        let (token, attempt) = (self.token(), attempts + 1);
+        let (view, token, attempt) = (view.clone(), self.token(), attempts + 1);
         let previous = self.stabilization.adapted.clone();
         self.stabilization.running = Some(Running {
             token,

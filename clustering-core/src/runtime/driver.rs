@@ -67,6 +67,8 @@ pub(crate) struct Driver {
     runs: BTreeMap<Token, Run>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>,
     next_request: u64,
+    /// Empty between inputs: kept for its room.
+    outputs: Vec<Output>,
     started: Option<oneshot::Sender<Started>>,
     stopped: bool,
     meter: Meter,
@@ -104,6 +106,7 @@ impl Driver {
             runs: BTreeMap::new(),
             requests: BTreeMap::new(),
             next_request: 0,
+            outputs: Vec::new(),
             started,
             stopped: false,
             meter,
@@ -179,24 +182,25 @@ impl Driver {
             self.runs.remove(&token);
         }
         self.meter.input(now, &input);
-        let outputs = {
+        let mut outputs = std::mem::take(&mut self.outputs);
+        let known = {
             let mut machine = self.shared.machine();
             machine.handle(now, input);
-            let outputs = std::iter::from_fn(|| machine.poll_output()).collect::<Vec<_>>();
+            outputs.extend(std::iter::from_fn(|| machine.poll_output()));
             self.meter.look(&outputs, &machine);
-            outputs
+            machine.status(now)
         };
         // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
-        let status = self.publish_status();
+        let status = self.publish_status(Status::new(known, self.shared.clock));
         self.meter.outputs(now, &outputs, &status);
-        for output in outputs {
+        for output in outputs.drain(..) {
             self.obey(output);
         }
+        self.outputs = outputs;
     }
 
     /// Lets those who watch the status see a change.
-    fn publish_status(&self) -> Status {
-        let next = self.shared.status_now();
+    fn publish_status(&self, next: Status) -> Status {
         self.status.send_if_modified(|status| {
             let differs = status.differs(&next);
             if differs {
@@ -363,7 +367,7 @@ impl Drop for Driver {
     fn drop(&mut self) {
         if !self.stopped {
             self.shared.machine().abort();
-            let status = self.publish_status();
+            let status = self.publish_status(self.shared.status_now());
             let event = Event::Stopped { reason: StopReason::Aborted };
             let ended = [Output::Event(event.clone())];
             self.meter.look(&ended, &self.shared.machine());

@@ -46,13 +46,33 @@ fn elect_is_won_by_the_log_whatever_the_reply_says() {
 }
 
 #[test]
+fn p9_a_candidate_watches_acknowledgements_before_it_leads_and_reads_none() {
+    let mut b = Bench::node("b").with(&["a"]).joined();
+    b.wait(ms(50));
+    b.says_of(
+        &["elect", "watch", "read"],
+        &["elect V1: b was elected, a joined, b joined", "watch ready/ after 2"],
+    );
+    b.ok("watch ready/");
+    b.ok("elect");
+    b.says_of(&["unwatch"], &[]);
+    // It may come first, and counts when the log has brought the version.
+    b.unseen(|b| b.acknowledges("a"));
+    b.deliver_to("ready/");
+    b.deliver();
+    b.stabilized(crate::Outcome::Ready);
+    b.answer_all();
+    b.says_of(&["read", "watch", "confirm"], &["confirm V1"]);
+}
+
+#[test]
 fn elect_that_lost_the_race_is_not_repeated() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
     b.unseen(|b| b.elects("a"));
     b.skip();
     b.ok("elect");
-    b.says(&[]);
+    b.says(&["unwatch"]);
     b.deliver();
     b.wait(secs(10));
     b.says_of(&["elect"], &[]);
@@ -69,7 +89,7 @@ fn p5_a_leader_whose_key_was_deleted_does_not_act_and_lets_others_go_first() {
     a.wait(ms(14_999));
     a.says(&[]);
     a.wait(ms(1));
-    a.says(&["elect V2: a was elected, b joined"]);
+    a.says(&["elect V2: a was elected, b joined", "watch ready/ after 6"]);
 }
 
 #[test]

@@ -164,12 +164,11 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
         "* a is present at http://a",
         "* joined again as a life",
         "elect V2: a was elected, a joined",
+        "watch ready/ after 3",
         "* a leads, term 4 (this node)",
         "* version V2 of 1 nodes: a was elected, a joined",
-        "read ready/",
         "* stabilizing V2, attempt 1",
         "stabilize V2 of a after V1",
-        "watch ready/ after 4",
     ]);
 }
 

@@ -1,0 +1,266 @@
+//! A machine among many nodes that are only keys in its log.
+
+use std::{time::Duration, vec::IntoIter};
+
+use clustering_core::{
+    Config, Keyspace, Metadata, Namespace, NodeName, NodeUri, Outcome,
+    machine::{Identity, Input, Machine, Output, Status, Token},
+    store::{Change, Entry, Key, Lease, LeaseId, Operation, Revision, Snapshot, Txn},
+    time::Timestamp,
+    version::Mint,
+};
+
+use crate::batch;
+
+/// A moment of 2023, for ULIDs.
+const WALL: u64 = 1_700_000_000_000;
+
+/// The lease of the node itself. Those of the others follow.
+const OWN: u64 = 1;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Follower,
+    Leader,
+}
+
+/// A machine that runs, and what is needed to give it inputs that fit.
+#[derive(Clone)]
+pub(crate) struct Driven {
+    machine: Machine,
+    keys: Keyspace,
+    now: Timestamp,
+    revision: u64,
+    others: usize,
+    /// The watches of the log and of the acknowledgements.
+    watches: [Option<Token>; 2],
+    /// What the machine asked for, and what is not answered by itself.
+    reading: Option<Token>,
+    stabilizing: Option<Token>,
+    label: u128,
+    present: bool,
+}
+
+impl Driven {
+    /// A node that waits for its snapshot.
+    fn begun() -> Self {
+        let keys = Keyspace::new(Namespace::parse("telemetry/ingest").expect("a namespace"));
+        let identity = Identity {
+            name: NodeName::parse("ingest-me").expect("a name"),
+            uri: NodeUri::parse("http://10.0.0.7:8080").expect("a URI"),
+            metadata: Metadata::new(),
+        };
+        let now = Timestamp::from_nanos(1_000_000_000);
+        let mint = Mint::new(WALL, now, 7);
+        let mut node = Driven {
+            machine: Machine::node(keys.clone(), identity, Config::default(), mint),
+            keys,
+            now,
+            revision: 0,
+            others: 0,
+            watches: [None; 2],
+            reading: None,
+            stabilizing: None,
+            label: 1 << 100,
+            present: true,
+        };
+        node.take(Input::Tick);
+        node
+    }
+
+    /// A node, and the snapshot of so many others that it is about to be given.
+    pub(crate) fn about_to_read(others: usize) -> (Self, IntoIter<Input>) {
+        let mut node = Driven::begun();
+        let read = node.snapshot(others, true);
+        (node, vec![read].into_iter())
+    }
+
+    /// A node that stands among others, at a version that it acknowledged.
+    pub(crate) fn among(others: usize, role: Role) -> Self {
+        let mut node = Driven::begun();
+        if role == Role::Leader {
+            // The oldest, so it leads; then the others join.
+            let read = node.snapshot(0, false);
+            node.take(read);
+            for number in 0..others {
+                let entry = node.record(number);
+                let batch = batch(node.revision, Change::Put(entry));
+                node.take(Input::Batch { token: node.log(), batch });
+            }
+            node.others = others;
+        } else {
+            let read = node.snapshot(others, true);
+            node.take(read);
+            let (mut with, mut version) = node.version();
+            with.take_all(&mut version);
+            node = with;
+        }
+        node.take(Input::Tick);
+        node
+    }
+
+    fn snapshot(&mut self, others: usize, led: bool) -> Input {
+        self.others = others;
+        let mut entries: Vec<Entry> = (0..others).map(|number| self.record(number)).collect();
+        if led {
+            let key = self.keys.election_key().clone();
+            let value = r#"{"node":"ingest-00000","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV"}"#;
+            entries.push(self.entry(key, value.to_owned(), Some(LeaseId::new(OWN + 1))));
+        }
+        entries.sort_by(|a, b| a.key.cmp(&b.key));
+        let token = self.reading.take().expect("the log is read first");
+        Input::Read { token, result: Ok(Snapshot { revision: Revision::new(self.revision), entries }) }
+    }
+
+    fn entry(&mut self, key: Key, value: String, lease: Option<LeaseId>) -> Entry {
+        self.revision += 1;
+        let at = Revision::new(self.revision);
+        Entry { key, value: value.into(), created: at, modified: at, lease }
+    }
+
+    /// The record of the other node of that number, put now.
+    fn record(&mut self, number: usize) -> Entry {
+        let name = NodeName::parse(&format!("ingest-{number:05}")).expect("a name");
+        let value = format!(
+            r#"{{"uri":"http://10.0.{}.{}:8080","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV","metadata":{{"zone":"a"}},"protocol":1}}"#,
+            number / 250,
+            number % 250,
+        );
+        let lease = LeaseId::new(OWN + 1 + number as u64);
+        self.entry(self.keys.node_key(&name), value, Some(lease))
+    }
+
+    fn log(&self) -> Token {
+        self.watches[0].expect("the log is watched")
+    }
+
+    /// Events of others, to be taken by a copy of this node.
+    pub(crate) fn puts(&mut self, row: usize) -> (Self, IntoIter<Input>) {
+        let inputs = (0..row).map(|number| {
+            let entry = self.record((number * 7_919) % self.others);
+            let batch = batch(self.revision, Change::Put(entry));
+            Input::Batch { token: self.log(), batch }
+        });
+        let inputs: Vec<_> = inputs.collect();
+        (self.clone(), inputs.into_iter())
+    }
+
+    /// Others that join and leave in turn.
+    pub(crate) fn comings_and_goings(&mut self, row: usize) -> (Self, IntoIter<Input>) {
+        let before = self.clone();
+        let inputs = (0..row).map(|number| {
+            let entry = self.record((number / 2 * 7_919) % self.others);
+            self.present = !self.present;
+            let change = if self.present { Change::Put(entry) } else { Change::Delete(entry.key) };
+            Input::Batch { token: self.log(), batch: batch(self.revision, change) }
+        });
+        let inputs: Vec<_> = inputs.collect();
+        (before, inputs.into_iter())
+    }
+
+    /// Acknowledgements of others, of a version that is not the newest: none completes it.
+    pub(crate) fn acknowledgements(&mut self, row: usize) -> (Self, IntoIter<Input>) {
+        let token = self.watches[1].expect("a leader watches the acknowledgements");
+        let inputs = (0..row).map(|number| {
+            let number = (number * 7_919) % self.others;
+            let name = NodeName::parse(&format!("ingest-{number:05}")).expect("a name");
+            let value = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","outcome":"ready"}"#;
+            let lease = LeaseId::new(OWN + 1 + number as u64);
+            let entry = self.entry(self.keys.readiness_key(&name), value.to_owned(), Some(lease));
+            Input::Batch { token, batch: batch(self.revision, Change::Put(entry)) }
+        });
+        let inputs: Vec<_> = inputs.collect();
+        (self.clone(), inputs.into_iter())
+    }
+
+    /// A version of the leader.
+    pub(crate) fn version(&mut self) -> (Self, IntoIter<Input>) {
+        self.label += 1;
+        let label = clustering_core::Version::from_u128(self.label);
+        let value = format!(r#"{{"version":"{label}","term":1,"leader":"ingest-00000","cause":[]}}"#);
+        let entry = self.entry(self.keys.version_key().clone(), value, None);
+        let batch = batch(self.revision, Change::Put(entry));
+        (self.clone(), vec![Input::Batch { token: self.log(), batch }].into_iter())
+    }
+
+    /// Takes inputs one after the other, as the runtime does: what comes of one is looked at before the next.
+    pub(crate) fn take_all(&mut self, inputs: &mut IntoIter<Input>) {
+        for input in inputs {
+            self.take(input);
+        }
+    }
+
+    pub(crate) fn take(&mut self, input: Input) {
+        self.now = self.now + Duration::from_nanos(500);
+        self.machine.handle(self.now, input);
+        while let Some(output) = self.machine.poll_output() {
+            if let Some(answer) = self.answer(output) {
+                self.take(answer);
+            }
+        }
+        divan::black_box(self.machine.next_wakeup());
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.machine.status(self.now)
+    }
+
+    /// The store and the user say yes to everything.
+    fn answer(&mut self, output: Output) -> Option<Input> {
+        Some(match output {
+            Output::Grant { token, ttl, .. } => {
+                Input::Granted { token, result: Ok(Lease { id: LeaseId::new(OWN), ttl }) }
+            }
+            Output::Renew { token, .. } => Input::Renewed { token, result: Ok(Config::default().ttl) },
+            Output::Read { token, prefix, .. } if prefix == *self.keys.meta_namespace() => {
+                self.reading = Some(token);
+                return None;
+            }
+            Output::Read { token, .. } => {
+                let snapshot = Snapshot { revision: Revision::new(self.revision), entries: Vec::new() };
+                Input::Read { token, result: Ok(snapshot) }
+            }
+            Output::Watch { token, prefix, .. } => {
+                self.watches[usize::from(prefix != *self.keys.meta_namespace())] = Some(token);
+                Input::WatchOpened { token, result: Ok(()) }
+            }
+            Output::Commit { token, txn, .. } => {
+                let batch = self.commit(&txn);
+                let result = Ok(Revision::new(self.revision));
+                if let Some(batch) = batch {
+                    self.take(batch);
+                }
+                Input::Committed { token, result }
+            }
+            Output::Stabilize { token, .. } if self.stabilizing.is_none() => {
+                // The first says yes. Those that follow are not what is measured.
+                self.stabilizing = Some(token);
+                Input::Stabilized { token, outcome: Outcome::Ready }
+            }
+            _ => return None,
+        })
+    }
+
+    /// What the machine writes to the log, as the watch brings it.
+    fn commit(&mut self, txn: &Txn) -> Option<Input> {
+        self.revision += 1;
+        let at = Revision::new(self.revision);
+        let changes: Vec<Change> = txn
+            .operations()
+            .iter()
+            .filter(|operation| operation.key().starts_with(self.keys.meta_namespace().as_str()))
+            .map(|operation| match operation {
+                Operation::Put { key, value, lease } => Change::Put(Entry {
+                    key: key.clone(),
+                    value: value.clone(),
+                    created: at,
+                    modified: at,
+                    lease: *lease,
+                }),
+                Operation::Delete { key } => Change::Delete(key.clone()),
+            })
+            .collect();
+        let batch = clustering_core::store::Batch { revision: at, changes };
+        (!batch.changes.is_empty()).then(|| Input::Batch { token: self.log(), batch })
+    }
+}

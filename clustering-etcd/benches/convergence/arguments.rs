@@ -1,0 +1,79 @@
+use std::{error::Error, ffi::OsString};
+
+use lexopt::prelude::*;
+
+pub(crate) const HELP: &str = "\
+How long a change takes until all nodes have adapted to it, on an etcd of its own, in turns with a bare client: members
+that make the same commits by hand (join, publish, an acknowledgement each, confirm), with the watches that this needs.
+
+Usage: cargo bench -p clustering-etcd --bench convergence -- [OPTIONS]
+
+Options:
+  --nodes LIST    the sizes of the cluster [default: 2,6,21,51,101,201]
+  --rounds COUNT  rounds for each size: two joins, a follower's leave, a leader's [default: 10]
+  --only LIST     some of: times, killed, counts [default: all]
+  --json          one JSON object a line
+  --help          print this
+
+  times    from the call until the leader, and until every node, sees the next stable version; ratio to the bare client
+  killed   a leader that dies: from the end of its keys, as a watcher beside sees it, until the next version
+  counts   commits, requests, watch events and bytes of a change and of idling, by etcd's own count
+
+An etcd is started for it: the one that CLUSTERING_ETCD_BIN names, else that on the PATH.
+";
+
+#[derive(Debug)]
+pub(crate) struct Arguments {
+    pub(crate) nodes: Vec<usize>,
+    pub(crate) rounds: usize,
+    only: Vec<String>,
+    pub(crate) json: bool,
+}
+
+pub(crate) enum Asked {
+    Run(Arguments),
+    Nothing,
+    Help,
+}
+
+const PARTS: &[&str] = &["times", "killed", "counts"];
+
+impl Arguments {
+    pub(crate) fn does(&self, part: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == part)
+    }
+}
+
+pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked, Box<dyn Error>> {
+    let mut arguments =
+        Arguments { nodes: vec![2, 6, 21, 51, 101, 201], rounds: 10, only: Vec::new(), json: false };
+    let mut benches = false;
+    let mut parser = lexopt::Parser::from_args(given);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("nodes") => {
+                let list = parser.value()?.string()?;
+                let sizes = list.split(',').map(|size| size.trim().parse().ok().filter(|size| *size > 1));
+                arguments.nodes = sizes
+                    .collect::<Option<_>>()
+                    .ok_or_else(|| format!("--nodes {list:?}: expected numbers from 2 on, with commas"))?;
+            }
+            Long("rounds") => arguments.rounds = parser.value()?.parse::<usize>()?.max(1),
+            Long("only") => {
+                arguments.only =
+                    parser.value()?.string()?.split(',').map(|part| part.trim().to_owned()).collect();
+                if let Some(unknown) = arguments.only.iter().find(|part| !PARTS.contains(&part.as_str())) {
+                    return Err(format!("--only {unknown:?}: expected some of {}", PARTS.join(", ")).into());
+                }
+            }
+            Long("json") => arguments.json = true,
+            Long("bench") => benches = true,
+            Long("help") | Short('h') => return Ok(Asked::Help),
+            // What test runners say.
+            Long("test" | "list" | "ignored" | "nocapture") => return Ok(Asked::Nothing),
+            Long("format") => drop(parser.value()?),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    Ok(if benches { Asked::Run(arguments) } else { Asked::Nothing })
+}

@@ -1,0 +1,131 @@
+//! What a change costs etcd, by its own count (P9).
+
+use std::{collections::BTreeMap, error::Error, time::Duration};
+
+use clustering_testkit::etcd::{EtcdServer, Metrics};
+use serde_json::json;
+
+use crate::{
+    arguments::Arguments,
+    bare::Bare,
+    ours::Ours,
+    rounds::{Cluster, Team},
+};
+
+/// A lease that needs no renewal while a change is counted.
+const CALM: Duration = Duration::from_secs(600);
+
+/// A lease with which nodes idle, and for how long they do.
+const TTL: Duration = Duration::from_secs(6);
+const IDLE: Duration = Duration::from_secs(12);
+
+/// What etcd did.
+struct Count {
+    /// How far its revision went.
+    commits: u64,
+    /// Messages that it received, by the name of the call.
+    messages: BTreeMap<String, u64>,
+    events: u64,
+    received: u64,
+    sent: u64,
+}
+
+/// A server at one moment, when all events are sent.
+struct Mark {
+    revision: u64,
+    metrics: Metrics,
+}
+
+impl Mark {
+    async fn set(etcd: &EtcdServer) -> Result<Self, Box<dyn Error>> {
+        loop {
+            let metrics = etcd.metrics().await?;
+            if metrics.sum("etcd_debugging_mvcc_pending_events_total", &[]) == 0.0 {
+                return Ok(Mark { revision: etcd.revision().await?.get(), metrics });
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn until_now(&self, etcd: &EtcdServer) -> Result<Count, Box<dyn Error>> {
+        let now = Mark::set(etcd).await?;
+        let more = |name: &str, labels: &[(&str, &str)]| {
+            (now.metrics.sum(name, labels) - self.metrics.sum(name, labels)) as u64
+        };
+        let mut messages = BTreeMap::new();
+        for method in ["Txn", "Range", "LeaseGrant", "LeaseRevoke", "LeaseKeepAlive", "Watch"] {
+            let count = more("grpc_server_msg_received_total", &[("grpc_method", method)]);
+            messages.insert(method.to_owned(), count);
+        }
+        // The mark itself reads the revision, after it took the metrics.
+        if let Some(reads) = messages.get_mut("Range") {
+            *reads = reads.saturating_sub(1);
+        }
+        messages.retain(|_, count| *count > 0);
+        Ok(Count {
+            commits: now.revision - self.revision,
+            messages,
+            events: more("etcd_debugging_mvcc_events_total", &[]),
+            received: more("etcd_network_client_grpc_received_bytes_total", &[]),
+            sent: more("etcd_network_client_grpc_sent_bytes_total", &[]),
+        })
+    }
+}
+
+impl Count {
+    fn report(&self, as_json: bool, nodes: usize, team: &str, what: &str) {
+        let Count { commits, messages, events, received, sent } = self;
+        if as_json {
+            let line = json!({
+                "nodes": nodes, "team": team, "change": what, "commits": commits, "messages": messages,
+                "events": events, "bytes_received": received, "bytes_sent": sent,
+            });
+            return println!("{line}");
+        }
+        let messages: Vec<_> = messages.iter().map(|(method, count)| format!("{count} {method}")).collect();
+        println!(
+            "{nodes:4} nodes, {what:24} {team:10}  {commits} commits; {}; {events} events; {received} bytes in, {sent} out",
+            messages.join(", "),
+        );
+    }
+}
+
+pub(crate) async fn run(arguments: &Arguments, nodes: usize) -> Result<(), Box<dyn Error>> {
+    // Of its own: what others do would be counted.
+    let etcd = EtcdServer::start().await?;
+    let ours = |ttl| Ours { endpoints: etcd.endpoints(), namespace: format!("counts/{ttl:?}"), ttl };
+    let bare = Bare { endpoints: etcd.endpoints(), namespace: "counts/bare".to_owned(), ttl: CALM };
+    changes(arguments, &etcd, ours(CALM), nodes).await?;
+    changes(arguments, &etcd, bare, nodes).await?;
+
+    let idle = Cluster::start(ours(TTL), nodes).await;
+    // The first renewal of a lease opens its stream, which is a message more.
+    tokio::time::sleep(TTL).await;
+    let mark = Mark::set(&etcd).await?;
+    tokio::time::sleep(IDLE).await;
+    let count = mark.until_now(&etcd).await?;
+    let what = format!("idle for {} thirds of TTL", IDLE.as_secs() * 3 / TTL.as_secs());
+    count.report(arguments.json, nodes, Ours::NAME, &what);
+    idle.stop().await;
+    Ok(())
+}
+
+async fn changes<T: Team>(
+    arguments: &Arguments,
+    etcd: &EtcdServer,
+    team: T,
+    nodes: usize,
+) -> Result<(), Box<dyn Error>> {
+    let mut cluster = Cluster::start(team, nodes - 1).await;
+    let mark = Mark::set(etcd).await?;
+    cluster.join().await;
+    mark.until_now(etcd).await?.report(arguments.json, nodes, T::NAME, "join");
+    for (leader, what) in [(false, "follower stops"), (true, "leader stops")] {
+        let mark = Mark::set(etcd).await?;
+        cluster.leave(leader).await;
+        mark.until_now(etcd).await?.report(arguments.json, nodes - 1, T::NAME, what);
+        cluster.join().await;
+    }
+    cluster.stop().await;
+    Ok(())
+}

@@ -1,0 +1,47 @@
+//! Members that are nodes of this library.
+
+use std::time::{Duration, Instant};
+
+use clustering_core::{Clustering, Status};
+use clustering_etcd::{EtcdConfig, EtcdStore};
+
+use crate::rounds::{LONG, Member, Team};
+
+/// Nodes with a connection for each, as if each were a process of its own.
+pub(crate) struct Ours {
+    pub(crate) endpoints: Vec<String>,
+    pub(crate) namespace: String,
+    pub(crate) ttl: Duration,
+}
+
+impl Team for Ours {
+    type Member = Clustering;
+    const NAME: &str = "clustering";
+
+    async fn join(&self, name: &str) -> Clustering {
+        let store = EtcdStore::new(EtcdConfig::new(&self.endpoints).unwrap()).unwrap();
+        let node =
+            Clustering::builder(store).namespace(&self.namespace).name(name).uri("http://10.0.0.7:8080");
+        node.ttl(self.ttl).start().await.unwrap()
+    }
+}
+
+impl Member for Clustering {
+    async fn stable_with(self, nodes: usize) -> Instant {
+        let mut status = self.status();
+        let so = |status: &Status| {
+            status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == nodes)
+        };
+        let waiting = tokio::time::timeout(LONG, status.wait_for(so));
+        waiting.await.expect("it becomes stable").expect("the node goes on");
+        Instant::now()
+    }
+
+    fn is_leader(&self) -> bool {
+        Clustering::is_leader(self)
+    }
+
+    async fn leave(self) {
+        self.stop().await.unwrap();
+    }
+}

@@ -1,0 +1,114 @@
+//! What is printed: lines for people, or JSON objects.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+
+use crate::arguments::Arguments;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    Join,
+    FollowerLeaves,
+    LeaderLeaves,
+}
+
+impl Change {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Change::Join => "join",
+            Change::FollowerLeaves => "follower stops",
+            Change::LeaderLeaves => "leader stops",
+        }
+    }
+}
+
+/// How long it took until the leader, and until all, saw the next stable version.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Sample {
+    pub(crate) leader: Duration,
+    pub(crate) all: Duration,
+}
+
+/// Of both teams, by change.
+#[derive(Debug, Default)]
+pub(crate) struct Samples(BTreeMap<Change, (Vec<Sample>, Vec<Sample>)>);
+
+/// Of some durations, in milliseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Summary {
+    pub(crate) median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Summary {
+    pub(crate) fn of(durations: impl Iterator<Item = Duration>) -> Self {
+        let mut all: Vec<f64> = durations.map(|duration| duration.as_secs_f64() * 1e3).collect();
+        all.sort_by(f64::total_cmp);
+        let middle = all.len() / 2;
+        let median = if all.len() % 2 == 1 { all[middle] } else { (all[middle - 1] + all[middle]) / 2.0 };
+        Summary { median, min: all[0], max: all[all.len() - 1] }
+    }
+
+    pub(crate) fn json(self) -> serde_json::Value {
+        json!({ "median_ms": round(self.median), "min_ms": round(self.min), "max_ms": round(self.max) })
+    }
+
+    pub(crate) fn text(self) -> String {
+        format!("{:8.1} ({:.1} to {:.1})", self.median, self.min, self.max)
+    }
+}
+
+pub(crate) fn round(number: f64) -> f64 {
+    (number * 1000.0).round() / 1000.0
+}
+
+/// What it ran on.
+pub(crate) fn begin(arguments: &Arguments, etcd: &str) {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split_whitespace().next().unwrap_or("?");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    if arguments.json {
+        println!(
+            "{}",
+            json!({ "etcd": etcd, "cores": cores, "load_before": load, "rounds": arguments.rounds })
+        );
+    } else {
+        println!("etcd {etcd}, {cores} cores, load {load} before; times in ms: median (min to max)");
+    }
+}
+
+impl Samples {
+    pub(crate) fn note(&mut self, change: Change, ours: Sample, bare: Sample) {
+        let (all_ours, all_bare) = self.0.entry(change).or_default();
+        all_ours.push(ours);
+        all_bare.push(bare);
+    }
+
+    pub(crate) fn report(&self, as_json: bool, nodes: usize) {
+        type Pick = fn(&Sample) -> Duration;
+        let sides: [(&str, Pick); 2] =
+            [("leader", |sample| sample.leader), ("all nodes", |sample| sample.all)];
+        for (change, (ours, bare)) in &self.0 {
+            for (who, pick) in sides {
+                let (ours, bare) = (Summary::of(ours.iter().map(pick)), Summary::of(bare.iter().map(pick)));
+                let ratio = ours.median / bare.median;
+                if as_json {
+                    let line = json!({
+                        "nodes": nodes, "change": change.name(), "seen_by": who, "clustering": ours.json(),
+                        "bare": bare.json(), "ratio": round(ratio),
+                    });
+                    println!("{line}");
+                } else {
+                    println!(
+                        "{nodes:4} nodes, {:14} → stable on {who:9}  clustering {:28} bare {:28} ratio {ratio:.2}",
+                        change.name(),
+                        ours.text(),
+                        bare.text(),
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Changes of two clusters of the same size, in turns on one etcd.
+
+use std::time::{Duration, Instant};
+
+use clustering_testkit::etcd::EtcdServer;
+use futures_util::future::join_all;
+use tokio::task::JoinSet;
+
+use crate::{
+    arguments::Arguments,
+    bare::Bare,
+    ours::Ours,
+    report::{self, Change, Sample},
+};
+
+/// Longer than anything here takes.
+pub(crate) const LONG: Duration = Duration::from_secs(120);
+
+/// A lease that needs no renewal while a change is measured: then both do nothing but the change.
+const TTL: Duration = Duration::from_secs(600);
+
+/// How far apart changes are, so that each is for itself: one that comes within a second of another waits for more of them
+/// (`Config::calm`). The bare client, which does not, rests as long: what follows another at once meets warm caches.
+const CALM: Duration = Duration::from_millis(1_050);
+
+/// Who makes the commits.
+pub(crate) trait Team {
+    type Member: Member;
+    const NAME: &str;
+
+    /// Connects, registers, and follows the log.
+    fn join(&self, name: &str) -> impl Future<Output = Self::Member> + Send;
+}
+
+pub(crate) trait Member: Clone + Send + 'static {
+    /// When this member saw that a version of so many nodes is stable.
+    fn stable_with(self, nodes: usize) -> impl Future<Output = Instant> + Send;
+
+    fn is_leader(&self) -> bool;
+
+    /// Leaves, and is gone for the others when this returns.
+    fn leave(self) -> impl Future<Output = ()> + Send;
+}
+
+/// A cluster and who is in it.
+pub(crate) struct Cluster<T: Team> {
+    team: T,
+    members: Vec<T::Member>,
+    joined: usize,
+    changed: Instant,
+}
+
+impl<T: Team> Cluster<T> {
+    /// A cluster of so many that stands.
+    pub(crate) async fn start(team: T, nodes: usize) -> Self {
+        let mut cluster = Cluster { team, members: Vec::new(), joined: 0, changed: Instant::now() };
+        let names: Vec<_> = (0..nodes).map(|_| cluster.next_name()).collect();
+        // One first, so that the clusters of both teams have one leader from the beginning.
+        if let Some((first, rest)) = names.split_first() {
+            cluster.members.push(cluster.team.join(first).await);
+            cluster.members.extend(join_all(rest.iter().map(|name| cluster.team.join(name))).await);
+        }
+        done(&mut watch(&cluster.members, nodes), Instant::now()).await;
+        cluster.changed = Instant::now();
+        cluster
+    }
+
+    fn next_name(&mut self) -> String {
+        self.joined += 1;
+        format!("n{:05}", self.joined)
+    }
+
+    async fn calm_down(&self) {
+        tokio::time::sleep_until((self.changed + CALM).into()).await;
+    }
+
+    /// One more joins.
+    pub(crate) async fn join(&mut self) -> Sample {
+        self.calm_down().await;
+        let (name, nodes) = (self.next_name(), self.members.len() + 1);
+        let mut waiting = watch(&self.members, nodes);
+        let began = Instant::now();
+        let member = self.team.join(&name).await;
+        self.members.push(member.clone());
+        wait_for(&mut waiting, member, nodes);
+        let sample = done(&mut waiting, began).await;
+        self.changed = Instant::now();
+        sample
+    }
+
+    /// One leaves: the leader, or the youngest.
+    pub(crate) async fn leave(&mut self, leader: bool) -> Sample {
+        self.calm_down().await;
+        let place = self.members.iter().rposition(|member| member.is_leader() == leader).unwrap();
+        let leaver = self.members.remove(place);
+        let mut waiting = watch(&self.members, self.members.len());
+        let began = Instant::now();
+        let left = tokio::spawn(leaver.leave());
+        let sample = done(&mut waiting, began).await;
+        left.await.unwrap();
+        self.changed = Instant::now();
+        sample
+    }
+
+    async fn change(&mut self, change: Change) -> Sample {
+        match change {
+            Change::Join => self.join().await,
+            Change::FollowerLeaves => self.leave(false).await,
+            Change::LeaderLeaves => self.leave(true).await,
+        }
+    }
+
+    pub(crate) async fn stop(self) {
+        join_all(self.members.into_iter().map(Member::leave)).await;
+    }
+}
+
+/// One task for each member, which takes down when it sees so many stable, and whether it leads then.
+fn watch<M: Member>(members: &[M], nodes: usize) -> JoinSet<(Instant, bool)> {
+    let mut waiting = JoinSet::new();
+    for member in members {
+        wait_for(&mut waiting, member.clone(), nodes);
+    }
+    waiting
+}
+
+fn wait_for<M: Member>(waiting: &mut JoinSet<(Instant, bool)>, member: M, nodes: usize) {
+    waiting.spawn(async move {
+        let seen = member.clone().stable_with(nodes).await;
+        (seen, member.is_leader())
+    });
+}
+
+async fn done(waiting: &mut JoinSet<(Instant, bool)>, began: Instant) -> Sample {
+    let mut sample = Sample::default();
+    while let Some(seen) = waiting.join_next().await {
+        let (seen, leads) = seen.unwrap();
+        sample.all = sample.all.max(seen - began);
+        if leads {
+            sample.leader = seen - began;
+        }
+    }
+    sample
+}
+
+pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) {
+    let (endpoints, ttl) = (etcd.endpoints(), TTL);
+    let namespace = |team: &str| format!("times/{team}-{nodes}");
+    let ours = Ours { endpoints: endpoints.clone(), namespace: namespace("ours"), ttl };
+    let bare = Bare { endpoints, namespace: namespace("bare"), ttl };
+    let mut ours = Cluster::start(ours, nodes - 1).await;
+    let mut bare = Cluster::start(bare, nodes - 1).await;
+    let mut samples = report::Samples::default();
+    // The first round warms up.
+    for round in 0..=arguments.rounds {
+        for change in [Change::Join, Change::FollowerLeaves, Change::Join, Change::LeaderLeaves] {
+            let (mine, theirs);
+            if round % 2 == 0 {
+                mine = ours.change(change).await;
+                theirs = bare.change(change).await;
+            } else {
+                theirs = bare.change(change).await;
+                mine = ours.change(change).await;
+            }
+            if round > 0 {
+                samples.note(change, mine, theirs);
+            }
+        }
+    }
+    samples.report(arguments.json, nodes);
+    ours.stop().await;
+    bare.stop().await;
+}

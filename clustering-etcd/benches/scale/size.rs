@@ -1,0 +1,198 @@
+//! One large cluster.
+
+use std::{
+    error::Error,
+    io::{BufRead, BufReader, Write},
+    process::{Child, ChildStdout, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use crate::{
+    arguments::Arguments,
+    place::{Node, Place, stable},
+    usage::Usage,
+};
+
+/// How long nodes idle while their processor time is taken.
+const IDLE: Duration = Duration::from_secs(10);
+
+pub(crate) async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    if !arguments.json {
+        println!(
+            "{} store, {} processes; memory is that of the processes of the nodes",
+            arguments.store(),
+            arguments.processes
+        );
+    }
+    for nodes in &arguments.nodes {
+        let place = Place::open(arguments).await?;
+        // Each size in fresh processes: what an earlier one left in the heap is none of its own.
+        let endpoint = place.server().map(|server| server.endpoint());
+        one(arguments, &place, endpoint, *nodes).await?;
+    }
+    Ok(())
+}
+
+/// A process with a part of the nodes. It is told what to do on its input, and answers a line each time.
+struct Worker {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Worker {
+    fn start(
+        arguments: &Arguments,
+        endpoint: Option<&str>,
+        first: usize,
+        nodes: usize,
+    ) -> Result<Self, Box<dyn Error>> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["--bench", "worker", "--nodes", &nodes.to_string(), "--first", &first.to_string()]);
+        command.args(["--ttl", &arguments.ttl().as_secs().to_string(), "--stabilize", "0"]);
+        if let Some(endpoint) = endpoint {
+            command.args(["--endpoint", endpoint, "--store", "etcd"]);
+        }
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let said = BufReader::new(child.stdout.take().ok_or("no output")?);
+        Ok(Worker { child, said })
+    }
+
+    fn tell(&mut self, what: &str) -> Result<(), Box<dyn Error>> {
+        let mut input = self.child.stdin.as_ref().ok_or("no input")?;
+        writeln!(input, "{what}")?;
+        Ok(())
+    }
+
+    fn answer(&mut self) -> Result<Value, Box<dyn Error>> {
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        if line.is_empty() {
+            return Err("a process of nodes ended".into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Tells all of them, then hears all of them.
+fn ask(workers: &mut [Worker], what: &str) -> Result<Vec<Value>, Box<dyn Error>> {
+    for worker in &mut *workers {
+        worker.tell(what)?;
+    }
+    workers.iter_mut().map(Worker::answer).collect()
+}
+
+async fn one(
+    arguments: &Arguments,
+    place: &Place,
+    endpoint: Option<String>,
+    nodes: usize,
+) -> Result<(), Box<dyn Error>> {
+    let processes = arguments.processes;
+    let share = |number: usize| nodes * number / processes..nodes * (number + 1) / processes;
+    let mut workers = (0..processes)
+        .map(|number| Worker::start(arguments, endpoint.as_deref(), share(number).start, share(number).len()))
+        .collect::<Result<Vec<_>, _>>()?;
+    let sum = |answers: &[Value], field: &str| {
+        answers.iter().map(|answer| answer[field].as_f64().unwrap_or(0.0)).sum::<f64>()
+    };
+    let empty = ask(&mut workers, "usage")?;
+    let etcd = || Usage::of(place.server().and_then(|server| server.pid()));
+    let etcd_before = etcd();
+    let began = Instant::now();
+    ask(&mut workers, "join")?;
+    let joined = began.elapsed();
+    ask(&mut workers, &format!("stable {nodes}"))?;
+    let stable = began.elapsed();
+    let full = ask(&mut workers, "usage")?;
+    let etcd_full = etcd();
+    let started = (sum(&full, "processor_ms") - sum(&empty, "processor_ms")) / 1e3;
+    let memory = sum(&full, "memory") - sum(&empty, "memory");
+
+    tokio::time::sleep(IDLE).await;
+    let (idle, etcd_idle) = (ask(&mut workers, "usage")?, etcd());
+    let idle_ms = (sum(&idle, "processor_ms") - sum(&full, "processor_ms")) / IDLE.as_secs_f64();
+
+    // A lone change: one node joins here.
+    let began = Instant::now();
+    let late = ask(&mut workers[..1], &format!("one {nodes}"))?;
+    ask(&mut workers, &format!("stable {}", nodes + 1))?;
+    let change = began.elapsed();
+    let after = ask(&mut workers, "usage")?;
+    drop(late);
+    let change_ms = sum(&after, "processor_ms") - sum(&idle, "processor_ms");
+    let line = json!({
+        "nodes": nodes, "store": arguments.store(), "processes": processes,
+        "joined_s": joined.as_secs_f64(), "stable_s": stable.as_secs_f64(), "processor_s": started,
+        "memory_per_node_kib": memory / nodes as f64 / 1024.0,
+        "idle_processor_ms_per_s": idle_ms, "idle_processor_us_per_node_and_s": idle_ms * 1e3 / nodes as f64,
+        "change_ms": change.as_secs_f64() * 1e3, "change_processor_ms": change_ms,
+        "etcd_memory_mib": etcd_full.memory as f64 / f64::from(1 << 20),
+        "etcd_processor_s": (etcd_full.processor - etcd_before.processor).as_secs_f64(),
+        "etcd_idle_ms_per_s": (etcd_idle.processor - etcd_full.processor).as_secs_f64() * 1e3 / IDLE.as_secs_f64(),
+    });
+    if arguments.json {
+        println!("{line}");
+        return Ok(());
+    }
+    let number = |field: &str| line[field].as_f64().unwrap_or(0.0);
+    println!(
+        "{nodes:6} nodes: joined in {:.2} s, all stable after {:.2} s, {:.1} s of processor time; {:.1} KiB a node; idle {:.1} µs \
+         a node and second; one more joins: stable on all after {:.0} ms, {:.0} ms of processor time",
+        number("joined_s"),
+        number("stable_s"),
+        number("processor_s"),
+        number("memory_per_node_kib"),
+        number("idle_processor_us_per_node_and_s"),
+        number("change_ms"),
+        number("change_processor_ms"),
+    );
+    if arguments.etcd {
+        println!(
+            "              etcd: {:.0} MiB, {:.1} s of processor time, idle {:.1} ms a second",
+            number("etcd_memory_mib"),
+            number("etcd_processor_s"),
+            number("etcd_idle_ms_per_s"),
+        );
+    }
+    Ok(())
+}
+
+/// A process of nodes: does what its input says.
+pub(crate) async fn work(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let place = Place::open(&Arguments { etcd: !arguments.endpoint.is_empty(), ..arguments.clone() }).await?;
+    let count = arguments.nodes[0];
+    let mut nodes = Vec::new();
+    let (sender, mut orders) = tokio::sync::mpsc::unbounded_channel::<String>();
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(order) = orders.recv().await {
+        match order.split_once(' ').unwrap_or((&order, "")) {
+            ("join", _) => {
+                let start = |number| Node::start(&place, arguments.first + number, arguments);
+                nodes = join_all((0..count).map(start)).await;
+            }
+            ("one", number) => nodes.push(Node::start(&place, number.parse()?, arguments).await),
+            ("stable", all) => stable(&nodes, all.parse()?).await,
+            _ => {}
+        }
+        let Usage { memory, processor } = Usage::of(None);
+        println!("{}", json!({ "memory": memory, "processor_ms": processor.as_millis() as u64 }));
+    }
+    Ok(())
+}
