@@ -193,6 +193,8 @@ async fn a_watch_that_goes_on_is_counted() {
     watch.until_now(&direct).await;
     assert_eq!(counted(), None);
     proxy.cut();
+    // Meanwhile the proxy cuts.
+    write(&direct).await;
     proxy.heal();
     watch.until_now(&direct).await;
     assert!(matches!(counted(), Some(DebugValue::Counter(1..))));

@@ -26,7 +26,7 @@ const HISTORY: usize = 10_000_000;
 /// A store, and how to ask how far it is.
 pub(crate) enum Place {
     Memory(MemoryStore),
-    Etcd { server: Option<EtcdServer>, store: EtcdStore },
+    Etcd { server: Option<Box<EtcdServer>>, store: EtcdStore },
 }
 
 impl Place {
@@ -38,7 +38,7 @@ impl Place {
             true => {
                 let server = EtcdServer::start().await?;
                 let endpoints = server.endpoints();
-                (Some(server), endpoints)
+                (Some(Box::new(server)), endpoints)
             }
             false => (None, vec![arguments.endpoint.clone()]),
         };
@@ -48,7 +48,7 @@ impl Place {
     pub(crate) fn server(&self) -> Option<&EtcdServer> {
         match self {
             Place::Memory(_) => None,
-            Place::Etcd { server, .. } => server.as_ref(),
+            Place::Etcd { server, .. } => server.as_deref(),
         }
     }
 
