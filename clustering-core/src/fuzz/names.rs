@@ -118,7 +118,7 @@ proptest! {
             Ok(uri) => {
                 prop_assert_eq!(uri.as_str(), &text);
                 prop_assert!(text.contains("://") && !text.contains("hunter2@"), "{}", text);
-                prop_assert_eq!(NodeUri::recorded(text), uri);
+                prop_assert_eq!(NodeUri::recorded(&text), uri);
             }
             Err(error) => {
                 prop_assert_eq!(error.field, "uri");
