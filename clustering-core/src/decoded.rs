@@ -86,7 +86,7 @@ mod tests {
     fn the_same_record_is_shared_and_any_other_is_not() {
         let first = entry("shared/view/nodes/a", VALUE, 7);
         let node = decoded("a", &first);
-        assert!(Arc::ptr_eq(&node, &decoded("a", &first.clone())));
+        assert!(Arc::ptr_eq(&node, &decoded("a", &entry("shared/view/nodes/a", VALUE, 7))));
         let others = [
             entry("shared/view/nodes/a", VALUE, 8),
             entry("shared/view/nodes/a", r#"{"uri":"http://b","incarnation":"1"}"#, 7),
