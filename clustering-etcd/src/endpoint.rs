@@ -44,6 +44,9 @@ impl Endpoint {
     /// The host is empty, or holds what neither a name nor an address does.
     pub fn at(host: &str, port: u16) -> Result<Self, ConfigError> {
         const RULE: &str = "a host is a name or an IP address, without scheme and port";
+        if host.contains('@') {
+            return Err(ConfigError::hidden("endpoint host", NO_USER));
+        }
         let wrong = || ConfigError::new("endpoint host", host, RULE);
         let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
         let host = match bare {

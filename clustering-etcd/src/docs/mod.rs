@@ -2,5 +2,7 @@
 
 #[doc = include_str!("operators.md")]
 pub mod operators {}
+#[doc = include_str!("performance.md")]
+pub mod performance {}
 #[doc = include_str!("production.md")]
 pub mod production {}

@@ -75,7 +75,7 @@ fn p7_two_instances_share_a_name() {
 #[test]
 fn p5_a_deposed_leader_evicts() {
     let kinds = [Kind::SlowCalls, Kind::StuckStabilize, Kind::HandDelete, Kind::EarlyExpiry];
-    found_within(600, Simulation::new().only(kinds), unguarded!(Evict, "c/view/leader"), &["P5"]);
+    found_within(1500, brief(4).only(kinds), unguarded!(Evict, "c/view/leader"), &["P5"]);
 }
 
 #[test]
