@@ -21,7 +21,7 @@
 //! | What does my code do when the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Is my store one that clusters can run on? | [`conformance`], and [`linearizability`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd`, or `container`): servers that can be paused, killed, compacted, taken back to a backup |
-//! | With real processes, `SIGSTOP` and `kill -9`? | `node`, `proxy` and `network` (feature `nodes`), `process` |
+//! | With real processes, `SIGSTOP` and `kill -9`? | `node`, `proxy` and `network` (feature `nodes`), `process`; all of it at once: the example `torture` |
 //! | What happened, and was every promise kept? | [`history`] and [`promises`] |
 //! | Does the protocol hold, with drifting clocks and all? | [`sim`]: thousands of seeds in virtual time; `model` (feature `model`): all states within bounds |
 //!

@@ -70,7 +70,7 @@ impl Report {
         for (what, times) in &self.numbers {
             println!("{times:>8}  {what}");
         }
-        println!("{:>7.1}s  longest time without a leader", self.without_leader.as_secs_f64());
+        println!("{:>7.1}s  longest time from one term to the next", self.without_leader.as_secs_f64());
         if let Some(after) = self.calm.after {
             println!("{:>7.1}s  from the last fault to a stable version of all", after.as_secs_f64());
         }
