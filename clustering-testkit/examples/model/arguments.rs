@@ -11,7 +11,7 @@ Usage: cargo run --release -p clustering-testkit --features model --example mode
 Without bounds it explores a suite of models, which together reach all that is worth reaching.
 
 Options:
-  --deep           the suite with wider bounds: minutes, and some gigabytes of memory
+  --deep           models with wider bounds, of a million states and more each: give them time and memory, or --seconds
   --nodes N        bounds: how many nodes, from 1 to 9 [default: 3]
   --empty          bounds: from an empty store, not from a stable cluster
   --crashes N      bounds: how often on one path a process dies; likewise

@@ -144,7 +144,7 @@ impl Bounds {
         ]
     }
 
-    /// The same with wider bounds, for minutes.
+    /// Models with wider bounds, of a million states and more each.
     pub fn deep_suite() -> Vec<Bounds> {
         use Limited::*;
         let nodes = Bounds::nodes;

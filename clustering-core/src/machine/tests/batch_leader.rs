@@ -1,7 +1,7 @@
 //! The log brings the election key.
 
 use super::bench::{Bench, ms, secs};
-use crate::store::Txn;
+use crate::store::{Txn, WatchEnd};
 
 #[test]
 fn a_leader_that_vanishes_is_followed_by_the_oldest_candidate() {
@@ -26,6 +26,27 @@ fn p9_a_younger_candidate_waits_and_follows_whoever_was_elected() {
     );
     c.wait(secs(60));
     c.says_of(&["elect"], &[]);
+}
+
+#[test]
+fn p9_a_candidate_moves_up_when_an_older_one_goes() {
+    let mut c = Bench::node("c").with(&["a", "b"]).joined().led_by("a");
+    c.leaves("a");
+    c.says_of(&["elect"], &[]);
+    c.leaves("b");
+    c.says_of(&["elect"], &["elect V2: c was elected, a left, b left"]);
+}
+
+#[test]
+fn p9_who_led_in_a_history_that_is_gone_has_its_turn_like_all_others() {
+    let mut b = Bench::node("b").with(&["a"]).joined();
+    let before = b.store.revision;
+    b.elects("a");
+    b.store.rewind(before);
+    b.watch_ends("view/", WatchEnd::Rewound { revision: before });
+    b.answer_all();
+    assert!(b.status().leader.is_none() && b.status().session.is_some());
+    assert_eq!(b.wakes_in(), Some(ms(50)), "a is older");
 }
 
 #[test]
