@@ -70,7 +70,6 @@ fn all() -> Vec<Trial> {
         etcd_history::p7_etcd_restored_from_an_older_backup,
         etcd_history::p1_a_version_compacted_while_a_watch_was_broken,
         etcd_history::p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as_it_is,
-        etcd_members::p7_etcd_restarted_member_by_member_changes_nothing,
         etcd_members::p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back,
         laggards::p8_a_laggard_is_named_and_evicted_until_it_gives_up,
         laggards::p8_a_leader_that_lags_steps_down_and_is_evicted,
