@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Breach;
 use crate::history::{Journal, Ledger, Observation, WriteOutcome};
 
-/// A sleep that took that much longer than it should was a pause.
+/// A round that took that much longer than its sleep met a pause: in the sleep, or in a call to the store.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// What leaders do with the store, fenced by their term: they count, and add the name of each step to a list.
@@ -33,10 +33,12 @@ impl Writer {
     pub(super) async fn write(mut self, every: Duration) {
         let mut leading: Option<Term> = None;
         let mut lost: Option<String> = None;
+        let mut last = self.journal.clock().now();
         for number in 0.. {
-            let before = self.journal.clock().now();
             tokio::time::sleep(every).await;
-            let paused = self.journal.clock().now().since(before) > every + PAUSE;
+            let now = self.journal.clock().now();
+            let paused = now.since(last) > every + PAUSE;
+            last = now;
             if let Some(term) = leading.filter(|_| paused) {
                 self.late(term, &format!("{}-{number}-late", self.journal.life())).await;
             }
