@@ -61,8 +61,11 @@ async fn it_says_what_it_is_and_what_it_can() {
 #[tokio::test]
 async fn the_demo_shows_it_all_and_leaves_nothing_behind() {
     let folder = Folder::new().unwrap();
+    // Meant for another node: those of the demo do not listen.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = command();
     command.arg("demo").env("TMPDIR", folder.path());
+    command.env("CLUSTERING_LISTEN", taken.local_addr().unwrap().to_string());
     if let Some(binary) = std::env::var_os("CLUSTERING_ETCD_BIN") {
         command.env("CLUSTERING_ETCD_BIN", binary);
     }

@@ -3,8 +3,17 @@
 use std::process::Command;
 
 /// What only the command needs.
-const OF_THE_COMMAND: [&str; 7] =
-    ["clap", "clap_complete", "clap_mangen", "crossterm", "humantime", "ratatui", "rpassword"];
+const OF_THE_COMMAND: [&str; 9] = [
+    "clap",
+    "clap_complete",
+    "clap_mangen",
+    "crossterm",
+    "humantime",
+    "metrics",
+    "metrics-exporter-prometheus",
+    "ratatui",
+    "rpassword",
+];
 
 /// The names of all crates that are compiled for `clustering-etcd` with those features.
 fn compiled(features: &[&str]) -> Vec<String> {

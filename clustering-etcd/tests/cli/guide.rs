@@ -7,10 +7,13 @@ use std::{fs, path::Path, time::Duration};
 
 use clustering_core::Clustering;
 use clustering_etcd::{EtcdConfig, EtcdStore};
-use clustering_testkit::etcd::EtcdServer;
+use clustering_testkit::{etcd::EtcdServer, process::Process};
 use tokio::process::Command;
 
-use crate::harness::{LONG, soon, stable};
+use crate::{
+    harness::{LONG, soon, stable},
+    watch::printed,
+};
 
 const NAMESPACE: &str = "telemetry/ingest";
 
@@ -18,11 +21,13 @@ const NAMESPACE: &str = "telemetry/ingest";
 struct Scene {
     etcd: EtcdServer,
     nodes: Vec<Clustering>,
+    /// A program that `clustering run` makes a node, and where that listens.
+    service: Option<(Process, String)>,
 }
 
 impl Scene {
     async fn set(name: &str) -> Self {
-        let mut scene = Scene { etcd: EtcdServer::start().await.unwrap(), nodes: Vec::new() };
+        let mut scene = Scene { etcd: EtcdServer::start().await.unwrap(), nodes: Vec::new(), service: None };
         match name {
             "stable" => scene.nodes(&["ingest-1", "ingest-2", "ingest-3"]).await,
             "blocked" => {
@@ -63,6 +68,16 @@ impl Scene {
                 scene.nodes[0].cluster_change_because("a new table of devices").await.unwrap();
                 stable(&scene.nodes).await;
             }
+            "service" => {
+                let builder = Process::builder(env!("CARGO_BIN_EXE_clustering")).clean_env();
+                let builder = builder.args(["run", "-n", NAMESPACE, "--endpoints", &scene.etcd.endpoint()]);
+                let builder = builder.args(["--name", "ingest-1", "--uri", "http://10.0.0.1:8080"]);
+                let service =
+                    builder.args(["--listen", "127.0.0.1:0", "--", "sleep", "1000"]).spawn().unwrap();
+                let said = printed(&service, &["metrics at http://", "stable at "]).await;
+                let address = said.split("metrics at http://").nth(1).unwrap().lines().next().unwrap();
+                scene.service = Some((service, address.to_owned()));
+            }
             other => panic!("there is no scene {other}"),
         }
         scene
@@ -92,6 +107,7 @@ impl Scene {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec 2>&1; {line}")]).env_clear().env("PATH", path).env("USER", "ops");
         shell.env("ETCD_ENDPOINTS", self.etcd.endpoint()).env("CLUSTERING_NAMESPACE", NAMESPACE);
+        shell.envs(self.service.iter().map(|(_, address)| ("CLUSTERING_LISTEN", address)));
         shell.stdin(std::process::Stdio::null()).kill_on_drop(true);
         let output = tokio::time::timeout(LONG, shell.output()).await.expect("it ends").unwrap();
         String::from_utf8(output.stdout).unwrap()
@@ -100,6 +116,10 @@ impl Scene {
     async fn end(self) {
         for node in self.nodes {
             node.stop().await.unwrap();
+        }
+        if let Some((service, _)) = self.service {
+            service.terminate().unwrap();
+            soon("the service's end", service.wait()).await.unwrap();
         }
     }
 }

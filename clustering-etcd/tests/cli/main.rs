@@ -12,6 +12,7 @@ mod guide;
 mod harness;
 mod keys;
 mod leftovers;
+mod listen;
 mod past;
 mod run;
 mod status;

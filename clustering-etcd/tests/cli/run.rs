@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A service in shell: says that it is up, and ends with 7 when it is asked to.
-const SHELL: &str = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done";
+pub(crate) const SHELL: &str = "trap 'echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done";
 
 /// A service in Python: counts USR1, and ends with 40 and that count when it is interrupted.
 const PYTHON: &str = "
@@ -34,7 +34,7 @@ while True:
 ";
 
 /// `clustering run` as node `a` with these options, to run a program.
-fn service(etcd: &EtcdServer, options: &[&str], program: &[&str]) -> ProcessBuilder {
+pub(crate) fn service(etcd: &EtcdServer, options: &[&str], program: &[&str]) -> ProcessBuilder {
     let builder = Process::builder(env!("CARGO_BIN_EXE_clustering")).clean_env();
     let builder = builder.args(["run", "-n", "c", "--endpoints", &etcd.endpoint()]);
     let builder = builder.args(["--name", "a", "--uri", "http://a.test:80", "--ttl", "5s"]);
@@ -70,7 +70,7 @@ async fn present(node: &Clustering, names: &[&str]) {
     .await;
 }
 
-async fn registered(etcd: &EtcdServer) -> usize {
+pub(crate) async fn registered(etcd: &EtcdServer) -> usize {
     store(etcd).read("c/view/nodes/").await.unwrap().entries.len()
 }
 

@@ -185,6 +185,8 @@ impl Stage {
             &format!("http://127.0.0.1:{}", 8000 + u16::from(number)),
         ]);
         command.args(["--stabilize", &adapt, "--", "sleep", "86400"]);
+        // They would all want the one address that was meant for another.
+        command.env_remove("CLUSTERING_LISTEN");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let node = Group::spawn(command, &self.guardian).map_err(|error| cannot("start a node", &error))?;
         self.nodes.push((name, node));

@@ -1,5 +1,6 @@
 use std::{
     future::Future,
+    net::SocketAddr,
     os::unix::process::ExitStatusExt,
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -27,6 +28,8 @@ pub(crate) struct Hooks {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) uri: String,
+    /// Where probes and metrics are served.
+    pub(crate) listen: Option<SocketAddr>,
     /// How long one that is superseded may take to end after SIGTERM.
     pub(crate) grace: Duration,
     pub(crate) guardian: Arc<Guardian>,
@@ -41,6 +44,17 @@ struct Call<'a> {
 }
 
 impl Hooks {
+    /// What the program and all hooks are told of their node.
+    pub(crate) fn node(&self) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            ("CLUSTERING_NAMESPACE", self.namespace.clone()),
+            ("CLUSTERING_NAME", self.name.clone()),
+            ("CLUSTERING_URI", self.uri.clone()),
+        ];
+        variables.extend(self.listen.map(|address| ("CLUSTERING_LISTEN", address.to_string())));
+        variables
+    }
+
     /// Adapts to a view: exit code 0 is a yes.
     pub(crate) async fn stabilize(&self, command: &str, change: &Stabilization) -> Result<(), String> {
         let diff = change.diff();
@@ -101,8 +115,7 @@ impl Hooks {
         let Call { hook, command, variables, input } = call;
         let mut shell = Command::new("/bin/sh");
         shell.arg("-c").arg(command);
-        shell.env("CLUSTERING_HOOK", hook).env("CLUSTERING_NAMESPACE", &self.namespace);
-        shell.env("CLUSTERING_NAME", &self.name).env("CLUSTERING_URI", &self.uri).envs(variables);
+        shell.env("CLUSTERING_HOOK", hook).envs(self.node()).envs(variables);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut group = Group::spawn(shell, &self.guardian)
             .map_err(|error| format!("/bin/sh does not start: {error}"))?;

@@ -1,5 +1,7 @@
 mod health;
 mod hook;
+mod listen;
+mod serve;
 mod signals;
 
 use std::{
@@ -8,7 +10,6 @@ use std::{
     io::{self, IsTerminal},
     os::unix::process::ExitStatusExt,
     process::{ExitCode, ExitStatus, Stdio},
-    sync::Arc,
     time::Duration,
 };
 
@@ -17,9 +18,10 @@ use clustering_etcd::{
     Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, NodeUri, Stabilization, Stable,
     StartError, Version,
 };
+use serde_json::json;
 use tokio::process::Command;
 
-use self::{hook::Hooks, signals::Signals};
+use self::{hook::Hooks, listen::Listening, signals::Signals};
 use crate::{
     connection::Connection,
     failure::{Failure, UNKNOWN},
@@ -37,7 +39,7 @@ use crate::{
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and CLUSTERING_HOOK, CLUSTERING_NAMESPACE,
 /// CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM, CLUSTERING_LEADER, CLUSTERING_NODES (how many) and,
-/// for stabilize, CLUSTERING_ATTEMPT in its environment. What it prints goes to the standard error. One that is superseded by
+/// for stabilize, CLUSTERING_ATTEMPT in its environment; with --listen also CLUSTERING_LISTEN, the address in effect. What it prints goes to the standard error. One that is superseded by
 /// a newer version gets SIGTERM, and SIGKILL after --hook-grace; the next one begins when it has ended.
 ///
 /// Exit codes of its own: 2 wrong arguments or refused by etcd, 3 the node has ended (its name was taken over, say), 126 the
@@ -76,6 +78,10 @@ pub(crate) struct Run {
     /// After which time a stabilize is killed, and counts as a no [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     stabilize_timeout: Option<Duration>,
+    /// Serve probes (/livez, /readyz, /leaderz) and metrics for Prometheus (/metrics) there over HTTP, such as 0.0.0.0:8081; with
+    /// port 0 at any that is free, which is told [env: CLUSTERING_LISTEN] [default: not at all]
+    #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
+    listen: Option<String>,
     #[command(flatten)]
     health: health::Health,
     /// How long a hook that is superseded may take to end
@@ -123,17 +129,31 @@ impl Run {
             Some(name) => NodeName::parse(name)?.to_string(),
             None => new_name(),
         };
-        let hooks = Hooks {
-            namespace: namespace.clone(),
-            name: name.clone(),
-            uri: self.uri.clone(),
-            grace: self.hook_grace,
-            guardian: guardian.clone(),
+        // Before the store is made: it is measured too.
+        let listening = match self.listen.as_deref() {
+            // Set but empty is what an unset variable of a template leaves behind.
+            None | Some("") => None,
+            Some(address) => Some(Listening::at(address).await?),
         };
-        let builder = self.describe(connection.store()?.node().namespace(&namespace).name(&name), &hooks);
+        let hooks = Hooks {
+            namespace,
+            name,
+            uri: self.uri.clone(),
+            listen: listening.as_ref().map(|listening| listening.address),
+            grace: self.hook_grace,
+            guardian,
+        };
+        let node = connection.store()?.node().namespace(&hooks.namespace).name(&hooks.name);
+        let builder = self.describe(node, &hooks);
         let events = builder.events();
 
-        let mut program = self.start(&namespace, &name, &guardian)?;
+        if let Some(address) = hooks.listen {
+            output::note(match self.json {
+                true => json!({ "event": "listening", "address": address }).to_string(),
+                false => format!("{}: probes and metrics at http://{address}", hooks.name),
+            });
+        }
+        let mut program = self.start(&hooks)?;
         let telling = tokio::spawn(tell(events, self.json, hooks, self.on_lost.clone()));
         let mut starting = Box::pin(builder.start());
         let mut cluster: Option<Clustering> = None;
@@ -142,7 +162,12 @@ impl Run {
                 status = program.wait() => break Ok(status),
                 signal = signals.next() => program.signal(signal),
                 started = &mut starting, if cluster.is_none() => match started {
-                    Ok(joined) => cluster = Some(joined),
+                    Ok(joined) => {
+                        if let Some(listening) = &listening {
+                            listening.follow(&joined);
+                        }
+                        cluster = Some(joined);
+                    }
                     Err(error @ StartError::Stopped(_)) => break Err(Failure::new(ENDED, error.to_string())),
                     Err(error) => break Err(Failure::new(UNKNOWN, error.to_string())),
                 },
@@ -201,18 +226,16 @@ impl Run {
         builder
     }
 
-    fn start(&self, namespace: &str, name: &str, guardian: &Arc<Guardian>) -> Result<Group, Failure> {
+    fn start(&self, hooks: &Hooks) -> Result<Group, Failure> {
         let (program, arguments) =
             self.program.split_first().ok_or_else(|| Failure::new(UNKNOWN, "give the program after --"))?;
         let mut command = Command::new(program);
-        command.args(arguments);
-        command.env("CLUSTERING_NAMESPACE", namespace).env("CLUSTERING_NAME", name);
-        command.env("CLUSTERING_URI", &self.uri);
+        command.args(arguments).envs(hooks.node());
         if io::stdin().is_terminal() {
             // In its own process group it would be stopped when it reads from the terminal.
             command.stdin(Stdio::null());
         }
-        Group::spawn(command, guardian).map_err(|error| {
+        Group::spawn(command, &hooks.guardian).map_err(|error| {
             let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
             Failure::new(code, format!("{} cannot be run: {error}", program.display()))
         })

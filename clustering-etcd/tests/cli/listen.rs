@@ -1,0 +1,238 @@
+//! `run --listen`: what probes and Prometheus are told.
+
+use std::{collections::BTreeMap, net::TcpListener};
+
+use clustering_core::metrics::{ALL, Kind, Metric};
+use clustering_etcd::METRICS;
+use clustering_testkit::{
+    etcd::EtcdServer,
+    process::{Folder, Process},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use crate::{
+    harness::{command, node, run, soon, stable},
+    run::{SHELL, registered, service},
+    watch::printed,
+};
+
+/// What a service is asked over HTTP.
+struct Asked {
+    address: String,
+}
+
+impl Asked {
+    /// Of a service that says where it listens.
+    async fn of(process: &Process) -> Self {
+        let text = printed(process, &["a: probes and metrics at http://", "\n"]).await;
+        let address = text.split("at http://").nth(1).unwrap().lines().next().unwrap();
+        Asked { address: address.to_owned() }
+    }
+
+    /// The status and the body.
+    async fn get(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    #[track_caller]
+    fn says(answer: &(u16, String), status: u16, text: &str) {
+        assert!(answer.0 == status && answer.1.starts_with(text), "{answer:?}, not {status} {text:?}");
+    }
+
+    /// All three probes, now.
+    async fn probes(&self, live: (u16, &str), ready: (u16, &str), leader: (u16, &str)) {
+        for (path, (status, text)) in [("/livez", live), ("/readyz", ready), ("/leaderz", leader)] {
+            Asked::says(&self.get(path).await, status, text);
+        }
+    }
+
+    /// Waits until that is the answer.
+    async fn until(&self, path: &str, status: u16, text: &str) {
+        soon(&format!("{path}: {status} {text:?}"), async {
+            loop {
+                let answer = self.get(path).await;
+                if answer.0 == status && answer.1.starts_with(text) {
+                    return;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
+    /// The numbers of `/metrics`, by name and labels as they are written.
+    async fn metrics(&self) -> BTreeMap<String, f64> {
+        let (status, text) = self.get("/metrics").await;
+        assert_eq!(status, 200);
+        let lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        lines
+            .map(|line| line.rsplit_once(' ').unwrap())
+            .map(|(name, number)| (name.to_owned(), number.parse().unwrap()))
+            .collect()
+    }
+}
+
+#[tokio::test]
+async fn p10_probes_and_metrics_tell_the_life_of_a_node() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let well = folder.path().join("well");
+    let check = format!("test -e {} || {{ echo no disk >&2; exit 1; }}", well.display());
+    let quick = ["--health-interval", "100ms", "--health-failures", "1", "--listen", "127.0.0.1:0"];
+    let options = [&["--health", &check][..], &quick].concat();
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    let asked = Asked::of(&a).await;
+
+    // It is not well, and so it does not join.
+    asked.probes((200, "starting"), (503, "starting"), (503, "starting")).await;
+    printed(&a, &["unhealthy: "]).await;
+    asked.probes((200, "starting"), (503, "starting"), (503, "starting")).await;
+    let before = asked.metrics().await;
+    let c = |name: &str| format!("{name}{{namespace=\"c\"}}");
+    assert_eq!((before[&c("clustering_member")], before[&c("clustering_healthy")]), (0.0, 0.0), "{before:?}");
+    assert_eq!(asked.get("/").await.0, 404);
+
+    std::fs::write(&well, "").unwrap();
+    asked.until("/readyz", 200, "ready at ").await;
+    asked.probes((200, "member"), (200, "ready at "), (200, "leads, term ")).await;
+    printed(&a, &["stable at "]).await;
+    let alone = asked.metrics().await;
+    for gauge in ["clustering_member", "clustering_healthy", "clustering_leader", "clustering_stable"] {
+        assert_eq!(alone[&c(gauge)], 1.0, "{gauge} in {alone:?}");
+    }
+    let joined = "clustering_events_total{namespace=\"c\",event=\"joined\"}";
+    assert_eq!((alone[joined], before.get(joined)), (1.0, None));
+
+    let b = vec![node(&etcd, "b").start().await.unwrap()];
+    let mut status = b[0].status();
+    soon("stable", status.wait_for(|status| status.is_stable())).await.unwrap();
+    let two = "clustering_nodes{namespace=\"c\",state=\"present\"}";
+    let by_join = "clustering_versions_total{namespace=\"c\",cause=\"joined\"}";
+    asked.until("/readyz", 200, "ready at ").await;
+    let both = asked.metrics().await;
+    assert_eq!((alone[two], both[two]), (1.0, 2.0));
+    assert_eq!(both[by_join], alone[by_join] + 1.0);
+
+    // It is ill: another leads, and the process is not to be restarted for it.
+    std::fs::remove_file(&well).unwrap();
+    asked.until("/readyz", 503, "not a member: unhealthy: exit code 1: no disk\n").await;
+    asked.until("/leaderz", 503, "b leads\n").await;
+    Asked::says(&asked.get("/livez").await, 200, "joining");
+    stable(&b).await;
+    let ill = asked.metrics().await;
+    assert_eq!(ill["clustering_sessions_lost_total{namespace=\"c\",reason=\"unhealthy\"}"], 1.0);
+    assert_eq!((ill[&c("clustering_member")], ill[&c("clustering_leader")]), (0.0, 0.0), "{ill:?}");
+    std::fs::write(&well, "").unwrap();
+    asked.until("/readyz", 200, "ready at ").await;
+    asked.until("/leaderz", 503, "b leads\n").await;
+
+    // It leaves, and etcd lets it wait.
+    etcd.pause().unwrap();
+    a.terminate().unwrap();
+    printed(&a, &["bye\n"]).await;
+    asked.until("/livez", 200, "leaving").await;
+    Asked::says(&asked.get("/readyz").await, 503, "not a member: ");
+    etcd.resume().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    stable(&b).await;
+    b.into_iter().next().unwrap().stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_measured_is_what_is_documented() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let a = service(&etcd, &["--listen", "127.0.0.1:0", "--health", "true"], &["sh", "-c", SHELL])
+        .spawn()
+        .unwrap();
+    let asked = Asked::of(&a).await;
+    printed(&a, &["stable at "]).await;
+    let (_, text) = asked.get("/metrics").await;
+    let metric = |name: &str| -> Metric {
+        let known = ALL.iter().chain(METRICS).find(|metric| metric.name == name);
+        *known.unwrap_or_else(|| panic!("{name} is not among the names"))
+    };
+    let mut seen = Vec::new();
+    for line in text.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let expected = match metric(name).kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+            Kind::Seconds => "histogram",
+        };
+        assert_eq!(kind, expected, "{name}");
+        assert!(text.contains(&format!("# HELP {name} {}\n", metric(name).help)), "{name} in {text}");
+        seen.push(name);
+    }
+    // What a node alone has measured by then. The rest has not happened, and so it is not there yet.
+    for name in
+        ["clustering_version_stable_seconds", "clustering_commits_total", "clustering_health_checks_total"]
+    {
+        assert!(seen.contains(&name), "no {name} in {text}");
+    }
+    assert!(text.contains("clustering_version_stable_seconds_bucket{namespace=\"c\",le=\"0.1\"}"), "{text}");
+    a.terminate().unwrap();
+    soon("its end", a.wait()).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_that_cannot_be_is_said_before_anything_begins() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let ran = folder.path().join("ran");
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = taken.local_addr().unwrap().to_string();
+    let with = |options: &[&str], variable: &str| {
+        let mut command = command();
+        command.args(["run", "-n", "c", "--endpoints", &etcd.endpoint(), "--uri", "http://a.test:80"]);
+        command.args(options).args(["--", "touch", ran.to_str().unwrap()]).env("CLUSTERING_LISTEN", variable);
+        run(command)
+    };
+    let in_use =
+        [&format!("cannot listen at {busy:?}: Address already in use")[..], "give another port", "--listen"];
+    with(&["--listen", &busy], "").await.refused(2, &in_use);
+    with(&[], &busy).await.refused(2, &in_use);
+    let shape = "such as [::]:8081";
+    for bad in ["8081", "localhost", "127.0.0.1:99999", "nonsense:x"] {
+        with(&["--listen", bad], "").await.refused(2, &[&format!("cannot listen at {bad:?}: "), shape]);
+    }
+    with(&["--listen", "192.0.2.1:8081"], "").await.refused(2, &["this machine has no such address"]);
+    assert!(!ran.exists() && registered(&etcd).await == 0);
+    // Set but empty is not set.
+    with(&[], "").await.ended(0);
+    assert!(ran.exists());
+}
+
+#[tokio::test]
+async fn the_program_and_its_hooks_know_where_to_ask_and_etcd_need_not_be_there() {
+    let folder = Folder::new().unwrap();
+    let hook = folder.path().join("hook");
+    let etcd = EtcdServer::start().await.unwrap();
+    etcd.kill().await.unwrap();
+    let stabilize = format!("echo $CLUSTERING_LISTEN > {0}.new; mv {0}.new {0}", hook.display());
+    let program = format!("echo program: $CLUSTERING_LISTEN; {SHELL}");
+    let options = ["--json", "--stabilize", &stabilize];
+    let a = service(&etcd, &options, &["sh", "-c", &program]).env("CLUSTERING_LISTEN", "127.0.0.1:0");
+    let a = a.spawn().unwrap();
+    let text = printed(&a, &["\"event\":\"listening\"", "\"event\":\"store_away\""]).await;
+    let line = text.lines().find(|line| line.contains("listening")).unwrap();
+    let said: serde_json::Value = serde_json::from_str(line).unwrap();
+    let asked = Asked { address: said["address"].as_str().unwrap().to_owned() };
+    printed(&a, &[&format!("program: {}\n", asked.address)]).await;
+    asked.probes((200, "starting"), (503, "starting"), (503, "starting")).await;
+    assert_eq!(asked.metrics().await["clustering_store_away{namespace=\"c\"}"], 1.0);
+    etcd.restart().await.unwrap();
+    asked.until("/leaderz", 200, "leads, term ").await;
+    asked.until("/readyz", 200, "ready at ").await;
+    assert_eq!(std::fs::read_to_string(hook).unwrap().trim(), asked.address);
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+}
