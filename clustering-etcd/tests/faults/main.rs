@@ -1,5 +1,5 @@
 //! Faults on a real etcd, with nodes as processes of their own: each scenario breaks something, waits until the cluster has
-//! come to rest, and has the promises P1 to P8 judged by the journals of all nodes and the history that an observer
+//! come to rest, and has the promises P1 to P8 and P11 judged by the journals of all nodes and the history that an observer
 //! collected.
 //!
 //! This binary runs itself as the nodes: what it is shows in its environment. `measured:` lines tell how long the cluster
@@ -15,6 +15,7 @@ mod by_hand;
 mod etcd_away;
 mod etcd_history;
 mod etcd_members;
+mod health;
 mod laggards;
 mod long_outage;
 mod names;
@@ -71,6 +72,8 @@ fn all() -> Vec<Trial> {
         etcd_history::p1_a_version_compacted_while_a_watch_was_broken,
         etcd_history::p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as_it_is,
         etcd_members::p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back,
+        health::p11_a_leader_whose_check_fails_gives_up_its_lead,
+        health::p11_a_leader_whose_check_hangs_gives_up_its_lead,
         laggards::p8_a_laggard_is_named_and_evicted_until_it_gives_up,
         laggards::p8_a_leader_that_lags_steps_down_and_is_evicted,
         long_outage::p7_cut_off_for_long_with_one_way,

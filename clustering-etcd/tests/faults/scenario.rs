@@ -280,7 +280,7 @@ impl Scenario {
         format!("{kept}, it ends so:\n{}", tail.join("\n"))
     }
 
-    /// Judges P1 to P8. Those nodes should be there, and nothing happens any more.
+    /// Judges P1 to P8 and P11. Those nodes should be there, and nothing happens any more.
     pub(crate) async fn check(&self, names: &[&str]) -> Ledger {
         self.settle().await;
         // Taken before the journals: whatever a node says that it saw, the store had by then.

@@ -8,7 +8,7 @@ use std::{
 use clustering_core::{NodeName, store::CoordinationStore};
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{NodeSpec, run, spec::VARIABLE};
+use super::{Condition, NodeSpec, run, spec::VARIABLE};
 use crate::{
     history::{self, Clock, Entry, Observation},
     network::Network,
@@ -132,6 +132,16 @@ impl Node {
     pub async fn kill(&self) {
         self.expect_process().kill().await.expect("the node can be killed");
         self.note(Observation::Killed);
+    }
+
+    /// From now on its health check finds it so.
+    ///
+    /// # Panics
+    ///
+    /// If the file that tells it cannot be written.
+    pub fn set_condition(&self, condition: Condition) {
+        self.note(Observation::Note { text: format!("its condition is to be {condition:?}") });
+        self.spec.write_condition(condition).expect("the condition can be written");
     }
 
     fn expect_process(&self) -> &Process {

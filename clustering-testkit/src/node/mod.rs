@@ -17,9 +17,10 @@
 //!
 //! What a node does beside being one: a thread asks it every 20 ms whether it may act as leader; as leader it makes
 //! fenced writes, each of which counts one up and adds its id to a list in the store; and when it wakes from a pause it makes
-//! the write that it was about to make before, under the term of then, past all checks of its own. All of it is in its
+//! the write that it was about to make before, under the term of then, past all checks of its own. If its health is checked, the test says [how it is](Node::set_condition). All of it is in its
 //! [journal](crate::history::Journal).
 
+mod condition;
 mod handle;
 mod looks;
 mod run;
@@ -27,6 +28,7 @@ mod spec;
 mod writes;
 
 pub use self::{
+    condition::Condition,
     handle::Node,
     run::{main, run},
     spec::{Breach, Conflict, NodeSpec},

@@ -63,6 +63,17 @@ pub async fn run(
         .name_conflict(spec.name_conflict.into())
         .laggards(spec.evict_after.map_or(Laggards::Wait, |after| Laggards::Evict { after }))
         .configure(|config| config.warn_after = spec.warn_after);
+    let builder = match spec.checks() {
+        None => builder,
+        Some(checks) => {
+            let spec = spec.clone();
+            let check = move || {
+                let spec = spec.clone();
+                async move { spec.check().await }
+            };
+            builder.health(check).configure(|config| config.health = Some(checks))
+        }
+    };
     let (takes, refuses) = (spec.stabilize_takes, spec.stabilize_refuses);
     let stabilize = move |stabilization: Stabilization| async move {
         let superseded = take(takes, stabilization.superseded()).await;

@@ -37,6 +37,9 @@ pub struct NodeSpec {
     pub warn_after: Duration,
     /// After how long it evicts laggards as leader, if at all.
     pub evict_after: Option<Duration>,
+    /// How often its health is checked, if at all. A check has a second to answer, and two failures in a row are enough.
+    #[serde(default)]
+    pub check_every: Option<Duration>,
     /// Whether its reads and commits are taken down, to be
     /// [judged](crate::linearizability::History::of_journals).
     #[serde(default)]
@@ -104,6 +107,7 @@ impl NodeSpec {
             write_every: Some(Duration::from_millis(100)),
             warn_after: Duration::from_secs(30),
             evict_after: None,
+            check_every: None,
             record_calls: false,
             breach: None,
         }
