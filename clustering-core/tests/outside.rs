@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use clustering_core::{
     Clustering, Condition, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report,
     operator::{Purge, Purged},
-    store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision},
+    store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
 use clustering_memory::MemoryStore;
 use clustering_testkit::faulty::{Call, FaultyStore};
@@ -227,6 +227,12 @@ async fn a_monitor_tells_what_happens_and_knows_what_a_look_would_show() {
     assert_eq!(monitor.report().unwrap().condition, Condition::Empty);
     by_hand(&store, "view/nodes/bad", "garbage").await;
     see(&mut monitor, &["cannot read c/view/nodes/bad"]).await;
+    // That it is mended has no name, and is to be seen all the same.
+    store.commit(Txn::new().delete("c/view/nodes/bad").delete("c/view/stable")).await.unwrap();
+    while monitor.report() != Some(report(&store).await) {
+        let seen = tokio::time::timeout(Duration::from_secs(600), monitor.next()).await;
+        assert_eq!(seen.unwrap(), Vec::new());
+    }
     // Nodes read and watch too: two reads and two watches are the monitor's, two of each node's at least.
     assert!(store.stats().since(&before).watches >= 2);
 }

@@ -92,7 +92,8 @@ impl Monitor {
         self.away.is_some()
     }
 
-    /// Waits until something happens, and tells what: all that one revision did.
+    /// Waits until something happens, and tells what: all that one revision did. Nothing, if the report has changed by what
+    /// has no name of its own, such as a key that was deleted by hand.
     ///
     /// Cancel safe. It does not return errors: that the store is away is something that happens.
     pub async fn next(&mut self) -> Vec<Sighting> {
@@ -136,9 +137,8 @@ impl Monitor {
                 (None, _) => &mut self.ready,
                 _ => &mut self.view,
             };
-            let sightings = follow.accept().map(|batch| self.fold(&batch));
-            if let Some(sightings) = sightings.filter(|sightings| !sightings.is_empty()) {
-                return sightings;
+            if let Some(batch) = follow.accept() {
+                return self.fold(&batch);
             }
         }
     }

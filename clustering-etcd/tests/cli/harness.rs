@@ -1,9 +1,15 @@
 //! One etcd, the command on it, and nodes to look at.
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use assert_cmd::Command;
-use clustering_core::{Builder, Clustering, store::CoordinationStoreExt};
+use clustering_core::{
+    Builder, Clustering, Version,
+    store::{CoordinationStore, CoordinationStoreExt, Txn},
+};
 use clustering_etcd::{EtcdConfig, EtcdStore};
 use clustering_testkit::etcd::EtcdServer;
 
@@ -125,4 +131,31 @@ pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 /// Writes what other programs, or people, might have written.
 pub(crate) async fn by_hand(etcd: &EtcdServer, key: &str, value: &str) {
     store(etcd).put(key, value.to_owned().into(), None).await.unwrap();
+}
+
+/// The records of a stable cluster of so many nodes, `ingest-0000` the first and the leader, without the nodes. Returns its
+/// version.
+pub(crate) async fn crowd(etcd: &EtcdServer, nodes: usize) -> Version {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let label = Version::from_u128(now << 80);
+    let store = store(etcd);
+    let names: Vec<_> = (0..nodes).map(|number| format!("ingest-{number:04}")).collect();
+    let ready = format!(r#"{{"version":"{label}","outcome":"ready"}}"#);
+    for part in names.chunks(16) {
+        let record = |name: &str| {
+            format!(
+                r#"{{"uri":"http://{name}:8080","incarnation":"{label}","metadata":{{"zone":"a"}},"protocol":1}}"#
+            )
+        };
+        let put = |txn: Txn, name: &String| txn.put(format!("c/view/nodes/{name}"), record(name), None);
+        store.commit(part.iter().fold(Txn::new(), put)).await.unwrap();
+    }
+    by_hand(etcd, "c/view/leader", r#"{"node":"ingest-0000","incarnation":"x"}"#).await;
+    by_hand(etcd, "c/view/version", &format!(r#"{{"version":"{label}"}}"#)).await;
+    for part in names.chunks(16) {
+        let put = |txn: Txn, name: &String| txn.put(format!("c/ready/{name}"), ready.clone(), None);
+        store.commit(part.iter().fold(Txn::new(), put)).await.unwrap();
+    }
+    by_hand(etcd, "c/view/stable", &format!(r#"{{"version":"{label}"}}"#)).await;
+    label
 }

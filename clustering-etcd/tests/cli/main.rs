@@ -15,6 +15,7 @@ mod leftovers;
 mod listen;
 mod past;
 mod run;
+mod screen;
 mod status;
 mod verbs;
 mod watch;

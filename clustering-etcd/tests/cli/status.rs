@@ -1,11 +1,10 @@
 use std::time::Instant;
 
-use clustering_core::store::{CoordinationStore, Txn};
 use clustering_testkit::etcd::{EtcdServer, Metrics};
 use serde_json::json;
 
 use crate::{
-    harness::{by_hand, clustering, command, node, nodes, run, soon, stop, store},
+    harness::{by_hand, clustering, command, crowd, node, nodes, run, soon, stop},
     users,
 };
 
@@ -155,27 +154,7 @@ fn ranges(metrics: &Metrics) -> f64 {
 #[tokio::test]
 async fn a_thousand_nodes_take_two_reads_and_less_than_a_second() {
     let etcd = EtcdServer::start().await.unwrap();
-    let store = store(&etcd);
-    let label = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
-    let names: Vec<_> = (0..1000).map(|number| format!("ingest-{number:04}")).collect();
-    for part in names.chunks(16) {
-        let record = |name: &str| {
-            format!(
-                r#"{{"uri":"http://{name}:8080","incarnation":"{label}","metadata":{{"zone":"a"}},"protocol":1}}"#
-            )
-        };
-        let put = |txn: Txn, name: &String| txn.put(format!("c/view/nodes/{name}"), record(name), None);
-        store.commit(part.iter().fold(Txn::new(), put)).await.unwrap();
-    }
-    by_hand(&etcd, "c/view/leader", r#"{"node":"ingest-0000","incarnation":"x"}"#).await;
-    by_hand(&etcd, "c/view/version", &format!(r#"{{"version":"{label}"}}"#)).await;
-    for part in names.chunks(16) {
-        let ready = format!(r#"{{"version":"{label}","outcome":"ready"}}"#);
-        let put = |txn: Txn, name: &String| txn.put(format!("c/ready/{name}"), ready.clone(), None);
-        store.commit(part.iter().fold(Txn::new(), put)).await.unwrap();
-    }
-    by_hand(&etcd, "c/view/stable", &format!(r#"{{"version":"{label}"}}"#)).await;
-
+    crowd(&etcd, 1000).await;
     let before = ranges(&etcd.metrics().await.unwrap());
     // The quickest of a few: other tests keep the machine busy.
     let mut quickest = f64::MAX;
