@@ -1,43 +1,28 @@
 //! Faults in the protocol, one for each promise and more. Each is found within the bounds that it needs, and no others.
 
 use clustering_core::{
-    Version, View,
-    machine::{Input, Leadership, Output, Purpose},
-    store::{Batch, Change, ErrorKind},
+    Version,
+    machine::{Input, Output, Purpose},
+    store::{Batch, Change},
     time::Timestamp,
     version::Mint,
 };
 use clustering_testkit::{
-    history::Member,
     model::{Bounds, Limited, Promise, Start},
     sim::{Seat, Tamper},
 };
 use serde_json::{Value, json};
 
-use crate::{breaks, commits};
+use crate::{
+    breaks,
+    tampers::{
+        AssumesDone, CallsTwice, Flag, LeavesItStanding, MomentaryList, NeverAgain,
+        NeverReadsAcknowledgements, TellsNobody, commits, unguarded,
+    },
+};
 
 fn nodes(nodes: u8) -> Bounds {
     Bounds::nodes(nodes)
-}
-
-/// Drops the guards on these keys from commits for that purpose.
-struct Unguarded {
-    purpose: Purpose,
-    keys: &'static [&'static str],
-}
-
-impl Tamper for Unguarded {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        let dropped = |key: &str| self.keys.iter().any(|start| key.starts_with(start));
-        let kept = |txn: &_| commits::keep(txn, |guard| !dropped(guard.key()), |_| true);
-        commits::change(output, self.purpose, kept)
-    }
-}
-
-macro_rules! unguarded {
-    ($purpose:ident, $($key:literal),+) => {
-        || Unguarded { purpose: Purpose::$purpose, keys: &[$($key),+] }
-    };
 }
 
 /// Does not hear that a node is gone.
@@ -57,21 +42,6 @@ impl Tamper for Deaf {
 #[test]
 fn p1_a_watch_that_skips() {
     breaks(Promise::P1, nodes(3).with(Limited::Expiry, 1), || Deaf);
-}
-
-/// Stabilizes against the nodes that are present just then.
-struct MomentaryList;
-
-impl Tamper for MomentaryList {
-    fn given(&mut self, seat: &Seat<'_>, _: &View) -> Option<Vec<Member>> {
-        let member = |node: &std::sync::Arc<clustering_core::Node>| Member {
-            name: node.name.clone(),
-            uri: node.uri.to_string(),
-            incarnation: node.incarnation.clone(),
-            metadata: node.metadata.clone(),
-        };
-        Some(seat.machine.present().map(member).collect())
-    }
 }
 
 #[test]
@@ -100,18 +70,6 @@ impl Tamper for ByWallClock {
 #[test]
 fn p2_versions_by_the_wall_clock() {
     breaks(Promise::P2, nodes(2).with(Limited::Resign, 1), || ByWallClock);
-}
-
-/// Tells no stabilize that it is superseded.
-struct TellsNobody;
-
-impl Tamper for TellsNobody {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        match output {
-            Output::Supersede { .. } => Vec::new(),
-            other => vec![other],
-        }
-    }
 }
 
 #[test]
@@ -173,32 +131,9 @@ fn p4_an_acknowledgement_of_an_older_version_comes_late() {
     breaks(Promise::P4, nodes(1).with(Limited::Ask, 2), unguarded!(Acknowledge, "c/view/version"));
 }
 
-/// Lets the acknowledgement stand when the record that it was given under is put again.
-struct LeavesItStanding;
-
-impl Tamper for LeavesItStanding {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        let kept =
-            |txn: &_| commits::keep(txn, |_| true, |operation| !operation.key().starts_with("c/ready/"));
-        commits::change(output, Purpose::Rewrite, kept)
-    }
-}
-
 #[test]
 fn p4_an_acknowledgement_outlives_the_record_that_it_was_given_under() {
     breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Update, 1), || LeavesItStanding);
-}
-
-/// Calls `on_stable` again, as after a restart of what called it.
-struct CallsTwice;
-
-impl Tamper for CallsTwice {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        match output {
-            Output::Announce { .. } => vec![output.clone(), output],
-            other => vec![other],
-        }
-    }
 }
 
 #[test]
@@ -236,18 +171,6 @@ fn p5_an_election_that_looks_at_neither_leader_nor_version() {
     breaks(Promise::P5, bounds, unguarded!(Elect, "c/view/leader", "c/view/version"));
 }
 
-/// Once it led, it says so until the log says otherwise: a flag in place of a deadline.
-struct Flag;
-
-impl Tamper for Flag {
-    fn leadership(&mut self, _: &Seat<'_>, told: Option<Leadership>) -> Option<Leadership> {
-        told.map(|mut leadership| {
-            leadership.until = Timestamp::NEVER;
-            leadership
-        })
-    }
-}
-
 #[test]
 fn p6_a_flag_that_stays_true() {
     breaks(Promise::P6, nodes(1).with(Limited::Wake, 1), || Flag);
@@ -278,55 +201,14 @@ fn p7_two_lives_share_a_name() {
     breaks(Promise::P7, bounds, unguarded!(Join, "c/view/nodes/"));
 }
 
-/// Tries no stabilize again that said no.
-struct NeverAgain;
-
-impl Tamper for NeverAgain {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        match output {
-            Output::Stabilize { attempt: 2.., .. } => Vec::new(),
-            other => vec![other],
-        }
-    }
-}
-
 #[test]
 fn p8_a_stabilize_that_said_no_is_never_tried_again() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Refusal, 1), || NeverAgain);
 }
 
-/// Takes a commit whose reply was lost for done.
-struct AssumesDone;
-
-impl Tamper for AssumesDone {
-    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
-        match input {
-            Input::Committed { token, result: Err(error) } if error.kind() == ErrorKind::OutcomeUnknown => {
-                vec![Input::Committed { token, result: Ok(seat.store.revision().next()) }]
-            }
-            other => vec![other],
-        }
-    }
-}
-
 #[test]
 fn p8_a_commit_whose_reply_was_lost_is_taken_for_done() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1), || AssumesDone);
-}
-
-/// Watches the acknowledgements from too late on, and reads none before.
-struct NeverReadsAcknowledgements;
-
-impl Tamper for NeverReadsAcknowledgements {
-    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
-        match input {
-            Input::Read { token, result: Ok(mut snapshot) } => {
-                snapshot.entries.retain(|entry| !entry.key.starts_with("c/ready/"));
-                vec![Input::Read { token, result: Ok(snapshot) }]
-            }
-            other => vec![other],
-        }
-    }
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! Model checking: in all states of small models the promises hold; and each fault in the protocol that is put in breaks
 //! the promise that it should, on a path that is told.
 
-#[path = "../sabotage/commits.rs"]
-mod commits;
 mod faults;
+#[path = "../tampers/mod.rs"]
+mod tampers;
 
 use std::thread;
 
@@ -11,6 +11,8 @@ use clustering_testkit::{
     model::{Bounds, Checked, ClusterModel, Limited, Promise, Start},
     sim::Tamper,
 };
+
+use self::tampers::Honest;
 
 fn check(model: &ClusterModel) -> Checked {
     model.check(thread::available_parallelism().map_or(1, usize::from), None)
@@ -47,11 +49,6 @@ fn wider_bounds_have_more_states() {
     let asked = states(bounds.with(Limited::Ask, 1));
     assert!(1 < asked && asked < states(bounds.with(Limited::Ask, 1).with(Limited::Delay, 1)));
 }
-
-/// Changes nothing.
-struct Honest;
-
-impl Tamper for Honest {}
 
 #[test]
 fn a_tamper_that_changes_nothing_changes_nothing() {

@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use clustering_core::{
     Version,
-    machine::{Output, Purpose},
+    machine::Purpose,
     store::{Guard, Revision, Txn},
 };
 use clustering_testkit::sim::{Seat, Tamper};
-use serde_json::Value;
 
-use crate::{found, leads};
+use crate::{found, leads, tampers::CallsTwice, version};
 
 /// The record that the newest version is stable, guarded as it has to be. Nothing if it stands already.
 fn confirm(seat: &Seat<'_>) -> Option<(Purpose, Txn)> {
@@ -28,11 +27,6 @@ fn confirm(seat: &Seat<'_>) -> Option<(Purpose, Txn)> {
         ))
         .put(keys.stable_key().clone(), value, None);
     (!recorded).then_some((Purpose::Confirm, txn))
-}
-
-fn version(value: &[u8]) -> Option<Version> {
-    let record: Value = serde_json::from_slice(value).ok()?;
-    record.get("version")?.as_str()?.parse().ok()
 }
 
 /// Judges by the acknowledgements that happen to exist: a node without one is overlooked.
@@ -78,18 +72,6 @@ impl Tamper for CountsOldSessions {
 #[test]
 fn p4_an_acknowledgement_of_an_old_session_counts() {
     found(CountsOldSessions::default, &["P4"]);
-}
-
-/// Calls `on_stable` again, as after a restart of what called it.
-struct CallsTwice;
-
-impl Tamper for CallsTwice {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        match output {
-            Output::Announce { .. } => vec![output.clone(), output],
-            other => vec![other],
-        }
-    }
 }
 
 #[test]

@@ -1,29 +1,11 @@
 //! Commits without one of their guards.
 
-use clustering_core::machine::{Output, Purpose};
-use clustering_testkit::sim::{Kind, Seat, Simulation, Tamper};
+use clustering_testkit::sim::{Kind, Simulation};
 
-use crate::{brief, commits, found, found_within};
-
-/// Drops the guards on these keys from commits for that purpose.
-struct Unguarded {
-    purpose: Purpose,
-    keys: &'static [&'static str],
-}
-
-impl Tamper for Unguarded {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        let dropped = |key: &str| self.keys.iter().any(|start| key.starts_with(start));
-        let kept = |txn: &_| commits::keep(txn, |guard| !dropped(guard.key()), |_| true);
-        commits::change(output, self.purpose, kept)
-    }
-}
-
-macro_rules! unguarded {
-    ($purpose:ident, $($key:literal),+) => {
-        || Unguarded { purpose: Purpose::$purpose, keys: &[$($key),+] }
-    };
-}
+use crate::{
+    brief, found, found_within,
+    tampers::{LeavesItStanding, unguarded},
+};
 
 // Each guard of an election alone would do, nearly: whoever is elected writes the version too.
 #[test]
@@ -88,17 +70,6 @@ fn p5_a_deposed_leader_ends_the_term_of_another() {
 #[test]
 fn p5_a_write_of_the_user_of_a_deposed_leader() {
     found(unguarded!(Fenced, "c/view/leader"), &["P5"]);
-}
-
-/// Lets the acknowledgement stand when the record that it was given under is put again.
-struct LeavesItStanding;
-
-impl Tamper for LeavesItStanding {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        let kept =
-            |txn: &_| commits::keep(txn, |_| true, |operation| !operation.key().starts_with("c/ready/"));
-        commits::change(output, Purpose::Rewrite, kept)
-    }
 }
 
 #[test]

@@ -4,17 +4,22 @@
 //! The code that is tested has no switches for this: a [`Tamper`] falsifies what goes in and out.
 
 mod barrier;
-mod commits;
 mod guards;
 mod health;
 mod progress;
 mod stabilizing;
+#[path = "../tampers/mod.rs"]
+mod tampers;
 mod time;
 mod views;
 
 use std::time::Duration;
 
+use clustering_core::Version;
 use clustering_testkit::sim::{Seat, Simulation, Tamper};
+use serde_json::Value;
+
+use self::tampers::Honest;
 
 /// Within so many seeds each fault has to be found, unless a test says otherwise.
 const SEEDS: u64 = 50;
@@ -40,11 +45,6 @@ fn brief(nodes: usize) -> Simulation {
     Simulation::new().nodes(nodes).storm(Duration::from_secs(20))
 }
 
-/// Changes nothing.
-struct Honest;
-
-impl Tamper for Honest {}
-
 #[test]
 fn a_tamper_that_changes_nothing_changes_nothing() {
     let simulation = Simulation::new();
@@ -58,4 +58,10 @@ fn a_tamper_that_changes_nothing_changes_nothing() {
 /// Whether that node leads, by its own machine.
 fn leads(seat: &Seat<'_>) -> bool {
     seat.machine.status(seat.now).leadership.is_some_and(|leadership| seat.now < leadership.until)
+}
+
+/// The version that a record under `version` or `stable`, or an acknowledgement, is about.
+fn version(value: &[u8]) -> Option<Version> {
+    let record: Value = serde_json::from_slice(value).ok()?;
+    record.get("version")?.as_str()?.parse().ok()
 }

@@ -8,11 +8,14 @@ use std::{
 use clustering_core::{
     Event,
     machine::{Input, Output, Purpose, Token},
-    store::{Entry, ErrorKind, Operation, Snapshot, Txn, WatchEnd},
+    store::{Entry, Operation, Snapshot, Txn, WatchEnd},
 };
 use clustering_testkit::sim::{Kind, Seat, Simulation, Tamper};
 
-use crate::{brief, commits, found, found_within};
+use crate::{
+    brief, found, found_within,
+    tampers::{AssumesDone, NeverAgain, NeverReadsAcknowledgements, commits},
+};
 
 /// Swallows outputs of a kind from each life that lost its session.
 struct GivesUpAfterALoss {
@@ -50,19 +53,6 @@ fn p7_a_node_that_lost_its_session_never_joins_again() {
     found(|| GivesUpAfterALoss::on(|output| matches!(output, Output::Grant { .. })), &["P7", "P8"]);
 }
 
-/// Tries no stabilize again that said no.
-struct NeverAgain;
-
-impl Tamper for NeverAgain {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        match output {
-            Output::Stabilize { attempt: 2.., .. }
-            | Output::Event(Event::Stabilizing { attempt: 2.., .. }) => Vec::new(),
-            other => vec![other],
-        }
-    }
-}
-
 #[test]
 fn p8_a_stabilize_that_said_no_is_never_tried_again() {
     found(|| NeverAgain, &["P8"]);
@@ -88,38 +78,9 @@ fn p8_a_node_whose_changes_were_compacted_never_reads_a_snapshot() {
     found_within(200, Simulation::new(), || NeverResyncs, &["P8"]);
 }
 
-/// Takes a commit whose reply was lost for done.
-struct AssumesDone;
-
-impl Tamper for AssumesDone {
-    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
-        match input {
-            Input::Committed { token, result: Err(error) } if error.kind() == ErrorKind::OutcomeUnknown => {
-                vec![Input::Committed { token, result: Ok(seat.store.revision()) }]
-            }
-            other => vec![other],
-        }
-    }
-}
-
 #[test]
 fn p8_a_commit_whose_reply_was_lost_is_taken_for_done() {
     found_within(200, Simulation::new(), || AssumesDone, &["P8", "P5"]);
-}
-
-/// Watches the acknowledgements from too late on, and reads none before.
-struct NeverReadsAcknowledgements;
-
-impl Tamper for NeverReadsAcknowledgements {
-    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
-        match input {
-            Input::Read { token, result: Ok(mut snapshot) } => {
-                snapshot.entries.retain(|entry| !entry.key.starts_with("c/ready/"));
-                vec![Input::Read { token, result: Ok(snapshot) }]
-            }
-            other => vec![other],
-        }
-    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use clustering_core::{
 };
 use clustering_testkit::sim::{Seat, Tamper};
 
-use crate::found;
+use crate::{found, tampers::TellsNobody};
 
 /// Takes a stabilize that was told that it is superseded for one that has ended.
 #[derive(Default)]
@@ -32,18 +32,6 @@ impl Tamper for DoesNotWait {
 #[test]
 fn p3_two_stabilizes_at_once() {
     found(DoesNotWait::default, &["P3"]);
-}
-
-/// Tells no stabilize that it is superseded.
-struct TellsNobody;
-
-impl Tamper for TellsNobody {
-    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
-        match output {
-            Output::Supersede { .. } => Vec::new(),
-            other => vec![other],
-        }
-    }
 }
 
 #[test]

@@ -9,19 +9,7 @@ use clustering_core::{
 };
 use clustering_testkit::sim::{Seat, Simulation, Tamper};
 
-use crate::found;
-
-/// Once it led, it says so until the log says otherwise: a flag in place of a deadline.
-struct Flag;
-
-impl Tamper for Flag {
-    fn leadership(&mut self, _: &Seat<'_>, told: Option<Leadership>) -> Option<Leadership> {
-        told.map(|mut leadership| {
-            leadership.until = Timestamp::NEVER;
-            leadership
-        })
-    }
-}
+use crate::{found, tampers::Flag};
 
 #[test]
 fn p6_a_flag_that_stays_true() {

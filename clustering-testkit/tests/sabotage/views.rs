@@ -1,33 +1,19 @@
 //! Views that are not the log's, and versions in the wrong order.
 
 use clustering_core::{
-    Version, View,
+    Version,
     machine::{Input, Output, Purpose},
     store::{Batch, Change},
     version::Mint,
 };
-use clustering_testkit::{
-    history::Member,
-    sim::{Seat, Tamper},
-};
+use clustering_testkit::sim::{Seat, Tamper};
 use serde_json::{Value, json};
 
-use crate::{commits, found};
-
-/// Stabilizes against the nodes that are present just then.
-struct MomentaryList;
-
-impl Tamper for MomentaryList {
-    fn given(&mut self, seat: &Seat<'_>, _: &View) -> Option<Vec<Member>> {
-        let member = |node: &std::sync::Arc<clustering_core::Node>| Member {
-            name: node.name.clone(),
-            uri: node.uri.to_string(),
-            incarnation: node.incarnation.clone(),
-            metadata: node.metadata.clone(),
-        };
-        Some(seat.machine.present().map(member).collect())
-    }
-}
+use crate::{
+    found,
+    tampers::{MomentaryList, commits},
+    version,
+};
 
 #[test]
 fn p1_the_local_list_as_the_view() {
@@ -66,11 +52,6 @@ struct ByWallClock {
     seen: std::collections::BTreeMap<(usize, u32), Version>,
 }
 
-fn label(value: &[u8]) -> Option<Version> {
-    let record: Value = serde_json::from_slice(value).ok()?;
-    record.get("version")?.as_str()?.parse().ok()
-}
-
 impl Tamper for ByWallClock {
     fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
         let Output::Commit { purpose: purpose @ (Purpose::Elect | Purpose::Publish), .. } = output else {
@@ -94,8 +75,8 @@ impl Tamper for ByWallClock {
         let seen = self.seen.entry((seat.node, seat.life)).or_insert(Version::from_u128(0));
         batch.changes.retain(|change| match change {
             Change::Put(entry) if entry.key.as_str() == "c/view/version" => {
-                let newer = label(&entry.value).is_some_and(|version| version > *seen);
-                *seen = label(&entry.value).unwrap_or(*seen).max(*seen);
+                let newer = version(&entry.value).is_some_and(|version| version > *seen);
+                *seen = version(&entry.value).unwrap_or(*seen).max(*seen);
                 newer
             }
             _ => true,
