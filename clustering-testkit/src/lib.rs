@@ -138,6 +138,7 @@ pub mod history;
 pub mod linearizability;
 #[cfg(feature = "model")]
 pub mod model;
+mod named;
 #[cfg(feature = "nodes")]
 pub mod network;
 #[cfg(feature = "nodes")]

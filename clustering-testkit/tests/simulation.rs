@@ -34,7 +34,7 @@ fn p1_to_p8_and_p11_hold_under_all_faults_and_all_that_is_to_be_reached_is_reach
         assert!(counts.faults(kind) > 0, "no {}", kind.name());
     }
     for reached in Reached::ALL {
-        assert!(counts.reached(*reached) > 0, "no {}", reached.name());
+        assert!(counts.reached(reached) > 0, "no {}", reached.name());
     }
 }
 

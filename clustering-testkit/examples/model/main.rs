@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 fn check(asked: &arguments::Check) -> ExitCode {
     if !asked.json {
         println!("judged in every state:");
-        Promise::ALL.iter().for_each(|promise| println!("  {}", promise.property()));
+        Promise::ALL.iter().for_each(|promise| println!("  {}", promise.name()));
         println!();
     }
     let mut all: Vec<Checked> = Vec::new();
@@ -43,7 +43,7 @@ fn check(asked: &arguments::Check) -> ExitCode {
     let missed: Vec<&str> = Reached::ALL
         .iter()
         .filter(|what| !all.iter().any(|one| one.reached(**what)))
-        .map(|what| what.property())
+        .map(|what| what.name())
         .collect();
     let broken = all.iter().filter_map(|one| one.broken.as_ref()).count();
     let exhausted = all.iter().filter(|one| one.exhausted).count();

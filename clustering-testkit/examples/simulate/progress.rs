@@ -62,7 +62,7 @@ impl Progress {
         }
         println!("\nreached:");
         for reached in Reached::ALL {
-            println!("{:>10}  {}", self.counts.reached(*reached), reached.name());
+            println!("{:>10}  {}", self.counts.reached(reached), reached.name());
         }
         failures.iter().for_each(|failure| println!("\n{failure}"));
     }

@@ -2,72 +2,37 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// What happens only so often on one path, so that the states are finite.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Limited {
-    /// A process dies. It may be started again at any time, and what it sent may still arrive.
-    Crash,
-    /// The store ends the lease of a process that runs, at any time: earlier than it may, for all that its holder knows.
-    Expiry,
-    /// A caller hears nothing of a call. The call may have taken effect, may do so at any time later, or never.
-    Loss,
-    /// The reply to a commit comes later than the commit takes effect: at any time.
-    Delay,
-    /// A watch breaks, and may be resumed.
-    Break,
-    /// A watch ends since what it owes was compacted away.
-    Gap,
-    /// Time passes on the clock of one process, until its machine wants to be woken.
-    Wake,
-    /// A process is paused until long after its session is over. It learns of it with whatever comes next.
-    Pause,
-    /// A stabilize says no.
-    Refusal,
-    /// A user asks for a new version.
-    Ask,
-    /// A user changes a node's metadata.
-    Update,
-    /// A user makes a leader give up the lead.
-    Resign,
-    /// A user of a node that says that it leads writes as leader.
-    Write,
-}
+use crate::named::named;
 
-impl Limited {
-    /// All of them.
-    pub const ALL: [Limited; 13] = [
-        Limited::Crash,
-        Limited::Expiry,
-        Limited::Loss,
-        Limited::Delay,
-        Limited::Break,
-        Limited::Gap,
-        Limited::Wake,
-        Limited::Pause,
-        Limited::Refusal,
-        Limited::Ask,
-        Limited::Update,
-        Limited::Resign,
-        Limited::Write,
-    ];
-
-    /// In words, for several of them.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Limited::Crash => "crashes",
-            Limited::Expiry => "expiries",
-            Limited::Loss => "losses",
-            Limited::Delay => "delays",
-            Limited::Break => "breaks",
-            Limited::Gap => "gaps",
-            Limited::Wake => "wakes",
-            Limited::Pause => "pauses",
-            Limited::Refusal => "refusals",
-            Limited::Ask => "asks",
-            Limited::Update => "updates",
-            Limited::Resign => "resigns",
-            Limited::Write => "writes",
-        }
+named! {
+    /// What happens only so often on one path, so that the states are finite.
+    pub enum Limited {
+        /// A process dies. It may be started again at any time, and what it sent may still arrive.
+        Crash = "crashes",
+        /// The store ends the lease of a process that runs, at any time: earlier than it may, for all that its holder knows.
+        Expiry = "expiries",
+        /// A caller hears nothing of a call. The call may have taken effect, may do so at any time later, or never.
+        Loss = "losses",
+        /// The reply to a commit comes later than the commit takes effect: at any time.
+        Delay = "delays",
+        /// A watch breaks, and may be resumed.
+        Break = "breaks",
+        /// A watch ends since what it owes was compacted away.
+        Gap = "gaps",
+        /// Time passes on the clock of one process, until its machine wants to be woken.
+        Wake = "wakes",
+        /// A process is paused until long after its session is over. It learns of it with whatever comes next.
+        Pause = "pauses",
+        /// A stabilize says no.
+        Refusal = "refusals",
+        /// A user asks for a new version.
+        Ask = "asks",
+        /// A user changes a node's metadata.
+        Update = "updates",
+        /// A user makes a leader give up the lead.
+        Resign = "resigns",
+        /// A user of a node that says that it leads writes as leader.
+        Write = "writes",
     }
 }
 
@@ -189,13 +154,6 @@ impl Serialize for Bounds {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_limit_stands_in_the_list_in_its_place() {
-        for (place, what) in Limited::ALL.into_iter().enumerate() {
-            assert_eq!(what as usize, place, "{what:?}");
-        }
-    }
 
     #[test]
     fn they_say_what_they_allow() {

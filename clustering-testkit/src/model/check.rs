@@ -47,7 +47,7 @@ pub struct Counterexample {
 impl Checked {
     /// Whether that was reached.
     pub fn reached(&self, what: Reached) -> bool {
-        self.reached.contains(&what.property())
+        self.reached.contains(&what.name())
     }
 }
 
@@ -66,10 +66,10 @@ impl ClusterModel {
         let found = checker.discoveries();
         let broken = Promise::ALL
             .into_iter()
-            .find_map(|promise| Some((promise, found.get(promise.property())?)))
+            .find_map(|promise| Some((promise, found.get(promise.name())?)))
             .map(|(promise, path)| self.counterexample(promise, path));
         let in_time = limit.is_none_or(|limit| took < limit);
-        let reached = Reached::ALL.iter().map(|reached| reached.property());
+        let reached = Reached::ALL.iter().map(|reached| reached.name());
         Checked {
             bounds: self.bounds(),
             states: checker.unique_state_count(),
@@ -79,7 +79,7 @@ impl ClusterModel {
             exhausted: in_time && broken.is_none(),
             held: Promise::ALL
                 .into_iter()
-                .map(Promise::property)
+                .map(Promise::name)
                 .filter(|property| !found.contains_key(property))
                 .collect(),
             reached: reached.filter(|property| found.contains_key(property)).collect(),
@@ -101,7 +101,7 @@ impl ClusterModel {
             Some(breach) => breach.said.clone(),
             None => super::calm::run(self, &state).err().unwrap_or_default(),
         };
-        Counterexample { promise: promise.property(), found, steps: actions.len(), story }
+        Counterexample { promise: promise.name(), found, steps: actions.len(), story }
     }
 }
 

@@ -11,63 +11,33 @@ use clustering_core::{
 };
 
 use super::state::{Held, Node, Shared};
-use crate::history::{
-    Ledger, Member,
-    ledger::{Act, Commit},
+use crate::{
+    history::{
+        Ledger, Member,
+        ledger::{Act, Commit},
+    },
+    named::named,
 };
 
-/// The promises that a model judges, by their numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Promise {
-    /// One view per version.
-    P1,
-    /// Versions go forward.
-    P2,
-    /// One stabilize at a time.
-    P3,
-    /// Stable means everyone, and acknowledgements of old sessions do not count.
-    P4,
-    /// A deposed leader cannot write.
-    P5,
-    /// A node knows in time that its session is over.
-    P6,
-    /// Names are not shared, and nobody joins under a session that is not its own.
-    P7,
-    /// From every state calm leads to a stable version of all nodes.
-    P8,
-}
-
-impl Promise {
-    /// All of them.
-    pub const ALL: [Promise; 8] = [
-        Promise::P1,
-        Promise::P2,
-        Promise::P3,
-        Promise::P4,
-        Promise::P5,
-        Promise::P6,
-        Promise::P7,
-        Promise::P8,
-    ];
-
-    /// As a property of a model.
-    pub const fn property(self) -> &'static str {
-        match self {
-            Promise::P1 => "P1: all nodes have the log's view of a version",
-            Promise::P2 => "P2: versions go forward, on the log and on every node",
-            Promise::P3 => "P3: one stabilize at a time, and what is superseded is told",
-            Promise::P4 => {
-                "P4: what is stable was acknowledged by everyone in the session of its cut, once; on_stable runs once"
-            }
-            Promise::P5 => "P5: what leaders write is accepted under the term that stands",
-            Promise::P6 => {
-                "P6: a lead is claimed and acted on for two thirds of a TTL from the sending of the last good renewal"
-            }
-            Promise::P7 => {
-                "P7: nobody takes a name that is held, and everyone joins under a session of its own"
-            }
-            Promise::P8 => "P8: calm leads to a stable version of all nodes",
-        }
+named! {
+    /// The promises that a model judges, by their numbers.
+    pub enum Promise {
+        /// One view per version.
+        P1 = "P1: all nodes have the log's view of a version",
+        /// Versions go forward.
+        P2 = "P2: versions go forward, on the log and on every node",
+        /// One stabilize at a time.
+        P3 = "P3: one stabilize at a time, and what is superseded is told",
+        /// Stable means everyone, and acknowledgements of old sessions do not count.
+        P4 = "P4: what is stable was acknowledged by everyone in the session of its cut, once; on_stable runs once",
+        /// A deposed leader cannot write.
+        P5 = "P5: what leaders write is accepted under the term that stands",
+        /// A node knows in time that its session is over.
+        P6 = "P6: a lead is claimed and acted on for two thirds of a TTL from the sending of the last good renewal",
+        /// Names are not shared, and nobody joins under a session that is not its own.
+        P7 = "P7: nobody takes a name that is held, and everyone joins under a session of its own",
+        /// From every state calm leads to a stable version of all nodes.
+        P8 = "P8: calm leads to a stable version of all nodes",
     }
 }
 

@@ -168,20 +168,20 @@ impl Model for ClusterModel {
     fn properties(&self) -> Vec<Property<Self>> {
         macro_rules! always {
             ($($promise:ident),+) => {
-                [$(Property::always(Promise::$promise.property(), |_: &ClusterModel, state: &State| {
+                [$(Property::always(Promise::$promise.name(), |_: &ClusterModel, state: &State| {
                     state.breach.as_ref().is_none_or(|breach| breach.promise != Promise::$promise)
                 })),+]
             };
         }
         macro_rules! sometimes {
             ($($reached:ident),+ $(,)?) => {
-                [$(Property::sometimes(Reached::$reached.property(), |_: &ClusterModel, state: &State| {
+                [$(Property::sometimes(Reached::$reached.name(), |_: &ClusterModel, state: &State| {
                     Reached::$reached.shows(state)
                 })),+]
             };
         }
         let mut properties = Vec::from(always!(P1, P2, P3, P4, P5, P6, P7));
-        properties.push(Property::always(Promise::P8.property(), |model: &ClusterModel, state: &State| {
+        properties.push(Property::always(Promise::P8.name(), |model: &ClusterModel, state: &State| {
             state.breach.is_some() || action::pending(state).is_some() || calm::run(model, state).is_ok()
         }));
         properties.extend(sometimes!(

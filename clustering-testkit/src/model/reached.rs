@@ -1,64 +1,46 @@
 use super::state::State;
+use crate::named::named;
 
-macro_rules! reached {
-    ($($(#[doc = $doc:literal])+ $name:ident = $words:literal,)+) => {
-        /// A state or a step that is worth reaching: a model that does not is not worth much.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reached {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Reached {
-            /// All of them.
-            pub const ALL: &[Reached] = &[$(Reached::$name,)+];
-
-            /// As a property of a model.
-            pub const fn property(self) -> &'static str {
-                match self {
-                    $(Reached::$name => $words,)+
-                }
-            }
-        }
-    };
-}
-
-reached! {
-    /// A version of all nodes is recorded as stable.
-    Stable = "a stable version of all nodes",
-    /// `on_stable` runs.
-    OnStable = "on_stable runs",
-    /// A version is published while the one before it is not stable.
-    SupersededBarrier = "a superseded barrier",
-    /// A stabilize that runs is superseded.
-    SupersededRun = "a superseded stabilize",
-    /// A node says that it leads under a term that has ended.
-    StaleLeader = "a stale leader",
-    /// After one led, another does.
-    Takeover = "another leader",
-    /// A leader's record that a version is stable is refused by a guard.
-    ConfirmRefused = "a refused confirm",
-    /// Another write of a leader is refused by a guard.
-    LeaderRefused = "a refused write of a leader",
-    /// A campaign is refused by a guard.
-    CandidateRefused = "a refused campaign",
-    /// An acknowledgement is refused by a guard.
-    AcknowledgementRefused = "a refused acknowledgement",
-    /// A commit takes effect after its caller gave up on it.
-    LateEffect = "a commit that takes effect late",
-    /// A node reads a snapshot again after a gap.
-    Resync = "a resync",
-    /// A node loses its session.
-    SessionLost = "a lost session",
-    /// A node is a member again, by itself.
-    Rejoin = "a rejoin",
-    /// A process finds its name held by the one before it.
-    NameHeld = "a name that is held",
-    /// A leader's deadline passes.
-    Suspended = "a suspended leader",
-    /// It may act again.
-    Resumed = "a resumed leader",
-    /// A stabilize says no.
-    RefusedRun = "a refused stabilize",
+named! {
+    /// A state or a step that is worth reaching: a model that does not is not worth much.
+    pub enum Reached {
+        /// A version of all nodes is recorded as stable.
+        Stable = "a stable version of all nodes",
+        /// `on_stable` runs.
+        OnStable = "on_stable runs",
+        /// A version is published while the one before it is not stable.
+        SupersededBarrier = "a superseded barrier",
+        /// A stabilize that runs is superseded.
+        SupersededRun = "a superseded stabilize",
+        /// A node says that it leads under a term that has ended.
+        StaleLeader = "a stale leader",
+        /// After one led, another does.
+        Takeover = "another leader",
+        /// A leader's record that a version is stable is refused by a guard.
+        ConfirmRefused = "a refused confirm",
+        /// Another write of a leader is refused by a guard.
+        LeaderRefused = "a refused write of a leader",
+        /// A campaign is refused by a guard.
+        CandidateRefused = "a refused campaign",
+        /// An acknowledgement is refused by a guard.
+        AcknowledgementRefused = "a refused acknowledgement",
+        /// A commit takes effect after its caller gave up on it.
+        LateEffect = "a commit that takes effect late",
+        /// A node reads a snapshot again after a gap.
+        Resync = "a resync",
+        /// A node loses its session.
+        SessionLost = "a lost session",
+        /// A node is a member again, by itself.
+        Rejoin = "a rejoin",
+        /// A process finds its name held by the one before it.
+        NameHeld = "a name that is held",
+        /// A leader's deadline passes.
+        Suspended = "a suspended leader",
+        /// It may act again.
+        Resumed = "a resumed leader",
+        /// A stabilize says no.
+        RefusedRun = "a refused stabilize",
+    }
 }
 
 impl Reached {

@@ -1,88 +1,70 @@
 use std::ops::AddAssign;
 
 use super::Kind;
+use crate::named::named;
 
-macro_rules! reached {
-    ($($(#[doc = $doc:literal])+ $name:ident = $words:literal,)+) => {
-        /// A state or transition that is worth reaching.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Reached {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Reached {
-            /// All of them.
-            pub const ALL: &[Reached] = &[$(Reached::$name,)+];
-
-            /// In words.
-            pub const fn name(self) -> &'static str {
-                match self {
-                    $(Reached::$name => $words,)+
-                }
-            }
-        }
-    };
-}
-
-reached! {
-    /// Somebody was elected.
-    Election = "elections",
-    /// A version was published.
-    Version = "versions",
-    /// A version was recorded as stable.
-    Stable = "stable versions",
-    /// `on_stable` ran.
-    OnStable = "on_stable calls",
-    /// A version was published while the one before it was not stable yet.
-    SupersededBarrier = "superseded barriers",
-    /// A stabilize that ran was superseded.
-    SupersededRun = "superseded stabilizes",
-    /// A stabilize said no, or panicked.
-    RefusedRun = "refused stabilizes",
-    /// A stabilize was ended because it took too long.
-    AbortedRun = "aborted stabilizes",
-    /// A node lost its session.
-    SessionLost = "sessions lost",
-    /// A node joined again by itself.
-    Rejoin = "rejoins",
-    /// A node was removed, by hand or as a laggard.
-    Removed = "removals",
-    /// A node found its name held, and waited.
-    NameHeld = "names held",
-    /// A node ended because its name was taken, or taken over.
-    NameLost = "names lost",
-    /// A leader's deadline passed without a renewal.
-    Suspended = "leaders suspended",
-    /// A renewal came in time after all.
-    Resumed = "leaders resumed",
-    /// While one node says that it leads, another one does in truth.
-    StaleLeader = "stale leaders",
-    /// A leader's write was refused by its guards.
-    LeaderRefused = "leaders' writes refused",
-    /// Any other commit was refused by its guards.
-    Refused = "other commits refused",
-    /// A call took effect after its caller had given up on it.
-    LateEffect = "late effects",
-    /// A call took effect, and its reply was lost.
-    LostReply = "lost replies",
-    /// A lease expired because nobody renewed it.
-    Expired = "leases expired",
-    /// A laggard was evicted.
-    Evicted = "evictions",
-    /// A leader named who blocks a version.
-    Blocked = "blocked versions",
-    /// A node became unhealthy.
-    Unhealthy = "nodes fallen ill",
-    /// A node became healthy again, or was so at first.
-    Healthy = "nodes found healthy",
-    /// A node read a snapshot because changes were compacted.
-    Resync = "resyncs",
-    /// A node found the store put back to an older state.
-    Rewound = "rewinds seen",
-    /// A write under a term was done.
-    FencedDone = "fenced writes done",
-    /// A write under a term was refused, or nobody led.
-    FencedRefused = "fenced writes refused",
+named! {
+    /// A state or transition that is worth reaching.
+    pub enum Reached {
+        /// Somebody was elected.
+        Election = "elections",
+        /// A version was published.
+        Version = "versions",
+        /// A version was recorded as stable.
+        Stable = "stable versions",
+        /// `on_stable` ran.
+        OnStable = "on_stable calls",
+        /// A version was published while the one before it was not stable yet.
+        SupersededBarrier = "superseded barriers",
+        /// A stabilize that ran was superseded.
+        SupersededRun = "superseded stabilizes",
+        /// A stabilize said no, or panicked.
+        RefusedRun = "refused stabilizes",
+        /// A stabilize was ended because it took too long.
+        AbortedRun = "aborted stabilizes",
+        /// A node lost its session.
+        SessionLost = "sessions lost",
+        /// A node joined again by itself.
+        Rejoin = "rejoins",
+        /// A node was removed, by hand or as a laggard.
+        Removed = "removals",
+        /// A node found its name held, and waited.
+        NameHeld = "names held",
+        /// A node ended because its name was taken, or taken over.
+        NameLost = "names lost",
+        /// A leader's deadline passed without a renewal.
+        Suspended = "leaders suspended",
+        /// A renewal came in time after all.
+        Resumed = "leaders resumed",
+        /// While one node says that it leads, another one does in truth.
+        StaleLeader = "stale leaders",
+        /// A leader's write was refused by its guards.
+        LeaderRefused = "leaders' writes refused",
+        /// Any other commit was refused by its guards.
+        Refused = "other commits refused",
+        /// A call took effect after its caller had given up on it.
+        LateEffect = "late effects",
+        /// A call took effect, and its reply was lost.
+        LostReply = "lost replies",
+        /// A lease expired because nobody renewed it.
+        Expired = "leases expired",
+        /// A laggard was evicted.
+        Evicted = "evictions",
+        /// A leader named who blocks a version.
+        Blocked = "blocked versions",
+        /// A node became unhealthy.
+        Unhealthy = "nodes fallen ill",
+        /// A node became healthy again, or was so at first.
+        Healthy = "nodes found healthy",
+        /// A node read a snapshot because changes were compacted.
+        Resync = "resyncs",
+        /// A node found the store put back to an older state.
+        Rewound = "rewinds seen",
+        /// A write under a term was done.
+        FencedDone = "fenced writes done",
+        /// A write under a term was refused, or nobody led.
+        FencedRefused = "fenced writes refused",
+    }
 }
 
 /// How often what was reached.

@@ -64,7 +64,7 @@ fn breaks<T: Tamper + 'static>(promise: Promise, bounds: Bounds, make: fn() -> T
     let told = checked.to_string();
     println!("{told}");
     let Some(broken) = checked.broken else { panic!("no promise is broken: {told}") };
-    assert_eq!(broken.promise, promise.property(), "{told}");
+    assert_eq!(broken.promise, promise.name(), "{told}");
     assert!(!broken.found.is_empty() && broken.story.len() >= broken.steps, "{told}");
     told
 }
