@@ -77,11 +77,18 @@ mod tests {
     use super::*;
     use crate::promises::scene::{Scene, broken, kept};
 
-    /// a is checked, healthy, and leads.
-    fn scene() -> Scene {
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// The health of a is checked.
+    fn checked() -> Scene {
         let mut scene = Scene::new();
-        let second = Duration::from_secs(1);
-        scene.saw("a", Observation::ChecksHealth { interval: second, deadline: second, failures: 2 });
+        scene.saw("a", Observation::ChecksHealth { interval: SECOND, deadline: SECOND, failures: 2 });
+        scene
+    }
+
+    /// It is healthy, and leads.
+    fn scene() -> Scene {
+        let mut scene = checked();
         check(&mut scene, Ending::Ready);
         scene.saw("a", Observation::Healthy);
         scene.grants("a", 1, Duration::from_secs(15));
@@ -135,23 +142,19 @@ mod tests {
 
     #[test]
     fn a_lead_after_the_fall_is_found() {
-        let mut scene = Scene::new();
-        let second = Duration::from_secs(1);
-        scene.saw("a", Observation::ChecksHealth { interval: second, deadline: second, failures: 2 });
+        let mut scene = checked();
         scene.join("a", 1);
         scene.elect("a", "V1");
         check(&mut scene, no());
         scene.saw("a", Observation::Unhealthy { reason: "ill".to_owned() });
-        scene.pass(second);
+        scene.pass(SECOND);
         scene.says_yes("a", None);
         broken("P11", "does not act as leader", scene);
     }
 
     #[test]
     fn a_join_before_a_check_has_passed_is_found() {
-        let mut scene = Scene::new();
-        let second = Duration::from_secs(1);
-        scene.saw("a", Observation::ChecksHealth { interval: second, deadline: second, failures: 2 });
+        let mut scene = checked();
         check(&mut scene, no());
         scene.join("a", 1);
         scene.joined("a");

@@ -68,9 +68,7 @@ mod tests {
     use crate::promises::scene::{Scene, broken, kept};
 
     fn scene() -> Scene {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a"]);
         scene.publish("V2");
         scene.publish("V3");
         scene

@@ -150,9 +150,7 @@ mod tests {
     use crate::promises::scene::{Scene, broken, kept, version};
 
     fn scene() -> Scene {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a"]);
         scene.sees("a", "V1");
         scene
     }

@@ -135,11 +135,7 @@ mod tests {
     use crate::promises::scene::{Scene, broken, kept};
 
     fn scene() -> Scene {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.join("b", 2);
-        scene.elect("a", "V1");
-        scene
+        Scene::of(&["a", "b"])
     }
 
     #[test]

@@ -108,10 +108,7 @@ mod tests {
 
     /// a leads, and has counted to 2.
     fn scene() -> Scene {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.join("b", 2);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a", "b"]);
         scene.counts("a-1", 1, &["a-1"]);
         scene.counts("a-2", 2, &["a-1", "a-2"]);
         scene
@@ -161,9 +158,7 @@ mod tests {
 
     #[test]
     fn a_count_that_begins_elsewhere_is_found() {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a"]);
         scene.counts("a-1", 5, &["a-1"]);
         broken("P5", "finds 0 makes it 1", scene);
     }

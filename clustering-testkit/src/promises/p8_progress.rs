@@ -81,9 +81,7 @@ mod tests {
     };
 
     fn scene() -> Scene {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a"]);
         scene.joined("a");
         scene
     }
@@ -116,10 +114,7 @@ mod tests {
 
     #[test]
     fn a_node_that_should_not_be_there_is_found() {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.join("b", 2);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a", "b"]);
         scene.joined("a");
         scene.joined("b");
         scene.acknowledge("b", "V1");

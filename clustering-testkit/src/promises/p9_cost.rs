@@ -56,9 +56,7 @@ mod tests {
     use crate::promises::scene::{Scene, version};
 
     fn scene() -> Scene {
-        let mut scene = Scene::new();
-        scene.join("a", 1);
-        scene.elect("a", "V1");
+        let mut scene = Scene::of(&["a"]);
         scene.acknowledge("a", "V1");
         scene.confirm("V1");
         scene.join("b", 2);

@@ -71,6 +71,16 @@ impl Scene {
         }
     }
 
+    /// These nodes are there, under leases that count from 1, and the first one leads and has published V1.
+    pub(crate) fn of(names: &[&str]) -> Self {
+        let mut scene = Scene::new();
+        for (name, lease) in names.iter().zip(1..) {
+            scene.join(name, lease);
+        }
+        scene.elect(names[0], "V1");
+        scene
+    }
+
     fn as_it_goes(&self) -> Result<(), super::Violation> {
         let mut promises = Promises::new(NAMESPACE);
         let by_hand = |step: &&Step| matches!(step, Step::Page(Page { content: Content::ByHand(_), .. }));
