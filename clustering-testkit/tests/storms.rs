@@ -136,14 +136,17 @@ fn p3_p7_hold_while_nodes_come_and_go() {
     });
 }
 
+fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+    runtime.unwrap().block_on(test)
+}
+
 /// A storm reaches what it should: all of these happen, and are survived.
 #[test]
 fn storms_are_of_some_weight() {
     let mut notes = BTreeSet::new();
     for seed in 0..6 {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
+        in_virtual_time(async {
             let cluster = cluster(seed, 4).await.unwrap();
             cluster.storm(&Storm::new(seed)).await.unwrap();
             cluster.settle().await.unwrap();
@@ -176,9 +179,7 @@ fn storms_are_of_some_weight() {
 #[test]
 fn the_same_seed_gives_the_same_storm() {
     let run = |seed: u64| {
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        runtime.block_on(async {
+        in_virtual_time(async {
             let cluster = cluster(seed, 4).await.unwrap();
             cluster.storm(&Storm::new(seed)).await.unwrap();
             cluster.settle().await.unwrap();

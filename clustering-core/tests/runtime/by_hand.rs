@@ -129,15 +129,7 @@ async fn p4_a_stable_key_deleted_by_hand_is_written_again_and_not_announced_agai
 async fn p8_an_acknowledgement_deleted_by_hand_does_not_block_for_ever() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
-    let (gate, passes) = tokio::sync::watch::channel(false);
-    let gated = cluster
-        .start_with("z", |builder| {
-            builder.stabilize(move |_| {
-                let mut passes = passes.clone();
-                async move { passes.wait_for(|open| *open).await.is_ok() }
-            })
-        })
-        .await;
+    let (gated, gate) = cluster.start_gated("z", false).await;
     let follower = followers(&nodes)[0];
     let version =
         follower.until("four", |status| status.acknowledged.as_ref().is_some_and(|view| view.len() == 4));

@@ -175,15 +175,7 @@ async fn weights_decide_the_share_of_keys() {
 #[tokio::test(start_paused = true)]
 async fn owning_and_routing_are_two_questions() {
     let cluster = Cluster::new();
-    let (gate, passes) = tokio::sync::watch::channel(true);
-    let node = cluster
-        .start_with("a", |builder| {
-            builder.stabilize(move |_| {
-                let mut passes = passes.clone();
-                async move { passes.wait_for(|open| *open).await.is_ok() }
-            })
-        })
-        .await;
+    let (node, gate) = cluster.start_gated("a", true).await;
     stable([&node]).await;
     gate.send(false).unwrap();
     let other = cluster.start("b").await;

@@ -5,7 +5,7 @@ use clustering_core::{
     store::{CoordinationStore, CoordinationStoreExt, Txn},
 };
 
-use crate::common::{Cluster, Node, followers, leader, name, secs, stable, start};
+use crate::common::{Cluster, Node, followers, leader, name, secs, stable};
 
 /// An object, of which no field is as it should be. As a request it passes, since all that says may be missing.
 const OBJECT: &[u8] = b"{\"uri\": 7, \"incarnation\": [], \"version\": {}, \"node\": null}";
@@ -215,13 +215,7 @@ async fn p8_over_an_acknowledgement_it_does_not_block_for_ever() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
-        let (gate, passes) = tokio::sync::watch::channel(false);
-        let (line, builder) = cluster.builder("z");
-        let builder = builder.stabilize(move |_| {
-            let mut passes = passes.clone();
-            async move { passes.wait_for(|open| *open).await.is_ok() }
-        });
-        let gated = start(line, builder).await;
+        let (gated, gate) = cluster.start_gated("z", false).await;
         for node in &nodes {
             node.until("ready", |status| status.acknowledged.as_ref().is_some_and(|view| view.len() == 3))
                 .await;

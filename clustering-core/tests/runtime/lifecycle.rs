@@ -245,13 +245,7 @@ async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
 async fn wait_stable_waits_on_any_node() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
-    let (gate, passes) = tokio::sync::watch::channel(false);
-    let (line, builder) = cluster.builder("z");
-    let builder = builder.stabilize(move |_| {
-        let mut passes = passes.clone();
-        async move { passes.wait_for(|open| *open).await.is_ok() }
-    });
-    let gated = start(line, builder).await;
+    let (gated, gate) = cluster.start_gated("z", false).await;
     let begun = Instant::now();
     let waits = async {
         tokio::join!(

@@ -131,15 +131,7 @@ async fn p3_one_stabilize_at_a_time_and_only_for_the_newest_version() {
 async fn p4_stable_means_everyone() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
-    let (gate, passes) = tokio::sync::watch::channel(false);
-    let late = cluster
-        .start_with("late", |builder| {
-            builder.stabilize(move |_| {
-                let mut passes = passes.clone();
-                async move { passes.wait_for(|open| *open).await.is_ok() }
-            })
-        })
-        .await;
+    let (late, gate) = cluster.start_gated("late", false).await;
     let version = nodes[0].log.next_of("four", |event| match event {
         Event::VersionPublished { nodes: 4, version, .. } => Some(*version),
         _ => None,

@@ -137,13 +137,7 @@ async fn p7_a_node_that_lost_its_session_comes_back_in_a_newer_version() {
 async fn p7_acknowledgements_of_the_old_session_do_not_count() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
-    let (gate, passes) = tokio::sync::watch::channel(true);
-    let (line, builder) = cluster.builder("z");
-    let builder = builder.stabilize(move |_| {
-        let mut passes = passes.clone();
-        async move { passes.wait_for(|open| *open).await.is_ok() }
-    });
-    let node = start(line, builder).await;
+    let (node, gate) = cluster.start_gated("z", true).await;
     let all: Vec<_> = nodes.iter().chain([&node]).collect();
     let old = stable(all.clone()).await;
     gate.send(false).unwrap();

@@ -6,7 +6,7 @@ use super::{
     render::Names,
 };
 use crate::{
-    config::Config,
+    config::{Config, Laggards},
     keyspace::Keyspace,
     machine::{Identity, Input, Machine, Output, Token},
     name::{Namespace, NodeName, NodeUri},
@@ -97,6 +97,11 @@ impl Bench {
         };
         let mint = Mint::new(WALL, Timestamp::ZERO, 7);
         Bench::of(Machine::node(keyspace(), identity, config, mint))
+    }
+
+    /// One that as leader evicts who has been missing for 10 s.
+    pub(super) fn evicting(name: &str) -> Self {
+        Bench::node_with(name, |config| config.laggards = Laggards::Evict { after: secs(10) })
     }
 
     pub(super) fn observer() -> Self {

@@ -3,7 +3,7 @@
 //! The log tells what happened, the reply only when to try again.
 
 use super::bench::{Bench, ms, secs};
-use crate::{config::Laggards, machine::Phase, store::ErrorKind};
+use crate::{machine::Phase, store::ErrorKind};
 
 /// A state in which the machine has just sent one commit, for each purpose.
 fn on_its_way(purpose: &str) -> Bench {
@@ -54,8 +54,7 @@ fn on_its_way(purpose: &str) -> Bench {
             a
         }
         "evict" => {
-            let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
-            let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+            let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
             a.joins("b");
             a.answer_all();
             a = a.acknowledged();

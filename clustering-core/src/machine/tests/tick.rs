@@ -1,7 +1,7 @@
 //! Time passes.
 
 use super::bench::{Bench, ms, secs};
-use crate::{config::Laggards, machine::Phase, outcome::Outcome, store::ErrorKind};
+use crate::{machine::Phase, outcome::Outcome, store::ErrorKind};
 
 #[test]
 fn the_first_tick_asks_for_a_lease_and_reads_the_log() {
@@ -240,8 +240,7 @@ fn p8_one_that_has_not_answered_is_named_too() {
 
 #[test]
 fn p8_opt_in_laggards_are_evicted() {
-    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
-    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
     a = a.acknowledged();
@@ -260,9 +259,8 @@ fn p8_opt_in_laggards_are_evicted() {
 
 #[test]
 fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
-    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
     let stable = || {
-        let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+        let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
         a.joins("b");
         a.answer_all();
         a = a.acknowledged();
@@ -291,8 +289,7 @@ fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
 
 #[test]
 fn p8_a_node_that_came_back_has_its_time_in_the_next_version() {
-    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
-    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
     a = a.acknowledged();
@@ -308,8 +305,7 @@ fn p8_a_node_that_came_back_has_its_time_in_the_next_version() {
 
 #[test]
 fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
-    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
-    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
     a = a.acknowledged();
@@ -325,8 +321,7 @@ fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
 
 #[test]
 fn p8_others_are_evicted_before_a_leader_steps_down() {
-    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
-    let mut a = Bench::node_with("a", evict).joined().leading().stable().after(secs(2));
+    let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.joins("c");
     a.ask(1, "together");
@@ -341,8 +336,7 @@ fn p8_others_are_evicted_before_a_leader_steps_down() {
 
 #[test]
 fn p8_a_leader_that_is_the_laggard_steps_down() {
-    let evict = |config: &mut crate::Config| config.laggards = Laggards::Evict { after: secs(10) };
-    let mut a = Bench::node_with("a", evict).joined().leading();
+    let mut a = Bench::evicting("a").joined().leading();
     a.wait(secs(10));
     a.says(&["resign"]);
     assert!(!a.is_leader());

@@ -25,6 +25,7 @@ use clustering_testkit::{
     promises::check,
 };
 use futures_util::future::join_all;
+use tokio::sync::watch;
 
 pub(crate) use self::{
     audit::{audit, history},
@@ -142,6 +143,16 @@ impl Cluster {
     pub(crate) async fn start_with(&self, name: &str, change: impl FnOnce(Builder) -> Builder) -> Node {
         let (line, builder) = self.builder(name);
         start(line, change(builder)).await
+    }
+
+    /// A node whose stabilize waits while its gate is shut, and says yes when it is open.
+    pub(crate) async fn start_gated(&self, name: &str, open: bool) -> (Node, watch::Sender<bool>) {
+        let (gate, passes) = watch::channel(open);
+        let stabilize = move |_| {
+            let mut passes = passes.clone();
+            async move { passes.wait_for(|open| *open).await.is_ok() }
+        };
+        (self.start_with(name, |builder| builder.stabilize(stabilize)).await, gate)
     }
 
     /// Nodes `n000`, `n001` and so on, started at once, and waits until they are stable.
