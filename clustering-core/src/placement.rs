@@ -294,6 +294,17 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_draws_the_first_in_the_order_of_names_wins() {
+        let twins = even(&["a", "b", "b"]);
+        let ours: Vec<_> = keys(100).filter(|key| twins.find(key.as_bytes()) != Some(0)).collect();
+        assert!((40..90).contains(&ours.len()), "{}", ours.len());
+        for key in ours {
+            assert_eq!(twins.find(key.as_bytes()), Some(1));
+            assert_eq!(twins.find_n(key.as_bytes(), 3)[..2], [1, 2]);
+        }
+    }
+
+    #[test]
     fn weight_zero_takes_nothing() {
         let some = Placement::new([("a", Weight(0)), ("b", Weight(1))]);
         assert!(keys(100).all(|key| some.find(key.as_bytes()) == Some(1)));

@@ -389,9 +389,44 @@ mod tests {
     }
 
     #[test]
-    fn many_causes_are_cut_off_and_counted() {
+    fn a_kind_is_the_name_under_which_a_cause_stands_in_its_record() {
         let name = NodeName::parse("n").unwrap();
-        let causes = cut_off(vec![Cause::Joined(name); 100]);
+        let causes = [
+            Cause::Joined(name.clone()),
+            Cause::Left(name.clone()),
+            Cause::Returned(name.clone()),
+            Cause::Changed(name.clone()),
+            Cause::Evicted(name.clone()),
+            Cause::Elected(name.clone()),
+            Cause::Asked { by: "ops".into(), why: None },
+            Cause::Resync,
+            Cause::Unacknowledged(name),
+        ];
+        for cause in causes {
+            let json = serde_json::to_value(&cause).unwrap();
+            let written = json.as_str().or_else(|| json.as_object()?.keys().next().map(String::as_str));
+            assert_eq!(cause.kind(), written);
+        }
+        assert_eq!(Cause::Other("7".into()).kind(), Some("other"));
+        assert_eq!(Cause::More(7).kind(), None);
+    }
+
+    #[test]
+    fn many_causes_are_cut_off_and_counted() {
+        let joined = |n| vec![Cause::Joined(NodeName::parse("n").unwrap()); n];
+        let causes = cut_off(joined(100));
         assert_eq!((causes.len(), causes.last()), (33, Some(&Cause::More(68))));
+        assert_eq!(cut_off(joined(33)).last(), Some(&Cause::More(1)));
+        assert_eq!(cut_off(joined(32)), joined(32));
+    }
+
+    #[test]
+    fn long_texts_are_cut_off_between_letters() {
+        for short in [String::new(), "rebalance".to_owned(), "x".repeat(TEXT)] {
+            assert_eq!(shorten(short.clone()), short);
+        }
+        assert_eq!(shorten("x".repeat(TEXT + 1)), format!("{}…", "x".repeat(TEXT)));
+        let odd = format!("x{}", "ü".repeat(TEXT));
+        assert_eq!(shorten(odd), format!("x{}…", "ü".repeat(TEXT / 2)));
     }
 }

@@ -254,3 +254,181 @@ impl Diff {
         self.joined.is_empty() && self.left.is_empty() && self.changed.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        node::{Metadata, WEIGHT},
+        record::PROTOCOL,
+    };
+
+    fn name(name: &str) -> NodeName {
+        NodeName::parse(name).unwrap()
+    }
+
+    /// A node that lives for that long already, in so many words.
+    fn node(name: &str, life: &str) -> Node {
+        Node {
+            name: self::name(name),
+            uri: crate::name::NodeUri::parse(&format!("http://{name}")).unwrap(),
+            incarnation: life.into(),
+            metadata: Metadata::new(),
+            protocol: PROTOCOL,
+            created: Revision::new(1),
+            modified: Revision::new(1),
+            lease: None,
+        }
+    }
+
+    fn nodes(nodes: impl IntoIterator<Item = Node>) -> Vec<Arc<Node>> {
+        nodes.into_iter().map(Arc::new).collect()
+    }
+
+    fn label(revision: u64) -> Label {
+        Label {
+            version: Version::from_u128(u128::from(revision)),
+            revision: Revision::new(revision),
+            term: Term::new(Revision::new(2)),
+            leader: Some(name("a")),
+            causes: vec![Cause::Resync],
+        }
+    }
+
+    fn view(nodes: &[Arc<Node>], me: Option<&str>) -> View {
+        View::new(label(7), nodes.iter(), me.map(name))
+    }
+
+    fn names<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Vec<&'a str> {
+        nodes.into_iter().map(|node| node.name.as_str()).collect()
+    }
+
+    #[test]
+    fn it_says_what_its_version_says_and_who_is_in_it() {
+        let view = view(&nodes([node("a", "1"), node("b", "1"), node("c", "1")]), Some("b"));
+        assert_eq!((view.version(), view.revision()), (Version::from_u128(7), Revision::new(7)));
+        assert_eq!((view.term(), view.leader()), (Term::new(Revision::new(2)), Some(&name("a"))));
+        assert_eq!(view.causes(), [Cause::Resync]);
+        assert_eq!(
+            (names(view.nodes()), names(&*view), view.len()),
+            (vec!["a", "b", "c"], names(view.iter()), 3)
+        );
+        assert!(!view.is_empty());
+        assert_eq!(names(view.get(&name("c"))), ["c"]);
+        assert_eq!((view.get(&name("x")), view.me()), (None, Some(&name("b"))));
+        assert_eq!(names(view.own()), ["b"]);
+        assert_eq!(format!("{view:?}"), format!("View({} @7 term 2 [\"a\", \"b\", \"c\"])", view.version()));
+    }
+
+    #[test]
+    fn of_nobody() {
+        let view = view(&[], Some("a"));
+        assert!(view.is_empty() && view.own().is_none() && view.find("k").is_none() && !view.owns("k"));
+        assert!(view.find_n("k", 2).is_empty());
+        assert_eq!((view.len(), view.protocol()), (0, PROTOCOL));
+    }
+
+    #[test]
+    fn every_key_is_owned_by_one_node_and_the_next_in_line_stand_behind_it() {
+        let mut all = [node("a", "1"), node("b", "1"), node("c", "1"), node("d", "1")];
+        all[3].metadata.insert(WEIGHT.to_owned(), "0".to_owned());
+        let all = nodes(all);
+        let of = |me| view(&all, me);
+        let views = ["a", "b", "c", "d"].map(|me| of(Some(me)));
+        let mut owners = std::collections::BTreeSet::new();
+        for key in (0..100).map(|key| format!("device-{key}")) {
+            let owner = views[0].find(&key).unwrap();
+            let owning = views.iter().filter(|view| view.owns(&key)).map(|view| view.me().unwrap());
+            assert_eq!(owning.collect::<Vec<_>>(), [&owner.name]);
+            let line = views[0].find_n(&key, 2);
+            assert_eq!((line.len(), &line[0]), (2, owner));
+            assert_ne!(line[1], *owner);
+            assert_eq!(views[0].find_n(&key, 9).len(), 3, "one takes no keys");
+            assert!(!of(None).owns(&key), "no node, no keys");
+            owners.insert(owner.name.clone());
+        }
+        assert_eq!(owners, ["a", "b", "c"].map(name).into());
+    }
+
+    #[test]
+    fn its_protocol_is_the_lowest_that_one_of_its_nodes_speaks() {
+        let speaking = |protocol, name| Node { protocol, ..node(name, "1") };
+        let of = |protocols: [u32; 3]| {
+            let named = protocols.into_iter().zip(["a", "b", "c"]);
+            view(&nodes(named.map(|(protocol, name)| speaking(protocol, name))), None).protocol()
+        };
+        assert_eq!((of([3, 2, 5]), of([4, 4, 4])), (2, 4));
+    }
+
+    #[test]
+    fn what_changed_is_who_came_who_went_and_who_lives_anew() {
+        let before = view(&nodes([node("a", "1"), node("b", "1"), node("c", "1")]), None);
+        let after = view(&nodes([node("b", "1"), node("c", "2"), node("d", "1")]), None);
+        let diff = after.diff(Some(&before));
+        assert_eq!(
+            (names(&diff.joined), names(&diff.left), names(&diff.changed)),
+            (vec!["d"], vec!["a"], vec!["c"])
+        );
+        assert_eq!(diff.changed[0].incarnation, "2", "as the newer view has it");
+        assert!(after.diff(Some(&after)).is_empty());
+        let first = after.diff(None);
+        assert_eq!(
+            (names(&first.joined), first.left.len(), first.changed.len()),
+            (vec!["b", "c", "d"], 0, 0)
+        );
+        for one in [
+            Diff { joined: diff.joined, ..Diff::default() },
+            Diff { left: diff.left, ..Diff::default() },
+            Diff { changed: diff.changed, ..Diff::default() },
+        ] {
+            assert!(!one.is_empty(), "{one:?}");
+        }
+    }
+
+    /// Whether it happens now and then: other tests of the process make cuts, too, of which only the last are kept.
+    fn happens(what: impl Fn() -> bool) -> bool {
+        (0..1000).any(|_| what())
+    }
+
+    #[test]
+    fn the_same_view_is_made_once_for_all_nodes_of_a_process() {
+        let all = nodes([node("a", "1"), node("b", "1")]);
+        assert!(happens(|| {
+            let a = view(&all, Some("a"));
+            // Of those that nobody holds any more it does not matter how many there are.
+            for revision in 100..140 {
+                View::new(label(revision), all.iter(), None);
+            }
+            let other = View::new(label(8), all.iter(), None);
+            let b = view(&all, Some("b"));
+            Arc::ptr_eq(&a.cut, &b.cut) && names(b.own()) == ["b"] && !Arc::ptr_eq(&a.cut, &other.cut)
+        }));
+    }
+
+    #[test]
+    fn what_differs_in_anything_is_another_view() {
+        let all = nodes([node("a", "1"), node("b", "1")]);
+        let first = view(&all, None);
+        let labels = [
+            Label { version: Version::from_u128(99), ..label(7) },
+            Label { revision: Revision::new(99), ..label(7) },
+            Label { causes: Vec::new(), ..label(7) },
+        ];
+        for label in labels {
+            let other = View::new(label.clone(), all.iter(), None);
+            assert_eq!(other.cut.label, label);
+        }
+        let others = nodes([node("a", "1"), node("b", "2")]);
+        assert_eq!(view(&others, None).nodes(), others);
+        assert_eq!(view(&all[..1], None).nodes(), &all[..1]);
+        assert_eq!(first.nodes(), all);
+    }
+
+    #[test]
+    fn only_the_last_cuts_are_kept() {
+        let all = nodes([node("a", "1")]);
+        let held: Vec<View> = (0..100).map(|revision| View::new(label(revision), all.iter(), None)).collect();
+        assert_eq!(held.len(), 100);
+        assert!(cuts().len() <= CUTS_KEPT);
+    }
+}

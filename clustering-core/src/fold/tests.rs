@@ -17,6 +17,7 @@ enum Value {
     Node(u8),
     Leader(&'static str),
     Version(u8),
+    Wish(&'static str),
     Garbage,
 }
 
@@ -77,6 +78,7 @@ impl Value {
             Value::Version(label) => {
                 format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
             }
+            Value::Wish(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
             Value::Garbage => "garbage".to_owned(),
         }
     }
@@ -160,6 +162,23 @@ fn p4_stable_is_what_was_recorded_after_the_cut() {
     assert!(fold.is_stable());
     fold.apply(&log.write(&[version(1)]));
     assert!(!fold.is_stable(), "the same label, written again, is another cut");
+    fold.apply(&log.write(&[version(1), stable(1)]));
+    assert!(!fold.is_stable(), "nobody can have adapted to it by then");
+}
+
+#[test]
+fn a_wish_favours_a_node_that_is_present_until_a_version_is_written() {
+    let wish = |node| Step::Put("c/view/request", Value::Wish(node));
+    let favoured = |fold: &Fold| fold.favoured().map(|node| node.name.to_string());
+    let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
+    fold.apply(&log.write(&[wish("b")]));
+    assert_eq!(favoured(&fold), None, "it is not there");
+    fold.apply(&log.write(&[node("c/view/nodes/b")]));
+    assert_eq!(favoured(&fold), Some("b".to_owned()));
+    fold.apply(&log.write(&[version(2)]));
+    assert_eq!(favoured(&fold), None, "it was granted");
+    fold.apply(&log.write(&[wish("b"), version(3)]));
+    assert_eq!(favoured(&fold), None, "a version of the same revision grants it");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The log brings what nobody can read, or what is not ours.
 
 use super::bench::{Bench, secs};
-use crate::machine::Phase;
+use crate::{machine::Phase, store::WatchEnd};
 
 const GARBAGE: [&str; 5] = ["", "garbage", "[]", "{}", "null"];
 
@@ -56,6 +56,21 @@ fn keys_that_are_no_names_are_reported_and_count_for_nothing() {
     a.skip();
     a.put("view/nodes/x/y", "{}");
     a.says(&["* cannot read c/view/nodes/x/y: name \"x/y\" cannot be used: it must not contain a slash"]);
+}
+
+#[test]
+fn what_a_snapshot_holds_is_reported_as_well() {
+    let reported = "* cannot read c/view/nodes/x: expected value at line 1 column 1";
+    let mut o = Bench::observer();
+    o.put("view/nodes/x", "garbage");
+    o.tick();
+    o.answer_all();
+    o.says_of(&["* cannot"], &[reported]);
+    o.unseen(|o| o.put("view/stable", "{}"));
+    o.store.compact();
+    o.watch_ends("view/", WatchEnd::Compacted { compacted: o.store.revision });
+    o.answer_all();
+    o.says_of(&["* cannot"], &[reported, "* cannot read c/view/stable: missing field `version`"]);
 }
 
 #[test]

@@ -188,6 +188,7 @@ fn who_is_not_registered_is_not_asked_and_begins_anew() {
     a.unregister(1);
     a.answer_all();
     a.skip();
+    assert_eq!(a.wakes_in(), None);
     a.wait(secs(60));
     a.says(&[]);
     a.register(2);
@@ -205,6 +206,18 @@ fn a_check_that_runs_when_the_node_ends_is_ended_and_holds_nothing_up() {
     a.skip();
     a.stop();
     a.says_of(&["abort", "check"], &["abort: nobody wants to know any more"]);
+    a.answer_all();
+    assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
+}
+
+#[test]
+fn a_check_that_was_to_be_ended_already_is_not_ended_again() {
+    let mut a = leading();
+    a.wait_for("check health");
+    a.wait(secs(1));
+    a.skip();
+    a.stop();
+    a.says_of(&["abort"], &[]);
     a.answer_all();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
 }
