@@ -101,11 +101,9 @@ impl Machine {
         }
         self.election.leaderless_since = term.is_none().then_some(now);
         self.election.rank = None;
+        // Where another has led, this node may campaign again.
+        self.election.held_off_until = None;
         let own = self.own_term().is_some();
-        if term.is_some() && !own {
-            // Another has led: this node may campaign again.
-            self.election.held_off_until = None;
-        }
         self.emit(Event::LeaderChanged { leader: name, term, own });
     }
 
@@ -119,11 +117,9 @@ impl Machine {
     pub(super) fn settle_election(&mut self, now: Timestamp) {
         let own = self.own_term();
         if self.election.leading != own {
-            if self.election.leading.is_some() && own.is_none() && self.session.held().is_some() {
-                // Resigned, or somebody deleted the key to have another leader: others first.
-                let pause = self.session.ttl().unwrap_or(self.config.ttl);
-                self.election.held_off_until = Some(now + pause).filter(|_| self.fold.leader().is_none());
-            }
+            // Resigned, or somebody deleted the key to have another leader: others first.
+            let pause = self.session.ttl().unwrap_or(self.config.ttl);
+            self.election.held_off_until = Some(now + pause).filter(|_| self.fold.leader().is_none());
             self.election.leading = own;
             self.election.acting = false;
             self.election.resigning = None;
@@ -215,11 +211,14 @@ impl Machine {
             // It could not act. A renewal will change that, and bring it here again.
             return;
         }
-        let due = self.turn().max(self.election.held_off_until.unwrap_or_default());
+        let turn = self.turn().max(self.election.held_off_until.unwrap_or_default());
+        if now < turn {
+            self.election.due = Some(turn);
+            return;
+        }
         let folded = self.fold.revision();
-        if now < due || !self.election.campaign.is_free(now, folded) {
-            let due = due.max(self.election.campaign.due().unwrap_or_default());
-            self.election.due = Some(due).filter(|due| *due > now);
+        if !self.election.campaign.is_free(now, folded) {
+            self.election.due = self.election.campaign.due();
             return;
         }
         let Some(lease) = self.session.held().map(|held| held.lease) else { return };

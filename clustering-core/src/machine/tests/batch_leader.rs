@@ -38,6 +38,17 @@ fn p9_a_candidate_moves_up_when_an_older_one_goes() {
 }
 
 #[test]
+fn p9_a_candidate_that_lost_a_race_has_its_turn_as_soon_when_the_winner_goes() {
+    let mut c = Bench::node("c").with(&["a", "b"]).joined();
+    c.wait(ms(100));
+    c.unseen(|c| c.elects("a"));
+    c.ok("elect");
+    c.deliver();
+    c.leaves("a");
+    assert_eq!(c.wakes_in(), Some(ms(50)), "b is older");
+}
+
+#[test]
 fn p9_who_led_in_a_history_that_is_gone_has_its_turn_like_all_others() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     let before = b.store.revision;
