@@ -125,11 +125,8 @@ impl Machine {
 
     pub(super) fn settle_membership(&mut self, now: Timestamp) {
         self.grant_unregisters();
-        if self.is_ending() || !self.log.follow.is_synced() {
-            return;
-        }
         let Some(lease) = self.session.held().map(|held: &Held| held.lease) else { return };
-        if self.is_settled(lease) {
+        if self.is_settled() {
             return;
         }
         match (self.own_slot(lease), self.membership.is_member()) {
@@ -156,13 +153,10 @@ impl Machine {
     }
 
     /// Whether the record stands as it was last seen and as it should: so it is at nearly every input.
-    fn is_settled(&self, lease: LeaseId) -> bool {
+    fn is_settled(&self) -> bool {
         let (Some(member), Some(standing)) = (&self.membership.member, self.fold.own()) else { return false };
-        standing.modified == member.modified
-            && standing.lease == Some(lease)
-            && self.membership.wanted.as_ref() == Some(&member.incarnation)
-            && self.membership.minted.len() == 1
-            && self.membership.updates.is_empty()
+        // One that is wanted and does not stand yet is a second one.
+        standing.modified == member.modified && self.membership.minted.len() == 1
     }
 
     fn own_slot(&self, lease: LeaseId) -> Slot {

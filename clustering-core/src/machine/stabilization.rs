@@ -128,7 +128,7 @@ impl Machine {
             // is shown has to start from there.
             self.stabilization.adapted = Some(run.view.clone());
         }
-        if run.superseded || self.target().map(View::revision) != Some(run.view.revision()) {
+        if run.superseded {
             return;
         }
         let (revision, version, attempts) = (run.view.revision(), run.view.version(), run.attempt);

@@ -1,6 +1,6 @@
 //! The log brings node records: the node's own, and those of others.
 
-use super::bench::{Bench, ms, secs};
+use super::bench::{Bench, ms, name, secs};
 use crate::{
     config::{Config, NameConflict},
     machine::Phase,
@@ -46,8 +46,10 @@ fn p7_a_join_whose_reply_never_comes_counts_all_the_same() {
 fn others_are_told_of_as_they_come_change_and_go() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.joins("c");
+    assert_eq!(b.machine.node_named(&name("c")).unwrap().uri.as_str(), "http://other-c");
     b.rewrites("c");
     b.leaves("c");
+    assert!(b.machine.node_named(&name("c")).is_none());
     b.says(&["* c is present at http://other-c", "* c changed, at http://other-c", "* c is gone"]);
 }
 
@@ -201,6 +203,18 @@ fn p7_an_incarnation_of_this_process_under_another_lease_is_not_mine() {
     let other = b.store.grant(b.now, secs(15)).id;
     b.write(crate::store::Txn::new().put("c/view/nodes/b", record, other));
     b.says_of(&["* session"], &["* session lost: the node's record was removed"]);
+}
+
+#[test]
+fn p4_ones_own_record_that_somebody_put_again_is_the_same_session() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
+    let record = b.store.get(&"c/view/nodes/b".into()).unwrap().value.clone();
+    b.write(crate::store::Txn::new().put("c/view/nodes/b", record, b.lease_of("view/nodes/b")));
+    b.publishes();
+    b.says_of(&["* session", "stabilize"], &["stabilize V2 of a b after V1"]);
+    b.stabilized(crate::Outcome::Ready);
+    b.answer_all();
+    b.says_of(&["* ready"], &["* ready at V2"]);
 }
 
 #[test]

@@ -24,7 +24,9 @@ fn acknowledges_under(bench: &mut Bench, lease: Option<LeaseId>) {
 #[test]
 fn p4_the_last_acknowledgement_makes_it_stable() {
     let mut a = waiting_for_b();
+    assert_eq!(a.machine.unready(), Some(1));
     a.acknowledges("b");
+    assert_eq!(a.machine.unready(), Some(0));
     a.says(&["confirm V2"]);
     a.answer_all();
     a.says(&["* stable at V2", "* on_stable of V2, term 2", "announce V2 in term 2"]);
@@ -333,5 +335,6 @@ fn p4_what_was_acknowledged_before_the_watch_broke_is_read_again_before_it_is_re
 fn a_follower_does_not_watch_acknowledgements() {
     let b = Bench::node("b").with(&["a"]).joined().led_by("a");
     assert!(!b.is_open("read ready/"));
+    assert_eq!(b.machine.unready(), None, "so it does not know");
     assert_eq!(b.machine.identity().unwrap().name, name("b"));
 }

@@ -1,7 +1,20 @@
 //! The log brings requests for a version.
 
 use super::bench::{Bench, secs};
-use crate::store::Revision;
+use crate::{
+    record::{RequestRecord, VersionRecord, encode},
+    store::{Revision, Txn},
+};
+
+/// By hand: a request in one revision with a version.
+fn asks_and_publishes(bench: &mut Bench) {
+    let version = bench.mint_version();
+    let record = VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() };
+    let request = RequestRecord { by: Some("ops".to_owned()), why: None, leader: None };
+    let both = Txn::new().put("c/view/request", encode(&request), None);
+    bench.names.version(version);
+    bench.write(both.put("c/view/version", encode(&record), None));
+}
 
 #[test]
 fn a_leader_publishes_when_somebody_asks() {
@@ -41,6 +54,19 @@ fn a_request_from_before_the_newest_version_is_granted_already() {
     assert_eq!(b.store.revision, Revision::new(4));
     b.leaves("a");
     b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
+}
+
+#[test]
+fn a_request_that_came_with_a_version_is_granted_by_it() {
+    let mut a = Bench::node("a").joined().leading().after(secs(2));
+    asks_and_publishes(&mut a);
+    a = a.after(secs(2));
+    a.joins("b");
+    a.says_of(&["publish"], &["publish V3: b joined"]);
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    asks_and_publishes(&mut b);
+    b.ask(1, "rebalance");
+    b.says_of(&["ask"], &["ask: b, rebalance"]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn p1_a_version_written_together_with_a_node_has_it_in_its_view() {
             false => Txn::new().put(key, record, None).put("c/view/version", value.clone(), None),
         };
         b.write(txn);
-        assert!(b.status().newest.unwrap().iter().any(|present| present.name == node));
+        assert!(b.machine.newest().unwrap().iter().any(|present| present.name == node));
     }
 }
 

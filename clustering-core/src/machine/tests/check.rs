@@ -2,7 +2,10 @@
 //! told was lost where no leader saw it.
 
 use super::bench::{Bench, ms, secs};
-use crate::{outcome::Outcome, store::ErrorKind};
+use crate::{
+    outcome::Outcome,
+    store::{ErrorKind, Txn},
+};
 
 const TTL: u64 = 15;
 
@@ -49,9 +52,15 @@ fn p8_so_is_one_that_a_restored_store_lost_while_the_log_stood_as_before() {
 
 #[test]
 fn p8_so_is_one_that_somebody_overwrote() {
-    for value in ["garbage", r#"{"version": "01BX5ZZKBKACTAV9WEVGEMMVRZ", "outcome": "ready"}"#] {
+    let older = r#"{"version": "01BX5ZZKBKACTAV9WEVGEMMVRZ", "outcome": "ready"}"#;
+    for (value, under_its_lease) in
+        [(Some("garbage"), true), (Some(older), true), (Some(older), false), (None, false)]
+    {
         let mut b = waiting_for_a();
-        b.unseen(|b| b.put("ready/b", value));
+        let stands = &b.store.read(&"c/ready/b".into()).entries[0];
+        let value = value.map_or(stands.value.clone(), |value| value.into());
+        let lease = stands.lease.filter(|_| under_its_lease);
+        b.unseen(|b| b.write(Txn::new().put("c/ready/b", value, lease)));
         looks_in(&mut b);
         b.ok("read ready/b");
         b.says(&["acknowledge V1"]);
@@ -111,15 +120,25 @@ fn a_node_that_has_not_said_yes_has_nothing_to_look_for() {
 }
 
 #[test]
-fn a_look_that_failed_is_repeated_soon() {
+fn a_look_that_failed_is_repeated_soon_and_then_with_growing_pauses() {
     let mut b = waiting_for_a();
     b.unseen(|b| b.delete("ready/b"));
     looks_in(&mut b);
-    b.fail("read ready/b", ErrorKind::Unreachable);
-    let pause = looks_in(&mut b);
-    assert!(pause <= ms(100), "{pause:?}");
+    for whole in [100, 200, 400] {
+        b.fail("read ready/b", ErrorKind::Unreachable);
+        let pause = looks_in(&mut b);
+        assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{pause:?}");
+    }
     b.ok("read ready/b");
     b.says(&["acknowledge V1"]);
+}
+
+#[test]
+fn nobody_looks_for_what_was_said_of_an_older_version() {
+    let mut b = waiting_for_a();
+    b.publishes();
+    b.wait(secs(3 * TTL));
+    assert!(!b.is_open("read ready/b"));
 }
 
 #[test]

@@ -67,6 +67,20 @@ fn a_grant_that_failed_is_tried_again_with_growing_pauses() {
 }
 
 #[test]
+fn nodes_that_failed_together_do_not_come_back_together() {
+    let mut a = Bench::node("a");
+    a.tick();
+    let spread = (0..20).map(|_| {
+        a.fail("grant", ErrorKind::Refused);
+        a.wait_for("grant").as_millis()
+    });
+    // Of 5 s, up to a quarter is taken off at random.
+    let (least, most) =
+        spread.fold((u128::MAX, 0), |(least, most), pause| (least.min(pause), most.max(pause)));
+    assert!((3_750..4_100).contains(&least) && (4_650..=5_000).contains(&most), "{least} to {most}");
+}
+
+#[test]
 fn a_store_that_refuses_is_reported_each_time_and_asked_seldom() {
     for kind in [ErrorKind::Refused, ErrorKind::Invalid] {
         let mut a = Bench::node("a");

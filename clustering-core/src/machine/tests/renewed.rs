@@ -60,6 +60,14 @@ fn a_failed_renewal_is_repeated_every_half_second_until_the_deadline() {
 }
 
 #[test]
+fn a_failed_renewal_is_repeated_sooner_if_the_lease_is_short() {
+    let mut a = Bench::node_with("a", |config| config.ttl = ms(1_200)).joined().leading();
+    a.advance(ms(400));
+    a.fail("renew", ErrorKind::Unreachable);
+    assert_eq!(a.wakes_in(), Some(ms(200)), "a sixth of the TTL");
+}
+
+#[test]
 fn p6_a_leader_that_renews_in_the_last_third_leads_on_under_its_term() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(5));

@@ -9,7 +9,9 @@ fn stop_is_leave_alone() {
     a.stop();
     a.says(&["unwatch", "revoke 1"]);
     assert_eq!((a.status().phase, a.is_leader()), (Phase::Leaving, false));
+    assert!(!a.machine.is_given_back());
     a.ok("revoke");
+    assert!(a.machine.is_given_back());
     a.says(&["unwatch", "* stopped: it was asked to stop", "stopped: it was asked to stop"]);
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
     assert_eq!(a.machine.next_wakeup(), None);
@@ -94,6 +96,28 @@ fn what_waits_is_refused() {
             "reply 4: the node has ended: it was asked to stop",
         ],
     );
+}
+
+#[test]
+fn a_node_that_nobody_drives_any_more_has_ended_as_it_is() {
+    let mut a = Bench::node("a").joined().leading();
+    a.machine.abort();
+    assert_eq!(a.status().phase, Phase::Stopped(StopReason::Aborted));
+    assert_eq!((a.is_leader(), a.machine.next_wakeup()), (false, None));
+    assert!(!a.machine.is_given_back());
+    a.ask(1, "late");
+    a.says_of(
+        &["reply"],
+        &["reply 1: the node has ended: its task was ended from outside: the runtime was shut down, or the store panicked"],
+    );
+}
+
+#[test]
+fn one_that_has_ended_ended_for_that_reason_whatever_comes_later() {
+    let mut a = Bench::node("a");
+    a.stop();
+    a.machine.abort();
+    assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
 }
 
 #[test]
