@@ -2,6 +2,8 @@ use std::{error::Error, ffi::OsString};
 
 use lexopt::prelude::*;
 
+use crate::asked::{Asked, sizes};
+
 pub(crate) const HELP: &str = "\
 How long a change takes until all nodes have adapted to it, on an etcd of its own, in turns with a bare client: members
 that make the same commits by hand (join, publish, an acknowledgement each, confirm), with the watches that this needs.
@@ -30,12 +32,6 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
 }
 
-pub(crate) enum Asked {
-    Run(Arguments),
-    Nothing,
-    Help,
-}
-
 const PARTS: &[&str] = &["times", "killed", "counts"];
 
 impl Arguments {
@@ -44,20 +40,14 @@ impl Arguments {
     }
 }
 
-pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked, Box<dyn Error>> {
+pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Arguments>, Box<dyn Error>> {
     let mut arguments =
         Arguments { nodes: vec![2, 6, 21, 51, 101, 201], rounds: 10, only: Vec::new(), json: false };
     let mut benches = false;
     let mut parser = lexopt::Parser::from_args(given);
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("nodes") => {
-                let list = parser.value()?.string()?;
-                let sizes = list.split(',').map(|size| size.trim().parse().ok().filter(|size| *size > 1));
-                arguments.nodes = sizes
-                    .collect::<Option<_>>()
-                    .ok_or_else(|| format!("--nodes {list:?}: expected numbers from 2 on, with commas"))?;
-            }
+            Long("nodes") => arguments.nodes = sizes(&mut parser, 2)?,
             Long("rounds") => arguments.rounds = parser.value()?.parse::<usize>()?.max(1),
             Long("only") => {
                 arguments.only =

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
 mod arguments;
+#[path = "../asked/mod.rs"]
+mod asked;
 mod bare;
 mod counts;
 mod killed;
@@ -16,30 +18,14 @@ use std::{error::Error, process::ExitCode};
 
 use clustering_testkit::etcd::EtcdServer;
 
-use self::arguments::{Arguments, Asked};
+use self::arguments::Arguments;
 
 fn main() -> ExitCode {
-    let arguments = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Asked::Run(arguments)) => arguments,
-        // Cargo runs benches as tests too.
-        Ok(Asked::Nothing) => return ExitCode::SUCCESS,
-        Ok(Asked::Help) => {
-            print!("{}", arguments::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{error}; --help tells what can be given");
-            return ExitCode::from(2);
-        }
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    match runtime.block_on(run(&arguments)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    let parsed = arguments::parse(std::env::args_os().skip(1));
+    asked::answer(parsed, arguments::HELP, |arguments| {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        runtime.block_on(run(arguments))
+    })
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

@@ -2,6 +2,8 @@ use std::{error::Error, ffi::OsString, time::Duration};
 
 use lexopt::prelude::*;
 
+use crate::asked::{Asked, sizes};
+
 pub(crate) const HELP: &str = "\
 Many nodes at once: storms of changes, and what a node takes.
 
@@ -52,12 +54,6 @@ pub(crate) struct Arguments {
     pub(crate) first: usize,
 }
 
-pub(crate) enum Asked {
-    Run(Arguments),
-    Nothing,
-    Help,
-}
-
 impl Arguments {
     pub(crate) fn is_virtual(&self) -> bool {
         self.part == Part::Storm && !self.etcd
@@ -76,7 +72,7 @@ fn millis(parser: &mut lexopt::Parser) -> Result<Duration, Box<dyn Error>> {
     Ok(Duration::from_millis(parser.value()?.parse()?))
 }
 
-pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked, Box<dyn Error>> {
+pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Arguments>, Box<dyn Error>> {
     let mut arguments = Arguments {
         part: Part::Storm,
         nodes: vec![100],
@@ -104,13 +100,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked, Box<
                     other => return Err(format!("{other:?}: expected storm or size").into()),
                 };
             }
-            Long("nodes") => {
-                let list = parser.value()?.string()?;
-                let sizes = list.split(',').map(|size| size.trim().parse().ok().filter(|size| *size > 0));
-                arguments.nodes = sizes
-                    .collect::<Option<_>>()
-                    .ok_or_else(|| format!("--nodes {list:?}: expected numbers from 1 on, with commas"))?;
-            }
+            Long("nodes") => arguments.nodes = sizes(&mut parser, 1)?,
             Long("store") => {
                 arguments.etcd = match parser.value()?.string()?.as_str() {
                     "memory" => false,

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
 
 mod arguments;
+#[path = "../asked/mod.rs"]
+mod asked;
 mod place;
 mod size;
 mod storm;
@@ -12,29 +14,10 @@ mod usage;
 
 use std::{error::Error, process::ExitCode};
 
-use self::arguments::{Arguments, Asked, Part};
+use self::arguments::{Arguments, Part};
 
 fn main() -> ExitCode {
-    let arguments = match arguments::parse(std::env::args_os().skip(1)) {
-        Ok(Asked::Run(arguments)) => arguments,
-        // Cargo runs benches as tests too.
-        Ok(Asked::Nothing) => return ExitCode::SUCCESS,
-        Ok(Asked::Help) => {
-            print!("{}", arguments::HELP);
-            return ExitCode::SUCCESS;
-        }
-        Err(error) => {
-            eprintln!("{error}; --help tells what can be given");
-            return ExitCode::from(2);
-        }
-    };
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("{error}");
-            ExitCode::FAILURE
-        }
-    }
+    asked::answer(arguments::parse(std::env::args_os().skip(1)), arguments::HELP, run)
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {

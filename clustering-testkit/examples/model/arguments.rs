@@ -3,6 +3,8 @@ use std::{error::Error, thread, time::Duration};
 use clustering_testkit::model::{Bounds, Limited, Start};
 use lexopt::prelude::*;
 
+use crate::numbers::number;
+
 pub(crate) const HELP: &str = "\
 Model checking: explores all states of a few real machines and a store within bounds, and judges the promises in each.
 
@@ -51,20 +53,20 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
             Long("deep") => deep = true,
             Long("nodes") => {
                 let mut bounds = bounds;
-                bounds.nodes = number(&mut parser, "--nodes", 1, 9)? as u8;
+                bounds.nodes = number(&mut parser, "--nodes", 1..=9)? as u8;
                 own = Some(bounds);
             }
             Long("empty") => own = Some(bounds.from(Start::Empty)),
             Long("seconds") => {
-                limit = Some(Duration::from_secs(number(&mut parser, "--seconds", 1, 1_000_000)?));
+                limit = Some(Duration::from_secs(number(&mut parser, "--seconds", 1..=1_000_000)?));
             }
-            Long("jobs") => jobs = number(&mut parser, "--jobs", 1, 1024)? as usize,
+            Long("jobs") => jobs = number(&mut parser, "--jobs", 1..=1024)? as usize,
             Long("json") => json = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
             Long(name) => {
                 let limited = Limited::ALL.into_iter().find(|limited| limited.name() == name);
                 let Some(limited) = limited else { return Err(argument.unexpected().into()) };
-                own = Some(bounds.with(limited, number(&mut parser, limited.name(), 0, 255)? as u8));
+                own = Some(bounds.with(limited, number(&mut parser, limited.name(), 0..=255)? as u8));
             }
             _ => return Err(argument.unexpected().into()),
         }
@@ -76,10 +78,4 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         None => (Bounds::suite(), true),
     };
     Ok(Asked::Check(Check { bounds, is_suite, jobs, limit, json }))
-}
-
-fn number(parser: &mut lexopt::Parser, option: &str, least: u64, most: u64) -> Result<u64, Box<dyn Error>> {
-    let given = parser.value()?.string()?;
-    let number = given.parse().ok().filter(|number| (least..=most).contains(number));
-    number.ok_or_else(|| format!("{option} {given:?}: expected a number from {least} to {most}").into())
 }

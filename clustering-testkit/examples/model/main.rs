@@ -1,6 +1,8 @@
 //! Explores all states of a few nodes within bounds: see `--help`.
 
 mod arguments;
+#[path = "../parsing/numbers.rs"]
+mod numbers;
 
 use std::process::ExitCode;
 

@@ -3,6 +3,8 @@ use std::{error::Error, thread, time::Duration};
 use clustering_testkit::sim::{Kind, Simulation};
 use lexopt::prelude::*;
 
+use crate::{kinds::kinds, numbers::number};
+
 pub(crate) const HELP: &str = "\
 Runs seeds of the simulation: real machines over one store, in virtual time, with everything going wrong that can; all
 promises are checked after every step.
@@ -60,8 +62,8 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
             Long("ttl") => {
                 simulation = simulation.ttl(Duration::from_secs(number(&mut parser, "--ttl", 1..=60)?));
             }
-            Long("only") => simulation = simulation.only(kinds(&mut parser)?),
-            Long("without") => simulation = simulation.without(kinds(&mut parser)?),
+            Long("only") => simulation = simulation.only(kinds(&mut parser, &Kind::ALL)?),
+            Long("without") => simulation = simulation.without(kinds(&mut parser, &Kind::ALL)?),
             Long("jobs") => jobs = number(&mut parser, "--jobs", 1..=1024)? as usize,
             Long("json") => json = true,
             Long("seed") => seed = Some(number(&mut parser, "--seed", 0..=u64::MAX)?),
@@ -79,18 +81,6 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
     }
 }
 
-fn number(
-    parser: &mut lexopt::Parser,
-    option: &str,
-    range: std::ops::RangeInclusive<u64>,
-) -> Result<u64, Box<dyn Error>> {
-    let given = parser.value()?.string()?;
-    let number = given.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| {
-        format!("{option} {given:?}: expected a number from {} to {}", range.start(), range.end()).into()
-    })
-}
-
 fn numbers(list: &str) -> Result<Vec<usize>, Box<dyn Error>> {
     if list == "none" {
         return Ok(Vec::new());
@@ -99,16 +89,4 @@ fn numbers(list: &str) -> Result<Vec<usize>, Box<dyn Error>> {
     list.split(',').map(number).collect::<Result<_, _>>().map_err(|_| {
         format!("--keep {list:?}: expected the numbers of faults with commas, such as 3,17, or `none`").into()
     })
-}
-
-fn kinds(parser: &mut lexopt::Parser) -> Result<Vec<Kind>, Box<dyn Error>> {
-    let list = parser.value()?.string()?;
-    let kind = |text: &str| {
-        let known = Kind::ALL.into_iter().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(text.trim()));
-        known.ok_or_else(|| {
-            let all: Vec<_> = Kind::ALL.iter().map(|kind| format!("{kind:?}")).collect();
-            format!("{text:?} is no fault: expected one of {}", all.join(", ")).into()
-        })
-    };
-    list.split(',').map(kind).collect()
 }

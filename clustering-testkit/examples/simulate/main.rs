@@ -1,6 +1,10 @@
 //! Runs seeds of the simulation on all cores: see `--help`.
 
 mod arguments;
+#[path = "../parsing/kinds.rs"]
+mod kinds;
+#[path = "../parsing/numbers.rs"]
+mod numbers;
 mod progress;
 
 use std::{

@@ -1,6 +1,5 @@
 use std::{
     error::Error,
-    ops::RangeInclusive,
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -8,7 +7,7 @@ use std::{
 use clustering_testkit::node::Breach;
 use lexopt::prelude::*;
 
-use crate::plan::Kind;
+use crate::{kinds::kinds, numbers::number, plan::Kind};
 
 pub(crate) const HELP: &str = "\
 Tortures a cluster: nodes as processes of their own on an etcd of several members, and everything done to them that can
@@ -81,7 +80,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
             Long("members") => settings.members = members(&mut parser)?,
             Long("ttl") => settings.ttl = Duration::from_secs(number(&mut parser, "--ttl", 3..=60)?),
             Long("seed") => settings.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
-            Long("only") => settings.only = kinds(&parser.value()?.string()?)?,
+            Long("only") => settings.only = kinds(&mut parser, &Kind::ALL)?,
             Long("keep") => settings.keep = Some(parser.value()?.into()),
             Long("breach") => settings.breach = Some(breach(&parser.value()?.string()?)?),
             Long("json") => settings.json = true,
@@ -92,34 +91,11 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
     Ok(Asked::Run(settings))
 }
 
-fn number(
-    parser: &mut lexopt::Parser,
-    option: &str,
-    range: RangeInclusive<u64>,
-) -> Result<u64, Box<dyn Error>> {
-    let given = parser.value()?.string()?;
-    let number = given.parse().ok().filter(|number| range.contains(number));
-    number.ok_or_else(|| {
-        format!("{option} {given:?}: expected a number from {} to {}", range.start(), range.end()).into()
-    })
-}
-
 fn members(parser: &mut lexopt::Parser) -> Result<usize, Box<dyn Error>> {
     match number(parser, "--members", 1..=5)? {
         even @ (2 | 4) => Err(format!("--members {even}: expected an odd number, 1, 3 or 5").into()),
         odd => Ok(odd as usize),
     }
-}
-
-fn kinds(list: &str) -> Result<Vec<Kind>, Box<dyn Error>> {
-    let kind = |text: &str| {
-        let known = Kind::ALL.into_iter().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(text.trim()));
-        known.ok_or_else(|| {
-            let all: Vec<_> = Kind::ALL.iter().map(|kind| format!("{kind:?}")).collect();
-            format!("{text:?} is no fault: expected one of {}", all.join(", ")).into()
-        })
-    };
-    list.split(',').map(kind).collect()
 }
 
 fn breach(given: &str) -> Result<Breach, Box<dyn Error>> {

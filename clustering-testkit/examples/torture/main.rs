@@ -3,6 +3,10 @@
 mod arguments;
 mod faults;
 mod judge;
+#[path = "../parsing/kinds.rs"]
+mod kinds;
+#[path = "../parsing/numbers.rs"]
+mod numbers;
 mod plan;
 mod report;
 mod story;

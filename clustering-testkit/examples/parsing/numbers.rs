@@ -1,0 +1,18 @@
+//! Values of options.
+
+use std::{error::Error, ops::RangeInclusive};
+
+use lexopt::prelude::*;
+
+/// A number within that range.
+pub(crate) fn number(
+    parser: &mut lexopt::Parser,
+    option: &str,
+    range: RangeInclusive<u64>,
+) -> Result<u64, Box<dyn Error>> {
+    let given = parser.value()?.string()?;
+    let number = given.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| {
+        format!("{option} {given:?}: expected a number from {} to {}", range.start(), range.end()).into()
+    })
+}
