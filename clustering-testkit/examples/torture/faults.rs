@@ -8,6 +8,7 @@ use clustering_testkit::{
     node::{Conflict, NodeSpec},
     proxy::Proxy,
 };
+use futures_util::future::select_all;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until},
@@ -75,6 +76,7 @@ impl Strike {
             Kind::Kill | Kind::Pause | Kind::Leave | Kind::Twin => self.node().await,
             Kind::Burst => self.burst().await,
             Kind::Cut | Kind::Hang | Kind::HangAnswers => self.line().await,
+            Kind::LoseAnswer => Ok(self.answer().await),
             Kind::KillMember
             | Kind::PauseMember
             | Kind::MoveEtcdLeader
@@ -194,6 +196,20 @@ impl Strike {
         lines.iter().for_each(Proxy::heal);
         self.world.tell(format!("the connections of {name} are well"));
         Ok(Met::Somebody)
+    }
+
+    /// The next step that a leader takes is done, and it does not hear so.
+    async fn answer(&self) -> Met {
+        let Some(number) = self.world.leader() else { return Met::Nobody };
+        // What stands in the commit, and in no read.
+        let lines = self.world.lines(number).iter().map(|line| Box::pin(line.lose_answer_to("\"count\":")));
+        tokio::select! {
+            _ = select_all(lines) => {
+                self.world.tell(format!("an answer to {} is lost", World::name(number)));
+                Met::Somebody
+            }
+            () = self.last() => Met::Nobody,
+        }
     }
 
     async fn etcd(&self) -> Result<Met, Failed> {

@@ -41,8 +41,10 @@ pub(crate) async fn judge(world: &Arc<World>, calm: Calm) -> Result<Verdict, Fai
     if calm.after.is_none() && broken.is_none() {
         broken = Some("P8, progress, is broken: the cluster did not come to rest".to_owned());
     }
-    if broken.is_none() {
-        world.end().await?;
+    // Either way nobody does anything any more: what is collected from here on is whole.
+    match broken {
+        None => world.end().await?,
+        Some(_) => world.kill().await,
     }
 
     let (journals, pages) = (world.journals(), world.pages().await?);

@@ -15,6 +15,7 @@ pub(crate) enum Kind {
     Cut,
     Hang,
     HangAnswers,
+    LoseAnswer,
     KillMember,
     PauseMember,
     MoveEtcdLeader,
@@ -51,7 +52,7 @@ pub(crate) struct Fault {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 20] = [
+    pub(crate) const ALL: [Kind; 21] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Leave,
@@ -60,6 +61,7 @@ impl Kind {
         Kind::Cut,
         Kind::Hang,
         Kind::HangAnswers,
+        Kind::LoseAnswer,
         Kind::KillMember,
         Kind::PauseMember,
         Kind::MoveEtcdLeader,
@@ -84,6 +86,7 @@ impl Kind {
             Kind::Cut => "connections cut",
             Kind::Hang => "connections hang",
             Kind::HangAnswers => "answers hang",
+            Kind::LoseAnswer => "answer to a leader's write lost",
             Kind::KillMember => "etcd member killed",
             Kind::PauseMember => "etcd member paused",
             Kind::MoveEtcdLeader => "etcd leader moved",
@@ -102,7 +105,7 @@ impl Kind {
     const fn weight(self) -> u32 {
         match self {
             Kind::Kill | Kind::Pause => 10,
-            Kind::Leave | Kind::Cut | Kind::Hang | Kind::HangAnswers => 6,
+            Kind::Leave | Kind::Cut | Kind::Hang | Kind::HangAnswers | Kind::LoseAnswer => 6,
             Kind::KillMember | Kind::PauseMember => 5,
             Kind::Twin | Kind::RevokeLease | Kind::Compact | Kind::Ask => 4,
             Kind::Burst | Kind::DeleteLeader | Kind::DeleteNode => 3,
@@ -116,6 +119,8 @@ impl Kind {
             Kind::Pause | Kind::Cut | Kind::Hang | Kind::HangAnswers | Kind::Twin => 2.5,
             Kind::Kill | Kind::Leave | Kind::Burst => 2.0,
             Kind::KillMember | Kind::PauseMember | Kind::LoseQuorum => 2.0,
+            // It is over with the first write.
+            Kind::LoseAnswer => 1.0,
             _ => 0.0,
         }
     }

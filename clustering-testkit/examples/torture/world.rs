@@ -250,6 +250,13 @@ impl World {
         Ok(())
     }
 
+    /// Kills all nodes.
+    pub(crate) async fn kill(&self) {
+        for seat in &self.seats {
+            seat.lock().await.node.kill().await;
+        }
+    }
+
     /// The store's history so far, with what was done by hand.
     pub(crate) async fn pages(&self) -> Result<Vec<Page>, Failed> {
         let settled = tokio::time::timeout(PATIENCE, self.follower.settle()).await;
