@@ -7,7 +7,7 @@ use clustering_testkit::{
     node::{Conflict, Node, NodeSpec},
 };
 
-use crate::scenario::{Alone, LONG, ms};
+use crate::scenario::{Alone, LONG};
 
 const NAMES: [&str; 2] = ["a", "b"];
 
@@ -62,12 +62,13 @@ pub(crate) async fn p7_a_second_instance_takes_over() {
 
 pub(crate) async fn p7_a_second_instance_fails() {
     let (scenario, _) = Alone::with(&NAMES).await;
-    let before = scenario.present();
+    let commits = || scenario.follower.ledger().present().commits().to_vec();
+    let before = commits();
     let second = second(&scenario, Conflict::Fail);
     let refused = |it: &Observation| *it == Observation::Stopped { reason: "name_taken".into() };
     second.next("it gives up", LONG, refused).await;
     second.process().unwrap().wait().await.unwrap();
-    tokio::time::sleep(ms(500)).await;
-    assert_eq!(scenario.present(), before, "it changed nothing");
+    scenario.settle().await;
+    assert_eq!(commits(), before, "it changed nothing");
     scenario.check(&NAMES).await;
 }
