@@ -203,6 +203,24 @@ impl Builder {
         self.hub.subscribe()
     }
 
+    /// Refuses input that cannot be used, by field, value and rule, as [`start`](Self::start) does before it tries anything.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Input`] and [`StartError::Config`].
+    pub fn validate(&self) -> Result<(), StartError> {
+        self.parsed().map(drop)
+    }
+
+    fn parsed(&self) -> Result<(Namespace, NodeUri, Option<NodeName>), StartError> {
+        let namespace = Namespace::parse(&self.namespace)?;
+        let uri = NodeUri::parse(&self.uri)?;
+        let name = self.name.as_deref().map(NodeName::parse).transpose()?;
+        check_metadata(&self.metadata)?;
+        self.config.validate()?;
+        Ok((namespace, uri, name))
+    }
+
     /// Registers the node and waits until it is a member: until its own registration came back to it in the log.
     ///
     /// Where a [health check](Self::health) is set it waits until that passes. While the store cannot be reached it goes on
@@ -226,11 +244,7 @@ impl Builder {
     }
 
     async fn begin(self) -> Result<Clustering, StartError> {
-        let namespace = Namespace::parse(&self.namespace)?;
-        let uri = NodeUri::parse(&self.uri)?;
-        let given = self.name.as_deref().map(NodeName::parse).transpose()?;
-        check_metadata(&self.metadata)?;
-        self.config.validate()?;
+        let (namespace, uri, given) = self.parsed()?;
         let clock = Clock::start();
         let mut mint = mint(clock, self.seed, given.as_ref())?;
         let name = match given {

@@ -85,7 +85,10 @@ async fn every_bad_input_is_refused_by_field_value_and_rule_before_anything_is_s
     let cluster = Cluster::new();
     for (field, given, rule, change) in INPUT {
         let (line, builder) = cluster.builder("a");
-        let Err(error) = change(builder).start().await else { panic!("{field} {given} was taken") };
+        let builder = change(builder);
+        let before = builder.validate();
+        let Err(error) = builder.start().await else { panic!("{field} {given} was taken") };
+        assert_eq!(before, Err(error.clone()), "it could be known before");
         let named = match &error {
             StartError::Input(input) => input.field,
             StartError::Config(config) => config.field,

@@ -54,6 +54,11 @@ async fn it_says_what_it_is_and_what_it_can() {
     ] {
         assert!(help.ended(0).contains(&format!("\n  {command} ")), "{command} in {}", help.out);
     }
+    // What a heading stands over is of that kind.
+    let help = alone(&["run", "--help"]).await;
+    let health = help.ended(0).split("\nHealth:\n").nth(1).unwrap().split("\nConnection:\n").next().unwrap();
+    let options: Vec<_> = health.lines().filter_map(|line| line.strip_prefix("      --")).collect();
+    assert!(options.len() == 5 && options.iter().all(|option| option.starts_with("health")), "{options:?}");
     alone(&[]).await.refused(2, &["Usage: clustering"]);
     alone(&["stauts"]).await.refused(2, &["unrecognized subcommand", "status"]);
 }

@@ -29,6 +29,7 @@ async fn clusters_are_listed_and_what_they_left_is_purged() {
     clustering(&etcd, &["purge", "c"]).await.refused(1, &["nodes are present: a, b", "--force"]);
     assert_eq!(all().await, before);
     stop(nodes).await;
+    clustering(&etcd, &["services", "c"]).await.refused(0, &["no cluster with nodes here; --all lists"]);
     clustering(&etcd, &["purge", "c"]).await.refused(2, &["nobody to ask", "--yes"]);
     let said = clustering(&etcd, &["services", "--all"]).await;
     assert_eq!(rows(said.ended(0))[0][..4], ["c", "0", "left", "over"]);

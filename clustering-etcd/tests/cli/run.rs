@@ -275,8 +275,22 @@ async fn what_cannot_work_is_said_and_nothing_is_left_behind() {
     let secured = [&uri[..], &["--health-url", "https://127.0.0.1/"]].concat();
     with(&secured, &["true"]).await.refused(2, &["must begin with http://", "--health"]);
     with(&[&uri[..], &["--metadata", "x"]].concat(), &["true"]).await.refused(2, &["expected KEY=VALUE"]);
-    with(&[&uri[..], &["--ttl", "100ms"]].concat(), &["sleep", "1000"]).await.refused(2, &["ttl of 100ms"]);
-    assert_eq!(registered(&etcd).await, 0);
+    // All of that before the program starts.
+    let folder = Folder::new().unwrap();
+    let ran = folder.path().join("ran");
+    let ill = [
+        (&["--ttl", "100ms"][..], "ttl of 100ms"),
+        (&["--metadata", "=x"], "metadata"),
+        (&["--weight", "-1"], "-1"),
+        (&["--health", "true", "--health-failures", "0"], "0 is not in 1.."),
+        (&["--health-interval", "1s"], "--health"),
+        (&["--health", "true", "--health-url", "http://127.0.0.1/"], "cannot be used with"),
+    ];
+    for (options, says) in ill {
+        let said = with(&[&uri[..], options].concat(), &["touch", ran.to_str().unwrap()]).await;
+        said.refused(2, &[says]);
+    }
+    assert!(!ran.exists() && registered(&etcd).await == 0);
     // While etcd is away the program runs, and its exit code is the command's.
     let mut command = command();
     command.args(["run", "--endpoints", "127.0.0.1:1"]).args(uri).args(["--", "sh", "-c", "exit 5"]);

@@ -23,7 +23,7 @@ async fn a_change_is_published_and_waited_for() {
     // One that does not become stable.
     nodes.push(node(&etcd, "c").stabilize(|_| std::future::pending::<()>()).start().await.unwrap());
     let said = clustering(&etcd, &["change", "--wait", "--timeout", "3s"]).await;
-    said.refused(1, &["not so within 3.0s", "waiting for", "c has not answered"]);
+    said.refused(1, &["the new version is not stable within 3.0s", "waiting for", "c has not answered"]);
     clustering(&etcd, &["wait", "--timeout", "500ms"]).await.refused(1, &["c has not answered"]);
     stop(nodes).await;
 }
@@ -95,7 +95,12 @@ async fn waiting_ends_when_it_is_so() {
     assert_eq!(said.ended(0), format!("{version} is stable, with 2 nodes\n"));
     let shown = clustering(&etcd, &["wait", "--stable", "--json", "--timeout", "30s"]).await;
     assert_eq!(shown.json()["condition"]["state"], "stable");
+    let said = clustering(&etcd, &["wait", "--nodes", "3", "--timeout", "300ms"]).await;
+    said.refused(1, &["not stable with 3 nodes within 300ms", "stable, all 2 nodes are ready"]);
     stop(nodes).await;
+    // Nobody is there to publish it.
+    let said = clustering(&etcd, &["change", "--timeout", "300ms"]).await;
+    said.refused(1, &["no new version is published within 300ms", "no node is present"]);
     let closed = clustering(&etcd, &["wait", "--endpoints", "127.0.0.1:1"]).await;
     closed.refused(2, &["cannot be reached"]);
 }

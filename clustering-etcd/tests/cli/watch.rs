@@ -37,7 +37,7 @@ fn watch(etcd: &EtcdServer, args: &[&str]) -> Process {
 async fn everything_that_happens_is_a_line() {
     let etcd = EtcdServer::start().await.unwrap();
     let watch = watch(&etcd, &[]);
-    printed(&watch, &["no cluster in c yet\n"]).await;
+    printed(&watch, &["no cluster in the namespace c yet\n"]).await;
     let mut nodes = nodes(&etcd, &["a"]).await;
     let wanted =
         ["a is present at http://a.test:80\n", "a leads, term ", "a is ready at ", "stable at ", " ms\n"];
@@ -73,6 +73,11 @@ async fn each_line_is_an_object_for_programs() {
 #[tokio::test]
 async fn it_ends_by_itself_after_the_time_given_and_says_if_etcd_is_not_there() {
     let etcd = EtcdServer::start().await.unwrap();
-    assert!(clustering(&etcd, &["watch", "--for", "100ms"]).await.ended(0).contains("no cluster in c yet"));
+    assert!(
+        clustering(&etcd, &["watch", "--for", "100ms"])
+            .await
+            .ended(0)
+            .contains("no cluster in the namespace c yet")
+    );
     clustering(&etcd, &["watch", "--endpoints", "127.0.0.1:1"]).await.refused(2, &["cannot be reached"]);
 }

@@ -33,6 +33,10 @@ impl Services {
             }
             return Ok(ExitCode::SUCCESS);
         }
+        if reports.is_empty() {
+            let hint = if self.all { "" } else { "; --all lists what is left of those without" };
+            output::note(format!("clustering: there is no cluster with nodes here{hint}"));
+        }
         let rows: Vec<_> = reports.iter().map(row).collect();
         output::line(output::table(["NAMESPACE", "NODES", "STATE", "LEADER"], &rows));
         Ok(ExitCode::SUCCESS)

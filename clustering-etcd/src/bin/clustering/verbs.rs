@@ -42,7 +42,8 @@ impl Change {
         let operator = connection.operator()?;
         let seen = connection.quick(operator.change(self.why.as_deref())).await?;
         let newer = |report: &Report| newest(report) > seen;
-        let report = until(connection, &operator, Some(self.follow.timeout), newer).await?;
+        let missing = "no new version is published";
+        let report = until(connection, &operator, Some(self.follow.timeout), missing, newer).await?;
         if let Some(version) = report.version.and_then(|version| version.version) {
             output::line(format!("{version} is published"));
         }
@@ -72,7 +73,8 @@ impl Resign {
         let favoured = self.in_favour_of.as_deref().map(NodeName::parse).transpose()?;
         let term = connection.quick(operator.resign(favoured.as_ref(), self.why.as_deref())).await?;
         let led = |report: &Report| report.leader.as_ref().is_some_and(|leader| leader.term > term);
-        let report = until(connection, &operator, Some(self.follow.timeout), led).await?;
+        let missing = "no new leader";
+        let report = until(connection, &operator, Some(self.follow.timeout), missing, led).await?;
         let name = report.leader_name().map_or("somebody unreadable", |name| name.as_str());
         if let Some(leader) = &report.leader {
             output::line(format!("{name} leads, term {}", leader.term));

@@ -37,7 +37,11 @@ impl Wait {
         let good = |report: &Report| {
             report.condition.is_stable() && self.nodes.is_none_or(|nodes| report.nodes.len() == nodes)
         };
-        let report = until(connection, &operator, self.timeout, good).await?;
+        let missing = match self.nodes {
+            Some(nodes) => format!("not stable with {nodes} nodes"),
+            None => "not stable".to_owned(),
+        };
+        let report = until(connection, &operator, self.timeout, &missing, good).await?;
         match self.json {
             true => output::json(&report)?,
             false => output::line(stable_line(&report)),
@@ -52,11 +56,12 @@ pub(crate) fn stable_line(report: &Report) -> String {
     format!("{version} is stable, with {} nodes", report.nodes.len())
 }
 
-/// Follows the cluster until the report is as wanted.
+/// Follows the cluster until the report is as wanted. If the time runs out it says what is missing.
 pub(crate) async fn until(
     connection: &Connection,
     operator: &Operator,
     timeout: Option<Duration>,
+    missing: &str,
     good: impl Fn(&Report) -> bool,
 ) -> Result<Report, Failure> {
     let mut monitor = connection.quick(operator.monitor()).await?;
@@ -74,7 +79,7 @@ pub(crate) async fn until(
     if let Ok(report) = tokio::time::timeout(timeout, waiting).await {
         return Ok(report);
     }
-    let text = format!("not so within {}", brief(timeout));
+    let text = format!("{missing} within {}", brief(timeout));
     if away {
         return Err(Failure::new(NO, text).hint("etcd does not answer"));
     }
@@ -97,7 +102,7 @@ pub(crate) async fn stable_after(
     let newer = |report: &Report| {
         report.condition.is_stable() && report.version.as_ref().is_some_and(|version| version.revision > seen)
     };
-    let report = until(connection, operator, timeout, newer).await?;
+    let report = until(connection, operator, timeout, "the new version is not stable", newer).await?;
     output::line(stable_line(&report));
     Ok(())
 }

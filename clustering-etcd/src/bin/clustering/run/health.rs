@@ -1,6 +1,6 @@
 //! Asking the program whether it is well.
 
-use clap::Args;
+use clap::{Args, value_parser};
 use clustering_etcd::{Builder, HealthChecks};
 use hyper::{Request, Uri, client::conn::http1, header::HOST};
 use hyper_util::rt::TokioIo;
@@ -15,19 +15,19 @@ use crate::times::duration;
 #[command(next_help_heading = "Health")]
 pub(crate) struct Health {
     /// A command that says so by exit code 0; its last line on the standard error is the reason otherwise
-    #[arg(long, value_name = "COMMAND", conflicts_with = "health_url")]
+    #[arg(long, value_name = "COMMAND", group = "check")]
     health: Option<String>,
     /// A URL that says so by a status from 200 to 299; http only
-    #[arg(long, value_name = "URL", value_parser = url)]
+    #[arg(long, value_name = "URL", value_parser = url, group = "check")]
     health_url: Option<Uri>,
     /// How often it is asked [default: 2s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "check")]
     health_interval: Option<Duration>,
     /// How long it may take to answer [default: 2s]
-    #[arg(long, value_name = "TIME", value_parser = duration)]
+    #[arg(long, value_name = "TIME", value_parser = duration, requires = "check")]
     health_deadline: Option<Duration>,
     /// How many failures in a row make it unhealthy; before it has joined one is enough [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..), requires = "check")]
     health_failures: Option<u32>,
 }
 

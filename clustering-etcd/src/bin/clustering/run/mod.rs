@@ -15,7 +15,7 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use clustering_etcd::{
-    Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, NodeUri, Stabilization, Stable,
+    Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, Stabilization, Stable,
     StartError, Version,
 };
 use serde_json::json;
@@ -57,7 +57,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "KEY=VALUE", value_parser = entry)]
     metadata: Vec<(String, String)>,
     /// The share of keys that the node takes; 0 for none [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     weight: Option<u32>,
     /// After which time a crash shows to the others [env: ETCD_TTL] [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -82,8 +82,6 @@ pub(crate) struct Run {
     /// port 0 at any that is free, which is told [env: CLUSTERING_LISTEN] [default: not at all]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
-    #[command(flatten)]
-    health: health::Health,
     /// How long a hook that is superseded may take to end
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     hook_grace: Duration,
@@ -96,6 +94,9 @@ pub(crate) struct Run {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
+    // Last: its heading is for all that follow it.
+    #[command(flatten)]
+    health: health::Health,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -124,7 +125,6 @@ impl Run {
         let guardian = Guardian::start().map_err(|error| failure("/bin/sh", error))?;
         // Everything that can be wrong is looked at before the program starts.
         let namespace = connection.namespace()?.to_string();
-        NodeUri::parse(&self.uri)?;
         let name = match &self.name {
             Some(name) => NodeName::parse(name)?.to_string(),
             None => new_name(),
@@ -145,6 +145,7 @@ impl Run {
         };
         let node = connection.store()?.node().namespace(&hooks.namespace).name(&hooks.name);
         let builder = self.describe(node, &hooks);
+        builder.validate().map_err(|error| Failure::new(UNKNOWN, error.to_string()))?;
         let events = builder.events();
 
         if let Some(address) = hooks.listen {

@@ -38,7 +38,7 @@ fn begin(namespace: &Namespace, report: Option<&Report>, as_json: bool) -> Resul
         return output::json(&json!({ "event": "report", "at_ms": now_ms(), "report": report }));
     }
     let text = match report {
-        None => format!("no cluster in {namespace} yet"),
+        None => format!("no cluster in the namespace {namespace} yet"),
         Some(report) => format!(
             "{namespace}: leader {}; version {}; {}",
             leader(report),
