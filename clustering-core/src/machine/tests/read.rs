@@ -195,3 +195,44 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
         "announce V2 in term 4",
     ]);
 }
+
+/// The store counts far, and of that the machine sees nothing.
+fn counts_on(bench: &mut Bench) {
+    bench.unseen(|bench| {
+        for _ in 0..10 {
+            bench.joins("x");
+            bench.leaves("x");
+        }
+    });
+}
+
+/// The store is restored to that revision.
+fn is_restored(bench: &mut Bench, revision: u64) {
+    let revision = Revision::new(revision);
+    bench.store.rewind(revision);
+    bench.watch_ends("view/", WatchEnd::Rewound { revision });
+    bench.answer_all();
+}
+
+#[test]
+fn p2_after_a_rewind_nobody_waits_for_a_version_that_the_log_never_told_of() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.ask(1, "x");
+    counts_on(&mut a);
+    a.ok("publish");
+    is_restored(&mut a, 1);
+    let mut a = a.after(secs(2));
+    a.joins("b");
+    a.says_of(&["publish"], &["publish V4: b joined"]);
+}
+
+#[test]
+fn a_request_that_a_restored_store_lost_is_made_again() {
+    let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
+    o.ask(1, "x");
+    counts_on(&mut o);
+    o.ok("ask");
+    o.skip();
+    is_restored(&mut o, 2);
+    o.says_of(&["ask"], &["ask: observer, x"]);
+}
