@@ -72,6 +72,8 @@ pub(crate) struct Fold {
     revision: Revision,
     /// What stands under `nodes/`; `None` if it cannot be read. Each node holds it of all others: every byte counts.
     nodes: BTreeMap<NodeName, Option<Arc<Node>>>,
+    /// How many of those can be read.
+    present: usize,
     /// What stands under the own name, readable or not. It is asked for at every input.
     own: Option<Standing<Arc<Node>>>,
     leader: Option<Standing<LeaderRecord>>,
@@ -94,6 +96,7 @@ impl Fold {
             me,
             revision: Revision::ZERO,
             nodes: BTreeMap::new(),
+            present: 0,
             own: None,
             leader: None,
             version: None,
@@ -118,6 +121,11 @@ impl Fold {
     /// The nodes present, sorted by name.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Node>> + Clone {
         self.nodes.values().flatten()
+    }
+
+    /// How many nodes are present.
+    pub(crate) fn present_count(&self) -> usize {
+        self.present
     }
 
     /// What stands under the own name, readable or not.
@@ -255,6 +263,7 @@ impl Fold {
                     self.own = Some(standing);
                 }
                 let old = self.nodes.insert(name.clone(), new.clone()).flatten();
+                self.present = self.present + usize::from(new.is_some()) - usize::from(old.is_some());
                 changed.extend(match (old, new) {
                     (None, Some(new)) => Some(Changed::Up(new)),
                     (Some(_), Some(new)) => Some(Changed::Renewed(new)),
@@ -293,6 +302,7 @@ impl Fold {
         match holds {
             Holds::Node(name) => {
                 let old = self.nodes.remove(&name).flatten();
+                self.present -= usize::from(old.is_some());
                 if self.me.as_ref() == Some(&name) {
                     self.own = None;
                 }

@@ -383,6 +383,11 @@ impl Machine {
         self.fold.present()
     }
 
+    /// How many there are.
+    pub fn present_count(&self) -> usize {
+        self.fold.present_count()
+    }
+
     /// The node of that name, if it is present.
     pub fn node_named(&self, name: &NodeName) -> Option<&Arc<Node>> {
         self.fold.node(name)

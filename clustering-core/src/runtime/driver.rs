@@ -187,7 +187,7 @@ impl Driver {
             let mut machine = self.shared.machine();
             machine.handle(now, input);
             outputs.extend(std::iter::from_fn(|| machine.poll_output()));
-            self.meter.look(&outputs, &machine);
+            self.meter.look(&machine);
             machine.status(now)
         };
         // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
@@ -370,7 +370,7 @@ impl Drop for Driver {
             let status = self.publish_status(self.shared.status_now());
             let event = Event::Stopped { reason: StopReason::Aborted };
             let ended = [Output::Event(event.clone())];
-            self.meter.look(&ended, &self.shared.machine());
+            self.meter.look(&self.shared.machine());
             self.meter.outputs(self.shared.clock.now(), &ended, &status);
             self.tell(event);
         }

@@ -15,7 +15,7 @@ impl Meter {
 
     pub(crate) fn input(&mut self, _now: Timestamp, _input: &Input) {}
 
-    pub(crate) fn look(&mut self, _outputs: &[Output], _machine: &Machine) {}
+    pub(crate) fn look(&mut self, _machine: &Machine) {}
 
     pub(crate) fn outputs(&mut self, _now: Timestamp, _outputs: &[Output], _status: &Status) {}
 }

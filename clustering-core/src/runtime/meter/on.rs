@@ -29,8 +29,10 @@ pub(crate) struct Meter {
     session_until: Option<Timestamp>,
     /// The newest version and when it was seen, until it is stable.
     published: Option<(Version, Timestamp)>,
-    present: Option<usize>,
+    present: usize,
     unready: usize,
+    /// What the gauges show.
+    shown: [Option<f64>; 9],
 }
 
 /// Something that was begun and has not ended.
@@ -64,8 +66,9 @@ impl Meter {
             superseded: BTreeSet::new(),
             session_until: None,
             published: None,
-            present: None,
+            present: 0,
             unready: 0,
+            shown: [None; 9],
         }
     }
 
@@ -81,15 +84,6 @@ impl Meter {
         histogram!(metric.name, "namespace" => self.namespace.clone()).record(time);
     }
 
-    /// Sets a gauge, also to what it is: recorders may forget those that are not set for a while.
-    fn show(&self, metric: Metric, value: f64) {
-        gauge!(metric.name, "namespace" => self.namespace.clone()).set(value);
-    }
-
-    fn show_nodes(&self, state: &'static str, nodes: usize) {
-        gauge!(names::NODES.name, "namespace" => self.namespace.clone(), "state" => state).set(nodes as f64);
-    }
-
     /// The machine is about to be told that.
     pub(crate) fn input(&mut self, now: Timestamp, input: &Input) {
         if !self.is_node {
@@ -102,6 +96,8 @@ impl Meter {
                 }
             }
             Input::Renewed { token, result } => {
+                // Recorders may forget gauges that are not set for a while.
+                self.shown = [None; 9];
                 let Some(Call::Lease(sent)) = self.calls.remove(token) else { return };
                 self.took(names::RENEWAL, now.since(sent));
                 match result {
@@ -158,24 +154,12 @@ impl Meter {
     }
 
     /// Looks at the machine, which said that. No recorder is called: the machine is locked.
-    pub(crate) fn look(&mut self, outputs: &[Output], machine: &Machine) {
+    pub(crate) fn look(&mut self, machine: &Machine) {
         if !self.is_node {
             return;
         }
         self.unready = machine.unready().unwrap_or_default();
-        let changes = |output: &Output| {
-            let Output::Event(event) = output else { return false };
-            matches!(
-                event,
-                Event::NodeUp { .. }
-                    | Event::NodeDown { .. }
-                    | Event::Resynced { .. }
-                    | Event::Stopped { .. }
-            )
-        };
-        if self.present.is_none() || outputs.iter().any(changes) {
-            self.present = Some(machine.present().count());
-        }
+        self.present = machine.present_count();
     }
 
     /// The machine said that, and the node stands so since.
@@ -209,18 +193,34 @@ impl Meter {
         self.gauges(status);
     }
 
-    fn gauges(&self, status: &Status) {
+    /// Sets the gauges that are to show something else than they do.
+    fn gauges(&mut self, status: &Status) {
         let flag = |is: bool| if is { 1.0 } else { 0.0 };
-        self.show(names::LEADER, flag(status.is_leader()));
-        self.show(names::MEMBER, flag(status.is_member()));
-        self.show(names::STABLE, flag(status.is_member() && status.is_stable()));
-        self.show(names::STORE_AWAY, flag(status.stale_since.is_some()));
+        let term = status.leader.as_ref().map_or(0, |leader| leader.term.get());
+        let versioned = status.newest.as_ref().map_or(0, |view| view.len());
         let healthy = matches!(status.health, Health::Unchecked | Health::Healthy);
-        self.show(names::HEALTHY, flag(healthy));
-        self.show(names::TERM, status.leader.as_ref().map_or(0, |leader| leader.term.get()) as f64);
-        self.show_nodes("present", self.present.unwrap_or_default());
-        self.show_nodes("versioned", status.newest.as_ref().map_or(0, |view| view.len()));
-        self.show_nodes("unready", self.unready);
+        let gauges = [
+            (names::LEADER, None, flag(status.is_leader())),
+            (names::MEMBER, None, flag(status.is_member())),
+            (names::STABLE, None, flag(status.is_member() && status.is_stable())),
+            (names::STORE_AWAY, None, flag(status.stale_since.is_some())),
+            (names::HEALTHY, None, flag(healthy)),
+            (names::TERM, None, term as f64),
+            (names::NODES, Some("present"), self.present as f64),
+            (names::NODES, Some("versioned"), versioned as f64),
+            (names::NODES, Some("unready"), self.unready as f64),
+        ];
+        for ((metric, state, value), shown) in gauges.into_iter().zip(&mut self.shown) {
+            if shown.replace(value) == Some(value) {
+                continue;
+            }
+            let namespace = self.namespace.clone();
+            match state {
+                Some(state) => gauge!(metric.name, "namespace" => namespace, "state" => state),
+                None => gauge!(metric.name, "namespace" => namespace),
+            }
+            .set(value);
+        }
     }
 
     /// Every transition is counted (P10); some are measured in other ways besides.
@@ -262,6 +262,7 @@ mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     use super::*;
+    use crate::{config::Config, keyspace::Keyspace, name::Namespace, runtime::clock::Clock, version::Mint};
 
     /// P10: every transition is an event, and every event a metric.
     #[test]
@@ -286,5 +287,41 @@ mod tests {
         let mut kinds = Event::KINDS.to_vec();
         kinds.sort_unstable();
         assert_eq!(counted, kinds);
+    }
+
+    /// Recorders may forget gauges that are not set for a while; to set all of them at every input would cost more than the
+    /// input does.
+    #[tokio::test]
+    async fn gauges_are_set_when_they_change_and_with_every_renewal() {
+        let recorder = DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let shows = || {
+            let seen = snapshotter.snapshot().into_vec().into_iter();
+            let mut values = seen.filter(|(key, ..)| key.key().name() == names::MEMBER.name);
+            values.next().map(|(.., value)| value)
+        };
+        let keyspace = Keyspace::new(Namespace::parse("c").unwrap());
+        let mint = Mint::new(0, Timestamp::ZERO, 1);
+        let mut machine = Machine::observer(keyspace, Config::default(), mint);
+        machine.handle(Timestamp::ZERO, Input::Tick);
+        let Some(Output::Read { token, .. }) = machine.poll_output() else { panic!("it reads") };
+        let status = Status::new(machine.status(Timestamp::ZERO), Clock::start());
+        let mut meter = Meter::new("c", true);
+        let renewed = Input::Renewed { token, result: Ok(Duration::from_secs(9)) };
+        metrics::with_local_recorder(&recorder, || {
+            meter.outputs(Timestamp::ZERO, &[], &status);
+            assert_eq!(shows(), Some(DebugValue::Gauge(0.0.into())));
+            let forgotten = || gauge!(names::MEMBER.name, "namespace" => "c").set(7.0);
+            forgotten();
+            meter.outputs(Timestamp::ZERO, &[], &status);
+            assert_eq!(shows(), Some(DebugValue::Gauge(7.0.into())), "nothing changed");
+            meter.input(Timestamp::ZERO, &renewed);
+            meter.outputs(Timestamp::ZERO, &[], &status);
+            assert_eq!(shows(), Some(DebugValue::Gauge(0.0.into())));
+            meter.present = 3;
+            forgotten();
+            meter.outputs(Timestamp::ZERO, &[], &status);
+            assert_eq!(shows(), Some(DebugValue::Gauge(7.0.into())), "another one changed");
+        });
     }
 }
