@@ -448,7 +448,7 @@ impl Machine {
     }
 
     fn note_version(&mut self, now: Timestamp) {
-        self.publication.published(now);
+        self.publication.published(now, &self.config);
         if let Some(view) = self.fold.newest() {
             let event = Event::VersionPublished {
                 version: view.version(),

@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{Flight, Machine, Purpose, Timers, history};
 use crate::{
+    config::Config,
     name::NodeName,
     record::{Cause, shorten},
     store::{Guard, Revision, Txn},
@@ -36,7 +37,15 @@ impl Publication {
     }
 
     /// The log has a new version.
-    pub(crate) fn published(&mut self, now: Timestamp) {
+    pub(crate) fn published(&mut self, now: Timestamp, config: &Config) {
+        // A leader judged that when the change came. The others judge by the log, for the case that they lead next: a
+        // deployment that restarts the leaders, too, is still one row.
+        if self.dirty_since.is_none() {
+            let row = self.row.saturating_add(1);
+            let latest = config.calm + config.publish_gap.after(row);
+            let in_row = self.last.is_some_and(|last| now.since(last) < latest);
+            self.row = if in_row { row } else { 0 };
+        }
         self.last = Some(now);
         self.dirty_since = None;
         self.evicted.clear();
@@ -94,7 +103,7 @@ impl Machine {
         if self.publication.dirty_since.is_none() {
             self.publication.dirty_since = Some(now);
             let calm = self.publication.last.is_none_or(|last| now.since(last) >= self.config.calm);
-            self.publication.row = if calm { 0 } else { self.publication.row + 1 };
+            self.publication.row = if calm { 0 } else { self.publication.row.saturating_add(1) };
         }
         let since = self.publication.dirty_since.unwrap_or(now);
         let folded = self.fold.revision();

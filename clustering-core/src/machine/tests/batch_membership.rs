@@ -250,6 +250,23 @@ fn p9_changes_in_rows_are_published_ever_more_seldom() {
 }
 
 #[test]
+fn p9_a_new_leader_goes_on_with_the_row_that_it_saw() {
+    for (apart, waits) in [(ms(900), 1600), (secs(6), 200)] {
+        let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").after(secs(6));
+        for n in 0..4 {
+            b.joins(&format!("n{n}"));
+            b.wait(apart);
+            b.publishes();
+        }
+        b.leaves("a");
+        b.ok("elect");
+        b.deliver();
+        b.joins("late");
+        assert_eq!(b.wait_for("publish"), ms(waits), "a version each {apart:?}");
+    }
+}
+
+#[test]
 fn p9_the_wait_counts_from_the_first_unpublished_change() {
     let mut a = Bench::node("a").joined().leading().after(secs(1));
     a.joins("b");
