@@ -17,6 +17,7 @@ Parts:
 Options:
   --nodes LIST       how many, one run for each [default: 100]
   --store WHICH      memory or etcd [default: memory]. An etcd is started; storms on the memory store run in virtual time
+  --endpoint URL     an etcd that runs already, rather than one that is started; it should be empty
   --within MS        storm: they join evenly over this time [default: 1000]
   --restart          storm: a rolling restart instead, one node after the other
   --every MS         storm: from one restart to the next [default: 500]
@@ -49,8 +50,9 @@ pub(crate) struct Arguments {
     pub(crate) processes: usize,
     pub(crate) ttl: Option<Duration>,
     pub(crate) json: bool,
-    /// A worker: where etcd is, and the number of its first node.
+    /// Where etcd is; empty if one is to be started.
     pub(crate) endpoint: String,
+    /// A worker: the number of its first node.
     pub(crate) first: usize,
 }
 
@@ -131,6 +133,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             _ => return Err(argument.unexpected().into()),
         }
     }
-    arguments.etcd |= arguments.processes > 1 || arguments.part == Part::Worker;
+    arguments.etcd |=
+        arguments.processes > 1 || !arguments.endpoint.is_empty() || arguments.part == Part::Worker;
     Ok(if benches { Asked::Run(arguments) } else { Asked::Nothing })
 }

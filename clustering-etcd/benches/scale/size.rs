@@ -30,7 +30,8 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     for nodes in &arguments.nodes {
         let place = Place::open(arguments).await?;
         // Each size in fresh processes: what an earlier one left in the heap is none of its own.
-        let endpoint = place.server().map(|server| server.endpoint());
+        let given = Some(arguments.endpoint.clone()).filter(|given| !given.is_empty());
+        let endpoint = place.server().map(|server| server.endpoint()).or(given);
         one(arguments, &place, endpoint, *nodes).await?;
     }
     Ok(())
@@ -117,7 +118,7 @@ async fn one(
     let full = ask(&mut workers, "usage")?;
     let etcd_full = etcd();
     let started = (sum(&full, "processor_ms") - sum(&empty, "processor_ms")) / 1e3;
-    let memory = sum(&full, "memory") - sum(&empty, "memory");
+    let grown = |field| (sum(&full, field) - sum(&empty, field)) / nodes as f64 / 1024.0;
 
     tokio::time::sleep(IDLE).await;
     let (idle, etcd_idle) = (ask(&mut workers, "usage")?, etcd());
@@ -134,7 +135,7 @@ async fn one(
     let line = json!({
         "nodes": nodes, "store": arguments.store(), "processes": processes,
         "joined_s": joined.as_secs_f64(), "stable_s": stable.as_secs_f64(), "processor_s": started,
-        "memory_per_node_kib": memory / nodes as f64 / 1024.0,
+        "memory_per_node_kib": grown("memory"), "heap_per_node_kib": grown("heap"),
         "idle_processor_ms_per_s": idle_ms, "idle_processor_us_per_node_and_s": idle_ms * 1e3 / nodes as f64,
         "change_ms": change.as_secs_f64() * 1e3, "change_processor_ms": change_ms,
         "etcd_memory_mib": etcd_full.memory as f64 / f64::from(1 << 20),
@@ -147,12 +148,14 @@ async fn one(
     }
     let number = |field: &str| line[field].as_f64().unwrap_or(0.0);
     println!(
-        "{nodes:6} nodes: joined in {:.2} s, all stable after {:.2} s, {:.1} s of processor time; {:.1} KiB a node; idle {:.1} µs \
+        "{nodes:6} nodes: joined in {:.2} s, all stable after {:.2} s, {:.1} s of processor time; {:.1} KiB a \
+         node, {:.1} of them allocated; idle {:.1} µs \
          a node and second; one more joins: stable on all after {:.0} ms, {:.0} ms of processor time",
         number("joined_s"),
         number("stable_s"),
         number("processor_s"),
         number("memory_per_node_kib"),
+        number("heap_per_node_kib"),
         number("idle_processor_us_per_node_and_s"),
         number("change_ms"),
         number("change_processor_ms"),
@@ -191,8 +194,11 @@ pub(crate) async fn work(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             ("stable", all) => stable(&nodes, all.parse()?).await,
             _ => {}
         }
-        let Usage { memory, processor } = Usage::of(None);
-        println!("{}", json!({ "memory": memory, "processor_ms": processor.as_millis() as u64 }));
+        let Usage { memory, heap, processor } = Usage::of(None);
+        println!(
+            "{}",
+            json!({ "memory": memory, "heap": heap, "processor_ms": processor.as_millis() as u64 })
+        );
     }
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::{error::Error, time::Duration};
 
 use clustering_core::Event;
-use futures_util::future::join_all;
+use futures_util::{FutureExt, future::join_all};
 use serde_json::json;
-use tokio::time::Instant;
+use tokio::{task::unconstrained, time::Instant};
 
 use crate::{
     arguments::Arguments,
@@ -36,7 +36,8 @@ struct Came {
 }
 
 async fn joins(arguments: &Arguments, place: &Place, count: usize) -> Result<(), Box<dyn Error>> {
-    let mut changes = place.observe().await?.changes();
+    let observer = place.observe().await?;
+    let mut changes = observer.changes();
     let (before, began) = (place.commits().await, Instant::now());
     let step = arguments.within / count as u32;
     let join = |number: usize| async move {
@@ -66,7 +67,8 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
     let mut nodes = join_all((0..count).map(start)).await;
     stable(&nodes, count).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let mut changes = place.observe().await?.changes();
+    let observer = place.observe().await?;
+    let mut changes = observer.changes();
     let before = place.commits().await;
     let earlier: Vec<u64> = nodes.iter().map(Node::runs).collect();
     let mut most_runs = 0;
@@ -99,7 +101,8 @@ fn versions(changes: &mut clustering_core::Changes) -> u64 {
     let mut versions = 0;
     loop {
         // What has come so far: an observer is told of each, and all of it before the nodes are stable.
-        match futures_util::FutureExt::now_or_never(changes.recv()) {
+        // Unconstrained: it says that nothing has come only where that is so.
+        match unconstrained(changes.recv()).now_or_never() {
             Some(Ok(event)) => versions += u64::from(matches!(*event, Event::VersionPublished { .. })),
             Some(Err(clustering_core::EventsError::Missed(missed))) => {
                 eprintln!("{missed} events were missed: the versions among them are not counted");

@@ -2,13 +2,20 @@
 
 use std::{fs, time::Duration};
 
+use peak_alloc::PeakAlloc;
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
 /// Clock ticks of a second, as Linux counts processor time for users.
 const TICKS: u64 = 100;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// Memory in use, in bytes.
+    /// Memory that the system counts as the process's own, in bytes: also what was freed and is kept for later.
     pub(crate) memory: u64,
+    /// Memory allocated and not freed, in bytes; only known of this process.
+    pub(crate) heap: u64,
     /// Processor time, of the whole process.
     pub(crate) processor: Duration,
 }
@@ -28,6 +35,7 @@ impl Usage {
             stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
         let millis = (ticks(11) + ticks(12)) * 1000 / TICKS;
-        Usage { memory: kib.unwrap_or(0) * 1024, processor: Duration::from_millis(millis) }
+        let heap = if pid.is_none() { ALLOCATOR.current_usage() as u64 } else { 0 };
+        Usage { memory: kib.unwrap_or(0) * 1024, heap, processor: Duration::from_millis(millis) }
     }
 }
