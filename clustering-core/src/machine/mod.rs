@@ -85,6 +85,9 @@ use crate::{
     view::View,
 };
 
+/// Room for so many outputs is kept. A snapshot of a thousand nodes has a thousand, once.
+pub(crate) const FEW_OUTPUTS: usize = 16;
+
 /// Names a call, a watch or a run of a callback. Replies carry it; stale ones fall away by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(u64);
@@ -228,7 +231,11 @@ impl Machine {
     /// The next thing to be done, or `None` once all is said. Poll until then after every input.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let output = self.outputs.pop_front();
+        if output.is_none() {
+            self.outputs.shrink_to(FEW_OUTPUTS);
+        }
+        output
     }
 
     /// When [`Input::Tick`] is due if no other input comes before; `None`: never.

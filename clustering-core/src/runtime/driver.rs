@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     event::{Event, StopReason},
-    machine::{Input, Output, Reply, RequestError, RequestId, Token},
+    machine::{FEW_OUTPUTS, Input, Output, Reply, RequestError, RequestId, Token},
     name::NodeName,
     outcome::Outcome,
     store::{StoreError, WatchEnd, WatchStream},
@@ -196,6 +196,7 @@ impl Driver {
         for output in outputs.drain(..) {
             self.obey(output);
         }
+        outputs.shrink_to(FEW_OUTPUTS);
         self.outputs = outputs;
     }
 

@@ -34,6 +34,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// an answer while they look for old changes, which takes them up to 100 ms.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
+/// Room for so many batches is kept.
+const FEW: usize = 4;
+
 /// Opens a watch of what comes under the prefix after a revision.
 ///
 /// # Errors
@@ -96,6 +99,8 @@ impl Watch {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(batch);
             }
+            // Many come at once when a watch is behind, and hardly ever otherwise.
+            self.ready.shrink_to(FEW);
             if let Some(compacted) = self.opened.compacted {
                 return Err(WatchEnd::Compacted { compacted: revision(compacted) });
             }
