@@ -332,6 +332,25 @@ fn p4_what_was_acknowledged_before_the_watch_broke_is_read_again_before_it_is_re
 }
 
 #[test]
+fn p4_nor_is_it_recorded_in_the_pause_before_it_is_read_again() {
+    let mut a = waiting_for_b();
+    let published = a.store.revision;
+    a.acknowledges("b");
+    a.disconnects("ready/");
+    a.ok("read ready/");
+    a.ok("watch ready/");
+    a.fail("confirm", ErrorKind::OutcomeUnknown);
+    a.wait(ms(50));
+    a.store.rewind(published);
+    a.disconnects("ready/");
+    a.skip();
+    a.wait(ms(99));
+    a.says(&[]);
+    a.wait(ms(1));
+    a.says(&["read ready/"]);
+}
+
+#[test]
 fn a_follower_does_not_watch_acknowledgements() {
     let b = Bench::node("b").with(&["a"]).joined().led_by("a");
     assert!(!b.is_open("read ready/"));
