@@ -73,6 +73,7 @@ struct Ghost {
     /// Its record was removed by somebody else. If the lease turns out to be alive, the node was removed on purpose.
     removed: bool,
     call: Option<Token>,
+    /// Calls that failed in a row: revocations, and the renewal before them.
     failures: u32,
     due: Timestamp,
 }
@@ -221,7 +222,7 @@ impl Machine {
         }
         self.session.state = State::Without;
         match result {
-            Ok(Lease { id, .. }) if !self.wants_place() => self.give_back(now, id, false),
+            Ok(Lease { id, .. }) if !self.wants_place() => self.give_back(now, id, false, 0),
             Ok(Lease { id, ttl }) => {
                 self.session.measured(now.since(sent));
                 self.session.failures = 0;
@@ -269,7 +270,10 @@ impl Machine {
                 self.contact.failed(&error);
                 self.report_refusal(&error);
             }
-            _ => self.end_session(now, End::Lost(LostReason::LeaseGone)),
+            _ => {
+                held.failing = false;
+                self.end_session(now, End::Lost(LostReason::LeaseGone));
+            }
         }
     }
 
@@ -297,15 +301,17 @@ impl Machine {
         }
     }
 
-    fn give_back(&mut self, now: Timestamp, lease: LeaseId, removed: bool) {
-        self.session.ghosts.push(Ghost { lease, removed, call: None, failures: 0, due: now });
+    fn give_back(&mut self, now: Timestamp, lease: LeaseId, removed: bool, failures: u32) {
+        self.session.ghosts.push(Ghost { lease, removed, call: None, failures, due: now });
         self.revoke_ghosts(now);
     }
 
     /// Ends the session, if there is one: nothing that was held under it counts from now on.
     pub(super) fn end_session(&mut self, now: Timestamp, end: End) {
         // A grant on its way is no session yet. Its reply will find out what became of the node.
-        let Some(lease) = self.session.held().map(|held| held.lease) else { return };
+        let Some((lease, failing)) = self.session.held().map(|held| (held.lease, held.failing)) else {
+            return;
+        };
         self.session.state = State::Without;
         let was_member = self.membership.is_member();
         self.leave_membership();
@@ -318,6 +324,8 @@ impl Machine {
         {
             self.emit(Event::SessionLost { reason: reason.clone() });
         }
-        self.give_back(now, lease, end == End::Lost(LostReason::Removed));
+        // A store that did not answer is not back because nobody asks it to renew any more.
+        let failures = u32::from(failing);
+        self.give_back(now, lease, end == End::Lost(LostReason::Removed), failures);
     }
 }

@@ -68,6 +68,31 @@ fn a_failed_renewal_is_repeated_sooner_if_the_lease_is_short() {
 }
 
 #[test]
+fn p10_a_store_that_is_away_is_back_when_it_answers_not_when_the_session_ends() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.advance(secs(5));
+    b.fail("renew", ErrorKind::Unreachable);
+    b.skip();
+    b.advance(secs(10));
+    b.says_of(&["* session", "* the store"], &["* session lost: no renewal succeeded in time"]);
+    b.fail("revoke", ErrorKind::Unreachable);
+    b.says_of(&["* the store"], &[]);
+    assert!(b.status().stale_since.is_some());
+    b.wait(secs(1));
+    b.ok("revoke");
+    b.says_of(&["* the store"], &["* the store is back after 11s"]);
+
+    // That it knows no such lease is an answer.
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.advance(secs(5));
+    b.fail("renew", ErrorKind::Unreachable);
+    b.skip();
+    b.advance(ms(500));
+    b.fail("renew", ErrorKind::LeaseNotFound);
+    b.says_of(&["* the store"], &["* the store is back after 500ms"]);
+}
+
+#[test]
 fn p6_a_leader_that_renews_in_the_last_third_leads_on_under_its_term() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(5));
