@@ -19,7 +19,8 @@ Options:
   --store WHICH      memory or etcd [default: memory]. An etcd is started; storms on the memory store run in virtual time
   --endpoint URL     an etcd that runs already, rather than one that is started; it should be empty
   --within MS        storm: they join evenly over this time [default: 1000]
-  --restart          storm: a rolling restart instead, one node after the other
+  --restart          storm: a rolling restart instead, one node after the other, the oldest first: each is the leader then
+  --leader-last      the youngest first, so that the leader comes last
   --every MS         storm: from one restart to the next [default: 500]
   --stabilize MS     storm: how long each stabilize takes [default: 20]
   --gap FIRST,MAX    the gap between versions while changes come in rows, in ms [default: the library's]
@@ -44,6 +45,7 @@ pub(crate) struct Arguments {
     pub(crate) etcd: bool,
     pub(crate) within: Duration,
     pub(crate) restart: bool,
+    pub(crate) leader_last: bool,
     pub(crate) every: Duration,
     pub(crate) stabilize: Duration,
     pub(crate) gap: Option<(Duration, Duration)>,
@@ -81,6 +83,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
         etcd: false,
         within: Duration::from_secs(1),
         restart: false,
+        leader_last: false,
         every: Duration::from_millis(500),
         stabilize: Duration::from_millis(20),
         gap: None,
@@ -112,6 +115,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             }
             Long("within") => arguments.within = millis(&mut parser)?,
             Long("restart") => arguments.restart = true,
+            Long("leader-last") => (arguments.restart, arguments.leader_last) = (true, true),
             Long("every") => arguments.every = millis(&mut parser)?,
             Long("stabilize") => arguments.stabilize = millis(&mut parser)?,
             Long("gap") => {

@@ -74,7 +74,9 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
     let mut most_runs = 0;
     let mut all_runs = 0;
     let mut tick = tokio::time::interval(arguments.every);
-    for number in 0..count {
+    for turn in 0..count {
+        // The oldest leads.
+        let number = if arguments.leader_last { count - 1 - turn } else { turn };
         tick.tick().await;
         let runs = nodes[number].runs() - earlier[number];
         nodes[number].cluster.stop().await?;
@@ -91,7 +93,12 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
         most_runs: most_runs.max(nodes.iter().map(Node::runs).max().unwrap_or(0)),
         all_runs: all_runs + nodes.iter().map(Node::runs).sum::<u64>(),
     };
-    came.report(arguments, &format!("{count} are restarted, one every {:?}", arguments.every), count);
+    let order = if arguments.leader_last { "the leader last" } else { "the oldest first" };
+    came.report(
+        arguments,
+        &format!("{count} are restarted, one every {:?}, {order}", arguments.every),
+        count,
+    );
     end(nodes).await;
     Ok(())
 }
