@@ -2,8 +2,13 @@
 //!
 //! Other programs read and write these; `machine/tests/wire.rs` pins what the machine writes.
 
+use std::fmt;
+
 use bytes::Bytes;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::DeserializeOwned};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
 use serde_json::Value;
 
 use crate::{
@@ -43,14 +48,53 @@ pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
 
 /// The wire form of a node record. `uri` and `incarnation` must be strings, now and for ever: whether a record parses
 /// must be the same on every node. All else is read leniently.
-#[derive(Deserialize)]
+#[derive(Default)]
 struct NodeWire {
-    uri: String,
-    incarnation: String,
-    #[serde(default)]
+    uri: Value,
+    incarnation: Value,
     metadata: Value,
-    #[serde(default)]
     protocol: Value,
+}
+
+/// Reads what [`decode`] would, without making a tree of it first: each node reads the record of each other.
+impl<'de> Deserialize<'de> for NodeWire {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(field_identifier, rename_all = "lowercase")]
+        enum Field {
+            Uri,
+            Incarnation,
+            Metadata,
+            Protocol,
+            #[serde(other)]
+            Other,
+        }
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = NodeWire;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeWire, A::Error> {
+                let mut wire = NodeWire::default();
+                while let Some(field) = map.next_key()? {
+                    // Of a field that comes twice the last one counts. What nobody knows is read too, and dropped.
+                    let value: Value = map.next_value()?;
+                    match field {
+                        Field::Uri => wire.uri = value,
+                        Field::Incarnation => wire.incarnation = value,
+                        Field::Metadata => wire.metadata = value,
+                        Field::Protocol => wire.protocol = value,
+                        Field::Other => {}
+                    }
+                }
+                Ok(wire)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// A node's own record, to be written.
@@ -64,7 +108,13 @@ pub(crate) struct NodeRecord<'a> {
 
 /// The node whose record an entry holds.
 pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String> {
-    let wire: NodeWire = decode(&entry.value)?;
+    let wire: NodeWire = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
+    let text = |field: &str, value: Value| match value {
+        Value::String(text) => Ok(text),
+        Value::Null => Err(format!("its {field} is missing")),
+        _ => Err(format!("its {field} is no text")),
+    };
+    let (uri, incarnation) = (text("uri", wire.uri)?, text("incarnation", wire.incarnation)?);
     let as_text = |value: Value| match value {
         Value::String(text) => text,
         other => other.to_string(),
@@ -75,8 +125,8 @@ pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String>
     };
     Ok(Node {
         name,
-        uri: NodeUri::recorded(&wire.uri),
-        incarnation: Incarnation::from(wire.incarnation),
+        uri: NodeUri::recorded(&uri),
+        incarnation: Incarnation::from(incarnation),
         metadata,
         protocol: wire.protocol.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(PROTOCOL),
         created: entry.created,
@@ -275,9 +325,13 @@ mod tests {
     use crate::store::Revision;
 
     fn node(value: &str) -> Result<Node, String> {
+        node_of(value.as_bytes())
+    }
+
+    fn node_of(value: &[u8]) -> Result<Node, String> {
         let entry = Entry {
             key: "c/view/nodes/n".into(),
-            value: Bytes::copy_from_slice(value.as_bytes()),
+            value: Bytes::copy_from_slice(value),
             created: Revision::new(3),
             modified: Revision::new(5),
             lease: None,
@@ -287,7 +341,7 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_no_record() {
-        assert!(node(r#"["http://h:1", "x", {}, 1]"#).unwrap_err().contains("no JSON object"));
+        assert!(node(r#"["http://h:1", "x", {}, 1]"#).unwrap_err().contains("expected a JSON object"));
         assert!(decode::<RequestRecord>(b"[]").is_err());
         assert!(decode::<RequestRecord>(b" \n\t{} ").is_ok());
     }
@@ -309,6 +363,10 @@ mod tests {
         ] {
             assert!(super::tests::node(bad).is_err(), "{bad}");
         }
+        let twice = r#"{"uri": 1, "incarnation": "x", "uri": "u", "incarnation": "y"}"#;
+        assert_eq!(super::tests::node(twice).map(|node| node.incarnation), Ok("y".to_owned().into()));
+        assert!(super::tests::node(r#"{"uri": "u", "incarnation": "x", "uri": 1}"#).is_err());
+        assert!(super::tests::node(r#"{"uri": "u", "incarnation": "x"} x"#).is_err());
     }
 
     #[test]
@@ -382,8 +440,8 @@ mod tests {
     fn a_field_that_nobody_knows_must_be_readable_too() {
         for strange in [&b"\"\xf0\""[..], br#""\ud800""#, b"1e999"] {
             let record = [br#"{"uri": "http://h", "incarnation": "x", "new": "#, strange, b"}"].concat();
-            assert!(serde_json::from_slice::<NodeWire>(&record).is_ok(), "the field is skipped");
-            assert!(decode::<NodeWire>(&record).is_err());
+            assert!(serde_json::from_slice::<RequestRecord>(&record).is_ok(), "the field is skipped");
+            assert!(node_of(&record).is_err());
             assert!(decode::<RequestRecord>(&record).is_err());
         }
     }
