@@ -109,6 +109,8 @@ fn what_was_found_once_is_not_found_again() {
         1_049_178,
         // P4: the store was restored, and a version recorded by what was acknowledged before, without reading again.
         2_027_563,
+        // P11: a leader was frozen while its health check ran, its clock changed, and it was asked how long. (The world.)
+        50_001_872,
     ];
     run(&Simulation::new(), found);
 }

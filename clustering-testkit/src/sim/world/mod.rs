@@ -418,10 +418,11 @@ impl<'a> World<'a> {
         self.look_at_health(process);
     }
 
-    /// P11: whether one that hangs leads, and one that fell ill keeps its lease.
+    /// P11: whether one that hangs leads, and one that fell ill keeps its lease. One that is frozen says nothing, also when
+    /// its clock changes.
     fn look_at_health(&mut self, process: usize) {
         let this = &self.processes[process];
-        let claims = this.claim.is_some_and(|claim| self.now < claim.until);
+        let claims = !this.frozen && this.claim.is_some_and(|claim| self.now < claim.until);
         let mut result = checks::p11_health::gave_back(&this.label, this.owes);
         if let (Some(checks), Some(check), true) = (this.checks, &this.checking, claims) {
             let hangs_for = this.clock.at(self.now).since(check.since);
