@@ -259,6 +259,8 @@ impl Fold {
                 let standing = read(entry, decoded::node(name.clone(), entry), changed);
                 let new = standing.record.clone();
                 let modified = new.as_ref().map(|node| node.modified);
+                // The name in the record's node, which all nodes of the process share.
+                let name = new.as_ref().map_or(name, |node| node.name.clone());
                 if self.me.as_ref() == Some(&name) {
                     self.own = Some(standing);
                 }

@@ -106,14 +106,18 @@ impl Watch {
             }
             match self.message().await {
                 Ok(message) if message.canceled() => match message.compact_revision() {
-                    0 => self.resume(format!("etcd ended the watch: {}", open::reason(&message))).await?,
+                    0 => {
+                        let why = format!("etcd ended the watch: {}", open::reason(&message));
+                        Box::pin(self.resume(why)).await?;
+                    }
                     compacted => return Err(WatchEnd::Compacted { compacted: revision(compacted) }),
                 },
                 Ok(message) => self.take(message)?,
                 Err(why) => {
                     // The watch should not meet the same member again.
                     self.watched.connection.leave(self.opened.member, &why);
-                    self.resume(why).await?;
+                    // On the heap, while it is needed: a watch that runs would hold the room for it all the time, 16 KiB.
+                    Box::pin(self.resume(why)).await?;
                 }
             }
         }
