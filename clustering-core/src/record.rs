@@ -363,6 +363,11 @@ mod tests {
         ] {
             assert!(super::tests::node(bad).is_err(), "{bad}");
         }
+        assert_eq!(super::tests::node(r#"{"uri": "http://n"}"#).unwrap_err(), "its incarnation is missing");
+        assert_eq!(
+            super::tests::node(r#"{"uri": 1, "incarnation": "x"}"#).unwrap_err(),
+            "its uri is no text"
+        );
         let twice = r#"{"uri": 1, "incarnation": "x", "uri": "u", "incarnation": "y"}"#;
         assert_eq!(super::tests::node(twice).map(|node| node.incarnation), Ok("y".to_owned().into()));
         assert!(super::tests::node(r#"{"uri": "u", "incarnation": "x", "uri": 1}"#).is_err());
