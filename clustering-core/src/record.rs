@@ -401,10 +401,10 @@ mod tests {
         assert!(decode::<VersionRecord>(br#"{"version": 7}"#).is_err());
     }
 
-    #[test]
-    fn causes_come_back_as_they_were_written_and_unknown_ones_are_kept() {
+    /// One of each kind that has a name in records.
+    fn named_causes() -> Vec<Cause> {
         let name = NodeName::parse("n").unwrap();
-        let written = vec![
+        vec![
             Cause::Joined(name.clone()),
             Cause::Left(name.clone()),
             Cause::Returned(name.clone()),
@@ -414,8 +414,13 @@ mod tests {
             Cause::Asked { by: "ops".into(), why: Some("rebalance".into()) },
             Cause::Resync,
             Cause::Unacknowledged(name),
-            Cause::More(4),
-        ];
+        ]
+    }
+
+    #[test]
+    fn causes_come_back_as_they_were_written_and_unknown_ones_are_kept() {
+        let mut written = named_causes();
+        written.push(Cause::More(4));
         let record = VersionRecord {
             version: Version::from_u128(1),
             number: 1,
@@ -453,19 +458,7 @@ mod tests {
 
     #[test]
     fn a_kind_is_the_name_under_which_a_cause_stands_in_its_record() {
-        let name = NodeName::parse("n").unwrap();
-        let causes = [
-            Cause::Joined(name.clone()),
-            Cause::Left(name.clone()),
-            Cause::Returned(name.clone()),
-            Cause::Changed(name.clone()),
-            Cause::Evicted(name.clone()),
-            Cause::Elected(name.clone()),
-            Cause::Asked { by: "ops".into(), why: None },
-            Cause::Resync,
-            Cause::Unacknowledged(name),
-        ];
-        for cause in causes {
+        for cause in named_causes() {
             let json = serde_json::to_value(&cause).unwrap();
             let written = json.as_str().or_else(|| json.as_object()?.keys().next().map(String::as_str));
             assert_eq!(cause.kind(), written);

@@ -9,9 +9,10 @@ use crate::{
     view::{Diff, View},
 };
 
-type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
+pub(crate) type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// A callback of the user's.
+#[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "that feature exports it"))]
 pub type Callback<T> = Arc<dyn Fn(T) -> Running + Send + Sync>;
 
 /// What a stabilize callback is given: the view to adapt to, and what is different from the last one.

@@ -1,7 +1,8 @@
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
 use tracing::{Instrument, Level, Span, event, field::Empty, span};
 
+use super::callbacks::Running;
 use crate::{
     event::{Causes, Event},
     name::NodeName,
@@ -13,8 +14,6 @@ use crate::{
     version::Version,
     view::View,
 };
-
-type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
 /// Tells `tracing` what happens to a node. See [`trace`](crate::trace).
 #[derive(Debug)]
