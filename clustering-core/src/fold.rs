@@ -205,7 +205,7 @@ impl Fold {
         }
         self.revision = batch.revision;
         let mut cut = false;
-        for change in &batch.changes {
+        for change in &*batch.changes {
             let holds = self.keyspace.holds(change.key());
             cut |= holds == Holds::Version;
             match change {

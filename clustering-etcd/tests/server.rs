@@ -60,7 +60,7 @@ async fn a_prefix_separates_and_does_not_show() {
     let seen = ours.read("").await.unwrap();
     assert_eq!(seen.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["k"]);
     let batch = next(&mut watch).await.unwrap();
-    assert_eq!((batch.revision, batch.changes), (at, vec![Change::Put(seen.entries[0].clone())]));
+    assert_eq!(batch, Batch::new(at, [Change::Put(seen.entries[0].clone())]));
     // Guards are about our key, which was created later than theirs.
     let guarded = Txn::new().guard(Guard::created_at("k", at)).delete("k");
     ours.commit(guarded).await.unwrap();

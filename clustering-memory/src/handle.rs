@@ -1,6 +1,9 @@
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::Waker,
     time::Duration,
 };
@@ -35,9 +38,24 @@ pub struct MemoryStore {
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
+    /// How often the history was replaced or cut short by hand: what watches were handed before no longer counts.
+    upsets: AtomicU64,
 }
 
 impl Shared {
+    pub(crate) fn upsets(&self) -> u64 {
+        self.upsets.load(Ordering::Acquire)
+    }
+
+    /// Does something to the history.
+    fn upset(&self, work: impl FnOnce(&mut State, Instant)) {
+        self.with(|state, now| {
+            work(state, now);
+            // Under the lock, so that no watch is handed anything between the two.
+            self.upsets.fetch_add(1, Ordering::Release);
+        });
+    }
+
     /// Does something with the state as it stands now, expired leases gone.
     fn with<R>(&self, work: impl FnOnce(&mut State, Instant) -> R) -> R {
         self.locked(|state| {
@@ -73,7 +91,9 @@ impl MemoryStore {
     }
 
     pub(crate) fn with_settings(settings: Settings) -> Self {
-        MemoryStore { shared: Arc::new(Shared { state: Mutex::new(State::new(settings)) }) }
+        MemoryStore {
+            shared: Arc::new(Shared { state: Mutex::new(State::new(settings)), ..Shared::default() }),
+        }
     }
 
     /// The revision at which it stands.
@@ -84,7 +104,7 @@ impl MemoryStore {
     /// Forgets the changes up to and with `revision`, or all of them if that lies ahead. Entries stay. Watches that
     /// owe some of these changes end with `Compacted`; so do new ones after an earlier revision.
     pub fn compact(&self, revision: Revision) {
-        self.shared.with(|state, _| state.compact(revision));
+        self.shared.upset(|state, _| state.compact(revision));
     }
 
     /// How many leases live.
@@ -120,7 +140,7 @@ impl MemoryStore {
     ///   does the same. Leases granted since are gone, and their ids are never granted again.
     /// - A backup of another store works too: then every watch that has seen anything ends.
     pub fn restore(&self, backup: &Backup) {
-        self.shared.with(|state, now| state.restore(backup, now));
+        self.shared.upset(|state, now| state.restore(backup, now));
     }
 }
 

@@ -42,7 +42,7 @@
 //!
 //! // Nobody renews the lease and nobody calls the store: the watch learns of the expiry all the same.
 //! let expired = watch.next().await.expect("a watch goes on")?;
-//! assert_eq!(expired.changes, [Change::Delete("leader".into())]);
+//! assert_eq!(*expired.changes, [Change::Delete("leader".into())]);
 //! assert_eq!(store.get("leader").await?, None);
 //! # Ok(())
 //! # }

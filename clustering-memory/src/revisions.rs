@@ -1,19 +1,19 @@
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use clustering_core::store::{Change, Revision};
+use clustering_core::store::{Batch, Change, Revision};
 
-/// The changes of the last revisions, one record per revision and none missing between the compacted revision and
+/// The changes of the last revisions, one batch per revision and none missing between the compacted revision and
 /// the present one. Cloning it clones pointers.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     compacted: Revision,
-    records: VecDeque<Arc<[Change]>>,
+    batches: VecDeque<Batch>,
 }
 
 impl History {
     /// The revision at which the store stands; 0 before the first change.
     pub(crate) fn revision(&self) -> Revision {
-        Revision::new(self.compacted.get() + self.records.len() as u64)
+        Revision::new(self.compacted.get() + self.batches.len() as u64)
     }
 
     /// The last revision whose changes are gone; 0 if none are.
@@ -23,32 +23,29 @@ impl History {
 
     /// How many revisions still have their changes.
     pub(crate) fn len(&self) -> usize {
-        self.records.len()
+        self.batches.len()
     }
 
     /// Adds what the next revision changed.
     pub(crate) fn push(&mut self, changes: Vec<Change>) {
-        self.records.push_back(changes.into());
+        self.batches.push_back(Batch::new(self.revision().next(), changes));
     }
 
     /// Forgets the changes up to and with `revision`, or all if it lies ahead. Those forgotten before stay so.
     pub(crate) fn compact(&mut self, revision: Revision) {
         let target = revision.min(self.revision()).max(self.compacted);
-        self.records.drain(..(target.get() - self.compacted.get()) as usize);
+        self.batches.drain(..(target.get() - self.compacted.get()) as usize);
         self.compacted = target;
     }
 
-    /// What `revision` changed; nothing if that is compacted or ahead.
-    pub(crate) fn changes(&self, revision: Revision) -> &[Change] {
-        let place = revision.get().checked_sub(self.compacted.get() + 1);
-        let record = place.and_then(|place| self.records.get(place as usize));
-        record.map_or(&[], |record| record)
+    /// What the present revision changed, unless that is compacted.
+    pub(crate) fn newest(&self) -> Option<&Batch> {
+        self.batches.back()
     }
 
     /// All that is kept, oldest first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Revision, &[Change])> {
-        let first = self.compacted.get() + 1;
-        self.records.iter().zip(first..).map(|(record, number)| (Revision::new(number), &record[..]))
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Batch> {
+        self.batches.iter()
     }
 }
 
@@ -68,9 +65,9 @@ mod tests {
     fn a_record_stands_under_its_revision() {
         let history = of(3);
         assert_eq!(history.revision(), Revision::new(3));
-        assert_eq!(history.changes(Revision::new(2)), [Change::Delete("2".into())]);
-        assert_eq!(history.changes(Revision::ZERO), []);
-        assert_eq!(history.changes(Revision::new(4)), []);
+        let third = Batch::new(Revision::new(3), [Change::Delete("3".into())]);
+        assert_eq!((history.newest(), history.iter().last()), (Some(&third), Some(&third)));
+        assert_eq!(history.iter().map(|batch| batch.revision.get()).collect::<Vec<_>>(), [1, 2, 3]);
     }
 
     #[test]
@@ -78,9 +75,8 @@ mod tests {
         let mut history = of(5);
         history.compact(Revision::new(3));
         assert_eq!((history.revision(), history.compacted()), (Revision::new(5), Revision::new(3)));
-        assert_eq!(history.changes(Revision::new(3)), []);
-        assert_eq!(history.changes(Revision::new(4)), [Change::Delete("4".into())]);
-        assert_eq!(history.iter().map(|(at, _)| at.get()).collect::<Vec<_>>(), [4, 5]);
+        assert_eq!(history.iter().map(|batch| batch.revision.get()).collect::<Vec<_>>(), [4, 5]);
+        assert_eq!(*history.iter().next().unwrap().changes, [Change::Delete("4".into())]);
     }
 
     #[test]

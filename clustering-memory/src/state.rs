@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Bound,
     time::Duration,
 };
@@ -16,7 +16,7 @@ use crate::{
     lease::Leases,
     revisions::History,
     watch::{Cursor, Opened},
-    watchers::{Next, Watchers},
+    watchers::{Lost, Watchers},
 };
 
 /// What the builder decides.
@@ -204,27 +204,27 @@ impl State {
         Opened::Live(Cursor { prefix, id, seen: after, time: self.restores.timeline() })
     }
 
-    /// What a watch yields next, if anything, and moves it past that.
-    pub(crate) fn next_batch(&mut self, cursor: &mut Cursor) -> Option<Result<Batch, WatchEnd>> {
+    /// Hands a watch what it has to yield next, some of it at most. False if there is nothing yet.
+    pub(crate) fn fetch(
+        &mut self,
+        cursor: &mut Cursor,
+        most: usize,
+        fetched: &mut VecDeque<Batch>,
+    ) -> Result<bool, WatchEnd> {
         if let Some(common) = self.restores.common_since(&cursor.time) {
             if cursor.seen > common {
-                return Some(Err(WatchEnd::Rewound { revision: self.history.revision() }));
+                return Err(WatchEnd::Rewound { revision: self.history.revision() });
             }
             cursor.time = self.restores.timeline();
         }
-        match self.watchers.next(&cursor.prefix, cursor.seen) {
-            Next::Nothing => None,
-            Next::Lost => Some(Err(WatchEnd::Compacted { compacted: self.history.compacted() })),
-            Next::Changes(revision) => {
-                let all = self.history.changes(revision).iter();
-                let changes: Vec<Change> =
-                    all.filter(|change| change.key().starts_with(&*cursor.prefix)).cloned().collect();
-                self.stats.batches += 1;
-                self.stats.changes += changes.len() as u64;
-                cursor.seen = revision;
-                Some(Ok(Batch { revision, changes }))
-            }
+        let owed = self.watchers.owed(&cursor.prefix, cursor.seen);
+        let owed = owed.map_err(|Lost| WatchEnd::Compacted { compacted: self.history.compacted() })?;
+        for batch in owed.take(most) {
+            self.stats.batches += 1;
+            self.stats.changes += batch.changes.len() as u64;
+            fetched.push_back(batch.clone());
         }
+        Ok(!fetched.is_empty())
     }
 
     pub(crate) fn backup(&self) -> Backup {

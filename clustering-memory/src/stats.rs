@@ -25,7 +25,7 @@ pub struct Stats {
     pub leases_not_found: u64,
     /// Leases that expired.
     pub expiries: u64,
-    /// Batches delivered, over all watches.
+    /// Batches handed out, over all watches. One that is behind gets some at a time.
     pub batches: u64,
     /// Changes in these batches.
     pub changes: u64,

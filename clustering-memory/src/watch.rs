@@ -1,4 +1,5 @@
 use std::{
+    collections::VecDeque,
     future::Future,
     mem,
     pin::Pin,
@@ -38,6 +39,10 @@ pub(crate) enum Opened {
 pub(crate) struct MemoryWatch {
     shared: Arc<Shared>,
     place: Place,
+    /// What it was handed and has not yielded yet, so that a watch that is behind need not lock the store for each batch;
+    /// and how often the store's history had been upset by then.
+    fetched: VecDeque<Batch>,
+    upsets: u64,
     /// Set while waiting: to the moment when the next lease expires, for then there may be changes although nobody
     /// calls the store.
     ///
@@ -55,11 +60,16 @@ enum Place {
     Ended,
 }
 
+/// How many batches a watch is handed at a time.
+const FETCHED: usize = 64;
+
 /// What a look at the store shows.
 enum Look {
-    Item(Result<Batch, WatchEnd>),
+    /// There was something to fetch.
+    Fetched,
     /// Nothing yet; and when the next lease expires.
     Wait(Option<Instant>),
+    End(WatchEnd),
 }
 
 impl MemoryWatch {
@@ -68,18 +78,34 @@ impl MemoryWatch {
             Opened::Live(cursor) => Place::At(cursor),
             Opened::Ended(end) => Place::Ending(end),
         };
-        MemoryWatch { shared, place, timer: Box::pin(None) }
+        MemoryWatch { shared, place, fetched: VecDeque::new(), upsets: 0, timer: Box::pin(None) }
     }
 
-    /// Takes the next item, or asks to be woken for it.
-    fn look(shared: &Shared, cursor: &mut Cursor, waker: &Waker) -> Look {
+    /// Takes the next batch of those that were fetched, unless the store's history is another one since.
+    fn next_fetched(&mut self) -> Option<Batch> {
+        if self.upsets != self.shared.upsets() {
+            self.fetched.clear();
+        }
+        self.fetched.pop_front()
+    }
+
+    /// Fetches what comes next, or asks to be woken for it.
+    fn look(
+        shared: &Shared,
+        cursor: &mut Cursor,
+        fetched: &mut VecDeque<Batch>,
+        upsets: &mut u64,
+        waker: &Waker,
+    ) -> Look {
         let (look, former) = shared.locked(|state| {
             // First, so that this watch is not woken by the expiries that it sees now.
             let former = state.watchers.stop_waiting(&cursor.prefix, cursor.id);
             state.expire();
-            let look = match state.next_batch(cursor) {
-                Some(item) => Look::Item(item),
-                None => {
+            *upsets = shared.upsets();
+            let look = match state.fetch(cursor, FETCHED, fetched) {
+                Ok(true) => Look::Fetched,
+                Err(end) => Look::End(end),
+                Ok(false) => {
                     state.watchers.wait(&cursor.prefix, cursor.id, waker.clone());
                     Look::Wait(state.leases.next_deadline())
                 }
@@ -108,6 +134,13 @@ impl Stream for MemoryWatch {
         // A long backlog must not keep the other tasks waiting.
         let turn = ready!(poll_proceed(cx));
         loop {
+            if let Some(batch) = this.next_fetched() {
+                turn.made_progress();
+                if let Place::At(cursor) = &mut this.place {
+                    cursor.seen = batch.revision;
+                }
+                return Poll::Ready(Some(Ok(batch)));
+            }
             let cursor = match &mut this.place {
                 Place::At(cursor) => cursor,
                 Place::Ending(end) => {
@@ -117,15 +150,19 @@ impl Stream for MemoryWatch {
                 }
                 Place::Ended => return Poll::Ready(None),
             };
-            let deadline = match Self::look(&this.shared, cursor, cx.waker()) {
-                Look::Item(item) => {
+            let look = Self::look(&this.shared, cursor, &mut this.fetched, &mut this.upsets, cx.waker());
+            let deadline = match look {
+                Look::Fetched => continue,
+                Look::End(end) => {
                     turn.made_progress();
-                    if item.is_err() {
-                        this.end();
-                    }
-                    return Poll::Ready(Some(item));
+                    this.end();
+                    return Poll::Ready(Some(Err(end)));
                 }
-                Look::Wait(deadline) => deadline,
+                Look::Wait(deadline) => {
+                    // Many watches wait, few are behind.
+                    this.fetched.shrink_to(1);
+                    deadline
+                }
             };
             // Without a runtime there is no timer: the next call of anybody ends the lease.
             let deadline = deadline.filter(|_| Handle::try_current().is_ok());

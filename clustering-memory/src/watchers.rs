@@ -5,7 +5,7 @@ use std::{
     task::Waker,
 };
 
-use clustering_core::store::{Change, Revision};
+use clustering_core::store::{Batch, Revision};
 
 use crate::revisions::History;
 
@@ -29,26 +29,19 @@ struct Group {
     open: usize,
     /// Those that were polled and had nothing to yield, in the order in which they were opened.
     waiting: BTreeMap<WatchId, Waker>,
-    /// The revisions kept in the history that changed something under the prefix. A watch finds its next one by
-    /// bisection, however much happened elsewhere.
-    matching: VecDeque<Revision>,
+    /// Of the history what changed something under the prefix. A watch finds its next one by bisection, however much
+    /// happened elsewhere, and all watches are handed the same.
+    matching: VecDeque<Batch>,
     /// The last such revision that was compacted. A watch that did not see it has lost it; one that is behind the
     /// compaction but owes nothing from before it goes on.
     lost: Revision,
 }
 
-/// What a watch has to yield next.
-pub(crate) enum Next {
-    /// The changes of that revision.
-    Changes(Revision),
-    /// It cannot go on: changes that it owes are compacted.
-    Lost,
-    /// Nothing yet.
-    Nothing,
-}
+/// A watch cannot go on: changes that it owes are compacted.
+pub(crate) struct Lost;
 
-fn matches(prefix: &str, changes: &[Change]) -> bool {
-    changes.iter().any(|change| change.key().starts_with(prefix))
+fn matching(prefix: &str, batch: &Batch) -> Option<Batch> {
+    batch.filtered(|change| change.key().starts_with(prefix))
 }
 
 impl Group {
@@ -59,8 +52,7 @@ impl Group {
     }
 
     fn index(&mut self, prefix: &str, history: &History) {
-        let matching = history.iter().filter(|(_, changes)| matches(prefix, changes));
-        self.matching = matching.map(|(revision, _)| revision).collect();
+        self.matching = history.iter().filter_map(|batch| matching(prefix, batch)).collect();
         self.lost = history.compacted();
     }
 }
@@ -95,13 +87,15 @@ impl Watchers {
     }
 
     /// What a watch has to yield that saw everything up to `seen`.
-    pub(crate) fn next(&self, prefix: &str, seen: Revision) -> Next {
-        let Some(group) = self.groups.get(prefix) else { return Next::Nothing };
-        if seen < group.lost {
-            return Next::Lost;
+    pub(crate) fn owed(&self, prefix: &str, seen: Revision) -> Result<impl Iterator<Item = &Batch>, Lost> {
+        let group = self.groups.get(prefix);
+        if group.is_some_and(|group| seen < group.lost) {
+            return Err(Lost);
         }
-        let place = group.matching.partition_point(|&revision| revision <= seen);
-        group.matching.get(place).map_or(Next::Nothing, |&revision| Next::Changes(revision))
+        Ok(group.into_iter().flat_map(move |group| {
+            let place = group.matching.partition_point(|batch| batch.revision <= seen);
+            group.matching.range(place..)
+        }))
     }
 
     /// Has a watch woken at the next change under its prefix. It must not be waiting already.
@@ -119,11 +113,10 @@ impl Watchers {
 
     /// Notes what the newest revision changed.
     pub(crate) fn changed(&mut self, history: &History) {
-        let revision = history.revision();
-        let changes = history.changes(revision);
+        let Some(newest) = history.newest() else { return };
         for (prefix, group) in &mut self.groups {
-            if matches(prefix, changes) {
-                group.matching.push_back(revision);
+            if let Some(batch) = matching(prefix, newest) {
+                group.matching.push_back(batch);
                 self.woken.extend(mem::take(&mut group.waiting).into_values());
             }
         }
@@ -132,10 +125,10 @@ impl Watchers {
     /// Notes that the history was compacted. Wakes nobody: who waits owes nothing.
     pub(crate) fn compacted(&mut self, history: &History) {
         for group in self.groups.values_mut() {
-            while let Some(&revision) = group.matching.front()
-                && revision <= history.compacted()
+            while let Some(batch) = group.matching.front()
+                && batch.revision <= history.compacted()
             {
-                group.lost = revision;
+                group.lost = batch.revision;
                 group.matching.pop_front();
             }
         }

@@ -156,7 +156,7 @@ fn a_write_that_is_there_otherwise_than_asked_for_is_found() {
     let said = doctored(|pages, _| {
         for page in pages {
             let ledger::Content::Batch(batch) = &mut page.content else { continue };
-            for change in &mut batch.changes {
+            for change in std::sync::Arc::make_mut(&mut batch.changes) {
                 if let Change::Put(entry) = change
                     && entry.key.as_str() == "c/fenced/counter"
                     && *entry.value == *b"3"

@@ -260,7 +260,7 @@ impl Driven {
                 Operation::Delete { key } => Change::Delete(key.clone()),
             })
             .collect();
-        let batch = clustering_core::store::Batch { revision: at, changes };
+        let batch = clustering_core::store::Batch::new(at, changes);
         (!batch.changes.is_empty()).then(|| Input::Batch { token: self.log(), batch })
     }
 }

@@ -85,5 +85,5 @@ fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {
 
 /// A batch with one change.
 fn batch(revision: u64, change: Change) -> Batch {
-    Batch { revision: Revision::new(revision), changes: vec![change] }
+    Batch::new(Revision::new(revision), [change])
 }

@@ -62,7 +62,7 @@ impl Log {
                 }
             }
         }
-        Batch { revision: self.revision, changes }
+        Batch::new(self.revision, changes)
     }
 
     fn snapshot(&self) -> Snapshot {

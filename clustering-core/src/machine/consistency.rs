@@ -214,13 +214,13 @@ impl Machine {
         self.consistency.rejudge();
     }
 
-    pub(super) fn on_acknowledgements(&mut self, now: Timestamp, batch: Batch) {
+    pub(super) fn on_acknowledgements(&mut self, now: Timestamp, batch: &Batch) {
         self.consistency.follow.yielded();
         if batch.revision <= self.consistency.revision {
             return;
         }
         self.consistency.revision = batch.revision;
-        for change in &batch.changes {
+        for change in &*batch.changes {
             match change {
                 Change::Put(entry) => {
                     let before =

@@ -57,6 +57,14 @@ pub enum Input {
         /// The changes.
         batch: Batch,
     },
+    /// A watch yielded those of several revisions, in their order. Each is taken down as if it had come alone, and what is
+    /// so then is looked at once: a node that is behind catches up without acting on what is over.
+    Batches {
+        /// The watch.
+        token: Token,
+        /// The changes, each batch of a later revision than the one before.
+        batches: Vec<Batch>,
+    },
     /// A watch ended.
     WatchEnded {
         /// The watch.

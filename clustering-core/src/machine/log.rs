@@ -115,10 +115,10 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_batch(&mut self, now: Timestamp, token: Token, batch: Batch) {
+    pub(super) fn on_batch(&mut self, now: Timestamp, token: Token, batch: &Batch) {
         if self.log.follow.is_watching(token) {
             self.log.follow.yielded();
-            let changes = self.fold.apply(&batch);
+            let changes = self.fold.apply(batch);
             self.note_changes(now, changes);
         } else if self.consistency.follow.is_watching(token) {
             self.on_acknowledgements(now, batch);

@@ -211,7 +211,10 @@ impl Machine {
             Input::Revoked { token, result } => self.on_revoked(now, token, result),
             Input::Read { token, result } => self.on_read(now, token, result),
             Input::WatchOpened { token, result } => self.on_watch_opened(now, token, result),
-            Input::Batch { token, batch } => self.on_batch(now, token, batch),
+            Input::Batch { token, batch } => self.on_batch(now, token, &batch),
+            Input::Batches { token, batches } => {
+                batches.iter().for_each(|batch| self.on_batch(now, token, batch));
+            }
             Input::WatchEnded { token, end } => self.on_watch_ended(now, token, end),
             Input::Committed { token, result } => self.on_committed(now, token, result),
             Input::Stabilized { token, outcome } => self.on_stabilized(now, token, outcome),

@@ -184,7 +184,7 @@ impl Monitor {
 
     fn fold(&mut self, batch: &Batch) -> Vec<Sighting> {
         let before = Before::of(&self.records, batch);
-        for change in &batch.changes {
+        for change in &*batch.changes {
             match change {
                 Change::Put(entry) => self.records.put(entry),
                 Change::Delete(key) => self.records.delete(key),
@@ -195,7 +195,7 @@ impl Monitor {
         for (name, old) in &before.nodes {
             sightings.extend(node_sighting(name, old.as_ref(), self.records.nodes.get(name)));
         }
-        for change in &batch.changes {
+        for change in &*batch.changes {
             if let Change::Put(entry) = change {
                 self.see(entry, &mut sightings);
             } else if *change.key() == *self.keyspace.election_key() && before.leader {

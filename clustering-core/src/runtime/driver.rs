@@ -30,8 +30,11 @@ use crate::{
     machine::{FEW_OUTPUTS, Input, Output, Reply, RequestError, RequestId, Token},
     name::NodeName,
     outcome::Outcome,
-    store::{StoreError, WatchEnd, WatchStream},
+    store::{Batch, StoreError, WatchEnd, WatchStream},
 };
+
+/// The most batches that are taken in at once.
+const MOST_BATCHES: usize = 128;
 
 /// How long ended callbacks may take to drop what they hold.
 const DROPPING: Duration = Duration::from_secs(1);
@@ -63,7 +66,7 @@ pub(crate) struct Driver {
     doing: FuturesUnordered<Doing>,
     /// Watches that are being opened, and not dropped meanwhile.
     opening: BTreeSet<Token>,
-    watches: Vec<(Token, WatchStream)>,
+    watches: Vec<Watching>,
     runs: BTreeMap<Token, Run>,
     requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>,
     next_request: u64,
@@ -73,6 +76,14 @@ pub(crate) struct Driver {
     stopped: bool,
     meter: Meter,
     tracer: Tracer,
+}
+
+/// A watch that is open.
+struct Watching {
+    token: Token,
+    stream: WatchStream,
+    /// It has ended, which is not told yet.
+    ended: Option<WatchEnd>,
 }
 
 /// A callback that runs.
@@ -156,7 +167,7 @@ impl Driver {
                 let wanted = self.opening.remove(&token);
                 let result = result.map(|stream| {
                     if wanted {
-                        self.watches.push((token, stream));
+                        self.watches.push(Watching { token, stream, ended: None });
                     }
                 });
                 Input::WatchOpened { token, result }
@@ -250,7 +261,7 @@ impl Driver {
             }
             Output::Unwatch { token } => {
                 self.opening.remove(&token);
-                self.watches.retain(|(open, _)| *open != token);
+                self.watches.retain(|watching| watching.token != token);
             }
             Output::Stabilize { token, view, previous, attempt } => {
                 let callback = self.callbacks.stabilize.clone();
@@ -395,21 +406,52 @@ async fn bounded<T>(
     timeout(limit, call).await.unwrap_or_else(silent)
 }
 
-/// The next item of the watches, the log's before that of the acknowledgements.
-fn poll_watches(watches: &mut Vec<(Token, WatchStream)>, context: &mut Context<'_>) -> Poll<Input> {
+/// What the watches yield next, the log's before that of the acknowledgements.
+fn poll_watches(watches: &mut Vec<Watching>, context: &mut Context<'_>) -> Poll<Input> {
     for place in 0..watches.len() {
-        let (token, stream) = &mut watches[place];
-        let token = *token;
-        let end = match stream.poll_next_unpin(context) {
-            Poll::Pending => continue,
-            Poll::Ready(Some(Ok(batch))) => return Poll::Ready(Input::Batch { token, batch }),
+        let watching = &mut watches[place];
+        let token = watching.token;
+        if let Poll::Ready(input) = watching.poll_batches(context) {
+            return Poll::Ready(input);
+        }
+        if let Some(end) = watching.ended.take() {
+            drop(watches.remove(place));
+            return Poll::Ready(Input::WatchEnded { token, end });
+        }
+    }
+    Poll::Pending
+}
+
+impl Watching {
+    /// All that is there: a node that is behind takes it in at once. Pending too if the watch has ended.
+    fn poll_batches(&mut self, context: &mut Context<'_>) -> Poll<Input> {
+        let token = self.token;
+        let Some(first) = self.poll_batch(context) else { return Poll::Pending };
+        let Some(second) = self.poll_batch(context) else {
+            return Poll::Ready(Input::Batch { token, batch: first });
+        };
+        let mut batches = vec![first, second];
+        while batches.len() < MOST_BATCHES
+            && let Some(batch) = self.poll_batch(context)
+        {
+            batches.push(batch);
+        }
+        Poll::Ready(Input::Batches { token, batches })
+    }
+
+    fn poll_batch(&mut self, context: &mut Context<'_>) -> Option<Batch> {
+        if self.ended.is_some() {
+            return None;
+        }
+        let end = match self.stream.poll_next_unpin(context) {
+            Poll::Pending => return None,
+            Poll::Ready(Some(Ok(batch))) => return Some(batch),
             Poll::Ready(Some(Err(end))) => end,
             Poll::Ready(None) => WatchEnd::Disconnected { reason: "the store ended the stream".to_owned() },
         };
-        drop(watches.remove(place));
-        return Poll::Ready(Input::WatchEnded { token, end });
+        self.ended = Some(end);
+        None
     }
-    Poll::Pending
 }
 
 /// The run of a callback that ended by that.

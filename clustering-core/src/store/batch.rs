@@ -1,4 +1,4 @@
-use std::pin::Pin;
+use std::{pin::Pin, sync::Arc};
 
 use futures_core::Stream;
 use thiserror::Error;
@@ -29,8 +29,26 @@ impl Change {
 pub struct Batch {
     /// The revision that made them.
     pub revision: Revision,
-    /// The changes, each of another key, in no order that means anything.
-    pub changes: Vec<Change>,
+    /// The changes, each of another key, in no order that means anything. Shared: a store that hands the same batch to
+    /// many watches need not copy it.
+    pub changes: Arc<[Change]>,
+}
+
+impl Batch {
+    /// The changes of that revision.
+    pub fn new(revision: Revision, changes: impl Into<Arc<[Change]>>) -> Self {
+        Batch { revision, changes: changes.into() }
+    }
+
+    /// With those changes alone that `wanted` says yes to; `None` if there are none.
+    pub fn filtered(&self, mut wanted: impl FnMut(&Change) -> bool) -> Option<Batch> {
+        let changes: Vec<&Change> = self.changes.iter().filter(|change| wanted(change)).collect();
+        match changes.len() {
+            0 => None,
+            all if all == self.changes.len() => Some(self.clone()),
+            _ => Some(Batch { revision: self.revision, changes: changes.into_iter().cloned().collect() }),
+        }
+    }
 }
 
 /// Why a watch ended. It is the stream's last item, and never stands for a skipped change: where a watch cannot

@@ -42,7 +42,7 @@ impl Order {
     }
 
     pub(super) fn batches(&mut self, events: Vec<PbEvent>) -> Result<Vec<Batch>, String> {
-        let mut batches: Vec<Batch> = Vec::new();
+        let mut batches: Vec<(i64, Vec<Change>)> = Vec::new();
         let mut open = None;
         for event in events {
             let kv = event.kv.ok_or("an event without a key")?;
@@ -65,11 +65,11 @@ impl Order {
             // A revision that changed nothing but keys that are left out makes no batch.
             let Some(change) = change else { continue };
             match batches.last_mut() {
-                Some(batch) if batch.revision == revision(at) => batch.changes.push(change),
-                _ => batches.push(Batch { revision: revision(at), changes: vec![change] }),
+                Some((open, changes)) if *open == at => changes.push(change),
+                _ => batches.push((at, vec![change])),
             }
         }
-        Ok(batches)
+        Ok(batches.into_iter().map(|(at, changes)| Batch::new(revision(at), changes)).collect())
     }
 }
 

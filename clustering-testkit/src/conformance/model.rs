@@ -91,7 +91,7 @@ impl Model {
             }
         }
         if !changes.is_empty() {
-            self.history.push(Batch { revision, changes });
+            self.history.push(Batch::new(revision, changes));
         }
     }
 
@@ -125,7 +125,7 @@ impl Model {
             }
         }
         if !changes.is_empty() {
-            self.history.push(Batch { revision, changes });
+            self.history.push(Batch::new(revision, changes));
         }
     }
 
@@ -136,15 +136,8 @@ impl Model {
 
     /// What a watch of `prefix` after `after` yields.
     pub(super) fn changes(&self, prefix: &str, after: Revision) -> Vec<Batch> {
-        let mut batches = Vec::new();
-        for batch in &self.history {
-            let changes: Vec<Change> =
-                batch.changes.iter().filter(|change| change.key().starts_with(prefix)).cloned().collect();
-            if batch.revision > after && !changes.is_empty() {
-                batches.push(Batch { revision: batch.revision, changes });
-            }
-        }
-        batches
+        let later = self.history.iter().filter(|batch| batch.revision > after);
+        later.filter_map(|batch| batch.filtered(|change| change.key().starts_with(prefix))).collect()
     }
 }
 

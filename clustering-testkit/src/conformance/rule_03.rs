@@ -344,7 +344,7 @@ async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
 
 /// Applies a batch to what was known, which must fit it.
 fn fold(scene: Scene, state: &mut BTreeMap<Key, Entry>, batch: Batch) {
-    for change in batch.changes {
+    for change in &*batch.changes {
         match change {
             Change::Put(entry) => {
                 let before = state.insert(entry.key.clone(), entry.clone());
@@ -354,11 +354,11 @@ fn fold(scene: Scene, state: &mut BTreeMap<Key, Entry>, batch: Batch) {
                     format!(
                         "a put of a key that was created at revision {created}, as the log had it until then"
                     ),
-                    format!("sent {}", show_entry(&entry)),
+                    format!("sent {}", show_entry(entry)),
                 );
             }
             Change::Delete(key) => scene.check(
-                state.remove(&key).is_some(),
+                state.remove(key).is_some(),
                 format!(
                     "a delete of a key that was there, as the log had it until revision {}",
                     batch.revision

@@ -90,7 +90,7 @@ impl Scene {
     /// The batches are the same, whatever the order of the changes within one.
     pub(super) fn same_batch(&self, what: &str, expected: &Batch, found: &Batch) {
         let sorted = |batch: &Batch| {
-            let mut changes = batch.changes.clone();
+            let mut changes = batch.changes.to_vec();
             changes.sort_by(|a, b| a.key().cmp(b.key()));
             changes
         };

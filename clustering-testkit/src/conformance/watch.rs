@@ -142,7 +142,7 @@ impl Watch {
             format!("sent {}", show_batch(batch)),
         );
         let mut keys = BTreeSet::new();
-        for change in changes {
+        for change in &**changes {
             let key = change.key();
             scene.check(
                 key.starts_with(&self.prefix),

@@ -203,7 +203,7 @@ struct Changes {
 impl Changes {
     fn of(batch: &Batch) -> Self {
         let mut changes = Changes::default();
-        for change in &batch.changes {
+        for change in &*batch.changes {
             match change {
                 Change::Put(entry) => {
                     changes.puts.insert(entry.key.to_string(), Digest::of(&entry.value));

@@ -94,7 +94,7 @@ async fn effects(
         let batch =
             watch.next().await.expect("a watch has no end but an error").expect("the witness sees all");
         seen = batch.revision;
-        for change in batch.changes {
+        for change in &*batch.changes {
             if let Change::Put(entry) = change {
                 effects.insert((entry.key.to_string(), entry.value.to_vec()), entry.modified);
             }

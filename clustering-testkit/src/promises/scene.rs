@@ -138,7 +138,7 @@ impl Scene {
             self.standing.insert((*key).to_owned(), entry.clone());
             changes.push(Change::Put(entry));
         }
-        self.page(Content::Batch(Batch { revision, changes }));
+        self.page(Content::Batch(Batch::new(revision, changes)));
         revision
     }
 

@@ -171,18 +171,13 @@ impl Store {
             return;
         }
         apply(&mut self.entries, &changes);
-        self.history.push(Batch { revision: self.revision().next(), changes });
+        self.history.push(Batch::new(self.revision().next(), changes));
     }
 
     /// The next changes that a watch of `prefix` has coming which has seen all up to `seen`.
     pub(crate) fn next_after(&self, prefix: &str, seen: Revision) -> Option<Batch> {
         let later = self.history.get(seen.get() as usize..)?;
-        later.iter().find_map(|batch| {
-            let mut changes =
-                batch.changes.iter().filter(|change| change.key().starts_with(prefix)).peekable();
-            changes.peek()?;
-            Some(Batch { revision: batch.revision, changes: changes.cloned().collect() })
-        })
+        later.iter().find_map(|batch| batch.filtered(|change| change.key().starts_with(prefix)))
     }
 
     /// Whether a watch may go on after what was seen up to there in that era.

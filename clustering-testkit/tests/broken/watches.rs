@@ -66,7 +66,7 @@ watch! {
 fn cut(item: Item, size: usize) -> Vec<Item> {
     match item {
         Ok(Batch { revision, changes }) => {
-            changes.chunks(size).map(|some| Ok(Batch { revision, changes: some.to_vec() })).collect()
+            changes.chunks(size).map(|some| Ok(Batch::new(revision, some))).collect()
         }
         end => vec![end],
     }
@@ -110,11 +110,10 @@ watch! {
             }
             let first = inner.next().await?;
             Some(match (first, ready(&mut inner)) {
-                (Ok(mut first), Some(Ok(second))) => {
-                    first.revision = second.revision;
-                    first.changes.retain(|old| second.changes.iter().all(|new| new.key() != old.key()));
-                    first.changes.extend(second.changes);
-                    (Ok(first), (inner, None))
+                (Ok(first), Some(Ok(second))) => {
+                    let stands = |old: &&Change| second.changes.iter().all(|new| new.key() != old.key());
+                    let changes = first.changes.iter().filter(stands).chain(&*second.changes).cloned();
+                    (Ok(Batch::new(second.revision, changes.collect::<Vec<_>>())), (inner, None))
                 }
                 (first, held) => (first, (inner, held)),
             })
@@ -148,9 +147,8 @@ watch! {
 watch! {
     /// Sends no deletions.
     HidesDeletions, |store, prefix, after| turned(store.watch(prefix, after).await?, |item| {
-        let Ok(mut batch) = item else { return Some(item) };
-        batch.changes.retain(|change| matches!(change, Change::Put(_)));
-        (!batch.changes.is_empty()).then_some(Ok(batch))
+        let Ok(batch) = item else { return Some(item) };
+        batch.filtered(|change| matches!(change, Change::Put(_))).map(Ok)
     })
 }
 
@@ -159,10 +157,8 @@ watch! {
     SendsEmptyBatches, |store, prefix, after| {
         let prefix = prefix.to_owned();
         turned(store.watch("", after).await?, move |item| {
-            Some(item.map(|mut batch| {
-                batch.changes.retain(|change| change.key().starts_with(&prefix));
-                batch
-            }))
+            let under = |change: &Change| change.key().starts_with(&prefix);
+            Some(item.map(|batch| batch.filtered(under).unwrap_or(Batch::new(batch.revision, []))))
         })
     }
 }
@@ -321,7 +317,7 @@ watch! {
     /// Says of every key that it was created when it was last written.
     ForgetsCreation, |store, prefix, after| turned(store.watch(prefix, after).await?, |mut item| {
         if let Ok(batch) = &mut item {
-            for change in &mut batch.changes {
+            for change in Arc::make_mut(&mut batch.changes) {
                 if let Change::Put(entry) = change {
                     entry.created = entry.modified;
                 }
@@ -335,7 +331,7 @@ watch! {
     /// Does not say under which lease a key is.
     HidesLeases, |store, prefix, after| turned(store.watch(prefix, after).await?, |mut item| {
         if let Ok(batch) = &mut item {
-            for change in &mut batch.changes {
+            for change in Arc::make_mut(&mut batch.changes) {
                 if let Change::Put(entry) = change {
                     entry.lease = None;
                 }

@@ -3,7 +3,7 @@
 use clustering_core::{
     Version,
     machine::{Input, Output, Purpose},
-    store::{Batch, Change},
+    store::{Change},
     time::Timestamp,
     version::Mint,
 };
@@ -30,12 +30,12 @@ struct Deaf;
 
 impl Tamper for Deaf {
     fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
-        let Input::Batch { token, mut batch } = input else { return vec![input] };
+        let Input::Batch { token, batch } = input else { return vec![input] };
         let gone = |change: &Change| {
             matches!(change, Change::Delete(_)) && change.key().starts_with("c/view/nodes/")
         };
-        batch.changes.retain(|change| !gone(change));
-        vec![Input::Batch { token, batch }]
+        let heard = batch.filtered(|change| !gone(change));
+        heard.map(|batch| Input::Batch { token, batch }).into_iter().collect()
     }
 }
 
@@ -105,8 +105,8 @@ impl Tamper for CountsOldSessions {
         let Input::Batch { token, batch } = input else { return vec![input] };
         let went =
             |change: &Change| matches!(change, Change::Delete(_)) && change.key().starts_with("c/ready/");
-        let changes = batch.changes.into_iter().filter(|change| !went(change)).collect();
-        vec![Input::Batch { token, batch: Batch { revision: batch.revision, changes } }]
+        let heard = batch.filtered(|change| !went(change));
+        heard.map(|batch| Input::Batch { token, batch }).into_iter().collect()
     }
 }
 

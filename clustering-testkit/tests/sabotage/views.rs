@@ -3,7 +3,7 @@
 use clustering_core::{
     Version,
     machine::{Input, Output, Purpose},
-    store::{Batch, Change},
+    store::{Change},
     version::Mint,
 };
 use clustering_testkit::sim::{Seat, Tamper};
@@ -33,11 +33,8 @@ impl Tamper for Skips {
             return vec![Input::Batch { token, batch }];
         }
         self.0 = 0;
-        let changes: Vec<_> = batch.changes.into_iter().filter(|change| !of_a_node(change)).collect();
-        match changes.is_empty() {
-            true => Vec::new(),
-            false => vec![Input::Batch { token, batch: Batch { revision: batch.revision, changes } }],
-        }
+        let heard = batch.filtered(|change| !of_a_node(change));
+        heard.map(|batch| Input::Batch { token, batch }).into_iter().collect()
     }
 }
 
@@ -71,9 +68,9 @@ impl Tamper for ByWallClock {
     }
 
     fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
-        let Input::Batch { token, mut batch } = input else { return vec![input] };
+        let Input::Batch { token, batch } = input else { return vec![input] };
         let seen = self.seen.entry((seat.node, seat.life)).or_insert(Version::from_u128(0));
-        batch.changes.retain(|change| match change {
+        let heard = batch.filtered(|change| match change {
             Change::Put(entry) if entry.key.as_str() == "c/view/version" => {
                 let newer = version(&entry.value).is_some_and(|version| version > *seen);
                 *seen = version(&entry.value).unwrap_or(*seen).max(*seen);
@@ -81,7 +78,7 @@ impl Tamper for ByWallClock {
             }
             _ => true,
         });
-        if batch.changes.is_empty() { Vec::new() } else { vec![Input::Batch { token, batch }] }
+        heard.map(|batch| Input::Batch { token, batch }).into_iter().collect()
     }
 }
 

@@ -222,7 +222,7 @@ fn under(token: Token) -> Vec<Input> {
         Input::Read { token, result: Err(StoreError::busy("x")) },
         Input::WatchOpened { token, result: Ok(()) },
         Input::WatchOpened { token, result: Err(StoreError::busy("x")) },
-        Input::Batch { token, batch: Batch { revision, changes: vec![Change::Put(entry)] } },
+        Input::Batch { token, batch: Batch::new(revision, [Change::Put(entry)]) },
         Input::WatchEnded { token, end: WatchEnd::Rewound { revision: Revision::ZERO } },
         Input::Committed { token, result: Ok(revision) },
         Input::Committed { token, result: Err(gone()) },

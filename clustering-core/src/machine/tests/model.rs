@@ -101,7 +101,7 @@ impl Store {
         }
         self.revision = self.revision.next();
         apply(&mut self.entries, &changes);
-        self.history.push(Batch { revision: self.revision, changes });
+        self.history.push(Batch::new(self.revision, changes));
     }
 
     /// What a watch of `prefix` that saw everything up to `after` has coming.
@@ -112,12 +112,9 @@ impl Store {
         if after < self.compacted {
             return Err(WatchEnd::Compacted { compacted: self.compacted });
         }
-        let under = |batch: &Batch| {
-            let changes = batch.changes.iter().filter(|change| change.key().starts_with(prefix.as_str()));
-            Batch { revision: batch.revision, changes: changes.cloned().collect() }
-        };
         let later = self.history.iter().skip_while(|batch| batch.revision <= after);
-        Ok(later.map(under).filter(|batch| !batch.changes.is_empty()).collect())
+        let under = |batch: &Batch| batch.filtered(|change| change.key().starts_with(prefix.as_str()));
+        Ok(later.filter_map(under).collect())
     }
 
     /// Watches that have not seen everything can no longer be served.

@@ -74,6 +74,11 @@ pub(crate) fn input(input: &Input) -> String {
         Input::Batch { token, batch } => {
             format!("◀ watch {token} @{}: {}", batch.revision, changes(&batch.changes))
         }
+        Input::Batches { token, batches } => {
+            let batches =
+                batches.iter().map(|batch| format!("@{}: {}", batch.revision, changes(&batch.changes)));
+            format!("◀ watch {token} {}", batches.collect::<Vec<_>>().join(" "))
+        }
         Input::WatchEnded { token, end } => format!("◀ watch {token} ended: {end}"),
         Input::Committed { token, result: committed } => {
             format!("◀ commit {token}: {}", result(committed, |revision| format!("done @{revision}")))
