@@ -11,7 +11,6 @@ use std::{
     sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
 };
 
-use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{name::NodeName, node::Node, record::decode_node, store::Entry};
@@ -23,29 +22,24 @@ const FEW: usize = 256;
 
 #[derive(Default)]
 struct Decoded {
-    /// By the hash of their key: the value that the node was decoded from, and the node.
-    nodes: HashMap<u64, (Bytes, Weak<Node>)>,
+    /// By the hash of their key.
+    nodes: HashMap<u64, Weak<Node>>,
     /// At how many entries to look for those that nobody holds.
     sweep_at: usize,
 }
 
 impl Decoded {
     fn find(&self, hash: u64, name: &NodeName, entry: &Entry) -> Option<Arc<Node>> {
-        let (_, node) = self.nodes.get(&hash).filter(|(value, _)| *value == entry.value)?;
-        let node = node.upgrade()?;
-        let same = node.name == *name
-            && node.created == entry.created
-            && node.modified == entry.modified
-            && node.lease == entry.lease;
-        same.then_some(node)
+        let node = self.nodes.get(&hash)?.upgrade()?;
+        (node.name == *name && node.is_of(entry)).then_some(node)
     }
 
-    fn keep(&mut self, hash: u64, value: Bytes, node: &Arc<Node>) {
+    fn keep(&mut self, hash: u64, node: &Arc<Node>) {
         if self.nodes.len() >= self.sweep_at.max(FEW) {
-            self.nodes.retain(|_, (_, node)| node.strong_count() > 0);
+            self.nodes.retain(|_, node| node.strong_count() > 0);
             self.sweep_at = self.nodes.len() * 2;
         }
-        self.nodes.insert(hash, (value, Arc::downgrade(node)));
+        self.nodes.insert(hash, Arc::downgrade(node));
     }
 }
 
@@ -57,12 +51,14 @@ pub(crate) fn node(name: NodeName, entry: &Entry) -> Result<Arc<Node>, String> {
         return Ok(node);
     }
     let node = Arc::new(decode_node(name, entry)?);
-    lock().keep(hash, entry.value.clone(), &node);
+    lock().keep(hash, &node);
     Ok(node)
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
     use crate::store::{LeaseId, Revision};
 
@@ -109,11 +105,11 @@ mod tests {
             .map(|at| Arc::new(decode_node(NodeName::parse("a").unwrap(), &entry("k", VALUE, at)).unwrap()))
             .collect();
         for (hash, node) in (0..).zip(&held) {
-            all.keep(hash, Bytes::new(), node);
+            all.keep(hash, node);
         }
         for hash in 10..100_000 {
             let dropped = Arc::new(Node::clone(&held[0]));
-            all.keep(hash, Bytes::new(), &dropped);
+            all.keep(hash, &dropped);
         }
         assert!(all.nodes.len() <= FEW + 1, "{}", all.nodes.len());
         assert!((0..10).all(|hash| all.nodes.contains_key(&hash)));

@@ -11,20 +11,26 @@
 //!  newest                               V1 = {a b}        V1            V2 = {a b c}
 //! ```
 
+mod kin;
+mod replica;
+mod sorted;
+
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::VecDeque,
+    hash::{Hash, Hasher},
+    ops::Deref,
     sync::Arc,
 };
 
+use self::{kin::Kinship, replica::Replica};
 use crate::{
-    decoded,
-    keyspace::{Holds, Keyspace},
+    keyspace::Keyspace,
     name::NodeName,
     node::Node,
-    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
-    store::{Batch, Change, Entry, Key, LeaseId, Revision, Snapshot},
+    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord},
+    store::{Batch, Entry, Key, LeaseId, Revision, Snapshot},
     version::{Term, Version},
-    view::{Label, View},
+    view::View,
 };
 
 /// A key as it stands, whether its value can be read or not. What cannot be read still stands for guards.
@@ -43,7 +49,7 @@ impl<T> Standing<T> {
 }
 
 /// What one batch or snapshot changed, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Changed {
     /// A node appeared.
     Up(Arc<Node>),
@@ -63,50 +69,60 @@ pub(crate) enum Changed {
     Malformed { key: Key, reason: String },
 }
 
-/// The state that the log adds up to, at [`revision`](Self::revision).
+/// What a batch or snapshot changed. Those who share the replica share that as well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Changes(Arc<[Changed]>);
+
+impl Changes {
+    /// Whether it is that very list.
+    pub(crate) fn is(&self, other: &Changes) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Deref for Changes {
+    type Target = [Changed];
+    fn deref(&self) -> &[Changed] {
+        &self.0
+    }
+}
+
+/// What is known to come of the next batches, one after the other.
+pub(crate) type Known = VecDeque<(Arc<Replica>, Arc<[Changed]>)>;
+
+/// A node's replica of the log, and what of it is about the node itself.
+#[derive(Clone, Debug)]
 pub(crate) struct Fold {
     keyspace: Keyspace,
-    /// Whose replica it is; views know their holder.
-    me: Option<NodeName>,
-    revision: Revision,
-    /// What stands under `nodes/`; `None` if it cannot be read. Each node holds it of all others: every byte counts.
-    nodes: BTreeMap<NodeName, Option<Arc<Node>>>,
-    /// How many of those can be read.
-    present: usize,
+    /// Whose replica it is, and the key of its record; views know their holder.
+    me: Option<(NodeName, Key)>,
+    replica: Arc<Replica>,
     /// What stands under the own name, readable or not. It is asked for at every input.
     own: Option<Standing<Arc<Node>>>,
-    leader: Option<Standing<LeaderRecord>>,
-    version: Option<Standing<VersionRecord>>,
-    request: Option<Standing<RequestRecord>>,
-    stable: Option<Standing<StableRecord>>,
+    /// The newest view, as it is for the holder.
     newest: Option<View>,
-    /// Names that stand otherwise now than in the newest view. Kept along, so that nobody compares lists per change.
-    drift: BTreeSet<NodeName>,
-    /// The last version whose label was read. New ones are minted above it, also when the key was deleted.
-    last_label: Option<Version>,
-    /// The number of the last version that had one.
-    last_number: u64,
+    kinship: Kinship,
 }
 
 impl Fold {
     pub(crate) fn new(keyspace: Keyspace, me: Option<NodeName>) -> Self {
         Fold {
+            me: me.map(|me| {
+                let key = keyspace.node_key(&me);
+                (me, key)
+            }),
             keyspace,
-            me,
-            revision: Revision::ZERO,
-            nodes: BTreeMap::new(),
-            present: 0,
+            replica: Arc::default(),
             own: None,
-            leader: None,
-            version: None,
-            request: None,
-            stable: None,
             newest: None,
-            drift: BTreeSet::new(),
-            last_label: None,
-            last_number: 0,
+            kinship: Kinship::default(),
         }
+    }
+
+    /// From now on it shares its replica with those folds of this process that follow the same log and share theirs. It
+    /// changes nothing but what it costs.
+    pub(crate) fn share(&mut self) {
+        self.kinship = Kinship::of(&self.keyspace);
     }
 
     pub(crate) fn keyspace(&self) -> &Keyspace {
@@ -115,17 +131,17 @@ impl Fold {
 
     /// The last revision folded.
     pub(crate) fn revision(&self) -> Revision {
-        self.revision
+        self.replica.revision
     }
 
     /// The nodes present, sorted by name.
     pub(crate) fn present(&self) -> impl Iterator<Item = &Arc<Node>> + Clone {
-        self.nodes.values().flatten()
+        self.replica.present()
     }
 
     /// How many nodes are present.
     pub(crate) fn present_count(&self) -> usize {
-        self.present
+        self.replica.present_count()
     }
 
     /// What stands under the own name, readable or not.
@@ -135,48 +151,48 @@ impl Fold {
 
     /// The node of that name, if it is present.
     pub(crate) fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
-        self.nodes.get(name)?.as_ref()
+        self.replica.node(name)
     }
 
     pub(crate) fn leader(&self) -> Option<&Standing<LeaderRecord>> {
-        self.leader.as_ref()
+        self.replica.leader.as_ref()
     }
 
     /// The present leader's term.
     pub(crate) fn term(&self) -> Option<Term> {
-        self.leader.as_ref().map(|leader| Term::new(leader.created))
+        self.leader().map(|leader| Term::new(leader.created))
     }
 
     pub(crate) fn version(&self) -> Option<&Standing<VersionRecord>> {
-        self.version.as_ref()
+        self.replica.version.as_ref()
     }
 
     /// When the version key was last put; zero if it is absent.
     pub(crate) fn version_modified(&self) -> Revision {
-        self.version.as_ref().map_or(Revision::ZERO, |version| version.modified)
+        self.replica.version_modified()
     }
 
     pub(crate) fn last_label(&self) -> Option<Version> {
-        self.last_label
+        self.replica.last_label
     }
 
     /// The number of the next version.
     pub(crate) fn next_number(&self) -> u64 {
-        self.last_number.checked_add(1).unwrap_or(1)
+        self.replica.last_number.checked_add(1).unwrap_or(1)
     }
 
     pub(crate) fn request(&self) -> Option<&Standing<RequestRecord>> {
-        self.request.as_ref()
+        self.replica.request.as_ref()
     }
 
     /// Whom the next election is to favour: the node that an open wish names, if it is present.
     pub(crate) fn favoured(&self) -> Option<&Arc<Node>> {
-        let request = self.request.as_ref().filter(|request| request.modified > self.version_modified())?;
+        let request = self.request().filter(|request| request.modified > self.version_modified())?;
         self.node(request.record.as_ref()?.leader.as_ref()?)
     }
 
     pub(crate) fn stable(&self) -> Option<&Standing<StableRecord>> {
-        self.stable.as_ref()
+        self.replica.stable.as_ref()
     }
 
     /// The view of the newest version; `None` if there is none, or if its cut was not seen and cannot be known.
@@ -187,37 +203,48 @@ impl Fold {
     /// Whether the newest version is recorded as stable: under its label, and after it was cut. A label may be written
     /// twice, by hand; revisions are not.
     pub(crate) fn is_stable(&self) -> bool {
-        let (Some(newest), Some(stable)) = (&self.newest, &self.stable) else { return false };
+        let (Some(newest), Some(stable)) = (&self.newest, self.stable()) else { return false };
         let says_so = stable.record.as_ref().is_some_and(|record| record.version == newest.version());
         says_so && stable.modified > newest.revision()
     }
 
-    /// Names that stand otherwise now than in the newest view.
-    pub(crate) fn drift(&self) -> &BTreeSet<NodeName> {
-        &self.drift
+    /// Names that stand otherwise now than in the newest view; none if there is no such view.
+    pub(crate) fn drift(&self) -> impl Iterator<Item = &NodeName> {
+        self.replica.drift.keys()
     }
 
-    /// Folds the changes of one revision. Those that were folded already change nothing.
-    pub(crate) fn apply(&mut self, batch: &Batch) -> Vec<Changed> {
-        let mut changed = Vec::new();
-        if batch.revision <= self.revision {
-            return changed;
+    /// Whether any does.
+    pub(crate) fn has_drifted(&self) -> bool {
+        !self.replica.drift.is_empty()
+    }
+
+    /// What is known to come of these batches, for [`apply_known`](Self::apply_known) to take.
+    pub(crate) fn look_ahead(&self, batches: &[Batch]) -> Known {
+        let new = || batches.iter().filter(|batch| batch.revision > self.revision());
+        self.kinship.kin().map(|kin| kin.walk(&self.replica, new())).unwrap_or_default()
+    }
+
+    /// Folds the changes of one revision, or takes what is known to come of them. Those that were folded already change
+    /// nothing.
+    pub(crate) fn apply_known(&mut self, batch: &Batch, known: &mut Known) -> Changes {
+        if batch.revision <= self.revision() {
+            return Changes([].into());
         }
-        self.revision = batch.revision;
-        let mut cut = false;
-        for change in &*batch.changes {
-            let holds = self.keyspace.holds(change.key());
-            cut |= holds == Holds::Version;
-            match change {
-                Change::Put(entry) => self.put(holds, entry, &mut changed),
-                Change::Delete(_) => self.delete(holds, &mut changed),
-            }
+        let changes = if let Some((replica, changes)) = known.pop_front() {
+            self.replica = replica;
+            changes
+        } else if let Some(kin) = self.kinship.kin() {
+            let (replica, changes) = kin.step(&self.replica, batch);
+            self.replica = replica;
+            changes
+        } else {
+            Arc::make_mut(&mut self.replica).apply(&self.keyspace, batch).into()
+        };
+        if self.me.as_ref().is_some_and(|(_, key)| batch.changes.iter().any(|change| change.key() == key)) {
+            self.look_at_own();
         }
-        // Only after all changes of the revision: a version that is written together with a node has it in its view.
-        if cut {
-            self.cut();
-        }
-        changed
+        self.look_at_newest();
+        Changes(changes)
     }
 
     /// Starts from a snapshot, after a gap or at first.
@@ -225,176 +252,50 @@ impl Fold {
     /// If the version is still the one folded, its view is kept: it was cut when it was seen. Otherwise nobody can tell
     /// from a snapshot who was present when it was written, and there is no newest view until the next version. After
     /// a rewind nothing that was seen can be kept.
-    pub(crate) fn resync(&mut self, snapshot: &Snapshot, rewound: bool) -> Vec<Changed> {
-        let before = std::mem::replace(self, Fold::new(self.keyspace.clone(), self.me.clone()));
-        self.revision = snapshot.revision;
-        let mut read = Vec::new();
-        for entry in &snapshot.entries {
-            self.put(self.keyspace.holds(&entry.key), entry, &mut read);
-        }
-        if !rewound && self.version_modified() == before.version_modified() {
-            self.newest = before.newest.clone();
-        }
-        // A store that was rewound shows an older label; new ones are minted above all that were ever seen.
-        self.last_label = self.last_label.max(before.last_label);
-        if self.last_number == 0 {
-            self.last_number = before.last_number;
-        }
-        if let Some(newest) = &self.newest {
-            let names = newest.iter().map(|node| &node.name).chain(self.nodes.keys());
-            let modified = |name: &NodeName| self.node(name).map(|node| node.modified);
-            self.drift = names.filter(|name| self.drifts(name, modified(name))).cloned().collect();
-        }
-        self.differences(&before, read)
+    pub(crate) fn resync(&mut self, snapshot: &Snapshot, rewound: bool) -> Changes {
+        let kin = self.kinship.kin();
+        let known = kin.map(|kin| kin.known(snapshot.revision)).unwrap_or_default();
+        let (mut replica, malformed) = Replica::read(&self.keyspace, snapshot, &known);
+        replica.succeed(&self.replica, rewound);
+        let mut changed = replica.differences(&self.replica);
+        changed.extend(malformed);
+        self.replica = match kin {
+            None => Arc::new(replica),
+            Some(kin) => kin.join(replica),
+        };
+        self.look_at_own();
+        self.look_at_newest();
+        Changes(changed.into())
     }
 
-    fn put(&mut self, holds: Holds, entry: &Entry, changed: &mut Vec<Changed>) {
-        fn read<T>(entry: &Entry, record: Result<T, String>, changed: &mut Vec<Changed>) -> Standing<T> {
-            let record =
-                record.map_err(|reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason }));
-            Standing::of(entry, record.ok())
-        }
-        match holds {
-            Holds::Node(name) => {
-                let standing = read(entry, decoded::node(name.clone(), entry), changed);
-                let new = standing.record.clone();
-                let modified = new.as_ref().map(|node| node.modified);
-                // The name in the record's node, which all nodes of the process share.
-                let name = new.as_ref().map_or(name, |node| node.name.clone());
-                if self.me.as_ref() == Some(&name) {
-                    self.own = Some(standing);
-                }
-                let old = self.nodes.insert(name.clone(), new.clone()).flatten();
-                self.present = self.present + usize::from(new.is_some()) - usize::from(old.is_some());
-                changed.extend(match (old, new) {
-                    (None, Some(new)) => Some(Changed::Up(new)),
-                    (Some(_), Some(new)) => Some(Changed::Renewed(new)),
-                    (Some(old), None) => Some(Changed::Down(old)),
-                    (None, None) => None,
-                });
-                self.note_drift(name, modified);
-            }
-            Holds::Leader => {
-                self.leader = Some(read(entry, decode(&entry.value), changed));
-                changed.push(Changed::Leader);
-            }
-            Holds::Version => {
-                let standing: Standing<VersionRecord> = read(entry, decode(&entry.value), changed);
-                if let Some(record) = &standing.record {
-                    self.last_label = Some(record.version);
-                    self.last_number = if record.number > 0 { record.number } else { self.last_number };
-                }
-                self.version = Some(standing);
-                changed.push(Changed::Version);
-            }
-            Holds::Request => {
-                self.request = Some(read(entry, decode(&entry.value), changed));
-                changed.push(Changed::Request);
-            }
-            Holds::Stable => {
-                self.stable = Some(read(entry, decode(&entry.value), changed));
-                changed.push(Changed::Stable);
-            }
-            Holds::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
-            Holds::Unknown => {}
-        }
+    fn look_at_own(&mut self) {
+        self.own = self.me.as_ref().and_then(|(me, _)| self.replica.standing(me));
     }
 
-    fn delete(&mut self, holds: Holds, changed: &mut Vec<Changed>) {
-        match holds {
-            Holds::Node(name) => {
-                let old = self.nodes.remove(&name).flatten();
-                self.present -= usize::from(old.is_some());
-                if self.me.as_ref() == Some(&name) {
-                    self.own = None;
-                }
-                changed.extend(old.map(Changed::Down));
-                self.note_drift(name, None);
-            }
-            Holds::Leader => {
-                self.leader = None;
-                changed.push(Changed::Leader);
-            }
-            Holds::Version => {
-                self.version = None;
-                changed.push(Changed::Version);
-            }
-            Holds::Request => {
-                self.request = None;
-                changed.push(Changed::Request);
-            }
-            Holds::Stable => {
-                self.stable = None;
-                changed.push(Changed::Stable);
-            }
-            Holds::BadName(_) | Holds::Unknown => {}
+    fn look_at_newest(&mut self) {
+        let same = match (&self.newest, &self.replica.newest) {
+            (Some(view), Some(cut)) => view.is_of(cut),
+            (view, cut) => view.is_none() && cut.is_none(),
+        };
+        if !same {
+            let me = self.me.as_ref().map(|(me, _)| me);
+            self.newest = self.replica.newest.clone().map(|cut| View::new(cut, me.cloned()));
         }
     }
+}
 
-    /// Cuts the view of the version just written.
-    fn cut(&mut self) {
-        self.newest = self.version.as_ref().and_then(|version| {
-            let record = version.record.as_ref()?;
-            let label = Label {
-                version: record.version,
-                revision: version.modified,
-                // The commit that elects leaves the term out: it is its own revision.
-                term: record.term.unwrap_or_else(|| Term::new(version.modified)),
-                leader: record.leader.clone(),
-                causes: record.causes.clone(),
-            };
-            Some(View::new(label, self.present(), self.me.clone()))
-        });
-        self.drift.clear();
-        if self.newest.is_none() {
-            self.drift.extend(self.nodes.values().flatten().map(|node| node.name.clone()));
-        }
+/// All else that a fold holds follows from these.
+impl PartialEq for Fold {
+    fn eq(&self, other: &Self) -> bool {
+        self.keyspace == other.keyspace && self.me == other.me && self.replica == other.replica
     }
+}
 
-    /// Whether a node whose record was put at that revision, or that is gone, stands otherwise than in the newest view.
-    fn drifts(&self, name: &NodeName, modified: Option<Revision>) -> bool {
-        let cut = self.newest.as_ref().and_then(|newest| newest.get(name));
-        cut.map(|node| node.modified) != modified
-    }
+impl Eq for Fold {}
 
-    fn note_drift(&mut self, name: NodeName, modified: Option<Revision>) {
-        if self.drifts(&name, modified) {
-            self.drift.insert(name);
-        } else {
-            self.drift.remove(&name);
-        }
-    }
-
-    /// What is different from `before`, as changes; `read` are those that reading the snapshot gave.
-    fn differences(&self, before: &Fold, read: Vec<Changed>) -> Vec<Changed> {
-        let mut changed = Vec::new();
-        let gone = before.present().filter(|old| self.node(&old.name).is_none());
-        changed.extend(gone.cloned().map(Changed::Down));
-        for change in read {
-            let differs = match &change {
-                Changed::Up(node) => match before.node(&node.name) {
-                    None => true,
-                    Some(old) if old.modified != node.modified => {
-                        changed.push(Changed::Renewed(node.clone()));
-                        false
-                    }
-                    Some(_) => false,
-                },
-                Changed::Malformed { .. } => true,
-                _ => false,
-            };
-            if differs {
-                changed.push(change);
-            }
-        }
-        let keys = [
-            (before.leader != self.leader, Changed::Leader),
-            (before.version != self.version, Changed::Version),
-            (before.request != self.request, Changed::Request),
-            (before.stable != self.stable, Changed::Stable),
-        ];
-        changed.extend(keys.into_iter().filter_map(|(differs, change)| differs.then_some(change)));
-        changed
+impl Hash for Fold {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.keyspace, &self.me, &self.replica).hash(state);
     }
 }
 

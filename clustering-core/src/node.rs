@@ -1,13 +1,18 @@
 //! A node as the log has it.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{Hash, Hasher},
+};
 
+use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
     name::{Incarnation, NodeName, NodeUri},
     placement::Weight,
-    store::{LeaseId, Revision},
+    store::{Entry, LeaseId, Revision},
 };
 
 /// What a node tells the others about itself: texts under names.
@@ -19,7 +24,7 @@ pub type Metadata = BTreeMap<String, String>;
 pub const WEIGHT: &str = "weight";
 
 /// A node as its record has it. The same on every node that folded the same log (P1).
-#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Serialize)]
 pub struct Node {
     /// Its name, unique in the cluster.
     pub name: NodeName,
@@ -39,12 +44,44 @@ pub struct Node {
     /// The lease that its record lives under. A record put by hand may have none.
     #[serde(skip)]
     pub lease: Option<LeaseId>,
+    /// The record as it stands in the store. It adds nothing to what it says.
+    #[serde(skip)]
+    pub(crate) text: Bytes,
 }
 
 impl Node {
+    /// Whether that entry, under the key of its name, holds its record.
+    pub(crate) fn is_of(&self, entry: &Entry) -> bool {
+        self.modified == entry.modified
+            && self.created == entry.created
+            && self.lease == entry.lease
+            && self.text == entry.value
+    }
+
     /// The share of keys that it takes: the metadata entry `weight`, or 1 where it is missing or no whole number.
     pub fn weight(&self) -> Weight {
         self.metadata.get(WEIGHT).and_then(|text| text.parse().ok()).unwrap_or_default()
+    }
+}
+
+impl Node {
+    fn said(&self) -> impl Eq + Hash + '_ {
+        let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, text: _ } = self;
+        (modified, created, name, lease, incarnation, uri, metadata, protocol)
+    }
+}
+
+impl PartialEq for Node {
+    fn eq(&self, other: &Self) -> bool {
+        self.said() == other.said()
+    }
+}
+
+impl Eq for Node {}
+
+impl Hash for Node {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.said().hash(state);
     }
 }
 

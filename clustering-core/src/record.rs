@@ -132,6 +132,7 @@ pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String>
         created: entry.created,
         modified: entry.modified,
         lease: entry.lease,
+        text: entry.value.clone(),
     })
 }
 

@@ -1,10 +1,6 @@
 //! The view of a version: who belongs to it, the same on every node.
 
-use std::{
-    fmt,
-    ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-};
+use std::{fmt, ops::Deref, sync::Arc};
 
 use serde::Serialize;
 
@@ -28,57 +24,38 @@ pub struct View {
     own: Option<usize>,
 }
 
+/// A view as it is for everybody: those of one process that made the same hold it once.
 #[derive(PartialEq, Eq, Hash)]
-struct Cut {
+pub(crate) struct Cut {
     label: Label,
-    nodes: Nodes,
+    pub(crate) nodes: Nodes,
 }
-
-/// The last cuts, for the nodes of this process that make the same: where many share a process they share the views, too,
-/// which would else take as much again for each.
-static CUTS: Mutex<Vec<Weak<Cut>>> = Mutex::new(Vec::new());
-
-/// How many cuts are looked through. Nodes of one process are rarely so many versions apart.
-const CUTS_KEPT: usize = 16;
 
 impl Cut {
-    /// The cut of that label and these nodes, if somebody in this process has made it.
-    fn find<'a>(label: &Label, nodes: impl Iterator<Item = &'a Arc<Node>> + Clone) -> Option<Arc<Cut>> {
-        let alike = |cut: &Arc<Cut>| cut.label.revision == label.revision && cut.label == *label;
-        let known: Vec<_> = cuts().iter().filter_map(Weak::upgrade).filter(alike).collect();
-        // Records are shared as well: equal nodes are the same one. Others are as good as different.
-        let pointers = nodes.map(Arc::as_ptr);
-        known.into_iter().find(|cut| cut.nodes.iter().map(Arc::as_ptr).eq(pointers.clone()))
-    }
-
-    fn keep(cut: &Arc<Cut>) {
-        let mut cuts = cuts();
-        cuts.retain(|cut| cut.strong_count() > 0);
-        if cuts.len() == CUTS_KEPT {
-            cuts.remove(0);
-        }
-        cuts.push(Arc::downgrade(cut));
+    /// Of nodes sorted by name.
+    pub(crate) fn new(label: Label, nodes: impl IntoIterator<Item = Arc<Node>>) -> Self {
+        Cut { label, nodes: Nodes::new(nodes) }
     }
 }
 
-fn cuts() -> MutexGuard<'static, Vec<Weak<Cut>>> {
-    CUTS.lock().unwrap_or_else(PoisonError::into_inner)
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cut({} @{} term {} ", self.label.version, self.label.revision, self.label.term)?;
+        f.debug_list().entries(self.nodes.iter().map(|node| &node.name)).finish()?;
+        f.write_str(")")
+    }
 }
 
 impl View {
-    /// The view of nodes sorted by name.
-    pub(crate) fn new<'a>(
-        label: Label,
-        nodes: impl Iterator<Item = &'a Arc<Node>> + Clone,
-        me: Option<NodeName>,
-    ) -> Self {
-        let cut = Cut::find(&label, nodes.clone()).unwrap_or_else(|| {
-            let cut = Arc::new(Cut { label, nodes: Nodes::new(nodes.cloned()) });
-            Cut::keep(&cut);
-            cut
-        });
+    /// As it is for that node.
+    pub(crate) fn new(cut: Arc<Cut>, me: Option<NodeName>) -> Self {
         let own = me.as_ref().and_then(|me| cut.nodes.place(me));
         View { cut, me, own }
+    }
+
+    /// Whether it is a view of that cut.
+    pub(crate) fn is_of(&self, cut: &Arc<Cut>) -> bool {
+        Arc::ptr_eq(&self.cut, cut)
     }
 
     /// The version.
@@ -278,6 +255,7 @@ mod tests {
             created: Revision::new(1),
             modified: Revision::new(1),
             lease: None,
+            text: bytes::Bytes::new(),
         }
     }
 
@@ -296,7 +274,7 @@ mod tests {
     }
 
     fn view(nodes: &[Arc<Node>], me: Option<&str>) -> View {
-        View::new(label(7), nodes.iter(), me.map(name))
+        View::new(Arc::new(Cut::new(label(7), nodes.iter().cloned())), me.map(name))
     }
 
     fn names<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Vec<&'a str> {
@@ -383,52 +361,5 @@ mod tests {
         ] {
             assert!(!one.is_empty(), "{one:?}");
         }
-    }
-
-    /// Whether it happens now and then: other tests of the process make cuts, too, of which only the last are kept.
-    fn happens(what: impl Fn() -> bool) -> bool {
-        (0..1000).any(|_| what())
-    }
-
-    #[test]
-    fn the_same_view_is_made_once_for_all_nodes_of_a_process() {
-        let all = nodes([node("a", "1"), node("b", "1")]);
-        assert!(happens(|| {
-            let a = view(&all, Some("a"));
-            // Of those that nobody holds any more it does not matter how many there are.
-            for revision in 100..140 {
-                View::new(label(revision), all.iter(), None);
-            }
-            let other = View::new(label(8), all.iter(), None);
-            let b = view(&all, Some("b"));
-            Arc::ptr_eq(&a.cut, &b.cut) && names(b.own()) == ["b"] && !Arc::ptr_eq(&a.cut, &other.cut)
-        }));
-    }
-
-    #[test]
-    fn what_differs_in_anything_is_another_view() {
-        let all = nodes([node("a", "1"), node("b", "1")]);
-        let first = view(&all, None);
-        let labels = [
-            Label { version: Version::from_u128(99), ..label(7) },
-            Label { revision: Revision::new(99), ..label(7) },
-            Label { causes: Vec::new(), ..label(7) },
-        ];
-        for label in labels {
-            let other = View::new(label.clone(), all.iter(), None);
-            assert_eq!(other.cut.label, label);
-        }
-        let others = nodes([node("a", "1"), node("b", "2")]);
-        assert_eq!(view(&others, None).nodes(), others);
-        assert_eq!(view(&all[..1], None).nodes(), &all[..1]);
-        assert_eq!(first.nodes(), all);
-    }
-
-    #[test]
-    fn only_the_last_cuts_are_kept() {
-        let all = nodes([node("a", "1")]);
-        let held: Vec<View> = (0..100).map(|revision| View::new(label(revision), all.iter(), None)).collect();
-        assert_eq!(held.len(), 100);
-        assert!(cuts().len() <= CUTS_KEPT);
     }
 }

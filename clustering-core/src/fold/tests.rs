@@ -1,9 +1,12 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::{name::Namespace, store::LeaseId};
+use crate::{
+    name::Namespace,
+    store::{Change, LeaseId},
+};
 
 /// What a step of the log does to one key.
 #[derive(Clone, Debug)]
@@ -84,8 +87,18 @@ impl Value {
     }
 }
 
+impl Fold {
+    fn apply(&mut self, batch: &Batch) -> Changes {
+        self.apply_known(batch, &mut Known::default())
+    }
+}
+
+fn keyspace() -> Keyspace {
+    Keyspace::new(Namespace::parse("c").unwrap())
+}
+
 fn fold() -> Fold {
-    Fold::new(Keyspace::new(Namespace::parse("c").unwrap()), None)
+    Fold::new(keyspace(), None)
 }
 
 fn names<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Vec<&'a str> {
@@ -118,7 +131,7 @@ fn p1_the_cut_is_taken_after_all_changes_of_the_revision() {
     for steps in orders {
         let (fold, _) = folded(&[&[node("c/view/nodes/a")], &steps]);
         assert_eq!(names(fold.newest().unwrap().iter()), ["b"]);
-        assert!(fold.drift().is_empty());
+        assert!(!fold.has_drifted());
     }
 }
 
@@ -147,7 +160,7 @@ fn a_version_that_cannot_be_read_or_is_deleted_has_no_view_but_its_label_is_reme
         let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(9)], &[last]]);
         assert!(fold.newest().is_none() && !fold.is_stable());
         assert_eq!(fold.last_label(), Some(Version::from_u128(9)));
-        assert_eq!(fold.drift().len(), 1, "everyone present is new to the next version");
+        assert!(!fold.has_drifted(), "there is nothing to differ from");
     }
 }
 
@@ -188,8 +201,9 @@ fn p1_a_resync_keeps_the_cut_of_the_version_folded_and_of_no_other() {
     let mut same = before.clone();
     let changed = same.resync(&log.snapshot(), false);
     assert_eq!(names(same.newest().unwrap().iter()), ["a"]);
-    assert_eq!(same.drift().len(), 1);
-    assert!(matches!(&changed[..], [Changed::Up(node)] if node.name == "b"));
+    assert_eq!(same.drift().collect::<Vec<_>>(), ["b"]);
+    assert!(same.has_drifted());
+    assert!(matches!(&*changed, [Changed::Up(node)] if node.name == "b"));
 
     let mut rewound = before.clone();
     rewound.resync(&log.snapshot(), true);
@@ -241,12 +255,29 @@ fn revision() -> impl Strategy<Value = Vec<Step>> {
 
 /// The drift, worked out from scratch.
 fn drift(fold: &Fold) -> BTreeSet<NodeName> {
+    if fold.newest().is_none() {
+        return BTreeSet::new();
+    }
     let present = fold.present().map(|node| (node.name.clone(), node.modified));
     let present: BTreeMap<_, _> = present.collect();
     let cut = fold.newest().into_iter().flat_map(|view| view.iter());
     let cut: BTreeMap<_, _> = cut.map(|node| (node.name.clone(), node.modified)).collect();
     let names = present.keys().chain(cut.keys());
     names.filter(|name| present.get(*name) != cut.get(*name)).cloned().collect()
+}
+
+/// What stands after those of the batches that came by then.
+fn snapshot_at(batches: &[Batch], revision: Revision) -> Snapshot {
+    let mut entries = BTreeMap::new();
+    for change in
+        batches.iter().take_while(|batch| batch.revision <= revision).flat_map(|batch| &*batch.changes)
+    {
+        match change {
+            Change::Put(entry) => drop(entries.insert(entry.key.clone(), entry.clone())),
+            Change::Delete(key) => drop(entries.remove(key)),
+        }
+    }
+    Snapshot { revision, entries: entries.into_values().collect() }
 }
 
 proptest! {
@@ -265,7 +296,7 @@ proptest! {
                 continue;
             }
             all.apply(&batch);
-            prop_assert_eq!(all.drift(), &drift(&all));
+            prop_assert_eq!(all.drift().cloned().collect::<BTreeSet<_>>(), drift(&all));
             // One that reads a snapshot once, somewhere, and applies everything else.
             if place == gap {
                 missed = log.revision;
@@ -273,16 +304,63 @@ proptest! {
             } else {
                 late.apply(&batch);
             }
-            prop_assert_eq!(late.drift(), &drift(&late));
+            prop_assert_eq!(late.drift().cloned().collect::<BTreeSet<_>>(), drift(&late));
             // They agree on all that stands; on the cut, if the late one saw it.
             prop_assert_eq!(names(all.present()), names(late.present()));
-            prop_assert_eq!(&all.leader, &late.leader);
-            prop_assert_eq!(&all.version, &late.version);
-            prop_assert_eq!(&all.request, &late.request);
-            prop_assert_eq!(&all.stable, &late.stable);
+            prop_assert_eq!(all.leader(), late.leader());
+            prop_assert_eq!(all.version(), late.version());
+            prop_assert_eq!(all.request(), late.request());
+            prop_assert_eq!(all.stable(), late.stable());
             if all.newest().is_some_and(|view| view.revision() > missed) || late.newest().is_some() {
                 prop_assert_eq!(all.newest(), late.newest());
             }
+        }
+    }
+
+    /// Some share what they come to and lag behind each other, one has all to itself. Nobody can tell them apart, whatever
+    /// the others of the same cluster are up to.
+    #[test]
+    fn p1_those_who_share_a_replica_come_to_what_each_would_come_to_alone(
+        revisions in prop::collection::vec(revision(), 1..40),
+        turns in prop::collection::vec((0..4usize, 1..6usize, prop::bool::weighted(0.1)), 0..120),
+        other in prop::collection::vec(revision(), 0..10),
+    ) {
+        let mut log = Log::default();
+        let batches: Vec<Batch> = revisions.iter().map(|steps| log.write(steps)).collect();
+        let batches: Vec<Batch> = batches.into_iter().filter(|batch| !batch.changes.is_empty()).collect();
+        let holders = [None, Some("a"), Some("b"), Some("x")];
+        let mut sharing: Vec<(Fold, Fold, usize)> = holders
+            .iter()
+            .map(|me| {
+                let fold = Fold::new(keyspace(), me.map(|me| NodeName::parse(me).unwrap()));
+                let mut shares = fold.clone();
+                shares.share();
+                (shares, fold, 0)
+            })
+            .collect();
+        // Of another store, as two tests of one process have it: other changes of the same keys at the same revisions.
+        let mut stranger = fold();
+        stranger.share();
+        let mut elsewhere = Log::default();
+        other.iter().for_each(|steps| drop(stranger.apply(&elsewhere.write(steps))));
+        let to_the_end = (0..4).map(|who| (who, batches.len(), false));
+        for (who, count, resync) in turns.into_iter().chain(to_the_end) {
+            let (shares, alone, seen) = &mut sharing[who];
+            let next = &batches[*seen..(*seen + count).min(batches.len())];
+            *seen += next.len();
+            if resync && let Some(last) = next.last() {
+                let snapshot = snapshot_at(&batches, last.revision);
+                prop_assert_eq!(shares.resync(&snapshot, false), alone.resync(&snapshot, false));
+            } else {
+                let mut known = shares.look_ahead(next);
+                for batch in next {
+                    prop_assert_eq!(shares.apply_known(batch, &mut known), alone.apply(batch));
+                    prop_assert_eq!((shares.own(), shares.newest()), (alone.own(), alone.newest()));
+                }
+            }
+            prop_assert_eq!(&*shares, &*alone);
+            prop_assert_eq!((shares.own(), shares.newest()), (alone.own(), alone.newest()));
+            prop_assert_eq!(drift(shares), shares.drift().cloned().collect::<BTreeSet<_>>());
         }
     }
 
@@ -317,9 +395,9 @@ proptest! {
             };
             prop_assert_eq!((up, down, again), expected, "{}", name);
         }
-        prop_assert_eq!(told.contains(&Changed::Leader), before.leader != fold.leader);
-        prop_assert_eq!(told.contains(&Changed::Version), before.version != fold.version);
-        prop_assert_eq!(told.contains(&Changed::Stable), before.stable != fold.stable);
-        prop_assert_eq!(told.contains(&Changed::Request), before.request != fold.request);
+        prop_assert_eq!(told.contains(&Changed::Leader), before.leader() != fold.leader());
+        prop_assert_eq!(told.contains(&Changed::Version), before.version() != fold.version());
+        prop_assert_eq!(told.contains(&Changed::Stable), before.stable() != fold.stable());
+        prop_assert_eq!(told.contains(&Changed::Request), before.request() != fold.request());
     }
 }

@@ -82,7 +82,7 @@ impl Machine {
             self.election.rewound();
             self.end_session(now, End::Lost(LostReason::Rewound));
         }
-        self.note_changes(now, changes);
+        self.note_changes(now, &changes);
     }
 
     /// Forgets commits of which the log that was replaced would have told.
@@ -115,13 +115,16 @@ impl Machine {
         }
     }
 
-    pub(super) fn on_batch(&mut self, now: Timestamp, token: Token, batch: &Batch) {
+    pub(super) fn on_batches(&mut self, now: Timestamp, token: Token, batches: &[Batch]) {
         if self.log.follow.is_watching(token) {
             self.log.follow.yielded();
-            let changes = self.fold.apply(batch);
-            self.note_changes(now, changes);
+            let mut known = self.fold.look_ahead(batches);
+            for batch in batches {
+                let changes = self.fold.apply_known(batch, &mut known);
+                self.note_changes(now, &changes);
+            }
         } else if self.consistency.follow.is_watching(token) {
-            self.on_acknowledgements(now, batch);
+            batches.iter().for_each(|batch| self.on_acknowledgements(now, batch));
         }
     }
 

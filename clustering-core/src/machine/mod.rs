@@ -69,13 +69,13 @@ pub(crate) use self::{flight::Flight, follow::Follow, timers::Timers};
 pub use self::{
     health::Health,
     input::Input,
-    output::{Output, Purpose, Reply, RequestError},
+    output::{NodeChanges, Output, Purpose, Reply, RequestError},
     status::{Leader, Leadership, Phase, SessionStatus, Status},
 };
 use crate::{
     config::Config,
     event::{Event, StopReason},
-    fold::{Changed, Fold},
+    fold::{Changed, Changes, Fold},
     keyspace::Keyspace,
     name::{NodeName, NodeUri},
     node::{Metadata, Node},
@@ -198,6 +198,14 @@ impl Machine {
         }
     }
 
+    /// From now on it shares its replica of the log with the other machines of this process that follow the same cluster and
+    /// share theirs, so that N of them do not fold each change N times. It changes nothing but what that costs.
+    #[must_use]
+    pub fn sharing(mut self) -> Self {
+        self.fold.share();
+        self
+    }
+
     /// Takes one input that came at `now`. The times of a machine's inputs never decrease.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
         if matches!(self.intent, Intent::Stopped { .. }) {
@@ -211,10 +219,8 @@ impl Machine {
             Input::Revoked { token, result } => self.on_revoked(now, token, result),
             Input::Read { token, result } => self.on_read(now, token, result),
             Input::WatchOpened { token, result } => self.on_watch_opened(now, token, result),
-            Input::Batch { token, batch } => self.on_batch(now, token, &batch),
-            Input::Batches { token, batches } => {
-                batches.iter().for_each(|batch| self.on_batch(now, token, batch));
-            }
+            Input::Batch { token, batch } => self.on_batches(now, token, &[batch]),
+            Input::Batches { token, batches } => self.on_batches(now, token, &batches),
             Input::WatchEnded { token, end } => self.on_watch_ended(now, token, end),
             Input::Committed { token, result } => self.on_committed(now, token, result),
             Input::Stabilized { token, outcome } => self.on_stabilized(now, token, outcome),
@@ -430,30 +436,39 @@ impl Machine {
     }
 
     /// Tells what the log brought, and lets the concerns that keep books about it keep them.
-    fn note_changes(&mut self, now: Timestamp, changes: Vec<Changed>) {
-        for change in changes {
+    fn note_changes(&mut self, now: Timestamp, changes: &Changes) {
+        for (place, change) in changes.iter().enumerate() {
             match change {
                 Changed::Up(node) => {
                     self.consistency.touch(&node.name);
-                    self.emit(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() });
+                    self.tell_node(changes, place);
                 }
                 Changed::Renewed(node) => {
                     self.consistency.touch(&node.name);
                     self.consistency.spared(&node.name);
-                    self.emit(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
+                    self.tell_node(changes, place);
                 }
                 Changed::Down(node) => {
                     self.consistency.touch(&node.name);
                     self.election.rerank();
-                    self.emit(Event::NodeDown { name: node.name.clone() });
+                    self.tell_node(changes, place);
                     self.note_evicted(&node.name);
                 }
                 Changed::Leader => self.note_leader(now),
                 Changed::Version => self.note_version(now),
                 Changed::Stable => self.note_stable(),
                 Changed::Request => {}
-                Changed::Malformed { key, reason } => self.emit(Event::Malformed { key, reason }),
+                Changed::Malformed { key, reason } => {
+                    self.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
+                }
             }
+        }
+    }
+
+    fn tell_node(&mut self, changes: &Changes, place: usize) {
+        match self.outputs.back_mut() {
+            Some(Output::Nodes(nodes)) => nodes.and(changes, place),
+            _ => self.outputs.push_back(Output::Nodes(NodeChanges::of(changes, place))),
         }
     }
 

@@ -1,10 +1,11 @@
-use std::{fmt, time::Duration};
+use std::{fmt, ops::Range, time::Duration};
 
 use thiserror::Error;
 
 use super::{RequestId, Token};
 use crate::{
     event::{Event, StopReason},
+    fold::{Changed, Changes},
     store::{Key, LeaseId, Revision, StoreError, Txn},
     version::{Term, Version},
     view::View,
@@ -119,6 +120,8 @@ pub enum Output {
     },
     /// Tell those who listen.
     Event(Event),
+    /// Tell those who listen which nodes came, changed and went: an event for each.
+    Nodes(NodeChanges),
     /// Answer a request of the user.
     Reply {
         /// The request.
@@ -131,6 +134,80 @@ pub enum Output {
         /// Why.
         reason: StopReason,
     },
+}
+
+/// Which nodes came, changed and went, one after the other.
+///
+/// Most of the time nobody listens, and of a thousand nodes that come each tells of each: so the events are made only
+/// where they are wanted.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct NodeChanges {
+    first: Run,
+    /// Those that came after it, with nothing else to tell between.
+    more: Vec<Run>,
+}
+
+/// Some changes of one batch or snapshot that stand next to each other.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Run {
+    changes: Changes,
+    places: Range<usize>,
+}
+
+impl NodeChanges {
+    /// The one at that place.
+    pub(super) fn of(changes: &Changes, place: usize) -> Self {
+        NodeChanges { first: Run::of(changes, place), more: Vec::new() }
+    }
+
+    /// And the one at that place.
+    pub(super) fn and(&mut self, changes: &Changes, place: usize) {
+        let last = self.more.last_mut().unwrap_or(&mut self.first);
+        if last.changes.is(changes) && last.places.end == place {
+            last.places.end += 1;
+        } else {
+            self.more.push(Run::of(changes, place));
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &Changed> {
+        [&self.first].into_iter().chain(&self.more).flat_map(|run| &run.changes[run.places.clone()])
+    }
+
+    /// How many of each kind there are.
+    pub fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
+        let count = |wanted: fn(&Changed) -> bool| self.iter().filter(|change| wanted(change)).count();
+        let counts = [
+            ("node_up", count(|change| matches!(change, Changed::Up(_)))),
+            ("node_changed", count(|change| matches!(change, Changed::Renewed(_)))),
+            ("node_down", count(|change| matches!(change, Changed::Down(_)))),
+        ];
+        counts.into_iter().filter(|(_, count)| *count > 0)
+    }
+
+    /// [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged) and [`NodeDown`](Event::NodeDown), in order.
+    pub fn events(&self) -> impl Iterator<Item = Event> {
+        self.iter().filter_map(|change| match change {
+            Changed::Up(node) => Some(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() }),
+            Changed::Renewed(node) => {
+                Some(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() })
+            }
+            Changed::Down(node) => Some(Event::NodeDown { name: node.name.clone() }),
+            _ => None,
+        })
+    }
+}
+
+impl Run {
+    fn of(changes: &Changes, place: usize) -> Self {
+        Run { changes: changes.clone(), places: place..place + 1 }
+    }
+}
+
+impl fmt::Debug for NodeChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.events()).finish()
+    }
 }
 
 /// What a commit is for. The names are those of the commits in the protocol.

@@ -80,7 +80,7 @@ impl Machine {
         let seen = self.fold.version_modified();
         if self.fold.newest().is_none() || self.requests.asked_since(seen) {
             Need::Now
-        } else if !self.fold.drift().is_empty()
+        } else if self.fold.has_drifted()
             || self.fold.request().is_some_and(|request| request.modified > seen)
             || self.consistency.lacks_acknowledgement().is_some()
         {
@@ -140,7 +140,7 @@ impl Machine {
                     (Some(cut), Some(now)) if cut.lease != now.lease => Cause::Returned(name.clone()),
                     (Some(_), Some(_)) => Cause::Changed(name.clone()),
                 };
-                causes.extend(self.fold.drift().iter().take(CAUSES).map(cause));
+                causes.extend(self.fold.drift().take(CAUSES).map(cause));
             }
         }
         if let Some(request) = self.fold.request()

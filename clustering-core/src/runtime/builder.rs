@@ -252,7 +252,7 @@ impl Builder {
             None => NodeName::parse(&mint.ulid(clock.now()).to_string())?,
         };
         let identity = Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata };
-        let machine = Machine::node(Keyspace::new(namespace), identity, self.config, mint);
+        let machine = Machine::node(Keyspace::new(namespace), identity, self.config, mint).sharing();
         let (started, decided) = oneshot::channel();
         let handle =
             spawn(machine, self.store.0, clock, self.hub, Some(name.clone()), self.callbacks, started)?;

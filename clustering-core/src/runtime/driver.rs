@@ -298,6 +298,11 @@ impl Driver {
                 }
             }
             Output::Event(event) => self.tell(event),
+            Output::Nodes(changes) => {
+                if self.shared.hub.is_open() || self.tracer.tells_nodes() {
+                    changes.events().for_each(|event| self.tell(event));
+                }
+            }
             Output::Reply { id, result } => {
                 if let Some(reply) = self.requests.remove(&id) {
                     // An error only says that nobody waits for the answer any more.

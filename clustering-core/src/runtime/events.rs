@@ -99,6 +99,11 @@ impl Hub {
         Events { receiver }
     }
 
+    /// Whether anybody has subscribed.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(*self.state(), State::Open(_))
+    }
+
     pub(crate) fn send(&self, event: Event) {
         if let State::Open(sender) = &*self.state() {
             // An error only says that nobody listens any more.

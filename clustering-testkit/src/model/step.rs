@@ -467,6 +467,7 @@ impl<'a> Step<'a> {
                 }
             }
             Output::Event(event) => self.event(&event),
+            Output::Nodes(changes) => changes.events().for_each(|event| self.event(&event)),
             Output::Stopped { .. } => self.node(place).end(),
             // No node here has its health checked.
             Output::CheckHealth { .. } | Output::Abort { .. } | Output::Reply { .. } => {}

@@ -3,7 +3,7 @@
 use clustering_core::{
     Version,
     machine::{Input, Output, Purpose},
-    store::{Change},
+    store::Change,
     time::Timestamp,
     version::Mint,
 };

@@ -3,7 +3,7 @@
 use clustering_core::{
     Version,
     machine::{Input, Output, Purpose},
-    store::{Change},
+    store::Change,
     version::Mint,
 };
 use clustering_testkit::sim::{Seat, Tamper};

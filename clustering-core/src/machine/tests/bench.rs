@@ -197,7 +197,11 @@ impl Bench {
     pub(super) fn input(&mut self, input: Input) {
         let before = self.machine.clone();
         self.machine.handle(self.now, input.clone());
-        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
+        let outputs = std::iter::from_fn(|| self.machine.poll_output()).flat_map(|output| match output {
+            Output::Nodes(changes) => changes.events().map(Output::Event).collect(),
+            output => vec![output],
+        });
+        let outputs: Vec<Output> = outputs.collect();
         self.names.learn(&outputs);
         Invariants::check(self, &before, &input, &outputs);
         for output in &outputs {
@@ -209,7 +213,7 @@ impl Bench {
                     open: false,
                 }),
                 Output::Unwatch { token } => self.watches.retain(|watch| watch.token != *token),
-                Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) => {}
+                Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) | Output::Nodes(_) => {}
                 Output::Reply { .. } | Output::Stopped { .. } => {}
                 call => self.open.push(call.clone()),
             }

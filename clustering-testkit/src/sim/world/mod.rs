@@ -87,6 +87,29 @@ pub(super) struct World<'a> {
     pub(super) settled_after: std::time::Duration,
 }
 
+/// Batches that come at once, each by itself: so a tamper sees them.
+fn apart(input: Input) -> Vec<Input> {
+    match input {
+        Input::Batches { token, batches } => {
+            batches.into_iter().map(|batch| Input::Batch { token, batch }).collect()
+        }
+        input => vec![input],
+    }
+}
+
+/// What was taken apart, if it can be put together again.
+fn at_once(inputs: Vec<Input>) -> Vec<Input> {
+    let [Input::Batch { token, .. }, _, ..] = inputs[..] else { return inputs };
+    let batch = |input: &Input| match input {
+        Input::Batch { batch, .. } => Some(batch.clone()),
+        _ => None,
+    };
+    match inputs.iter().map(batch).collect() {
+        Some(batches) => vec![Input::Batches { token, batches }],
+        None => inputs,
+    }
+}
+
 impl<'a> World<'a> {
     pub(super) fn new(setup: &'a Simulation, seed: u64, plan: Vec<Fault>, tell: bool) -> Self {
         let mut world = World {
@@ -251,8 +274,9 @@ impl<'a> World<'a> {
         process.clock = super::clock::DriftingClock::new(self.now, shows);
         process.clock.set_rate(self.now, process.rate);
         process.label = Life::from(format!("{}#{kind}{life}", process.name));
-        process.machine =
-            Some(Machine::node(self.keys.clone(), identity, config, Mint::new(wall, shows, mint_seed)));
+        let machine = Machine::node(self.keys.clone(), identity, config, Mint::new(wall, shows, mint_seed));
+        // Some share their replicas of the log, some have their own: nobody can tell.
+        process.machine = Some(if mint_seed.is_multiple_of(2) { machine.sharing() } else { machine });
         process.era = self.store.era();
         process.seen_in = [process.era; 2];
         self.book.tell(self.now, &self.processes[number].label, || "is started".to_owned());
@@ -285,9 +309,11 @@ impl<'a> World<'a> {
         match self.tamper.take() {
             None => self.feed(process, input),
             Some(mut tamper) => {
-                let inputs = self.seat(process).map_or_else(Vec::new, |seat| tamper.input(&seat, input));
+                let inputs = apart(input).into_iter();
+                let falsify = |seat: Seat<'_>| inputs.flat_map(|input| tamper.input(&seat, input)).collect();
+                let inputs = self.seat(process).map_or_else(Vec::new, falsify);
                 self.tamper = Some(tamper);
-                inputs.into_iter().for_each(|input| self.feed(process, input));
+                at_once(inputs).into_iter().for_each(|input| self.feed(process, input));
             }
         }
         self.check_rest(process);
@@ -341,6 +367,7 @@ impl<'a> World<'a> {
         }
         match output {
             Output::Event(event) => self.event(process, &event),
+            Output::Nodes(changes) => changes.events().for_each(|event| self.event(process, &event)),
             Output::Stabilize { token, view, attempt, .. } => self.stabilize(process, token, &view, attempt),
             Output::Announce { token, view, term } => self.announce(process, token, &view, term),
             Output::CheckHealth { token } => self.check_health(process, token),

@@ -77,11 +77,12 @@ impl World<'_> {
         }
     }
 
-    /// A watch delivers.
+    /// A watch delivers: mostly all that there is, one after the other or at once.
     pub(super) fn deliver(&mut self, process: usize, token: Token) {
-        let (now, era) = (self.now, self.store.era());
-        let away = self.outage_until.max(self.processes[process].window_ends(Kind::Partition));
+        let mut batches = Vec::new();
         loop {
+            let (now, era) = (self.now, self.store.era());
+            let away = self.outage_until.max(self.processes[process].window_ends(Kind::Partition));
             let this = &mut self.processes[process];
             let life = this.life;
             let Some(watch) = this.watches.iter_mut().find(|watch| watch.token == token) else { return };
@@ -92,14 +93,27 @@ impl World<'_> {
             if this.era != era {
                 return;
             }
-            let Some(batch) = self.store.next_after(&watch.prefix, watch.seen) else { return };
+            let Some(batch) = self.store.next_after(&watch.prefix, watch.seen) else { break };
             watch.seen = batch.revision;
             this.seen_in[watch.place] = era;
-            self.handle(process, Input::Batch { token, batch });
-            // Mostly all that there is comes at once.
-            if self.processes[process].random.percent(30) {
+            batches.push(batch);
+            let (enough, at_once) = (this.random.percent(30), this.random.percent(50));
+            if !at_once {
+                self.deliver_all(process, token, std::mem::take(&mut batches));
+            }
+            if enough {
+                self.deliver_all(process, token, batches);
                 return self.come(process, token);
             }
+        }
+        self.deliver_all(process, token, batches);
+    }
+
+    fn deliver_all(&mut self, process: usize, token: Token, mut batches: Vec<Batch>) {
+        match batches.len() {
+            0 => {}
+            1 => self.handle(process, Input::Batch { token, batch: batches.remove(0) }),
+            _ => self.handle(process, Input::Batches { token, batches }),
         }
     }
 

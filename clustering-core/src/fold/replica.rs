@@ -1,0 +1,277 @@
+//! The state that the log adds up to, whoever holds it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{Changed, Standing, sorted::Sorted};
+use crate::{
+    decoded,
+    keyspace::{Holds, Keyspace},
+    name::NodeName,
+    node::Node,
+    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
+    store::{Batch, Change, Entry, Revision, Snapshot},
+    version::{Term, Version},
+    view::{Cut, Label},
+};
+
+/// The state that the log adds up to, at a revision. The same on all nodes that followed the same log, so that those of one
+/// process can [share](super::kin) it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Replica {
+    pub(super) revision: Revision,
+    pub(super) newest: Option<Arc<Cut>>,
+    pub(super) leader: Option<Standing<LeaderRecord>>,
+    pub(super) version: Option<Standing<VersionRecord>>,
+    pub(super) request: Option<Standing<RequestRecord>>,
+    pub(super) stable: Option<Standing<StableRecord>>,
+    /// What stands under `nodes/`; `None` if it cannot be read. Each node holds it of all others: every byte counts.
+    pub(super) nodes: Sorted<NodeName, Option<Arc<Node>>>,
+    /// How those stand that cannot be read.
+    unreadable: BTreeMap<NodeName, Standing<Arc<Node>>>,
+    /// Names that stand otherwise now than in the newest view, if there is one. Kept along, so that nobody compares lists
+    /// per change.
+    pub(super) drift: Sorted<NodeName, ()>,
+    /// The last version whose label was read. New ones are minted above it, also when the key was deleted.
+    pub(super) last_label: Option<Version>,
+    /// The number of the last version that had one.
+    pub(super) last_number: u64,
+}
+
+impl Replica {
+    /// The nodes present, sorted by name.
+    pub(super) fn present(&self) -> impl Iterator<Item = &Arc<Node>> + Clone {
+        self.nodes.values().flatten()
+    }
+
+    /// How many there are.
+    pub(super) fn present_count(&self) -> usize {
+        self.nodes.len() - self.unreadable.len()
+    }
+
+    /// The node of that name, if it is present.
+    pub(super) fn node(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.nodes.get(name)?.as_ref()
+    }
+
+    /// What stands under that name, readable or not.
+    pub(super) fn standing(&self, name: &NodeName) -> Option<Standing<Arc<Node>>> {
+        match self.nodes.get(name)? {
+            Some(node) => Some(Standing {
+                created: node.created,
+                modified: node.modified,
+                lease: node.lease,
+                record: Some(node.clone()),
+            }),
+            None => self.unreadable.get(name).cloned(),
+        }
+    }
+
+    /// When the version key was last put; zero if it is absent.
+    pub(super) fn version_modified(&self) -> Revision {
+        self.version.as_ref().map_or(Revision::ZERO, |version| version.modified)
+    }
+
+    /// Folds the changes of one revision, which is a later one.
+    pub(super) fn apply(&mut self, keyspace: &Keyspace, batch: &Batch) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        self.revision = batch.revision;
+        let mut cut = false;
+        for change in &*batch.changes {
+            let holds = keyspace.holds(change.key());
+            cut |= holds == Holds::Version;
+            match change {
+                Change::Put(entry) => self.put(holds, entry, &mut changed),
+                Change::Delete(_) => self.delete(holds, &mut changed),
+            }
+        }
+        // Only after all changes of the revision: a version that is written together with a node has it in its view.
+        if cut {
+            self.cut();
+        }
+        changed
+    }
+
+    /// What a snapshot shows, and what of it cannot be read. Where its nodes are those of a replica that is `known`, they
+    /// are not read anew. There is no newest view: nobody can tell from a snapshot who was present when the version was
+    /// written.
+    pub(super) fn read(
+        keyspace: &Keyspace,
+        snapshot: &Snapshot,
+        known: &[Arc<Replica>],
+    ) -> (Self, Vec<Changed>) {
+        let mut replica = Replica { revision: snapshot.revision, ..Replica::default() };
+        let is_node = |entry: &&Entry| entry.key.starts_with(keyspace.service_namespace().as_str());
+        let same = |known: &&Arc<Replica>| known.has_nodes(keyspace, snapshot.entries.iter().filter(is_node));
+        let known = known.iter().find(same);
+        if let Some(known) = known {
+            replica.nodes = known.nodes.clone();
+        }
+        let mut changed = Vec::new();
+        let unread = snapshot.entries.iter().filter(|entry| known.is_none() || !is_node(entry));
+        for entry in unread {
+            replica.put(keyspace.holds(&entry.key), entry, &mut changed);
+        }
+        changed.retain(|change| matches!(change, Changed::Malformed { .. }));
+        (replica, changed)
+    }
+
+    /// Whether just these node records stand in it, and all can be read.
+    fn has_nodes<'a>(&self, keyspace: &Keyspace, mut entries: impl Iterator<Item = &'a Entry>) -> bool {
+        let prefix = keyspace.service_namespace().len();
+        let stands = |(name, node): (&NodeName, &Option<Arc<Node>>)| {
+            let (Some(node), Some(entry)) = (node, entries.next()) else { return false };
+            entry.key[prefix..] == *name.as_str() && node.is_of(entry)
+        };
+        self.unreadable.is_empty() && self.nodes.iter().all(stands) && entries.next().is_none()
+    }
+
+    fn put(&mut self, holds: Holds, entry: &Entry, changed: &mut Vec<Changed>) {
+        fn read<T>(entry: &Entry, record: Result<T, String>, changed: &mut Vec<Changed>) -> Standing<T> {
+            let record =
+                record.map_err(|reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason }));
+            Standing::of(entry, record.ok())
+        }
+        match holds {
+            Holds::Node(name) => {
+                let standing = read(entry, decoded::node(name.clone(), entry), changed);
+                let new = standing.record.clone();
+                let modified = new.as_ref().map(|node| node.modified);
+                // The name in the record's node, which all nodes of the process share.
+                let name = new.as_ref().map_or(name, |node| node.name.clone());
+                let old = self.nodes.insert(name.clone(), new.clone());
+                if new.is_none() {
+                    self.unreadable.insert(name.clone(), standing);
+                } else if old == Some(None) {
+                    self.unreadable.remove(&name);
+                }
+                changed.extend(match (old.flatten(), new) {
+                    (None, Some(new)) => Some(Changed::Up(new)),
+                    (Some(_), Some(new)) => Some(Changed::Renewed(new)),
+                    (Some(old), None) => Some(Changed::Down(old)),
+                    (None, None) => None,
+                });
+                self.note_drift(name, modified);
+            }
+            Holds::Leader => {
+                self.leader = Some(read(entry, decode(&entry.value), changed));
+                changed.push(Changed::Leader);
+            }
+            Holds::Version => {
+                let standing: Standing<VersionRecord> = read(entry, decode(&entry.value), changed);
+                if let Some(record) = &standing.record {
+                    self.last_label = Some(record.version);
+                    self.last_number = if record.number > 0 { record.number } else { self.last_number };
+                }
+                self.version = Some(standing);
+                changed.push(Changed::Version);
+            }
+            Holds::Request => {
+                self.request = Some(read(entry, decode(&entry.value), changed));
+                changed.push(Changed::Request);
+            }
+            Holds::Stable => {
+                self.stable = Some(read(entry, decode(&entry.value), changed));
+                changed.push(Changed::Stable);
+            }
+            Holds::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
+            Holds::Unknown => {}
+        }
+    }
+
+    fn delete(&mut self, holds: Holds, changed: &mut Vec<Changed>) {
+        match holds {
+            Holds::Node(name) => {
+                let old = self.nodes.remove(&name);
+                if old == Some(None) {
+                    self.unreadable.remove(&name);
+                }
+                changed.extend(old.flatten().map(Changed::Down));
+                self.note_drift(name, None);
+            }
+            Holds::Leader => {
+                self.leader = None;
+                changed.push(Changed::Leader);
+            }
+            Holds::Version => {
+                self.version = None;
+                changed.push(Changed::Version);
+            }
+            Holds::Request => {
+                self.request = None;
+                changed.push(Changed::Request);
+            }
+            Holds::Stable => {
+                self.stable = None;
+                changed.push(Changed::Stable);
+            }
+            Holds::BadName(_) | Holds::Unknown => {}
+        }
+    }
+
+    /// Cuts the view of the version just written.
+    fn cut(&mut self) {
+        self.newest = self.version.as_ref().and_then(|version| {
+            let record = version.record.as_ref()?;
+            let label = Label {
+                version: record.version,
+                revision: version.modified,
+                // The commit that elects leaves the term out: it is its own revision.
+                term: record.term.unwrap_or_else(|| Term::new(version.modified)),
+                leader: record.leader.clone(),
+                causes: record.causes.clone(),
+            };
+            Some(Arc::new(Cut::new(label, self.present().cloned())))
+        });
+        self.drift = Sorted::default();
+    }
+
+    /// Takes down whether a node whose record was put at that revision, or that is gone, stands otherwise than in the newest
+    /// view.
+    fn note_drift(&mut self, name: NodeName, modified: Option<Revision>) {
+        let Some(newest) = &self.newest else { return };
+        if newest.nodes.get(&name).map(|node| node.modified) != modified {
+            self.drift.insert(name, ());
+        } else {
+            self.drift.remove(&name);
+        }
+    }
+
+    /// Goes on with what was known before a snapshot, so far as it still holds.
+    pub(super) fn succeed(&mut self, before: &Replica, rewound: bool) {
+        // A store that was rewound shows an older label; new ones are minted above all that were ever seen.
+        self.last_label = self.last_label.max(before.last_label);
+        if self.last_number == 0 {
+            self.last_number = before.last_number;
+        }
+        if rewound || self.version_modified() != before.version_modified() {
+            return;
+        }
+        self.newest = before.newest.clone();
+        let Some(newest) = &before.newest else { return };
+        let names: Vec<NodeName> =
+            newest.nodes.iter().map(|node| &node.name).chain(self.nodes.keys()).cloned().collect();
+        for name in names {
+            let modified = self.node(&name).map(|node| node.modified);
+            self.note_drift(name, modified);
+        }
+    }
+
+    /// What is different from `before`, as changes.
+    pub(super) fn differences(&self, before: &Replica) -> Vec<Changed> {
+        let gone = before.present().filter(|old| self.node(&old.name).is_none());
+        let mut changed: Vec<Changed> = gone.cloned().map(Changed::Down).collect();
+        changed.extend(self.present().filter_map(|node| match before.node(&node.name) {
+            None => Some(Changed::Up(node.clone())),
+            Some(old) if old.modified != node.modified => Some(Changed::Renewed(node.clone())),
+            Some(_) => None,
+        }));
+        let keys = [
+            (before.leader != self.leader, Changed::Leader),
+            (before.version != self.version, Changed::Version),
+            (before.request != self.request, Changed::Request),
+            (before.stable != self.stable, Changed::Stable),
+        ];
+        changed.extend(keys.into_iter().filter_map(|(differs, change)| differs.then_some(change)));
+        changed
+    }
+}
