@@ -54,9 +54,9 @@ pub struct Config {
     /// How often the user's [health check](crate::Builder::health) is called, and what its failures mean (P11). `None`, the
     /// default: never, and the node counts as healthy. Setting the callback sets the [default](HealthChecks::default).
     pub health: Option<HealthChecks>,
-    /// How long [`stop`](crate::Clustering::stop) may take to give the lease back while the store does not answer, and
-    /// to let running callbacks end. 5 s by default. Whatever is left then ends by itself: the lease by its TTL, the
-    /// callbacks by being dropped.
+    /// How long [`stop`](crate::Clustering::stop) may take to leave and to give the lease back while the store does not
+    /// answer, and to let running callbacks end. 5 s by default: the commit by which the node leaves gets half of it at most.
+    /// Whatever is left then ends by itself: the lease by its TTL, the callbacks by being dropped.
     pub stop_timeout: Duration,
 }
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::{
     name::{Incarnation, NodeName, NodeUri},
-    record::Cause,
+    record::{Cause, Departure},
     store::{Key, Revision},
     version::{Term, Version},
 };
@@ -69,6 +69,8 @@ pub enum Event {
     NodeDown {
         /// Its name.
         name: NodeName,
+        /// How it went.
+        how: Departure,
     },
     /// Another leads, or nobody does.
     LeaderChanged {
@@ -408,7 +410,7 @@ impl fmt::Display for Event {
             Event::Healthy => f.write_str("healthy"),
             Event::NodeUp { name, uri } => write!(f, "{name} is present at {uri}"),
             Event::NodeChanged { name, uri } => write!(f, "{name} changed, at {uri}"),
-            Event::NodeDown { name } => write!(f, "{name} is gone"),
+            Event::NodeDown { name, how } => write!(f, "{name} is gone: {how}"),
             Event::LeaderChanged { leader: Some(leader), term: Some(term), own } => {
                 write!(f, "{leader} leads, term {term}{}", if *own { " (this node)" } else { "" })
             }
@@ -488,11 +490,22 @@ impl fmt::Display for Causes<'_> {
     }
 }
 
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Departure::Left => "it left",
+            Departure::Evicted => "it was evicted",
+            Departure::Ended => "its session ended",
+        })
+    }
+}
+
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Cause::Joined(name) => write!(f, "{name} joined"),
             Cause::Left(name) => write!(f, "{name} left"),
+            Cause::Ended(name) => write!(f, "{name}'s session ended"),
             Cause::Returned(name) => write!(f, "{name} came back"),
             Cause::Changed(name) => write!(f, "{name} changed"),
             Cause::Evicted(name) => write!(f, "{name} was evicted"),
@@ -537,7 +550,7 @@ pub(crate) fn samples() -> Vec<Event> {
         Event::Healthy,
         Event::NodeUp { name: name(), uri: uri() },
         Event::NodeChanged { name: name(), uri: uri() },
-        Event::NodeDown { name: name() },
+        Event::NodeDown { name: name(), how: Departure::Left },
         Event::LeaderChanged { leader: Some(name()), term: Some(term), own: true },
         Event::LeadershipSuspended { term },
         Event::LeadershipResumed { term },

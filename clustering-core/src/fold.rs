@@ -27,7 +27,7 @@ use crate::{
     keyspace::Keyspace,
     name::NodeName,
     node::Node,
-    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord},
+    record::{Departure, GoneRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord},
     store::{Batch, Entry, Key, LeaseId, Revision, Snapshot},
     version::{Term, Version},
     view::View,
@@ -55,8 +55,10 @@ pub(crate) enum Changed {
     Up(Arc<Node>),
     /// A node's record was put again.
     Renewed(Arc<Node>),
-    /// A node vanished.
-    Down(Arc<Node>),
+    /// A node vanished, in that way.
+    Down(Arc<Node>, Departure),
+    /// The key of who last went in order was put.
+    Gone(GoneRecord),
     /// The election key changed.
     Leader,
     /// The version key changed.
@@ -218,6 +220,11 @@ impl Fold {
         !self.replica.drift.is_empty()
     }
 
+    /// How a node of the newest view went that is gone. After a resync it is known only of who went in order last.
+    pub(crate) fn departure(&self, name: &NodeName) -> Departure {
+        self.replica.departures.get(name).copied().unwrap_or(Departure::Ended)
+    }
+
     /// What is known to come of these batches, for [`apply_known`](Self::apply_known) to take.
     pub(crate) fn look_ahead(&self, batches: &[Batch]) -> Known {
         let new = || batches.iter().filter(|batch| batch.revision > self.revision());
@@ -255,10 +262,10 @@ impl Fold {
     pub(crate) fn resync(&mut self, snapshot: &Snapshot, rewound: bool) -> Changes {
         let kin = self.kinship.kin();
         let known = kin.map(|kin| kin.known(snapshot.revision)).unwrap_or_default();
-        let (mut replica, malformed) = Replica::read(&self.keyspace, snapshot, &known);
-        replica.succeed(&self.replica, rewound);
-        let mut changed = replica.differences(&self.replica);
-        changed.extend(malformed);
+        let (mut replica, read) = Replica::read(&self.keyspace, snapshot, &known);
+        replica.succeed(&self.replica, rewound, gone(&read));
+        let mut changed = replica.differences(&self.replica, gone(&read));
+        changed.extend(read);
         self.replica = match kin {
             None => Arc::new(replica),
             Some(kin) => kin.join(replica),
@@ -297,6 +304,14 @@ impl Hash for Fold {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.keyspace, &self.me, &self.replica).hash(state);
     }
+}
+
+/// Who last went in order, if that is among the changes.
+fn gone(changed: &[Changed]) -> Option<&GoneRecord> {
+    changed.iter().find_map(|change| match change {
+        Changed::Gone(gone) => Some(gone),
+        _ => None,
+    })
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use crate::{
 /// {ns}/view/version        the newest version   no lease
 /// {ns}/view/request        a wish for another   no lease
 /// {ns}/view/stable         the newest version that became stable, no lease
+/// {ns}/view/gone           the node that last went in order, and how, no lease
 /// {ns}/ready/{name}        which version a node acknowledged, under the node's lease
 /// {ns}/history/{slot}      how a version came about and went, no lease
 /// ```
@@ -32,6 +33,7 @@ struct Keys {
     version: Key,
     request: Key,
     stable: Key,
+    gone: Key,
     ready: Key,
     history: Key,
 }
@@ -43,6 +45,7 @@ pub(crate) enum Holds {
     Version,
     Request,
     Stable,
+    Gone,
     Node(NodeName),
     /// A key under `nodes/` whose rest is no name, and why.
     BadName(String),
@@ -64,6 +67,7 @@ impl Keyspace {
             version: key("view/version"),
             request: key("view/request"),
             stable: key("view/stable"),
+            gone: key("view/gone"),
             ready: key("ready/"),
             history: key("history/"),
             namespace,
@@ -103,6 +107,11 @@ impl Keyspace {
     /// The key of the newest version that became stable.
     pub fn stable_key(&self) -> &Key {
         &self.0.stable
+    }
+
+    /// The key of the node that last went in order: left, or was evicted.
+    pub fn gone_key(&self) -> &Key {
+        &self.0.gone
     }
 
     /// The prefix of the acknowledgements. (The original's `readiness_key`.)
@@ -147,6 +156,8 @@ impl Keyspace {
             Holds::Stable
         } else if *key == keys.request {
             Holds::Request
+        } else if *key == keys.gone {
+            Holds::Gone
         } else {
             Holds::Unknown
         }
@@ -188,6 +199,7 @@ mod tests {
         assert_eq!(keys.version_key().as_str(), "telemetry/ingest/view/version");
         assert_eq!(keys.request_key().as_str(), "telemetry/ingest/view/request");
         assert_eq!(keys.stable_key().as_str(), "telemetry/ingest/view/stable");
+        assert_eq!(keys.gone_key().as_str(), "telemetry/ingest/view/gone");
         assert_eq!(keys.readiness_namespace().as_str(), "telemetry/ingest/ready/");
         assert_eq!(keys.node_key(&node).as_str(), "telemetry/ingest/view/nodes/n 1");
         assert_eq!(keys.readiness_key(&node).as_str(), "telemetry/ingest/ready/n 1");
@@ -203,6 +215,7 @@ mod tests {
         assert_eq!(holds("c/view/version"), Holds::Version);
         assert_eq!(holds("c/view/request"), Holds::Request);
         assert_eq!(holds("c/view/stable"), Holds::Stable);
+        assert_eq!(holds("c/view/gone"), Holds::Gone);
         assert_eq!(holds("c/view/nodes/a"), Holds::Node(NodeName::parse("a").unwrap()));
         assert!(matches!(holds("c/view/nodes/a/b"), Holds::BadName(_)));
         assert!(matches!(holds("c/view/nodes/"), Holds::BadName(_)));

@@ -116,7 +116,7 @@ pub use self::{
     operator::{Operator, OperatorError},
     outcome::{IntoOutcome, Outcome},
     placement::Weight,
-    record::Cause,
+    record::{Cause, Departure},
     report::{Condition, Monitor, Readiness, Report, Sighting},
     runtime::{
         Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,

@@ -172,6 +172,31 @@ pub(crate) struct RequestRecord {
     pub(crate) leader: Option<NodeName>,
 }
 
+/// Who last went in order, and how. It comes in the commit that deletes that node's record: a record that goes without it
+/// went with its session.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct GoneRecord {
+    pub(crate) node: NodeName,
+    /// That of the record that was deleted.
+    pub(crate) incarnation: Incarnation,
+    /// What a newer release wrote, and this one doesn't know, is some way to leave.
+    #[serde(default, deserialize_with = "departure")]
+    pub(crate) how: Departure,
+}
+
+impl GoneRecord {
+    /// The record that says so, to be written.
+    pub(crate) fn of(node: &Node, how: Departure) -> Bytes {
+        encode(&GoneRecord { node: node.name.clone(), incarnation: node.incarnation.clone(), how })
+    }
+
+    /// How that node went, whose record was deleted. Incarnations tell: it may have been back since it left.
+    pub(crate) fn tells(gone: Option<&Self>, node: &Node) -> Departure {
+        let its = |gone: &&Self| gone.node == node.name && gone.incarnation == node.incarnation;
+        gone.filter(its).map_or(Departure::Ended, |gone| gone.how)
+    }
+}
+
 /// The newest version that became stable, and the term of the leader that recorded it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct StableRecord {
@@ -224,6 +249,32 @@ pub(crate) enum ReadinessOutcome {
     Failed,
 }
 
+/// How a node went that was present.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Departure {
+    /// It left in order: it was stopped or unregistered, or found itself unhealthy.
+    #[default]
+    Left,
+    /// The leader removed it, as it kept a version from becoming stable; or an operator did.
+    Evicted,
+    /// Its session ended without that: it crashed, was cut off or paused for too long, or an older release left. Or nobody
+    /// saw how it went: its record was deleted by hand, or changes were compacted away.
+    Ended,
+}
+
+impl Departure {
+    /// As a cause of the next version.
+    pub(crate) fn cause(self, name: NodeName) -> Cause {
+        match self {
+            Departure::Left => Cause::Left(name),
+            Departure::Evicted => Cause::Evicted(name),
+            Departure::Ended => Cause::Ended(name),
+        }
+    }
+}
+
 /// Why a version was published.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -231,13 +282,16 @@ pub(crate) enum ReadinessOutcome {
 pub enum Cause {
     /// That node joined, or came back.
     Joined(NodeName),
-    /// That node left, or its session ended: in the log the two look the same.
+    /// That node left in order: it was stopped or unregistered, or found itself unhealthy.
     Left(NodeName),
+    /// That node's session ended without that: it crashed, was cut off or paused for too long, or an older release left. Or
+    /// the publisher did not see how it went.
+    Ended(NodeName),
     /// That node's session ended, and it is back under a new one.
     Returned(NodeName),
     /// That node changed its record.
     Changed(NodeName),
-    /// The leader removed that node, as it kept a version from becoming stable.
+    /// The leader removed that node, as it kept a version from becoming stable; or an operator did.
     Evicted(NodeName),
     /// That node was elected leader.
     Elected(NodeName),
@@ -270,6 +324,7 @@ impl Cause {
         Some(match self {
             Cause::Joined(_) => "joined",
             Cause::Left(_) => "left",
+            Cause::Ended(_) => "ended",
             Cause::Returned(_) => "returned",
             Cause::Changed(_) => "changed",
             Cause::Evicted(_) => "evicted",
@@ -304,6 +359,10 @@ pub(crate) fn cut_off(mut causes: Vec<Cause>) -> Vec<Cause> {
 /// A field whose value cannot be read counts as missing: it must not make the record unreadable.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+}
+
+fn departure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Departure, D::Error> {
+    lenient(deserializer).map(Option::unwrap_or_default)
 }
 
 /// What is no number counts as 0.
@@ -408,6 +467,7 @@ mod tests {
         vec![
             Cause::Joined(name.clone()),
             Cause::Left(name.clone()),
+            Cause::Ended(name.clone()),
             Cause::Returned(name.clone()),
             Cause::Changed(name.clone()),
             Cause::Evicted(name.clone()),
@@ -444,6 +504,38 @@ mod tests {
         let read: VersionRecord = decode(read.as_bytes()).unwrap();
         assert_eq!(read.causes, [Cause::Other(number.into())]);
         assert_eq!(decode::<VersionRecord>(&encode(&read)).unwrap(), read);
+    }
+
+    #[test]
+    fn who_went_in_order_is_read_leniently() {
+        let read = |rest: &str| {
+            let record = format!(r#"{{"node": "n", "incarnation": "x"{rest}}}"#);
+            decode::<GoneRecord>(record.as_bytes()).unwrap().how
+        };
+        assert_eq!(read(r#", "how": "left""#), Departure::Left);
+        assert_eq!(read(r#", "how": "evicted", "by": "ops""#), Departure::Evicted);
+        for unknown in ["", r#", "how": "drained""#, r#", "how": 7"#, r#", "how": {"left": 1}"#] {
+            assert_eq!(read(unknown), Departure::Left, "{unknown}");
+        }
+        for bad in [r#"{"node": "n"}"#, r#"{"node": "a/b", "incarnation": "x"}"#, r#"["n", "x"]"#] {
+            assert!(decode::<GoneRecord>(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_the_record_of_that_very_life_tells_how_a_node_went() {
+        let node = node(r#"{"uri": "u", "incarnation": "x"}"#).unwrap();
+        let gone = |name: &str, life: &str, how| GoneRecord {
+            node: NodeName::parse(name).unwrap(),
+            incarnation: life.into(),
+            how,
+        };
+        let tells = |gone: GoneRecord| GoneRecord::tells(Some(&gone), &node);
+        assert_eq!(tells(gone("n", "x", Departure::Left)), Departure::Left);
+        assert_eq!(tells(gone("n", "x", Departure::Evicted)), Departure::Evicted);
+        assert_eq!(tells(gone("n", "y", Departure::Left)), Departure::Ended);
+        assert_eq!(tells(gone("m", "x", Departure::Left)), Departure::Ended);
+        assert_eq!(GoneRecord::tells(None, &node), Departure::Ended);
     }
 
     /// Fuzzing found it: what is skipped was not looked at, and a release that knows the field could not read the record.

@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Changed, Standing, sorted::Sorted};
+use super::{Changed, Standing, gone, sorted::Sorted};
 use crate::{
     decoded,
     keyspace::{Holds, Keyspace},
     name::NodeName,
     node::Node,
-    record::{LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
+    record::{Departure, GoneRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
     store::{Batch, Change, Entry, Revision, Snapshot},
     version::{Term, Version},
     view::{Cut, Label},
@@ -31,6 +31,8 @@ pub(crate) struct Replica {
     /// Names that stand otherwise now than in the newest view, if there is one. Kept along, so that nobody compares lists
     /// per change.
     pub(super) drift: Sorted<NodeName, ()>,
+    /// How those of them went who are gone, if not with their session. Mostly empty.
+    pub(super) departures: BTreeMap<NodeName, Departure>,
     /// The last version whose label was read. New ones are minted above it, also when the key was deleted.
     pub(super) last_label: Option<Version>,
     /// The number of the last version that had one.
@@ -84,6 +86,7 @@ impl Replica {
                 Change::Delete(_) => self.delete(holds, &mut changed),
             }
         }
+        self.note_departures(&mut changed);
         // Only after all changes of the revision: a version that is written together with a node has it in its view.
         if cut {
             self.cut();
@@ -91,7 +94,20 @@ impl Replica {
         changed
     }
 
-    /// What a snapshot shows, and what of it cannot be read. Where its nodes are those of a replica that is `known`, they
+    /// Takes down how those went who went in this revision. The order of its changes means nothing.
+    fn note_departures(&mut self, changed: &mut [Changed]) {
+        let gone = gone(changed).cloned();
+        for change in changed {
+            let Changed::Down(node, how) = change else { continue };
+            *how = GoneRecord::tells(gone.as_ref(), node);
+            self.departures.remove(&node.name);
+            if *how != Departure::Ended && self.drift.get(&node.name).is_some() {
+                self.departures.insert(node.name.clone(), *how);
+            }
+        }
+    }
+
+    /// What a snapshot shows: who last went in order, and what of it cannot be read. Where its nodes are those of a replica that is `known`, they
     /// are not read anew. There is no newest view: nobody can tell from a snapshot who was present when the version was
     /// written.
     pub(super) fn read(
@@ -111,7 +127,7 @@ impl Replica {
         for entry in unread {
             replica.put(keyspace.holds(&entry.key), entry, &mut changed);
         }
-        changed.retain(|change| matches!(change, Changed::Malformed { .. }));
+        changed.retain(|change| matches!(change, Changed::Malformed { .. } | Changed::Gone(_)));
         (replica, changed)
     }
 
@@ -147,7 +163,7 @@ impl Replica {
                 changed.extend(match (old.flatten(), new) {
                     (None, Some(new)) => Some(Changed::Up(new)),
                     (Some(_), Some(new)) => Some(Changed::Renewed(new)),
-                    (Some(old), None) => Some(Changed::Down(old)),
+                    (Some(old), None) => Some(Changed::Down(old, Departure::Ended)),
                     (None, None) => None,
                 });
                 self.note_drift(name, modified);
@@ -173,6 +189,10 @@ impl Replica {
                 self.stable = Some(read(entry, decode(&entry.value), changed));
                 changed.push(Changed::Stable);
             }
+            Holds::Gone => {
+                let record = read(entry, decode(&entry.value), changed).record;
+                changed.extend(record.map(Changed::Gone));
+            }
             Holds::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
             Holds::Unknown => {}
         }
@@ -185,7 +205,7 @@ impl Replica {
                 if old == Some(None) {
                     self.unreadable.remove(&name);
                 }
-                changed.extend(old.flatten().map(Changed::Down));
+                changed.extend(old.flatten().map(|old| Changed::Down(old, Departure::Ended)));
                 self.note_drift(name, None);
             }
             Holds::Leader => {
@@ -204,7 +224,7 @@ impl Replica {
                 self.stable = None;
                 changed.push(Changed::Stable);
             }
-            Holds::BadName(_) | Holds::Unknown => {}
+            Holds::Gone | Holds::BadName(_) | Holds::Unknown => {}
         }
     }
 
@@ -223,6 +243,7 @@ impl Replica {
             Some(Arc::new(Cut::new(label, self.present().cloned())))
         });
         self.drift = Sorted::default();
+        self.departures.clear();
     }
 
     /// Takes down whether a node whose record was put at that revision, or that is gone, stands otherwise than in the newest
@@ -237,7 +258,7 @@ impl Replica {
     }
 
     /// Goes on with what was known before a snapshot, so far as it still holds.
-    pub(super) fn succeed(&mut self, before: &Replica, rewound: bool) {
+    pub(super) fn succeed(&mut self, before: &Replica, rewound: bool, gone: Option<&GoneRecord>) {
         // A store that was rewound shows an older label; new ones are minted above all that were ever seen.
         self.last_label = self.last_label.max(before.last_label);
         if self.last_number == 0 {
@@ -254,12 +275,20 @@ impl Replica {
             let modified = self.node(&name).map(|node| node.modified);
             self.note_drift(name, modified);
         }
+        // Nobody saw how those went who went meanwhile. Of the last who went in order it still stands there.
+        if let Some(gone) = gone.filter(|gone| self.node(&gone.node).is_none())
+            && let Some(last) = before.node(&gone.node).or_else(|| newest.nodes.get(&gone.node))
+            && GoneRecord::tells(Some(gone), last) != Departure::Ended
+        {
+            self.departures.insert(gone.node.clone(), gone.how);
+        }
     }
 
     /// What is different from `before`, as changes.
-    pub(super) fn differences(&self, before: &Replica) -> Vec<Changed> {
-        let gone = before.present().filter(|old| self.node(&old.name).is_none());
-        let mut changed: Vec<Changed> = gone.cloned().map(Changed::Down).collect();
+    pub(super) fn differences(&self, before: &Replica, gone: Option<&GoneRecord>) -> Vec<Changed> {
+        let down = before.present().filter(|old| self.node(&old.name).is_none());
+        let how = |old: &Arc<Node>| GoneRecord::tells(gone, old);
+        let mut changed: Vec<Changed> = down.map(|old| Changed::Down(old.clone(), how(old))).collect();
         changed.extend(self.present().filter_map(|node| match before.node(&node.name) {
             None => Some(Changed::Up(node.clone())),
             Some(old) if old.modified != node.modified => Some(Changed::Renewed(node.clone())),

@@ -21,10 +21,12 @@ enum Value {
     Leader(&'static str),
     Version(u8),
     Wish(&'static str),
+    /// That node, in that life, left.
+    Gone(&'static str, u8),
     Garbage,
 }
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "c/view/nodes/a",
     "c/view/nodes/b",
     "c/view/nodes/c",
@@ -32,6 +34,7 @@ const KEYS: [&str; 8] = [
     "c/view/version",
     "c/view/stable",
     "c/view/request",
+    "c/view/gone",
     "c/view/nodes/x/y",
 ];
 
@@ -82,6 +85,9 @@ impl Value {
                 format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
             }
             Value::Wish(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
+            Value::Gone(node, life) => {
+                format!(r#"{{"node": "{node}", "incarnation": "{life}", "how": "left"}}"#)
+            }
             Value::Garbage => "garbage".to_owned(),
         }
     }
@@ -226,17 +232,95 @@ fn after_a_rewind_labels_stay_above_all_that_were_seen() {
     assert_eq!(fold.last_label(), Some(Version::from_u128(9)));
 }
 
+fn gone(node: &'static str, life: u8) -> Step {
+    Step::Put("c/view/gone", Value::Gone(node, life))
+}
+
+fn how(fold: &Fold, name: &str) -> Departure {
+    fold.departure(&NodeName::parse(name).unwrap())
+}
+
+#[test]
+fn who_went_in_order_is_told_by_what_comes_with_the_deletion_in_whatever_order() {
+    let begin = [node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)];
+    let deletion = || Step::Delete("c/view/nodes/a");
+    for steps in [[gone("a", 1), deletion()], [deletion(), gone("a", 1)]] {
+        let (mut fold, mut log) = folded(&[&begin]);
+        let changed = fold.apply(&log.write(&steps));
+        assert!(changed.iter().any(|change| matches!(change, Changed::Down(_, Departure::Left))));
+        assert_eq!(how(&fold, "a"), Departure::Left);
+        fold.apply(&log.write(&[version(2)]));
+        assert!(fold.replica.departures.is_empty(), "it is told in the next version, and no longer");
+    }
+    // Of another life, of another node, or at another time.
+    let others: [&[&[Step]]; 4] = [
+        &[&[gone("a", 2), deletion()]],
+        &[&[gone("b", 1), deletion()]],
+        &[&[gone("a", 1)], &[deletion()]],
+        &[&[deletion()], &[gone("a", 1)]],
+    ];
+    for batches in others {
+        let (mut fold, mut log) = folded(&[&begin]);
+        for steps in batches {
+            fold.apply(&log.write(steps));
+        }
+        assert_eq!(how(&fold, "a"), Departure::Ended, "{batches:?}");
+    }
+}
+
+#[test]
+fn of_who_comes_and_goes_between_two_versions_nothing_is_kept() {
+    let (fold, _) =
+        folded(&[&[version(1)], &[node("c/view/nodes/a")], &[Step::Delete("c/view/nodes/a"), gone("a", 1)]]);
+    assert!(fold.replica.departures.is_empty());
+}
+
+#[test]
+fn after_a_gap_what_stands_tells_of_the_last_one_if_it_is_of_that_life() {
+    let (before, log) = folded(&[&[node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)]]);
+    let after = |batches: &[&[Step]]| {
+        let (mut fold, mut log) =
+            (before.clone(), Log { revision: log.revision, entries: log.entries.clone() });
+        for steps in batches {
+            log.write(steps);
+        }
+        let changed = fold.resync(&log.snapshot(), false);
+        let down = changed.iter().find_map(|change| match change {
+            Changed::Down(node, how) if node.name == "a" => Some(*how),
+            _ => None,
+        });
+        assert_eq!(down.unwrap_or(Departure::Ended), how(&fold, "a"));
+        how(&fold, "a")
+    };
+    let a = || Step::Delete("c/view/nodes/a");
+    let b = || Step::Delete("c/view/nodes/b");
+    assert_eq!(after(&[&[a(), gone("a", 1)]]), Departure::Left);
+    assert_eq!(after(&[&[a(), gone("a", 1)], &[b(), gone("b", 1)]]), Departure::Ended);
+    // It left in another life, long ago.
+    assert_eq!(after(&[&[gone("a", 7)], &[a()]]), Departure::Ended);
+    // It is there.
+    assert_eq!(after(&[&[gone("a", 1)]]), Departure::Ended);
+    // One that was seen to have gone before.
+    let mut seen = before.clone();
+    let mut later = Log { revision: log.revision, entries: log.entries.clone() };
+    seen.apply(&later.write(&[a(), gone("a", 1)]));
+    seen.resync(&later.snapshot(), false);
+    assert_eq!(how(&seen, "a"), Departure::Left);
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let value = prop_oneof![
         6 => (0..4u8).prop_map(Value::Node),
         2 => prop::sample::select(vec!["a", "b"]).prop_map(Value::Leader),
         3 => (1..9u8).prop_map(Value::Version),
+        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, life)| Value::Gone(node, life)),
         1 => Just(Value::Garbage),
     ];
     let key = || prop::sample::select(KEYS.to_vec());
     prop_oneof![
         4 => (key(), value).prop_map(|(key, value)| Step::Put(key, value)),
         2 => (1..9u8).prop_map(version),
+        1 => (0..4u8).prop_map(|life| gone("a", life)),
         2 => key().prop_map(Step::Delete),
     ]
 }
@@ -305,6 +389,10 @@ proptest! {
                 late.apply(&batch);
             }
             prop_assert_eq!(late.drift().cloned().collect::<BTreeSet<_>>(), drift(&late));
+            for fold in [&all, &late] {
+                let is_gone = |name: &NodeName| drift(fold).contains(name) && fold.node(name).is_none();
+                prop_assert!(fold.replica.departures.keys().all(is_gone), "{:?}", fold.replica.departures);
+            }
             // They agree on all that stands; on the cut, if the late one saw it.
             prop_assert_eq!(names(all.present()), names(late.present()));
             prop_assert_eq!(all.leader(), late.leader());
@@ -385,7 +473,7 @@ proptest! {
         };
         for name in ["a", "b", "c"] {
             let up = told.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
-            let down = told.iter().any(|change| matches!(change, Changed::Down(node) if node.name == name));
+            let down = told.iter().any(|change| matches!(change, Changed::Down(node, _) if node.name == name));
             let again = told.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
             let expected = match changed(name) {
                 (None, Some(_)) => (true, false, false),

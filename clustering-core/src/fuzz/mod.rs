@@ -102,6 +102,7 @@ fn good() -> impl Strategy<Value = Value> {
         select(vec![
             json!({"uri": format!("http://{name}"), "incarnation": label, "metadata": {"zone": "x"}, "protocol": 1}),
             json!({"node": name, "incarnation": label}),
+            json!({"node": name, "incarnation": label, "how": "left"}),
             json!({"version": label, "number": number, "term": number, "leader": name, "cause": [{"joined": name}]}),
             json!({"by": name, "why": "fuzz", "leader": name}),
             json!({"version": label, "term": number}),
@@ -191,6 +192,7 @@ pub(crate) fn key() -> impl Strategy<Value = String> {
         "view/version",
         "view/request",
         "view/stable",
+        "view/gone",
         "view/nodes/a",
         "view/nodes/b",
         "view/nodes/c",

@@ -9,8 +9,8 @@ use super::{anything, cases, object, value};
 use crate::{
     name::NodeName,
     record::{
-        HistoryRecord, LeaderRecord, NodeRecord, ReadinessRecord, RequestRecord, StableRecord, VersionRecord,
-        decode, decode_node, encode,
+        GoneRecord, HistoryRecord, LeaderRecord, NodeRecord, ReadinessRecord, RequestRecord, StableRecord,
+        VersionRecord, decode, decode_node, encode,
     },
     store::{Entry, Revision},
 };
@@ -53,6 +53,7 @@ proptest! {
         round_trip::<VersionRecord>(&bytes)?;
         round_trip::<RequestRecord>(&bytes)?;
         round_trip::<StableRecord>(&bytes)?;
+        round_trip::<GoneRecord>(&bytes)?;
         round_trip::<ReadinessRecord>(&bytes)?;
         round_trip::<HistoryRecord>(&bytes)?;
     }

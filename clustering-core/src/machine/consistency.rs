@@ -9,7 +9,9 @@ use crate::{
     event::{Blocked, Event, Laggard},
     keyspace::Keyspace,
     name::NodeName,
-    record::{ReadinessOutcome, ReadinessRecord, SettledRecord, StableRecord, decode, encode},
+    record::{
+        Departure, GoneRecord, ReadinessOutcome, ReadinessRecord, SettledRecord, StableRecord, decode, encode,
+    },
     store::{Batch, Change, Entry, Guard, LeaseId, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
     view::View,
@@ -419,23 +421,25 @@ impl Machine {
             }
             return;
         };
-        let Some(seen) = self.fold.node(&name).map(|node| node.modified) else { return };
+        let Some(node) = self.fold.node(&name) else { return };
         let keys = self.fold.keyspace();
         let record = keys.node_key(&name);
         let txn = Txn::new()
             .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
-            .guard(Guard::modified_at(record.clone(), seen))
+            .guard(Guard::modified_at(record.clone(), node.modified))
             .delete(record)
-            .delete(keys.readiness_key(&name));
+            .delete(keys.readiness_key(&name))
+            .put(keys.gone_key().clone(), GoneRecord::of(node, Departure::Evicted), None);
         let token = self.commit(Purpose::Evict, txn);
         self.consistency.evict.sent(token, now, folded);
         self.consistency.evicting = Some(name);
     }
 
-    /// That node is gone: if this leader was about to remove it, it did.
-    pub(super) fn note_evicted(&mut self, name: &NodeName) {
-        if let Some(name) = self.consistency.evicting.take_if(|evicting| evicting == name) {
-            self.publication.evicted.insert(name.clone());
+    /// That node is gone: if this leader was about to remove it, and it was removed, this leader did it.
+    pub(super) fn note_evicted(&mut self, name: &NodeName, how: Departure) {
+        if let Some(name) = self.consistency.evicting.take_if(|evicting| evicting == name)
+            && how == Departure::Evicted
+        {
             self.emit(Event::Evicted { name });
         }
     }

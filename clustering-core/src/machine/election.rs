@@ -108,7 +108,7 @@ impl Machine {
     }
 
     /// The term of the election key, if that stands under the lease of this session.
-    fn own_term(&self) -> Option<Term> {
+    pub(super) fn own_term(&self) -> Option<Term> {
         let lease = self.session.held()?.lease;
         let leader = self.fold.leader()?;
         (leader.lease == Some(lease)).then(|| Term::new(leader.created))

@@ -448,16 +448,16 @@ impl Machine {
                     self.consistency.spared(&node.name);
                     self.tell_node(changes, place);
                 }
-                Changed::Down(node) => {
+                Changed::Down(node, how) => {
                     self.consistency.touch(&node.name);
                     self.election.rerank();
                     self.tell_node(changes, place);
-                    self.note_evicted(&node.name);
+                    self.note_evicted(&node.name, *how);
                 }
                 Changed::Leader => self.note_leader(now),
                 Changed::Version => self.note_version(now),
                 Changed::Stable => self.note_stable(),
-                Changed::Request => {}
+                Changed::Request | Changed::Gone(_) => {}
                 Changed::Malformed { key, reason } => {
                     self.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
                 }

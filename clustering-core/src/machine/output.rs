@@ -180,7 +180,7 @@ impl NodeChanges {
         let counts = [
             ("node_up", count(|change| matches!(change, Changed::Up(_)))),
             ("node_changed", count(|change| matches!(change, Changed::Renewed(_)))),
-            ("node_down", count(|change| matches!(change, Changed::Down(_)))),
+            ("node_down", count(|change| matches!(change, Changed::Down(..)))),
         ];
         counts.into_iter().filter(|(_, count)| *count > 0)
     }
@@ -192,7 +192,7 @@ impl NodeChanges {
             Changed::Renewed(node) => {
                 Some(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() })
             }
-            Changed::Down(node) => Some(Event::NodeDown { name: node.name.clone() }),
+            Changed::Down(node, how) => Some(Event::NodeDown { name: node.name.clone(), how: *how }),
             _ => None,
         })
     }
@@ -234,6 +234,8 @@ pub enum Purpose {
     Evict,
     /// Give up the lead.
     Resign,
+    /// Leave.
+    Leave,
     /// The user's own write.
     Fenced,
 }
@@ -252,6 +254,7 @@ impl Purpose {
             Purpose::Confirm => "confirm",
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
+            Purpose::Leave => "leave",
             Purpose::Fenced => "fenced write",
         }
     }

@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use super::{Flight, Machine, Purpose, Timers, history};
 use crate::{
@@ -26,8 +26,6 @@ pub(crate) struct Publication {
     row: u32,
     /// When the newest version was seen.
     last: Option<Timestamp>,
-    /// Whom this leader removed since the newest version.
-    pub(crate) evicted: BTreeSet<NodeName>,
 }
 
 impl Publication {
@@ -48,7 +46,6 @@ impl Publication {
         }
         self.last = Some(now);
         self.dirty_since = None;
-        self.evicted.clear();
     }
 }
 
@@ -133,10 +130,7 @@ impl Machine {
             Some(newest) => {
                 let cause = |name: &NodeName| match (newest.get(name), self.fold.node(name)) {
                     (None, _) => Cause::Joined(name.clone()),
-                    (Some(_), None) if self.publication.evicted.contains(name) => {
-                        Cause::Evicted(name.clone())
-                    }
-                    (Some(_), None) => Cause::Left(name.clone()),
+                    (Some(_), None) => self.fold.departure(name).cause(name.clone()),
                     (Some(cut), Some(now)) if cut.lease != now.lease => Cause::Returned(name.clone()),
                     (Some(_), Some(_)) => Cause::Changed(name.clone()),
                 };

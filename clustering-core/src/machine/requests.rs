@@ -170,6 +170,9 @@ impl Machine {
         token: Token,
         result: Result<Revision, StoreError>,
     ) {
+        if self.on_left(now, token, &result) {
+            return;
+        }
         let retry = self.config.retry;
         let flights = [
             &mut self.membership.join,

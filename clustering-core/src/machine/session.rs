@@ -1,10 +1,11 @@
 use std::time::Duration;
 
-use super::{Machine, Output, Timers, Token};
+use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
     config::Backoff,
     event::{Event, LostReason},
-    store::{ErrorKind, Lease, LeaseId, StoreError},
+    record::{Departure, GoneRecord},
+    store::{ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
 };
 
@@ -16,8 +17,11 @@ const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 /// ```text
 ///   Without ──Grant──▶ Granting ──▶ Held ──Renew, Renew, …──▶ Held
 ///      ▲                              │ deadline, lease gone, record removed, unhealthy
-///      └────── ghosts revoked ◀───────┘
+///      └─ revoked ◀─ ghost ◀─ farewell, if the node goes of itself
 /// ```
+///
+/// A node that goes of itself says so first, in the commit that deletes its record: of keys that go with their lease the
+/// log does not tell whether it was revoked or expired.
 ///
 /// Deadlines count from the *sending* of the last renewal that succeeded: the store cannot have handled it earlier, so
 /// the lease lives at least until then (P6).
@@ -72,10 +76,21 @@ struct Ghost {
     lease: LeaseId,
     /// Its record was removed by somebody else. If the lease turns out to be alive, the node was removed on purpose.
     removed: bool,
-    call: Option<Token>,
     /// Calls that failed in a row: revocations, and the renewal before them.
     failures: u32,
-    due: Timestamp,
+    step: Step,
+}
+
+/// How far giving a lease back has come.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    /// The commit by which the node leaves is on its way. Whatever comes of it, the lease is revoked then, and not before:
+    /// the commit would find nothing to delete any more, and say nothing.
+    Leaving(Token),
+    /// To be revoked at that time.
+    Due(Timestamp),
+    /// Being revoked.
+    Revoking(Token),
 }
 
 /// How a session ends.
@@ -156,8 +171,10 @@ impl Machine {
     }
 
     pub(super) fn session_timers(&self, timers: &mut Timers) {
-        for ghost in self.session.ghosts.iter().filter(|ghost| ghost.call.is_none()) {
-            timers.at(ghost.due);
+        for ghost in &self.session.ghosts {
+            if let Step::Due(at) = ghost.step {
+                timers.at(at);
+            }
         }
         match &self.session.state {
             State::Without => timers.at(self.session.not_before),
@@ -183,10 +200,10 @@ impl Machine {
     fn revoke_ghosts(&mut self, now: Timestamp) {
         let timeout = self.call_timeout();
         for place in 0..self.session.ghosts.len() {
-            if self.session.ghosts[place].call.is_none() && now >= self.session.ghosts[place].due {
+            if matches!(self.session.ghosts[place].step, Step::Due(at) if now >= at) {
                 let token = self.token();
                 let ghost = &mut self.session.ghosts[place];
-                ghost.call = Some(token);
+                ghost.step = Step::Revoking(token);
                 self.outputs.push_back(Output::Revoke { token, lease: ghost.lease, timeout });
             }
         }
@@ -222,7 +239,10 @@ impl Machine {
         }
         self.session.state = State::Without;
         match result {
-            Ok(Lease { id, .. }) if !self.wants_place() => self.give_back(now, id, false, 0),
+            Ok(Lease { id, .. }) if !self.wants_place() => {
+                let step = Step::Due(now);
+                self.give_back(now, Ghost { lease: id, removed: false, failures: 0, step });
+            }
             Ok(Lease { id, ttl }) => {
                 self.session.measured(now.since(sent));
                 self.session.failures = 0;
@@ -278,15 +298,15 @@ impl Machine {
     }
 
     pub(super) fn on_revoked(&mut self, now: Timestamp, token: Token, result: Result<(), StoreError>) {
-        let Some(place) = self.session.ghosts.iter().position(|ghost| ghost.call == Some(token)) else {
+        let Some(place) = self.session.ghosts.iter().position(|ghost| ghost.step == Step::Revoking(token))
+        else {
             return;
         };
         let ghost = &mut self.session.ghosts[place];
         match result {
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
-                ghost.call = None;
                 ghost.failures += 1;
-                ghost.due = now + self.config.retry.after(ghost.failures);
+                ghost.step = Step::Due(now + self.config.retry.after(ghost.failures));
                 self.contact.failed(&error);
                 self.report_refusal(&error);
             }
@@ -301,9 +321,53 @@ impl Machine {
         }
     }
 
-    fn give_back(&mut self, now: Timestamp, lease: LeaseId, removed: bool, failures: u32) {
-        self.session.ghosts.push(Ghost { lease, removed, call: None, failures, due: now });
+    fn give_back(&mut self, now: Timestamp, ghost: Ghost) {
+        self.session.ghosts.push(ghost);
         self.revoke_ghosts(now);
+    }
+
+    /// The commit by which the node leaves, if its record is known to stand: what the end of its lease would delete, and how
+    /// it came to that.
+    fn farewell(&self) -> Option<Txn> {
+        let modified = self.membership.modified()?;
+        let node = self.fold.own().filter(|own| own.modified == modified)?.record.as_ref()?;
+        let keys = self.fold.keyspace();
+        let record = keys.node_key(&node.name);
+        let txn = Txn::new()
+            .guard(Guard::modified_at(record.clone(), modified))
+            .delete(record)
+            .delete(keys.readiness_key(&node.name))
+            .put(keys.gone_key().clone(), GoneRecord::of(node, Departure::Left), None);
+        let Some(term) = self.own_term() else { return Some(txn) };
+        let election = keys.election_key().clone();
+        Some(txn.guard(Guard::created_at(election.clone(), term.revision())).delete(election))
+    }
+
+    fn leave(&mut self, txn: Txn) -> Step {
+        let token = self.token();
+        // A node that ends has to come to the revocation: a store that says nothing gets half of the time.
+        let timeout = self.call_timeout().min(self.config.stop_timeout / 2);
+        self.outputs.push_back(Output::Commit { token, txn, purpose: Purpose::Leave, timeout });
+        Step::Leaving(token)
+    }
+
+    /// Takes the reply if it is to the commit by which the node leaves. The lease is revoked next, in any case: if that commit
+    /// was done, nothing is left under it.
+    pub(super) fn on_left(
+        &mut self,
+        now: Timestamp,
+        token: Token,
+        result: &Result<Revision, StoreError>,
+    ) -> bool {
+        let Some(ghost) = self.session.ghosts.iter_mut().find(|ghost| ghost.step == Step::Leaving(token))
+        else {
+            return false;
+        };
+        ghost.step = Step::Due(now);
+        if let Err(error) = result {
+            self.report_refusal(error);
+        }
+        true
     }
 
     /// Ends the session, if there is one: nothing that was held under it counts from now on.
@@ -311,6 +375,10 @@ impl Machine {
         // A grant on its way is no session yet. Its reply will find out what became of the node.
         let Some((lease, failing)) = self.session.held().map(|held| (held.lease, held.failing)) else {
             return;
+        };
+        let farewell = match end {
+            End::Given | End::Lost(LostReason::Unhealthy) => self.farewell(),
+            End::Lost(_) => None,
         };
         self.session.state = State::Without;
         let was_member = self.membership.is_member();
@@ -326,6 +394,8 @@ impl Machine {
         }
         // A store that did not answer is not back because nobody asks it to renew any more.
         let failures = u32::from(failing);
-        self.give_back(now, lease, end == End::Lost(LostReason::Removed), failures);
+        let removed = end == End::Lost(LostReason::Removed);
+        let step = farewell.map_or(Step::Due(now), |txn| self.leave(txn));
+        self.give_back(now, Ghost { lease, removed, failures, step });
     }
 }

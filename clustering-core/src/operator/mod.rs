@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     keyspace::Keyspace,
     name::{Namespace, NodeName},
-    record::{RequestRecord, encode},
+    record::{Departure, GoneRecord, RequestRecord, encode},
     report::{Monitor, Report},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, StoreError, Txn},
     version::{Term, Version},
@@ -236,8 +236,9 @@ impl Operator {
         for _ in 0..TRIES {
             let report = self.existing().await?;
             let seen = version_revision(&report);
+            let node = report.node(name);
             // One that cannot be read is nobody's either.
-            let modified = match report.node(name) {
+            let modified = match node {
                 Some(node) => node.modified,
                 None => match self.store.get(&record).await? {
                     Some(entry) => entry.modified,
@@ -258,6 +259,10 @@ impl Operator {
                     self.wish(Some(&format!("evicted {name}")), None),
                     None,
                 );
+            if let Some(node) = node {
+                let gone = GoneRecord::of(node, Departure::Evicted);
+                txn = txn.put(self.keyspace.gone_key().clone(), gone, None);
+            }
             if report.leader_name() == Some(name) {
                 txn = txn.delete(election);
             }

@@ -9,8 +9,8 @@ use crate::{
     name::NodeName,
     node::Node,
     record::{
-        LeaderRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord, VersionRecord, decode,
-        decode_node,
+        GoneRecord, LeaderRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord,
+        VersionRecord, decode, decode_node,
     },
     store::{Entry, Key, LeaseId, Revision},
     version::{Term, Version},
@@ -36,6 +36,7 @@ pub(super) struct Records {
     pub(super) version: Option<Standing<VersionRecord>>,
     pub(super) stable: Option<Standing<StableRecord>>,
     pub(super) request: Option<Standing<RequestRecord>>,
+    pub(super) gone: Option<Standing<GoneRecord>>,
     pub(super) nodes: BTreeMap<NodeName, Arc<Node>>,
     pub(super) ready: BTreeMap<NodeName, Standing<ReadinessRecord>>,
     pub(super) malformed: BTreeMap<Key, String>,
@@ -49,6 +50,7 @@ impl Records {
             version: None,
             stable: None,
             request: None,
+            gone: None,
             nodes: BTreeMap::new(),
             ready: BTreeMap::new(),
             malformed: BTreeMap::new(),
@@ -88,6 +90,7 @@ impl Records {
             Holds::Version => self.version = Some(self.standing(entry, decode(&entry.value))),
             Holds::Stable => self.stable = Some(self.standing(entry, decode(&entry.value))),
             Holds::Request => self.request = Some(self.standing(entry, decode(&entry.value))),
+            Holds::Gone => self.gone = Some(self.standing(entry, decode(&entry.value))),
             Holds::BadName(reason) => drop(self.malformed.insert(entry.key.clone(), reason)),
             Holds::Unknown => {}
         }
@@ -105,6 +108,7 @@ impl Records {
             Holds::Version => self.version = None,
             Holds::Stable => self.stable = None,
             Holds::Request => self.request = None,
+            Holds::Gone => self.gone = None,
             Holds::BadName(_) | Holds::Unknown => {}
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     keyspace::Keyspace,
     name::{Namespace, NodeName},
     node::Node,
-    record::ReadinessOutcome,
+    record::{GoneRecord, ReadinessOutcome},
     store::{
         Batch, Change, CoordinationStore, Entry, Key, Revision, Snapshot, StoreError, WatchEnd, WatchStream,
     },
@@ -192,8 +192,10 @@ impl Monitor {
         }
         let mut sightings = Vec::new();
         // Who is there first, then what was made of it.
+        let gone = self.records.gone.as_ref().filter(|gone| gone.modified == batch.revision);
+        let gone = gone.and_then(|gone| gone.record.as_ref());
         for (name, old) in &before.nodes {
-            sightings.extend(node_sighting(name, old.as_ref(), self.records.nodes.get(name)));
+            sightings.extend(node_sighting(name, old.as_ref(), self.records.nodes.get(name), gone));
         }
         for change in &*batch.changes {
             if let Change::Put(entry) = change {
@@ -303,12 +305,17 @@ impl Before {
     }
 }
 
-fn node_sighting(name: &NodeName, old: Option<&Arc<Node>>, new: Option<&Arc<Node>>) -> Option<Sighting> {
+fn node_sighting(
+    name: &NodeName,
+    old: Option<&Arc<Node>>,
+    new: Option<&Arc<Node>>,
+    gone: Option<&GoneRecord>,
+) -> Option<Sighting> {
     let name = name.clone();
     match (old, new) {
         (None, Some(new)) => Some(Sighting::NodeUp { name, uri: new.uri.clone() }),
         (Some(_), Some(new)) => Some(Sighting::NodeChanged { name, uri: new.uri.clone() }),
-        (Some(_), None) => Some(Sighting::NodeDown { name }),
+        (Some(old), None) => Some(Sighting::NodeDown { name, how: GoneRecord::tells(gone, old) }),
         (None, None) => None,
     }
 }

@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use crate::{
     event::{Event, milliseconds},
     name::{NodeName, NodeUri},
-    record::Cause,
+    record::{Cause, Departure},
     store::{Key, Revision},
     version::{Term, Version},
 };
@@ -36,6 +36,8 @@ pub enum Sighting {
     NodeDown {
         /// Its name.
         name: NodeName,
+        /// How it went.
+        how: Departure,
     },
     /// Another leads, or nobody does.
     LeaderChanged {
@@ -120,7 +122,7 @@ impl fmt::Display for Sighting {
         let event = match self.clone() {
             Sighting::NodeUp { name, uri } => Event::NodeUp { name, uri },
             Sighting::NodeChanged { name, uri } => Event::NodeChanged { name, uri },
-            Sighting::NodeDown { name } => Event::NodeDown { name },
+            Sighting::NodeDown { name, how } => Event::NodeDown { name, how },
             Sighting::LeaderChanged { leader, term } => Event::LeaderChanged { leader, term, own: false },
             Sighting::VersionPublished { version, revision, nodes, causes } => {
                 Event::VersionPublished { version, revision, nodes, causes }

@@ -41,7 +41,7 @@ async fn every_version_tells_why_it_was_published_and_how_it_became_stable() {
     assert_eq!(
         last,
         [
-            vec![elected, format!("{gone} left")],
+            vec![elected, format!("{gone}'s session ended")],
             vec!["late left".to_owned()],
             vec!["n000 asked (rebalance)".to_owned()],
             vec!["late joined".to_owned()],

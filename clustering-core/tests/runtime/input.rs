@@ -153,7 +153,7 @@ async fn what_is_just_allowed_works() {
     }
     let left = cluster.store.read("").await.unwrap().entries;
     let history = left.iter().filter(|entry| entry.key.contains("/history/"));
-    assert_eq!(left.len() - history.count(), 2, "version and stable");
+    assert_eq!(left.len() - history.count(), 3, "version, stable, and who left last");
 }
 
 /// Without a name the node has a ULID; with a seed it is a function of that.

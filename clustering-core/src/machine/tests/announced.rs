@@ -82,9 +82,10 @@ fn p4_losing_the_lead_supersedes_it() {
 fn p4_stopping_supersedes_it_and_waits_for_it() {
     let mut a = announcing();
     a.stop();
-    a.says(&["unwatch", "revoke 1", "supersede"]);
+    a.says(&["unwatch", "leave", "supersede"]);
+    a.ok("leave");
     a.ok("revoke");
-    a.says(&[]);
+    a.says(&["revoke 1"]);
     a.announced();
     a.says_of(&["stopped"], &["stopped: it was asked to stop"]);
 }

@@ -104,7 +104,7 @@ fn p9_a_rewind_does_not_make_the_leader_publish_without_end() {
     let mut a = Bench::node("a");
     for _ in 0..20 {
         a.joins("x");
-        a.leaves("x");
+        a.ends("x");
     }
     let mut a = a.joined().leading();
     a.ask(1, "rebalance");
@@ -127,6 +127,7 @@ fn a_node_that_ends_refuses_what_it_was_asked() {
     b.stop();
     b.ask(2, "late");
     b.stabilized(crate::Outcome::Ready);
+    b.ok("leave");
     b.ok("revoke");
     b.ask(3, "after the end");
     b.says_of(

@@ -16,7 +16,7 @@ fn a_node_record_that_cannot_be_read_is_absent_for_everyone() {
         a.answer_all();
         a = a.after(secs(2));
         a.put("view/nodes/x", garbage);
-        a.says_of(&["publish", "* x"], &["* x is gone", "publish V3: x left"]);
+        a.says_of(&["publish", "* x"], &["* x is gone: its session ended", "publish V3: x's session ended"]);
     }
 }
 

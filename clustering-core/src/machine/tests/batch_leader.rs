@@ -9,14 +9,17 @@ fn a_leader_that_vanishes_is_followed_by_the_oldest_candidate() {
     b.joins("c");
     b.publishes();
     b.skip();
-    b.leaves("z");
-    b.says_of(&["*", "elect"], &["* nobody leads", "* z is gone", "elect V3: b was elected, z left"]);
+    b.ends("z");
+    b.says_of(
+        &["*", "elect"],
+        &["* nobody leads", "* z is gone: its session ended", "elect V3: b was elected, z's session ended"],
+    );
 }
 
 #[test]
 fn p9_a_younger_candidate_waits_and_follows_whoever_was_elected() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
-    c.leaves("a");
+    c.ends("a");
     assert_eq!(c.wakes_in(), Some(ms(50)), "only b is older");
     c.skip();
     c.elects("b");
@@ -31,10 +34,10 @@ fn p9_a_younger_candidate_waits_and_follows_whoever_was_elected() {
 #[test]
 fn p9_a_candidate_moves_up_when_an_older_one_goes() {
     let mut c = Bench::node("c").with(&["a", "b"]).joined().led_by("a");
-    c.leaves("a");
+    c.ends("a");
     c.says_of(&["elect"], &[]);
-    c.leaves("b");
-    c.says_of(&["elect"], &["elect V2: c was elected, a left, b left"]);
+    c.ends("b");
+    c.says_of(&["elect"], &["elect V2: c was elected, a's session ended, b's session ended"]);
 }
 
 #[test]
@@ -44,7 +47,7 @@ fn p9_a_candidate_that_lost_a_race_has_its_turn_as_soon_when_the_winner_goes() {
     c.unseen(|c| c.elects("a"));
     c.ok("elect");
     c.deliver();
-    c.leaves("a");
+    c.ends("a");
     assert_eq!(c.wakes_in(), Some(ms(50)), "b is older");
 }
 
@@ -194,9 +197,9 @@ fn p4_what_was_recorded_in_an_earlier_term_is_not_announced() {
     b.acknowledges("a");
     b.confirms();
     b.skip();
-    b.leaves("a");
+    b.ends("a");
     b.answer_all();
-    b.says_of(&["announce", "elect", "* stable"], &["elect V2: b was elected, a left"]);
+    b.says_of(&["announce", "elect", "* stable"], &["elect V2: b was elected, a's session ended"]);
     b.stabilized(crate::Outcome::Ready);
     b.answer_all();
     b.says_of(&["announce"], &["announce V2 in term 8"]);

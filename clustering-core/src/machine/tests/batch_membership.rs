@@ -50,10 +50,14 @@ fn others_are_told_of_as_they_come_change_and_go() {
     assert_eq!(b.machine.present_count(), 3);
     b.rewrites("c");
     assert_eq!(b.machine.present_count(), 3);
-    b.leaves("c");
+    b.ends("c");
     assert_eq!(b.machine.present_count(), 2);
     assert!(b.machine.node_named(&name("c")).is_none());
-    b.says(&["* c is present at http://other-c", "* c changed, at http://other-c", "* c is gone"]);
+    b.says(&[
+        "* c is present at http://other-c",
+        "* c changed, at http://other-c",
+        "* c is gone: its session ended",
+    ]);
 }
 
 #[test]
@@ -68,8 +72,8 @@ fn p7_wait_waits_until_the_other_of_that_name_is_gone() {
     b.wait(secs(60));
     b.says(&[]);
     assert_eq!((b.status().phase, b.status().session), (Phase::Joining, None));
-    b.leaves("b");
-    b.says(&["* b is gone", "join"]);
+    b.ends("b");
+    b.says(&["* b is gone: its session ended", "join"]);
 }
 
 #[test]
@@ -188,14 +192,19 @@ fn p7_ones_own_ghost_is_no_conflict() {
     b.ok("take over");
     b.says(&[]);
     b.deliver();
-    b.says(&["* b is gone", "join"]);
+    b.says(&["* b is gone: its session ended", "join"]);
 }
 
 #[test]
 fn p7_a_record_that_was_deleted_while_the_lease_lives_ends_the_session() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.delete("view/nodes/a");
-    a.says(&["* a is gone", "unwatch", "* session lost: the node's record was removed", "revoke 1"]);
+    a.says(&[
+        "* a is gone: its session ended",
+        "unwatch",
+        "* session lost: the node's record was removed",
+        "revoke 1",
+    ]);
     assert!(!a.is_leader());
 }
 
@@ -224,7 +233,7 @@ fn p4_ones_own_record_that_somebody_put_again_is_the_same_session() {
 fn p1_a_leader_publishes_a_lone_change_at_once() {
     type Change = fn(&mut Bench, &str);
     let changes: [(&str, Change); 3] =
-        [("b joined", Bench::joins), ("b changed", Bench::rewrites), ("b left", Bench::leaves)];
+        [("b joined", Bench::joins), ("b changed", Bench::rewrites), ("b's session ended", Bench::ends)];
     let mut a = Bench::node("a").joined().leading();
     for (version, (cause, change)) in (2..).zip(changes) {
         a = a.after(secs(1));
@@ -261,7 +270,7 @@ fn p9_a_new_leader_goes_on_with_the_row_that_it_saw() {
             b.wait(apart);
             b.publishes();
         }
-        b.leaves("a");
+        b.ends("a");
         b.ok("elect");
         b.deliver();
         b.joins("late");
@@ -293,7 +302,7 @@ fn p9_a_change_that_was_undone_in_time_costs_no_version() {
     a.deliver();
     // It comes and goes within the gap.
     a.joins("c");
-    a.leaves("c");
+    a.ends("c");
     a.skip();
     a.wait(secs(10));
     a.says(&[]);

@@ -123,7 +123,7 @@ fn p4_a_node_whose_record_is_gone_does_not_count_though_its_acknowledgement_stan
     // Its record goes in the log, the other watch lags.
     a.unseen(|a| {
         a.acknowledges("b");
-        a.leaves("b");
+        a.ends("b");
     });
     a.deliver_to("view/");
     a.skip();
@@ -138,7 +138,7 @@ fn p4_acknowledgements_are_judged_again_when_a_record_goes() {
     a.answer_all();
     // b said yes, a did not yet: b goes, then a says yes.
     a.acknowledges("b");
-    a.unseen(|a| a.leaves("b"));
+    a.unseen(|a| a.ends("b"));
     a.deliver_to("view/");
     a.stabilized(Outcome::Ready);
     a.ok("acknowledge");
@@ -202,13 +202,13 @@ fn p8_an_acknowledgement_that_goes_with_its_node_costs_one_version_not_two() {
     a.joins("b");
     a.answer_all();
     a.acknowledges("b");
-    a.unseen(|a| a.leaves("b"));
+    a.unseen(|a| a.ends("b"));
     a.deliver_to("ready/");
     a.wait(ms(500));
     a.skip();
     a.deliver_to("view/");
     a.wait(ms(100));
-    a.says(&["* b is gone", "publish V3: b left"]);
+    a.says(&["* b is gone: its session ended", "publish V3: b's session ended"]);
     a.answer_all();
     a.skip();
     a.wait(secs(5));

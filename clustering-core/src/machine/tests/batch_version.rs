@@ -77,7 +77,7 @@ fn p2_the_next_version_is_minted_above_one_from_the_far_future() {
     // And after the last ULID of all the log still decides.
     a.publishes_as(labelled(Version::from_u128(u128::MAX)));
     a.wait(secs(2));
-    a.leaves("b");
+    a.ends("b");
     a.answer_all();
     let newest = a.status().newest.unwrap();
     assert_eq!((newest.version(), newest.len()), (a.newest(), 1));
@@ -111,7 +111,7 @@ fn a_version_that_cannot_be_read_makes_followers_wait() {
 fn a_candidate_elects_over_a_version_that_cannot_be_read() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.put("view/version", "garbage");
-    b.leaves("a");
+    b.ends("a");
     b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
     b.ok("elect");
     b.deliver();

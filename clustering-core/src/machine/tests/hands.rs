@@ -4,8 +4,8 @@ use crate::{
     name::{Incarnation, NodeUri},
     node::Metadata,
     record::{
-        Cause, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord,
-        VersionRecord, decode, encode,
+        Cause, Departure, GoneRecord, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord,
+        RequestRecord, StableRecord, VersionRecord, decode, decode_node, encode,
     },
     store::{Guard, LeaseId, Txn},
     version::{Term, Version},
@@ -98,10 +98,35 @@ impl Bench {
     }
 
     /// The session of that other process ends, and all its keys with it.
-    pub(super) fn leaves(&mut self, node: &str) {
+    pub(super) fn ends(&mut self, node: &str) {
         let lease = self.others.remove(node).expect("one that joined");
         self.store.revoke(lease).unwrap();
         self.show();
+    }
+
+    /// That other process leaves in order.
+    pub(super) fn leaves(&mut self, node: &str) {
+        self.goes(node, Departure::Left);
+        let lease = self.others.remove(node).expect("one that joined");
+        self.store.revoke(lease).unwrap();
+        self.show();
+    }
+
+    /// Somebody removes that other process, and says so.
+    pub(super) fn evicts(&mut self, node: &str) {
+        self.goes(node, Departure::Evicted);
+    }
+
+    fn goes(&mut self, node: &str, how: Departure) {
+        let own = name(node);
+        let key = self.keys.node_key(&own);
+        let entry = self.store.get(&key).expect("one that joined");
+        let gone = GoneRecord::of(&decode_node(own.clone(), entry).unwrap(), how);
+        let txn = Txn::new()
+            .put(self.keys.gone_key().clone(), gone, None)
+            .delete(key)
+            .delete(self.keys.readiness_key(&own));
+        self.write(txn);
     }
 
     pub(super) fn mint_version(&mut self) -> Version {

@@ -62,7 +62,7 @@ fn p11_the_failure_that_decides_ends_the_lead_and_the_session_at_once() {
         "* unhealthy, 3 checks in a row: very ill",
         "unwatch",
         "* session lost: the node is not healthy",
-        "revoke 1",
+        "leave",
     ]);
     a.answer_all();
     // It follows the log, and does no more.

@@ -46,13 +46,13 @@ fn one_that_was_superseded_is_not_stable_and_keeps_its_causes() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
-    a.leaves("b");
+    a.ends("b");
     a.wait(secs(5));
     a.answer_all();
     let (second, third) = (entry(&a, 2).unwrap(), entry(&a, 3).unwrap());
     assert_eq!((second.published.number, second.stable), (2, None));
     assert_eq!(second.published.causes, [Cause::Joined(super::bench::name("b"))]);
-    assert_eq!(third.published.causes, [Cause::Left(super::bench::name("b"))]);
+    assert_eq!(third.published.causes, [Cause::Ended(super::bench::name("b"))]);
 }
 
 #[test]

@@ -108,6 +108,9 @@ impl Invariants {
                 let ending = matches!(before.intent, Intent::Stop { .. } | Intent::Stopped { .. });
                 assert!(!ending, "a commit after the stop: {purpose}");
                 txn.validate().expect("what the machine commits keeps to the limits");
+                if *purpose == Purpose::Leave {
+                    self.forget_session();
+                }
                 let other = self.in_flight.insert(*purpose, *token);
                 assert!(other.is_none() || *purpose == Purpose::Fenced, "two commits at once: {purpose}");
                 if *purpose == Purpose::Acknowledge {
@@ -152,14 +155,16 @@ impl Invariants {
                 self.in_flight.clear();
                 self.newest = if *rewound { Revision::ZERO } else { self.newest };
             }
-            Output::Revoke { .. } => {
-                self.in_flight.clear();
-                (self.acknowledging, self.looking) = (None, None);
-                self.own_ready = Revision::ZERO;
-            }
+            Output::Revoke { .. } => self.forget_session(),
             Output::Stopped { .. } => self.stopped = true,
             _ => {}
         }
+    }
+
+    fn forget_session(&mut self) {
+        self.in_flight.clear();
+        (self.acknowledging, self.looking) = (None, None);
+        self.own_ready = Revision::ZERO;
     }
 
     /// The machine never asks to be woken at once, a wake-up leads on, and the same one twice changes nothing.
@@ -327,9 +332,21 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             let record = txn.operations()[0].key().clone();
             let node = keys.service_namespace();
             let ready = Key::from(format!("{}{}", keys.readiness_namespace(), &record[node.len()..]));
-            (vec![leads(), modified(&record)], vec![delete(&record), delete(&ready)])
+            let writes = vec![delete(&record), delete(&ready), put(keys.gone_key(), None)];
+            (vec![leads(), modified(&record)], writes)
         }
         Purpose::Resign => (vec![leads()], vec![delete(leader)]),
+        Purpose::Leave => {
+            let (own, ready) = me();
+            assert_eq!(lease_of(&own), lease, "P7: {purpose} of one that is no member");
+            let mut guards = vec![modified(&own)];
+            let mut writes = vec![delete(&own), delete(&ready), put(keys.gone_key(), None)];
+            if lease_of(leader) == lease {
+                guards.push(created(leader));
+                writes.push(delete(leader));
+            }
+            (guards, writes)
+        }
         Purpose::Fenced => {
             assert_eq!(txn.guards().last(), Some(&leads()), "P5: a fenced write bears the term");
             assert!(txn.operations().iter().all(|operation| !keys.is_reserved(operation.key())));

@@ -28,6 +28,7 @@ mod fuzz;
 mod granted;
 mod health;
 mod history;
+mod leave;
 mod read;
 mod register;
 mod renewed;

@@ -120,7 +120,7 @@ fn p1_a_leader_that_missed_a_version_publishes() {
 fn a_resync_tells_of_everyone_who_came_went_or_changed() {
     let mut d = Bench::node("d").with(&["a", "b", "c"]).joined().led_by("a");
     d.unseen(|d| {
-        d.leaves("a");
+        d.ends("a");
         d.rewrites("b");
         d.joins("e");
     });
@@ -129,7 +129,7 @@ fn a_resync_tells_of_everyone_who_came_went_or_changed() {
     d.ok("read view/");
     d.says(&[
         "* read a snapshot at revision 8",
-        "* a is gone",
+        "* a is gone: its session ended",
         "* b changed, at http://other-b",
         "* e is present at http://other-e",
         "* nobody leads",
@@ -159,7 +159,7 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
         "grant 15s",
         // The log has not told yet that the record went with the lease.
         "take over",
-        "* a is gone",
+        "* a is gone: its session ended",
         "join",
         "* a is present at http://a",
         "* joined again as a life",
@@ -177,7 +177,7 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
     let mut a = Bench::node("a");
     for _ in 0..5 {
         a.joins("x");
-        a.leaves("x");
+        a.ends("x");
     }
     let mut a = a.joined().leading().stable();
     a.store.rewind(Revision::new(2));
@@ -201,7 +201,7 @@ fn counts_on(bench: &mut Bench) {
     bench.unseen(|bench| {
         for _ in 0..10 {
             bench.joins("x");
-            bench.leaves("x");
+            bench.ends("x");
         }
     });
 }

@@ -36,9 +36,9 @@ fn one_that_is_leaving_leaves_first() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.unregister(1);
     b.register(2);
-    b.says(&["revoke 2"]);
+    b.says(&["leave"]);
     b.answer_all();
-    b.says_of(&["grant", "reply"], &["grant 15s", "reply 1: done", "reply 2: done"]);
+    b.says_of(&["revoke", "grant", "reply"], &["revoke 2", "grant 15s", "reply 1: done", "reply 2: done"]);
     assert_eq!(b.status().phase, Phase::Member);
 }
 

@@ -7,7 +7,7 @@ use crate::{machine::Phase, store::ErrorKind};
 fn removed() -> Bench {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.delete("view/nodes/b");
-    b.says(&["* b is gone", "* session lost: the node's record was removed", "revoke 2"]);
+    b.says(&["* b is gone: its session ended", "* session lost: the node's record was removed", "revoke 2"]);
     b
 }
 
@@ -19,7 +19,12 @@ fn p7_a_lost_lease_is_revoked_before_the_node_joins_again() {
     b.ok("revoke");
     b.says(&["grant 15s"]);
     b.answer_all();
-    b.says(&["* b is gone", "join", "* b is present at http://b", "* joined again as a life"]);
+    b.says(&[
+        "* b is gone: its session ended",
+        "join",
+        "* b is present at http://b",
+        "* joined again as a life",
+    ]);
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn p7_a_record_that_went_with_its_lease_was_not_removed_on_purpose() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.store.revoke(b.lease_of("view/nodes/b")).unwrap();
     b.deliver();
-    b.says(&["* b is gone", "* session lost: the node's record was removed", "revoke 2"]);
+    b.says(&["* b is gone: its session ended", "* session lost: the node's record was removed", "revoke 2"]);
     b.ok("revoke");
     b.says(&["grant 15s"]);
 }

@@ -7,8 +7,10 @@ use crate::{event::StopReason, machine::Phase, outcome::Outcome, store::ErrorKin
 fn stop_is_leave_alone() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.stop();
-    a.says(&["unwatch", "revoke 1"]);
+    a.says(&["unwatch", "leave"]);
     assert_eq!((a.status().phase, a.is_leader()), (Phase::Leaving, false));
+    a.ok("leave");
+    a.says(&["revoke 1"]);
     assert!(!a.machine.is_given_back());
     a.ok("revoke");
     assert!(a.machine.is_given_back());
@@ -31,7 +33,9 @@ fn a_node_that_was_never_driven_ends_at_once() {
 fn it_waits_for_callbacks_that_run() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
-    b.says(&["supersede", "* stabilize of V1 superseded", "revoke 2"]);
+    b.says(&["supersede", "* stabilize of V1 superseded", "leave"]);
+    b.ok("leave");
+    b.says(&["revoke 2"]);
     b.ok("revoke");
     b.says(&[]);
     b.stabilized(Outcome::Ready);
@@ -43,6 +47,7 @@ fn a_store_that_does_not_answer_is_asked_until_the_timeout() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.stop();
     let end = a.now + secs(5);
+    a.fail("leave", ErrorKind::Unreachable);
     while a.now < end && a.is_open("revoke") {
         a.fail("revoke", ErrorKind::Unreachable);
         let pause = a.wakes_in().unwrap();
@@ -56,6 +61,7 @@ fn a_store_that_does_not_answer_is_asked_until_the_timeout() {
 fn a_callback_that_does_not_end_is_waited_for_until_the_timeout() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
+    b.ok("leave");
     b.ok("revoke");
     b.skip();
     b.wait(ms(4_999));
@@ -86,6 +92,7 @@ fn what_waits_is_refused() {
     b.stop();
     b.resign(3);
     b.unregister(4);
+    b.ok("leave");
     b.ok("revoke");
     b.says_of(
         &["reply"],

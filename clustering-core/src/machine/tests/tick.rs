@@ -108,7 +108,7 @@ fn p6_a_suspend_beyond_the_session_ends_it_at_once() {
     a.says(&[
         "grant 15s",
         "* nobody leads",
-        "* a is gone",
+        "* a is gone: its session ended",
         "join",
         "* a is present at http://a",
         "* joined again as a life",
@@ -161,8 +161,8 @@ fn p6_no_campaign_past_the_leadership_deadline() {
     b.advance(secs(5));
     b.advance(secs(6));
     b.skip();
-    b.leaves("a");
-    b.says(&["* nobody leads", "* a is gone"]);
+    b.ends("a");
+    b.says(&["* nobody leads", "* a is gone: its session ended"]);
     b.ok("renew");
     b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
 }
@@ -269,7 +269,7 @@ fn p8_opt_in_laggards_are_evicted() {
     a.says(&["evict b"]);
     a.answer_all();
     a.says(&[
-        "* b is gone",
+        "* b is gone: it was evicted",
         "* evicted b",
         "publish V3: b was evicted",
         "* version V3 of 1 nodes: b was evicted",
@@ -291,7 +291,7 @@ fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
         a.after(secs(100))
     };
     let later: [fn(&mut Bench); 4] = [
-        |a| a.leaves("b"),
+        |a| a.ends("b"),
         |a| a.rewrites("b"),
         |a| a.delete("ready/b"),
         |a| {
@@ -336,8 +336,8 @@ fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
     a.deliver();
     a.answer_all();
     a.skip();
-    a.leaves("b");
-    a.says_of(&["* evicted", "* b"], &["* b is gone"]);
+    a.ends("b");
+    a.says_of(&["* evicted", "* b"], &["* b is gone: its session ended"]);
 }
 
 #[test]

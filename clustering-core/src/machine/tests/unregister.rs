@@ -7,12 +7,14 @@ use crate::{machine::Phase, store::ErrorKind};
 fn it_is_answered_once_the_lease_is_given_back() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.unregister(1);
-    a.says(&["unwatch", "revoke 1"]);
+    a.says(&["unwatch", "leave"]);
     assert_eq!((a.status().phase, a.is_leader()), (Phase::Observing, false));
+    a.ok("leave");
+    a.says(&["revoke 1"]);
+    a.deliver();
+    a.says(&["* a is gone: it left", "* nobody leads"]);
     a.ok("revoke");
     a.says(&["* unregistered", "reply 1: done"]);
-    a.deliver();
-    a.says(&["* nobody leads", "* a is gone"]);
     a.wait(secs(60));
     a.says(&[]);
 }
@@ -21,7 +23,7 @@ fn it_is_answered_once_the_lease_is_given_back() {
 fn a_running_stabilize_is_superseded() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unregister(1);
-    b.says(&["supersede", "* stabilize of V1 superseded", "revoke 2"]);
+    b.says(&["supersede", "* stabilize of V1 superseded", "leave"]);
     b.stabilized(crate::Outcome::Ready);
     b.says(&[]);
 }
@@ -59,8 +61,8 @@ fn a_place_that_was_never_taken_is_given_up_at_once() {
     b.says(&["revoke 2"]);
     b.ok("revoke");
     b.says(&["* unregistered", "reply 1: done"]);
-    b.leaves("b");
-    b.says(&["* b is gone"]);
+    b.ends("b");
+    b.says(&["* b is gone: its session ended"]);
 }
 
 #[test]

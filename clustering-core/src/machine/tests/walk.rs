@@ -1,16 +1,17 @@
 //! Random walks of one machine: whatever is answered, seen and done by others, in whatever order, every step keeps to
 //! the [`invariants`](super::invariants): the table of commits, no busy loop, no overlap, stale tokens.
 
-use super::bench::{Bench, for_seeds, ms};
+use super::bench::{Bench, for_seeds, ms, name};
 use crate::{
     config::{HealthChecks, Laggards, NameConflict},
     machine::Output,
     outcome::Outcome,
+    record::decode_node,
     store::{ErrorKind, Guard, Revision, Txn, WatchEnd},
 };
 
 const OTHERS: [&str; 3] = ["a", "c", "d"];
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "view/nodes/a",
     "view/nodes/b",
     "view/nodes/c",
@@ -18,6 +19,7 @@ const KEYS: [&str; 9] = [
     "view/version",
     "view/stable",
     "view/request",
+    "view/gone",
     "ready/b",
     "ready/c",
 ];
@@ -174,8 +176,10 @@ impl Walk {
         let joined = self.bench.stands(other);
         let led = self.bench.store.get(self.bench.keys.election_key()).is_some();
         let published = self.bench.has_version();
-        match self.below(12) {
-            0 if joined => self.bench.leaves(other),
+        match self.below(14) {
+            0 if joined => self.bench.ends(other),
+            12 if joined && self.bench.is_present(other) => self.bench.leaves(other),
+            13 if self.bench.is_present(other) => self.bench.evicts(other),
             1 if joined => self.bench.rewrites(other),
             2 | 3 if joined && !led => self.bench.elects(other),
             4 => self.bench.publishes(),
@@ -198,6 +202,11 @@ impl Bench {
 
     fn stands(&self, node: &str) -> bool {
         self.others.get(node).is_some_and(|lease| self.store.lives_until(*lease).is_some())
+    }
+
+    fn is_present(&self, node: &str) -> bool {
+        let key = self.keys.node_key(&name(node));
+        self.store.get(&key).is_some_and(|entry| decode_node(name(node), entry).is_ok())
     }
 
     fn has_version(&self) -> bool {

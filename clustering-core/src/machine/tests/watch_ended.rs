@@ -80,7 +80,7 @@ fn a_node_does_not_register_while_it_does_not_watch() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.disconnects("view/");
     b.store.compact();
-    b.unseen(|b| b.leaves("b"));
+    b.unseen(|b| b.ends("b"));
     b.wait(ms(100));
     b.skip();
     b.ok("watch view/");

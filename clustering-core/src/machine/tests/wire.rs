@@ -99,6 +99,22 @@ fn a_stable_version() {
 }
 
 #[test]
+fn who_left_and_who_was_evicted() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.stop();
+    let record = r#"{"node":"b","incarnation":"<ULID>","how":"left"}"#;
+    written(&b, "leave", &[("c/view/gone", record)]);
+
+    let mut a = Bench::evicting("a").joined().leading().stable().after(ms(2_000));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(ms(10_000));
+    let record = r#"{"node":"b","incarnation":"<ULID>","how":"evicted"}"#;
+    written(&a, "evict", &[("c/view/gone", record)]);
+}
+
+#[test]
 fn a_request() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.ask(1, "rebalance");

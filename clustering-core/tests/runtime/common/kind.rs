@@ -12,6 +12,7 @@ pub(crate) enum Kind {
     Acknowledge,
     Confirm,
     Resign,
+    Leave,
     Other,
 }
 
@@ -35,6 +36,8 @@ pub(crate) fn kind(txn: &Txn) -> Kind {
         Kind::Ask
     } else if puts("/view/stable") {
         Kind::Confirm
+    } else if puts("/view/gone") {
+        Kind::Leave
     } else if puts("/ready/") {
         Kind::Acknowledge
     } else if txn.operations().iter().all(|operation| operation.key().ends_with("/view/leader")) {

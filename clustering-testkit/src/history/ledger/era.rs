@@ -141,6 +141,8 @@ enum Key {
     Ready(NodeName),
     Stable,
     Request,
+    /// Who last went in order, which comes with what it tells of.
+    Gone,
     /// A version's entry in the history, which comes with what it tells of.
     History,
     Fenced(String),
@@ -292,6 +294,7 @@ impl Era {
             "view/version" => Key::Version,
             "view/stable" => Key::Stable,
             "view/request" => Key::Request,
+            "view/gone" => Key::Gone,
             _ => match (name("view/nodes/"), name("ready/")) {
                 (Some(node), _) => Key::Node(node),
                 (_, Some(node)) => Key::Ready(node),
@@ -438,7 +441,7 @@ impl Era {
                 }
             },
             Key::Request => Act::Asked,
-            Key::History => return None,
+            Key::Gone | Key::History => return None,
             Key::Fenced(key) => match record::fenced(&entry.value) {
                 Some((id, term)) => {
                     let write = FencedWrite { key, id, revision, term, standing };
@@ -474,7 +477,7 @@ impl Era {
                 self.unconfirmed = true;
                 Act::Unconfirmed
             }
-            Key::Request | Key::History => return None,
+            Key::Request | Key::Gone | Key::History => return None,
             Key::Fenced(key) | Key::Other(key) => Act::Other(key),
         })
     }

@@ -1,6 +1,7 @@
 //! What a simulation can check beyond the promises' own checkers, since it knows the order of all that happens: one check
 //! a file. Each tells what is wrong as `what: how so`.
 
+pub(super) mod causes;
 pub(super) mod p11_health;
 pub(super) mod p1_newest_views;
 pub(crate) mod p4_acknowledgements;

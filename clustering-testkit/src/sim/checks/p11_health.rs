@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use clustering_core::{HealthChecks, store::LeaseId};
+use clustering_core::{HealthChecks, machine::Token, store::LeaseId};
 
 use crate::history::Life;
 
@@ -19,10 +19,21 @@ pub(in crate::sim) fn hangs(who: &Life, hangs_for: Duration, checks: HealthCheck
     }
 }
 
-/// P11. Who loses its session as it is unhealthy gives the lease back in the same step.
-pub(in crate::sim) fn gave_back(who: &Life, owed: Option<LeaseId>) -> Result<(), String> {
+/// A lease that is to be given back.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::sim) struct Owed {
+    pub(in crate::sim) lease: LeaseId,
+    /// The commit by which its holder leaves, until its reply comes.
+    pub(in crate::sim) leaving: Option<Token>,
+}
+
+/// P11. Who loses its session as it is unhealthy gives the lease back in the same step; or leaves in that step, and gives it
+/// back in the step in which it hears how that went.
+pub(in crate::sim) fn gave_back(who: &Life, owed: Option<Owed>) -> Result<(), String> {
     match owed {
-        None => Ok(()),
-        Some(lease) => Err(format!("P11, a lease that is kept: {who} is unhealthy, and keeps {lease}")),
+        None | Some(Owed { leaving: Some(_), .. }) => Ok(()),
+        Some(Owed { lease, .. }) => {
+            Err(format!("P11, a lease that is kept: {who} is unhealthy, and keeps {lease}"))
+        }
     }
 }

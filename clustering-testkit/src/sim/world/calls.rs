@@ -269,6 +269,8 @@ impl World<'_> {
                 self.book.tell(self.now, "store", || line);
             }
             self.book.commit(self.now, &batch, by == By::Hand);
+            let result = checks::causes::check(&self.store.history()[..=place as usize], &self.keys);
+            self.book.check(result);
             self.note_reign(&batch, by);
             self.tell_watches(&batch);
         }
@@ -281,7 +283,7 @@ impl World<'_> {
         match change {
             Change::Delete(_) => self.reigns.end(match by {
                 By::Time => End::Expired,
-                By::Node { purpose: None | Some(Purpose::Resign), .. } => End::GivenUp,
+                By::Node { purpose: None | Some(Purpose::Resign | Purpose::Leave), .. } => End::GivenUp,
                 By::Node { .. } | By::Hand => End::Taken,
             }),
             Change::Put(entry) => self.reigns.begin(clustering_core::Term::new(entry.created), entry.lease),

@@ -11,7 +11,7 @@ mod watches;
 use clustering_core::{
     Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
     Outcome, StopReason,
-    machine::{Identity, Input, Machine, Output, RequestId, Token},
+    machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
     store::LeaseId,
     time::Timestamp,
     version::Mint,
@@ -24,7 +24,7 @@ use self::{
 use super::{
     Fault, Kind, Reached, Seat, Simulation, Store, Tamper,
     book::Book,
-    checks::{self, p6_claims::Reigns},
+    checks::{self, p6_claims::Reigns, p11_health::Owed},
     queue::Queue,
 };
 use crate::{
@@ -336,6 +336,9 @@ impl<'a> World<'a> {
     fn feed(&mut self, process: usize, input: Input) {
         let this = &mut self.processes[process];
         let Some(machine) = &mut this.machine else { return };
+        if let (Input::Committed { token, .. }, Some(owed)) = (&input, &mut this.owes) {
+            owed.leaving.take_if(|leaving| leaving == token);
+        }
         this.handled += 1;
         self.book.counts.inputs += 1;
         self.book.stir(&(self.now, process));
@@ -379,8 +382,13 @@ impl<'a> World<'a> {
             }
             Output::Stopped { reason } => self.stopped(process, &reason),
             call => {
-                if let Output::Revoke { lease, .. } = call {
-                    self.processes[process].owes.take_if(|owed| *owed == lease);
+                let owes = &mut self.processes[process].owes;
+                match (&call, &mut *owes) {
+                    (Output::Revoke { lease, .. }, Some(owed)) if owed.lease == *lease => *owes = None,
+                    (Output::Commit { token, purpose: Purpose::Leave, .. }, Some(owed)) => {
+                        owed.leaving = Some(*token);
+                    }
+                    _ => {}
                 }
                 self.call(process, call);
             }
@@ -399,7 +407,7 @@ impl<'a> World<'a> {
             }
             Event::SessionLost { reason: LostReason::Unhealthy } => {
                 let this = &mut self.processes[process];
-                this.owes = this.lease.map(|held| held.id);
+                this.owes = this.lease.map(|held| Owed { lease: held.id, leaving: None });
             }
             Event::SessionLost { reason: LostReason::Removed } => self.book.counts.note(Reached::Removed),
             _ => {}

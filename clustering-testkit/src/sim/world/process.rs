@@ -11,7 +11,7 @@ use super::Due;
 use crate::{
     history::{Life, Moment},
     random::Random,
-    sim::{Kind, clock::DriftingClock},
+    sim::{Kind, checks::p11_health::Owed, clock::DriftingClock},
 };
 
 /// A process: a machine, what it runs on, and what came of its calls.
@@ -40,7 +40,7 @@ pub(super) struct Process {
     pub(super) checks: Option<HealthChecks>,
     pub(super) checking: Option<Check>,
     /// The lease that it lost as it is unhealthy, until it gives it back.
-    pub(super) owes: Option<LeaseId>,
+    pub(super) owes: Option<Owed>,
     /// Its last lease, as the replies that it got have it.
     pub(super) lease: Option<Held>,
     /// What it answers if it is asked whether it may act as leader.
