@@ -13,11 +13,12 @@ use clustering_core::{
 use clustering_testkit::cluster::{Failure, TestCluster, seeds};
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "view/leader",
     "view/version",
     "view/request",
     "view/stable",
+    "view/gone",
     "view/nodes/n0",
     "view/nodes/n1",
     "view/nodes/x",
@@ -28,7 +29,7 @@ const KEYS: [&str; 12] = [
     "ready/x/y",
 ];
 
-const VALUES: [&[u8]; 10] = [
+const VALUES: [&[u8]; 11] = [
     b"",
     b"\x00\xff",
     b"[]",
@@ -36,6 +37,7 @@ const VALUES: [&[u8]; 10] = [
     b"null",
     b"{\"uri\":\"http://x\",\"incarnation\":\"x\"}",
     b"{\"node\":\"x\",\"incarnation\":\"x\"}",
+    b"{\"node\":\"n0\",\"incarnation\":\"x\",\"how\":7}",
     b"{\"version\":\"7ZZZZZZZZZZZZZZZZZZZZZZZZZ\",\"number\":18446744073709551615,\"cause\":[{\"new\":[1]}]}",
     b"{\"version\":\"01ARZ3NDEKTSV4RRFFQ69G5FAV\",\"outcome\":\"ready\"}",
     b"{\"by\":7,\"why\":{},\"leader\":\"n1\"}",

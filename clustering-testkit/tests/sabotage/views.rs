@@ -82,6 +82,29 @@ impl Tamper for ByWallClock {
     }
 }
 
+/// Says of everybody whose session ended that it left.
+struct SpeaksWell;
+
+impl Tamper for SpeaksWell {
+    fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
+        let Output::Commit { purpose: purpose @ (Purpose::Elect | Purpose::Publish), .. } = output else {
+            return vec![output];
+        };
+        commits::change(output, purpose, |txn| {
+            commits::rewrite(txn, |key, value| {
+                let text = std::str::from_utf8(value).ok()?;
+                let is_version = key.as_str() == "c/view/version";
+                is_version.then(|| text.replace("\"ended\"", "\"left\"").into_bytes())
+            })
+        })
+    }
+}
+
+#[test]
+fn a_cause_that_is_not_true() {
+    found(|| SpeaksWell, &["a cause that is not true"]);
+}
+
 #[test]
 fn p2_versions_by_the_wall_clock() {
     found(ByWallClock::default, &["P2"]);
