@@ -22,8 +22,11 @@ pub(crate) struct Bare {
 /// What a member knows, for those who wait for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
-    member: bool,
+    /// When its record was put; 0 if it is no member.
+    member: i64,
     leads: bool,
+    /// The term that stands.
+    term: i64,
     /// How many nodes the newest version has, if it is stable.
     stable: Option<usize>,
 }
@@ -32,6 +35,8 @@ struct Known {
 pub(crate) struct BareMember {
     known: watch::Receiver<Known>,
     client: Client,
+    /// What it leaves by.
+    farewell: (Keys, String),
     lease: i64,
     task: std::sync::Arc<tokio::task::JoinHandle<()>>,
 }
@@ -58,8 +63,9 @@ impl Team for Bare {
         member.commit_join().await;
         let (sender, mut known) = watch::channel(Known::default());
         let task = tokio::spawn(member.run(client.clone(), log, sender));
-        known.wait_for(|known| known.member).await.unwrap();
-        BareMember { known, client, lease, task: std::sync::Arc::new(task) }
+        known.wait_for(|known| known.member > 0).await.unwrap();
+        let farewell = (Keys::new(&self.namespace), name.to_owned());
+        BareMember { known, client, farewell, lease, task: std::sync::Arc::new(task) }
     }
 }
 
@@ -75,6 +81,21 @@ impl Member for BareMember {
     }
 
     async fn leave(self) {
+        let (keys, name) = &self.farewell;
+        let known = *self.known.borrow();
+        let (node, ready) = (format!("{}{name}", keys.nodes), format!("{}{name}", keys.ready));
+        let mut guards = vec![put_at(&node, known.member)];
+        let mut writes = vec![
+            TxnOp::delete(node, None),
+            TxnOp::delete(ready, None),
+            TxnOp::put(keys.gone.as_str(), GONE, None),
+        ];
+        if known.leads {
+            guards.push(created_at(&keys.leader, known.term));
+            writes.push(TxnOp::delete(keys.leader.as_str(), None));
+        }
+        let left = self.client.kv_client().txn(Txn::new().when(guards).and_then(writes)).await.unwrap();
+        assert!(left.succeeded());
         self.client.lease_client().revoke(self.lease).await.unwrap();
         self.task.abort();
     }
@@ -114,11 +135,13 @@ struct Replica {
     confirming: i64,
 }
 
+#[derive(Clone)]
 struct Keys {
     nodes: String,
     leader: String,
     version: String,
     stable: String,
+    gone: String,
     ready: String,
     /// A slot of the history of versions, which is written along.
     history: String,
@@ -132,20 +155,26 @@ enum Done {
     Confirmed,
 }
 
-impl Replica {
-    fn new(namespace: &str, name: &str, lease: i64, kv: KvClient) -> Self {
+impl Keys {
+    fn new(namespace: &str) -> Self {
         let key = |rest: &str| format!("{namespace}/{rest}");
-        let keys = Keys {
+        Keys {
             nodes: key("view/nodes/"),
             leader: key("view/leader"),
             version: key("view/version"),
             stable: key("view/stable"),
+            gone: key("view/gone"),
             ready: key("ready/"),
             history: key("history/7"),
-        };
+        }
+    }
+}
+
+impl Replica {
+    fn new(namespace: &str, name: &str, lease: i64, kv: KvClient) -> Self {
         Replica {
             name: name.to_owned(),
-            keys,
+            keys: Keys::new(namespace),
             lease,
             kv,
             present: BTreeMap::new(),
@@ -214,8 +243,9 @@ impl Replica {
 
     fn known(&self) -> Known {
         Known {
-            member: self.present.contains_key(&self.name),
+            member: self.present.get(&self.name).map_or(0, |(_, modified)| *modified),
             leads: self.leads,
+            term: self.leader,
             stable: (self.version > 0 && self.stable > self.version).then_some(self.cut.len()),
         }
     }
@@ -376,6 +406,7 @@ const NODE: &str =
 const LEADER: &str = r#"{"node":"n001","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV"}"#;
 const VERSION: &str = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","number":7,"term":12,"leader":"n001","cause":[{"joined":"n002"}]}"#;
 const SETTLED: &str = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","number":7,"term":12,"leader":"n001","cause":[{"joined":"n002"}],"stable":{"after_ms":7,"last":"n002"}}"#;
+const GONE: &str = r#"{"node":"n001","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV","how":"left"}"#;
 const STABLE: &str = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","term":12}"#;
 
 /// A version's revision, as long as a label.

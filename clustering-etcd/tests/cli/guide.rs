@@ -12,6 +12,7 @@ use tokio::process::Command;
 
 use crate::{
     harness::{LONG, soon, stable},
+    past::program,
     watch::printed,
 };
 
@@ -64,6 +65,9 @@ impl Scene {
             "history" => {
                 scene.nodes(&["ingest-1", "ingest-2", "ingest-3"]).await;
                 scene.nodes.pop().unwrap().stop().await.unwrap();
+                stable(&scene.nodes).await;
+                let crashes = program(&scene.etcd, NAMESPACE, "ingest-4").await;
+                crashes.kill().await.unwrap();
                 stable(&scene.nodes).await;
                 scene.nodes[0].cluster_change_because("a new table of devices").await.unwrap();
                 stable(&scene.nodes).await;

@@ -1,9 +1,12 @@
 //! `history` and `why`.
 
-use clustering_testkit::etcd::EtcdServer;
+use clustering_testkit::{etcd::EtcdServer, process::Process};
 use serde_json::{Value, json};
 
-use crate::harness::{clustering, node, nodes, stop};
+use crate::{
+    harness::{clustering, node, nodes, soon, stable, stop},
+    watch::printed,
+};
 
 #[tokio::test]
 async fn the_past_is_listed_and_each_version_says_why() {
@@ -44,5 +47,40 @@ async fn the_past_is_listed_and_each_version_says_why() {
     nodes[0].cluster_change().await.unwrap();
     let said = clustering(&etcd, &["why"]).await;
     assert!(said.ended(0).contains("waiting for ") && said.out.contains("c has not answered"), "{said:?}");
+    stop(nodes).await;
+}
+
+/// A program that `clustering run` makes a node, for as long as nobody ends it.
+pub(crate) async fn program(etcd: &EtcdServer, namespace: &str, name: &str) -> Process {
+    let builder = Process::builder(env!("CARGO_BIN_EXE_clustering")).clean_env();
+    let builder = builder.args(["run", "-n", namespace, "--endpoints", &etcd.endpoint(), "--ttl", "3s"]);
+    let uri = format!("http://{name}.test:80");
+    let program = builder.args(["--name", name, "--uri", &uri, "--", "sleep", "1000"]).spawn().unwrap();
+    printed(&program, &["stable at "]).await;
+    program
+}
+
+#[tokio::test]
+async fn who_left_and_whose_session_ended_are_told_apart() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let nodes = nodes(&etcd, &["a"]).await;
+    let (leaves, crashes) = (program(&etcd, "c", "leaves").await, program(&etcd, "c", "crashes").await);
+    leaves.terminate().unwrap();
+    soon("its end", leaves.wait()).await.unwrap();
+    crashes.kill().await.unwrap();
+    stable(&nodes).await;
+
+    let said = clustering(&etcd, &["history", "--json"]).await;
+    let causes = said.ended(0).lines().flat_map(|line| {
+        let entry: Value = serde_json::from_str(line).unwrap();
+        entry["causes"].as_array().unwrap().clone()
+    });
+    let went = |cause: &Value| ["left", "ended"].iter().any(|kind| cause.get(kind).is_some());
+    let went: Vec<_> = causes.filter(went).collect();
+    assert_eq!(went, [json!({"ended": "crashes"}), json!({"left": "leaves"})], "{said:?}");
+    let said = clustering(&etcd, &["history"]).await;
+    for part in ["leaves left\n", "crashes's session ended\n"] {
+        assert!(said.ended(0).contains(part), "no {part:?} in {said:?}");
+    }
     stop(nodes).await;
 }
