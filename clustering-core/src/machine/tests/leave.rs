@@ -242,7 +242,8 @@ fn it_gets_half_of_the_time_to_stop_at_most_so_that_the_lease_is_revoked_in_the_
 
 #[test]
 fn a_publisher_tells_how_others_went() {
-    let goes: [(fn(&mut Bench), &str, &str); 3] = [
+    type Goes = fn(&mut Bench);
+    let goes: [(Goes, &str, &str); 3] = [
         (|a| a.leaves("b"), "* b is gone: it left", "publish V3: b left"),
         // By somebody else than this leader.
         (|a| a.evicts("b"), "* b is gone: it was evicted", "publish V3: b was evicted"),

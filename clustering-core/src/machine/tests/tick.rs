@@ -341,6 +341,19 @@ fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
 }
 
 #[test]
+fn p10_one_that_left_before_it_could_be_evicted_left() {
+    let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(secs(10));
+    a.unseen(|a| a.leaves("b"));
+    a.ok("evict");
+    a.deliver();
+    a.says_of(&["* evicted", "* b"], &["* b is gone: it left"]);
+}
+
+#[test]
 fn p8_others_are_evicted_before_a_leader_steps_down() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
