@@ -247,7 +247,7 @@ impl Fold {
         } else {
             Arc::make_mut(&mut self.replica).apply(&self.keyspace, batch).into()
         };
-        if self.me.as_ref().is_some_and(|(_, key)| batch.changes.iter().any(|change| change.key() == key)) {
+        if self.me.as_ref().is_some_and(|(_, own)| batch.changes.iter().any(|change| is(change.key(), own))) {
             self.look_at_own();
         }
         self.look_at_newest();
@@ -289,6 +289,11 @@ impl Fold {
             self.newest = self.replica.newest.clone().map(|cut| View::new(cut, me.cloned()));
         }
     }
+}
+
+/// Whether two keys are the same. Those of one cluster differ at the end, if at all.
+fn is(key: &Key, other: &Key) -> bool {
+    key.len() == other.len() && key.as_bytes().last() == other.as_bytes().last() && key == other
 }
 
 /// All else that a fold holds follows from these.

@@ -55,7 +55,7 @@ impl Node {
         self.modified == entry.modified
             && self.created == entry.created
             && self.lease == entry.lease
-            && self.text == entry.value
+            && (self.text.as_ptr_range() == entry.value.as_ptr_range() || self.text == entry.value)
     }
 
     /// The share of keys that it takes: the metadata entry `weight`, or 1 where it is missing or no whole number.

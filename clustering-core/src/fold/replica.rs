@@ -116,15 +116,21 @@ impl Replica {
         known: &[Arc<Replica>],
     ) -> (Self, Vec<Changed>) {
         let mut replica = Replica { revision: snapshot.revision, ..Replica::default() };
-        let is_node = |entry: &&Entry| entry.key.starts_with(keyspace.service_namespace().as_str());
-        let same = |known: &&Arc<Replica>| known.has_nodes(keyspace, snapshot.entries.iter().filter(is_node));
-        let known = known.iter().find(same);
-        if let Some(known) = known {
-            replica.nodes = known.nodes.clone();
-        }
+        // Entries come in the order of their keys, so these stand together.
+        let prefix = keyspace.service_namespace().as_str();
+        let (before, nodes) =
+            snapshot.entries.split_at(snapshot.entries.partition_point(|entry| *entry.key < *prefix));
+        let (nodes, after) = nodes.split_at(nodes.partition_point(|entry| entry.key.starts_with(prefix)));
+        let known = known.iter().find(|known| known.has_nodes(prefix, nodes));
+        let nodes = match known {
+            Some(known) => {
+                replica.nodes = known.nodes.clone();
+                &[][..]
+            }
+            None => nodes,
+        };
         let mut changed = Vec::new();
-        let unread = snapshot.entries.iter().filter(|entry| known.is_none() || !is_node(entry));
-        for entry in unread {
+        for entry in [before, nodes, after].into_iter().flatten() {
             replica.put(keyspace.holds(&entry.key), entry, &mut changed);
         }
         changed.retain(|change| matches!(change, Changed::Malformed { .. } | Changed::Gone(_)));
@@ -132,13 +138,12 @@ impl Replica {
     }
 
     /// Whether just these node records stand in it, and all can be read.
-    fn has_nodes<'a>(&self, keyspace: &Keyspace, mut entries: impl Iterator<Item = &'a Entry>) -> bool {
-        let prefix = keyspace.service_namespace().len();
-        let stands = |(name, node): (&NodeName, &Option<Arc<Node>>)| {
-            let (Some(node), Some(entry)) = (node, entries.next()) else { return false };
-            entry.key[prefix..] == *name.as_str() && node.is_of(entry)
+    fn has_nodes(&self, prefix: &str, entries: &[Entry]) -> bool {
+        let stands = |((name, node), entry): ((&NodeName, &Option<Arc<Node>>), &Entry)| {
+            let of = |node: &Arc<Node>| node.is_of(entry);
+            node.as_ref().is_some_and(of) && entry.key[prefix.len()..] == *name.as_str()
         };
-        self.unreadable.is_empty() && self.nodes.iter().all(stands) && entries.next().is_none()
+        self.nodes.len() == entries.len() && self.nodes.iter().zip(entries).all(stands)
     }
 
     fn put(&mut self, holds: Holds, entry: &Entry, changed: &mut Vec<Changed>) {
