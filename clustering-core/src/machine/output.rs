@@ -305,3 +305,45 @@ pub enum RequestError {
     #[error("the node has ended: {0}")]
     Stopped(StopReason),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fold::Fold,
+        keyspace::Keyspace,
+        name::Namespace,
+        store::{Entry, Snapshot},
+    };
+
+    /// What a snapshot of these nodes changes.
+    fn changes(names: &[&str]) -> Changes {
+        let keyspace = Keyspace::new(Namespace::parse("c").unwrap());
+        let at = Revision::new(1);
+        let entries = names.iter().map(|name| Entry {
+            key: format!("{}{name}", keyspace.service_namespace()).into(),
+            value: r#"{"uri":"http://n","incarnation":"1"}"#.into(),
+            created: at,
+            modified: at,
+            lease: None,
+        });
+        let snapshot = Snapshot { revision: at, entries: entries.collect() };
+        Fold::new(keyspace, None).resync(&snapshot, false)
+    }
+
+    #[test]
+    fn it_tells_of_those_that_it_was_told_of_in_their_order() {
+        let (first, second) = (changes(&["a", "b", "c", "d"]), changes(&["e", "f"]));
+        let mut told = NodeChanges::of(&first, 0);
+        for (changes, place) in [(&first, 1), (&first, 3), (&second, 0), (&second, 1)] {
+            told.and(changes, place);
+        }
+        let names = told.events().map(|event| match event {
+            Event::NodeUp { name, .. } => name.to_string(),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(names.collect::<Vec<_>>(), ["a", "b", "d", "e", "f"]);
+        assert_eq!(told.counts().collect::<Vec<_>>(), [("node_up", 5)]);
+        assert_eq!(told.more.len(), 2, "what stands together is one run");
+    }
+}
