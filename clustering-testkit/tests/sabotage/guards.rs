@@ -15,7 +15,7 @@ fn p2_p5_an_election_that_looks_at_neither_leader_nor_version() {
 
 #[test]
 fn p5_a_version_of_a_deposed_leader() {
-    let late = brief(4).only([Kind::SlowCalls, Kind::Resign, Kind::EarlyExpiry, Kind::Ask, Kind::HandDelete]);
+    let late = brief(4).only([Kind::SlowCalls, Kind::Resign, Kind::HandDelete]);
     found_within(1_000, late, unguarded!(Publish, "c/view/leader"), &["P5"]);
 }
 
