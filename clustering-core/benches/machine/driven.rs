@@ -134,20 +134,19 @@ impl Driven {
         self.watches[0].expect("the log is watched")
     }
 
-    /// Events of others, to be taken by a copy of this node.
-    pub(crate) fn puts(&mut self, row: usize) -> (Self, IntoIter<Input>) {
+    /// Events of others.
+    pub(crate) fn puts(&mut self, row: usize) -> IntoIter<Input> {
         let inputs = (0..row).map(|number| {
             let entry = self.record((number * 7_919) % self.others);
             let batch = batch(self.revision, Change::Put(entry));
             Input::Batch { token: self.log(), batch }
         });
         let inputs: Vec<_> = inputs.collect();
-        (self.clone(), inputs.into_iter())
+        inputs.into_iter()
     }
 
     /// Others that join and leave in turn.
-    pub(crate) fn comings_and_goings(&mut self, row: usize) -> (Self, IntoIter<Input>) {
-        let before = self.clone();
+    pub(crate) fn comings_and_goings(&mut self, row: usize) -> IntoIter<Input> {
         let inputs = (0..row).map(|number| {
             let entry = self.record((number / 2 * 7_919) % self.others);
             self.present = !self.present;
@@ -155,11 +154,11 @@ impl Driven {
             Input::Batch { token: self.log(), batch: batch(self.revision, change) }
         });
         let inputs: Vec<_> = inputs.collect();
-        (before, inputs.into_iter())
+        inputs.into_iter()
     }
 
     /// Acknowledgements of others, of a version that is not the newest: none completes it.
-    pub(crate) fn acknowledgements(&mut self, row: usize) -> (Self, IntoIter<Input>) {
+    pub(crate) fn acknowledgements(&mut self, row: usize) -> IntoIter<Input> {
         let token = self.watches[1].expect("a leader watches the acknowledgements");
         let inputs = (0..row).map(|number| {
             let number = (number * 7_919) % self.others;
@@ -170,7 +169,7 @@ impl Driven {
             Input::Batch { token, batch: batch(self.revision, Change::Put(entry)) }
         });
         let inputs: Vec<_> = inputs.collect();
-        (self.clone(), inputs.into_iter())
+        inputs.into_iter()
     }
 
     /// A version of the leader.

@@ -2,6 +2,8 @@
 
 mod driven;
 
+use std::{cell::RefCell, vec::IntoIter};
+
 use clustering_core::{
     machine::Input,
     store::{Batch, Change, Revision},
@@ -26,31 +28,19 @@ const ROW: usize = 1_000;
 /// Another node puts its record again, as one that changes its metadata does.
 #[divan::bench(args = NODES)]
 fn a_record_is_put_again(bencher: Bencher<'_, '_>, nodes: usize) {
-    let mut node = Driven::among(nodes, Role::Follower);
-    bencher
-        .counter(ItemsCount::new(ROW))
-        .with_inputs(|| node.puts(ROW))
-        .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
+    take_in(bencher, Driven::among(nodes, Role::Follower), |node| node.puts(ROW));
 }
 
 /// Other nodes join and leave in turn.
 #[divan::bench(args = NODES)]
 fn a_node_comes_or_goes(bencher: Bencher<'_, '_>, nodes: usize) {
-    let mut node = Driven::among(nodes, Role::Follower);
-    bencher
-        .counter(ItemsCount::new(ROW))
-        .with_inputs(|| node.comings_and_goings(ROW))
-        .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
+    take_in(bencher, Driven::among(nodes, Role::Follower), |node| node.comings_and_goings(ROW));
 }
 
 /// The leader hears of an acknowledgement.
 #[divan::bench(args = NODES)]
 fn a_leader_hears_of_an_acknowledgement(bencher: Bencher<'_, '_>, nodes: usize) {
-    let mut node = Driven::among(nodes, Role::Leader);
-    bencher
-        .counter(ItemsCount::new(ROW))
-        .with_inputs(|| node.acknowledgements(ROW))
-        .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
+    take_in(bencher, Driven::among(nodes, Role::Leader), |node| node.acknowledgements(ROW));
 }
 
 /// Nothing is due.
@@ -81,6 +71,15 @@ fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {
         .counter(ItemsCount::new(nodes))
         .with_inputs(|| Driven::about_to_read(nodes))
         .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
+}
+
+/// One machine takes them in, row by row: copies would share their replica, and copy what they change of it.
+fn take_in(bencher: Bencher<'_, '_>, node: Driven, row: impl Fn(&mut Driven) -> IntoIter<Input>) {
+    let node = RefCell::new(node);
+    bencher
+        .counter(ItemsCount::new(ROW))
+        .with_inputs(|| row(&mut node.borrow_mut()))
+        .bench_local_refs(|inputs| node.borrow_mut().take_all(inputs));
 }
 
 /// A batch with one change.

@@ -107,9 +107,9 @@ impl Replica {
         }
     }
 
-    /// What a snapshot shows: who last went in order, and what of it cannot be read. Where its nodes are those of a replica that is `known`, they
-    /// are not read anew. There is no newest view: nobody can tell from a snapshot who was present when the version was
-    /// written.
+    /// What a snapshot shows; and who last went in order, and what of it cannot be read. Where its nodes are those of a
+    /// replica that is `known`, they are not read anew. There is no newest view: nobody can tell from a snapshot who was
+    /// present when the version was written.
     pub(super) fn read(
         keyspace: &Keyspace,
         snapshot: &Snapshot,
