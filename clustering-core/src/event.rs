@@ -423,7 +423,7 @@ impl fmt::Display for Event {
             }
             Event::LeadershipResumed { term } => write!(f, "leadership resumed, term {term}"),
             Event::VersionPublished { version, nodes, causes, .. } => {
-                write!(f, "version {version} of {nodes} nodes: {}", Causes(causes))
+                write!(f, "version {version} of {}: {}", counted(*nodes), Causes(causes))
             }
             Event::Stabilizing { version, attempt } => write!(f, "stabilizing {version}, attempt {attempt}"),
             Event::StabilizeRefused { version, attempt, reason, retry_in } => {
@@ -477,6 +477,11 @@ impl fmt::Display for Blocked {
 
 /// Causes in words.
 pub(crate) struct Causes<'a>(pub(crate) &'a [Cause]);
+
+/// So many nodes, in words.
+pub(crate) fn counted(nodes: usize) -> String {
+    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
+}
 
 impl fmt::Display for Causes<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -26,7 +26,7 @@ use std::{fmt, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    event::{Causes, brief, milliseconds},
+    event::{Causes, brief, counted, milliseconds},
     keyspace::Keyspace,
     name::NodeName,
     record::{Cause, HistoryRecord, decode},
@@ -119,7 +119,7 @@ impl fmt::Display for HistoryEntry {
 
 impl fmt::Display for Settled {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} nodes stable after {:?}", self.nodes, brief(self.after))?;
+        write!(f, "{} stable after {:?}", counted(self.nodes), brief(self.after))?;
         match &self.last {
             Some(last) => write!(f, ", {last} last after {:?}", brief(self.last_after)),
             None => Ok(()),

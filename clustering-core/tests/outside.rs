@@ -212,13 +212,13 @@ async fn a_monitor_tells_what_happens_and_knows_what_a_look_would_show() {
     let mut monitor = Monitor::start(Arc::new(store.clone()), &namespace()).await.unwrap();
     assert_eq!(monitor.report(), None);
     let a = node(&store, "a").await;
-    let wanted = ["a is present", "a leads, term", "of 1 nodes: a was elected", "a is ready at", "stable at"];
+    let wanted = ["a is present", "a leads, term", "of 1 node: a was elected", "a is ready at", "stable at"];
     see(&mut monitor, &wanted).await;
     let b = node(&store, "b").await;
     see(&mut monitor, &["b is present at http://h:1", "of 2 nodes: b joined", "ready at", "stable at"]).await;
     assert_eq!(monitor.report(), Some(report(&store).await));
     b.stop().await.unwrap();
-    see(&mut monitor, &["b is gone: it left", "of 1 nodes: b left", "stable at"]).await;
+    see(&mut monitor, &["b is gone: it left", "of 1 node: b left", "stable at"]).await;
     operator(&store).change(Some("just so")).await.unwrap();
     let said = see(&mut monitor, &["ops asks for a new version (just so)", "stable at"]).await;
     assert!(said.last().unwrap().contains(", after "), "{said:?}");
@@ -303,7 +303,7 @@ async fn p7_an_evicted_node_leaves_the_view_and_comes_back() {
     let nodes = nodes(&store, &["a", "b"]).await;
     let mut monitor = operator(&store).monitor().await.unwrap();
     operator(&store).evict(&name("b")).await.unwrap();
-    let causes = "of 1 nodes: b was evicted, ops asked (evicted b)";
+    let causes = "of 1 node: b was evicted, ops asked (evicted b)";
     see(&mut monitor, &["b is gone: it was evicted", causes, "stable at", "b is present", "of 2 nodes"])
         .await;
     stable(&store, 2).await;

@@ -45,7 +45,7 @@ async fn everything_that_happens_is_a_line() {
     nodes.push(node(&etcd, "b").stabilize(|_| async { Err::<(), _>("no disk") }).start().await.unwrap());
     printed(&watch, &["of 2 nodes: b joined\n", "b refused ", ": no disk\n"]).await;
     nodes.pop().unwrap().stop().await.unwrap();
-    printed(&watch, &["b is gone: it left\n", "of 1 nodes: b left\n", "stable at "]).await;
+    printed(&watch, &["b is gone: it left\n", "of 1 node: b left\n", "stable at "]).await;
     etcd.kill().await.unwrap();
     printed(&watch, &["the store is away: "]).await;
     etcd.restart().await.unwrap();

@@ -127,7 +127,7 @@ fn p2_a_deleted_version_is_published_anew_above_the_last_label() {
     a.answer_all();
     assert!(a.newest() > last);
     a.says(&[
-        "* version V2 of 1 nodes: a joined",
+        "* version V2 of 1 node: a joined",
         "* stabilizing V2, attempt 1",
         "stabilize V2 of a after V1",
     ]);

@@ -166,7 +166,7 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
         "elect V2: a was elected, a joined",
         "watch ready/ after 3",
         "* a leads, term 4 (this node)",
-        "* version V2 of 1 nodes: a was elected, a joined",
+        "* version V2 of 1 node: a was elected, a joined",
         "* stabilizing V2, attempt 1",
         "stabilize V2 of a after V1",
     ]);

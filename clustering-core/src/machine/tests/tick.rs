@@ -34,7 +34,7 @@ fn a_lone_node_joins_leads_and_becomes_stable() {
         "elect V1: a was elected, a joined",
         "watch ready/ after 1",
         "* a leads, term 2 (this node)",
-        "* version V1 of 1 nodes: a was elected, a joined",
+        "* version V1 of 1 node: a was elected, a joined",
         "* stabilizing V1, attempt 1",
         "stabilize V1 of a",
     ]);
@@ -115,7 +115,7 @@ fn p6_a_suspend_beyond_the_session_ends_it_at_once() {
         "elect V2: a was elected, a came back",
         "watch ready/ after 6",
         "* a leads, term 7 (this node)",
-        "* version V2 of 1 nodes: a was elected, a came back",
+        "* version V2 of 1 node: a was elected, a came back",
         "* stabilizing V2, attempt 1",
         "stabilize V2 of a after V1",
     ]);
@@ -272,7 +272,7 @@ fn p8_opt_in_laggards_are_evicted() {
         "* b is gone: it was evicted",
         "* evicted b",
         "publish V3: b was evicted",
-        "* version V3 of 1 nodes: b was evicted",
+        "* version V3 of 1 node: b was evicted",
         "* stabilizing V3, attempt 1",
         "stabilize V3 of a after V2",
     ]);

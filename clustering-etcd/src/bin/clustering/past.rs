@@ -8,7 +8,7 @@ use clustering_etcd::{HistoryEntry, Operator, history};
 use crate::{
     connection::Connection,
     failure::{Failure, NO},
-    output,
+    output::{self, counted},
     status::state,
     times::{brief, moment},
 };
@@ -130,7 +130,7 @@ fn text(entry: &HistoryEntry) -> String {
         causes(entry)
     );
     if let Some(stable) = &entry.stable {
-        text += &format!("\nstable after {}, with {} nodes", brief(stable.after), stable.nodes);
+        text += &format!("\nstable after {}, with {}", brief(stable.after), counted(stable.nodes));
         if let Some(last) = &stable.last {
             text += &format!("; {last} was the last to be ready, after {}", brief(stable.last_after));
         }

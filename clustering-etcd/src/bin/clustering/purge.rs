@@ -9,7 +9,7 @@ use clustering_etcd::{Namespace, Operator, operator};
 use crate::{
     connection::Connection,
     failure::{Failure, NO, UNKNOWN},
-    output,
+    output::{self, counted},
 };
 
 /// Delete what a cluster left in the store: its own keys, and nothing else below the namespace
@@ -53,7 +53,7 @@ fn ask(namespace: &Namespace, nodes: usize) -> Result<bool, Failure> {
         let failure = Failure::new(UNKNOWN, "there is nobody to ask: the standard input is no terminal");
         return Err(failure.hint("give --yes, if that is what you want"));
     }
-    let present = if nodes > 0 { format!(" and its {nodes} nodes") } else { String::new() };
+    let present = if nodes > 0 { format!(" and its {}", counted(nodes)) } else { String::new() };
     let mut err = io::stderr().lock();
     let _ = write!(err, "Delete the cluster {namespace}{present} from the store? [y/N] ");
     let _ = err.flush();

@@ -6,7 +6,7 @@ use clustering_etcd::{Condition, Readiness, Report, event::Laggard, report::Node
 use crate::{
     connection::Connection,
     failure::{Failure, NO},
-    output,
+    output::{self, counted},
     times::{brief, moment, since},
 };
 
@@ -82,14 +82,19 @@ pub(crate) fn state(report: &Report) -> Vec<String> {
     let leader = report.leader_name().map_or("the leader", |name| name.as_str());
     match &report.condition {
         Condition::Stable => {
-            vec![format!("stable, all {} nodes are ready", report.nodes.len())]
+            let all = match report.nodes.len() {
+                1 => "its one node is ready".to_owned(),
+                nodes => format!("all {nodes} nodes are ready"),
+            };
+            vec![format!("stable, {all}")]
         }
         Condition::Confirming => {
             vec![format!("not stable for {age}: all nodes are ready, {leader} has yet to record it")]
         }
         Condition::Adapting { waiting_for } => {
             let nodes = report.nodes.len();
-            let first = format!("not stable for {age}: waiting for {} of {nodes} nodes", waiting_for.len());
+            let first =
+                format!("not stable for {age}: waiting for {} of {}", waiting_for.len(), counted(nodes));
             let mut lines = vec![first];
             lines.extend(waiting_for.iter().take(NAMED).map(laggard));
             if waiting_for.len() > NAMED {

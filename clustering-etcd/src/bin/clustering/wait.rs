@@ -6,7 +6,7 @@ use clustering_etcd::{Operator, Report, store::Revision};
 use crate::{
     connection::Connection,
     failure::{Failure, NO},
-    output,
+    output::{self, counted},
     status::state,
     times::{brief, duration},
 };
@@ -38,7 +38,7 @@ impl Wait {
             report.condition.is_stable() && self.nodes.is_none_or(|nodes| report.nodes.len() == nodes)
         };
         let missing = match self.nodes {
-            Some(nodes) => format!("not stable with {nodes} nodes"),
+            Some(nodes) => format!("not stable with {}", counted(nodes)),
             None => "not stable".to_owned(),
         };
         let report = until(connection, &operator, self.timeout, &missing, good).await?;
@@ -53,7 +53,7 @@ impl Wait {
 /// What became stable, in a line.
 pub(crate) fn stable_line(report: &Report) -> String {
     let version = report.stable.map(|version| version.to_string()).unwrap_or_default();
-    format!("{version} is stable, with {} nodes", report.nodes.len())
+    format!("{version} is stable, with {}", counted(report.nodes.len()))
 }
 
 /// Follows the cluster until the report is as wanted. If the time runs out it says what is missing.

@@ -10,7 +10,10 @@ use ratatui::{
 };
 
 use super::app::{App, Course, clock};
-use crate::status::{leader, metadata, state, version};
+use crate::{
+    output::counted,
+    status::{leader, metadata, state, version},
+};
 
 /// The most lines that the head takes.
 const HEAD: u16 = 8;
@@ -115,7 +118,7 @@ fn versions(frame: &mut Frame<'_>, app: &App, now_ms: u64, area: Rect) {
             Course::Stable(_) => ("●", GOOD),
             Course::Superseded => ("·", DIM),
         };
-        let nodes = period.nodes.map(|nodes| format!("{nodes} nodes")).unwrap_or_default();
+        let nodes = period.nodes.map(counted).unwrap_or_default();
         Line::from(vec![
             Span::styled(format!("{sign} "), style),
             Span::styled(format!("{} ", clock(period.published_ms)), DIM),
