@@ -204,6 +204,40 @@ async fn p3_a_hook_that_is_superseded_is_ended_before_the_next_one_begins() {
     assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7));
 }
 
+/// Whether the process is paused, by the kernel's word; `None` if there is none.
+fn is_paused(pid: &str) -> Option<bool> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).ok()?;
+    Some(stat.rsplit_once(')')?.1.trim_start().starts_with('T'))
+}
+
+/// Else it would go on working, its session over, on keys that others have.
+#[tokio::test]
+async fn p7_what_pauses_the_command_pauses_the_program_and_both_go_on_together() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let pid = folder.path().join("pid");
+    let program = format!("echo $$ > {}; {SHELL}", pid.display());
+    let a = service(&etcd, &[], &["sh", "-c", &program]).spawn().unwrap();
+    printed(&a, &["stable at"]).await;
+    let pids = [fs::read_to_string(&pid).unwrap(), a.pid().to_string()];
+    let paused = |are: bool| {
+        let pids = &pids;
+        async move {
+            while pids.iter().any(|pid| is_paused(pid) != Some(are)) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    soon("both to run", paused(false)).await;
+    kill(&a, "TSTP");
+    soon("both to be paused", paused(true)).await;
+    kill(&a, "CONT");
+    soon("both to go on", paused(false)).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    assert_eq!(registered(&etcd).await, 0);
+}
+
 #[tokio::test]
 async fn p7_a_program_does_not_outlive_its_node() {
     let etcd = EtcdServer::start().await.unwrap();

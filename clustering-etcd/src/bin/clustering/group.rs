@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
 /// Ends the processes that this one started, if this one is killed before it can.
@@ -80,6 +80,14 @@ impl Group {
             // Whoever has ended needs none.
             let _ = kill_process_group(self.id, signal);
         }
+    }
+
+    /// Pauses it and then this process, as a shell expects of what it paused. A program that ran on would outlive its node's
+    /// session. With the signal to go on, which is passed on as others are, both do.
+    pub(crate) fn pause_with_this(&self) {
+        self.signal(Signal::STOP);
+        // Of itself it may.
+        let _ = kill_process(getpid(), Signal::STOP);
     }
 
     /// Asks it to end, waits for so long, and then ends it.

@@ -18,6 +18,7 @@ use clustering_etcd::{
     Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, Stabilization, Stable,
     StartError, Version,
 };
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::process::Command;
 
@@ -33,7 +34,7 @@ use crate::{
 /// Be a node on behalf of a program: the node lives as long as the program does
 ///
 /// Starts the program, registers the node, calls the hooks, passes signals on (HUP, INT, QUIT, TERM, USR1, USR2, WINCH) to
-/// the program and all that it started, leaves the cluster when the program has ended, and exits with its exit code, or
+/// the program and all that it started, pauses with it (Ctrl-Z) and goes on with it, leaves the cluster when the program has ended, and exits with its exit code, or
 /// with 128 and the signal's number. While etcd is away the program runs on and the node waits. While the program is not
 /// well, by --health or --health-url, the node has no place in the cluster: others take over, and it joins again later.
 ///
@@ -161,7 +162,10 @@ impl Run {
         let ended = loop {
             tokio::select! {
                 status = program.wait() => break Ok(status),
-                signal = signals.next() => program.signal(signal),
+                signal = signals.next() => match signal {
+                    Signal::TSTP => program.pause_with_this(),
+                    signal => program.signal(signal),
+                },
                 started = &mut starting, if cluster.is_none() => match started {
                     Ok(joined) => {
                         if let Some(listening) = &listening {

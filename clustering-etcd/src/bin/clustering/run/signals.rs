@@ -21,6 +21,8 @@ impl Signals {
             (SignalKind::user_defined1(), Signal::USR1),
             (SignalKind::user_defined2(), Signal::USR2),
             (SignalKind::window_change(), Signal::WINCH),
+            (SignalKind::from_raw(Signal::TSTP.as_raw()), Signal::TSTP),
+            (SignalKind::from_raw(Signal::CONT.as_raw()), Signal::CONT),
         ];
         let (tell, received) = mpsc::unbounded_channel();
         for (kind, passed) in kinds {
