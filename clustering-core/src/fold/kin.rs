@@ -93,7 +93,8 @@ impl Kin {
         from: &Arc<Replica>,
         batches: impl Iterator<Item = &'a Batch>,
     ) -> VecDeque<(Arc<Replica>, Arc<[Changed]>)> {
-        let steps = lock(&self.steps);
+        let mut steps = lock(&self.steps);
+        steps.forget_taken();
         let mut walked: VecDeque<(Arc<Replica>, Arc<[Changed]>)> = VecDeque::new();
         let mut number = None;
         for batch in batches {
@@ -172,17 +173,23 @@ impl Steps {
     }
 
     fn take(&mut self, step: Step, most: usize) {
-        while self.taken.len() > LAST
-            && (self.taken.len() >= most || self.taken.front().is_some_and(Step::is_over))
-        {
+        while self.taken.len() >= most {
             self.forget();
         }
+        self.forget_taken();
         let number = self.forgotten + self.taken.len();
         if let Some((from, _)) = &step.from {
             self.from.insert(address(from), number);
         }
         self.to.entry(step.to.revision).or_default().push(number);
         self.taken.push_back(step);
+    }
+
+    /// Forgets the steps that all have taken, but for the last.
+    fn forget_taken(&mut self) {
+        while self.taken.len() > LAST && self.taken.front().is_some_and(Step::is_over) {
+            self.forget();
+        }
     }
 
     /// Forgets the oldest step.

@@ -162,7 +162,9 @@ impl Replica {
                 let old = self.nodes.insert(name.clone(), new.clone());
                 if new.is_none() {
                     self.unreadable.insert(name.clone(), standing);
-                } else if old == Some(None) {
+                } else {
+                    // It is back, however it went.
+                    self.departures.remove(&name);
                     self.unreadable.remove(&name);
                 }
                 changed.extend(match (old.flatten(), new) {
@@ -281,7 +283,9 @@ impl Replica {
             self.note_drift(name, modified);
         }
         // Nobody saw how those went who went meanwhile. Of the last who went in order it still stands there.
-        if let Some(gone) = gone.filter(|gone| self.node(&gone.node).is_none())
+        let missed =
+            |gone: &&GoneRecord| self.drift.get(&gone.node).is_some() && self.node(&gone.node).is_none();
+        if let Some(gone) = gone.filter(missed)
             && let Some(last) = before.node(&gone.node).or_else(|| newest.nodes.get(&gone.node))
             && GoneRecord::tells(Some(gone), last) != Departure::Ended
         {

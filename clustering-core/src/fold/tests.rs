@@ -270,8 +270,16 @@ fn who_went_in_order_is_told_by_what_comes_with_the_deletion_in_whatever_order()
 
 #[test]
 fn of_who_comes_and_goes_between_two_versions_nothing_is_kept() {
-    let (fold, _) =
-        folded(&[&[version(1)], &[node("c/view/nodes/a")], &[Step::Delete("c/view/nodes/a"), gone("a", 1)]]);
+    let leaves = [Step::Delete("c/view/nodes/a"), gone("a", 1)];
+    let (fold, _) = folded(&[&[version(1)], &[node("c/view/nodes/a")], &leaves]);
+    assert!(fold.replica.departures.is_empty());
+    // Nor of one whose leave was missed.
+    let (mut fold, mut log) = folded(&[&[version(1)], &[node("c/view/nodes/a")]]);
+    log.write(&leaves);
+    fold.resync(&log.snapshot(), false);
+    assert!(fold.replica.departures.is_empty());
+    // Nor of one that is back.
+    let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(1)], &leaves, &[node("c/view/nodes/a")]]);
     assert!(fold.replica.departures.is_empty());
 }
 
