@@ -1,4 +1,4 @@
-//! The conformance suite on `MemoryStore`: bare, shared, boxed, and in real time on several threads.
+//! The conformance suite on `MemoryStore`: on its own, in an `Arc`, in a `Box`, in real time, and on several threads.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,7 +6,7 @@ use clustering_core::store::{CoordinationStore, Revision};
 use clustering_memory::MemoryStore;
 use clustering_testkit::conformance::{Bounds, Clock, Harness, Hook};
 
-/// Hands out one store, in whatever way `handle` wraps it, on whichever clock.
+/// Harness for one store, with a choice of handle type and clock.
 struct Memory<F> {
     store: MemoryStore,
     clock: Clock,
@@ -27,7 +27,7 @@ where
         let clock = self.clock;
         let smallest_ttl = Duration::from_secs(1);
         match clock {
-            // The resolution of tokio's timer.
+            // The slack is the resolution of tokio's timer.
             Clock::Paused => Bounds {
                 clock,
                 smallest_ttl,
@@ -35,10 +35,10 @@ where
                 watch_lag: Duration::from_millis(1),
                 call_timeout: Duration::from_secs(1),
             },
-            // The store is as prompt as before; a machine that is busy with other tests is not.
+            // The store is just as prompt, but a machine that is busy with other tests is not.
             Clock::Real => Bounds {
                 clock,
-                // So that a stall of the machine does not outlast a lease that a check still wants.
+                // Long enough that a stall of the machine does not outlast a lease that a check still needs.
                 smallest_ttl: 2 * smallest_ttl,
                 expiry_slack: Duration::from_secs(1),
                 watch_lag: Duration::from_secs(10),
@@ -56,7 +56,7 @@ where
     }
 
     async fn unreachable(&self) -> Hook<Arc<dyn CoordinationStore>> {
-        Hook::Absent("a store in the process is always there")
+        Hook::Absent("an in-process store is always reachable")
     }
 
     async fn open_watches(&self) -> Hook<usize> {
@@ -90,7 +90,7 @@ mod in_real_time {
     clustering_testkit::conformance_tests!(Memory::new(Clock::Real, |store| Arc::new(store)));
 }
 
-/// The checks' tasks really beside each other, as a store whose calls never wait meets them nowhere else.
+/// Runs the tasks of a check in parallel. On one thread, the calls of this store never wait and so never interleave.
 mod on_several_threads {
     use super::*;
 

@@ -1,14 +1,13 @@
-//! The conformance suite: does a store keep the contract of
-//! [`CoordinationStore`](clustering_core::store::CoordinationStore)?
+//! Conformance suite for implementations of [`CoordinationStore`](clustering_core::store::CoordinationStore).
 //!
-//! The contract has ten rules, and everything above the store rests on them and on nothing else. The suite has one
-//! check for each rule, under the name that the trait's documentation gives it, and one that plays random steps on the
-//! store and on a [model](randomized_against_the_model) of the contract side by side.
+//! The contract has ten rules, and everything above the store relies on those rules only. The suite has one check per
+//! rule, named as in the trait's documentation, and [one check](randomized_against_the_model) that runs random steps
+//! against the store and compares it with a model of the contract.
 //!
-//! # For the author of a store
+//! # Testing a store
 //!
-//! Implement [`Harness`] and call [`conformance_tests!`](crate::conformance_tests) in an integration test. That makes
-//! eleven named tests:
+//! Implement [`Harness`] and call [`conformance_tests!`](crate::conformance_tests) in an integration test. This
+//! generates eleven tests:
 //!
 //! ```
 //! # use std::{sync::Arc, time::Duration};
@@ -41,30 +40,33 @@
 //! # conformance::run("rule_01_commits_are_atomic", || Memory(MemoryStore::new()), conformance::rule_01_commits_are_atomic);
 //! ```
 //!
-//! The checks are plain functions too, which panic where the store breaks the rule, so that they can run under any
-//! other circumstances: `conformance::rule_01_commits_are_atomic(&harness).await`.
+//! Each check is also a plain function that panics if the store breaks the rule, so it can be run in other settings:
+//! `conformance::rule_01_commits_are_atomic(&harness).await`.
 //!
-//! # What the author states
+//! # Timing bounds
 //!
-//! The contract leaves some times to the store and demands that it says them. [`Bounds`] takes them from its
-//! documentation, and the suite holds the store to them:
+//! The contract leaves some timings to the store but requires that the store document them. [`Bounds`] states these
+//! documented timings, and the suite holds the store to them:
 //!
-//! - `expiry_slack`: rule 4 lets no lease end before its TTL, and none stand longer than TTL and slack.
-//! - `watch_lag`: rule 3 lets a watch lag behind replies and reads, and no longer than this.
-//! - `smallest_ttl` makes the checks of expiry as short as the store allows; `call_timeout` turns a hang into a
-//!   failure.
-//! - `clock`: whether time can be made to pass at once ([`Clock::Paused`]) or passes by itself.
+//! - `expiry_slack`: under rule 4 no lease may end before its TTL has passed, and none may live longer than its TTL
+//!   plus this slack.
+//! - `watch_lag`: under rule 3 a watch may lag behind replies and reads, but by no more than this.
+//! - `smallest_ttl` keeps the expiry checks as short as the store allows. `call_timeout` turns a hang into a failure.
+//! - `clock` states if the tests can make time pass at once ([`Clock::Paused`]) or have to wait for it
+//!   ([`Clock::Real`]).
 //!
-//! Two hooks are optional: a handle that leads nowhere, and a count of open watches. What the suite cannot judge
-//! without them it names on standard error, past the capture of the test runner, beginning with `NOT JUDGED`. How to
-//! make the store forget its history is not optional: a store that skips over the gap passes everything else.
+//! Two hooks are optional: a handle to a store that cannot be reached, and a count of open watches. If a hook is
+//! missing, the suite reports what it could not judge in a line that starts with `NOT JUDGED`. It writes the line
+//! directly to standard error, so the test runner does not capture it. The compaction hook is mandatory, because a
+//! store that silently skips compacted changes passes every other check.
 //!
-//! # Stores that are shared
+//! # Shared stores
 //!
-//! Every check works under a prefix that no other has, and takes no revision for its own, so all checks, also those of
-//! other programs, can run at the same time against one server. One exception: rule 3 compacts, for everybody. Within
-//! the process it therefore runs alone among the checks; keep other tests that read the past out of that integration
-//! test. Where each test is a process, as under `cargo nextest`, have the runner do the same:
+//! Every check works under its own unique key prefix and does not assume that it owns any revision. All checks,
+//! including those of other programs, can therefore run concurrently against one server. The exception is rule 3, which
+//! compacts the history for every client. Within a process it runs exclusively, so keep other tests that read past
+//! revisions out of that integration test. If each test is its own process, as under `cargo nextest`, configure the
+//! runner to do the same:
 //!
 //! ```toml
 //! [[profile.default.overrides]]
@@ -72,36 +74,38 @@
 //! threads-required = "num-test-threads"
 //! ```
 //!
-//! A check that passes deletes its keys; its leases end by themselves within minutes.
+//! A check that passes deletes its keys. Its leases expire within minutes.
 //!
-//! # What the checks check
+//! # Coverage
 //!
 //! | check | in short |
 //! |---|---|
-//! | [`rule_01_commits_are_atomic`] | all or nothing; what guards mean; revisions that grow; one winner |
-//! | [`rule_02_reads_see_one_revision`] | finished commits show; lockstep keys stay together over 2,000 others; prefixes and order |
+//! | [`rule_01_commits_are_atomic`] | all-or-nothing commits; guard semantics; growing revisions; one winner per conflict |
+//! | [`rule_02_reads_see_one_revision`] | finished commits are visible; keys written together stay together, with 2,100 keys between them; prefixes and order |
 //! | [`rule_03_watches_yield_every_change`] | replay from every revision, whole revisions, prefixes, backlog, `Rewound`, `Compacted` |
-//! | [`rule_04_lease_keys_vanish_together`] | revocation and expiry in one batch, not early, not late; renewals; ids |
-//! | [`rule_05_puts_need_a_live_lease`] | nothing is written under a dead lease; guards come first |
-//! | [`rule_06_creation_revisions`] | overwritten, deleted and created again, ended with its lease |
-//! | [`rule_07_puts_move_and_detach`] | from every lease to every other, to the end of both |
-//! | [`rule_08_errors_tell_what_happened`] | kinds, their order, no values in texts, nobody there |
+//! | [`rule_04_lease_keys_vanish_together`] | revocation and expiry in one batch, neither early nor late; renewals; lease ids |
+//! | [`rule_05_puts_need_a_live_lease`] | nothing is written under a dead lease; guards are checked first |
+//! | [`rule_06_creation_revisions`] | keys overwritten, deleted and created again, or deleted with their lease |
+//! | [`rule_07_puts_move_and_detach`] | moves between all combinations of leases, until both leases have ended |
+//! | [`rule_08_errors_tell_what_happened`] | error kinds and their precedence, no values in error texts, an unreachable store |
 //! | [`rule_09_dropping_frees`] | calls, commits, watches and tasks dropped midway |
-//! | [`rule_10_sizes`] | at the limits, beyond them, and much at once |
-//! | [`randomized_against_the_model`] | all of it, in random order ([`CASES`], [`SEED`]) |
+//! | [`rule_10_sizes`] | sizes at the limits, sizes beyond them, and large amounts of data |
+//! | [`randomized_against_the_model`] | all of the above in random order ([`CASES`], [`SEED`]) |
 //!
-//! That the checks find what they look for is tested too: the testkit's own tests have more than a hundred stores that
-//! break one rule each, which that rule's check must reject, and some that are right in unusual ways, which all must
-//! accept.
+//! The testkit's own tests verify the suite: more than a hundred stores break one rule each and must be rejected by the
+//! check of that rule, and several correct stores with unusual behaviour must pass every check.
 //!
-//! # What the suite cannot show
+//! # Limitations
 //!
-//! - That the store keeps the rules through faults: lost replies, crashes, partitions, failover. It runs against a
-//!   store in good health. [`ErrorKind::OutcomeUnknown`](clustering_core::store::ErrorKind::OutcomeUnknown) in
-//!   particular is never provoked.
-//! - That commits are linearizable under every interleaving. It provokes the usual races and judges what it sees.
-//! - That lease ids are never used again, and revisions never decrease, over restarts and years.
-//! - What the store holds on to unseen, and how fast it is.
+//! The suite does not show:
+//!
+//! - that the store keeps the rules under faults: lost replies, crashes, partitions, failover. The suite runs against a
+//!   healthy store, and in particular never provokes
+//!   [`ErrorKind::OutcomeUnknown`](clustering_core::store::ErrorKind::OutcomeUnknown);
+//! - that commits are linearizable under every interleaving. It provokes the usual races and judges the outcomes that
+//!   it observes;
+//! - that lease ids are never reused and revisions never decrease over restarts and years of operation;
+//! - resources that the store holds internally, and its performance.
 mod harness;
 mod model;
 mod randomized;
@@ -138,10 +142,10 @@ pub use self::{
     run::run,
 };
 
-/// Makes a test of each check, under the check's own name, for the store that the expression's [`Harness`] leads to.
+/// Generates one test per check, named after the check, for the store behind the given [`Harness`] expression.
 ///
-/// The expression is evaluated anew for each test, on that test's runtime ([`run`](crate::conformance::run) says how
-/// often). See [`conformance`](crate::conformance).
+/// The expression is evaluated separately for each test, on that test's runtime (see [`run`](crate::conformance::run)
+/// for how often). See [`conformance`](crate::conformance) for an example.
 #[macro_export]
 macro_rules! conformance_tests {
     ($harness:expr $(,)?) => {

@@ -1,4 +1,4 @@
-//! The contract as a program: what a store holds and shows after each call, with nothing clever.
+//! The contract as a simple program: what a store holds and shows after each call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,36 +7,36 @@ use futures_util::{StreamExt, stream};
 
 use super::site::Client;
 
-/// A store as the contract has it, one call after the other.
+/// Model of a store that follows the contract, with calls applied one at a time.
 ///
-/// It does not make revisions: the store under test does, and the model is told. So it stays true on a store that
-/// others write to at the same time, as long as they keep off the keys that it knows.
+/// The model does not assign revisions: it takes them from the replies of the store under test. It therefore stays
+/// correct on a shared store, as long as other clients leave the keys of this check alone.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Model {
     entries: BTreeMap<Key, Entry>,
     live: BTreeSet<LeaseId>,
     ended: BTreeSet<LeaseId>,
-    /// Every change since the beginning, oldest first.
+    /// All changes since the start of the check, oldest first.
     history: Vec<Batch>,
 }
 
-/// What must become of a commit.
+/// Outcome that the contract requires of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It breaks a rule of the API.
+    /// The commit breaks a rule of the API.
     Invalid,
     /// A guard does not hold.
     GuardFailed,
-    /// It puts under a lease that is unknown or has ended.
+    /// The commit puts a key under a lease that is unknown or has ended.
     LeaseNotFound,
-    /// It has nothing to change.
+    /// The commit changes nothing.
     Nothing,
-    /// It changes something, and so makes a new revision.
+    /// The commit changes something and therefore creates a new revision.
     Change,
 }
 
 impl Model {
-    /// What must become of `txn`, if it were committed now. The order of the questions is part of the contract.
+    /// Returns the outcome required of `txn` if it were committed now. The contract fixes the order of these tests.
     pub(super) fn judge(&self, txn: &Txn) -> Verdict {
         if txn.validate().is_err() {
             return Verdict::Invalid;
@@ -66,7 +66,7 @@ impl Model {
         }
     }
 
-    /// The store applied `txn` at `revision`.
+    /// Applies `txn`, which the store committed at `revision`.
     pub(super) fn apply(&mut self, txn: &Txn, revision: Revision) {
         let mut changes = Vec::new();
         for operation in txn.operations() {
@@ -95,7 +95,7 @@ impl Model {
         }
     }
 
-    /// The store granted a lease. False if it had granted that one before.
+    /// Records a lease that the store granted. Returns false if the store had granted the same id before.
     pub(super) fn grant(&mut self, lease: LeaseId) -> bool {
         !self.ended.contains(&lease) && self.live.insert(lease)
     }
@@ -104,7 +104,7 @@ impl Model {
         self.live.contains(&lease)
     }
 
-    /// The keys under a lease.
+    /// Returns the keys attached to a lease.
     pub(super) fn keys_of(&self, lease: LeaseId) -> BTreeSet<Key> {
         self.entries
             .values()
@@ -113,7 +113,7 @@ impl Model {
             .collect()
     }
 
-    /// These leases ended at `revision`, whether they expired or were revoked.
+    /// Ends leases that the store ended at `revision`, by expiry or by revocation.
     pub(super) fn end(&mut self, leases: &[LeaseId], revision: Revision) {
         let mut changes = Vec::new();
         for lease in leases {
@@ -129,19 +129,19 @@ impl Model {
         }
     }
 
-    /// What a read of `prefix` shows.
+    /// Returns the entries that a read of `prefix` must show.
     pub(super) fn read(&self, prefix: &str) -> Vec<Entry> {
         self.entries.values().filter(|entry| entry.key.starts_with(prefix)).cloned().collect()
     }
 
-    /// What a watch of `prefix` after `after` yields.
+    /// Returns the batches that a watch of `prefix` from the revision `after` must yield.
     pub(super) fn changes(&self, prefix: &str, after: Revision) -> Vec<Batch> {
         let later = self.history.iter().filter(|batch| batch.revision > after);
         later.filter_map(|batch| batch.filtered(|change| change.key().starts_with(prefix))).collect()
     }
 }
 
-/// A handle whose commits are written down in a [`Model`] as well.
+/// Store handle that also applies every successful commit to a [`Model`].
 pub(super) struct Mirrored {
     pub(super) client: Client,
     pub(super) model: Model,
@@ -152,14 +152,14 @@ impl Mirrored {
         Mirrored { client, model: Model::default() }
     }
 
-    /// A commit, which must succeed.
+    /// Commits `txn`. Failure is a violation.
     pub(super) async fn commit(&mut self, txn: Txn) -> Revision {
         let revision = self.client.commit(txn.clone()).await;
         self.model.apply(&txn, revision);
         revision
     }
 
-    /// Many commits, in whatever order the store applies them. All must succeed.
+    /// Commits many transactions concurrently. The store decides their order, and failure is a violation.
     pub(super) async fn commit_all(&mut self, txns: impl IntoIterator<Item = Txn>) {
         const AT_ONCE: usize = 32;
         let commits = txns.into_iter().map(async |txn| (self.client.commit(txn.clone()).await, txn));

@@ -2,9 +2,9 @@ use std::io::Write;
 
 use super::scene::Rule;
 
-/// Says what was not judged, where the test runner does not swallow it: it captures what is printed, but not what is
-/// written to standard error itself.
+/// Reports something that the suite did not judge. This writes directly to standard error, because test runners capture
+/// what `eprintln!` prints.
 pub(super) fn not_judged(rule: Rule, what: &str, why: &str) {
     let rule = rule as u8;
-    let _ = writeln!(std::io::stderr(), "NOT JUDGED of contract rule {rule}: {what}, because {why}");
+    let _ = writeln!(std::io::stderr(), "NOT JUDGED: contract rule {rule}, {what}: {why}");
 }

@@ -16,17 +16,17 @@ use super::{
     tasks::{Start, finish, stagger},
 };
 
-/// Rule 1: commits are atomic and linearizable. What is checked:
+/// Checks rule 1: commits are atomic and linearizable. In particular:
 ///
-/// - a commit of 16 operations shows as a whole, with its reply as the revision of each;
-/// - one guard that fails among many, in any place, keeps everything back;
-/// - what `CreatedAt` and `ModifiedAt` mean for absent, fresh, overwritten and deleted keys, judged before the
-///   commit's own operations;
-/// - a commit that changes nothing answers with the current revision and leaves it there;
-/// - revisions grow from reply to reply, over several handles and with commits side by side, each its own;
-/// - of conflicting commits exactly one succeeds, and the losers learn a revision at which they see why;
-/// - a counter kept by compare-and-swap loses no step;
-/// - a revocation is a commit: what is guarded by a leased key succeeds before it or fails after it.
+/// - a commit of 16 operations becomes visible as a whole, and each of its keys has the revision in the reply;
+/// - one failed guard among many, at any position, prevents the whole commit;
+/// - `CreatedAt` and `ModifiedAt` guards hold and fail correctly for absent, new, overwritten and deleted keys, and are
+///   evaluated before the commit's own operations;
+/// - a commit that changes nothing returns the current revision and does not advance it;
+/// - revisions grow from reply to reply, across handles and for concurrent commits, and each commit has its own;
+/// - exactly one of several conflicting commits succeeds, and the others report a revision at which their guard fails;
+/// - a counter updated by compare-and-swap loses no update;
+/// - a revocation is ordered like a commit: a commit guarded by a leased key succeeds before it or fails after it.
 pub async fn rule_01_commits_are_atomic<H: Harness>(harness: &H) {
     a_commit_shows_as_a_whole(harness).await;
     one_failed_guard_keeps_everything_back(harness).await;
@@ -39,19 +39,20 @@ pub async fn rule_01_commits_are_atomic<H: Harness>(harness: &H) {
 }
 
 async fn a_commit_shows_as_a_whole<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Commits, "a commit of 16 operations shows as a whole").await;
+    let site =
+        Site::open(harness, Rule::Commits, "a commit of 16 operations becomes visible as a whole").await;
     let keys: Vec<Key> = (0..16).map(|n| site.key(&format!("k{n:02}"))).collect();
     let first = site
         .client
         .commit(keys[..8].iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "first", None)))
         .await;
-    // Overwrites four, deletes four, creates eight.
+    // Overwrites four keys, deletes four and creates eight.
     let second = (keys[..4].iter().chain(&keys[8..]))
         .fold(Txn::new(), |txn, key| txn.put(key.clone(), format!("second {key}"), None));
     let second = site.client.commit(keys[4..8].iter().fold(second, |txn, key| txn.delete(key.clone()))).await;
     site.scene.check(
         second > first,
-        format!("a revision after {first}, that of the commit before"),
+        format!("a revision after {first}, the one of the previous commit"),
         format!("answered {second}"),
     );
 
@@ -60,7 +61,7 @@ async fn a_commit_shows_as_a_whole<H: Harness>(harness: &H) {
     let expected: Vec<&Key> = keys[..4].iter().chain(&keys[8..]).collect();
     site.scene.check(
         names == expected,
-        format!("the keys {expected:?} after a commit that put and deleted"),
+        format!("the keys {expected:?} after a commit of puts and deletes"),
         format!("showed {names:?}"),
     );
     for (at, entry) in found.entries.iter().enumerate() {
@@ -68,7 +69,7 @@ async fn a_commit_shows_as_a_whole<H: Harness>(harness: &H) {
         site.scene.check(
             entry.value == format!("second {}", entry.key)
                 && (entry.created, entry.modified, entry.lease) == (created, second, None),
-            format!("created {created}, modified {second}, no lease, the second value"),
+            format!("the second value, created {created}, modified {second}, no lease"),
             format!("showed {}", show_entry(entry)),
         );
     }
@@ -76,7 +77,7 @@ async fn a_commit_shows_as_a_whole<H: Harness>(harness: &H) {
 }
 
 async fn one_failed_guard_keeps_everything_back<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Commits, "one failed guard keeps the whole commit back").await;
+    let site = Site::open(harness, Rule::Commits, "one failed guard prevents the whole commit").await;
     let there = site.key("there");
     let at = site.client.put(&there, "untouched", None).await;
     let before = site.read().await;
@@ -88,8 +89,8 @@ async fn one_failed_guard_keeps_everything_back<H: Harness>(harness: &H) {
         _ => txn.guard(Guard::modified_at(there.clone(), at)),
     };
     let fails = [
-        ("Absent of a key that is there", Guard::absent(there.clone())),
-        ("ModifiedAt(0) of a key that is there", Guard::modified_at(there.clone(), Revision::ZERO)),
+        ("Absent of an existing key", Guard::absent(there.clone())),
+        ("ModifiedAt(0) of an existing key", Guard::modified_at(there.clone(), Revision::ZERO)),
         ("ModifiedAt of an absent key", Guard::modified_at(site.key("absent"), at)),
         ("CreatedAt of an absent key", Guard::created_at(site.key("absent"), at)),
     ];
@@ -100,7 +101,7 @@ async fn one_failed_guard_keeps_everything_back<H: Harness>(harness: &H) {
                 txn = if n == place { txn.guard(failing.clone()) } else { holds(txn, n) };
             }
             let txn = txn.put(site.key("new"), "1", None).put(there.clone(), "2", None);
-            let expected = format!("GuardFailed for {name}, guard {place} of {count}, whose others hold");
+            let expected = format!("GuardFailed for {name}, guard {place} of {count}, where all others hold");
             match site.client.attempt(txn).await {
                 Ok(revision) => site.scene.broken(expected, format!("committed at revision {revision}")),
                 Err(error) => match error.kind() {
@@ -108,7 +109,7 @@ async fn one_failed_guard_keeps_everything_back<H: Harness>(harness: &H) {
                         site.scene.check(
                             revision >= before.revision,
                             format!(
-                                "the guards judged at revision {} or later, which a read had shown",
+                                "the guards judged at revision {}, which a read had shown, or later",
                                 before.revision
                             ),
                             format!("judged them at {revision}"),
@@ -117,13 +118,13 @@ async fn one_failed_guard_keeps_everything_back<H: Harness>(harness: &H) {
                         site.scene.check(
                             revision <= now.revision,
                             format!(
-                                "the guards judged by revision {}, which a later read shows",
+                                "the guards judged at revision {}, which a later read showed, or earlier",
                                 now.revision
                             ),
                             format!("judged them at {revision}"),
                         );
                         site.scene.same_entries(
-                            "a failed guard wrote nothing",
+                            "nothing written by a commit with a failed guard",
                             &before.entries,
                             &now.entries,
                         );
@@ -133,21 +134,21 @@ async fn one_failed_guard_keeps_everything_back<H: Harness>(harness: &H) {
             }
         }
     }
-    // And a delete is kept back as a put is.
+    // Failed guards also prevent deletes.
     let guarded = Txn::new().guard(Guard::absent(there.clone())).delete(there.clone());
     match site.client.attempt(guarded).await {
         Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {}
         other => site.scene.broken(
-            "GuardFailed for a delete guarded by Absent of the key itself",
+            "GuardFailed for a delete guarded by Absent of the same key",
             format!("answered {other:?}"),
         ),
     }
-    watch.expect_nothing("failed guards change nothing", &site.client).await;
+    watch.expect_nothing("no change from commits with failed guards", &site.client).await;
     site.leave().await;
 }
 
 async fn guards_mean_what_they_say<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Commits, "what guards mean").await;
+    let site = Site::open(harness, Rule::Commits, "guard semantics").await;
     let [absent, fresh, over, gone, again] =
         ["absent", "fresh", "overwritten", "deleted", "created again"].map(|name| site.key(name));
     let first = site.client.put(&gone, "1", None).await;
@@ -163,7 +164,7 @@ async fn guards_mean_what_they_say<H: Harness>(harness: &H) {
     let at = site.client.put(&fresh, "1", None).await;
     let ahead = Revision::new(at.get() + 1_000_000);
 
-    // (key, revision, whether CreatedAt holds, whether ModifiedAt holds)
+    // (key, revision, CreatedAt holds, ModifiedAt holds)
     let table = [
         (&absent, Revision::ZERO, true, true),
         (&absent, at, false, false),
@@ -197,24 +198,25 @@ async fn guards_mean_what_they_say<H: Harness>(harness: &H) {
             let found = match &answer {
                 Ok(_) => true,
                 Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => false,
-                Err(error) => {
-                    site.scene.broken(format!("{guard:?} holds or fails"), format!("failed: {error}"))
-                }
+                Err(error) => site.scene.broken(
+                    format!("{guard:?} either holds or fails"),
+                    format!("failed with {:?}: {error}", error.kind()),
+                ),
             };
             let says = |holds| if holds { "holds" } else { "fails" };
             site.scene.check(
                 found == holds,
                 format!(
-                    "{guard:?} {} (of the overwritten key: created {over_created}, modified {over_modified}; of the \
-                     one created again: {again_created}, {again_modified}; of the fresh one: {at})",
+                    "{guard:?} {} (overwritten key: created {over_created}, modified {over_modified}; key created \
+                     again: created {again_created}, modified {again_modified}; fresh key: {at})",
                     says(holds)
                 ),
-                format!("acted as if it {}", says(found)),
+                format!("behaved as if it {}", says(found)),
             );
         }
     }
 
-    // Guards see the state before the commit, whichever of its operations touch their keys.
+    // Guards see the state before the commit, even if its own operations change their keys.
     let own = site.key("own");
     let created =
         site.client.commit(Txn::new().guard(Guard::absent(own.clone())).put(own.clone(), "1", None)).await;
@@ -243,8 +245,8 @@ async fn commits_without_change_leave_the_revision<H: Harness>(harness: &H) {
         ("deletes of absent keys", Txn::new().delete(site.key("absent")).delete(site.key("absent too"))),
     ];
     for (name, txn) in idle {
-        // Others may write to the store meanwhile. One moment without them is enough to see that the commit itself
-        // does not move the revision.
+        // Other clients may write to the store meanwhile. One attempt without concurrent writes is enough to show that
+        // the commit itself does not advance the revision.
         let mut calm = false;
         for _ in 0..TRIES {
             let before = site.read().await.revision;
@@ -252,9 +254,7 @@ async fn commits_without_change_leave_the_revision<H: Harness>(harness: &H) {
             let after = site.read().await.revision;
             site.scene.check(
                 before <= answer && answer <= after,
-                format!(
-                    "a commit with {name} answers with the current revision: {before} before it, {after} after it"
-                ),
+                format!("a commit with {name} returns the current revision, from {before} to {after}"),
                 format!("answered {answer}"),
             );
             calm |= before == after;
@@ -265,24 +265,24 @@ async fn commits_without_change_leave_the_revision<H: Harness>(harness: &H) {
         }
         site.scene.check(
             calm,
-            format!("a commit with {name} leaves the revision where it is"),
-            format!("moved it each of {TRIES} times"),
+            format!("a commit with {name} does not advance the revision"),
+            format!("advanced it in each of {TRIES} attempts"),
         );
     }
-    // A put of what is there already is a change.
+    // A put of an equal value is a change.
     let same = site.client.put(&key, "1", None).await;
     site.scene.check(
         same > at,
-        format!("a put of the same value is a change after {at}"),
+        format!("a put of the same value is a change, with a revision after {at}"),
         format!("answered {same}"),
     );
-    let batch = watch.next("the put of the same value, and none of the commits that changed nothing").await;
+    let batch = watch.next("the put of the same value, and nothing from the commits without a change").await;
     site.scene.check(
         batch.revision == same,
         format!("a change at revision {same}"),
-        format!("sent one at {}", batch.revision),
+        format!("sent a change at revision {}", batch.revision),
     );
-    // Among other operations the delete of an absent key is no change either.
+    // The delete of an absent key is not a change either when the commit has other operations.
     let mixed = site.client.commit(Txn::new().delete(site.key("absent")).put(key.clone(), "2", None)).await;
     let batch = watch.next("the put of a commit that also deletes an absent key").await;
     site.scene.check(
@@ -305,7 +305,7 @@ async fn revisions_grow<H: Harness>(harness: &H) {
         last = revision;
     }
 
-    // Side by side: a commit that began after another had finished has the larger revision.
+    // Concurrent commits: a commit that began after another had finished gets the larger revision.
     let finished = Arc::new(AtomicU64::new(last.get()));
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
@@ -318,7 +318,7 @@ async fn revisions_grow<H: Harness>(harness: &H) {
                 let revision = client.put(&key, format!("{n}"), None).await;
                 client.scene.check(
                     revision.get() > before,
-                    format!("a revision after {before}, that of a commit which had finished"),
+                    format!("a revision after {before}, the one of a finished commit"),
                     format!("answered {revision}"),
                 );
                 finished.fetch_max(revision.get(), Ordering::SeqCst);
@@ -332,7 +332,7 @@ async fn revisions_grow<H: Harness>(harness: &H) {
     for (revision, task) in finish(tasks).await.into_iter().flatten() {
         if let Some(other) = all.insert(revision, task) {
             site.scene.broken(
-                "each commit that changes something has a revision of its own",
+                "each commit that changes something has its own revision",
                 format!("gave revision {revision} to commits of tasks {task} and {other}"),
             );
         }
@@ -346,7 +346,8 @@ async fn revisions_grow<H: Harness>(harness: &H) {
 async fn of_conflicting_commits_one_succeeds<H: Harness>(harness: &H) {
     const ROUNDS: usize = 10;
     const CONTENDERS: usize = 8;
-    let site = Site::open(harness, Rule::Commits, "of conflicting commits exactly one succeeds").await;
+    let site =
+        Site::open(harness, Rule::Commits, "exactly one of several conflicting commits succeeds").await;
     let handles = [site.client.clone(), site.another().await, site.another().await];
     for round in 0..ROUNDS {
         let prize = site.key(&format!("prize{round}"));
@@ -373,7 +374,7 @@ async fn of_conflicting_commits_one_succeeds<H: Harness>(harness: &H) {
                 Err(error) => match error.kind() {
                     ErrorKind::GuardFailed { revision } => losers.push(revision),
                     kind => site.scene.broken(
-                        "a commit whose guard another one broke fails with GuardFailed",
+                        "GuardFailed for a commit that lost the race",
                         format!("failed with {kind:?}: {error}"),
                     ),
                 },
@@ -382,21 +383,23 @@ async fn of_conflicting_commits_one_succeeds<H: Harness>(harness: &H) {
         let [(winner, won_at)] = winners[..] else {
             site.scene.broken(
                 format!("exactly one of {CONTENDERS} commits guarded by the same Absent succeeds"),
-                format!("let {} of them succeed: {winners:?}", winners.len()),
+                format!("accepted {} of them: {winners:?}", winners.len()),
             )
         };
         for judged in losers {
             site.scene.check(
                 judged >= won_at,
-                format!("a loser was judged at revision {won_at} or later, when the prize was there"),
-                format!("said that it was judged at {judged}"),
+                format!(
+                    "the guard of a losing commit judged at revision {won_at}, where the key exists, or later"
+                ),
+                format!("judged it at {judged}"),
             );
         }
         let traces = site.client.read(&format!("{}trace{round}-", site.root)).await.entries;
         let expected = site.key(&format!("trace{round}-{winner}"));
         site.scene.check(
             matches!(&traces[..], [trace] if trace.key == expected && trace.modified == won_at),
-            format!("of the contenders' other puts only {expected:?}, the winner's, at revision {won_at}"),
+            format!("only the winner's other put, {expected:?}, at revision {won_at}"),
             format!("showed {:?}", traces.iter().map(show_entry).collect::<Vec<_>>()),
         );
         let entry = site.client.read(&prize).await.entries;
@@ -412,7 +415,8 @@ async fn of_conflicting_commits_one_succeeds<H: Harness>(harness: &H) {
 async fn compare_and_swap_loses_nothing<H: Harness>(harness: &H) {
     const TASKS: usize = 5;
     const STEPS: usize = 10;
-    let site = Site::open(harness, Rule::Commits, "a counter kept by compare-and-swap loses no step").await;
+    let site =
+        Site::open(harness, Rule::Commits, "a counter updated by compare-and-swap loses no update").await;
     let key = site.key("counter");
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
@@ -433,13 +437,15 @@ async fn compare_and_swap_loses_nothing<H: Harness>(harness: &H) {
     let expected = format!("{}", TASKS * STEPS);
     site.scene.check(
         matches!(&found[..], [entry] if entry.value == expected),
-        format!("a counter of {expected} after {TASKS} tasks had {STEPS} guarded increments succeed each"),
+        format!(
+            "a counter of {expected} after {TASKS} tasks made {STEPS} successful guarded increments each"
+        ),
         format!("showed {:?}", found.iter().map(show_entry).collect::<Vec<_>>()),
     );
     site.leave().await;
 }
 
-/// Reads a counter and tries to write one more. Whether it succeeded.
+/// Reads a counter and tries to increment it. Returns true if that succeeded.
 async fn step(client: &Client, key: &Key, turn: usize) -> bool {
     let snapshot = client.read(key).await;
     let (value, modified) = match &snapshot.entries[..] {
@@ -454,8 +460,8 @@ async fn step(client: &Client, key: &Key, turn: usize) -> bool {
             ErrorKind::GuardFailed { revision } => {
                 client.scene.check(
                     revision > snapshot.revision,
-                    format!("a guard that held at revision {} failed at a later one", snapshot.revision),
-                    format!("said that it was judged at {revision}"),
+                    format!("a guard that held at revision {} to fail at a later one", snapshot.revision),
+                    format!("judged it at {revision}"),
                 );
                 false
             }
@@ -466,7 +472,7 @@ async fn step(client: &Client, key: &Key, turn: usize) -> bool {
 
 async fn a_revocation_is_a_commit<H: Harness>(harness: &H) {
     const ROUNDS: usize = 10;
-    let site = Site::open(harness, Rule::Commits, "a revocation is a commit among the others").await;
+    let site = Site::open(harness, Rule::Commits, "a revocation is ordered like a commit").await;
     let other = site.another().await;
     for round in 0..ROUNDS {
         let [leased, fenced] = ["leased", "fenced"].map(|name| site.key(&format!("{name}{round}")));
@@ -474,7 +480,7 @@ async fn a_revocation_is_a_commit<H: Harness>(harness: &H) {
         let put = site.client.put(&leased, "1", Some(lease)).await;
         let mut watch = site.client.watch(&leased, put).await;
 
-        // A write fenced by the leased key, and the end of the lease, side by side.
+        // Run a commit guarded by the leased key and the revocation of the lease concurrently.
         let start = Start::new();
         let mut tasks = JoinSet::new();
         let (client, begin, guard) = (other.clone(), start.clone(), Guard::created_at(leased.clone(), put));
@@ -495,13 +501,13 @@ async fn a_revocation_is_a_commit<H: Harness>(harness: &H) {
         let vanished = watch.next("the deletion of a key whose lease was revoked").await.revision;
         site.scene.check(
             vanished > put,
-            format!("a revocation makes a revision after {put}"),
-            format!("made {vanished}"),
+            format!("a revocation at a revision after {put}"),
+            format!("revoked it at {vanished}"),
         );
         match answer {
             Some(Ok(revision)) => site.scene.check(
                 revision < vanished,
-                format!("a commit guarded by the leased key succeeds before revision {vanished}, where that vanished"),
+                format!("a commit guarded by the leased key to succeed only before revision {vanished}, where the key vanished"),
                 format!("committed it at {revision}"),
             ),
             Some(Err(error)) => {
@@ -513,18 +519,18 @@ async fn a_revocation_is_a_commit<H: Harness>(harness: &H) {
                 };
                 site.scene.check(
                     judged >= vanished,
-                    format!("the guard fails from revision {vanished} on, where the leased key vanished"),
-                    format!("said that it failed at {judged}"),
+                    format!("the guard to fail only from revision {vanished} on, where the leased key vanished"),
+                    format!("judged it at {judged}"),
                 );
             }
             None => unreachable!("the first task gives an answer"),
         }
-        // And from now on the key counts as absent.
+        // From now on the key counts as absent.
         let guard = Guard::absent(leased.clone());
         let after = site.client.commit(Txn::new().guard(guard).put(fenced, "2", None)).await;
         site.scene.check(
             after > vanished,
-            format!("a revision after {vanished}, that of the revocation"),
+            format!("a revision after {vanished}, the one of the revocation"),
             format!("answered {after}"),
         );
     }

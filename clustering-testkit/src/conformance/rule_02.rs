@@ -18,15 +18,15 @@ use super::{
     tasks::{finish, outcome, stagger},
 };
 
-/// Rule 2: a read sees one revision. What is checked:
+/// Checks rule 2: a read sees one revision. In particular:
 ///
-/// - a read shows every field of what was written, in the order of the keys' bytes;
-/// - it shows exactly what starts with the prefix, however prefix and keys end: in `/`, in `0`, in the last code
-///   point of all, in a whole key;
-/// - it sees every commit that finished before it began, whichever handle made it;
-/// - two keys that a writer moves in lockstep are never seen apart, and revisions never go back;
-/// - the same with 2,100 keys between the two, which stores fetch in pages;
-/// - two reads of one revision show the same.
+/// - a read returns every field as it was written, sorted by the bytes of the keys;
+/// - a read returns exactly the keys that start with the prefix, also if keys and prefix end in `/`, in `0` or in the
+///   largest code point, and if the prefix is a whole key;
+/// - a read sees every commit that finished before the read began, through any handle;
+/// - two keys that are always written together are never seen apart, and revisions never decrease;
+/// - the same holds with 2,100 keys between these two, which stores fetch in several pages;
+/// - two reads at one revision return the same entries.
 pub async fn rule_02_reads_see_one_revision<H: Harness>(harness: &H) {
     every_field_in_order(harness).await;
     prefixes_have_sharp_edges(harness).await;
@@ -37,7 +37,7 @@ pub async fn rule_02_reads_see_one_revision<H: Harness>(harness: &H) {
 
 async fn every_field_in_order<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Reads, "a read shows every field, in the order of the keys' bytes").await;
+        Site::open(harness, Rule::Reads, "a read shows every field, sorted by the bytes of the keys").await;
     let mut mirrored = Mirrored::new(site.client.clone());
     let lease = site.grant_long().await.id;
     let names = [
@@ -78,7 +78,7 @@ async fn every_field_in_order<H: Harness>(harness: &H) {
         };
         mirrored.commit(Txn::new().put(site.key(name), value, (n % 3 == 0).then_some(lease))).await;
     }
-    // Some are overwritten, so that created and modified differ, and some are gone.
+    // Overwrite some keys, so that their creation and modification revisions differ, and delete others.
     for name in names.iter().step_by(2) {
         mirrored.commit(Txn::new().put(site.key(name), "again", None)).await;
     }
@@ -100,9 +100,9 @@ async fn every_field_in_order<H: Harness>(harness: &H) {
 
 async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Reads, "a read shows what starts with the prefix and nothing else").await;
+        Site::open(harness, Rule::Reads, "a read shows exactly the keys that start with the prefix").await;
     let mut mirrored = Mirrored::new(site.client.clone());
-    // Groups of neighbours: below the prefix, it, its children, and the first keys above them.
+    // Groups of neighbours: keys below the prefix, the prefix itself, its children, and the first keys after them.
     let names = [
         "a",
         "a!",
@@ -168,7 +168,7 @@ async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
         let expected = mirrored.model.read(&prefix);
         site.scene.same_entries(&format!("a read of {prefix:?}"), &expected, &found.entries);
     }
-    // The root without its slash, in case its end is treated in some special way, and the whole store.
+    // Read the root without its slash, in case stores treat a final slash specially, and the whole store.
     for prefix in [&site.root[..site.root.len() - 1], ""] {
         let found = site.client.read(prefix).await;
         let mine: Vec<_> =
@@ -195,7 +195,7 @@ async fn reads_see_finished_commits<H: Harness>(harness: &H) {
             let found = reader.read(&site.root).await;
             site.scene.check(
                 found.revision >= revision,
-                format!("a read shows revision {revision} or later, whose commit had finished"),
+                format!("a read at revision {revision}, whose commit had finished, or later"),
                 format!("showed revision {}", found.revision),
             );
             let seen = match &found.entries[..] {
@@ -218,8 +218,8 @@ async fn reads_see_finished_commits<H: Harness>(harness: &H) {
 
 async fn keys_in_lockstep_stay_together<H: Harness>(harness: &H, between: usize) {
     let part = match between {
-        0 => "two keys moved in lockstep are never seen apart",
-        _ => "two keys moved in lockstep, with 2,100 others between them, are never seen apart",
+        0 => "two keys written together are never seen apart",
+        _ => "two keys written together, with 2,100 others between them, are never seen apart",
     };
     let site = Site::open(harness, Rule::Reads, part).await;
     let filler: Vec<Key> = (0..between).map(|n| site.key(&format!("m{n:05}"))).collect();
@@ -230,7 +230,7 @@ async fn keys_in_lockstep_stay_together<H: Harness>(harness: &H, between: usize)
     let first = ends.iter().fold(Txn::new(), |txn, key| txn.put(key.clone(), "0", None));
     let first = site.client.commit(first).await;
 
-    // The number that the last finished commit wrote, and its revision.
+    // Number written by the last finished commit, and the revision of that commit.
     let finished = Arc::new((AtomicU64::new(0), AtomicU64::new(first.get())));
     let done = Arc::new(AtomicBool::new(false));
     let mut tasks = JoinSet::new();
@@ -264,21 +264,21 @@ async fn keys_in_lockstep_stay_together<H: Harness>(harness: &H, between: usize)
     while let Some(writer) = writer.join_next().await {
         outcome(writer);
     }
-    // Whoever saw it: one revision is one state.
+    // All reads of one revision must have seen the same state, whichever reader made them.
     let mut states: BTreeMap<Revision, u64> = BTreeMap::new();
     for (revision, number) in seen.into_iter().flatten() {
         if let Some(other) = states.insert(revision, number) {
             site.scene.check(
                 other == number,
-                format!("two reads of revision {revision} show the same"),
-                format!("showed {other} to one and {number} to another"),
+                format!("two reads of revision {revision} show the same number"),
+                format!("showed {other} to one reader and {number} to another"),
             );
         }
     }
     site.leave().await;
 }
 
-/// Reads while a writer moves the first and the last key together.
+/// Reads repeatedly while a writer updates the first and the last key together.
 struct Reader {
     client: Client,
     root: String,
@@ -288,7 +288,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// The revisions seen, and the number that the two keys held there.
+    /// Returns the revisions seen and the number that the two keys held at each.
     async fn run(self, reads: usize) -> Vec<(Revision, u64)> {
         let mut seen = Vec::new();
         let mut last = Revision::ZERO;
@@ -299,14 +299,14 @@ impl Reader {
             let scene = self.client.scene;
             scene.check(
                 found.revision >= last && found.revision.get() >= revision,
-                format!("a read at revision {} or later, which was shown before", last.get().max(revision)),
+                format!("a read at revision {}, which was shown before, or later", last.get().max(revision)),
                 format!("showed revision {}", found.revision),
             );
             last = found.revision;
             let shown = self.number(&found);
             scene.check(
                 shown >= number,
-                format!("the number {number} or a later one: its commit had finished"),
+                format!("the number {number}, whose commit had finished, or a later one"),
                 format!("showed {shown}"),
             );
             seen.push((found.revision, shown));
@@ -320,7 +320,7 @@ impl Reader {
         let entries = &found.entries;
         scene.check(
             entries.len() == self.between + 2,
-            format!("{} entries, none of which was ever deleted", self.between + 2),
+            format!("{} entries, because none was ever deleted", self.between + 2),
             format!("showed {}", entries.len()),
         );
         let (first, last) = (&entries[0], &entries[entries.len() - 1]);
@@ -331,7 +331,7 @@ impl Reader {
         );
         scene.check(
             first.value == last.value && first.modified == last.modified,
-            "both keys with the same number and revision, as every commit wrote them",
+            "both keys with the same number and revision, because every commit wrote both",
             format!("showed {} and {}", show_entry(first), show_entry(last)),
         );
         String::from_utf8_lossy(&first.value).parse().unwrap_or_default()

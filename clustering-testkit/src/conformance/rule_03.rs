@@ -13,19 +13,21 @@ use super::{
     watch::Watch,
 };
 
-/// Rule 3: a watch yields every change, once, in order. What is checked:
+/// Checks rule 3: a watch yields every change, once, in order. In particular:
 ///
-/// - a watch from each revision of a past full of creations, overwrites, deletions, commits over several keys and
-///   the end of a lease yields exactly what followed, each revision as one batch with every field, then what comes;
-/// - it yields what starts with its prefix and nothing else, also of commits that touch more;
-/// - commits that change nothing yield nothing;
-/// - a hundred deletions of one revocation come as one batch, and so do 16 values of 64 KiB;
-/// - several watches beside writers yield the same, also one that is not polled until 1,100 changes are waiting, and
-///   one whose `next` is dropped over and over;
-/// - a snapshot, and a watch from its revision, give the state together, however many write meanwhile;
+/// - a watch from each past revision yields exactly the changes that followed, with one batch per revision and every
+///   field, and then new changes. The past includes creations, overwrites, deletions, commits of several keys and the
+///   end of a lease;
+/// - a watch yields exactly the keys that start with its prefix, even if a commit also changes other keys;
+/// - a commit that changes nothing yields nothing;
+/// - the hundred deletions of one revocation arrive in one batch, and so do 16 values of 64 KiB;
+/// - several watches concurrent with writers yield the same changes. So do a watch that is not polled until 1,100
+///   changes are waiting, and one whose `next` future is dropped repeatedly;
+/// - a snapshot and a watch from its revision together give the current state, despite concurrent writes;
 /// - a watch from beyond the store's revision ends with `Rewound`;
-/// - over compaction nothing is skipped: what is owed and gone ends the watch with `Compacted`, also where the last
-///   thing forgotten is a deletion; what is not owed does not; and from the revision that it names a watch works.
+/// - compacted changes are never skipped: a watch that is owed one ends with `Compacted`, also if the last compacted
+///   change is a deletion. A watch that is owed none continues, and a new watch from the revision named in `Compacted`
+///   works.
 pub async fn rule_03_watches_yield_every_change<H: Harness>(harness: &H) {
     the_past_is_replayed(harness).await;
     prefixes_have_sharp_edges(harness).await;
@@ -36,10 +38,10 @@ pub async fn rule_03_watches_yield_every_change<H: Harness>(harness: &H) {
     snapshot_and_watch_make_the_state(harness).await;
     the_future_ends_with_rewound(harness).await;
     compaction_is_never_skipped(harness).await;
-    compaction_spares_who_is_not_owed(harness).await;
+    compaction_spares_idle_watches(harness).await;
 }
 
-/// A past with everything that can happen to keys. Also the revision before it.
+/// Creates a history with every kind of change. Returns the model of it, and the revision before the history.
 async fn a_past<H: Harness>(site: &Site<'_, H>) -> (Mirrored, Revision) {
     let mut past = Mirrored::new(site.client.clone());
     let before = site.read().await.revision;
@@ -57,7 +59,7 @@ async fn a_past<H: Harness>(site: &Site<'_, H>) -> (Mirrored, Revision) {
     past.commit(Txn::new().put(key("c"), "2", lease).put(key("leased1"), "2", None)).await;
     past.commit(Txn::new()).await;
     site.client.revoke(lease).await;
-    // Which revision that was only the store knows; the watch must show it between its neighbours.
+    // Only the store knows the revision of the revocation, so take it from a watch.
     let revoked =
         site.watch(past.model.changes("", Revision::ZERO).last().map_or(before, |last| last.revision));
     let revoked = revoked.await.next("the end of a lease").await.revision;
@@ -68,17 +70,21 @@ async fn a_past<H: Harness>(site: &Site<'_, H>) -> (Mirrored, Revision) {
 }
 
 async fn the_past_is_replayed<H: Harness>(harness: &H) {
-    let site =
-        Site::open(harness, Rule::Watches, "a watch from every past revision yields what followed").await;
+    let site = Site::open(
+        harness,
+        Rule::Watches,
+        "a watch from every past revision yields the changes that followed",
+    )
+    .await;
     let (mut past, before) = a_past(&site).await;
     let all = past.model.changes(&site.root, before);
     let other = site.another().await;
-    // From each revision of ours, from the one before it (perhaps somebody else's), and from the last.
+    // Start from each of our revisions, from the one before it (which may belong to another client) and from the last.
     let mut starts = vec![before];
     starts.extend(
         all.iter().flat_map(|batch| [Revision::new(batch.revision.get() - 1).max(before), batch.revision]),
     );
-    // At the same time: some stores take a while to catch up with the past.
+    // Run the watches concurrently, because some stores take a while to replay the past.
     let open = starts.into_iter().enumerate().map(async |(n, after)| {
         let client = if n % 2 == 0 { &site.client } else { &other };
         let mut watch = client.watch(&site.root, after).await;
@@ -87,18 +93,18 @@ async fn the_past_is_replayed<H: Harness>(harness: &H) {
         watch
     });
     let mut open = join_all(open).await;
-    // All of them go on with what comes, and nothing else had been under way.
+    // All watches continue with new changes, and had nothing else to deliver.
     let end = past.commit(Txn::new().put(site.key("live"), "1", None)).await;
     let live = past.model.changes(&site.root, Revision::new(end.get() - 1));
     for watch in &mut open {
-        watch.expect("a watch goes on with live changes after the past", &live).await;
+        watch.expect("a watch continues with live changes after the replay", &live).await;
     }
     site.leave().await;
 }
 
 async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Watches, "a watch yields what starts with its prefix and nothing else")
+        Site::open(harness, Rule::Watches, "a watch yields exactly the keys that start with its prefix")
             .await;
     let mut mirrored = Mirrored::new(site.client.clone());
     let before = site.read().await.revision;
@@ -133,14 +139,14 @@ async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
     for name in names {
         mirrored.commit(Txn::new().put(site.key(name), "1", None)).await;
     }
-    // Commits that touch several of the prefixes, or none that is watched.
+    // Commits that touch several watched prefixes, or none.
     mirrored
         .commit(names.iter().take(16).fold(Txn::new(), |txn, name| txn.put(site.key(name), "2", None)))
         .await;
     mirrored.commit(Txn::new().put(site.key("elsewhere"), "1", None)).await;
     mirrored.commit(names.iter().step_by(2).fold(Txn::new(), |txn, name| txn.delete(site.key(name)))).await;
     mirrored.commit(Txn::new().delete(site.key("a/b")).put(site.key("a0"), "3", None)).await;
-    // One last change under each prefix: what comes before it is all that there is.
+    // One last change under each prefix: everything that a watch is owed arrives before it.
     for prefix in &prefixes {
         mirrored.commit(Txn::new().put(format!("{prefix}~last"), "", None)).await;
     }
@@ -170,7 +176,7 @@ async fn large_revisions_are_one_batch<H: Harness>(harness: &H) {
     let mut changes = mirrored.model.changes(&site.root, before);
     live.expect("16 values of 64 KiB, then a hundred small ones", &changes).await;
     site.client.revoke(lease).await;
-    let gone = live.next("the deletion of a hundred keys with their lease, in one batch").await;
+    let gone = live.next("the deletion of a hundred keys in one batch, at the end of their lease").await;
     mirrored.model.end(&[lease], gone.revision);
     let expected = mirrored.model.changes(&site.root, live_before(&gone));
     for batch in &expected {
@@ -178,8 +184,8 @@ async fn large_revisions_are_one_batch<H: Harness>(harness: &H) {
     }
     changes.extend(expected);
     let mut replay = site.watch(before).await;
-    replay.expect("the same, replayed", &changes).await;
-    replay.expect_nothing("the same, replayed", &site.client).await;
+    replay.expect("the same batches, replayed", &changes).await;
+    replay.expect_nothing("the same batches, replayed", &site.client).await;
     site.leave().await;
 }
 
@@ -190,7 +196,7 @@ fn live_before(batch: &Batch) -> Revision {
 async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
     const WRITERS: usize = 4;
     const COMMITS: usize = 25;
-    let site = Site::open(harness, Rule::Watches, "several watches beside several writers").await;
+    let site = Site::open(harness, Rule::Watches, "several watches with concurrent writers").await;
     let start = site.read().await.revision;
     let begin = Start::new();
     let mut writers = JoinSet::new();
@@ -215,7 +221,7 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
     let mut watchers = JoinSet::new();
     for n in 0..3 {
         let (client, begin, root) = (site.another().await, begin.clone(), site.root.clone());
-        // One is there before the writers, two come while they write.
+        // One watch starts before the writers, the other two start while they write.
         let early = if n == 0 { Some(client.watch(&root, start).await) } else { None };
         watchers.spawn(async move {
             begin.wait().await;
@@ -250,7 +256,7 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
     }
     let end = site.client.put(&site.key("end"), "", None).await;
     for watch in &mut watches {
-        let batch = watch.next("the last change, after all those").await;
+        let batch = watch.next("the last change, after all others").await;
         site.scene.check(
             batch.revision == end,
             format!("nothing more before the change of revision {end}"),
@@ -261,7 +267,7 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
 }
 
 async fn an_idle_reader_misses_nothing<H: Harness>(harness: &H) {
-    // More than the sizes that people give to buffers.
+    // More than common buffer sizes.
     const CHANGES: usize = 1_100;
     let site = Site::open(harness, Rule::Watches, "a watch that nobody polls for 1,100 changes").await;
     let mut mirrored = Mirrored::new(site.client.clone());
@@ -283,7 +289,7 @@ async fn a_dropped_next_loses_nothing<H: Harness>(harness: &H) {
     let mut seen = Vec::new();
     for n in 0..CHANGES {
         mirrored.commit(Txn::new().put(site.key("k"), format!("{n}"), None)).await;
-        // Not at all, or once and again though nothing has come since.
+        // Poll either not at all, or repeatedly even though nothing new has arrived.
         for _ in 0..n % 8 {
             tokio::select! {
                 biased;
@@ -297,9 +303,9 @@ async fn a_dropped_next_loses_nothing<H: Harness>(harness: &H) {
         seen.push(watch.next(&format!("change {} of {CHANGES}", seen.len())).await);
     }
     for (expected, found) in mirrored.model.changes(&site.root, before).iter().zip(&seen) {
-        site.scene.same_batch("a watch whose next was dropped over and over", expected, found);
+        site.scene.same_batch("a watch whose next() was dropped repeatedly", expected, found);
     }
-    watch.expect_nothing("a watch whose next was dropped over and over", &site.client).await;
+    watch.expect_nothing("a watch whose next() was dropped repeatedly", &site.client).await;
     site.leave().await;
 }
 
@@ -322,7 +328,7 @@ async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
             stagger(follower).await;
             let mut watch = client.watch(&root, snapshot.revision).await;
             while !state.contains_key(&last) {
-                fold(client.scene, &mut state, watch.next_change("the changes up to the last one").await);
+                fold(client.scene, &mut state, watch.next_change("a change, up to the last one").await);
             }
             state
         });
@@ -337,12 +343,12 @@ async fn snapshot_and_watch_make_the_state<H: Harness>(harness: &H) {
     let expected = site.read().await.entries;
     for state in finish(tasks).await {
         let found: Vec<Entry> = state.into_values().collect();
-        site.scene.same_entries("a snapshot with the changes since folded in", &expected, &found);
+        site.scene.same_entries("a snapshot with the later changes applied", &expected, &found);
     }
     site.leave().await;
 }
 
-/// Applies a batch to what was known, which must fit it.
+/// Applies a batch to `state` and checks that they are consistent.
 fn fold(scene: Scene, state: &mut BTreeMap<Key, Entry>, batch: Batch) {
     for change in &*batch.changes {
         match change {
@@ -351,19 +357,17 @@ fn fold(scene: Scene, state: &mut BTreeMap<Key, Entry>, batch: Batch) {
                 let created = before.map_or(batch.revision, |before| before.created);
                 scene.check(
                     entry.created == created,
-                    format!(
-                        "a put of a key that was created at revision {created}, as the log had it until then"
-                    ),
+                    format!("a put with creation revision {created}, according to the changes so far"),
                     format!("sent {}", show_entry(entry)),
                 );
             }
             Change::Delete(key) => scene.check(
                 state.remove(key).is_some(),
                 format!(
-                    "a delete of a key that was there, as the log had it until revision {}",
+                    "a delete of a key that exists before revision {}, according to the changes so far",
                     batch.revision
                 ),
-                format!("sent the delete of {key:?}, which was absent"),
+                format!("sent a delete of {key:?}, which was absent"),
             ),
         }
     }
@@ -377,7 +381,8 @@ async fn the_future_ends_with_rewound<H: Harness>(harness: &H) {
         let mut watch = site.watch(Revision::new(after)).await;
         must_say_rewound(&site.client, &mut watch, now).await;
     }
-    // One revision beyond is enough. Others may write to the store meanwhile; a moment without them will come.
+    // One revision beyond is enough. Other clients may write to the store, so repeat until there was no concurrent
+    // write.
     for attempt in 1.. {
         let before = site.read().await.revision;
         let mut watch = site.watch(before.next()).await;
@@ -385,23 +390,26 @@ async fn the_future_ends_with_rewound<H: Harness>(harness: &H) {
             must_say_rewound(&site.client, &mut watch, before).await;
             break;
         }
-        assert!(attempt < TRIES, "the store is never left alone, so the suite cannot judge rule 3");
+        assert!(
+            attempt < TRIES,
+            "other clients write to the store all the time, so the suite cannot judge rule 3"
+        );
     }
-    // From the store's own revision a watch works.
+    // A watch from the store's own revision works.
     site.watch_from_now().await.expect_nothing("a watch from the store's revision", &site.client).await;
     site.leave().await;
 }
 
 async fn must_say_rewound(client: &Client, watch: &mut Watch, before: Revision) {
     let after = watch.seen;
-    let awaited = format!("Rewound from a watch after {after}, the store being at about {before}");
+    let awaited = format!("Rewound from a watch after {after}, with the store at about revision {before}");
     match watch.end(&awaited).await {
         WatchEnd::Rewound { revision } => {
             let now = client.read("absent/").await.revision;
             client.scene.check(
                 before <= revision && revision <= now,
                 format!("Rewound with the store's revision, between {before} and {now}"),
-                format!("said {revision}"),
+                format!("named {revision}"),
             );
         }
         end => client.scene.broken(awaited, format!("ended the watch with {end:?}")),
@@ -412,24 +420,24 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
     let site = Site::open(harness, Rule::Watches, "a watch over compacted changes ends with Compacted").await;
     let (past, before) = a_past(&site).await;
     let all = past.model.changes(&site.root, before);
-    // A watch that has seen everything, and one that has seen nothing yet.
+    // One watch has read all changes, the other none.
     let mut caught_up = site.watch(before).await;
     caught_up.expect("the past", &all).await;
     let mut behind = site.watch(before).await;
 
-    // Compacts to each of the revisions in turn: after puts, deletions, the end of a lease.
+    // Compact up to each of the revisions in turn: after puts, deletions and the end of a lease.
     for forgotten in &all {
         let compacted = forgotten.revision;
         harness.compact(compacted).await;
         let starts = std::iter::once(before).chain(all.iter().map(|batch| batch.revision));
         join_all(starts.map(|after| after_a_compaction(&site, compacted, after, &all))).await;
-        // What Compacted advises: read, and watch from there.
+        // Recover as `Compacted` advises: read a snapshot and watch from its revision.
         let mut watch = site.watch_from_now().await;
         watch.expect_nothing("a watch from a snapshot after a compaction", &site.client).await;
         let fence = site.client.delete(&site.key("~fence")).await;
         for awaited in ["a put after the compaction", "a delete after the compaction"] {
             let batch =
-                caught_up.next(&format!("{awaited}, by a watch that was open and owed nothing")).await;
+                caught_up.next(&format!("{awaited}, from a watch that was open and owed nothing")).await;
             site.scene.check(
                 batch.revision <= fence && batch.changes.len() == 1,
                 awaited,
@@ -437,19 +445,23 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
             );
         }
     }
-    // The one that was never polled may have kept what it owes, or may not; but it does not skip.
+    // The watch that was never polled may have buffered its changes or not, but it must not skip any.
     let mut expected = all.iter();
     loop {
-        match behind.item("what it owes, or Compacted").await {
+        match behind.item("the owed change, or Compacted").await {
             Some(Ok(batch)) => match expected.next() {
                 Some(owed) => {
-                    site.scene.same_batch("a watch that is behind a compaction skips nothing", owed, &batch);
+                    site.scene.same_batch(
+                        "a watch that is behind a compaction skips no change",
+                        owed,
+                        &batch,
+                    );
                 }
                 None => break,
             },
             Some(Err(WatchEnd::Compacted { .. })) => break,
             other => site.scene.broken(
-                "a watch that is behind a compaction delivers what it owes or ends with Compacted",
+                "a watch that is behind a compaction delivers the owed changes or ends with Compacted",
                 format!("sent {other:?}"),
             ),
         }
@@ -457,7 +469,8 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
     site.leave().await;
 }
 
-/// A watch after `after`, where `all` is what happened and the store forgot it up to `compacted`.
+/// Checks a new watch after the revision `after`. `all` is the history, which the store has compacted up to
+/// `compacted`.
 async fn after_a_compaction<H: Harness>(
     site: &Site<'_, H>,
     compacted: Revision,
@@ -466,11 +479,11 @@ async fn after_a_compaction<H: Harness>(
 ) {
     let since =
         |at: Revision| -> Vec<Batch> { all.iter().filter(|batch| batch.revision > at).cloned().collect() };
-    let what = format!("a watch after {after} of a store compacted up to {compacted}");
+    let what = format!("a watch after {after} on a store compacted up to {compacted}");
     let owed = since(after);
     let mut watch = site.watch(after).await;
     if after >= compacted {
-        watch.expect(&format!("{what} owes what is still there"), &owed).await;
+        watch.expect(&format!("{what} yields the remaining changes"), &owed).await;
         return;
     }
     let end = watch.end(&format!("{what} ends with Compacted: it owes {} changes", owed.len())).await;
@@ -487,8 +500,8 @@ async fn after_a_compaction<H: Harness>(
     again.expect(&format!("a watch from {named}, which Compacted named"), &since(named)).await;
 }
 
-async fn compaction_spares_who_is_not_owed<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Watches, "an idle prefix under a compaction").await;
+async fn compaction_spares_idle_watches<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Watches, "a watch of an idle prefix during a compaction").await;
     let (idle, busy) = (site.key("idle/"), site.key("busy/k"));
     let mut mirrored = Mirrored::new(site.client.clone());
     mirrored.commit(Txn::new().put(format!("{idle}k"), "1", None)).await;
@@ -499,11 +512,11 @@ async fn compaction_spares_who_is_not_owed<H: Harness>(harness: &H) {
         compacted = mirrored.commit(Txn::new().put(busy.clone(), format!("{n}"), None)).await;
     }
     harness.compact(compacted).await;
-    // Whether a new watch may start before the compaction, where it owes nothing from there, is the store's choice. It
-    // must not lose what comes.
+    // The store may accept or refuse a new watch from before the compaction that owes no compacted change. Either way,
+    // it must not lose later changes.
     let change = mirrored.commit(Txn::new().put(format!("{idle}k"), "2", None)).await;
     let owed = mirrored.model.changes(&idle, seen.revision);
-    open.expect("a watch that was open and owed nothing goes on over a compaction", &owed).await;
+    open.expect("a watch that was open and owed nothing continues after a compaction", &owed).await;
     let mut late = site.client.watch(&idle, seen.revision).await;
     match late.item("the change after the compaction, or Compacted").await {
         Some(Ok(batch)) => site.scene.same_batch("a watch from before a compaction", &owed[0], &batch),
@@ -514,7 +527,7 @@ async fn compaction_spares_who_is_not_owed<H: Harness>(harness: &H) {
         ),
         other => site.scene.broken("the change, or Compacted", format!("sent {other:?}")),
     }
-    // The values outlive their changes.
+    // Compaction removes changes, not current values.
     let found = site.read().await.entries;
     site.scene.under(Rule::Reads).same_entries(
         "a read after a compaction",

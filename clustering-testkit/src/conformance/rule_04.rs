@@ -14,23 +14,24 @@ use super::{
     watch::Watch,
 };
 
-/// Rule 4: a lease's keys vanish together. What is checked:
+/// Checks rule 4: a lease's keys vanish together. In particular:
 ///
-/// - a revocation deletes the keys of that lease and no other, in one batch, before it returns; anybody can do it;
-/// - expiry does the same, seen by reads and by a watch that nobody helps with a read; not before the TTL has passed
-///   since the grant or the last renewal was sent, and by the slack after it was answered; a put is no renewal;
-/// - renewals, by anybody and at two thirds of the TTL, keep the lease, and give it its whole TTL again;
-/// - a renewal at the last moment either saves all or finds all gone;
-/// - a lease ends in time though nobody who knew it is left, and lives its time though its handle is dropped;
+/// - a revocation, through any handle, deletes exactly the keys of that lease, in one batch, before it returns;
+/// - expiry does the same, observed by reads and by a watch without any concurrent reads. It happens no earlier than
+///   the TTL after the grant or the last renewal was sent, and no later than the TTL plus the slack after the reply. A
+///   put does not renew the lease;
+/// - renewals, through any handle and after two thirds of the TTL, keep the lease alive for its full TTL;
+/// - a renewal at the last moment either saves all keys or finds all of them gone;
+/// - a lease lives for its TTL and then ends in time, even if every handle that used it has been dropped;
 /// - a lease without keys ends as well;
-/// - no renewal and no revocation brings a lease back that has ended, was revoked or never was;
-/// - puts that race with a revocation leave nothing behind;
-/// - lease ids are never used again.
+/// - no renewal or revocation brings back a lease that has ended, was revoked or never existed;
+/// - puts that race with a revocation leave no keys behind;
+/// - lease ids are never reused.
 pub async fn rule_04_lease_keys_vanish_together<H: Harness>(harness: &H) {
     a_revocation_takes_the_lease_s_keys(harness).await;
     an_ended_lease_stays_ended(harness).await;
     puts_beside_a_revocation_leave_nothing(harness).await;
-    // These wait for leases to expire, so they wait together.
+    // These parts wait for leases to expire, so they run concurrently.
     tokio::join!(
         expiry_takes_the_lease_s_keys(harness),
         renewals_keep_the_lease(harness),
@@ -39,16 +40,16 @@ pub async fn rule_04_lease_keys_vanish_together<H: Harness>(harness: &H) {
         a_lease_without_keys_ends(harness),
         lease_ids_are_never_used_again(harness),
     );
-    // Alone: the calls of the others would be help enough for a store that sweeps when it is called.
+    // This part runs alone: concurrent calls would help a store that only expires leases when it is called.
     expiry_needs_no_reader(harness).await;
 }
 
-/// When a lease may end, and when it must have.
+/// Time span in which the store may end a lease.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Life {
-    /// It lives at least until here: its TTL after the last grant or renewal was sent.
+    /// Earliest end of the lease: its TTL after the last grant or renewal was sent.
     earliest: Instant,
-    /// It has ended by now: its TTL and the slack after that was answered.
+    /// Latest end of the lease: its TTL plus the slack after that call was answered.
     latest: Instant,
 }
 
@@ -63,12 +64,12 @@ impl Life {
         (lease, Life::new(sent, lease.ttl, client.bounds))
     }
 
-    /// Whether the store may have ended the lease by `now`.
+    /// Returns true if the store may have ended the lease by `now`.
     pub(super) fn may_be_over(&self, now: Instant) -> bool {
         now >= self.earliest
     }
 
-    /// Whether the store must have ended the lease by `now`.
+    /// Returns true if the store must have ended the lease by `now`.
     pub(super) fn must_be_over(&self, now: Instant) -> bool {
         now > self.latest
     }
@@ -79,7 +80,7 @@ impl Life {
         Life::new(sent, lease.ttl, client.bounds)
     }
 
-    /// When the lease has certainly ended. The end of the slack still belongs to it.
+    /// Returns a time at which the lease has certainly ended, just after the end of the slack.
     pub(super) fn latest(&self) -> Instant {
         self.latest + Duration::from_millis(1)
     }
@@ -89,7 +90,7 @@ impl Life {
         sleep_until(self.latest()).await;
     }
 
-    /// Waits for the keys to vanish by reading, and judges when and how they do. `others` must stay.
+    /// Polls with reads until the keys vanish, and judges the time and the manner. The entries in `others` must stay.
     pub(super) async fn watched_by_reads(self, client: &Client, root: &str, keys: &[Key], others: &[Entry]) {
         let scene = client.scene;
         let step = (client.bounds.smallest_ttl / 20).max(Duration::from_millis(1));
@@ -99,7 +100,7 @@ impl Life {
             let answered = Instant::now();
             let (left, stayed): (Vec<Entry>, Vec<Entry>) =
                 found.into_iter().partition(|entry| keys.contains(&entry.key));
-            scene.same_entries("keys that are not of the lease stay", others, &stayed);
+            scene.same_entries("the keys of other leases, or of none, stay", others, &stayed);
             if left.is_empty() {
                 scene.check(
                     answered >= self.earliest,
@@ -115,14 +116,14 @@ impl Life {
             );
             scene.check(
                 asked <= self.latest,
-                "the lease's keys vanish within the stated slack after the TTL",
+                "the lease's keys vanish no later than the TTL and the stated slack",
                 format!("still showed them {:?} later", asked - self.latest),
             );
             sleep(step).await;
         }
     }
 
-    /// Waits for the keys to vanish by a watch alone, and judges when and how they do.
+    /// Waits for a watch to show that the keys vanished, without any reads, and judges the time and the manner.
     pub(super) async fn watched_by_a_watch(
         self,
         client: &Client,
@@ -142,7 +143,7 @@ impl Life {
     }
 }
 
-/// The batch deletes exactly these keys.
+/// Checks that the batch deletes exactly these keys.
 pub(super) fn all_at_once(scene: Scene, batch: &Batch, keys: &[Key]) {
     let deleted: BTreeSet<&Key> = batch
         .changes
@@ -159,8 +160,8 @@ pub(super) fn all_at_once(scene: Scene, batch: &Batch, keys: &[Key]) {
     );
 }
 
-/// Puts `count` keys under a lease, and around them keys under none and under another one. Gives the keys, the other
-/// entries, and the revision after all that.
+/// Puts `count` keys under `lease` and other keys under no lease and under `other`. Returns the keys, the other
+/// entries, and the revision after these commits.
 async fn furnish<H: Harness>(
     site: &Site<'_, H>,
     lease: LeaseId,
@@ -178,7 +179,7 @@ async fn furnish<H: Harness>(
 }
 
 async fn a_revocation_takes_the_lease_s_keys<H: Harness>(harness: &H) {
-    let part = "a revocation deletes the keys of that lease and no other, in one batch";
+    let part = "a revocation deletes exactly the keys of that lease, in one batch";
     let site = Site::open(harness, Rule::Leases, part).await;
     let other = site.another().await;
     for (by, revoker) in [("the handle that granted it", &site.client), ("another handle", &other)] {
@@ -206,16 +207,16 @@ async fn a_revocation_takes_the_lease_s_keys<H: Harness>(harness: &H) {
             site.client.revoke(neighbour.id).await;
         }
     }
-    // A lease without keys has nothing to delete.
+    // The revocation of a lease without keys changes nothing.
     let (lease, neighbour) = (site.grant_long().await.id, site.grant_long().await.id);
     let (_, _, before) = furnish(&site, neighbour, neighbour, 2).await;
     let mut watch = site.watch(before).await;
     other.revoke(lease).await;
-    watch.expect_nothing("a revocation of a lease without keys", &site.client).await;
+    watch.expect_nothing("no change from the revocation of a lease without keys", &site.client).await;
     site.leave().await;
 }
 
-/// The store says of the lease that it has ended, to every call that names it.
+/// Checks that a lease has ended: every call that names it must fail with `LeaseNotFound`.
 async fn has_ended(client: &Client, lease: LeaseId, key: &Key, how: &str) {
     let answers = [
         ("a renewal", client.attempt_renew(lease).await.err()),
@@ -232,12 +233,13 @@ async fn has_ended(client: &Client, lease: LeaseId, key: &Key, how: &str) {
         }
     }
     let found = client.read(key).await.entries;
-    client.scene.same_entries(&format!("nothing under a lease that {how}"), &[], &found);
+    client.scene.same_entries(&format!("no key under a lease that {how}"), &[], &found);
 }
 
 async fn an_ended_lease_stays_ended<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Leases, "no call brings back a lease that was revoked or never was").await;
+        Site::open(harness, Rule::Leases, "no call brings back a lease that was revoked or never existed")
+            .await;
     let other = site.another().await;
     let key = site.key("k");
     let lease = site.grant_long().await.id;
@@ -245,9 +247,9 @@ async fn an_ended_lease_stays_ended<H: Harness>(harness: &H) {
     site.client.revoke(lease).await;
     has_ended(&site.client, lease, &key, "was revoked").await;
     has_ended(&other, lease, &key, "was revoked by another handle").await;
-    // 0 and what does not fit into a signed integer stand for something else in some stores.
+    // Some stores give a special meaning to 0 and to values beyond a signed integer.
     for never in [0, 0x7fff_ffff_ffff_fff1, 1 << 63, u64::MAX] {
-        has_ended(&site.client, LeaseId::new(never), &key, &format!("never was ({never:x})")).await;
+        has_ended(&site.client, LeaseId::new(never), &key, &format!("never existed ({never:x})")).await;
     }
     site.leave().await;
 }
@@ -256,7 +258,7 @@ async fn puts_beside_a_revocation_leave_nothing<H: Harness>(harness: &H) {
     const ROUNDS: usize = 10;
     const WRITERS: usize = 4;
     let site =
-        Site::open(harness, Rule::Leases, "puts that race with a revocation leave nothing behind").await;
+        Site::open(harness, Rule::Leases, "puts that race with a revocation leave no keys behind").await;
     let handles = [site.client.clone(), site.another().await];
     for round in 0..ROUNDS {
         let lease = site.grant_long().await.id;
@@ -284,18 +286,19 @@ async fn puts_beside_a_revocation_leave_nothing<H: Harness>(harness: &H) {
         handles[1].revoke(lease).await;
         finish(writers).await;
         let left = site.read().await.entries;
-        site.scene.same_entries("nothing of a revoked lease, whoever put at the same time", &[], &left);
+        site.scene.same_entries("no key of a revoked lease after concurrent puts", &[], &left);
     }
     site.leave().await;
 }
 
 async fn expiry_takes_the_lease_s_keys<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Leases, "a lease that expires takes its keys along, seen by reads").await;
+        Site::open(harness, Rule::Leases, "a lease that expires takes its keys with it, as shown by reads")
+            .await;
     let neighbour = site.grant_long().await.id;
     let (lease, life) = Life::grant(&site.client, site.bounds.smallest_ttl).await;
     let (keys, others, before) = furnish(&site, lease.id, neighbour, 20).await;
-    // A put under a lease is no renewal.
+    // A put under a lease does not renew it.
     sleep(site.bounds.smallest_ttl / 2).await;
     let again = site.client.put(&keys[0], "2", Some(lease.id)).await;
     let mut watch = site.watch(again.max(before)).await;
@@ -309,14 +312,18 @@ async fn expiry_takes_the_lease_s_keys<H: Harness>(harness: &H) {
 }
 
 async fn expiry_needs_no_reader<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Leases, "a watch learns of an expiry though nobody asks").await;
+    let site = Site::open(harness, Rule::Leases, "a watch shows an expiry without any other call").await;
     let neighbour = site.grant_long().await.id;
     let (lease, life) = Life::grant(&site.client, site.bounds.smallest_ttl).await;
     let (keys, others, before) = furnish(&site, lease.id, neighbour, 5).await;
     let mut watch = site.client.watch(&site.root, before).await;
     let revision = life.watched_by_a_watch(&site.client, &mut watch, &keys).await;
     let found = site.read().await;
-    site.scene.same_entries("the others stay when a lease expires", &others, &found.entries);
+    site.scene.same_entries(
+        "the keys of other leases, or of none, stay when a lease expires",
+        &others,
+        &found.entries,
+    );
     site.scene.check(
         before < revision && revision <= found.revision,
         format!("expiry at a revision after {before}, up to {}", found.revision),
@@ -327,8 +334,12 @@ async fn expiry_needs_no_reader<H: Harness>(harness: &H) {
 }
 
 async fn renewals_keep_the_lease<H: Harness>(harness: &H) {
-    let site =
-        Site::open(harness, Rule::Leases, "renewals keep a lease, and it expires after the last").await;
+    let site = Site::open(
+        harness,
+        Rule::Leases,
+        "a lease lives while it is renewed, and expires after the last renewal",
+    )
+    .await;
     let other = site.another().await;
     let neighbour = site.grant_long().await.id;
     let (lease, mut life) = Life::grant(&site.client, site.bounds.smallest_ttl).await;
@@ -356,7 +367,8 @@ async fn a_renewal_at_the_last_moment<H: Harness>(harness: &H) {
     let site =
         Site::open(harness, Rule::Leases, "a renewal at the last moment saves all keys or finds all gone")
             .await;
-    // Just before the end, at the end, and inside the slack: there either answer is right, but it must be true.
+    // Just before the end, at the end, and within the slack. There the store may give either answer, but must act
+    // accordingly.
     let slack = site.bounds.expiry_slack;
     let moments = [(-1, Duration::from_millis(2)), (0, Duration::ZERO), (1, slack / 2), (1, slack)];
     let mut tasks = JoinSet::new();
@@ -380,9 +392,13 @@ async fn a_renewal_at_the_last_moment<H: Harness>(harness: &H) {
                         "a renewal before the TTL has passed succeeds",
                         format!("failed it: {error}"),
                     );
-                    has_ended(&client, lease.id, &keys[0], "a renewal said had ended").await;
+                    has_ended(&client, lease.id, &keys[0], "a renewal reported as ended").await;
                     let left = client.read(&root).await.entries;
-                    client.scene.same_entries("no key of a lease that a renewal said had ended", &[], &left);
+                    client.scene.same_entries(
+                        "no key of a lease that a renewal reported as ended",
+                        &[],
+                        &left,
+                    );
                 }
                 Err(error) => client
                     .scene
@@ -396,7 +412,8 @@ async fn a_renewal_at_the_last_moment<H: Harness>(harness: &H) {
 
 async fn a_lease_outlives_its_handle_and_no_more<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Leases, "a lease ends by itself when everyone who knew it is gone").await;
+        Site::open(harness, Rule::Leases, "a lease expires after every handle that used it was dropped")
+            .await;
     let (lease, life) = {
         let gone = site.another().await;
         Life::grant(&gone, site.bounds.smallest_ttl).await
@@ -416,7 +433,7 @@ async fn a_lease_without_keys_ends<H: Harness>(harness: &H) {
     let mut watch = site.watch_from_now().await;
     life.over().await;
     has_ended(&site.client, lease.id, &site.key("k"), "expired without keys").await;
-    watch.expect_nothing("the expiry of a lease without keys", &site.client).await;
+    watch.expect_nothing("no change from the expiry of a lease without keys", &site.client).await;
     site.leave().await;
 }
 
@@ -427,7 +444,7 @@ async fn lease_ids_are_never_used_again<H: Harness>(harness: &H) {
     let handles = [site.client.clone(), site.another().await];
     let mut known: BTreeSet<LeaseId> = BTreeSet::new();
     for round in 0..ROUNDS {
-        // One round's leases expire, the others' are revoked.
+        // The leases of one round expire, those of the others are revoked.
         let expires = round == 0;
         let ttl = if expires { site.bounds.smallest_ttl } else { site.bounds.check_limit() };
         let mut grants = JoinSet::new();
@@ -439,7 +456,7 @@ async fn lease_ids_are_never_used_again<H: Harness>(harness: &H) {
         for (lease, _) in &granted {
             site.scene.check(
                 known.insert(lease.id),
-                format!("a lease id that none of the {} granted before had", known.len()),
+                format!("a lease id that differs from those of all {} earlier leases", known.len()),
                 format!("granted {} again", lease.id),
             );
         }

@@ -8,13 +8,13 @@ use super::{
     site::{Client, Site},
 };
 
-/// Rule 5: a put needs a live lease. What is checked:
+/// Checks rule 5: a put needs a live lease. In particular:
 ///
-/// - a commit that puts under a lease that never was, was revoked or has expired fails with `LeaseNotFound`, wherever
-///   in the commit that put stands, and nothing of the commit is written;
-/// - one live lease beside a dead one does not help;
-/// - a failed guard is reported before a dead lease, and a dead lease where the guards hold;
-/// - a put under a lease that has not ended succeeds, and once one failed the lease's keys are gone;
+/// - a commit with a put under a lease that never existed, was revoked or has expired fails with `LeaseNotFound`,
+///   wherever that put is in the commit, and writes nothing;
+/// - the same holds if other puts of the commit name a live lease;
+/// - a failed guard takes precedence over a dead lease;
+/// - a put under a lease succeeds until the lease has ended, and once a put fails, the lease's keys are gone;
 /// - commits that name no lease are not affected.
 pub async fn rule_05_puts_need_a_live_lease<H: Harness>(harness: &H) {
     nothing_is_written_under_a_dead_lease(harness).await;
@@ -22,7 +22,7 @@ pub async fn rule_05_puts_need_a_live_lease<H: Harness>(harness: &H) {
     tokio::join!(an_expired_lease_takes_no_put(harness), puts_fail_once_the_keys_are_gone(harness));
 }
 
-/// Leases that are dead at once, with how they came to be.
+/// Returns leases that are already dead, each with a description.
 async fn dead_leases<H: Harness>(site: &Site<'_, H>) -> Vec<(String, LeaseId)> {
     let revoked = site.grant_long().await.id;
     site.client.put(&site.key("was here"), "1", Some(revoked)).await;
@@ -31,7 +31,7 @@ async fn dead_leases<H: Harness>(site: &Site<'_, H>) -> Vec<(String, LeaseId)> {
     site.client.revoke(empty).await;
     let mut dead = vec![("was revoked".to_owned(), revoked), ("was revoked without keys".to_owned(), empty)];
     for never in [0, 0x7fff_ffff_ffff_fff1, 1 << 63, u64::MAX] {
-        dead.push((format!("never was ({never:x})"), LeaseId::new(never)));
+        dead.push((format!("never existed ({never:x})"), LeaseId::new(never)));
     }
     dead
 }
@@ -69,7 +69,7 @@ async fn nothing_is_written_under_a_dead_lease<H: Harness>(harness: &H) {
             let found = site.read().await.entries;
             site.scene.same_entries(&format!("nothing written by {what}"), &before.entries, &found);
         }
-        // An overwrite with a dead lease leaves value, revisions and lease as they were.
+        // A failed overwrite under a dead lease leaves the key's value, revisions and lease unchanged.
         let what = format!("an overwrite that moves a key to a lease that {how}");
         let answer = site.client.attempt(Txn::new().put(site.key("old"), "new", dead)).await;
         must_be_lease_not_found(&site.client, &what, answer);
@@ -77,7 +77,7 @@ async fn nothing_is_written_under_a_dead_lease<H: Harness>(harness: &H) {
         site.scene.same_entries(&format!("nothing changed by {what}"), &before.entries, &found);
         watch.expect_nothing(&format!("commits with a lease that {how}"), &site.client).await;
     }
-    // With the live lease alone all that works.
+    // The same operations succeed with the live lease only.
     let txn = Txn::new().put(site.key("live"), "new", live).delete(site.key("doomed"));
     site.client.commit(txn).await;
     site.leave().await;
@@ -90,7 +90,8 @@ async fn guards_are_judged_first<H: Harness>(harness: &H) {
     for (how, dead) in dead_leases(&site).await {
         let put = |guard: Guard| Txn::new().guard(guard).put(site.key("new"), "1", dead);
         for guard in [Guard::absent(there.clone()), Guard::modified_at(site.key("absent"), at)] {
-            let expected = format!("GuardFailed where {guard:?} fails and the lease {how}");
+            let expected =
+                format!("GuardFailed for a commit whose guard {guard:?} fails and whose lease {how}");
             match site.client.attempt(put(guard)).await {
                 Ok(revision) => site.scene.broken(expected, format!("committed at revision {revision}")),
                 Err(error) => site.scene.check(
@@ -127,12 +128,13 @@ async fn an_expired_lease_takes_no_put<H: Harness>(harness: &H) {
         }
     }
     let left = site.read().await.entries;
-    site.scene.same_entries("nothing under an expired lease, nor beside it in the same commit", &[], &left);
+    site.scene.same_entries("nothing written by commits under an expired lease", &[], &left);
     site.leave().await;
 }
 
 async fn puts_fail_once_the_keys_are_gone<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::LiveLeases, "a lease takes puts until its keys have vanished").await;
+    let site =
+        Site::open(harness, Rule::LiveLeases, "a lease accepts puts until its keys have vanished").await;
     let (lease, life) = Life::grant(&site.client, site.bounds.smallest_ttl).await;
     let other = site.another().await;
     let step = site.bounds.smallest_ttl / 20;
@@ -144,12 +146,12 @@ async fn puts_fail_once_the_keys_are_gone<H: Harness>(harness: &H) {
         let found = other.read(&site.root).await.entries;
         match answer {
             Ok(revision) if ended => site.scene.broken(
-                "LeaseNotFound for a put after the TTL and the stated slack, though there were puts until then",
+                "LeaseNotFound for a put after the TTL and the stated slack, despite earlier puts",
                 format!("committed at revision {revision}"),
             ),
             Ok(_) => puts += 1,
             Err(error) => {
-                must_be_lease_not_found(&site.client, "a put when the lease has ended", Err(error));
+                must_be_lease_not_found(&site.client, "a put after the lease has ended", Err(error));
                 site.scene.same_entries(
                     "LeaseNotFound only once the lease's keys have vanished",
                     &[],
@@ -170,9 +172,9 @@ async fn puts_fail_once_the_keys_are_gone<H: Harness>(harness: &H) {
         }
         sleep(step).await;
     }
-    site.scene.check(puts > 0, "puts under a fresh lease", "took none");
+    site.scene.check(puts > 0, "puts under a new lease to succeed", "accepted none");
     life.over().await;
     let left = site.read().await.entries;
-    site.scene.same_entries("nothing of a lease that has ended", &[], &left);
+    site.scene.same_entries("no key of a lease that has ended", &[], &left);
     site.leave().await;
 }

@@ -8,11 +8,11 @@ use super::{
     watch::Watch,
 };
 
-/// Rule 6: a key created again is a new key. What is checked, on reads, on watches and by guards:
+/// Checks rule 6: a key created again is a new key. Reads, watches and guards must agree that:
 ///
-/// - a put of an absent key gives it that revision as creation and modification;
-/// - overwrites, also ones that change its lease, move the modification alone;
-/// - after a deletion, a revocation and an expiry, a put creates it anew;
+/// - a put of an absent key sets its creation and its modification revision to that of the commit;
+/// - an overwrite, including one that changes the lease, sets the modification revision only;
+/// - a put after a deletion, a revocation or an expiry creates a new key;
 /// - a guard on the old creation revision fails for the new key.
 pub async fn rule_06_creation_revisions<H: Harness>(harness: &H) {
     overwrites_keep_the_creation(harness).await;
@@ -20,7 +20,7 @@ pub async fn rule_06_creation_revisions<H: Harness>(harness: &H) {
     the_end_of_a_lease_ends_it(harness).await;
 }
 
-/// A key, and a watch that saw all of it so far.
+/// A key, and a watch that has seen all of its changes so far.
 struct Watched<'s, 'h, H> {
     site: &'s Site<'h, H>,
     key: Key,
@@ -34,8 +34,8 @@ impl<'s, 'h, H: Harness> Watched<'s, 'h, H> {
         Watched { site, key, watch }
     }
 
-    /// A read, the watch's next batch and the guards agree that the key was created and modified there.
-    async fn stands(&mut self, created: Revision, modified: Revision, how: &str) {
+    /// Checks that a read, the watch's next batch and the guards agree on the creation and the modification revision.
+    async fn expect_revisions(&mut self, created: Revision, modified: Revision, how: &str) {
         let Site { client, scene, .. } = self.site;
         let expected = format!("created {created}, modified {modified} {how}");
         let found = client.read(&self.key).await.entries;
@@ -59,8 +59,8 @@ impl<'s, 'h, H: Harness> Watched<'s, 'h, H> {
         }
     }
 
-    /// It was deleted, the watch shows; and what was created there stands no longer.
-    async fn is_gone(&mut self, created: Revision, how: &str) {
+    /// Checks that the watch shows the deletion of the key, and that a guard on its creation revision fails.
+    async fn expect_deleted(&mut self, created: Revision, how: &str) {
         let awaited = format!("the deletion of {:?}, which {how}", self.key);
         let batch = self.watch.next(&awaited).await;
         self.site.scene.check(
@@ -68,11 +68,11 @@ impl<'s, 'h, H: Harness> Watched<'s, 'h, H> {
             awaited,
             format!("sent {}", show_batch(&batch)),
         );
-        self.is_no_longer(created, &format!("for a key that {how}")).await;
+        self.expect_stale(created, &format!("for a key that {how}")).await;
     }
 
-    /// A guard on that creation revision fails.
-    async fn is_no_longer(&self, created: Revision, how: &str) {
+    /// Checks that a guard on an earlier creation revision of the key fails.
+    async fn expect_stale(&self, created: Revision, how: &str) {
         let guard = Guard::created_at(self.key.clone(), created);
         let holds = self.site.client.holds(&guard).await;
         self.site.scene.check(!holds, format!("{guard:?} to fail {how}"), "let it hold");
@@ -86,18 +86,18 @@ async fn overwrites_keep_the_creation<H: Harness>(harness: &H) {
     let key = site.key("k");
     let mut watched = Watched::new(&site, key.clone()).await;
     let created = site.client.put(&key, "0", None).await;
-    watched.stands(created, created, "after it was created").await;
+    watched.expect_revisions(created, created, "after it was created").await;
     for n in 1..8 {
         let writer = if n % 2 == 0 { &site.client } else { &other };
         let modified = writer.put(&key, format!("{n}"), leases[n % 3]).await;
-        watched.stands(created, modified, &format!("after overwrite {n}")).await;
+        watched.expect_revisions(created, modified, &format!("after overwrite {n}")).await;
     }
-    // The same value under the same lease again, and with a guard on itself.
+    // Overwrite with the same value under the same lease, and with a guard on the key itself.
     let modified = site.client.put(&key, "7", leases[1]).await;
-    watched.stands(created, modified, "after an overwrite with the same value").await;
+    watched.expect_revisions(created, modified, "after an overwrite with the same value").await;
     let guarded = Txn::new().guard(Guard::created_at(key.clone(), created)).put(key.clone(), "8", None);
     let modified = site.client.commit(guarded).await;
-    watched.stands(created, modified, "after a guarded overwrite").await;
+    watched.expect_revisions(created, modified, "after a guarded overwrite").await;
     site.leave().await;
 }
 
@@ -108,19 +108,17 @@ async fn a_deletion_ends_it<H: Harness>(harness: &H) {
     let mut past: Vec<Revision> = Vec::new();
     for n in 0..4 {
         let created = site.client.put(&key, "1", (n == 2).then_some(lease)).await;
-        watched.stands(created, created, &format!("after it was created for time {n}")).await;
+        watched.expect_revisions(created, created, &format!("after creation {n}")).await;
         for before in &past {
-            watched.is_no_longer(*before, "for a key that was deleted and created again").await;
+            watched.expect_stale(*before, "for a key that was deleted and created again").await;
         }
         let modified = site.client.put(&key, "2", None).await;
-        watched
-            .stands(created, modified, &format!("after it was created for time {n} and overwritten"))
-            .await;
+        watched.expect_revisions(created, modified, &format!("after creation {n} and an overwrite")).await;
         let deleted = site.client.delete(&key).await;
-        watched.is_gone(created, "was deleted").await;
+        watched.expect_deleted(created, "was deleted").await;
         site.scene.check(
             watched.watch.seen == deleted,
-            format!("the deletion at revision {deleted}, that of its commit"),
+            format!("the deletion at revision {deleted}, the one of its commit"),
             format!("sent it at {}", watched.watch.seen),
         );
         past.push(created);
@@ -142,17 +140,17 @@ async fn the_end_of_a_lease_ends_it<H: Harness>(harness: &H) {
     site.client.revoke(long).await;
     life.over().await;
     for (watched, first) in [&mut revoked, &mut expired].into_iter().zip(first) {
-        let created = watched.watch.next("the put that created it first").await.revision;
+        let created = watched.watch.next("the put that first created the key").await.revision;
         site.scene.check(
             created == first,
             format!("the put of revision {first}"),
-            format!("sent one of {created}"),
+            format!("sent a put of revision {created}"),
         );
-        watched.is_gone(first, "lost its lease").await;
+        watched.expect_deleted(first, "lost its lease").await;
         let absent = Txn::new().guard(Guard::absent(watched.key.clone()));
         let created = site.client.commit(absent.put(watched.key.clone(), "2", None)).await;
-        watched.stands(created, created, "after it was created again").await;
-        watched.is_no_longer(first, "for a key created again after its lease ended").await;
+        watched.expect_revisions(created, created, "after it was created again").await;
+        watched.expect_stale(first, "for a key created again after its lease ended").await;
     }
     let found: Vec<Entry> = site.read().await.entries;
     site.scene.check(found.len() == 2, "both keys again", format!("showed {} of them", found.len()));

@@ -11,13 +11,13 @@ use super::{
     site::Site,
 };
 
-/// Rule 7: a put decides the key's lease. What is checked:
+/// Checks rule 7: a put decides the key's lease. In particular:
 ///
-/// - from no lease, a lease and another lease to each of these: reads and watches show the new one, and when the
-///   leases are revoked each key goes with the one that its last put named, or stays;
-/// - the same when they expire;
-/// - a key deleted and put again without a lease is not tied to its old one;
-/// - a commit that fails moves nothing.
+/// - a key can move between no lease, one lease and another in all combinations. Reads and watches show the new lease,
+///   and when the leases are revoked, the key vanishes with the lease of its last put or stays;
+/// - the same holds when the leases expire;
+/// - a key that was deleted and put again without a lease is not attached to its old lease;
+/// - a commit that fails moves no key.
 pub async fn rule_07_puts_move_and_detach<H: Harness>(harness: &H) {
     the_last_put_decides(harness, End::Revocation).await;
     the_last_put_decides(harness, End::Expiry).await;
@@ -32,13 +32,13 @@ enum End {
 
 async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
     let part = match end {
-        End::Revocation => "each key goes with the lease of its last put when the leases are revoked",
-        End::Expiry => "each key goes with the lease of its last put when the leases expire",
+        End::Revocation => "each key vanishes with the lease of its last put when the leases are revoked",
+        End::Expiry => "each key vanishes with the lease of its last put when the leases expire",
     };
     let site = Site::open(harness, Rule::Moves, part).await;
     let ttl = |n: u32| match end {
         End::Revocation => site.bounds.check_limit(),
-        // Far enough apart that the first has surely ended before the second may.
+        // Far enough apart that the first lease has certainly ended before the second may end.
         End::Expiry => {
             site.bounds.smallest_ttl * (n + 1) + (site.bounds.expiry_slack + Duration::from_secs(1)) * (n - 1)
         }
@@ -52,8 +52,8 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
         None => "another",
     };
 
-    // All ways from lease to lease, in one put each; the same with the key deleted in between; some in one commit.
-    // The ways at the same time: the leases do not wait.
+    // All moves between leases: by one put each, with the key deleted in between, and three moves in one commit. They
+    // run concurrently, because the leases may expire soon.
     let ways = leases.into_iter().flat_map(|from| leases.map(|to| (from, to))).map(async |(from, to)| {
         let moved = site.key(&format!("{} to {}", name(from), name(to)));
         let mut watch = site.client.watch(&moved, start).await;
@@ -87,7 +87,7 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
         let entry = found.iter().find(|entry| entry.key == *key);
         site.scene.check(
             entry.is_some_and(|entry| entry.lease == *lease),
-            format!("{key:?} under {}, as its last put says", show_lease(*lease)),
+            format!("{key:?} under {}, as in its last put", show_lease(*lease)),
             entry.map_or("showed no such key".to_owned(), |entry| {
                 format!("showed {}", show_lease(entry.lease))
             }),
@@ -102,7 +102,7 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
         match end {
             End::Revocation => {
                 site.client.revoke(lease.id).await;
-                let batch = watch.next(&format!("the end of the {which} lease")).await;
+                let batch = watch.next(&format!("the deletion of the keys of the {which} lease")).await;
                 all_at_once(site.scene, &batch, &gone);
             }
             End::Expiry => {
@@ -113,15 +113,15 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
         let expected: BTreeSet<Key> = last.iter().map(|(key, _)| key.clone()).collect();
         site.scene.check(
             found == expected,
-            format!("after the end of the {which} lease the keys whose last put named another, or none: {expected:?}"),
+            format!("only keys whose last put named no ended lease after the end of the {which} lease: {expected:?}"),
             format!("showed {found:?}"),
         );
     }
-    watch.expect_nothing("keys without a lease stay", &site.client).await;
+    watch.expect_nothing("no further change: keys without a lease stay", &site.client).await;
     site.leave().await;
 }
 
-/// The next batch is a put of that key under that lease.
+/// Checks that the next batch is a put of `key` under `lease`.
 async fn expect_put<H: Harness>(
     site: &Site<'_, H>,
     watch: &mut super::watch::Watch,
@@ -154,20 +154,24 @@ async fn a_failed_commit_moves_nothing<H: Harness>(harness: &H) {
         ("its lease", Txn::new().put(free.clone(), "2", second).put(leased.clone(), "2", dead)),
     ];
     for (why, txn) in failing {
-        let expected = format!("{txn:?} to fail for {why}");
+        let expected = format!("{txn:?} to fail because of {why}");
         match site.client.attempt(txn).await.map_err(|error| error.kind()) {
             Err(ErrorKind::GuardFailed { .. } | ErrorKind::LeaseNotFound) => {}
             other => site.scene.broken(expected, format!("answered {other:?}")),
         }
         site.scene.same_entries("a failed commit moves nothing", &before, &site.read().await.entries);
     }
-    // They still go and stay as they would have.
+    // The keys still vanish with their original leases.
     site.client.revoke(second).await;
-    site.scene.same_entries("the lease they were not moved to ends", &before, &site.read().await.entries);
+    site.scene.same_entries(
+        "no key vanishes with the lease that they were not moved to",
+        &before,
+        &site.read().await.entries,
+    );
     site.client.revoke(first).await;
     let left = site.read().await.entries;
     site.scene.same_entries(
-        "the lease that one is under ends",
+        "only the leased key vanishes with its lease",
         &before.into_iter().filter(|entry| entry.key == free).collect::<Vec<_>>(),
         &left,
     );

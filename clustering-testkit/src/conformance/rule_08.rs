@@ -12,27 +12,26 @@ use super::{
     site::{Client, Site},
 };
 
-/// Rule 8: errors tell what happened. What is checked:
+/// Checks rule 8: errors tell what happened. In particular:
 ///
-/// - each refusal that the contract names has its kind, from every call that can give it: `GuardFailed` with a
-///   revision, `LeaseNotFound`, `Invalid`; and none of these claims that something may have happened, or that the same
-///   call may succeed later;
-/// - what breaks a rule of the API is `Invalid` before anything else is judged;
-/// - after each of them the store is as before;
-/// - no text of an error shows a value;
-/// - with a handle that leads nowhere ([`Harness::unreachable`]), every call says in time that the store is away:
-///   `Unreachable`, or `OutcomeUnknown` from a call that writes.
+/// - each refusal named in the contract has its error kind, from every call that can return it: `GuardFailed` with a
+///   revision, `LeaseNotFound`, `Invalid`. None of these errors claims that the call may have taken effect, or that the
+///   same call may succeed later;
+/// - a call that breaks a rule of the API is `Invalid`, whatever else is wrong with it;
+/// - a refused call leaves the store unchanged;
+/// - no error text contains a value;
+/// - on a handle to an unreachable store ([`Harness::unreachable`]), every call reports in time that the store cannot
+///   be reached: as `Unreachable` or, from a call that writes, as `OutcomeUnknown`.
 ///
-/// What a store says when it fails in the midst of a call cannot be judged from outside: that is for the store's own
-/// tests.
+/// Failures in the middle of a call cannot be provoked from outside. The store's own tests have to cover them.
 pub async fn rule_08_errors_tell_what_happened<H: Harness>(harness: &H) {
     refusals_have_their_kinds(harness).await;
     invalid_comes_first(harness).await;
     errors_show_no_value(harness).await;
-    nobody_there(harness).await;
+    unreachable_stores_are_reported(harness).await;
 }
 
-/// The error is of that kind, and says what such an error means.
+/// Checks that the error has the given kind and reports no effect, and that it is not transient.
 fn expect(client: &Client, what: &str, kind: ErrorKind, error: Option<StoreError>) {
     let Some(error) = error else { client.scene.broken(format!("{kind:?} for {what}"), "accepted it") };
     let found = error.kind();
@@ -45,7 +44,7 @@ fn expect(client: &Client, what: &str, kind: ErrorKind, error: Option<StoreError
     client.scene.check(same, format!("{kind:?} for {what}"), format!("failed with {found:?}: {error}"));
     client.scene.check(
         error.effect() == Effect::None && !error.is_transient(),
-        format!("an error for {what} that says that nothing happened, nor will"),
+        format!("an error for {what} that reports no effect and is not transient"),
         format!("failed with {found:?}: {error}"),
     );
 }
@@ -63,11 +62,11 @@ async fn refusals_have_their_kinds<H: Harness>(harness: &H) {
     expect(client, "a lease with a TTL of zero", ErrorKind::Invalid, refused);
     for lease in [ended, LeaseId::new(0x7fff_ffff_ffff_fff1)] {
         let refused = client.attempt_renew(lease).await.err();
-        expect(client, "the renewal of no lease", ErrorKind::LeaseNotFound, refused);
+        expect(client, "the renewal of a lease that does not exist", ErrorKind::LeaseNotFound, refused);
         let refused = client.attempt_revoke(lease).await.err();
-        expect(client, "the revocation of no lease", ErrorKind::LeaseNotFound, refused);
+        expect(client, "the revocation of a lease that does not exist", ErrorKind::LeaseNotFound, refused);
         let refused = client.attempt(Txn::new().put(site.key("k"), "", lease)).await.err();
-        expect(client, "a put under no lease", ErrorKind::LeaseNotFound, refused);
+        expect(client, "a put under a lease that does not exist", ErrorKind::LeaseNotFound, refused);
     }
     let failed = ErrorKind::GuardFailed { revision: at };
     for guard in [Guard::absent(there.clone()), Guard::modified_at(there.clone(), Revision::ZERO)] {
@@ -83,7 +82,8 @@ async fn refusals_have_their_kinds<H: Harness>(harness: &H) {
 
 async fn invalid_comes_first<H: Harness>(harness: &H) {
     let site =
-        Site::open(harness, Rule::Errors, "what breaks the API is Invalid, whatever else is wrong").await;
+        Site::open(harness, Rule::Errors, "a call that breaks the API is Invalid, whatever else is wrong")
+            .await;
     let client = &site.client;
     let there = site.key("there");
     client.put(&there, "1", None).await;
@@ -134,23 +134,27 @@ async fn errors_show_no_value<H: Harness>(harness: &H) {
         let Err(error) = client.attempt(txn).await else {
             client.scene.broken(format!("{what} to fail"), "committed it")
         };
-        // The whole chain, as a log would have it.
+        // Test the whole chain of sources, because logs print it.
         let mut text = format!("{error} {error:?}");
         let mut source = std::error::Error::source(&error);
         while let Some(inner) = source {
             text.push_str(&format!(" {inner} {inner:?}"));
             source = inner.source();
         }
-        client.scene.check(!text.contains(SECRET), "an error that shows no value", format!("said {text}"));
+        client.scene.check(
+            !text.contains(SECRET),
+            "an error that shows no value",
+            format!("returned {text}"),
+        );
     }
     site.leave().await;
 }
 
-async fn nobody_there<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Errors, "a handle that leads nowhere").await;
+async fn unreachable_stores_are_reported<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Errors, "an unreachable store").await;
     let store = match harness.unreachable().await {
         Hook::Have(store) => store,
-        Hook::Absent(why) => return not_judged(Rule::Errors, "what calls answer when nobody is there", why),
+        Hook::Absent(why) => return not_judged(Rule::Errors, "the errors of an unreachable store", why),
     };
     let nowhere = Client { store, ..site.client.clone() };
     let key = site.key("k");
@@ -162,7 +166,7 @@ async fn nobody_there<H: Harness>(harness: &H) {
         ("a read", false, nowhere.attempt_read(&site.root).await.err()),
     ];
     for (call, writes, answer) in answers {
-        let expected = format!("{call} with nobody there to fail with Unreachable");
+        let expected = format!("{call} on an unreachable store to fail with Unreachable");
         match answer {
             None => site.scene.broken(expected, "accepted it"),
             Some(error) => site.scene.check(
@@ -173,12 +177,14 @@ async fn nobody_there<H: Harness>(harness: &H) {
             ),
         }
     }
-    // A watch may say it as an error, or as its end.
-    let expected = "a watch with nobody there to fail with Unreachable, or end with Disconnected";
+    // A watch may report it as an error or as its end.
+    let expected = "a watch on an unreachable store to fail with Unreachable or to end with Disconnected";
     match tokio::time::timeout(site.bounds.call_timeout, nowhere.store.watch(&site.root, Revision::ZERO))
         .await
     {
-        Err(_) => site.scene.broken(expected, format!("was silent for {:?}", site.bounds.call_timeout)),
+        Err(_) => {
+            site.scene.broken(expected, format!("did not answer within {:?}", site.bounds.call_timeout))
+        }
         Ok(Err(error)) => site.scene.check(
             error.kind() == ErrorKind::Unreachable,
             expected,
@@ -189,7 +195,7 @@ async fn nobody_there<H: Harness>(harness: &H) {
             match tokio::time::timeout(limit, stream.next()).await {
                 Ok(Some(Err(WatchEnd::Disconnected { .. }))) => {}
                 Ok(other) => site.scene.broken(expected, format!("sent {other:?}")),
-                Err(_) => site.scene.broken(expected, format!("was silent for {limit:?}")),
+                Err(_) => site.scene.broken(expected, format!("did not answer within {limit:?}")),
             }
         }
     }

@@ -20,16 +20,18 @@ use super::{
     watch::Watch,
 };
 
-/// Rule 9: dropping frees. What is checked:
+/// Checks rule 9: dropping frees. In particular:
 ///
-/// - each of the six calls dropped before its first poll, after the first, and after some more: the store goes on
-///   answering all calls, to this handle and to others;
-/// - a dropped commit shows as a whole or not at all, and makes no second appearance;
-/// - 200 watches opened, fed and dropped, read from or not: the other watches of the handle and the store go on;
-/// - tasks aborted in the midst of their calls leave whole commits and a store that works;
-/// - with a count of the store's open watches ([`Harness::open_watches`]), that dropped ones go away.
+/// - after each of the six calls was dropped before its first poll, after the first or after a few more, the store
+///   still answers all calls, through this handle and others;
+/// - a dropped commit becomes visible as a whole or not at all, and at most once;
+/// - after 200 watches were opened and dropped, some of them after reading from them, the handle's other watches and
+///   the store continue to work;
+/// - aborted tasks leave only whole commits behind and a store that works;
+/// - if the harness counts the store's open watches ([`Harness::open_watches`]), dropped watches disappear from the
+///   count.
 ///
-/// What a store holds on to without showing it (memory, tasks, sockets) cannot be judged from outside.
+/// Other resources that a store may hold (memory, tasks, sockets) cannot be judged from outside.
 pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {
     dropped_calls_do_no_harm(harness).await;
     dropped_commits_are_whole(harness).await;
@@ -38,14 +40,14 @@ pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {
     dropped_watches_are_freed(harness).await;
 }
 
-/// Polls a call so many times and drops it. Whether it had finished.
+/// Polls a call `polls` times and drops it. Returns the result if the call finished before.
 async fn drop_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
     let mut call = pin!(call);
     for _ in 0..polls {
         if let Poll::Ready(answer) = poll_once(call.as_mut()).await {
             return Some(answer);
         }
-        // Whatever else the runtime has to do for the call goes on meanwhile.
+        // Let the runtime do whatever else the call depends on.
         yield_now().await;
     }
     None
@@ -55,7 +57,7 @@ async fn poll_once<F: Future>(mut call: Pin<&mut F>) -> Poll<F::Output> {
     poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await
 }
 
-/// The store answers each of the six calls as it should.
+/// Checks that the store answers each of the six calls correctly.
 async fn still_works(client: &Client, root: &str, n: usize) {
     let [free, leased] = ["free", "leased"].map(|name| Key::from(format!("{root}works{n}/{name}")));
     let lease = client.grant(client.bounds.check_limit()).await;
@@ -123,7 +125,7 @@ async fn dropped_commits_are_whole<H: Harness>(harness: &H) {
             }
         }
     }
-    // A late one may still apply. Whatever a read shows must be whole, and what is there stays as it is.
+    // A late commit may still apply. A read must show both keys of a commit or neither, and keys once shown must stay.
     let mut shown: BTreeMap<usize, Revision> = answered;
     for _ in 0..5 {
         let found = site.read().await;
@@ -140,7 +142,7 @@ async fn dropped_commits_are_whole<H: Harness>(harness: &H) {
             let before = shown.get(&n).copied();
             site.scene.check(
                 before.is_none() || before == at,
-                format!("commit {n} as it was seen before, at {before:?}"),
+                format!("commit {n} at {before:?}, as shown before"),
                 format!("showed it at {at:?}"),
             );
             if let Some(at) = at {
@@ -149,11 +151,11 @@ async fn dropped_commits_are_whole<H: Harness>(harness: &H) {
         }
         yield_now().await;
     }
-    // The log has each of them once, and whole.
+    // The watch yields each applied commit once and as a whole.
     site.client.put(&site.key("end"), "", None).await;
     let mut logged: BTreeMap<usize, Revision> = BTreeMap::new();
     loop {
-        let batch = watch.next("the dropped commits that were applied, then the last put").await;
+        let batch = watch.next("an applied commit, or the last put").await;
         if batch.changes[0].key().ends_with("/end") {
             break;
         }
@@ -164,15 +166,15 @@ async fn dropped_commits_are_whole<H: Harness>(harness: &H) {
         let whole = matches!(numbers[..], [a, b] if a == b && logged.insert(a, batch.revision).is_none());
         site.scene.check(
             whole,
-            "each dropped commit in one batch, and once",
+            "each dropped commit in one batch, and at most once",
             format!("sent {}", show_batch(&batch)),
         );
     }
     for (n, at) in &shown {
         site.scene.check(
             logged.get(n) == Some(at),
-            format!("commit {n} in the log at revision {at}, where reads show it"),
-            format!("sent it at {:?}", logged.get(n)),
+            format!("commit {n} in the watch at revision {at}, as shown by reads"),
+            format!("sent it at revision {:?}", logged.get(n)),
         );
     }
     site.leave().await;
@@ -188,37 +190,37 @@ async fn dropped_watches_do_no_harm<H: Harness>(harness: &H) {
     for n in 0..WATCHES {
         let mut watch = site.watch(Revision::new(start.get() - (n as u64 % 2))).await;
         match n % 4 {
-            // Dropped at once; after an item, if one is owed; polled in vain; or later, all together.
+            // Dropped at once; after an item, if one is owed; after polls without an item; or later, all together.
             0 => drop(watch),
             1 => drop(watch.next("the first put").await),
-            2 => drop(drop_after(2, watch.next("nothing yet")).await),
+            2 => drop(drop_after(2, watch.next("no change yet")).await),
             _ => waiting.push(watch),
         }
     }
-    // What is kept goes on: the next change reaches every one of them.
+    // The remaining watches continue: each of them receives the next change.
     let changed = site.client.put(&key, "changed", None).await;
     for (n, mut watch) in waiting.drain(..).enumerate() {
-        // Odd ones began before the first put.
-        let first = watch.next("the first put, to a watch beside dropped ones").await;
+        // All of these started just before the first put.
+        let first = watch.next("the first put, on a watch that was kept").await;
         site.scene.check(
             first.revision == start,
-            format!("revision {start} to watch {n}"),
+            format!("revision {start} on watch {n}"),
             format!("sent {}", show_batch(&first)),
         );
-        let second = watch.next("a change after others were dropped").await;
+        let second = watch.next("a change after other watches were dropped").await;
         site.scene.check(
             second.revision == changed,
-            format!("revision {changed} to watch {n}"),
+            format!("revision {changed} on watch {n}"),
             format!("sent {}", show_batch(&second)),
         );
     }
-    let batch = stays.next("a change, to a watch that was there all the time").await;
+    let batch = stays.next("a change, on a watch that was open all the time").await;
     site.scene.check(
         batch.revision == changed,
         format!("revision {changed}"),
         format!("sent {}", show_batch(&batch)),
     );
-    // 200 at once, dropped with changes under way, then the store must still answer.
+    // Drop 200 watches at once, with changes pending. The store must still answer.
     let mut many = Vec::new();
     for _ in 0..WATCHES {
         many.push(site.watch(start).await);
@@ -232,7 +234,7 @@ async fn dropped_watches_do_no_harm<H: Harness>(harness: &H) {
 
 async fn aborted_tasks_do_no_harm<H: Harness>(harness: &H) {
     const TASKS: usize = 12;
-    let site = Site::open(harness, Rule::Dropping, "tasks aborted in the midst of their calls").await;
+    let site = Site::open(harness, Rule::Dropping, "tasks aborted during their calls").await;
     let mut tasks = JoinSet::new();
     for task in 0..TASKS {
         let client = if task % 2 == 0 { site.client.clone() } else { site.another().await };
@@ -245,7 +247,7 @@ async fn aborted_tasks_do_no_harm<H: Harness>(harness: &H) {
                 });
                 client.commit(both).await;
                 client.read(&root).await;
-                // The history may be gone where that watch began.
+                // The history may be compacted where this watch starts.
                 let _ = drop_after(1, watch.item("a change")).await;
                 yield_now().await;
             }
@@ -262,7 +264,7 @@ async fn aborted_tasks_do_no_harm<H: Harness>(harness: &H) {
     for pair in found.chunks(2) {
         site.scene.check(
             matches!(pair, [a, b] if a.value == b.value && a.modified == b.modified),
-            "both keys of each commit, of an aborted task too",
+            "both keys of each commit, including those of aborted tasks",
             format!("showed {:?}", pair.iter().map(show_entry).collect::<Vec<_>>()),
         );
     }
@@ -273,11 +275,11 @@ async fn aborted_tasks_do_no_harm<H: Harness>(harness: &H) {
 
 async fn dropped_watches_are_freed<H: Harness>(harness: &H) {
     const WATCHES: usize = 50;
-    let site = Site::open(harness, Rule::Dropping, "the store forgets dropped watches").await;
+    let site = Site::open(harness, Rule::Dropping, "the store releases dropped watches").await;
     let before = match harness.open_watches().await {
         Hook::Have(count) => count,
         Hook::Absent(why) => {
-            return not_judged(Rule::Dropping, "whether the store forgets dropped watches", why);
+            return not_judged(Rule::Dropping, "the release of dropped watches", why);
         }
     };
     let mut many = Vec::new();
@@ -286,10 +288,10 @@ async fn dropped_watches_are_freed<H: Harness>(harness: &H) {
     }
     site.client.put(&site.key("k"), "1", None).await;
     for watch in &mut many {
-        watch.next("a change, so that the watch stands").await;
+        watch.next("a change, which shows that the watch is established").await;
     }
     drop(many);
-    // Others may use the store: their watches come and go. At some moment ours are gone.
+    // Other clients of a shared store open and close watches too, so wait until the count has dropped at some moment.
     let limit = Instant::now() + site.bounds.call_timeout + site.bounds.watch_lag;
     loop {
         let Hook::Have(open) = harness.open_watches().await else {
@@ -300,10 +302,10 @@ async fn dropped_watches_are_freed<H: Harness>(harness: &H) {
         }
         site.scene.check(
             Instant::now() < limit,
-            format!("at most {before} open watches, as before {WATCHES} were opened and dropped"),
+            format!("at most {before} open watches, the count before {WATCHES} were opened and dropped"),
             format!("still holds {open}"),
         );
-        // Some stores notice a dropped watch when they next have something for it.
+        // Some stores notice a dropped watch only when they next have a change for it.
         site.client.put(&site.key("k"), "2", None).await;
         sleep(Duration::from_millis(20)).await;
     }

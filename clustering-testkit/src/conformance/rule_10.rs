@@ -3,13 +3,13 @@ use clustering_core::store::{ErrorKind, Guard, Key, Limits, Revision, Txn};
 
 use super::{Harness, model::Mirrored, scene::Rule, site::Site};
 
-/// Rule 10: sizes. What is checked:
+/// Checks rule 10: sizes. In particular:
 ///
-/// - values of 0 bytes and of 64 KiB, and keys of 512 bytes, also of wide characters, come back byte for byte from
-///   reads and watches, and serve in guards and deletes;
-/// - 16 guards and 16 operations with the longest keys and the largest values fit into one commit;
-/// - reads and watches carry several MiB;
-/// - one byte, one guard, one operation more, an empty key, and one key in two operations are `Invalid`, and nothing
+/// - values of 0 bytes and of 64 KiB and keys of 512 bytes, also of multi-byte characters, are returned unchanged by
+///   reads and watches, and such keys work in guards and deletes;
+/// - a commit may have 16 guards and 16 operations with the longest keys and the largest values;
+/// - reads and watches can return several MiB;
+/// - one byte, one guard or one operation more, an empty key and one key in two operations are `Invalid`, and nothing
 ///   is written.
 pub async fn rule_10_sizes<H: Harness>(harness: &H) {
     the_limits_are_accepted(harness).await;
@@ -18,28 +18,28 @@ pub async fn rule_10_sizes<H: Harness>(harness: &H) {
     beyond_the_limits_is_invalid(harness).await;
 }
 
-/// A key of that many bytes, filled up with `filler`, which ends in `name`.
+/// Returns a key of exactly `bytes` bytes that is padded with `filler` and ends in `name`.
 fn long_key<H: Harness>(site: &Site<'_, H>, name: &str, filler: &str, bytes: usize) -> Key {
     let mut key = site.root.clone();
     while key.len() + filler.len() + name.len() <= bytes {
         key.push_str(filler);
     }
-    // What a wide filler cannot fill.
+    // Fill the rest that is too short for a multi-byte filler.
     while key.len() + name.len() < bytes {
         key.push('-');
     }
     key.push_str(name);
-    assert_eq!(key.len(), bytes, "the suite makes keys of the length that it wants");
+    assert_eq!(key.len(), bytes, "the key has the requested length");
     Key::from(key)
 }
 
-/// Bytes that differ from place to place, so that none can be lost or moved unseen.
+/// Returns a value whose bytes differ by position, so that lost or moved bytes are noticed.
 fn pattern(seed: usize, bytes: usize) -> Bytes {
     (0..bytes).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed) as u8).collect()
 }
 
 async fn the_limits_are_accepted<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Sizes, "values and keys at the limits come back as they were").await;
+    let site = Site::open(harness, Rule::Sizes, "values and keys at the limits are returned unchanged").await;
     let mut mirrored = Mirrored::new(site.client.clone());
     let mut watch = site.watch_from_now().await;
     let before = watch.seen;
@@ -87,7 +87,7 @@ async fn the_largest_commit_fits<H: Harness>(harness: &H) {
     site.scene.same_entries("the largest commit", &mirrored.model.read(&site.root), &found);
     mirrored.commit((0..Limits::OPERATIONS).fold(guards(created), |txn, n| txn.delete(key(n)))).await;
     watch.expect("the largest commits", &mirrored.model.changes(&site.root, before)).await;
-    // Guards may name a key as often as they like, and keys that no operation names.
+    // Guards may name a key any number of times, and may name keys without an operation.
     let many = (0..Limits::GUARDS).fold(Txn::new(), |txn, _| txn.guard(Guard::absent(site.key("absent"))));
     mirrored.commit(many.put(site.key("k"), "1", None)).await;
     site.leave().await;
@@ -107,13 +107,13 @@ async fn reads_and_watches_carry_much<H: Harness>(harness: &H) {
     let found = site.read().await.entries;
     site.scene.same_entries("a read of 10 MiB", &mirrored.model.read(&site.root), &found);
     let mut watch = site.watch(before).await;
-    watch.expect("a watch that is owed 10 MiB", &mirrored.model.changes(&site.root, before)).await;
-    watch.expect_nothing("a watch that was owed 10 MiB", &site.client).await;
+    watch.expect("a watch of 10 MiB of changes", &mirrored.model.changes(&site.root, before)).await;
+    watch.expect_nothing("a watch of 10 MiB of changes", &site.client).await;
     site.leave().await;
 }
 
 async fn beyond_the_limits_is_invalid<H: Harness>(harness: &H) {
-    let site = Site::open(harness, Rule::Sizes, "what is beyond the limits is Invalid").await;
+    let site = Site::open(harness, Rule::Sizes, "a commit beyond the limits is Invalid").await;
     let there = site.key("there");
     let lease = site.grant_long().await.id;
     site.client.put(&there, "1", None).await;
@@ -130,10 +130,10 @@ async fn beyond_the_limits_is_invalid<H: Harness>(harness: &H) {
     };
     let k = site.key("k");
     let invalid = [
-        ("a value of 64 KiB and a byte", put(&k).put(site.key("v"), pattern(0, Limits::VALUE + 1), None)),
+        ("a value of 64 KiB + 1 byte", put(&k).put(site.key("v"), pattern(0, Limits::VALUE + 1), None)),
         ("a value of 1 MiB", put(&k).put(site.key("v"), pattern(0, 1 << 20), lease)),
         ("a put of a key of 513 bytes", put(&too_long)),
-        ("a put of a key of 513 bytes, in fewer characters", put(&wide)),
+        ("a put of a key of 513 bytes with fewer characters", put(&wide)),
         ("a put of an empty key", put(&Key::from(""))),
         ("a delete of a key of 513 bytes", put(&k).delete(too_long.clone())),
         ("a delete of an empty key", put(&k).delete("")),
@@ -163,6 +163,6 @@ async fn beyond_the_limits_is_invalid<H: Harness>(harness: &H) {
         let found = site.read().await.entries;
         site.scene.same_entries(&format!("nothing written by {what}"), &before.entries, &found);
     }
-    watch.expect_nothing("invalid commits", &site.client).await;
+    watch.expect_nothing("no change from invalid commits", &site.client).await;
     site.leave().await;
 }

@@ -12,26 +12,27 @@ use tokio::{
 
 use super::{Clock, Harness};
 
-/// Compaction touches everybody who shares a store: the check that compacts runs alone, the others beside each other.
+/// Held exclusively by the check that compacts, because compaction affects every user of a shared store. All other
+/// checks share it.
 static SHARED: RwLock<()> = RwLock::new(());
 
-/// Under a paused clock waiting takes no time, and a check that hangs gets here at once.
+/// Limit on tokio's paused clock. Waiting takes no real time there, so a check that hangs reaches it at once.
 const PAUSED_LIMIT: Duration = Duration::from_secs(100 * 24 * 60 * 60);
 
-/// How long a check may take longer than its own limit says, before its thread counts as blocked.
+/// Time beyond a check's own limit after which its thread counts as blocked.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Runs one check on a runtime of its own, with the clock that the harness says, and a limit of time. This is the body
-/// of every test that [`conformance_tests!`](crate::conformance_tests) makes.
+/// Runs one check on its own runtime, with the clock that the harness states and a time limit. This is the body of
+/// every test that [`conformance_tests!`](crate::conformance_tests) generates.
 ///
-/// `name` is that of the check. The harness is made on the check's runtime, and dropped with it. If it turns out to want
-/// a paused clock, it is made anew on a runtime that was paused from its first moment: one that ran for a while has a
-/// fraction of a millisecond that differs from run to run, and so would the order of timers.
+/// `name` is the name of the check. The harness is created on the check's runtime and dropped with it. If it asks for a
+/// paused clock, it is created a second time, on a runtime whose clock was paused from the start: a clock that is
+/// paused later starts at a random fraction of a millisecond, which changes the order of timers from run to run.
 ///
 /// # Panics
 ///
-/// If the store breaks the rule, or the check takes too long. The text says which rule, what was expected and what the
-/// store did.
+/// Panics if the store breaks the rule or the check takes too long. The message states the rule, what was expected and
+/// what the store did.
 pub fn run<H: Harness>(
     name: &'static str,
     harness: impl Fn() -> H + Send + 'static,
@@ -39,7 +40,7 @@ pub fn run<H: Harness>(
 ) {
     let (started, limit) = mpsc::channel();
     let (finished, end) = mpsc::channel::<()>();
-    // On a thread of its own: a store that blocks its thread must not block the test.
+    // A separate thread, so that a store that blocks its thread does not block the test.
     let checking = thread::Builder::new().name(name.to_owned()).spawn(move || {
         let _finished = finished;
         let running = runtime(false);
@@ -69,11 +70,11 @@ pub fn run<H: Harness>(
         }
     });
     let checking = checking.expect("the system has a thread to spare");
-    // No limit while others have the store to themselves. An error means that the thread is at its end.
+    // Waiting for exclusive use of the store is not limited. An error here means that the thread has ended.
     if let Ok(limit) = limit.recv()
         && let Err(mpsc::RecvTimeoutError::Timeout) = end.recv_timeout(limit + GRACE)
     {
-        panic!("{name} blocks its thread: some call of the store neither answers nor yields");
+        panic!("{name} blocks its thread: a call to the store neither returned nor yielded");
     }
     if let Err(violation) = checking.join() {
         resume_unwind(violation);

@@ -6,12 +6,12 @@ use std::{
 use bytes::Bytes;
 use clustering_core::store::{Batch, Change, Entry, LeaseId};
 
-/// What is being judged: the rule, and which part of it. Every violation names both.
+/// The rule and the part of it that are being judged. Every violation names both.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Scene {
     pub(super) rule: Rule,
     pub(super) part: &'static str,
-    /// Whether violations are raised without printing them: while a failing case is being made smaller.
+    /// True if violations are raised without printing them, which is the case while a failing case is being shrunk.
     pub(super) quiet: bool,
 }
 
@@ -28,7 +28,7 @@ pub(super) enum Rule {
     Errors = 8,
     Dropping = 9,
     Sizes = 10,
-    /// All of them at once, as the model has them.
+    /// All rules at once, as implemented by the model.
     Model = 0,
 }
 
@@ -52,7 +52,7 @@ impl Display for Rule {
 }
 
 impl Scene {
-    /// The store broke the rule.
+    /// Fails the check because the store broke the rule.
     pub(super) fn broken(&self, expected: impl Display, found: impl Display) -> ! {
         let (rule, part) = (self.rule, self.part);
         let text = format!("{rule}\n  judged:    {part}\n  expected:  {expected}\n  the store: {found}\n");
@@ -62,19 +62,19 @@ impl Scene {
         }
     }
 
-    /// The store broke the rule unless `holds`.
+    /// Fails the check unless `holds`.
     pub(super) fn check(&self, holds: bool, expected: impl Display, found: impl Display) {
         if !holds {
             self.broken(expected, found);
         }
     }
 
-    /// The same scene, for something that another rule covers.
+    /// Returns the same scene for something that another rule covers.
     pub(super) fn under(self, rule: Rule) -> Scene {
         Scene { rule, ..self }
     }
 
-    /// The entries are these, in this order.
+    /// Checks that `found` has the expected entries in the expected order.
     pub(super) fn same_entries(&self, what: &str, expected: &[Entry], found: &[Entry]) {
         if expected == found {
             return;
@@ -82,12 +82,12 @@ impl Scene {
         let at = (0..).find(|&at| expected.get(at) != found.get(at)).unwrap_or_default();
         let one = |entry: Option<&Entry>| entry.map_or_else(|| "nothing".to_owned(), show_entry);
         self.broken(
-            format!("{what}: {} entries, number {at} being {}", expected.len(), one(expected.get(at))),
-            format!("showed {} entries, number {at} being {}", found.len(), one(found.get(at))),
+            format!("{what}: {} entries, of which entry {at} is {}", expected.len(), one(expected.get(at))),
+            format!("showed {} entries, of which entry {at} is {}", found.len(), one(found.get(at))),
         )
     }
 
-    /// The batches are the same, whatever the order of the changes within one.
+    /// Checks that two batches are equal, ignoring the order of changes within a batch.
     pub(super) fn same_batch(&self, what: &str, expected: &Batch, found: &Batch) {
         let sorted = |batch: &Batch| {
             let mut changes = batch.changes.to_vec();

@@ -20,12 +20,12 @@ use super::{
     watch::Watch,
 };
 
-/// The ground on which one part of a check takes place: a prefix that nobody else has, and handles to the store.
+/// Environment for one part of a check: a unique key prefix and handles to the store.
 pub(super) struct Site<'h, H> {
     pub(super) harness: &'h H,
     pub(super) bounds: Bounds,
     pub(super) scene: Scene,
-    /// Ends in `/`; all keys of the site start with it.
+    /// Unique prefix of all keys of this site. It ends in `/`.
     pub(super) root: String,
     pub(super) client: Client,
 }
@@ -41,38 +41,39 @@ impl<'h, H: Harness> Site<'h, H> {
         Site { harness, bounds, scene, root: unique_root(), client }
     }
 
-    /// The name of a key of this site.
+    /// Returns the key called `name` under this site's prefix.
     pub(super) fn key(&self, name: &str) -> Key {
         Key::from(format!("{}{name}", self.root))
     }
 
-    /// A further handle to the store.
+    /// Opens another handle to the store.
     pub(super) async fn another(&self) -> Client {
         Client { store: self.harness.open().await, ..self.client }
     }
 
-    /// Everything under the site's prefix.
+    /// Reads all keys under this site's prefix.
     pub(super) async fn read(&self) -> Snapshot {
         self.client.read(&self.root).await
     }
 
-    /// A watch of everything under the site's prefix, after `after`.
+    /// Watches all keys under this site's prefix, from the revision `after`.
     pub(super) async fn watch(&self, after: Revision) -> Watch {
         self.client.watch(&self.root, after).await
     }
 
-    /// A watch of everything under the site's prefix, from now on.
+    /// Watches all keys under this site's prefix, from the current revision.
     pub(super) async fn watch_from_now(&self) -> Watch {
         let now = self.read().await.revision;
         self.watch(now).await
     }
 
-    /// A lease that outlives the check unless it is revoked.
+    /// Grants a lease that outlives the check unless it is revoked.
     pub(super) async fn grant_long(&self) -> Lease {
         self.client.grant(self.bounds.check_limit()).await
     }
 
-    /// Deletes what the check wrote, out of courtesy to a store that others use. The leases end by themselves.
+    /// Deletes the keys that the check wrote, for the sake of other users of a shared store. The leases expire by
+    /// themselves.
     pub(super) async fn leave(self) {
         let left = self.read().await.entries;
         let deletes = left
@@ -82,15 +83,15 @@ impl<'h, H: Harness> Site<'h, H> {
     }
 }
 
-/// A prefix that no other check has, here or in another process on the same store.
+/// Returns a key prefix that is unique across the checks of all processes that use the store.
 fn unique_root() -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    // The standard library's only source of entropy.
+    // The standard library has no other source of entropy.
     let process = RandomState::new().build_hasher().finish();
     format!("conformance/{process:016x}-{}/", NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A handle to the store whose every call must answer in time, and whose answers are looked at.
+/// Store handle whose calls must answer in time and whose answers are checked.
 #[derive(Clone)]
 pub(super) struct Client {
     pub(super) store: Arc<dyn CoordinationStore>,
@@ -103,7 +104,9 @@ impl Client {
         let limit = self.bounds.call_timeout;
         match timeout(limit, answer).await {
             Ok(answer) => answer,
-            Err(_) => self.scene.broken(format!("an answer to {call}"), format!("was silent for {limit:?}")),
+            Err(_) => {
+                self.scene.broken(format!("an answer to {call}"), format!("did not answer within {limit:?}"))
+            }
         }
     }
 
@@ -114,19 +117,19 @@ impl Client {
         })
     }
 
-    /// A commit that may fail.
+    /// Commits `txn`, which may fail.
     pub(super) async fn attempt(&self, txn: Txn) -> Result<Revision, StoreError> {
         self.answer("a commit", self.store.commit(txn)).await
     }
 
-    /// A commit that must succeed.
+    /// Commits `txn`. Failure is a violation.
     pub(super) async fn commit(&self, txn: Txn) -> Revision {
         let text = format!("{txn:?}");
         let answer = self.attempt(txn).await;
         self.done(&text, answer)
     }
 
-    /// Whether a guard holds now.
+    /// Returns true if the guard holds now.
     pub(super) async fn holds(&self, guard: &Guard) -> bool {
         match self.attempt(Txn::new().guard(guard.clone())).await {
             Ok(_) => true,
@@ -138,7 +141,7 @@ impl Client {
         }
     }
 
-    /// One put, which must succeed.
+    /// Puts one key. Failure is a violation.
     pub(super) async fn put(
         &self,
         key: &Key,
@@ -148,17 +151,17 @@ impl Client {
         self.commit(Txn::new().put(key.clone(), value, lease)).await
     }
 
-    /// One delete, which must succeed.
+    /// Deletes one key. Failure is a violation.
     pub(super) async fn delete(&self, key: &Key) -> Revision {
         self.commit(Txn::new().delete(key.clone())).await
     }
 
-    /// A read that may fail.
+    /// Reads a prefix, which may fail.
     pub(super) async fn attempt_read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
         self.answer("a read", self.store.read(prefix)).await
     }
 
-    /// A read, which must succeed, and show what a snapshot can show.
+    /// Reads a prefix and checks the invariants of a snapshot. Failure is a violation.
     pub(super) async fn read(&self, prefix: &str) -> Snapshot {
         let answer = self.attempt_read(prefix).await;
         let snapshot = self.done("a read", answer);
@@ -166,7 +169,7 @@ impl Client {
         for entry in &snapshot.entries {
             scene.check(
                 entry.key.starts_with(prefix),
-                format!("a read of {prefix:?} shows keys that start with it"),
+                format!("a read of {prefix:?} shows only keys with that prefix"),
                 format!("showed {}", show_entry(entry)),
             );
             scene.check(
@@ -180,7 +183,7 @@ impl Client {
         for pair in snapshot.entries.windows(2) {
             scene.check(
                 pair[0].key.as_bytes() < pair[1].key.as_bytes(),
-                "entries in the order of their keys' bytes, each key once",
+                "entries sorted by the bytes of their keys, each key once",
                 format!("showed {:?} and then {:?}", pair[0].key, pair[1].key),
             );
         }
@@ -212,8 +215,11 @@ impl Client {
         let left = self.done("the renewal of a live lease", answer);
         self.scene.under(Rule::Leases).check(
             left <= lease.ttl && left + sent.elapsed() >= lease.ttl,
-            format!("a renewal gives the lease its whole {:?} again, and says how much is left", lease.ttl),
-            format!("said {left:?} within {:?}", sent.elapsed()),
+            format!(
+                "a renewal extends the lease to its full TTL of {:?} and returns the time left",
+                lease.ttl
+            ),
+            format!("returned {left:?} after {:?}", sent.elapsed()),
         );
         left
     }

@@ -5,7 +5,7 @@ use tokio::{
     task::{JoinError, JoinSet, yield_now},
 };
 
-/// What the tasks gave, once all have finished. A violation that one of them found is raised here.
+/// Waits for all tasks and returns their results. Re-raises a violation found by a task.
 pub(super) async fn finish<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
     let mut all = Vec::new();
     while let Some(one) = tasks.join_next().await {
@@ -14,7 +14,7 @@ pub(super) async fn finish<T: 'static>(mut tasks: JoinSet<T>) -> Vec<T> {
     all
 }
 
-/// What a task gave. A violation that it found is raised here.
+/// Returns the result of a task. Re-raises a violation that the task found.
 pub(super) fn outcome<T>(task: Result<T, JoinError>) -> T {
     match task {
         Ok(given) => given,
@@ -23,16 +23,16 @@ pub(super) fn outcome<T>(task: Result<T, JoinError>) -> T {
     }
 }
 
-/// Lets other tasks run, for a number of turns that varies with `turn`. With the same number everywhere tasks march in
-/// step on a runtime of one thread, and what would happen between two steps of one never meets those of another.
+/// Yields to other tasks a number of times that varies with `turn`. If every task yielded equally often, all tasks
+/// would advance in lockstep on a single-threaded runtime, and most interleavings would never occur.
 pub(super) async fn stagger(turn: usize) {
     for _ in 0..(turn.wrapping_mul(0x9e37_79b9) >> 7) % 4 {
         yield_now().await;
     }
 }
 
-/// A moment that several tasks wait for, to begin in the order in which they came. Tokio's `Barrier` lets them go in an
-/// order that it draws, and no run would be like the other.
+/// Starting signal for several tasks, which then run in the order in which they began to wait. Tokio's `Barrier`
+/// releases its tasks in random order, so runs would not be reproducible.
 #[derive(Clone)]
 pub(super) struct Start(Arc<Semaphore>);
 
@@ -42,7 +42,7 @@ impl Start {
     }
 
     pub(super) async fn wait(&self) {
-        // There never is a permit: it waits for the end of the semaphore.
+        // No permit is ever released: this waits until the semaphore is closed.
         let _ = self.0.acquire().await;
     }
 

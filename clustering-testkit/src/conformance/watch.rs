@@ -10,14 +10,14 @@ use super::{
     site::Client,
 };
 
-/// A watch whose every item must come in time, and is looked at.
+/// Watch whose items must arrive in time and are checked on arrival.
 pub(super) struct Watch {
     pub(super) stream: WatchStream,
     scene: Scene,
     lag: Duration,
     call_timeout: Duration,
     pub(super) prefix: String,
-    /// The revision of the last batch, or the one watched from.
+    /// Revision of the last batch or, before the first batch, the revision that the watch started from.
     pub(super) seen: Revision,
 }
 
@@ -33,13 +33,14 @@ impl Watch {
         Watch { stream, scene, lag, call_timeout, prefix: prefix.to_owned(), seen: after }
     }
 
-    /// The stream's next item, which must come within the lag that the store states (from now: the change is done).
+    /// Returns the next item of the stream, for a change that is already committed: it must arrive within the store's
+    /// stated lag from now.
     pub(super) async fn item(&mut self, awaited: &str) -> Option<Result<Batch, WatchEnd>> {
         let lag = self.lag;
         self.item_within(lag, awaited).await
     }
 
-    /// The stream's next item, which must come within `limit`.
+    /// Returns the next item of the stream, which must arrive within `limit`.
     pub(super) async fn item_within(
         &mut self,
         limit: Duration,
@@ -62,18 +63,18 @@ impl Watch {
         }
     }
 
-    /// The next batch. It is a violation if there is none.
+    /// Returns the next batch. The end of the watch is a violation.
     pub(super) async fn next(&mut self, awaited: &str) -> Batch {
         let item = self.item(awaited).await;
         self.batch(item, awaited)
     }
 
-    /// The next batch, of a change that somebody may still be making.
+    /// Returns the next batch, for a change that another task may still be committing.
     pub(super) async fn next_change(&mut self, awaited: &str) -> Batch {
         self.next_within(self.call_timeout + self.lag, awaited).await
     }
 
-    /// The next batch, which must come within `limit`.
+    /// Returns the next batch, which must arrive within `limit`.
     pub(super) async fn next_within(&mut self, limit: Duration, awaited: &str) -> Batch {
         let item = self.item_within(limit, awaited).await;
         self.batch(item, awaited)
@@ -83,12 +84,12 @@ impl Watch {
         let found = match item {
             Some(Ok(batch)) => return batch,
             Some(Err(end)) => format!("ended the watch: {end} ({end:?})"),
-            None => "ended the watch without a word".to_owned(),
+            None => "closed the stream without a final item".to_owned(),
         };
         self.scene.broken(awaited, found)
     }
 
-    /// Exactly these batches come next.
+    /// Checks that exactly these batches arrive next.
     pub(super) async fn expect(&mut self, what: &str, batches: &[Batch]) {
         for batch in batches {
             let awaited = format!("{what}: {}", show_batch(batch));
@@ -97,8 +98,8 @@ impl Watch {
         }
     }
 
-    /// Nothing is under way. Known from a further change, which must be the very next thing that comes: so there is
-    /// no need to wait for what does not come.
+    /// Checks that the watch has nothing left to deliver. This commits another change, which must be the next one to
+    /// arrive, so there is no need to wait for a timeout.
     pub(super) async fn expect_nothing(&mut self, what: &str, client: &Client) {
         let key = Key::from(format!("{}~fence", self.prefix));
         let revision = client.commit(Txn::new().put(key.clone(), "fence", None)).await;
@@ -112,7 +113,7 @@ impl Watch {
         );
     }
 
-    /// The watch ends, and says so as its last item.
+    /// Waits for the watch to end with a [`WatchEnd`] as its last item, and returns that item.
     pub(super) async fn end(&mut self, awaited: &str) -> WatchEnd {
         let scene = self.scene;
         match self.item(awaited).await {
@@ -123,17 +124,20 @@ impl Watch {
                 end
             }
             Some(Ok(batch)) => scene.broken(awaited, format!("sent {}", show_batch(&batch))),
-            None => scene.broken(awaited, "ended the watch without a word"),
+            None => scene.broken(awaited, "closed the stream without a final item"),
         }
     }
 
-    /// What holds for every batch.
+    /// Checks the invariants of every batch.
     fn examine(&self, batch: &Batch) {
         let scene = self.scene.under(Rule::Watches);
         let Batch { revision, changes } = batch;
         scene.check(
             *revision > self.seen,
-            format!("a batch after revision {}, which was asked for or sent already", self.seen),
+            format!(
+                "a batch after revision {}, up to which the changes were excluded or already sent",
+                self.seen
+            ),
             format!("sent {}", show_batch(batch)),
         );
         scene.check(
@@ -146,7 +150,7 @@ impl Watch {
             let key = change.key();
             scene.check(
                 key.starts_with(&self.prefix),
-                format!("a watch of {:?} yields changes of keys that start with it", self.prefix),
+                format!("a watch of {:?} yields only changes of keys with that prefix", self.prefix),
                 format!("sent a change of {key:?}"),
             );
             scene.check(
@@ -160,7 +164,7 @@ impl Watch {
                         && Revision::ZERO < entry.created
                         && entry.created <= entry.modified,
                     format!(
-                        "a put in the batch of revision {revision} was modified there, and created by then"
+                        "a put in the batch of revision {revision} has that modification revision and no later creation revision"
                     ),
                     format!("sent {}", show_entry(entry)),
                 );

@@ -17,12 +17,12 @@ use tokio::task::yield_now;
 
 use super::{Bend, entry};
 
-/// The same transaction with other guards.
+/// Returns the transaction with other guards.
 pub(crate) fn with_guards(txn: &Txn, guards: impl IntoIterator<Item = Guard>) -> Txn {
     with_operations(&guards.into_iter().fold(Txn::new(), Txn::guard), txn.operations())
 }
 
-/// The same transaction with other operations.
+/// Returns the transaction with other operations.
 pub(crate) fn with_operations<'a>(txn: &Txn, operations: impl IntoIterator<Item = &'a Operation>) -> Txn {
     let guarded = txn.guards().iter().cloned().fold(Txn::new(), Txn::guard);
     operations.into_iter().fold(guarded, |txn, operation| match operation.clone() {
@@ -31,7 +31,7 @@ pub(crate) fn with_operations<'a>(txn: &Txn, operations: impl IntoIterator<Item 
     })
 }
 
-/// Judges all guards but the last.
+/// Ignores the last guard of a commit.
 #[derive(Clone, Default)]
 pub(crate) struct IgnoresTheLastGuard;
 
@@ -44,7 +44,7 @@ impl Bend for IgnoresTheLastGuard {
     }
 }
 
-/// Takes `CreatedAt` for `ModifiedAt`.
+/// Treats `CreatedAt` guards as `ModifiedAt` guards.
 #[derive(Clone, Default)]
 pub(crate) struct CreatedAtMeansModifiedAt;
 
@@ -59,7 +59,7 @@ impl Bend for CreatedAtMeansModifiedAt {
     }
 }
 
-/// Takes `ModifiedAt` for `CreatedAt`.
+/// Treats `ModifiedAt` guards as `CreatedAt` guards.
 #[derive(Clone, Default)]
 pub(crate) struct ModifiedAtMeansCreatedAt;
 
@@ -74,7 +74,7 @@ impl Bend for ModifiedAtMeansCreatedAt {
     }
 }
 
-/// Takes every guard on an absent key as one that holds.
+/// Ignores guards on absent keys.
 #[derive(Clone, Default)]
 pub(crate) struct AbsentKeysMatchAnything;
 
@@ -92,7 +92,7 @@ impl Bend for AbsentKeysMatchAnything {
     }
 }
 
-/// Applies the operations one after the other, each in a revision of its own.
+/// Applies the operations one by one, each at its own revision.
 #[derive(Clone, Default)]
 pub(crate) struct AppliesOneByOne;
 
@@ -109,7 +109,7 @@ impl Bend for AppliesOneByOne {
     }
 }
 
-/// Judges the guards, and applies the operations a moment later.
+/// Applies the operations a moment after it has checked the guards.
 #[derive(Clone, Default)]
 pub(crate) struct ChecksThenActs;
 
@@ -123,7 +123,7 @@ impl Bend for ChecksThenActs {
     }
 }
 
-/// Judges whether keys are absent together with the commit, and everything else a moment before it.
+/// Checks guards for absent keys atomically with the operations, but all other guards a moment earlier.
 #[derive(Clone, Default)]
 pub(crate) struct ComparesThenSwaps;
 
@@ -140,12 +140,12 @@ impl Bend for ComparesThenSwaps {
     }
 }
 
-/// Lets a guard on a key hold once more after its lease was revoked.
+/// Lets one more guard on a key hold after the key's lease was revoked.
 #[derive(Clone, Default)]
-pub(crate) struct HearsOfRevocationsLate(Arc<Mutex<BTreeMap<Key, Revision>>>);
+pub(crate) struct HoldsAGuardAfterRevocation(Arc<Mutex<BTreeMap<Key, Revision>>>);
 
 #[async_trait]
-impl Bend for HearsOfRevocationsLate {
+impl Bend for HoldsAGuardAfterRevocation {
     async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
         let all = store.read("").await?.entries;
         store.revoke_lease(id).await?;
@@ -167,12 +167,12 @@ impl Bend for HearsOfRevocationsLate {
     }
 }
 
-/// Applies the deletes of a commit whose guards fail.
+/// Applies the deletes of a commit whose guards failed.
 #[derive(Clone, Default)]
-pub(crate) struct DeletesInSpiteOfGuards;
+pub(crate) struct DeletesDespiteGuards;
 
 #[async_trait]
-impl Bend for DeletesInSpiteOfGuards {
+impl Bend for DeletesDespiteGuards {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         let answer = store.commit(txn.clone()).await;
         if matches!(&answer, Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. })) {
@@ -199,7 +199,7 @@ impl Bend for RevisionsGoBack {
     }
 }
 
-/// Gives two commits that run at the same time one revision: the reply is read after both.
+/// Answers with the store's revision after the commit, so that concurrent commits can get the same revision.
 #[derive(Clone, Default)]
 pub(crate) struct AnswersWithTheLatestRevision;
 
@@ -212,12 +212,12 @@ impl Bend for AnswersWithTheLatestRevision {
     }
 }
 
-/// Says of failed guards that they were judged at the beginning of time.
+/// Reports that failed guards were judged at revision zero.
 #[derive(Clone, Default)]
-pub(crate) struct ForgetsWhenGuardsFailed;
+pub(crate) struct ReportsGuardsAtRevisionZero;
 
 #[async_trait]
-impl Bend for ForgetsWhenGuardsFailed {
+impl Bend for ReportsGuardsAtRevisionZero {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         store.commit(txn).await.map_err(|error| match error.kind() {
             ErrorKind::GuardFailed { .. } => StoreError::guard_failed(Revision::ZERO),
@@ -226,12 +226,12 @@ impl Bend for ForgetsWhenGuardsFailed {
     }
 }
 
-/// Makes a revision of each commit, also of one that changes nothing.
+/// Creates a revision for every commit, even if it changes nothing.
 #[derive(Clone, Default)]
-pub(crate) struct MovesForNothing;
+pub(crate) struct AdvancesWithoutChange;
 
 #[async_trait]
-impl Bend for MovesForNothing {
+impl Bend for AdvancesWithoutChange {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         let before = store.revision();
         let revision = store.commit(txn).await?;
@@ -242,12 +242,12 @@ impl Bend for MovesForNothing {
     }
 }
 
-/// Leaves out puts of what is there already.
+/// Skips puts that would not change a key's value or lease.
 #[derive(Clone, Default)]
-pub(crate) struct SavesEqualPuts;
+pub(crate) struct SkipsEqualPuts;
 
 #[async_trait]
-impl Bend for SavesEqualPuts {
+impl Bend for SkipsEqualPuts {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         txn.validate()?;
         let mut kept = Vec::new();

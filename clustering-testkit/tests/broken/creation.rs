@@ -13,14 +13,14 @@ use clustering_memory::MemoryStore;
 
 use super::{Bend, commits::with_guards, entry};
 
-/// Deletes a key before it overwrites it.
+/// Deletes a key before overwriting it.
 #[derive(Clone, Default)]
-pub(crate) struct CreatesAnew;
+pub(crate) struct RecreatesOverwrittenKeys;
 
 #[async_trait]
-impl Bend for CreatesAnew {
+impl Bend for RecreatesOverwrittenKeys {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
-        // Judged first: what fails must not delete.
+        // Check the guards first, because a failed commit must not delete.
         store.commit(with_guards(&Txn::new(), txn.guards().iter().cloned())).await?;
         let puts = txn.operations().iter().filter(|operation| matches!(operation, Operation::Put { .. }));
         let deletes = puts.fold(Txn::new(), |deletes, put| deletes.delete(put.key().clone()));
@@ -29,7 +29,7 @@ impl Bend for CreatesAnew {
     }
 }
 
-/// Shows as creation what was the last put.
+/// Shows the modification revision as the creation revision.
 #[derive(Clone, Default)]
 pub(crate) struct ShowsTheLastPut;
 
@@ -42,7 +42,7 @@ impl Bend for ShowsTheLastPut {
     }
 }
 
-/// Remembers the first creation of a key for ever, and shows and judges it as if nothing had happened since.
+/// Remembers the first creation revision of each key forever, and uses it in reads and guards.
 #[derive(Clone, Default)]
 pub(crate) struct RemembersTheFirst(Arc<Mutex<BTreeMap<Key, Revision>>>);
 
@@ -77,7 +77,7 @@ impl Bend for RemembersTheFirst {
     }
 }
 
-/// Shows the truth, and lets guards on the creation of a deleted key hold for the one that came after it.
+/// Shows the right creation revision, but lets guards on the first creation hold for a key that was created again.
 #[derive(Clone, Default)]
 pub(crate) struct JudgesByTheFirst(RemembersTheFirst);
 
@@ -85,7 +85,7 @@ pub(crate) struct JudgesByTheFirst(RemembersTheFirst);
 impl Bend for JudgesByTheFirst {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         let revision = self.0.commit(store, txn.clone()).await?;
-        // Remembers what it created.
+        // Remember the keys that this commit created.
         for operation in txn.operations() {
             if let Some(entry) = entry(store, operation.key()).await {
                 self.0.first(&entry);
@@ -95,7 +95,7 @@ impl Bend for JudgesByTheFirst {
     }
 }
 
-/// Remembers the creation of a key over the end of its lease.
+/// Remembers the first creation revision of a key beyond the end of its lease.
 #[derive(Clone, Default)]
 pub(crate) struct RemembersThroughLeases(RemembersTheFirst);
 

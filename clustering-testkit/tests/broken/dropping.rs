@@ -16,7 +16,7 @@ use tokio::task::yield_now;
 
 use super::{Bend, Item, commits::with_operations};
 
-/// Does something when it is dropped, unless it was disarmed.
+/// Runs an action when dropped, unless disarmed.
 struct OnDrop<F: FnMut()> {
     armed: bool,
     action: F,
@@ -36,7 +36,7 @@ impl<F: FnMut()> Drop for OnDrop<F> {
     }
 }
 
-/// Keeps its streams when they are dropped.
+/// Keeps dropped watches open.
 #[derive(Clone, Default)]
 pub(crate) struct LeaksWatches(Arc<Mutex<Vec<WatchStream>>>);
 
@@ -62,7 +62,7 @@ impl Bend for LeaksWatches {
     }
 }
 
-/// Has room for 150 watches, and does not count those that went.
+/// Accepts 150 watches in total, and never subtracts the dropped ones.
 #[derive(Clone, Default)]
 pub(crate) struct NeverForgetsAWatch(Arc<AtomicUsize>);
 
@@ -83,10 +83,10 @@ impl Bend for NeverForgetsAWatch {
 
 /// Ends all watches when one is dropped.
 #[derive(Clone, Default)]
-pub(crate) struct DropsOneForAll(Arc<AtomicUsize>);
+pub(crate) struct EndsAllWatchesWithOne(Arc<AtomicUsize>);
 
 #[async_trait]
-impl Bend for DropsOneForAll {
+impl Bend for EndsAllWatchesWithOne {
     async fn watch(
         &self,
         store: &MemoryStore,
@@ -109,7 +109,7 @@ impl Bend for DropsOneForAll {
     }
 }
 
-/// Takes a lock for a commit, and gives it back only if that is awaited to its end.
+/// Takes a lock for a commit and releases it only if the commit is awaited to its end.
 #[derive(Clone, Default)]
 pub(crate) struct KeepsItsLock(Arc<AtomicBool>);
 
@@ -117,7 +117,7 @@ pub(crate) struct KeepsItsLock(Arc<AtomicBool>);
 impl Bend for KeepsItsLock {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         while self.0.swap(true, Ordering::SeqCst) {
-            // Nobody wakes those who wait.
+            // Waiting commits are never woken.
             pending::<()>().await;
         }
         yield_now().await;
@@ -127,7 +127,7 @@ impl Bend for KeepsItsLock {
     }
 }
 
-/// Stops in the midst of a commit that is dropped.
+/// Applies the first operation of a commit that is dropped midway.
 #[derive(Clone, Default)]
 pub(crate) struct StopsMidway;
 
@@ -144,7 +144,7 @@ impl Bend for StopsMidway {
     }
 }
 
-/// Repeats a commit that is dropped before it answers, though it was applied.
+/// Applies a commit a second time if it is dropped before its reply.
 #[derive(Clone, Default)]
 pub(crate) struct AppliesTwice;
 
@@ -161,7 +161,7 @@ impl Bend for AppliesTwice {
     }
 }
 
-/// Lets its reads fail after one was dropped.
+/// Fails all reads after one was dropped.
 #[derive(Clone, Default)]
 pub(crate) struct BreaksWithARead(Arc<AtomicBool>);
 
@@ -173,7 +173,7 @@ impl Bend for BreaksWithARead {
         prefix: &str,
     ) -> Result<clustering_core::store::Snapshot, StoreError> {
         if self.0.load(Ordering::SeqCst) {
-            return Err(StoreError::unreachable("the connection is in an odd state"));
+            return Err(StoreError::unreachable("the connection is broken"));
         }
         let mut dropped = OnDrop::new(|| self.0.store(true, Ordering::SeqCst));
         yield_now().await;

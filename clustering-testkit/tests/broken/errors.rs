@@ -12,26 +12,26 @@ use futures_util::stream;
 
 use super::{Bend, commits::with_operations};
 
-/// Calls a failed guard busy.
+/// Reports a failed guard as `Busy`.
 #[derive(Clone, Default)]
-pub(crate) struct CallsGuardsBusy;
+pub(crate) struct ReportsFailedGuardsAsBusy;
 
 #[async_trait]
-impl Bend for CallsGuardsBusy {
+impl Bend for ReportsFailedGuardsAsBusy {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         store.commit(txn).await.map_err(|error| match error.kind() {
-            ErrorKind::GuardFailed { .. } => StoreError::busy("somebody else was faster"),
+            ErrorKind::GuardFailed { .. } => StoreError::busy("another commit was faster"),
             _ => error,
         })
     }
 }
 
-/// Does not know what became of an invalid call.
+/// Reports an invalid call as `OutcomeUnknown`.
 #[derive(Clone, Default)]
-pub(crate) struct IsNeverSure;
+pub(crate) struct ReportsInvalidAsUnknown;
 
 #[async_trait]
-impl Bend for IsNeverSure {
+impl Bend for ReportsInvalidAsUnknown {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         store.commit(txn).await.map_err(|error| match error.kind() {
             ErrorKind::Invalid => StoreError::outcome_unknown("something went wrong"),
@@ -40,12 +40,12 @@ impl Bend for IsNeverSure {
     }
 }
 
-/// Is content to revoke what is not there.
+/// Succeeds in revoking a lease that does not exist.
 #[derive(Clone, Default)]
-pub(crate) struct RevokesNothing;
+pub(crate) struct RevokesMissingLeases;
 
 #[async_trait]
-impl Bend for RevokesNothing {
+impl Bend for RevokesMissingLeases {
     async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
         match store.revoke_lease(id).await {
             Err(error) if error.kind() == ErrorKind::LeaseNotFound => Ok(()),
@@ -54,7 +54,7 @@ impl Bend for RevokesNothing {
     }
 }
 
-/// Grants something where no time was asked for.
+/// Grants a lease even if the TTL is zero.
 #[derive(Clone, Default)]
 pub(crate) struct GrantsZero;
 
@@ -65,7 +65,7 @@ impl Bend for GrantsZero {
     }
 }
 
-/// Looks at the guards before it looks at the sizes.
+/// Checks guards before sizes.
 #[derive(Clone, Default)]
 pub(crate) struct JudgesSizesLast;
 
@@ -77,7 +77,7 @@ impl Bend for JudgesSizesLast {
     }
 }
 
-/// Quotes the values of a commit that failed.
+/// Quotes the values of a failed commit in the error.
 #[derive(Clone, Default)]
 pub(crate) struct QuotesValues;
 
@@ -97,33 +97,33 @@ impl Bend for QuotesValues {
     }
 }
 
-/// A store that nobody reaches, and that says so as it should.
+/// An unreachable store with correct errors.
 pub(crate) struct Nowhere;
 
 #[async_trait]
 impl CoordinationStore for Nowhere {
     async fn grant_lease(&self, _ttl: Duration) -> Result<Lease, StoreError> {
-        Err(StoreError::unreachable("nobody is there"))
+        Err(StoreError::unreachable("connection refused"))
     }
     async fn renew_lease(&self, _id: LeaseId) -> Result<Duration, StoreError> {
-        Err(StoreError::unreachable("nobody is there"))
+        Err(StoreError::unreachable("connection refused"))
     }
     async fn revoke_lease(&self, _id: LeaseId) -> Result<(), StoreError> {
-        Err(StoreError::unreachable("nobody is there"))
+        Err(StoreError::unreachable("connection refused"))
     }
     async fn read(&self, _prefix: &str) -> Result<Snapshot, StoreError> {
-        Err(StoreError::unreachable("nobody is there"))
+        Err(StoreError::unreachable("connection refused"))
     }
     async fn watch(&self, _prefix: &str, _after: Revision) -> Result<WatchStream, StoreError> {
-        let end = WatchEnd::Disconnected { reason: "nobody is there".to_owned() };
+        let end = WatchEnd::Disconnected { reason: "connection refused".to_owned() };
         Ok(Box::pin(stream::iter([Err(end)])))
     }
     async fn commit(&self, _txn: Txn) -> Result<Revision, StoreError> {
-        Err(StoreError::outcome_unknown("nobody answered"))
+        Err(StoreError::outcome_unknown("no reply"))
     }
 }
 
-/// Bends of what a handle does that leads nowhere.
+/// Defines a bend whose unreachable handle behaves wrongly.
 macro_rules! nowhere {
     ($(#[$doc:meta])* $name:ident, $store:ident, $($read:tt)*) => {
         $(#[$doc])*
@@ -158,8 +158,8 @@ macro_rules! nowhere {
 }
 
 nowhere! {
-    /// Waits for ever for an answer to a read.
-    HangsWithNobodyThere, Hangs,
+    /// Never answers a read on an unreachable store.
+    HangsWhenUnreachable, Hangs,
     async fn read(&self, _prefix: &str) -> Result<Snapshot, StoreError> {
         pending().await
     }
@@ -169,7 +169,7 @@ nowhere! {
 }
 
 nowhere! {
-    /// Takes no answer for an empty store.
+    /// Reads an unreachable store as an empty one.
     SeesAnEmptyStore, Empty,
     async fn read(&self, _prefix: &str) -> Result<Snapshot, StoreError> {
         Ok(Snapshot { revision: Revision::ZERO, entries: Vec::new() })
@@ -180,8 +180,8 @@ nowhere! {
 }
 
 nowhere! {
-    /// Keeps a watch open on nothing.
-    WatchesNobody, Silent,
+    /// Opens a watch on an unreachable store that never ends.
+    WatchesWhenUnreachable, Silent,
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
         Nowhere.read(prefix).await
     }

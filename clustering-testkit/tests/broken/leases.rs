@@ -19,13 +19,13 @@ use tokio::{
 
 use super::{Bend, commits::with_operations};
 
-/// The keys under a lease.
+/// Returns the keys attached to a lease.
 async fn keys_of(store: &MemoryStore, lease: LeaseId) -> Vec<Key> {
     let all = store.read("").await.expect("a MemoryStore reads").entries;
     all.into_iter().filter(|entry| entry.lease == Some(lease)).map(|entry| entry.key).collect()
 }
 
-/// The same transaction, with each put under the lease that `other` gives for its own.
+/// Returns the transaction with the lease of each put replaced by `other`.
 pub(crate) fn with_leases(txn: &Txn, other: impl Fn(Option<LeaseId>) -> Option<LeaseId>) -> Txn {
     let operations: Vec<Operation> = txn
         .operations()
@@ -39,12 +39,12 @@ pub(crate) fn with_leases(txn: &Txn, other: impl Fn(Option<LeaseId>) -> Option<L
     with_operations(txn, &operations)
 }
 
-/// Renews a lease that has ended.
+/// Renews leases that have ended.
 #[derive(Clone, Default)]
-pub(crate) struct Resurrects;
+pub(crate) struct RenewsEndedLeases;
 
 #[async_trait]
-impl Bend for Resurrects {
+impl Bend for RenewsEndedLeases {
     async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
         match store.renew_lease(id).await {
             Err(error) if error.kind() == ErrorKind::LeaseNotFound => Ok(Duration::from_secs(1)),
@@ -53,7 +53,7 @@ impl Bend for Resurrects {
     }
 }
 
-/// Leaves one key of a revoked lease behind.
+/// Keeps one key of a revoked lease.
 #[derive(Clone, Default)]
 pub(crate) struct KeepsAKey;
 
@@ -61,7 +61,7 @@ pub(crate) struct KeepsAKey;
 impl Bend for KeepsAKey {
     async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
         if let Some(key) = keys_of(store, id).await.pop() {
-            store.commit(Txn::new().put(key, "left behind", None)).await?;
+            store.commit(Txn::new().put(key, "kept", None)).await?;
         }
         store.revoke_lease(id).await
     }
@@ -84,7 +84,7 @@ impl Bend for RevokesInTwo {
     }
 }
 
-/// Revokes a lease a moment after it said so.
+/// Revokes a lease a moment after the reply.
 #[derive(Clone, Default)]
 pub(crate) struct RevokesLater;
 
@@ -98,7 +98,7 @@ impl Bend for RevokesLater {
     }
 }
 
-/// Lets only the handle that granted a lease revoke it.
+/// Allows only the handle that granted a lease to revoke it.
 #[derive(Default)]
 pub(crate) struct RevokesItsOwnOnly(Mutex<BTreeSet<LeaseId>>);
 
@@ -118,13 +118,13 @@ impl Bend for RevokesItsOwnOnly {
 
     async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
         if !self.0.lock().unwrap().contains(&id) {
-            return Err(StoreError::refused("not yours"));
+            return Err(StoreError::refused("the lease belongs to another handle"));
         }
         store.revoke_lease(id).await
     }
 }
 
-/// Renews only the leases that the same handle granted, and says yes to all.
+/// Renews only leases that the same handle granted, but reports success for all.
 #[derive(Default)]
 pub(crate) struct RenewsItsOwnOnly(Mutex<BTreeSet<LeaseId>>);
 
@@ -148,7 +148,7 @@ impl Bend for RenewsItsOwnOnly {
     }
 }
 
-/// Revokes the leases of a handle when that is dropped.
+/// Revokes a handle's leases when the handle is dropped.
 #[derive(Default)]
 pub(crate) struct LeasesDieWithTheirHandle(Mutex<Option<(MemoryStore, Vec<LeaseId>)>>);
 
@@ -178,7 +178,7 @@ impl Bend for LeasesDieWithTheirHandle {
     }
 }
 
-/// Lets a lease end before its time.
+/// Ends leases before their TTL has passed.
 #[derive(Clone, Default)]
 pub(crate) struct ExpiresEarly;
 
@@ -194,7 +194,7 @@ impl Bend for ExpiresEarly {
     }
 }
 
-/// Lets a lease stand longer than stated.
+/// Ends leases later than the stated slack allows.
 #[derive(Clone, Default)]
 pub(crate) struct ExpiresLate;
 
@@ -210,7 +210,7 @@ impl Bend for ExpiresLate {
     }
 }
 
-/// Takes a put under a lease for a sign of life.
+/// Renews a lease with every put under it.
 #[derive(Clone, Default)]
 pub(crate) struct PutsRenew;
 
@@ -227,7 +227,7 @@ impl Bend for PutsRenew {
     }
 }
 
-/// Says that it renewed, and does not.
+/// Reports a renewal without renewing the lease.
 #[derive(Clone, Default)]
 pub(crate) struct RenewsNothing;
 
@@ -239,7 +239,7 @@ impl Bend for RenewsNothing {
     }
 }
 
-/// Gives a shorter lease than was asked for, and says so.
+/// Grants a shorter TTL than requested.
 #[derive(Clone, Default)]
 pub(crate) struct GrantsLess;
 
@@ -250,7 +250,7 @@ impl Bend for GrantsLess {
     }
 }
 
-/// Leases that this bend lets expire, instead of the store.
+/// Leases that the bend expires itself instead of the store.
 #[derive(Clone, Default)]
 struct OwnLeases(Arc<Mutex<BTreeMap<LeaseId, (Instant, Duration)>>>);
 
@@ -302,11 +302,11 @@ impl Bend for ExpiresInTwo {
     }
 }
 
-/// Lets leases expire when somebody calls, and never by itself.
+/// Expires leases only during calls.
 #[derive(Clone, Default)]
-pub(crate) struct ExpiresWhenAsked(OwnLeases);
+pub(crate) struct ExpiresOnlyDuringCalls(OwnLeases);
 
-impl ExpiresWhenAsked {
+impl ExpiresOnlyDuringCalls {
     async fn sweep(&self, store: &MemoryStore) {
         let due: Vec<LeaseId> = {
             let leases = self.0.0.lock().unwrap();
@@ -324,7 +324,7 @@ impl ExpiresWhenAsked {
 }
 
 #[async_trait]
-impl Bend for ExpiresWhenAsked {
+impl Bend for ExpiresOnlyDuringCalls {
     async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
         self.0.grant(store, ttl).await
     }
@@ -350,13 +350,13 @@ impl Bend for ExpiresWhenAsked {
     }
 }
 
-/// Gives the id of a lease that has ended to the next one.
+/// Gives the id of an ended lease to the next lease.
 #[derive(Clone, Default)]
 pub(crate) struct ReusesIds(Arc<Mutex<BTreeMap<LeaseId, LeaseId>>>);
 
 impl ReusesIds {
     fn inner(&self, id: LeaseId) -> LeaseId {
-        // One that no lease has.
+        // An id that no lease has.
         self.0.lock().unwrap().get(&id).copied().unwrap_or(LeaseId::new(u64::MAX))
     }
 }
@@ -387,7 +387,7 @@ impl Bend for ReusesIds {
     }
 }
 
-/// Never ends a lease that has no keys.
+/// Never ends a lease without keys.
 #[derive(Clone, Default)]
 pub(crate) struct KeepsEmptyLeases(Arc<Mutex<BTreeSet<LeaseId>>>);
 
@@ -421,7 +421,7 @@ impl Bend for KeepsEmptyLeases {
     }
 }
 
-/// Asks whether the lease lives, and writes a moment later in any case.
+/// Checks that the leases are live, and writes a moment later even if they have ended.
 #[derive(Clone, Default)]
 pub(crate) struct LeavesOrphans;
 

@@ -19,7 +19,7 @@ fn is_dead(store: &MemoryStore, operation: &Operation) -> bool {
     matches!(operation, Operation::Put { lease: Some(lease), .. } if !is_live(store, *lease))
 }
 
-/// Puts under a lease that is not there as if none had been named.
+/// Ignores the lease of a put if the lease does not exist.
 #[derive(Clone, Default)]
 pub(crate) struct AcceptsAnyLease;
 
@@ -31,19 +31,19 @@ impl Bend for AcceptsAnyLease {
     }
 }
 
-/// Takes the lease of number 0 for none.
+/// Treats lease id 0 as no lease.
 #[derive(Clone, Default)]
-pub(crate) struct TakesZeroForNone;
+pub(crate) struct TreatsLeaseZeroAsNone;
 
 #[async_trait]
-impl Bend for TakesZeroForNone {
+impl Bend for TreatsLeaseZeroAsNone {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         txn.validate()?;
         store.commit(with_leases(&txn, |lease| lease.filter(|lease| lease.get() != 0))).await
     }
 }
 
-/// Writes what a dead lease does not concern, and reports the lease.
+/// Writes the operations that do not name the dead lease, and reports the error.
 #[derive(Clone, Default)]
 pub(crate) struct WritesTheRest;
 
@@ -59,7 +59,7 @@ impl Bend for WritesTheRest {
     }
 }
 
-/// Writes the operations in front of the one with the dead lease.
+/// Writes the operations before the one with the dead lease, and reports the error.
 #[derive(Clone, Default)]
 pub(crate) struct WritesUpToTheDeadLease;
 
@@ -75,7 +75,7 @@ impl Bend for WritesUpToTheDeadLease {
     }
 }
 
-/// Looks at the first put's lease only, and takes the others for granted.
+/// Checks only the lease of the first put.
 #[derive(Clone, Default)]
 pub(crate) struct JudgesTheFirstLease;
 
@@ -93,7 +93,7 @@ impl Bend for JudgesTheFirstLease {
     }
 }
 
-/// Judges leases before guards.
+/// Checks leases before guards.
 #[derive(Clone, Default)]
 pub(crate) struct JudgesLeasesFirst;
 
@@ -112,7 +112,7 @@ impl Bend for JudgesLeasesFirst {
     }
 }
 
-/// Takes puts under a lease that expired without ever having had a key.
+/// Accepts puts under a lease that expired without ever having had a key.
 #[derive(Clone, Default)]
 pub(crate) struct AcceptsExpiredLeases(Arc<Mutex<BTreeSet<LeaseId>>>);
 
@@ -148,12 +148,12 @@ impl Bend for AcceptsExpiredLeases {
     }
 }
 
-/// Calls a dead lease an invalid call.
+/// Reports a dead lease as `Invalid`.
 #[derive(Clone, Default)]
-pub(crate) struct CallsDeadLeasesInvalid;
+pub(crate) struct ReportsDeadLeasesAsInvalid;
 
 #[async_trait]
-impl Bend for CallsDeadLeasesInvalid {
+impl Bend for ReportsDeadLeasesAsInvalid {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         store.commit(txn).await.map_err(|error| match error.kind() {
             ErrorKind::LeaseNotFound => StoreError::invalid("no such lease"),
@@ -162,7 +162,7 @@ impl Bend for CallsDeadLeasesInvalid {
     }
 }
 
-/// Takes no put in the last tenth of a lease's time.
+/// Refuses puts in the last tenth of a lease's TTL.
 #[derive(Clone, Default)]
 pub(crate) struct RefusesLatePuts;
 

@@ -1,6 +1,6 @@
-//! Stores that break the contract, each in one way, so that the suite can be shown to notice.
+//! Stores that break the contract in one way each, to test that the conformance suite notices.
 //!
-//! Each is a [`Bend`] of a `MemoryStore`: it overrides the call that it gets wrong and leaves the others alone.
+//! Each store is a [`Bend`] of a `MemoryStore`: it overrides the calls that it gets wrong and passes on the others.
 
 pub(crate) mod commits;
 pub(crate) mod creation;
@@ -25,7 +25,7 @@ use clustering_testkit::conformance::{self, Bounds, Clock, Harness, Hook};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::unconstrained;
 
-/// What a `MemoryStore` states about its times.
+/// Timings of a `MemoryStore`.
 const BOUNDS: Bounds = Bounds {
     clock: Clock::Paused,
     smallest_ttl: Duration::from_secs(1),
@@ -34,7 +34,7 @@ const BOUNDS: Bounds = Bounds {
     call_timeout: Duration::from_secs(1),
 };
 
-/// One way to be wrong. Every handle has its own clone; what handles share stands behind an `Arc`.
+/// One way to break the contract. Every handle gets its own clone, so state shared by all handles is in an `Arc`.
 #[async_trait]
 pub(crate) trait Bend: Clone + Default + Send + Sync + 'static {
     async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
@@ -60,19 +60,19 @@ pub(crate) trait Bend: Clone + Default + Send + Sync + 'static {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         store.commit(txn).await
     }
-    /// What the store states about its times.
+    /// Timings that the store documents.
     fn bounds() -> Bounds {
         BOUNDS
     }
-    /// The harness compacted the store.
+    /// Called when the harness compacts the store.
     fn compacted(&self, _revision: Revision) {}
-    /// The handle that leads nowhere.
+    /// Returns a handle to a store that cannot be reached.
     fn unreachable() -> Arc<dyn CoordinationStore> {
         Arc::new(errors::Nowhere)
     }
 }
 
-/// A handle to a bent store.
+/// Handle to a store that breaks the contract.
 struct Bent<B> {
     store: MemoryStore,
     bend: B,
@@ -100,7 +100,7 @@ impl<B: Bend> CoordinationStore for Bent<B> {
     }
 }
 
-/// Hands a bent store to the suite, with every hook that there is.
+/// Harness for a store that breaks the contract, with all hooks.
 #[derive(Default)]
 pub(crate) struct BentHarness<B> {
     store: MemoryStore,
@@ -130,7 +130,7 @@ impl<B: Bend> Harness for BentHarness<B> {
     }
 }
 
-/// Runs one check on a bent store. The text of the violation, if it finds one.
+/// Runs one check on a bent store. An error holds the message of the violation.
 pub(crate) fn verdict<B: Bend>(
     name: &'static str,
     check: impl AsyncFnOnce(&BentHarness<B>) + Send + 'static,
@@ -146,18 +146,18 @@ pub(crate) fn verdict<B: Bend>(
     }
 }
 
-/// The number of the rule that a check's name bears.
+/// Returns the number of the rule in the name of a check.
 pub(crate) fn number(check: &str) -> usize {
-    check["rule_".len()..][..2].parse().expect("a rule's check bears its number")
+    check["rule_".len()..][..2].parse().expect("the name of a check contains the number of its rule")
 }
 
-/// The entry of a key, if it is there.
+/// Returns the entry of a key if the key exists.
 async fn entry(store: &MemoryStore, key: &str) -> Option<Entry> {
     let snapshot = store.read(key).await.expect("a MemoryStore reads");
     snapshot.entries.into_iter().find(|entry| entry.key.as_str() == key)
 }
 
-/// A stream whose items `turn` makes out of those of another, none, one or several of each.
+/// Maps each item of a stream to any number of items.
 fn turned<T, F>(stream: WatchStream, turn: F) -> WatchStream
 where
     F: FnMut(Item) -> T + Send + 'static,
@@ -167,11 +167,11 @@ where
     Box::pin(stream.map(turn).flat_map(stream::iter))
 }
 
-/// What a watch yields.
+/// Item of a watch.
 type Item = Result<clustering_core::store::Batch, WatchEnd>;
 
-/// The stream's next item if it is there already.
+/// Returns the stream's next item if it is available immediately.
 fn ready(stream: &mut WatchStream) -> Option<Item> {
-    // Whatever tokio thinks of how much this task has done already.
+    // Tokio's cooperative budget must not make an available item look pending.
     unconstrained(stream.next()).now_or_never().flatten()
 }

@@ -15,7 +15,7 @@ use tokio::time::sleep;
 
 use super::{Bend, commits::with_operations, entry};
 
-/// The same transaction, with the lease of each put as `decide` has it from the key's old one and the new one.
+/// Returns the transaction with the lease of each put replaced by `decide(old lease of the key, lease of the put)`.
 async fn decided(
     store: &MemoryStore,
     txn: &Txn,
@@ -34,7 +34,7 @@ async fn decided(
     with_operations(txn, &operations)
 }
 
-/// Leaves a key under its lease if a put names none.
+/// Leaves a key attached to its lease if a put names no lease.
 #[derive(Clone, Default)]
 pub(crate) struct KeepsTheOldLease;
 
@@ -45,7 +45,7 @@ impl Bend for KeepsTheOldLease {
     }
 }
 
-/// Leaves a key under its first lease if a put names another.
+/// Leaves a key attached to its first lease if a put names another.
 #[derive(Clone, Default)]
 pub(crate) struct NeverMoves;
 
@@ -56,12 +56,12 @@ impl Bend for NeverMoves {
     }
 }
 
-/// Shows and keeps the new lease, and lets the key go with the old one as well.
+/// Attaches a key to the new lease, but also deletes it when an old lease is revoked.
 #[derive(Clone, Default)]
-pub(crate) struct GoesWithTheOldLeaseToo(Arc<Mutex<BTreeMap<LeaseId, BTreeSet<Key>>>>);
+pub(crate) struct DeletesWithTheOldLeaseToo(Arc<Mutex<BTreeMap<LeaseId, BTreeSet<Key>>>>);
 
 #[async_trait]
-impl Bend for GoesWithTheOldLeaseToo {
+impl Bend for DeletesWithTheOldLeaseToo {
     async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
         for operation in txn.operations() {
             if let Operation::Put { key, lease: Some(lease), .. } = operation {
@@ -79,10 +79,10 @@ impl Bend for GoesWithTheOldLeaseToo {
     }
 }
 
-/// The same, where the old lease expires.
+/// Attaches a key to the new lease, but also deletes it when an old lease expires.
 #[derive(Clone, Default)]
 pub(crate) struct ExpiresWithTheOldLeaseToo {
-    ever: GoesWithTheOldLeaseToo,
+    ever: DeletesWithTheOldLeaseToo,
     revoked: Arc<Mutex<BTreeSet<LeaseId>>>,
 }
 

@@ -1,4 +1,4 @@
-//! Stores that are not linearizable, as the judge of random histories sees them. Each is found within a few seeds.
+//! Stores that are not linearizable. The judge of random histories must find each of them within a few seeds.
 
 use clustering_testkit::{
     conformance::Harness,
@@ -7,10 +7,10 @@ use clustering_testkit::{
 
 use super::broken::{Bend, BentHarness, commits, reads};
 
-/// How many seeds it may take.
+/// Number of seeds to try.
 const SEEDS: u64 = 20;
 
-/// What the judge says of the first history that it does not accept.
+/// Returns the error for the first history that the judge rejects.
 fn found<B: Bend>() -> String {
     for seed in 0..SEEDS {
         let judged = async {
@@ -23,7 +23,7 @@ fn found<B: Bend>() -> String {
             return why.to_string();
         }
     }
-    panic!("not found within {SEEDS} seeds");
+    panic!("not rejected within {SEEDS} seeds");
 }
 
 macro_rules! not_linearizable {
@@ -45,6 +45,6 @@ not_linearizable! {
     caches_reads: reads::CachesReads, "it had its answer before another began";
     tears_reads: reads::TearsReads, "at that revision these stood";
     created_at_means_modified_at: commits::CreatedAtMeansModifiedAt, "its guards held";
-    revisions_go_back: commits::RevisionsGoBack, "it changed something and yet has no revision above";
+    revisions_go_back: commits::RevisionsGoBack, "it changed something without a revision above";
     answers_with_the_latest_revision: commits::AnswersWithTheLatestRevision, "its guards held";
 }

@@ -12,7 +12,7 @@ use tokio::task::yield_now;
 
 use super::Bend;
 
-/// Reads from a replica that has everything but the last commit.
+/// Serves one read after each commit from a replica that lacks the commit.
 #[derive(Clone, Default)]
 pub(crate) struct ReadsAReplica(Arc<Mutex<Option<Snapshot>>>);
 
@@ -33,7 +33,7 @@ impl Bend for ReadsAReplica {
     }
 }
 
-/// Caches what it read under a prefix, and forgets it only when this handle commits.
+/// Caches the snapshot of each prefix until the same handle commits.
 #[derive(Default)]
 pub(crate) struct CachesReads(Mutex<BTreeMap<String, Snapshot>>);
 
@@ -60,7 +60,7 @@ impl Bend for CachesReads {
     }
 }
 
-/// The first `page` entries of one revision, the rest of a later one.
+/// Returns the first `page` entries of one revision and the rest of a later one.
 async fn torn(store: &MemoryStore, prefix: &str, page: usize) -> Result<Snapshot, StoreError> {
     let first = store.read(prefix).await?;
     if first.entries.len() <= page {
@@ -74,7 +74,7 @@ async fn torn(store: &MemoryStore, prefix: &str, page: usize) -> Result<Snapshot
     Ok(Snapshot { revision: rest.revision, entries: entries.collect() })
 }
 
-/// Fetches key by key.
+/// Reads the first key at one revision and the rest at a later one.
 #[derive(Clone, Default)]
 pub(crate) struct TearsReads;
 
@@ -85,7 +85,7 @@ impl Bend for TearsReads {
     }
 }
 
-/// Fetches pages of a thousand, each of its own revision.
+/// Reads the first thousand keys at one revision and the rest at a later one.
 #[derive(Clone, Default)]
 pub(crate) struct TearsPages;
 
@@ -96,7 +96,7 @@ impl Bend for TearsPages {
     }
 }
 
-/// Fetches the first page.
+/// Returns only the first page.
 #[derive(Clone, Default)]
 pub(crate) struct ReadsOnePage;
 
@@ -109,7 +109,7 @@ impl Bend for ReadsOnePage {
     }
 }
 
-/// Takes `a/` for `a`.
+/// Treats the prefix `a/` as `a`.
 #[derive(Clone, Default)]
 pub(crate) struct DropsTheSlash;
 
@@ -120,12 +120,12 @@ impl Bend for DropsTheSlash {
     }
 }
 
-/// Takes `a` for `a/`.
+/// Treats the prefix `a` as `a/`.
 #[derive(Clone, Default)]
-pub(crate) struct ThinksInDirectories;
+pub(crate) struct TreatsPrefixesAsDirectories;
 
 #[async_trait]
-impl Bend for ThinksInDirectories {
+impl Bend for TreatsPrefixesAsDirectories {
     async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
         let mut snapshot = store.read(prefix).await?;
         let below = format!("{}/", prefix.trim_end_matches('/'));
@@ -136,7 +136,7 @@ impl Bend for ThinksInDirectories {
     }
 }
 
-/// Makes the end of the range by the next character, which the last one of all does not have.
+/// Computes the end of the range from the next character, which the largest character does not have.
 #[derive(Clone, Default)]
 pub(crate) struct HasNoNextCharacter;
 
@@ -151,7 +151,7 @@ impl Bend for HasNoNextCharacter {
     }
 }
 
-/// Sorts as people do.
+/// Sorts keys alphabetically, ignoring case.
 #[derive(Clone, Default)]
 pub(crate) struct SortsByLetters;
 
@@ -164,7 +164,7 @@ impl Bend for SortsByLetters {
     }
 }
 
-/// Answers with the newest revision among the entries, rather than that of the store.
+/// Answers with the largest modification revision among the entries instead of the store's revision.
 #[derive(Clone, Default)]
 pub(crate) struct GuessesTheRevision;
 
@@ -177,14 +177,14 @@ impl Bend for GuessesTheRevision {
     }
 }
 
-/// Changes each entry that is read.
+/// Reads a prefix and changes each entry.
 async fn retouched(store: &MemoryStore, prefix: &str, touch: fn(&mut Entry)) -> Result<Snapshot, StoreError> {
     let mut snapshot = store.read(prefix).await?;
     snapshot.entries.iter_mut().for_each(touch);
     Ok(snapshot)
 }
 
-/// Does not say under which lease a key is.
+/// Omits the lease of an entry.
 #[derive(Clone, Default)]
 pub(crate) struct HidesLeases;
 
@@ -195,12 +195,12 @@ impl Bend for HidesLeases {
     }
 }
 
-/// Takes values for text.
+/// Treats values as text.
 #[derive(Clone, Default)]
-pub(crate) struct KeepsText;
+pub(crate) struct TreatsValuesAsText;
 
 #[async_trait]
-impl Bend for KeepsText {
+impl Bend for TreatsValuesAsText {
     async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
         retouched(store, prefix, |entry| {
             entry.value = String::from_utf8_lossy(&entry.value).into_owned().into();

@@ -1,4 +1,4 @@
-//! Stores that keep the contract, each in a way that the others do not: what the suite must not take amiss.
+//! Stores that keep the contract but behave unusually, to test that the suite accepts them.
 
 use std::{
     collections::BTreeMap,
@@ -20,20 +20,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{BOUNDS, Bend};
 
-/// No bend at all.
+/// Changes nothing.
 #[derive(Clone, Default)]
 pub(crate) struct Straight;
 
 impl Bend for Straight {}
 
-/// Far away: calls travel for so many milliseconds there and back, and a watch lags that much behind the store.
+/// Delays calls by `THERE` milliseconds, replies by `BACK` milliseconds and watches by `LAG` milliseconds.
 #[derive(Clone, Default)]
 pub(crate) struct Far<const THERE: u64, const BACK: u64, const LAG: u64>;
 
-/// Its watches come long after the replies.
+/// Delivers changes to watches long after replies.
 pub(crate) type LateWatches = Far<3, 2, 20>;
 
-/// Its replies come long after the watches.
+/// Sends replies long after it delivers changes to watches.
 pub(crate) type LateReplies = Far<20, 30, 1>;
 
 impl<const THERE: u64, const BACK: u64, const LAG: u64> Far<THERE, BACK, LAG> {
@@ -48,7 +48,7 @@ impl<const THERE: u64, const BACK: u64, const LAG: u64> Far<THERE, BACK, LAG> {
 #[async_trait]
 impl<const THERE: u64, const BACK: u64, const LAG: u64> Bend for Far<THERE, BACK, LAG> {
     fn bounds() -> Bounds {
-        // The resolution of tokio's timer comes on top.
+        // Add the resolution of tokio's timer.
         Bounds { watch_lag: Duration::from_millis(LAG + 1), ..BOUNDS }
     }
 
@@ -74,7 +74,7 @@ impl<const THERE: u64, const BACK: u64, const LAG: u64> Bend for Far<THERE, BACK
         after: Revision,
     ) -> Result<WatchStream, StoreError> {
         let stream = Self::travel(store.watch(prefix, after)).await?;
-        // Everything is late by the same time, whoever waits or does not: a pipe, not a queue of waits.
+        // Delay every item by the same time, even if the reader does not poll. The delays must not add up.
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let pipe = tokio::spawn(async move {
             let mut stream = stream;
@@ -102,7 +102,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-/// Shared with others, who write to it all the time: every third call or so finds a revision of somebody else's.
+/// A store with other clients that write all the time: about every third call finds another client's revision.
 #[derive(Clone, Default)]
 pub(crate) struct Busy(Arc<AtomicU64>);
 
@@ -110,7 +110,7 @@ impl Busy {
     async fn others(&self, store: &MemoryStore) {
         let call = self.0.fetch_add(1, Ordering::SeqCst);
         if (call.wrapping_mul(0x9e37_79b9) >> 7).is_multiple_of(3) {
-            let txn = Txn::new().put("somebody else's", format!("{call}"), None);
+            let txn = Txn::new().put("another client's", format!("{call}"), None);
             store.commit(txn).await.expect("a MemoryStore takes a put");
         }
     }
@@ -141,11 +141,11 @@ impl Bend for Busy {
     }
 }
 
-/// Grants whole seconds, and sweeps expired leases twice a second, as some servers do.
+/// Grants TTLs in whole seconds and expires leases in a sweep twice a second, like some servers.
 #[derive(Clone, Default)]
-pub(crate) struct SweepsNowAndThen(Arc<Mutex<BTreeMap<LeaseId, (Instant, Duration)>>>);
+pub(crate) struct SweepsTwiceASecond(Arc<Mutex<BTreeMap<LeaseId, (Instant, Duration)>>>);
 
-impl SweepsNowAndThen {
+impl SweepsTwiceASecond {
     const EVERY: Duration = Duration::from_millis(500);
 
     fn deadline(&self, id: LeaseId) -> Option<Instant> {
@@ -154,7 +154,7 @@ impl SweepsNowAndThen {
 }
 
 #[async_trait]
-impl Bend for SweepsNowAndThen {
+impl Bend for SweepsTwiceASecond {
     fn bounds() -> Bounds {
         Bounds { expiry_slack: Self::EVERY, ..BOUNDS }
     }
@@ -168,7 +168,7 @@ impl Bend for SweepsNowAndThen {
         self.0.lock().unwrap().insert(lease.id, (Instant::now() + ttl, ttl));
         let (this, store) = (self.clone(), store.clone());
         tokio::spawn(async move {
-            // The sweep's beat has nothing to do with when the lease was granted.
+            // The sweeps are independent of the time of the grant.
             let mut sweep = tokio::time::interval(Self::EVERY);
             while let Some(deadline) = this.deadline(lease.id) {
                 sweep.tick().await;

@@ -13,7 +13,7 @@ use super::{
     commits::{with_guards, with_operations},
 };
 
-/// The same transaction with values of at most that size.
+/// Returns the transaction with values truncated to `size` bytes.
 fn cut(txn: &Txn, size: usize) -> Txn {
     let operations: Vec<Operation> = txn
         .operations()
@@ -30,7 +30,7 @@ fn cut(txn: &Txn, size: usize) -> Txn {
     with_operations(txn, &operations)
 }
 
-/// A bend of the commit alone.
+/// Defines a bend that overrides only `commit`.
 macro_rules! commit {
     ($(#[$doc:meta])* $name:ident, |$store:ident, $txn:ident| $body:expr) => {
         $(#[$doc])*
@@ -47,7 +47,7 @@ macro_rules! commit {
 }
 
 commit! {
-    /// Keeps the first 65,535 bytes of a value.
+    /// Stores only the first 65,535 bytes of a value.
     TruncatesValues, |store, txn| match txn.validate() {
         Ok(()) => store.commit(cut(&txn, Limits::VALUE - 1)).await,
         Err(error) => Err(error),
@@ -55,12 +55,12 @@ commit! {
 }
 
 commit! {
-    /// Keeps what fits of a value that is too large, instead of refusing it.
+    /// Truncates a value that is too large instead of refusing it.
     TruncatesLargeValues, |store, txn| store.commit(cut(&txn, Limits::VALUE)).await
 }
 
 commit! {
-    /// Refuses values beyond 32 KiB.
+    /// Refuses values of more than 32 KiB.
     RefusesLargeValues, |store, txn| {
         let large = |operation: &Operation| matches!(operation, Operation::Put { value, .. } if value.len() > 1 << 15);
         if txn.operations().iter().any(large) {
@@ -71,7 +71,7 @@ commit! {
 }
 
 commit! {
-    /// Takes an empty value for no value.
+    /// Treats a put of an empty value as a delete.
     DropsEmptyValues, |store, txn| {
         let operations: Vec<Operation> = txn
             .operations()
@@ -87,7 +87,7 @@ commit! {
 }
 
 commit! {
-    /// Refuses keys beyond 255 bytes.
+    /// Refuses keys of more than 255 bytes.
     RefusesLongKeys, |store, txn| {
         if txn.operations().iter().any(|operation| operation.key().len() > 255) {
             return Err(StoreError::invalid("a key has at most 255 bytes"));
@@ -97,7 +97,7 @@ commit! {
 }
 
 commit! {
-    /// Counts the characters of a key instead of its bytes, and says yes to one that it cannot keep.
+    /// Limits the characters of a key instead of its bytes, and reports success for keys that are too long.
     CountsCharacters, |store, txn| {
         let mut keys = txn.operations().iter().map(Operation::key);
         if keys.any(|key| key.len() > Limits::KEY && key.chars().count() <= Limits::KEY) {
@@ -116,7 +116,7 @@ commit! {
 }
 
 commit! {
-    /// Judges the first 16 guards of as many as there are.
+    /// Ignores all guards after the first 16.
     AcceptsManyGuards, |store, txn| {
         store.commit(with_guards(&txn, txn.guards().iter().take(16).cloned())).await
     }
@@ -137,7 +137,7 @@ commit! {
 }
 
 commit! {
-    /// Lets the last operation on a key win.
+    /// Applies the last of several operations on a key.
     AcceptsAKeyTwice, |store, txn| {
         let last: BTreeMap<&Key, &Operation> =
             txn.operations().iter().map(|operation| (operation.key(), operation)).collect();
@@ -149,7 +149,7 @@ commit! {
 }
 
 commit! {
-    /// Writes what it can of an invalid commit.
+    /// Writes the valid operations of an invalid commit.
     WritesWhatIsValid, |store, txn| {
         let answer = store.commit(txn.clone()).await;
         if matches!(&answer, Err(error) if error.kind() == ErrorKind::Invalid) {
@@ -161,7 +161,7 @@ commit! {
     }
 }
 
-/// Answers no read of more than 4 MiB.
+/// Refuses reads of more than 4 MiB.
 #[derive(Clone, Default)]
 pub(crate) struct RefusesLargeReads;
 

@@ -19,7 +19,7 @@ use tokio::{task::yield_now, time::sleep};
 
 use super::{Bend, Item, ready, turned};
 
-/// A bend of the watch alone.
+/// Defines a bend that overrides only `watch`.
 macro_rules! watch {
     ($(#[$doc:meta])* $name:ident, |$store:ident, $prefix:ident, $after:ident| $body:expr) => {
         $(#[$doc])*
@@ -41,7 +41,7 @@ macro_rules! watch {
 }
 
 watch! {
-    /// Leaves out every tenth batch.
+    /// Skips every tenth batch.
     SkipsBatches, |store, prefix, after| {
         let mut count = 0;
         turned(store.watch(prefix, after).await?, move |item| {
@@ -62,7 +62,7 @@ watch! {
     }
 }
 
-/// Cuts a batch into pieces.
+/// Splits a batch into batches of `size` changes.
 fn cut(item: Item, size: usize) -> Vec<Item> {
     match item {
         Ok(Batch { revision, changes }) => {
@@ -73,7 +73,7 @@ fn cut(item: Item, size: usize) -> Vec<Item> {
 }
 
 watch! {
-    /// Sends each change in a batch of its own.
+    /// Sends each change in its own batch.
     SplitsRevisions, |store, prefix, after| turned(store.watch(prefix, after).await?, |item| cut(item, 1))
 }
 
@@ -83,7 +83,7 @@ watch! {
 }
 
 watch! {
-    /// Sends two batches that wait in the wrong order.
+    /// Swaps two waiting batches.
     Reorders, |store, prefix, after| {
         let inner = store.watch(prefix, after).await?;
         Box::pin(stream::unfold((inner, None), |(mut inner, held)| async move {
@@ -101,7 +101,7 @@ watch! {
 }
 
 watch! {
-    /// Sends two batches that wait as one.
+    /// Merges two waiting batches.
     Coalesces, |store, prefix, after| {
         let inner = store.watch(prefix, after).await?;
         Box::pin(stream::unfold((inner, None), |(mut inner, held)| async move {
@@ -122,7 +122,7 @@ watch! {
 }
 
 watch! {
-    /// Leaves out what was overwritten in the meantime.
+    /// Skips changes that were overwritten while waiting.
     SendsTheLatestOnly, |store, prefix, after| {
         let inner = store.watch(prefix, after).await?;
         Box::pin(stream::unfold((inner, None), |(mut inner, held)| async move {
@@ -145,7 +145,7 @@ watch! {
 }
 
 watch! {
-    /// Sends no deletions.
+    /// Skips deletions.
     HidesDeletions, |store, prefix, after| turned(store.watch(prefix, after).await?, |item| {
         let Ok(batch) = item else { return Some(item) };
         batch.filtered(|change| matches!(change, Change::Put(_))).map(Ok)
@@ -153,7 +153,7 @@ watch! {
 }
 
 watch! {
-    /// Sends batches of nothing where something else in the store changed.
+    /// Sends empty batches for changes outside of the prefix.
     SendsEmptyBatches, |store, prefix, after| {
         let prefix = prefix.to_owned();
         turned(store.watch("", after).await?, move |item| {
@@ -164,7 +164,7 @@ watch! {
 }
 
 watch! {
-    /// Sends all changes of a revision that touched the prefix.
+    /// Sends all changes of a revision that touches the prefix.
     SendsTheWholeRevision, |store, prefix, after| {
         let prefix = prefix.to_owned();
         turned(store.watch("", after).await?, move |item| {
@@ -178,12 +178,12 @@ watch! {
 }
 
 watch! {
-    /// Takes `a/` for `a`.
+    /// Treats the prefix `a/` as `a`.
     DropsTheSlash, |store, prefix, after| store.watch(prefix.trim_end_matches('/'), after).await?
 }
 
 watch! {
-    /// Begins with the revision asked for, instead of after it.
+    /// Starts at the requested revision instead of after it.
     BeginsTooEarly, |store, prefix, after| {
         let before = if after <= store.revision() { after.get().saturating_sub(1) } else { after.get() };
         store.watch(prefix, Revision::new(before)).await?
@@ -191,12 +191,12 @@ watch! {
 }
 
 watch! {
-    /// Begins now, whatever was asked for.
+    /// Starts at the current revision regardless of the requested one.
     HasNoPast, |store, prefix, after| store.watch(prefix, after.max(store.revision())).await?
 }
 
 watch! {
-    /// Sends what is past and nothing that comes.
+    /// Sends past changes but no new ones.
     HasNoFuture, |store, prefix, after| {
         let mut inner = store.watch(prefix, after).await?;
         let mut past = Vec::new();
@@ -208,7 +208,7 @@ watch! {
 }
 
 watch! {
-    /// Keeps 64 batches for a reader that is slow.
+    /// Buffers at most 64 batches for a slow reader.
     HasASmallBuffer, |store, prefix, after| {
         let inner = store.watch(prefix, after).await?;
         Box::pin(stream::unfold((inner, Vec::new()), |(mut inner, mut waiting)| async move {
@@ -225,8 +225,8 @@ watch! {
 }
 
 watch! {
-    /// Takes a batch, and loses it if nobody waits long enough.
-    LosesWhatIsNotAwaited, |store, prefix, after| {
+    /// Drops a batch that it takes in a poll from time to time, and returns `Pending` instead.
+    LosesBatchesDuringPolls, |store, prefix, after| {
         let mut inner = store.watch(prefix, after).await?;
         let mut tries = 0_u32;
         Box::pin(stream::poll_fn(move |context| {
@@ -242,8 +242,8 @@ watch! {
 }
 
 watch! {
-    /// Leaves out a batch after it was polled in vain four times in a row.
-    TiresOfPolls, |store, prefix, after| {
+    /// Skips a batch after four polls in a row without one.
+    LosesABatchAfterIdlePolls, |store, prefix, after| {
         let mut inner = store.watch(prefix, after).await?;
         let mut in_vain = 0;
         Box::pin(stream::poll_fn(move |context| {
@@ -258,8 +258,8 @@ watch! {
 }
 
 watch! {
-    /// Sends what is past, and a moment later begins with what comes.
-    LosesTheSeam, |store, prefix, after| {
+    /// Sends past changes, and starts with new changes only a moment later.
+    LosesChangesAfterTheReplay, |store, prefix, after| {
         let mut inner = store.watch(prefix, after).await?;
         let mut past = Vec::new();
         while let Some(item) = ready(&mut inner) {
@@ -267,7 +267,7 @@ watch! {
         }
         yield_now().await;
         match past.last() {
-            // The end of a watch has no seam.
+            // A watch that ended has no new changes.
             Some(Err(_)) => Box::pin(stream::iter(past)),
             _ => {
                 let live = store.watch(prefix, after.max(store.revision())).await?;
@@ -277,7 +277,7 @@ watch! {
     }
 }
 
-/// Reads, and a moment later asks at which revision that was.
+/// Reads, and a moment later asks for the revision of the snapshot.
 #[derive(Clone, Default)]
 pub(crate) struct NumbersReadsLate;
 
@@ -291,14 +291,14 @@ impl Bend for NumbersReadsLate {
 }
 
 watch! {
-    /// Ends without a word after a while.
-    EndsWithoutAWord, |store, prefix, after| Box::pin(store.watch(prefix, after).await?.take(5))
+    /// Closes the stream after a while without a final item.
+    EndsSilently, |store, prefix, after| Box::pin(store.watch(prefix, after).await?.take(5))
 }
 
 watch! {
-    /// Loses its connection for no reason, after a while.
+    /// Disconnects after a while without a reason.
     Disconnects, |store, prefix, after| {
-        let end = WatchEnd::Disconnected { reason: "a whim".to_owned() };
+        let end = WatchEnd::Disconnected { reason: "no reason".to_owned() };
         Box::pin(store.watch(prefix, after).await?.take(5).chain(stream::iter([Err(end)])))
     }
 }
@@ -314,7 +314,7 @@ watch! {
 }
 
 watch! {
-    /// Says of every key that it was created when it was last written.
+    /// Shows the modification revision of each key as its creation revision.
     ForgetsCreation, |store, prefix, after| turned(store.watch(prefix, after).await?, |mut item| {
         if let Ok(batch) = &mut item {
             for change in Arc::make_mut(&mut batch.changes) {
@@ -328,7 +328,7 @@ watch! {
 }
 
 watch! {
-    /// Does not say under which lease a key is.
+    /// Omits the lease of an entry.
     HidesLeases, |store, prefix, after| turned(store.watch(prefix, after).await?, |mut item| {
         if let Ok(batch) = &mut item {
             for change in Arc::make_mut(&mut batch.changes) {
@@ -341,7 +341,7 @@ watch! {
     })
 }
 
-/// A watch that does something else where it should end.
+/// Returns a watch that continues with another stream instead of ending.
 fn instead(stream: WatchStream, other: impl FnOnce(WatchEnd) -> WatchStream + Send + 'static) -> WatchStream {
     Box::pin(stream::unfold((stream, Some(other)), |(mut stream, mut other)| async move {
         let mut item = stream.next().await?;
@@ -356,7 +356,7 @@ fn instead(stream: WatchStream, other: impl FnOnce(WatchEnd) -> WatchStream + Se
 }
 
 watch! {
-    /// Goes on after what was compacted.
+    /// Silently continues after compacted changes.
     SkipsOverCompaction, |store, prefix, after| {
         let (again, name) = (store.clone(), prefix.to_owned());
         instead(store.watch(prefix, after).await?, move |end| match end {
@@ -367,7 +367,7 @@ watch! {
 }
 
 watch! {
-    /// Goes on after what was compacted if that was a single revision.
+    /// Silently continues if only a single revision was compacted.
     SkipsTheLastCompactedRevision, |store, prefix, after| {
         let (again, name) = (store.clone(), prefix.to_owned());
         instead(store.watch(prefix, after).await?, move |end| match end {
@@ -381,12 +381,12 @@ fn from(store: &MemoryStore, prefix: &str, after: Revision) -> WatchStream {
     store
         .watch(prefix, after)
         .now_or_never()
-        .expect("a MemoryStore answers at once")
-        .expect("it can be watched")
+        .expect("a MemoryStore answers immediately")
+        .expect("the store can be watched")
 }
 
 watch! {
-    /// Waits where it should say that it cannot go on.
+    /// Waits forever instead of ending with `Compacted`.
     WaitsOverCompaction, |store, prefix, after| {
         instead(store.watch(prefix, after).await?, |end| match end {
             WatchEnd::Compacted { .. } => Box::pin(stream::pending()),
@@ -396,7 +396,7 @@ watch! {
 }
 
 watch! {
-    /// Names a compacted revision from which a watch is compacted again.
+    /// Ends with `Compacted`, but names a revision from which a new watch is compacted again.
     NamesTheRevisionAskedFor, |store, prefix, after| {
         instead(store.watch(prefix, after).await?, move |end| match end {
             WatchEnd::Compacted { .. } => {
@@ -408,14 +408,14 @@ watch! {
 }
 
 watch! {
-    /// Says more after its end.
-    HasNoEnd, |store, prefix, after| {
+    /// Sends another item after its end.
+    SendsItemsAfterItsEnd, |store, prefix, after| {
         instead(store.watch(prefix, after).await?, |end| Box::pin(stream::iter([Err(end.clone()), Err(end)])))
     }
 }
 
 watch! {
-    /// Waits for the store to get where the watch begins.
+    /// Waits until the store reaches the revision from which the watch starts.
     WaitsForTheFuture, |store, prefix, after| {
         instead(store.watch(prefix, after).await?, |end| match end {
             WatchEnd::Rewound { .. } => Box::pin(stream::pending()),
@@ -425,23 +425,23 @@ watch! {
 }
 
 watch! {
-    /// Begins now where a watch from the future was asked for.
-    TakesTheFutureForNow, |store, prefix, after| store.watch(prefix, after.min(store.revision())).await?
+    /// Starts at the current revision if a later one was requested.
+    StartsNowInsteadOfLater, |store, prefix, after| store.watch(prefix, after.min(store.revision())).await?
 }
 
 watch! {
-    /// Takes what lies ahead for a lost connection.
+    /// Ends with `Disconnected` if a later revision was requested.
     DisconnectsFromTheFuture, |store, prefix, after| {
         instead(store.watch(prefix, after).await?, |end| match end {
             WatchEnd::Rewound { .. } => {
-                Box::pin(stream::iter([Err(WatchEnd::Disconnected { reason: "odd".to_owned() })]))
+                Box::pin(stream::iter([Err(WatchEnd::Disconnected { reason: "no reason".to_owned() })]))
             }
             end => Box::pin(stream::iter([Err(end)])),
         })
     }
 }
 
-/// Ends every watch that has not seen the revision that was compacted, though it owes nothing.
+/// Ends with `Compacted` any watch that has not seen the compacted revision, even if it is not owed a change.
 #[derive(Clone, Default)]
 pub(crate) struct CompactsIdleWatches(Arc<AtomicU64>);
 

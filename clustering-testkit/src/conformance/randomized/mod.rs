@@ -26,32 +26,33 @@ use self::{
 };
 use super::{Clock, Harness};
 
-/// How many random cases are run: 256 under a paused clock and 8 on a real one unless this variable says another number.
+/// Environment variable with the number of random cases. The default is 256 under a paused clock and 8 on a real one.
 pub const CASES: &str = "CLUSTERING_CONFORMANCE_CASES";
 
-/// The seed of the random cases. A failure names its own; setting this variable to it runs the same cases again.
+/// Environment variable with the seed of the random cases. A failure reports its seed, and setting the variable to that
+/// seed runs the same cases again.
 pub const SEED: &str = "CLUSTERING_CONFORMANCE_SEED";
 
-/// How many smaller cases are tried once one has failed, and for how long, whatever tokio's clock says.
+/// Limits on shrinking a failed case: the number of smaller cases to try, and the real time to spend on them.
 const SHRINKING: (usize, Duration) = (500, Duration::from_secs(30));
 
-/// Random steps on the store and on a model of the contract, side by side. After each step reply, state and what the
-/// watches yielded must be the same in both.
+/// Runs random steps against the store and a model of the contract. After each step the reply, the state and the output
+/// of the watches must be equal in both.
 ///
-/// Steps are grants, renewals and revocations, commits with guards that hold or fail and operations under live, dead
-/// and unknown leases, reads, and watches that are opened from any point of the past, drained or dropped. Under
-/// [`Clock::Paused`] time goes on between them, so that leases expire, and the history is compacted. A failing case is
-/// made as small as possible before it is shown.
+/// Steps are grants, renewals and revocations; commits with guards that hold or fail and puts under live, dead and
+/// unknown leases; reads; and watches, which are opened from any point of the past, drained and dropped. Under
+/// [`Clock::Paused`] there are also steps that let time pass, so that leases expire, and steps that compact the
+/// history. A failing case is shrunk before it is reported.
 ///
-/// The variables [`CASES`] and [`SEED`] set how many cases there are, and which.
+/// The environment variables [`CASES`] and [`SEED`] set the number of cases and the seed.
 ///
 /// # Panics
 ///
-/// If store and model differ; also if one of the variables is no number.
+/// Panics if the store and the model differ, or if one of the environment variables is not a number.
 pub async fn randomized_against_the_model<H: Harness>(harness: &H) {
     let paused = harness.bounds().clock == Clock::Paused;
     let cases = number(CASES).unwrap_or(if paused { 256 } else { 8 });
-    // The standard library's only source of entropy.
+    // The standard library has no other source of entropy.
     let entropy = || RandomState::new().build_hasher().finish();
     let seed = number(SEED).unwrap_or_else(entropy);
     let config = Config { rng_seed: RngSeed::Fixed(seed), failure_persistence: None, ..Config::default() };
@@ -81,7 +82,7 @@ pub async fn randomized_against_the_model<H: Harness>(harness: &H) {
         }
         let steps: String = smallest.iter().map(|step| format!("    {step:?}\n")).collect();
         panic!(
-            "{violation}  after the last of these steps (case {case} of {cases}; {SEED}={seed} runs it again):\n{steps}"
+            "{violation}  after the last of these steps (case {case} of {cases}; set {SEED}={seed} to repeat it):\n{steps}"
         );
     }
 }
@@ -90,11 +91,11 @@ fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     match text.parse() {
         Ok(number) => Some(number),
-        Err(error) => panic!("{variable} must be a number, and is {text:?}: {error}"),
+        Err(error) => panic!("{variable} must be a number, but is {text:?}: {error}"),
     }
 }
 
-/// Plays one case. The text of the violation, if there is one, and the case.
+/// Runs one case. An error holds the text of the violation and the steps of the case.
 async fn play<H: Harness>(
     harness: &H,
     (_, steps, seen): (Made, Vec<Step>, Option<Arc<AtomicUsize>>),

@@ -1,13 +1,13 @@
 use proptest::{prelude::*, strategy::Union};
 use proptest_state_machine::ReferenceStateMachine;
 
-/// The names from which keys are made: a prefix, what is under it and what stands beside it.
+/// Names of the keys that a case uses: a prefix, keys below it and their neighbours.
 pub(super) const KEYS: [&str; 8] = ["a", "a/", "a/b", "a/c", "a/\u{10ffff}", "a/\u{10ffff}/d", "a0", "b"];
 
-/// The prefixes that are read and watched.
+/// Prefixes that a case reads and watches.
 pub(super) const PREFIXES: [&str; 7] = ["", "a", "a/", "a/c", "a/\u{10ffff}", "b", "c"];
 
-/// One step. Numbers of leases, watches and revisions count in the order in which the case made them.
+/// One step of a case. Leases and watches are numbered in the order in which the case creates them.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Grant {
@@ -42,11 +42,11 @@ pub(super) enum Step {
     Drop {
         watch: usize,
     },
-    /// In twentieths of the smallest TTL.
+    /// Lets time pass, in twentieths of the smallest TTL.
     Advance {
         steps: u32,
     },
-    /// Up to the change with that number, counted from the newest.
+    /// Compacts up to a change, counted back from the newest.
     Compact {
         back: usize,
     },
@@ -59,13 +59,13 @@ pub(super) struct Guarded {
     pub(super) at: At,
 }
 
-/// The revision in a guard.
+/// Revision in a guard.
 #[derive(Clone, Debug)]
 pub(super) enum At {
-    /// The one at which the guard holds.
+    /// The revision at which the guard holds.
     Right,
     Absent,
-    /// The one of a change so far back, which may be right by chance.
+    /// The revision of an earlier change, counted back from the newest. It may be right by chance.
     Past(usize),
     Ahead,
 }
@@ -80,7 +80,7 @@ pub(super) enum Written {
     Delete {
         key: usize,
     },
-    /// More than a store takes.
+    /// A value that exceeds the size limit.
     TooLarge {
         key: usize,
     },
@@ -89,25 +89,25 @@ pub(super) enum Written {
 #[derive(Clone, Debug)]
 pub(super) enum Under {
     None,
-    /// Live or dead.
+    /// A lease of the case, live or dead.
     Lease(usize),
-    /// One that never was, of that number.
+    /// The id of a lease that never existed.
     Unknown(u64),
 }
 
-/// Where a watch begins.
+/// Revision from which a watch starts.
 #[derive(Clone, Debug)]
 pub(super) enum From {
     Now,
     Beginning,
-    /// After the change so far back.
+    /// The revision of an earlier change, counted back from the newest. The watch does not yield that change.
     Past(usize),
-    /// Before the change so far back.
+    /// The revision just before an earlier change, counted back from the newest. The watch yields that change.
     Before(usize),
     Beyond,
 }
 
-/// What decides which steps are possible next.
+/// Number of leases and watches that the case has created so far. They limit the possible next steps.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Made {
     leases: usize,
@@ -178,7 +178,7 @@ fn commit(leases: usize) -> BoxedStrategy<Step> {
         1 => (0..KEYS.len()).prop_map(|key| Written::TooLarge { key }),
     ];
     let guards = prop::collection::vec(guard, 0..4);
-    // Now and then two operations get the same key, which is to be refused.
+    // Sometimes two operations name the same key, which the store must refuse.
     let operations = prop::collection::vec(operation, 0..4);
     (0..2_usize, guards, operations)
         .prop_map(|(handle, guards, operations)| Step::Commit { handle, guards, operations })
@@ -236,11 +236,11 @@ macro_rules! machine {
 }
 
 machine! {
-    /// Steps for a store under a paused clock, which nobody else uses.
+    /// Generates steps for a store under a paused clock that has no other users.
     Paused, true
 }
 
 machine! {
-    /// Steps that pass no time and forget nothing.
+    /// Generates steps that neither let time pass nor compact the history.
     Real, false
 }

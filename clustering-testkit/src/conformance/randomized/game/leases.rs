@@ -8,7 +8,7 @@ use crate::conformance::{Clock, Harness, rule_04::Life, scene::show_batch};
 
 impl<H: Harness> Game<'_, H> {
     pub(super) async fn grant(&mut self, handle: usize, ttl: u32) {
-        // Where time cannot be made to pass, no lease must expire by itself.
+        // If the test cannot make time pass, no lease may expire.
         let ttl = match self.site.bounds.clock {
             Clock::Paused => self.site.bounds.smallest_ttl * ttl,
             Clock::Real => self.site.bounds.check_limit(),
@@ -17,7 +17,7 @@ impl<H: Harness> Game<'_, H> {
         let id = granted.0.id;
         self.scene.check(
             self.model.grant(id),
-            "a lease id that was never granted",
+            "a lease id that was not granted before",
             format!("granted {id} again"),
         );
         self.leases.push(granted);
@@ -58,8 +58,8 @@ impl<H: Harness> Game<'_, H> {
         );
     }
 
-    /// Waits until it is certain of each lease whether it has ended, and will be throughout the next step; and lets those
-    /// that have end in the model.
+    /// Waits until every lease is either certain to have ended or certain to live throughout the next step. Ends the
+    /// former in the model.
     pub(super) async fn settle(&mut self) {
         loop {
             let due = self.due();
@@ -73,9 +73,9 @@ impl<H: Harness> Game<'_, H> {
         }
     }
 
-    /// The leases that may have ended, or may do so while the others are waited for or the next step is made.
+    /// Returns the leases that may have ended, or may end while waiting for the others or during the next step.
     fn due(&self) -> Vec<(Lease, Life)> {
-        // Where calls take time, a lease must not end in the midst of them.
+        // If calls take time, a lease must not end while one is in progress.
         let step = 4 * self.slowest;
         let mut until = Instant::now();
         let live = self.leases.iter().filter(|(lease, _)| self.model.is_live(lease.id));
@@ -92,9 +92,9 @@ impl<H: Harness> Game<'_, H> {
         }
     }
 
-    /// These leases have ended, each at some revision: the journal says at which.
+    /// Ends these leases in the model, at the revisions that the journal shows.
     async fn vanish(&mut self, mut leases: BTreeSet<LeaseId>) {
-        // Those without keys leave no trace.
+        // The end of a lease without keys creates no revision.
         leases.retain(|lease| {
             let keys = !self.model.keys_of(*lease).is_empty();
             if !keys {
@@ -108,7 +108,7 @@ impl<H: Harness> Game<'_, H> {
         }
     }
 
-    /// The batch holds all keys of one or more of the leases, and nothing else.
+    /// Checks that the batch deletes exactly the keys of one or more of the leases, and ends those in the model.
     fn vanish_in(&mut self, leases: &mut BTreeSet<LeaseId>, batch: &Batch) {
         let deleted: BTreeSet<Key> = batch
             .changes

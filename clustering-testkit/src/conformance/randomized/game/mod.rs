@@ -17,21 +17,21 @@ use crate::conformance::{
     watch::Watch,
 };
 
-/// The store and the model, after the same steps.
+/// State of one random case: the store and the model after the same steps.
 pub(super) struct Game<'h, H> {
     site: Site<'h, H>,
     scene: Scene,
     handles: [Client; 2],
     model: Model,
     leases: Vec<(Lease, Life)>,
-    /// Sees every change as it happens.
+    /// Watch of the whole prefix, read after every step that changes something.
     journal: Watch,
     watches: Vec<Option<Open>>,
     beginning: Revision,
-    /// The largest revision that the store has shown.
+    /// Largest revision that the store has shown so far.
     known: Revision,
     compacted: Revision,
-    /// The longest that a step took, waiting for time to pass aside.
+    /// Longest duration of a step so far, not counting waits for time to pass.
     slowest: Duration,
 }
 
@@ -88,7 +88,7 @@ impl<'h, H: Harness> Game<'h, H> {
         self.site.key(KEYS[number])
     }
 
-    /// The revision of the change so far back.
+    /// Returns the revision of an earlier change, counted back from the newest.
     fn past(&self, back: usize) -> Revision {
         let all = self.model.changes(&self.site.root, Revision::ZERO);
         all.iter().rev().nth(back).map_or(self.beginning, |batch| batch.revision)
@@ -110,15 +110,13 @@ impl<'h, H: Harness> Game<'h, H> {
                     .broken(format!("{verdict:?} for {txn:?}"), format!("failed with {kind:?}: {error}")),
             },
         };
-        // A change elsewhere in the store moves the revision of a commit that changes nothing here.
+        // A commit that changes nothing returns the current revision, which other clients of the store may have
+        // advanced.
         let moved = (verdict, found) == (Verdict::Nothing, Verdict::Change);
         self.scene.check(
             verdict == found || moved,
             format!("{verdict:?} for {txn:?}"),
-            format!(
-                "answered {answer:?}, which is {found:?}, the store having been at revision {}",
-                self.known
-            ),
+            format!("answered {answer:?}, which is {found:?} (the last known revision was {})", self.known),
         );
         let revision = match answer {
             Ok(revision) => revision,
@@ -165,11 +163,11 @@ impl<'h, H: Harness> Game<'h, H> {
         })
     }
 
-    /// The store showed a revision: none is ever smaller than one shown before.
+    /// Records a revision shown by the store and checks that it is not smaller than one shown before.
     fn show(&mut self, revision: Revision, by: &str) {
         self.scene.check(
             revision >= self.known,
-            format!("revision {} or later in {by}, which was shown before", self.known),
+            format!("revision {} or later in {by}, because that one was shown before", self.known),
             format!("showed {revision}"),
         );
         self.known = revision;
@@ -189,7 +187,8 @@ impl<'h, H: Harness> Game<'h, H> {
         }
     }
 
-    /// Each watch gets one last change, so that everything before it must have come.
+    /// Commits one last change under the prefix of each watch and drains it: everything before that change must have
+    /// arrived.
     pub(super) async fn finish(mut self) {
         for number in 0..self.watches.len() {
             let Some(open) = &self.watches[number] else { continue };
@@ -205,7 +204,8 @@ impl<'h, H: Harness> Game<'h, H> {
             self.drain(number).await;
         }
         for (lease, _) in &self.leases {
-            // Those that have ended are not there to be revoked. This only spares the next case their expiry.
+            // Revocation fails for leases that have ended. It only spares the next case from waiting for the others to
+            // expire.
             let _ = self.handles[1].attempt_revoke(lease.id).await;
         }
         self.site.leave().await;

@@ -3,12 +3,13 @@ use clustering_core::store::{Revision, WatchEnd};
 use super::{super::steps::From, Game};
 use crate::conformance::{Harness, scene::show_batch, watch::Watch};
 
-/// A watch of the case.
+/// Watch opened by a step of the case.
 pub(super) struct Open {
     pub(super) watch: Watch,
-    /// It was opened from before the last compaction: then it may end, whether it owes something from there or not.
+    /// True if the watch started before the last compaction at that time. The store may end such a watch even if no
+    /// owed change was compacted.
     from_behind: bool,
-    /// It owes changes that were compacted before it was opened.
+    /// True if changes that the watch must deliver had been compacted before it was opened.
     owes_what_is_gone: bool,
 }
 
@@ -24,10 +25,10 @@ impl<H: Harness> Game<'_, H> {
         };
         let mut watch = self.handles[handle].watch(&prefix, after).await;
         if matches!(from, From::Beyond) {
-            let end = watch.end("Rewound from a watch after a revision that is far ahead").await;
+            let end = watch.end("Rewound from a watch after a revision far beyond the store's").await;
             self.scene.check(
                 matches!(end, WatchEnd::Rewound { .. }),
-                "Rewound from a watch after a revision that is far ahead",
+                "Rewound from a watch after a revision far beyond the store's",
                 format!("ended it with {end:?}"),
             );
             self.watches.push(None);
@@ -39,15 +40,16 @@ impl<H: Harness> Game<'_, H> {
         self.watches.push(Some(Open { watch, from_behind, owes_what_is_gone }));
     }
 
-    /// Takes all that the watch owes, and compares it.
+    /// Takes all changes that the watch must deliver and compares them with the model.
     pub(super) async fn drain(&mut self, number: usize) {
         let Some(Open { mut watch, from_behind, owes_what_is_gone }) = self.watches[number].take() else {
             return;
         };
         let what = format!("watch {number}, of {:?} after revision {}", watch.prefix, watch.seen);
         if owes_what_is_gone {
-            let end =
-                watch.end(&format!("Compacted from {what}: changes up to {} are gone", self.compacted)).await;
+            let end = watch
+                .end(&format!("Compacted from {what}: changes up to {} are compacted", self.compacted))
+                .await;
             self.scene.check(
                 matches!(end, WatchEnd::Compacted { .. }),
                 format!("Compacted from {what}"),
@@ -57,7 +59,7 @@ impl<H: Harness> Game<'_, H> {
         }
         let owed = self.model.changes(&watch.prefix, watch.seen);
         for batch in &owed {
-            // What it owes may have been compacted since it was opened.
+            // Owed changes may have been compacted since the watch was opened.
             let may_end = (from_behind && batch == &owed[0]) || batch.revision <= self.compacted;
             match watch.item(&format!("{what}: {}", show_batch(batch))).await {
                 Some(Ok(found)) => self.scene.same_batch(&what, batch, &found),
