@@ -1,4 +1,4 @@
-//! The memory store is linearizable, and stores that are not are found out.
+//! Tests that the memory store is linearizable. Stores that are not are tested in `broken_stores`.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -11,7 +11,7 @@ use clustering_testkit::{
     linearizability::{History, Plan, play},
 };
 
-/// Plays on a runtime of its own, with the clock paused.
+/// Runs a future on its own runtime with the clock paused.
 fn paused<T>(play: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -40,11 +40,11 @@ fn memory_is_linearizable() {
 }
 
 #[test]
-fn on_several_threads_too() {
+fn memory_is_linearizable_on_several_threads() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
     for seed in 0..20 {
         let store = MemoryStore::new();
-        // Each caller reaches the store by way of a task that may run on any thread.
+        // Each caller accesses the store through tasks that may run on any thread.
         let history = runtime.block_on(play(&plan(seed), async |_| {
             Arc::new(elsewhere::Elsewhere(store.clone())) as Arc<dyn CoordinationStore>
         }));
@@ -53,7 +53,7 @@ fn on_several_threads_too() {
 }
 
 #[test]
-fn so_it_is_where_replies_are_lost_and_late() {
+fn memory_is_linearizable_with_lost_and_late_replies() {
     let mut unknown = 0;
     for seed in 0..50 {
         let history = paused(async {
@@ -75,7 +75,7 @@ fn so_it_is_where_replies_are_lost_and_late() {
 }
 
 #[test]
-fn the_same_seed_plays_the_same_history() {
+fn a_seed_always_gives_the_same_history() {
     let told = |seed| {
         let history = paused(on_memory(seed));
         history.operations.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -85,7 +85,7 @@ fn the_same_seed_plays_the_same_history() {
 }
 
 #[tokio::test]
-#[should_panic(expected = "something stands under \"linearizability/\"")]
+#[should_panic(expected = "there are already keys under \"linearizability/\"")]
 async fn a_root_in_use_is_refused() {
     let store = MemoryStore::new();
     use clustering_core::store::CoordinationStoreExt;
@@ -100,7 +100,7 @@ mod elsewhere {
     };
     use clustering_memory::MemoryStore;
 
-    /// Makes its calls on another task.
+    /// Makes its calls in other tasks.
     pub(super) struct Elsewhere(pub(super) MemoryStore);
 
     #[async_trait]

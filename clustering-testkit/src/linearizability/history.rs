@@ -2,52 +2,52 @@ use std::fmt;
 
 use clustering_core::store::{Revision, Snapshot, Txn};
 
-/// What several callers asked of a store, when, and what it answered.
+/// Calls that several callers made to one store, with their times and answers.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// In no particular order.
+    /// The calls, in no particular order.
     pub operations: Vec<Operation>,
-    /// How many calls took effect, or not, without their caller knowing.
+    /// Number of calls whose caller does not know if they took effect.
     pub unknown: usize,
 }
 
-/// A call and its answer. The moments are numbers that grow with time; nothing else is said of them.
+/// A call and its answer. Times are arbitrary numbers that grow with time.
 #[derive(Clone, Debug)]
 pub struct Operation {
-    /// Who called.
+    /// Number of the caller.
     pub caller: usize,
-    /// What was asked.
+    /// The call.
     pub call: Call,
-    /// What was answered; for a commit whose reply was lost, what the watch tells of it.
+    /// The answer. For a commit whose reply was lost, this is its effect as shown by a watch.
     pub answer: Answer,
-    /// The moment before the call.
+    /// Time just before the call.
     pub invoked: usize,
-    /// The moment after the answer; [`usize::MAX`] if there was none.
+    /// Time just after the answer, or [`usize::MAX`] if there was none.
     pub returned: usize,
 }
 
-/// A call of the store.
+/// A call to the store.
 #[derive(Clone, Debug)]
 pub enum Call {
     /// A commit without leases.
     Commit(Txn),
-    /// A read of what starts with that prefix.
+    /// A read of all keys that start with a prefix.
     Read(String),
 }
 
-/// What a store answered.
+/// Answer of the store to a [`Call`].
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// To a commit: done.
+    /// A commit succeeded at this revision.
     Committed(Revision),
-    /// To a commit: a guard did not hold.
+    /// A guard of a commit failed at this revision.
     GuardFailed(Revision),
-    /// To a read.
+    /// A read returned this snapshot.
     Shown(Snapshot),
 }
 
 impl Answer {
-    /// The revision that it bears.
+    /// Returns the revision in the answer.
     pub fn revision(&self) -> Revision {
         match self {
             Answer::Committed(revision) | Answer::GuardFailed(revision) => *revision,

@@ -7,7 +7,7 @@ use crate::history::{
     Commit, Digest, Entry, Moment, Observation, Page, Standing, StoreAnswer, StoreCall, ledger::Content,
 };
 
-/// A call that a journal has, with what is known of its answer.
+/// Call from a journal, with the answer if the journal has one.
 struct Told<'a> {
     caller: usize,
     life: String,
@@ -17,25 +17,26 @@ struct Told<'a> {
 }
 
 impl History {
-    /// The calls that nodes took down in their [journals](crate::history::RecordingStore::with_calls), each with its own
-    /// times, and what else happened to the keys in the meantime as the store's history has it: leases that ended, what
-    /// was written by hand, what an observer writes for itself.
+    /// Builds a history from the calls that nodes recorded in their
+    /// [journals](crate::history::RecordingStore::with_calls) with their times. Adds the other changes in the store's
+    /// history: the ends of leases, manual writes and the observer's own writes.
     ///
-    /// A commit of which its node does not know what became of it, since the reply was lost or the process killed, took
-    /// effect at the revision that shows its changes, or not at all. All nodes must have the same clock, the history of
-    /// the store must be whole and of one era, and nobody but the nodes may write to it by plan: `stranger` says of which
-    /// keys that does not hold.
+    /// If a node does not know the outcome of a commit, because the reply was lost or the process was killed, the
+    /// commit either took effect at the revision that shows its changes, or not at all. All nodes must use the same
+    /// clock, the store's history must be complete and of one era, and only the nodes may write to the store.
+    /// `stranger` returns true for the keys that other clients may write.
     ///
     /// # Errors
     ///
-    /// A revision that wrote something which nobody asked for; or that wrote something else than was asked for.
+    /// Returns an error if a revision wrote something that no node requested, or something other than what was
+    /// requested.
     pub fn of_journals(
         pages: &[Page],
         journals: &[Vec<Entry>],
         stranger: impl Fn(&str) -> bool,
     ) -> Result<Self, NotLinearizable> {
         let mut told = told(journals);
-        // The first of several equal ones is the one of which least is assumed.
+        // If several open commits match a revision, the earliest is the least restrictive choice.
         told.sort_by_key(|told| told.invoked);
         let by_hand: BTreeSet<Revision> = pages.iter().filter_map(by_hand).collect();
         let mut committed: BTreeMap<Revision, Vec<usize>> = BTreeMap::new();
@@ -62,7 +63,7 @@ impl History {
                 let asked = commit(told[*place].call).filter(|commit| changes.are_of(commit));
                 if asked.is_none() {
                     let what = format!(
-                        "revision {} is that of {} of {}, and did something else: {changes:?}",
+                        "revision {} belongs to {} of {}, and did something else: {changes:?}",
                         batch.revision, told[*place].call, told[*place].life
                     );
                     return Err(NotLinearizable::of(what));
@@ -85,7 +86,7 @@ impl History {
             }
             let call = Call::Commit(Txn::from(&changes.commit()));
             let answer = Answer::Committed(batch.revision);
-            // Nobody knows when it was sent or answered: the earliest and the latest say nothing.
+            // The times of the call and the answer are not known, so allow the whole range.
             history.operations.push(Operation {
                 caller: environment,
                 call,
@@ -101,7 +102,8 @@ impl History {
                 |place: &&usize| commit(told[**place].call).is_some_and(|commit| !commit.puts.is_empty());
             if let Some(place) = places.iter().find(puts).filter(|_| !revisions.contains(revision)) {
                 let (call, life) = (told[*place].call, &told[*place].life);
-                let what = format!("{call} of {life} was done at {revision}, where nothing changed");
+                let what =
+                    format!("{call} of {life} was answered with revision {revision}, where nothing changed");
                 return Err(NotLinearizable::of(what));
             }
         }
@@ -157,7 +159,7 @@ fn commit(call: &StoreCall) -> Option<&Commit> {
 }
 
 impl Told<'_> {
-    /// What is known of the answer, if it says anything about an order.
+    /// Returns the answer if it implies anything about the order of calls.
     fn answer(&self) -> Option<Answer> {
         match self.answered?.1 {
             StoreAnswer::Committed(revision) => Some(Answer::Committed(*revision)),
@@ -176,7 +178,7 @@ impl Told<'_> {
             StoreCall::Commit(commit) => Call::Commit(Txn::from(commit)),
         };
         let at = |moment: Moment| usize::try_from(moment.as_nanos()).unwrap_or(usize::MAX);
-        // A reply that was lost says nothing of when the call took effect.
+        // The time of a failed call says nothing about the time at which a lost commit took effect.
         let known = self.answered.filter(|(_, answer)| !matches!(answer, StoreAnswer::Unknown(_)));
         let returned = known.map_or(usize::MAX, |(returned, _)| at(returned));
         Operation { caller: self.caller, call, answer, invoked: at(self.invoked), returned }
@@ -193,7 +195,7 @@ fn entry(standing: &Standing) -> StoreEntry {
     }
 }
 
-/// What a revision did.
+/// Changes made by one revision.
 #[derive(Debug, Default)]
 struct Changes {
     puts: BTreeMap<String, Digest>,
@@ -216,12 +218,13 @@ impl Changes {
         changes
     }
 
-    /// Whether that commit has to do with them: one that changed nothing bears the revision of another.
+    /// Returns true if the commit may have made these changes. A commit that changed nothing returns the revision of
+    /// another.
     fn touch(&self, commit: &Commit) -> bool {
         !commit.puts.is_empty() || commit.deletes.iter().any(|key| self.deletes.contains(key))
     }
 
-    /// Whether that commit did just this. What it deletes may not have been there.
+    /// Returns true if the commit made exactly these changes. Keys that it deletes may have been absent.
     fn are_of(&self, commit: &Commit) -> bool {
         let puts: BTreeMap<_, _> = commit.puts.iter().cloned().collect();
         let deletes: BTreeSet<_> = commit.deletes.iter().cloned().collect();

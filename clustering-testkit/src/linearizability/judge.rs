@@ -5,16 +5,16 @@ use clustering_core::store::{Guard, Key, Operation as Write, Revision, Txn};
 
 use super::{Answer, Call, History, Operation};
 
-/// Why no order of the calls explains the answers.
+/// Reason why no order of the calls explains the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotLinearizable {
     what: String,
-    /// The calls that led there, in the order that their revisions say.
+    /// The calls up to the failure, in the order of their revisions.
     calls: Vec<String>,
 }
 
 impl NotLinearizable {
-    /// What no order could explain.
+    /// Creates an error with a description of the contradiction.
     pub(super) fn of(what: String) -> Self {
         NotLinearizable { what, calls: Vec::new() }
     }
@@ -28,7 +28,7 @@ impl fmt::Display for NotLinearizable {
         }
         writeln!(
             f,
-            "the calls up to there, in the order of their revisions, with the moments of call and answer:"
+            "the calls up to this point in the order of their revisions, with the times of call and answer:"
         )?;
         self.calls.iter().try_for_each(|call| writeln!(f, "  {call}"))
     }
@@ -36,32 +36,31 @@ impl fmt::Display for NotLinearizable {
 
 impl std::error::Error for NotLinearizable {}
 
-/// How many calls are shown.
+/// Maximum number of calls in an error.
 const SHOWN: usize = 12;
 
 impl History {
-    /// Whether one order of the calls explains all answers.
+    /// Checks that one order of the calls explains all answers.
     ///
     /// # Errors
     ///
-    /// The first call that cannot be explained, and those before it.
+    /// Returns the first call that cannot be explained, and the calls before it.
     pub fn judge(&self) -> Result<(), NotLinearizable> {
         let mut order: Vec<_> = self.operations.iter().collect();
-        // What changed something at a revision comes before what saw it.
+        // A commit that changed something at a revision comes before the calls that observed that revision.
         order.sort_by_key(|operation| (rank(operation), operation.invoked));
         let mut map = Map::default();
-        // The latest moment at which a call began that has to come before those looked at now, and of those beside it.
+        // Latest invocation among the calls of lower rank, which must precede the current one, and among those of its
+        // own rank.
         let (mut begun_before, mut begun_beside) = (0, 0);
         for (place, operation) in order.iter().enumerate() {
             if place > 0 && rank(order[place - 1]) != rank(operation) {
                 begun_before = begun_before.max(begun_beside);
             }
-            let explained =
-                match operation.returned < begun_before {
-                    true => Err("it had its answer before another began that its revision says was earlier"
-                        .to_owned()),
-                    false => map.apply(operation),
-                };
+            let explained = match operation.returned < begun_before {
+                true => Err("it had its answer before another began that precedes it by revision".to_owned()),
+                false => map.apply(operation),
+            };
             begun_beside = begun_beside.max(operation.invoked);
             if let Err(why) = explained {
                 let first = (place + 1).saturating_sub(SHOWN);
@@ -73,7 +72,8 @@ impl History {
     }
 }
 
-/// What revisions say of the order: puts, deletes (which may have had nothing to delete), and what only looked.
+/// Position of a call within its revision: commits with puts, commits with deletes (which may have changed nothing),
+/// and calls that only observe.
 fn rank(operation: &Operation) -> (Revision, u8) {
     let is_put = |write: &Write| matches!(write, Write::Put { .. });
     let rank = match (&operation.call, &operation.answer) {
@@ -84,7 +84,7 @@ fn rank(operation: &Operation) -> (Revision, u8) {
     (operation.answer.revision(), rank)
 }
 
-/// What a single process with a map would do.
+/// Reference implementation: one map, with calls applied in sequence.
 #[derive(Default)]
 struct Map {
     entries: BTreeMap<Key, (Bytes, Revision, Revision)>,
@@ -119,7 +119,7 @@ impl Map {
                     false => Err(format!("at that revision these stood: {:?}", self.entries)),
                 }
             }
-            _ => Err("the answer is to another question".to_owned()),
+            _ => Err("the answer does not fit the call".to_owned()),
         }
     }
 
@@ -149,7 +149,7 @@ impl Map {
         let before = std::mem::replace(&mut self.changed, revision);
         match revision > before {
             true => Ok(()),
-            false => Err(format!("it changed something and yet has no revision above {before}")),
+            false => Err(format!("it changed something without a revision above {before}")),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Is a store linearizable, as rules 1 and 2 of its contract say? Random calls of several callers at once, judged
-//! afterwards.
+//! Tests the linearizability of a store (rules 1 and 2 of the contract): several concurrent callers make random calls,
+//! and their answers are judged afterwards.
 //!
 //! ```text
 //!   caller 1   ├─commit─┤      ├──read──┤                       is there one order of all calls
@@ -8,13 +8,13 @@
 //!             ─────────────── time ───────────────▶                another had ended?
 //! ```
 //!
-//! In general that question takes a search through all orders. Here it does not: every answer bears a revision, and the
-//! contract says that revisions grow with every change, so they leave no choice but among calls that cannot be told apart.
-//! [`judge`](History::judge) goes through the one order that they say. A call whose outcome is unknown is looked up in
-//! the store's watch: it took effect at the revision that the watch shows, at any time after it began, or not at all.
+//! In general this question requires a search through all orders. Here it does not, because every answer has a revision
+//! and the contract requires that revisions grow with every change. The revisions determine the order, except among
+//! calls that cannot be told apart. [`judge`](History::judge) replays the calls in that order. A call with an unknown
+//! outcome is looked up in the store's watch: it took effect at the revision shown there, at any time after it began,
+//! or not at all.
 //!
-//! Also what the nodes of a whole cluster asked of their store is judged so, if their journals have it:
-//! [`History::of_journals`].
+//! [`History::of_journals`] builds such a history from the journals of a whole cluster's nodes.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -15,42 +15,42 @@ use tokio::task::yield_now;
 
 use super::{Answer, Call, History, Operation};
 
-/// What is played.
+/// Parameters of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Decides what each caller asks. On a store within the process and a runtime of one thread the same seed plays the
-    /// same history.
+    /// Seed that determines the calls of each caller. On an in-process store and a single-threaded runtime, the same
+    /// seed produces the same history.
     pub seed: u64,
-    /// How many callers there are.
+    /// Number of callers.
     pub callers: usize,
-    /// How many calls each of them makes, one after the other.
+    /// Number of sequential calls per caller.
     pub calls: usize,
-    /// How many keys they quarrel about.
+    /// Number of keys that the callers compete for.
     pub keys: usize,
-    /// What the keys start with. Nobody else may write below it meanwhile.
+    /// Prefix of all keys. No other client may write under it during the run.
     pub root: String,
 }
 
-/// Five callers with 40 calls each about three keys.
+/// Five callers that make 40 calls each on three keys.
 impl Default for Plan {
     fn default() -> Self {
         Plan { seed: 1, callers: 5, calls: 40, keys: 3, root: "linearizability/".to_owned() }
     }
 }
 
-/// Lets the callers loose on the store and returns what they saw.
+/// Runs the callers concurrently against the store and returns their calls and answers.
 ///
-/// `open` gives each caller its handle, by number; the same store behind all. Handles may fail, and may lose replies. The
-/// handle of the number [`Plan::callers`] is not the callers': it reads what there was before and what became of commits
-/// whose replies were lost, and should not fail.
+/// `open` returns the handle for each caller, by number. All handles must lead to the same store. The callers' handles
+/// may fail and lose replies. The handle with the number [`Plan::callers`] is used to read the initial state and the
+/// effects of commits whose replies were lost, so it should not fail.
 ///
 /// # Panics
 ///
-/// If something stands under the root already, if that last handle fails, or if the store says that a call was wrong.
+/// Panics if there are already keys under the root, if that last handle fails, or if the store rejects a call as wrong.
 pub async fn play(plan: &Plan, open: impl AsyncFn(usize) -> Arc<dyn CoordinationStore>) -> History {
     let witness = open(plan.callers).await;
     let start = witness.read(&plan.root).await.expect("the witness reads");
-    assert_eq!(start.entries, [], "something stands under {:?}", plan.root);
+    assert_eq!(start.entries, [], "there are already keys under {:?}", plan.root);
 
     let clock = AtomicUsize::new(1);
     let mut callers = Vec::new();
@@ -78,7 +78,7 @@ pub async fn play(plan: &Plan, open: impl AsyncFn(usize) -> Arc<dyn Coordination
     history
 }
 
-/// At which revision each marker was put.
+/// Returns the revision at which each marker was put.
 async fn effects(
     witness: &dyn CoordinationStore,
     plan: &Plan,
@@ -89,10 +89,9 @@ async fn effects(
     let mut watch = witness.watch(&plan.root, after).await.expect("the witness watches");
     let mut effects = BTreeMap::new();
     let mut seen = after;
-    // Every commit puts a marker that stays, so the last change of all is one of a key that stands.
+    // Every commit puts a marker that is never deleted, so the last change is to a key that still exists.
     while last.is_some_and(|last| seen < last) {
-        let batch =
-            watch.next().await.expect("a watch has no end but an error").expect("the witness sees all");
+        let batch = watch.next().await.expect("a watch ends with an error").expect("the witness sees all");
         seen = batch.revision;
         for change in &*batch.changes {
             if let Change::Put(entry) = change {
@@ -103,7 +102,8 @@ async fn effects(
     effects
 }
 
-/// By what the effect of a commit is known: the first key that it puts, and the value, which no other commit puts.
+/// Returns the first key and value that a commit puts. They identify the commit, because no other commit puts that
+/// value.
 fn marker(call: &Call) -> Option<(String, Vec<u8>)> {
     let Call::Commit(txn) = call else { return None };
     txn.operations().iter().find_map(|write| match write {
@@ -112,12 +112,12 @@ fn marker(call: &Call) -> Option<(String, Vec<u8>)> {
     })
 }
 
-/// What a caller tells of one call.
+/// One call as seen by its caller.
 struct Told {
     caller: usize,
     call: Call,
     invoked: usize,
-    /// And the moment of the answer. `None` if it is not known what became of the call.
+    /// The answer and its time, or `None` if the outcome is unknown.
     answer: Option<(Answer, usize)>,
 }
 
@@ -127,7 +127,7 @@ struct Caller<'a> {
     store: Arc<dyn CoordinationStore>,
     clock: &'a AtomicUsize,
     random: SmallRng,
-    /// What it saw last, by which it guards its commits: often out of date.
+    /// Snapshot of the caller's last read, often out of date. Guards are taken from it.
     seen: Snapshot,
 }
 
@@ -156,7 +156,7 @@ impl<'a> Caller<'a> {
                 Err(error) => match error.kind() {
                     ErrorKind::GuardFailed { revision } => Some((Answer::GuardFailed(revision), returned)),
                     ErrorKind::OutcomeUnknown if matches!(call, Call::Commit(_)) => None,
-                    // Nothing happened, which is nothing to judge.
+                    // Nothing happened, so there is nothing to judge.
                     ErrorKind::OutcomeUnknown | ErrorKind::Unreachable | ErrorKind::Busy => continue,
                     _ => panic!("caller {}: {call:?}: {error}", self.number),
                 },
@@ -176,7 +176,8 @@ impl<'a> Caller<'a> {
         }
     }
 
-    /// Puts the marker, puts or deletes one or two of the keys, under guards that hold if nobody was faster.
+    /// Builds a commit that puts the caller's marker and puts or deletes one or two keys, with guards that hold unless
+    /// another caller was faster.
     fn txn(&mut self, number: usize) -> Txn {
         let caller = self.number;
         let mut txn = Txn::new().put(
