@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{Call, FaultyStore, Link, plan::Fault, watches::FaultyWatch};
 
 fn told(kind: ErrorKind) -> StoreError {
-    StoreError::new(kind, "the test told the faulty store so")
+    StoreError::new(kind, "fault injected by the test")
 }
 
 async fn pass_time(time: Duration) {
@@ -19,7 +19,7 @@ async fn pass_time(time: Duration) {
 }
 
 impl FaultyStore {
-    /// The way of every call: there, through the fault that it meets, and back.
+    /// Passes one call through: to the store, with the fault planned for it, and back.
     async fn pass<T>(
         &self,
         call: Call,
@@ -32,7 +32,7 @@ impl FaultyStore {
         });
         pass_time(delay + fate.there).await;
         if self.link_once(|link| link != Link::Hung).await == Link::Cut {
-            return Err(StoreError::unreachable("the test cut this node off"));
+            return Err(StoreError::unreachable("the test disconnected this node"));
         }
         let fault = self.control.locked(|state| state.plan.meet(call, txn)).or(fate.fault.map(Fault::from));
         match (fault, txn) {
@@ -61,15 +61,15 @@ impl FaultyStore {
         answer
     }
 
-    /// Waits until the link is as wanted, and returns how it is then. Now and then it gives way to other tasks even if
-    /// the link is so already: who tries again and again without a pause must not keep the test from healing it.
+    /// Waits until the link is in a wanted state and returns that state. Yields to other tasks from time to time even
+    /// if no wait is needed, so that a caller that retries without pause does not keep the test from healing the link.
     async fn link_once(&self, wanted: impl Fn(Link) -> bool) -> Link {
         let mut link = self.control.link.subscribe();
-        // An error would mean that the sender is gone, which this store holds.
+        // An error would mean that the sender was dropped, but this store holds it.
         link.wait_for(|link| wanted(*link)).await.map_or(Link::Cut, |link| *link)
     }
 
-    /// A commit that comes past all faults.
+    /// Commits `txn` without any fault.
     pub(super) async fn arrive(&self, txn: Txn) -> Result<Revision, StoreError> {
         self.control.locked(|state| state.log.pass(Call::Commit));
         self.commit_and_log(txn).await

@@ -5,12 +5,12 @@ use clustering_core::store::ErrorKind;
 use super::Call;
 use crate::{history::Moment, random::Random};
 
-/// How often which fault comes by chance, and the seed by which it is drawn. See
+/// Probabilities of random faults, and the seed for them. See
 /// [`FaultyStore::by_chance`](super::FaultyStore::by_chance).
 ///
-/// Chances are given per thousand: of calls, and for watches of batches that they are about to yield. Which fault the
-/// n-th call of a kind meets hangs on the seed, the kind and n alone: not on what else is called meanwhile. So a plan
-/// stays the same while a test is changed around it.
+/// Probabilities are per thousand calls or, for watches, per thousand batches that they would yield. The fault of the
+/// n-th call of a kind depends only on the seed, the kind and n, and not on other calls. The faults therefore stay the
+/// same when other parts of a test change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "chances do nothing until a store is given them"]
 pub struct Chances {
@@ -26,7 +26,7 @@ pub struct Chances {
 }
 
 impl Chances {
-    /// No faults, for calls of all kinds.
+    /// Creates chances without any faults, for calls of all kinds.
     pub fn new(seed: u64) -> Self {
         Chances {
             seed,
@@ -41,7 +41,7 @@ impl Chances {
         }
     }
 
-    /// All faults, as of a bad network: a tenth of the calls meets one, and a third is slow.
+    /// Creates chances of a bad network: a tenth of the calls fail in some way, and a third are slow.
     pub fn bad_network(seed: u64) -> Self {
         let ms = Duration::from_millis;
         Chances::new(seed)
@@ -53,51 +53,51 @@ impl Chances {
             .compact_watches(10)
     }
 
-    /// Only calls of these kinds meet faults.
+    /// Restricts faults to calls of these kinds.
     pub fn only(mut self, calls: impl IntoIterator<Item = Call>) -> Self {
         self.calls = calls.into_iter().collect();
         self
     }
 
-    /// So many of a thousand calls fail with [`ErrorKind::Unreachable`], and the store does not see them.
+    /// Sets how many of a thousand calls fail with [`ErrorKind::Unreachable`] without reaching the store.
     pub fn fail(mut self, per_thousand: u64) -> Self {
         self.fail = per_thousand;
         self
     }
 
-    /// So many of a thousand calls are made and their replies are lost: [`ErrorKind::OutcomeUnknown`].
+    /// Sets how many of a thousand calls take effect but lose their reply and fail with [`ErrorKind::OutcomeUnknown`].
     pub fn lose_replies(mut self, per_thousand: u64) -> Self {
         self.lose_reply = per_thousand;
         self
     }
 
-    /// So many of a thousand commits fail with [`ErrorKind::OutcomeUnknown`] and reach the store some time later, up to
-    /// the longest [delay](Self::delay): others overtake them.
+    /// Sets how many of a thousand commits fail with [`ErrorKind::OutcomeUnknown`] but reach the store later, after a
+    /// delay of up to the longest [delay](Self::delay). Other commits may overtake them.
     pub fn late_commits(mut self, per_thousand: u64) -> Self {
         self.late = per_thousand;
         self
     }
 
-    /// So many of a thousand calls reach the store later by a time from that range, and so many of a thousand answers
-    /// come back later.
+    /// Sets how many of a thousand calls, and how many of a thousand replies, are delayed by a time from the range
+    /// `times`.
     pub fn delay(mut self, per_thousand: u64, times: RangeInclusive<Duration>) -> Self {
         (self.delay, self.delays) = (per_thousand, times);
         self
     }
 
-    /// So many of a thousand times a watch ends with `Disconnected` instead of yielding a batch.
+    /// Sets how many of a thousand batches a watch replaces by its end with `Disconnected`.
     pub fn break_watches(mut self, per_thousand: u64) -> Self {
         self.break_watch = per_thousand;
         self
     }
 
-    /// So many of a thousand times a watch ends with `Compacted` instead of yielding a batch.
+    /// Sets how many of a thousand batches a watch replaces by its end with `Compacted`.
     pub fn compact_watches(mut self, per_thousand: u64) -> Self {
         self.compact_watch = per_thousand;
         self
     }
 
-    /// What the n-th call of that kind meets.
+    /// Returns the delays and the fault of the n-th call of a kind.
     fn fate(&self, call: Call, n: u64) -> Fate {
         if !self.calls.contains(&call) {
             return Fate::default();
@@ -125,7 +125,7 @@ impl Chances {
         if drawn < self.delay { delay } else { Duration::ZERO }
     }
 
-    /// How a watch ends instead of yielding what is the n-th batch of the store.
+    /// Returns the fault with which a watch ends instead of yielding the n-th batch of the store, if any.
     fn watch_end(&self, n: u64) -> Option<Met> {
         if !self.calls.contains(&Call::Watch) {
             return None;
@@ -149,7 +149,7 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a call meets on its way.
+/// Delays and fault of one call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fate {
     pub(super) there: Duration,
@@ -157,19 +157,19 @@ pub(super) struct Fate {
     pub(super) fault: Option<Met>,
 }
 
-/// A fault that came by chance.
+/// A random fault that occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Met {
-    /// The call failed, and the store did not see it.
+    /// The call failed without reaching the store.
     Failed(ErrorKind),
-    /// The call was made, and its reply was lost.
+    /// The call took effect, but its reply was lost.
     ReplyLost,
-    /// The commit reaches the store that much later, and its caller is not told.
+    /// The commit reached the store after this delay, with its outcome unknown to the caller.
     Late(Duration),
     /// A watch was disconnected.
     WatchBroken,
-    /// A watch ended as if what it owes were compacted.
+    /// A watch ended as if changes that it owed had been compacted.
     WatchCompacted,
 }
 
@@ -177,27 +177,27 @@ impl fmt::Display for Met {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Met::Failed(kind) => write!(f, "failed: {kind:?}"),
-            Met::ReplyLost => f.write_str("its reply was lost"),
-            Met::Late(delay) => write!(f, "comes {delay:?} late"),
-            Met::WatchBroken => f.write_str("was broken"),
-            Met::WatchCompacted => f.write_str("was compacted"),
+            Met::ReplyLost => f.write_str("reply lost"),
+            Met::Late(delay) => write!(f, "late by {delay:?}"),
+            Met::WatchBroken => f.write_str("watch disconnected"),
+            Met::WatchCompacted => f.write_str("watch compacted"),
         }
     }
 }
 
-/// A fault that came by chance: when, and to what.
+/// Record of a random fault that occurred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ChanceRecord {
-    /// When, by tokio's clock, since the store was given its chances.
+    /// Time on tokio's clock, measured from the call to [`by_chance`](super::FaultyStore::by_chance).
     pub at: Moment,
-    /// To a call of which kind; to a watch that is open: [`Call::Watch`].
+    /// Kind of the affected call, or [`Call::Watch`] if the fault ended an open watch.
     pub call: Call,
-    /// Which fault.
+    /// The fault.
     pub met: Met,
 }
 
-/// The chances of a store, and what came of them.
+/// Random faults of a store: their probabilities, counters and record.
 #[derive(Debug, Default)]
 pub(super) struct Lot {
     drawn: Option<(Chances, crate::history::Clock)>,

@@ -1,6 +1,6 @@
 use clustering_core::store::{Revision, StoreError, Txn};
 
-/// The calls of [`CoordinationStore`](clustering_core::store::CoordinationStore).
+/// Kinds of calls of [`CoordinationStore`](clustering_core::store::CoordinationStore).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Call {
     /// `grant_lease`
@@ -18,22 +18,22 @@ pub enum Call {
 }
 
 impl Call {
-    /// All of them.
+    /// All kinds of calls.
     pub const ALL: [Call; 6] =
         [Call::Grant, Call::Renew, Call::Revoke, Call::Read, Call::Watch, Call::Commit];
 }
 
-/// A commit that reached the store.
+/// A commit that reached the store behind the faulty one.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CommitRecord {
-    /// What was to be committed.
+    /// The transaction.
     pub txn: Txn,
-    /// What the store answered. Where the reply was lost the caller knows less.
+    /// Answer of the store. The caller did not receive it if the reply was lost.
     pub result: Result<Revision, StoreError>,
 }
 
-/// What went through a faulty store.
+/// Counts and commits of the calls to a faulty store.
 #[derive(Debug, Default)]
 pub(crate) struct Log {
     attempted: [usize; Call::ALL.len()],

@@ -1,7 +1,7 @@
-//! A store that fails on command: [`FaultyStore`].
+//! [`FaultyStore`], a store that fails on command.
 //!
-//! It stands between a node and its store, passes everything through, and breaks when a test says so. Give each node
-//! one of its own over the same store, and any node can be cut off, left hanging or lied to alone.
+//! It sits between a node and its store, passes every call through, and injects faults when a test asks for them. If
+//! each node has its own faulty store in front of a shared store, a test can disconnect or delay one node alone.
 //!
 //! ```text
 //!   node 1 ── FaultyStore ──┐
@@ -12,21 +12,21 @@
 //!
 //! | command | calls | open watches |
 //! |---|---|---|
-//! | [`cut`](FaultyStore::cut) | `Unreachable`, nothing happened | `Disconnected` |
+//! | [`cut`](FaultyStore::cut) | `Unreachable`, no effect | `Disconnected` |
 //! | [`hang`](FaultyStore::hang) | pend before they reach the store | pend |
 //! | [`hang_replies`](FaultyStore::hang_replies) | take effect, then pend | pend |
-//! | [`heal`](FaultyStore::heal) | pass again, also those that pend | go on |
-//! | [`delay`](FaultyStore::delay) | reach the store that much later | |
-//! | [`fail_next`](FaultyStore::fail_next) | fail as told, nothing happened | |
+//! | [`heal`](FaultyStore::heal) | pass again, including pending ones | continue |
+//! | [`delay`](FaultyStore::delay) | reach the store after a delay | |
+//! | [`fail_next`](FaultyStore::fail_next) | fail with the given kind, no effect | |
 //! | [`lose_replies`](FaultyStore::lose_replies) | take effect, `OutcomeUnknown` | |
 //! | [`hold_next_commit_matching`](FaultyStore::hold_next_commit_matching) | `OutcomeUnknown`, take effect on command | |
 //! | [`break_watches`](FaultyStore::break_watches) | | `Disconnected` |
 //! | [`compact_watches`](FaultyStore::compact_watches) | | `Compacted` |
 //! | [`stall_watches`](FaultyStore::stall_watches) | | pend |
-//! | [`by_chance`](FaultyStore::by_chance) | any of these, by a seed | `Disconnected`, `Compacted` |
+//! | [`by_chance`](FaultyStore::by_chance) | random faults from a seed | `Disconnected`, `Compacted` |
 //!
-//! All of this is within the store contract: what runs on the store must cope with it. No time passes but the delays that
-//! were set, by tokio's clock.
+//! The store contract allows all of these faults, so everything above a store must cope with them. The faulty store
+//! waits only for the configured delays, on tokio's clock.
 //!
 //! ```
 //! use clustering_core::store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Txn};
@@ -38,13 +38,13 @@
 //! let shared = MemoryStore::new();
 //! let (one, two) = (FaultyStore::new(shared.clone()), FaultyStore::new(shared.clone()));
 //!
-//! // The commit takes effect, and the node does not know. Repeating it tells: its own guard is in the way.
+//! The commit takes effect, but the node does not learn that. When it repeats the commit, the commit's own guard fails.
 //! one.lose_reply_of_next_commit_matching(|txn| txn.operations().iter().any(|op| &**op.key() == "leader"));
 //! let elect = Txn::new().guard(Guard::absent("leader")).put("leader", "one", None);
 //! assert_eq!(one.commit(elect.clone()).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
 //! assert!(matches!(one.commit(elect).await.unwrap_err().kind(), ErrorKind::GuardFailed { .. }));
 //!
-//! // One node is cut off, the other is not.
+//! Disconnect one node but not the other.
 //! one.cut();
 //! assert_eq!(one.get("leader").await.unwrap_err().kind(), ErrorKind::Unreachable);
 //! assert!(two.get("leader").await?.is_some());
@@ -57,9 +57,9 @@
 //! # }
 //! ```
 //!
-//! # By chance
+//! # Random faults
 //!
-//! With [`Chances`], and a seed, faults come by themselves. The same seed gives the same faults to the same calls:
+//! With [`Chances`] and a seed, faults occur at random. The same seed gives the same faults to the same calls:
 //!
 //! ```
 //! # use std::time::Duration;
@@ -70,7 +70,7 @@
 //! # async fn main() {
 //! async fn failed_of_100(seed: u64) -> Vec<usize> {
 //!     let store = FaultyStore::new(MemoryStore::new());
-//!     // A tenth of the commits fails, of another twentieth the reply is lost, half of them is slow.
+//! A tenth of the commits fail, another twentieth lose their replies, and half of them are slow.
 //!     let ms = Duration::from_millis;
 //!     let chances = Chances::new(seed).fail(100).lose_replies(50).delay(500, ms(1)..=ms(200));
 //!     store.by_chance(chances.only([Call::Commit]));
@@ -120,31 +120,31 @@ pub use self::{
     log::{Call, CommitRecord},
 };
 
-/// A store that passes everything to another one and breaks on command.
+/// A store that passes every call to another store and fails on command.
 ///
-/// Clones share the other store, the faults and the log. See the [module](self) for the commands at a glance.
+/// Clones share the other store, the faults and the log. The [module documentation](self) lists all commands.
 #[derive(Clone)]
 pub struct FaultyStore {
     store: Arc<dyn CoordinationStore>,
     control: Arc<Control>,
 }
 
-/// What the handles of one faulty store share.
+/// State shared by all handles of one faulty store.
 struct Control {
     link: watch::Sender<Link>,
     state: Mutex<State>,
 }
 
-/// How far calls get.
+/// Parts of the path between a node and the store that work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Link {
-    /// There and back.
+    /// Calls reach the store, and replies reach the caller.
     Up,
-    /// Nowhere, and the caller is told.
+    /// Calls fail without reaching the store.
     Cut,
-    /// Nowhere, and nobody is told.
+    /// Calls pend without reaching the store.
     Hung,
-    /// There, but not back.
+    /// Calls reach the store, but their replies pend.
     RepliesHung,
 }
 
@@ -158,8 +158,8 @@ struct State {
 }
 
 impl Control {
-    /// Does something with the state, and then wakes the watches that it concerns: a waker runs foreign code, which
-    /// must not find the state locked.
+    /// Runs `work` on the locked state and then wakes the affected watches. Wakers run foreign code, so the state must
+    /// not be locked at that time.
     fn locked<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
         let (result, woken) = {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,71 +175,72 @@ impl Control {
 }
 
 impl FaultyStore {
-    /// One that passes everything to `store` until it is told otherwise.
+    /// Creates a store that passes every call to `store` until told otherwise.
     pub fn new(store: impl CoordinationStore) -> Self {
         let control = Control { link: watch::Sender::new(Link::Up), state: Mutex::default() };
         FaultyStore { store: Arc::new(store), control: Arc::new(control) }
     }
 
-    /// From now on every call fails with [`ErrorKind::Unreachable`] (after the [delay](Self::delay), if one is set)
-    /// and changes nothing; every open watch ends with [`WatchEnd::Disconnected`], without what it had not yielded
-    /// yet. Calls under way are cut as well: where the store has answered already, the answer is lost and the call
-    /// fails with [`ErrorKind::OutcomeUnknown`].
+    /// Disconnects the store. From now on every call fails with [`ErrorKind::Unreachable`] (after the
+    /// [delay](Self::delay), if one is set) without effect, and every open watch ends with [`WatchEnd::Disconnected`]
+    /// and loses the batches that it has not yielded yet. Calls in progress fail as well: if the store has already
+    /// answered, the answer is lost and the call fails with [`ErrorKind::OutcomeUnknown`].
     pub fn cut(&self) {
         self.control.link.send_replace(Link::Cut);
         self.break_watches();
     }
 
-    /// From now on calls do not reach the store and get no answer, and watches yield nothing. What pends goes on when
-    /// the store is [healed](Self::heal), so a commit may arrive late; one whose future was dropped never arrives.
+    /// Hangs all calls before they reach the store, and all watches. They continue when the store is
+    /// [healed](Self::heal), so a commit may arrive late. A commit whose future was dropped never arrives.
     pub fn hang(&self) {
         self.control.link.send_replace(Link::Hung);
     }
 
-    /// From now on calls reach the store and take effect, but get no answer, and watches yield nothing. What pends
-    /// goes on when the store is [healed](Self::heal).
+    /// Lets calls reach the store and take effect, but hangs their replies, and all watches. They continue when the
+    /// store is [healed](Self::heal).
     pub fn hang_replies(&self) {
         self.control.link.send_replace(Link::RepliesHung);
     }
 
     /// Ends [`cut`](Self::cut), [`hang`](Self::hang), [`hang_replies`](Self::hang_replies) and
-    /// [`stall_watches`](Self::stall_watches). Delay and faults not met yet remain. A watch that was cut has ended, also
-    /// if nobody has polled it since.
+    /// [`stall_watches`](Self::stall_watches). The delay and faults that have not occurred yet remain. A watch that was
+    /// cut off has ended, even if it has not been polled since.
     pub fn heal(&self) {
-        // Before the watches are woken, for they look at it.
+        // Restored before the watches are woken, because they check the link.
         self.control.link.send_replace(Link::Up);
         self.control.locked(|state| state.watches.stall(None));
     }
 
-    /// Whether calls reach the store and their answers come back: it is neither [cut](Self::cut) nor
-    /// [hung](Self::hang).
+    /// Returns true if calls reach the store and replies reach the caller, that is, if the store is neither
+    /// [cut](Self::cut) nor [hung](Self::hang).
     pub fn is_connected(&self) -> bool {
         self.control.link() == Link::Up
     }
 
-    /// Calls that begin from now on wait that long before anything else happens to them. Zero, as in the beginning:
-    /// they don't wait. Watches are not delayed.
+    /// Delays all later calls before anything else happens to them. Zero, the initial value, means no delay. Watches
+    /// are not delayed.
     pub fn delay(&self, delay: Duration) {
         self.control.locked(|state| state.delay = delay);
     }
 
-    /// The next `n` calls of that kind that get as far as the store fail with `kind`, and the store does not see them.
+    /// Makes the next `n` calls of a kind fail with `kind` without reaching the store.
     ///
-    /// Faults of one kind of call are met in the order in which they were commanded. Calls that are cut meet none.
+    /// Faults for the same kind of call occur in the order in which they were requested. A call that fails because the
+    /// store is cut does not use up a fault.
     pub fn fail_next(&self, call: Call, n: usize, kind: ErrorKind) {
         self.control.locked(|state| state.plan.push(call, n, Fault::Fail(kind)));
     }
 
-    /// The next `n` calls of that kind that get as far as the store are made, and their replies are lost: they take
-    /// effect if the store does not refuse them, and fail with [`ErrorKind::OutcomeUnknown`] in any case.
+    /// Makes the next `n` calls of a kind lose their replies: they take effect unless the store refuses them, and fail
+    /// with [`ErrorKind::OutcomeUnknown`] in any case.
     pub fn lose_replies(&self, call: Call, n: usize) {
         self.control.locked(|state| state.plan.push(call, n, Fault::LoseReply));
     }
 
-    /// The next commit for which `matches` is true fails with `kind`, and the store does not see it.
+    /// Makes the next commit for which `matches` returns true fail with `kind` without reaching the store.
     ///
-    /// Of several such commands the first that matches counts, and each counts once. They go before those by number.
-    /// `matches` runs under the lock of this store and must not use it.
+    /// Each such request applies to one commit. If several match, the oldest applies. These requests take precedence
+    /// over those for the next `n` calls. `matches` is called with this store locked and must not use it.
     pub fn fail_next_commit_matching(
         &self,
         kind: ErrorKind,
@@ -248,23 +249,22 @@ impl FaultyStore {
         self.control.locked(|state| state.plan.push_matching(Fault::Fail(kind), matches));
     }
 
-    /// The next commit for which `matches` is true is made, and its reply is lost, as in
+    /// Makes the next commit for which `matches` returns true lose its reply, as with
     /// [`lose_replies`](Self::lose_replies).
     pub fn lose_reply_of_next_commit_matching(&self, matches: impl FnMut(&Txn) -> bool + Send + 'static) {
         self.control.locked(|state| state.plan.push_matching(Fault::LoseReply, matches));
     }
 
-    /// The next commit for which `matches` is true fails with [`ErrorKind::OutcomeUnknown`] and is kept back, to
-    /// reach the store when [`deliver_held`](Self::deliver_held) is called: it overtakes nothing, everything
-    /// overtakes it.
+    /// Makes the next commit for which `matches` returns true fail with [`ErrorKind::OutcomeUnknown`], and holds it
+    /// back until [`deliver_held`](Self::deliver_held) is called. All other calls overtake it.
     pub fn hold_next_commit_matching(&self, matches: impl FnMut(&Txn) -> bool + Send + 'static) {
         self.control.locked(|state| state.plan.push_matching(Fault::Hold, matches));
     }
 
-    /// Makes the commits that were kept back, in the order in which they came, and returns how each went. Neither the
-    /// link nor a fault is in their way.
+    /// Sends the commits that were held back to the store, in their original order, and returns their results. Neither
+    /// the link nor other faults affect them.
     ///
-    /// If the future is dropped, those not made yet are lost.
+    /// If the future is dropped, the commits that were not sent yet are lost.
     pub async fn deliver_held(&self) -> Vec<Result<Revision, StoreError>> {
         let mut results = Vec::new();
         for txn in self.control.locked(|state| state.plan.take_held()) {
@@ -273,70 +273,73 @@ impl FaultyStore {
         results
     }
 
-    /// From now on faults come by chance, beside those that are commanded. Replaces the chances it had, and begins to
-    /// count calls anew.
+    /// Starts random faults, in addition to the requested ones. Replaces earlier chances and resets their call
+    /// counters.
     pub fn by_chance(&self, chances: Chances) {
         self.control.locked(|state| state.lot.begin(chances));
     }
 
-    /// No faults by chance any more. Late commits that are on their way still arrive.
+    /// Stops random faults. Late commits that are already on their way still arrive.
     pub fn calm(&self) {
         self.control.locked(|state| state.lot.end());
     }
 
-    /// The faults that came by chance since [`by_chance`](Self::by_chance), delays excepted, in the order in which they
-    /// came.
+    /// Returns the random faults since the last [`by_chance`](Self::by_chance), except for delays, in the order in
+    /// which they occurred.
     pub fn met(&self) -> Vec<ChanceRecord> {
         self.control.locked(|state| state.lot.met())
     }
 
-    /// Every open watch ends with [`WatchEnd::Disconnected`], without what it had not yielded yet. New ones can be
-    /// opened at once.
+    /// Ends every open watch with [`WatchEnd::Disconnected`]. Batches that a watch has not yielded yet are lost. New
+    /// watches can be opened at once.
     pub fn break_watches(&self) {
         let end = |_| WatchEnd::Disconnected { reason: "broken by the test".into() };
         self.control.locked(|state| state.watches.end_all(end));
     }
 
-    /// Every open watch ends with [`WatchEnd::Compacted`], as if the first revision after the last one that it
-    /// yielded, or that it was opened after, had been compacted. The store itself forgets nothing.
+    /// Ends every open watch with [`WatchEnd::Compacted`], as if the revision after the last one that it has yielded
+    /// (or was opened after) had been compacted. The store itself compacts nothing.
     pub fn compact_watches(&self) {
         let end = |seen: Revision| WatchEnd::Compacted { compacted: seen.next() };
         self.control.locked(|state| state.watches.end_all(end));
     }
 
-    /// Every open watch whose prefix starts with `prefix` ends with `end`.
+    /// Ends every open watch whose prefix starts with `prefix`, with the given end.
     pub fn end_watches(&self, prefix: &str, end: WatchEnd) {
         self.control.locked(|state| state.watches.end_under(prefix, |_| end.clone()));
     }
 
-    /// Watches whose prefix starts with `prefix` yield nothing more, until the store is [healed](Self::heal): what
-    /// reaches the store through other watches and calls is seen first. A further call replaces the prefix.
+    /// Stalls all watches whose prefix starts with `prefix` until the store is [healed](Self::heal). Other watches and
+    /// calls then see changes first. Another call replaces the prefix.
     pub fn stall_watches(&self, prefix: &str) {
         self.control.locked(|state| state.watches.stall(Some(prefix)));
     }
 
-    /// How many watches are open through this store: neither dropped nor ended. One that was broken counts until it
-    /// is polled.
+    /// Returns the number of watches open through this store, that is, neither dropped nor ended. A watch that was
+    /// broken counts until it is polled.
     pub fn open_watches(&self) -> usize {
         self.control.locked(|state| state.watches.len())
     }
 
-    /// How many calls of that kind were begun, since the start or the last [`clear_log`](Self::clear_log).
+    /// Returns the number of calls of a kind that were started since creation or the last
+    /// [`clear_log`](Self::clear_log).
     pub fn attempted(&self, call: Call) -> usize {
         self.control.locked(|state| state.log.attempted(call))
     }
 
-    /// How many calls of that kind reached the store behind, whatever became of the reply.
+    /// Returns the number of calls of a kind that reached the store behind this one, including those whose reply was
+    /// lost.
     pub fn passed(&self, call: Call) -> usize {
         self.control.locked(|state| state.log.passed(call))
     }
 
-    /// The commits that the store behind answered, in the order of its answers, whatever became of the reply.
+    /// Returns the commits that the store behind this one answered, in the order of its answers, including those whose
+    /// reply was lost.
     pub fn commits(&self) -> Vec<CommitRecord> {
         self.control.locked(|state| state.log.commits())
     }
 
-    /// Begins the log anew.
+    /// Clears the counters and the recorded commits.
     pub fn clear_log(&self) {
         self.control.locked(|state| state.log = Log::default());
     }

@@ -8,16 +8,16 @@ use clustering_core::store::{ErrorKind, Txn};
 
 use super::{Call, Met};
 
-/// What happens to a call that gets as far as the store.
+/// Fault of a call that has passed the link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It fails, and the store does not see it.
+    /// The call fails without reaching the store.
     Fail(ErrorKind),
-    /// It is made, and its reply is lost.
+    /// The call takes effect, but its reply is lost.
     LoseReply,
-    /// Only commits: it is kept back.
+    /// For commits only: the commit is held back.
     Hold,
-    /// Only commits: it comes that much later.
+    /// For commits only: the commit arrives after this delay.
     Late(Duration),
 }
 
@@ -26,13 +26,13 @@ impl From<Met> for Fault {
         match met {
             Met::Failed(kind) => Fault::Fail(kind),
             Met::Late(delay) => Fault::Late(delay),
-            // Calls meet no faults of open watches.
+            // Faults of open watches do not apply to calls.
             Met::ReplyLost | Met::WatchBroken | Met::WatchCompacted => Fault::LoseReply,
         }
     }
 }
 
-/// The faults that were commanded and not met yet.
+/// Requested faults that have not occurred yet.
 #[derive(Default)]
 pub(super) struct Plan {
     by_number: BTreeMap<Call, VecDeque<Fault>>,
@@ -52,7 +52,7 @@ impl Plan {
         self.matching.push((fault, Box::new(matches)));
     }
 
-    /// The fault that a call meets, which is then spent. `txn` if it is a commit.
+    /// Takes the fault for a call, if there is one. `txn` is set for commits.
     pub(super) fn meet(&mut self, call: Call, txn: Option<&Txn>) -> Option<Fault> {
         if let Some(txn) = txn
             && let Some(place) = self.matching.iter_mut().position(|(_, matches)| matches(txn))
@@ -62,7 +62,7 @@ impl Plan {
         self.by_number.get_mut(&call)?.pop_front()
     }
 
-    /// Keeps a commit back.
+    /// Holds a commit back.
     pub(super) fn hold(&mut self, txn: Txn) {
         self.held.push(txn);
     }

@@ -13,12 +13,12 @@ use super::{Control, Link, Met};
 
 type WatchId = u64;
 
-/// The watches open through a faulty store, and what it does to them.
+/// Watches that are open through a faulty store, and the faults that apply to them.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     open: BTreeMap<WatchId, Open>,
     last_id: WatchId,
-    /// Those under this prefix yield nothing.
+    /// Prefix whose watches are stalled.
     stalled: Option<String>,
     woken: Vec<Waker>,
 }
@@ -26,9 +26,9 @@ pub(super) struct Watches {
 #[derive(Debug)]
 struct Open {
     prefix: String,
-    /// The revision of the last batch yielded, or the one that it was opened after.
+    /// Revision of the last batch that was yielded, or the one that the watch was opened after.
     seen: Revision,
-    /// How it ends when it is polled next.
+    /// Requested end, which the next poll returns.
     end: Option<WatchEnd>,
     waker: Option<Waker>,
 }
@@ -49,7 +49,7 @@ impl Watches {
         self.end_under("", end);
     }
 
-    /// Ends those whose prefix starts with `prefix`. A watch ends as it was told first.
+    /// Ends the watches whose prefix starts with `prefix`. The first requested end of a watch applies.
     pub(super) fn end_under(&mut self, prefix: &str, end: impl Fn(Revision) -> WatchEnd) {
         for watch in self.open.values_mut().filter(|watch| watch.prefix.starts_with(prefix)) {
             watch.end.get_or_insert_with(|| end(watch.seen));
@@ -70,8 +70,8 @@ impl Watches {
         mem::take(&mut self.woken)
     }
 
-    /// What a watch is to do when it is polled. It will be woken by the next command that concerns it. Also returns
-    /// the waker that this replaces, to be dropped outside.
+    /// Returns the action for a polled watch and registers its waker for the next command that affects it. Also returns
+    /// the replaced waker, which must be dropped after the lock is released.
     fn poll(&mut self, id: WatchId, waker: &Waker) -> (Step, Option<Waker>) {
         let Some(watch) = self.open.get_mut(&id) else { return (Step::Pass, None) };
         if let Some(end) = watch.end.take() {
@@ -82,12 +82,12 @@ impl Watches {
         (if stalled { Step::Wait } else { Step::Pass }, former)
     }
 
-    /// How a watch ends by chance.
+    /// Returns the end of a watch that met a random fault.
     fn end_of(&self, id: WatchId, met: Met) -> WatchEnd {
         let seen = self.open.get(&id).map_or(Revision::ZERO, |watch| watch.seen);
         match met {
             Met::WatchCompacted => WatchEnd::Compacted { compacted: seen.next() },
-            _ => WatchEnd::Disconnected { reason: "by chance".into() },
+            _ => WatchEnd::Disconnected { reason: "random fault".into() },
         }
     }
 
@@ -104,11 +104,11 @@ enum Step {
     End(WatchEnd),
 }
 
-/// A stream that passes another one through, until told otherwise.
+/// Stream that passes another one through, subject to faults.
 pub(super) struct FaultyWatch {
     control: Arc<Control>,
     id: WatchId,
-    /// `None` after the end.
+    /// The underlying stream, or `None` after the end.
     stream: Option<WatchStream>,
 }
 
@@ -117,7 +117,7 @@ impl FaultyWatch {
         FaultyWatch { control, id, stream: Some(stream) }
     }
 
-    /// Frees what it held.
+    /// Releases the underlying stream and unregisters the watch.
     fn close(&mut self) {
         self.stream = None;
         let closed = self.control.locked(|state| state.watches.open.remove(&self.id));
@@ -133,11 +133,11 @@ impl Stream for FaultyWatch {
         let Some(stream) = &mut this.stream else { return Poll::Ready(None) };
         let (step, former) = this.control.locked(|state| state.watches.poll(this.id, cx.waker()));
         drop(former);
-        // Only now: whoever changes the link later finds the waker.
+        // Check the link only after the waker is registered, so that later changes of the link wake this watch.
         let step = match (step, this.control.link()) {
-            // Opened while the link was being cut.
+            // The watch was opened while the link was being cut.
             (Step::Pass | Step::Wait, Link::Cut) => {
-                Step::End(WatchEnd::Disconnected { reason: "the test cut this node off".into() })
+                Step::End(WatchEnd::Disconnected { reason: "the test disconnected this node".into() })
             }
             (Step::Pass, Link::Hung | Link::RepliesHung) => Step::Wait,
             (step, _) => step,

@@ -1,4 +1,4 @@
-//! Faults that come by chance, from a seed.
+//! Tests of random faults from a seed.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{task::yield_now, time::Instant};
 
 use crate::{all_kinds, kind, put, ready, revision, stores, watch};
 
-/// What becomes of so many commits.
+/// Makes many commits and returns their errors.
 async fn commits(store: &FaultyStore, many: usize) -> Vec<Option<ErrorKind>> {
     let mut kinds = Vec::new();
     for n in 0..many {
@@ -20,7 +20,7 @@ async fn commits(store: &FaultyStore, many: usize) -> Vec<Option<ErrorKind>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_seed_gives_the_same_faults_whatever_else_is_called() {
+async fn a_seed_gives_the_same_faults_regardless_of_other_calls() {
     let chances = |seed| Chances::bad_network(seed);
     let run = async |seed, reads: usize| {
         let (_, faulty) = stores();
@@ -36,7 +36,7 @@ async fn the_same_seed_gives_the_same_faults_whatever_else_is_called() {
     };
     let first = run(1, 0).await;
     assert_eq!(first, run(1, 0).await);
-    assert_eq!(first, run(1, 3).await, "reads move nothing of it");
+    assert_eq!(first, run(1, 3).await, "reads do not affect the faults of commits");
     assert_ne!(first, run(2, 0).await);
     assert!(first.contains(&Some(ErrorKind::Unreachable)));
     assert!(first.contains(&Some(ErrorKind::OutcomeUnknown)));
@@ -44,7 +44,7 @@ async fn the_same_seed_gives_the_same_faults_whatever_else_is_called() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn failed_commits_do_nothing_and_lost_replies_lose_nothing_else() {
+async fn failed_commits_have_no_effect_and_commits_with_lost_replies_take_effect() {
     let (store, faulty) = stores();
     faulty.by_chance(Chances::new(3).fail(200));
     let kinds = commits(&faulty, 100).await;
@@ -72,7 +72,7 @@ async fn late_commits_arrive_after_others_that_were_made_later() {
     let Met::Late(delay) = faulty.met()[0].met else { panic!("{:?}", faulty.met()) };
     assert!(delay >= ms(1) && delay <= ms(500));
     assert_eq!(store.get("late").await.unwrap(), None);
-    // From now on nothing is late, but what is on its way still arrives.
+    // Later commits are not late any more, but the one on its way still arrives.
     faulty.calm();
     faulty.commit(put("early")).await.unwrap();
     tokio::time::sleep(delay).await;
@@ -104,7 +104,7 @@ async fn calls_and_answers_are_delayed_within_the_range() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_calls_that_are_meant_meet_faults() {
+async fn only_calls_of_the_selected_kinds_meet_faults() {
     let (_, faulty) = stores();
     faulty.by_chance(Chances::new(1).fail(1000).break_watches(1000).only([Call::Renew, Call::Read]));
     let kinds = all_kinds(&faulty).await;
@@ -115,7 +115,7 @@ async fn only_the_calls_that_are_meant_meet_faults() {
     assert_eq!(revision(ready(&mut open)), 1);
 }
 
-/// Broken again and again, and resumed after what was seen: nothing is missed, nothing comes twice.
+/// A watch that is broken and resumed many times neither misses nor repeats a change.
 #[tokio::test(start_paused = true)]
 async fn watches_break_between_batches() {
     let (store, faulty) = stores();
@@ -148,9 +148,9 @@ async fn watches_break_between_batches() {
     assert_eq!(faulty.open_watches(), 1);
 }
 
-/// What is commanded goes before what comes by chance.
+/// Requested faults take precedence over random ones.
 #[tokio::test(start_paused = true)]
-async fn commands_count_too() {
+async fn requested_faults_precede_random_ones() {
     let (_, faulty) = stores();
     faulty.by_chance(Chances::new(1).lose_replies(1000));
     faulty.fail_next(Call::Commit, 1, ErrorKind::Refused);

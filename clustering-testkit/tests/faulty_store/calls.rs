@@ -1,4 +1,4 @@
-//! Calls that fail, hang, are late or lose their replies, on command.
+//! Tests of calls that fail, hang, are late or lose their replies on command.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio::{task::yield_now, time::Instant};
 
 use crate::{SECOND, all_kinds, kind, put, ready, revision, stores, watch};
 
-/// Whether a commit writes that key, for the commands that ask.
+/// Returns a predicate that is true for commits that write a key.
 fn writes(key: &'static str) -> impl FnMut(&Txn) -> bool + Send + 'static {
     move |txn| txn.operations().iter().any(|operation| operation.key().as_str() == key)
 }
@@ -29,7 +29,7 @@ async fn cut_fails_every_call_and_the_store_sees_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn cut_answers_after_the_delay() {
+async fn calls_to_a_cut_store_fail_after_the_delay() {
     let (_, faulty) = stores();
     faulty.delay(SECOND);
     let start = Instant::now();
@@ -39,12 +39,12 @@ async fn cut_answers_after_the_delay() {
         faulty.cut();
     };
     let (result, ()) = tokio::join!(call, cut);
-    assert_eq!(result.unwrap_err().kind(), ErrorKind::Unreachable, "cut while on its way");
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Unreachable, "cut during the delay");
     assert_eq!(start.elapsed(), SECOND);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_node_is_cut_and_the_other_is_not() {
+async fn cutting_one_node_does_not_affect_another() {
     let (store, one) = stores();
     let two = FaultyStore::new(store);
     one.cut();
@@ -56,7 +56,7 @@ async fn one_node_is_cut_and_the_other_is_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_call_goes_on_when_healed() {
+async fn a_hung_call_continues_when_healed() {
     let (store, faulty) = stores();
     faulty.hang();
     let mut call = faulty.commit(put("k"));
@@ -80,7 +80,7 @@ async fn a_hung_call_that_is_dropped_never_arrives() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_call_that_is_cut_did_not_happen() {
+async fn a_hung_call_that_is_cut_has_no_effect() {
     let (store, faulty) = stores();
     faulty.hang();
     let mut call = faulty.commit(put("k"));
@@ -91,7 +91,7 @@ async fn a_hung_call_that_is_cut_did_not_happen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hung_reply_is_of_a_call_that_took_effect() {
+async fn a_call_with_a_hung_reply_takes_effect() {
     let (store, faulty) = stores();
     faulty.hang_replies();
     let (mut healed, mut cut) = (faulty.commit(put("a")), faulty.commit(put("b")));
@@ -104,7 +104,7 @@ async fn a_hung_reply_is_of_a_call_that_took_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn delay_is_before_the_call_and_not_for_watches() {
+async fn a_delay_precedes_the_call_and_does_not_affect_watches() {
     let (store, faulty) = stores();
     let mut watch = watch(&faulty, "").await;
     faulty.delay(SECOND);
@@ -121,7 +121,7 @@ async fn delay_is_before_the_call_and_not_for_watches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_next_calls_fail_as_told() {
+async fn the_next_calls_fail_as_requested() {
     let (store, faulty) = stores();
     faulty.fail_next(Call::Read, 2, ErrorKind::Busy);
     faulty.fail_next(Call::Read, 1, ErrorKind::Refused);
@@ -147,7 +147,7 @@ async fn each_kind_of_call_can_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_cut_meets_no_fault() {
+async fn a_call_that_is_cut_uses_up_no_fault() {
     let (_, faulty) = stores();
     faulty.fail_next(Call::Read, 1, ErrorKind::Busy);
     faulty.cut();
@@ -157,7 +157,7 @@ async fn a_call_that_is_cut_meets_no_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_replies_are_of_calls_that_took_effect() {
+async fn calls_with_lost_replies_take_effect() {
     let (store, faulty) = stores();
     for call in Call::ALL {
         faulty.lose_replies(call, 1);
@@ -166,7 +166,7 @@ async fn lost_replies_are_of_calls_that_took_effect() {
     let stats = store.stats();
     assert_eq!((stats.grants, stats.renewals, stats.revokes), (1, 1, 1));
     assert_eq!((stats.reads, stats.watches, stats.commits_effective), (1, 1, 1));
-    assert_eq!(store.open_watches(), 0, "of a watch that the caller never got nothing remains");
+    assert_eq!(store.open_watches(), 0, "a watch that the caller never received is closed");
 }
 
 #[tokio::test(start_paused = true)]
@@ -177,11 +177,15 @@ async fn the_reply_of_a_refused_commit_is_lost_as_well() {
     let create = put("k").guard(Guard::absent("k"));
     assert_eq!(kind(faulty.commit(create)).await, ErrorKind::OutcomeUnknown);
     let refused = faulty.commits()[1].result.clone().unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::GuardFailed { revision: Revision::new(1) }, "the log knows");
+    assert_eq!(
+        refused.kind(),
+        ErrorKind::GuardFailed { revision: Revision::new(1) },
+        "the log has the real result"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_chosen_commit_meets_its_fault_once() {
+async fn a_matching_commit_meets_its_fault_once() {
     let (store, faulty) = stores();
     faulty.lose_reply_of_next_commit_matching(writes("lost"));
     faulty.fail_next_commit_matching(ErrorKind::Busy, writes("busy"));
@@ -214,7 +218,7 @@ async fn a_held_commit_arrives_when_it_is_delivered() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_tells_what_was_committed() {
+async fn the_log_has_all_commits_that_reached_the_store() {
     let (_, faulty) = stores();
     faulty.commit(put("a")).await.unwrap();
     faulty.cut();
@@ -231,7 +235,7 @@ async fn the_log_tells_what_was_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_tries_again_without_a_pause_lets_others_go_on() {
+async fn retries_without_a_pause_do_not_block_other_tasks() {
     let (_, faulty) = stores();
     faulty.cut();
     let trying = tokio::spawn({

@@ -1,6 +1,6 @@
-//! `FaultyStore`: does it do what it is told, and nothing else?
+//! Tests that `FaultyStore` injects exactly the requested faults.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "helpers panic to fail the test")]
 
 mod by_chance;
 mod calls;
@@ -18,7 +18,7 @@ use futures_util::{FutureExt, StreamExt};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A store, and a faulty one before it.
+/// Returns a store and a faulty store in front of it.
 fn stores() -> (MemoryStore, FaultyStore) {
     let store = MemoryStore::new();
     (store.clone(), FaultyStore::new(store))
@@ -32,7 +32,7 @@ async fn kind<T: Debug>(call: impl Future<Output = Result<T, StoreError>>) -> Er
     call.await.unwrap_err().kind()
 }
 
-/// The kind of error of every call, in the order of `Call::ALL`.
+/// Makes one call of every kind and returns the errors, in the order of `Call::ALL`.
 async fn all_kinds(store: &FaultyStore) -> Vec<Option<ErrorKind>> {
     let lease = LeaseId::new(1);
     vec![
@@ -49,7 +49,7 @@ async fn watch(store: &FaultyStore, prefix: &str) -> WatchStream {
     store.watch(prefix, Revision::ZERO).await.unwrap()
 }
 
-/// What the watch has ready, without waiting.
+/// Returns the watch's next item if it is available without waiting.
 fn ready(watch: &mut WatchStream) -> Option<Option<Result<Batch, WatchEnd>>> {
     watch.next().now_or_never()
 }

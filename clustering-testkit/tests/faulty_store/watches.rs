@@ -1,4 +1,4 @@
-//! Watches that break, hang or miss something, on command.
+//! Tests of watches that break, hang or miss changes on command.
 
 use clustering_core::store::{Batch, CoordinationStore, Revision, WatchEnd};
 use clustering_testkit::faulty::FaultyStore;
@@ -21,13 +21,13 @@ async fn cut_ends_open_watches_for_good() {
     store.commit(put("k")).await.unwrap();
     faulty.cut();
     faulty.heal();
-    assert!(is_disconnected(ready(&mut with_backlog)), "although the store was healed before it was polled");
+    assert!(is_disconnected(ready(&mut with_backlog)), "even though the store was healed before the poll");
     assert_eq!(ready(&mut with_backlog), Some(None));
     let (end, after) = waiter.await.unwrap();
     assert!(is_disconnected(Some(end)));
     assert_eq!(after, None);
     assert_eq!((store.open_watches(), faulty.open_watches()), (0, 0));
-    assert_eq!(revision(ready(&mut watch(&faulty, "").await)), 1, "a new one works");
+    assert_eq!(revision(ready(&mut watch(&faulty, "").await)), 1, "a new watch works");
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,7 +46,7 @@ async fn hung_watches_yield_nothing_until_healed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn broken_watches_end_and_calls_go_on() {
+async fn broken_watches_end_but_calls_continue() {
     let (store, faulty) = stores();
     let mut broken = watch(&faulty, "").await;
     faulty.commit(put("k")).await.unwrap();
@@ -57,7 +57,7 @@ async fn broken_watches_end_and_calls_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_watch_is_told_at_once() {
+async fn a_waiting_watch_ends_at_once() {
     for command in [FaultyStore::cut, FaultyStore::break_watches] {
         let (_, faulty) = stores();
         let mut watch = watch(&faulty, "").await;
@@ -69,7 +69,7 @@ async fn a_waiting_watch_is_told_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn compacted_watches_end_after_what_they_yielded() {
+async fn compacted_watches_name_the_revision_after_the_last_yielded_one() {
     let (_, faulty) = stores();
     let mut compacted = watch(&faulty, "").await;
     faulty.commit(put("a")).await.unwrap();
@@ -78,12 +78,12 @@ async fn compacted_watches_end_after_what_they_yielded() {
     faulty.compact_watches();
     faulty.break_watches();
     let end = WatchEnd::Compacted { compacted: Revision::new(2) };
-    assert_eq!(ready(&mut compacted), Some(Some(Err(end))), "as it was told first");
+    assert_eq!(ready(&mut compacted), Some(Some(Err(end))), "the first requested end applies");
     assert_eq!(ready(&mut compacted), Some(None));
 }
 
 #[tokio::test(start_paused = true)]
-async fn watches_of_one_prefix_end_or_stall_alone() {
+async fn watches_of_one_prefix_can_end_or_stall_separately() {
     let (_, faulty) = stores();
     let (mut view, mut acks) = (watch(&faulty, "ns/view/").await, watch(&faulty, "ns/ready/").await);
     let both = put("ns/view/a").put("ns/ready/a", "", None);
@@ -104,7 +104,7 @@ async fn watches_of_one_prefix_end_or_stall_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_the_store_ends_ends_here() {
+async fn the_end_of_the_underlying_watch_is_passed_on() {
     let (store, faulty) = stores();
     let mut ended = watch(&faulty, "").await;
     faulty.commit(put("k")).await.unwrap();
@@ -116,7 +116,7 @@ async fn a_watch_that_the_store_ends_ends_here() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_watch_frees_it_here_and_there() {
+async fn dropping_a_watch_frees_it_in_both_stores() {
     let (store, faulty) = stores();
     let (polled, fresh) = (watch(&faulty, "").await, watch(&faulty, "").await);
     let mut polled = polled;

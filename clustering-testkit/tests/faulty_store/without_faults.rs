@@ -1,4 +1,5 @@
-//! Without faults it is a store like any other; cut, it answers as one that is not there.
+//! Tests that a faulty store without faults passes the conformance suite, and that a cut one behaves like an
+//! unreachable store.
 
 use std::{sync::Arc, time::Duration};
 
