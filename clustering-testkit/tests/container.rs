@@ -1,7 +1,7 @@
-//! A container does what a process does, through the same verbs.
+//! Tests that etcd in a container supports the same operations as an etcd process.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "helpers panic to fail the test")]
 
 use std::{
     env,
@@ -49,7 +49,7 @@ async fn data_and_endpoint_survive_a_restart() {
     let before = etcd.revision().await.unwrap();
     etcd.kill().await.unwrap();
     assert!(!answers(&etcd).await);
-    // Nobody has to know that it is down.
+    // Killing a server that is down is not an error.
     etcd.kill().await.unwrap();
     etcd.restart().await.unwrap();
     assert_eq!((value(&etcd, "k").await.as_deref(), etcd.revision().await.unwrap()), (Some("v"), before));
@@ -74,7 +74,7 @@ async fn a_paused_container_does_not_answer() {
     etcd.restart().await.unwrap();
     assert!(answers(&etcd).await);
 
-    // And goes when it is paused, too.
+    // A paused container is removed too.
     etcd.pause().await.unwrap();
     let name = etcd.name().to_owned();
     assert!(is_there(&name));
@@ -83,7 +83,7 @@ async fn a_paused_container_does_not_answer() {
 }
 
 #[tokio::test]
-async fn one_that_is_cut_off_runs_on() {
+async fn a_disconnected_container_keeps_running() {
     let etcd = EtcdContainer::start().await.unwrap();
     put(&etcd, "k", "v").await;
     let mut connected = etcd.client().await.unwrap();
@@ -98,14 +98,14 @@ async fn one_that_is_cut_off_runs_on() {
     );
     etcd.reconnect().await.unwrap();
     assert_eq!(value(&etcd, "k").await.as_deref(), Some("v"));
-    // It was never started anew.
+    // The container was not restarted.
     let state = ["inspect", "--format", "{{.RestartCount}} {{.State.Status}}", etcd.name()];
     let state = Command::new("docker").arg("container").args(state).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&state.stdout).trim(), "0 running");
 }
 
 #[tokio::test]
-async fn compaction_forgets_what_was() {
+async fn a_compacted_revision_cannot_be_read() {
     let etcd = EtcdContainer::start().await.unwrap();
     put(&etcd, "k", "1").await;
     put(&etcd, "k", "2").await;
@@ -116,14 +116,14 @@ async fn compaction_forgets_what_was() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_not_there_is_said() {
+async fn a_missing_image_is_reported_with_advice() {
     let error = EtcdContainer::start_image("clustering.invalid/etcd:v0").await.unwrap_err().to_string();
     assert!(error.contains("clustering.invalid/etcd") && error.contains("scripts/etcd-image"), "{error}");
 }
 
-/// Says which container it has, and waits for its end.
+/// Starts a container, prints its name and waits to be killed.
 #[tokio::test]
-#[ignore = "the other half of the test that starts it"]
+#[ignore = "run as a child process by another test"]
 async fn child_that_is_killed() {
     let etcd = EtcdContainer::start().await.unwrap();
     println!("\nleft {} {}", process::guardian().unwrap(), etcd.name());
@@ -139,7 +139,7 @@ fn a_killed_test_leaves_no_container() {
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let line = output.lines().map(Result::unwrap).find(|line| line.starts_with("left "));
-    let line = line.expect("the child says what it has");
+    let line = line.expect("the child prints what it started");
     let (guardian, container) = line["left ".len()..].split_once(' ').unwrap();
     assert!(is_there(container));
     let guardian = Pid::from_raw(guardian.parse().unwrap()).unwrap();
@@ -148,6 +148,6 @@ fn a_killed_test_leaves_no_container() {
     child.wait().unwrap();
     let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
     let ended = poll(&mut [PollFd::from_borrowed_fd(pidfd.as_fd(), PollFlags::IN)], Some(&limit)).unwrap();
-    assert_eq!(ended, 1, "the guardian still cleans up after a minute");
+    assert_eq!(ended, 1, "the guardian has not ended within a minute");
     assert!(!is_there(container));
 }

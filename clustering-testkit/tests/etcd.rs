@@ -1,6 +1,6 @@
-//! The etcd fixtures do what they say.
+//! Tests of the etcd fixtures.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "helpers panic to fail the test")]
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 use clustering_core::store::Revision;
 use clustering_testkit::etcd::{EtcdCluster, EtcdServer};
 
-/// The value of the key, if the server has it.
+/// Returns the value of a key if it exists.
 async fn value(etcd: &EtcdServer, key: &str) -> Option<String> {
     let reply = etcd.client().await.unwrap().get(key, None).await.unwrap();
     reply.kvs().first().map(|kv| kv.value_str().unwrap().to_owned())
@@ -21,7 +21,7 @@ async fn put(etcd: &EtcdServer, key: &str, value: &str) {
     etcd.client().await.unwrap().put(key, value, None).await.unwrap();
 }
 
-/// Whether a call gets its answer soon.
+/// Returns true if a call is answered within a short time.
 async fn answers(etcd: &EtcdServer) -> bool {
     let mut client = etcd.client().await.unwrap();
     tokio::time::timeout(Duration::from_millis(300), client.get("k", None))
@@ -63,20 +63,20 @@ async fn a_paused_server_does_not_answer() {
     assert!(!answers(&etcd).await);
     etcd.resume().unwrap();
     assert!(answers(&etcd).await);
-    // And can be killed.
+    // A paused server can be killed.
     etcd.pause().unwrap();
     etcd.restart().await.unwrap();
     assert!(answers(&etcd).await);
 }
 
 #[tokio::test]
-async fn compaction_forgets_what_was() {
+async fn a_compacted_revision_cannot_be_read() {
     let etcd = EtcdServer::start().await.unwrap();
     put(&etcd, "k", "1").await;
     put(&etcd, "k", "2").await;
     let compacted = etcd.compact().await.unwrap();
     assert_eq!(compacted, etcd.revision().await.unwrap());
-    // Somebody was faster.
+    // Compacting the same revision again is not an error.
     etcd.compact_to(compacted).await.unwrap();
 
     let old = etcd_client::GetOptions::new().with_revision(i64::try_from(compacted.get()).unwrap() - 1);
@@ -129,7 +129,7 @@ async fn metrics_count_calls() {
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_start_says_why() {
+async fn a_failed_start_is_reported_with_its_cause() {
     let error = EtcdServer::builder().args(["--no-such-flag"]).start().await.unwrap_err().to_string();
     assert!(error.contains("no-such-flag") && error.contains("has ended"), "{error}");
     let error = EtcdServer::builder().binary("/nowhere/etcd").start().await.unwrap_err().to_string();
@@ -137,14 +137,14 @@ async fn a_server_that_does_not_start_says_why() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_says_so() {
+async fn operations_on_a_server_that_is_down_report_it() {
     let etcd = EtcdServer::start().await.unwrap();
     etcd.kill().await.unwrap();
     for error in [etcd.pause().unwrap_err(), etcd.wait_healthy().await.unwrap_err()] {
         let error = error.to_string();
         assert!(error.contains("restart it first") && error.contains(etcd.version()), "{error}");
     }
-    // It was killed, so the log ends with what it did before.
+    // The server was killed, so its log has no shutdown messages.
     assert!(etcd.log().contains("serving client traffic"), "{}", etcd.log());
 }
 
@@ -215,7 +215,7 @@ async fn a_cluster_without_quorum_comes_back() {
     }
 }
 
-/// Fixtures are for tests on several threads too.
+/// The fixtures can be used in tests on several threads.
 #[test]
 fn futures_can_be_sent() {
     fn sent<T: Send>(_: impl FnOnce() -> T) {}

@@ -6,54 +6,55 @@ use etcd_client::{Client, CompactionOptions, GetOptions};
 
 use super::{EtcdError, EtcdServer, Metrics};
 
-/// An etcd for a test, wherever it runs: what tests can do to all of them.
+/// Operations on an etcd for a test, independent of where it runs.
 ///
-/// Some can do less: servers that were [given](super::Source::Given) are not the test's to stop, and say so.
+/// Some implementations support fewer operations: servers that were [given](super::Source::Given) to the test run
+/// cannot be stopped, and return an error.
 #[async_trait]
 pub trait Etcd: fmt::Debug + Send + Sync {
-    /// Where it serves clients. They stay the same whatever is done to it.
+    /// Returns the client endpoints. They never change.
     fn endpoints(&self) -> Vec<String>;
 
-    /// A client that knows nothing of the code under test.
+    /// Connects an `etcd-client` that is independent of the code under test.
     async fn client(&self) -> Result<Client, EtcdError>;
 
-    /// The metrics of its one server.
+    /// Reads the metrics of the server. Fails if there are several servers.
     async fn metrics(&self) -> Result<Metrics, EtcdError>;
 
-    /// Stops it in its tracks: connections stay open, nothing answers.
+    /// Freezes the server: connections stay open, but there are no replies.
     async fn pause(&self) -> Result<(), EtcdError>;
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Resumes the server after [`pause`](Self::pause).
     async fn resume(&self) -> Result<(), EtcdError>;
 
-    /// Kills it, and returns when it is gone. Its data stays.
+    /// Kills the server and waits until it has ended. Its data is kept.
     async fn kill(&self) -> Result<(), EtcdError>;
 
-    /// Starts it again with its data, and returns when it answers. If it still runs it is killed first.
+    /// Starts the server again with its data, and waits until it answers. Kills it first if it is still running.
     async fn restart(&self) -> Result<(), EtcdError>;
 
-    /// Kills it, and starts it again with nothing in it. Revisions begin anew.
+    /// Kills the server and starts it again without data. Revisions start over.
     async fn wipe(&self) -> Result<(), EtcdError>;
 
-    /// Its current revision.
+    /// Returns the current revision.
     async fn revision(&self) -> Result<Revision, EtcdError> {
         let what = || format!("asking {self:?} for its revision");
-        // No key is empty: this counts nothing.
+        // Only the header of the reply is needed, so count a key that is not used.
         let reply = self.client().await?.get("\0", Some(GetOptions::new().with_count_only())).await;
         let reply = reply.map_err(|error| EtcdError::new(what(), error))?;
         let revision = reply.header().and_then(|header| u64::try_from(header.revision()).ok());
-        revision.map(Revision::new).ok_or_else(|| EtcdError::new(what(), "the reply has none"))
+        revision.map(Revision::new).ok_or_else(|| EtcdError::new(what(), "the reply has no revision"))
     }
 
-    /// Makes it forget its history up to the current revision, which it returns: a watch from before it ends with
-    /// `Compacted`.
+    /// Compacts the history up to the current revision and returns that revision. A watch from an earlier revision ends
+    /// with `Compacted`.
     async fn compact(&self) -> Result<Revision, EtcdError> {
         let revision = self.revision().await?;
         self.compact_to(revision).await?;
         Ok(revision)
     }
 
-    /// Makes it forget its history up to and including that revision. It is no error if it has before.
+    /// Compacts the history up to and including a revision. Succeeds if it was compacted before.
     async fn compact_to(&self, revision: Revision) -> Result<(), EtcdError> {
         let what = || format!("compacting {self:?} up to {revision}");
         let number = i64::try_from(revision.get()).map_err(|error| EtcdError::new(what(), error))?;

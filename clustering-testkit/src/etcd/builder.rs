@@ -7,10 +7,10 @@ use std::{
 
 use super::{EtcdCluster, EtcdError, EtcdServer, binary};
 
-/// How often a server tries other ports when a program that is no test was faster.
+/// Number of retries with other ports after another program has taken a reserved port.
 const TRIES: usize = 4;
 
-/// How a test server is to run: [`EtcdServer::builder`].
+/// Options of a test server. Created by [`EtcdServer::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct EtcdBuilder {
     binary: Option<PathBuf>,
@@ -27,27 +27,27 @@ pub(super) struct Tls {
 }
 
 impl EtcdBuilder {
-    /// Runs this binary. By default it is the one that `CLUSTERING_ETCD_BIN` names, else the `etcd` on the `PATH`.
+    /// Sets the binary to run. The default is the one named by `CLUSTERING_ETCD_BIN`, else the `etcd` on the `PATH`.
     pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
         self.binary = Some(path.into());
         self
     }
 
-    /// Adds arguments, which win over those that the fixture sets itself.
+    /// Adds command-line arguments. They override the fixture's own.
     pub fn args(mut self, args: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         self.args.extend(args.into_iter().map(Into::into));
         self
     }
 
-    /// Serves clients at this address of the machine too, at the same port: see
-    /// [`endpoint_at`](EtcdServer::endpoint_at). By default it is the loopback interface alone.
+    /// Also serves clients at this address of the machine, at the same port: see
+    /// [`endpoint_at`](EtcdServer::endpoint_at). By default the server listens on the loopback interface only.
     pub fn also_at(mut self, address: impl Into<IpAddr>) -> Self {
         self.also_at.push(address.into());
         self
     }
 
-    /// Serves clients over TLS with this certificate and key (PEM files). The endpoints begin with `https://` then. The
-    /// certificate must be good for `127.0.0.1`, or for the name that the test connects to. Etcd reads the files anew
+    /// Serves clients over TLS with this certificate and key (PEM files), so the endpoints start with `https://`. The
+    /// certificate must be valid for `127.0.0.1`, or for the name that the test connects to. Etcd reads the files again
     /// for each connection.
     pub fn tls(mut self, cert: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
         let client_ca = self.tls.and_then(|tls| tls.client_ca);
@@ -55,25 +55,25 @@ impl EtcdBuilder {
         self
     }
 
-    /// Demands a certificate of each client that this authority signed (a PEM file).
+    /// Requires clients to present a certificate signed by this authority (a PEM file).
     ///
     /// # Panics
     ///
-    /// Without [`tls`](Self::tls) before it.
+    /// Panics unless [`tls`](Self::tls) was called before.
     pub fn client_ca(mut self, ca: impl Into<PathBuf>) -> Self {
-        let tls = self.tls.as_mut().expect("clients show certificates over TLS only: call `tls` first");
+        let tls = self.tls.as_mut().expect("client certificates require TLS: call `tls` first");
         tls.client_ca = Some(ca.into());
         self
     }
 
-    /// Refuses writes when the data takes more bytes than this.
+    /// Makes the server refuse writes once its data exceeds this many bytes.
     pub fn quota(self, bytes: u64) -> Self {
         self.args([format!("--quota-backend-bytes={bytes}")])
     }
 
-    /// How often a leader says that it lives, and how long the others wait before they elect another; by default etcd's
-    /// own, 100 ms and 1 s. Shorter ones make elections faster, and leases too: etcd's smallest TTL is 1.5 times the
-    /// election timeout, in whole seconds.
+    /// Sets the interval of the leader's heartbeats, and the time without a heartbeat after which the other members
+    /// elect a new leader. The defaults are etcd's own, 100 ms and 1 s. Shorter times make elections faster and allow
+    /// shorter leases: etcd's smallest TTL is 1.5 times the election timeout, in whole seconds.
     pub fn elections(self, heartbeat: Duration, timeout: Duration) -> Self {
         self.args([
             format!("--heartbeat-interval={}", heartbeat.as_millis()),
@@ -81,7 +81,7 @@ impl EtcdBuilder {
         ])
     }
 
-    /// Starts a server, and returns when it answers.
+    /// Starts a server and waits until it answers.
     pub async fn start(self) -> Result<EtcdServer, EtcdError> {
         let binary = self.found()?;
         let mut tries = TRIES;
@@ -93,7 +93,7 @@ impl EtcdBuilder {
         }
     }
 
-    /// Starts a cluster of so many members, and returns when all of them are healthy.
+    /// Starts a cluster with this number of members and waits until all of them are healthy.
     pub async fn start_cluster(self, members: usize) -> Result<EtcdCluster, EtcdError> {
         let binary = self.found()?;
         let mut tries = TRIES;
@@ -108,7 +108,7 @@ impl EtcdBuilder {
     fn found(&self) -> Result<PathBuf, EtcdError> {
         let found = self.binary.clone().or_else(binary::find);
         found.ok_or_else(|| {
-            EtcdError::new("looking for an etcd to test with", format!("none; {}", binary::HOW_TO_GET_ONE))
+            EtcdError::new("looking for an etcd binary", format!("not found; {}", binary::HOW_TO_GET_ONE))
         })
     }
 }

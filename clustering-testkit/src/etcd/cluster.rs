@@ -9,20 +9,20 @@ use futures_util::future::{join_all, try_join_all};
 use super::{EtcdBuilder, EtcdError, EtcdServer, server::INTERVAL};
 use crate::process::random;
 
-/// How long an election may take.
+/// Longest time to wait for an election.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Several [`EtcdServer`]s that form one etcd cluster. Members are paused, killed and restarted one by one, through
-/// [`members`](Self::members) or `cluster[0]`.
+/// Several [`EtcdServer`]s that form one etcd cluster. Members can be paused, killed and restarted individually,
+/// through [`members`](Self::members) or by index (`cluster[0]`).
 #[derive(Debug)]
 pub struct EtcdCluster {
     members: Vec<EtcdServer>,
 }
 
 impl EtcdCluster {
-    /// Starts three members, and returns when all of them are healthy.
+    /// Starts three members and waits until all of them are healthy.
     ///
-    /// [`EtcdServer::builder`] has options, and takes another number of members.
+    /// [`EtcdServer::builder`] offers options and other numbers of members.
     pub async fn start() -> Result<Self, EtcdError> {
         EtcdServer::builder().start_cluster(3).await
     }
@@ -41,23 +41,23 @@ impl EtcdCluster {
         Ok(cluster)
     }
 
-    /// All members.
+    /// Returns all members.
     pub fn members(&self) -> &[EtcdServer] {
         &self.members
     }
 
-    /// Where the members serve clients, in the order of [`members`](Self::members).
+    /// Returns the client endpoints of all members, in the order of [`members`](Self::members).
     pub fn endpoints(&self) -> Vec<String> {
         self.members.iter().map(EtcdServer::endpoint).collect()
     }
 
-    /// The place among the [`members`](Self::members) of the one that leads, if one does at this moment.
+    /// Returns the index in [`members`](Self::members) of the current leader, if there is one.
     pub async fn leader(&self) -> Option<usize> {
         let leads = join_all(self.members.iter().map(EtcdServer::leads)).await;
         leads.into_iter().position(|leads| leads)
     }
 
-    /// Waits until a member leads, and returns its place.
+    /// Waits until a member leads, and returns its index.
     pub async fn wait_for_leader(&self) -> Result<usize, EtcdError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -67,46 +67,47 @@ impl EtcdCluster {
             if Instant::now() > deadline {
                 let logs = self.members.iter().map(|member| format!("{member:?}:\n{}", member.log()));
                 let error =
-                    EtcdError::new("waiting until a member leads", format!("none within {PATIENCE:?}"));
+                    EtcdError::new("waiting for a leader", format!("there was none within {PATIENCE:?}"));
                 return Err(error.with_log(logs.collect::<Vec<_>>().join("\n")));
             }
             tokio::time::sleep(INTERVAL).await;
         }
     }
 
-    /// Waits until all members that run are healthy: they have a leader, and commit. Those that are paused never are.
+    /// Waits until all running members are healthy, that is, have a leader and can commit. A paused member never
+    /// becomes healthy.
     pub async fn wait_healthy(&self) -> Result<(), EtcdError> {
         let running = self.members.iter().filter(|member| member.pid().is_some());
         try_join_all(running.map(EtcdServer::wait_healthy)).await.map(drop)
     }
 
-    /// Has the leader hand over to the next member, and returns that one's place.
+    /// Transfers the leadership to the next member and returns its index.
     pub async fn transfer_leader(&self) -> Result<usize, EtcdError> {
         let from = self.wait_for_leader().await?;
         let to = (from + 1) % self.members.len();
         let (old, new) = (&self.members[from], &self.members[to]);
-        let what = format!("handing the lead over to {new:?}");
+        let what = format!("transferring the leadership to {new:?}");
         let status = new.client().await?.status().await.map_err(|error| new.error(&what, error))?;
         let id = status.header().map(|header| header.member_id()).unwrap_or_default();
         old.client().await?.move_leader(id).await.map_err(|error| old.error(&what, error))?;
         self.wait_for_leader().await
     }
 
-    /// Kills the leader, and returns the place where it was.
+    /// Kills the leader and returns its index.
     pub async fn kill_leader(&self) -> Result<usize, EtcdError> {
         let leader = self.wait_for_leader().await?;
         self.members[leader].kill().await?;
         Ok(leader)
     }
 
-    /// Kills as many members as it takes for the others to be too few to commit anything.
+    /// Kills members until too few are left to commit anything.
     pub async fn lose_quorum(&self) -> Result<(), EtcdError> {
         let running: Vec<_> = self.members.iter().filter(|member| member.pid().is_some()).collect();
         let too_few = self.members.len() / 2;
         try_join_all(running.into_iter().skip(too_few).map(EtcdServer::kill)).await.map(drop)
     }
 
-    /// Starts all members that are down, and returns when the cluster is healthy.
+    /// Starts all members that are down and waits until the cluster is healthy.
     pub async fn recover(&self) -> Result<(), EtcdError> {
         let down = self.members.iter().filter(|member| member.pid().is_none());
         try_join_all(down.map(EtcdServer::restart)).await?;

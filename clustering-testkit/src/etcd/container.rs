@@ -27,25 +27,26 @@ use super::{
 };
 use crate::process::{FOLDER_PREFIX, Kept, keep, random, release};
 
-/// The variable that names the image to run, `name:tag`. One that the engine has is not pulled.
+/// Environment variable with the image to run, as `name:tag`. An image that Docker already has is not pulled.
 pub const IMAGE_VARIABLE: &str = "CLUSTERING_ETCD_IMAGE";
 
-/// Upstream's, which is run unless the variable names another.
+/// Upstream's image, used unless [`IMAGE_VARIABLE`] names another.
 pub const DEFAULT_IMAGE: &str = "quay.io/coreos/etcd:v3.5.21";
 
-/// The label that all containers of tests have. Its value is the folder for temporary files (`TMPDIR`, or `/tmp`), so
-/// that runs which have their own can tell their containers too.
+/// Label of all containers started by tests. Its value is the folder for temporary files (`TMPDIR`, or `/tmp`), so that
+/// a test run with its own temporary folder can identify its containers.
 pub const CONTAINER_LABEL: &str = "clustering-testkit";
 
-/// Where a container is by default.
+/// Network that Docker attaches containers to by default.
 const NETWORK: &str = "bridge";
 const CLIENT_PORT: u16 = 2379;
 
-/// An etcd for a test in a container of a local Docker engine, with its own port on the loopback interface. It goes
-/// when this is dropped, and however the test process ends (in that case the `docker` command removes it).
+/// An etcd for a test in a container of the local Docker engine, with its own port on the loopback interface. The
+/// container is removed when this is dropped, and also if the test process ends in any other way (then with the
+/// `docker` command).
 ///
-/// It does what an [`EtcdServer`](super::EtcdServer) does, through [`Etcd`], and can be [cut off](Self::cut_off) from
-/// the network. It takes longer: about a second to start.
+/// It supports the same operations as [`EtcdServer`](super::EtcdServer), through [`Etcd`], and can also be
+/// [disconnected](Self::cut_off) from the network. It takes longer to start, about a second.
 pub struct EtcdContainer {
     container: Mutex<Option<ContainerAsync<GenericImage>>>,
     docker: Docker,
@@ -56,14 +57,14 @@ pub struct EtcdContainer {
 }
 
 impl EtcdContainer {
-    /// Starts a server of the image that `CLUSTERING_ETCD_IMAGE` names, else of upstream's, and returns when it
+    /// Starts a server of the image named by `CLUSTERING_ETCD_IMAGE`, else of upstream's image, and waits until it
     /// answers.
     pub async fn start() -> Result<Self, EtcdError> {
         let named = env::var(IMAGE_VARIABLE).ok().filter(|image| !image.is_empty());
         Self::start_image(named.as_deref().unwrap_or(DEFAULT_IMAGE)).await
     }
 
-    /// Starts a server of this image, `name:tag`, which must have etcd at `/usr/local/bin/etcd`, as upstream's has.
+    /// Starts a server of this image (`name:tag`), which must have etcd at `/usr/local/bin/etcd` like upstream's.
     pub async fn start_image(image: &str) -> Result<Self, EtcdError> {
         let what = || format!("starting a container of {image}");
         let name = format!("{FOLDER_PREFIX}{}-{:016x}", std::process::id(), random());
@@ -87,7 +88,7 @@ impl EtcdContainer {
             .with_container_name(&self.name)
             .with_label(CONTAINER_LABEL, env::temp_dir().to_string_lossy())
             .with_host_config_modifier(move |config| {
-                // To this machine only, and at the same port after each start.
+                // Publish the port to this machine only, at the same number after each start.
                 config.publish_all_ports = Some(false);
                 let bindings = HashMap::from([(format!("{CLIENT_PORT}/tcp"), Some(vec![binding.clone()]))]);
                 config.port_bindings = Some(bindings);
@@ -104,8 +105,8 @@ impl EtcdContainer {
             .await;
         let created = created.map_err(|error| {
             let why = format!(
-                "{error}. An image that the engine has is not pulled: scripts/etcd-image of the clustering \
-                 repository makes one, and {IMAGE_VARIABLE} names it"
+                "{error}. If the image cannot be pulled, build one with scripts/etcd-image of the clustering \
+                 repository and set {IMAGE_VARIABLE} to its name"
             );
             EtcdError::new(format!("starting {self:?}"), why)
         })?;
@@ -129,27 +130,27 @@ impl EtcdContainer {
 
     async fn is_running(&self) -> Result<bool, EtcdError> {
         let container = self.docker.inspect_container(&self.name, None).await;
-        let container = container.map_err(|error| self.error("looking at", error))?;
+        let container = container.map_err(|error| self.error("inspecting", error))?;
         Ok(container.state.and_then(|state| state.running).unwrap_or_default())
     }
 
     async fn is_paused(&self) -> Result<bool, EtcdError> {
         let container = self.docker.inspect_container(&self.name, None).await;
-        let container = container.map_err(|error| self.error("looking at", error))?;
+        let container = container.map_err(|error| self.error("inspecting", error))?;
         Ok(container.state.and_then(|state| state.paused).unwrap_or_default())
     }
 
-    /// Where it serves clients: `http://127.0.0.1:23456`.
+    /// Returns the client endpoint, such as `http://127.0.0.1:23456`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.port.address())
     }
 
-    /// The name of the container.
+    /// Returns the name of the container.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Etcd's version, such as `3.5.1`.
+    /// Returns etcd's version, such as `3.5.1`.
     pub async fn version(&self) -> Result<String, EtcdError> {
         let what = "asking for the version of";
         let text = http::get(&self.port.address(), "/version", CALL_TIMEOUT).await;
@@ -157,10 +158,10 @@ impl EtcdContainer {
         let says: serde_json::Value =
             serde_json::from_str(&text).map_err(|error| self.error(what, format!("{error}: {text}")))?;
         let version = says["etcdserver"].as_str().map(str::to_owned);
-        version.ok_or_else(|| self.error(what, format!("the reply has none: {text}")))
+        version.ok_or_else(|| self.error(what, format!("the reply has no version: {text}")))
     }
 
-    /// The last lines of its log.
+    /// Returns the last lines of the server's log.
     pub async fn log(&self) -> String {
         let output = std::process::Command::new("docker").args(["logs", "--tail", "20", &self.name]).output();
         match output {
@@ -169,15 +170,15 @@ impl EtcdContainer {
         }
     }
 
-    /// Takes it off the network: nothing that is sent to it or by it arrives, and its port is closed. It runs on, and
-    /// its clock too.
+    /// Disconnects the container from its network: no traffic passes in either direction, and its port is closed. The
+    /// server and its clock keep running.
     pub async fn cut_off(&self) -> Result<(), EtcdError> {
         let request = NetworkDisconnectRequest { container: self.name.clone(), force: Some(true) };
         let done = self.docker.disconnect_network(NETWORK, request).await;
         done.map_err(|error| self.error("cutting off", error))
     }
 
-    /// Puts it back on the network after [`cut_off`](Self::cut_off).
+    /// Connects the container to its network again after [`cut_off`](Self::cut_off).
     pub async fn reconnect(&self) -> Result<(), EtcdError> {
         let request = NetworkConnectRequest { container: self.name.clone(), endpoint_config: None };
         let done = self.docker.connect_network(NETWORK, request).await;
@@ -230,17 +231,18 @@ impl Etcd for EtcdContainer {
         if !self.is_running().await? {
             return Ok(());
         }
-        // The engine does not kill what it has frozen.
+        // Docker does not kill a paused container.
         if self.is_paused().await? {
             self.resume().await?;
         }
         let killed = self.docker.kill_container(&self.name, None::<KillContainerOptions>).await;
         killed.map_err(|error| self.error(what, error))?;
-        // It ends with a code that counts as an error; what matters is that it has ended.
+        // A killed container ends with an exit code that is reported as an error. Only the fact that it has ended
+        // matters.
         let _ = self.docker.wait_container(&self.name, None::<WaitContainerOptions>).next().await;
         match self.is_running().await? {
             false => Ok(()),
-            true => Err(self.error(what, "it still runs")),
+            true => Err(self.error(what, "it is still running")),
         }
     }
 
@@ -263,11 +265,11 @@ impl Drop for EtcdContainer {
         let container = self.container.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(container) = container else { return };
         let kept = self.kept.clone();
-        // On a runtime of its own: this one may be at its end, or there is none.
+        // Use a separate runtime, because the current one may be shutting down, or there may be none.
         let removing = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let removed = runtime.is_ok_and(|runtime| runtime.block_on(container.rm()).is_ok());
-            // Otherwise the guardian tries again.
+            // If this fails, the guardian tries again.
             if removed {
                 release(&kept);
             }
@@ -283,5 +285,8 @@ impl fmt::Debug for EtcdContainer {
 }
 
 fn no_engine(what: &str, error: impl fmt::Display) -> EtcdError {
-    EtcdError::new(what, format!("no Docker engine answers ({error}): start one, or use a local binary"))
+    EtcdError::new(
+        what,
+        format!("the Docker engine does not answer ({error}): start it, or use a local etcd binary"),
+    )
 }

@@ -1,8 +1,8 @@
 use std::fmt;
 
-/// What went wrong with a test server: what was tried, why it failed, and how the log of the server begins and ends.
+/// Error of a test server: the operation, the cause, and the beginning and end of the server's log.
 ///
-/// Its `Debug` is as readable as its `Display`, for tests that `unwrap`.
+/// Its `Debug` output is the same as its `Display` output, for the sake of tests that call `unwrap`.
 pub struct EtcdError {
     what: String,
     why: String,
@@ -19,7 +19,7 @@ impl EtcdError {
         self
     }
 
-    /// Whether a port that looked free was taken before the server had it.
+    /// Returns true if another program took a reserved port before the server could listen on it.
     pub(super) fn is_port_taken(&self) -> bool {
         self.log.as_ref().is_some_and(|log| log.contains("address already in use"))
     }
@@ -30,8 +30,8 @@ impl fmt::Display for EtcdError {
         write!(f, "{}: {}", self.what, self.why)?;
         match self.log.as_deref() {
             None => Ok(()),
-            Some("") => f.write_str("\nits log is empty"),
-            Some(log) => write!(f, "\nits log:\n{log}"),
+            Some("") => f.write_str("\nthe server's log is empty"),
+            Some(log) => write!(f, "\nthe server's log:\n{log}"),
         }
     }
 }

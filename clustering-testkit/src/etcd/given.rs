@@ -3,7 +3,7 @@ use etcd_client::{Client, ConnectOptions};
 
 use super::{Etcd, EtcdError, Metrics, SOURCE_VARIABLE, http, server::CALL_TIMEOUT};
 
-/// Servers that ran before the tests, and stay.
+/// Servers that were started before the tests and keep running after them.
 #[derive(Debug)]
 pub(super) struct Given {
     endpoints: Vec<String>,
@@ -16,7 +16,7 @@ impl Given {
 
     fn refuse(&self, what: &str) -> Result<(), EtcdError> {
         let why = format!(
-            "{SOURCE_VARIABLE} gives these servers, and they are not the test's to stop: leave it unset, and have an \
+            "these servers were given by {SOURCE_VARIABLE}, so tests must not stop them: unset the variable and use an \
              etcd binary ({})",
             super::binary::HOW_TO_GET_ONE
         );
@@ -39,7 +39,10 @@ impl Etcd for Given {
     async fn metrics(&self) -> Result<Metrics, EtcdError> {
         let what = || format!("reading the metrics of {}", self.endpoints.join(","));
         let [endpoint] = &self.endpoints[..] else {
-            return Err(EtcdError::new(what(), "each of several members has its own"));
+            return Err(EtcdError::new(
+                what(),
+                "each of several members has its own metrics, give one endpoint only",
+            ));
         };
         let text = http::get(endpoint.trim_start_matches("http://"), "/metrics", CALL_TIMEOUT).await;
         Metrics::parse(&text.map_err(|error| EtcdError::new(what(), error))?)

@@ -1,27 +1,27 @@
 use std::collections::BTreeMap;
 
-/// The metrics of a server at one moment, as it serves them for Prometheus.
+/// Metrics of a server at one time, parsed from its Prometheus endpoint.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Metrics {
-    /// By name, then by labels.
+    /// Samples by name, then by labels.
     samples: BTreeMap<String, BTreeMap<Labels, f64>>,
 }
 
 type Labels = BTreeMap<String, String>;
 
 impl Metrics {
-    /// The value of the metric with that name that has all these labels, if there is exactly one.
+    /// Returns the value of the metric with this name and all of these labels, if there is exactly one.
     ///
-    /// `metrics.get("grpc_server_handled_total", &[("grpc_method", "Txn"), ("grpc_code", "OK")])`
+    /// For example: `metrics.get("grpc_server_handled_total", &[("grpc_method", "Txn"), ("grpc_code", "OK")])`
     pub fn get(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         let mut matching = self.matching(name, labels);
         let first = matching.next()?;
         matching.next().is_none().then_some(first)
     }
 
-    /// The sum over all metrics with that name that have these labels; 0 if there are none.
+    /// Returns the sum of all metrics with this name and these labels, or 0 if there are none.
     ///
-    /// Counters with labels come into being with their first event.
+    /// Counters with labels do not exist before their first event.
     pub fn sum(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
         self.matching(name, labels).sum()
     }
@@ -34,26 +34,26 @@ impl Metrics {
         of_name.filter(move |(all, _)| labels.iter().all(|label| has(all, label))).map(|(_, value)| *value)
     }
 
-    /// All metrics: name, labels, value.
+    /// Returns all metrics as (name, labels, value).
     pub fn iter(&self) -> impl Iterator<Item = (&str, &BTreeMap<String, String>, f64)> {
         self.samples
             .iter()
             .flat_map(|(name, all)| all.iter().map(move |(labels, value)| (name.as_str(), labels, *value)))
     }
 
-    /// Reads Prometheus' text format.
+    /// Parses Prometheus' text format.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let mut metrics = Self::default();
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (name, labels, value) =
-                sample(line).ok_or_else(|| format!("this is no metric in Prometheus' format: {line:?}"))?;
+                sample(line).ok_or_else(|| format!("not a metric in Prometheus' text format: {line:?}"))?;
             metrics.samples.entry(name.to_owned()).or_default().insert(labels, value);
         }
         Ok(metrics)
     }
 }
 
-/// `name{label="value",...} 1.5 [timestamp]`
+/// Parses a line such as `name{label="value",...} 1.5 [timestamp]`.
 fn sample(line: &str) -> Option<(&str, Labels, f64)> {
     let end = line.find(['{', ' '])?;
     let (name, mut rest) = line.split_at(end);
@@ -76,7 +76,7 @@ fn sample(line: &str) -> Option<(&str, Labels, f64)> {
     Some((name, labels, value))
 }
 
-/// The text up to the closing quote, and what follows it.
+/// Returns the unescaped text up to the closing quote, and the rest after it.
 fn quoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices();
@@ -118,7 +118,7 @@ sum{le="+Inf"} 1.5e+06 1700000000000
     }
 
     #[test]
-    fn one_value_must_be_meant_and_sums_take_all() {
+    fn get_needs_a_unique_match_and_sum_adds_all_matches() {
         let metrics = Metrics::parse(TEXT).unwrap();
         assert_eq!(metrics.get("calls_total", &[("code", "OK")]), None);
         assert_eq!(metrics.sum("calls_total", &[("code", "OK")]), 19.0);
@@ -126,7 +126,7 @@ sum{le="+Inf"} 1.5e+06 1700000000000
     }
 
     #[test]
-    fn what_is_no_metric_is_said() {
+    fn text_that_is_not_a_metric_is_reported() {
         let error = Metrics::parse("<html>").unwrap_err();
         assert!(error.contains("<html>"), "{error}");
     }

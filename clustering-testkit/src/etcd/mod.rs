@@ -1,7 +1,8 @@
 //! Etcd servers for tests.
 //!
-//! [`EtcdServer`] runs a local `etcd` binary: the one that `CLUSTERING_ETCD_BIN` names, else the one on the `PATH`. It
-//! starts in about half a second, so each test can have its own, and do to it what a shared one must not suffer:
+//! [`EtcdServer`] runs a local `etcd` binary: the one named by `CLUSTERING_ETCD_BIN`, else the one on the `PATH`. It
+//! starts in about half a second, so each test can have its own server and do things to it that a shared server must
+//! not suffer:
 //!
 //! ```no_run
 //! use clustering_testkit::etcd::EtcdServer;
@@ -12,9 +13,9 @@
 //!     // ... start the service on etcd.endpoints() ...
 //!
 //!     etcd.kill().await?;
-//!     // ... nobody leads, nobody crashes ...
+//!     // ... there is no leader, and no node crashes ...
 //!     etcd.restart().await?;
-//!     // ... somebody leads ...
+//!     // ... there is a leader again ...
 //!
 //!     etcd.client().await?.put("what/an/operator/did", "by hand", None).await?;
 //!     println!("{:?}", etcd.metrics().await?.get("etcd_server_has_leader", &[]));
@@ -22,16 +23,16 @@
 //! }
 //! ```
 //!
-//! | verb | what it stands for |
+//! | method | simulates |
 //! |---|---|
-//! | [`pause`](EtcdServer::pause), [`resume`](EtcdServer::resume) | a server that hangs: connections stay open, nothing answers |
-//! | [`kill`](EtcdServer::kill), [`stop`](EtcdServer::stop), [`restart`](EtcdServer::restart) | a crash, an orderly end, and the way back |
+//! | [`pause`](EtcdServer::pause), [`resume`](EtcdServer::resume) | a hanging server: connections stay open, but there are no replies |
+//! | [`kill`](EtcdServer::kill), [`stop`](EtcdServer::stop), [`restart`](EtcdServer::restart) | a crash, an orderly shutdown, and recovery |
 //! | [`compact`](EtcdServer::compact) | a reader that was away for too long (`Compacted`) |
-//! | [`snapshot`](EtcdServer::snapshot), [`restore`](EtcdServer::restore) | recovery from a backup: revisions go back (`Rewound`) |
-//! | [`wipe`](EtcdServer::wipe) | all data lost |
-//! | [`client`](EtcdServer::client) | what somebody does by hand |
+//! | [`snapshot`](EtcdServer::snapshot), [`restore`](EtcdServer::restore) | recovery from a backup, after which revisions are smaller (`Rewound`) |
+//! | [`wipe`](EtcdServer::wipe) | loss of all data |
+//! | [`client`](EtcdServer::client) | manual changes by an operator |
 //!
-//! [`EtcdCluster`] has several members, for elections and lost quorums:
+//! [`EtcdCluster`] has several members, to test elections and the loss of the quorum:
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -46,13 +47,13 @@
 //! # }
 //! ```
 //!
-//! Tests that run on any etcd ask [`provide`] for one. `CLUSTERING_TEST_ETCD` decides for the whole run what that is:
-//! servers that run already, a local binary, or a container ([`Source::from_env`]).
+//! Tests that run on any etcd call [`provide`]. `CLUSTERING_TEST_ETCD` selects the kind of etcd for a whole test run:
+//! servers that are already running, a local binary, or a container ([`Source::from_env`]).
 //!
-//! Nothing stays behind, neither processes nor files, also when the test fails, takes too long or is killed: see
-//! [`process`](crate::process). Ports are taken from those that no other test has.
+//! No processes or files are left behind, even if a test fails, times out or is killed: see
+//! [`process`](crate::process). Each test gets ports that no other test uses.
 //!
-//! Don't pause tokio's clock in these tests: time passes by itself outside of the process.
+//! Do not pause tokio's clock in these tests: time in the server passes independently of it.
 
 mod any;
 mod binary;

@@ -5,16 +5,16 @@ use std::{
 
 use crate::process::random;
 
-/// Below the ports that systems hand out by themselves, to outgoing connections for one: those would take the port of
-/// a server that is down for a moment.
+/// Ports below the range from which systems assign ports to outgoing connections. An outgoing connection could
+/// otherwise take the port of a server that is down for a moment.
 const RANGE: std::ops::Range<u16> = 10_000..32_000;
 
-/// A TCP port on loopback that no other test has while this lives.
+/// A TCP port on the loopback interface that no other test uses while this value exists.
 ///
-/// The server has to listen there itself, and again after it was killed, so this cannot hold the port by listening.
-/// It holds the UDP port of the same number, which the system frees however this process ends: that is the lock
-/// between tests. Programs that are no tests can still come first, so whoever starts a server must be ready to try
-/// another port.
+/// The server itself has to listen on the port, and again after it was killed, so this cannot reserve the port by
+/// listening on it. Instead it binds the UDP port of the same number, which serves as the lock between tests and which
+/// the system releases however the process ends. Other programs can still take the TCP port, so callers must be
+/// prepared to retry with another port.
 #[derive(Debug)]
 pub(super) struct Port {
     number: u16,
@@ -35,7 +35,7 @@ impl Port {
         Err(io::Error::other(format!("no free port on loopback in {RANGE:?}")))
     }
 
-    /// `127.0.0.1:port`
+    /// Returns `127.0.0.1:port`.
     pub(super) fn address(&self) -> String {
         format!("{}:{}", Ipv4Addr::LOCALHOST, self.number)
     }

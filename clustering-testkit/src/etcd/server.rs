@@ -12,22 +12,22 @@ use etcd_client::{Client, ConnectOptions};
 use super::{Etcd, EtcdBuilder, EtcdError, Metrics, binary, http, ports::Port};
 use crate::process::{Folder, Process, excerpt, random};
 
-/// How long a server may take to answer after its start, and to end when it is told to. A machine that builds at the
-/// same time is slow.
+/// Longest time for a server to answer after its start, and to shut down. Generous, because a machine that is also
+/// compiling is slow.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a healthy server may take for one of the fixture's own calls.
+/// Longest time that a healthy server may take for one of the fixture's own calls.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Between two tries of what there is no event for.
+/// Polling interval for conditions without an event.
 pub(super) const INTERVAL: Duration = Duration::from_millis(10);
 
-/// An etcd for a test: a process on free ports of the loopback interface, with its data in a temporary folder. Both go
-/// when this is dropped, and however the test process ends.
+/// An etcd for a test: a process on free ports of the loopback interface, with its data in a temporary folder. Process
+/// and folder are removed when this is dropped, and also if the test process ends in any other way.
 ///
-/// The verbs say `&self`, so that a test can share it. Call them one after the other.
+/// All operations take `&self`, so that tests can share the server. Do not call them concurrently.
 pub struct EtcdServer {
-    // Ends before the folder goes.
+    // Declared first, so that the process ends before its folder is removed.
     process: Mutex<Option<Arc<Process>>>,
     paused: Mutex<bool>,
     user: Mutex<Option<(String, String)>>,
@@ -36,7 +36,7 @@ pub struct EtcdServer {
     version: String,
     options: EtcdBuilder,
     ports: Ports,
-    /// The members of its cluster, for etcd's flag; one is this.
+    /// Members of the server's cluster, as the value of etcd's flag. A single server lists only itself.
     initial_cluster: String,
     token: String,
     folder: Folder,
@@ -46,31 +46,31 @@ struct Ports {
     client: Port,
     peer: Port,
     metrics: Port,
-    /// With TLS: the fixture's own way in, which needs no certificate.
+    /// With TLS: an additional port without TLS for the fixture's own calls, which have no certificate.
     plain: Option<Port>,
 }
 
-/// By what a server shows that it is so far.
+/// Condition that shows that a server is ready.
 #[derive(Clone, Copy)]
 enum Sign {
     Listens,
-    /// It answers a GET of this path with success.
+    /// The server answers a GET of this path with success.
     Reply(&'static str),
 }
 
-/// The data of a server at one moment: [`EtcdServer::snapshot`].
+/// Copy of a server's data, made by [`EtcdServer::snapshot`].
 #[derive(Debug)]
 pub struct Snapshot {
     folder: Folder,
 }
 
 impl EtcdServer {
-    /// Starts a server with nothing in it, and returns when it answers.
+    /// Starts a server without data and waits until it answers.
     pub async fn start() -> Result<Self, EtcdError> {
         Self::builder().start().await
     }
 
-    /// One that is to run otherwise.
+    /// Returns a builder for a server with other options.
     pub fn builder() -> EtcdBuilder {
         EtcdBuilder::default()
     }
@@ -83,7 +83,7 @@ impl EtcdServer {
         Ok(server)
     }
 
-    /// A server that has its place, and no process yet.
+    /// Reserves the ports and the folder of a server, without starting its process.
     pub(super) fn prepare(options: &EtcdBuilder, binary: &Path, name: String) -> Result<Self, EtcdError> {
         let version = binary::version(binary)?;
         let place = || {
@@ -95,7 +95,8 @@ impl EtcdServer {
             };
             io::Result::Ok((ports, Folder::new()?))
         };
-        let (ports, folder) = place().map_err(|error| EtcdError::new("making room for an etcd", error))?;
+        let (ports, folder) =
+            place().map_err(|error| EtcdError::new("reserving ports and a folder for etcd", error))?;
         Ok(Self {
             process: Mutex::default(),
             paused: Mutex::default(),
@@ -115,7 +116,7 @@ impl EtcdServer {
         format!("{}={}", self.name, url("http", &self.ports.peer))
     }
 
-    /// Says with whom it forms a cluster, and the name that no other cluster has.
+    /// Sets the members of the server's cluster, and a token that is unique to that cluster.
     pub(super) fn join(&mut self, initial_cluster: String, token: String) {
         self.initial_cluster = initial_cluster;
         self.token = token;
@@ -128,7 +129,7 @@ impl EtcdServer {
         listen.extend(self.options.also_at.iter().map(|address| self.endpoint_at(*address)));
         listen.extend(self.ports.plain.as_ref().map(|plain| url("http", plain)));
         let listen = listen.join(",");
-        // Etcd takes its flags from variables too.
+        // Clear the environment, because etcd reads all of its flags from there too.
         let mut command = Process::builder(&self.binary).clean_env().log_to(self.log_path());
         command = command.arg("--data-dir").arg(self.data());
         command = command.args(
@@ -148,25 +149,25 @@ impl EtcdServer {
             .flat_map(|(flag, value)| [flag, value]),
         );
         if binary::is_at_least(&self.version, 3, 5) {
-            // Only a crash of the whole machine would lose anything.
+            // Data is lost only if the whole machine crashes.
             command = command.arg("--unsafe-no-fsync");
         }
         if let Some(tls) = &self.options.tls {
             command = command.args(tls.args());
         }
         let process = command.args(&self.options.args).spawn();
-        let process = process.map_err(|error| self.error("starting it", error))?;
+        let process = process.map_err(|error| self.error("starting", error))?;
         *lock(&self.process) = Some(Arc::new(process));
         *lock(&self.paused) = false;
         Ok(())
     }
 
-    /// Starts the process again where another was. Members of a cluster count as started when they listen: without the
-    /// others they would not answer.
+    /// Starts the process again. A member of a cluster counts as started when it listens, because it does not answer
+    /// without the other members.
     async fn spawn_again(&self) -> Result<(), EtcdError> {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            // What the log says is judged for this start alone.
+            // Errors are judged by the log of this start only.
             let _ = fs::rename(self.log_path(), self.folder.path().join("log.before"));
             self.spawn()?;
             let started = match self.is_alone() {
@@ -174,7 +175,7 @@ impl EtcdServer {
                 false => self.wait_until_it_listens().await,
             };
             match started {
-                // Somebody has the port for a moment.
+                // Another program uses the port for a moment.
                 Err(error) if error.is_port_taken() && Instant::now() < deadline => {
                     tokio::time::sleep(INTERVAL).await;
                 }
@@ -187,22 +188,22 @@ impl EtcdServer {
         !self.initial_cluster.contains(',')
     }
 
-    /// Until it has a leader and serves calls.
+    /// Waits until the server has a leader and serves calls.
     async fn wait_until_it_answers(&self) -> Result<(), EtcdError> {
-        // It accepts connections before it serves them: the reply is the event to wait for.
-        self.wait_until("starting it", Sign::Reply("/version")).await
+        // The server accepts connections before it serves them, so wait for a reply.
+        self.wait_until("starting", Sign::Reply("/version")).await
     }
 
     async fn wait_until_it_listens(&self) -> Result<(), EtcdError> {
-        self.wait_until("starting it", Sign::Listens).await
+        self.wait_until("starting", Sign::Listens).await
     }
 
-    /// Waits until the server says that it is healthy: that it has a leader, and commits.
+    /// Waits until the server reports that it is healthy, that is, has a leader and can commit.
     pub async fn wait_healthy(&self) -> Result<(), EtcdError> {
-        self.wait_until("waiting until it is healthy", Sign::Reply("/health")).await
+        self.wait_until("waiting until healthy", Sign::Reply("/health")).await
     }
 
-    /// Looks until there is the sign, the process ends, or the time is over.
+    /// Polls until the condition holds, the process ends or the time is up.
     async fn wait_until(&self, what: &str, sign: Sign) -> Result<(), EtcdError> {
         let deadline = Instant::now() + PATIENCE;
         let process = self.running(what)?;
@@ -213,25 +214,25 @@ impl EtcdServer {
                 Sign::Reply(path) => http::get(&self.plain(), path, left.max(INTERVAL)).await.map(drop),
             };
             if let Some(status) = process.ended() {
-                return Err(self.error(what, format!("it has ended, {status}")));
+                return Err(self.error(what, format!("the process has ended, {status}")));
             }
             match seen {
                 Ok(()) => return Ok(()),
                 Err(error) if left.is_zero() => {
-                    return Err(self.error(what, format!("not within {PATIENCE:?}: {error}")));
+                    return Err(self.error(what, format!("not done within {PATIENCE:?}: {error}")));
                 }
                 Err(_) => tokio::time::sleep(INTERVAL).await,
             }
         }
     }
 
-    /// Where it serves clients: `http://127.0.0.1:23456`, and with TLS `https://127.0.0.1:23456`. The same for as long
-    /// as the fixture lives.
+    /// Returns the client endpoint, such as `http://127.0.0.1:23456`, or `https://127.0.0.1:23456` with TLS. It never
+    /// changes.
     pub fn endpoint(&self) -> String {
         url(self.scheme(), &self.ports.client)
     }
 
-    /// Where it serves clients at another address, one that it was [told](EtcdBuilder::also_at) of.
+    /// Returns the client endpoint at another address, which was added with [`also_at`](EtcdBuilder::also_at).
     pub fn endpoint_at(&self, address: impl Into<IpAddr>) -> String {
         format!("{}://{}", self.scheme(), SocketAddr::new(address.into(), self.port()))
     }
@@ -240,45 +241,45 @@ impl EtcdServer {
         if self.options.tls.is_some() { "https" } else { "http" }
     }
 
-    /// The same, as a list.
+    /// Returns [`endpoint`](Self::endpoint) as a list.
     pub fn endpoints(&self) -> Vec<String> {
         vec![self.endpoint()]
     }
 
-    /// The port at which it serves clients.
+    /// Returns the client port.
     pub fn port(&self) -> u16 {
         self.ports.client.number()
     }
 
-    /// The name of the member in its cluster.
+    /// Returns the name of the member in its cluster.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Etcd's version, such as `3.5.1`.
+    /// Returns etcd's version, such as `3.5.1`.
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// The process id, if it runs.
+    /// Returns the process id if the server is running.
     pub fn pid(&self) -> Option<u32> {
         self.running("").ok().map(|process| process.pid())
     }
 
-    /// How the log of its last start begins and ends.
+    /// Returns the beginning and the end of the log since the last start.
     pub fn log(&self) -> String {
         excerpt(&self.log_path())
     }
 
-    /// Its metrics as of now.
+    /// Reads the server's current metrics.
     pub async fn metrics(&self) -> Result<Metrics, EtcdError> {
-        let what = "reading its metrics";
+        let what = "reading the metrics";
         let text = http::get(&self.ports.metrics.address(), "/metrics", CALL_TIMEOUT).await;
         let text = text.map_err(|error| self.error(what, error))?;
         Metrics::parse(&text).map_err(|error| self.error(what, error))
     }
 
-    /// Whether it leads its cluster. One that is down or paused does not.
+    /// Returns true if the member leads its cluster. A member that is down or paused does not.
     pub(super) async fn leads(&self) -> bool {
         let Ok(text) = http::get(&self.ports.metrics.address(), "/metrics", Duration::from_millis(500)).await
         else {
@@ -290,69 +291,70 @@ impl EtcdServer {
         })
     }
 
-    /// A client that knows nothing of the code under test. It needs no certificate, also when the server demands them.
+    /// Connects an `etcd-client` that is independent of the code under test. It needs no certificate, even if the
+    /// server requires one of clients.
     pub async fn client(&self) -> Result<Client, EtcdError> {
         let mut options = ConnectOptions::new().with_timeout(CALL_TIMEOUT).with_connect_timeout(CALL_TIMEOUT);
         if let Some((name, password)) = lock(&self.user).clone() {
             options = options.with_user(name, password);
         }
         let client = Client::connect([self.plain()], Some(options)).await;
-        client.map_err(|error| self.error("connecting to it", error))
+        client.map_err(|error| self.error("connecting", error))
     }
 
-    /// The user as whom [`client`](Self::client) and the fixture's own calls log in from now on: for tests that turn
-    /// authentication on.
+    /// Sets the user for later calls of [`client`](Self::client) and the fixture's own calls, for tests that enable
+    /// authentication.
     pub fn log_in(&self, name: impl Into<String>, password: impl Into<String>) {
         *lock(&self.user) = Some((name.into(), password.into()));
     }
 
-    /// Its current revision.
+    /// Returns the current revision.
     pub async fn revision(&self) -> Result<Revision, EtcdError> {
         Etcd::revision(self).await
     }
 
-    /// Makes it forget its history up to the current revision, which it returns: a watch from before it ends with
-    /// `Compacted`.
+    /// Compacts the history up to the current revision and returns that revision. A watch from an earlier revision ends
+    /// with `Compacted`.
     pub async fn compact(&self) -> Result<Revision, EtcdError> {
         Etcd::compact(self).await
     }
 
-    /// Makes it forget its history up to and including that revision. It is no error if it has before.
+    /// Compacts the history up to and including a revision. Succeeds if it was compacted before.
     pub async fn compact_to(&self, revision: Revision) -> Result<(), EtcdError> {
         Etcd::compact_to(self, revision).await
     }
 
-    /// Stops it in its tracks: connections stay open, nothing answers, no time passes for it.
+    /// Freezes the server: connections stay open, but there are no replies, and the server's time stands still.
     pub fn pause(&self) -> Result<(), EtcdError> {
-        let what = "pausing it";
+        let what = "pausing";
         self.running(what)?.pause().map_err(|error| self.error(what, error))?;
         *lock(&self.paused) = true;
         Ok(())
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Resumes the server after [`pause`](Self::pause).
     pub fn resume(&self) -> Result<(), EtcdError> {
-        let what = "resuming it";
+        let what = "resuming";
         self.running(what)?.resume().map_err(|error| self.error(what, error))?;
         *lock(&self.paused) = false;
         Ok(())
     }
 
-    /// Kills it, and returns when it is gone. Its data stays for [`restart`](Self::restart).
+    /// Kills the server and waits until it has ended. Its data is kept for [`restart`](Self::restart).
     pub async fn kill(&self) -> Result<(), EtcdError> {
         let process = lock(&self.process).take();
         match process {
             None => Ok(()),
             Some(process) => match process.kill().await {
                 Ok(_) => Ok(()),
-                Err(error) => Err(self.error("killing it", error)),
+                Err(error) => Err(self.error("killing", error)),
             },
         }
     }
 
-    /// Tells it to end, and returns when it has. Its data stays for [`restart`](Self::restart).
+    /// Shuts the server down and waits until it has ended. Its data is kept for [`restart`](Self::restart).
     pub async fn stop(&self) -> Result<(), EtcdError> {
-        let what = "stopping it";
+        let what = "stopping";
         let process = self.running(what)?;
         process.terminate().map_err(|error| self.error(what, error))?;
         match tokio::time::timeout(PATIENCE, process.wait()).await {
@@ -361,40 +363,41 @@ impl EtcdServer {
                 Ok(())
             }
             Ok(Err(error)) => Err(self.error(what, error)),
-            Err(_) => Err(self.error(what, format!("it has not ended within {PATIENCE:?}"))),
+            Err(_) => Err(self.error(what, format!("the process has not ended within {PATIENCE:?}"))),
         }
     }
 
-    /// Starts it again with its data, at the same endpoint, and returns when it answers. If it still runs it is killed
-    /// first.
+    /// Starts the server again with its data, at the same endpoint, and waits until it answers. Kills it first if it is
+    /// still running.
     ///
-    /// A member of a [cluster](super::EtcdCluster) may lack the others that it needs to answer: there this returns
-    /// when the member listens.
+    /// A member of a [cluster](super::EtcdCluster) cannot answer without a quorum of the others, so in that case this
+    /// only waits until the member listens.
     pub async fn restart(&self) -> Result<(), EtcdError> {
         self.kill().await?;
         self.spawn_again().await
     }
 
-    /// Kills it, deletes its data, and starts it again with nothing in it, at the same endpoint. Revisions begin
-    /// anew.
+    /// Kills the server, deletes its data and starts it again at the same endpoint. Revisions start over.
     ///
-    /// A member of a [cluster](super::EtcdCluster) cannot be wiped by itself: the others would know it for what it
-    /// was.
+    /// A member of a [cluster](super::EtcdCluster) cannot be wiped, because the other members still know its former
+    /// state.
     pub async fn wipe(&self) -> Result<(), EtcdError> {
-        let what = "wiping it";
+        let what = "wiping";
         if !self.is_alone() {
-            return Err(
-                self.error(what, "it is a member of a cluster, and the others still know what it had")
-            );
+            return Err(self.error(
+                what,
+                "it is a member of a cluster, and the other members still know its former state",
+            ));
         }
         self.kill().await?;
         fs::remove_dir_all(self.data()).map_err(|error| self.error(what, error))?;
         self.spawn_again().await
     }
 
-    /// A copy of its data as it is now, to [`restore`](Self::restore) later. It stands still meanwhile.
+    /// Copies the server's current data, for a later [`restore`](Self::restore). The server is paused while this
+    /// copies.
     pub async fn snapshot(&self) -> Result<Snapshot, EtcdError> {
-        let what = "taking a snapshot of it";
+        let what = "taking a snapshot";
         let halt = self.pid().is_some() && !*lock(&self.paused);
         if halt {
             self.pause()?;
@@ -412,8 +415,8 @@ impl EtcdServer {
         copied.map_err(|error| self.error(what, error))
     }
 
-    /// Kills it, puts the data back to what it was at the snapshot, and starts it again: like the recovery from a backup
-    /// that is older than the last write. Revisions go back.
+    /// Kills the server, restores its data from the snapshot and starts it again. This simulates recovery from a backup
+    /// that is older than the last write: revisions become smaller.
     pub async fn restore(&self, snapshot: &Snapshot) -> Result<(), EtcdError> {
         self.kill().await?;
         let (from, to) = (snapshot.folder.path().join("data"), self.data());
@@ -422,11 +425,11 @@ impl EtcdServer {
             copy(&from, &to)
         })
         .await;
-        copied.map_err(|error| self.error("restoring it from a snapshot", error))?;
+        copied.map_err(|error| self.error("restoring a snapshot", error))?;
         self.spawn_again().await
     }
 
-    /// Where it serves the fixture, without TLS.
+    /// Returns the address without TLS that the fixture itself uses.
     fn plain(&self) -> String {
         self.ports.plain.as_ref().unwrap_or(&self.ports.client).address()
     }
@@ -440,7 +443,9 @@ impl EtcdServer {
     }
 
     fn running(&self, what: &str) -> Result<Arc<Process>, EtcdError> {
-        lock(&self.process).clone().ok_or_else(|| self.error(what, "it does not run: restart it first"))
+        lock(&self.process)
+            .clone()
+            .ok_or_else(|| self.error(what, "the server is not running: restart it first"))
     }
 
     pub(super) fn error(&self, what: impl fmt::Display, why: impl fmt::Display) -> EtcdError {
@@ -468,7 +473,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir(to)?;
-    // Etcd wants its data folder for itself.
+    // Etcd requires restrictive permissions on its data folder.
     fs::set_permissions(to, fs::metadata(from)?.permissions())?;
     for entry in fs::read_dir(from)? {
         let entry = entry?;
@@ -476,7 +481,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         if entry.file_type()?.is_dir() {
             copy(&entry.path(), &target)?;
         } else if target.extension().is_none_or(|extension| extension != "tmp") {
-            // Files of that kind are room for a log to come.
+            // Such files only preallocate space for the log.
             fs::copy(entry.path(), target)?;
         }
     }

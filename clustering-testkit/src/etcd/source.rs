@@ -2,34 +2,34 @@ use std::{env, path::PathBuf};
 
 use super::{Etcd, EtcdError, EtcdServer, Given, binary};
 
-/// The variable that says what to test on; see [`Source::from_env`].
+/// Environment variable that selects the etcd to test on. See [`Source::from_env`].
 pub const SOURCE_VARIABLE: &str = "CLUSTERING_TEST_ETCD";
 
-/// Where the tests of a run have their etcd from. One place decides it for all: [`provide`].
+/// The kind of etcd that a test run uses. [`provide`] applies it to all tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Servers that run already. Tests write to them and compact their history, and cannot pause or kill them.
+    /// Servers that are already running. Tests write to them and compact their history, but cannot pause or kill them.
     Given(Vec<String>),
-    /// Each test starts this binary.
+    /// A binary that each test starts.
     Binary(PathBuf),
-    /// Each test starts a container.
+    /// A container that each test starts.
     #[cfg(feature = "container")]
     Container,
 }
 
 impl Source {
-    /// What `CLUSTERING_TEST_ETCD` says:
+    /// Reads the source from `CLUSTERING_TEST_ETCD`:
     ///
-    /// - a list of endpoints, `host:port,...`: these;
-    /// - `binary`: the binary that `CLUSTERING_ETCD_BIN` names, else the `etcd` on the `PATH`;
-    /// - `container`: a container;
-    /// - `none`: no etcd. Whoever asks for one nevertheless gets an error: who sets this runs other tests only, and
-    ///   says which they left out;
-    /// - nothing, or if it is not set: a binary if there is one, else a container.
+    /// - a list of endpoints, `host:port,...`: use these servers;
+    /// - `binary`: use the binary named by `CLUSTERING_ETCD_BIN`, else the `etcd` on the `PATH`;
+    /// - `container`: use a container;
+    /// - `none`: there is no etcd, and tests that need one fail. Set this only for a run that leaves out these tests
+    ///   and reports that it does;
+    /// - empty or not set: use a binary if there is one, else a container.
     ///
     /// # Errors
     ///
-    /// If what it says cannot be had. The text says how to get it.
+    /// Returns an error if the selected source is not available. The text says how to get it.
     pub fn from_env() -> Result<Self, EtcdError> {
         Self::choose(env::var(SOURCE_VARIABLE).ok().as_deref(), binary::find())
     }
@@ -37,7 +37,9 @@ impl Source {
     fn choose(wanted: Option<&str>, binary: Option<PathBuf>) -> Result<Self, EtcdError> {
         let what = "looking for an etcd to test on";
         match wanted.map(str::trim).unwrap_or_default() {
-            "none" => Err(EtcdError::new(what, format!("{SOURCE_VARIABLE} says that there is none"))),
+            "none" => {
+                Err(EtcdError::new(what, format!("{SOURCE_VARIABLE}=none excludes tests that need etcd")))
+            }
             "container" => container(),
             "binary" => binary.map(Self::Binary).ok_or_else(|| EtcdError::new(what, binary::HOW_TO_GET_ONE)),
             "" => match binary {
@@ -52,7 +54,7 @@ impl Source {
                     Some(wrong) => Err(EtcdError::new(
                         what,
                         format!(
-                            "{SOURCE_VARIABLE} is host:port,..., binary, container or none, but not {wrong:?}"
+                            "{SOURCE_VARIABLE} must be host:port,..., binary, container or none, but not {wrong:?}"
                         ),
                     )),
                 }
@@ -70,13 +72,15 @@ fn container() -> Result<Source, EtcdError> {
 fn container() -> Result<Source, EtcdError> {
     Err(EtcdError::new(
         "looking for an etcd to test on",
-        format!("{SOURCE_VARIABLE} wants a container: turn on the feature `container` of clustering-testkit"),
+        format!(
+            "{SOURCE_VARIABLE} selects a container: enable the feature `container` of clustering-testkit"
+        ),
     ))
 }
 
-/// An etcd for a test, from where the run has [its own](Source::from_env).
+/// Provides an etcd for a test, from the [source](Source::from_env) of the test run.
 ///
-/// It belongs to the caller alone, except if the run was given endpoints: other tests work on those at the same time.
+/// Only the caller uses it, unless the run was given endpoints, which all tests use concurrently.
 pub async fn provide() -> Result<Box<dyn Etcd>, EtcdError> {
     Ok(match Source::from_env()? {
         Source::Given(endpoints) => Box::new(Given::new(endpoints)),
@@ -115,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_had_is_said() {
+    fn an_unavailable_source_is_reported_with_advice() {
         let error = |wanted, binary| Source::choose(Some(wanted), binary).unwrap_err().to_string();
-        assert!(error("none", binary()).contains("CLUSTERING_TEST_ETCD says that there is none"));
+        assert!(error("none", binary()).contains("CLUSTERING_TEST_ETCD=none"));
         assert!(error("binary", None).contains("apt-get install etcd-server"));
         assert!(error("docker", binary()).contains("but not \"docker\""));
     }
