@@ -15,17 +15,17 @@ use crate::{
     process::{Process, ProcessBuilder},
 };
 
-/// Between two looks into the file of a journal.
+/// Interval at which a journal file is polled.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// A node that a test started: a process of its own, or a task.
+/// A node that a test started, as a process or as a task.
 #[derive(Debug)]
 pub struct Node {
     spec: NodeSpec,
     body: Body,
-    /// How many of its entries [`next`](Self::next) has passed.
+    /// Number of journal entries that [`next`](Self::next) has consumed.
     passed: Mutex<usize>,
-    /// What the test did to it.
+    /// Actions of the test on the node, as journal entries.
     fate: Mutex<Vec<Entry>>,
 }
 
@@ -36,20 +36,20 @@ enum Body {
 }
 
 impl NodeSpec {
-    /// Runs it as a process: this test binary again, whose `main` must look for it.
+    /// Runs the node as a process, with the test's own binary. The binary's `main` must call [`NodeSpec::from_env`].
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// Returns an error if the process cannot be started.
     pub fn spawn(self) -> io::Result<Node> {
         self.spawn_by(Process::builder(std::env::current_exe()?))
     }
 
-    /// Runs it as a process in a network of its own.
+    /// Runs the node as a process in its own network.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// Returns an error if the process cannot be started.
     pub fn spawn_in(self, network: &Network) -> io::Result<Node> {
         self.spawn_by(network.process(std::env::current_exe()?))
     }
@@ -59,16 +59,16 @@ impl NodeSpec {
         Ok(Node::new(self, Body::Process(process)))
     }
 
-    /// Runs it as a task of this process.
+    /// Runs the node as a task of this process.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn spawn_task(self, store: impl CoordinationStore) -> Node {
         let (stop, stopped) = oneshot::channel();
         let spec = self.clone();
         let task = tokio::spawn(async move {
-            // Dropping the sender is no wish to stop.
+            // If the sender is dropped, the node keeps running.
             let stop = async move {
                 if stopped.await.is_err() {
                     std::future::pending::<()>().await;
@@ -86,17 +86,17 @@ impl Node {
         Node { spec, body, passed: Mutex::default(), fate: Mutex::default() }
     }
 
-    /// What it is and does.
+    /// Returns the node's specification.
     pub fn spec(&self) -> &NodeSpec {
         &self.spec
     }
 
-    /// Its name.
+    /// Returns the node's name.
     pub fn name(&self) -> &str {
         &self.spec.name
     }
 
-    /// Its process, if it is one.
+    /// Returns the node's process, or `None` if the node is a task.
     pub fn process(&self) -> Option<&Process> {
         match &self.body {
             Body::Process(process) => Some(process),
@@ -104,43 +104,43 @@ impl Node {
         }
     }
 
-    /// Stops it in its tracks, as `SIGSTOP` does.
+    /// Freezes the node with `SIGSTOP`.
     ///
     /// # Panics
     ///
-    /// If it is a task, or the system does not let us.
+    /// Panics if the node is a task, or if the process cannot be paused.
     pub fn pause(&self) {
         self.expect_process().pause().expect("the node can be paused");
         self.note(Observation::Note { text: "was paused".to_owned() });
     }
 
-    /// Lets it go on.
+    /// Resumes the node after [`pause`](Self::pause).
     ///
     /// # Panics
     ///
-    /// If it is a task, or the system does not let us.
+    /// Panics if the node is a task, or if the process cannot be resumed.
     pub fn resume(&self) {
         self.note(Observation::Note { text: "was resumed".to_owned() });
         self.expect_process().resume().expect("the node can be resumed");
     }
 
-    /// Ends it at once, as `kill -9` does.
+    /// Kills the node with `SIGKILL`.
     ///
     /// # Panics
     ///
-    /// If it is a task, or the system does not let us.
+    /// Panics if the node is a task, or if the process cannot be killed.
     pub async fn kill(&self) {
         self.expect_process().kill().await.expect("the node can be killed");
         self.note(Observation::Killed);
     }
 
-    /// From now on its health check finds it so.
+    /// Sets the result of the node's health check from now on.
     ///
     /// # Panics
     ///
-    /// If the file that tells it cannot be written.
+    /// Panics if the condition file cannot be written.
     pub fn set_condition(&self, condition: Condition) {
-        self.note(Observation::Note { text: format!("its condition is to be {condition:?}") });
+        self.note(Observation::Note { text: format!("condition set to {condition:?}") });
         self.spec.write_condition(condition).expect("the condition can be written");
     }
 
@@ -148,21 +148,21 @@ impl Node {
         self.process().expect("a task cannot be paused or killed by itself")
     }
 
-    /// Tells it to leave, and waits until it has.
+    /// Tells the node to leave the cluster and end, and waits until it has ended.
     ///
     /// # Panics
     ///
-    /// If the system does not let us wait.
+    /// Panics if the node cannot be told to end or its end cannot be observed, or if its task panicked.
     pub async fn stop(&self) {
         match &self.body {
             Body::Process(process) => {
-                process.terminate().expect("the node can be told to end");
-                process.wait().await.expect("the node ends");
+                process.terminate().expect("the process can be signalled");
+                process.wait().await.expect("the end of the process can be observed");
             }
             Body::Task { stop, task } => {
                 let stop = stop.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if let Some(stop) = stop {
-                    // An error only says that it has ended.
+                    // An error only means that the node has already ended.
                     let _ = stop.send(());
                 }
                 let task = task.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -179,11 +179,11 @@ impl Node {
         self.fate.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
-    /// Its journal so far, and what the test did to it, in that order.
+    /// Returns the journal so far, followed by what the test did to the node.
     ///
     /// # Panics
     ///
-    /// If the journal is none.
+    /// Panics if the journal cannot be read.
     pub fn journal(&self) -> Vec<Entry> {
         let mut entries = self.written();
         entries.extend(self.fate.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned());
@@ -198,11 +198,12 @@ impl Node {
             .unwrap_or_else(|error| panic!("the journal of {}: {error}", self.spec.life))
     }
 
-    /// Waits for the next entry of which `pick` makes something, after the last that this returned.
+    /// Waits for the next journal entry for which `pick` returns a value. Starts after the last entry returned by this
+    /// method.
     ///
     /// # Panics
     ///
-    /// If it does not come in time; with the end of the journal.
+    /// Panics if there is no such entry in time, with the end of the journal in the message.
     pub async fn next_of<T>(&self, what: &str, within: Duration, pick: impl Fn(&Entry) -> Option<T>) -> T {
         let find = async {
             loop {
@@ -228,7 +229,7 @@ impl Node {
                     entries.iter().rev().take(40).rev().map(|entry| format!("\n  {entry}")).collect();
                 let log = self.process().map(Process::log).unwrap_or_default();
                 panic!(
-                    "{} did not write within {within:?}: {what}; it wrote{}\n{log}",
+                    "{} did not write this within {within:?}: {what}; its last entries:{}\n{log}",
                     self.spec.life,
                     tail.concat()
                 );
@@ -236,28 +237,28 @@ impl Node {
         }
     }
 
-    /// Waits for the next entry that is so, after the last that this returned.
+    /// Waits for the next journal entry whose observation matches. Starts after the last entry returned by this method.
     ///
     /// # Panics
     ///
-    /// If it does not come in time; with the end of the journal.
+    /// Panics if there is no such entry in time, with the end of the journal in the message.
     pub async fn next(&self, what: &str, within: Duration, is: impl Fn(&Observation) -> bool) -> Entry {
         self.next_of(what, within, |entry| is(&entry.observation).then(|| entry.clone())).await
     }
 
-    /// From now on [`next`](Self::next) looks for what is written after this.
+    /// Makes [`next`](Self::next) skip all entries written so far.
     pub fn pass_all(&self) {
         let written = self.written().len();
         *self.passed.lock().unwrap_or_else(PoisonError::into_inner) = written;
     }
 
-    /// How many entries are so.
+    /// Returns the number of journal entries whose observation matches.
     pub fn count(&self, is: impl Fn(&Observation) -> bool) -> usize {
         self.written().iter().filter(|entry| is(&entry.observation)).count()
     }
 }
 
-/// A task does not outlive its node either.
+/// Aborts a node that runs as a task. A process ends when its own handle is dropped.
 impl Drop for Node {
     fn drop(&mut self) {
         if let Body::Task { task, .. } = &self.body

@@ -11,19 +11,19 @@ use clustering_core::Clustering;
 
 use crate::history::{Journal, Moment, Observation};
 
-/// Between two looks.
+/// Interval between two looks.
 const EVERY: Duration = Duration::from_millis(20);
 
-/// A gap between two looks by which a pause is known.
+/// Gap between two looks that shows that the process was paused.
 const GAP: Duration = Duration::from_millis(500);
 
-/// What did not change is taken down so often.
+/// Interval at which an unchanged state is recorded again.
 const AGAIN: Duration = Duration::from_millis(200);
 
-/// Asks a node again and again whether it may act as leader, in a thread of its own: after a pause of the process that
-/// thread is as quick to ask as the node is to notice.
+/// Thread that repeatedly asks a node if it may act as leader. After a pause of the process, this thread asks as soon
+/// as the node could notice the pause.
 ///
-/// A change is taken down, with the last look before it; the first look after a gap always is.
+/// A change is recorded together with the last look before it. The first look after a gap is always recorded.
 pub(super) struct Looks {
     end: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
@@ -49,7 +49,7 @@ impl Looks {
 
     pub(super) fn end(self) {
         self.end.store(true, Ordering::Relaxed);
-        // It only panics if the journal cannot be written.
+        // The thread panics only if the journal cannot be written.
         let _ = self.thread.join();
     }
 }
@@ -58,7 +58,7 @@ type Look = (Moment, Observation);
 
 #[derive(Default)]
 struct Taken {
-    /// The last look, and whether it was taken down.
+    /// The last look, and true if it was recorded.
     last: Option<(Look, bool)>,
     noted: Moment,
     noted_stale: Moment,
@@ -83,7 +83,7 @@ impl Taken {
 }
 
 impl Taken {
-    /// While the store is away: what the node still knows.
+    /// Records what the node still knows while the store is away.
     fn consider_stale(&mut self, journal: &Journal, node: &Clustering) {
         let now = journal.clock().now();
         let status = node.status().borrow().clone();

@@ -1,6 +1,6 @@
-//! Nodes for fault tests: processes of their own, or tasks of the test, that write down all that they see and do.
+//! Nodes for fault tests, as processes or as tasks of the test. They record all that they see and do.
 //!
-//! A test binary runs itself again as a node: its `main` first looks whether it is to be one.
+//! A test binary runs itself again as a node, so its `main` must first check if it was started as one:
 //!
 //! ```no_run
 //! use clustering_memory::MemoryStore;
@@ -8,17 +8,22 @@
 //!
 //! fn main() {
 //!     if let Some(spec) = NodeSpec::from_env() {
-//!         // Each process connects to the store that all share.
+//!         // Each process connects to the shared store.
 //!         return node::main(spec, |_endpoints| async { Ok::<_, String>(MemoryStore::new()) });
 //!     }
 //!     // ... the tests, which start nodes with NodeSpec::spawn.
 //! }
 //! ```
 //!
-//! What a node does beside being one: a thread asks it every 20 ms whether it may act as leader; as leader it makes
-//! fenced writes, each of which counts one up and adds its id to a list in the store; and when it wakes from a pause it makes
-//! the write that it was about to make before, under the term of then, past all checks of its own. If its health is checked, the test says [how it is](Node::set_condition). All of it is in its
-//! [journal](crate::history::Journal).
+//! In addition to being a member of the cluster, a node does the following:
+//!
+//! - A thread asks it every 20 ms if it may act as leader.
+//! - As leader it makes fenced writes, each of which increments a counter and appends its id to a list in the store.
+//! - When it wakes from a pause, it makes the write that it was about to make before, under the term of that time and
+//!   without any checks of its own.
+//! - If its health is checked, the test sets [the result](Node::set_condition).
+//!
+//! All of this is recorded in its [journal](crate::history::Journal).
 
 mod condition;
 mod handle;

@@ -9,24 +9,24 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{NodeSpec, looks::Looks, writes::Writer};
 use crate::history::{Clock, FileSink, Journal, Observation};
 
-/// Runs this process as a node, until it is told to end (`SIGTERM`), ends by itself, or cannot start.
+/// Runs this process as a node until it receives `SIGTERM`, ends by itself, or cannot start.
 ///
 /// # Panics
 ///
-/// If the store cannot be made, or the journal not be written.
+/// Panics if the store cannot be connected to or the journal cannot be written.
 pub fn main<S, F, E>(spec: NodeSpec, connect: impl FnOnce(Vec<String>) -> F)
 where
     S: CoordinationStore,
     F: Future<Output = Result<S, E>>,
     E: Display,
 {
-    // Two threads, so that one that is kept busy does not keep the others from running.
+    // Two threads, so that a busy one does not stop everything else.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let mut asked = signal(SignalKind::terminate()).expect("a handler of signals");
         let store = match connect(spec.endpoints.clone()).await {
             Ok(store) => store,
-            Err(error) => panic!("no store: {error}"),
+            Err(error) => panic!("cannot connect to the store: {error}"),
         };
         let ended = run(&spec, store, async move {
             asked.recv().await;
@@ -36,15 +36,15 @@ where
     });
 }
 
-/// Runs a node until `stop` comes, it ends by itself, or cannot start.
+/// Runs a node until `stop` completes, the node ends by itself, or it cannot start.
 ///
 /// # Errors
 ///
-/// Why it could not start.
+/// Returns the reason why the node could not start.
 ///
 /// # Panics
 ///
-/// If the journal cannot be written, or outside of a tokio runtime.
+/// Panics if the journal cannot be written, or outside of a tokio runtime.
 pub async fn run(
     spec: &NodeSpec,
     store: impl CoordinationStore,
@@ -93,7 +93,7 @@ pub async fn run(
         started = builder.start() => started.inspect_err(|error| {
             journal.note(Observation::Note { text: format!("did not start: {error}") });
         })?,
-        // What was begun goes back with the future.
+        // Dropping the future undoes a partial start.
         () = &mut stop => {
             journal.note(Observation::Stopped { reason: "asked".to_owned() });
             return Ok(StopReason::Asked);
@@ -115,12 +115,12 @@ pub async fn run(
     if let Some(writes) = writes {
         writes.abort();
     }
-    // The last events.
+    // Written after the node's last events.
     journal.note(Observation::Note { text: "the process ends".to_owned() });
     Ok(ended.0)
 }
 
-/// Takes that long, or until it does not matter any more; whether it does not.
+/// Sleeps for `time` or until superseded. Returns true if superseded.
 async fn take(time: Duration, superseded: impl Future<Output = ()>) -> bool {
     if time.is_zero() {
         return false;

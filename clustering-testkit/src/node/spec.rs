@@ -3,65 +3,66 @@ use std::{path::PathBuf, time::Duration};
 use clustering_core::NameConflict;
 use serde::{Deserialize, Serialize};
 
-/// The variable that makes a test binary a node.
+/// Environment variable with the specification that makes a test binary run as a node.
 pub(super) const VARIABLE: &str = "CLUSTERING_TEST_NODE";
 
-/// What a node is and does.
+/// Specification of a test node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeSpec {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
-    /// Which life of it.
+    /// Name of this life (run) of the node. It distinguishes the life from earlier ones in journals and histories.
     pub life: String,
-    /// Where it is reached; nobody does.
+    /// URI of the node. Nothing connects to it.
     pub uri: String,
-    /// The cluster.
+    /// Namespace of the cluster.
     pub namespace: String,
-    /// The store, in whatever words the test binary's `main` understands.
+    /// Endpoints of the store, in the format that the test binary's `main` expects.
     pub endpoints: Vec<String>,
-    /// How long its lease lives without a renewal.
+    /// TTL of the node's lease.
     pub ttl: Duration,
-    /// What to do if its name is taken.
+    /// Behaviour if the name is taken.
     pub name_conflict: Conflict,
-    /// The file of its journal.
+    /// Path of the journal file.
     pub journal: PathBuf,
-    /// How long a stabilize takes.
+    /// Duration of each `stabilize` callback.
     pub stabilize_takes: Duration,
-    /// How often a stabilize says no to each version, before it says yes.
+    /// Number of `stabilize` attempts that are refused for each version before one succeeds.
     pub stabilize_refuses: u32,
-    /// How long `on_stable` takes.
+    /// Duration of the `on_stable` callback.
     pub on_stable_takes: Duration,
-    /// How often it makes a fenced write as leader, if at all.
+    /// Interval of the fenced writes that the node makes as leader. `None` means no writes.
     pub write_every: Option<Duration>,
-    /// After how long a version that is not stable is reported.
+    /// Time after which a version that is not stable is reported.
     pub warn_after: Duration,
-    /// After how long it evicts laggards as leader, if at all.
+    /// Time after which the node, as leader, evicts laggards. `None` means never.
     pub evict_after: Option<Duration>,
-    /// How often its health is checked, if at all. A check has a second to answer, and two failures in a row are enough.
+    /// Interval of the health checks, if there are any. A check may take one second, and two consecutive failures make
+    /// the node unhealthy.
     #[serde(default)]
     pub check_every: Option<Duration>,
-    /// Whether its reads and commits are taken down, to be
+    /// True if reads and commits are recorded, so that they can be
     /// [judged](crate::linearizability::History::of_journals).
     #[serde(default)]
     pub record_calls: bool,
-    /// What it does wrong with its writes, to see that it is found.
+    /// Deliberate fault in the node's writes, to test that it is detected.
     #[serde(default)]
     pub breach: Option<Breach>,
 }
 
-/// What a node's writes lack.
+/// Deliberate faults in a node's writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Breach {
-    /// They are not fenced by the term, and go on when it is over.
+    /// Writes are not fenced by the term and continue after its end.
     Unfenced,
-    /// They go on from what their node last knew, and do not look whether another write came between.
+    /// Writes continue from the node's own last state, without checking for writes in between.
     LastWriteWins,
-    /// One whose reply was lost is made again, as if it had not happened.
+    /// A write whose reply was lost is made again, as if it had not taken effect.
     RepeatsLost,
 }
 
-/// What to do if a name is taken.
+/// Behaviour of a node whose name is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Conflict {
     /// [`NameConflict::Wait`]
@@ -83,7 +84,7 @@ impl From<Conflict> for NameConflict {
 }
 
 impl NodeSpec {
-    /// A node with a TTL of 3 s that says yes at once and writes every 100 ms.
+    /// Creates a node with a TTL of 3 s whose `stabilize` succeeds at once and that writes every 100 ms as leader.
     pub fn new(
         name: impl Into<String>,
         life: impl Into<String>,
@@ -113,16 +114,16 @@ impl NodeSpec {
         }
     }
 
-    /// What this process is to be, if it was started as a node.
+    /// Returns the specification from the environment if this process was started as a node.
     ///
     /// # Panics
     ///
-    /// If the variable holds something else.
+    /// Panics if the environment variable does not hold a specification.
     pub fn from_env() -> Option<Self> {
         let text = std::env::var(VARIABLE).ok()?;
         Some(
             serde_json::from_str(&text)
-                .unwrap_or_else(|error| panic!("{VARIABLE} is no node: {error}: {text}")),
+                .unwrap_or_else(|error| panic!("{VARIABLE} is not a node specification: {error}: {text}")),
         )
     }
 

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use super::Breach;
 use crate::history::{Journal, Ledger, Observation, WriteOutcome};
 
-/// A round that took that much longer than its sleep met a pause: in the sleep, or in a call to the store.
+/// Excess duration of a round that shows that the process was paused, in the sleep or in a call to the store.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What leaders do with the store, fenced by their term: they count, and add the name of each step to a list.
+/// Makes a leader's writes, fenced by its term: each write increments a counter and appends its id to a list.
 pub(super) struct Writer {
     journal: Journal,
     node: Clustering,
     breach: Option<Breach>,
-    /// The count and the list as this writer last knew them: for one that does not look again.
+    /// The counter and the list after this writer's last write, for [`Breach::LastWriteWins`].
     known: Option<(u64, Vec<String>)>,
 }
 
@@ -27,9 +27,9 @@ impl Writer {
         Writer { journal, node, breach, known: None }
     }
 
-    /// As leader, takes a step every so often. After a pause it first makes the write that it was about to make, under the
-    /// term of before the pause, and without asking anybody: what a process does that was stopped between its last check
-    /// and its write.
+    /// Makes a write every `every` while the node is leader. After a pause it first makes the write that it was about
+    /// to make, under the term from before the pause and without any checks. This simulates a process that was paused
+    /// between its last check and its write.
     pub(super) async fn write(mut self, every: Duration) {
         let mut leading: Option<Term> = None;
         let mut lost: Option<String> = None;
@@ -42,7 +42,7 @@ impl Writer {
             if let Some(term) = leading.filter(|_| paused) {
                 self.late(term, &format!("{}-{number}-late", self.journal.life())).await;
             }
-            // One that is not fenced does not hear either that its term is over.
+            // A writer that is not fenced does not notice the end of its term.
             let deaf = self.breach == Some(Breach::Unfenced);
             leading = self.node.term().or(leading.filter(|_| deaf));
             let Some(term) = leading else { continue };
@@ -58,7 +58,7 @@ impl Writer {
         format!("{}/{}{name}", self.node.service(), Ledger::FENCED)
     }
 
-    /// Reads the counter and the page of the list that it is at, and writes what comes next. `None` if that cannot be read.
+    /// Reads the counter and the current page of the list, and writes the next values. Returns `None` if a read fails.
     async fn step(&mut self, term: Term, id: &str) -> Option<WriteOutcome> {
         let counter = self.key(Ledger::COUNTER);
         let seen = self.node.store().get(&counter).await.ok()?;
@@ -91,7 +91,7 @@ impl Writer {
                 WriteOutcome::Done(revision)
             }
             Err(RequestError::Store(error)) => failed(&error),
-            // Nothing was sent; or, if the node ended meanwhile, who knows.
+            // `NotLeader` means that nothing was sent. If the node ended meanwhile, the outcome is unknown.
             Err(RequestError::NotLeader) => WriteOutcome::Refused("not leader".to_owned()),
             Err(error) => WriteOutcome::Unknown(error.to_string()),
         })
