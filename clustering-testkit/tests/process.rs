@@ -1,7 +1,7 @@
-//! What tests start goes when they end, however they end.
+//! Tests that processes and folders started by a test are removed when the test ends in any way.
 
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "helpers panic to fail the test")]
 
 use std::{
     env, fs,
@@ -18,7 +18,7 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, test_kill_process},
 };
 
-/// Set for the child of a test that ends in the way that it says.
+/// Environment variable that tells the child process of a test how to end.
 const END: &str = "CLUSTERING_TESTKIT_END";
 
 fn pid(number: u32) -> Pid {
@@ -26,14 +26,14 @@ fn pid(number: u32) -> Pid {
 }
 
 fn is_there(number: u32) -> bool {
-    // A process that nobody has waited for yet is there for kill, but has ended.
+    // A zombie process has ended, although it can still be signalled.
     test_kill_process(pid(number)).is_ok()
         && !fs::read_to_string(format!("/proc/{number}/stat")).is_ok_and(|stat| stat.contains(") Z "))
 }
 
-/// Waits until a process that is not ours to wait for has ended.
+/// Waits for the end of a process that is not a child of this one.
 fn wait_for_end(number: u32) {
-    // An error: it has ended already.
+    // An error means that the process has already ended.
     if let Ok(pidfd) = pidfd_open(pid(number), PidfdFlags::empty()) {
         let limit = Timespec { tv_sec: 60, tv_nsec: 0 };
         let ended =
@@ -42,13 +42,14 @@ fn wait_for_end(number: u32) {
     }
 }
 
-/// Has a process, one that it started in turn, and a folder, says which, and ends.
+/// Creates a folder and a process with a child process, prints them, and ends as requested.
 #[tokio::test]
-#[ignore = "the other half of the tests that start it"]
+#[ignore = "run as a child process by other tests"]
 async fn child_that_ends() {
     let end = env::var(END).unwrap();
     let folder = Folder::new().unwrap();
-    // The system sends SIGHUP to paused processes whose parent ended: that must not be what ends them.
+    // The system sends SIGHUP to stopped process groups whose parent has ended. Ignore it, so that only the guardian
+    // can end them.
     let script = "trap '' HUP; sleep 1000 & echo $! > pid.new; mv pid.new pid; wait";
     let process = Process::builder("/bin/sh")
         .args(["-c", &format!("cd '{}'; {script}", folder.path().display())])
@@ -58,7 +59,7 @@ async fn child_that_ends() {
     while !file.exists() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Paused processes that nobody has any more get SIGHUP from the system; running ones have the guardian alone.
+    // Stopped processes get SIGHUP when they are orphaned, but only the guardian ends running ones.
     if end != "kill running" {
         process.pause().unwrap();
     }
@@ -73,7 +74,7 @@ async fn child_that_ends() {
     }
 }
 
-/// Ends a test process in that way, and sees to it that everything is gone when its guardian is.
+/// Ends a test process in the given way, and checks that everything has been removed once its guardian has ended.
 fn leaves_nothing(end: &str) {
     let mut child = Command::new(env::current_exe().unwrap())
         .args(["child_that_ends", "--exact", "--ignored", "--nocapture"])
@@ -84,7 +85,7 @@ fn leaves_nothing(end: &str) {
         .unwrap();
     let output = BufReader::new(child.stdout.take().unwrap());
     let line = output.lines().map(Result::unwrap).find(|line| line.starts_with("left "));
-    let line = line.expect("the child says what it has");
+    let line = line.expect("the child prints what it started");
     let [guardian, process, started, folder] = line["left ".len()..].split(' ').collect::<Vec<_>>()[..]
     else {
         panic!("{line}");
@@ -97,7 +98,7 @@ fn leaves_nothing(end: &str) {
     child.wait().unwrap();
     wait_for_end(guardian);
     assert!(!Path::new(folder).exists(), "{folder} is left");
-    // The guardian has killed them; they end on their own time.
+    // The guardian has sent the signals, but the processes may take a moment to end.
     wait_for_end(process);
     wait_for_end(started);
 }
@@ -108,7 +109,7 @@ fn a_killed_test_leaves_nothing() {
 }
 
 #[test]
-fn a_killed_test_leaves_nothing_that_runs() {
+fn a_killed_test_leaves_no_running_process() {
     leaves_nothing("kill running");
 }
 
@@ -123,7 +124,7 @@ fn a_test_that_panics_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn dropped_means_gone() {
+async fn dropping_a_process_removes_it_and_its_log() {
     let process = Process::builder("sleep").arg("1000").spawn().unwrap();
     let (pid, log) = (process.pid(), process.log_path().to_owned());
     assert!(is_there(pid) && log.is_file());
@@ -137,22 +138,22 @@ async fn a_paused_process_does_nothing_until_it_is_resumed() {
     process.pause().unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
     assert!(stat.contains(") T "), "{stat}");
-    process.write(b"said meanwhile\n").unwrap();
+    process.write(b"sent while paused\n").unwrap();
     assert_eq!(process.log(), "");
     process.resume().unwrap();
-    while process.log() != "said meanwhile" {
+    while process.log() != "sent while paused" {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 #[tokio::test]
-async fn the_end_of_a_process_is_told() {
+async fn the_exit_status_of_a_process_is_reported() {
     let process = Process::builder("/bin/sh").args(["-c", "echo bye; exit 7"]).spawn().unwrap();
     assert_eq!(process.wait().await.unwrap().code(), Some(7));
     assert_eq!(process.log(), "bye");
     let error = process.pause().unwrap_err().to_string();
     assert!(error.contains("/bin/sh") && error.contains("has ended"), "{error}");
-    // The same as often as it is asked, also by those who come late to kill it.
+    // The status can be queried again, and killing a process that has ended is not an error.
     assert_eq!(process.kill().await.unwrap().code(), Some(7));
 
     let process = Process::builder("sleep").arg("1000").spawn().unwrap();
@@ -162,21 +163,21 @@ async fn the_end_of_a_process_is_told() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_not_there_is_said() {
+async fn a_missing_program_is_reported_in_the_log() {
     let process = Process::builder("/nowhere/node").spawn().unwrap();
     assert_eq!(process.wait().await.unwrap().code(), Some(127));
     assert!(process.log().contains("/nowhere/node"), "{}", process.log());
 }
 
 #[tokio::test]
-async fn the_environment_can_be_left_behind() {
+async fn the_environment_can_be_cleared() {
     let env = |builder: process::ProcessBuilder| async {
         let process = builder.env("CLUSTERING_TESTKIT_GIVEN", "yes").spawn().unwrap();
         process.wait().await.unwrap();
         fs::read_to_string(process.log_path()).unwrap()
     };
     let (all, clean) = (env(Process::builder("env")).await, env(Process::builder("env").clean_env()).await);
-    // Cargo sets it for tests.
+    // Cargo sets this variable for tests.
     assert!(all.contains("CARGO_MANIFEST_DIR=") && !clean.contains("CARGO_MANIFEST_DIR="), "{clean}");
     assert!(clean.contains("PATH=") && clean.contains("CLUSTERING_TESTKIT_GIVEN=yes"), "{clean}");
 }

@@ -18,12 +18,12 @@ use super::{
     guardian::{self, Kept},
 };
 
-/// How many lines of its output a process shows when something fails. A program that does not know its arguments says
-/// so first, and then explains itself at length.
+/// Number of lines of output shown in errors. The first lines matter because a program with wrong arguments reports the
+/// error first and then prints a long usage text.
 const FIRST_LINES: usize = 3;
 const LAST_LINES: usize = 20;
 
-/// A command to run as a [`Process`].
+/// Builder for a [`Process`].
 #[derive(Debug)]
 pub struct ProcessBuilder {
     program: OsString,
@@ -45,13 +45,13 @@ impl ProcessBuilder {
         self
     }
 
-    /// Sets a variable of its environment.
+    /// Sets an environment variable.
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Lets it inherit nothing of the environment but `PATH` and `TMPDIR`. Those set after this call stay.
+    /// Clears the environment except for `PATH` and `TMPDIR`. Variables that are set after this call are kept.
     pub fn clean_env(mut self) -> Self {
         self.command.env_clear();
         for name in ["PATH", "TMPDIR"] {
@@ -62,22 +62,22 @@ impl ProcessBuilder {
         self
     }
 
-    /// Appends its output to this file. By default it has a temporary one.
+    /// Appends the output to this file. The default is a temporary file.
     pub fn log_to(mut self, path: impl Into<PathBuf>) -> Self {
         self.log = Some(path.into());
         self
     }
 
-    /// Gives it an input that [`Process::write`] writes to, and that ends when the [`Process`] is dropped. By default
-    /// it is empty.
+    /// Connects the standard input to [`Process::write`]. The input ends when the [`Process`] is dropped. The default
+    /// is an empty input.
     pub fn with_input(mut self) -> Self {
         self.stdin = true;
         self
     }
 
-    /// Starts it.
+    /// Starts the process.
     ///
-    /// A program that is not there shows as a process that ends at once with code 127, and a log that says so.
+    /// If the program does not exist, the process ends at once with code 127 and a message in the log.
     pub fn spawn(mut self) -> io::Result<Process> {
         let (folder, path) = match self.log {
             Some(path) => (None, path),
@@ -92,11 +92,11 @@ impl ProcessBuilder {
         let mut child = self.command.spawn()?;
         let kept = Kept::Process(child.id());
         let stdin = child.stdin.take();
-        // From here on the child's end is the waiting thread's business, also when a step fails.
+        // From here on the waiting thread reaps the child, even if a later step fails.
         let process = Process::wait_for(child, self.program, kept.clone(), folder, path)?;
         guardian::keep(&kept)?;
-        // The shell holds the program back until the guardian knows of it: if this process ends before that, the
-        // shell's input ends, and the program never starts.
+        // The shell delays the program until the guardian knows about it. If this process ends before that, the shell's
+        // input ends and the program never starts.
         let mut stdin = stdin.ok_or_else(|| io::Error::other("the process has no input"))?;
         stdin.write_all(b"\n")?;
         if self.stdin {
@@ -106,14 +106,14 @@ impl ProcessBuilder {
     }
 }
 
-/// A process for a test, which never outlives it: it is killed when this is dropped, and when the test process ends,
-/// by whatever means, `SIGKILL` too.
+/// A process for a test that never outlives the test. It is killed when this is dropped, and when the test process ends
+/// in any way, including `SIGKILL`.
 ///
-/// It has a process group of its own. All verbs reach the group, so also what the process started.
+/// The process has its own process group. All operations apply to the group and therefore to its children too.
 pub struct Process {
     program: OsString,
     pid: Pid,
-    /// None when it has ended: its id may be another's then.
+    /// The child, or `None` after its end, when the system may reuse its id.
     running: Arc<Mutex<Option<Child>>>,
     ended: watch::Receiver<Option<ExitStatus>>,
     waiting: Option<JoinHandle<()>>,
@@ -123,7 +123,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// A process to be that runs this program, found on the `PATH` unless it is a path.
+    /// Returns a builder for a process that runs this program. The program is searched on the `PATH` unless it is a
+    /// path.
     pub fn builder(program: impl AsRef<OsStr>) -> ProcessBuilder {
         let program = program.as_ref().to_owned();
         let mut command = Command::new("/bin/sh");
@@ -144,7 +145,7 @@ impl Process {
         let waiting = thread::Builder::new().name("testkit-process".into()).spawn({
             let running = Arc::clone(&running);
             move || {
-                // Sees the end, and leaves the id taken until nobody can signal it any more.
+                // Wait without reaping, so that the id stays taken until no other thread can signal it.
                 while let Err(rustix::io::Errno::INTR) =
                     waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT)
                 {}
@@ -159,28 +160,28 @@ impl Process {
         Ok(Self { program, pid, running, ended, waiting, stdin: Mutex::new(None), log, _folder: folder })
     }
 
-    /// Its process id.
+    /// Returns the process id.
     pub fn pid(&self) -> u32 {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// How it ended, if it has.
+    /// Returns the exit status if the process has ended.
     pub fn ended(&self) -> Option<ExitStatus> {
         *self.ended.borrow()
     }
 
-    /// Waits until it ends, and says how.
+    /// Waits until the process ends and returns its exit status.
     pub async fn wait(&self) -> io::Result<ExitStatus> {
         let mut ended = self.ended.clone();
         let status = ended.wait_for(Option::is_some).await.ok().and_then(|status| *status);
-        status.ok_or_else(|| io::Error::other(format!("nobody knows how {self:?} ended")))
+        status.ok_or_else(|| io::Error::other(format!("the exit status of {self:?} is unknown")))
     }
 
-    /// Stops it in its tracks (`SIGSTOP`), and returns when it stands still. Its connections stay open, and nothing
-    /// answers.
+    /// Freezes the process with `SIGSTOP`, and returns once it has stopped. Its connections stay open, but nothing
+    /// answers on them.
     pub fn pause(&self) -> io::Result<()> {
         self.signal(Signal::STOP)?;
-        // Either it has stopped, or it has ended.
+        // Returns when the process has either stopped or ended.
         loop {
             match waitid(
                 WaitId::Pid(self.pid),
@@ -193,19 +194,19 @@ impl Process {
         }
     }
 
-    /// Lets it go on after [`pause`](Self::pause).
+    /// Resumes the process after [`pause`](Self::pause).
     pub fn resume(&self) -> io::Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// Asks it to end (`SIGTERM`). It may take its time: [`wait`](Self::wait) for it.
+    /// Asks the process to end with `SIGTERM`, without waiting for that. Use [`wait`](Self::wait) to wait for its end.
     pub fn terminate(&self) -> io::Result<()> {
         self.signal(Signal::TERM)?;
-        // Paused, it would not notice.
+        // A paused process would not notice the signal.
         self.signal(Signal::CONT)
     }
 
-    /// Ends it at once (`SIGKILL`), and returns when it is gone. No error if it has ended before.
+    /// Kills the process with `SIGKILL` and waits until it has ended. Succeeds if it had ended before.
     pub async fn kill(&self) -> io::Result<ExitStatus> {
         self.signal_if_running(Signal::KILL)?;
         self.wait().await
@@ -227,19 +228,19 @@ impl Process {
         Ok(true)
     }
 
-    /// Writes to its input, if it was given [one](ProcessBuilder::with_input).
+    /// Writes to the standard input, which must have been [connected](ProcessBuilder::with_input).
     pub fn write(&self, bytes: &[u8]) -> io::Result<()> {
         let mut stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner);
         let stdin = stdin.as_mut().ok_or_else(|| io::Error::other(format!("{self:?} has no input")))?;
         stdin.write_all(bytes)
     }
 
-    /// How its output begins and ends, to show when something fails.
+    /// Returns the beginning and the end of the output, for error messages.
     pub fn log(&self) -> String {
         excerpt(&self.log)
     }
 
-    /// The file with all of its output.
+    /// Returns the path of the file with the whole output.
     pub fn log_path(&self) -> &Path {
         &self.log
     }
@@ -264,7 +265,7 @@ impl fmt::Debug for Process {
     }
 }
 
-/// How a file begins and ends, or why that cannot be read.
+/// Returns the beginning and the end of a file, or the error if it cannot be read.
 pub(crate) fn excerpt(path: &Path) -> String {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,

@@ -8,11 +8,11 @@ use std::{
 
 use super::guardian::{self, Kept};
 
-/// What the names of all [`Folder`]s begin with.
+/// Prefix of the names of all [`Folder`]s.
 pub const FOLDER_PREFIX: &str = "clustering-testkit-";
 
-/// A temporary folder, under `TMPDIR` or `/tmp`, that goes when this is dropped or the test process ends, by whatever
-/// means.
+/// A temporary folder under `TMPDIR` or `/tmp`. It is removed when this is dropped, and when the test process ends in
+/// any way.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -20,7 +20,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes an empty one.
+    /// Creates an empty folder.
     pub fn new() -> io::Result<Self> {
         let name = format!("{FOLDER_PREFIX}{}-{:016x}", process::id(), random());
         let path = env::temp_dir().join(name);
@@ -30,11 +30,11 @@ impl Folder {
         let kept = Kept::Folder(text.to_owned());
         guardian::keep(&kept)?;
         fs::create_dir(&path)
-            .map_err(|error| io::Error::new(error.kind(), format!("making {}: {error}", path.display())))?;
+            .map_err(|error| io::Error::new(error.kind(), format!("creating {}: {error}", path.display())))?;
         Ok(Self { path, kept })
     }
 
-    /// Where it is.
+    /// Returns the path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -45,13 +45,13 @@ impl Drop for Folder {
         match fs::remove_dir_all(&self.path) {
             Ok(()) => guardian::release(&self.kept),
             Err(error) if error.kind() == io::ErrorKind::NotFound => guardian::release(&self.kept),
-            // The guardian tries again.
+            // If this fails, the guardian tries again.
             Err(_) => {}
         }
     }
 }
 
-/// A number that no other call gives, here or in another process.
+/// Returns a random number. It is practically unique across calls and processes.
 pub(crate) fn random() -> u64 {
     RandomState::new().hash_one(process::id())
 }

@@ -5,14 +5,14 @@ use std::{
     sync::{Mutex, OnceLock, PoisonError},
 };
 
-/// What a test process must not leave behind.
+/// A resource that a test process must not leave behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kept {
-    /// A process, and all of its process group.
+    /// A process with its whole process group.
     Process(u32),
-    /// A folder with all that is in it.
+    /// A folder with its contents.
     Folder(String),
-    /// A container, by its name.
+    /// A container, identified by its name.
     #[cfg(feature = "container")]
     Container(String),
 }
@@ -26,32 +26,34 @@ impl Kept {
             Self::Container(name) => ("container", name),
         };
         if what.is_empty() || what.contains('\n') {
-            return Err(io::Error::other(format!("{what:?} cannot be told to the guardian as one line")));
+            return Err(io::Error::other(format!(
+                "{what:?} cannot be sent to the guardian, because it is empty or has several lines"
+            )));
         }
         Ok(format!("{sign} {kind} {what}\n"))
     }
 }
 
-/// Has the guardian of this process look after it: whatever ends this process, `kept` goes too.
+/// Registers a resource with the guardian of this process, which removes it when this process ends in any way.
 ///
-/// Tell it before there is anything to look after; what never comes to be does no harm.
+/// Register a resource before creating it. If it is never created, this does no harm.
 pub(crate) fn keep(kept: &Kept) -> io::Result<()> {
     tell(&kept.line('+')?)
 }
 
-/// The guardian need not look after it any longer.
+/// Unregisters a resource that no longer exists.
 pub(crate) fn release(kept: &Kept) {
-    // A guardian that is gone looks after nothing.
+    // If the guardian is gone, the resource is not registered anyway.
     let _ = kept.line('-').and_then(|line| tell(&line));
 }
 
-/// The process id of the guardian, which starts with the first thing to look after. It ends when it has cleaned up.
+/// Returns the process id of the guardian, and starts it if necessary. The guardian ends after it has cleaned up.
 pub(crate) fn pid() -> io::Result<u32> {
     Ok(guardian()?.pid)
 }
 
-/// One shell for each test process, in a process group of its own: the signals that end a test that takes too long go
-/// to the test's group.
+/// The shell that cleans up after this test process. It has its own process group, because the signals that end a test
+/// after a timeout are sent to the test's group.
 struct Guardian {
     pid: u32,
     input: Mutex<ChildStdin>,
@@ -62,11 +64,11 @@ fn guardian() -> io::Result<&'static Guardian> {
     let started = GUARDIAN.get_or_init(|| {
         let mut shell = Command::new("/bin/sh");
         shell.args(["-c", include_str!("guardian.sh"), "clustering-testkit-guardian"]);
-        // It must not hold the test's output open, for whoever waits until that ends.
+        // The guardian must not hold the test's output open, because a test runner may wait for the output to end.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
-        let mut shell = shell.spawn().map_err(|error| format!("/bin/sh does not start: {error}"))?;
+        let mut shell = shell.spawn().map_err(|error| format!("cannot start /bin/sh: {error}"))?;
         let input = shell.stdin.take().ok_or("the guardian has no input")?;
-        // Nobody waits for it: it ends after this process.
+        // The guardian is never reaped here, because it ends after this process.
         Ok(Guardian { pid: shell.id(), input: Mutex::new(input) })
     });
     started.as_ref().map_err(|why| io::Error::other(why.clone()))

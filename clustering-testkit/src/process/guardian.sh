@@ -1,9 +1,9 @@
-# Outlives the test process that started it, whose end it sees as the end of its input, and ends and removes what that
-# process left behind. Until then it reads what to look after, a line each:
+# Outlives the test process that started it, and kills or removes what that process leaves behind. Reads the resources
+# to clean up from its input, one per line, until the input ends together with the test process:
 #
-#   + pid 17     + dir /tmp/x     + container NAME     and the same with - when it is gone
+#   + pid 17     + dir /tmp/x     + container NAME     and the same with - once the resource is gone
 #
-# The end may come by a signal to everybody: this one stays to clean up.
+# Signals that end the tests may reach this shell too. Ignore them, in order to clean up.
 trap '' HUP INT QUIT TERM PIPE
 
 newline='
@@ -23,7 +23,7 @@ while IFS= read -r line; do
     esac
 done
 
-# each KIND COMMAND...: runs the command for everything of that kind.
+# each KIND COMMAND...: runs the command for every resource of that kind.
 each() {
     kind=$1
     shift
@@ -34,13 +34,13 @@ each() {
     done
 }
 
-# The process with all that it started, which is in its process group.
+# Kills a process and its children, which are in its process group.
 end() {
     # Not `kill -KILL -- -17`, which dash does not understand.
     kill -s KILL -- "-$1"
 }
 
-# What was killed a moment ago may still write there.
+# Retries, because processes that were just killed may still write to the folder.
 remove_folder() {
     tries=0
     while rm -rf -- "$1"; [ -e "$1" ]; do
@@ -50,7 +50,7 @@ remove_folder() {
     done
 }
 
-# The engine may still be at work on what it was told last.
+# Retries, because Docker may still be executing its last command.
 remove_container() {
     for try in 1 2 3; do
         docker rm --force --volumes -- "$1"

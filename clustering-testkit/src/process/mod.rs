@@ -1,9 +1,9 @@
 //! Processes for tests, which end with the test.
 //!
-//! A test that panics, runs into its time limit or is killed must leave nothing behind, neither processes nor folders.
-//! Dropping a [`Process`] or a [`Folder`] takes it away. When a test process ends without dropping anything, its
-//! *guardian* does: a small shell, started with the first thing to look after, that waits for the end of its input.
-//! So this works on Unix only.
+//! A test that panics, times out or is killed must not leave any processes or folders behind. Dropping a [`Process`] or
+//! a [`Folder`] removes it. If a test process ends without dropping them, its *guardian* removes them. The guardian is
+//! a small shell that is started with the first process or folder and waits for the end of its input. This works on
+//! Unix only.
 //!
 //! ```
 //! use clustering_testkit::process::Process;
@@ -35,7 +35,7 @@ pub(crate) use self::folder::random;
 #[cfg(feature = "container")]
 pub(crate) use self::guardian::{Kept, keep, release};
 
-/// The process id of this process's guardian, which ends when it has cleaned up.
+/// Returns the process id of this process's guardian, which ends after it has cleaned up.
 pub fn guardian() -> std::io::Result<u32> {
     guardian::pid()
 }
