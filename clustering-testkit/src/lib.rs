@@ -1,34 +1,34 @@
-//! Tests for services that run on `clustering`, for coordination stores, and for the protocol itself.
+//! Tests for services that use `clustering`, for coordination stores, and for the protocol itself.
 //!
 //! ```text
-//!            what you have                           what it is tested with
+//!            what you have                           how to test it
 //!   ┌───────────────────────────────┐
-//!   │ a service                     │  cluster: its instances in one test, crashed, paused, cut off, in storms
+//!   │ a service                     │  cluster: its instances in one test, with crashes, pauses, partitions, storms
 //!   │   its node (Builder)          │  promises: P1 to P8, judged by what each node saw and did
 //!   ├───────────────────────────────┤
-//!   │ CoordinationStore             │  faulty: between a node and its store, fails on command or by a seed
+//!   │ CoordinationStore             │  faulty: fails between a node and its store, on command or at random
 //!   ├───────────────────────────────┤
-//!   │ a store of your own           │  conformance: the ten rules · linearizability: many callers at once
+//!   │ a store of your own           │  conformance: the ten rules · linearizability: concurrent callers
 //!   │ etcd                          │  etcd: servers, clusters, containers · node: nodes as processes
 //!   └───────────────────────────────┘
 //! ```
 //!
-//! # Which tool for which need
+//! # Which tool to use
 //!
-//! | need | tool |
+//! | question | tool |
 //! |---|---|
 //! | Does my service survive crashes, pauses and partitions? | [`cluster::TestCluster`], with [`storm`](cluster::TestCluster::storm) and [`cluster::seeds`] |
-//! | What does my code do when the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
-//! | Is my store one that clusters can run on? | [`conformance`], and [`linearizability`] |
-//! | Does it work with a real etcd? | `etcd` (feature `etcd`, or `container`): servers that can be paused, killed, compacted, taken back to a backup |
-//! | With real processes, `SIGSTOP` and `kill -9`? | `node`, `proxy` and `network` (feature `nodes`), `process`; all of it at once: the example `torture` |
-//! | What happened, and was every promise kept? | [`history`] and [`promises`] |
-//! | Does the protocol hold, with drifting clocks and all? | [`sim`]: thousands of seeds in virtual time; `model` (feature `model`): all states within bounds |
+//! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
+//! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
+//! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
+//! | Does it work with real processes, `SIGSTOP` and `kill -9`? | `node`, `proxy` and `network` (feature `nodes`) and `process`; all combined in the example `torture` |
+//! | What happened, and were all promises kept? | [`history`] and [`promises`] |
+//! | Does the protocol hold, even with drifting clocks? | [`sim`]: thousands of seeds in virtual time; `model` (feature `model`): all states within bounds |
 //!
-//! # Your own service
+//! # Testing a service
 //!
-//! The code that starts it in production starts it here, on the store that the test gives it. Virtual time, one thread, a
-//! seed: minutes pass in milliseconds, and a failure comes again.
+//! The test starts the service with the code that starts it in production, on a store provided by the test. With
+//! virtual time, a single thread and a seed, minutes pass in milliseconds and failures are reproducible.
 //!
 //! ```
 //! use std::time::Duration;
@@ -39,27 +39,27 @@
 //! # async fn main() -> Result<(), Failure> {
 //! let cluster = TestCluster::start(3, |process| process.builder().start()).await?;
 //!
-//! // One of a kind: the leader stands still until another leads, and then goes on.
-//! let old = cluster.leader().expect("somebody leads");
+//! // A specific fault: the leader is paused until another node leads, and then resumed.
+//! let old = cluster.leader().expect("there is a leader");
 //! cluster.pause(&old);
-//! cluster.wait_until("another leads", || cluster.leader().filter(|leader| *leader != old)).await?;
+//! cluster.wait_until("another node leads", || cluster.leader().filter(|leader| *leader != old)).await?;
 //! cluster.resume(&old);
 //!
-//! // Any, by a seed: a minute of crashes, pauses, partitions, lost replies.
+//! // Random faults from a seed: a minute of crashes, pauses, partitions and lost replies.
 //! cluster.storm(&Storm::new(7).lasting(Duration::from_secs(60))).await?;
 //!
-//! // Everything heals, becomes stable, and P1 to P8 held all the time.
+//! // All faults end, the cluster becomes stable, and P1 to P8 have held all the time.
 //! cluster.settle().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`cluster`] has the whole tour. `cargo run -p clustering-testkit --example pulses` tests a sample service that is right,
-//! and three that are not: each is found out by one of the first seeds.
+//! [`cluster`] has a complete tour. `cargo run -p clustering-testkit --example pulses` tests a correct sample service
+//! and three incorrect ones, each of which fails with one of the first seeds.
 //!
-//! # Your own store
+//! # Testing a store
 //!
-//! Ten lines for the whole contract; [`conformance`] has the macro that makes a test of each rule.
+//! A few lines test the whole contract. The macro in [`conformance`] generates one test per rule.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
@@ -91,7 +91,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)]
 //! # async fn main() {
-//! // Panics if a lease's keys do not vanish together, in time, once, for good.
+//! // Panics if the keys of a lease do not vanish together and in time.
 //! conformance::rule_04_lease_keys_vanish_together(&Memory(MemoryStore::new())).await;
 //! # }
 //! ```
@@ -107,13 +107,13 @@
 //! # async fn main() {
 //! let store = FaultyStore::new(MemoryStore::new());
 //!
-//! // On command: the write takes effect, and its caller cannot know.
+//! // On command: the write takes effect, but its caller cannot know that.
 //! store.lose_replies(Call::Commit, 1);
 //! let lost = store.put("key", "value".into(), None).await.unwrap_err();
 //! assert_eq!(lost.kind(), ErrorKind::OutcomeUnknown);
 //! assert!(store.get("key").await.unwrap().is_some());
 //!
-//! // By a seed: as in a bad network.
+//! // At random: like a bad network.
 //! store.by_chance(Chances::bad_network(7));
 //! for _ in 0..100 {
 //!     let _ = store.get("key").await;
@@ -124,9 +124,10 @@
 //!
 //! # Features
 //!
-//! - `process`: processes and folders that end with the test, however it ends.
-//! - `nodes`: nodes as processes that write down what they do, lines to their store that break, and networks that do.
-//! - `etcd`: etcd servers and clusters for tests, from a local binary. `container`: and in containers.
+//! - `process`: processes and folders that are removed when the test ends in any way.
+//! - `nodes`: nodes as processes that record what they do, and proxies and networks that fail on command.
+//! - `etcd`: etcd servers and clusters for tests, from a local binary.
+//! - `container`: etcd servers in containers.
 //! - `model`: model checking of a few nodes.
 
 pub mod cluster;

@@ -1,6 +1,6 @@
-//! Enums whose kinds have a name in words.
+//! Enums with a name for each variant.
 
-/// An enum, the list of all its kinds, and the name of each.
+/// Defines an enum with a list of all variants and a method that returns a variant's name.
 macro_rules! named {
     (
         $(#[$about:meta])+
@@ -15,10 +15,10 @@ macro_rules! named {
         }
 
         impl $Enum {
-            /// All of them.
+            /// All variants.
             pub const ALL: [$Enum; [$($name),+].len()] = [$($Enum::$kind,)+];
 
-            /// In words.
+            /// Returns the variant's name in words.
             pub const fn name(self) -> &'static str {
                 match self {
                     $($Enum::$kind => $name,)+

@@ -1,4 +1,4 @@
-//! A network between processes of a test that breaks on command: [`Network`].
+//! [`Network`], a network for test processes that fails on command.
 
 use std::{
     fs, io,
@@ -9,63 +9,67 @@ use std::{
 
 use crate::process::{Process, ProcessBuilder, random};
 
-/// How long the system may take to make a network.
+/// Longest time to wait for the network namespace.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The capability to change networks, by its place among the capabilities of a process.
+/// Bit of the capability `CAP_NET_ADMIN` in a process's capability set.
 const CAP_NET_ADMIN: u32 = 12;
 
-/// A hardware address that nobody has.
+/// Hardware address that no device has.
 const NOBODY: &str = "02:00:00:00:00:01";
 
-/// The network card, by its name inside.
+/// Name of the network interface inside the namespace.
 const CARD: &str = "eth0";
 
-/// A network of its own for processes of a test (a network namespace of Linux), with one wire to the machine's network. Its
-/// processes reach at [`host`](Self::host) what listens there, and nothing else. The wire can be cut while everybody at
-/// both ends runs on.
+/// A Linux network namespace for processes of a test, connected to the machine's network by one link. Its processes can
+/// reach servers on this machine at [`host`](Self::host), and nothing else. The link can be cut while all processes
+/// keep running.
 ///
-/// It ends when this is dropped and the last process in it has ended, and however the test process ends.
+/// The namespace is removed after this is dropped and the last process in it has ended, and also if the test process
+/// ends in any other way.
 #[derive(Debug)]
 pub struct Network {
-    /// Holds it.
+    /// Process that keeps the namespace alive.
     holder: Process,
-    /// The wire's end outside.
+    /// Name of the link's interface outside of the namespace.
     wire: String,
     host: Ipv4Addr,
     inside: Ipv4Addr,
 }
 
 impl Network {
-    /// Why none can be made here, if so: it takes Linux, `unshare`, `nsenter`, `ip`, and the right to use them, which root
-    /// has.
+    /// Returns the reason if networks cannot be created here. They require Linux, `unshare`, `nsenter`, `ip`, and the
+    /// right to use them, which root has.
     pub fn unavailable() -> Option<String> {
         let status = match fs::read_to_string("/proc/self/status") {
             Ok(status) => status,
-            Err(error) => return Some(format!("this is no Linux: /proc/self/status: {error}")),
+            Err(error) => return Some(format!("not running on Linux: /proc/self/status: {error}")),
         };
         let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
         let capabilities = capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
         if capabilities.is_none_or(|all| all & (1 << CAP_NET_ADMIN) == 0) {
-            return Some("this process may not change networks (CAP_NET_ADMIN): run it as root".to_owned());
+            return Some(
+                "this process lacks CAP_NET_ADMIN and cannot create networks: run it as root".to_owned(),
+            );
         }
-        // In a network that goes with its one process.
+        // Try it in a namespace that disappears with this command.
         let all = "ip link add testkit0 type veth peer name testkit1 && nsenter --version";
         run("unshare", ["--net", "sh", "-c", all]).err().map(|error| error.to_string())
     }
 
-    /// Makes one.
+    /// Creates a network.
     ///
     /// # Errors
     ///
-    /// What the system says. See [`unavailable`](Self::unavailable).
+    /// Returns an error if a command fails. See [`unavailable`](Self::unavailable).
     pub async fn new() -> io::Result<Self> {
         let holder = Process::builder("unshare").args(["--net", "sleep", "infinity"]).spawn()?;
         let (host, inside) = free_addresses()?;
         let network = Network { holder, wire: format!("testkit{:08x}", random() as u32), host, inside };
         network.wait_for_its_own().await?;
         let holder = network.holder.pid().to_string();
-        // Its end inside is never outside, so it cannot stay behind; and it takes the other along.
+        // The inner interface is created inside the namespace and removed with it, and the outer interface is removed
+        // with its peer.
         network.outside([
             "link",
             "add",
@@ -91,7 +95,10 @@ impl Network {
         let began = Instant::now();
         while fs::read_link(self.path())? == own {
             if self.holder.ended().is_some() || began.elapsed() > PATIENCE {
-                return Err(io::Error::other(format!("no network of its own: {}", self.holder.log())));
+                return Err(io::Error::other(format!(
+                    "the network namespace was not created: {}",
+                    self.holder.log()
+                )));
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -102,23 +109,23 @@ impl Network {
         format!("/proc/{}/ns/net", self.holder.pid())
     }
 
-    /// Where the machine is reached from inside.
+    /// Returns the machine's address as seen from inside the network.
     pub fn host(&self) -> Ipv4Addr {
         self.host
     }
 
-    /// A process to be in this network.
+    /// Returns a builder for a process in this network.
     pub fn process(&self, program: impl AsRef<std::ffi::OsStr>) -> ProcessBuilder {
         Process::builder("nsenter").arg(format!("--net={}", self.path())).arg(program)
     }
 
-    /// From now on whatever is sent, from either side, gets lost, and nobody is told.
+    /// Drops all packets in both directions, without any error to the senders.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// Returns an error if a command fails.
     pub fn cut(&self) -> io::Result<()> {
-        // Both send to a card that there is not.
+        // Both sides now send to a hardware address that does not exist.
         let to = |address: Ipv4Addr, by: &str| {
             let address = address.to_string();
             ["neigh", "replace", &address, "lladdr", NOBODY, "dev", by, "nud", "permanent"].map(str::to_owned)
@@ -127,20 +134,20 @@ impl Network {
         self.outside(to(self.inside, &self.wire))
     }
 
-    /// From now on those inside have no network at all, and are told so when they send.
+    /// Takes the interface inside the network down, so that sending fails with an error there.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// Returns an error if a command fails.
     pub fn unplug(&self) -> io::Result<()> {
         self.inside(["link", "set", CARD, "down"])
     }
 
-    /// Undoes [`cut`](Self::cut) and [`unplug`](Self::unplug). What was sent meanwhile is sent again by those who care.
+    /// Undoes [`cut`](Self::cut) and [`unplug`](Self::unplug). TCP then retransmits what was lost.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// Returns an error if a command fails.
     pub fn mend(&self) -> io::Result<()> {
         self.inside(["link", "set", CARD, "up"])?;
         self.inside(["neigh", "flush", "dev", CARD, "nud", "all"])?;
@@ -158,7 +165,7 @@ impl Network {
     }
 }
 
-/// Two neighbours that no card of this machine has, out of the block for tests of network devices.
+/// Returns two adjacent addresses that no interface of this machine has, from the block for network device benchmarks.
 fn free_addresses() -> io::Result<(Ipv4Addr, Ipv4Addr)> {
     for _ in 0..100 {
         let block = u32::from(Ipv4Addr::new(198, 18, 0, 0)) + ((random() as u32 & 0x7fff) << 2);
@@ -171,7 +178,7 @@ fn free_addresses() -> io::Result<(Ipv4Addr, Ipv4Addr)> {
     Err(io::Error::other("no free addresses below 198.18.0.0/15"))
 }
 
-/// Runs a command to its end, and returns what it prints.
+/// Runs a command to completion and returns its standard output.
 fn run(program: &str, arguments: impl IntoIterator<Item = impl AsRef<str>>) -> io::Result<String> {
     let arguments: Vec<_> = arguments.into_iter().map(|argument| argument.as_ref().to_owned()).collect();
     let output = Command::new(program).args(&arguments).stdin(Stdio::null()).output();

@@ -1,4 +1,4 @@
-//! A line between a node and its store that breaks on command: [`Proxy`].
+//! [`Proxy`], a connection between a node and its store that fails on command.
 
 use std::{
     net::SocketAddr,
@@ -17,10 +17,10 @@ use tokio::{
     time::sleep,
 };
 
-/// How long the other side is given to do what it was asked for before the connection is closed in place of its answer.
+/// Time for the server to process a request whose answer is to be lost, before the connection is closed.
 const DONE: Duration = Duration::from_millis(100);
 
-/// A TCP proxy to one address. It ends when it is dropped, and its connections with it.
+/// A TCP proxy for one address. Dropping it closes its listener and connections.
 #[derive(Debug)]
 pub struct Proxy {
     address: SocketAddr,
@@ -37,28 +37,29 @@ struct Counts {
     received: AtomicU64,
 }
 
-/// What the next request holds whose answer is to be lost.
+/// Bytes that identify the next request whose answer is to be lost.
 type Unanswered = watch::Sender<Option<Vec<u8>>>;
 
-/// What the line does.
+/// State of the connections through a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Line {
-    /// Forwards.
+    /// Forwards everything.
     Up,
-    /// Keeps connections open, takes new ones, and forwards nothing: what a switch does that forgets, or a peer that froze.
+    /// Keeps connections open and accepts new ones, but forwards nothing, like a switch that drops packets or a frozen
+    /// peer.
     Hung,
-    /// Keeps connections open and forwards what nodes send; answers get lost.
+    /// Keeps connections open and forwards requests, but holds answers back.
     AnswersHung,
-    /// Closes connections, and new ones at once.
+    /// Closes all connections, and new ones at once.
     Cut,
 }
 
 impl Proxy {
-    /// One to that address, `host:port`, with a `http://` before it or not.
+    /// Starts a proxy for the address `host:port`, with or without a leading `http://`.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// Returns an error if the proxy cannot listen.
     pub async fn to(address: &str) -> std::io::Result<Self> {
         let target: Arc<str> = address.trim_start_matches("http://").into();
         let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -67,7 +68,7 @@ impl Proxy {
         let (unanswered, counts) = (Unanswered::default(), Arc::<Counts>::default());
         let (state, asked, counted) = (line.subscribe(), unanswered.clone(), counts.clone());
         let task = tokio::spawn(async move {
-            // Dropped with this task, and so are all connections.
+            // Dropped with this task, which closes all connections.
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 tokio::select! {
@@ -84,28 +85,29 @@ impl Proxy {
         Ok(Proxy { address, line, unanswered, counts, task })
     }
 
-    /// Where it listens: `http://127.0.0.1:12345`.
+    /// Returns the address of the proxy, such as `http://127.0.0.1:12345`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// From now on nothing is forwarded, and nobody is told: connections stay open, and new ones are taken.
+    /// Stops forwarding in both directions without closing connections. New connections are accepted.
     pub fn hang(&self) {
         self.line.send_replace(Line::Hung);
     }
 
-    /// From now on the store hears the node, and the node does not hear the store. Connections stay open.
+    /// Stops forwarding answers to the node, but still forwards its requests. Connections stay open.
     pub fn hang_answers(&self) {
         self.line.send_replace(Line::AnswersHung);
     }
 
-    /// From now on connections are closed, and new ones at once.
+    /// Closes all connections, and new ones at once.
     pub fn cut(&self) {
         self.line.send_replace(Line::Cut);
     }
 
-    /// Loses the answer to the next request that holds these bytes: it arrives, and its connection is closed before anything
-    /// comes back. Returns when that is so; given up before, it does nothing more. One at a time.
+    /// Loses the answer to the next request that contains `part`, which must arrive in one read: the request is
+    /// forwarded, and its connection is closed before any answer is. Returns once such a request was received. Dropping
+    /// the future cancels this. Only one such request can be pending at a time.
     pub async fn lose_answer_to(&self, part: impl Into<Vec<u8>>) {
         struct GiveUp<'a>(&'a Unanswered);
         impl Drop for GiveUp<'_> {
@@ -115,26 +117,26 @@ impl Proxy {
         }
         self.unanswered.send_replace(Some(part.into()));
         let _give_up = GiveUp(&self.unanswered);
-        // The sender is this.
+        // This proxy holds the sender, so waiting cannot fail.
         let _ = self.unanswered.subscribe().wait_for(Option::is_none).await;
     }
 
-    /// Forwards again. What was held back since [`hang`](Self::hang) arrives now, late.
+    /// Forwards everything again. Data held back since [`hang`](Self::hang) arrives now.
     pub fn heal(&self) {
         self.line.send_replace(Line::Up);
     }
 
-    /// How many connections were taken.
+    /// Returns the number of connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.counts.connections.load(Ordering::Relaxed)
     }
 
-    /// How many bytes came from clients.
+    /// Returns the number of bytes received from clients.
     pub fn sent(&self) -> u64 {
         self.counts.sent.load(Ordering::Relaxed)
     }
 
-    /// How many bytes went to clients.
+    /// Returns the number of bytes sent to clients.
     pub fn received(&self) -> u64 {
         self.counts.received.load(Ordering::Relaxed)
     }
@@ -146,7 +148,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Serves a connection until either side or the line closes it.
+/// Serves a connection until either side or the state of the proxy closes it.
 async fn connection(
     mut client: TcpStream,
     target: Arc<str>,
@@ -156,14 +158,14 @@ async fn connection(
 ) {
     let mut cut = line.clone();
     let serve = async {
-        // A connection that comes while the line hangs waits for it.
+        // A new connection waits while the proxy hangs.
         let mut up = line.clone();
         let _ = up.wait_for(|line| *line != Line::Hung).await;
         let Ok(mut server) = TcpStream::connect(&*target).await else { return };
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
-        // Of a request that it sent the answer is lost.
+        // True once the answer to a request of this connection is to be lost.
         let (lose, mut lost) = watch::channel(false);
         let loses = lost.clone();
         let there = async {
@@ -206,12 +208,12 @@ async fn connection(
     };
     tokio::select! {
         () = serve => {}
-        // The sender is gone with the proxy.
+        // The sender is dropped with the proxy.
         _ = cut.wait_for(|line| *line == Line::Cut) => {}
     }
 }
 
-/// Whether the answer to that request is to be lost: then no other's is.
+/// Returns true if this request matches, and clears the pattern so that no other request does.
 fn take_if_held(unanswered: &Unanswered, request: &[u8]) -> bool {
     unanswered.send_if_modified(|asked| {
         let holds = |part: &mut Vec<u8>| request.windows(part.len().max(1)).any(|bytes| bytes == part);
@@ -223,7 +225,7 @@ fn take_if_held(unanswered: &Unanswered, request: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    /// A server that says again whatever it hears, what it heard, and a line to it.
+    /// Starts a server that echoes what it receives, and a proxy to it. Also returns what the server received.
     async fn echo() -> (Proxy, watch::Receiver<Vec<u8>>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::to(&listener.local_addr().unwrap().to_string()).await.unwrap();
@@ -240,7 +242,7 @@ mod tests {
         (proxy, hears)
     }
 
-    /// Says a word of four letters, and returns what comes back.
+    /// Sends a word of four letters and returns the answer.
     async fn say(stream: &mut TcpStream, word: &str) -> Option<String> {
         stream.write_all(word.as_bytes()).await.ok()?;
         let mut answer = [0; 4];
@@ -253,17 +255,17 @@ mod tests {
         let (proxy, heard) = echo().await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         let conversation = async {
-            assert_eq!(say(&mut stream, "read").await.as_deref(), Some("read"), "this one is not meant");
+            assert_eq!(say(&mut stream, "read").await.as_deref(), Some("read"), "the pattern does not match");
             assert_eq!(say(&mut stream, "puts").await, None);
             let mut another = TcpStream::connect(proxy.address).await.unwrap();
-            assert_eq!(say(&mut another, "puts").await.as_deref(), Some("puts"), "once is enough");
+            assert_eq!(say(&mut another, "puts").await.as_deref(), Some("puts"), "only one answer is lost");
         };
         tokio::join!(proxy.lose_answer_to("put"), conversation);
         assert_eq!(&**heard.borrow(), b"readputsputs");
     }
 
     #[tokio::test]
-    async fn who_gives_up_loses_no_answer() {
+    async fn a_cancelled_loss_loses_no_answer() {
         let (proxy, _heard) = echo().await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         tokio::select! {

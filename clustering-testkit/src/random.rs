@@ -1,11 +1,11 @@
 use std::time::Duration;
 
-/// A small generator of numbers (splitmix64): the same seed gives the same numbers, everywhere and for ever.
+/// A small random number generator (splitmix64). A seed always gives the same numbers, on every platform.
 #[derive(Clone, Debug)]
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// One of many streams of a seed. What is drawn from one moves no other.
+    /// Returns one of many independent streams of a seed.
     pub(crate) fn stream(seed: u64, stream: u64) -> Self {
         let mut random = Random(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
         random.next();
@@ -20,22 +20,22 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 to below `bound`; 0 if that is 0.
+    /// Returns a number from 0 to `bound`, exclusive, or 0 if `bound` is 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// From `least` to `most`.
+    /// Returns a number from `least` to `most`, inclusive.
     pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
 
-    /// True in so many of a hundred draws.
+    /// Returns true with a probability of `chance` percent.
     pub(crate) fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 
-    /// A time from `least` to `most` milliseconds, to the microsecond.
+    /// Returns a duration from `least` to `most` milliseconds, with a resolution of one microsecond.
     pub(crate) fn ms(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_micros(self.between(least * 1000, most * 1000))
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_has_streams_of_their_own() {
+    fn streams_of_a_seed_are_independent_and_reproducible() {
         let draw = |seed, stream| {
             let mut random = Random::stream(seed, stream);
             [random.next(), random.next()]
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_reach_all_of_their_range_and_no_more() {
+    fn numbers_cover_exactly_their_range() {
         let mut random = Random::stream(3, 0);
         let mut seen = [false; 5];
         for _ in 0..500 {

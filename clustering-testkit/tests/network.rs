@@ -1,4 +1,4 @@
-//! Networks for tests break and go as they say.
+//! Tests of networks that are cut and removed.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -11,10 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-/// Longer than anything here takes.
+/// Longer than any step takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// None where networks cannot be made: then the test says what it did not test.
+/// Creates a network, or prints `NOT TESTED` and returns `None` if that is not possible here.
 async fn network(untested: &str) -> Option<Network> {
     if let Some(why) = Network::unavailable() {
         println!("NOT TESTED: {untested}: {why}");
@@ -23,7 +23,7 @@ async fn network(untested: &str) -> Option<Network> {
     Some(Network::new().await.unwrap())
 }
 
-/// A process inside that says a word ten times a second, and what comes of it.
+/// Starts a process inside the network that sends a word ten times a second. Also returns the lines received from it.
 async fn talking(network: &Network) -> (Process, Lines<BufReader<TcpStream>>) {
     let listener = TcpListener::bind(SocketAddr::new(network.host().into(), 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -42,22 +42,22 @@ async fn hears(lines: &mut Lines<BufReader<TcpStream>>) {
 }
 
 #[tokio::test]
-async fn what_is_cut_or_unplugged_is_heard_again_when_it_is_mended() {
-    let Some(network) = network("networks that break").await else { return };
+async fn a_cut_or_unplugged_network_carries_data_again_after_mend() {
+    let Some(network) = network("cutting networks").await else { return };
     let (_process, mut lines) = talking(&network).await;
     hears(&mut lines).await;
     for breaks in [Network::cut, Network::unplug] {
         breaks(&network).unwrap();
         let silence = async { while timeout(Duration::from_secs(1), lines.next_line()).await.is_ok() {} };
-        timeout(LONG, silence).await.expect("it falls silent");
+        timeout(LONG, silence).await.expect("no more words arrive");
         network.mend().unwrap();
         hears(&mut lines).await;
     }
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_network() {
-    let Some(network) = network("that nothing is left of networks").await else { return };
+async fn a_dropped_network_is_removed() {
+    let Some(network) = network("removal of networks").await else { return };
     let (process, mut lines) = talking(&network).await;
     hears(&mut lines).await;
     let host = network.host();
@@ -72,5 +72,5 @@ async fn nothing_is_left_of_a_network() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(LONG, gone).await.expect("the network card is gone");
+    timeout(LONG, gone).await.expect("the network interface is removed");
 }
