@@ -29,7 +29,7 @@ fn long_key<H: Harness>(site: &Site<'_, H>, name: &str, filler: &str, bytes: usi
         key.push('-');
     }
     key.push_str(name);
-    assert_eq!(key.len(), bytes, "the key has the requested length");
+    assert_eq!(key.len(), bytes, "the suite must generate a key of the requested length");
     Key::from(key)
 }
 
