@@ -38,13 +38,13 @@
 //! let shared = MemoryStore::new();
 //! let (one, two) = (FaultyStore::new(shared.clone()), FaultyStore::new(shared.clone()));
 //!
-//! The commit takes effect, but the node does not learn that. When it repeats the commit, the commit's own guard fails.
+//! // The commit takes effect, but the node does not learn that. When it repeats the commit, its own guard fails.
 //! one.lose_reply_of_next_commit_matching(|txn| txn.operations().iter().any(|op| &**op.key() == "leader"));
 //! let elect = Txn::new().guard(Guard::absent("leader")).put("leader", "one", None);
 //! assert_eq!(one.commit(elect.clone()).await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
 //! assert!(matches!(one.commit(elect).await.unwrap_err().kind(), ErrorKind::GuardFailed { .. }));
 //!
-//! Disconnect one node but not the other.
+//! // Disconnect one node but not the other.
 //! one.cut();
 //! assert_eq!(one.get("leader").await.unwrap_err().kind(), ErrorKind::Unreachable);
 //! assert!(two.get("leader").await?.is_some());
@@ -70,7 +70,7 @@
 //! # async fn main() {
 //! async fn failed_of_100(seed: u64) -> Vec<usize> {
 //!     let store = FaultyStore::new(MemoryStore::new());
-//! A tenth of the commits fail, another twentieth lose their replies, and half of them are slow.
+//!     // A tenth of the commits fail, another twentieth lose their replies, and half of them are slow.
 //!     let ms = Duration::from_millis;
 //!     let chances = Chances::new(seed).fail(100).lose_replies(50).delay(500, ms(1)..=ms(200));
 //!     store.by_chance(chances.only([Call::Commit]));
