@@ -171,7 +171,8 @@ impl State {
         match event {
             Event::VersionPublished { version, nodes, causes, .. } if leads => {
                 let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
-                Some(format!("publishes {version}, of {nodes} nodes: {}", causes.join(", ")))
+                let plural = if *nodes == 1 { "" } else { "s" };
+                Some(format!("publishes {version}, of {nodes} node{plural}: {}", causes.join(", ")))
             }
             Event::Joined { .. } => Some("joined".to_owned()),
             Event::LeaderChanged { own: true, term: Some(term), .. } => Some(format!("★ leads, term {term}")),
