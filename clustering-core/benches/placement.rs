@@ -1,4 +1,4 @@
-//! What it costs to ask who owns a key.
+//! Cost of finding the owner of a key.
 
 use clustering_core::{Weight, placement::Placement};
 use divan::{Bencher, black_box, counter::ItemsCount};
@@ -9,21 +9,21 @@ fn main() {
 
 const NODES: &[usize] = &[10, 100, 1_000];
 
-/// As many keys as are placed one after the other, so that no branch is learnt by heart.
+/// Number of distinct keys that are placed in turn, so that the branch predictor cannot learn the result of one key.
 const KEYS: usize = 1_024;
 
 fn keys(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("device-{number}")).collect()
 }
 
-/// Nodes of these weights in turn.
+/// Creates a placement on `nodes` nodes, which get the given weights in turn.
 fn placement(nodes: usize, weights: &[u32]) -> Placement {
     let names: Vec<String> = (0..nodes).map(|number| format!("ingest-{number:05}")).collect();
     let weights = weights.iter().cycle().map(|weight| Weight::new(*weight));
     Placement::new(names.iter().map(String::as_str).zip(weights))
 }
 
-/// The owner of one key, all nodes of the same weight.
+/// Finds the owner of one key among nodes of equal weight.
 #[divan::bench(args = NODES)]
 fn find(bencher: Bencher<'_, '_>, nodes: usize) {
     let (placement, keys) = (placement(nodes, &[1]), keys(KEYS));
@@ -31,7 +31,7 @@ fn find(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.bench_local(|| next.next().map(|key| placement.find(black_box(key.as_bytes()))));
 }
 
-/// The owner of one key, nodes of three weights.
+/// Finds the owner of one key among nodes of three different weights.
 #[divan::bench(args = NODES)]
 fn find_weighted(bencher: Bencher<'_, '_>, nodes: usize) {
     let (placement, keys) = (placement(nodes, &[1, 2, 5]), keys(KEYS));
@@ -39,7 +39,7 @@ fn find_weighted(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.bench_local(|| next.next().map(|key| placement.find(black_box(key.as_bytes()))));
 }
 
-/// The owner of one key and the two next in line.
+/// Finds the three best candidates for one key, the owner first.
 #[divan::bench(args = NODES)]
 fn find_3(bencher: Bencher<'_, '_>, nodes: usize) {
     let (placement, keys) = (placement(nodes, &[1]), keys(KEYS));
@@ -47,7 +47,7 @@ fn find_3(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.bench_local(|| next.next().map(|key| placement.find_n(black_box(key.as_bytes()), 3)));
 }
 
-/// The owners of a million keys: what a node does that looks for its share of them.
+/// Finds the owners of a million keys, as a node does to determine its share of them.
 #[divan::bench(args = NODES, sample_count = 3, sample_size = 1)]
 fn a_million_keys(bencher: Bencher<'_, '_>, nodes: usize) {
     let (placement, keys) = (placement(nodes, &[1]), keys(1_000_000));

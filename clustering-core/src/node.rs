@@ -1,4 +1,4 @@
-//! A node as the log has it.
+//! A node of the cluster as recorded in the log.
 
 use std::{
     collections::BTreeMap,
@@ -15,42 +15,44 @@ use crate::{
     store::{Entry, LeaseId, Revision},
 };
 
-/// What a node tells the others about itself: texts under names.
+/// Metadata that a node publishes about itself, as text values by name.
 ///
-/// `weight`, a whole number, is the share of keys that it takes (see [`placement`](crate::placement)).
+/// The entry `weight`, an integer, is the share of keys that the node owns (see [`placement`](crate::placement)).
 pub type Metadata = BTreeMap<String, String>;
 
-/// The metadata entry that holds a node's [`Weight`].
+/// Name of the metadata entry that holds a node's [`Weight`].
 pub const WEIGHT: &str = "weight";
 
-/// A node as its record has it. The same on every node that folded the same log (P1).
+/// A node of the cluster, decoded from its record. Nodes that have folded the same log hold equal values (P1).
 #[derive(Clone, Serialize)]
 pub struct Node {
-    /// Its name, unique in the cluster.
+    /// The node's name, unique in the cluster.
     pub name: NodeName,
-    /// Where it is reached.
+    /// The URI under which the node can be reached.
     pub uri: NodeUri,
-    /// Which life of that name it is.
+    /// The node's incarnation, which changes with each session and with each change of the record.
     pub incarnation: Incarnation,
-    /// What it tells about itself.
+    /// The metadata that the node publishes about itself.
     #[serde(skip_serializing_if = "Metadata::is_empty")]
     pub metadata: Metadata,
-    /// The protocol that it speaks.
+    /// Version of the record protocol that the node uses.
     pub protocol: u32,
-    /// When it registered: its age among candidates.
+    /// The revision at which the node registered. Older nodes campaign for leadership first.
     pub created: Revision,
-    /// When its record was last put: the identity by which a view is compared with what stands now.
+    /// The revision at which the node's record was last put. A node of a view is still unchanged if the current record
+    /// has the same revision.
     pub modified: Revision,
-    /// The lease that its record lives under. A record put by hand may have none.
+    /// The lease that the node's record is attached to. A record that was put by hand may have none.
     #[serde(skip)]
     pub lease: Option<LeaseId>,
-    /// The record as it stands in the store. It adds nothing to what it says.
+    /// The record as stored, from which the other fields were decoded. Ignored by comparisons.
     #[serde(skip)]
     pub(crate) text: Bytes,
 }
 
 impl Node {
-    /// Whether that entry, under the key of its name, holds its record.
+    /// True if `entry` holds the record from which this node was decoded. The entry's key must be the key of this
+    /// node's name; it is not compared.
     pub(crate) fn is_of(&self, entry: &Entry) -> bool {
         self.modified == entry.modified
             && self.created == entry.created
@@ -58,14 +60,16 @@ impl Node {
             && (self.text.as_ptr_range() == entry.value.as_ptr_range() || self.text == entry.value)
     }
 
-    /// The share of keys that it takes: the metadata entry `weight`, or 1 where it is missing or no whole number.
+    /// Returns the node's share of keys: the metadata entry `weight`, or 1 if the entry is missing or not a valid
+    /// weight.
     pub fn weight(&self) -> Weight {
         self.metadata.get(WEIGHT).and_then(|text| text.parse().ok()).unwrap_or_default()
     }
 }
 
 impl Node {
-    fn said(&self) -> impl Eq + Hash + '_ {
+    /// Returns all fields except `text`, which would only repeat them, for comparing and hashing.
+    fn compared(&self) -> impl Eq + Hash + '_ {
         let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, text: _ } = self;
         (modified, created, name, lease, incarnation, uri, metadata, protocol)
     }
@@ -73,7 +77,7 @@ impl Node {
 
 impl PartialEq for Node {
     fn eq(&self, other: &Self) -> bool {
-        self.said() == other.said()
+        self.compared() == other.compared()
     }
 }
 
@@ -81,7 +85,7 @@ impl Eq for Node {}
 
 impl Hash for Node {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.said().hash(state);
+        self.compared().hash(state);
     }
 }
 

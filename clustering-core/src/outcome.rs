@@ -1,26 +1,28 @@
-//! What a stabilize says.
+//! The result of a callback: [`Outcome`], and the conversions into it.
 
 use std::fmt::Display;
 
-/// The answer of a callback: of stabilize, and of a health check.
+/// The result of a `stabilize` callback or of a health check.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
-    /// The node adapted to the view: it is acknowledged.
+    /// The callback succeeded: the node has adapted to the view, or the process is healthy. After `stabilize`, the node
+    /// acknowledges the version.
     Ready,
-    /// It did not, yet. It is tried again, and those who look for what blocks the cluster see the reason.
+    /// The callback did not succeed yet. It is called again later. The reason is shown to operators who look for what
+    /// blocks the cluster.
     Refused {
-        /// Why.
+        /// Human-readable reason.
         reason: String,
     },
 }
 
 impl Outcome {
-    /// A no, with its reason.
+    /// Creates a [`Refused`](Outcome::Refused) outcome with the given reason.
     pub fn refused(reason: impl Display) -> Self {
         Outcome::Refused { reason: reason.to_string() }
     }
 
-    /// As a result: the error is the reason.
+    /// Converts the outcome into a result whose error is the reason of the refusal.
     pub(crate) fn into_result(self) -> Result<(), String> {
         match self {
             Outcome::Ready => Ok(()),
@@ -29,10 +31,12 @@ impl Outcome {
     }
 }
 
-/// What a callback may return: `()` for yes, a `bool`, an [`Outcome`], or a `Result` of any of these, whose
-/// error is a no with the error's text as the reason.
+/// A type that a callback may return: `()`, a `bool`, an [`Outcome`], or a `Result` of any of these.
+///
+/// `()` and `true` mean [`Ready`](Outcome::Ready). `false` and an error mean [`Refused`](Outcome::Refused); the reason
+/// is the text of the error.
 pub trait IntoOutcome {
-    /// It as an outcome.
+    /// Converts the value into an outcome.
     fn into_outcome(self) -> Outcome;
 }
 
@@ -68,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn yes_and_no_in_every_form() {
+    fn every_return_type_converts_to_the_right_outcome() {
         let ready = Outcome::Ready;
         assert_eq!(().into_outcome(), ready);
         assert_eq!(true.into_outcome(), ready);

@@ -1,38 +1,39 @@
-//! Which node owns which key: rendezvous hashing with whole-number weights.
+//! Assignment of keys to nodes by rendezvous hashing with integer weights.
 //!
-//! Each node draws a number for each key, and the largest draw owns it. When a node leaves, only its keys move, and
-//! they spread over all others; when one joins, it takes an even share from each. There is no table to agree on: nodes
-//! with the same view place the same.
+//! Each node draws a pseudorandom number for each key, and the node with the largest draw owns the key. When a node
+//! leaves, only its keys move, and they spread over all other nodes; when a node joins, it takes an even share from
+//! each of them. There is no table to agree on: nodes with the same view compute the same owners.
 //!
-//! # Exactly
+//! # Specification
 //!
-//! So that programs in other languages can place alike, and releases never move a key:
+//! The algorithm is fixed, so that programs in other languages can compute the same owners and a new release never
+//! moves a key:
 //!
 //! ```text
 //! draw(node, key) = XXH3_64(bytes of key, seed = XXH3_64(bytes of node's name, seed = 0))
 //! cost(node, key) = −log2((draw + 1) / 2^64) / weight
 //! ```
 //!
-//! The node of least cost owns the key; among equal weights that is the one of largest draw. On equal costs the name
-//! that sorts first (by bytes) wins. The logarithm is computed with whole numbers, 56 bits behind the point, so the
-//! result is the same on every machine. A node of weight 2 owns twice the keys of one of weight 1; one of weight 0 owns
-//! none. When a weight changes, keys move only to or from that node.
+//! The node with the least cost owns the key; among nodes of equal weight this is the node with the largest draw. If
+//! costs are equal, the node whose name sorts first (by bytes) wins. The logarithm is computed in fixed point with 56
+//! fractional bits, so the result is the same on every machine. A node of weight 2 owns twice as many keys as a node of
+//! weight 1; a node of weight 0 owns none. When the weight of a node changes, keys move only to or from that node.
 
 use std::{cmp::Ordering, num::ParseIntError, str::FromStr};
 
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-/// The share of keys that a node takes, relative to the others: 1 by default, 0 for none.
+/// The share of keys that a node owns, relative to other nodes. The default is 1; a node of weight 0 owns no keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Weight(u32);
 
 impl Weight {
-    /// Twice the number is twice the keys.
+    /// Creates a weight. A node with twice the weight owns twice as many keys.
     pub const fn new(weight: u32) -> Self {
         Weight(weight)
     }
 
-    /// Its number.
+    /// Returns the weight as a number.
     pub const fn get(self) -> u32 {
         self.0
     }
@@ -51,10 +52,11 @@ impl FromStr for Weight {
     }
 }
 
-/// Places keys on members that are known by their index.
+/// Assigns keys to members, which are identified by their index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Placement {
-    /// Members of the same weight, in the order of their names. Nearly always one group: then no logarithm is needed.
+    /// Members grouped by weight; each group is in name order. There is nearly always a single group, and then no
+    /// logarithm has to be computed.
     groups: Vec<Group>,
 }
 
@@ -70,7 +72,7 @@ struct Seat {
     member: u32,
 }
 
-/// A member's bid for a key. The least bid owns it.
+/// A member's bid for a key. The member with the least bid owns the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Bid {
     draw: u64,
@@ -83,7 +85,7 @@ impl Bid {
         let by_cost = if self.weight == other.weight {
             other.draw.cmp(&self.draw)
         } else {
-            // cost / weight, cross-multiplied so that nothing is rounded.
+            // Compares cost / weight, cross-multiplied to avoid rounding.
             let this = u128::from(neg_log2(self.draw)) * u128::from(other.weight);
             let that = u128::from(neg_log2(other.draw)) * u128::from(self.weight);
             this.cmp(&that)
@@ -92,11 +94,11 @@ impl Bid {
     }
 }
 
-/// Up to so many bids it is faster to keep the best in order than to sort all.
+/// Largest number of bids for which [`select_few`] is faster than [`select_many`].
 const FEW: usize = 8;
 
-/// The least `n` bids, in order, with one look at each.
-fn the_few_best(bids: impl Iterator<Item = Bid>, n: usize) -> Vec<Bid> {
+/// Returns the least `n` bids in ascending order, by inserting each bid into a short sorted list.
+fn select_few(bids: impl Iterator<Item = Bid>, n: usize) -> Vec<Bid> {
     let mut best: Vec<Bid> = Vec::with_capacity(n + 1);
     for bid in bids {
         if best.len() == n && best.last().is_none_or(|worst| bid.cmp(worst).is_ge()) {
@@ -109,8 +111,8 @@ fn the_few_best(bids: impl Iterator<Item = Bid>, n: usize) -> Vec<Bid> {
     best
 }
 
-/// The least `n` bids, in order.
-fn the_best(mut bids: Vec<Bid>, n: usize) -> Vec<Bid> {
+/// Returns the least `n` bids in ascending order, by partitioning and then sorting them.
+fn select_many(mut bids: Vec<Bid>, n: usize) -> Vec<Bid> {
     if n < bids.len() {
         bids.select_nth_unstable_by(n, Bid::cmp);
         bids.truncate(n);
@@ -120,7 +122,8 @@ fn the_best(mut bids: Vec<Bid>, n: usize) -> Vec<Bid> {
 }
 
 impl Placement {
-    /// Places on the members given, by name and weight, sorted by name. A member's index is its place in that order.
+    /// Creates a placement on the given members, which must be sorted by name. A member's index is its position in
+    /// `members`.
     pub fn new<'a>(members: impl IntoIterator<Item = (&'a str, Weight)>) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         for (member, (name, Weight(weight))) in (0..).zip(members) {
@@ -136,10 +139,11 @@ impl Placement {
         Placement { groups }
     }
 
-    /// The index of the owner, or `None` if no member takes keys.
+    /// Returns the index of the member that owns the key, or `None` if no member has a weight above 0.
     pub fn find(&self, key: &[u8]) -> Option<usize> {
         let best_of = |group: &Group| {
-            // Seats stand in the order of their names, and only a strictly larger draw takes over: ties go to the first.
+            // Seats are in name order and only a strictly larger draw replaces the best so far, so a tie goes to the
+            // first name.
             let mut best: Option<(u64, u32)> = None;
             for seat in &group.seats {
                 let draw = xxh3_64_with_seed(key, seat.seed);
@@ -152,8 +156,10 @@ impl Placement {
         self.groups.iter().filter_map(best_of).min_by(Bid::cmp).map(|bid| bid.member as usize)
     }
 
-    /// The indices of the first `n` in the order of their bids: the owner, then who would own the key if those before
-    /// it left. Fewer if fewer take keys.
+    /// Returns the indices of the `n` members with the least bids, in ascending order of their bids.
+    ///
+    /// The first is the owner; each of the others would own the key if all members before it left. Fewer than `n`
+    /// indices are returned if fewer members have a weight above 0.
     pub fn find_n(&self, key: &[u8], n: usize) -> Vec<usize> {
         let bid = |group: &Group, seat: &Seat| Bid {
             draw: xxh3_64_with_seed(key, seat.seed),
@@ -161,18 +167,19 @@ impl Placement {
             member: seat.member,
         };
         let bids = self.groups.iter().flat_map(|group| group.seats.iter().map(move |seat| bid(group, seat)));
-        let best = if n <= FEW { the_few_best(bids, n) } else { the_best(bids.collect(), n) };
+        let best = if n <= FEW { select_few(bids, n) } else { select_many(bids.collect(), n) };
         best.into_iter().map(|bid| bid.member as usize).collect()
     }
 }
 
-/// −log2((draw + 1) / 2^64), with 56 bits behind the point. Whole numbers only, so it is the same everywhere.
+/// Computes −log2((draw + 1) / 2^64) with 56 fractional bits. The computation uses integers only, so that the result is
+/// the same on every machine.
 fn neg_log2(draw: u64) -> u64 {
     const BITS: u32 = 56;
     let Some(x) = draw.checked_add(1) else { return 0 };
     let exponent = x.ilog2();
-    // The mantissa, from 1 to below 2, with 63 bits behind the point. Squaring it doubles its logarithm; each time that
-    // it reaches 2 the next bit of the logarithm is a one.
+    // The mantissa is in [1, 2), with 63 fractional bits. Squaring it doubles its logarithm; whenever the square
+    // reaches 2, the next bit of the logarithm is a one and the square is halved.
     let mut mantissa = x << (63 - exponent);
     let mut fraction = 0u64;
     for _ in 0..BITS {
@@ -197,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn the_logarithm_is_right() {
+    fn the_logarithm_matches_floating_point() {
         for draw in [
             0,
             1,
@@ -219,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn it_falls_while_the_draw_grows_also_next_to_the_top() {
+    fn the_cost_falls_strictly_as_the_draw_grows_near_the_maximum() {
         let step = 1 << 40;
         let mut last = u64::MAX;
         for n in (0..1000).rev() {
@@ -230,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_keys_of_the_one_that_leaves_move() {
+    fn only_the_keys_of_a_leaving_node_move() {
         let before = ["a", "b", "c", "d", "e"];
         let after = ["a", "b", "d", "e"];
         let (old, new) = (even(&before), even(&after));
@@ -248,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_in_line_is_who_would_own_it() {
+    fn the_second_candidate_owns_the_key_once_the_owner_has_left() {
         let names = ["a", "b", "c", "d", "e"];
         let all = even(&names);
         for key in keys(1_000) {
@@ -263,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_share_out_and_move_keys_only_to_or_from_their_node() {
+    fn keys_are_shared_by_weight_and_a_weight_change_moves_keys_only_to_or_from_its_node() {
         let place = |b| Placement::new([("a", Weight(1)), ("b", Weight(b)), ("c", Weight(2))]);
         let (light, heavy) = (place(1), place(5));
         let mut counts = [0; 3];
@@ -280,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn few_or_many_in_line_are_in_the_same_order() {
+    fn both_selection_algorithms_return_the_same_order() {
         let names: Vec<String> = (0..40).map(|number| format!("n{number:02}")).collect();
         let weights = [1, 2, 5].map(Weight).into_iter().cycle();
         let all = Placement::new(names.iter().map(String::as_str).zip(weights));
@@ -294,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn of_equal_draws_the_first_in_the_order_of_names_wins() {
+    fn equal_draws_go_to_the_first_name() {
         let twins = even(&["a", "b", "b"]);
         let ours: Vec<_> = keys(100).filter(|key| twins.find(key.as_bytes()) != Some(0)).collect();
         assert!((40..90).contains(&ours.len()), "{}", ours.len());
@@ -305,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_zero_takes_nothing() {
+    fn a_node_of_weight_zero_owns_nothing() {
         let some = Placement::new([("a", Weight(0)), ("b", Weight(1))]);
         assert!(keys(100).all(|key| some.find(key.as_bytes()) == Some(1)));
         let none = Placement::new([("a", Weight(0))]);

@@ -1,4 +1,4 @@
-//! Time as the machine knows it: an integer, given with every input.
+//! Time as the state machine sees it: a [`Timestamp`] that is passed in with every input.
 
 use std::{
     fmt,
@@ -6,27 +6,28 @@ use std::{
     time::Duration,
 };
 
-/// A moment, in nanoseconds since an origin that only its node knows. Never compared across nodes.
+/// A point in time, in nanoseconds since an origin that differs from node to node. Timestamps of different nodes are
+/// never compared.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The origin.
+    /// The origin of the node's clock.
     pub const ZERO: Timestamp = Timestamp(0);
-    /// Later than everything.
+    /// The largest timestamp, used for deadlines that never come.
     pub const NEVER: Timestamp = Timestamp(u64::MAX);
 
-    /// That many nanoseconds after the origin.
+    /// Creates the timestamp `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Timestamp(nanos)
     }
 
-    /// Nanoseconds since the origin.
+    /// Returns the nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// How long `earlier` has been past; zero if it is still to come.
+    /// Returns the time elapsed since `earlier`, or zero if `earlier` is in the future.
     pub const fn since(self, earlier: Timestamp) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }

@@ -1,40 +1,46 @@
-//! What nodes tell [`tracing`](https://docs.rs/tracing): the names of spans and fields, which stay as they are.
+//! Names of the spans and fields that nodes report to [`tracing`](https://docs.rs/tracing). The names are stable.
 //!
-//! Every transition is an event under the target [`TARGET`] (P10), with [`NAMESPACE`], [`NODE`] and its [`EVENT`] kind, and
-//! [`VERSION`] if it is about one. Levels: `error` is what a person has to mend, `warn` what is not as it should be, `info`
-//! the course of the cluster, `debug` the rest. At `info` and above nothing repeats while all is quiet.
+//! Every transition is an event under the target [`TARGET`] (P10), with the fields [`NAMESPACE`], [`NODE`] and
+//! [`EVENT`], and with [`VERSION`] if the event concerns a version. Events at level `error` need operator action, those
+//! at `warn` are abnormal, those at `info` describe the normal course of the cluster, and all others are at `debug`. In
+//! a quiet cluster no event at `info` or above repeats.
 //!
-//! A version is one span, [`VERSION_SPAN`], from when the node saw it published until it saw it recorded as stable, or a
-//! newer one published; the node's own part, [`STABILIZE_SPAN`] for each try, is inside, and in that whatever the service
-//! tells from its callback. So a tracing backend shows for each change how long it took and on whom.
+//! Each version has one span, [`VERSION_SPAN`]. It begins when the node sees the version published, and ends when the
+//! node sees the version recorded as stable or a newer version published. Inside it is one [`STABILIZE_SPAN`] for each
+//! attempt of this node, which in turn contains the spans and events of the service's own callback. A tracing backend
+//! can therefore show for each change how long it took, and which node it waited for.
 
-/// The target of all spans and events.
+/// Target of all spans and events.
 pub const TARGET: &str = "clustering";
 
-/// The span of a version: [`NAMESPACE`], [`NODE`], [`VERSION`], [`TERM`], [`NODES`], [`CAUSES`]; at its end [`OUTCOME`]:
-/// `stable`, `superseded`, or `left` if the node ended before.
+/// Span of a version, with [`NAMESPACE`], [`NODE`], [`VERSION`], [`TERM`], [`NODES`] and [`CAUSES`].
+///
+/// [`OUTCOME`] is recorded at its end: `stable`, `superseded`, or `left` if the node stopped first.
 pub const VERSION_SPAN: &str = "version";
-/// The span of one try of stabilize, inside that of its version: [`NODE`], [`VERSION`], [`ATTEMPT`]; at its end
-/// [`OUTCOME`]: `ready` or `refused`, and none if it was dropped.
+/// Span of one attempt of `stabilize`, inside the span of its version, with [`NODE`], [`VERSION`] and [`ATTEMPT`].
+///
+/// [`OUTCOME`] is recorded at its end: `ready` or `refused`. It is not recorded if the callback was dropped.
 pub const STABILIZE_SPAN: &str = "stabilize";
-/// The span of the `on_stable` callback: [`NODE`], [`VERSION`], [`TERM`].
+/// Span of the `on_stable` callback, with [`NODE`], [`VERSION`] and [`TERM`].
+///
+/// [`OUTCOME`] is recorded at its end: `ready` or `refused`. It is not recorded if the callback was dropped.
 pub const ON_STABLE_SPAN: &str = "on_stable";
 
-/// The cluster.
+/// Field: the namespace of the cluster.
 pub const NAMESPACE: &str = "namespace";
-/// The node that tells.
+/// Field: the name of the node that reports the span or event.
 pub const NODE: &str = "node";
-/// What kind of event it is: one of [`Event::KINDS`](crate::Event::KINDS).
+/// Field: the kind of the event, one of [`Event::KINDS`](crate::Event::KINDS).
 pub const EVENT: &str = "event";
-/// The version that it is about.
+/// Field: the version that the span or event concerns.
 pub const VERSION: &str = "version";
-/// The term of a leader.
+/// Field: the term of the leader that published or announced the version.
 pub const TERM: &str = "term";
-/// How many nodes a version has.
+/// Field: the number of nodes in the version's view.
 pub const NODES: &str = "nodes";
-/// Why a version was published, in words.
+/// Field: human-readable reasons why the version was published.
 pub const CAUSES: &str = "causes";
-/// Which try it is, from 1.
+/// Field: the number of the attempt, starting at 1.
 pub const ATTEMPT: &str = "attempt";
-/// How it ended.
+/// Field: the outcome of the span, recorded at its end.
 pub const OUTCOME: &str = "outcome";

@@ -1,4 +1,4 @@
-//! What the store in memory costs: commits, reads, and changes that many watches see.
+//! Cost of the in-memory store: commits, reads, lease renewals, and delivery of changes to watches.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn main() {
     divan::main();
 }
 
-/// A record as nodes write it.
+/// A typical node record.
 const VALUE: &str =
     r#"{"uri":"http://10.0.0.7:8080","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV","metadata":{},"protocol":1}"#;
 
@@ -26,7 +26,7 @@ fn key(number: usize) -> String {
     format!("c/view/nodes/n{number:05}")
 }
 
-/// A store with so many entries under one prefix.
+/// Creates a store with `entries` entries under one prefix.
 async fn filled(entries: usize) -> MemoryStore {
     let store = MemoryStore::new();
     for number in 0..entries {
@@ -35,7 +35,7 @@ async fn filled(entries: usize) -> MemoryStore {
     store
 }
 
-/// A guarded put of a key that stands.
+/// Commits a guarded put of an existing key.
 #[divan::bench(args = [10, 1_000, 100_000])]
 fn commit(bencher: Bencher<'_, '_>, entries: usize) {
     let runtime = runtime();
@@ -47,7 +47,7 @@ fn commit(bencher: Bencher<'_, '_>, entries: usize) {
     });
 }
 
-/// A read of all that stands.
+/// Reads all entries.
 #[divan::bench(args = [10, 1_000, 100_000])]
 fn read(bencher: Bencher<'_, '_>, entries: usize) {
     let runtime = runtime();
@@ -56,7 +56,7 @@ fn read(bencher: Bencher<'_, '_>, entries: usize) {
     all.bench_local(|| runtime.block_on(store.read("c/")).expect("a read").entries.len());
 }
 
-/// Renewals of one of many leases.
+/// Renews one of many leases.
 #[divan::bench(args = [10, 1_000, 100_000])]
 fn renew(bencher: Bencher<'_, '_>, leases: usize) {
     let (runtime, store) = (runtime(), MemoryStore::new());
@@ -69,7 +69,7 @@ fn renew(bencher: Bencher<'_, '_>, leases: usize) {
     });
 }
 
-/// One commit, and each of the watches yields it.
+/// Commits one change that every watch yields.
 #[divan::bench(args = [1, 100, 10_000])]
 fn fan_out(bencher: Bencher<'_, '_>, watches: usize) {
     let (runtime, store) = (runtime(), MemoryStore::new());
@@ -80,15 +80,15 @@ fn fan_out(bencher: Bencher<'_, '_>, watches: usize) {
         runtime.block_on(async {
             store.commit(Txn::new().put(key(1), VALUE, None)).await.expect("a commit");
             for watch in &mut watches {
-                watch.next().await.expect("it goes on").expect("a batch");
-                // It waits for the next one, as a watch in use does.
+                watch.next().await.expect("the watch continues").expect("a batch");
+                // Leave the watch waiting for the next change, as it is in practice.
                 assert!(watch.next().now_or_never().is_none());
             }
         });
     });
 }
 
-/// A thousand commits that a watch catches up with.
+/// Catches up with a thousand commits on one watch.
 #[divan::bench]
 fn catch_up(bencher: Bencher<'_, '_>) {
     const COMMITS: usize = 1_000;
@@ -100,7 +100,7 @@ fn catch_up(bencher: Bencher<'_, '_>) {
         .bench_local_refs(|watch| {
             runtime.block_on(async {
                 for _ in 0..COMMITS {
-                    watch.next().await.expect("it goes on").expect("a batch");
+                    watch.next().await.expect("the watch continues").expect("a batch");
                 }
             });
         });

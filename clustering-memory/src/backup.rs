@@ -4,12 +4,13 @@ use clustering_core::store::{Entry, Key, Revision};
 
 use crate::{lease::SavedLeases, revisions::History};
 
-/// The state of a store at one moment, to [restore](crate::MemoryStore::restore) later: entries, history and leases.
+/// A copy of a store's entries, history and leases at one moment, to be [restored](crate::MemoryStore::restore) later.
 ///
-/// Taking one costs time and memory in proportion to the number of entries and of revisions kept; values are shared.
+/// Taking a backup costs time and memory in proportion to the number of entries and of revisions kept. Values are
+/// shared, not copied.
 #[derive(Clone)]
 pub struct Backup {
-    /// Tells the store that it was taken from, see [`Timeline`].
+    /// Identifies the store that the backup was taken from, and how often that store had been restored by then.
     pub(crate) timeline: Timeline,
     pub(crate) entries: BTreeMap<Key, Entry>,
     pub(crate) history: History,
@@ -17,7 +18,7 @@ pub struct Backup {
 }
 
 impl Backup {
-    /// The revision at which it was taken.
+    /// Returns the store's revision when the backup was taken.
     pub fn revision(&self) -> Revision {
         self.history.revision()
     }
@@ -32,39 +33,41 @@ impl fmt::Debug for Backup {
     }
 }
 
-/// A place between the restores of one store.
+/// The period between two restores of one store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timeline {
     store: Arc<()>,
     restores: usize,
 }
 
-/// Up to which revision what somebody saw is still this store's history, however often it was restored since.
+/// The restores of one store so far, used to decide if the revisions that a watch has seen are still part of the store's
+/// history.
 #[derive(Debug, Default)]
 pub(crate) struct Restores {
     store: Arc<()>,
-    /// For each restore the last revision that stood before it and stands after it.
+    /// For each restore, the last revision that is part of the history both before and after it.
     common: Vec<Revision>,
 }
 
 impl Restores {
-    /// The present place.
+    /// Returns the current timeline.
     pub(crate) fn timeline(&self) -> Timeline {
         Timeline { store: self.store.clone(), restores: self.common.len() }
     }
 
-    /// The last revision that a state of that time and the present one are sure to share; `None` if nothing was
-    /// restored since.
-    pub(crate) fn common_since(&self, time: &Timeline) -> Option<Revision> {
-        if !Arc::ptr_eq(&self.store, &time.store) {
+    /// Returns the last revision that is certain to be part of both the history on `timeline` and the current history,
+    /// or `None` if there has been no restore since.
+    pub(crate) fn common_since(&self, timeline: &Timeline) -> Option<Revision> {
+        if !Arc::ptr_eq(&self.store, &timeline.store) {
             return Some(Revision::ZERO);
         }
-        self.common[time.restores..].iter().min().copied()
+        self.common[timeline.restores..].iter().min().copied()
     }
 
-    /// Notes that the present state gives way to that of `backup`.
+    /// Records that the current state is about to be replaced by `backup`.
     ///
-    /// Usually that cuts off what came after the backup. A backup of a future that was itself cut off shares less.
+    /// Usually the two histories share everything up to the backup's revision. They share less if an earlier restore
+    /// undid part of the backup's history.
     pub(crate) fn push(&mut self, backup: &Backup) {
         let common = self.common_since(&backup.timeline).unwrap_or(backup.revision());
         self.common.push(common.min(backup.revision()));

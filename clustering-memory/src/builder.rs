@@ -2,36 +2,38 @@ use std::time::Duration;
 
 use crate::{MemoryStore, state::Settings};
 
-/// Makes a [`MemoryStore`] that differs from the default.
+/// Builds a [`MemoryStore`] with settings other than the defaults.
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use clustering_memory::MemoryStore;
-/// // As forgetful as a store under heavy load, and with the shortest lease that etcd grants.
+/// // Keeps only a short history, as a store under heavy load would, and grants no lease shorter than etcd's minimum.
 /// let store = MemoryStore::builder().history(100).smallest_ttl(Duration::from_secs(2)).build();
 /// ```
 #[derive(Clone, Debug, Default)]
-#[must_use = "a builder does nothing until it builds"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct MemoryStoreBuilder {
     settings: Settings,
 }
 
 impl MemoryStoreBuilder {
-    /// How many of the last revisions keep their changes; older ones are compacted at once. Default: 10,000.
+    /// Sets the number of recent revisions whose changes are kept; older revisions are compacted at once. The default
+    /// is 10,000.
     ///
-    /// With 0 no change can be delivered: every watch that owes one ends with `Compacted`.
+    /// With 0, no change can be delivered: every watch with a change under its prefix ends with `Compacted`.
     pub fn history(mut self, revisions: usize) -> Self {
         self.settings.history = revisions;
         self
     }
 
-    /// The shortest TTL that is granted: who asks for less gets this. Default: zero, everyone gets what they ask for.
+    /// Sets the shortest TTL that the store grants; shorter requests are raised to it. The default is zero, which
+    /// grants every TTL as requested.
     pub fn smallest_ttl(mut self, ttl: Duration) -> Self {
         self.settings.smallest_ttl = ttl;
         self
     }
 
-    /// The store, empty and at revision 0.
+    /// Creates the store, empty and at revision 0.
     pub fn build(self) -> MemoryStore {
         MemoryStore::with_settings(self.settings)
     }

@@ -20,43 +20,45 @@ use crate::{
     watch::MemoryWatch,
 };
 
-/// The longest TTL that is granted, about 285 years, as in etcd. Beyond it a deadline might not be a point in time.
+/// The longest TTL that the store grants: about 285 years, as in etcd. A longer TTL might overflow the deadline.
 pub const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);
 
-/// A handle on a store in memory. Clones share the store; it goes with the last handle and the last watch.
+/// A handle to an in-memory store. Clones share the store, which is freed with the last handle and the last watch.
 ///
-/// See the [crate's front page](crate) for what it promises. Its calls never wait for anything but a short lock, so
-/// none fails with `Unreachable` or `OutcomeUnknown`; one that is dropped before its first poll did nothing, and one
-/// that was polled to its end did all. Calls and watches give way to other tasks as tokio's
-/// channels do: in one poll of a task only some hundred of them finish, the next is pending for a moment.
+/// The [crate's front page](crate) describes its guarantees. Calls wait for nothing but a briefly held lock, so none
+/// fails with `Unreachable` or `OutcomeUnknown`. A call that is dropped before its first poll has no effect; a call
+/// that was polled to completion has taken effect. Calls and watches take part in tokio's cooperative scheduling, as
+/// its channels do: after about a hundred of them have completed in one poll of a task, the next returns pending once
+/// so that other tasks can run.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
 }
 
-/// The state and its lock.
+/// The state of a store behind its lock, shared by handles and watches.
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// How often the history was replaced or cut short by hand: what watches were handed before no longer counts.
-    upsets: AtomicU64,
+    /// Incremented when the history is replaced by a restore or compacted by hand. Batches that a watch fetched under
+    /// an earlier generation must not be yielded.
+    generation: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn upsets(&self) -> u64 {
-        self.upsets.load(Ordering::Acquire)
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 
-    /// Does something to the history.
-    fn upset(&self, work: impl FnOnce(&mut State, Instant)) {
+    /// Runs `work`, which replaces or compacts the history, and starts a new generation.
+    fn alter_history(&self, work: impl FnOnce(&mut State, Instant)) {
         self.with(|state, now| {
             work(state, now);
-            // Under the lock, so that no watch is handed anything between the two.
-            self.upsets.fetch_add(1, Ordering::Release);
+            // Incremented under the lock, so that no watch can fetch batches in between.
+            self.generation.fetch_add(1, Ordering::Release);
         });
     }
 
-    /// Does something with the state as it stands now, expired leases gone.
+    /// Runs `work` on the current state, after ending all expired leases.
     fn with<R>(&self, work: impl FnOnce(&mut State, Instant) -> R) -> R {
         self.locked(|state| {
             let now = state.expire();
@@ -64,12 +66,13 @@ impl Shared {
         })
     }
 
-    /// Does something with the state under its lock, and after that wakes whom it concerns.
+    /// Runs `work` on the state under its lock, and then wakes the affected watches.
     ///
-    /// `work` must not wake or drop a waker: that runs foreign code, which may call the store or drop a watch of it.
+    /// `work` must not wake or drop a waker. That runs code of the waker's owner, which may call the store or drop one
+    /// of its watches, and would deadlock.
     pub(crate) fn locked<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
         let (result, woken) = {
-            // A panic in here would be a bug, and the state is no worse for the next caller than for that one.
+            // A panic under the lock is a bug in this crate. Poisoning would only make every later call panic as well.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
             (work(&mut state), state.watchers.take_woken())
         };
@@ -79,13 +82,13 @@ impl Shared {
 }
 
 impl MemoryStore {
-    /// An empty store at revision 0, so that the first commit makes revision 1 and a watch after
-    /// [`Revision::ZERO`] yields everything.
+    /// Creates an empty store at revision 0. The first commit makes revision 1, and a watch after [`Revision::ZERO`]
+    /// yields every change.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// For one that is not as the default is.
+    /// Returns a builder for a store with other than the default settings.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder::default()
     }
@@ -96,51 +99,54 @@ impl MemoryStore {
         }
     }
 
-    /// The revision at which it stands.
+    /// Returns the current revision.
     pub fn revision(&self) -> Revision {
         self.shared.with(|state, _| state.history.revision())
     }
 
-    /// Forgets the changes up to and with `revision`, or all of them if that lies ahead. Entries stay. Watches that
-    /// owe some of these changes end with `Compacted`; so do new ones after an earlier revision.
+    /// Discards the changes up to and including `revision`, or all changes if `revision` lies in the future.
+    ///
+    /// Entries are kept. Watches that have not yet yielded some of the discarded changes end with `Compacted`, and so
+    /// do new watches that start after an earlier revision.
     pub fn compact(&self, revision: Revision) {
-        self.shared.upset(|state, _| state.compact(revision));
+        self.shared.alter_history(|state, _| state.compact(revision));
     }
 
-    /// How many leases live.
+    /// Returns the number of live leases.
     pub fn lease_count(&self) -> usize {
         self.shared.with(|state, _| state.leases.len())
     }
 
-    /// The leases that live, in the order in which they were granted.
+    /// Returns the live leases, in the order in which they were granted.
     pub fn leases(&self) -> Vec<LiveLease> {
         self.shared.with(|state, now| state.leases.list(now))
     }
 
-    /// How many watches are open: neither dropped nor ended.
+    /// Returns the number of open watches, that is, those that have neither been dropped nor ended.
     pub fn open_watches(&self) -> usize {
         self.shared.with(|state, _| state.watchers.len())
     }
 
-    /// What was asked of the store so far, over all handles.
+    /// Returns counters of the calls made to the store so far, over all handles.
     pub fn stats(&self) -> Stats {
         self.shared.with(|state, _| state.stats)
     }
 
-    /// The present state, to restore later.
+    /// Takes a backup of the current state, to be [restored](Self::restore) later.
     pub fn backup(&self) -> Backup {
         self.shared.with(|state, _| state.backup())
     }
 
-    /// Puts the store back to a backup: entries, history and revision. Revisions that came after it are made again.
+    /// Resets the entries, history and revision to those of a backup. Later commits reuse the revisions after the
+    /// backup's.
     ///
-    /// - A watch that has seen, or was opened after, a revision later than the backup ends with `Rewound`. One that
-    ///   has not goes on: nothing that it yielded was undone.
-    /// - The leases of the backup live again, each with its whole TTL from now, also those that ended since; etcd
-    ///   does the same. Leases granted since are gone, and their ids are never granted again.
-    /// - A backup of another store works too: then every watch that has seen anything ends.
+    /// - A watch that has seen a revision later than the backup's, or was opened after one, ends with `Rewound`. Other
+    ///   watches continue, because nothing that they yielded was undone.
+    /// - The leases of the backup are live again, each for its whole TTL from now, even if they have ended since the
+    ///   backup; etcd does the same. Leases granted since the backup are gone, and their IDs are never reused.
+    /// - The backup may come from another store. In that case every watch that has seen anything ends.
     pub fn restore(&self, backup: &Backup) {
-        self.shared.upset(|state, now| state.restore(backup, now));
+        self.shared.alter_history(|state, now| state.restore(backup, now));
     }
 }
 
@@ -150,7 +156,7 @@ impl CoordinationStore for MemoryStore {
         consume_budget().await;
         if ttl.is_zero() || ttl > MAX_TTL {
             return Err(StoreError::invalid(format!(
-                "a lease has a TTL above zero and of at most {MAX_TTL:?}, {ttl:?} was asked for"
+                "the TTL of a lease must be above zero and at most {MAX_TTL:?}, but {ttl:?} was requested"
             )));
         }
         Ok(self.shared.with(|state, now| state.grant(ttl, now)))
@@ -185,7 +191,7 @@ impl CoordinationStore for MemoryStore {
 
 impl fmt::Debug for MemoryStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without a look at the state: whoever prints a handle should not set off expiries, nor wait for the lock.
+        // The state is not shown: printing a handle should neither wait for the lock nor cause leases to expire.
         f.debug_struct("MemoryStore").finish_non_exhaustive()
     }
 }

@@ -10,17 +10,17 @@ use tokio::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct LiveLease {
-    /// Its name.
+    /// The ID of the lease.
     pub id: LeaseId,
     /// The TTL that was granted.
     pub ttl: Duration,
-    /// How long it still lives if nobody renews it.
+    /// Time until the lease expires if it is not renewed.
     pub remaining: Duration,
-    /// How many keys live under it.
+    /// Number of keys attached to the lease.
     pub keys: usize,
 }
 
-/// All leases that have not ended: by id, and by deadline so that the next one to expire is found at once.
+/// All live leases, by ID, and also by deadline so that the next lease to expire is found quickly.
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
     held: BTreeMap<LeaseId, Held>,
@@ -35,7 +35,7 @@ struct Held {
     keys: BTreeSet<Key>,
 }
 
-/// The leases as a backup keeps them: without deadlines, since time goes on while a backup lies there.
+/// The leases in a backup. Deadlines are not saved, because they are meaningless by the time the backup is restored.
 #[derive(Clone, Debug)]
 pub(crate) struct SavedLeases {
     held: Vec<(LeaseId, Duration, BTreeSet<Key>)>,
@@ -43,7 +43,7 @@ pub(crate) struct SavedLeases {
 }
 
 impl Leases {
-    /// A new lease, under an id that none had before.
+    /// Grants a new lease, with an ID that was never used before.
     pub(crate) fn grant(&mut self, ttl: Duration, now: Instant) -> LeaseId {
         self.last_id += 1;
         let id = LeaseId::new(self.last_id);
@@ -57,11 +57,11 @@ impl Leases {
         self.held.insert(id, Held { ttl, deadline, keys });
     }
 
-    /// Gives a lease its whole TTL again and returns what it has left, or `None` if it has ended.
+    /// Renews a lease for its whole TTL and returns its remaining lifetime, or `None` if the lease has ended.
     pub(crate) fn renew(&mut self, id: LeaseId, now: Instant) -> Option<Duration> {
         let held = self.held.get_mut(&id)?;
-        // A deadline never moves back, not even if runtimes with different clocks share the store: a watch that
-        // sleeps until it would sleep too long.
+        // A deadline must never move back, even if runtimes with different clocks share the store: a watch that sleeps
+        // until the old deadline would wake too late.
         let deadline = held.deadline.max(now + held.ttl);
         self.deadlines.remove(&(held.deadline, id));
         self.deadlines.insert((deadline, id));
@@ -69,20 +69,21 @@ impl Leases {
         Some(deadline.saturating_duration_since(now))
     }
 
-    /// Ends a lease and returns its keys, or `None` if it has ended before.
+    /// Ends a lease and returns its keys, or `None` if the lease had already ended.
     pub(crate) fn end(&mut self, id: LeaseId) -> Option<BTreeSet<Key>> {
         let held = self.held.remove(&id)?;
         self.deadlines.remove(&(held.deadline, id));
         Some(held.keys)
     }
 
-    /// The lease whose time was over first, if any is over. At its deadline the whole TTL has passed, so it counts.
+    /// Returns the expired lease with the earliest deadline, or `None` if no lease has expired. A lease counts as
+    /// expired at its deadline, because its whole TTL has passed by then.
     pub(crate) fn first_expired(&self, now: Instant) -> Option<LeaseId> {
         let &(deadline, id) = self.deadlines.first()?;
         (deadline <= now).then_some(id)
     }
 
-    /// When the next lease expires unless it is renewed.
+    /// Returns the earliest deadline of all live leases.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
@@ -91,14 +92,14 @@ impl Leases {
         self.held.contains_key(&id)
     }
 
-    /// Puts a key under a live lease.
+    /// Attaches a key to a live lease.
     pub(crate) fn attach(&mut self, id: LeaseId, key: Key) {
         if let Some(held) = self.held.get_mut(&id) {
             held.keys.insert(key);
         }
     }
 
-    /// Takes a key from a lease.
+    /// Detaches a key from a lease.
     pub(crate) fn detach(&mut self, id: LeaseId, key: &Key) {
         if let Some(held) = self.held.get_mut(&id) {
             held.keys.remove(key);
@@ -109,7 +110,7 @@ impl Leases {
         self.held.len()
     }
 
-    /// All of them, in the order in which they were granted.
+    /// Returns all live leases, in the order in which they were granted.
     pub(crate) fn list(&self, now: Instant) -> Vec<LiveLease> {
         let live = |(&id, held): (&LeaseId, &Held)| LiveLease {
             id,
@@ -125,7 +126,7 @@ impl Leases {
         SavedLeases { held, last_id: self.last_id }
     }
 
-    /// Puts back what was saved, each lease with its whole TTL. Ids granted since are not granted again.
+    /// Restores saved leases, each for its whole TTL. IDs granted since the backup are not reused.
     pub(crate) fn restore(&mut self, saved: &SavedLeases, now: Instant) {
         self.held.clear();
         self.deadlines.clear();

@@ -1,22 +1,22 @@
-//! A coordination store that lives in the process: [`MemoryStore`].
+//! An in-process coordination store: [`MemoryStore`].
 //!
-//! It keeps the whole contract of [`CoordinationStore`](clustering_core::store::CoordinationStore), leases that
-//! expire, compaction and watches that fall behind included. It is what tests and demos run on, and what a service
-//! of a single process can run on; it forgets everything when its last handle goes, and nobody outside the process
-//! sees it.
+//! The store keeps the whole contract of [`CoordinationStore`](clustering_core::store::CoordinationStore), including
+//! lease expiry, compaction and watches that fall behind. It is meant for tests, demos and services that consist of a
+//! single process. Its contents are visible only within the process, and are lost when the last handle and the last
+//! watch are dropped.
 //!
 //! ```text
-//!   MemoryStore ──┐                      ┌─ entries   what stands: key, value, revisions, lease
-//!   MemoryStore ──┼── one mutex ── state ┼─ history   the changes of the last revisions
-//!   a watch     ──┘                      ├─ leases    by id, and by deadline
-//!                                        └─ watchers  by prefix: who waits for what
+//!   MemoryStore ──┐                      ┌─ entries   current keys: value, revisions, lease
+//!   MemoryStore ──┼── one mutex ── state ┼─ history   the changes of recent revisions
+//!   watch       ──┘                      ├─ leases    by ID, and by deadline
+//!                                        └─ watchers  open watches, grouped by prefix
 //! ```
 //!
-//! Several handles, made by cloning one, share one store, also from runtimes on different threads. There is no task
-//! behind it and no queue per watch: a commit wakes the watches whose prefix it touched, and each of them pulls from
-//! the shared history at its own pace.
+//! Clones of a handle share one store, and may be used from runtimes on different threads. The store has no background
+//! task and no queue per watch: a commit wakes the watches whose prefix it touched, and each watch pulls from the
+//! shared history at its own pace.
 //!
-//! # As a store
+//! # Use as a store
 //!
 //! ```
 //! use std::time::Duration;
@@ -29,29 +29,30 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let store = MemoryStore::new();
 //!
-//! // Whoever creates the key first leads, for as long as the lease lives.
+//! // The first client to create the key is the leader, for as long as its lease lives.
 //! let lease = store.grant_lease(Duration::from_secs(15)).await?;
 //! let term = store
 //!     .commit(Txn::new().guard(Guard::absent("leader")).put("leader", "ingest-1", lease.id))
 //!     .await?;
 //!
-//! // A watch from the beginning yields all that ever happened under its prefix.
+//! // A watch from revision zero yields every change that was ever made under its prefix.
 //! let mut watch = store.watch("leader", Revision::ZERO).await?;
-//! let elected = watch.next().await.expect("a watch goes on")?;
+//! let elected = watch.next().await.expect("the watch continues")?;
 //! assert_eq!(elected.revision, term);
 //!
-//! // Nobody renews the lease and nobody calls the store: the watch learns of the expiry all the same.
-//! let expired = watch.next().await.expect("a watch goes on")?;
+//! // The lease is not renewed, so it expires. The watch sees the expiry without any further call to the store.
+//! let expired = watch.next().await.expect("the watch continues")?;
 //! assert_eq!(*expired.changes, [Change::Delete("leader".into())]);
 //! assert_eq!(store.get("leader").await?, None);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! # A service under test
+//! # Testing a service
 //!
-//! Everything of `clustering-core` is here too, so a test needs this crate alone. Under tokio's paused time hours pass at
-//! once, and with a [seed](Builder::seed) on a current-thread runtime two runs give the same events.
+//! This crate re-exports everything from `clustering-core`, so a test needs no other dependency. Under tokio's paused
+//! time, hours pass instantly. With a [seed](Builder::seed) and a current-thread runtime, two runs produce the same
+//! events.
 //!
 //! ```
 //! use clustering_memory::{Clustering, MemoryStore};
@@ -61,16 +62,16 @@
 //! # }
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] // #[tokio::test(start_paused = true)]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // `start` makes a node of the service, with its callbacks, on the store given.
+//! // `start` starts a node of the service, with its callbacks, on the given store.
 //! let store = MemoryStore::new();
 //! let (a, b) = (start(&store, "a").await, start(&store, "b").await);
 //!
-//! // The version that has both.
+//! // Wait until the version that contains both nodes is stable.
 //! b.wait_stable().await?;
 //! let key = (0..).map(|n| format!("device-{n}")).find(|key| b.owns(key)).unwrap();
 //! assert!(!a.owns(&key));
 //!
-//! // b leaves: its key is a's as soon as a has adapted to that.
+//! // When b has left, a becomes the owner of b's key as soon as it has adapted to the new version.
 //! b.stop().await?;
 //! a.status().wait_for(|status| status.owns(&key)).await?;
 //! # Ok(())
@@ -79,27 +80,27 @@
 //!
 //! # Time
 //!
-//! Leases run on tokio's clock, so under `tokio::time::pause` they are as deterministic as everything else, and
-//! otherwise they run in real time. A lease never ends before its TTL has passed since its last renewal. It ends when
-//! somebody looks next: any call by anybody, or a watch that is being polled, which wakes by itself within the
-//! resolution of tokio's timer, one millisecond. So the slack of contract rule 4 is that millisecond where anything is
-//! watched, and nothing that can be observed elsewhere. Leases that ended between two looks end in the order of their
-//! deadlines, each in a revision of its own.
+//! Leases run on tokio's clock: deterministically under `tokio::time::pause`, and in real time otherwise. A lease never
+//! expires before its TTL has passed since its last renewal. The store ends an expired lease on the next access, which
+//! is any call, or the polling of a watch. A waiting watch wakes by itself when the next lease expires, within the
+//! resolution of tokio's timer of one millisecond. The slack of contract rule 4 is therefore one millisecond if there
+//! is a waiting watch; without one, a late expiry cannot be observed. Leases that expired between two accesses end in
+//! the order of their deadlines, each in a revision of its own.
 //!
-//! Outside of a tokio runtime the calls work too, and a watch delivers, but it does not wake by itself for an expiry.
-//! A runtime that polls watches needs its time driver (`enable_time`). All runtimes that share a store should run on
-//! the same clock: pause them all or none.
+//! Calls and watches also work outside of a tokio runtime, but then a watch does not wake by itself when a lease
+//! expires. A runtime that polls watches needs its time driver (`enable_time`). All runtimes that share a store should
+//! run on the same clock: pause all of them or none.
 //!
-//! # Delay and compaction
+//! # Watch delay and compaction
 //!
-//! A watch delivers as soon as it is polled (contract rule 3); it never ends with `Disconnected`. The store keeps
-//! the changes of the last 10,000 revisions, or as many as the [builder](MemoryStore::builder) was told. A watch that
-//! owes changes older than that ends with `Compacted`; one whose prefix was merely quiet goes on.
+//! A watch delivers changes as soon as it is polled (contract rule 3) and never ends with `Disconnected`. The store
+//! keeps the changes of the last 10,000 revisions; the [builder](MemoryStore::builder) can set a different number. A
+//! watch that still needs older changes ends with `Compacted`. A watch whose prefix was merely idle continues.
 //!
-//! # For tests
+//! # Testing tools
 //!
-//! [`MemoryStore::stats`] counts what was asked of the store, [`MemoryStore::compact`] forgets history on command,
-//! and [`MemoryStore::restore`] puts the store back to an earlier [`Backup`], as an operator would after a disaster.
+//! [`MemoryStore::stats`] counts the calls made to the store, [`MemoryStore::compact`] discards history on demand, and
+//! [`MemoryStore::restore`] resets the store to an earlier [`Backup`], as an operator would after a disaster.
 
 mod backup;
 mod builder;
@@ -108,7 +109,6 @@ mod lease;
 mod revisions;
 mod state;
 mod stats;
-
 mod watch;
 mod watchers;
 

@@ -2,8 +2,8 @@ use std::collections::VecDeque;
 
 use clustering_core::store::{Batch, Change, Revision};
 
-/// The changes of the last revisions, one batch per revision and none missing between the compacted revision and
-/// the present one. Cloning it clones pointers.
+/// The changes of recent revisions, with exactly one batch for each revision after the compacted revision. A clone
+/// shares the batches.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     compacted: Revision,
@@ -11,39 +11,40 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// The revision at which the store stands; 0 before the first change.
+    /// Returns the store's current revision, which is 0 before the first change.
     pub(crate) fn revision(&self) -> Revision {
         Revision::new(self.compacted.get() + self.batches.len() as u64)
     }
 
-    /// The last revision whose changes are gone; 0 if none are.
+    /// Returns the last revision whose changes were discarded, or 0 if none were.
     pub(crate) fn compacted(&self) -> Revision {
         self.compacted
     }
 
-    /// How many revisions still have their changes.
+    /// Returns the number of revisions whose changes are kept.
     pub(crate) fn len(&self) -> usize {
         self.batches.len()
     }
 
-    /// Adds what the next revision changed.
+    /// Appends the changes of the next revision.
     pub(crate) fn push(&mut self, changes: Vec<Change>) {
         self.batches.push_back(Batch::new(self.revision().next(), changes));
     }
 
-    /// Forgets the changes up to and with `revision`, or all if it lies ahead. Those forgotten before stay so.
+    /// Discards the changes up to and including `revision`, or all changes if `revision` lies in the future. Has no
+    /// effect if they were already discarded.
     pub(crate) fn compact(&mut self, revision: Revision) {
         let target = revision.min(self.revision()).max(self.compacted);
         self.batches.drain(..(target.get() - self.compacted.get()) as usize);
         self.compacted = target;
     }
 
-    /// What the present revision changed, unless that is compacted.
+    /// Returns the changes of the current revision, or `None` if they were discarded.
     pub(crate) fn newest(&self) -> Option<&Batch> {
         self.batches.back()
     }
 
-    /// All that is kept, oldest first.
+    /// Iterates over all changes that are kept, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter()
     }
@@ -62,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_stands_under_its_revision() {
+    fn each_batch_is_kept_under_its_revision() {
         let history = of(3);
         assert_eq!(history.revision(), Revision::new(3));
         let third = Batch::new(Revision::new(3), [Change::Delete("3".into())]);
@@ -71,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn compaction_leaves_the_revision_and_the_later_records() {
+    fn compaction_keeps_the_revision_and_the_later_batches() {
         let mut history = of(5);
         history.compact(Revision::new(3));
         assert_eq!((history.revision(), history.compacted()), (Revision::new(5), Revision::new(3)));
@@ -80,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn compaction_never_goes_back_and_stops_at_the_present() {
+    fn compaction_never_moves_back_and_stops_at_the_current_revision() {
         let mut history = of(5);
         history.compact(Revision::new(4));
         history.compact(Revision::new(2));

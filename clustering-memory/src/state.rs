@@ -19,7 +19,7 @@ use crate::{
     watchers::{Lost, Watchers},
 };
 
-/// What the builder decides.
+/// Settings of a store, as chosen with the builder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Settings {
     pub(crate) history: usize,
@@ -32,8 +32,10 @@ impl Default for Settings {
     }
 }
 
-/// All that a store knows. [`expire`](Self::expire) comes before every other call, so that none of them meets a lease
-/// whose time is over.
+/// The whole state of a store.
+///
+/// Callers must call [`expire`](Self::expire) before every other method, so that none of them sees a lease past its
+/// deadline.
 #[derive(Debug, Default)]
 pub(crate) struct State {
     settings: Settings,
@@ -50,8 +52,8 @@ impl State {
         State { settings, ..State::default() }
     }
 
-    /// Ends the leases whose time is over, in the order of their deadlines, and returns the time. It is taken here,
-    /// under the lock, so that it does not run backwards from one caller to the next.
+    /// Ends all expired leases, in the order of their deadlines, and returns the current time. The time is read here,
+    /// under the lock, so that it never goes backwards from one caller to the next.
     pub(crate) fn expire(&mut self) -> Instant {
         let now = Instant::now();
         while let Some(id) = self.leases.first_expired(now) {
@@ -61,7 +63,7 @@ impl State {
         now
     }
 
-    /// Ends a lease and deletes its keys in one revision. False if it has ended before.
+    /// Ends a lease and deletes its keys in one revision. Returns false if the lease had already ended.
     fn end_lease(&mut self, id: LeaseId) -> bool {
         let Some(keys) = self.leases.end(id) else { return false };
         self.delete_all(keys);
@@ -75,7 +77,7 @@ impl State {
         self.record(keys.into_iter().map(Change::Delete).collect());
     }
 
-    /// Makes a revision of what changed, if anything did.
+    /// Adds a revision with the given changes to the history, unless there are none.
     fn record(&mut self, changes: Vec<Change>) {
         if changes.is_empty() {
             return;
@@ -133,7 +135,7 @@ impl State {
         result
     }
 
-    /// Whether a commit may be applied. The order is the contract's: sizes, guards, leases.
+    /// Checks whether a commit may be applied: sizes first, then guards, then leases, as the store contract requires.
     fn check(&self, txn: &Txn) -> Result<(), StoreError> {
         txn.validate()?;
         if !txn.guards().iter().all(|guard| self.holds(guard)) {
@@ -189,8 +191,10 @@ impl State {
         self.history.revision()
     }
 
-    /// Opens a watch, or says at once why it cannot begin: later the store may have passed a revision that now lies
-    /// ahead of it.
+    /// Opens a watch, or returns the reason why it cannot start.
+    ///
+    /// The reason is determined now and not at the first poll, by which time the store may have passed a revision that
+    /// is in the future now.
     pub(crate) fn open_watch(&mut self, prefix: &str, after: Revision) -> Opened {
         self.stats.watches += 1;
         let (revision, compacted) = (self.history.revision(), self.history.compacted());
@@ -201,25 +205,25 @@ impl State {
             return Opened::Ended(WatchEnd::Compacted { compacted });
         }
         let (prefix, id) = self.watchers.open(prefix, &self.history);
-        Opened::Live(Cursor { prefix, id, seen: after, time: self.restores.timeline() })
+        Opened::Live(Cursor { prefix, id, seen: after, timeline: self.restores.timeline() })
     }
 
-    /// Hands a watch what it has to yield next, some of it at most. False if there is nothing yet.
+    /// Appends the next batches of a watch to `fetched`, up to `limit` of them. Returns false if there are none yet.
     pub(crate) fn fetch(
         &mut self,
         cursor: &mut Cursor,
-        most: usize,
+        limit: usize,
         fetched: &mut VecDeque<Batch>,
     ) -> Result<bool, WatchEnd> {
-        if let Some(common) = self.restores.common_since(&cursor.time) {
+        if let Some(common) = self.restores.common_since(&cursor.timeline) {
             if cursor.seen > common {
                 return Err(WatchEnd::Rewound { revision: self.history.revision() });
             }
-            cursor.time = self.restores.timeline();
+            cursor.timeline = self.restores.timeline();
         }
-        let owed = self.watchers.owed(&cursor.prefix, cursor.seen);
-        let owed = owed.map_err(|Lost| WatchEnd::Compacted { compacted: self.history.compacted() })?;
-        for batch in owed.take(most) {
+        let pending = self.watchers.pending(&cursor.prefix, cursor.seen);
+        let pending = pending.map_err(|Lost| WatchEnd::Compacted { compacted: self.history.compacted() })?;
+        for batch in pending.take(limit) {
             self.stats.batches += 1;
             self.stats.changes += batch.changes.len() as u64;
             fetched.push_back(batch.clone());

@@ -1,19 +1,19 @@
 use clustering_core::store::{LeaseId, StoreError};
 
-/// What was asked of a store since it was made: counters that only grow, also over a
+/// Counters of the calls made to a store since it was created. They never decrease, not even through a
 /// [restore](crate::MemoryStore::restore).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Commits that changed something. Expiries and revocations are not among them.
+    /// Commits that changed something, not counting expiries and revocations of leases.
     pub commits_effective: u64,
-    /// Commits that succeeded and changed nothing: without operations, or with deletes of absent keys alone.
+    /// Commits that succeeded but changed nothing: they had no operations, or only deleted absent keys.
     pub commits_without_effect: u64,
-    /// Commits that were refused: by a guard, for want of a lease, or for their size.
+    /// Commits that failed because of a guard, an ended lease or an invalid transaction.
     pub commits_refused: u64,
     /// Reads.
     pub reads: u64,
-    /// Watches opened, also those that ended at once.
+    /// Watches opened, including those that ended immediately.
     pub watches: u64,
     /// Leases granted.
     pub grants: u64,
@@ -21,24 +21,24 @@ pub struct Stats {
     pub renewals: u64,
     /// Leases revoked.
     pub revokes: u64,
-    /// Renewals and revocations of leases that had ended.
+    /// Renewals and revocations that failed because the lease had ended.
     pub leases_not_found: u64,
     /// Leases that expired.
     pub expiries: u64,
-    /// Batches handed out, over all watches. One that is behind gets some at a time.
+    /// Batches fetched by all watches. A watch that is behind fetches several batches before it yields the first.
     pub batches: u64,
     /// Changes in these batches.
     pub changes: u64,
 }
 
 impl Stats {
-    /// Counts a lease call that came too late, and makes its error.
+    /// Counts a call for a lease that has ended, and returns the error for it.
     pub(crate) fn lease_not_found(&mut self, id: LeaseId) -> StoreError {
         self.leases_not_found += 1;
         StoreError::lease_not_found(id)
     }
 
-    /// What was asked since `earlier`, which must be an earlier reading of the same store.
+    /// Returns the counts since `earlier`, which must be an earlier value from the same store.
     ///
     /// ```
     /// # use clustering_core::store::{CoordinationStore, Txn};

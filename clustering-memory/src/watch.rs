@@ -17,108 +17,110 @@ use tokio::{
 
 use crate::{backup::Timeline, handle::Shared, watchers::WatchId};
 
-/// How far a watch has come.
+/// The position of a watch in the history.
 #[derive(Debug)]
 pub(crate) struct Cursor {
     pub(crate) prefix: Arc<str>,
     pub(crate) id: WatchId,
-    /// The revision of the last batch yielded, or the one that it began after.
+    /// Revision of the last batch yielded, or the revision after which the watch started.
     pub(crate) seen: Revision,
-    /// When `seen` was last known to be the store's own history.
-    pub(crate) time: Timeline,
+    /// The timeline on which `seen` was last known to be part of the store's history.
+    pub(crate) timeline: Timeline,
 }
 
-/// What became of the wish to watch.
+/// The result of opening a watch.
 pub(crate) enum Opened {
     Live(Cursor),
     Ended(WatchEnd),
 }
 
-/// The stream of one watch. It owns its place in the history and, while it waits, a timer; the store knows of it
-/// only its waker. Dropping it, or its end, frees both.
+/// The stream of one watch. It owns its position in the history and, while it waits, a timer. The store keeps only its
+/// waker. Everything is freed when the stream ends or is dropped.
 pub(crate) struct MemoryWatch {
     shared: Arc<Shared>,
-    place: Place,
-    /// What it was handed and has not yielded yet, so that a watch that is behind need not lock the store for each batch;
-    /// and how often the store's history had been upset by then.
+    phase: Phase,
+    /// Batches that were fetched but not yet yielded, so that a watch that is behind need not lock the store for each
+    /// batch.
     fetched: VecDeque<Batch>,
-    upsets: u64,
-    /// Set while waiting: to the moment when the next lease expires, for then there may be changes although nobody
-    /// calls the store.
+    /// Generation of the store's history when `fetched` was filled.
+    generation: u64,
+    /// Timer that runs while the watch waits, set to the earliest deadline of a lease, because an expiry may change
+    /// keys without any call to the store.
     ///
-    /// Each watch has its own, rather than one for all, so that none depends on another being polled. It is made anew
-    /// for each wait since the stream may have moved to another runtime. It never needs to be woken for a deadline
-    /// that comes up later: a key under this prefix comes under a lease only by a commit, which wakes the watch, and
-    /// the expiry of a lease without such keys is none of its business.
+    /// Each watch has its own timer, so that no watch depends on another being polled. The timer is created anew for
+    /// each wait, because the stream may have moved to another runtime. It need not be reset when a lease with an
+    /// earlier deadline appears: a key under this prefix gets a lease only by a commit, which wakes the watch, and the
+    /// expiry of a lease without such keys does not concern the watch.
     timer: Pin<Box<Option<Sleep>>>,
 }
 
-enum Place {
-    At(Cursor),
-    /// The end is known and not yielded yet.
+enum Phase {
+    Live(Cursor),
+    /// The watch has ended, but the reason has not been yielded yet.
     Ending(WatchEnd),
     Ended,
 }
 
-/// How many batches a watch is handed at a time.
-const FETCHED: usize = 64;
+/// Maximum number of batches that a watch fetches at a time.
+const FETCH_LIMIT: usize = 64;
 
-/// What a look at the store shows.
-enum Look {
-    /// There was something to fetch.
+/// The result of [`MemoryWatch::fetch_or_wait`].
+enum Fetch {
+    /// At least one batch was fetched.
     Fetched,
-    /// Nothing yet; and when the next lease expires.
+    /// There is nothing to fetch yet. Carries the earliest deadline of a lease.
     Wait(Option<Instant>),
     End(WatchEnd),
 }
 
 impl MemoryWatch {
     pub(crate) fn new(shared: Arc<Shared>, opened: Opened) -> Self {
-        let place = match opened {
-            Opened::Live(cursor) => Place::At(cursor),
-            Opened::Ended(end) => Place::Ending(end),
+        let phase = match opened {
+            Opened::Live(cursor) => Phase::Live(cursor),
+            Opened::Ended(end) => Phase::Ending(end),
         };
-        MemoryWatch { shared, place, fetched: VecDeque::new(), upsets: 0, timer: Box::pin(None) }
+        MemoryWatch { shared, phase, fetched: VecDeque::new(), generation: 0, timer: Box::pin(None) }
     }
 
-    /// Takes the next batch of those that were fetched, unless the store's history is another one since.
+    /// Returns the next fetched batch. Discards all fetched batches if the store's history has been altered since.
     fn next_fetched(&mut self) -> Option<Batch> {
-        if self.upsets != self.shared.upsets() {
+        if self.generation != self.shared.generation() {
             self.fetched.clear();
         }
         self.fetched.pop_front()
     }
 
-    /// Fetches what comes next, or asks to be woken for it.
-    fn look(
+    /// Fetches the next batches, or registers `waker` to be woken when there are any.
+    fn fetch_or_wait(
         shared: &Shared,
         cursor: &mut Cursor,
         fetched: &mut VecDeque<Batch>,
-        upsets: &mut u64,
+        generation: &mut u64,
         waker: &Waker,
-    ) -> Look {
-        let (look, former) = shared.locked(|state| {
-            // First, so that this watch is not woken by the expiries that it sees now.
+    ) -> Fetch {
+        let (fetch, former) = shared.locked(|state| {
+            // Before `expire`, so that this watch is not woken by expiries that it is about to see anyway.
             let former = state.watchers.stop_waiting(&cursor.prefix, cursor.id);
             state.expire();
-            *upsets = shared.upsets();
-            let look = match state.fetch(cursor, FETCHED, fetched) {
-                Ok(true) => Look::Fetched,
-                Err(end) => Look::End(end),
+            *generation = shared.generation();
+            let fetch = match state.fetch(cursor, FETCH_LIMIT, fetched) {
+                Ok(true) => Fetch::Fetched,
+                Err(end) => Fetch::End(end),
                 Ok(false) => {
                     state.watchers.wait(&cursor.prefix, cursor.id, waker.clone());
-                    Look::Wait(state.leases.next_deadline())
+                    Fetch::Wait(state.leases.next_deadline())
                 }
             };
-            (look, former)
+            (fetch, former)
         });
+        // Dropped only after the store is unlocked: dropping a waker may run foreign code.
         drop(former);
-        look
+        fetch
     }
 
-    /// Frees what the watch held.
+    /// Ends the watch and frees its resources.
     fn end(&mut self) {
-        if let Place::At(cursor) = mem::replace(&mut self.place, Place::Ended) {
+        if let Phase::Live(cursor) = mem::replace(&mut self.phase, Phase::Ended) {
             let former = self.shared.locked(|state| state.watchers.close(&cursor.prefix, cursor.id));
             drop(former);
         }
@@ -131,40 +133,40 @@ impl Stream for MemoryWatch {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        // A long backlog must not keep the other tasks waiting.
+        // A watch with a long backlog must not starve other tasks.
         let turn = ready!(poll_proceed(cx));
         loop {
             if let Some(batch) = this.next_fetched() {
                 turn.made_progress();
-                if let Place::At(cursor) = &mut this.place {
+                if let Phase::Live(cursor) = &mut this.phase {
                     cursor.seen = batch.revision;
                 }
                 return Poll::Ready(Some(Ok(batch)));
             }
-            let cursor = match &mut this.place {
-                Place::At(cursor) => cursor,
-                Place::Ending(end) => {
+            let cursor = match &mut this.phase {
+                Phase::Live(cursor) => cursor,
+                Phase::Ending(end) => {
                     let end = end.clone();
                     this.end();
                     return Poll::Ready(Some(Err(end)));
                 }
-                Place::Ended => return Poll::Ready(None),
+                Phase::Ended => return Poll::Ready(None),
             };
-            let look = Self::look(&this.shared, cursor, &mut this.fetched, &mut this.upsets, cx.waker());
-            let deadline = match look {
-                Look::Fetched => continue,
-                Look::End(end) => {
+            let (fetched, generation) = (&mut this.fetched, &mut this.generation);
+            let deadline = match Self::fetch_or_wait(&this.shared, cursor, fetched, generation, cx.waker()) {
+                Fetch::Fetched => continue,
+                Fetch::End(end) => {
                     turn.made_progress();
                     this.end();
                     return Poll::Ready(Some(Err(end)));
                 }
-                Look::Wait(deadline) => {
-                    // Many watches wait, few are behind.
+                Fetch::Wait(deadline) => {
+                    // Release the memory of the buffer: many watches wait at the same time, but few are behind.
                     this.fetched.shrink_to(1);
                     deadline
                 }
             };
-            // Without a runtime there is no timer: the next call of anybody ends the lease.
+            // Outside of a runtime there is no timer. The lease then ends with the next call to the store.
             let deadline = deadline.filter(|_| Handle::try_current().is_ok());
             this.timer.set(deadline.map(sleep_until));
             match this.timer.as_mut().as_pin_mut() {

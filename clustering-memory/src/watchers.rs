@@ -9,13 +9,15 @@ use clustering_core::store::{Batch, Revision};
 
 use crate::revisions::History;
 
-/// Names an open watch among those of one store.
+/// ID of an open watch, unique within its store.
 pub(crate) type WatchId = u64;
 
-/// The open watches, in one group per prefix: a change costs a look at each prefix, not at each watch.
+/// The open watches, grouped by prefix, so that the cost of a change depends on the number of prefixes and not on the
+/// number of watches.
 ///
-/// No waker is ever woken or dropped in here: that runs foreign code, which must not find the store locked. Those to
-/// be woken are kept for [`take_woken`](Self::take_woken), and those no longer needed are returned.
+/// No method wakes or drops a waker, because that runs foreign code, which must not find the store locked. Wakers to be
+/// woken are collected for [`take_woken`](Self::take_woken), and wakers that are no longer needed are returned to the
+/// caller.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     groups: BTreeMap<Arc<str>, Group>,
@@ -25,19 +27,19 @@ pub(crate) struct Watchers {
 
 #[derive(Debug, Default)]
 struct Group {
-    /// How many watches of this prefix are open.
+    /// Number of open watches of this prefix.
     open: usize,
-    /// Those that were polled and had nothing to yield, in the order in which they were opened.
+    /// Wakers of the watches that were polled and had nothing to yield, in the order in which the watches were opened.
     waiting: BTreeMap<WatchId, Waker>,
-    /// Of the history what changed something under the prefix. A watch finds its next one by bisection, however much
-    /// happened elsewhere, and all watches are handed the same.
+    /// The part of the history that concerns this prefix. All watches of the prefix share these batches, and each finds
+    /// its next batch by binary search, no matter how many changes were made under other prefixes.
     matching: VecDeque<Batch>,
-    /// The last such revision that was compacted. A watch that did not see it has lost it; one that is behind the
-    /// compaction but owes nothing from before it goes on.
+    /// The last compacted revision that changed something under the prefix. A watch that has not seen this revision has
+    /// lost changes. A watch that has seen it can continue, even if it is behind the compaction.
     lost: Revision,
 }
 
-/// A watch cannot go on: changes that it owes are compacted.
+/// Error: a watch cannot continue, because changes that it has not yielded yet were compacted.
 pub(crate) struct Lost;
 
 fn matching(prefix: &str, batch: &Batch) -> Option<Batch> {
@@ -58,7 +60,7 @@ impl Group {
 }
 
 impl Watchers {
-    /// Adds a watch that saw everything up to the compacted revision at least.
+    /// Adds a watch. It must not need any change up to the compacted revision.
     pub(crate) fn open(&mut self, prefix: &str, history: &History) -> (Arc<str>, WatchId) {
         self.last_id += 1;
         let prefix = match self.groups.get_key_value(prefix) {
@@ -70,7 +72,7 @@ impl Watchers {
         (prefix, self.last_id)
     }
 
-    /// Removes a watch, and returns its waker if it was waiting.
+    /// Removes a watch and returns its waker if it was waiting.
     pub(crate) fn close(&mut self, prefix: &str, id: WatchId) -> Option<Waker> {
         let group = self.groups.get_mut(prefix)?;
         let waker = group.waiting.remove(&id);
@@ -81,13 +83,13 @@ impl Watchers {
         waker
     }
 
-    /// How many are open.
+    /// Returns the number of open watches.
     pub(crate) fn len(&self) -> usize {
         self.groups.values().map(|group| group.open).sum()
     }
 
-    /// What a watch has to yield that saw everything up to `seen`.
-    pub(crate) fn owed(&self, prefix: &str, seen: Revision) -> Result<impl Iterator<Item = &Batch>, Lost> {
+    /// Returns the batches that a watch has still to yield if it has seen everything up to `seen`.
+    pub(crate) fn pending(&self, prefix: &str, seen: Revision) -> Result<impl Iterator<Item = &Batch>, Lost> {
         let group = self.groups.get(prefix);
         if group.is_some_and(|group| seen < group.lost) {
             return Err(Lost);
@@ -98,20 +100,20 @@ impl Watchers {
         }))
     }
 
-    /// Has a watch woken at the next change under its prefix. It must not be waiting already.
+    /// Registers a watch to be woken at the next change under its prefix. It must not be waiting already.
     pub(crate) fn wait(&mut self, prefix: &str, id: WatchId, waker: Waker) {
         if let Some(group) = self.groups.get_mut(prefix) {
             let former = group.waiting.insert(id, waker);
-            debug_assert!(former.is_none(), "a waker would be dropped under the lock");
+            debug_assert!(former.is_none(), "the former waker would be dropped under the lock");
         }
     }
 
-    /// Takes back [`wait`](Self::wait) and returns its waker, if the watch was not woken yet.
+    /// Undoes [`wait`](Self::wait) and returns the waker, or `None` if the watch was already woken.
     pub(crate) fn stop_waiting(&mut self, prefix: &str, id: WatchId) -> Option<Waker> {
         self.groups.get_mut(prefix)?.waiting.remove(&id)
     }
 
-    /// Notes what the newest revision changed.
+    /// Handles a new revision: adds its changes to the groups that they concern, and wakes the watches of those groups.
     pub(crate) fn changed(&mut self, history: &History) {
         let Some(newest) = history.newest() else { return };
         for (prefix, group) in &mut self.groups {
@@ -122,7 +124,8 @@ impl Watchers {
         }
     }
 
-    /// Notes that the history was compacted. Wakes nobody: who waits owes nothing.
+    /// Handles a compaction of the history. No watch has to be woken, because a waiting watch has already yielded all
+    /// changes under its prefix.
     pub(crate) fn compacted(&mut self, history: &History) {
         for group in self.groups.values_mut() {
             while let Some(batch) = group.matching.front()
@@ -134,7 +137,7 @@ impl Watchers {
         }
     }
 
-    /// Notes that the history is another one now, and wakes everybody.
+    /// Handles the replacement of the whole history by a restore, and wakes all watches.
     pub(crate) fn replaced(&mut self, history: &History) {
         for (prefix, group) in &mut self.groups {
             group.index(prefix, history);
@@ -142,7 +145,7 @@ impl Watchers {
         }
     }
 
-    /// Those to be woken once the store is unlocked.
+    /// Takes the wakers that the caller must wake once the store is unlocked.
     pub(crate) fn take_woken(&mut self) -> Vec<Waker> {
         mem::take(&mut self.woken)
     }
@@ -153,11 +156,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_group_goes_with_its_last_watch() {
+    fn a_group_is_removed_with_its_last_watch() {
         let (mut watchers, history) = (Watchers::default(), History::default());
         let (prefix, first) = watchers.open("view/", &history);
         let (same, second) = watchers.open("view/", &history);
-        assert!(Arc::ptr_eq(&prefix, &same), "the prefix is kept once");
+        assert!(Arc::ptr_eq(&prefix, &same), "both watches share one copy of the prefix");
         watchers.close(&prefix, first);
         assert_eq!((watchers.groups.len(), watchers.len()), (1, 1));
         watchers.close(&prefix, second);

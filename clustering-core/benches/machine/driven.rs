@@ -1,4 +1,4 @@
-//! A machine among many nodes that are only keys in its log.
+//! A state machine among many other nodes, which exist only as keys in its log.
 
 use std::{time::Duration, vec::IntoIter};
 
@@ -12,10 +12,10 @@ use clustering_core::{
 
 use crate::batch;
 
-/// A moment of 2023, for ULIDs.
+/// Wall-clock time in milliseconds for generated ULIDs, a moment in 2023.
 const WALL: u64 = 1_700_000_000_000;
 
-/// The lease of the node itself. Those of the others follow.
+/// The lease ID of the node itself. The leases of the other nodes have the IDs after it.
 const OWN: u64 = 1;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub(crate) enum Role {
     Leader,
 }
 
-/// A machine that runs, and what is needed to give it inputs that fit.
+/// A running machine, with the state needed to generate valid inputs for it.
 #[derive(Clone)]
 pub(crate) struct Driven {
     machine: Machine,
@@ -32,17 +32,18 @@ pub(crate) struct Driven {
     now: Timestamp,
     revision: u64,
     others: usize,
-    /// The watches of the log and of the acknowledgements.
+    /// The tokens of the watches of the log and of the acknowledgements.
     watches: [Option<Token>; 2],
-    /// What the machine asked for, and what is not answered by itself.
+    /// The pending read of the log, which is answered only by `snapshot`.
     reading: Option<Token>,
+    /// The first stabilize, which was answered. Later ones are not.
     stabilizing: Option<Token>,
     label: u128,
     present: bool,
 }
 
 impl Driven {
-    /// A node that waits for its snapshot.
+    /// Starts a node and drives it until it waits for its snapshot.
     fn begun() -> Self {
         let keys = Keyspace::new(Namespace::parse("telemetry/ingest").expect("a namespace"));
         let identity = Identity {
@@ -68,18 +69,18 @@ impl Driven {
         node
     }
 
-    /// A node, and the snapshot of so many others that it is about to be given.
+    /// Returns a node that waits for its snapshot, and a snapshot with `others` other nodes.
     pub(crate) fn about_to_read(others: usize) -> (Self, IntoIter<Input>) {
         let mut node = Driven::begun();
         let read = node.snapshot(others, true);
         (node, vec![read].into_iter())
     }
 
-    /// A node that stands among others, at a version that it acknowledged.
+    /// Returns a node that is a member among `others` other nodes and has acknowledged a version.
     pub(crate) fn among(others: usize, role: Role) -> Self {
         let mut node = Driven::begun();
         if role == Role::Leader {
-            // The oldest, so it leads; then the others join.
+            // The oldest node leads, so this node registers first and then the others join.
             let read = node.snapshot(0, false);
             node.take(read);
             for number in 0..others {
@@ -118,7 +119,7 @@ impl Driven {
         Entry { key, value: value.into(), created: at, modified: at, lease }
     }
 
-    /// The record of the other node of that number, put now.
+    /// Returns the record of the other node with that number, put at the next revision.
     fn record(&mut self, number: usize) -> Entry {
         let name = NodeName::parse(&format!("ingest-{number:05}")).expect("a name");
         let value = format!(
@@ -134,7 +135,7 @@ impl Driven {
         self.watches[0].expect("the log is watched")
     }
 
-    /// Events of others.
+    /// Generates `row` events in which other nodes put their records again.
     pub(crate) fn puts(&mut self, row: usize) -> IntoIter<Input> {
         let inputs = (0..row).map(|number| {
             let entry = self.record((number * 7_919) % self.others);
@@ -145,8 +146,8 @@ impl Driven {
         inputs.into_iter()
     }
 
-    /// Others that join and leave in turn.
-    pub(crate) fn comings_and_goings(&mut self, row: usize) -> IntoIter<Input> {
+    /// Generates `row` events in which other nodes join and leave alternately.
+    pub(crate) fn joins_and_leaves(&mut self, row: usize) -> IntoIter<Input> {
         let inputs = (0..row).map(|number| {
             let entry = self.record((number / 2 * 7_919) % self.others);
             self.present = !self.present;
@@ -157,7 +158,7 @@ impl Driven {
         inputs.into_iter()
     }
 
-    /// Acknowledgements of others, of a version that is not the newest: none completes it.
+    /// Generates `row` acknowledgements by other nodes of a version that is not the newest, so that none completes it.
     pub(crate) fn acknowledgements(&mut self, row: usize) -> IntoIter<Input> {
         let token = self.watches[1].expect("a leader watches the acknowledgements");
         let inputs = (0..row).map(|number| {
@@ -172,7 +173,7 @@ impl Driven {
         inputs.into_iter()
     }
 
-    /// A version of the leader.
+    /// Generates a new version of the leader, and returns it with a clone of the node.
     pub(crate) fn version(&mut self) -> (Self, IntoIter<Input>) {
         self.label += 1;
         let label = clustering_core::Version::from_u128(self.label);
@@ -182,13 +183,14 @@ impl Driven {
         (self.clone(), vec![Input::Batch { token: self.log(), batch }].into_iter())
     }
 
-    /// Takes inputs one after the other, as the runtime does: what comes of one is looked at before the next.
+    /// Handles inputs one after the other, as the runtime does: all outputs of one input are processed before the next.
     pub(crate) fn take_all(&mut self, inputs: &mut IntoIter<Input>) {
         for input in inputs {
             self.take(input);
         }
     }
 
+    /// Handles one input at the next moment, and answers all outputs that follow from it.
     pub(crate) fn take(&mut self, input: Input) {
         self.now = self.now + Duration::from_nanos(500);
         self.machine.handle(self.now, input);
@@ -204,7 +206,7 @@ impl Driven {
         self.machine.status(self.now)
     }
 
-    /// The store and the user say yes to everything.
+    /// Answers an output as if the store and the callbacks succeeded.
     fn answer(&mut self, output: Output) -> Option<Input> {
         Some(match output {
             Output::Grant { token, ttl, .. } => {
@@ -232,7 +234,7 @@ impl Driven {
                 Input::Committed { token, result }
             }
             Output::Stabilize { token, .. } if self.stabilizing.is_none() => {
-                // The first says yes. Those that follow are not what is measured.
+                // Only the first stabilize is answered; the others are not part of the measurement.
                 self.stabilizing = Some(token);
                 Input::Stabilized { token, outcome: Outcome::Ready }
             }
@@ -240,7 +242,7 @@ impl Driven {
         })
     }
 
-    /// What the machine writes to the log, as the watch brings it.
+    /// Returns the changes that a transaction makes to the log, as the batch that the watch delivers.
     fn commit(&mut self, txn: &Txn) -> Option<Input> {
         self.revision += 1;
         let at = Revision::new(self.revision);

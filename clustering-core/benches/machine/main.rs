@@ -1,4 +1,4 @@
-//! What the machine does with its inputs: how many it takes in a second, and what a version costs.
+//! Throughput of the state machine: events per second, and the cost of a version, a snapshot and a status.
 
 mod driven;
 
@@ -12,7 +12,7 @@ use divan::{AllocProfiler, Bencher, counter::ItemsCount};
 
 use self::driven::{Driven, Role};
 
-/// Allocations are counted: an event must not copy the view.
+/// Counts allocations, because handling an event must not copy the view.
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
@@ -22,49 +22,49 @@ fn main() {
 
 const NODES: &[usize] = &[10, 100, 1_000, 10_000, 100_000];
 
-/// How many events are one after the other, so that the clock of the bench does not count.
+/// Number of events per measurement, so that the overhead of reading the clock does not matter.
 const ROW: usize = 1_000;
 
-/// Another node puts its record again, as one that changes its metadata does.
+/// Another node puts its record again, as it does when its metadata changes.
 #[divan::bench(args = NODES)]
 fn a_record_is_put_again(bencher: Bencher<'_, '_>, nodes: usize) {
-    take_in(bencher, Driven::among(nodes, Role::Follower), |node| node.puts(ROW));
+    bench_inputs(bencher, Driven::among(nodes, Role::Follower), |node| node.puts(ROW));
 }
 
-/// Other nodes join and leave in turn.
+/// Other nodes join and leave alternately.
 #[divan::bench(args = NODES)]
 fn a_node_comes_or_goes(bencher: Bencher<'_, '_>, nodes: usize) {
-    take_in(bencher, Driven::among(nodes, Role::Follower), |node| node.comings_and_goings(ROW));
+    bench_inputs(bencher, Driven::among(nodes, Role::Follower), |node| node.joins_and_leaves(ROW));
 }
 
-/// The leader hears of an acknowledgement.
+/// The leader receives the acknowledgement of another node.
 #[divan::bench(args = NODES)]
 fn a_leader_hears_of_an_acknowledgement(bencher: Bencher<'_, '_>, nodes: usize) {
-    take_in(bencher, Driven::among(nodes, Role::Leader), |node| node.acknowledgements(ROW));
+    bench_inputs(bencher, Driven::among(nodes, Role::Leader), |node| node.acknowledgements(ROW));
 }
 
-/// Nothing is due.
+/// A tick while no timer is due.
 #[divan::bench(args = NODES)]
 fn a_tick(bencher: Bencher<'_, '_>, nodes: usize) {
     let mut node = Driven::among(nodes, Role::Follower);
     bencher.bench_local(|| node.take(Input::Tick));
 }
 
-/// What the runtime makes of the machine for those who watch its status.
+/// Computes the status that the runtime publishes to its subscribers.
 #[divan::bench(args = NODES)]
 fn a_status(bencher: Bencher<'_, '_>, nodes: usize) {
     let node = Driven::among(nodes, Role::Follower);
     bencher.bench_local(|| node.status());
 }
 
-/// A new version: its view is cut, and the stabilize begins.
+/// A new version arrives: the machine builds its view and starts stabilizing.
 #[divan::bench(args = NODES)]
 fn a_version(bencher: Bencher<'_, '_>, nodes: usize) {
     let mut node = Driven::among(nodes, Role::Follower);
     bencher.with_inputs(|| node.version()).bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
-/// A snapshot is read: each record is decoded.
+/// The machine receives a snapshot and decodes every record in it.
 #[divan::bench(args = NODES)]
 fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher
@@ -73,8 +73,9 @@ fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {
         .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
-/// One machine takes them in, row by row: copies would share their replica, and copy what they change of it.
-fn take_in(bencher: Bencher<'_, '_>, node: Driven, row: impl Fn(&mut Driven) -> IntoIter<Input>) {
+/// Measures how fast one machine handles rows of inputs. All rows go to the same machine: clones would share their
+/// replica, and copying the changed parts of it on write would be measured too.
+fn bench_inputs(bencher: Bencher<'_, '_>, node: Driven, row: impl Fn(&mut Driven) -> IntoIter<Input>) {
     let node = RefCell::new(node);
     bencher
         .counter(ItemsCount::new(ROW))
@@ -82,7 +83,7 @@ fn take_in(bencher: Bencher<'_, '_>, node: Driven, row: impl Fn(&mut Driven) -> 
         .bench_local_refs(|inputs| node.borrow_mut().take_all(inputs));
 }
 
-/// A batch with one change.
+/// Returns a batch with a single change.
 fn batch(revision: u64, change: Change) -> Batch {
     Batch::new(Revision::new(revision), [change])
 }

@@ -8,14 +8,14 @@ use super::{Entry, Key, Revision};
 /// One change of one key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Change {
-    /// The key was written: created or overwritten.
+    /// The key was created or overwritten.
     Put(Entry),
-    /// The key was deleted, or vanished with its lease.
+    /// The key was deleted, by a commit or because its lease ended.
     Delete(Key),
 }
 
 impl Change {
-    /// The key that changed.
+    /// Returns the key that changed.
     pub fn key(&self) -> &Key {
         match self {
             Change::Put(entry) => &entry.key,
@@ -24,23 +24,23 @@ impl Change {
     }
 }
 
-/// All changes of one revision under the watched prefix (contract rule 3). Never empty.
+/// All changes of one revision under the watched prefix (contract rule 3). A batch is never empty.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Batch {
-    /// The revision that made them.
+    /// The revision of the commit that made the changes.
     pub revision: Revision,
-    /// The changes, each of another key, in no order that means anything. Shared: a store that hands the same batch to
-    /// many watches need not copy it.
+    /// The changes, at most one per key, in unspecified order. They are reference-counted so that a store can hand the
+    /// same batch to many watches without copying it.
     pub changes: Arc<[Change]>,
 }
 
 impl Batch {
-    /// The changes of that revision.
+    /// Creates a batch from the changes of one revision.
     pub fn new(revision: Revision, changes: impl Into<Arc<[Change]>>) -> Self {
         Batch { revision, changes: changes.into() }
     }
 
-    /// With those changes alone that `wanted` says yes to; `None` if there are none.
+    /// Returns a batch with only the changes for which `wanted` returns true, or `None` if there are none.
     pub fn filtered(&self, mut wanted: impl FnMut(&Change) -> bool) -> Option<Batch> {
         let changes: Vec<&Change> = self.changes.iter().filter(|change| wanted(change)).collect();
         match changes.len() {
@@ -51,33 +51,36 @@ impl Batch {
     }
 }
 
-/// Why a watch ended. It is the stream's last item, and never stands for a skipped change: where a watch cannot
-/// deliver what it owes, it ends instead.
+/// The reason why a watch ended, which is the last item of its stream.
+///
+/// A watch that cannot deliver a change ends rather than skipping the change.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum WatchEnd {
-    /// Changes that the watch owes were compacted away. Read a snapshot and watch from its revision.
-    #[error("the changes up to revision {compacted} were compacted: read a snapshot and watch from there")]
+    /// Changes that the watch had not delivered yet were compacted away. Read a snapshot and watch from its revision.
+    #[error(
+        "the changes up to revision {compacted} were compacted: read a snapshot and watch from its revision"
+    )]
     Compacted {
-        /// The last revision whose changes can no longer be had.
+        /// The last revision whose changes are no longer available.
         compacted: Revision,
     },
-    /// The connection is lost, or the store ended the stream. Watch again after the last revision seen.
+    /// The connection was lost, or the store ended the stream. Watch again after the last revision seen.
     #[error("the watch was disconnected ({reason}): watch again after the last revision seen")]
     Disconnected {
-        /// What was seen of the cause, for people.
+        /// Human-readable description of the cause, as far as it is known.
         reason: String,
     },
-    /// The revision asked for lies beyond the store's: it was restored from an older state, and what was seen after
-    /// that state is not its history. Read a snapshot, and trust nothing kept from before.
+    /// The requested revision is beyond the store's revision. The store was restored from an older state, so later
+    /// revisions seen before the restore are not part of its history. Read a snapshot and discard all cached state.
     #[error(
-        "the store stands at revision {revision}, before the one watched from: it was restored or replaced"
+        "the store is at revision {revision}, before the revision watched from: it was restored or replaced"
     )]
     Rewound {
-        /// The revision at which the store stands.
+        /// The store's current revision.
         revision: Revision,
     },
 }
 
-/// The stream of a watch: batches in the order of their revisions, then at most one [`WatchEnd`].
+/// The stream returned by a watch: batches in revision order, followed by at most one [`WatchEnd`].
 pub type WatchStream = Pin<Box<dyn Stream<Item = Result<Batch, WatchEnd>> + Send>>;

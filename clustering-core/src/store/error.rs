@@ -7,10 +7,10 @@ use std::{
 
 use super::{LeaseId, Revision};
 
-/// What went wrong with a call to the store, and so what may have happened.
+/// An error returned by a call to the store.
 ///
-/// Match on [`kind`](Self::kind); ask [`effect`](Self::effect) whether the call may have changed something. The text
-/// is for people, and never holds a password, a token or a value.
+/// Match on [`kind`](Self::kind), and use [`effect`](Self::effect) to find out whether the call may have changed the
+/// store. The text is meant for people; it never contains a password, a token or the value of a key.
 #[derive(Clone)]
 pub struct StoreError {
     kind: ErrorKind,
@@ -18,47 +18,48 @@ pub struct StoreError {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// The kinds of [`StoreError`]. Each says whether the call took effect and whether trying again makes sense.
+/// The kinds of [`StoreError`]. Each kind determines whether the call took effect and whether a retry makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// A guard did not hold. Nothing was written. Fold the log up to `revision` before trying again.
+    /// A guard did not hold. Nothing was written. Before retrying, catch up with all changes up to `revision`.
     GuardFailed {
-        /// The revision at which the guards were judged.
+        /// The revision at which the guards were evaluated.
         revision: Revision,
     },
     /// The lease is unknown or has ended. Nothing was written.
     LeaseNotFound,
-    /// The call breaks a rule of the API, such as a size limit. Nothing happened, and the same call never will.
+    /// The call violates a rule of the API, such as a size limit. It had no effect, and the same call never succeeds.
     Invalid,
-    /// The store refuses this caller: wrong credentials, or no right to these keys. Nothing happened; it stays so
-    /// until somebody changes the credentials or the rights.
+    /// The store refuses this caller: wrong credentials, or no permission for these keys. The call had no effect.
+    /// Retries fail until an operator changes the credentials or the permissions.
     Refused,
-    /// The store answered that it does not do this now: overloaded, out of space, without a quorum. Nothing happened;
-    /// try again later.
+    /// The store replied that it cannot serve the call now: it is overloaded, out of space or without a quorum. The
+    /// call had no effect; retry later.
     Busy,
-    /// The store cannot be reached: the call never arrived. Nothing happened; try again.
+    /// The store cannot be reached, and the call never arrived. It had no effect; retry.
     Unreachable,
-    /// The reply is lost: the call may have taken effect, or may still. Look, or repeat it under guards.
+    /// The reply was lost: the call may have taken effect, or may still do so. Read the affected keys to find out, or
+    /// repeat the call under guards.
     OutcomeUnknown,
 }
 
-/// Whether a failed call may have changed the store.
+/// The effect that a failed call may have had on the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// It changed nothing and will not.
+    /// The call changed nothing and never will.
     None,
-    /// It may have taken effect, or may still.
+    /// The call may have taken effect, or may still do so.
     Unknown,
 }
 
 impl StoreError {
-    /// One of that kind. `message` says what was expected, what was found and what to do.
+    /// Creates an error of the given kind. `message` should state what was expected, what was found and what to do.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         StoreError { kind, message: message.into(), source: None }
     }
 
-    /// A guard did not hold at `revision`.
+    /// Creates a [`GuardFailed`](ErrorKind::GuardFailed) error: a guard did not hold at `revision`.
     pub fn guard_failed(revision: Revision) -> Self {
         Self::new(
             ErrorKind::GuardFailed { revision },
@@ -66,49 +67,49 @@ impl StoreError {
         )
     }
 
-    /// The lease is unknown or has ended.
+    /// Creates a [`LeaseNotFound`](ErrorKind::LeaseNotFound) error: the lease is unknown or has ended.
     pub fn lease_not_found(lease: LeaseId) -> Self {
         Self::new(ErrorKind::LeaseNotFound, format!("lease {lease} is unknown or has ended"))
     }
 
-    /// The call breaks a rule of the API.
+    /// Creates an [`Invalid`](ErrorKind::Invalid) error: the call violates a rule of the API.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Invalid, message)
     }
 
-    /// The store refuses this caller.
+    /// Creates a [`Refused`](ErrorKind::Refused) error: the store refuses this caller.
     pub fn refused(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Refused, message)
     }
 
-    /// The store does not do this now.
+    /// Creates a [`Busy`](ErrorKind::Busy) error: the store cannot serve the call now.
     pub fn busy(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Busy, message)
     }
 
-    /// The store cannot be reached, and the call never arrived.
+    /// Creates an [`Unreachable`](ErrorKind::Unreachable) error: the call never arrived at the store.
     pub fn unreachable(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unreachable, message)
     }
 
-    /// The call may have taken effect.
+    /// Creates an [`OutcomeUnknown`](ErrorKind::OutcomeUnknown) error: the call may have taken effect.
     pub fn outcome_unknown(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::OutcomeUnknown, message)
     }
 
-    /// With the error that caused it.
+    /// Attaches the underlying error as the source.
     #[must_use]
     pub fn with_source(mut self, source: impl Error + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// Its kind, to match on.
+    /// Returns the kind of the error, to match on.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Whether the call may have changed the store.
+    /// Returns whether the call may have changed the store.
     pub fn effect(&self) -> Effect {
         match self.kind {
             ErrorKind::OutcomeUnknown => Effect::Unknown,
@@ -116,14 +117,14 @@ impl StoreError {
         }
     }
 
-    /// Whether the same call, made later, may succeed without anybody changing anything: the store was busy, away or
-    /// silent. (After [`Effect::Unknown`] the call must be safe to repeat.)
+    /// True if the same call may succeed later without intervention: the store was busy, could not be reached or did
+    /// not reply. After [`Effect::Unknown`], retry only a call that is safe to repeat.
     pub fn is_transient(&self) -> bool {
         matches!(self.kind, ErrorKind::Busy | ErrorKind::Unreachable | ErrorKind::OutcomeUnknown)
     }
 }
 
-/// Two errors are the same if they say the same, whatever caused them.
+/// Two errors are equal if their kinds and messages are equal; their sources are ignored.
 impl PartialEq for StoreError {
     fn eq(&self, other: &Self) -> bool {
         (self.kind, &self.message) == (other.kind, &other.message)

@@ -1,22 +1,22 @@
 use std::{fmt, time::Duration};
 
-/// The name of a lease. Never used again by its store (contract rule 4).
+/// The ID of a lease. A store never uses the same ID for another lease (contract rule 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(u64);
 
 impl LeaseId {
-    /// The lease of that number.
+    /// Creates a lease ID from its number.
     pub const fn new(number: u64) -> Self {
         LeaseId(number)
     }
 
-    /// Its number.
+    /// Returns the ID as a number.
     pub const fn get(self) -> u64 {
         self.0
     }
 }
 
-/// In hexadecimal, as `etcdctl lease list` shows it.
+/// Formats the ID in hexadecimal, as `etcdctl lease list` does.
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}", self.0)
@@ -32,8 +32,8 @@ impl fmt::Debug for LeaseId {
 /// A lease as the store granted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
-    /// Its name.
+    /// The ID of the lease.
     pub id: LeaseId,
-    /// How long it lives without a renewal: what the store really gave, which may be more than was asked for.
+    /// Lifetime of the lease without a renewal, as granted by the store. It may be longer than requested.
     pub ttl: Duration,
 }

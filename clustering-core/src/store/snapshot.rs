@@ -4,14 +4,15 @@ use bytes::Bytes;
 
 use super::{LeaseId, Revision};
 
-/// A key: UTF-8, 1 to 512 bytes ([`Limits::KEY`](super::Limits::KEY), checked when it is written). Cheap to clone.
+/// The key of an entry: UTF-8 text of 1 to 512 bytes. Cheap to clone.
 ///
-/// Keys of the store that are not UTF-8 cannot be written through this API, and reads and watches leave them out.
+/// The length ([`Limits::KEY`](super::Limits::KEY)) is checked when a transaction is validated, not here. Keys that are
+/// not valid UTF-8 cannot be written through this API; reads and watches omit them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Key(Arc<str>);
 
 impl Key {
-    /// The key as text.
+    /// Returns the key as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -48,26 +49,26 @@ impl fmt::Debug for Key {
     }
 }
 
-/// A key with its value and what the store knows of it.
+/// A key with its value and the metadata that the store keeps for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
     /// The key.
     pub key: Key,
-    /// Its value.
+    /// The value.
     pub value: Bytes,
-    /// The revision that created it: the last one that put it while it was absent.
+    /// The revision that created the key, that is, the last revision that put it while it was absent.
     pub created: Revision,
-    /// The revision of its last put.
+    /// The revision of the last put of the key.
     pub modified: Revision,
-    /// The lease that it lives under, or `None` if it lives until it is deleted.
+    /// The lease that the key is attached to, or `None` if the key exists until it is deleted.
     pub lease: Option<LeaseId>,
 }
 
-/// All keys under a prefix as they stood at one revision (contract rule 2).
+/// All entries under a prefix at one revision (contract rule 2).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Snapshot {
-    /// The revision that it shows. A watch after it misses nothing and repeats nothing.
+    /// The revision of the snapshot. A watch started after this revision misses nothing and repeats nothing.
     pub revision: Revision,
-    /// The entries, in the order of their keys' bytes.
+    /// The entries, in byte order of their keys.
     pub entries: Vec<Entry>,
 }

@@ -4,47 +4,47 @@ use bytes::Bytes;
 
 use super::{Key, LeaseId, Revision, StoreError};
 
-/// The sizes that every store accepts (contract rule 10).
+/// The size limits that apply to every store (contract rule 10).
 #[derive(Debug)]
 pub struct Limits;
 
 impl Limits {
-    /// The longest key, in bytes.
+    /// Maximum length of a key, in bytes.
     pub const KEY: usize = 512;
-    /// The longest value, in bytes.
+    /// Maximum length of a value, in bytes.
     pub const VALUE: usize = 64 * 1024;
-    /// The most guards in one commit.
+    /// Maximum number of guards in one commit.
     pub const GUARDS: usize = 16;
-    /// The most operations in one commit.
+    /// Maximum number of operations in one commit.
     pub const OPERATIONS: usize = 16;
 }
 
-/// What must hold for a commit to be applied.
+/// A condition that must hold for a commit to be applied.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Guard {
-    /// The key was created at that revision; [`Revision::ZERO`]: it is absent.
+    /// The key was created at this revision. [`Revision::ZERO`] means that the key is absent.
     CreatedAt(Key, Revision),
-    /// The key was last put at that revision; [`Revision::ZERO`]: it is absent.
+    /// The key was last put at this revision. [`Revision::ZERO`] means that the key is absent.
     ModifiedAt(Key, Revision),
 }
 
 impl Guard {
-    /// The key is absent.
+    /// Requires that the key is absent.
     pub fn absent(key: impl Into<Key>) -> Self {
         Guard::CreatedAt(key.into(), Revision::ZERO)
     }
 
-    /// The key was created at `revision` and not deleted since.
+    /// Requires that the key was created at `revision` and has not been deleted since.
     pub fn created_at(key: impl Into<Key>, revision: Revision) -> Self {
         Guard::CreatedAt(key.into(), revision)
     }
 
-    /// The key was last put at `revision` and stands unchanged.
+    /// Requires that the key was last put at `revision` and has not changed since.
     pub fn modified_at(key: impl Into<Key>, revision: Revision) -> Self {
         Guard::ModifiedAt(key.into(), revision)
     }
 
-    /// The key that it is about.
+    /// Returns the key that the guard checks.
     pub fn key(&self) -> &Key {
         match self {
             Guard::CreatedAt(key, _) | Guard::ModifiedAt(key, _) => key,
@@ -52,19 +52,19 @@ impl Guard {
     }
 }
 
-/// What a commit does to one key.
+/// A change that a commit makes to one key.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub enum Operation {
     /// Writes the key.
     Put {
         /// The key.
         key: Key,
-        /// Its new value.
+        /// The new value.
         value: Bytes,
-        /// The lease that it lives under from now on; `None` detaches it from the one that it had.
+        /// The lease to attach the key to. `None` detaches the key from its previous lease.
         lease: Option<LeaseId>,
     },
-    /// Deletes the key, if it is there.
+    /// Deletes the key if it exists.
     Delete {
         /// The key.
         key: Key,
@@ -72,7 +72,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The key that it is about.
+    /// Returns the key that the operation changes.
     pub fn key(&self) -> &Key {
         match self {
             Operation::Put { key, .. } | Operation::Delete { key } => key,
@@ -80,7 +80,7 @@ impl Operation {
     }
 }
 
-/// Values may hold what is nobody's business: only their length is shown.
+/// Shows only the length of a value, because values may contain secrets.
 impl fmt::Debug for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -95,7 +95,7 @@ impl fmt::Debug for Operation {
     }
 }
 
-/// A commit to be: guards, then puts and deletes, all or nothing.
+/// A transaction to commit: guards, then puts and deletes that are applied all or nothing.
 ///
 /// ```
 /// use clustering_core::store::{Guard, Revision, Txn};
@@ -115,7 +115,7 @@ pub struct Txn {
 }
 
 impl Txn {
-    /// One without guards and operations.
+    /// Creates a transaction without guards and operations.
     pub fn new() -> Self {
         Txn::default()
     }
@@ -126,7 +126,7 @@ impl Txn {
         self
     }
 
-    /// Adds a put, under `lease` if one is given.
+    /// Adds a put. The key is attached to `lease` if one is given.
     pub fn put(
         mut self,
         key: impl Into<Key>,
@@ -137,34 +137,34 @@ impl Txn {
         self
     }
 
-    /// Adds a delete. Deleting an absent key is no error and no change.
+    /// Adds a delete. Deleting an absent key is not an error and changes nothing.
     pub fn delete(mut self, key: impl Into<Key>) -> Self {
         self.operations.push(Operation::Delete { key: key.into() });
         self
     }
 
-    /// Its guards.
+    /// Returns the guards.
     pub fn guards(&self) -> &[Guard] {
         &self.guards
     }
 
-    /// Its operations.
+    /// Returns the operations.
     pub fn operations(&self) -> &[Operation] {
         &self.operations
     }
 
-    /// Checks it against [`Limits`], and that no two operations name the same key.
+    /// Checks the transaction against [`Limits`], and that no two operations name the same key.
     ///
     /// Stores call this first in [`commit`](super::CoordinationStore::commit).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`](super::ErrorKind::Invalid), saying which limit and what was found.
+    /// [`ErrorKind::Invalid`](super::ErrorKind::Invalid), with the limit and the actual size or count in the message.
     pub fn validate(&self) -> Result<(), StoreError> {
         let at_most = |what: &str, found: usize, limit: usize| match found <= limit {
             true => Ok(()),
             false => Err(StoreError::invalid(format!(
-                "a commit takes at most {limit} {what}, this one has {found}"
+                "a commit may have at most {limit} {what}, this one has {found}"
             ))),
         };
         at_most("guards", self.guards.len(), Limits::GUARDS)?;
@@ -174,7 +174,7 @@ impl Txn {
             if key.is_empty() || key.len() > Limits::KEY {
                 let (limit, found) = (Limits::KEY, key.len());
                 return Err(StoreError::invalid(format!(
-                    "a key has 1 to {limit} bytes, this one has {found}: {key:?}"
+                    "a key must have 1 to {limit} bytes, this one has {found}: {key:?}"
                 )));
             }
         }
@@ -182,7 +182,7 @@ impl Txn {
             let key = operation.key();
             if self.operations[..place].iter().any(|earlier| earlier.key() == key) {
                 return Err(StoreError::invalid(format!(
-                    "a commit names each key once, this one names {key:?} twice"
+                    "a commit may name each key only once, this one names {key:?} twice"
                 )));
             }
             if let Operation::Put { value, .. } = operation
@@ -190,7 +190,7 @@ impl Txn {
             {
                 let (limit, found) = (Limits::VALUE, value.len());
                 return Err(StoreError::invalid(format!(
-                    "a value has at most {limit} bytes, that of {key:?} has {found}"
+                    "a value may have at most {limit} bytes, the value of {key:?} has {found}"
                 )));
             }
         }
@@ -204,14 +204,14 @@ mod tests {
     use crate::store::ErrorKind;
 
     #[track_caller]
-    fn refused(txn: &Txn, says: &str) {
+    fn assert_invalid(txn: &Txn, expected: &str) {
         let error = txn.validate().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
-        assert!(error.to_string().contains(says), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
     }
 
     #[test]
-    fn what_is_at_the_limits_passes() {
+    fn a_commit_exactly_at_the_limits_is_valid() {
         let mut txn = Txn::new();
         for n in 0..Limits::GUARDS {
             txn = txn.guard(Guard::absent(format!("{n:0>width$}", width = Limits::KEY)));
@@ -223,23 +223,26 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_a_limit_is_refused_with_both_numbers() {
+    fn exceeding_a_limit_is_an_error_that_names_the_limit_and_the_actual_size() {
         let many = (0..17).fold(Txn::new(), |txn, n| txn.delete(format!("k{n}")));
-        refused(&many, "at most 16 operations, this one has 17");
+        assert_invalid(&many, "at most 16 operations, this one has 17");
         let many = (0..17).fold(Txn::new(), |txn, n| txn.guard(Guard::absent(format!("k{n}"))));
-        refused(&many, "at most 16 guards, this one has 17");
-        refused(&Txn::new().delete("k".repeat(513)), "1 to 512 bytes, this one has 513");
-        refused(&Txn::new().guard(Guard::absent("")), "1 to 512 bytes, this one has 0");
-        refused(&Txn::new().put("k", vec![0; 65_537], None), "at most 65536 bytes, that of \"k\" has 65537");
+        assert_invalid(&many, "at most 16 guards, this one has 17");
+        assert_invalid(&Txn::new().delete("k".repeat(513)), "1 to 512 bytes, this one has 513");
+        assert_invalid(&Txn::new().guard(Guard::absent("")), "1 to 512 bytes, this one has 0");
+        assert_invalid(
+            &Txn::new().put("k", vec![0; 65_537], None),
+            "at most 65536 bytes, the value of \"k\" has 65537",
+        );
     }
 
     #[test]
-    fn one_key_in_two_operations_is_refused() {
-        refused(&Txn::new().put("k", "1", None).delete("k"), "names \"k\" twice");
+    fn naming_a_key_in_two_operations_is_an_error() {
+        assert_invalid(&Txn::new().put("k", "1", None).delete("k"), "names \"k\" twice");
     }
 
     #[test]
-    fn values_do_not_show_in_debug() {
+    fn debug_output_does_not_contain_values() {
         let shown = format!("{:?}", Txn::new().put("k", "secret", None));
         assert!(!shown.contains("secret") && shown.contains("6 bytes"), "{shown}");
     }

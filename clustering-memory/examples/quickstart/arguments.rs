@@ -3,17 +3,18 @@ use std::error::Error;
 use lexopt::prelude::*;
 
 pub(crate) const HELP: &str = "\
-A cluster in one process, on the memory store: five nodes join, elect a leader and become stable; one leaves, the leader
-crashes, another is elected; a node refuses to stabilize for a while. It takes a few seconds and ends by itself.
+Runs a cluster in one process, on the in-memory store. Five nodes join, elect a leader and become stable. Then one node
+leaves, the leader crashes and another one is elected, and a node refuses to stabilize for a while. The demo takes a few
+seconds and ends by itself.
 
 Usage: cargo run --example quickstart [-- OPTIONS]
 
 Options:
-  --nodes N   how many nodes join, from 4 to 50 [default: 5]
-  --json      print one event per line as JSON, with `at_ms`, and `node` where a node tells it
-  --help      print this
+  --nodes N   number of nodes that join, from 4 to 50 [default: 5]
+  --json      print one JSON object per line, with `at_ms`, and with `node` if the event comes from a node
+  --help      print this help
 
-Exit codes: 0 if everything happened that is to be shown, 1 if not, 2 for wrong arguments.
+Exit codes: 0 if everything happened as expected, 1 if not, 2 for invalid arguments.
 ";
 
 pub(crate) const NODES: std::ops::RangeInclusive<usize> = 4..=50;
@@ -23,12 +24,12 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
 }
 
-pub(crate) enum Asked {
+pub(crate) enum Command {
     Run(Arguments),
     Help,
 }
 
-pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
+pub(crate) fn parse() -> Result<Command, Box<dyn Error>> {
     let mut arguments = Arguments { nodes: 5, json: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
@@ -46,9 +47,9 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
                     })?;
             }
             Long("json") => arguments.json = true,
-            Long("help") | Short('h') => return Ok(Asked::Help),
+            Long("help") | Short('h') => return Ok(Command::Help),
             _ => return Err(argument.unexpected().into()),
         }
     }
-    Ok(Asked::Run(arguments))
+    Ok(Command::Run(arguments))
 }

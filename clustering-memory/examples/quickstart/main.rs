@@ -1,11 +1,11 @@
-//! A cluster in one process, from the first join to the last stop, told as a timeline.
+//! Runs a cluster in one process, from the first join to the last stop, and prints a timeline.
 //!
 //! ```text
 //! cargo run --example quickstart [-- --nodes N] [--json]
 //! ```
 //!
-//! Each node runs on a thread and a tokio runtime of its own, all on one `MemoryStore`; no server is needed. The
-//! program checks what it shows, and exits with 1 if something did not happen.
+//! Each node runs on its own thread and tokio runtime, and all of them share one `MemoryStore`; no server is needed.
+//! The program checks each step, and exits with code 1 if a step fails.
 
 mod arguments;
 mod node;
@@ -14,12 +14,12 @@ mod script;
 
 use std::process::ExitCode;
 
-use arguments::Asked;
+use arguments::Command;
 
 fn main() -> ExitCode {
     let arguments = match arguments::parse() {
-        Ok(Asked::Run(arguments)) => arguments,
-        Ok(Asked::Help) => {
+        Ok(Command::Run(arguments)) => arguments,
+        Ok(Command::Help) => {
             screen::print(arguments::HELP.trim_end());
             return ExitCode::SUCCESS;
         }
@@ -32,13 +32,13 @@ fn main() -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("quickstart: no tokio runtime to be had: {error}");
+            eprintln!("quickstart: cannot create a tokio runtime: {error}");
             return ExitCode::FAILURE;
         }
     };
     match runtime.block_on(script::play(arguments.nodes, &screen)) {
         Ok(()) => {
-            screen.done("all that was to be shown has happened");
+            screen.done("everything happened as expected");
             ExitCode::SUCCESS
         }
         Err(missed) => {

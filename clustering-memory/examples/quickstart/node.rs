@@ -14,14 +14,14 @@ use tokio::sync::oneshot;
 
 use crate::screen::Screen;
 
-/// Short, so that a crash shows soon. In production the default of 15 s is right.
+/// TTL of the sessions: short, so that a crash is detected soon. Use the default of 15 s in production.
 pub(crate) const TTL: Duration = Duration::from_secs(2);
 
-/// A node on a thread and a runtime of its own, so that it can crash like a process.
+/// A node on its own thread and runtime, so that it can crash like a process.
 pub(crate) struct Node {
     pub(crate) name: String,
     pub(crate) cluster: Clustering,
-    /// How many of the next stabilizes are to be refused.
+    /// Number of stabilize attempts that are still to be refused.
     refusals: Arc<AtomicU32>,
     end: Option<oneshot::Sender<End>>,
     thread: thread::JoinHandle<()>,
@@ -48,7 +48,7 @@ impl Node {
                     Err(error) => return drop(ready.send(Err(error.to_string()))),
                 };
                 runtime.block_on(live(name, number, store, screen, refusals, ready, ending));
-                // What is left of a node that crashed goes with its runtime, as it would with its process.
+                // Whatever a crashed node was still doing ends with its runtime, as it would with its process.
                 runtime.shutdown_background();
             }
         })?;
@@ -56,35 +56,35 @@ impl Node {
         Ok(Node { name, cluster, refusals, end: Some(end), thread })
     }
 
-    /// Lets the next stabilizes say no.
+    /// Makes the node refuse the next `times` stabilize attempts.
     pub(crate) fn refuse(&self, times: u32) {
         self.refusals.store(times, Ordering::SeqCst);
     }
 
-    /// Whether it still has refusals to make.
+    /// True if the node still has to refuse stabilize attempts.
     pub(crate) fn refuses(&self) -> bool {
         self.refusals.load(Ordering::SeqCst) > 0
     }
 
-    /// Stops it in order: its lease is given back at once.
+    /// Stops the node gracefully: it revokes its lease at once.
     pub(crate) fn leave(self) -> Result<(), Box<dyn Error>> {
         self.end(End::Leave)
     }
 
-    /// Ends it in the midst of whatever it does: nobody is told, and its lease runs out.
+    /// Ends the node abruptly, without a graceful stop, so that its lease has to expire.
     pub(crate) fn crash(self) -> Result<(), Box<dyn Error>> {
         self.end(End::Crash)
     }
 
     fn end(mut self, how: End) -> Result<(), Box<dyn Error>> {
         if let Some(end) = self.end.take() {
-            end.send(how).map_err(|_| format!("{} had ended already", self.name))?;
+            end.send(how).map_err(|_| format!("{} had already ended", self.name))?;
         }
         self.thread.join().map_err(|_| format!("{} panicked", self.name).into())
     }
 }
 
-/// The whole life of a node. This is what a service does.
+/// Runs a node from start to stop, as a service does.
 async fn live(
     name: String,
     number: usize,
@@ -94,7 +94,7 @@ async fn live(
     ready: mpsc::Sender<Result<Clustering, String>>,
     ending: oneshot::Receiver<End>,
 ) {
-    // Adapting takes each node a moment of its own, so that one can watch them turn ready.
+    // Adapting takes a different time on each node, so that the timeline shows them becoming ready one by one.
     let work = Duration::from_millis(10 + 15 * (number as u64 % 10));
     let builder = Clustering::builder(store)
         .namespace("demo")
@@ -114,7 +114,7 @@ async fn live(
             }
         });
     let mut events = builder.events();
-    let tell = {
+    let print_events = {
         let (name, screen) = (name.clone(), screen.clone());
         async move {
             loop {
@@ -126,17 +126,17 @@ async fn live(
             }
         }
     };
-    let telling = tokio::spawn(tell);
+    let printing = tokio::spawn(print_events);
     let cluster = match builder.start().await {
         Ok(cluster) => cluster,
         Err(error) => return drop(ready.send(Err(error.to_string()))),
     };
-    // Errors only say that nobody waits: then the script has ended early, and this node with it.
+    // This fails only if the script ended early. It has then dropped the sender of `ending` too, so the node stops below.
     let _ = ready.send(Ok(cluster.clone()));
     match ending.await {
         Ok(End::Leave) | Err(_) => {
             let _ = cluster.stop().await;
-            let _ = telling.await;
+            let _ = printing.await;
         }
         Ok(End::Crash) => {}
     }

@@ -9,24 +9,24 @@ use clustering_memory::{Event, Term, Version};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-/// Where all nodes print: one line at a time, as text for people or as JSON.
+/// The output shared by all nodes, written line by line, as text or as JSON.
 #[derive(Clone)]
 pub(crate) struct Screen {
     state: Arc<Mutex<State>>,
-    /// The newest version for which `on_stable` was called.
+    /// The newest version for which `on_stable` has been called.
     announced: watch::Sender<Option<Version>>,
 }
 
 struct State {
     json: bool,
     began: Instant,
-    /// Which version each node is ready at.
+    /// The version at which each node is ready.
     ready: BTreeMap<String, Option<Version>>,
     leader: Option<(Term, String)>,
     newest: Option<Version>,
-    /// How many nodes the newest version has.
+    /// Number of nodes in the newest version.
     size: usize,
-    /// The versions in the order in which they were published: V1, V2 and so on in the text.
+    /// The versions in the order of their publication; printed as V1, V2 and so on.
     versions: Vec<Version>,
 }
 
@@ -48,16 +48,16 @@ impl Screen {
         act(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// What the marks mean.
+    /// Prints the meaning of the marks.
     pub(crate) fn legend(&self) {
         self.with(|state| {
             if !state.json {
-                print("One mark for each node: ★ leads and is ready, ☆ leads, ● is ready at the newest version, ○ is not.");
+                print("One mark per node: ★ leader and ready, ☆ leader, ● ready at the newest version, ○ not ready.");
             }
         });
     }
 
-    /// What the next lines are about.
+    /// Prints the title of the next act.
     pub(crate) fn act(&self, title: &str) {
         self.with(|state| match state.json {
             true => state.json(None, json!({ "event": "act", "title": title })),
@@ -65,7 +65,7 @@ impl Screen {
         });
     }
 
-    /// A line of the script's own.
+    /// Prints a line of the script itself.
     pub(crate) fn say(&self, kind: &str, text: &str, details: Value) {
         self.with(|state| match state.json {
             true => {
@@ -88,15 +88,15 @@ impl Screen {
         eprintln!("quickstart: {missed}");
     }
 
-    /// The script does something to a node.
-    pub(crate) fn strikes(&self, node: &str, kind: &str, text: &str) {
+    /// Prints what the script does to a node.
+    pub(crate) fn node_action(&self, node: &str, kind: &str, text: &str) {
         self.with(|state| match state.json {
             true => state.json(Some(node), json!({ "event": kind })),
             false => state.line(node, text),
         });
     }
 
-    /// A node will not be heard of again.
+    /// Removes a node from the marks.
     pub(crate) fn gone(&self, node: &str) {
         self.with(|state| {
             state.ready.remove(node);
@@ -104,13 +104,13 @@ impl Screen {
         });
     }
 
-    /// Waits until `on_stable` was called for that version, and the screen says so.
+    /// Waits until `on_stable` has been called for the version and the call has been printed.
     pub(crate) async fn announced(&self, version: Version) {
-        // The sender is this screen's own, so this does not fail.
+        // This fails only if the sender is dropped, and this screen owns it.
         let _ = self.announced.subscribe().wait_for(|announced| *announced >= Some(version)).await;
     }
 
-    /// Something happened on a node.
+    /// Prints an event of a node.
     pub(crate) fn event(&self, node: &str, event: &Event) {
         self.with(|state| {
             state.note(node, event);
@@ -145,7 +145,7 @@ impl State {
             Event::Ready { version } => {
                 self.ready.insert(node.to_owned(), Some(*version));
             }
-            // The leader may hear of the last acknowledgement before the screen does.
+            // The leader may see the last acknowledgement before that node's own `Ready` event is printed.
             Event::Stable { version } if self.newest == Some(*version) && self.size == self.ready.len() => {
                 self.ready.values_mut().for_each(|ready| *ready = Some(*version));
             }
@@ -157,7 +157,7 @@ impl State {
         }
     }
 
-    /// V1, V2 and so on instead of the ULIDs.
+    /// Replaces the ULIDs of versions by V1, V2 and so on.
     fn shorten(&self, text: String) -> String {
         let short = |text: String, (number, version): (usize, &Version)| {
             text.replace(&version.to_string(), &format!("V{number}"))
@@ -165,13 +165,14 @@ impl State {
         (1..).zip(&self.versions).fold(text, short)
     }
 
-    /// What a person wants to read of it. What every node says alike is told once, by the leader.
+    /// Returns the line to print for an event, if any. Events that every node emits are printed only for the leader.
     fn text(&self, node: &str, event: &Event) -> Option<String> {
         let leads = self.leader.as_ref().is_some_and(|(_, leader)| leader == node);
         match event {
             Event::VersionPublished { version, nodes, causes, .. } if leads => {
                 let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
-                Some(format!("publishes {version}, of {nodes} nodes: {}", causes.join(", ")))
+                let plural = if *nodes == 1 { "" } else { "s" };
+                Some(format!("publishes {version}, of {nodes} node{plural}: {}", causes.join(", ")))
             }
             Event::Joined { .. } => Some("joined".to_owned()),
             Event::LeaderChanged { own: true, term: Some(term), .. } => Some(format!("★ leads, term {term}")),
@@ -184,7 +185,7 @@ impl State {
         }
     }
 
-    /// Who leads (★) and who is ready at the newest version (●), node by node.
+    /// Returns one mark per node, which shows if it leads (★) and if it is ready at the newest version (●).
     fn marks(&self) -> String {
         let mark = |(node, ready): (&String, &Option<Version>)| {
             let ready = ready.is_some() && *ready == self.newest;
@@ -215,7 +216,7 @@ impl State {
     }
 }
 
-/// Prints a line. A reader that has gone, such as `head`, is no reason to fail.
+/// Prints a line. Errors are ignored, because a reader such as `head` may have closed the pipe.
 pub(crate) fn print(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }

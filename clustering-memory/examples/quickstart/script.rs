@@ -8,16 +8,16 @@ use crate::{
     screen::Screen,
 };
 
-/// How long any act may take: a crash shows after one TTL.
+/// Timeout of each act. It must be longer than the TTL, after which a crash is detected.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The keys that are placed, as a service would place devices, tenants or partitions.
+/// Number of keys to place on the nodes, as a service would place devices, tenants or partitions.
 const KEYS: usize = 12;
 
-/// How often a node refuses.
+/// Number of stabilize attempts that a node refuses.
 const REFUSALS: u32 = 3;
 
-/// Plays all acts; what did not happen as it should is the error.
+/// Plays all acts. The error describes the first step that failed.
 pub(crate) async fn play(nodes: usize, screen: &Screen) -> Result<(), String> {
     acts(nodes, screen).await.map_err(|error| error.to_string())
 }
@@ -36,7 +36,7 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     let term = nodes[leader].cluster.term().ok_or("the leader has no term")?;
     show_placement(screen, None, &first);
 
-    screen.act("one leaves in order");
+    screen.act("one node leaves gracefully");
     let leaver = (0..nodes.len()).rev().find(|place| *place != leader).ok_or("there is no follower")?;
     let leaver = nodes.remove(leaver);
     let name = leaver.name.clone();
@@ -51,7 +51,7 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     let crashed = nodes.remove(the_leader(&nodes)?);
     let name = crashed.name.clone();
     crashed.crash()?;
-    screen.strikes(&name, "crashed", "crashes");
+    screen.node_action(&name, "crashed", "crashes");
     screen.gone(&name);
     let third = stable(&nodes, screen).await?;
     newer(&second, &third)?;
@@ -63,28 +63,30 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     show_placement(screen, Some(&second), &third);
     only_keys_of(&name, &second, &third)?;
 
-    screen.act(&format!("somebody asks for a new version, and a node refuses it {REFUSALS} times"));
+    screen.act(&format!("a new version is requested, and a node refuses it {REFUSALS} times"));
     let stubborn = (0..nodes.len()).find(|place| *place != next).ok_or("there is no follower")?;
     nodes[stubborn].refuse(REFUSALS);
-    let asked = nodes[next].cluster.cluster_change_because("a rebalance by hand").await?;
+    let requested = nodes[next].cluster.cluster_change_because("manual rebalance").await?;
     let fourth = stable(&nodes, screen).await?;
-    expect(fourth.version() == asked, || format!("{} became stable instead of {asked}", fourth.version()))?;
+    expect(fourth.version() == requested, || {
+        format!("{} became stable instead of {requested}", fourth.version())
+    })?;
     expect(!nodes[stubborn].refuses(), || {
-        format!("{} became stable although {} refused", asked, nodes[stubborn].name)
+        format!("{requested} became stable although {} refused", nodes[stubborn].name)
     })?;
 
-    screen.act("all leave");
-    // The leader last: nobody has to be elected on the way out.
+    screen.act("all nodes leave");
+    // The leader leaves last, so that no new leader has to be elected.
     let last = nodes.remove(next);
     for node in nodes {
         node.leave()?;
     }
     last.leave()?;
     let left = store.leases().len();
-    expect(left == 0, || format!("{left} leases were not given back"))
+    expect(left == 0, || format!("{left} leases were not revoked"))
 }
 
-/// Waits until all nodes agree on one stable version that has them all and nobody else.
+/// Waits until all nodes agree on one stable version that contains exactly these nodes.
 async fn stable(nodes: &[Node], screen: &Screen) -> Result<View, Box<dyn Error>> {
     let mut views: BTreeMap<Version, (usize, View)> = BTreeMap::new();
     for node in nodes {
@@ -108,12 +110,12 @@ async fn stable(nodes: &[Node], screen: &Screen) -> Result<View, Box<dyn Error>>
     }
 }
 
-/// The one node that leads.
+/// Returns the index of the leader. It is an error if not exactly one node leads.
 fn the_leader(nodes: &[Node]) -> Result<usize, Box<dyn Error>> {
     let leaders: Vec<_> = (0..nodes.len()).filter(|place| nodes[*place].cluster.is_leader()).collect();
     match leaders[..] {
         [leader] => Ok(leader),
-        _ => Err(format!("{} nodes lead instead of one", leaders.len()).into()),
+        _ => Err(format!("expected one leader, found {}", leaders.len()).into()),
     }
 }
 
@@ -134,7 +136,7 @@ fn keys() -> impl Iterator<Item = String> {
     (1..=KEYS).map(|number| format!("device-{number}"))
 }
 
-/// Which node owns which key, and what moved.
+/// Prints which node owns which keys, and marks the keys that moved.
 fn show_placement(screen: &Screen, before: Option<&View>, view: &View) {
     let mut placed: BTreeMap<String, Vec<String>> =
         view.iter().map(|node| (node.name.to_string(), Vec::new())).collect();
@@ -160,13 +162,11 @@ fn show_placement(screen: &Screen, before: Option<&View>, view: &View) {
     screen.say("placement", &text, json!({ "version": view.version(), "moved": moved, "placed": placed }));
 }
 
-/// When a node is gone, its keys move, and no others.
+/// Checks that exactly the keys of the departed node moved.
 fn only_keys_of(gone: &str, before: &View, after: &View) -> Result<(), Box<dyn Error>> {
     for key in keys() {
         let (was, is) = (owner(before, &key), owner(after, &key));
-        expect((was != is) == (was == gone), || {
-            format!("{key} was at {was} and is at {is}, while {gone} left")
-        })?;
+        expect((was != is) == (was == gone), || format!("{key} moved from {was} to {is} when {gone} left"))?;
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ fn rewound(revision: u64) -> WatchEnd {
 }
 
 #[tokio::test]
-async fn a_restore_puts_entries_history_and_revision_back() {
+async fn a_restore_brings_back_entries_history_and_revision() {
     let store = MemoryStore::new();
     put(&store, "a", None).await;
     put(&store, "b", None).await;
@@ -23,12 +23,12 @@ async fn a_restore_puts_entries_history_and_revision_back() {
     store.restore(&backup);
     assert_eq!(store.read("").await.unwrap(), before);
     assert_eq!(backup.revision(), before.revision);
-    assert_eq!(put(&store, "d", None).await, Revision::new(3), "revisions are made again");
+    assert_eq!(put(&store, "d", None).await, Revision::new(3), "revisions after the backup are reused");
     assert_eq!(all_shown(&ready(&mut watch_all(&store).await)), ["1: +a", "2: +b", "3: +d"]);
 }
 
 #[tokio::test]
-async fn a_watch_ends_if_what_it_saw_is_undone_and_goes_on_otherwise() {
+async fn a_restore_ends_only_watches_that_saw_undone_revisions() {
     let store = MemoryStore::new();
     put(&store, "view/a", None).await;
     let backup = store.backup();
@@ -41,17 +41,17 @@ async fn a_watch_ends_if_what_it_saw_is_undone_and_goes_on_otherwise() {
 
     store.restore(&backup);
     assert_eq!(end(&mut view).await, rewound(1));
-    assert_eq!(end(&mut later).await, rewound(1), "it began from a snapshot of what is undone");
+    assert_eq!(end(&mut later).await, rewound(1), "it started after a revision that is undone");
     put(&store, "view/c", None).await;
     put(&store, "quiet/c", None).await;
-    assert_eq!(all_shown(&ready(&mut slow)), ["1: +view/a", "2: +view/c"], "as if nothing had been");
+    assert_eq!(all_shown(&ready(&mut slow)), ["1: +view/a", "2: +view/c"], "the undone change does not show");
     assert_eq!(all_shown(&ready(&mut quiet)), ["3: +quiet/c"]);
     let mut stale = watch(&store, "", Revision::new(9)).await;
     assert_eq!(end(&mut stale).await, rewound(3));
 }
 
 #[tokio::test]
-async fn a_watch_ends_even_if_the_store_has_passed_it_again() {
+async fn a_watch_that_saw_an_undone_revision_ends_even_if_the_store_has_passed_it_again() {
     let store = MemoryStore::new();
     let backup = store.backup();
     let mut watch = watch_all(&store).await;
@@ -64,7 +64,7 @@ async fn a_watch_ends_even_if_the_store_has_passed_it_again() {
 }
 
 #[tokio::test]
-async fn a_waiting_watch_is_told() {
+async fn a_restore_wakes_a_waiting_watch_that_must_end() {
     let store = MemoryStore::new();
     let backup = store.backup();
     put(&store, "undone", None).await;
@@ -76,7 +76,7 @@ async fn a_waiting_watch_is_told() {
 }
 
 #[tokio::test]
-async fn restoring_a_future_that_was_undone_ends_who_saw_the_present() {
+async fn restoring_an_undone_history_ends_watches_that_saw_the_current_one() {
     let store = MemoryStore::new();
     put(&store, "a", None).await;
     let early = store.backup();
@@ -91,13 +91,13 @@ async fn restoring_a_future_that_was_undone_ends_who_saw_the_present() {
     assert_eq!((ready(&mut common).len(), ready(&mut present).len()), (1, 2));
 
     store.restore(&late);
-    assert_eq!(end(&mut present).await, rewound(4), "it saw x, which never was");
+    assert_eq!(end(&mut present).await, rewound(4), "it saw x, which is undone");
     put(&store, "ab", None).await;
     assert_eq!(all_shown(&ready(&mut common)), ["5: +ab"]);
 }
 
 #[tokio::test]
-async fn no_later_restore_makes_up_for_an_earlier_one() {
+async fn a_later_restore_does_not_hide_what_an_earlier_one_undid() {
     let store = MemoryStore::new();
     put(&store, "a", None).await;
     let early = store.backup();
@@ -112,7 +112,7 @@ async fn no_later_restore_makes_up_for_an_earlier_one() {
 }
 
 #[tokio::test]
-async fn a_watch_that_owes_what_the_backup_does_not_have_ends() {
+async fn a_watch_ends_if_the_backup_lacks_changes_that_it_still_needs() {
     let store = MemoryStore::new();
     let empty = store.backup();
     put(&store, "a", None).await;
@@ -126,7 +126,7 @@ async fn a_watch_that_owes_what_the_backup_does_not_have_ends() {
 }
 
 #[tokio::test]
-async fn a_backup_of_another_store_ends_who_saw_anything() {
+async fn restoring_the_backup_of_another_store_ends_every_watch_that_saw_anything() {
     let (store, other) = (MemoryStore::new(), MemoryStore::new());
     let lease_there = lease(&other, SECOND).await;
     put(&other, "theirs", None).await;
@@ -140,7 +140,7 @@ async fn a_backup_of_another_store_ends_who_saw_anything() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_of_the_backup_live_again_for_a_whole_ttl() {
+async fn restored_leases_live_for_their_whole_ttl_again() {
     let store = MemoryStore::new();
     let (kept, revoked) = (lease(&store, 10 * SECOND).await, lease(&store, 20 * SECOND).await);
     put(&store, "kept", Some(&kept)).await;
@@ -155,7 +155,7 @@ async fn leases_of_the_backup_live_again_for_a_whole_ttl() {
     let live: Vec<_> = store.leases().iter().map(|lease| (lease.id, lease.remaining, lease.keys)).collect();
     assert_eq!(live, [(kept.id, 10 * SECOND, 1), (revoked.id, 20 * SECOND, 1)]);
     assert!(store.renew_lease(since.id).await.is_err(), "granted after the backup");
-    assert!(lease(&store, SECOND).await.id > since.id, "ids are never used again");
+    assert!(lease(&store, SECOND).await.id > since.id, "lease IDs are never reused");
 
     let mut watch = watch(&store, "", store.revision()).await;
     assert_eq!(shown(&batch(&mut watch).await), "3: -kept");
@@ -164,7 +164,7 @@ async fn leases_of_the_backup_live_again_for_a_whole_ttl() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_watch_that_goes_on_waits_for_the_restored_leases() {
+async fn a_watch_that_survives_a_restore_sees_the_restored_leases_expire() {
     let store = MemoryStore::new();
     let short = lease(&store, SECOND).await;
     put(&store, "k", Some(&short)).await;
@@ -174,7 +174,7 @@ async fn a_waiting_watch_that_goes_on_waits_for_the_restored_leases() {
     let other = store.backup();
     store.restore(&backup);
     store.restore(&other);
-    assert_eq!(shown(&batch(&mut watch).await), "2: -k", "what it owed is still there");
+    assert_eq!(shown(&batch(&mut watch).await), "2: -k", "the change that it had to yield is still there");
     store.restore(&backup);
     assert_eq!(end(&mut watch).await, rewound(1));
 

@@ -8,7 +8,7 @@ fn compacted(revision: u64) -> WatchEnd {
 }
 
 #[tokio::test]
-async fn a_watch_that_falls_behind_ends() {
+async fn a_watch_that_falls_behind_the_history_ends() {
     let store = MemoryStore::builder().history(3).build();
     let (mut slow, mut quick) = (watch_all(&store).await, watch_all(&store).await);
     for n in 1..=5 {
@@ -20,7 +20,7 @@ async fn a_watch_that_falls_behind_ends() {
 }
 
 #[tokio::test]
-async fn a_quiet_prefix_outlives_compaction() {
+async fn compaction_does_not_end_the_watch_of_an_idle_prefix() {
     let store = MemoryStore::builder().history(3).build();
     put(&store, "quiet/1", None).await;
     let mut quiet = watch(&store, "quiet/", store.revision()).await;
@@ -33,7 +33,7 @@ async fn a_quiet_prefix_outlives_compaction() {
 }
 
 #[tokio::test]
-async fn who_has_seen_all_that_was_compacted_goes_on() {
+async fn compaction_ends_only_watches_that_had_not_yielded_all_compacted_changes() {
     let store = MemoryStore::new();
     let (mut none, mut half, mut all) =
         (watch(&store, "a", Revision::ZERO).await, watch_all(&store).await, watch_all(&store).await);
@@ -43,7 +43,7 @@ async fn who_has_seen_all_that_was_compacted_goes_on() {
     put(&store, "b", None).await;
     assert_eq!(ready(&mut all).len(), 3);
     let mut early = watch(&store, "a", Revision::ZERO).await;
-    assert_eq!(ready(&mut early).len(), 2, "the last one is none of its business");
+    assert_eq!(ready(&mut early).len(), 2, "the third change is under another prefix");
 
     store.compact(Revision::new(3));
     put(&store, "a3", None).await;
@@ -54,7 +54,7 @@ async fn who_has_seen_all_that_was_compacted_goes_on() {
 }
 
 #[tokio::test]
-async fn a_new_watch_needs_all_that_came_after_it() {
+async fn a_new_watch_that_starts_before_the_compacted_revision_ends() {
     let store = MemoryStore::new();
     for key in ["a", "b", "c", "d"] {
         put(&store, key, None).await;
@@ -64,14 +64,14 @@ async fn a_new_watch_needs_all_that_came_after_it() {
     assert_eq!(
         end(&mut watch(&store, "elsewhere", Revision::new(1)).await).await,
         compacted(2),
-        "nobody knows any more whether it missed something"
+        "the store can no longer tell whether it missed a change"
     );
     assert_eq!(all_shown(&ready(&mut watch(&store, "", Revision::new(2)).await)), ["3: +c", "4: +d"]);
-    assert_eq!(store.read("").await.unwrap().entries.len(), 4, "entries stay");
+    assert_eq!(store.read("").await.unwrap().entries.len(), 4, "entries are kept");
 }
 
 #[tokio::test]
-async fn compaction_stops_at_the_present() {
+async fn compaction_stops_at_the_current_revision() {
     let store = MemoryStore::new();
     let mut watch = watch_all(&store).await;
     put(&store, "a", None).await;
@@ -82,7 +82,7 @@ async fn compaction_stops_at_the_present() {
 }
 
 #[tokio::test]
-async fn without_any_history_no_change_can_be_had() {
+async fn without_history_a_change_ends_every_watch_of_its_prefix() {
     let store = MemoryStore::builder().history(0).build();
     let (mut touched, mut quiet) = (watch_all(&store).await, watch(&store, "q", Revision::ZERO).await);
     assert_eq!(put(&store, "a", None).await, Revision::new(1));

@@ -6,7 +6,8 @@ use tokio::time::{Duration, Instant, sleep, timeout};
 
 use crate::{SECOND, batch, lease, shown, watch};
 
-/// Twenty candidates contend for a key under leases that most of them neglect; twenty watches follow.
+/// Twenty candidates contend for a key under leases that most of them do not renew, and twenty watches follow. Returns
+/// a log of everything that happened.
 async fn contention() -> Vec<String> {
     let store = MemoryStore::new();
     let start = Instant::now();
@@ -36,7 +37,7 @@ async fn contention() -> Vec<String> {
                 }
             };
             let both = async { tokio::join!(biased; candidate, follower) };
-            assert!(timeout(20 * SECOND, both).await.is_err(), "watches have no end");
+            assert!(timeout(20 * SECOND, both).await.is_err(), "neither loop ends by itself");
         });
     }
     while let Some(done) = tasks.join_next().await {
@@ -48,7 +49,7 @@ async fn contention() -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_runs_of_the_same_program_are_the_same() {
+async fn two_runs_of_the_same_program_give_the_same_log() {
     let (first, second) = (contention().await, contention().await);
     assert!(first.len() > 500, "{} lines", first.len());
     assert_eq!(first, second);

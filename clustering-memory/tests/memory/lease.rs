@@ -31,7 +31,7 @@ async fn a_lease_lives_until_its_whole_ttl_has_passed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_counts_from_when_it_was_handled() {
+async fn a_renewal_lasts_a_whole_ttl_from_when_it_was_handled() {
     let store = MemoryStore::new();
     let lease = lease(&store, 15 * SECOND).await;
     advance(14 * SECOND).await;
@@ -62,12 +62,12 @@ async fn a_waiting_watch_follows_renewals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_waiting_watch_learns_of_a_lease_that_expires_sooner() {
+async fn a_waiting_watch_wakes_for_a_newer_lease_that_expires_sooner() {
     let store = MemoryStore::new();
     let long = lease(&store, 100 * SECOND).await;
     put(&store, "long", Some(&long)).await;
     let mut watch = watch(&store, "", store.revision()).await;
-    assert!(watch.next().now_or_never().is_none(), "waits for the long lease now");
+    assert!(watch.next().now_or_never().is_none(), "it now waits for the long lease to expire");
 
     let start = Instant::now();
     let short = lease(&store, 2 * SECOND).await;
@@ -94,7 +94,7 @@ async fn a_key_moved_to_a_shorter_lease_vanishes_sooner() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn leases_that_ended_between_two_looks_end_in_the_order_of_their_deadlines() {
+async fn leases_that_expired_between_two_accesses_end_in_the_order_of_their_deadlines() {
     let store = MemoryStore::new();
     let mut watch = watch_all(&store).await;
     for (name, seconds) in [("a", 10), ("b", 5), ("c", 7), ("d", 5), ("e", 30)] {
@@ -109,18 +109,18 @@ async fn leases_that_ended_between_two_looks_end_in_the_order_of_their_deadlines
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_lease_without_keys_is_no_change() {
+async fn the_end_of_a_lease_without_keys_makes_no_revision() {
     let store = MemoryStore::new();
     let lease = lease(&store, SECOND).await;
     put(&store, "k", Some(&lease)).await;
     put(&store, "k", None).await;
     advance(SECOND).await;
     assert_eq!((store.lease_count(), store.revision()), (0, Revision::new(2)));
-    assert!(store.get("k").await.unwrap().is_some(), "it was detached");
+    assert!(store.get("k").await.unwrap().is_some(), "the key was detached from the lease");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_deleted_and_put_again_does_not_go_with_its_former_lease() {
+async fn a_key_deleted_and_put_again_outlives_its_former_lease() {
     let store = MemoryStore::new();
     let lease = lease(&store, SECOND).await;
     put(&store, "k", Some(&lease)).await;
@@ -148,11 +148,15 @@ async fn nothing_brings_an_ended_lease_back() {
 }
 
 #[tokio::test]
-async fn the_smallest_ttl_is_what_one_gets_at_least() {
+async fn a_granted_ttl_is_at_least_the_smallest_ttl() {
     let store = MemoryStore::builder().smallest_ttl(2 * SECOND).build();
     assert_eq!(lease(&store, SECOND).await.ttl, 2 * SECOND);
     assert_eq!(lease(&store, 3 * SECOND).await.ttl, 3 * SECOND);
-    assert_eq!(lease(&MemoryStore::new(), TICK).await.ttl, TICK, "by default what is asked for");
+    assert_eq!(
+        lease(&MemoryStore::new(), TICK).await.ttl,
+        TICK,
+        "the default store grants every TTL as requested"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,5 +169,5 @@ async fn a_ttl_out_of_range_is_refused_and_the_longest_works() {
     put(&store, "k", Some(&lease)).await;
     assert_eq!(store.renew_lease(lease.id).await.unwrap(), MAX_TTL);
     let mut watch = watch(&store, "", store.revision()).await;
-    assert!(watch.next().now_or_never().is_none(), "the timer takes it too");
+    assert!(watch.next().now_or_never().is_none(), "tokio's timer accepts a deadline that far in the future");
 }

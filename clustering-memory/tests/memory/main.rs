@@ -1,7 +1,7 @@
-//! What is special to `MemoryStore`. That it keeps the store contract is shown by the conformance suite of
-//! `clustering-testkit`.
+//! Tests of the features specific to `MemoryStore`. The conformance suite in `clustering-testkit` tests that it keeps
+//! the store contract.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "an unexpected result fails the test, also in helper functions")]
 
 mod backup;
 mod compaction;
@@ -22,14 +22,14 @@ use tokio::time::timeout;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Tokio's timers are that coarse.
+/// The resolution of tokio's timers.
 const TICK: Duration = Duration::from_millis(1);
 
 async fn lease(store: &MemoryStore, ttl: Duration) -> Lease {
     store.grant_lease(ttl).await.unwrap()
 }
 
-/// Puts a key, under a lease if one is given.
+/// Puts a key, attached to a lease if one is given.
 async fn put(store: &MemoryStore, key: &str, lease: Option<&Lease>) -> Revision {
     store.put(key, "value".into(), lease.map(|lease| lease.id)).await.unwrap()
 }
@@ -42,29 +42,30 @@ async fn watch_all(store: &MemoryStore) -> WatchStream {
     watch(store, "", Revision::ZERO).await
 }
 
-/// The next item. One that does not come fails the test rather than stopping it; no test waits that long for one.
+/// Waits for the next item. The timeout is longer than any test waits for an item, so that a missing item fails the
+/// test instead of hanging it.
 async fn item(watch: &mut WatchStream) -> Option<Result<Batch, WatchEnd>> {
     timeout(120 * SECOND, watch.next()).await.expect("an item in time")
 }
 
-/// The next batch, waiting for it.
+/// Waits for the next batch.
 async fn batch(watch: &mut WatchStream) -> Batch {
-    item(watch).await.expect("the watch goes on").expect("the watch goes on")
+    item(watch).await.expect("the stream continues").expect("the next item is a batch")
 }
 
-/// The end of the watch, which must be next, and after which there is nothing more.
+/// Waits for the end of the watch, which must be the next and last item of the stream.
 async fn end(watch: &mut WatchStream) -> WatchEnd {
-    let end = item(watch).await.expect("an end is yielded").expect_err("the watch ends");
+    let end = item(watch).await.expect("the stream continues").expect_err("the next item is the end");
     assert_eq!(item(watch).await, None);
     end
 }
 
-/// All batches that the watch has ready.
+/// Returns all batches that the watch yields without waiting.
 fn ready(watch: &mut WatchStream) -> Vec<Batch> {
     std::iter::from_fn(|| watch.next().now_or_never().flatten()).map(Result::unwrap).collect()
 }
 
-/// A batch in short: `5: +put -deleted`.
+/// Formats a batch in short form: `5: +put -deleted`.
 fn shown(batch: &Batch) -> String {
     let changes = batch.changes.iter().map(|change| match change {
         Change::Put(entry) => format!(" +{}", entry.key),

@@ -12,7 +12,7 @@ fn runtime() -> Runtime {
 }
 
 #[test]
-fn no_task_is_ever_started() {
+fn the_store_spawns_no_task() {
     let store = MemoryStore::new();
     let runtime = runtime();
     runtime.block_on(async {
@@ -35,7 +35,7 @@ fn store_and_watch_outlive_a_runtime() {
         let lease = lease(&store, Duration::from_millis(50)).await;
         put(&store, "k", Some(&lease)).await;
         let mut watch = watch(&store, "", store.revision()).await;
-        assert!(watch.next().now_or_never().is_none(), "has a timer of this runtime now");
+        assert!(watch.next().now_or_never().is_none(), "it now has a timer of the first runtime");
         watch
     });
     drop(first);
@@ -62,22 +62,23 @@ fn a_watch_left_behind_by_a_runtime_can_be_dropped_on_another() {
 }
 
 #[test]
-fn it_works_without_a_runtime() {
+fn calls_and_watches_work_without_a_runtime() {
     let store = MemoryStore::new();
     let mut watch = watch_all(&store).now_or_never().unwrap();
     let lease = lease(&store, Duration::from_nanos(1)).now_or_never().unwrap();
-    // The clock may be coarser than the TTL: as long as the lease lives the put succeeds.
-    while put_or_expired(&store, lease.id) {}
+    // The resolution of the clock may be coarser than the TTL, so the put is repeated until the lease has expired.
+    while put_under_lease(&store, lease.id) {}
     assert!(watch.next().now_or_never().is_none_or(|item| item.is_some()));
     put(&store, "free", None).now_or_never().unwrap();
     assert_eq!(all_shown(&ready(&mut watch)).last().unwrap(), &format!("{}: +free", store.revision()));
 }
 
-fn put_or_expired(store: &MemoryStore, lease: clustering_core::store::LeaseId) -> bool {
+/// Puts a key under the lease. Returns false once the lease has expired.
+fn put_under_lease(store: &MemoryStore, lease: clustering_core::store::LeaseId) -> bool {
     store.put("leased", "".into(), Some(lease)).now_or_never().unwrap().is_ok()
 }
 
-/// As many nodes in one process do: a runtime each, one store.
+/// Each thread has its own runtime and all share one store, as several nodes in one process do.
 #[test]
 fn threads_with_a_runtime_each_share_a_store() {
     const THREADS: u64 = 4;

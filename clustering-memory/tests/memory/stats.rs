@@ -4,7 +4,7 @@ use tokio::time::advance;
 
 use crate::{SECOND, lease, put, ready, watch_all};
 
-/// `Stats` with some fields set; it cannot be written as a literal here.
+/// Creates a `Stats` with some fields set. The type is non-exhaustive, so it cannot be written as a literal here.
 fn stats(set: impl FnOnce(&mut Stats)) -> Stats {
     let mut stats = Stats::default();
     set(&mut stats);

@@ -11,7 +11,7 @@ use clustering_memory::MemoryStore;
 
 use crate::{all_shown, batch, end, put, ready, shown, watch, watch_all};
 
-/// A waker that counts.
+/// A waker that counts how often it is woken.
 #[derive(Default)]
 struct Wakes(AtomicUsize);
 
@@ -27,21 +27,22 @@ impl Wakes {
     }
 }
 
+/// Polls a watch once. True if the poll was ready.
 fn poll(watch: &mut WatchStream, waker: &Waker) -> bool {
     watch.as_mut().poll_next(&mut Context::from_waker(waker)).is_ready()
 }
 
 #[tokio::test]
-async fn a_watch_from_zero_yields_all_that_ever_happened() {
+async fn a_watch_from_revision_zero_yields_every_change() {
     let store = MemoryStore::new();
     assert_eq!(store.read("").await.unwrap().revision, Revision::ZERO);
-    assert_eq!(put(&store, "a", None).await, Revision::new(1), "larger than what the read showed");
+    assert_eq!(put(&store, "a", None).await, Revision::new(1), "larger than the revision of the read");
     store.commit(Txn::new().put("b", "", None).delete("a").delete("never was")).await.unwrap();
     assert_eq!(all_shown(&ready(&mut watch_all(&store).await)), ["1: +a", "2: +b -a"]);
 }
 
 #[tokio::test]
-async fn a_watch_yields_what_is_under_its_prefix_and_later() {
+async fn a_watch_yields_only_later_changes_under_its_prefix() {
     let store = MemoryStore::new();
     put(&store, "view/a", None).await;
     let mut watch = watch(&store, "view/", store.revision()).await;
@@ -67,7 +68,11 @@ async fn a_commit_wakes_only_the_watches_of_its_prefix() {
     put(&store, "ready/a", None).await;
     assert_eq!((view.count(), acks.count()), (0, 500));
     put(&store, "ready/b", None).await;
-    assert_eq!((view.count(), acks.count()), (0, 500), "woken once, not again before it was polled");
+    assert_eq!(
+        (view.count(), acks.count()),
+        (0, 500),
+        "a woken watch is not woken again before it is polled"
+    );
     put(&store, "view/a", None).await;
     assert_eq!((view.count(), acks.count()), (500, 500));
     for watch in &mut watches {
@@ -77,13 +82,13 @@ async fn a_commit_wakes_only_the_watches_of_its_prefix() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_sees_an_expiry_first_wakes_the_others_and_not_itself() {
+async fn the_watch_that_sees_an_expiry_first_wakes_the_others_but_not_itself() {
     let store = MemoryStore::new();
     let lease = crate::lease(&store, crate::SECOND).await;
     put(&store, "k", Some(&lease)).await;
     let (first, second) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
     let mut watches = [watch(&store, "", store.revision()).await, watch(&store, "k", store.revision()).await];
-    // Without a runtime there is no timer, so that only the store wakes.
+    // Without a runtime there is no timer, so that a watch can only be woken by the store.
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert!(!poll(&mut watches[0], &first.clone().into()));
@@ -97,7 +102,7 @@ async fn who_sees_an_expiry_first_wakes_the_others_and_not_itself() {
 }
 
 #[tokio::test]
-async fn a_watch_joins_others_of_its_prefix_at_any_point() {
+async fn watches_of_the_same_prefix_may_start_at_different_revisions() {
     let store = MemoryStore::new();
     for key in ["a/1", "b/1", "a/2"] {
         put(&store, key, None).await;
@@ -127,12 +132,12 @@ async fn dropping_a_watch_frees_it() {
 }
 
 #[tokio::test]
-async fn a_watch_that_ended_holds_nothing() {
+async fn a_watch_that_has_ended_holds_no_resources() {
     let store = MemoryStore::new();
     let mut ended = watch_all(&store).await;
     put(&store, "k", None).await;
     store.compact(store.revision());
-    assert_eq!(store.open_watches(), 1, "not until it was polled");
+    assert_eq!(store.open_watches(), 1, "the watch ends only when it is polled");
     end(&mut ended).await;
     assert_eq!(store.open_watches(), 0);
     drop(ended);
@@ -140,7 +145,7 @@ async fn a_watch_that_ended_holds_nothing() {
 }
 
 #[tokio::test]
-async fn a_watch_from_ahead_ends_even_if_the_store_gets_there_first() {
+async fn a_watch_from_a_future_revision_ends_even_if_the_store_has_reached_it() {
     let store = MemoryStore::new();
     let mut ahead = watch(&store, "", Revision::new(1)).await;
     put(&store, "a", None).await;
@@ -148,7 +153,7 @@ async fn a_watch_from_ahead_ends_even_if_the_store_gets_there_first() {
     assert_eq!(end(&mut ahead).await, WatchEnd::Rewound { revision: Revision::ZERO });
 }
 
-/// Wakers are foreign code: they may own the last handle of a watch, or call the store. Neither may find it locked.
+/// Wakers run foreign code, which may drop a watch or call the store. Either would deadlock while the store is locked.
 #[tokio::test]
 async fn wakers_run_while_the_store_is_unlocked() {
     struct Foreign {
@@ -167,15 +172,15 @@ async fn wakers_run_while_the_store_is_unlocked() {
     let foreign = Arc::new(Foreign { store: store.clone(), seen: AtomicUsize::new(0), _watch });
     assert!(!poll(&mut waiting, &foreign.clone().into()));
     put(&store, "k", None).await;
-    assert_eq!(foreign.seen.load(Ordering::Relaxed), 2, "it was woken and looked");
+    assert_eq!(foreign.seen.load(Ordering::Relaxed), 2, "the waker was woken and could call the store");
     assert!(poll(&mut waiting, Waker::noop()));
     assert!(!poll(&mut waiting, &foreign.into()));
-    assert!(!poll(&mut waiting, Waker::noop()), "replaces the waker, and so drops a watch");
+    assert!(!poll(&mut waiting, Waker::noop()), "replacing the waker drops a watch");
     assert_eq!(store.open_watches(), 1);
 }
 
 #[tokio::test]
-async fn calls_and_backlogs_give_way_to_other_tasks() {
+async fn calls_and_backlogs_yield_to_other_tasks() {
     let store = MemoryStore::new();
     let turns = Arc::new(AtomicUsize::new(0));
     let other = tokio::spawn({
@@ -201,7 +206,7 @@ async fn calls_and_backlogs_give_way_to_other_tasks() {
 }
 
 #[tokio::test]
-async fn a_thousand_watches_see_the_same() {
+async fn a_thousand_watches_see_the_same_changes() {
     let store = MemoryStore::new();
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..1000 {
@@ -227,11 +232,11 @@ async fn a_thousand_watches_see_the_same() {
 }
 
 #[tokio::test]
-async fn a_watch_outlives_the_handles() {
+async fn a_watch_outlives_the_last_handle() {
     let store = MemoryStore::new();
     let mut watch = watch_all(&store).await;
     put(&store, "k", None).await;
     drop(store);
     assert_eq!(shown(&batch(&mut watch).await), "1: +k");
-    assert!(!poll(&mut watch, Waker::noop()), "nobody can change anything now, but it was not ended");
+    assert!(!poll(&mut watch, Waker::noop()), "the watch is still open although nothing can change any more");
 }
