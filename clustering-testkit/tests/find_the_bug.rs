@@ -1,6 +1,7 @@
-//! The sample service of `examples/pulses`: right, it survives every seed; with a mistake, the seeds find it.
+//! The sample service of `examples/pulses`: it survives every seed if it is correct, and the seeds find each of its
+//! mistakes.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 #[path = "../examples/pulses/database.rs"]
 mod database;
@@ -17,7 +18,7 @@ const WITHIN: u64 = 50;
 
 #[test]
 fn every_mistake_is_tested() {
-    // Whoever adds one adds a test below.
+    // When you add a mistake, add a test below.
     assert_eq!(Mistake::ALL, [Mistake::OwnList, Mistake::KeepsGoing, Mistake::Unfenced]);
 }
 
@@ -26,7 +27,7 @@ fn the_service_counts_every_pulse_once() {
     seeds(0..WITHIN, async |seed| every_pulse_counts(seed, None).await);
 }
 
-/// The mistake is found within that many seeds, and the failure says this.
+/// Checks that the mistake is found within [`WITHIN`] seeds, and that the failure contains `says`.
 #[track_caller]
 fn found(mistake: Mistake, says: &str) {
     let found =
@@ -38,12 +39,12 @@ fn found(mistake: Mistake, says: &str) {
 }
 
 #[test]
-fn placing_by_the_nodes_at_hand_is_found() {
+fn placing_by_the_current_node_list_is_found() {
     found(Mistake::OwnList, "by the stable version");
 }
 
 #[test]
-fn going_on_after_the_session_is_found() {
+fn counting_after_the_session_is_found() {
     found(Mistake::KeepsGoing, "pulses");
 }
 

@@ -1,7 +1,8 @@
-//! P1 to P8 through the real runtime: clusters of a sample service in storms of faults by a seed, each judged by the
-//! promise checkers. A longer run: `CLUSTERING_SEEDS=10000 cargo test -p clustering-testkit --release --test storms`.
+//! P1 to P8 with the real runtime: clusters of a sample service in storms of random faults, each checked with the
+//! promise checkers. For a longer run: `CLUSTERING_SEEDS=10000 cargo test -p clustering-testkit --release --test
+//! storms`.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 use std::{collections::BTreeSet, sync::Mutex, time::Duration};
 
@@ -19,7 +20,8 @@ const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A service whose stabilize takes its time and says no now and then, and whose leader writes under its term.
+/// Starts a service whose stabilize callback takes some time and sometimes refuses, and whose leader writes under its
+/// term.
 async fn service(process: Process, ttl: Duration) -> Result<Clustering, StartError> {
     let index = process.index() as u64;
     let stabilize = move |change: Stabilization| async move {
@@ -28,10 +30,10 @@ async fn service(process: Process, ttl: Duration) -> Result<Clustering, StartErr
             () = tokio::time::sleep(Duration::from_millis((version ^ index) % 700)) => {}
             () = change.superseded() => return Outcome::refused("superseded"),
         }
-        // A third says no at first, and one in a hundred panics.
+        // One first attempt in a hundred panics, and a third of the others refuse.
         if (version ^ index) % 100 == 7 && change.attempt() == 1 {
-            // A panic, without the noise of one.
-            std::panic::resume_unwind(Box::new("stabilize has a bad day"));
+            // Panics without printing a backtrace.
+            std::panic::resume_unwind(Box::new("stabilize panics on purpose"));
         }
         if (version ^ index).is_multiple_of(3) && change.attempt() == 1 {
             Outcome::refused("not yet")
@@ -44,8 +46,8 @@ async fn service(process: Process, ttl: Duration) -> Result<Clustering, StartErr
     Ok(node)
 }
 
-/// As leader, reads, thinks, and writes under the term of before: what a pause or a lost lead in between must not let
-/// through.
+/// Repeatedly takes the term while leader, waits, and then writes under that term. The write must be refused if the
+/// lead was lost in between, for example during a pause.
 async fn write_as_leader(process: Process, node: Clustering) {
     let key = format!("{}/{}total", node.service(), Ledger::FENCED);
     for number in 0.. {
@@ -73,12 +75,12 @@ async fn cluster(seed: u64, nodes: usize) -> Result<TestCluster, Failure> {
     TestCluster::builder().seed(seed).start(nodes, move |process| service(process, ttl)).await
 }
 
-/// A storm of these troubles, and then all must come to rest with every promise kept.
+/// Runs a storm, and checks that the cluster then comes to rest with every promise kept.
 async fn survives(seed: u64, nodes: usize, storm: Storm) -> Result<Ledger, Failure> {
     let cluster = cluster(seed, nodes).await?;
     cluster.storm(&storm).await?;
     cluster.settle().await?;
-    // What users asked for in the storm may come after it. Then the leader's own writes are all that goes on.
+    // Requests made during the storm may complete after it. From then on only the leader writes.
     cluster.advance(secs(30)).await;
     let ledger = cluster.settle().await?;
     let version = cluster.wait_stable().await?;
@@ -106,7 +108,7 @@ fn p1_to_p8_hold_in_any_storm() {
     assert!(versions > reigns && reigns > 120 && writes > 1000, "{versions}, {reigns}, {writes}");
 }
 
-/// The leader is lost again and again, in every way there is.
+/// The lead is lost again and again, in every possible way.
 #[test]
 fn p5_p6_no_leader_acts_or_writes_too_late() {
     use Trouble::{CutOff, Expire, Hang, Outage, Pause, Resign};
@@ -116,7 +118,7 @@ fn p5_p6_no_leader_acts_or_writes_too_late() {
     });
 }
 
-/// Replies are lost, commits come late, watches break: nothing is done twice or forgotten.
+/// Replies are lost, commits take effect late and watches break: no operation is done twice or lost.
 #[test]
 fn p1_p2_p4_hold_on_a_bad_network() {
     use Trouble::{Ask, BadNetwork, WatchGap, WatchLag};
@@ -126,7 +128,7 @@ fn p1_p2_p4_hold_on_a_bad_network() {
     });
 }
 
-/// Nodes come and go faster than the cluster becomes stable.
+/// Nodes join and leave faster than the cluster becomes stable.
 #[test]
 fn p3_p7_hold_while_nodes_come_and_go() {
     use Trouble::{Crash, Expire, Leave};
@@ -141,9 +143,9 @@ fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
     runtime.unwrap().block_on(test)
 }
 
-/// A storm reaches what it should: all of these happen, and are survived.
+/// Storms are severe enough: each of these events happens, and the cluster survives it.
 #[test]
-fn storms_are_of_some_weight() {
+fn storms_cause_all_kinds_of_trouble() {
     let mut notes = BTreeSet::new();
     for seed in 0..6 {
         in_virtual_time(async {
@@ -158,7 +160,7 @@ fn storms_are_of_some_weight() {
                     "suspends its lead",
                     "stabilize of",
                     "not renewed",
-                    "the store is away",
+                    "cannot reach the store",
                     "is superseded",
                     "dropped",
                     "stopped: asked",
@@ -193,14 +195,14 @@ fn the_same_seed_gives_the_same_storm() {
     assert_ne!(first.0, run(6).0);
 }
 
-/// A seed that fails is told with the command that does it again; the environment picks seeds.
+/// A failing seed is reported with a command that reproduces it, and the environment selects seeds.
 #[test]
-fn a_seed_that_fails_is_named() {
+fn a_failing_seed_is_reported_with_the_command() {
     let failed = std::panic::catch_unwind(|| {
         seeds(0..10, async |seed| if seed == 7 { Err("no luck".into()) } else { Ok(()) });
     });
     let told = failed.unwrap_err().downcast::<String>().unwrap();
-    assert!(told.starts_with("seed 7: no luck\nagain: CLUSTERING_SEED=7 cargo test"), "{told}");
-    assert!(told.ends_with("-- --exact a_seed_that_fails_is_named"), "{told}");
+    assert!(told.starts_with("seed 7: no luck\nreproduce: CLUSTERING_SEED=7 cargo test"), "{told}");
+    assert!(told.ends_with("-- --exact a_failing_seed_is_reported_with_the_command"), "{told}");
     assert!(Seeds::new(0..3).first_failure(async |_| Ok(())).is_none());
 }

@@ -1,6 +1,6 @@
-//! `TestCluster`: does each command do what it says, and is what goes wrong told?
+//! Tests that each method of `TestCluster` does what it documents, and that failures are reported with enough detail.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 use std::{
     sync::{
@@ -32,7 +32,7 @@ async fn three() -> TestCluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crash_is_found_out_by_the_lease_and_a_restart_comes_back() {
+async fn a_crashed_node_is_removed_when_its_lease_expires_and_rejoins_after_a_restart() {
     let cluster = three().await;
     assert_eq!(cluster.names(), ["n0", "n1", "n2"]);
     assert_eq!((cluster.leader().as_deref(), cluster.followers().len()), (Some("n0"), 2));
@@ -42,7 +42,7 @@ async fn a_crash_is_found_out_by_the_lease_and_a_restart_comes_back() {
     cluster.wait_stable().await.unwrap();
     assert!(begun.elapsed() > TTL * 2 / 3 && begun.elapsed() < TTL + secs(1), "{:?}", begun.elapsed());
     assert_eq!(cluster.store().lease_count(), 2);
-    // Nothing of it runs: it does not even notice that its session is over.
+    // The crashed node does not run: it does not even notice that its session has ended.
     cluster.advance(secs(60)).await;
     assert_eq!(dead.status().borrow().phase, Phase::Member);
     cluster.restart("n0");
@@ -53,7 +53,7 @@ async fn a_crash_is_found_out_by_the_lease_and_a_restart_comes_back() {
     assert_eq!(cluster.store().lease_count(), 3);
 }
 
-/// Whether a value of this kind was dropped: a process that is killed drops nothing.
+/// Records that it was dropped, which must not happen in a killed process.
 struct Guard(Arc<AtomicBool>);
 
 impl Drop for Guard {
@@ -63,7 +63,7 @@ impl Drop for Guard {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crashed_process_runs_no_code_at_all() {
+async fn a_crashed_process_runs_no_code_and_no_destructors() {
     let dropped = Arc::<AtomicBool>::default();
     let ticks = Arc::<AtomicU64>::default();
     let cluster = {
@@ -91,12 +91,12 @@ async fn a_crashed_process_runs_no_code_at_all() {
     cluster.crash("n0");
     cluster.advance(secs(60)).await;
     assert_eq!(ticks.load(Ordering::Relaxed), 10);
-    assert_eq!(cluster.store().lease_count(), 0, "the lease ran out: it was not given back");
+    assert_eq!(cluster.store().lease_count(), 0, "the lease expired instead of being revoked");
     assert!(!dropped.load(Ordering::Relaxed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_process_stands_still_and_then_sees_how_late_it_is() {
+async fn a_paused_process_does_nothing_and_notices_the_lost_time_when_resumed() {
     let ticks = Arc::<AtomicU64>::default();
     let cluster = {
         let ticks = ticks.clone();
@@ -125,16 +125,20 @@ async fn a_paused_process_stands_still_and_then_sees_how_late_it_is() {
     cluster.pause("n0");
     let begun = Instant::now();
     assert_eq!(cluster.partakers(), ["n1", "n2"]);
-    // Asked from outside, the frozen node knows by the clock alone (P6).
+    // Queried from outside, the frozen node knows from the clock alone that it no longer leads (P6).
     cluster.advance(TTL * 2 / 3 + secs(1)).await;
     assert!(!old.is_leader());
     cluster.wait_stable().await.unwrap();
     assert!(cluster.leader().is_some_and(|leader| leader != "n0"));
-    assert_eq!((events.try_recv(), ticks.load(Ordering::Relaxed)), (Ok(None), ticked), "it does nothing");
-    // A write that it was about to make when it was stopped is refused (P5).
+    assert_eq!(
+        (events.try_recv(), ticks.load(Ordering::Relaxed)),
+        (Ok(None), ticked),
+        "the paused node did something"
+    );
+    // A write that it was about to make when it was paused is refused (P5).
     let late = Txn::new().put("app/late", "x", None);
     let mut late = Box::pin(async { old.commit_under(term, late).await });
-    assert!((&mut late).now_or_never().is_none(), "it waits");
+    assert!((&mut late).now_or_never().is_none(), "the write must wait for the paused node");
     cluster.resume("n0");
     late.await.unwrap_err();
     cluster.wait_stable().await.unwrap();
@@ -145,15 +149,15 @@ async fn a_paused_process_stands_still_and_then_sees_how_late_it_is() {
             break;
         }
     }
-    // One tick was due while it stood still, and then the next.
+    // One tick was due during the pause, and the next one after it.
     cluster.advance(Duration::from_millis(1100)).await;
     assert!(ticks.load(Ordering::Relaxed) >= ticked + 2);
     cluster.settle().await.unwrap();
 }
 
-/// A pause that nobody notices costs nothing.
+/// A pause shorter than the lease changes no version.
 #[tokio::test(start_paused = true)]
-async fn a_short_pause_costs_nothing() {
+async fn a_short_pause_changes_no_version() {
     let cluster = three().await;
     let version = cluster.wait_stable().await.unwrap();
     for name in cluster.names() {
@@ -167,7 +171,7 @@ async fn a_short_pause_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callbacks_stand_still_too() {
+async fn a_pause_also_pauses_callbacks() {
     let ended = Arc::<AtomicU64>::default();
     let cluster = {
         let ended = ended.clone();
@@ -196,7 +200,7 @@ async fn callbacks_stand_still_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_is_cut_off_or_swallowed_is_left_out_and_comes_back() {
+async fn a_node_that_is_cut_off_or_hangs_is_removed_and_rejoins() {
     let cluster = three().await;
     type Away = fn(&TestCluster, &str);
     for away in [TestCluster::cut_off as Away, TestCluster::hang as Away] {
@@ -212,7 +216,7 @@ async fn one_that_is_cut_off_or_swallowed_is_left_out_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_is_ended_costs_the_session_at_once() {
+async fn an_expired_lease_ends_the_session_at_once() {
     let cluster = three().await;
     let (before, begun) = (cluster.wait_stable().await.unwrap(), Instant::now());
     let mut events = cluster.node("n1").events();
@@ -224,7 +228,7 @@ async fn a_lease_that_is_ended_costs_the_session_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_are_delayed_and_nodes_added_and_stopped() {
+async fn delayed_calls_added_nodes_and_stopped_nodes_work() {
     let cluster = three().await;
     cluster.delay("n0", secs(1));
     let begun = Instant::now();
@@ -241,14 +245,14 @@ async fn calls_are_delayed_and_nodes_added_and_stopped() {
     cluster.settle().await.unwrap();
 }
 
-/// The service gives its node a name and a namespace of its own, and a seed that would make its lives the same.
+/// The service gives its node its own name and namespace, and a seed that would make all lives of a process identical.
 #[tokio::test(start_paused = true)]
-async fn a_service_goes_its_own_ways() {
+async fn a_service_may_set_its_own_names_seed_and_other_clusters() {
     let cluster = TestCluster::builder()
         .namespace("telemetry/ingest")
         .start(2, |process: Process| async move {
             let name = format!("ingest-{}", process.index());
-            // Another cluster that it is part of.
+            // The service also takes part in another cluster.
             let other =
                 Clustering::builder(process.store()).namespace("other").uri("http://h:1").start().await?;
             let builder = Clustering::builder(process.store()).namespace("telemetry/ingest").name(name);
@@ -264,14 +268,14 @@ async fn a_service_goes_its_own_ways() {
     cluster.settle().await.unwrap();
 }
 
-// ---- what goes wrong is told ---------------------------------------------------------------------------------------
+// ---- failure reports -----------------------------------------------------------------------------------------------
 
 fn failure<T>(result: Result<T, Failure>) -> String {
-    result.err().expect("it fails").to_string()
+    result.err().expect("it must fail").to_string()
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_blocks_is_named() {
+async fn a_timeout_names_the_blocking_node() {
     let builder = TestCluster::builder().patience(secs(60));
     let cluster = builder
         .start(2, |process: Process| {
@@ -284,7 +288,7 @@ async fn who_blocks_is_named() {
         .await
         .unwrap();
     let told = failure(cluster.wait_stable().await);
-    for says in ["60s passed in vain", "is not stable", "n1 runs, Member", "disk is full", "what happened"] {
+    for says in ["timed out after 60s", "is stable", "n1 is running, Member", "disk is full", "timeline"] {
         assert!(told.contains(says), "{says}: {told}");
     }
     let told = failure(cluster.settle().await);
@@ -292,7 +296,7 @@ async fn who_blocks_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_does_not_start_is_told() {
+async fn a_service_that_does_not_start_is_reported() {
     type S = TestCluster<Clustering>;
     let start = |uri: &'static str| TestCluster::start(2, move |process| process.builder().uri(uri).start());
     let told = failure::<S>(start("no uri").await);
@@ -308,11 +312,11 @@ async fn a_service_that_does_not_start_is_told() {
     assert!(told.contains("started no node in the namespace \"cluster\""), "{told}");
     let builder = TestCluster::builder().patience(secs(5));
     let never = |_| std::future::pending::<Result<(), String>>();
-    assert!(failure(builder.start(1, never).await).contains("the service of n0, which is starting"));
+    assert!(failure(builder.start(1, never).await).contains("the service of n0, which is still starting"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_service_says_against_itself_fails_the_check() {
+async fn a_violation_reported_by_the_service_fails_the_check() {
     let cluster = TestCluster::start(1, |process: Process| async move {
         let node = process.builder().start().await?;
         process.note("about to go wrong");
@@ -328,9 +332,10 @@ async fn what_the_service_says_against_itself_fails_the_check() {
     assert!(failure(cluster.settle().await).contains("a device was dropped"));
 }
 
-/// A promise of the cluster that is broken from outside: a record that stands for a version that nobody acknowledged.
+/// A promise of the cluster is broken from outside, with a stability record for a version that not all nodes have
+/// acknowledged.
 #[tokio::test(start_paused = true)]
-async fn a_promise_that_is_broken_is_told_with_its_story() {
+async fn a_broken_promise_is_reported_with_its_timeline() {
     let cluster = three().await;
     let version = cluster.wait_stable().await.unwrap();
     cluster.pause("n2");
@@ -342,19 +347,19 @@ async fn a_promise_that_is_broken_is_told_with_its_story() {
     cluster.resume("n2");
     let told = failure(cluster.settle().await);
     assert!(told.contains("P4, stable means everyone, is broken"), "{told}");
-    assert!(told.contains(&asked.to_string()) && told.contains("the nodes:\n  n0 runs"), "{told}");
+    assert!(told.contains(&asked.to_string()) && told.contains("nodes:\n  n0 is running"), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
-#[should_panic(expected = "there is no process \"n7\": there are [\"n0\"]")]
-async fn an_unknown_name_is_told() {
+#[should_panic(expected = "there is no process \"n7\"; the processes are [\"n0\"]")]
+async fn an_unknown_process_name_panics() {
     let cluster = TestCluster::start(1, |process| process.builder().start()).await.unwrap();
     cluster.crash("n7");
 }
 
 #[tokio::test]
 #[should_panic(expected = "start_paused = true")]
-async fn real_time_is_refused() {
+async fn a_running_clock_panics() {
     let _ = TestCluster::start(1, |process| process.builder().start()).await;
 }
 

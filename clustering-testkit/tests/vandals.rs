@@ -1,7 +1,7 @@
-//! Somebody writes anything at all under the cluster's keys: no node panics or stops, and when it is cleaned up all is
-//! well again. (The machine alone is fuzzed in `clustering-core`; here it is the whole runtime.)
+//! Arbitrary writes and deletions of the cluster's keys: no node panics or stops, and the cluster recovers once the
+//! garbage is deleted. (`clustering-core` fuzzes the machine alone; this tests the whole runtime.)
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 use std::time::Duration;
 
@@ -57,13 +57,13 @@ async fn vandalize(seed: u64) -> Result<(), Failure> {
         cluster.advance(Duration::from_millis(random.random_range(0..3_000))).await;
         for name in cluster.running() {
             match &cluster.node(&name).status().borrow().phase {
-                // Another record under its name is another instance, as far as a node can tell.
+                // A node takes any other record under its name for another instance.
                 Phase::Stopped(StopReason::TakenOver { .. }) => {}
                 Phase::Stopped(reason) => return Err(cluster.failure(format!("{name} has ended: {reason}"))),
                 _ => continue,
             }
             cluster.restart(&name);
-            // What stands under its name would keep it waiting for ever.
+            // A record under its name without a lease would keep the node waiting forever.
             store.delete(&format!("cluster/view/nodes/{name}")).await.unwrap();
             cluster.wait_started_of(&name).await?;
         }
@@ -77,6 +77,6 @@ async fn vandalize(seed: u64) -> Result<(), Failure> {
 }
 
 #[test]
-fn p8_no_garbage_stops_a_cluster_for_longer_than_it_stands() {
+fn p8_a_cluster_recovers_once_garbage_is_deleted() {
     seeds(0..30, vandalize);
 }

@@ -14,9 +14,9 @@ use super::{
 };
 use crate::history::{Clock, ledger};
 
-/// Describes a [`TestCluster`] that differs from the usual, and starts it.
+/// Configures and starts a [`TestCluster`].
 #[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until it starts"]
+#[must_use = "a builder does nothing until `start` is called"]
 pub struct TestClusterBuilder {
     namespace: String,
     seed: u64,
@@ -32,40 +32,40 @@ impl Default for TestClusterBuilder {
 }
 
 impl TestClusterBuilder {
-    /// The namespace of the cluster that is tested: the one that the service gives its nodes. `cluster` by default, as
-    /// everywhere.
+    /// Sets the namespace of the cluster under test: the one in which the service starts its nodes. Default: `cluster`,
+    /// as in [`Builder`](clustering_core::Builder::namespace).
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// What the nodes' ULIDs and jitter are minted from, 0 by default. The same seed gives the same history.
+    /// Sets the seed for the nodes' ULIDs and jitter. Default: 0. The same seed gives the same history.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
         self
     }
 
-    /// How much of the virtual time to wait for what is waited for. 15 minutes by default, which cost no time.
+    /// Sets the virtual time after which waits fail. Default: 15 minutes, which take no real time.
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
 
-    /// The store that all share. By default a new one that forgets nothing.
+    /// Sets the store that all processes share. By default, a new store that keeps its last million revisions.
     pub fn store(mut self, store: MemoryStore) -> Self {
         self.store = Some(store);
         self
     }
 
-    /// As [`TestCluster::start`].
+    /// Starts this many instances of the service and waits until each has started, like [`TestCluster::start`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// Returns an error if an instance does not start.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, and under a clock that is not paused.
+    /// Panics outside of a tokio runtime, and if the runtime's clock is not paused.
     pub async fn start<S, E, F, R>(self, nodes: usize, factory: F) -> Result<TestCluster<S>, Failure>
     where
         S: Send + Sync + 'static,
@@ -101,11 +101,12 @@ impl TestClusterBuilder {
     }
 }
 
-/// Under a running clock, tests of minutes would take minutes, and no two runs would be the same.
+/// Panics unless tokio's clock is paused: with a running clock, tests of virtual minutes would take real minutes, and
+/// no two runs would be equal.
 fn assert_paused() {
     let before = tokio::time::Instant::now();
-    // Real time goes on meanwhile, and so does a clock that is not paused.
+    // Real time passes here, and with it any clock that is not paused.
     std::thread::sleep(Duration::from_micros(50));
     let paused = before == tokio::time::Instant::now();
-    assert!(paused, "TestCluster runs under paused time: write #[tokio::test(start_paused = true)]");
+    assert!(paused, "TestCluster needs a paused clock: use #[tokio::test(start_paused = true)]");
 }

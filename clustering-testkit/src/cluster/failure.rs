@@ -2,22 +2,22 @@ use std::{error::Error, fmt};
 
 use crate::promises::Violation;
 
-/// What went wrong in a test with a [`TestCluster`](super::TestCluster), and the story of it. Prints the same with `{}`
-/// and `{:?}`, so that `unwrap` tells it too.
+/// Error of a test with a [`TestCluster`](super::TestCluster), with the context needed to diagnose it. `{:?}` prints
+/// the same text as `{}`, so that the panic message of `unwrap` is readable too.
 #[derive(Clone)]
 pub struct Failure {
-    /// What went wrong.
+    /// Description of the failure.
     pub what: String,
-    /// What is to be looked at or done, if that is known.
+    /// Advice on how to fix the failure, if there is any.
     pub hint: Option<String>,
-    /// How each node stands.
+    /// State of each process and its node, one line each.
     pub nodes: Vec<String>,
-    /// What happened before, in the order of the times.
+    /// Events that led to the failure, in order of time.
     pub timeline: Vec<String>,
 }
 
 impl Failure {
-    /// One of which no more is known.
+    /// Creates a failure with only a description.
     pub fn new(what: impl Into<String>) -> Self {
         Failure { what: what.into(), hint: None, nodes: Vec::new(), timeline: Vec::new() }
     }
@@ -28,7 +28,7 @@ impl Failure {
     }
 }
 
-/// A promise that was broken, with its own timeline.
+/// Converts a broken promise and its timeline.
 impl From<Violation> for Failure {
     fn from(violation: Violation) -> Self {
         let Violation { promise, expected, found, timeline, .. } = violation;
@@ -56,11 +56,11 @@ impl fmt::Display for Failure {
             write!(f, "\n  {hint}")?;
         }
         if !self.nodes.is_empty() {
-            f.write_str("\nthe nodes:")?;
+            f.write_str("\nnodes:")?;
         }
         self.nodes.iter().try_for_each(|line| write!(f, "\n  {line}"))?;
         if !self.timeline.is_empty() {
-            f.write_str("\nwhat happened, by the seconds:")?;
+            f.write_str("\ntimeline (in seconds):")?;
         }
         self.timeline.iter().try_for_each(|line| write!(f, "\n  | {line}"))
     }

@@ -12,13 +12,13 @@ use tokio::task::AbortHandle;
 
 use crate::history::{Clock, Entry, Journal};
 
-/// One life of a test's process: what runs in it, and whether it may run.
+/// One life of a test process: decides if its tasks may run, and holds its node and journals.
 pub(super) struct Gate {
-    /// The namespace whose nodes are taken down.
+    /// Namespace in which the process's node is observed and recorded in a journal.
     namespace: String,
-    /// The name of the process, for a node that is given none.
+    /// Name of the process, given to a node that the service does not name itself.
     name: String,
-    /// Which life it is, over all processes of the cluster.
+    /// Number of this life, unique among all processes of the cluster.
     life: u64,
     seed: u64,
     clock: Clock,
@@ -36,16 +36,16 @@ struct State {
     journal: Option<Journal>,
 }
 
-/// The journal of one node of a process, as far as it is written.
+/// Entries that the journal of one of the process's nodes has recorded so far.
 pub(super) type Kept = Arc<Mutex<Vec<Entry>>>;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum May {
     #[default]
     Run,
-    /// Not now.
+    /// Paused: tasks are not polled until the process is resumed.
     Pause,
-    /// Never again.
+    /// Killed: tasks are never polled again.
     Dead,
 }
 
@@ -88,8 +88,8 @@ impl Gate {
         self.state().may == May::Pause
     }
 
-    /// Nothing of it runs any more. Its tasks are not dropped before the gate is: dropping runs code, and a process that
-    /// is killed runs none.
+    /// Kills the process: its tasks are never polled again. They are not dropped until the gate is, because dropping a
+    /// task runs code, and a killed process runs none.
     pub(super) fn kill(&self) {
         let (journal, waiting) = {
             let mut state = self.state();
@@ -102,12 +102,12 @@ impl Gate {
         }
     }
 
-    /// The node that was started in it last, unless it has ended or the service has let go of it.
+    /// Returns the node that was started last in this life, unless it has ended or the service has dropped its handle.
     pub(super) fn node(&self) -> Option<Clustering> {
         self.state().node.as_ref()?.upgrade()
     }
 
-    /// The name of the node that was started in it last.
+    /// Returns the name of the node that was started last in this life.
     pub(super) fn node_name(&self) -> Option<NodeName> {
         self.state().journal.as_ref().map(|journal| journal.node().clone())
     }
@@ -124,7 +124,7 @@ impl Gate {
 impl Process for Gate {
     fn starting(&self, builder: Builder) -> Builder {
         let builder = if builder.name_given().is_some() { builder } else { builder.name(&self.name) };
-        // Two lives must not mint the same incarnations, so a seed of the service's own is replaced.
+        // Two lives must not generate the same incarnations, so a seed set by the service is replaced.
         let builder = builder.seed(self.seed);
         let name = builder.name_given().map(NodeName::parse);
         let Some(Ok(name)) = name.filter(|_| builder.namespace_given() == self.namespace) else {
@@ -176,7 +176,8 @@ impl Drop for Gate {
     }
 }
 
-/// Ends the tasks of a gate that nobody waits for any more: they hold the gate themselves.
+/// Aborts the tasks of a gate when the cluster is dropped. The tasks hold the gate, so that it would otherwise never be
+/// dropped.
 pub(super) fn end_tasks(gate: &Gate) {
     end(&mut gate.state());
 }
@@ -186,7 +187,7 @@ fn end(state: &mut State) {
     state.tasks.drain(..).for_each(|task| task.abort());
 }
 
-/// Spawns a task in the process that this code runs in.
+/// Spawns a task that belongs to the process of this gate.
 pub(super) fn spawn_in<F>(gate: &Arc<Gate>, future: F) -> tokio::task::JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,

@@ -9,11 +9,11 @@ use clustering_core::Term;
 use super::shared::Shared;
 use crate::history::{Life, Observation};
 
-/// Between two looks, of virtual time.
+/// Virtual time between two samples.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Asks every node again and again whether it may act as leader, also those that are paused or cut off, and takes the
-/// answers that differ from the last down: what P6 is judged by.
+/// Repeatedly asks every node if it may act as leader, including paused and disconnected nodes, and records every positive
+/// answer and every change to a negative one. The checks of P6 use these entries.
 pub(super) fn begin<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) {
     let shared = Arc::downgrade(shared);
     tokio::spawn(async move {
@@ -24,7 +24,7 @@ pub(super) fn begin<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) {
     });
 }
 
-/// Returns whether there is a next time.
+/// Samples all nodes once. Returns false once the cluster has been dropped.
 fn look<S>(shared: &Weak<Shared<S>>, last: &mut BTreeMap<Life, Option<Term>>) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
     let nodes: Vec<_> = {

@@ -1,8 +1,9 @@
-//! A cluster of your own service in one test: [`TestCluster`].
+//! Tests of a whole cluster of your service in one process: [`TestCluster`].
 //!
-//! It runs several instances of a service, each as a process of its own as far as one test can have it, on one memory
-//! store, under tokio's paused time: hours pass at once, and the same seed gives the same history. Things go wrong on
-//! command, and at the end it is judged whether the promises of the cluster, and those of the service, were kept.
+//! A [`TestCluster`] runs several instances of a service on one memory store and tokio's paused clock. Each instance is
+//! isolated as if it were a process of its own, as far as one test process allows. Hours of virtual time take
+//! milliseconds, and the same seed gives the same history. The test injects faults, and at the end the promises of the
+//! cluster and those of the service are checked.
 //!
 //! ```text
 //!   n0: your service ── its node ── FaultyStore ──┐
@@ -14,7 +15,7 @@
 //!
 //! # A test
 //!
-//! The factory starts the service as in production, on the store that it is given. Here the service is nothing but a node:
+//! The factory starts the service as in production, but on the given store. In this example the service is just a node:
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,24 +31,24 @@
 //! .await?;
 //! let first = cluster.wait_stable().await?;
 //!
-//! // As by kill -9: the others find out when its lease runs out.
+//! // Like kill -9: the other nodes notice when its lease expires.
 //! cluster.crash("n1");
 //! assert!(cluster.wait_stable().await? > first);
 //!
-//! // Not for long enough to be missed.
+//! // Too short for its lease to expire.
 //! cluster.pause("n2");
 //! cluster.advance(Duration::from_secs(5)).await;
 //! cluster.resume("n2");
 //!
-//! // It comes back, all become stable, and nothing that is promised was broken on the way.
+//! // It rejoins, the cluster becomes stable, and no promise was broken on the way.
 //! cluster.restart("n1");
 //! cluster.settle().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A real service has a struct around its node, and the test wants to ask it things. [`TestCluster::service`] has what the
-//! factory gave:
+//! A real service wraps its node in a struct, and the test wants to query it. [`TestCluster::service`] returns the
+//! value that the factory returned:
 //!
 //! ```
 //! # use clustering_memory::{Clustering, StartError, store::CoordinationStore};
@@ -83,24 +84,25 @@
 //! # }
 //! ```
 //!
-//! # What can go wrong on command
+//! # Faults
 //!
-//! | command | as if | undone by |
+//! | method | simulates | undone by |
 //! |---|---|---|
-//! | [`crash`](TestCluster::crash) | `kill -9`: no code of the process runs any more, not even what drops things | [`restart`](TestCluster::restart) |
-//! | [`stop`](TestCluster::stop) | `SIGTERM`: the node leaves in good order | [`restart`](TestCluster::restart) |
-//! | [`pause`](TestCluster::pause) | `SIGSTOP`: no code runs, time and the store go on | [`resume`](TestCluster::resume) |
-//! | [`cut_off`](TestCluster::cut_off) | the network refuses: calls fail at once | [`reconnect`](TestCluster::reconnect) |
-//! | [`hang`](TestCluster::hang) | the network swallows: calls are never answered | [`reconnect`](TestCluster::reconnect) |
-//! | [`expire`](TestCluster::expire) | the store ends the node's lease | by itself |
-//! | [`delay`](TestCluster::delay) | a slow network | `delay` by nothing |
-//! | [`line`](TestCluster::line) | whatever a [`FaultyStore`] can do: lost replies, broken watches, … | |
-//! | [`storm`](TestCluster::storm) | all of this, by chance from a seed | by its end |
+//! | [`crash`](TestCluster::crash) | `kill -9`: no more code of the process runs, not even destructors | [`restart`](TestCluster::restart) |
+//! | [`stop`](TestCluster::stop) | `SIGTERM`: the node leaves the cluster gracefully | [`restart`](TestCluster::restart) |
+//! | [`pause`](TestCluster::pause) | `SIGSTOP`: no code runs, but time passes and the store keeps working | [`resume`](TestCluster::resume) |
+//! | [`cut_off`](TestCluster::cut_off) | refused connections: calls fail at once | [`reconnect`](TestCluster::reconnect) |
+//! | [`hang`](TestCluster::hang) | dropped packets: calls are never answered | [`reconnect`](TestCluster::reconnect) |
+//! | [`expire`](TestCluster::expire) | the store ends the node's lease early | the node, which rejoins |
+//! | [`delay`](TestCluster::delay) | a slow network | `delay` by zero |
+//! | [`line`](TestCluster::line) | anything that a [`FaultyStore`] can do: lost replies, broken watches, … | |
+//! | [`storm`](TestCluster::storm) | random faults from a seed | its end |
 //!
 //! # Many seeds
 //!
-//! What one test does on purpose, a [`Storm`] does by chance, and [`seeds`] runs a scenario under one seed after the other. The
-//! first that fails is told with the command that does it again, and it does: nothing hangs on real time or on threads.
+//! A [`Storm`] injects random faults, and [`seeds`] runs a scenario with one seed after another. The first seed that
+//! fails is reported with a command that reproduces it. Reproduction is exact, because nothing depends on real time or
+//! on threads.
 //!
 //! ```
 //! use clustering_testkit::cluster::{Storm, TestCluster, seeds};
@@ -117,18 +119,18 @@
 //! # it_survives_any_storm();
 //! ```
 //!
-//! # What is judged
+//! # Checks
 //!
-//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) judge the [promises](crate::promises) P1 to P8 by what
-//! every node saw and did and by the store's history, without a line of the test's own. What the service promises beside
-//! that is told by the test: an assertion where it stands, or [`Process::violates`] in the service's own code. What goes
-//! wrong is told as a [`Failure`], with how the nodes stand and a timeline.
+//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8
+//! against everything that every node saw and did and against the store's history. The test needs no code for that.
+//! Promises of the service itself are checked by assertions in the test, or reported by the service with
+//! [`Process::violates`]. Errors are returned as a [`Failure`] with the state of the nodes and a timeline.
 //!
-//! # What is not like a process
+//! # Differences from real processes
 //!
-//! All processes share the test's memory, its clock and its thread. What the service spawns by itself with `tokio::spawn`
-//! is not part of the process (see [`Process::spawn`]). A callback that blocks its thread blocks all. Clocks don't drift:
-//! the [simulation](crate::sim) has that, and real processes are in `node`.
+//! All processes share the test's memory, clock and thread. A task that the service spawns with `tokio::spawn` does not
+//! belong to the process (see [`Process::spawn`]). A callback that blocks its thread blocks all processes. Clocks don't
+//! drift: use the [simulation](crate::sim) for that, and the module `node` for real processes.
 
 mod builder;
 mod failure;
@@ -163,9 +165,10 @@ use self::{
 };
 use crate::faulty::FaultyStore;
 
-/// Several instances of a service on one memory store, under paused time. See the [module's page](self).
+/// Several instances of a service on one memory store, with a paused clock. See the [module documentation](self).
 ///
-/// `S` is what the factory makes: the service. Clones are the same cluster; it ends with the last one.
+/// `S` is the service that the factory returns. Clones refer to the same cluster, which ends when the last clone is
+/// dropped.
 pub struct TestCluster<S = Clustering> {
     shared: Arc<Shared<S>>,
     patience: Duration,
@@ -178,27 +181,27 @@ impl<S> Clone for TestCluster<S> {
 }
 
 impl TestCluster<()> {
-    /// For one that is not as usual.
+    /// Returns a builder for a cluster with other than the default settings.
     pub fn builder() -> TestClusterBuilder {
         TestClusterBuilder::default()
     }
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Starts so many instances of the service, at once, and waits until each of them has started. (Until all are a
-    /// stable cluster: [`wait_stable`](Self::wait_stable).)
+    /// Starts `nodes` instances of the service concurrently and waits until each has started. Use
+    /// [`wait_stable`](Self::wait_stable) to wait until they form a stable cluster.
     ///
-    /// `factory` starts one instance in the process that it is given, with a node on the process's
-    /// [store](Process::store), and gives what is to be kept and asked: the service, which holds its node's handle, or that
-    /// handle itself. It is also called for each [restart](Self::restart).
+    /// `factory` starts one instance in the given process, with a node on the process's [store](Process::store). It
+    /// returns the service, which holds its node's handle, or just that handle. It is called again for each
+    /// [restart](Self::restart).
     ///
     /// # Errors
     ///
-    /// If an instance does not start.
+    /// Returns an error if an instance does not start.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime, and under a clock that is not paused: write `#[tokio::test(start_paused = true)]`.
+    /// Panics outside of a tokio runtime, and if the clock is not paused: use `#[tokio::test(start_paused = true)]`.
     pub async fn start<E, F, R>(nodes: usize, factory: F) -> Result<Self, Failure>
     where
         E: fmt::Display,
@@ -208,48 +211,50 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         TestCluster::builder().start(nodes, factory).await
     }
 
-    // ---- who is there ----------------------------------------------------------------------------------------------
+    // ---- processes, services and nodes -----------------------------------------------------------------------------
 
-    /// The names of all processes, whether or not they run, in the order in which they were added.
+    /// Returns the names of all processes in the order in which they were added, including those that are down.
     pub fn names(&self) -> Vec<String> {
         self.names_of(|_| true)
     }
 
-    /// The names of those that run, paused and cut off ones among them.
+    /// Returns the names of the running processes, including those that are paused or cut off from the store.
     pub fn running(&self) -> Vec<String> {
         self.names_of(Seat::runs)
     }
 
-    /// The names of those that run, are not paused and reach the store.
+    /// Returns the names of the running processes that are neither paused nor cut off from the store.
     pub fn partakers(&self) -> Vec<String> {
         self.names_of(Seat::takes_part)
     }
 
-    /// The process whose node says at this moment that it may act as leader; the first, should there be two.
+    /// Returns the process whose node says that it may act as leader, or the first if there are two.
     pub fn leader(&self) -> Option<String> {
         self.names_of(|seat| seat.node().is_some_and(|node| node.is_leader())).into_iter().next()
     }
 
-    /// The processes that run and don't say that they may act as leader.
+    /// Returns the running processes whose node does not say that it may act as leader.
     pub fn followers(&self) -> Vec<String> {
         self.names_of(|seat| seat.runs() && !seat.node().is_some_and(|node| node.is_leader()))
     }
 
-    /// What the factory made.
+    /// Returns the service that the factory returned for the process.
     ///
     /// # Panics
     ///
-    /// If the process does not run, or has not started yet.
+    /// Panics if the process is down or has not started yet.
     #[track_caller]
     pub fn service(&self, name: &str) -> Arc<S> {
         let service = self.with_seat(name, |seat| match &seat.stage {
             Stage::Up(service) => Some(service.clone()),
             _ => None,
         });
-        service.unwrap_or_else(|| panic!("{name} has no service now: see TestCluster::running, wait_started"))
+        service.unwrap_or_else(|| {
+            panic!("{name} has no service at present; see TestCluster::running and wait_started")
+        })
     }
 
-    /// The services of all processes that run and have one, by name.
+    /// Returns the services of all running processes that have started, with the names of the processes.
     pub fn services(&self) -> Vec<(String, Arc<S>)> {
         let seats = self.shared.seats();
         let up = |seat: &Seat<S>| match &seat.stage {
@@ -259,36 +264,38 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         seats.all.iter().filter_map(up).collect()
     }
 
-    /// The node of that process.
+    /// Returns the process's node.
     ///
     /// # Panics
     ///
-    /// If the process does not run, or has not started yet.
+    /// Panics if the process is down or has not started yet.
     #[track_caller]
     pub fn node(&self, name: &str) -> Clustering {
         let node = self.with_seat(name, |seat| seat.node());
-        node.unwrap_or_else(|| panic!("{name} has no node now: see TestCluster::running, wait_started"))
+        node.unwrap_or_else(|| {
+            panic!("{name} has no node at present; see TestCluster::running and wait_started")
+        })
     }
 
-    /// The process's line to the store, for whatever a [`FaultyStore`] can do.
+    /// Returns the process's connection to the store, to inject any fault that a [`FaultyStore`] supports.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn line(&self, name: &str) -> FaultyStore {
         self.with_seat(name, |seat| seat.line.clone())
     }
 
-    /// The store that all share.
+    /// Returns the store that all processes share.
     pub fn store(&self) -> &MemoryStore {
         &self.shared.store
     }
 
-    // ---- processes come and go -------------------------------------------------------------------------------------
+    // ---- starting and ending processes -----------------------------------------------------------------------------
 
-    /// Adds a process and starts it. Returns its name. It goes on by itself: [`wait_stable`](Self::wait_stable) waits for
-    /// it too.
+    /// Adds a process, starts it in the background, and returns its name. [`wait_stable`](Self::wait_stable) waits for
+    /// the new process too.
     pub fn add(&self) -> String {
         let name = {
             let mut seats = self.shared.seats();
@@ -301,17 +308,17 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         name
     }
 
-    /// Kills the process: no code of it runs any more, and nothing that it holds is dropped before the cluster is. The
-    /// others find out when its lease has run out. One that does not run is left as it is.
+    /// Kills the process: none of its code runs any more, and nothing that it holds is dropped before the cluster is.
+    /// The other nodes notice when its lease expires. Does nothing if the process is down.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn crash(&self, name: &str) {
         let gate = self.with_seat(name, |seat| {
             let gate = seat.runs().then(|| seat.gate().clone());
-            // What failed to start is as if it had never been.
+            // A process that failed to start is simply down from now on.
             if gate.is_none() {
                 seat.stage = Stage::Down;
             }
@@ -320,39 +327,40 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         if let Some(gate) = gate {
             gate.kill();
             let service = self.with_seat(name, |seat| std::mem::replace(&mut seat.stage, Stage::Down));
-            // A process that is killed drops nothing: its memory is gone.
+            // A killed process runs no destructors.
             std::mem::forget(service);
             self.shared.tell_change();
         }
     }
 
-    /// Starts the process again, and crashes it before if it runs. It goes on by itself:
-    /// [`wait_stable`](Self::wait_stable) waits for it too. Its line to the store is as it was.
+    /// Starts the process again in the background, after crashing it if it is running.
+    /// [`wait_stable`](Self::wait_stable) waits for it too. Faults of its connection to the store remain in effect.
     ///
-    /// A node that crashed finds its name held by its own ghost, and waits until that lease has run out.
+    /// After a crash, the node's name is still held by the lease of its previous life, and the node waits until that
+    /// lease expires.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn restart(&self, name: &str) {
         self.crash(name);
         self.launch(name);
     }
 
-    /// Stops the node in good order, and then ends the process.
+    /// Stops the node gracefully, and then ends the process.
     ///
     /// # Errors
     ///
-    /// If the node could not give its lease back, or does not end within the patience.
+    /// Returns an error if the node could not revoke its lease, or does not end in time.
     ///
     /// # Panics
     ///
-    /// If the process does not run, or has not started yet.
+    /// Panics if the process is down or has not started yet.
     pub async fn stop(&self, name: &str) -> Result<(), Failure> {
         let (node, gate) = (self.node(name), self.with_seat(name, |seat| seat.gate().clone()));
         let stopped = tokio::time::timeout(self.patience, node.stop()).await;
-        // It may have crashed meanwhile, and another life begun.
+        // The process may have crashed and been restarted in the meantime.
         let service = self.with_seat(name, |seat| {
             Arc::ptr_eq(seat.gate(), &gate).then(|| std::mem::replace(&mut seat.stage, Stage::Down))
         });
@@ -361,88 +369,89 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         self.shared.tell_change();
         match stopped {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(self.told(Failure::new(format!("{name} did not stop in order: {error}")))),
-            Err(_) => Err(self.told(Failure::new(format!("{name} does not stop")))),
+            Ok(Err(error)) => Err(self.told(Failure::new(format!("{name} did not stop cleanly: {error}")))),
+            Err(_) => Err(self.told(Failure::new(format!("{name} did not stop within {:?}", self.patience)))),
         }
     }
 
-    /// Stops the process where it stands: nothing of it runs until it is [resumed](Self::resume), while time goes on, and
-    /// so does the store. Timers that fire meanwhile are seen late, all at once.
+    /// Freezes the process: none of its code runs until it is [resumed](Self::resume), while time passes and the store
+    /// keeps working. Timers that expire in the meantime all fire late, on resumption.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn pause(&self, name: &str) {
         self.with_seat(name, |seat| seat.gate().pause());
         self.shared.tell_change();
     }
 
-    /// Lets a paused process go on.
+    /// Resumes a paused process.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn resume(&self, name: &str) {
         self.with_seat(name, |seat| seat.gate().clone()).resume();
         self.shared.tell_change();
     }
 
-    // ---- the store, for one of them --------------------------------------------------------------------------------
+    // ---- faults of one process's connection to the store -----------------------------------------------------------
 
-    /// Cuts the process off from the store: its calls fail at once, its watches break.
+    /// Cuts the process off from the store: its calls fail at once, and its watches break.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn cut_off(&self, name: &str) {
         self.line(name).cut();
         self.shared.tell_change();
     }
 
-    /// The store swallows the process's calls and never answers.
+    /// Makes the process's calls to the store hang: they are never answered.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn hang(&self, name: &str) {
         self.line(name).hang();
         self.shared.tell_change();
     }
 
-    /// Ends [`cut_off`](Self::cut_off), [`hang`](Self::hang) and whatever else its line was told.
+    /// Reverts [`cut_off`](Self::cut_off), [`hang`](Self::hang) and any other fault of the process's connection.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn reconnect(&self, name: &str) {
         self.line(name).heal();
         self.shared.tell_change();
     }
 
-    /// Calls of the process to the store take that much longer from now on.
+    /// Delays all later calls of the process to the store by `delay`.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     #[track_caller]
     pub fn delay(&self, name: &str, delay: Duration) {
         self.line(name).delay(delay);
     }
 
-    /// The store ends the lease of the process's node now, as if its time had run out. Does nothing if the node has none.
+    /// Makes the store end the lease of the process's node now, as if it had expired. Does nothing if the node has no
+    /// lease.
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     pub async fn expire(&self, name: &str) {
         let Some(node) = self.with_seat(name, |seat| seat.gate().node_name()) else { return };
         let key = format!("{}/view/nodes/{node}", self.shared.namespace);
-        // The memory store answers always, and a lease that has ended meanwhile is as it should be.
+        // The memory store always answers, and a lease that has ended in the meantime needs no revocation.
         if let Ok(Some(entry)) = self.shared.store.get(&key).await
             && let Some(lease) = entry.lease
         {
@@ -450,13 +459,13 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         }
     }
 
-    /// Lets so much time pass.
+    /// Lets this much virtual time pass.
     pub async fn advance(&self, time: Duration) {
         tokio::time::sleep(time).await;
     }
 
-    /// Ends what can be ended of what went wrong: paused processes go on, all lines work, nothing is delayed. Processes
-    /// that crashed stay as they are.
+    /// Ends all lasting faults: resumes paused processes, repairs all connections and removes delays. Crashed processes
+    /// stay down.
     pub fn heal(&self) {
         for name in self.names() {
             let (line, gate) = self.with_seat(&name, |seat| (seat.line.clone(), seat.gate().clone()));
@@ -468,7 +477,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         self.shared.tell_change();
     }
 
-    // ---- inside ----------------------------------------------------------------------------------------------------
+    // ---- internals -------------------------------------------------------------------------------------------------
 
     fn names_of(&self, is: impl Fn(&Seat<S>) -> bool) -> Vec<String> {
         self.shared.seats().all.iter().filter(|seat| is(seat)).map(|seat| seat.name.clone()).collect()
@@ -481,17 +490,18 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             return work(seat);
         }
         drop(seats);
-        panic!("there is no process {name:?}: there are {:?}", self.names())
+        panic!("there is no process {name:?}; the processes are {:?}", self.names())
     }
 
-    /// Begins another life of the process.
+    /// Starts a new life of the process.
     fn launch(&self, name: &str) {
         let shared = &self.shared;
         let process = {
             let mut seats = shared.seats();
             seats.lives += 1;
             let life = seats.lives;
-            let index = seats.all.iter().position(|seat| seat.name == name).expect("it was looked up");
+            let index =
+                seats.all.iter().position(|seat| seat.name == name).expect("the caller has looked it up");
             let seat = &mut seats.all[index];
             let changed = shared.changed.clone();
             let changed = Arc::new(move || changed.send_modify(|count| *count += 1));
@@ -533,7 +543,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("without a message")
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 impl<S> fmt::Debug for TestCluster<S> {

@@ -9,11 +9,11 @@ use super::{
 };
 use crate::{faulty::FaultyStore, history::Observation};
 
-/// What one process of a [`TestCluster`](super::TestCluster) is given to start its service with.
+/// Handle to one process of a [`TestCluster`](super::TestCluster), given to the factory to start its service with.
 ///
-/// Whatever the service starts by way of a node, its callbacks among it, belongs to the process: it stands still while the
-/// process is paused, and is gone when it crashes. A task that the service spawns by itself does not; spawn it with
-/// [`spawn`](Self::spawn), or let the factory's own future do the work.
+/// Everything that a node of the service runs, including its callbacks, belongs to the process: it is frozen while the
+/// process is paused and gone when the process crashes. Tasks that the service spawns itself don't belong to the
+/// process, unless they are spawned with [`spawn`](Self::spawn). The future that the factory returns belongs to it.
 #[derive(Clone)]
 pub struct Process {
     pub(super) name: String,
@@ -25,22 +25,24 @@ pub struct Process {
 }
 
 impl Process {
-    /// The name of the process, and of its node unless the service gives it another: `n0`, `n1` and so on.
+    /// Returns the name of the process (`n0`, `n1` and so on), which is also the name of its node unless the service
+    /// sets another.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its number, from 0.
+    /// Returns the number of the process, starting at 0.
     pub fn index(&self) -> usize {
         self.index
     }
 
-    /// Its own line to the store that all share: what the service's node is to be built on.
+    /// Returns the process's own connection to the shared store. The service must build its node on it.
     pub fn store(&self) -> FaultyStore {
         self.line.clone()
     }
 
-    /// A builder of a node on that store, with namespace, name and URI, for tests that need no service around it.
+    /// Returns a builder for a node on that store, with namespace, name and URI set, for tests that need no service
+    /// around the node.
     pub fn builder(&self) -> Builder {
         Clustering::builder(self.store())
             .namespace(&self.namespace)
@@ -48,11 +50,11 @@ impl Process {
             .uri(format!("http://{}:80", self.name))
     }
 
-    /// Spawns a task that belongs to this process: paused with it, gone with it.
+    /// Spawns a task that belongs to this process: it is paused and killed together with the process.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,
@@ -60,21 +62,21 @@ impl Process {
         spawn_in(&self.gate, future)
     }
 
-    /// Takes something down in the node's journal, for the timeline of a test that fails.
+    /// Adds a note to the node's journal. It appears in the timeline of a failed test.
     pub fn note(&self, text: impl Into<String>) {
         self.observe(Observation::Note { text: text.into() });
     }
 
-    /// Takes something down in the node's journal by which the promises are judged: that of a fenced write, which P5 is
-    /// judged by if its key is under [`Ledger::FENCED`](crate::history::Ledger::FENCED).
+    /// Records an observation in the node's journal. This is meant for [`Observation::FencedWrite`], which the check of
+    /// P5 uses if the written key is under [`Ledger::FENCED`](crate::history::Ledger::FENCED).
     pub fn observe(&self, observation: Observation) {
         if let Some(journal) = self.gate.journal() {
             journal.note(observation);
         }
     }
 
-    /// Says that the service broke a promise of its own: the test fails with that at its next
-    /// [`check`](super::TestCluster::check), and the timeline shows when it was.
+    /// Reports that the service broke a promise of its own. The next [`check`](super::TestCluster::check) fails with
+    /// this message, and the timeline shows when it happened.
     pub fn violates(&self, what: impl Into<String>) {
         let what = what.into();
         self.note(format!("VIOLATES: {what}"));

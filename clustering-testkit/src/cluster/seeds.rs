@@ -2,17 +2,17 @@ use std::{env, ops::Range};
 
 use super::Failure;
 
-/// The variable that has one seed run alone.
+/// Environment variable that selects a single seed.
 const ONE: &str = "CLUSTERING_SEED";
 
-/// The variable that has so many seeds run.
+/// Environment variable that sets the number of seeds.
 const MANY: &str = "CLUSTERING_SEEDS";
 
-/// Runs a scenario for one seed after the other, each on a runtime of its own with a paused clock, and fails with the
-/// first that fails: what went wrong, and the command that does it again.
+/// Runs a scenario with one seed after another, each on a new runtime with a paused clock. Panics on the first seed
+/// that fails, with the failure and a command that reproduces it.
 ///
-/// `CLUSTERING_SEED=17` in the environment has that seed run alone, `CLUSTERING_SEEDS=10000` so many from the first of the
-/// range on: for a longer run than the test usually is.
+/// For longer or selective runs, set environment variables: `CLUSTERING_SEED=17` runs only that seed, and
+/// `CLUSTERING_SEEDS=10000` runs that many seeds from the start of the range.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,29 +34,29 @@ const MANY: &str = "CLUSTERING_SEEDS";
 ///
 /// # Panics
 ///
-/// With the first seed that fails.
+/// Panics on the first seed that fails.
 #[track_caller]
 pub fn seeds(range: Range<u64>, scenario: impl AsyncFn(u64) -> Result<(), Failure>) {
     if let Some((seed, failure)) = Seeds::of_env(range).first_failure(scenario) {
-        panic!("seed {seed}: {failure}\nagain: {}", command(seed));
+        panic!("seed {seed}: {failure}\nreproduce: {}", command(seed));
     }
 }
 
-/// Seeds to run a scenario with: for tests that expect one to fail. Others take [`seeds`].
+/// Seeds to run a scenario with, for tests that expect a failure. Other tests use [`seeds`].
 #[derive(Clone, Debug)]
 pub struct Seeds(Range<u64>);
 
 impl Seeds {
-    /// These.
+    /// Creates the seeds of the given range.
     pub fn new(range: Range<u64>) -> Self {
         Seeds(range)
     }
 
-    /// These, unless the environment says otherwise: see [`seeds`].
+    /// Creates the seeds of the given range, unless the environment selects others (see [`seeds`]).
     ///
     /// # Panics
     ///
-    /// If the environment has something else than a number there.
+    /// Panics if one of the environment variables is not a number.
     pub fn of_env(range: Range<u64>) -> Self {
         if let Some(seed) = number(ONE) {
             return Seeds(seed..seed + 1);
@@ -67,7 +67,7 @@ impl Seeds {
         }
     }
 
-    /// The first seed under which the scenario fails, and how.
+    /// Returns the first seed with which the scenario fails, with the failure.
     pub fn first_failure(self, scenario: impl AsyncFn(u64) -> Result<(), Failure>) -> Option<(u64, Failure)> {
         self.0.into_iter().find_map(|seed| run(seed, &scenario).err().map(|failure| (seed, failure)))
     }
@@ -75,15 +75,15 @@ impl Seeds {
 
 fn run(seed: u64, scenario: &impl AsyncFn(u64) -> Result<(), Failure>) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.expect("a runtime without I/O can be made").block_on(scenario(seed))
+    runtime.expect("a runtime without I/O can be built").block_on(scenario(seed))
 }
 
 fn number(variable: &str) -> Option<u64> {
     let value = env::var(variable).ok()?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {value:?}")))
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
 }
 
-/// What runs the present test with that seed alone.
+/// Returns the command that runs the current test with only this seed.
 fn command(seed: u64) -> String {
     let package = env::var("CARGO_PKG_NAME").map(|name| format!(" -p {name}")).unwrap_or_default();
     let thread = std::thread::current();

@@ -20,7 +20,7 @@ use crate::{
 pub(super) type Factory<S> =
     Arc<dyn Fn(Process) -> Pin<Box<dyn Future<Output = Result<S, String>> + Send>> + Send + Sync>;
 
-/// What a test cluster and its tasks share.
+/// State shared by the handles of a test cluster and its tasks.
 pub(super) struct Shared<S> {
     pub(super) namespace: String,
     pub(super) seed: u64,
@@ -30,41 +30,41 @@ pub(super) struct Shared<S> {
     pub(super) factory: Factory<S>,
     pub(super) verdicts: Arc<Verdicts>,
     pub(super) seats: Mutex<Seats<S>>,
-    /// Counts what happens to processes, for those who wait for something.
+    /// Counter that is incremented whenever the state of a process changes, to wake waiters.
     pub(super) changed: Arc<watch::Sender<u64>>,
 }
 
-/// All processes, in the order of their numbers.
+/// All processes in the order of their numbers, and the number of lives started so far.
 pub(super) struct Seats<S> {
     pub(super) all: Vec<Seat<S>>,
     pub(super) lives: u64,
 }
 
-/// One process: its line to the store stays, its lives come and go.
+/// One process. Its connection to the store persists over all its lives.
 pub(super) struct Seat<S> {
     pub(super) name: String,
     pub(super) line: FaultyStore,
-    /// All lives, the present one last.
+    /// All lives of the process, ending with the current one.
     pub(super) gates: Vec<Arc<Gate>>,
     pub(super) stage: Stage<S>,
 }
 
-/// What became of a process's present life.
+/// State of a process's current life.
 pub(super) enum Stage<S> {
-    /// The factory's future runs.
+    /// The factory's future is running.
     Starting,
-    /// It gave a service.
+    /// The factory returned a service.
     Up(Arc<S>),
-    /// It gave an error, or panicked.
+    /// The factory returned an error or panicked.
     Failed(String),
-    /// It was killed, or stopped in good order.
+    /// The process was killed or stopped gracefully.
     Down,
 }
 
 impl<S> Seat<S> {
-    /// The present life's gate, whether or not it still runs.
+    /// Returns the gate of the current life, even if that life has ended.
     pub(super) fn gate(&self) -> &Arc<Gate> {
-        self.gates.last().expect("each seat is made with a life")
+        self.gates.last().expect("each process has been launched once")
     }
 
     pub(super) fn runs(&self) -> bool {
@@ -79,7 +79,7 @@ impl<S> Seat<S> {
         self.gate().node().filter(|_| self.runs())
     }
 
-    /// Whether the others can hear of it.
+    /// True if the process is running, not paused and connected to the store, so that it can take part in the cluster.
     pub(super) fn takes_part(&self) -> bool {
         self.runs() && !self.gate().is_paused() && self.line.is_connected()
     }
@@ -107,7 +107,7 @@ impl<S> Drop for Shared<S> {
     }
 }
 
-/// What the service under test said against itself.
+/// Violations that the service under test reported about itself.
 pub(super) struct Verdicts {
     pub(super) clock: Clock,
     pub(super) violations: Mutex<Vec<(Moment, String)>>,

@@ -6,39 +6,39 @@ use tokio::time::{Instant, sleep_until};
 use super::{Failure, TestCluster, gate::spawn_in, shared::Stage};
 use crate::{faulty::Chances, history::Observation, random::Random};
 
-/// What goes wrong in a [`Storm`], or is asked for meanwhile.
+/// Kinds of faults in a [`Storm`], and requests that users make during it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Trouble {
-    /// The process is killed, and started again after a while.
+    /// The process is killed, and started again later.
     Crash,
-    /// The node leaves in good order, and is started again after a while.
+    /// The node leaves gracefully, and is started again later.
     Leave,
-    /// The process stands still for a while.
+    /// The process is paused for a while.
     Pause,
-    /// Calls fail for a while, watches break.
+    /// The process's calls fail and its watches break for a while.
     CutOff,
-    /// Calls are not answered for a while.
+    /// The process's calls are not answered for a while.
     Hang,
-    /// Nobody reaches the store for a while.
+    /// No process reaches the store for a while.
     Outage,
-    /// The store ends the node's lease before its time, against the contract: a node cannot know that in time.
+    /// The store ends the node's lease early, in breach of its contract. The node cannot know that in time.
     Expire,
-    /// For a while the node's network is [bad](Chances::bad_network): slow calls, lost replies, late commits, broken
+    /// The node's network is [bad](Chances::bad_network) for a while: slow calls, lost replies, late commits and broken
     /// watches.
     BadNetwork,
-    /// The node's watches yield nothing for a while.
+    /// The node's watches deliver nothing for a while.
     WatchLag,
-    /// The node's watches break, and what they owe is compacted.
+    /// The node's watches break, and the changes that they have not delivered are compacted.
     WatchGap,
-    /// The user asks for a new version.
+    /// A user requests a new version.
     Ask,
-    /// The user makes the leader give up the lead.
+    /// A user makes the leader resign.
     Resign,
 }
 
 impl Trouble {
-    /// All of them.
+    /// All kinds of troubles.
     pub const ALL: [Trouble; 12] = [
         Trouble::Crash,
         Trouble::Leave,
@@ -54,7 +54,7 @@ impl Trouble {
         Trouble::Resign,
     ];
 
-    /// For how many milliseconds it lasts, from and to.
+    /// Returns the minimum and maximum duration in milliseconds.
     const fn lasts(self) -> (u64, u64) {
         match self {
             Trouble::Pause | Trouble::CutOff | Trouble::Hang => (100, 25_000),
@@ -86,7 +86,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// Troubles by chance, from a seed: for [`TestCluster::storm`].
+/// Random troubles from a seed, for [`TestCluster::storm`].
 ///
 /// ```
 /// # use std::time::Duration;
@@ -101,7 +101,7 @@ impl fmt::Display for Trouble {
 /// # }
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "a storm does nothing until a cluster is in it"]
+#[must_use = "a storm does nothing until it is passed to `TestCluster::storm`"]
 pub struct Storm {
     seed: u64,
     length: Duration,
@@ -109,47 +109,47 @@ pub struct Storm {
     troubles: Vec<Trouble>,
 }
 
-/// One trouble of a storm's plan.
+/// A trouble that a storm has planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Planned {
     trouble: Trouble,
     at: Duration,
     lasts: Duration,
-    /// To which process, of however many there are then.
+    /// Selects the process, modulo the number of processes at that time.
     whom: u64,
 }
 
 impl Storm {
-    /// A minute of all troubles, one every two seconds on average.
+    /// Creates a storm of one minute with all kinds of troubles, one every two seconds on average.
     pub fn new(seed: u64) -> Self {
         let secs = Duration::from_secs;
         Storm { seed, length: secs(60), gap: secs(2), troubles: Trouble::ALL.to_vec() }
     }
 
-    /// For so long.
+    /// Sets the length of the storm.
     pub fn lasting(mut self, length: Duration) -> Self {
         self.length = length;
         self
     }
 
-    /// With so much time between the beginnings of two troubles, on average.
+    /// Sets the average time between the starts of two troubles.
     ///
     /// # Panics
     ///
-    /// If that is less than a millisecond.
+    /// Panics if `gap` is less than a millisecond.
     pub fn every(mut self, gap: Duration) -> Self {
-        assert!(gap >= Duration::from_millis(1), "a storm of too many troubles");
+        assert!(gap >= Duration::from_millis(1), "the gap between troubles must be at least 1 ms");
         self.gap = gap;
         self
     }
 
-    /// With these troubles alone.
+    /// Restricts the storm to these troubles.
     pub fn only(mut self, troubles: impl IntoIterator<Item = Trouble>) -> Self {
         self.troubles = troubles.into_iter().collect();
         self
     }
 
-    /// Without these troubles.
+    /// Excludes these troubles.
     pub fn without(mut self, troubles: impl IntoIterator<Item = Trouble>) -> Self {
         let out: Vec<_> = troubles.into_iter().collect();
         self.troubles.retain(|trouble| !out.contains(trouble));
@@ -170,7 +170,7 @@ impl Storm {
             }
             let trouble = self.troubles[random.below(self.troubles.len() as u64) as usize];
             let (least, most) = trouble.lasts();
-            // Short ones are as likely as long ones.
+            // Drawing the maximum first makes short troubles more likely.
             let most = random.between(least, most);
             let lasts = random.ms(least, most);
             plan.push(Planned { trouble, at, lasts, whom: random.next() });
@@ -178,7 +178,7 @@ impl Storm {
     }
 }
 
-/// What a storm does at a moment.
+/// The start or the end of a trouble.
 #[derive(Clone, Debug)]
 enum Step {
     Begin(Planned, usize),
@@ -186,13 +186,13 @@ enum Step {
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Lets troubles come by chance, for as long as the storm lasts, and then ends them all: everything is
-    /// [healed](Self::heal), and every process that does not run is started. The timeline tells of each trouble.
+    /// Injects random troubles for the length of the storm, and then ends them all: [heals](Self::heal) everything and
+    /// starts every process that is down. The timeline shows each trouble.
     ///
     /// # Errors
     ///
-    /// If a process does not start any more; or, at once, if the service [says](super::Process::violates) that it broke a
-    /// promise of its own.
+    /// Returns an error if a process cannot be started again. Returns early with an error if the service
+    /// [reports](super::Process::violates) that it broke a promise of its own.
     pub async fn storm(&self, storm: &Storm) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut steps: Vec<(Duration, Step)> = storm
@@ -240,7 +240,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         }
         match trouble {
             Trouble::Crash => self.crash(name),
-            // One that cannot leave in good order does not leave.
+            // A node that cannot leave gracefully does not leave.
             Trouble::Leave if self.is_up(name) => self.leave(name),
             Trouble::Leave => {}
             Trouble::Pause => self.pause(name),
@@ -280,11 +280,11 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
 
     fn leave(&self, name: &str) {
         let (cluster, name) = (self.clone(), name.to_owned());
-        // It may be a while, or never be.
+        // Leaving may take long, or never succeed.
         tokio::spawn(async move { drop(cluster.stop(&name).await) });
     }
 
-    /// What a user does, in the process.
+    /// Runs a user's request in the process.
     fn ask<F>(&self, name: &str, asks: impl FnOnce(Clustering) -> F)
     where
         F: Future<Output = ()> + Send + 'static,

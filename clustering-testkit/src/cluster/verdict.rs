@@ -9,30 +9,32 @@ use crate::{
     promises::{Calm, check},
 };
 
-/// How many lines of the timeline are shown.
+/// Maximum number of timeline lines in a failure.
 const LINES: usize = 80;
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Judges all that has happened so far: what the services [said against themselves](super::Process::violates), then
-    /// the promises P1 to P7 of the cluster, and what P8 says of nodes that block. Returns the store's history.
+    /// Checks everything that has happened so far. Violations that the services [reported](super::Process::violates)
+    /// come first, then the promises P1 to P7 of the cluster, and the part of P8 that concerns reports of blocking
+    /// nodes. Returns the store's history.
     ///
     /// # Errors
     ///
-    /// The first promise that was broken, with its story.
+    /// Returns the first broken promise, with its timeline.
     pub async fn check(&self) -> Result<Ledger, Failure> {
         self.judge(None).await
     }
 
-    /// [Heals](Self::heal) all, waits until the cluster is [stable](Self::wait_stable), and judges everything: as
-    /// [`check`](Self::check), and that all came to rest as it should (P7, P8).
+    /// [Heals](Self::heal) all faults, waits until the cluster is [stable](Self::wait_stable), and checks everything
+    /// that [`check`](Self::check) checks, and also that the cluster has come to rest properly (P7, P8). Returns the
+    /// store's history.
     ///
     /// # Errors
     ///
-    /// The first promise that was broken, with its story; or that the cluster does not become stable.
+    /// Returns the first broken promise, with its timeline, or an error if the cluster does not become stable.
     pub async fn settle(&self) -> Result<Ledger, Failure> {
         self.heal();
         let stable = self.wait_stable().await;
-        // What was broken on the way says more than that it did not come to rest.
+        // A promise broken on the way is more informative than the timeout.
         self.judge(None).await?;
         stable?;
         let nodes: Vec<_> = {
@@ -43,25 +45,25 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         self.judge(Some(Calm::of(nodes.iter().map(|name| name.as_str())))).await
     }
 
-    /// All that happened, as lines in the order of the times: what the store's history says, and what each node saw and
-    /// did.
+    /// Returns the timeline of everything that happened: one line per entry of the store's history and of each node's
+    /// journal, in order of time.
     pub fn timeline(&self) -> Vec<String> {
         timeline(&self.shared.namespace, &self.shared.follower.pages(), &self.entries())
     }
 
-    /// Says that the service broke a promise of its own, as [`Process::violates`](super::Process::violates), from the
-    /// outside.
+    /// Reports from outside the processes that the service broke a promise of its own, like
+    /// [`Process::violates`](super::Process::violates).
     pub fn violates(&self, what: impl Into<String>) {
         self.shared.verdicts.violated(what.into());
     }
 
-    /// A failure of the test's own, told with how the nodes stand and what happened last.
+    /// Creates a failure for the test itself, with the state of the nodes and the end of the timeline.
     pub fn failure(&self, what: impl Into<String>) -> Failure {
         self.told(Failure::new(what))
     }
 
     async fn judge(&self, calm: Option<Calm>) -> Result<Ledger, Failure> {
-        // The memory store always answers.
+        // This cannot fail: the memory store always answers.
         self.shared.follower.settle().await.map_err(|error| Failure::new(error.to_string()))?;
         self.not_violated()?;
         let journals = self.entries();
@@ -69,10 +71,10 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             .map_err(|violation| self.told(violation.into()))
     }
 
-    /// Whether the service has said nothing against itself.
+    /// Fails if the service has reported a violation.
     pub(super) fn not_violated(&self) -> Result<(), Failure> {
         let Some((at, violation)) = self.shared.verdicts.first() else { return Ok(()) };
-        let what = format!("the service says that it broke a promise of its own, at {at} s: {violation}");
+        let what = format!("the service reported at {at} s that it broke its own promise: {violation}");
         Err(Failure { timeline: self.last_lines(Some(at)), ..self.told(Failure::new(what)) })
     }
 
@@ -84,7 +86,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         journals.iter().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
     }
 
-    /// The failure with how the nodes stand and, if it has no story of its own, the last that happened.
+    /// Adds the state of the nodes to a failure and, if it has no timeline yet, the end of the timeline.
     pub(super) fn told(&self, mut failure: Failure) -> Failure {
         failure.nodes = self.shared.seats().all.iter().map(describe).collect();
         if failure.timeline.is_empty() {
@@ -93,7 +95,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         failure
     }
 
-    /// What happened last, or until then, without what is dull.
+    /// Returns the last lines of the timeline, up to `until` if given, without uninteresting entries.
     fn last_lines(&self, until: Option<Moment>) -> Vec<String> {
         use Observation::{AskedLeader, FencedWrite, Renewed};
         let late = |at: Moment| until.is_some_and(|until| at > until);
@@ -109,7 +111,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     }
 }
 
-/// Whether only fenced writes are in it, or what is no key of the cluster.
+/// True if the page has no change of the cluster's own keys, but fenced writes and changes of other keys.
 fn is_write(page: &Page) -> bool {
     let Content::Batch(batch) = &page.content else { return false };
     !batch.changes.iter().any(|change| change.key().contains("/view/") || change.key().contains("/ready/"))
@@ -119,8 +121,8 @@ fn describe<S>(seat: &Seat<S>) -> String {
     let mut said = match &seat.stage {
         Stage::Starting => "is starting".to_owned(),
         Stage::Failed(why) => format!("did not start: {why}"),
-        Stage::Down => "does not run".to_owned(),
-        Stage::Up(_) => "runs".to_owned(),
+        Stage::Down => "is down".to_owned(),
+        Stage::Up(_) => "is running".to_owned(),
     };
     if seat.runs() && seat.gate().is_paused() {
         said += ", paused";
@@ -133,7 +135,7 @@ fn describe<S>(seat: &Seat<S>) -> String {
         let status = status.borrow();
         said += &format!(", {:?}", status.phase);
         if status.is_leader() {
-            said += ", leads";
+            said += ", leader";
         }
         match (&status.newest, status.cluster_version()) {
             (None, _) => said += ", knows no version",

@@ -6,24 +6,24 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Failure, TestCluster, shared::Stage};
 
-/// How often is looked again if nothing says that something changed.
+/// Interval at which a condition is checked again without any notification.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Why it is not as it is waited for.
+/// Reason why a condition does not hold yet.
 enum NotYet {
     Wait(String),
-    /// It will never be.
+    /// The condition will never hold.
     Never(Failure),
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Waits until the newest version is stable, has just the nodes that run, are not paused and reach the store, and all
-    /// of these know that. Returns the version.
+    /// Waits until the newest version is stable, its nodes are exactly those that are running, not paused and connected
+    /// to the store, and all of these know that it is stable. Returns the version.
     ///
     /// # Errors
     ///
-    /// If that does not come within the [patience](super::TestClusterBuilder::patience), or one of the services did not
-    /// start: who is missing, how the nodes stand, what happened last.
+    /// Returns an error after the [patience](super::TestClusterBuilder::patience), or if one of the services did not
+    /// start. The error names the missing nodes, the state of all nodes and the last events.
     pub async fn wait_stable(&self) -> Result<Version, Failure> {
         self.wait(
             || self.names_of(|seat| seat.takes_part() || seat.has_failed()),
@@ -32,15 +32,15 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         .await
     }
 
-    /// As [`wait_stable`](Self::wait_stable), with just these nodes.
+    /// Waits until a version with exactly these nodes is stable, like [`wait_stable`](Self::wait_stable).
     ///
     /// # Errors
     ///
-    /// As [`wait_stable`](Self::wait_stable).
+    /// Returns an error in the same cases as [`wait_stable`](Self::wait_stable).
     ///
     /// # Panics
     ///
-    /// If there is no process of one of the names.
+    /// Panics if one of the names is unknown.
     pub async fn wait_stable_of<N: AsRef<str>>(
         &self,
         names: impl IntoIterator<Item = N>,
@@ -50,11 +50,12 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         self.wait(|| names.clone(), |names| self.stable_with(&names)).await
     }
 
-    /// Waits until each process that runs has its service.
+    /// Waits until every running process has started its service.
     ///
     /// # Errors
     ///
-    /// If one did not start, or does not within the [patience](super::TestClusterBuilder::patience).
+    /// Returns an error if a service fails to start, or does not start within the
+    /// [patience](super::TestClusterBuilder::patience).
     pub async fn wait_started(&self) -> Result<(), Failure> {
         self.wait(
             || self.names_of(|seat| seat.runs() || seat.has_failed()),
@@ -63,24 +64,26 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         .await
     }
 
-    /// Waits until the process has its service.
+    /// Waits until the process has started its service.
     ///
     /// # Errors
     ///
-    /// If it did not start, or does not within the [patience](super::TestClusterBuilder::patience).
+    /// Returns an error if the service fails to start, or does not start within the
+    /// [patience](super::TestClusterBuilder::patience).
     ///
     /// # Panics
     ///
-    /// If there is no process of that name.
+    /// Panics if there is no process with that name.
     pub async fn wait_started_of(&self, name: &str) -> Result<(), Failure> {
         self.wait(|| vec![name.to_owned()], |_| self.started(name)).await
     }
 
-    /// Waits until `holds` gives something, looking again whenever a node's status changes and every 50 ms.
+    /// Waits until `holds` returns `Some`, and returns the value. Calls it whenever a node's status changes, and every
+    /// 50 ms. `what` describes the condition in the error.
     ///
     /// # Errors
     ///
-    /// If that does not come within the [patience](super::TestClusterBuilder::patience).
+    /// Returns an error if `holds` returns `None` for longer than the [patience](super::TestClusterBuilder::patience).
     pub async fn wait_until<T>(&self, what: &str, holds: impl Fn() -> Option<T>) -> Result<T, Failure> {
         self.wait(|| self.running(), |_| holds().ok_or_else(|| NotYet::Wait(what.to_owned()))).await
     }
@@ -101,13 +104,13 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                 Err(NotYet::Wait(missing)) => missing,
             };
             if timeout_at(deadline, self.change(&nodes)).await.is_err() {
-                let what = format!("{:?} passed in vain; still missing: {missing}", self.patience);
+                let what = format!("timed out after {:?} waiting for {missing}", self.patience);
                 return Err(self.told(Failure::new(what)));
             }
         }
     }
 
-    /// Resolves when one of these nodes knows something new, a process starts or ends, or after a moment.
+    /// Resolves when the status of one of these nodes changes, when a process starts or ends, or after [`LOOK`].
     async fn change(&self, nodes: &[Clustering]) {
         let mut processes = self.shared.changed.subscribe();
         let mut statuses: Vec<_> = nodes.iter().map(Clustering::status).collect();
@@ -117,7 +120,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                 std::future::pending::<()>().await;
             }
             let changes = statuses.iter_mut().map(|status| Box::pin(status.changed()));
-            // A node that has ended changes no more.
+            // The status of an ended node does not change any more.
             if select_all(changes).await.0.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -133,23 +136,24 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     fn started(&self, name: &str) -> Result<(), NotYet> {
         let namespace = &self.shared.namespace;
         self.with_seat(name, |seat| match &seat.stage {
-            Stage::Starting => Err(NotYet::Wait(format!("the service of {name}, which is starting"))),
+            Stage::Starting => Err(NotYet::Wait(format!("the service of {name}, which is still starting"))),
             Stage::Failed(why) => Err(NotYet::Never(Failure::new(format!("{name} did not start: {why}")))),
-            Stage::Down => Err(NotYet::Never(Failure::new(format!("{name} was ended")))),
+            Stage::Down => Err(NotYet::Never(Failure::new(format!("{name} is down")))),
             Stage::Up(_) if seat.gate().node_name().is_none() => {
                 let what = format!("the service of {name} started no node in the namespace {namespace:?}");
-                let hint = "give TestCluster::builder() the service's namespace; and start the node in the factory's own \
-                            future or a task of Process::spawn, not in one of tokio::spawn";
+                let hint = "pass the service's namespace to TestCluster::builder(), and start the node in the factory's \
+                            future or with Process::spawn, not with tokio::spawn";
                 Err(NotYet::Never(Failure::new(what).hint(hint)))
             }
             Stage::Up(_) => Ok(()),
         })
     }
 
-    /// The version that is stable with just the nodes of these processes, as all of them know.
+    /// Returns the version that is stable with exactly the nodes of these processes, if all of them know it.
     fn stable_with(&self, names: &[String]) -> Result<Version, NotYet> {
         if names.is_empty() {
-            let what = "no node runs, is not paused and reaches the store, so nothing becomes stable";
+            let what =
+                "nothing can become stable: no process is running, unpaused and connected to the store";
             return Err(NotYet::Never(Failure::new(what)));
         }
         names.iter().try_for_each(|name| self.started(name))?;
@@ -163,28 +167,30 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         let mut version = None;
         for (name, node) in &nodes {
             let Some(node) = node else {
-                let what = format!("the service of {name} has let go of its node");
+                let what = format!("the service of {name} has dropped its node");
                 return Err(NotYet::Never(Failure::new(what)));
             };
             let status = node.status();
             let status = status.borrow();
             if let Phase::Stopped(reason) = &status.phase {
-                return Err(NotYet::Never(Failure::new(format!("{name} has ended: {reason}"))));
+                return Err(NotYet::Never(Failure::new(format!("the node of {name} has ended: {reason}"))));
             }
             let wait = |what: String| Err(NotYet::Wait(what));
-            let Some(newest) = &status.newest else { return wait(format!("{name} knows no version")) };
+            let Some(newest) = &status.newest else { return wait(format!("{name} to learn of a version")) };
             if !newest.iter().map(|node| &node.name).eq(expected.iter().copied()) {
                 let has: Vec<_> = newest.iter().map(|node| node.name.as_str()).collect();
                 let wants: Vec<_> = expected.iter().map(|name| name.as_str()).collect();
-                return wait(format!("a version of {wants:?}; the newest that {name} knows is of {has:?}"));
+                return wait(format!(
+                    "a version with the nodes {wants:?}; the newest that {name} knows has {has:?}"
+                ));
             }
             if status.stable_version().is_none() {
-                return wait(format!("{} is not stable, as {name} knows", newest.version()));
+                return wait(format!("{name} to see that {} is stable", newest.version()));
             }
             if *version.get_or_insert(newest.version()) != newest.version() {
-                return wait(format!("{name} knows another version than the others"));
+                return wait(format!("{name} to know the same version as the others"));
             }
         }
-        version.ok_or_else(|| NotYet::Wait("a version".to_owned()))
+        version.ok_or_else(|| NotYet::Wait("a stable version".to_owned()))
     }
 }
