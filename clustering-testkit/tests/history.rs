@@ -1,6 +1,6 @@
-//! Journals and the ledger, on real nodes over the memory store.
+//! Journals and the ledger, with real nodes on the memory store.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 use std::{
     io::Write,
@@ -63,7 +63,7 @@ impl Cluster {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cluster_s_history_tells_what_happened_and_keeps_all_promises() {
+async fn the_history_of_a_cluster_is_complete_and_keeps_all_promises() {
     let mut cluster = Cluster::new();
     let a = cluster.start("a").await;
     let first = a.wait_stable().await.unwrap();
@@ -76,7 +76,7 @@ async fn a_cluster_s_history_tells_what_happened_and_keeps_all_promises() {
     let era = ledger.present();
     assert_eq!(era.versions().iter().map(|published| published.version).collect::<Vec<_>>(), [first, second]);
     assert_eq!(era.reigns().len(), 1);
-    // Each node said no once, and that is written: two more than without.
+    // Each node refused once and wrote that, which costs two more commits than usual.
     p9_cost::check_change(&ledger, first, second).unwrap_err();
 
     let has = |journal: &[Entry], wanted: &dyn Fn(&Observation) -> bool| {
@@ -92,7 +92,7 @@ async fn a_cluster_s_history_tells_what_happened_and_keeps_all_promises() {
     }
     assert!(has(&journals[0], &|it| matches!(it, Observation::Renewed { .. })) >= 3);
     assert_eq!(has(&journals[0], &|it| matches!(it, Observation::OnStableEnded { .. })), 2);
-    // And who leaves has its last event in the journal.
+    // The journal of a node that leaves has its last event.
     b.stop().await.unwrap();
     assert!(
         cluster.journals()[1]
@@ -102,7 +102,7 @@ async fn a_cluster_s_history_tells_what_happened_and_keeps_all_promises() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_no_a_join_costs_n_and_three() {
+async fn a_join_without_refusals_costs_n_plus_3_commits() {
     let mut cluster = Cluster::new();
     let (journal, _) = Journal::in_memory(name("a"), "a", cluster.clock.clone());
     let builder = |journal: &Journal, store: &MemoryStore| {
@@ -123,19 +123,19 @@ async fn without_a_no_a_join_costs_n_and_three() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_follower_goes_on_after_a_disconnect_and_says_what_it_missed() {
+async fn a_follower_continues_after_a_disconnect_and_reports_gaps() {
     let mut cluster = Cluster::new();
     let node = cluster.start("a").await;
     node.wait_stable().await.unwrap();
     let gaps = |pages: Vec<Page>| pages.iter().filter(|page| matches!(page.content, Content::Gap(_))).count();
-    // Disconnected, while something happens.
+    // Disconnected during a change: nothing is missed.
     cluster.line.cut();
     node.cluster_change().await.unwrap();
     cluster.line.heal();
     cluster.follower.settle().await.unwrap();
     assert_eq!(gaps(cluster.follower.pages()), 0);
     check("cluster", &cluster.follower.pages(), &cluster.journals(), None).unwrap();
-    // Compacted, while nothing happens.
+    // Compacted without a change of the cluster: nothing is missed.
     node.wait_stable().await.unwrap();
     cluster.follower.settle().await.unwrap();
     cluster.line.cut();
@@ -144,7 +144,7 @@ async fn a_follower_goes_on_after_a_disconnect_and_says_what_it_missed() {
     cluster.line.heal();
     cluster.follower.settle().await.unwrap();
     assert_eq!(gaps(cluster.follower.pages()), 0);
-    // Compacted, while something happens.
+    // Compacted during changes: a gap.
     node.wait_stable().await.unwrap();
     cluster.line.cut();
     let missed = node.cluster_change().await.unwrap();
@@ -154,7 +154,7 @@ async fn a_follower_goes_on_after_a_disconnect_and_says_what_it_missed() {
     cluster.follower.settle().await.unwrap();
     assert_eq!(gaps(cluster.follower.pages()), 1);
     assert!(cluster.follower.ledger().published(missed).is_none());
-    // What is missing is held against nobody, and it goes on.
+    // The missing changes don't count as broken promises, and following continues.
     let asked = node.cluster_change().await.unwrap();
     assert_eq!(node.wait_stable().await.unwrap(), asked);
     cluster.follower.settle().await.unwrap();
@@ -164,7 +164,7 @@ async fn a_follower_goes_on_after_a_disconnect_and_says_what_it_missed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_was_put_back_begins_another_era() {
+async fn restoring_the_store_begins_a_new_era() {
     let mut cluster = Cluster::new();
     let node = cluster.start("a").await;
     let version = node.wait_stable().await.unwrap();
@@ -186,7 +186,7 @@ async fn a_store_that_was_put_back_begins_another_era() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_journal_in_a_file_is_readable_up_to_its_last_whole_line() {
+async fn a_journal_file_is_readable_up_to_its_last_complete_line() {
     let path = std::env::temp_dir().join(format!("clustering-journal-{}", std::process::id()));
     let clock = Clock::tokio();
     let (memory, kept) = Journal::in_memory(name("a"), "a#1", clock.clone());
@@ -213,10 +213,10 @@ async fn a_journal_in_a_file_is_readable_up_to_its_last_whole_line() {
     let written = history::read(&path).unwrap();
     assert_eq!(written, *kept.lock().unwrap());
     assert!(written.len() > 20);
-    // Its writer is killed in the middle of a line.
+    // As if the writer had been killed in the middle of a line.
     std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"at\":7,\"no").unwrap();
     assert_eq!(history::read(&path).unwrap(), written);
-    // A whole line that is no entry was not written by a journal.
+    // A complete line that is not an entry was not written by a journal.
     std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(b"\n").unwrap();
     assert_eq!(history::read(&path).unwrap_err().kind(), std::io::ErrorKind::InvalidData);
     std::fs::remove_file(path).unwrap();

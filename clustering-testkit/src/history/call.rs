@@ -6,76 +6,76 @@ use std::{
 use clustering_core::store::{Entry, ErrorKind, Guard, Key, Operation, Revision, Snapshot, StoreError, Txn};
 use serde::{Deserialize, Serialize};
 
-/// What a node asked of its store: reads and commits, with digests in place of values.
+/// Call of a node to its store: a read or a commit, with digests in place of values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreCall {
-    /// A read of what starts with that prefix.
+    /// A read of the keys with this prefix.
     Read(String),
     /// A commit.
     Commit(Commit),
 }
 
-/// A commit, as a journal has it.
+/// Commit as recorded in a journal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
-    /// Keys that must have been created at that revision.
+    /// Guards: keys with the revisions at which they must have been created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub created_at: Vec<(String, Revision)>,
-    /// Keys that must have been put last at that revision.
+    /// Guards: keys with the revisions at which they must have been last put.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modified_at: Vec<(String, Revision)>,
-    /// What is put.
+    /// Keys to put, with digests of the values.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub puts: Vec<(String, Digest)>,
-    /// What is deleted.
+    /// Keys to delete.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deletes: Vec<String>,
 }
 
-/// What the store answered.
+/// The store's answer to a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StoreAnswer {
-    /// To a read: what stands, at that revision.
+    /// A read succeeded: the revision of the snapshot and its entries.
     Shown(Revision, Vec<Standing>),
-    /// To a commit: done.
+    /// A commit succeeded at this revision.
     Committed(Revision),
-    /// To a commit: a guard did not hold.
+    /// A commit was refused because a guard did not hold at this revision.
     GuardFailed(Revision),
-    /// Nothing happened.
+    /// The call failed without any effect.
     Failed(String),
-    /// It may have happened.
+    /// The call failed, but may have taken effect.
     Unknown(String),
 }
 
-/// A key that a read showed.
+/// Entry of a read snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Standing {
     /// The key.
     pub key: String,
     /// Its value.
     pub value: Digest,
-    /// When it was created.
+    /// Revision at which the key was created.
     pub created: Revision,
-    /// When it was last put.
+    /// Revision at which the key was last put.
     pub modified: Revision,
 }
 
-/// A value, by which it is told from others.
+/// Hash of a value, to compare values without storing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Digest(u64);
 
 impl Digest {
-    /// That of a value: the same in all processes that run one binary.
+    /// Returns the digest of a value. All processes of the same binary compute the same digest.
     pub fn of(value: &[u8]) -> Self {
         let mut hasher = DefaultHasher::new();
         value.hash(&mut hasher);
         Digest(hasher.finish())
     }
 
-    /// As bytes, in the value's place.
+    /// Returns the digest as bytes, to stand in for the value.
     pub fn to_bytes(self) -> [u8; 8] {
         self.0.to_be_bytes()
     }
@@ -106,7 +106,7 @@ impl From<&Txn> for Commit {
     }
 }
 
-/// With digests as values, and without leases.
+/// Creates a transaction with digests in place of the values, and without leases.
 impl From<&Commit> for Txn {
     fn from(commit: &Commit) -> Self {
         let key = |key: &String| Key::from(key.as_str());
@@ -133,7 +133,7 @@ impl From<&Result<Snapshot, StoreError>> for StoreAnswer {
             Ok(snapshot) => {
                 StoreAnswer::Shown(snapshot.revision, snapshot.entries.iter().map(Standing::from).collect())
             }
-            // It changes nothing, whatever became of it.
+            // A read has no effect, no matter how it failed.
             Err(error) => StoreAnswer::Failed(error.to_string()),
         }
     }
@@ -160,10 +160,10 @@ impl fmt::Display for StoreCall {
         };
         f.write_str("commit")?;
         for (key, revision) in &commit.created_at {
-            write!(f, ", if {key} is of {revision}")?;
+            write!(f, ", if {key} was created at {revision}")?;
         }
         for (key, revision) in &commit.modified_at {
-            write!(f, ", if {key} was put at {revision}")?;
+            write!(f, ", if {key} was last put at {revision}")?;
         }
         for (key, value) in &commit.puts {
             write!(f, ", put {key} {value}")?;

@@ -15,30 +15,30 @@ use clustering_core::{
 
 use super::{Clock, Ending, Entry, Life, Member, Observation, RecordingStore};
 
-/// Where a journal's entries go.
+/// Destination of a journal's entries.
 pub trait Sink: Send {
-    /// Takes an entry down. When it returns, the entry must outlive the process as far as the sink's kind allows.
+    /// Records an entry. When this returns, the entry must be as durable as this kind of sink permits.
     fn take(&mut self, entry: &Entry);
 }
 
-/// Any closure is a sink.
+/// Any closure that takes an entry is a sink.
 impl<F: FnMut(&Entry) + Send> Sink for F {
     fn take(&mut self, entry: &Entry) {
         self(entry);
     }
 }
 
-/// Appends entries to a file, one JSON object a line, each with one write: what was taken down is there also after the
-/// process was killed, up to the last whole line.
+/// Appends entries to a file as JSON objects, one per line, each with a single write. After the process is killed, the
+/// file still has all whole lines written before.
 #[derive(Debug)]
 pub struct FileSink(File);
 
 impl FileSink {
-    /// Opens the file, and creates it if need be.
+    /// Opens the file for appending, and creates it if it does not exist.
     ///
     /// # Errors
     ///
-    /// What the file system says.
+    /// Returns the file system's error.
     pub fn append(path: impl AsRef<Path>) -> io::Result<Self> {
         OpenOptions::new().create(true).append(true).open(path).map(FileSink)
     }
@@ -48,15 +48,15 @@ impl Sink for FileSink {
     fn take(&mut self, entry: &Entry) {
         let mut line = serde_json::to_vec(entry).expect("entries are plain objects");
         line.push(b'\n');
-        self.0.write_all(&line).expect("the journal can be written");
+        self.0.write_all(&line).expect("writing to the journal failed");
     }
 }
 
-/// Reads a journal that a [`FileSink`] wrote. A last line without an end is left out: its writer was killed.
+/// Reads a journal written by a [`FileSink`]. An incomplete last line, left by a killed writer, is ignored.
 ///
 /// # Errors
 ///
-/// What the file system says; [`io::ErrorKind::InvalidData`] for a whole line that is no entry.
+/// Returns the file system's error, or [`io::ErrorKind::InvalidData`] for a complete line that is not an entry.
 pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<Entry>> {
     let mut reader = BufReader::new(File::open(path)?);
     let (mut entries, mut line) = (Vec::new(), String::new());
@@ -67,11 +67,11 @@ pub fn read(path: impl AsRef<Path>) -> io::Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// Takes down what one life of a node sees and does.
+/// Records what one life of a node sees and does.
 ///
-/// It hears of events by a task, and of callbacks in them. Before it takes down anything else, it takes down the events
-/// that have come: so events stand in the order in which the node went through them, and what a callback was given stands
-/// after all events that came before it was called.
+/// A task receives the node's events and records them. Before recording anything else, the journal records all events
+/// that have already arrived. Events are therefore recorded in the order in which they occurred, and the start of a
+/// callback comes after all events that preceded it.
 #[derive(Clone)]
 pub struct Journal {
     shared: Arc<Shared>,
@@ -87,18 +87,18 @@ struct Shared {
 struct State {
     sink: Box<dyn Sink>,
     events: Option<Events>,
-    /// Whether the life was killed: what comes later did not happen to it.
+    /// True once the life was killed. Later observations do not belong to it.
     closed: bool,
 }
 
 impl Journal {
-    /// One of that life of that node.
+    /// Creates a journal for this life of the node.
     pub fn new(node: NodeName, life: impl Into<Life>, clock: Clock, sink: impl Sink + 'static) -> Self {
         let state = Mutex::new(State { sink: Box::new(sink), events: None, closed: false });
         Journal { shared: Arc::new(Shared { node, life: life.into(), clock, state }) }
     }
 
-    /// One in memory, and where to read it.
+    /// Creates a journal in memory, and returns it with its list of entries.
     pub fn in_memory(node: NodeName, life: impl Into<Life>, clock: Clock) -> (Self, Arc<Mutex<Vec<Entry>>>) {
         let entries = Arc::<Mutex<Vec<Entry>>>::default();
         let kept = entries.clone();
@@ -108,71 +108,71 @@ impl Journal {
         (Journal::new(node, life, clock, keep), entries)
     }
 
-    /// The node.
+    /// Returns the node's name.
     pub fn node(&self) -> &NodeName {
         &self.shared.node
     }
 
-    /// Which life of it.
+    /// Returns the life of the node that this journal records.
     pub fn life(&self) -> &Life {
         &self.shared.life
     }
 
-    /// The clock.
+    /// Returns the clock that the journal uses.
     pub fn clock(&self) -> &Clock {
         &self.shared.clock
     }
 
-    /// Takes something down, as of now.
+    /// Records an observation with the current time.
     pub fn note(&self, observation: Observation) {
         let mut state = self.drained();
         self.take(&mut state, self.shared.clock.now(), observation);
     }
 
-    /// Takes something down, as of an earlier moment.
+    /// Records an observation with an earlier time.
     pub fn note_at(&self, at: super::Moment, observation: Observation) {
         let mut state = self.drained();
         self.take(&mut state, at, observation);
     }
 
-    /// Takes down the events that have come: without that the last may be missing.
+    /// Records all events that have arrived so far. Without this, the latest events may be missing from the journal.
     pub fn catch_up(&self) {
         drop(self.drained());
     }
 
-    /// The life was ended from outside: that is the last thing that is taken down.
+    /// Records that the life was killed, and ignores all later observations.
     pub fn kill(&self) {
         self.note(Observation::Killed);
         self.state().closed = true;
     }
 
-    /// Asks the node whether it may act as leader, and takes the answer down.
+    /// Asks the node if it may act as leader, records the answer and returns it.
     pub fn ask_leader(&self, cluster: &Clustering) -> Observation {
         let (at, answer) = self.look(cluster);
         self.note_at(at, answer.clone());
         answer
     }
 
-    /// Asks the node whether it may act as leader. The moment is one before the question.
+    /// Asks the node if it may act as leader, and returns the answer with a time just before the question.
     pub fn look(&self, cluster: &Clustering) -> (super::Moment, Observation) {
         let at = self.shared.clock.now();
         let status: Status = cluster.status().borrow().clone();
-        // In this order: what is left by then counts from a moment that is no later than that of the question.
+        // `at` was taken before the status, so that the remaining time counts from no later than the question.
         let (term, until) = (status.term(), at + status.leadership_left());
         (at, Observation::AskedLeader { term, until: term.map(|_| until) })
     }
 
-    /// The store that the node is to be built on: it takes down grants and renewals.
+    /// Wraps a store to record grants and renewals of leases. The node must be built on the returned store.
     pub fn store(&self, store: impl CoordinationStore) -> RecordingStore {
         RecordingStore::new(store, self.clone())
     }
 
-    /// Sets the user's callbacks, and takes down what the node that is built sees and does. To be called last: what is
-    /// set on the builder afterwards may be missed.
+    /// Sets the user's callbacks, and records everything that the node built from the returned builder sees and does.
+    /// Call this last: callbacks that are set on the builder afterwards are not recorded.
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn attach<S, SR, A, AR>(&self, builder: Builder, stabilize: S, on_stable: A) -> Builder
     where
         S: Fn(Stabilization) -> SR + Send + Sync + 'static,
@@ -183,11 +183,11 @@ impl Journal {
         self.attach_to(builder.stabilize(stabilize).on_stable(on_stable))
     }
 
-    /// As [`attach`](Self::attach), for a builder that has its callbacks.
+    /// Records the node built from a builder whose callbacks are already set, like [`attach`](Self::attach).
     ///
     /// # Panics
     ///
-    /// Outside of a tokio runtime.
+    /// Panics outside of a tokio runtime.
     pub fn attach_to(&self, builder: Builder) -> Builder {
         let (mut leadership, mut takes_over, mut checks) = (None, false, None);
         let builder = builder.configure(|config| {
@@ -200,7 +200,7 @@ impl Journal {
             self.note(Observation::ChecksHealth { interval, deadline, failures });
         }
         self.state().events = Some(builder.events());
-        // A subscription of its own only tells when there is something to take down.
+        // This second subscription only wakes the task when there is something to record.
         let mut waking = builder.events();
         let journal = self.clone();
         tokio::spawn(async move {
@@ -253,7 +253,7 @@ impl Journal {
         self.run(callback(stable), move |ending| Observation::OnStableEnded { version, term, ending })
     }
 
-    /// The user's future, whose end is taken down, however it ends.
+    /// Wraps the user's future to record its end, however it ends.
     fn run<R>(self, running: R, ended: impl FnOnce(Ending) -> Observation + Send + 'static) -> Running
     where
         R: Future<Output: IntoOutcome> + Send + 'static,
@@ -273,7 +273,7 @@ impl Journal {
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes down the events that have come.
+    /// Records the events that have arrived, and returns the locked state.
     fn drained(&self) -> MutexGuard<'_, State> {
         let mut state = self.state();
         let Some(mut events) = state.events.take() else { return state };
@@ -308,7 +308,7 @@ impl fmt::Debug for Journal {
 type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 type MakeEnd = Box<dyn FnOnce(Ending) -> Observation + Send>;
 
-/// Takes down the end of a callback; if it is dropped, that.
+/// Records the end of a callback. If this is dropped before, it records that the callback was dropped.
 struct NoteEnd {
     journal: Journal,
     ended: Option<MakeEnd>,

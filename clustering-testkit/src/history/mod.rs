@@ -1,17 +1,17 @@
-//! What happened to a cluster: what each node saw and did, and what the store's own history says.
+//! Histories of a cluster: everything that each node saw and did, and the store's own history.
 //!
 //! ```text
 //!   node process ── Journal ── entries ─────┐
-//!   node process ── Journal ── entries ─────┼──▶ promises::check ──▶ kept, or the story of what broke
+//!   node process ── Journal ── entries ─────┼──▶ promises::check ──▶ kept, or the broken promise with its timeline
 //!   observer ────── ledger::follow ── pages ┘
 //! ```
 //!
-//! - [`Observation`]: one thing that a node saw or did; [`Entry`]: by which life of it, and when. [`Journal`] takes them
-//!   down, to memory or to a file that outlives a `kill -9`.
-//! - [`Ledger`]: the versions with their cuts, the reigns, the acknowledgements, the fenced writes, as the
-//!   store has them. [`ledger::follow`] collects it from any store.
+//! - [`Observation`]: something that a node saw or did. An [`Entry`] adds the node, the life and the time. A
+//!   [`Journal`] records entries in memory or in a file that survives `kill -9`.
+//! - [`Ledger`]: the versions with their views, the terms, the acknowledgements and the fenced writes, derived from the
+//!   store's history. [`ledger::follow`] collects that history from any store.
 //!
-//! [`promises`](crate::promises) judges by both.
+//! The checkers in [`promises`](crate::promises) use both.
 
 mod call;
 mod journal;

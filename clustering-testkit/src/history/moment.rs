@@ -2,28 +2,28 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-/// A moment on a clock that all who write a history share, in nanoseconds since an origin of that clock.
+/// Time on the clock shared by all who write a history, in nanoseconds since the clock's origin.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Moment(u64);
 
 impl Moment {
-    /// That many nanoseconds after the origin.
+    /// Creates a time from the nanoseconds since the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
         Moment(nanos)
     }
 
-    /// That long after the origin.
+    /// Creates a time from the duration since the origin.
     pub fn after_origin(since: Duration) -> Self {
         Moment(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
     }
 
-    /// Nanoseconds since the origin.
+    /// Returns the nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
 
-    /// How long `earlier` was past at this moment; zero if it was still to come.
+    /// Returns the duration since `earlier`, or zero if `earlier` is later than this time.
     pub const fn since(self, earlier: Moment) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -42,29 +42,30 @@ impl fmt::Display for Moment {
     }
 }
 
-/// What tells a history's time.
+/// Clock of a history.
 #[derive(Clone)]
 pub struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);
 
 impl Clock {
-    /// The time since the machine booted, its suspends included: the same for all processes of one machine, and not
-    /// stopped by anything that stops a process.
+    /// Returns a clock of the time since the machine booted, including suspends. It is the same for all processes of
+    /// one machine, and goes on while processes are stopped.
     pub fn boot() -> Self {
         Clock(Arc::new(|| Moment::after_origin(since_boot())))
     }
 
-    /// Tokio's time since this call: the virtual one where that is paused. Clones share the origin.
+    /// Returns a clock of tokio's time since this call, which is virtual if tokio's clock is paused. Clones share the
+    /// origin.
     pub fn tokio() -> Self {
         let origin = tokio::time::Instant::now();
         Clock(Arc::new(move || Moment::after_origin(origin.elapsed())))
     }
 
-    /// Any other, such as a simulator's.
+    /// Returns a clock that calls `now`, such as a simulator's clock.
     pub fn of(now: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         Clock(Arc::new(now))
     }
 
-    /// The time now.
+    /// Returns the current time.
     pub fn now(&self) -> Moment {
         (self.0)()
     }
@@ -82,7 +83,7 @@ fn since_boot() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default()
 }
 
-/// Elsewhere no clock is shared by processes and never set: the wall clock comes closest.
+/// Other systems have no clock that all processes share and that is never set. The wall clock comes closest.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn since_boot() -> Duration {
     std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()

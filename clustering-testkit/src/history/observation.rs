@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Moment, StoreAnswer, StoreCall};
 
-/// One life of a node's process: another after each start. Two instances under one name are two lives.
+/// Identifies one life of a node's process. Each start begins a new life, and two instances under one name are two
+/// lives.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Life(Arc<str>);
@@ -24,16 +25,17 @@ impl fmt::Display for Life {
     }
 }
 
-/// What one life of a node saw or did, and when.
+/// Observation of one life of a node, with its time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// When, on the clock that all share. Of a question (is this node leader?): when it was asked.
+    /// Time on the shared clock. For a question to the node (such as: is it the leader?), the time at which it was
+    /// asked.
     pub at: Moment,
-    /// The node.
+    /// Name of the node.
     pub node: NodeName,
-    /// Which life of it.
+    /// Life of the node.
     pub life: Life,
-    /// What it saw or did.
+    /// The observation itself.
     #[serde(flatten)]
     pub observation: Observation,
 }
@@ -45,318 +47,321 @@ impl fmt::Display for Entry {
     }
 }
 
-/// A node as a view or a record has it, as far as P1 promises it to be the same for all.
+/// Node in a view or record, with the fields that P1 promises to be the same for all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
     /// Its name.
     pub name: NodeName,
-    /// Where it is reached.
+    /// URI at which the node is reached.
     pub uri: String,
-    /// Which life of that name it is.
+    /// Incarnation, which distinguishes the lives under one name.
     pub incarnation: Incarnation,
-    /// What it tells about itself.
+    /// Metadata of the node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }
 
-/// How a callback ended.
+/// Outcome of a callback.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ending {
-    /// It said yes.
+    /// The callback accepted.
     Ready,
-    /// It said no, for that reason.
+    /// The callback refused for this reason.
     Refused(String),
-    /// It was dropped before its end, or it panicked.
+    /// The callback was dropped before its end, or it panicked.
     Dropped,
 }
 
-/// What became of a fenced write.
+/// Outcome of a fenced write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteOutcome {
-    /// It is in the store, at that revision.
+    /// The write took effect at this revision.
     Done(Revision),
-    /// It is not, and never will be.
+    /// The write did not take effect, and never will.
     Refused(String),
-    /// It may be.
+    /// The write may have taken effect, or may still do so.
     Unknown(String),
 }
 
-/// A node whose acknowledgement is missing.
+/// Node whose acknowledgement is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
     /// Its name.
     pub name: NodeName,
-    /// What its stabilize gave as the reason, if it said no.
+    /// Reason that its stabilize gave, if it refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
 }
 
-/// What one life of a node saw or did: as much as it takes to judge the promises.
+/// Something that one life of a node saw or did, in the detail needed to check the promises.
 ///
-/// Those named after an [`Event`] stand in the journal in the order in which the node went through them. What a callback
-/// was given stands after all events that came before the callback was called.
+/// Variants named after an [`Event`] are recorded in the order in which the events occurred. The start of a callback is
+/// recorded after all events that preceded the call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "saw", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Observation {
-    /// The life begins.
+    /// The life began.
     Started {
-        /// The most of its lease's time that it may act as leader, if another than two thirds.
+        /// Time after a renewal during which the node may act as leader, if it is not the default of two thirds of the TTL.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         leadership: Option<Duration>,
-        /// Whether it takes over a name that is held.
+        /// True if the node takes over a name that is held.
         takes_over: bool,
     },
     /// A lease was granted.
     Granted {
-        /// Which.
+        /// Id of the lease.
         lease: u64,
-        /// When it was asked for.
+        /// Time at which the lease was requested.
         sent: Moment,
-        /// How long it lives without a renewal.
+        /// Time to live without a renewal.
         ttl: Duration,
     },
     /// A renewal succeeded.
     Renewed {
-        /// Of which lease.
+        /// Id of the lease.
         lease: u64,
-        /// When it was sent.
+        /// Time at which the renewal was sent.
         sent: Moment,
-        /// How long the lease lives from then on.
+        /// Remaining time to live after the renewal.
         left: Duration,
     },
-    /// A renewal did not succeed, as far as the node knows.
+    /// A renewal failed, as far as the node knows.
     RenewalFailed {
-        /// Of which lease.
+        /// Id of the lease.
         lease: u64,
-        /// When it was sent.
+        /// Time at which the renewal was sent.
         sent: Moment,
-        /// What was said.
+        /// Error of the renewal.
         error: String,
     },
-    /// [`Event::Joined`]
+    /// The node joined ([`Event::Joined`]).
     Joined {
-        /// The life that began in the log.
+        /// Incarnation with which the node joined.
         incarnation: Incarnation,
     },
-    /// [`Event::Rejoined`]
+    /// The node joined again by itself ([`Event::Rejoined`]).
     Rejoined {
-        /// The life that began in the log.
+        /// Incarnation with which the node joined.
         incarnation: Incarnation,
     },
-    /// [`Event::SessionLost`]
+    /// The node lost its session ([`Event::SessionLost`]).
     SessionLost {
-        /// How it ended.
+        /// Reason for the loss.
         reason: String,
-        /// Whether because the store was restored to an older state.
+        /// True if the session was lost because the store was restored to an older state.
         rewound: bool,
     },
-    /// [`Event::Unregistered`]
+    /// The node gave up its place with [`unregister`](clustering_core::Clustering::unregister), and only follows the
+    /// log ([`Event::Unregistered`]).
     Unregistered,
-    /// [`Event::VersionPublished`]
+    /// The node saw a new version ([`Event::VersionPublished`]).
     VersionPublished {
         /// The version.
         version: Version,
-        /// The revision that wrote it.
+        /// Revision that published the version.
         revision: Revision,
     },
-    /// [`Event::Stabilizing`]: the node decided so.
+    /// The node decided to call stabilize ([`Event::Stabilizing`]).
     Stabilizing {
-        /// For that version.
+        /// Version that the callback is for.
         version: Version,
-        /// 1 for the first try.
+        /// Number of the attempt, starting at 1.
         attempt: u32,
     },
     /// The stabilize callback was called.
     StabilizeBegan {
-        /// For that version.
+        /// Version that the callback is for.
         version: Version,
-        /// The revision that wrote it.
+        /// Revision that published the version.
         revision: Revision,
-        /// 1 for the first try.
+        /// Number of the attempt, starting at 1.
         attempt: u32,
-        /// The nodes that it was given, as it was given them.
+        /// Nodes as passed to the callback.
         nodes: Vec<Member>,
     },
-    /// [`Event::Superseded`]: a stabilize that runs was told so.
+    /// A running stabilize was told that it is superseded ([`Event::Superseded`]).
     Superseded {
-        /// The version that it is for.
+        /// Version that the stabilize is for.
         version: Version,
     },
     /// The stabilize callback ended.
     StabilizeEnded {
-        /// For that version.
+        /// Version that the callback is for.
         version: Version,
-        /// 1 for the first try.
+        /// Number of the attempt, starting at 1.
         attempt: u32,
-        /// What it said.
+        /// Outcome of the callback.
         ending: Ending,
-        /// Whether its token said by then that it is superseded.
+        /// True if the callback had been told by then that it is superseded.
         told: bool,
     },
-    /// [`Event::Ready`]: the store has this node's acknowledgement.
+    /// The store accepted this node's acknowledgement ([`Event::Ready`]).
     Ready {
         /// The version.
         version: Version,
     },
-    /// [`Event::Stable`]
+    /// The node saw that the version is stable ([`Event::Stable`]).
     Stable {
         /// The version.
         version: Version,
     },
-    /// [`Event::Announcing`]: the node decided to call `on_stable`.
+    /// The node decided to call `on_stable` ([`Event::Announcing`]).
     Announcing {
         /// The version.
         version: Version,
-        /// Its term.
+        /// Term of the node.
         term: Term,
     },
     /// The `on_stable` callback was called.
     OnStableBegan {
-        /// For that version.
+        /// Version that the callback is for.
         version: Version,
-        /// The term that it was given.
+        /// Term passed to the callback.
         term: Term,
     },
     /// The `on_stable` callback ended.
     OnStableEnded {
-        /// For that version.
+        /// Version that the callback is for.
         version: Version,
-        /// The term that it was given.
+        /// Term passed to the callback.
         term: Term,
-        /// What it said.
+        /// Outcome of the callback.
         ending: Ending,
     },
-    /// [`Event::LeaderChanged`]
+    /// The node saw a change of the leader ([`Event::LeaderChanged`]).
     LeaderChanged {
-        /// Who leads.
+        /// The new leader, if there is one.
         leader: Option<NodeName>,
-        /// The term that began.
+        /// The new term, if there is a leader.
         term: Option<Term>,
-        /// Whether it is this node.
+        /// True if the new leader is this node.
         own: bool,
     },
-    /// [`Event::LeadershipSuspended`]
+    /// The leader suspended its lead ([`Event::LeadershipSuspended`]).
     LeadershipSuspended {
-        /// The term, which goes on.
+        /// The term, which continues.
         term: Term,
     },
-    /// [`Event::LeadershipResumed`]
+    /// The leader resumed its lead ([`Event::LeadershipResumed`]).
     LeadershipResumed {
         /// The term.
         term: Term,
     },
-    /// The node was asked whether it may act as leader, at the entry's time or later.
+    /// The node was asked if it may act as leader, at the entry's time or later.
     AskedLeader {
-        /// What it said: the term if yes.
+        /// The term under which the node may act as leader, or `None` if it may not.
         term: Option<Term>,
-        /// Until when it said that this holds without a renewal.
+        /// End of that permission, as stated by the node, unless its lease is renewed.
         until: Option<Moment>,
     },
-    /// A write of this node's, fenced by a term, and what became of it.
+    /// A write of this node that is fenced by a term.
     FencedWrite {
-        /// What tells it from all others.
+        /// Unique id of the write.
         id: String,
         /// The term.
         term: Term,
-        /// What became of it.
+        /// Outcome of the write.
         outcome: WriteOutcome,
     },
-    /// A call is about to be sent to the store.
+    /// A call is about to be sent to the store. It is recorded only with
+    /// [`RecordingStore::with_calls`](super::RecordingStore::with_calls).
     Called {
-        /// Which call of this life.
+        /// Number of the call within this life.
         call: u64,
-        /// What is asked.
+        /// The call.
         what: StoreCall,
     },
-    /// It was answered.
+    /// The store answered a call, or the call failed.
     Answered {
-        /// Which call of this life.
+        /// Number of the call within this life.
         call: u64,
         /// The answer.
         answer: StoreAnswer,
     },
-    /// The node's health is checked so, from the start.
+    /// The node has health checks with these settings. Recorded at the start.
     ChecksHealth {
-        /// How long after a check began the next one does.
+        /// Time from the start of a check to the start of the next one.
         interval: Duration,
-        /// How long a check may take.
+        /// Time limit for a check.
         deadline: Duration,
-        /// How many failures in a row are enough.
+        /// Number of consecutive failures after which the node counts as unhealthy.
         failures: u32,
     },
     /// The health check was called.
     CheckBegan,
     /// The health check ended.
     CheckEnded {
-        /// What it said.
+        /// Outcome of the callback.
         ending: Ending,
     },
-    /// [`Event::Unhealthy`]
+    /// The node became unhealthy ([`Event::Unhealthy`]).
     Unhealthy {
-        /// What the last check said.
+        /// Reason given by the last check.
         reason: String,
     },
-    /// [`Event::Healthy`]
+    /// The node became healthy again ([`Event::Healthy`]).
     Healthy,
-    /// [`Event::StoreAway`]
+    /// The node lost contact with the store ([`Event::StoreAway`]).
     StoreAway {
-        /// What was seen of the cause.
+        /// Symptom of the lost contact.
         reason: String,
     },
-    /// [`Event::StoreBack`]
+    /// The node regained contact with the store ([`Event::StoreBack`]).
     StoreBack {
-        /// How long it was away.
+        /// Duration of the lost contact.
         away: Duration,
     },
-    /// The node was asked what it knows, and said that the store does not answer: this is the last that it knew.
+    /// The node was asked for its status, and reported that the store does not answer. The other fields are the last
+    /// that it knew.
     Stale {
-        /// For how long the store has not answered.
+        /// Time since the store last answered.
         away: Duration,
-        /// The newest version.
+        /// Newest version.
         newest: Option<Version>,
-        /// How many nodes are present.
+        /// Number of nodes present.
         present: usize,
     },
-    /// [`Event::Resynced`]
+    /// The node read a new snapshot ([`Event::Resynced`]).
     Resynced {
-        /// Whether the store was restored to an older state.
+        /// True if the store was restored to an older state.
         rewound: bool,
-        /// The snapshot's revision.
+        /// Revision of the snapshot.
         revision: Revision,
     },
-    /// [`Event::Blocked`]
+    /// The leader reported what blocks the newest version from becoming stable ([`Event::Blocked`]).
     Blocked {
-        /// The version that is not stable.
+        /// Version that is not stable.
         version: Version,
-        /// How long ago this leader saw it published.
+        /// Time since this leader saw the version published.
         since: Duration,
-        /// Who keeps it from that.
+        /// Nodes whose acknowledgements are missing.
         missing: Vec<Missing>,
     },
-    /// [`Event::Stopped`]
+    /// The node ended ([`Event::Stopped`]).
     Stopped {
-        /// Why: `asked`, `taken_over`, `name_taken` or `aborted`.
+        /// Reason: `asked`, `taken_over`, `name_taken` or `aborted`.
         reason: String,
     },
-    /// The life was ended from outside, as by `kill -9`. Written by whoever did it.
+    /// The life was killed from outside, as by `kill -9`. Recorded by the killer.
     Killed,
-    /// That many events did not reach the journal: nothing can be judged by it any more.
+    /// Events were lost before they reached the journal, so that no promise can be checked with it any more.
     Missed {
-        /// How many.
+        /// Number of lost events.
         events: u64,
     },
-    /// Anything else, in words.
+    /// Any other observation, as text.
     Note {
-        /// The words.
+        /// Text of the note.
         text: String,
     },
 }
 
 impl Member {
-    /// The nodes of a view.
+    /// Returns the nodes of a view.
     pub fn all(view: &View) -> Vec<Self> {
         let member = |node: &Arc<clustering_core::Node>| Member {
             name: node.name.clone(),
@@ -428,8 +433,8 @@ fn why_stopped(reason: &StopReason) -> String {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Ending::Ready => f.write_str("yes"),
-            Ending::Refused(reason) => write!(f, "no: {reason}"),
+            Ending::Ready => f.write_str("accepted"),
+            Ending::Refused(reason) => write!(f, "refused: {reason}"),
             Ending::Dropped => f.write_str("dropped"),
         }
     }
@@ -440,7 +445,7 @@ impl fmt::Display for Observation {
         match self {
             Observation::Started { .. } => f.write_str("started"),
             Observation::Granted { lease, sent, ttl } => {
-                write!(f, "lease {lease:x} granted for {ttl:?}, asked for at {sent}")
+                write!(f, "lease {lease:x} granted for {ttl:?}, requested at {sent}")
             }
             Observation::Renewed { lease, sent, left } => {
                 write!(f, "lease {lease:x} renewed for {left:?}, sent at {sent}")
@@ -452,18 +457,20 @@ impl fmt::Display for Observation {
             Observation::Rejoined { incarnation } => write!(f, "joined again as {incarnation}"),
             Observation::SessionLost { reason, .. } => write!(f, "session lost: {reason}"),
             Observation::Unregistered => f.write_str("unregistered"),
-            Observation::VersionPublished { version, revision } => write!(f, "sees {version} @{revision}"),
+            Observation::VersionPublished { version, revision } => {
+                write!(f, "sees {version} published @{revision}")
+            }
             Observation::Stabilizing { version, attempt } => {
-                write!(f, "decides to stabilize {version}, try {attempt}")
+                write!(f, "decides to stabilize {version}, attempt {attempt}")
             }
             Observation::StabilizeBegan { version, attempt, nodes, .. } => {
-                write!(f, "stabilize of {version}, try {attempt}, is given")?;
+                write!(f, "stabilize of {version}, attempt {attempt}, began with")?;
                 nodes.iter().try_for_each(|node| write!(f, " {}", node.name))
             }
             Observation::Superseded { version } => write!(f, "stabilize of {version} is superseded"),
             Observation::StabilizeEnded { version, attempt, ending, told } => {
-                let told = if *told { ", told that it is superseded" } else { "" };
-                write!(f, "stabilize of {version}, try {attempt}, ended: {ending}{told}")
+                let told = if *told { ", after it was told that it is superseded" } else { "" };
+                write!(f, "stabilize of {version}, attempt {attempt}, ended: {ending}{told}")
             }
             Observation::Ready { version } => write!(f, "ready at {version}"),
             Observation::Stable { version } => write!(f, "sees that {version} is stable"),
@@ -477,7 +484,7 @@ impl fmt::Display for Observation {
                 write!(f, "on_stable of {version} under term {term} ended: {ending}")
             }
             Observation::LeaderChanged { leader, term, own } => {
-                let leader = leader.as_ref().map_or("nobody", NodeName::as_str);
+                let leader = leader.as_ref().map_or("no node", NodeName::as_str);
                 write!(f, "sees that {leader} leads")?;
                 term.map_or(Ok(()), |term| write!(f, ", term {term}"))?;
                 f.write_str(if *own { ": itself" } else { "" })
@@ -495,23 +502,29 @@ impl fmt::Display for Observation {
             Observation::Called { call, what } => write!(f, "call {call}: {what}"),
             Observation::Answered { call, answer } => write!(f, "call {call} was answered: {answer}"),
             Observation::ChecksHealth { interval, deadline, failures } => {
-                write!(f, "is checked every {interval:?}, for {deadline:?}, {failures} failures are enough")
+                write!(
+                    f,
+                    "has health checks every {interval:?}, limit {deadline:?}, unhealthy after {failures}"
+                )
             }
             Observation::CheckBegan => f.write_str("health check began"),
             Observation::CheckEnded { ending } => write!(f, "health check ended: {ending}"),
             Observation::Unhealthy { reason } => write!(f, "is unhealthy: {reason}"),
             Observation::Healthy => f.write_str("is healthy"),
-            Observation::StoreAway { reason } => write!(f, "the store is away: {reason}"),
-            Observation::StoreBack { away } => write!(f, "the store is back after {away:?}"),
+            Observation::StoreAway { reason } => write!(f, "cannot reach the store: {reason}"),
+            Observation::StoreBack { away } => write!(f, "reaches the store again after {away:?}"),
             Observation::Stale { away, newest, present } => {
                 let newest = newest.map_or_else(|| "no version".to_owned(), |newest| newest.to_string());
-                write!(f, "knows of {newest} and {present} nodes, as of {away:?} ago")
+                write!(
+                    f,
+                    "knew {newest} and {present} nodes {away:?} ago, and has not reached the store since"
+                )
             }
             Observation::Resynced { rewound, revision } => {
-                write!(f, "read a snapshot @{revision}{}", if *rewound { " of a store put back" } else { "" })
+                write!(f, "read a snapshot @{revision}{}", if *rewound { " of a restored store" } else { "" })
             }
             Observation::Blocked { version, since, missing } => {
-                write!(f, "{version} is blocked for {since:?} by")?;
+                write!(f, "{version} has been blocked for {since:?} by")?;
                 missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))
             }
             Observation::Stopped { reason } => write!(f, "stopped: {reason}"),

@@ -14,15 +14,16 @@ use clustering_core::store::{
 
 use super::{Commit, Journal, Observation, StoreAnswer, StoreCall};
 
-/// A store that takes down when a node's grants and renewals were sent, and how they went: what P6 is judged by.
+/// A store that records when a node's lease grants and renewals were sent, and their results. The check of P6 uses
+/// these records.
 ///
-/// On demand, reads and commits too: by them it can be judged whether the store was
-/// [linearizable](crate::linearizability::History::of_journals) for all that the nodes asked of it.
+/// Optionally, it also records reads and commits. They serve to check if the store was
+/// [linearizable](crate::linearizability::History::of_journals) for all calls of the nodes.
 #[derive(Clone)]
 pub struct RecordingStore {
     store: Arc<dyn CoordinationStore>,
     journal: Journal,
-    /// The number of the next read or commit, if they are taken down.
+    /// Number of the next read or commit, if these are recorded.
     calls: Option<Arc<AtomicU64>>,
 }
 
@@ -31,14 +32,14 @@ impl RecordingStore {
         RecordingStore { store: Arc::new(store), journal, calls: None }
     }
 
-    /// Takes down reads and commits too, each before it is sent and when it is answered.
+    /// Also records reads and commits, each before it is sent and when it is answered.
     #[must_use]
     pub fn with_calls(mut self) -> Self {
         self.calls = Some(Arc::default());
         self
     }
 
-    /// Makes a call, and takes it down if it is to be.
+    /// Makes a call, and records it if enabled.
     async fn call<T>(
         &self,
         what: impl FnOnce() -> StoreCall,

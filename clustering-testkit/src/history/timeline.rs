@@ -1,6 +1,7 @@
 use super::{Entry, Ledger, Page};
 
-/// What happened, as lines in the order of the times: the store's history, and the journal of each life.
+/// Returns the timeline of a history: one line per commit of the store and per journal entry of each life, in order of
+/// time.
 pub fn timeline(namespace: &str, pages: &[Page], journals: &[Vec<Entry>]) -> Vec<String> {
     let mut ledger = Ledger::new(namespace);
     let commits = pages.iter().filter_map(|page| ledger.turn(page));

@@ -11,7 +11,7 @@ use clustering_core::{
 use super::{Act, Ledger, record};
 use crate::history::Member;
 
-/// A stretch of the store's history in which revisions go forward.
+/// Section of the store's history in which revisions only increase.
 #[derive(Clone, Debug)]
 pub struct Era {
     namespace: String,
@@ -25,115 +25,115 @@ pub struct Era {
     registrations: Vec<Registration>,
     commits: Vec<Revision>,
     gaps: Vec<Revision>,
-    /// Of the newest version's nodes, those whose acknowledgement does not count now.
+    /// Nodes of the newest version without a valid acknowledgement.
     missing: BTreeSet<NodeName>,
-    /// Whether the record of the stable version was deleted since it was last put.
+    /// True if the record of the stable version was deleted since it was last put.
     unconfirmed: bool,
-    /// Whether the version key was deleted or held something else since the last version.
+    /// True if the version key was deleted, or put with an unreadable value, since the last version.
     unversioned: bool,
 }
 
-/// A version and its cut.
+/// A published version and its view.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The version.
     pub version: Version,
     /// The revision that wrote it.
     pub revision: Revision,
-    /// The term that its record claims: that of its own revision where an election writes it along.
+    /// Term that the version's record claims. A version written by an election claims the term of its own revision.
     pub term: Term,
-    /// The term that stood then.
+    /// Current term at that revision, if there was one.
     pub standing: Option<Term>,
-    /// The version key's value before it was no version, or there was none.
+    /// True if the version key was absent or unreadable before.
     pub anew: bool,
-    /// The nodes present after all changes of the revision, by name.
+    /// View of the version: the nodes present after all changes of the revision, by name.
     pub cut: Vec<Member>,
-    /// The first revision at which every node of the cut stood as in the cut, and had acknowledged.
+    /// First revision at which every node of the view still had the same record and had acknowledged the version.
     pub everyone: Option<Revision>,
     records: BTreeMap<NodeName, Standing>,
 }
 
-/// How a record stands.
+/// Identity of a node's record: a change of either field means a new record or session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Standing {
     modified: Revision,
     lease: Option<LeaseId>,
 }
 
-/// A record that a version is stable.
+/// Record that a version is stable.
 #[derive(Clone, Debug)]
 pub struct Confirmed {
     /// The version.
     pub version: Version,
     /// The revision that recorded it.
     pub revision: Revision,
-    /// The term that the record claims.
+    /// Term that the record claims.
     pub term: Option<Term>,
-    /// The term that stood then.
+    /// Current term at that revision, if there was one.
     pub standing: Option<Term>,
-    /// The newest version then.
+    /// Newest version at that revision.
     pub newest: Option<Version>,
-    /// Whether it was recorded before, and that record was not deleted since.
+    /// True if the version was recorded as stable before and that record was not deleted since.
     pub again: bool,
 }
 
-/// The time between the creation of an election key and its end.
+/// Term of a leader: the time from the creation of the election key until its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reign {
     /// The term.
     pub term: Term,
-    /// Who leads, if that can be read.
+    /// Name of the leader, if it is readable.
     pub leader: Option<String>,
-    /// The lease that the key lives under.
+    /// Lease of the key.
     pub lease: Option<LeaseId>,
-    /// The revision of the key's last put.
+    /// Revision of the key's last put.
     pub modified: Revision,
-    /// The revision that ended it.
+    /// Revision that ended the term, if it has ended.
     pub ended: Option<Revision>,
 }
 
 /// A write under [`Ledger::FENCED`].
 #[derive(Clone, Debug)]
 pub struct FencedWrite {
-    /// The key, without the namespace.
+    /// Key without the namespace.
     pub key: String,
-    /// What tells it from all others.
+    /// Unique id of the write, if it has one.
     pub id: Option<String>,
     /// The revision that wrote it.
     pub revision: Revision,
-    /// The term that it claims.
+    /// Term that the write claims.
     pub term: Term,
-    /// The term that stood then.
+    /// Current term at that revision, if there was one.
     pub standing: Option<Term>,
 }
 
-/// A put of a node's record.
+/// Put of a node's record.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// Whose.
+    /// Name of the node.
     pub name: NodeName,
-    /// The revision that put it.
+    /// Revision of the put.
     pub revision: Revision,
-    /// The node that it describes; `None` if it does not count as one.
+    /// The node that the record describes, or `None` if the record does not count as a node.
     pub member: Option<Member>,
-    /// The lease that it lives under.
+    /// Lease of the record.
     pub lease: Option<LeaseId>,
-    /// The lease of the record that it was put over.
+    /// Lease of the record that it replaced, if it replaced one.
     pub replaced: Option<Option<LeaseId>>,
 }
 
-/// An acknowledgement, as it stands.
+/// Current acknowledgement of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Acknowledged {
     /// The version.
     pub version: Version,
-    /// Whether it says yes.
+    /// True if the node is ready at the version.
     pub ready: bool,
-    /// The lease that it lives under.
+    /// Lease of the acknowledgement.
     pub lease: Option<LeaseId>,
 }
 
-/// What the keys of a namespace are for.
+/// Meaning of a key in the namespace.
 enum Key {
     Node(NodeName),
     Leader,
@@ -141,9 +141,9 @@ enum Key {
     Ready(NodeName),
     Stable,
     Request,
-    /// Who last went in order, which comes with what it tells of.
+    /// The last graceful departure, written together with the change that it explains.
     Gone,
-    /// A version's entry in the history, which comes with what it tells of.
+    /// A version's entry in the history, written together with the change that it describes.
     History,
     Fenced(String),
     Other(String),
@@ -169,113 +169,114 @@ impl Era {
         }
     }
 
-    /// Which one it is, from 0.
+    /// Returns the number of the era, from 0.
     pub fn number(&self) -> usize {
         self.number
     }
 
-    /// The last revision known of.
+    /// Returns the last known revision.
     pub fn revision(&self) -> Revision {
         self.revision
     }
 
-    /// All versions, in order.
+    /// Returns all versions in order.
     pub fn versions(&self) -> &[Published] {
         &self.versions
     }
 
-    /// All records of stable versions, in order.
+    /// Returns all records of stable versions in order.
     pub fn confirmed(&self) -> &[Confirmed] {
         &self.confirmed
     }
 
-    /// All reigns, in order.
+    /// Returns the reigns of all terms in order.
     pub fn reigns(&self) -> &[Reign] {
         &self.reigns
     }
 
-    /// All fenced writes, in order.
+    /// Returns all fenced writes in order.
     pub fn fenced(&self) -> &[FencedWrite] {
         &self.fenced
     }
 
-    /// All puts of node records, in order.
+    /// Returns all puts of node records in order.
     pub fn registrations(&self) -> &[Registration] {
         &self.registrations
     }
 
-    /// The revisions that changed the cluster's keys, those under `view/`, `ready/` and `history/`: what its changes cost.
+    /// Returns the revisions that changed the cluster's own keys, under `view/`, `ready/` and `history/`. Their number
+    /// is the cost of the changes.
     pub fn commits(&self) -> &[Revision] {
         &self.commits
     }
 
-    /// Whether changes of it are missing.
+    /// True if changes of the era are missing.
     pub fn has_gaps(&self) -> bool {
         !self.gaps.is_empty()
     }
 
-    /// The newest version, if the version key holds one.
+    /// Returns the newest version, if the version key currently has one.
     pub fn newest(&self) -> Option<&Published> {
         self.versions.last().filter(|_| !self.unversioned)
     }
 
-    /// The newest version at that revision, if it is known.
+    /// Returns the newest version at the revision, if it is known.
     pub fn newest_at(&self, revision: Revision) -> Option<&Published> {
         let until = self.versions.partition_point(|published| published.revision <= revision);
         self.versions.get(until.checked_sub(1)?)
     }
 
-    /// Whether the newest version is recorded as stable.
+    /// True if the newest version is recorded as stable.
     pub fn is_stable(&self) -> bool {
         let (Some(newest), Some(confirmed)) = (self.newest(), self.confirmed.last()) else { return false };
         !self.unconfirmed && confirmed.version == newest.version && confirmed.revision > newest.revision
     }
 
-    /// The reign that lasts.
+    /// Returns the current reign, if there is a leader.
     pub fn reign(&self) -> Option<&Reign> {
         self.reigns.last().filter(|reign| reign.ended.is_none())
     }
 
-    /// The reign that lasted right after that revision.
+    /// Returns the reign that was current right after the revision.
     pub fn reign_at(&self, revision: Revision) -> Option<&Reign> {
         let until = self.reigns.partition_point(|reign| reign.term.revision() <= revision);
         let reign = self.reigns.get(until.checked_sub(1)?)?;
         reign.ended.is_none_or(|ended| ended > revision).then_some(reign)
     }
 
-    /// The reign of that term.
+    /// Returns the reign of the term.
     pub fn reign_of(&self, term: Term) -> Option<&Reign> {
         self.reigns.binary_search_by_key(&term, |reign| reign.term).ok().map(|place| &self.reigns[place])
     }
 
-    /// Those present, by name.
+    /// Returns the nodes present, by name.
     pub fn present(&self) -> Vec<Member> {
         self.nodes().filter_map(|(name, entry)| record::member(&name, &entry.value)).collect()
     }
 
-    /// The lease of a node's record, if it stands.
+    /// Returns the lease of a node's record, or `None` if the node has no record.
     pub fn lease_of(&self, name: &NodeName) -> Option<Option<LeaseId>> {
         self.standing.get(&format!("view/nodes/{name}")).map(|entry| entry.lease)
     }
 
-    /// A node's acknowledgement, if one stands that can be read.
+    /// Returns a node's acknowledgement, if it has a readable one.
     pub fn acknowledgement(&self, name: &NodeName) -> Option<Acknowledged> {
         let entry = self.standing.get(&format!("ready/{name}"))?;
         let (version, ready) = record::acknowledgement(&entry.value)?;
         Some(Acknowledged { version, ready, lease: entry.lease })
     }
 
-    /// Of the newest version's nodes, those whose acknowledgement does not count now.
+    /// Returns the nodes of the newest version without a valid acknowledgement.
     pub fn missing(&self) -> &BTreeSet<NodeName> {
         &self.missing
     }
 
-    /// The keys that stand, without the namespace.
+    /// Returns all current keys, without the namespace.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.standing.keys().map(String::as_str)
     }
 
-    /// The value of a key, given without the namespace.
+    /// Returns the value of a key, which is given without the namespace.
     pub fn value(&self, key: &str) -> Option<&[u8]> {
         self.standing.get(key).map(|entry| &*entry.value)
     }
@@ -305,7 +306,7 @@ impl Era {
         })
     }
 
-    /// Starts over from what stands, since changes are missing.
+    /// Continues from a snapshot, because changes are missing.
     pub(super) fn skip_to(&mut self, snapshot: &Snapshot) {
         self.gaps.push(snapshot.revision);
         self.revision = self.revision.max(snapshot.revision);
@@ -333,18 +334,18 @@ impl Era {
         self.judge_all();
     }
 
-    /// Folds the changes of one revision in.
+    /// Applies the changes of one revision.
     pub(super) fn apply(&mut self, batch: &Batch) -> Vec<Act> {
         assert!(
             batch.revision > self.revision,
-            "the ledger stands at {} and was given {}",
+            "the ledger is at revision {}, but the next batch has revision {}",
             self.revision,
             batch.revision
         );
         self.revision = batch.revision;
         let mut changes: Vec<_> =
             batch.changes.iter().filter_map(|change| Some((self.key(change.key())?, change))).collect();
-        // A version holds all that its revision changes; what is written under a term may come with it.
+        // A version's view includes all changes of its revision. An election and its version share one revision.
         changes.sort_by_key(|(key, _)| match key {
             Key::Node(_) => 0,
             Key::Leader => 1,
@@ -356,7 +357,7 @@ impl Era {
             self.commits.push(batch.revision);
         }
         let mut acts = Vec::new();
-        // A reign that ends in a revision guarded what that revision wrote: judge those writes by the reign before.
+        // If a reign ends in this revision, the revision's writes were guarded by that reign.
         let before = self.reign().map(|reign| reign.term);
         for (key, change) in changes {
             let rest = change.key()[self.namespace.len() + 1..].to_owned();
@@ -400,7 +401,7 @@ impl Era {
                 match self.reigns.last_mut() {
                     Some(last) if last.term == new.term && last.ended.is_none() => *last = new.clone(),
                     last => {
-                        // The old key went in the same revision.
+                        // The old key was deleted in the same revision.
                         last.into_iter().for_each(|last| {
                             last.ended.get_or_insert(revision);
                         });
@@ -504,8 +505,8 @@ impl Era {
         names.iter().for_each(|name| self.judge(name));
     }
 
-    /// Judges again whether a node's acknowledgement of the newest version counts: the node stands as in the cut, and its
-    /// yes lives under the session of the cut.
+    /// Updates the validity of a node's acknowledgement of the newest version. It is valid if the node's record is the
+    /// same as in the version's view, and the acknowledgement is positive and has the same lease.
     fn judge(&mut self, name: &NodeName) {
         let Some(newest) = self.versions.last() else { return };
         let Some(cut) = newest.records.get(name) else { return };
@@ -535,7 +536,12 @@ fn reign(entry: &Entry) -> Reign {
 
 impl fmt::Display for Reign {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} leads, term {}", self.leader.as_deref().unwrap_or("somebody unreadable"), self.term)
+        write!(
+            f,
+            "{} leads, term {}",
+            self.leader.as_deref().unwrap_or("a node with an unreadable name"),
+            self.term
+        )
     }
 }
 
@@ -547,6 +553,6 @@ impl fmt::Display for Registration {
             None => f.write_str(" with an unreadable record")?,
         }
         self.lease.map_or(Ok(()), |lease| write!(f, " under lease {lease}"))?;
-        f.write_str(if self.replaced.is_some() { " over another record" } else { "" })
+        f.write_str(if self.replaced.is_some() { ", replacing another record" } else { "" })
     }
 }

@@ -13,13 +13,13 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::{Content, Ledger, Page};
 use crate::history::Clock;
 
-/// How long to wait before a store that does not answer is asked again.
+/// Delay before a store that does not answer is called again.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// The observer's own key in the namespace, by which it knows that it has seen all.
+/// Key in the namespace that the observer writes, to know when it has seen all earlier changes.
 const MARKER: &str = "observer";
 
-/// Collects the history of a namespace from a store, by a task that runs until this is dropped.
+/// Collects the history of a namespace from a store, in a task that runs until the follower is dropped.
 pub struct Follower {
     shared: Arc<Shared>,
     store: Arc<dyn CoordinationStore>,
@@ -38,23 +38,23 @@ struct Collected {
     ledger: Ledger,
 }
 
-/// How far the history is known.
+/// Extent to which the history is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
     eras: usize,
     revision: Revision,
 }
 
-/// Begins to follow all that happens under a namespace, from the store's first revision on.
+/// Starts to follow all changes under a namespace, from the store's first revision on.
 ///
-/// Disconnected watches are opened again after the last revision seen. Where changes were compacted away, a page says so;
-/// unless what stands shows that nothing was missed. Where the store's revisions went back, a new era begins, read from
-/// its own first revision on. A store that is wiped must be left alone until this has noticed
-/// ([`era`](Follower::era)): once its new history has outgrown the old one, no watch can tell the two apart.
+/// A disconnected watch is resumed after the last revision seen. If changes were compacted, a page says so, unless the
+/// current state shows that nothing was missed. If the store's revisions went back, a new era begins, and its history
+/// is read from the first revision. After a store is wiped, it must not be written until this has noticed
+/// ([`era`](Follower::era)): once the new history is longer than the old one, a watch cannot distinguish them.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime.
+/// Panics outside of a tokio runtime.
 pub fn follow(store: impl CoordinationStore, namespace: &str, clock: Clock) -> Follower {
     let store: Arc<dyn CoordinationStore> = Arc::new(store);
     let shared = Arc::new(Shared {
@@ -68,17 +68,17 @@ pub fn follow(store: impl CoordinationStore, namespace: &str, clock: Clock) -> F
 }
 
 impl Follower {
-    /// What was collected so far.
+    /// Returns the pages collected so far.
     pub fn pages(&self) -> Vec<Page> {
         self.shared.collected().pages.clone()
     }
 
-    /// The ledger of what was collected so far.
+    /// Returns the ledger of the pages collected so far.
     pub fn ledger(&self) -> Ledger {
         self.shared.collected().ledger.clone()
     }
 
-    /// Waits until the ledger has something to say.
+    /// Waits until `says` returns a value for the ledger, and returns that value.
     pub async fn until<T>(&self, mut says: impl FnMut(&Ledger) -> Option<T>) -> T {
         let mut known = self.shared.known.subscribe();
         loop {
@@ -87,32 +87,32 @@ impl Follower {
             if let Some(said) = said {
                 return said;
             }
-            // The sender lives as long as this does.
+            // This cannot fail, because `self` holds the sender.
             let _ = known.changed().await;
         }
     }
 
-    /// Says that somebody, on purpose, wrote that revision past the commits of the protocol.
+    /// Declares that the revision was written deliberately outside of the protocol.
     pub fn by_hand(&self, revision: Revision) {
         self.shared.push(Content::ByHand(revision));
     }
 
-    /// Waits until all is collected that had happened in the store when this was called.
+    /// Waits until everything that happened in the store before this call has been collected.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// Returns the store's error.
     pub async fn settle(&self) -> Result<(), StoreError> {
-        // Revisions of other prefixes never reach this watch: one of its own does.
+        // The watch does not see the revisions of other prefixes, so write a key that it does see.
         let revision = self.store.put(&self.shared.marker(), "settled".into(), None).await?;
         let eras = self.shared.known.borrow().eras;
         let reached = |known: &Known| known.eras > eras || known.revision >= revision;
-        // The sender lives as long as this does.
+        // This cannot fail, because `self` holds the sender.
         let _ = self.shared.known.subscribe().wait_for(reached).await;
         Ok(())
     }
 
-    /// Waits until that many eras have ended.
+    /// Waits until this many eras have ended.
     pub async fn era(&self, number: usize) {
         let _ = self.shared.known.subscribe().wait_for(|known| known.eras >= number).await;
     }
@@ -159,8 +159,8 @@ impl Shared {
         self.known.send_modify(|known| known.revision = revision);
     }
 
-    /// Goes on from a snapshot, since changes were compacted away. Nothing was missed if all that stands is known; a key
-    /// that was written and deleted in between is the one thing that does not show.
+    /// Continues from a snapshot, because changes were compacted. If all current entries were known before, nothing was
+    /// missed, except possibly a key that was written and deleted in between.
     fn go_on(&self, snapshot: Snapshot) {
         let (known, marker) = (self.known.borrow().revision, self.marker());
         let others: Vec<_> = snapshot.entries.iter().filter(|entry| entry.key.as_str() != marker).collect();

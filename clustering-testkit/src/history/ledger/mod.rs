@@ -1,4 +1,4 @@
-//! The store's own history of a cluster: [`Ledger`].
+//! The state of a cluster according to the store's history: [`Ledger`].
 
 mod era;
 mod follow;
@@ -18,13 +18,13 @@ pub use self::{
     page::{Act, Commit, Content, Page},
 };
 
-/// What the store's history says of one cluster. It shares no code with the library's replica of the log: both would have
-/// to be wrong in the same way.
+/// State of one cluster, derived from the store's history. It shares no code with the library's replica of the log, so
+/// that an error in one is not repeated in the other.
 ///
-/// Fed with [pages](Page) in the order in which the store's history goes. A store that is wiped or put back to an older
-/// state begins a new [`Era`], with revisions, terms and leases of its own. Across eras hold: one view for a version (P1),
-/// one `on_stable` for a version (P4). Terms come again, and a version that one era had may be missing in the next: P5 and
-/// the order of versions (P2) hold within an era.
+/// The ledger is fed with [pages](Page) in the order of the store's history. When the store is wiped or restored to an
+/// older state, a new [`Era`] begins, with its own revisions, terms and leases. Across eras, each version still has
+/// only one view (P1) and one `on_stable` (P4). Terms may repeat, and the versions of one era may be missing in the
+/// next, so P5 and the order of versions (P2) hold within one era only.
 #[derive(Clone, Debug)]
 pub struct Ledger {
     namespace: String,
@@ -33,30 +33,31 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// The prefix, in the namespace, of keys whose values carry a `term` that their writer claims to lead under, and an
-    /// `id` that tells one write from all others.
+    /// Prefix, relative to the namespace, of the keys of fenced writes. Their values have a `term`, under which the
+    /// writer claims to lead, and a unique `id`.
     pub const FENCED: &'static str = "fenced/";
 
-    /// The key below [`FENCED`](Self::FENCED) in which leaders count their steps: `{"id", "term", "count"}`.
+    /// Key below [`FENCED`](Self::FENCED) in which leaders count their steps: `{"id", "term", "count"}`.
     pub const COUNTER: &'static str = "counter";
 
-    /// The key below [`FENCED`](Self::FENCED) of the page that lists the step of that number: `{"id", "term", "ids"}`.
+    /// Returns the key below [`FENCED`](Self::FENCED) of the page that lists the step with number `count`: `{"id",
+    /// "term", "ids"}`.
     pub fn page_of(count: u64) -> String {
         format!("list/{:06}", count.saturating_sub(1) / 100)
     }
 
-    /// One of the cluster in that namespace, whose history begins with nothing.
+    /// Creates the empty ledger of the cluster in the namespace.
     pub fn new(namespace: &str) -> Self {
         let era = Era::new(namespace, 0);
         Ledger { namespace: namespace.to_owned(), eras: vec![era], by_hand: BTreeSet::new() }
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Takes the next page, and tells what happened by it: nothing for a page that only speaks of the ledger itself.
+    /// Applies the next page and returns its changes, or `None` if the page is not a commit.
     pub fn turn(&mut self, page: &Page) -> Option<Commit> {
         match &page.content {
             Content::Batch(batch) => {
@@ -78,12 +79,12 @@ impl Ledger {
         }
     }
 
-    /// As [`turn`](Self::turn), for a batch alone.
+    /// Applies a single batch, like [`turn`](Self::turn).
     pub fn apply(&mut self, batch: &Batch) -> Option<Commit> {
         self.turn(&Page::of(None, batch.clone()))
     }
 
-    /// The era that lasts.
+    /// Returns the current era.
     pub fn present(&self) -> &Era {
         self.eras.last().expect("there is always one")
     }
@@ -92,40 +93,40 @@ impl Ledger {
         self.eras.last_mut().expect("there is always one")
     }
 
-    /// All eras.
+    /// Returns all eras in order.
     pub fn eras(&self) -> &[Era] {
         &self.eras
     }
 
-    /// Whether somebody wrote that revision past the commits of the protocol, as the harness said.
+    /// True if the test harness declared that the revision was written outside of the protocol.
     pub fn is_by_hand(&self, revision: Revision) -> bool {
         self.by_hand.contains(&revision)
     }
 
-    /// Whether changes are missing in it: what it does not know of may have happened.
+    /// True if changes are missing in the history, so that things may have happened that the ledger does not know.
     pub fn has_gaps(&self) -> bool {
         self.eras.iter().any(|era| era.has_gaps())
     }
 
-    /// The version of that label that was published at that revision, in whichever era.
+    /// Returns the version with this label that was published at this revision, in any era.
     pub fn published_at(&self, version: Version, revision: Revision) -> Option<&Published> {
         let same = |published: &&Published| published.version == version && published.revision == revision;
         self.eras.iter().rev().find_map(|era| era.versions().iter().rev().find(same))
     }
 
-    /// The newest that was published under that label.
+    /// Returns the latest publication of a version with this label.
     pub fn published(&self, version: Version) -> Option<&Published> {
         let same = |published: &&Published| published.version == version;
         self.eras.iter().rev().find_map(|era| era.versions().iter().rev().find(same))
     }
 
-    /// The records that a version is stable, of whichever era.
+    /// Returns all records, of any era, that the version is stable.
     pub fn confirmed(&self, version: Version) -> impl Iterator<Item = &Confirmed> {
         let all = self.eras.iter().flat_map(|era| era.confirmed());
         all.filter(move |confirmed| confirmed.version == version)
     }
 
-    /// The fenced writes of that id. There should be one at most.
+    /// Returns the fenced writes with this id. There should be at most one.
     pub fn fenced(&self, id: &str) -> impl Iterator<Item = &FencedWrite> {
         let all = self.eras.iter().flat_map(|era| era.fenced());
         all.filter(move |write| write.id.as_deref() == Some(id))

@@ -8,80 +8,81 @@ use clustering_core::{
 use super::{FencedWrite, Registration, Reign};
 use crate::history::Moment;
 
-/// One piece of the store's history, and when the observer saw it.
+/// Part of the store's history, with the time at which the observer saw it.
 #[derive(Clone, Debug)]
 pub struct Page {
-    /// When it was seen; the store's own time is not known.
+    /// Time at which the observer saw it. The store's own time is unknown.
     pub at: Option<Moment>,
-    /// What it says.
+    /// Content of the page.
     pub content: Content,
 }
 
-/// What a [`Page`] says.
+/// Content of a [`Page`].
 #[derive(Clone, Debug)]
 pub enum Content {
     /// The changes of one revision.
     Batch(Batch),
-    /// The store was put back to an older state, or replaced: another history begins, told from its first revision on.
+    /// The store was restored to an older state or replaced. The pages that follow tell the new history from its first
+    /// revision.
     Era,
-    /// Changes are missing: they were compacted away. After them this stood.
+    /// Changes are missing because they were compacted. The snapshot has the state after them.
     Gap(Snapshot),
-    /// Somebody, on purpose, wrote that revision past the commits of the protocol: it breaks no promise.
+    /// The test harness wrote this revision deliberately outside of the protocol, so that it breaks no promise.
     ByHand(Revision),
 }
 
 impl Page {
-    /// One with the changes of one revision.
+    /// Creates a page with the changes of one revision.
     pub fn of(at: Option<Moment>, batch: Batch) -> Self {
         Page { at, content: Content::Batch(batch) }
     }
 }
 
-/// What one revision did, in the cluster's words.
+/// Changes of one revision, in terms of the cluster.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// When an observer saw it.
+    /// Time at which the observer saw it.
     pub at: Option<Moment>,
-    /// The era, from 0.
+    /// Number of the era, from 0.
     pub era: usize,
     /// The revision.
     pub revision: Revision,
-    /// What it did: deletions and records of nodes first, then the election key, a version, acknowledgements, the rest.
+    /// Changes in this order: node records, the election key, a version, acknowledgements, all others.
     pub acts: Vec<Act>,
 }
 
-/// One of the things that a revision did.
+/// Single change of a revision.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Act {
     /// A node's record was put.
     Registered(Registration),
-    /// A node's record went.
+    /// A node's record was deleted.
     Gone(NodeName),
-    /// The election key was put. It begins a term if it was created by that.
+    /// The election key was put. A new term begins if the key was created.
     Led(Reign),
-    /// The election key went.
+    /// The election key was deleted.
     Vacated(Reign),
-    /// A version was published: the era's last.
+    /// A version was published: the last of the era so far.
     Published(Version),
-    /// The version key was deleted, or holds no version any more.
+    /// The version key was deleted, or was put with an unreadable value.
     Unversioned,
     /// An acknowledgement was put.
     Acknowledged {
-        /// By that node.
+        /// Node that acknowledged.
         name: NodeName,
-        /// Of that version, if it can be read.
+        /// Version that was acknowledged, if it is readable.
         version: Option<Version>,
-        /// Whether it says yes.
+        /// True if the node is ready at the version.
         ready: bool,
     },
-    /// An acknowledgement went.
+    /// An acknowledgement was deleted.
     Unacknowledged(NodeName),
-    /// A version was recorded as stable: the era's last such record.
+    /// A version was recorded as stable: the last such record of the era so far.
     Confirmed(Version),
-    /// The record of the stable version was deleted, or cannot be read any more.
+    /// The record of the stable version was deleted, or was put with an unreadable value.
     Unconfirmed,
-    /// Somebody asked for a version.
+    /// A new version was requested.
     Asked,
     /// A fenced write.
     Wrote(FencedWrite),
@@ -104,20 +105,21 @@ impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Act::Registered(registration) => registration.fmt(f),
-            Act::Gone(name) => write!(f, "node {name} is gone"),
+            Act::Gone(name) => write!(f, "node {name} was removed"),
             Act::Led(reign) => write!(f, "{reign}"),
-            Act::Vacated(reign) => write!(f, "term {} is over", reign.term),
-            Act::Published(version) => write!(f, "version {version}"),
-            Act::Unversioned => f.write_str("the version is gone"),
+            Act::Vacated(reign) => write!(f, "term {} ended", reign.term),
+            Act::Published(version) => write!(f, "version {version} published"),
+            Act::Unversioned => f.write_str("the version was deleted or is unreadable"),
             Act::Acknowledged { name, version, ready } => {
                 let says = if *ready { "ready" } else { "not ready" };
-                let version = version.map_or_else(|| "something".to_owned(), |version| version.to_string());
+                let version =
+                    version.map_or_else(|| "an unreadable version".to_owned(), |version| version.to_string());
                 write!(f, "{name} is {says} at {version}")
             }
-            Act::Unacknowledged(name) => write!(f, "the acknowledgement of {name} is gone"),
+            Act::Unacknowledged(name) => write!(f, "the acknowledgement of {name} was deleted"),
             Act::Confirmed(version) => write!(f, "{version} is stable"),
-            Act::Unconfirmed => f.write_str("the stable version is gone"),
-            Act::Asked => f.write_str("a version is asked for"),
+            Act::Unconfirmed => f.write_str("the stable version was deleted or is unreadable"),
+            Act::Asked => f.write_str("a version was requested"),
             Act::Wrote(write) => {
                 let id = write.id.as_deref().unwrap_or("without an id");
                 write!(f, "write {id} to {} under term {}", write.key, write.term)

@@ -1,4 +1,4 @@
-//! Reads the values under a cluster's keys, by the protocol's documentation alone.
+//! Parses the values of a cluster's keys, following only the documentation of the protocol.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> Option<&'a str> {
     fields.get(name)?.as_str()
 }
 
-/// The node that a record describes; `None` if it does not count as one.
+/// Returns the node that a record describes, or `None` if the record does not count as a node.
 pub(super) fn member(name: &NodeName, value: &[u8]) -> Option<Member> {
     let fields = object(value)?;
     let (uri, incarnation) = (text(&fields, "uri")?, text(&fields, "incarnation")?);
@@ -40,7 +40,7 @@ pub(super) fn member(name: &NodeName, value: &[u8]) -> Option<Member> {
     })
 }
 
-/// The version that a record names, and the term that it claims.
+/// Returns the version that a record names, and the term that it claims.
 pub(super) fn version(value: &[u8]) -> Option<(Version, Option<Term>)> {
     let fields = object(value)?;
     Some((text(&fields, "version")?.parse().ok()?, term(&fields)))
@@ -50,12 +50,12 @@ fn term(fields: &Map<String, Value>) -> Option<Term> {
     Some(Term::new(Revision::new(fields.get("term")?.as_u64()?)))
 }
 
-/// The name that an election key's record gives.
+/// Returns the name in the record of an election key.
 pub(super) fn leader(value: &[u8]) -> Option<String> {
     Some(text(&object(value)?, "node")?.to_owned())
 }
 
-/// The version that an acknowledgement is about, and whether it is a yes.
+/// Returns the version that an acknowledgement is about, and true if the node is ready.
 pub(super) fn acknowledgement(value: &[u8]) -> Option<(Version, bool)> {
     let fields = object(value)?;
     let version = text(&fields, "version")?.parse().ok()?;
@@ -66,7 +66,7 @@ pub(super) fn acknowledgement(value: &[u8]) -> Option<(Version, bool)> {
     }
 }
 
-/// What a fenced write says of itself: its id and its term.
+/// Returns the id and the term of a fenced write.
 pub(super) fn fenced(value: &[u8]) -> Option<(Option<String>, Term)> {
     let fields = object(value)?;
     Some((text(&fields, "id").map(str::to_owned), term(&fields)?))
