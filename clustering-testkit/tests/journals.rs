@@ -1,6 +1,6 @@
-//! What nodes asked of their store, by their journals: it is linearizable, and histories that are not are found out.
+//! The calls that nodes record in their journals are linearizable, and falsified histories are detected.
 
-#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use clustering_testkit::{
     linearizability::History,
 };
 
-/// Two nodes whose replies get lost now and then; the second one leaves.
+/// Runs two nodes, loses some replies to the first, and lets both leave, the second one first.
 async fn played() -> (Vec<Page>, Vec<Vec<Entry>>) {
     let (store, clock) = (MemoryStore::new(), Clock::tokio());
     let follower = ledger::follow(store.clone(), "c", clock.clone());
@@ -61,26 +61,26 @@ fn judge(pages: &[Page], journals: &[Vec<Entry>]) -> Result<History, String> {
     Ok(history)
 }
 
-/// Plays, changes one answer or page, and hands over what is said of it.
+/// Runs the nodes, falsifies their history with `change`, and returns the resulting error.
 fn doctored(change: impl FnOnce(&mut Vec<Page>, &mut Vec<Vec<Entry>>)) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
     let (mut pages, mut journals) = runtime.unwrap().block_on(played());
     change(&mut pages, &mut journals);
     match judge(&pages, &journals) {
-        Ok(_) => panic!("it is not found out"),
+        Ok(_) => panic!("the falsified history was accepted"),
         Err(said) => said,
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nodes_ask_of_memory_is_linearizable() {
+async fn calls_of_nodes_on_the_memory_store_are_linearizable() {
     let (pages, journals) = played().await;
     let history = judge(&pages, &journals).unwrap();
     assert!(history.operations.len() > 50, "{}", history.operations.len());
     assert_eq!(history.unknown, 4);
 }
 
-/// The answers to calls for the counter, with the number of each.
+/// Returns the answers to all calls for the counter.
 fn answers(journal: &mut [Entry]) -> Vec<&mut StoreAnswer> {
     let mut calls = std::collections::BTreeSet::new();
     let of_counter = |what: &StoreCall| match what {
@@ -101,19 +101,19 @@ fn answers(journal: &mut [Entry]) -> Vec<&mut StoreAnswer> {
 }
 
 #[test]
-fn a_read_that_shows_what_stood_before_is_found() {
+fn a_stale_read_is_found() {
     let said = doctored(|_, journals| {
         let mut reads: Vec<_> =
             answers(&mut journals[0]).into_iter().filter(|it| matches!(it, StoreAnswer::Shown(..))).collect();
-        // Virtual time stands still between an answer and the next call: the last but one is older beyond doubt.
+        // No virtual time passes between an answer and the next call, so only the answer before the last is certainly older.
         let old = reads[6].clone();
         *reads[8] = old;
     });
-    assert!(said.contains("it had its answer before another began"), "{said}");
+    assert!(said.contains("it was answered before the start of"), "{said}");
 }
 
 #[test]
-fn a_read_that_shows_what_never_was_is_found() {
+fn a_read_of_a_value_that_never_existed_is_found() {
     let said = doctored(|_, journals| {
         let read = answers(&mut journals[0]).into_iter().filter_map(|it| match it {
             StoreAnswer::Shown(_, entries) => entries.first_mut(),
@@ -121,11 +121,11 @@ fn a_read_that_shows_what_never_was_is_found() {
         });
         read.last().unwrap().value = Digest::of(b"never");
     });
-    assert!(said.contains("at that revision these stood"), "{said}");
+    assert!(said.contains("the entries at that revision were"), "{said}");
 }
 
 #[test]
-fn a_write_that_is_said_to_be_done_and_is_not_there_is_found() {
+fn a_confirmed_write_that_did_not_happen_is_found() {
     let said = doctored(|pages, journals| {
         let done = answers(&mut journals[0]).into_iter().filter_map(|it| match it {
             StoreAnswer::Committed(revision) => Some(*revision),
@@ -135,11 +135,11 @@ fn a_write_that_is_said_to_be_done_and_is_not_there_is_found() {
         pages
             .retain(|page| !matches!(&page.content, ledger::Content::Batch(batch) if batch.revision == last));
     });
-    assert!(said.contains("where nothing changed"), "{said}");
+    assert!(said.contains("which changed nothing"), "{said}");
 }
 
 #[test]
-fn a_write_that_nobody_asked_for_is_found() {
+fn a_write_that_no_node_requested_is_found() {
     let said = doctored(|_, journals| {
         journals[0].retain(|entry| match &entry.observation {
             Observation::Called { what: StoreCall::Commit(commit), .. } => {
@@ -148,11 +148,11 @@ fn a_write_that_nobody_asked_for_is_found() {
             _ => true,
         });
     });
-    assert!(said.contains("and nobody asked for that"), "{said}");
+    assert!(said.contains("which no node requested"), "{said}");
 }
 
 #[test]
-fn a_write_that_is_there_otherwise_than_asked_for_is_found() {
+fn a_write_that_differs_from_the_request_is_found() {
     let said = doctored(|pages, _| {
         for page in pages {
             let ledger::Content::Batch(batch) = &mut page.content else { continue };
@@ -166,7 +166,7 @@ fn a_write_that_is_there_otherwise_than_asked_for_is_found() {
             }
         }
     });
-    assert!(said.contains("and did something else"), "{said}");
+    assert!(said.contains("but made other changes"), "{said}");
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn a_write_whose_guard_did_not_hold_is_found() {
                 && commit.modified_at.iter().any(|(_, at)| at.get() > 10)
                 && !changed
             {
-                // As if the term were another's.
+                // As if the node wrote under another term.
                 commit.created_at.iter_mut().for_each(|(_, at)| *at = Revision::new(1));
                 changed = true;
             }
@@ -190,7 +190,7 @@ fn a_write_whose_guard_did_not_hold_is_found() {
 }
 
 #[test]
-fn a_refusal_without_a_reason_is_found() {
+fn a_refusal_although_the_guards_held_is_found() {
     let said = doctored(|pages, journals| {
         let answers = answers(&mut journals[0]).into_iter();
         let last = answers.filter(|it| matches!(it, StoreAnswer::Committed(_))).last().unwrap();
@@ -201,5 +201,5 @@ fn a_refusal_without_a_reason_is_found() {
             _ => true,
         });
     });
-    assert!(said.contains("its guards held") || said.contains("these stood"), "{said}");
+    assert!(said.contains("its guards held") || said.contains("the entries at that revision were"), "{said}");
 }

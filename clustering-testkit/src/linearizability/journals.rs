@@ -63,7 +63,7 @@ impl History {
                 let asked = commit(told[*place].call).filter(|commit| changes.are_of(commit));
                 if asked.is_none() {
                     let what = format!(
-                        "revision {} belongs to {} of {}, and did something else: {changes:?}",
+                        "revision {} belongs to {} of {}, but made other changes: {changes:?}",
                         batch.revision, told[*place].call, told[*place].life
                     );
                     return Err(NotLinearizable::of(what));
@@ -81,7 +81,7 @@ impl History {
             }
             let nobodys = changes.puts.keys().find(|key| !stranger(key));
             if let Some(key) = nobodys.filter(|_| !by_hand.contains(&batch.revision)) {
-                let what = format!("revision {} put {key}, and nobody asked for that", batch.revision);
+                let what = format!("revision {} put {key}, which no node requested", batch.revision);
                 return Err(NotLinearizable::of(what));
             }
             let call = Call::Commit(Txn::from(&changes.commit()));
@@ -103,7 +103,7 @@ impl History {
             if let Some(place) = places.iter().find(puts).filter(|_| !revisions.contains(revision)) {
                 let (call, life) = (told[*place].call, &told[*place].life);
                 let what =
-                    format!("{call} of {life} was answered with revision {revision}, where nothing changed");
+                    format!("{call} of {life} was answered with revision {revision}, which changed nothing");
                 return Err(NotLinearizable::of(what));
             }
         }

@@ -58,7 +58,9 @@ impl History {
                 begun_before = begun_before.max(begun_beside);
             }
             let explained = match operation.returned < begun_before {
-                true => Err("it had its answer before another began that precedes it by revision".to_owned()),
+                true => {
+                    Err("it was answered before the start of a call that precedes it by revision".to_owned())
+                }
                 false => map.apply(operation),
             };
             begun_beside = begun_beside.max(operation.invoked);
@@ -116,7 +118,7 @@ impl Map {
                     stand.map(|(key, (value, created, modified))| (key, (value, *created, *modified)));
                 match shown.eq(stand) {
                     true => Ok(()),
-                    false => Err(format!("at that revision these stood: {:?}", self.entries)),
+                    false => Err(format!("the entries at that revision were {:?}", self.entries)),
                 }
             }
             _ => Err("the answer does not fit the call".to_owned()),

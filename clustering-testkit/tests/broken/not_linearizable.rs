@@ -40,10 +40,10 @@ not_linearizable! {
     ignores_the_last_guard: commits::IgnoresTheLastGuard, "CreatedAt(";
     checks_then_acts: commits::ChecksThenActs, "CreatedAt(";
     compares_then_swaps: commits::ComparesThenSwaps, "ModifiedAt(";
-    applies_one_by_one: commits::AppliesOneByOne, "at that revision these stood";
-    reads_a_replica: reads::ReadsAReplica, "it had its answer before another began";
-    caches_reads: reads::CachesReads, "it had its answer before another began";
-    tears_reads: reads::TearsReads, "at that revision these stood";
+    applies_one_by_one: commits::AppliesOneByOne, "the entries at that revision were";
+    reads_a_replica: reads::ReadsAReplica, "it was answered before the start of";
+    caches_reads: reads::CachesReads, "it was answered before the start of";
+    tears_reads: reads::TearsReads, "the entries at that revision were";
     created_at_means_modified_at: commits::CreatedAtMeansModifiedAt, "its guards held";
     revisions_go_back: commits::RevisionsGoBack, "it changed something without a revision above";
     answers_with_the_latest_revision: commits::AnswersWithTheLatestRevision, "its guards held";
