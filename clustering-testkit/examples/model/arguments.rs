@@ -6,26 +6,29 @@ use lexopt::prelude::*;
 use crate::numbers::number;
 
 pub(crate) const HELP: &str = "\
-Model checking: explores all states of a few real machines and a store within bounds, and judges the promises in each.
+Explores all states of a few real machines and a store within bounds, and checks the promises in each state.
 
 Usage: cargo run --release -p clustering-testkit --features model --example model -- [OPTIONS]
 
-Without bounds it explores a suite of models, which together reach all that is worth reaching.
+Without bounds, explores a suite of models that together reach all relevant situations.
 
 Options:
-  --deep           models with wider bounds, of a million states and more each: give them time and memory, or --seconds
-  --nodes N        bounds: how many nodes, from 1 to 9 [default: 3]
-  --empty          bounds: from an empty store, not from a stable cluster
-  --crashes N      bounds: how often on one path a process dies; likewise
+  --deep           explore a suite of models with wider bounds, of a million states and more each. They need much time
+                   and memory; limit them with --seconds
+  --nodes N        number of nodes, from 1 to 9 [default: 3]
+  --empty          start from an empty store instead of a stable cluster
+  --crashes N      maximum number of process crashes on one path. Likewise for other actions:
                    --expiries --losses --delays --breaks --gaps --wakes --pauses --refusals
                    --asks --updates --resigns --writes [default: 0]
-  --seconds N      no longer than that for each model
-  --jobs N         how many threads [default: one for each core]
-  --json           print as JSON, one object a line
-  --help           print this
+  --seconds N      time limit for each model
+  --jobs N         number of threads [default: one per core]
+  --json           print JSON, one object per line
+  --help           print this help
 
-Exit codes: 0 if all promises hold (and, of a suite, all is explored and reached); 1 if not: the way there is printed; 2 for
-wrong arguments.
+--nodes, --empty and the maximum numbers of actions set the bounds of a single model.
+
+Exit codes: 0 if all promises hold (and a suite was fully explored and reached all situations), 1 if not (the path that
+breaks a promise is printed), 2 if the arguments are invalid.
 ";
 
 pub(crate) struct Check {
@@ -72,7 +75,9 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         }
     }
     let (bounds, is_suite) = match own {
-        Some(_) if deep => return Err("--deep is a suite of its own: give no bounds with it".into()),
+        Some(_) if deep => {
+            return Err("--deep selects its own bounds and cannot be combined with others".into());
+        }
         Some(bounds) => (vec![bounds], false),
         None if deep => (Bounds::deep_suite(), true),
         None => (Bounds::suite(), true),

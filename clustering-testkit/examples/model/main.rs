@@ -1,4 +1,4 @@
-//! Explores all states of a few nodes within bounds: see `--help`.
+//! Explores all states of a few nodes within bounds. See `--help`.
 
 mod arguments;
 #[path = "../parsing/numbers.rs"]
@@ -25,10 +25,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Explores within each of the bounds, and sums up.
+/// Explores a model for each of the bounds and prints a summary.
 fn check(asked: &arguments::Check) -> ExitCode {
     if !asked.json {
-        println!("judged in every state:");
+        println!("checked in every state:");
         Promise::ALL.iter().for_each(|promise| println!("  {}", promise.name()));
         println!();
     }
@@ -61,12 +61,12 @@ fn check(asked: &arguments::Check) -> ExitCode {
                 all.len()
             );
             match missed.as_slice() {
-                [] => println!("all of {} worth reaching was reached", Reached::ALL.len()),
+                [] => println!("all {} situations were reached", Reached::ALL.len()),
                 missed => println!("not reached: {}", missed.join(", ")),
             }
         }
     }
-    // A suite is to be exhausted and to reach everything; bounds that somebody chose are to break nothing.
+    // A suite must be explored completely and reach all situations. Bounds given by the user need not.
     let complete = !asked.is_suite || exhausted == all.len() && missed.is_empty();
     if broken == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

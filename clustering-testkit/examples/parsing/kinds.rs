@@ -1,10 +1,10 @@
-//! Lists of faults.
+//! Parses lists of faults.
 
 use std::{error::Error, fmt::Debug};
 
 use lexopt::prelude::*;
 
-/// Some of all kinds of faults, by their names in the code, with commas.
+/// Parses a comma-separated list of kinds of faults, given by their variant names.
 pub(crate) fn kinds<K: Copy + Debug>(
     parser: &mut lexopt::Parser,
     all: &[K],
@@ -14,7 +14,7 @@ pub(crate) fn kinds<K: Copy + Debug>(
         let known = all.iter().copied().find(|kind| format!("{kind:?}").eq_ignore_ascii_case(text.trim()));
         known.ok_or_else(|| {
             let all: Vec<_> = all.iter().map(|kind| format!("{kind:?}")).collect();
-            format!("{text:?} is no fault: expected one of {}", all.join(", ")).into()
+            format!("{text:?} is not a fault: expected one of {}", all.join(", ")).into()
         })
     };
     list.split(',').map(kind).collect()

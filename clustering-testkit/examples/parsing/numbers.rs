@@ -1,10 +1,10 @@
-//! Values of options.
+//! Parses the values of options.
 
 use std::{error::Error, ops::RangeInclusive};
 
 use lexopt::prelude::*;
 
-/// A number within that range.
+/// Parses a number within the range.
 pub(crate) fn number(
     parser: &mut lexopt::Parser,
     option: &str,

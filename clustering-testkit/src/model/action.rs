@@ -7,53 +7,54 @@ use super::{
     state::{Node, Request, State},
 };
 
-/// One step: something happens to one node or between it and the store. Nodes are numbered from 0.
+/// Single step of the model, for one node or between a node and the store. Nodes are numbered from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// A process is started for the node.
+    /// A process starts for the node.
     Start(usize),
-    /// It dies.
+    /// The node's process dies.
     Crash(usize),
-    /// A call takes effect, and the reply is there.
+    /// A call takes effect and its reply arrives.
     Answer(usize, Token),
-    /// A call takes effect, and the reply is still to come.
+    /// A call takes effect, but its reply arrives later.
     TakeEffect(usize, Token),
-    /// A reply comes.
+    /// The reply to a call that has taken effect arrives.
     Reply(usize, Token),
-    /// Whoever called hears nothing, and gives up on the call. It may still take effect.
+    /// The caller gives up on a call without a reply. The call may still take effect.
     GiveUp(usize, Token),
-    /// A call takes effect for which nobody waits, by its place among them.
+    /// A call takes effect after its caller has given up. The second number is its index among the node's abandoned
+    /// calls.
     TakeEffectLate(usize, usize),
-    /// A watch delivers the changes of a revision, by its place among the node's watches.
+    /// A watch delivers the changes of a revision. The second number is its index among the node's watches.
     Deliver(usize, usize),
     /// A watch breaks.
     Break(usize, usize),
-    /// A watch ends, since what it owes was compacted away.
+    /// A watch ends because changes that it has not delivered were compacted.
     Gap(usize, usize),
-    /// The stabilize that was begun first says yes.
+    /// The node's oldest running stabilize accepts.
     Yes(usize),
-    /// It says no.
+    /// The node's oldest running stabilize refuses.
     No(usize),
-    /// `on_stable` ends.
+    /// The node's oldest running `on_stable` ends.
     Announced(usize),
-    /// The clock moves on to when the machine wants to be woken.
+    /// The process's clock advances to the next wakeup of its machine.
     Wake(usize),
-    /// The clock moves on by two TTLs, and nothing is brought to the process meanwhile.
+    /// The process's clock advances by two TTLs, and the process receives no input in between.
     Pause(usize),
     /// The store ends a lease.
     Expire(LeaseId),
-    /// The user asks for a version.
+    /// The node's user requests a version.
     Ask(usize),
-    /// The user changes the metadata.
+    /// The node's user changes its metadata.
     Update(usize),
-    /// The user makes the node give up the lead.
+    /// The node's user makes it resign.
     Resign(usize),
-    /// The user writes as leader.
+    /// The node's user writes as leader.
     Write(usize),
 }
 
 impl Action {
-    /// What of the bounds it takes.
+    /// Returns the kind of limited action that this action counts against, if any.
     pub(super) fn takes(self, state: &State) -> Option<Limited> {
         Some(match self {
             Action::Crash(_) => Limited::Crash,
@@ -74,7 +75,7 @@ impl Action {
     }
 }
 
-/// Whether the process to which the lease was granted still runs.
+/// True if the process that was granted the lease is still running.
 fn is_held(state: &State, lease: LeaseId) -> bool {
     let runs = |(place, node): (usize, &std::sync::Arc<Node>)| {
         node.machine.is_some() && state.shared.is_owner(lease, place, node.life)
@@ -82,7 +83,7 @@ fn is_held(state: &State, lease: LeaseId) -> bool {
     state.nodes.iter().enumerate().any(runs)
 }
 
-/// All that may happen in that state.
+/// Collects all actions that are possible in `state`.
 pub(super) fn all(state: &State, actions: &mut Vec<Action>) {
     if state.breach.is_some() {
         return;
@@ -100,8 +101,8 @@ pub(super) fn all(state: &State, actions: &mut Vec<Action>) {
     });
 }
 
-/// The first of them that takes nothing of the bounds and goes on with what somebody waits for: in a quiet state there is
-/// none. (Calls that nobody waits for may never take effect.)
+/// Returns the first possible action that is unlimited and that continues something in flight. A quiet state has none.
+/// Abandoned calls don't count, because they may never take effect.
 pub(super) fn pending(state: &State) -> Option<Action> {
     let mut actions = Vec::new();
     all(state, &mut actions);
@@ -153,25 +154,25 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node = |node: &usize| super::name(*node);
         match self {
-            Action::Start(n) => write!(f, "{} is started", node(n)),
+            Action::Start(n) => write!(f, "{} starts", node(n)),
             Action::Crash(n) => write!(f, "{} dies", node(n)),
             Action::Answer(n, token) => write!(f, "call {token} of {} is answered", node(n)),
             Action::TakeEffect(n, token) => {
-                write!(f, "call {token} of {} takes effect, and its reply is on its way", node(n))
+                write!(f, "call {token} of {} takes effect, and its reply is in flight", node(n))
             }
-            Action::Reply(n, token) => write!(f, "the reply to call {token} of {} comes", node(n)),
-            Action::GiveUp(n, token) => write!(f, "{} hears nothing of call {token}", node(n)),
+            Action::Reply(n, token) => write!(f, "the reply to call {token} of {} arrives", node(n)),
+            Action::GiveUp(n, token) => write!(f, "{} gives up on call {token}", node(n)),
             Action::TakeEffectLate(n, _) => write!(f, "a call of {} takes effect late", node(n)),
             Action::Deliver(n, watch) => write!(f, "watch {watch} of {} delivers", node(n)),
             Action::Break(n, watch) => write!(f, "watch {watch} of {} breaks", node(n)),
             Action::Gap(n, watch) => write!(f, "watch {watch} of {} ends in a gap", node(n)),
-            Action::Yes(n) => write!(f, "the stabilize of {} says yes", node(n)),
-            Action::No(n) => write!(f, "the stabilize of {} says no", node(n)),
+            Action::Yes(n) => write!(f, "the stabilize of {} accepts", node(n)),
+            Action::No(n) => write!(f, "the stabilize of {} refuses", node(n)),
             Action::Announced(n) => write!(f, "on_stable of {} ends", node(n)),
             Action::Wake(n) => write!(f, "time passes for {}", node(n)),
-            Action::Pause(n) => write!(f, "{} is paused for long", node(n)),
+            Action::Pause(n) => write!(f, "{} is paused beyond its session", node(n)),
             Action::Expire(lease) => write!(f, "lease {lease} expires"),
-            Action::Ask(n) => write!(f, "the user of {} asks for a version", node(n)),
+            Action::Ask(n) => write!(f, "the user of {} requests a version", node(n)),
             Action::Update(n) => write!(f, "the user of {} changes its metadata", node(n)),
             Action::Resign(n) => write!(f, "the user of {} makes it resign", node(n)),
             Action::Write(n) => write!(f, "the user of {} writes as leader", node(n)),

@@ -5,91 +5,94 @@ use serde::Serialize;
 use crate::named::named;
 
 named! {
-    /// What happens only so often on one path, so that the states are finite.
+    /// Actions that happen only a limited number of times on one path, so that the number of states is finite.
     pub enum Limited {
-        /// A process dies. It may be started again at any time, and what it sent may still arrive.
+        /// A process dies. It may be restarted at any time, and calls that it sent may still take effect.
         Crash = "crashes",
-        /// The store ends the lease of a process that runs, at any time: earlier than it may, for all that its holder knows.
+        /// The store ends the lease of a running process at any time, possibly earlier than the holder has reason to
+        /// expect.
         Expiry = "expiries",
-        /// A caller hears nothing of a call. The call may have taken effect, may do so at any time later, or never.
+        /// A caller gets no reply to a call. The call may have taken effect, may do so at any later time, or never.
         Loss = "losses",
-        /// The reply to a commit comes later than the commit takes effect: at any time.
+        /// The reply to a commit arrives at any time after the commit has taken effect.
         Delay = "delays",
         /// A watch breaks, and may be resumed.
         Break = "breaks",
-        /// A watch ends since what it owes was compacted away.
+        /// A watch ends because changes that it has not delivered were compacted.
         Gap = "gaps",
-        /// Time passes on the clock of one process, until its machine wants to be woken.
+        /// Time passes on the clock of one process, until the next wakeup of its machine.
         Wake = "wakes",
-        /// A process is paused until long after its session is over. It learns of it with whatever comes next.
+        /// A process is paused until long after its session has ended. It notices with its next input.
         Pause = "pauses",
-        /// A stabilize says no.
+        /// A stabilize refuses.
         Refusal = "refusals",
-        /// A user asks for a new version.
+        /// A user requests a new version.
         Ask = "asks",
         /// A user changes a node's metadata.
         Update = "updates",
-        /// A user makes a leader give up the lead.
+        /// A user makes a leader resign.
         Resign = "resigns",
-        /// A user of a node that says that it leads writes as leader.
+        /// The user of a node that claims to lead writes as leader.
         Write = "writes",
     }
 }
 
-/// From where all paths begin.
+/// Initial state of all paths.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
-    /// A cluster of all nodes whose version is stable, with nothing on its way.
+    /// A cluster of all nodes with a stable version and nothing in flight.
     #[default]
     Stable,
-    /// An empty store, and no process started yet.
+    /// An empty store, with no process started yet.
     Empty,
 }
 
-/// How far a model is explored: from where, with how many nodes, with how much of what is [`Limited`].
+/// Limits of a model's exploration: the initial state, the number of nodes, and how often each [`Limited`] action may
+/// happen.
 ///
-/// Everything else is unlimited: calls arrive in any order, watches deliver and callbacks end at any time.
+/// All other actions are unlimited: calls arrive in any order, and watches deliver and callbacks end at any time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Bounds {
-    /// How many nodes, from 1 to 9.
+    /// Number of nodes, from 1 to 9.
     pub nodes: u8,
-    /// From where.
+    /// Initial state.
     pub start: Start,
     most: [u8; Limited::ALL.len()],
 }
 
 impl Bounds {
-    /// So many nodes in a stable cluster, and nothing goes wrong.
+    /// Creates bounds for this many nodes in a stable cluster, without any limited action.
     ///
     /// # Panics
     ///
-    /// If there is none, or more than nine.
+    /// Panics if `nodes` is 0 or more than 9.
     pub fn nodes(nodes: u8) -> Self {
-        assert!((1..=9).contains(&nodes), "from 1 to 9 nodes");
+        assert!((1..=9).contains(&nodes), "the number of nodes must be from 1 to 9");
         Bounds { nodes, start: Start::Stable, most: [0; Limited::ALL.len()] }
     }
 
-    /// From that start.
+    /// Sets the initial state.
     #[must_use]
     pub fn from(mut self, start: Start) -> Self {
         self.start = start;
         self
     }
 
-    /// With so much of that.
+    /// Allows the limited action up to `most` times on one path.
     #[must_use]
     pub fn with(mut self, what: Limited, most: u8) -> Self {
         self.most[what as usize] = most;
         self
     }
 
-    /// How much of that there may be.
+    /// Returns how often the limited action may still happen on one path.
     pub fn most(&self, what: Limited) -> u8 {
         self.most[what as usize]
     }
 
-    /// Models that are explored in a minute, and together reach all that is worth reaching.
+    /// Returns the bounds of models that take a minute to explore, and together reach everything in
+    /// [`Reached`](super::Reached).
     pub fn suite() -> Vec<Bounds> {
         use Limited::*;
         let nodes = Bounds::nodes;
@@ -109,7 +112,7 @@ impl Bounds {
         ]
     }
 
-    /// Models with wider bounds, of a million states and more each.
+    /// Returns wider bounds, for models of a million states and more each.
     pub fn deep_suite() -> Vec<Bounds> {
         use Limited::*;
         let nodes = Bounds::nodes;
@@ -156,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn they_say_what_they_allow() {
+    fn bounds_are_displayed_and_spent() {
         let mut bounds = Bounds::nodes(3).with(Limited::Crash, 1).with(Limited::Wake, 2);
         assert_eq!(bounds.to_string(), "3 nodes, stable, 1 crashes, 2 wakes");
         bounds.spend(Limited::Wake);

@@ -1,4 +1,4 @@
-//! P8: from any state, when nothing goes wrong any more, the cluster becomes well.
+//! P8: from any state, the cluster becomes stable if nothing goes wrong any more.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -10,17 +10,17 @@ use super::{
     step::Step,
 };
 
-/// Within this time all has to be well.
+/// Virtual time within which the cluster must become stable.
 const WITHIN: Duration = Duration::from_secs(180);
 
-/// So many steps may be taken in no time.
+/// Maximum number of steps without any time passing.
 const STEPS: usize = 10_000;
 
-/// Lets the cluster come to rest, one thing after the other and with all clocks at the same pace: what waits to happen
-/// does, processes that died are started, leases that nobody renews end after their TTL, and calls that nobody waits for
-/// are lost for good.
+/// Lets the cluster come to rest, one action at a time and with all clocks at the same rate. Pending actions happen,
+/// dead processes are restarted, leases that are not renewed end after their TTL, and abandoned calls never take
+/// effect.
 ///
-/// Returns the state in which all is well, or says why none was reached.
+/// Returns the resulting state if the cluster has become stable, and a description of the problem if not.
 pub(super) fn run(model: &ClusterModel, from: &State) -> Result<State, String> {
     let mut state = State { left: Bounds::nodes(from.left.nodes), ..from.clone() };
     let ttl = model.config().ttl;
@@ -51,7 +51,7 @@ pub(super) fn run(model: &ClusterModel, from: &State) -> Result<State, String> {
         };
         passed += time;
         state = Step::new(model, &state).pass(time);
-        // Nodes first: a renewal that is due arrives in time.
+        // Nodes act before leases expire: a renewal that is due arrives in time.
         state = drain(model, state, |lease| {
             ends.insert(lease, passed + ttl);
         })?;
@@ -64,7 +64,7 @@ pub(super) fn run(model: &ClusterModel, from: &State) -> Result<State, String> {
     }
 }
 
-/// Lets everything happen that waits to.
+/// Performs all pending actions and restarts dead processes.
 fn drain(model: &ClusterModel, mut state: State, mut renewed: impl FnMut(LeaseId)) -> Result<State, String> {
     for _ in 0..STEPS {
         let down = state.nodes.iter().position(|node| node.machine.is_none()).map(Action::Start);
@@ -77,10 +77,10 @@ fn drain(model: &ClusterModel, mut state: State, mut renewed: impl FnMut(LeaseId
         }
         state = Step::new(model, &state).take(action);
     }
-    Err(format!("after {STEPS} steps in no time: {}", what_is_wrong(&state)))
+    Err(format!("after {STEPS} steps without any time passing: {}", what_is_wrong(&state)))
 }
 
-/// Whether all nodes are members, and their version is stable.
+/// True if all nodes are members of a stable version and know that it is stable.
 fn is_well(state: &State) -> bool {
     let era = state.shared.ledger.present();
     let members = |node: &super::state::Node| {
@@ -101,7 +101,11 @@ fn what_is_wrong(state: &State) -> String {
         format!("{} {phase}", node.name)
     };
     let nodes: Vec<String> = state.nodes.iter().map(phase).collect();
-    let leader = era.reign().map_or_else(|| "nobody leads".to_owned(), ToString::to_string);
+    let leader = era.reign().map_or_else(|| "there is no leader".to_owned(), ToString::to_string);
     let stable = if era.is_stable() { "stable" } else { "not stable" };
-    format!("{leader}; the newest version is {stable}, {:?} missing; {}", era.missing(), nodes.join(", "))
+    format!(
+        "{leader}; the newest version is {stable}, missing acknowledgements: {:?}; {}",
+        era.missing(),
+        nodes.join(", ")
+    )
 }

@@ -8,53 +8,53 @@ use stateright::{Checker, HasDiscoveries, Model, Path};
 
 use super::{Action, Bounds, ClusterModel, Promise, Reached, State, step::Step};
 
-/// What exploring a model came to.
+/// Result of exploring a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Checked {
-    /// How far it was explored.
+    /// Bounds within which the model was explored.
     pub bounds: Bounds,
-    /// How many different states there are.
+    /// Number of different states.
     pub states: usize,
-    /// How many steps lead to them.
+    /// Number of steps between the states.
     pub steps: usize,
-    /// How many steps the longest of the shortest paths to a state has.
+    /// Maximum distance of a state from the initial state, in steps.
     pub depth: usize,
-    /// How long it took.
+    /// Duration of the exploration in seconds.
     pub seconds: f64,
-    /// Whether all states within the bounds were seen: the time was enough, and no promise is broken.
+    /// True if all states within the bounds were visited: the time limit sufficed and no promise was broken.
     pub exhausted: bool,
-    /// The promises that hold in all states that were seen.
+    /// Promises that hold in all visited states.
     pub held: Vec<&'static str>,
-    /// What was reached.
+    /// Names of the [`Reached`] situations that occurred.
     pub reached: Vec<&'static str>,
-    /// The promise that is broken, and how.
+    /// The broken promise, if any, with the path that breaks it.
     pub broken: Option<Counterexample>,
 }
 
-/// A way to a state in which a promise is broken.
+/// Path to a state in which a promise is broken.
 #[derive(Clone, Debug, Serialize)]
 pub struct Counterexample {
-    /// The promise.
+    /// Name of the promise.
     pub promise: &'static str,
-    /// How it is broken.
+    /// Description of the violation.
     pub found: String,
-    /// How many steps lead there.
+    /// Number of steps on the path.
     pub steps: usize,
-    /// What happens on the way, a line each: the steps, and below each what it brings about.
+    /// Log of the path, one line per step, each followed by lines for its effects.
     pub story: Vec<String>,
 }
 
 impl Checked {
-    /// Whether that was reached.
+    /// True if the situation occurred.
     pub fn reached(&self, what: Reached) -> bool {
         self.reached.contains(&what.name())
     }
 }
 
 impl ClusterModel {
-    /// Explores all states within the bounds, those near the beginning first; for no longer than `limit`.
+    /// Explores all states within the bounds, breadth first, for at most `limit`.
     ///
-    /// Ends as soon as a promise is broken.
+    /// Stops as soon as a promise is broken.
     pub fn check(&self, threads: usize, limit: Option<Duration>) -> Checked {
         let began = Instant::now();
         let mut builder = self.clone().checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);

@@ -1,5 +1,5 @@
-//! The promises, judged with each step that may break one. The store's side is judged by the [`Ledger`], which makes its
-//! own cuts and counts.
+//! Checks of the promises with each step that may break one. For the store's side they use the [`Ledger`], which
+//! computes views and acknowledgements by itself.
 
 use std::fmt;
 
@@ -20,28 +20,28 @@ use crate::{
 };
 
 named! {
-    /// The promises that a model judges, by their numbers.
+    /// Promises that a model checks, by number.
     pub enum Promise {
         /// One view per version.
-        P1 = "P1: all nodes have the log's view of a version",
-        /// Versions go forward.
-        P2 = "P2: versions go forward, on the log and on every node",
-        /// One stabilize at a time.
-        P3 = "P3: one stabilize at a time, and what is superseded is told",
-        /// Stable means everyone, and acknowledgements of old sessions do not count.
-        P4 = "P4: what is stable was acknowledged by everyone in the session of its cut, once; on_stable runs once",
+        P1 = "P1: all nodes have the same view of a version as the log",
+        /// Versions never go back.
+        P2 = "P2: versions never go back, neither in the log nor on any node",
+        /// At most one stabilize runs at a time on a node.
+        P3 = "P3: a node runs one stabilize at a time, and tells it when it is superseded",
+        /// A stable version was acknowledged by every node, and acknowledgements of old sessions do not count.
+        P4 = "P4: a stable version is recorded once, acknowledged by all in the sessions of its view; on_stable runs once",
         /// A deposed leader cannot write.
-        P5 = "P5: what leaders write is accepted under the term that stands",
-        /// A node knows in time that its session is over.
-        P6 = "P6: a lead is claimed and acted on for two thirds of a TTL from the sending of the last good renewal",
-        /// Names are not shared, and nobody joins under a session that is not its own.
-        P7 = "P7: nobody takes a name that is held, and everyone joins under a session of its own",
-        /// From every state calm leads to a stable version of all nodes.
-        P8 = "P8: calm leads to a stable version of all nodes",
+        P5 = "P5: writes of leaders are accepted only under the current term",
+        /// A node knows in time that its session has ended.
+        P6 = "P6: a node leads for at most two thirds of a TTL after sending its last successful renewal",
+        /// Names are not shared, and no node joins under a session that is not its own.
+        P7 = "P7: no node takes a name that is held, and each joins under its own session",
+        /// From every state, the cluster becomes stable if nothing goes wrong any more.
+        P8 = "P8: without further faults, all nodes reach a stable version",
     }
 }
 
-/// A promise that was broken.
+/// Violation of a promise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Breach {
     pub(super) promise: Promise,
@@ -66,7 +66,7 @@ fn broken(promise: Promise, said: String) -> Kept {
     Err(Breach { promise, said })
 }
 
-/// Who did what a commit did.
+/// Originator and purpose of a commit.
 #[derive(Clone, Copy)]
 pub(super) struct By {
     pub(super) node: usize,
@@ -74,7 +74,7 @@ pub(super) struct By {
     pub(super) purpose: Purpose,
 }
 
-/// Judges a revision that the ledger has just taken in.
+/// Checks a revision that the ledger has just applied.
 pub(super) fn commit(commit: &Commit, shared: &Shared, by: Option<By>) -> Kept {
     let era = shared.ledger.present();
     for act in &commit.acts {
@@ -85,7 +85,7 @@ pub(super) fn commit(commit: &Commit, shared: &Shared, by: Option<By>) -> Kept {
                     return broken(
                         Promise::P2,
                         format!(
-                            "{version} of term {} follows on {} of term {}",
+                            "{version} of term {} follows {} of term {}",
                             last.term, before.version, before.term
                         ),
                     );
@@ -94,7 +94,7 @@ pub(super) fn commit(commit: &Commit, shared: &Shared, by: Option<By>) -> Kept {
                     return broken(
                         Promise::P5,
                         format!(
-                            "{version} is published under term {}, and {:?} stands",
+                            "{version} is published under term {}, but the current term is {:?}",
                             last.term, last.standing
                         ),
                     );
@@ -104,7 +104,10 @@ pub(super) fn commit(commit: &Commit, shared: &Shared, by: Option<By>) -> Kept {
             Act::Wrote(write) if write.standing != Some(write.term) => {
                 return broken(
                     Promise::P5,
-                    format!("a user writes under term {}, and {:?} stands", write.term, write.standing),
+                    format!(
+                        "a user's write under term {} is accepted, but the current term is {:?}",
+                        write.term, write.standing
+                    ),
                 );
             }
             Act::Registered(registration) => {
@@ -115,14 +118,17 @@ pub(super) fn commit(commit: &Commit, shared: &Shared, by: Option<By>) -> Kept {
                 if !own(registration.lease) {
                     return broken(
                         Promise::P7,
-                        format!("{registration}, a lease that was granted to another"),
+                        format!("{registration}, a lease that was granted to another process"),
                     );
                 }
                 let taken = registration.replaced.filter(|lease| !own(*lease));
                 if let (Some(lease), Purpose::Join | Purpose::Rewrite | Purpose::TakeOver) =
                     (taken, by.purpose)
                 {
-                    return broken(Promise::P7, format!("{registration}, which stood under lease {lease:?}"));
+                    return broken(
+                        Promise::P7,
+                        format!("{registration}, which was held under lease {lease:?}"),
+                    );
                 }
             }
             _ => {}
@@ -131,7 +137,7 @@ pub(super) fn commit(commit: &Commit, shared: &Shared, by: Option<By>) -> Kept {
     Ok(())
 }
 
-/// The ledger's last record that a version is stable.
+/// Checks the ledger's last record of a stable version.
 fn confirmed(ledger: &Ledger) -> Kept {
     let era = ledger.present();
     let Some(confirmed) = era.confirmed().last() else { return Ok(()) };
@@ -140,7 +146,7 @@ fn confirmed(ledger: &Ledger) -> Kept {
         return broken(
             Promise::P5,
             format!(
-                "{version} is recorded as stable under {:?}, and {:?} stands",
+                "{version} is recorded as stable under term {:?}, but the current term is {:?}",
                 confirmed.term, confirmed.standing
             ),
         );
@@ -151,61 +157,62 @@ fn confirmed(ledger: &Ledger) -> Kept {
     let Some(published) = era.newest().filter(|newest| newest.version == version) else {
         return broken(
             Promise::P4,
-            format!("{version} is recorded as stable, and the newest is {:?}", confirmed.newest),
+            format!("{version} is recorded as stable, but the newest version is {:?}", confirmed.newest),
         );
     };
     match published.everyone {
         Some(everyone) if everyone < confirmed.revision => Ok(()),
         _ => broken(
             Promise::P4,
-            format!("{version} is recorded as stable without a yes that counts of {:?}", era.missing()),
+            format!("{version} is recorded as stable without valid acknowledgements of {:?}", era.missing()),
         ),
     }
 }
 
-/// A node has that as its newest view.
+/// Checks the view that a node has as its newest.
 pub(super) fn newest(view: &View, before: Option<Revision>, ledger: &Ledger) -> Kept {
     if before.is_some_and(|before| before > view.revision()) {
-        return broken(
-            Promise::P2,
-            format!("{} @{} comes after @{before:?}", view.version(), view.revision()),
-        );
+        return broken(Promise::P2, format!("{} @{} follows @{before:?}", view.version(), view.revision()));
     }
     given(view, &Member::all(view), ledger)
 }
 
-/// The user's stabilize is given these nodes.
+/// Checks the nodes that the user's stabilize receives for a view.
 pub(super) fn given(view: &View, nodes: &[Member], ledger: &Ledger) -> Kept {
     let (version, revision) = (view.version(), view.revision());
     match ledger.published_at(version, revision) {
-        None => broken(Promise::P1, format!("the log does not have {version} @{revision}")),
+        None => broken(Promise::P1, format!("the log has no {version} @{revision}")),
         Some(published) if published.cut != nodes => {
-            broken(Promise::P1, format!("the cut of {version} is {:?}, not {nodes:?}", published.cut))
+            broken(Promise::P1, format!("the view of {version} is {:?}, not {nodes:?}", published.cut))
         }
         Some(_) => Ok(()),
     }
 }
 
-/// The callbacks of a node that run now, and its newest view.
+/// Checks the running callbacks of a node against its newest view.
 pub(super) fn runs(node: &Node, newest: Option<&View>) -> Kept {
     if node.stabilizing.len() > 1 {
-        return broken(Promise::P3, format!("{} stabilizes twice at a time", node.name));
+        return broken(Promise::P3, format!("{} runs two stabilizes at a time", node.name));
     }
     if node.announcing.len() > 1 {
-        return broken(Promise::P4, format!("{} runs on_stable twice at a time", node.name));
+        return broken(Promise::P4, format!("{} runs two on_stable callbacks at a time", node.name));
     }
     let newest = newest.map(View::revision);
     let untold = node.stabilizing.iter().find(|run| !run.told && Some(run.view.revision()) < newest);
     untold.map_or(Ok(()), |run| {
-        broken(Promise::P3, format!("{} is not told that {} is superseded", node.name, run.view.version()))
+        broken(
+            Promise::P3,
+            format!("the stabilize of {} is not told that {} is superseded", node.name, run.view.version()),
+        )
     })
 }
 
-/// `on_stable` is called for that view, under that term; before, for those of these revisions.
+/// Checks a call of `on_stable` for `view` under `term`. `before` has the revisions of the versions for which it was
+/// called earlier.
 pub(super) fn announced(node: &Node, view: &View, term: Term, before: &[Revision], ledger: &Ledger) -> Kept {
     let version = view.version();
     if before.contains(&view.revision()) {
-        return broken(Promise::P4, format!("on_stable is called for {version} again, by {}", node.name));
+        return broken(Promise::P4, format!("on_stable is called for {version} again by {}", node.name));
     }
     let recorded = ledger.confirmed(version).any(|confirmed| confirmed.term == Some(term));
     let led = ledger.present().reign_of(term).and_then(|reign| reign.leader.as_deref());
@@ -219,17 +226,17 @@ pub(super) fn announced(node: &Node, view: &View, term: Term, before: &[Revision
         Some((claimed, until)) if claimed == term && node.now < until => Ok(()),
         _ => broken(
             Promise::P4,
-            format!("on_stable is called for {version} by {}, which does not lead", node.name),
+            format!("on_stable is called for {version} by {}, which is not the leader", node.name),
         ),
     }
 }
 
-/// Until when a holder of that lease may act as leader.
+/// Returns the time until which the holder of a lease may act as leader.
 fn acts_until(held: &Held) -> Timestamp {
     held.renewed + held.ttl * 2 / 3
 }
 
-/// What a node answers when it is asked whether it leads.
+/// Checks the lead that a node claims when asked.
 pub(super) fn claims(node: &Node, told: Option<Leadership>) -> Kept {
     let Some(Leadership { term, until, .. }) = told else { return Ok(()) };
     match &node.lease {
@@ -237,7 +244,7 @@ pub(super) fn claims(node: &Node, told: Option<Leadership>) -> Kept {
         held => broken(
             Promise::P6,
             format!(
-                "{} claims term {term} until {until:?}, its lease allows {:?}",
+                "{} claims term {term} until {until:?}, but its lease allows it until {:?}",
                 node.name,
                 held.as_ref().map(acts_until)
             ),
@@ -245,7 +252,7 @@ pub(super) fn claims(node: &Node, told: Option<Leadership>) -> Kept {
     }
 }
 
-/// A node sends a commit for that purpose.
+/// Checks that a node may send a commit for this purpose now.
 pub(super) fn acts(node: &Node, purpose: Purpose) -> Kept {
     let as_leader = matches!(purpose, Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Fenced);
     match &node.lease {
@@ -254,7 +261,7 @@ pub(super) fn acts(node: &Node, purpose: Purpose) -> Kept {
         held => broken(
             Promise::P6,
             format!(
-                "{} sends a {purpose} at {:?}, its lease allows {:?}",
+                "{} sends a commit ({purpose}) at {:?}, but its lease allows it until {:?}",
                 node.name,
                 node.now,
                 held.as_ref().map(acts_until)

@@ -1,13 +1,13 @@
-//! Model checking: all states that a few real machines and a store can reach, within bounds.
+//! Model checking: explores all states that a few real machines and a store can reach within bounds.
 //!
 //! ```text
-//!   Bounds ──▶ ClusterModel ──▶ every state, by every order of what may happen ──▶ promises, in each of them
+//!   Bounds ──▶ ClusterModel ──▶ every state, by every order of the actions ──▶ promises checked in each state
 //!                  │
-//!                  └── State: Machine × n, the store's history, calls, watches and callbacks on their way
+//!                  └── State: Machine × n, the store's history, calls, watches and callbacks in flight
 //! ```
 //!
-//! Where the [simulation](crate::sim) draws long histories at random, the [`ClusterModel`] goes through *all* short ones:
-//! [stateright](https://docs.rs/stateright) explores them. The machines are those that run in production.
+//! The [simulation](crate::sim) draws long random histories; the [`ClusterModel`] covers *all* short ones, explored by
+//! [stateright](https://docs.rs/stateright). The machines are those that run in production.
 //!
 //! ```
 //! use clustering_testkit::model::{Bounds, ClusterModel, Limited, Reached};
@@ -19,30 +19,31 @@
 //! assert!(checked.reached(Reached::StaleLeader) && checked.reached(Reached::Rejoin));
 //! ```
 //!
-//! # What may happen
+//! # Actions
 //!
-//! In any order, at any time: a call takes effect; a watch delivers the changes of the next revision; a callback says yes;
-//! a process that died is started again; the lease of one that died expires; a call that nobody waits for takes effect.
-//! So often as the [`Bounds`] say: what is [`Limited`].
+//! These actions may happen in any order, at any time: a call takes effect; a watch delivers the changes of the next
+//! revision; a callback accepts; a dead process is restarted; the lease of a dead process expires; a call takes effect
+//! after its caller has given up on it. Other actions are [`Limited`] and happen only as often as the [`Bounds`] allow.
 //!
-//! # What is left out
+//! # Limits of the model
 //!
-//! - **Time.** Each process has a clock of its own, which stands still but for [`Limited::Wake`] and [`Limited::Pause`]; the
-//!   store has none, and ends leases at any time. So nothing that holds here rests on clocks that run at the same pace. What
-//!   is promised of time (P6) is judged on each process's own clock: a lead is claimed and acted on for no longer than two
-//!   thirds of a TTL from the sending of the last renewal that succeeded.
-//! - Grants and the opening of watches take effect at once; reads, renewals and revocations take effect when their replies
-//!   come. Replies to commits come later than the effect as often as [`Limited::Delay`] allows.
-//! - Stores that are restored to an older state, keys deleted by hand, evictions, second instances under one name other than
-//!   restarts: the simulation has them.
+//! - **Time.** Each process has its own clock, which advances only by [`Limited::Wake`] and [`Limited::Pause`]. The
+//!   store has no clock, and ends leases at any time. So nothing that holds here depends on clocks running at the same
+//!   rate. The promise about time (P6) is checked against each process's own clock: a node claims the lead and acts on
+//!   it for at most two thirds of a TTL after sending its last successful renewal.
+//! - Lease grants and opening watches take effect at once. Reads, renewals and revocations take effect when their
+//!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows.
+//! - Restoring the store to an older state, keys deleted by hand, evictions, and second instances under one name (other
+//!   than restarts) are not modelled. The simulation covers them.
 //!
-//! # What is judged
+//! # Checks
 //!
-//! In every state the [promises](Promise) P1 to P7, by the [`Ledger`](crate::history::Ledger), which makes its own cuts and
-//! counts from the store's history; and in every state with nothing on its way P8: if from there on nothing goes wrong, all
-//! nodes are members of a stable version within three minutes.
+//! The [promises](Promise) P1 to P7 are checked in every state, with the [`Ledger`](crate::history::Ledger), which
+//! computes views and acknowledgements from the store's history by itself. P8 is checked in every state that has
+//! nothing in flight: if nothing goes wrong from there on, all nodes must become members of a stable version within
+//! three minutes.
 //!
-//! That these checks find something is seen by models whose protocol has a fault: [`ClusterModel::tampered`].
+//! Models with a fault in the protocol show that these checks find violations: [`ClusterModel::tampered`].
 
 mod action;
 mod bounds;
@@ -72,15 +73,15 @@ use self::{
 };
 use crate::sim::Tamper;
 
-/// The namespace of the cluster.
+/// Namespace of the modelled cluster.
 const NAMESPACE: &str = "c";
 
-/// The name of a node, by its number.
+/// Returns the name of the node with this number.
 fn name(place: usize) -> String {
     char::from(b'a' + place as u8).to_string()
 }
 
-/// All that some nodes and a store can come to within [`Bounds`]. See the [module's page](self).
+/// Model of all states that some nodes and a store can reach within [`Bounds`]. See the [module documentation](self).
 #[derive(Clone)]
 pub struct ClusterModel {
     bounds: Bounds,
@@ -92,20 +93,20 @@ pub struct ClusterModel {
 type MakeTamper = Arc<dyn Fn() -> Box<dyn Tamper> + Send + Sync>;
 
 impl ClusterModel {
-    /// One within these bounds.
+    /// Creates a model with these bounds.
     pub fn new(bounds: Bounds) -> Self {
         let keys = Keyspace::new(Namespace::parse(NAMESPACE).expect("a namespace"));
         ClusterModel { bounds, keys, config: Config::default(), tamper: None }
     }
 
-    /// With a fault in the protocol. A tamper remembers nothing: `make` makes it anew for every step.
+    /// Adds a fault to the protocol. Tampers have no memory: `make` creates a new one for every step.
     #[must_use]
     pub fn tampered<T: Tamper + 'static>(mut self, make: impl Fn() -> T + Send + Sync + 'static) -> Self {
         self.tamper = Some(Arc::new(move || Box::new(make())));
         self
     }
 
-    /// How far it is explored.
+    /// Returns the bounds within which the model is explored.
     pub fn bounds(&self) -> Bounds {
         self.bounds
     }
@@ -122,7 +123,7 @@ impl ClusterModel {
         self.tamper.as_ref().map(|make| make())
     }
 
-    /// A store with nothing in it, and nodes that were never started.
+    /// Returns the state with an empty store and nodes that have never been started.
     fn empty(&self) -> State {
         let node = |place| Arc::new(Node::new(NodeName::parse(&name(place)).expect("a name")));
         let mut shared = Shared::new(NAMESPACE);
@@ -137,9 +138,9 @@ impl ClusterModel {
         }
     }
 
-    /// A cluster at rest, whose nodes were started one after the other.
+    /// Returns the state of a cluster at rest, whose nodes were started one after another.
     fn stable(&self) -> State {
-        // Whatever fault the protocol has, it begins from a cluster that was built without it.
+        // The initial cluster is built without the tampered fault.
         let honest = ClusterModel { tamper: None, ..self.clone() };
         let rested = calm::run(&honest, &self.empty()).expect("a cluster comes to rest by itself");
         State { left: self.bounds, reached: 0, ..rested }

@@ -2,43 +2,43 @@ use super::state::State;
 use crate::named::named;
 
 named! {
-    /// A state or a step that is worth reaching: a model that does not is not worth much.
+    /// Situations that a suite of models must reach to be meaningful.
     pub enum Reached {
-        /// A version of all nodes is recorded as stable.
+        /// A version with all nodes is recorded as stable.
         Stable = "a stable version of all nodes",
-        /// `on_stable` runs.
+        /// `on_stable` is running.
         OnStable = "on_stable runs",
         /// A version is published while the one before it is not stable.
         SupersededBarrier = "a superseded barrier",
-        /// A stabilize that runs is superseded.
+        /// A running stabilize is superseded.
         SupersededRun = "a superseded stabilize",
-        /// A node says that it leads under a term that has ended.
+        /// A node claims to lead under a term that has ended.
         StaleLeader = "a stale leader",
-        /// After one led, another does.
+        /// The lead passes to another node.
         Takeover = "another leader",
-        /// A leader's record that a version is stable is refused by a guard.
+        /// A guard refuses a leader's record of a stable version.
         ConfirmRefused = "a refused confirm",
-        /// Another write of a leader is refused by a guard.
+        /// A guard refuses another write of a leader.
         LeaderRefused = "a refused write of a leader",
-        /// A campaign is refused by a guard.
+        /// A guard refuses a campaign.
         CandidateRefused = "a refused campaign",
-        /// An acknowledgement is refused by a guard.
+        /// A guard refuses an acknowledgement.
         AcknowledgementRefused = "a refused acknowledgement",
-        /// A commit takes effect after its caller gave up on it.
+        /// A commit takes effect after its caller has given up on it.
         LateEffect = "a commit that takes effect late",
         /// A node reads a snapshot again after a gap.
         Resync = "a resync",
         /// A node loses its session.
         SessionLost = "a lost session",
-        /// A node is a member again, by itself.
+        /// A node rejoins by itself after losing its session.
         Rejoin = "a rejoin",
-        /// A process finds its name held by the one before it.
+        /// A process finds that its name is still held by its predecessor.
         NameHeld = "a name that is held",
-        /// A leader's deadline passes.
+        /// A leader's deadline passes, and it must not act.
         Suspended = "a suspended leader",
-        /// It may act again.
+        /// A suspended leader may act again.
         Resumed = "a resumed leader",
-        /// A stabilize says no.
+        /// A stabilize refuses.
         RefusedRun = "a refused stabilize",
     }
 }
@@ -48,7 +48,7 @@ impl Reached {
         1 << self as u32
     }
 
-    /// Whether that state shows it.
+    /// True if `state` is an instance of this situation.
     pub(super) fn shows(self, state: &State) -> bool {
         let era = state.shared.ledger.present();
         match self {
@@ -67,7 +67,7 @@ impl Reached {
                 let first = leaders.next();
                 leaders.any(|leader| Some(leader) != first)
             }
-            // These are seen by the step.
+            // The step itself records these.
             _ => state.reached & self.bit() != 0,
         }
     }

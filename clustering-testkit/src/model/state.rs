@@ -16,70 +16,70 @@ use clustering_core::{
 use super::{Bounds, judge::Breach};
 use crate::{history::Ledger, sim::Store};
 
-/// A state of the whole: the store, all processes, and what is on its way between them.
+/// State of the model: the store, all processes, and everything in flight between them.
 ///
-/// Two states are the same if the store went through the same history, all machines are equal to the last bit and the same
-/// is on its way. Parts that one step does not change are shared between the states before and after it.
+/// Two states are equal if the store has the same history, all machines are equal and the same calls, watches and
+/// callbacks are in flight. Parts that a step does not change are shared between the states before and after it.
 #[derive(Clone)]
 pub struct State {
     pub(super) shared: Arc<Shared>,
     pub(super) nodes: Vec<Arc<Node>>,
-    /// What may still happen.
+    /// Limited actions that may still happen.
     pub(super) left: Bounds,
-    /// The versions for which `on_stable` was called, by the revisions that wrote them.
+    /// Versions for which `on_stable` was called, by the revisions that published them.
     pub(super) announced: Vec<Revision>,
-    /// What was reached on the way here, and cannot be seen by the state alone.
+    /// Situations reached in the last step that the state itself does not show.
     pub(super) reached: u32,
-    /// The first promise that was broken. Nothing follows.
+    /// The first violation of a promise. The state then has no successors.
     pub(super) breach: Option<Arc<Breach>>,
 }
 
-/// The store, and what its history comes to.
+/// The store, and everything derived from its history.
 #[derive(Clone)]
 pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) ledger: Ledger,
-    /// To which life of which node each lease was granted: the first at 0.
+    /// Owner of each lease, as node and life: lease 1 at index 0.
     pub(super) owners: Vec<(usize, u32)>,
-    /// A hash of the whole history.
+    /// Hash of the whole history.
     pub(super) history: u64,
-    /// A hash of all of this.
+    /// Hash of this struct.
     pub(super) digest: u64,
 }
 
-/// A node, and the process that is it at present.
+/// A node and its current process.
 #[derive(Clone)]
 pub(super) struct Node {
     pub(super) name: NodeName,
-    /// How often a process was started for it.
+    /// Number of processes started for the node so far.
     pub(super) life: u32,
-    /// `None`: no process runs.
+    /// The process's machine, or `None` if no process is running.
     pub(super) machine: Option<Machine>,
-    /// What the clock of the process shows. Clocks of different processes have nothing to do with each other.
+    /// Time on the process's clock. The clocks of different processes are unrelated.
     pub(super) now: Timestamp,
     pub(super) calls: Vec<Call>,
-    /// Calls that nobody waits for, which may still arrive.
+    /// Calls that their callers have abandoned and that may still take effect, with the life that sent them.
     pub(super) orphans: Vec<(u32, Request)>,
     pub(super) watches: Vec<Watch>,
     pub(super) stabilizing: Vec<Run>,
     pub(super) announcing: Vec<Run>,
     pub(super) lease: Option<Held>,
-    /// The newest version that it saw.
+    /// Revision of the newest version that the process has seen.
     pub(super) newest: Option<Revision>,
-    /// What it answers when it is asked whether it leads, and until when: by its own clock.
+    /// Term under which the process claims to lead, and the end of the claim on its own clock.
     pub(super) claim: Option<(Term, Timestamp)>,
     pub(super) requests: u64,
     digest: u64,
 }
 
-/// A call whose caller waits for the reply.
+/// A call whose caller is waiting for the reply.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Call {
     pub(super) token: Token,
     pub(super) request: Request,
-    /// When it was sent.
+    /// Time at which the call was sent, on the sender's clock.
     pub(super) sent: Timestamp,
-    /// It took effect, and this is the reply.
+    /// The reply in flight, if the call has taken effect.
     pub(super) reply: Option<Result<Revision, StoreError>>,
 }
 
@@ -98,21 +98,21 @@ pub(super) struct Watch {
     pub(super) seen: Revision,
 }
 
-/// A callback that runs.
+/// A running callback.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Run {
     pub(super) token: Token,
     pub(super) view: View,
-    /// Whether it was told that it is superseded.
+    /// True if the callback was told that it is superseded.
     pub(super) told: bool,
 }
 
-/// A lease, by what its process was told.
+/// A lease, as its process knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Held {
     pub(super) id: LeaseId,
     pub(super) ttl: Duration,
-    /// When the last renewal was sent that succeeded.
+    /// Time at which the last successful renewal was sent.
     pub(super) renewed: Timestamp,
 }
 
@@ -133,7 +133,7 @@ impl Shared {
         }
     }
 
-    /// Takes the last revision into the history.
+    /// Adds the last revision to the hash of the history.
     pub(super) fn turn(&mut self) {
         if let Some(batch) = self.store.history().last() {
             self.history = digest((self.history, batch));
@@ -145,7 +145,7 @@ impl Shared {
         self.digest = digest((self.history, leases, &self.owners));
     }
 
-    /// Whether the lease was granted to that life.
+    /// True if the lease was granted to this life of the node.
     pub(super) fn is_owner(&self, lease: LeaseId, node: usize, life: u32) -> bool {
         lease.get().checked_sub(1).and_then(|place| self.owners.get(place as usize)) == Some(&(node, life))
     }
@@ -177,7 +177,7 @@ impl Node {
         self.digest = digest((process, on_its_way, &self.stabilizing, &self.announcing, self.lease));
     }
 
-    /// The process is gone, and what it held in memory. What it sent is still on its way.
+    /// Ends the process and discards its memory. Calls that it has sent remain in flight.
     pub(super) fn end(&mut self) {
         let life = self.life;
         let sent = self.calls.drain(..).filter(|call| call.reply.is_none()).map(|call| (life, call.request));
@@ -191,7 +191,7 @@ impl Node {
 }
 
 impl Request {
-    /// Whether it changes anything in the store, apart from the time of a lease.
+    /// True if the request may change the store's keys. Renewals only extend a lease.
     pub(super) fn has_effect(&self) -> bool {
         matches!(self, Request::Revoke(_) | Request::Commit(..))
     }

@@ -17,15 +17,15 @@ use crate::{
     sim::{Seat, Tamper, checks, render},
 };
 
-/// One step from a state to the next.
+/// Transition from one state to the next.
 pub(super) struct Step<'a> {
     model: &'a ClusterModel,
     state: State,
-    /// Nodes that changed.
+    /// Nodes changed by this step.
     changed: Vec<usize>,
     shared_changed: bool,
     inputs: VecDeque<(usize, Input)>,
-    /// What happens, if it is to be told.
+    /// Log of the step, if requested.
     story: Option<Vec<String>>,
 }
 
@@ -40,7 +40,7 @@ impl<'a> Step<'a> {
         Step { model, state, changed: Vec::new(), shared_changed: false, inputs, story: None }
     }
 
-    /// One that tells what happens.
+    /// Creates a step that logs its effects.
     pub(super) fn told(model: &'a ClusterModel, before: &State) -> Self {
         Step { story: Some(Vec::new()), ..Step::new(model, before) }
     }
@@ -55,7 +55,7 @@ impl<'a> Step<'a> {
         self.finish()
     }
 
-    /// Time passes on all clocks at once.
+    /// Advances all clocks by the same time.
     pub(super) fn pass(mut self, time: std::time::Duration) -> State {
         for place in 0..self.state.nodes.len() {
             let node = self.node(place);
@@ -190,7 +190,7 @@ impl<'a> Step<'a> {
             uri: NodeUri::parse(&uri).expect("a URI"),
             metadata: Default::default(),
         };
-        // Of all wall clocks each is another hour behind.
+        // Each wall clock is another hour behind, so that versions cannot rely on them.
         let wall = 1_700_000_000_000 - place as u64 * 3_600_000;
         let mint = Mint::new(wall, node.now, (place as u128 + 1) << 32 | u128::from(node.life));
         node.machine = Some(Machine::node(keys, identity, config, mint));
@@ -212,7 +212,7 @@ impl<'a> Step<'a> {
         self.feed(place, Input::Fence { id, txn: Txn::new().put(key, value, None) });
     }
 
-    /// Takes a call off the list of those that wait.
+    /// Removes and returns a waiting call.
     fn call(&mut self, place: usize, token: Token) -> Option<Call> {
         let node = self.node(place);
         let at = node.calls.iter().position(|call| call.token == token)?;
@@ -291,7 +291,7 @@ impl<'a> Step<'a> {
         result
     }
 
-    /// What is to be said of a commit if it is accepted, by the store as it stands before.
+    /// Returns the violation that the commit would be if the store accepted it, judged by the store's state before it.
     fn judge_commit(&self, by: By, txn: &Txn) -> Kept {
         let (shared, keys) = (&self.state.shared, self.model.keys());
         let leader = shared.store.get(keys.election_key());
@@ -305,7 +305,7 @@ impl<'a> Step<'a> {
         Ok(())
     }
 
-    /// What was committed after `before` is taken into the history.
+    /// Applies and checks everything that was committed after `before`.
     fn committed(&mut self, before: Revision, by: Option<By>) {
         for place in before.get()..self.state.shared.store.revision().get() {
             let shared = self.shared();
@@ -325,7 +325,7 @@ impl<'a> Step<'a> {
         self.drop_dead_calls();
     }
 
-    /// Calls for which nobody waits, and whose guards cannot hold any more.
+    /// Drops abandoned calls that cannot take effect any more, since this reduces the number of states.
     fn drop_dead_calls(&mut self) {
         for place in 0..self.state.nodes.len() {
             let store = &self.state.shared.store;
@@ -348,7 +348,7 @@ impl<'a> Step<'a> {
 
     fn end_lease(&mut self, lease: LeaseId) {
         let before = self.state.shared.store.revision();
-        // It stands in the store's list.
+        // The action exists only for leases that the store holds.
         let _ = self.shared().store.end(lease);
         self.committed(before, None);
     }
@@ -372,7 +372,7 @@ impl<'a> Step<'a> {
         self.feed(place, Input::Stabilized { token, outcome });
     }
 
-    /// Brings a process an input, and then those that follow from it at once.
+    /// Passes an input to a process, and then all inputs that follow from it immediately.
     fn feed(&mut self, place: usize, input: Input) {
         self.inputs.push_back((place, input));
         while let Some((place, input)) = self.inputs.pop_front() {
@@ -450,7 +450,7 @@ impl<'a> Step<'a> {
                 self.node(place).stabilizing.push(Run { token, view, told: false });
             }
             Output::Announce { token, view, term } => {
-                // What it claims may be new with this input.
+                // This input may have changed the node's claim to lead.
                 self.look_at(place);
                 let (node, announced) = (&self.state.nodes[place], &self.state.announced);
                 let kept = judge::announced(node, &view, term, announced, &self.state.shared.ledger);
@@ -469,12 +469,13 @@ impl<'a> Step<'a> {
             Output::Event(event) => self.event(&event),
             Output::Nodes(changes) => changes.events().for_each(|event| self.event(&event)),
             Output::Stopped { .. } => self.node(place).end(),
-            // No node here has its health checked.
+            // Nodes in the model have no health checks.
             Output::CheckHealth { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
         }
     }
 
-    /// Grants are made at once: nobody sees a lease that nothing is written under.
+    /// Grants a lease immediately. Delaying grants would add nothing, because a lease without keys is invisible to
+    /// other nodes.
     fn grant(&mut self, place: usize, token: Token, ttl: std::time::Duration) {
         let life = self.state.nodes[place].life;
         let shared = self.shared();
@@ -506,7 +507,7 @@ impl<'a> Step<'a> {
         self.reach(reached);
     }
 
-    /// Judges what the machine says of itself now.
+    /// Checks the machine's current status.
     fn look_at(&mut self, place: usize) {
         let node = &self.state.nodes[place];
         let Some(machine) = &node.machine else { return };
@@ -523,25 +524,25 @@ impl<'a> Step<'a> {
         if (claim, newest) != (node.claim, node.newest) {
             let node = self.node(place);
             node.claim = claim;
-            // After a gap there is none for a while. The next one must not be older than the last all the same.
+            // After a gap there is no view for a while, but the next one must not be older than the last.
             node.newest = newest.or(node.newest);
         }
         self.judge(kept);
     }
 
-    /// Commits what a tamper has the node write past its machine.
+    /// Performs the commits that a tamper makes on the node's behalf.
     fn commit_past(&mut self, place: usize) {
         let Some(mut tamper) = self.tamper() else { return };
         let commits = self.seat(place).map_or_else(Vec::new, |seat| tamper.commits(&seat));
         let life = self.state.nodes[place].life;
         for (purpose, txn) in commits {
-            // Whether its guards hold is of no matter to the tamper.
+            // The tamper does not depend on the result.
             let _ = self.commit(By { node: place, life, purpose }, &txn);
         }
     }
 }
 
-/// What came of a call.
+/// Result of a call.
 enum Done {
     Renewed(Result<std::time::Duration, StoreError>),
     Revoked(Result<(), StoreError>),

@@ -1,4 +1,4 @@
-//! Faults in the protocol, one for each promise and more. Each is found within the bounds that it needs, and no others.
+//! Faults in the protocol, at least one per promise. Each is found within minimal bounds.
 
 use clustering_core::{
     Version,
@@ -25,7 +25,7 @@ fn nodes(nodes: u8) -> Bounds {
     Bounds::nodes(nodes)
 }
 
-/// Does not hear that a node is gone.
+/// Ignores the deletion of node records.
 struct Deaf;
 
 impl Tamper for Deaf {
@@ -40,17 +40,17 @@ impl Tamper for Deaf {
 }
 
 #[test]
-fn p1_a_watch_that_skips() {
+fn p1_a_watch_that_skips_changes_is_found() {
     breaks(Promise::P1, nodes(3).with(Limited::Expiry, 1), || Deaf);
 }
 
 #[test]
-fn p1_the_local_list_as_the_view() {
+fn p1_the_local_node_list_as_the_view_is_found() {
     let bounds = nodes(2).with(Limited::Ask, 1).with(Limited::Refusal, 1).with(Limited::Wake, 1);
     breaks(Promise::P1, bounds.with(Limited::Update, 1), || MomentaryList);
 }
 
-/// Mints versions by the wall clock alone, which is another on each node.
+/// Generates versions from the wall clock alone, which differs from node to node.
 struct ByWallClock;
 
 impl Tamper for ByWallClock {
@@ -68,19 +68,19 @@ impl Tamper for ByWallClock {
 }
 
 #[test]
-fn p2_versions_by_the_wall_clock() {
+fn p2_versions_from_the_wall_clock_are_found() {
     breaks(Promise::P2, nodes(2).with(Limited::Resign, 1), || ByWallClock);
 }
 
 #[test]
-fn p3_a_stabilize_that_is_not_told() {
+fn p3_a_superseded_stabilize_that_is_not_told_is_found() {
     let told = breaks(Promise::P3, nodes(1).with(Limited::Ask, 2), || TellsNobody);
-    // Found by the shortest way, and told step by step.
-    assert!(told.contains("  | 1. the user of a asks for a version"), "{told}");
+    // The shortest path is found, and printed step by step.
+    assert!(told.contains("  | 1. the user of a requests a version"), "{told}");
     assert!(told.contains("is not told that"), "{told}");
 }
 
-/// Begins each stabilize twice.
+/// Starts each stabilize twice.
 struct BeginsTwice;
 
 impl Tamper for BeginsTwice {
@@ -93,11 +93,11 @@ impl Tamper for BeginsTwice {
 }
 
 #[test]
-fn p3_two_stabilizes_at_a_time() {
+fn p3_two_stabilizes_at_a_time_are_found() {
     breaks(Promise::P3, nodes(1).with(Limited::Ask, 1), || BeginsTwice);
 }
 
-/// Does not hear that an acknowledgement went with the session that gave it.
+/// Ignores the deletion of acknowledgements with their sessions.
 struct CountsOldSessions;
 
 impl Tamper for CountsOldSessions {
@@ -111,75 +111,75 @@ impl Tamper for CountsOldSessions {
 }
 
 #[test]
-fn p4_p7_an_acknowledgement_of_an_old_session_counts() {
+fn p4_p7_counting_an_acknowledgement_of_an_old_session_is_found() {
     breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Expiry, 1), || CountsOldSessions);
 }
 
 #[test]
-fn p4_a_record_of_stability_for_an_older_version() {
+fn p4_recording_an_older_version_as_stable_is_found() {
     breaks(Promise::P4, nodes(1).with(Limited::Ask, 2), unguarded!(Confirm, "c/view/version"));
 }
 
 #[test]
-fn p4_stability_is_recorded_twice_after_a_lost_reply() {
+fn p4_recording_stability_twice_after_a_lost_reply_is_found() {
     let bounds = nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1).with(Limited::Wake, 1);
     breaks(Promise::P4, bounds, unguarded!(Confirm, "c/view/stable"));
 }
 
 #[test]
-fn p4_an_acknowledgement_of_an_older_version_comes_late() {
+fn p4_a_late_acknowledgement_of_an_older_version_is_found() {
     breaks(Promise::P4, nodes(1).with(Limited::Ask, 2), unguarded!(Acknowledge, "c/view/version"));
 }
 
 #[test]
-fn p4_an_acknowledgement_outlives_the_record_that_it_was_given_under() {
+fn p4_an_acknowledgement_that_outlives_its_node_record_is_found() {
     breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Update, 1), || LeavesItStanding);
 }
 
 #[test]
-fn p4_on_stable_is_called_twice() {
+fn p4_calling_on_stable_twice_is_found() {
     breaks(Promise::P4, nodes(1).with(Limited::Ask, 1), || CallsTwice);
 }
 
 #[test]
-fn p5_a_version_of_a_deposed_leader() {
+fn p5_a_version_published_by_a_deposed_leader_is_found() {
     let bounds = nodes(2).with(Limited::Ask, 1).with(Limited::Expiry, 1);
     breaks(Promise::P5, bounds, unguarded!(Publish, "c/view/leader"));
 }
 
 #[test]
-fn p5_a_record_of_stability_by_a_deposed_leader() {
+fn p5_a_version_recorded_as_stable_by_a_deposed_leader_is_found() {
     let bounds = nodes(1).with(Limited::Ask, 1).with(Limited::Expiry, 1);
     breaks(Promise::P5, bounds, unguarded!(Confirm, "c/view/leader"));
 }
 
 #[test]
-fn p5_a_deposed_leader_ends_the_term_of_another() {
+fn p5_a_deposed_leader_that_ends_another_term_is_found() {
     let bounds = nodes(2).with(Limited::Resign, 1).with(Limited::Expiry, 1);
     breaks(Promise::P5, bounds, unguarded!(Resign, "c/view/leader"));
 }
 
 #[test]
-fn p5_a_write_of_the_user_of_a_deposed_leader() {
+fn p5_a_user_write_of_a_deposed_leader_is_found() {
     let bounds = nodes(2).with(Limited::Write, 1).with(Limited::Expiry, 1);
     breaks(Promise::P5, bounds, unguarded!(Fenced, "c/view/leader"));
 }
 
 #[test]
-fn p5_an_election_that_looks_at_neither_leader_nor_version() {
+fn p5_an_unguarded_election_is_found() {
     let bounds = nodes(3).with(Limited::Expiry, 1).with(Limited::Wake, 1);
     breaks(Promise::P5, bounds, unguarded!(Elect, "c/view/leader", "c/view/version"));
 }
 
 #[test]
-fn p6_a_flag_that_stays_true() {
+fn p6_a_leader_flag_that_stays_set_is_found() {
     breaks(Promise::P6, nodes(1).with(Limited::Wake, 1), || Flag);
 }
 
-/// Takes a renewal whose reply was lost for a good one.
-struct TakesItForRenewed;
+/// Treats a renewal whose reply was lost as successful.
+struct AssumesRenewed;
 
-impl Tamper for TakesItForRenewed {
+impl Tamper for AssumesRenewed {
     fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
         match input {
             Input::Renewed { token, result: Err(_) } => {
@@ -191,28 +191,28 @@ impl Tamper for TakesItForRenewed {
 }
 
 #[test]
-fn p6_a_lost_renewal_is_taken_for_a_good_one() {
-    breaks(Promise::P6, nodes(1).with(Limited::Wake, 1).with(Limited::Loss, 1), || TakesItForRenewed);
+fn p6_treating_a_lost_renewal_as_successful_is_found() {
+    breaks(Promise::P6, nodes(1).with(Limited::Wake, 1).with(Limited::Loss, 1), || AssumesRenewed);
 }
 
 #[test]
-fn p7_two_lives_share_a_name() {
+fn p7_two_lives_that_share_a_name_are_found() {
     let bounds = nodes(1).from(Start::Empty).with(Limited::Crash, 1);
     breaks(Promise::P7, bounds, unguarded!(Join, "c/view/nodes/"));
 }
 
 #[test]
-fn p8_a_stabilize_that_said_no_is_never_tried_again() {
+fn p8_never_retrying_a_refused_stabilize_is_found() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Refusal, 1), || NeverAgain);
 }
 
 #[test]
-fn p8_a_commit_whose_reply_was_lost_is_taken_for_done() {
+fn p8_treating_a_commit_without_a_reply_as_done_is_found() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1), || AssumesDone);
 }
 
 #[test]
-fn p8_acknowledgements_that_stand_are_not_read_after_a_gap() {
+fn p8_not_rereading_acknowledgements_after_a_gap_is_found() {
     let bounds = nodes(2).with(Limited::Ask, 1).with(Limited::Gap, 1);
     breaks(Promise::P8, bounds, || NeverReadsAcknowledgements);
 }

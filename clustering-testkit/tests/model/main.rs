@@ -1,5 +1,5 @@
-//! Model checking: in all states of small models the promises hold; and each fault in the protocol that is put in breaks
-//! the promise that it should, on a path that is told.
+//! Model checking: the promises hold in all states of small models, and each fault inserted into the protocol breaks
+//! the expected promise, with a reported path.
 
 mod faults;
 #[path = "../tampers/mod.rs"]
@@ -18,7 +18,7 @@ fn check(model: &ClusterModel) -> Checked {
     model.check(thread::available_parallelism().map_or(1, usize::from), None)
 }
 
-/// The smaller ones of the suite. All of it is explored by the example `model`, which is built with optimization.
+/// The smaller models of the suite. The example `model`, which is built with optimizations, explores all of them.
 #[test]
 fn p1_to_p8_hold_in_all_states_of_small_models() {
     let small = [
@@ -35,14 +35,14 @@ fn p1_to_p8_hold_in_all_states_of_small_models() {
 }
 
 #[test]
-fn the_same_model_has_the_same_states_however_many_explore_it() {
+fn the_number_of_threads_does_not_change_the_states() {
     let model = ClusterModel::new(Bounds::nodes(2).with(Limited::Crash, 1));
     let (one, four) = (model.check(1, None), model.check(4, None));
     assert_eq!((one.states, one.steps, one.reached), (four.states, four.steps, four.reached));
 }
 
 #[test]
-fn wider_bounds_have_more_states() {
+fn wider_bounds_reach_more_states() {
     let states = |bounds| check(&ClusterModel::new(bounds)).states;
     let bounds = Bounds::nodes(2);
     assert_eq!(states(bounds), 1);
@@ -58,7 +58,7 @@ fn a_tamper_that_changes_nothing_changes_nothing() {
     assert!(tampered.exhausted, "{tampered}");
 }
 
-/// Checks that this fault breaks that promise within the bounds, and returns how.
+/// Checks that the fault breaks the promise within the bounds, and returns the printed result.
 fn breaks<T: Tamper + 'static>(promise: Promise, bounds: Bounds, make: fn() -> T) -> String {
     let checked = check(&ClusterModel::new(bounds).tampered(make));
     let told = checked.to_string();
