@@ -1,4 +1,4 @@
-//! The database of the sample service: what lies outside the cluster, and what its mistakes would spoil.
+//! The database of the sample service: state outside the cluster, which mistakes in the service would corrupt.
 
 use std::{
     collections::BTreeMap,
@@ -8,10 +8,10 @@ use std::{
 
 use clustering_core::store::Revision;
 
-/// How long a call is on its way, there and back.
+/// Network delay of a call, in each direction.
 const WAY: Duration = Duration::from_millis(10);
 
-/// Counts by meter. Clones are the same database.
+/// Counts per meter. Clones refer to the same database.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Database {
     rows: Arc<Mutex<BTreeMap<String, Row>>>,
@@ -20,18 +20,18 @@ pub(crate) struct Database {
 #[derive(Clone, Debug, Default)]
 struct Row {
     count: u64,
-    /// The newest fence that a writer came with.
+    /// Highest fence of all calls so far.
     fence: Revision,
-    /// How many saves were accepted: each stands for one pulse.
+    /// Number of accepted saves, each of which stands for one pulse.
     pulses: u64,
 }
 
-/// A call came with an older fence than another before it: its caller is no longer the one to write.
+/// Error of a call with an older fence than an earlier call: its caller no longer owns the meter.
 #[derive(Debug)]
 pub(crate) struct Fenced;
 
 impl Database {
-    /// The count of a meter. With a fence: from now on nobody with an older one can write it.
+    /// Returns the count of a meter. With a fence, later calls with an older fence are refused.
     pub(crate) async fn load(&self, meter: &str, fence: Option<Revision>) -> Result<u64, Fenced> {
         tokio::time::sleep(WAY).await;
         let count = {
@@ -44,7 +44,7 @@ impl Database {
         Ok(count)
     }
 
-    /// Writes the count of a meter, after one more pulse.
+    /// Saves the count of a meter after one more pulse.
     pub(crate) async fn save(&self, meter: &str, count: u64, fence: Option<Revision>) -> Result<(), Fenced> {
         tokio::time::sleep(WAY).await;
         {
@@ -58,7 +58,8 @@ impl Database {
         Ok(())
     }
 
-    /// For tests: the meters whose count is not that of their pulses, since writers overwrote each other.
+    /// Returns a message for each meter whose count differs from its number of pulses because writers overwrote each
+    /// other. For tests.
     pub(crate) fn miscounted(&self) -> Vec<String> {
         let wrong = |(meter, row): (&String, &Row)| {
             let Row { count, pulses, .. } = row;
@@ -67,7 +68,7 @@ impl Database {
         self.rows().iter().filter_map(wrong).collect()
     }
 
-    /// For tests: how many pulses of each meter were saved.
+    /// Returns the number of saved pulses per meter. For tests.
     pub(crate) fn pulses(&self) -> BTreeMap<String, u64> {
         self.rows().iter().map(|(meter, row)| (meter.clone(), row.pulses)).collect()
     }

@@ -1,4 +1,4 @@
-//! A service that is tested with `TestCluster`, and three ways to get it wrong that the test finds.
+//! A service tested with `TestCluster`, and three mistakes in it that the test finds.
 //!
 //! ```text
 //! cargo run -p clustering-testkit --example pulses
@@ -14,7 +14,7 @@ use clustering_testkit::cluster::Seeds;
 
 use self::{scenario::every_pulse_counts, service::Mistake};
 
-/// How many seeds are tried.
+/// Number of seeds to try.
 const SEEDS: u64 = 50;
 
 fn main() -> ExitCode {
@@ -33,9 +33,9 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("The service as it should be:");
+    println!("The correct service:");
     match Seeds::new(0..SEEDS).first_failure(async |seed| every_pulse_counts(seed, None).await) {
-        None => println!("  counts every pulse once, with all of {SEEDS} seeds"),
+        None => println!("  counts every pulse once with all {SEEDS} seeds"),
         Some((seed, failure)) => {
             println!("  seed {seed}: {failure}");
             wrong = true;

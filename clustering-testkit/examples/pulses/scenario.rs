@@ -1,4 +1,4 @@
-//! The test of the sample service: a cluster of it in a storm of faults by a seed.
+//! The test of the sample service: a cluster in a storm of random faults.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,8 +10,8 @@ use crate::{
     service::{Mistake, Service},
 };
 
-/// Five instances, twelve meters, forty seconds of faults: no pulse may be counted twice or be lost, whatever happens;
-/// who asks an instance for what is its own is answered; and in the end all meters are counted.
+/// Runs five instances with twelve meters in forty seconds of faults. No pulse may be counted twice or lost, an
+/// instance must answer requests for the meters that it owns, and in the end all meters must be counted.
 pub(crate) async fn every_pulse_counts(seed: u64, mistake: Option<Mistake>) -> Result<(), Failure> {
     let database = Database::default();
     let cluster = {
@@ -23,7 +23,7 @@ pub(crate) async fn every_pulse_counts(seed: u64, mistake: Option<Mistake>) -> R
                 async move {
                     let service =
                         Service::start(process.store(), process.name(), database, meters(), mistake).await?;
-                    // In production: tokio::spawn. Here it belongs to the process, and stands still with it.
+                    // In production, this is tokio::spawn. Here the task belongs to the process and is paused with it.
                     process.spawn(service.work());
                     Ok::<_, StartError>(service)
                 }
@@ -31,10 +31,10 @@ pub(crate) async fn every_pulse_counts(seed: u64, mistake: Option<Mistake>) -> R
             .await?
     };
     let client = tokio::spawn(client(cluster.clone(), database.clone()));
-    // A store that ends leases before their time breaks its contract: what then happens is not for this test.
+    // A store that ends leases early breaks its contract. This test does not cover that.
     let storm = Storm::new(seed).lasting(Duration::from_secs(40)).without([Trouble::Expire]);
     cluster.storm(&storm).await?;
-    // No promise was broken, neither of the cluster nor of the service, and it comes to rest.
+    // Neither the cluster nor the service broke a promise, and the cluster comes to rest.
     cluster.settle().await?;
     client.abort();
     let before = database.pulses();
@@ -42,11 +42,11 @@ pub(crate) async fn every_pulse_counts(seed: u64, mistake: Option<Mistake>) -> R
     let after = database.pulses();
     match meters().iter().find(|meter| after.get(*meter) == before.get(*meter)) {
         None => Ok(()),
-        Some(meter) => Err(cluster.failure(format!("nobody counts {meter} any more"))),
+        Some(meter) => Err(cluster.failure(format!("no instance counts {meter} any more"))),
     }
 }
 
-/// Sends requests to where the instances themselves say that they belong, and looks after the counts.
+/// Sends requests to the instances that, by their own view, own the meters, and checks the counts.
 async fn client(cluster: TestCluster<Service>, database: Database) {
     loop {
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -55,7 +55,9 @@ async fn client(cluster: TestCluster<Service>, database: Database) {
         }
         for (name, service) in cluster.services() {
             if let Some(meter) = meters().iter().find(|meter| service.answers_for(meter) == Some(false)) {
-                cluster.violates(format!("{name} owns {meter} by the stable version, and does not know it"));
+                cluster.violates(format!(
+                    "{name} owns {meter} by the stable version, but does not answer for it"
+                ));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The sample service: its instances count the pulses of meters, each meter at one of them. It is right, unless it is told
-//! to make a mistake.
+//! The sample service: its instances count the pulses of meters, each meter on one instance. It is correct unless it is
+//! told to make a mistake.
 
 use std::{
     collections::BTreeMap,
@@ -18,53 +18,53 @@ use tokio::sync::Mutex;
 
 use crate::database::Database;
 
-/// How often a meter has a pulse.
+/// Interval between the pulses of a meter.
 const PULSE: Duration = Duration::from_millis(100);
 
-/// What the service does wrong.
+/// Mistakes that the service can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// It places meters by the nodes that it sees at the moment, instead of by the view that it is given. Two instances
-    /// that see different nodes both take a meter, or none does.
+    /// Placing meters by the nodes that are visible at the moment instead of by the view of the version. Two instances
+    /// that see different nodes may both take a meter, or neither.
     OwnList,
-    /// It goes on with the meters that it holds, whatever became of its session. One that is cut off counts on beside the
-    /// one that took its place.
+    /// Counting the held meters regardless of the session. An instance that is cut off keeps counting beside the one
+    /// that replaced it.
     KeepsGoing,
-    /// It asks whether a meter is its own, and then writes without a fence. One that is stopped in between (SIGSTOP, a
-    /// long pause of a virtual machine) writes when it goes on, over what others wrote meanwhile.
+    /// Checking that a meter is its own and then writing without a fence. An instance that is stopped in between
+    /// (SIGSTOP, or a long pause of a virtual machine) writes when it resumes, over what others wrote in the meantime.
     Unfenced,
 }
 
 impl Mistake {
-    /// All of them.
+    /// All mistakes.
     pub(crate) const ALL: [Mistake; 3] = [Mistake::OwnList, Mistake::KeepsGoing, Mistake::Unfenced];
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Mistake::OwnList => "places meters by the nodes at hand, not by the view",
-            Mistake::KeepsGoing => "goes on after its session",
+            Mistake::OwnList => "places meters by the current node list instead of the view",
+            Mistake::KeepsGoing => "keeps counting after its session has ended",
             Mistake::Unfenced => "writes without a fence",
         })
     }
 }
 
-/// One instance.
+/// One instance of the service.
 #[derive(Clone, Debug)]
 pub(crate) struct Service {
     cluster: Clustering,
     database: Database,
     mistake: Option<Mistake>,
-    /// Locked while a meter is worked on.
+    /// Locked while a meter is being counted.
     held: Arc<Mutex<Held>>,
 }
 
-/// The meters that an instance adapted to, and the counts of those that it has loaded.
+/// Meters that the instance owns, with the counts of those that it has loaded.
 type Held = BTreeMap<String, Option<u64>>;
 
 impl Service {
-    /// Starts an instance. It counts nothing until its [`work`](Self::work) is polled.
+    /// Starts an instance. It counts nothing until the future of [`work`](Self::work) is polled.
     pub(crate) async fn start(
         store: impl CoordinationStore,
         name: &str,
@@ -79,29 +79,30 @@ impl Service {
         let stabilize = move |change: Stabilization| {
             let (held, meters, node) = (adapting.clone(), meters.clone(), node.clone());
             async move {
-                // What is being written is written before this says yes, and nothing is written after it for others.
+                // Taking the lock waits for a write in progress. Once this returns, the instance writes no meter that
+                // it has lost.
                 let mut held = held.lock().await;
                 let node = node
                     .get()
                     .and_then(WeakClustering::upgrade)
                     .filter(|_| mistake == Some(Mistake::OwnList));
                 let is_own = |meter: &str| match &node {
-                    Some(node) => is_own_by_the_nodes_at_hand(node, meter),
+                    Some(node) => is_own_by_current_nodes(node, meter),
                     None => change.view().owns(meter),
                 };
-                // All are loaded again: others may have counted while this instance was away.
+                // Load all counts again: other instances may have counted while this one was away.
                 *held =
                     meters.iter().filter(|meter| is_own(meter)).map(|meter| (meter.clone(), None)).collect();
             }
         };
         let builder = Clustering::builder(store).name(name).uri(format!("http://{name}:8080"));
         let cluster = builder.ttl(Duration::from_secs(5)).stabilize(stabilize).start().await?;
-        // It is set once.
+        // This is the only place that sets it.
         let _ = me.set(cluster.downgrade());
         Ok(Service { cluster, database, mistake, held })
     }
 
-    /// The instance's work, until the node ends.
+    /// Returns the instance's work, a future that counts pulses until it is dropped.
     pub(crate) fn work(&self) -> impl Future<Output = ()> + Send + 'static {
         let service = self.clone();
         async move {
@@ -115,8 +116,9 @@ impl Service {
         }
     }
 
-    /// Whether a client that was sent here, by the version that this instance says is stable, is answered. `None` if it
-    /// says nothing, since it is adapting or out of its session; or is busy.
+    /// Returns true if the instance answers a client that was sent here by the version that it believes to be stable,
+    /// and false if it wrongly refuses. Returns `None` if the version does not assign the meter to this instance, or if
+    /// the instance is busy, adapting or without a session.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
         let status = self.cluster.status();
         let status: &Status = &status.borrow();
@@ -125,9 +127,9 @@ impl Service {
         view.owns(meter).then(|| held.contains_key(meter))
     }
 
-    /// Counts one pulse of a meter, if that is this instance's to do.
+    /// Counts one pulse of a meter if this instance may do so.
     async fn count(&self, meter: &str) {
-        // While this is held, no stabilize says yes: nobody else takes the meter by a newer version.
+        // While this lock is held, no stabilize accepts, so that no other instance takes the meter by a newer version.
         let mut held = self.held.lock().await;
         let (Some(known), Some(fence)) = (held.get(meter), self.may_count()) else { return };
         let fence = match self.mistake {
@@ -142,26 +144,26 @@ impl Service {
             Ok(count) => self.database.save(meter, count + 1, fence).await.map(|()| count + 1),
             Err(fenced) => Err(fenced),
         };
-        // Fenced: somebody else has it. If it is to come back, it is loaded again.
+        // Fenced: another instance owns the meter. Should it come back, its count is loaded again.
         held.insert(meter.to_owned(), counted.ok());
     }
 
-    /// The fence under which this instance may count pulses of what it holds at this moment: the revision of its version,
-    /// which is newer for each owner that comes after.
+    /// Returns the fence with which this instance may count the meters that it holds now: the revision of its version,
+    /// which is higher for each later owner.
     fn may_count(&self) -> Option<Revision> {
         let status = self.cluster.status();
         let status: &Status = &status.borrow();
         if self.mistake == Some(Mistake::KeepsGoing) {
             return Some(status.revision);
         }
-        // Only when all have let go of what is theirs no more, and as long as this one's session lasts.
+        // Only once all instances have released the meters that they lost, and while this instance's session lasts.
         let may = status.is_stable() && status.is_member();
         status.acknowledged.as_ref().filter(|_| may).map(View::revision)
     }
 }
 
-/// The mistake [`Mistake::OwnList`].
-fn is_own_by_the_nodes_at_hand(cluster: &Clustering, meter: &str) -> bool {
+/// Makes the mistake [`Mistake::OwnList`].
+fn is_own_by_current_nodes(cluster: &Clustering, meter: &str) -> bool {
     let nodes = cluster.nodes();
     let places = Placement::new(nodes.iter().map(|node| (node.name.as_str(), Weight::default())));
     places.find(meter.as_bytes()).is_some_and(|place| nodes[place].name == *cluster.name())
