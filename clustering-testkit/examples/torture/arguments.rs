@@ -10,34 +10,33 @@ use lexopt::prelude::*;
 use crate::{kinds::kinds, numbers::number, plan::Kind};
 
 pub(crate) const HELP: &str = "\
-Tortures a cluster: nodes as processes of their own on an etcd of several members, and everything done to them that can
-be, as a seed has it. Leaders count and keep a list, fenced by their terms. Afterwards the histories are judged: the
-promises P1 to P8, that no step was lost or doubled, and that all that the nodes asked of etcd is linearizable.
+Tortures a cluster: runs nodes as separate processes on an etcd of several members, and injects faults drawn from a
+seed. Leaders increment a counter and append to a list, fenced by their terms. Afterwards the histories are checked: the
+promises P1 to P8, that no step was lost or done twice, and that the nodes' calls to etcd are linearizable.
 
 Usage: cargo run --release -p clustering-testkit --example torture -- [OPTIONS]
 
 Options:
-  --seconds N      for how long faults come [default: 120]
-  --nodes N        how many nodes [default: 7]
-  --members N      how many members etcd has: 1, 3 or 5 [default: 3]
-  --ttl SECONDS    the TTL of the nodes' leases, at least 3 [default: 3]
-  --seed N         which faults, when, to whom [default: another one each time]
-  --only LIST      these faults alone, with commas, such as Kill,HangAnswers
-  --keep FOLDER    where the story goes if a promise is broken [default: a new folder in TMPDIR]
-  --breach KIND    break the nodes' writes, to see that it is found: unfenced, last-write-wins or repeats-lost
+  --seconds N      time during which faults are injected [default: 120]
+  --nodes N        number of nodes [default: 7]
+  --members N      number of etcd members: 1, 3 or 5 [default: 3]
+  --ttl SECONDS    TTL of the nodes' leases, at least 3 [default: 3]
+  --seed N         seed of the faults, their times and their targets [default: random]
+  --only LIST      inject only these faults, separated by commas, such as Kill,HangAnswers
+  --keep FOLDER    folder for the logs if a promise is broken [default: a new folder in TMPDIR]
+  --breach KIND    make the nodes write incorrectly, to test the checks: unfenced, last-write-wins or repeats-lost
   --json           print the result as one JSON object
-  --help           print this
+  --help           print this help
 
-The same seed plans the same faults. What they meet depends on the machine: a failure may take several runs to come again.
+The same seed plans the same faults. Their effects depend on timing: it may take several runs to reproduce a failure.
 
-Needs an etcd on the PATH, or the one that CLUSTERING_ETCD_BIN names. Leaves no process and no folder behind, however it
-ends.
+Needs an etcd on the PATH, or at CLUSTERING_ETCD_BIN. Leaves no process and no temporary folder behind, however it ends.
 
-Exit codes: 0 if all promises hold, 1 if one is broken (the story is kept, and the command that does it again printed),
+Exit codes: 0 if all promises hold, 1 if one is broken (the logs are kept, and the command to reproduce it is printed),
 2 if it could not run, 130 if it was interrupted.
 ";
 
-/// What is done.
+/// Settings of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) time: Duration,
@@ -63,7 +62,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         nodes: 7,
         members: 3,
         ttl: Duration::from_secs(3),
-        // Short enough to be typed.
+        // Small enough to be typed.
         seed: (now.as_nanos() % 1_000_000_007) as u64,
         only: Kind::ALL.to_vec(),
         keep: None,
@@ -108,7 +107,7 @@ fn breach(given: &str) -> Result<Breach, Box<dyn Error>> {
 }
 
 impl Settings {
-    /// What does it again.
+    /// Returns the command that repeats this run.
     pub(crate) fn command(&self) -> String {
         let mut command = format!(
             "cargo run --release -p clustering-testkit --example torture -- --seconds {} --nodes {} --members {} --ttl {} --seed {}",

@@ -19,21 +19,21 @@ use crate::{
     world::{Failed, NAMESPACE, World, has_ended},
 };
 
-/// How often what was done, and how many faults met nobody.
+/// Number of injected faults per kind, and of faults that had no target.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Struck {
     pub(crate) faults: BTreeMap<Kind, u64>,
     pub(crate) missed: u64,
 }
 
-/// Whether a fault met somebody.
+/// Result of injecting a fault: it had a target, or not.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Met {
     Somebody,
     Nobody,
 }
 
-/// Lets all faults of the plan happen, each at its time. Returns when all are over.
+/// Injects all faults of the plan, each at its time. Returns when all have ended.
 pub(crate) async fn storm(world: &Arc<World>, plan: Vec<Fault>) -> Result<Struck, Failed> {
     let began = Instant::now();
     let end = began + world.settings.time;
@@ -86,7 +86,7 @@ impl Strike {
         }
     }
 
-    /// The fault lasts, but not longer than the storm.
+    /// Waits for the duration of the fault, but no longer than until the end of the storm.
     async fn last(&self) {
         sleep_until((Instant::now() + self.fault.lasts).min(self.end)).await;
     }
@@ -100,7 +100,7 @@ impl Strike {
 
     async fn node(&self) -> Result<Met, Failed> {
         let Some(number) = self.number() else { return Ok(Met::Nobody) };
-        // Something else happens to it.
+        // Another fault is in progress on this node.
         let Ok(mut seat) = self.world.seats[number].try_lock() else { return Ok(Met::Nobody) };
         if has_ended(&seat.node) {
             self.world.sit_again(number, &mut seat)?;
@@ -130,7 +130,7 @@ impl Strike {
         Ok(Met::Somebody)
     }
 
-    /// Another instance under the node's name.
+    /// Starts a second instance under the node's name.
     async fn twin(&self, number: usize) -> Result<(), Failed> {
         let policies = [Conflict::Wait, Conflict::TakeOver, Conflict::Fail];
         let name_conflict = policies[(self.fault.choice % 3) as usize];
@@ -150,7 +150,7 @@ impl Strike {
         }
     }
 
-    /// About half of the nodes are killed or leave within a moment, and come back within another.
+    /// Kills about half of the nodes or tells them to leave, all within a short time, and then restarts them.
     async fn burst(&self) -> Result<Met, Failed> {
         let mut seats = Vec::new();
         for (number, seat) in self.world.seats.iter().enumerate() {
@@ -183,25 +183,25 @@ impl Strike {
 
     async fn line(&self) -> Result<Met, Failed> {
         let Some(number) = self.number() else { return Ok(Met::Nobody) };
-        // One thing at a time also here. What happens to the node itself may come on top.
+        // Faults of the node's process may overlap with faults of its connections.
         let (name, lines) = (World::name(number), self.world.lines(number));
         let (act, does): (fn(&Proxy), &str) = match self.fault.kind {
             Kind::Cut => (Proxy::cut, "are cut"),
             Kind::Hang => (Proxy::hang, "hang"),
-            _ => (Proxy::hang_answers, "bring no answers"),
+            _ => (Proxy::hang_answers, "deliver no answers"),
         };
         self.world.tell(format!("the connections of {name} {does} for {:?}", self.fault.lasts));
         lines.iter().for_each(act);
         self.last().await;
         lines.iter().for_each(Proxy::heal);
-        self.world.tell(format!("the connections of {name} are well"));
+        self.world.tell(format!("the connections of {name} work again"));
         Ok(Met::Somebody)
     }
 
-    /// The next step that a leader takes is done, and it does not hear so.
+    /// Loses the reply to the next step of the leader, which takes effect.
     async fn answer(&self) -> Met {
         let Some(number) = self.world.leader() else { return Met::Nobody };
-        // What stands in the commit, and in no read.
+        // This text occurs only in that commit, not in any read.
         let lines = self.world.lines(number).iter().map(|line| Box::pin(line.lose_answer_to("\"count\":")));
         tokio::select! {
             _ = select_all(lines) => {
@@ -218,7 +218,7 @@ impl Strike {
         let leader = etcd.leader().await;
         let all = etcd.members().len();
         let any = (self.fault.choice % all as u64) as usize;
-        // Every other time the one that leads.
+        // Choose etcd's leader every other time.
         let member = leader.filter(|_| self.fault.choice & 16 == 0).unwrap_or(any);
         let pauses = self.fault.choice & 32 == 0;
         match self.fault.kind {
@@ -237,7 +237,7 @@ impl Strike {
                 etcd.wait_healthy().await?;
             }
             Kind::LoseQuorum => {
-                self.world.tell(format!("etcd loses its majority for {:?}", self.fault.lasts));
+                self.world.tell(format!("etcd loses its quorum for {:?}", self.fault.lasts));
                 let lost: Vec<_> = etcd.members().iter().take(all / 2 + 1).collect();
                 for member in &lost {
                     if pauses { member.pause()? } else { member.kill().await? }
@@ -254,18 +254,18 @@ impl Strike {
             }
             Kind::MoveEtcdLeader => return Ok(Met::Nobody),
             _ => {
-                // What the follower has not seen it would miss, and with it the judges.
+                // Compact only revisions that the follower has seen: the checks need the whole history.
                 let revision = self.world.follower.ledger().present().revision();
                 etcd[any].compact_to(revision).await?;
-                self.world.tell(format!("etcd forgets its history up to {revision}"));
+                self.world.tell(format!("etcd compacts its history up to {revision}"));
             }
         }
-        self.world.tell("etcd is well");
+        self.world.tell("etcd is healthy");
         Ok(Met::Somebody)
     }
 
     async fn by_hand(&self) -> Result<Met, Failed> {
-        // Not while etcd is not well: what hands do is not repeated.
+        // Only while etcd is healthy, because manual writes are not retried.
         let Ok(_turn) = self.world.etcd_turn.try_lock() else { return Ok(Met::Nobody) };
         let Some(number) = self.number() else { return Ok(Met::Nobody) };
         let name = World::name(number);
@@ -283,7 +283,7 @@ impl Strike {
             Kind::DeleteLeader => {
                 ("delete the leader's key".to_owned(), Txn::new().delete(key("view/leader")))
             }
-            // With its acknowledgement: that is how it is to be done.
+            // Delete the acknowledgement too, as required for removing a node by hand.
             Kind::DeleteNode => (format!("delete {name}"), Txn::new().delete(node).delete(ready)),
             Kind::DeleteReady => (format!("delete the acknowledgement of {name}"), Txn::new().delete(ready)),
             Kind::DeleteVersion => ("delete the version".to_owned(), Txn::new().delete(key("view/version"))),
@@ -291,7 +291,7 @@ impl Strike {
                 ("delete the stable version".to_owned(), Txn::new().delete(key("view/stable")))
             }
             _ => (
-                "ask for a version".to_owned(),
+                "request a version".to_owned(),
                 Txn::new().put(key("view/request"), r#"{"by": "hand"}"#, None),
             ),
         };

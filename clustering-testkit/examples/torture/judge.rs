@@ -11,14 +11,14 @@ use crate::{
     world::{Calm, Failed, NAMESPACE, World},
 };
 
-/// What the histories come to.
+/// Histories of a run, and the result of checking them.
 pub(crate) struct Verdict {
     pub(crate) ledger: Ledger,
     pub(crate) pages: Vec<Page>,
     pub(crate) journals: Vec<Vec<Entry>>,
-    /// How many reads and commits were put in one order, and of how many nobody knows what became of them.
+    /// Number of reads and commits that were ordered, and number of commits with an unknown outcome.
     pub(crate) calls: (usize, usize),
-    /// What is broken, and where its story is kept.
+    /// The broken promise, if any, and the folder with the logs.
     pub(crate) broken: Option<Broken>,
 }
 
@@ -27,10 +27,10 @@ pub(crate) struct Broken {
     pub(crate) kept: String,
 }
 
-/// Judges what happened until the calm, has all nodes leave, and judges it all.
+/// Checks the history up to the calm, makes all nodes leave, and checks the whole history again.
 pub(crate) async fn judge(world: &Arc<World>, calm: Calm) -> Result<Verdict, Failed> {
     let mut broken = None;
-    // First the store's history, then the journals, then the history again: what a node saw, the store had by then.
+    // Read the journals between two reads of the store's history, so that it has everything that a node has seen.
     world.pages().await?;
     let (journals, pages) = (world.journals(), world.pages().await?);
     let members = Members::of(world.names());
@@ -41,7 +41,7 @@ pub(crate) async fn judge(world: &Arc<World>, calm: Calm) -> Result<Verdict, Fai
     if calm.after.is_none() && broken.is_none() {
         broken = Some("P8, progress, is broken: the cluster did not come to rest".to_owned());
     }
-    // Either way nobody does anything any more: what is collected from here on is whole.
+    // From here on no node does anything, so the histories are complete.
     match broken {
         None => world.end().await?,
         Some(_) => world.kill().await,
@@ -53,7 +53,7 @@ pub(crate) async fn judge(world: &Arc<World>, calm: Calm) -> Result<Verdict, Fai
         let nobody = Members::of::<&str>([]);
         broken = promises::check(NAMESPACE, &pages, &journals, Some(&nobody)).err().map(|it| it.to_string());
     }
-    // That the store is linearizable is asked also where a promise is broken: it may be why.
+    // Check linearizability even if a promise is broken, since a faulty store may be the cause.
     match History::of_journals(&pages, &journals, World::is_strangers) {
         Err(why) => add(&mut broken, why.to_string()),
         Ok(history) => {

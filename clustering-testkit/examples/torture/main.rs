@@ -1,4 +1,4 @@
-//! Tortures a cluster of real processes on a real etcd: see `--help`.
+//! Tortures a cluster of real processes on a real etcd. See `--help`.
 
 mod arguments;
 mod faults;
@@ -24,11 +24,11 @@ use self::{
     world::{Failed, World},
 };
 
-/// What the shell says of a program that was interrupted.
+/// Exit code of an interrupted program, as in shells.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
-    // This program is its nodes too.
+    // This program also runs as its own nodes.
     if let Some(spec) = NodeSpec::from_env() {
         node::main(spec, |endpoints| async { EtcdStore::new(EtcdConfig::new(endpoints)?) });
         return ExitCode::SUCCESS;
@@ -60,7 +60,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs, unless it is told to end. All processes and folders go with what is dropped here.
+/// Runs until it is done or told to end. Dropping the run removes all processes and folders.
 async fn until_interrupted(settings: &Settings) -> Result<Option<Report>, Failed> {
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
@@ -75,7 +75,7 @@ async fn run(settings: &Settings) -> Result<Report, Failed> {
     let plan = plan::plan(settings);
     if !settings.json {
         println!(
-            "seed {}: {} nodes on an etcd of {} members, {} faults in {} s",
+            "seed {}: {} nodes on an etcd with {} members, {} faults in {} s",
             settings.seed,
             settings.nodes,
             settings.members,

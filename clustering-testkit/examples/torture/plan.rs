@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::arguments::Settings;
 
-/// What is done to the nodes, to their connections, to etcd, or by hand.
+/// Kinds of faults of the nodes, their connections and etcd, and manual changes in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Kill,
@@ -30,24 +30,24 @@ pub(crate) enum Kind {
     Ask,
 }
 
-/// To whom.
+/// Target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Node(usize),
-    /// Whoever leads when the time comes.
+    /// The node that leads when the fault begins.
     Leader,
 }
 
-/// One fault of a plan.
+/// A planned fault.
 #[derive(Clone, Debug)]
 pub(crate) struct Fault {
-    /// When it begins.
+    /// Time from the start of the storm until the fault begins.
     pub(crate) at: Duration,
     pub(crate) kind: Kind,
     pub(crate) target: Target,
-    /// How long it lasts, if it does.
+    /// Duration of the fault. Zero if it is instantaneous.
     pub(crate) lasts: Duration,
-    /// Whatever else there is to be chosen.
+    /// Random bits for all other choices.
     pub(crate) choice: u64,
 }
 
@@ -113,20 +113,20 @@ impl Kind {
         }
     }
 
-    /// For how many TTLs it lasts at most.
+    /// Returns the maximum duration in TTLs.
     const fn lasts(self) -> f64 {
         match self {
             Kind::Pause | Kind::Cut | Kind::Hang | Kind::HangAnswers | Kind::Twin => 2.5,
             Kind::Kill | Kind::Leave | Kind::Burst => 2.0,
             Kind::KillMember | Kind::PauseMember | Kind::LoseQuorum => 2.0,
-            // It is over with the first write.
+            // Ends early with the first write.
             Kind::LoseAnswer => 1.0,
             _ => 0.0,
         }
     }
 }
 
-/// The faults of a seed, in the order of their times. Each seed has them closer or farther apart.
+/// Plans the faults of a seed, in order of time. The average time between faults differs from seed to seed.
 pub(crate) fn plan(settings: &Settings) -> Vec<Fault> {
     let mut random = SmallRng::seed_from_u64(settings.seed);
     let total: u32 = settings.only.iter().map(|kind| kind.weight()).sum();
@@ -145,7 +145,7 @@ pub(crate) fn plan(settings: &Settings) -> Vec<Fault> {
             true => Target::Leader,
             false => Target::Node(random.random_range(0..settings.nodes)),
         };
-        // Short ones are as likely as long ones.
+        // Half of the faults last at most a fifth of the maximum.
         let most = if random.random_bool(0.5) { kind.lasts() } else { kind.lasts() / 5.0 };
         let lasts = settings.ttl.mul_f64(most * random.random_range(0.05..=1.0));
         plan.push(Fault { at, kind, target, lasts, choice: random.random() });

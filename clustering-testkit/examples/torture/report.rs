@@ -14,7 +14,7 @@ use crate::{
     world::{Calm, NAMESPACE, World},
 };
 
-/// What was done, and what came of it.
+/// Report of a run: the injected faults, the observed events and the result of the checks.
 pub(crate) struct Report {
     settings: Settings,
     etcd: String,
@@ -22,12 +22,12 @@ pub(crate) struct Report {
     struck: Struck,
     calm: Calm,
     numbers: BTreeMap<&'static str, u64>,
-    /// The longest time for which nobody led, outside of the calm too.
+    /// Longest time without a leader, including the time after the faults.
     without_leader: Duration,
     broken: Option<Broken>,
 }
 
-/// What was judged, if nothing is broken.
+/// Checks that a run without a broken promise has passed.
 const HELD: [&str; 10] = ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "increments", "linearizability"];
 
 impl Report {
@@ -65,19 +65,19 @@ impl Report {
         for (kind, times) in &self.struck.faults {
             println!("{times:>8}  {}", kind.name());
         }
-        println!("{:>8}  met nobody, or somebody to whom something else happened", self.struck.missed);
+        println!("{:>8}  had no target, or a target with another fault in progress", self.struck.missed);
         println!("\nseen:");
         for (what, times) in &self.numbers {
             println!("{times:>8}  {what}");
         }
-        println!("{:>7.1}s  longest time from one term to the next", self.without_leader.as_secs_f64());
+        println!("{:>7.1}s  longest time without a leader", self.without_leader.as_secs_f64());
         if let Some(after) = self.calm.after {
-            println!("{:>7.1}s  from the last fault to a stable version of all", after.as_secs_f64());
+            println!("{:>7.1}s  from the last fault to a stable version of all nodes", after.as_secs_f64());
         }
         match &self.broken {
             None => println!("\nheld: {}", HELD.join(", ")),
             Some(Broken { what, kept }) => {
-                println!("\n{what}\n\nthe story is kept in {kept}\nagain: {}", self.settings.command());
+                println!("\n{what}\n\nthe logs are kept in {kept}\nreproduce: {}", self.settings.command());
             }
         }
     }

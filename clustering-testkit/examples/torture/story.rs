@@ -4,8 +4,7 @@ use clustering_testkit::history::{Entry, Ledger, Moment, Page};
 
 use crate::world::{Failed, NAMESPACE, World};
 
-/// Keeps what happened: all of it as one story in the order of the times, the journals, and the logs of etcd. Returns
-/// where.
+/// Saves the timeline of the run, the journals, and the logs of the nodes and of etcd. Returns the folder.
 pub(crate) fn keep(
     world: &World,
     broken: &str,
@@ -30,7 +29,7 @@ pub(crate) fn keep(
     lines.extend(told.map(|(at, what)| (at, format!("{at:>14}  {:<16} {what}", "torture"))));
     lines.sort_by_key(|(at, _)| *at);
     let story: Vec<String> = lines.into_iter().map(|(_, line)| line).collect();
-    let head = format!("{broken}\n\nagain: {}\n\nall that happened:\n", world.settings.command());
+    let head = format!("{broken}\n\nreproduce: {}\n\ntimeline:\n", world.settings.command());
     fs::write(folder.join("story.txt"), head + &story.join("\n") + "\n")?;
     for node in world.lives() {
         copy(&node.spec().journal, folder.join(format!("{}.jsonl", node.spec().life)))?;
@@ -44,7 +43,7 @@ pub(crate) fn keep(
     Ok(folder.display().to_string())
 }
 
-/// A node that was killed at once has neither.
+/// Copies a file if it exists: a node that was killed right after its start has neither a journal nor a log.
 fn copy(from: &std::path::Path, to: PathBuf) -> std::io::Result<()> {
     if from.exists() {
         fs::copy(from, to)?;

@@ -23,27 +23,27 @@ use crate::arguments::Settings;
 
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 
-/// The namespace of the cluster.
+/// Namespace of the cluster.
 pub(crate) const NAMESPACE: &str = "torture";
 
-/// What stands here was written by hand, and all that the same revision changed.
+/// Key that every manual transaction writes, which marks its revision as written by hand.
 const HAND: &str = "torture/hand";
 
-/// How long the cluster may take to come to rest, on a machine that does other things too.
+/// Time limit for the cluster to come to rest, with an allowance for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// How long a node may take to leave when it is told to.
+/// Time limit for a node to leave when it is told to.
 const LEAVES_WITHIN: Duration = Duration::from_secs(30);
 
-/// The processes, the lines between them, and what was done to them.
+/// The processes, the connections between them, and the log of injected faults.
 pub(crate) struct World {
     pub(crate) settings: Settings,
-    // Before etcd, so that nodes end before their store does.
+    // Declared before etcd, so that the nodes are dropped before their store.
     pub(crate) seats: Vec<tokio::sync::Mutex<Seat>>,
-    /// Lines of each node to each member of etcd.
+    /// Connections of each node to each member of etcd.
     lines: Vec<Vec<Proxy>>,
     pub(crate) etcd: EtcdCluster,
-    /// What is done to etcd is done one thing after the other, so that the majority is only lost on purpose.
+    /// Held during faults of etcd, so that they don't overlap and the quorum is lost only on purpose.
     pub(crate) etcd_turn: tokio::sync::Mutex<()>,
     pub(crate) store: EtcdStore,
     pub(crate) follower: Follower,
@@ -54,20 +54,20 @@ pub(crate) struct World {
     pub(crate) folder: Folder,
 }
 
-/// Where a node runs, or will again.
+/// Place for a node's current process, kept between its lives.
 pub(crate) struct Seat {
     pub(crate) node: Arc<Node>,
 }
 
-/// How the cluster came to rest.
+/// Result of waiting for the cluster to come to rest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Calm {
-    /// How long after the last fault; `None` if it did not.
+    /// Time since the last fault, or `None` if the cluster did not come to rest.
     pub(crate) after: Option<Duration>,
 }
 
 impl World {
-    /// Starts all, and returns when the nodes have a stable version.
+    /// Starts etcd and the nodes, and returns when the nodes have a stable version.
     pub(crate) async fn start(settings: &Settings) -> Result<Arc<Self>, Failed> {
         let etcd = EtcdServer::builder().start_cluster(settings.members).await?;
         let store = EtcdStore::new(EtcdConfig::new(etcd.endpoints())?)?;
@@ -116,7 +116,7 @@ impl World {
         names
     }
 
-    /// A node's next life. Some take their time to adapt, and some say no at first.
+    /// Returns the settings of a node's next life. Some lives adapt slowly, and some refuse at first.
     pub(crate) fn spec(&self, number: usize) -> NodeSpec {
         let name = World::name(number);
         let lives = self.lives();
@@ -143,7 +143,7 @@ impl World {
         Ok(node)
     }
 
-    /// All lives of all nodes so far.
+    /// Returns all lives of all nodes so far.
     pub(crate) fn lives(&self) -> Vec<Arc<Node>> {
         lock(&self.lives).clone()
     }
@@ -152,7 +152,7 @@ impl World {
         &self.lines[number]
     }
 
-    /// Takes down what is done.
+    /// Logs an injected fault.
     pub(crate) fn tell(&self, what: impl Into<String>) {
         lock(&self.told).push((self.clock.now(), what.into()));
     }
@@ -161,7 +161,7 @@ impl World {
         lock(&self.told).clone()
     }
 
-    /// Starts the node again if it has ended, for whatever reason.
+    /// Starts the node again if it has ended for any reason.
     pub(crate) fn sit_again(&self, number: usize, seat: &mut Seat) -> Result<(), Failed> {
         if has_ended(&seat.node) {
             seat.node = self.spawn(self.spec(number))?;
@@ -170,11 +170,11 @@ impl World {
         Ok(())
     }
 
-    /// Tells a node to leave, and waits until it has.
+    /// Tells a node to leave, and waits until it has ended.
     pub(crate) async fn leave(&self, node: &Node) -> Result<(), Failed> {
         let Some(process) = node.process().filter(|_| !has_ended(node)) else { return Ok(()) };
         self.tell(format!("{} is told to leave", node.spec().life));
-        // It may end by itself this moment.
+        // The process may have just ended by itself.
         let _ = process.terminate();
         match tokio::time::timeout(LEAVES_WITHIN, process.wait()).await {
             Ok(_) => Ok(()),
@@ -182,15 +182,15 @@ impl World {
         }
     }
 
-    /// Which node leads, by the store's history.
+    /// Returns the number of the node that leads according to the store's history.
     pub(crate) fn leader(&self) -> Option<usize> {
         let ledger = self.follower.ledger();
         let name = ledger.present().reign()?.leader.clone()?;
         name.strip_prefix('n')?.parse().ok().filter(|number| *number < self.settings.nodes)
     }
 
-    /// Writes past the commits of the protocol, and says so in the same commit: also where the reply is lost it will be
-    /// known by whom the revision was made.
+    /// Commits a manual transaction that also writes [`HAND`], so that its revision is recognised as manual even if the
+    /// reply is lost.
     pub(crate) async fn by_hand(&self, what: String, txn: Txn) {
         let txn = txn.put(HAND, what.clone(), None);
         let done = self.store.commit(txn).await;
@@ -200,7 +200,7 @@ impl World {
         ));
     }
 
-    /// Waits until the newest version has all nodes, and is stable.
+    /// Waits until the newest version has all nodes and is stable, and returns its revision.
     async fn stable(&self) -> Revision {
         let names = self.names();
         let stable = self.follower.until(|ledger| {
@@ -212,7 +212,7 @@ impl World {
         stable.await
     }
 
-    /// All faults are over: everything is put right, and the cluster comes to rest.
+    /// Ends all faults, and waits for the cluster to come to rest.
     pub(crate) async fn calm(&self) -> Result<Calm, Failed> {
         let _turn = self.etcd_turn.lock().await;
         self.lines.iter().flatten().for_each(Proxy::heal);
@@ -221,8 +221,8 @@ impl World {
             self.sit_again(number, &mut *seat.lock().await)?;
         }
         let since = self.clock.now();
-        self.tell("calm");
-        // Stable for so long that no session from before can end any more.
+        self.tell("all faults have ended");
+        // Wait until no session from before can end any more.
         let quiet = self.settings.ttl * 2;
         let rest = async {
             loop {
@@ -237,7 +237,11 @@ impl World {
             }
         };
         let after = tokio::time::timeout(PATIENCE, rest).await.ok();
-        self.tell(if after.is_some() { "calm has come" } else { "calm has not come" });
+        self.tell(if after.is_some() {
+            "the cluster is at rest"
+        } else {
+            "the cluster did not come to rest"
+        });
         Ok(Calm { after })
     }
 
@@ -257,10 +261,10 @@ impl World {
         }
     }
 
-    /// The store's history so far, with what was done by hand.
+    /// Returns the store's history so far, with manual revisions marked.
     pub(crate) async fn pages(&self) -> Result<Vec<Page>, Failed> {
         let settled = tokio::time::timeout(PATIENCE, self.follower.settle()).await;
-        settled.map_err(|_| "the store's history does not come to its end")??;
+        settled.map_err(|_| "timed out waiting for the end of the store's history")??;
         let mut pages = self.follower.pages();
         let hand = |page: &Page| match &page.content {
             Content::Batch(batch) => {
@@ -278,12 +282,12 @@ impl World {
         self.lives().iter().map(|node| node.journal()).collect()
     }
 
-    /// Which keys others than the nodes write.
+    /// True for keys that clients other than the nodes write.
     pub(crate) fn is_strangers(key: &str) -> bool {
         key == HAND || key == "torture/observer"
     }
 
-    /// How many lives began.
+    /// Returns the number of lives started per node.
     pub(crate) fn lives_of_each(&self) -> BTreeMap<String, usize> {
         let mut lives = BTreeMap::new();
         for node in self.lives() {
