@@ -1,4 +1,4 @@
-//! What a bench is asked for.
+//! Arguments shared by the benches, and their exit codes.
 
 use std::{error::Error, process::ExitCode};
 
@@ -10,7 +10,7 @@ pub(crate) enum Asked<A> {
     Help,
 }
 
-/// Does what is asked for.
+/// Runs the bench, or prints its help, according to the parsed arguments.
 pub(crate) fn answer<A>(
     asked: Result<Asked<A>, Box<dyn Error>>,
     help: &str,
@@ -18,14 +18,14 @@ pub(crate) fn answer<A>(
 ) -> ExitCode {
     let arguments = match asked {
         Ok(Asked::Run(arguments)) => arguments,
-        // Cargo runs benches as tests too.
+        // Cargo also runs benches as tests, which must do nothing.
         Ok(Asked::Nothing) => return ExitCode::SUCCESS,
         Ok(Asked::Help) => {
             print!("{help}");
             return ExitCode::SUCCESS;
         }
         Err(error) => {
-            eprintln!("{error}; --help tells what can be given");
+            eprintln!("{error}; see --help");
             return ExitCode::from(2);
         }
     };
@@ -38,11 +38,11 @@ pub(crate) fn answer<A>(
     }
 }
 
-/// The value of `--nodes`: sizes of a cluster.
+/// Parses the value of `--nodes`: a list of cluster sizes of at least `least`.
 pub(crate) fn sizes(parser: &mut lexopt::Parser, least: usize) -> Result<Vec<usize>, Box<dyn Error>> {
     let list = parser.value()?.string()?;
     let sizes = list.split(',').map(|size| size.trim().parse().ok().filter(|size| *size >= least));
-    sizes
-        .collect::<Option<_>>()
-        .ok_or_else(|| format!("--nodes {list:?}: expected numbers from {least} on, with commas").into())
+    sizes.collect::<Option<_>>().ok_or_else(|| {
+        format!("--nodes {list:?}: expected numbers of at least {least}, separated by commas").into()
+    })
 }

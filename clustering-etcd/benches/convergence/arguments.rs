@@ -5,23 +5,24 @@ use lexopt::prelude::*;
 use crate::asked::{Asked, sizes};
 
 pub(crate) const HELP: &str = "\
-How long a change takes until all nodes have adapted to it, on an etcd of its own, in turns with a bare client: members
-that make the same commits by hand (join, publish, an acknowledgement each, confirm), with the watches that this needs.
+Measures the time from a change until all nodes have adapted to it, on an etcd of its own, alternating with a bare client:
+members that make the same commits by hand (join, publish, one acknowledgement each, confirm), with the same watches.
 
 Usage: cargo bench -p clustering-etcd --bench convergence -- [OPTIONS]
 
 Options:
-  --nodes LIST    the sizes of the cluster [default: 2,6,21,51,101,201]
-  --rounds COUNT  rounds for each size: two joins, a follower's leave, a leader's [default: 10]
-  --only LIST     some of: times, killed, counts [default: all]
-  --json          one JSON object a line
-  --help          print this
+  --nodes LIST    sizes of the cluster, separated by commas [default: 2,6,21,51,101,201]
+  --rounds COUNT  rounds per size, each with two joins, a follower's leave and a leader's leave [default: 10]
+  --only LIST     run only some of: times, killed, counts [default: all]
+  --json          print one JSON object per line
+  --help          print this help
 
-  times    from the call until the leader, and until every node, sees the next stable version; ratio to the bare client
-  killed   a leader that dies: from the end of its keys, as a watcher beside sees it, until the next version
-  counts   commits, requests, watch events and bytes of a change and of idling, by etcd's own count
+  times    time from the call until the leader, and until every node, sees the next stable version, and the ratio to
+           the bare client
+  killed   time from the end of a dead leader's keys, as seen by a separate watcher, until the next version
+  counts   commits, requests, watch events and bytes of a change and of an idle cluster, from etcd's metrics
 
-An etcd is started for it: the one that CLUSTERING_ETCD_BIN names, else that on the PATH.
+The bench starts its own etcd: the binary at CLUSTERING_ETCD_BIN, or else the one on the PATH.
 ";
 
 #[derive(Debug)]
@@ -59,7 +60,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             Long("json") => arguments.json = true,
             Long("bench") => benches = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
-            // What test runners say.
+            // Arguments of test runners.
             Long("test" | "list" | "ignored" | "nocapture") => return Ok(Asked::Nothing),
             Long("format") => drop(parser.value()?),
             _ => return Err(argument.unexpected().into()),

@@ -1,4 +1,5 @@
-//! Members that do the same commits by hand, as short as they can be: nothing is retried, nothing survives a fault.
+//! Members that make the same commits by hand, with as little code as possible: they don't retry and don't survive
+//! faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,15 +20,15 @@ pub(crate) struct Bare {
     pub(crate) ttl: Duration,
 }
 
-/// What a member knows, for those who wait for it.
+/// State of a member that others wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
-    /// When its record was put; 0 if it is no member.
+    /// Revision of the member's record, or 0 before it has joined.
     member: i64,
     leads: bool,
-    /// The term that stands.
+    /// Current term.
     term: i64,
-    /// How many nodes the newest version has, if it is stable.
+    /// Number of nodes of the newest version, if it is stable.
     stable: Option<usize>,
 }
 
@@ -35,7 +36,7 @@ struct Known {
 pub(crate) struct BareMember {
     known: watch::Receiver<Known>,
     client: Client,
-    /// What it leaves by.
+    /// Keys and name needed to leave.
     farewell: (Keys, String),
     lease: i64,
     task: std::sync::Arc<tokio::task::JoinHandle<()>>,
@@ -72,7 +73,7 @@ impl Team for Bare {
 impl Member for BareMember {
     async fn stable_with(mut self, nodes: usize) -> Instant {
         let waiting = tokio::time::timeout(LONG, self.known.wait_for(|known| known.stable == Some(nodes)));
-        waiting.await.expect("it becomes stable").expect("the member goes on");
+        waiting.await.expect("it becomes stable").expect("the member is running");
         Instant::now()
     }
 
@@ -108,29 +109,29 @@ async fn open(client: &Client, prefix: &str, from: i64) -> WatchStream {
     stream
 }
 
-/// What one member knows of the log.
+/// A member's replica of the log.
 struct Replica {
     name: String,
     keys: Keys,
     lease: i64,
     kv: KvClient,
-    /// The nodes present, and when each was created and put.
+    /// Nodes present, with the create and modification revisions of their records.
     present: BTreeMap<String, (i64, i64)>,
     leader: i64,
     leads: bool,
     version: i64,
-    /// The nodes of the newest version.
+    /// Nodes of the newest version.
     cut: BTreeSet<String>,
     stable: i64,
-    /// Who of the cut has acknowledged the newest version.
+    /// Nodes of the newest version that have acknowledged it.
     acknowledged: BTreeSet<String>,
-    /// Acknowledgements of a version that the log has not brought yet: the two watches are not ordered.
+    /// Acknowledgements of versions that the log has not delivered yet, since the two watches are not ordered.
     early: Vec<(String, i64)>,
-    /// The version that was acknowledged or is being.
+    /// The version that has been or is being acknowledged.
     told: i64,
     own_acknowledgement: i64,
     acknowledging: bool,
-    /// A version is on its way, or the log has not brought it yet.
+    /// True while a version is being published, and until the log has delivered it.
     publishing: bool,
     confirming: i64,
 }
@@ -143,11 +144,11 @@ struct Keys {
     stable: String,
     gone: String,
     ready: String,
-    /// A slot of the history of versions, which is written along.
+    /// Key of a slot in the history of versions, which each version also writes.
     history: String,
 }
 
-/// A commit that has ended.
+/// Result of a commit.
 enum Done {
     Acknowledged(Option<i64>),
     Elected(Option<i64>),
@@ -205,7 +206,7 @@ impl Replica {
         }
     }
 
-    /// The events of one revision.
+    /// Applies the events of one revision.
     fn fold(&mut self, events: &[Event]) {
         let version = self.version;
         for event in events {
@@ -232,7 +233,7 @@ impl Replica {
         }
     }
 
-    /// Somebody acknowledged a version.
+    /// Records a node's acknowledgement of a version.
     fn note(&mut self, name: String, version: i64) {
         if version > self.version {
             self.early.push((name, version));
@@ -293,7 +294,7 @@ impl Replica {
                         }
                         Done::Elected(Some(revision)) => {
                             self.leads = true;
-                            // Acknowledgements of the version come after it.
+                            // Acknowledgements of the version have later revisions.
                             ready = Some(open(&client, &self.keys.ready, revision + 1).await);
                         }
                         Done::Elected(None) | Done::Published(None) => self.publishing = false,
@@ -309,7 +310,7 @@ impl Replica {
         }
     }
 
-    /// Does what is to be done by what is known.
+    /// Sends the commits that the current state calls for.
     fn act(&mut self, done: &mpsc::UnboundedSender<Done>) {
         let Some((created, modified)) = self.present.get(&self.name).copied() else { return };
         let oldest = || self.present.values().all(|(other, _)| *other >= created);
@@ -400,7 +401,7 @@ impl Replica {
     }
 }
 
-/// Values of the length that ours have.
+/// Values as long as those of the library.
 const NODE: &str =
     r#"{"uri":"http://10.0.0.7:8080","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV","metadata":{},"protocol":1}"#;
 const LEADER: &str = r#"{"node":"n001","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV"}"#;
@@ -409,7 +410,7 @@ const SETTLED: &str = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","number":7,"ter
 const GONE: &str = r#"{"node":"n001","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV","how":"left"}"#;
 const STABLE: &str = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","term":12}"#;
 
-/// A version's revision, as long as a label.
+/// Returns a version's revision, padded to the length of a version label.
 fn label(version: i64) -> String {
     format!("{version:026}")
 }

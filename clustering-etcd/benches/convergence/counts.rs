@@ -1,4 +1,4 @@
-//! What a change costs etcd, by its own count (P9).
+//! Cost of a change for etcd, from etcd's own metrics (P9).
 
 use std::{collections::BTreeMap, error::Error, time::Duration};
 
@@ -12,25 +12,26 @@ use crate::{
     rounds::{Cluster, Team},
 };
 
-/// A lease that needs no renewal while a change is counted.
+/// TTL of leases that need no renewal while a change is counted.
 const CALM: Duration = Duration::from_secs(600);
 
-/// A lease with which nodes idle, and for how long they do.
+/// TTL of the leases of idle nodes.
 const TTL: Duration = Duration::from_secs(6);
+/// Time for which the calls of idle nodes are counted.
 const IDLE: Duration = Duration::from_secs(12);
 
-/// What etcd did.
+/// Work done by etcd.
 struct Count {
-    /// How far its revision went.
+    /// Increase of etcd's revision.
     commits: u64,
-    /// Messages that it received, by the name of the call.
+    /// Received messages, by method.
     messages: BTreeMap<String, u64>,
     events: u64,
     received: u64,
     sent: u64,
 }
 
-/// A server at one moment, when all events are sent.
+/// Counters of a server at a time when it has sent all events.
 struct Mark {
     revision: u64,
     metrics: Metrics,
@@ -57,7 +58,7 @@ impl Mark {
             let count = more("grpc_server_msg_received_total", &[("grpc_method", method)]);
             messages.insert(method.to_owned(), count);
         }
-        // The mark itself reads the revision, after it took the metrics.
+        // Exclude the read of the revision after the metrics of the previous mark.
         if let Some(reads) = messages.get_mut("Range") {
             *reads = reads.saturating_sub(1);
         }
@@ -91,7 +92,7 @@ impl Count {
 }
 
 pub(crate) async fn run(arguments: &Arguments, nodes: usize) -> Result<(), Box<dyn Error>> {
-    // Of its own: what others do would be counted.
+    // Use a separate etcd, since all its calls are counted.
     let etcd = EtcdServer::start().await?;
     let ours = |ttl| Ours { endpoints: etcd.endpoints(), namespace: format!("counts/{ttl:?}"), ttl };
     let bare = Bare { endpoints: etcd.endpoints(), namespace: "counts/bare".to_owned(), ttl: CALM };
@@ -99,7 +100,7 @@ pub(crate) async fn run(arguments: &Arguments, nodes: usize) -> Result<(), Box<d
     changes(arguments, &etcd, bare, nodes).await?;
 
     let idle = Cluster::start(ours(TTL), nodes).await;
-    // The first renewal of a lease opens its stream, which is a message more.
+    // Skip the first renewal of each lease, which opens a stream and costs one more message.
     tokio::time::sleep(TTL).await;
     let mark = Mark::set(&etcd).await?;
     tokio::time::sleep(IDLE).await;

@@ -1,4 +1,4 @@
-//! A leader that dies: how long after the end of its lease the next version is there.
+//! Dead leaders: time from the end of a leader's lease until the next version.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use crate::{
     rounds::{LONG, Member, Team},
 };
 
-/// The shortest lease that etcd grants.
+/// TTL of the leases: the shortest that etcd grants.
 const TTL: Duration = Duration::from_secs(2);
 
-/// A dead leader costs its lease's end each time.
+/// Maximum number of rounds, since each takes as long as a lease.
 const ROUNDS: usize = 5;
 
-/// Members beyond the one that is killed do nothing in this: more of them would only renew.
+/// Largest cluster size: more members would only add renewals.
 const MOST: usize = 21;
 
 pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) {
@@ -35,11 +35,11 @@ pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) 
     if arguments.json {
         println!("{}", json!({ "nodes": nodes, "killed_leader_to_next_version": summary.json() }));
     } else {
-        println!("{nodes:4} nodes, leader dies: its keys' end → next version  {}", summary.text());
+        println!("{nodes:4} nodes, leader dies: end of its keys → next version  {}", summary.text());
     }
 }
 
-/// A cluster whose leader runs in a runtime of its own, which is shut down under it.
+/// Runs a cluster whose leader has its own runtime, and shuts that runtime down.
 async fn one(etcd: &EtcdServer, nodes: usize, namespace: &str) -> Duration {
     let client = etcd.client().await.unwrap();
     let options = WatchOptions::new().with_prefix();
@@ -59,18 +59,18 @@ async fn one(etcd: &EtcdServer, nodes: usize, namespace: &str) -> Duration {
     for member in &others {
         member.clone().stable_with(nodes).await;
     }
-    assert!(leader.is_leader(), "the oldest leads");
+    assert!(leader.is_leader(), "the oldest node must lead");
     doomed.shutdown_background();
     let time = tokio::time::timeout(LONG, past_the_end(&mut watcher, &format!("{namespace}/view/"))).await;
     futures_util::future::join_all(others.into_iter().map(Member::leave)).await;
-    time.expect("somebody publishes")
+    time.expect("a new leader publishes a version")
 }
 
-/// From the deletion of the election key until the version that follows it, as the watcher sees them.
+/// Returns the time from the deletion of the election key until the next version, as seen by the watcher.
 async fn past_the_end(watcher: &mut WatchStream, prefix: &str) -> Duration {
     let mut gone = None;
     loop {
-        let message = watcher.message().await.unwrap().expect("the watch goes on");
+        let message = watcher.message().await.unwrap().expect("the watch has not ended");
         for event in message.events() {
             let key = event.kv().unwrap().key_str().unwrap().strip_prefix(prefix).unwrap();
             match (event.event_type(), key) {

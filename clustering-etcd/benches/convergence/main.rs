@@ -1,8 +1,8 @@
-//! How long a change takes until all have adapted to it, next to a bare client that does the same by hand.
+//! Time from a change until all nodes have adapted to it, compared to a bare client that does the same by hand.
 //!
 //! `cargo bench -p clustering-etcd --bench convergence -- --help`
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
+#![allow(clippy::unwrap_used, reason = "an error ends the bench")]
 
 mod arguments;
 #[path = "../asked/mod.rs"]

@@ -7,7 +7,7 @@ use clustering_etcd::{EtcdConfig, EtcdStore};
 
 use crate::rounds::{LONG, Member, Team};
 
-/// Nodes with a connection for each, as if each were a process of its own.
+/// Nodes with one connection each, as if each ran in its own process.
 pub(crate) struct Ours {
     pub(crate) endpoints: Vec<String>,
     pub(crate) namespace: String,
@@ -33,7 +33,7 @@ impl Member for Clustering {
             status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == nodes)
         };
         let waiting = tokio::time::timeout(LONG, status.wait_for(so));
-        waiting.await.expect("it becomes stable").expect("the node goes on");
+        waiting.await.expect("it becomes stable").expect("the node is running");
         Instant::now()
     }
 

@@ -1,4 +1,4 @@
-//! What is printed: lines for people, or JSON objects.
+//! Prints the results as text or as JSON objects.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,18 +23,18 @@ impl Change {
     }
 }
 
-/// How long it took until the leader, and until all, saw the next stable version.
+/// Time until the leader, and until all nodes, saw the next stable version.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sample {
     pub(crate) leader: Duration,
     pub(crate) all: Duration,
 }
 
-/// Of both teams, by change.
+/// Samples of both teams, by kind of change.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(BTreeMap<Change, (Vec<Sample>, Vec<Sample>)>);
 
-/// Of some durations, in milliseconds.
+/// Statistics of some durations, in milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Summary {
     pub(crate) median: f64,
@@ -64,7 +64,7 @@ pub(crate) fn round(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
 
-/// What it ran on.
+/// Prints the environment of the run.
 pub(crate) fn begin(arguments: &Arguments, etcd: &str) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split_whitespace().next().unwrap_or("?");

@@ -1,4 +1,4 @@
-//! Changes of two clusters of the same size, in turns on one etcd.
+//! Alternating changes of two clusters of the same size on one etcd.
 
 use std::time::{Duration, Instant};
 
@@ -13,36 +13,37 @@ use crate::{
     report::{self, Change, Sample},
 };
 
-/// Longer than anything here takes.
+/// Timeout, longer than any operation here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
-/// A lease that needs no renewal while a change is measured: then both do nothing but the change.
+/// TTL of leases that need no renewal while a change is measured, so that both teams do nothing but the change.
 const TTL: Duration = Duration::from_secs(600);
 
-/// How far apart changes are, so that each is for itself: one that comes within a second of another waits for more of them
-/// (`Config::calm`). The bare client, which does not, rests as long: what follows another at once meets warm caches.
+/// Pause between changes, so that each counts as a lone change: the library delays the publication of a change that
+/// comes within a second of another (`Config::calm`). The bare client does not, but pauses as long, because a change
+/// right after another would profit from warm caches.
 const CALM: Duration = Duration::from_millis(1_050);
 
-/// Who makes the commits.
+/// Implementation under test: this library or the bare client.
 pub(crate) trait Team {
     type Member: Member;
     const NAME: &str;
 
-    /// Connects, registers, and follows the log.
+    /// Connects, registers a member, and starts to follow the log.
     fn join(&self, name: &str) -> impl Future<Output = Self::Member> + Send;
 }
 
 pub(crate) trait Member: Clone + Send + 'static {
-    /// When this member saw that a version of so many nodes is stable.
+    /// Returns the time at which this member saw that a version of `nodes` nodes is stable.
     fn stable_with(self, nodes: usize) -> impl Future<Output = Instant> + Send;
 
     fn is_leader(&self) -> bool;
 
-    /// Leaves, and is gone for the others when this returns.
+    /// Leaves. The other members see the departure before this returns.
     fn leave(self) -> impl Future<Output = ()> + Send;
 }
 
-/// A cluster and who is in it.
+/// A cluster and its members.
 pub(crate) struct Cluster<T: Team> {
     team: T,
     members: Vec<T::Member>,
@@ -51,11 +52,11 @@ pub(crate) struct Cluster<T: Team> {
 }
 
 impl<T: Team> Cluster<T> {
-    /// A cluster of so many that stands.
+    /// Starts a cluster of `nodes` members and waits until it is stable.
     pub(crate) async fn start(team: T, nodes: usize) -> Self {
         let mut cluster = Cluster { team, members: Vec::new(), joined: 0, changed: Instant::now() };
         let names: Vec<_> = (0..nodes).map(|_| cluster.next_name()).collect();
-        // One first, so that the clusters of both teams have one leader from the beginning.
+        // Start one member alone, so that it is the leader in the clusters of both teams.
         if let Some((first, rest)) = names.split_first() {
             cluster.members.push(cluster.team.join(first).await);
             cluster.members.extend(join_all(rest.iter().map(|name| cluster.team.join(name))).await);
@@ -74,7 +75,7 @@ impl<T: Team> Cluster<T> {
         tokio::time::sleep_until((self.changed + CALM).into()).await;
     }
 
-    /// One more joins.
+    /// Measures the join of one more member.
     pub(crate) async fn join(&mut self) -> Sample {
         self.calm_down().await;
         let (name, nodes) = (self.next_name(), self.members.len() + 1);
@@ -88,7 +89,7 @@ impl<T: Team> Cluster<T> {
         sample
     }
 
-    /// One leaves: the leader, or the youngest.
+    /// Measures the leave of the leader or of the youngest follower.
     pub(crate) async fn leave(&mut self, leader: bool) -> Sample {
         self.calm_down().await;
         let place = self.members.iter().rposition(|member| member.is_leader() == leader).unwrap();
@@ -115,7 +116,8 @@ impl<T: Team> Cluster<T> {
     }
 }
 
-/// One task for each member, which takes down when it sees so many stable, and whether it leads then.
+/// Spawns a task for each member, which returns the time at which it sees a stable version of `nodes` nodes, and true
+/// if it leads then.
 fn watch<M: Member>(members: &[M], nodes: usize) -> JoinSet<(Instant, bool)> {
     let mut waiting = JoinSet::new();
     for member in members {
@@ -151,7 +153,7 @@ pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) 
     let mut ours = Cluster::start(ours, nodes - 1).await;
     let mut bare = Cluster::start(bare, nodes - 1).await;
     let mut samples = report::Samples::default();
-    // The first round warms up.
+    // The first round is a warm-up.
     for round in 0..=arguments.rounds {
         for change in [Change::Join, Change::FollowerLeaves, Change::Join, Change::LeaderLeaves] {
             let (mine, theirs);

@@ -5,36 +5,36 @@ use lexopt::prelude::*;
 use crate::asked::{Asked, sizes};
 
 pub(crate) const HELP: &str = "\
-Many nodes at once: storms of changes, and what a node takes.
+Measures many nodes at once: storms of changes, and the resources that a node uses.
 
 Usage: cargo bench -p clustering-etcd --bench scale -- [PART] [OPTIONS]
 
 Parts:
-  storm     nodes join within a time, or are restarted one after the other: versions published, commits, how often each
-            stabilize ran, the time from the last change until all are stable [default]
-  size      nodes join one cluster: the time until all are stable, memory, processor time idle and for a change
+  storm     nodes join within a short time, or are restarted one after another: counts versions, commits and stabilize
+            runs per node, and the time from the last change until all are stable [default]
+  size      nodes join one cluster: measures the time until all are stable, memory, and CPU time when idle and per change
 
 Options:
-  --nodes LIST       how many, one run for each [default: 100]
-  --store WHICH      memory or etcd [default: memory]. An etcd is started; storms on the memory store run in virtual time
-  --endpoint URL     an etcd that runs already, rather than one that is started; it should be empty
-  --within MS        storm: they join evenly over this time [default: 1000]
-  --restart          storm: a rolling restart instead, one node after the other, the oldest first: each is the leader then
-  --leader-last      the youngest first, so that the leader comes last
-  --every MS         storm: from one restart to the next [default: 500]
-  --stabilize MS     storm: how long each stabilize takes [default: 20]
-  --gap FIRST,MAX    the gap between versions while changes come in rows, in ms [default: the library's]
-  --processes COUNT  size: over so many processes, on etcd [default: 1]
-  --ttl SECONDS      of the leases [default: 15 in virtual time, else 60]
-  --json             one JSON object a line
-  --help             print this
+  --nodes LIST       numbers of nodes, separated by commas, one run each [default: 100]
+  --store WHICH      memory or etcd [default: memory]. etcd starts a server. Storms on the memory store run in virtual time
+  --endpoint URL     use this etcd instead of starting one. It should be empty
+  --within MS        storm: time over which the joins are spread evenly [default: 1000]
+  --restart          storm: a rolling restart instead of joins. The oldest node is first, so that each is the leader
+  --leader-last      storm: a rolling restart with the youngest node first and the leader last
+  --every MS         storm: time from one restart to the next [default: 500]
+  --stabilize MS     storm: duration of each stabilize [default: 20]
+  --gap FIRST,MAX    shortest and longest gap between versions during a series of changes, in ms [default: the library's]
+  --processes COUNT  size: number of processes over which the nodes are spread, on etcd [default: 1]
+  --ttl SECONDS      TTL of the leases [default: 15 in virtual time, else 60]
+  --json             print one JSON object per line
+  --help             print this help
 ";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Storm,
     Size,
-    /// A process of a `size` with several.
+    /// A worker process of a `size` run.
     Worker,
 }
 
@@ -52,9 +52,9 @@ pub(crate) struct Arguments {
     pub(crate) processes: usize,
     pub(crate) ttl: Option<Duration>,
     pub(crate) json: bool,
-    /// Where etcd is; empty if one is to be started.
+    /// Endpoint of etcd, or empty to start one.
     pub(crate) endpoint: String,
-    /// A worker: the number of its first node.
+    /// Number of the first node of a worker.
     pub(crate) first: usize,
 }
 
@@ -131,7 +131,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             Long("json") => arguments.json = true,
             Long("bench") => benches = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
-            // What test runners say.
+            // Arguments of test runners.
             Long("test" | "list" | "ignored" | "nocapture") => return Ok(Asked::Nothing),
             Long("format") => drop(parser.value()?),
             _ => return Err(argument.unexpected().into()),

@@ -1,8 +1,8 @@
-//! Many nodes: storms of changes, and what each node takes of memory, processor and network.
+//! Many nodes: storms of changes, and the memory, CPU time and network traffic of each node.
 //!
 //! `cargo bench -p clustering-etcd --bench scale -- --help`
 
-#![allow(clippy::unwrap_used, reason = "a bench that cannot go on ends")]
+#![allow(clippy::unwrap_used, reason = "an error ends the bench")]
 
 mod arguments;
 #[path = "../asked/mod.rs"]
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut runtime = match arguments.is_virtual() {
-        // Time passes when everybody waits, so that neither the machine nor its load is in the figures.
+        // Virtual time passes only when all tasks wait, so that the machine and its load don't affect the results.
         true => tokio::runtime::Builder::new_current_thread(),
         false => tokio::runtime::Builder::new_multi_thread(),
     };

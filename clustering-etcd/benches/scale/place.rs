@@ -1,4 +1,4 @@
-//! Where the nodes meet, and how they are started there.
+//! The store under test, and the nodes on it.
 
 use std::{
     error::Error,
@@ -17,13 +17,14 @@ use futures_util::future::join_all;
 
 use crate::arguments::Arguments;
 
-/// Longer than anything here takes.
+/// Timeout, longer than any operation here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// Revisions that the memory store keeps: none of what a run makes is compacted under a node that is behind.
+/// Number of revisions that the memory store keeps: more than any run makes, so that nothing is compacted before slow
+/// nodes have read it.
 const HISTORY: usize = 10_000_000;
 
-/// A store, and how to ask how far it is.
+/// The store that the nodes of a run share.
 pub(crate) enum Place {
     Memory(MemoryStore),
     Etcd { server: Option<Box<EtcdServer>>, store: EtcdStore },
@@ -52,7 +53,7 @@ impl Place {
         }
     }
 
-    /// All nodes of a process share a store, and with it its connection.
+    /// Returns the store. All nodes of a process share it and its connection.
     pub(crate) fn store(&self) -> Arc<dyn CoordinationStore> {
         match self {
             Place::Memory(store) => Arc::new(store.clone()),
@@ -60,7 +61,7 @@ impl Place {
         }
     }
 
-    /// How many changes were committed: expired and revoked leases among them.
+    /// Returns the number of committed changes, including expired and revoked leases.
     pub(crate) async fn commits(&self) -> u64 {
         match self {
             Place::Memory(store) => store.revision().get(),
@@ -75,7 +76,7 @@ impl Place {
 
 const NAMESPACE: &str = "scale";
 
-/// A node, and how often its stabilize was run.
+/// A node, and the number of its stabilize runs.
 #[derive(Clone)]
 pub(crate) struct Node {
     pub(crate) cluster: Clustering,
@@ -112,7 +113,7 @@ impl Node {
     }
 }
 
-/// Waits until each knows a stable version of so many.
+/// Waits until every node sees a stable version of `count` nodes.
 pub(crate) async fn stable(nodes: impl IntoIterator<Item = &Node>, count: usize) {
     let so = move |status: &Status| {
         status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == count)
@@ -120,7 +121,7 @@ pub(crate) async fn stable(nodes: impl IntoIterator<Item = &Node>, count: usize)
     let waits = nodes.into_iter().map(|node| async move {
         let mut status = node.cluster.status();
         let waiting = tokio::time::timeout(LONG, status.wait_for(so)).await;
-        waiting.expect("it becomes stable").expect("the node goes on");
+        waiting.expect("it becomes stable").expect("the node is running");
     });
     join_all(waits).await;
 }

@@ -1,4 +1,4 @@
-//! One large cluster.
+//! A single large cluster.
 
 use std::{
     error::Error,
@@ -16,20 +16,20 @@ use crate::{
     usage::Usage,
 };
 
-/// How long nodes idle while their processor time is taken.
+/// Duration for which the idle nodes' CPU time is measured.
 const IDLE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if !arguments.json {
         println!(
-            "{} store, {} processes; memory is that of the processes of the nodes",
+            "{} store, {} processes; memory is that of the nodes' processes",
             arguments.store(),
             arguments.processes
         );
     }
     for nodes in &arguments.nodes {
         let place = Place::open(arguments).await?;
-        // Each size in fresh processes: what an earlier one left in the heap is none of its own.
+        // Each size gets fresh processes, so that memory left over from an earlier size does not count.
         let given = Some(arguments.endpoint.clone()).filter(|given| !given.is_empty());
         let endpoint = place.server().map(|server| server.endpoint()).or(given);
         one(arguments, &place, endpoint, *nodes).await?;
@@ -37,7 +37,7 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A process with a part of the nodes. It is told what to do on its input, and answers a line each time.
+/// A process that runs some of the nodes. It reads commands from its standard input and answers each with one line.
 struct Worker {
     child: Child,
     said: BufReader<ChildStdout>,
@@ -71,7 +71,7 @@ impl Worker {
         let mut line = String::new();
         self.said.read_line(&mut line)?;
         if line.is_empty() {
-            return Err("a process of nodes ended".into());
+            return Err("a worker process ended".into());
         }
         Ok(serde_json::from_str(&line)?)
     }
@@ -79,13 +79,13 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Tells all of them, then hears all of them.
+/// Sends a command to all workers, and then reads all answers.
 fn ask(workers: &mut [Worker], what: &str) -> Result<Vec<Value>, Box<dyn Error>> {
     for worker in &mut *workers {
         worker.tell(what)?;
@@ -124,7 +124,7 @@ async fn one(
     let (idle, etcd_idle) = (ask(&mut workers, "usage")?, etcd());
     let idle_ms = (sum(&idle, "processor_ms") - sum(&full, "processor_ms")) / IDLE.as_secs_f64();
 
-    // A lone change: one node joins here.
+    // A lone change: one more node joins.
     let began = Instant::now();
     let late = ask(&mut workers[..1], &format!("one {nodes}"))?;
     ask(&mut workers, &format!("stable {}", nodes + 1))?;
@@ -148,9 +148,9 @@ async fn one(
     }
     let number = |field: &str| line[field].as_f64().unwrap_or(0.0);
     println!(
-        "{nodes:6} nodes: joined in {:.2} s, all stable after {:.2} s, {:.1} s of processor time; {:.1} KiB a \
+        "{nodes:6} nodes: joined in {:.2} s, all stable after {:.2} s, {:.1} s of CPU time; {:.1} KiB per \
          node, {:.1} of them allocated; idle {:.1} µs \
-         a node and second; one more joins: stable on all after {:.0} ms, {:.0} ms of processor time",
+         per node and second; one more joins: stable on all after {:.0} ms, {:.0} ms of CPU time",
         number("joined_s"),
         number("stable_s"),
         number("processor_s"),
@@ -162,7 +162,7 @@ async fn one(
     );
     if arguments.etcd {
         println!(
-            "              etcd: {:.0} MiB, {:.1} s of processor time, idle {:.1} ms a second",
+            "              etcd: {:.0} MiB, {:.1} s of CPU time, idle {:.1} ms per second",
             number("etcd_memory_mib"),
             number("etcd_processor_s"),
             number("etcd_idle_ms_per_s"),
@@ -171,7 +171,7 @@ async fn one(
     Ok(())
 }
 
-/// A process of nodes: does what its input says.
+/// Runs a worker process: executes the commands from its standard input.
 pub(crate) async fn work(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let place = Place::open(&Arguments { etcd: !arguments.endpoint.is_empty(), ..arguments.clone() }).await?;
     let count = arguments.nodes[0];

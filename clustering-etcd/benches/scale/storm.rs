@@ -1,4 +1,4 @@
-//! Many changes in a short time.
+//! Storms: many changes in a short time.
 
 use std::{error::Error, time::Duration};
 
@@ -23,14 +23,14 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// What came of a storm.
+/// Results of a storm.
 struct Came {
     changes: usize,
     versions: u64,
     commits: u64,
-    /// From the last change until every node knows that all are stable together.
+    /// Time from the last change until every node sees a stable version of all nodes.
     stable_after: Duration,
-    /// How often stabilize ran: on the node where most, and on all together.
+    /// Number of stabilize runs: of the node with the most runs, and of all nodes together.
     most_runs: u64,
     all_runs: u64,
 }
@@ -75,7 +75,7 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
     let mut all_runs = 0;
     let mut tick = tokio::time::interval(arguments.every);
     for turn in 0..count {
-        // The oldest leads.
+        // The oldest node is the leader.
         let number = if arguments.leader_last { count - 1 - turn } else { turn };
         tick.tick().await;
         let runs = nodes[number].runs() - earlier[number];
@@ -103,16 +103,16 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
     Ok(())
 }
 
-/// How many versions were published since these changes are listened to.
+/// Returns the number of versions published since the subscription.
 fn versions(changes: &mut clustering_core::Changes) -> u64 {
     let mut versions = 0;
     loop {
-        // What has come so far: an observer is told of each, and all of it before the nodes are stable.
-        // Unconstrained: it says that nothing has come only where that is so.
+        // An observer sees every version before the nodes are stable, so all events have arrived by now.
+        // Without `unconstrained`, tokio's cooperative budget could make the channel look empty.
         match unconstrained(changes.recv()).now_or_never() {
             Some(Ok(event)) => versions += u64::from(matches!(*event, Event::VersionPublished { .. })),
             Some(Err(clustering_core::EventsError::Missed(missed))) => {
-                eprintln!("{missed} events were missed: the versions among them are not counted");
+                eprintln!("missed {missed} events; versions among them are not counted");
             }
             Some(Err(_)) | None => return versions,
         }
@@ -126,7 +126,7 @@ async fn end(nodes: Vec<Node>) {
 impl Came {
     fn report(&self, arguments: &Arguments, what: &str, nodes: usize) {
         let Came { changes, versions, commits, stable_after, most_runs, all_runs } = self;
-        // One version for each change: its own commit, the version, an acknowledgement of each, stable.
+        // With one version per change: the change, the version, one acknowledgement per node, and the stable record.
         let one_by_one = changes * (nodes + 3);
         let gap = arguments.gap.unwrap_or_else(|| {
             let gap = clustering_core::Config::default().publish_gap;
@@ -142,8 +142,9 @@ impl Came {
             return println!("{line}");
         }
         println!(
-            "{what} ({}, gap {:?} to {:?}): {versions} versions, {commits} commits (one version each: {one_by_one}), \
-             stabilize ran {:.1} times a node, {most_runs} at most; all stable {stable_after:.2?} after the last",
+            "{what} ({}, gap {:?} to {:?}): {versions} versions, {commits} commits \
+             (with one version per change: {one_by_one}), stabilize ran {:.1} times per node, at most {most_runs}; \
+             all stable {stable_after:.2?} after the last",
             arguments.store(),
             gap.0,
             gap.1,

@@ -1,4 +1,4 @@
-//! What a process takes of its machine.
+//! Resource usage of a process.
 
 use std::{fs, time::Duration};
 
@@ -7,21 +7,22 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Clock ticks of a second, as Linux counts processor time for users.
+/// Clock ticks per second of the CPU times that Linux reports to user space.
 const TICKS: u64 = 100;
 
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// Memory that the system counts as the process's own, in bytes: also what was freed and is kept for later.
+    /// Resident memory in bytes, including freed memory that the allocator keeps.
     pub(crate) memory: u64,
-    /// Memory allocated and not freed, in bytes; only known of this process.
+    /// Allocated memory in bytes. Known only for this process.
     pub(crate) heap: u64,
-    /// Processor time, of the whole process.
+    /// CPU time of the whole process.
     pub(crate) processor: Duration,
 }
 
 impl Usage {
-    /// Of that process, or of this one; zero where the system does not tell.
+    /// Returns the usage of the process with this pid, or of the current one. Values that the system does not provide
+    /// are zero.
     pub(crate) fn of(pid: Option<u32>) -> Self {
         let folder = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
         let status = fs::read_to_string(format!("{folder}/status")).unwrap_or_default();
@@ -30,7 +31,7 @@ impl Usage {
             .find_map(|line| line.strip_prefix("VmRSS:"))
             .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
         let stat = fs::read_to_string(format!("{folder}/stat")).unwrap_or_default();
-        // After the name, which may hold anything, in brackets: field 3 and on.
+        // The name in parentheses may contain anything. After it come fields 3 and following.
         let fields: Vec<&str> =
             stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
         let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
