@@ -66,13 +66,14 @@
 //! let (a, b) = (start(&store, "a").await, start(&store, "b").await);
 //!
 //! // The version that has both.
-//! b.wait_stable().await?;
+//! let both = b.wait_stable().await?;
 //! let key = (0..).map(|n| format!("device-{n}")).find(|key| b.owns(key)).unwrap();
 //! assert!(!a.owns(&key));
 //!
 //! // b leaves: its key is a's as soon as a has adapted to that.
 //! b.stop().await?;
-//! a.status().wait_for(|status| status.owns(&key)).await?;
+//! a.wait_stable_after(both).await?;
+//! assert!(a.owns(&key));
 //! # Ok(())
 //! # }
 //! ```

@@ -44,7 +44,7 @@ async fn a_crash_is_found_out_by_the_lease_and_a_restart_comes_back() {
     assert_eq!(cluster.store().lease_count(), 2);
     // Nothing of it runs: it does not even notice that its session is over.
     cluster.advance(secs(60)).await;
-    assert_eq!(dead.status().borrow().phase, Phase::Member);
+    assert_eq!(dead.status().get().phase, Phase::Member);
     cluster.restart("n0");
     cluster.wait_stable().await.unwrap();
     assert_eq!(cluster.running().len(), 3);

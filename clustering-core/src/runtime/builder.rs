@@ -262,7 +262,7 @@ impl Builder {
                 handle.stop().await;
                 Err(StartError::Refused(reason))
             }
-            Err(_) => Err(StartError::Stopped(handle.shared.stop_reason())),
+            Err(_) => Err(StartError::Stopped(handle.shared.known.stop_reason())),
         }
     }
 }

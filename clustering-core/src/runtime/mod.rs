@@ -23,8 +23,9 @@ pub use self::{
     cluster::{Clustering, WeakClustering},
     error::{Ended, StartError, StopError, UpdateError},
     events::{Events, EventsError},
-    status::Status,
+    status::StatusWatch,
 };
+pub use crate::machine::Status;
 pub(crate) use self::{
     builder::{mint, spawn},
     callbacks::Callbacks,
@@ -32,4 +33,5 @@ pub(crate) use self::{
     driver::Started,
     events::Hub,
     shared::{Handle, Shared},
+    status::Known,
 };

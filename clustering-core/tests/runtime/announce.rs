@@ -102,7 +102,7 @@ async fn p4_it_is_told_when_the_lead_is_over() {
     let term = node.term().unwrap();
     node.line.hang();
     assert_eq!(soon("told", told.recv()).await, Some(term));
-    assert!(node.now().is_member() && !node.is_leader(), "at the deadline of the lead, not of the session");
+    assert!(node.is_member() && !node.is_leader(), "at the deadline of the lead, not of the session");
     node.line.heal();
     let version = node.cluster_change().await.unwrap();
     node.log

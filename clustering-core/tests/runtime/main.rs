@@ -11,6 +11,7 @@ mod determinism;
 mod discovery;
 mod garbage;
 mod harness;
+mod guards;
 mod health;
 mod history;
 mod input;

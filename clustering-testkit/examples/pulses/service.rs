@@ -10,7 +10,7 @@ use std::{
 };
 
 use clustering_core::{
-    Clustering, Stabilization, StartError, Status, View, WeakClustering,
+    Clustering, Stabilization, StartError, View, WeakClustering,
     placement::{Placement, Weight},
     store::{CoordinationStore, Revision},
 };
@@ -118,9 +118,9 @@ impl Service {
     /// Whether a client that was sent here, by the version that this instance says is stable, is answered. `None` if it
     /// says nothing, since it is adapting or out of its session; or is busy.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
-        let status = self.cluster.status();
-        let status: &Status = &status.borrow();
-        let view = status.acknowledged.as_ref().filter(|_| status.is_stable() && status.is_member())?;
+        let status = self.cluster.status().get();
+        let says_so = status.is_stable() && self.cluster.is_member();
+        let view = status.acknowledged.as_ref().filter(|_| says_so)?;
         let held = self.held.try_lock().ok()?;
         view.owns(meter).then(|| held.contains_key(meter))
     }
@@ -149,13 +149,12 @@ impl Service {
     /// The fence under which this instance may count pulses of what it holds at this moment: the revision of its version,
     /// which is newer for each owner that comes after.
     fn may_count(&self) -> Option<Revision> {
-        let status = self.cluster.status();
-        let status: &Status = &status.borrow();
+        let status = self.cluster.status().get();
         if self.mistake == Some(Mistake::KeepsGoing) {
             return Some(status.revision);
         }
         // Only when all have let go of what is theirs no more, and as long as this one's session lasts.
-        let may = status.is_stable() && status.is_member();
+        let may = status.is_stable() && self.cluster.is_member();
         status.acknowledged.as_ref().filter(|_| may).map(View::revision)
     }
 }
