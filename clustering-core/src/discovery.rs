@@ -11,7 +11,9 @@ use crate::{
     machine::{Input, Machine, RequestError},
     name::{Namespace, NodeName},
     node::Node,
-    runtime::{Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, mint, spawn},
+    runtime::{
+        Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, mint, spawn,
+    },
     store::{CoordinationStore, StoreError},
     view::{Nodes, View},
 };

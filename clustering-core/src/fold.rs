@@ -227,7 +227,8 @@ impl Fold {
             return self.is_stable() && !self.has_drifted();
         }
         let (Some(version), Some(stable)) = (self.version(), self.stable()) else { return false };
-        let (Some(record), Some(label)) = (&stable.record, version.record.as_ref().map(|record| record.version))
+        let (Some(record), Some(label)) =
+            (&stable.record, version.record.as_ref().map(|record| record.version))
         else {
             return false;
         };

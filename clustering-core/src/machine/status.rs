@@ -129,7 +129,9 @@ impl Machine {
             newest: self.fold.newest().cloned(),
             acknowledged: self.acknowledgement.acknowledged().cloned(),
             stable: self.fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
-            consistent: self.log.follow.is_open() && self.contact.away_since().is_none() && self.fold.is_settled(),
+            consistent: self.log.follow.is_open()
+                && self.contact.away_since().is_none()
+                && self.fold.is_settled(),
             blocked: self.blocked(now),
             stale_since: self.contact.away_since(),
             synced: self.log.follow.is_synced(),
@@ -148,7 +150,8 @@ impl Status {
     /// and knew that it had acknowledged it.
     pub fn is_stable(&self) -> bool {
         let revision = |view: &Option<View>| view.as_ref().map(View::revision);
-        let acknowledged = self.acknowledged.is_some() && revision(&self.acknowledged) == revision(&self.newest);
+        let acknowledged =
+            self.acknowledged.is_some() && revision(&self.acknowledged) == revision(&self.newest);
         self.consistent && self.member && self.phase == Phase::Member && acknowledged
     }
 

@@ -165,7 +165,7 @@ impl Clustering {
     /// present are exactly those of its view, a leader stands, and nobody has asked for a newer one. That is also what
     /// [`Discovery::is_stable`] and the [report](crate::report::Condition::Stable) say. This node is part of it while it
     /// stands in that view with a live session (P6). So it is false while the store does not answer, after
-    /// [`unregister`](Self::unregister), and from the call of [`stop`](Self::stop) on.
+    /// [`unregister`](Self::unregister), and while the node leaves.
     ///
     /// What has just happened elsewhere may not have reached this node yet.
     pub fn is_stable(&self) -> bool {
