@@ -30,11 +30,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use crate::{
     machine::{Health, Phase},
     runtime::{Clustering, Known},
 };
+use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 
 /// Answers what probes ask. Cheap to clone; it does not keep the node alive.
 #[derive(Clone, Default)]

@@ -25,7 +25,6 @@ pub use self::{
     events::{Events, EventsError},
     status::StatusWatch,
 };
-pub use crate::machine::Status;
 pub(crate) use self::{
     builder::{mint, spawn},
     callbacks::Callbacks,
@@ -35,3 +34,4 @@ pub(crate) use self::{
     shared::{Handle, Shared},
     status::Known,
 };
+pub use crate::machine::Status;

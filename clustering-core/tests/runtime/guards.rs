@@ -141,7 +141,9 @@ fn keys_and_predicates_may_call_back_into_the_node() {
     struct Key(Clustering);
     impl AsRef<[u8]> for Key {
         fn as_ref(&self) -> &[u8] {
-            assert!(self.0.is_leader() && self.0.status().get().newest.is_some() && self.0.nodes().len() == 1);
+            assert!(
+                self.0.is_leader() && self.0.status().get().newest.is_some() && self.0.nodes().len() == 1
+            );
             b"key"
         }
     }

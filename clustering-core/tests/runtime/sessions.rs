@@ -283,9 +283,7 @@ async fn p7_a_name_lost_with_the_session_is_waited_for() {
     first.log.next("held", |event| matches!(event, Event::NameHeld { .. })).await;
     tokio::time::sleep(TTL * 4).await;
     assert_eq!(first.now().phase, Phase::Joining);
-    assert!(
-        !first.is_member() && !first.is_leader() && !first.owns("key") && !first.cluster_consistent()
-    );
+    assert!(!first.is_member() && !first.is_leader() && !first.owns("key") && !first.cluster_consistent());
     assert_eq!(first.leader_node().unwrap().uri, *second.uri());
     second.stop().await.unwrap();
     first.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;

@@ -41,6 +41,7 @@ enum Call {
     Lease(Timestamp),
     Commit(Purpose),
     Stabilize(Timestamp),
+    Announce(Timestamp),
     Check(Timestamp),
 }
 
@@ -134,6 +135,16 @@ impl Meter {
                 )
                 .record(now.since(began));
             }
+            Input::Announced { token, result } => {
+                let Some(Call::Announce(began)) = self.calls.remove(token) else { return };
+                let outcome = if result.is_ok() { "done" } else { "failed" };
+                histogram!(
+                    names::ON_STABLE.name,
+                    "namespace" => self.namespace.clone(),
+                    "outcome" => outcome,
+                )
+                .record(now.since(began));
+            }
             Input::HealthReported { token, result } => {
                 let Some(Call::Check(began)) = self.calls.remove(token) else { return };
                 self.took(names::HEALTH_CHECK, now.since(began));
@@ -175,6 +186,7 @@ impl Meter {
                     self.count(names::STABILIZE_ATTEMPTS);
                     Some((token, Call::Stabilize(now)))
                 }
+                Output::Announce { token, .. } => Some((token, Call::Announce(now))),
                 Output::CheckHealth { token } => Some((token, Call::Check(now))),
                 Output::Supersede { token } => {
                     if matches!(self.calls.get(token), Some(Call::Stabilize(_))) {
