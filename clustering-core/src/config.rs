@@ -40,7 +40,12 @@ pub struct Config {
     /// long it may take is the user's business. A future can only be dropped where it awaits: one that blocks its
     /// thread is not ended, and no other is begun beside it.
     pub stabilize_timeout: Option<Duration>,
-    /// After how long a version that is not stable, or a stabilize that runs, is reported. 30 s by default.
+    /// Time after which a running `on_stable` is ended (its future dropped) and counted as failed. `None`, the default, means
+    /// never. While one runs, no later version is announced. A future can only be dropped where it awaits: one that blocks
+    /// its thread is not ended, and no other is begun beside it.
+    pub on_stable_timeout: Option<Duration>,
+    /// After how long a version that is not stable, a stabilize that runs, or an `on_stable` that runs is reported. 30 s by
+    /// default.
     pub warn_after: Duration,
     /// What the leader does about nodes that keep a version from becoming stable.
     pub laggards: Laggards,
@@ -148,6 +153,7 @@ impl Default for Config {
             retry,
             stabilize_retry: retry,
             stabilize_timeout: None,
+            on_stable_timeout: None,
             warn_after: secs(30),
             laggards: Laggards::Wait,
             name_conflict: NameConflict::Wait,
@@ -247,6 +253,9 @@ impl Config {
         if let Some(timeout) = self.stabilize_timeout {
             nonzero("stabilize_timeout", timeout)?;
         }
+        if let Some(timeout) = self.on_stable_timeout {
+            nonzero("on_stable_timeout", timeout)?;
+        }
         if let Some(health) = self.health {
             nonzero("health.interval", health.interval)?;
             nonzero("health.deadline", health.deadline)?;
@@ -301,6 +310,7 @@ mod tests {
             ("publish_gap", |config, value| config.publish_gap.first = value, ms(5_001)),
             ("warn_after", |config, value| config.warn_after = value, zero),
             ("stabilize_timeout", |config, value| config.stabilize_timeout = Some(value), zero),
+            ("on_stable_timeout", |config, value| config.on_stable_timeout = Some(value), zero),
             ("health.interval", |config, value| health(config).interval = value, zero),
             ("health.deadline", |config, value| health(config).deadline = value, zero),
             ("health.failures", |config, _| health(config).failures = 0, zero),

@@ -1,8 +1,8 @@
 //! Who is there and which node takes which key: for nodes, and for processes that only route to them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use crate::{
     config::Config,
@@ -11,7 +11,9 @@ use crate::{
     machine::{Input, Machine, RequestError},
     name::{Namespace, NodeName},
     node::Node,
-    runtime::{Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, Status, mint, spawn},
+    runtime::{
+        Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, mint, spawn,
+    },
     store::{CoordinationStore, StoreError},
     view::{Nodes, View},
 };
@@ -58,7 +60,7 @@ impl Discovery {
         let synced = status.wait_for(|status| status.synced);
         tokio::select! {
             biased;
-            synced = synced => drop(synced.map_err(|_| StartError::Stopped(discovery.shared().stop_reason()))?),
+            synced = synced => drop(synced.map_err(|ended| StartError::Stopped(ended.0))?),
             Ok(crate::runtime::Started::Refused(reason)) = decided => return Err(StartError::Refused(reason)),
         }
         Ok(discovery)
@@ -115,7 +117,7 @@ impl Discovery {
 
     /// The view of the newest version, if it is known.
     pub fn newest(&self) -> Option<View> {
-        self.shared().status.borrow().newest.clone()
+        self.shared().known.status().newest.clone()
     }
 
     /// The node that takes `key`, by the newest version; by the nodes present where its view is not known.
@@ -147,7 +149,7 @@ impl Discovery {
 
     /// The node that leads.
     pub fn leader_node(&self) -> Option<Arc<Node>> {
-        let leader = self.shared().status.borrow().leader.clone()?;
+        let leader = self.shared().known.status().leader.clone()?;
         self.node(&leader.name?)
     }
 
@@ -156,9 +158,21 @@ impl Discovery {
         Changes { events: self.shared().hub.subscribe() }
     }
 
-    /// Everything that is known, as one value to read or to watch.
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared().watch_status()
+    /// Snapshots of everything that is known, to read and to wait for.
+    pub fn status(&self) -> StatusWatch {
+        self.shared().known.watch()
+    }
+
+    /// True if the cluster is stable, as far as this process knows: the log is fresh, the newest version is recorded as stable,
+    /// and no other is due. See [`Clustering::is_stable`](crate::Clustering::is_stable), which adds that the node itself is
+    /// part of it.
+    pub fn is_stable(&self) -> bool {
+        self.shared().known.status().consistent
+    }
+
+    /// The time for which the store has not answered; `None` if it does.
+    pub fn stale_for(&self) -> Option<Duration> {
+        self.shared().known.stale_for()
     }
 
     /// Takes the own node's place again; see [`Clustering::register`](crate::Clustering::register).

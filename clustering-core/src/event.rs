@@ -153,7 +153,16 @@ pub enum Event {
         /// Its term.
         term: Term,
     },
-    /// The `on_stable` callback of this node returned an error or panicked. It is not called again for that version.
+    /// The `on_stable` callback of this node takes long. No later version is announced before it has returned.
+    AnnouncementSlow {
+        /// The version.
+        version: Version,
+        /// How long it has run.
+        #[serde(serialize_with = "milliseconds", rename = "running_ms")]
+        running: Duration,
+    },
+    /// The `on_stable` callback of this node returned an error, panicked, or was ended for taking too long. It is not called
+    /// again for that version.
     AnnouncementFailed {
         /// The version.
         version: Version,
@@ -230,6 +239,7 @@ impl Event {
         "ready",
         "stable",
         "announcing",
+        "announcement_slow",
         "announcement_failed",
         "blocked",
         "evicted",
@@ -253,6 +263,7 @@ impl Event {
             | Event::Ready { version }
             | Event::Stable { version }
             | Event::Announcing { version, .. }
+            | Event::AnnouncementSlow { version, .. }
             | Event::AnnouncementFailed { version, .. }
             | Event::Blocked(Blocked { version, .. }) => Some(*version),
             _ => None,
@@ -282,6 +293,7 @@ impl Event {
             Event::Ready { .. } => "ready",
             Event::Stable { .. } => "stable",
             Event::Announcing { .. } => "announcing",
+            Event::AnnouncementSlow { .. } => "announcement_slow",
             Event::AnnouncementFailed { .. } => "announcement_failed",
             Event::Blocked(_) => "blocked",
             Event::Evicted { .. } => "evicted",
@@ -440,6 +452,9 @@ impl fmt::Display for Event {
             Event::Ready { version } => write!(f, "ready at {version}"),
             Event::Stable { version } => write!(f, "stable at {version}"),
             Event::Announcing { version, term } => write!(f, "on_stable of {version}, term {term}"),
+            Event::AnnouncementSlow { version, running } => {
+                write!(f, "on_stable of {version} has run for {:?}", brief(*running))
+            }
             Event::AnnouncementFailed { version, reason } => {
                 write!(f, "on_stable of {version} failed: {reason}")
             }
@@ -567,6 +582,7 @@ pub(crate) fn samples() -> Vec<Event> {
         Event::Ready { version },
         Event::Stable { version },
         Event::Announcing { version, term },
+        Event::AnnouncementSlow { version, running },
         Event::AnnouncementFailed { version, reason: reason.clone() },
         Event::Blocked(Blocked { version, since: running, laggards: Vec::new() }),
         Event::Evicted { name: name() },

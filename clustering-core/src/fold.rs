@@ -210,6 +210,34 @@ impl Fold {
         says_so && stable.modified > newest.revision()
     }
 
+    /// True if the newest version is recorded as stable and no other is due: the nodes present are those of its view, a leader
+    /// stands whose record can be read, and nobody has asked for a version since.
+    pub(crate) fn is_settled(&self) -> bool {
+        let is_led = self.leader().is_some_and(|leader| leader.record.is_some());
+        let is_asked = self.request().is_some_and(|request| request.modified > self.version_modified());
+        is_led && !is_asked && self.present_count() > 0 && self.is_current()
+    }
+
+    /// True if the newest version is recorded as stable, and the nodes present are those of its view.
+    ///
+    /// Where that view is not known, as to an observer that has just begun, the records tell: nodes that have not changed since
+    /// the version was written belong to it, and the record of what became stable tells how many there were.
+    fn is_current(&self) -> bool {
+        if self.newest.is_some() {
+            return self.is_stable() && !self.has_drifted();
+        }
+        let (Some(version), Some(stable)) = (self.version(), self.stable()) else { return false };
+        let (Some(record), Some(label)) =
+            (&stable.record, version.record.as_ref().map(|record| record.version))
+        else {
+            return false;
+        };
+        record.version == label
+            && stable.modified > version.modified
+            && record.nodes == Some(self.present_count())
+            && self.present().all(|node| node.modified <= version.modified)
+    }
+
     /// Names that stand otherwise now than in the newest view; none if there is no such view.
     pub(crate) fn drift(&self) -> impl Iterator<Item = &NodeName> {
         self.replica.drift.keys()

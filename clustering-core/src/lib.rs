@@ -56,7 +56,7 @@
 //! | Has everybody adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
 //! | Is this process well? | it is asked: [`Builder::health`] |
 //! | Why did it change, and who was slow? | [`Clustering::history`] |
-//! | What is going on? | [`Clustering::status`], one value to watch; [`Clustering::events`], every transition |
+//! | What is going on? | [`Clustering::status`], snapshots to read and to wait for; [`Clustering::events`], every transition |
 //!
 //! # The parts
 //!
@@ -120,7 +120,7 @@ pub use self::{
     report::{Condition, Monitor, Readiness, Report, Sighting},
     runtime::{
         Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,
-        StopError, UpdateError, WeakClustering,
+        StatusWatch, StopError, UpdateError, WeakClustering,
     },
     version::{Term, Version},
     view::{Diff, View},

@@ -30,18 +30,16 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
-use tokio::sync::watch;
-
 use crate::{
     machine::{Health, Phase},
-    runtime::{Clustering, Status},
+    runtime::{Clustering, Known},
 };
+use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 
 /// Answers what probes ask. Cheap to clone; it does not keep the node alive.
 #[derive(Clone, Default)]
 pub struct Probes {
-    status: Arc<RwLock<Option<watch::Receiver<Status>>>>,
+    node: Arc<RwLock<Option<Known>>>,
     render: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
@@ -63,18 +61,19 @@ impl Probes {
 
     /// From now on answers for that node, all clones alike.
     pub fn follow(&self, cluster: &Clustering) {
-        *self.status.write().unwrap_or_else(PoisonError::into_inner) = Some(cluster.status());
+        let known = Some(cluster.known());
+        *self.node.write().unwrap_or_else(PoisonError::into_inner) = known;
     }
 
-    fn ask(&self, answer: impl FnOnce(&Status) -> Answer) -> Option<Answer> {
-        let status = self.status.read().unwrap_or_else(PoisonError::into_inner);
-        status.as_ref().map(|status| answer(&status.borrow()))
+    fn ask(&self, answer: impl FnOnce(&Known) -> Answer) -> Option<Answer> {
+        let node = self.node.read().unwrap_or_else(PoisonError::into_inner).clone();
+        node.as_ref().map(answer)
     }
 
     /// Whether the process is to be left running: its node has not ended. A store that is away, a version that does not
     /// become stable, or a failing health check are no reasons to restart it.
     pub fn live(&self) -> Answer {
-        let live = self.ask(|status| match &status.phase {
+        let live = self.ask(|node| match &node.status().phase {
             Phase::Stopped(reason) => Err(format!("the node has ended: {reason}")),
             phase => Ok(format!("{phase:?}").to_lowercase()),
         });
@@ -88,9 +87,9 @@ impl Probes {
 
     /// Whether the node may act as leader now.
     pub fn leader(&self) -> Answer {
-        let leader = self.ask(|status| match status.term() {
+        let leader = self.ask(|node| match node.term() {
             Some(term) => Ok(format!("leads, term {term}")),
-            None => match status.leader.as_ref().and_then(|leader| leader.name.as_ref()) {
+            None => match node.status().leader.as_ref().and_then(|leader| leader.name.as_ref()) {
                 Some(leader) => Err(format!("{leader} leads")),
                 None => Err("nobody is known to lead".to_owned()),
             },
@@ -114,8 +113,9 @@ impl Probes {
     }
 }
 
-fn ready(status: &Status) -> Answer {
-    if !status.is_member() {
+fn ready(node: &Known) -> Answer {
+    let status = node.status();
+    if !node.is_member() {
         return Err(match (&status.phase, &status.health) {
             (Phase::Stopped(reason), _) => format!("the node has ended: {reason}"),
             (_, Health::Unhealthy { reason }) => format!("not a member: unhealthy: {reason}"),

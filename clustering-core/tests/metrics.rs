@@ -133,11 +133,11 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     line.fail_next(Call::Renew, 1, ErrorKind::Busy);
     sleep(secs(6)).await;
     line.cut();
-    until(&a, |status| !status.is_leader()).await;
+    until(&a, |status| status.active_term.is_none()).await;
     seen.look(snapshotter);
     assert_eq!((seen.one(names::LEADER, None), seen.one(names::MEMBER, None)), (0.0, 1.0), "by its deadline");
     assert_eq!(seen.one(names::STORE_AWAY, None), 1.0);
-    until(&a, |status| !status.is_member()).await;
+    until(&a, |status| !status.member).await;
     seen.look(snapshotter);
     assert_eq!((seen.one(names::STABLE, None), seen.one(names::MEMBER, None)), (0.0, 0.0));
     assert_eq!(seen.one(names::SESSIONS_LOST, Some(("reason", "expired"))), 1.0);
@@ -150,12 +150,12 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
 
     // It falls ill.
     ill.store(1, Ordering::Relaxed);
-    until(&a, |status| !status.is_member()).await;
+    until(&a, |status| !status.member).await;
     seen.look(snapshotter);
     assert_eq!(seen.one(names::HEALTHY, None), 0.0);
     assert_eq!(seen.one(names::SESSIONS_LOST, Some(("reason", "unhealthy"))), 1.0);
     ill.store(0, Ordering::Relaxed);
-    until(&a, Status::is_leader).await;
+    until(&a, |status| status.active_term.is_some()).await;
 
     // Nobody has listened to the events.
     for _ in 0..400 {

@@ -89,7 +89,7 @@ async fn three_questions_through_the_life_of_a_node() {
     // The store goes away. The process stays alive, however long.
     store.cut();
     let mut status = a.status();
-    status.wait_for(|status| !status.is_leader()).await.unwrap();
+    status.wait_for(|status| status.active_term.is_none()).await.unwrap();
     says(get(&router, "/leaderz").await, 503, "a leads");
     assert!(is_ok(&router, "/readyz").await, "its place lasts");
     sleep(secs(3600)).await;

@@ -30,7 +30,7 @@ async fn until(node: &Clustering, what: &str, is: impl FnMut(&Status) -> bool) {
     let mut status = node.status();
     let so = tokio::time::timeout(LONG, status.wait_for(is)).await;
     if so.is_err() {
-        panic!("{} was never so: {what}; it is {:?}", node.name(), node.status().borrow());
+        panic!("{} was never so: {what}; it is {:?}", node.name(), node.status().get());
     }
 }
 

@@ -66,14 +66,15 @@
 //! let store = MemoryStore::new();
 //! let (a, b) = (start(&store, "a").await, start(&store, "b").await);
 //!
-//! // Wait until the version that contains both nodes is stable.
-//! b.wait_stable().await?;
+//! // The version that contains both nodes.
+//! let both = b.wait_stable().await?;
 //! let key = (0..).map(|n| format!("device-{n}")).find(|key| b.owns(key)).unwrap();
 //! assert!(!a.owns(&key));
 //!
 //! // When b has left, a becomes the owner of b's key as soon as it has adapted to the new version.
 //! b.stop().await?;
-//! a.status().wait_for(|status| status.owns(&key)).await?;
+//! a.wait_stable_after(both).await?;
+//! assert!(a.owns(&key));
 //! # Ok(())
 //! # }
 //! ```

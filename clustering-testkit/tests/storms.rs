@@ -54,7 +54,7 @@ async fn write_as_leader(process: Process, node: Clustering) {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let Some(term) = node.term() else { continue };
         tokio::time::sleep(Duration::from_millis(30)).await;
-        let id = format!("{}-{}-{number}", process.name(), node.status().borrow().revision);
+        let id = format!("{}-{}-{number}", process.name(), node.status().get().revision);
         let value = format!(r#"{{"id":"{id}","term":{}}}"#, term.get());
         let outcome = match node.commit_under(term, Txn::new().put(&*key, value, None)).await {
             Ok(revision) => WriteOutcome::Done(revision),

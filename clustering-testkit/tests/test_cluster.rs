@@ -44,7 +44,7 @@ async fn a_crashed_node_is_removed_when_its_lease_expires_and_rejoins_after_a_re
     assert_eq!(cluster.store().lease_count(), 2);
     // The crashed node does not run: it does not even notice that its session has ended.
     cluster.advance(secs(60)).await;
-    assert_eq!(dead.status().borrow().phase, Phase::Member);
+    assert_eq!(dead.status().get().phase, Phase::Member);
     cluster.restart("n0");
     cluster.wait_stable().await.unwrap();
     assert_eq!(cluster.running().len(), 3);

@@ -56,7 +56,7 @@ async fn vandalize(seed: u64) -> Result<(), Failure> {
         .unwrap();
         cluster.advance(Duration::from_millis(random.random_range(0..3_000))).await;
         for name in cluster.running() {
-            match &cluster.node(&name).status().borrow().phase {
+            match &cluster.node(&name).status().get().phase {
                 // A node takes any other record under its name for another instance.
                 Phase::Stopped(StopReason::TakenOver { .. }) => {}
                 Phase::Stopped(reason) => return Err(cluster.failure(format!("{name} has ended: {reason}"))),

@@ -1,9 +1,11 @@
-use super::{Machine, Output, Token};
+use super::{Machine, Output, Timers, Token};
 use crate::{event::Event, store::Revision, time::Timestamp, version::Term, view::View};
 
 /// Calling the user's `on_stable`: at most once for a version, by the leader that recorded it, one at a time (P4).
 ///
 /// The log tells that it was recorded and under which term, not the reply to the commit, which may be lost.
+///
+/// One that does not return keeps later versions from being announced: that is reported, and ended where a limit is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Announcement {
     running: Option<Running>,
@@ -16,7 +18,10 @@ struct Running {
     token: Token,
     view: View,
     term: Term,
+    started: Timestamp,
     superseded: bool,
+    aborted: bool,
+    reported_slow: bool,
 }
 
 impl Announcement {
@@ -32,6 +37,13 @@ impl Announcement {
 }
 
 impl Machine {
+    pub(super) fn announcement_timers(&self, timers: &mut Timers) {
+        if let Some(run) = &self.announcement.running {
+            timers.at(run.started + self.config.warn_after);
+            timers.maybe(self.config.on_stable_timeout.map(|limit| run.started + limit));
+        }
+    }
+
     pub(super) fn settle_announcement(&mut self, now: Timestamp) {
         let acting = self.acts(now);
         let newest = self.fold.newest().map(View::revision);
@@ -42,7 +54,7 @@ impl Machine {
                 let token = run.token;
                 self.outputs.push_back(Output::Supersede { token });
             }
-            return;
+            return self.watch_announcement(now);
         }
         let Some(term) = acting else { return };
         let recorded =
@@ -56,9 +68,34 @@ impl Machine {
         };
         let (view, token) = (view.clone(), self.token());
         self.announcement.announced = view.revision();
-        self.announcement.running = Some(Running { token, view: view.clone(), term, superseded: false });
+        self.announcement.running = Some(Running {
+            token,
+            view: view.clone(),
+            term,
+            started: now,
+            superseded: false,
+            aborted: false,
+            reported_slow: false,
+        });
         self.emit(Event::Announcing { version: view.version(), term });
         self.outputs.push_back(Output::Announce { token, view, term });
+    }
+
+    /// Reports a run that takes long, and ends one that takes too long.
+    fn watch_announcement(&mut self, now: Timestamp) {
+        let Some(run) = &mut self.announcement.running else { return };
+        let (token, version, running) = (run.token, run.view.version(), now.since(run.started));
+        let slow = running >= self.config.warn_after && !run.reported_slow;
+        run.reported_slow |= slow;
+        let limit = self.config.on_stable_timeout.filter(|limit| running >= *limit && !run.aborted);
+        run.aborted |= limit.is_some();
+        if slow {
+            self.emit(Event::AnnouncementSlow { version, running });
+        }
+        if let Some(limit) = limit {
+            let reason = format!("it was ended after {limit:?}, the on_stable timeout");
+            self.outputs.push_back(Output::Abort { token, reason });
+        }
     }
 
     pub(super) fn on_announced(&mut self, token: Token, result: Result<(), String>) {

@@ -268,6 +268,7 @@ impl Machine {
                 self.publication_timers(&mut timers);
                 self.stabilization_timers(&mut timers);
                 self.acknowledgement_timers(&mut timers);
+                self.announcement_timers(&mut timers);
                 self.requests_timers(&mut timers);
             }
         }

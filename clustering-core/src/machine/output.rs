@@ -111,7 +111,7 @@ pub enum Output {
         /// The run.
         token: Token,
     },
-    /// End a running stabilize or health check by dropping its future. It still reports that it ended.
+    /// End a running callback by dropping its future. It still reports that it ended.
     Abort {
         /// The run.
         token: Token,

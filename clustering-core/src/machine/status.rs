@@ -24,7 +24,12 @@ pub enum Phase {
     Stopped(StopReason),
 }
 
-/// All that a node knows of itself and the cluster, as one value. Deadlines, never flags that were true once.
+/// A snapshot: what a node knew of itself and of its cluster at one moment.
+///
+/// A snapshot does not change. It says what was so when it was taken, and an old one may be wrong by now. Questions that
+/// time alone can answer differently belong to [`Clustering`](crate::Clustering), which compares with the clock at each call:
+/// [`is_leader`](crate::Clustering::is_leader), [`owns`](crate::Clustering::owns),
+/// [`is_member`](crate::Clustering::is_member), [`is_stable`](crate::Clustering::is_stable).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
@@ -32,11 +37,15 @@ pub struct Status {
     pub phase: Phase,
     /// Whether the process is well, by its own check.
     pub health: Health,
-    /// Its session.
+    /// True if the node stood in the log under a session that lasted.
+    pub member: bool,
+    /// The node's session, with its deadline as of the snapshot.
     pub session: Option<SessionStatus>,
-    /// Who leads.
+    /// The leader.
     pub leader: Option<Leader>,
-    /// Until when this node may act as leader.
+    /// The term under which this node could act as leader.
+    pub active_term: Option<Term>,
+    /// This node's right to act as leader, with its deadline as of the snapshot.
     pub leadership: Option<Leadership>,
     /// The view of the newest version, if it is known.
     pub newest: Option<View>,
@@ -44,13 +53,17 @@ pub struct Status {
     pub acknowledged: Option<View>,
     /// The newest version that was recorded as stable, whether or not newer ones were published since.
     pub stable: Option<Version>,
-    /// Whether the newest version is recorded as stable.
+    /// True if the *cluster* is stable: the log is fresh, the newest version is recorded as stable, and no other version is
+    /// due. None is due while the nodes present are exactly those of its view, under the same sessions, a leader stands, and
+    /// nobody has asked for a newer version. A [`Report`](crate::report::Report) of the same keys says the same.
+    ///
+    /// [`is_stable`](Self::is_stable) tells whether this node is part of it.
     pub consistent: bool,
-    /// On the leader: who has kept the newest version from becoming stable for a while.
+    /// On the leader: the nodes that have kept the newest version from becoming stable for a while.
     pub blocked: Option<Blocked>,
-    /// Since when the store has not answered: all of this is the last that was known.
+    /// When the store stopped answering, if it does not answer: everything here is then the last that was known.
     pub stale_since: Option<Timestamp>,
-    /// Whether the log was read: before that nothing is known of the cluster.
+    /// True once the log was read: before that nothing is known of the cluster.
     pub synced: bool,
     /// The revision up to which the log was folded.
     pub revision: Revision,
@@ -62,7 +75,7 @@ pub struct Status {
 pub struct SessionStatus {
     /// The life of the node under its name.
     pub incarnation: Incarnation,
-    /// After that moment the place may be gone, unless a renewal succeeds before.
+    /// Deadline of the session, by the node's own clock. Each renewal moves it.
     pub until: Timestamp,
 }
 
@@ -82,7 +95,7 @@ pub struct Leader {
 pub struct Leadership {
     /// The term.
     pub term: Term,
-    /// After that moment it is over, unless a renewal succeeds before.
+    /// Deadline of the right to act, by the node's own clock. Each renewal moves it.
     pub until: Timestamp,
 }
 
@@ -108,17 +121,111 @@ impl Machine {
         Status {
             phase,
             health: self.health(),
+            member: session.as_ref().is_some_and(|session| now < session.until),
             session,
             leader,
+            active_term: self.acts(now),
             leadership: self.leadership().map(|(term, until)| Leadership { term, until }),
             newest: self.fold.newest().cloned(),
             acknowledged: self.acknowledgement.acknowledged().cloned(),
             stable: self.fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
-            consistent: self.fold.is_stable(),
+            consistent: self.log.follow.is_open()
+                && self.contact.away_since().is_none()
+                && self.fold.is_settled(),
             blocked: self.blocked(now),
             stale_since: self.contact.away_since(),
             synced: self.log.follow.is_synced(),
             revision: self.fold.revision(),
         }
+    }
+}
+
+impl Status {
+    /// The version that this node acknowledged in its present session.
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.acknowledged.as_ref().map(View::version)
+    }
+
+    /// True if this node was stable: the [cluster is](Self::consistent), and this node stood in its view with a live session
+    /// and knew that it had acknowledged it.
+    pub fn is_stable(&self) -> bool {
+        let revision = |view: &Option<View>| view.as_ref().map(View::revision);
+        let acknowledged =
+            self.acknowledged.is_some() && revision(&self.acknowledged) == revision(&self.newest);
+        self.consistent && self.member && self.phase == Phase::Member && acknowledged
+    }
+
+    /// The newest version, if this node [was stable](Self::is_stable) at it.
+    pub fn stable_version(&self) -> Option<Version> {
+        self.newest.as_ref().filter(|_| self.is_stable()).map(View::version)
+    }
+
+    /// The newest version, if this node is stable at it at `now`.
+    pub(crate) fn stable_version_at(&self, now: Timestamp) -> Option<Version> {
+        self.stable_version().filter(|_| self.is_member_at(now))
+    }
+
+    /// The term under which the node may act as leader at `now`.
+    pub(crate) fn term_at(&self, now: Timestamp) -> Option<Term> {
+        self.leadership.filter(|leadership| now < leadership.until).map(|leadership| leadership.term)
+    }
+
+    /// The view that the node may work by at `now`: the one that it acknowledged, while its session lasts.
+    pub(crate) fn acknowledged_at(&self, now: Timestamp) -> Option<&View> {
+        self.acknowledged.as_ref().filter(|_| self.is_member_at(now))
+    }
+
+    /// True if the session lasts at `now`.
+    pub(crate) fn is_member_at(&self, now: Timestamp) -> bool {
+        self.session.as_ref().is_some_and(|session| now < session.until)
+    }
+
+    /// True if a deadline of this snapshot has passed at `now`.
+    pub(crate) fn has_lapsed(&self, now: Timestamp) -> bool {
+        self.session.is_some() && !self.is_member_at(now)
+            || self.leadership.is_some() && self.term_at(now).is_none()
+    }
+
+    /// True if `next` says nothing that those who watch the status must be woken for. Deadlines move with each renewal, and
+    /// [`Blocked::since`] with time.
+    pub(crate) fn says_the_same(&self, next: &Status) -> bool {
+        let key = |status: &Status| {
+            let incarnation = status.session.as_ref().map(|session| session.incarnation.clone());
+            (incarnation, status.leadership.map(|leadership| leadership.term))
+        };
+        let blocked = |status: &Status| {
+            status.blocked.as_ref().map(|blocked| (blocked.version, blocked.laggards.clone()))
+        };
+        let Status {
+            phase,
+            health,
+            member,
+            session: _,
+            leader,
+            active_term,
+            leadership: _,
+            newest,
+            acknowledged,
+            stable,
+            consistent,
+            blocked: _,
+            stale_since,
+            synced,
+            revision,
+        } = self;
+        *phase == next.phase
+            && *health == next.health
+            && *member == next.member
+            && key(self) == key(next)
+            && *leader == next.leader
+            && *active_term == next.active_term
+            && *newest == next.newest
+            && *acknowledged == next.acknowledged
+            && *stable == next.stable
+            && *consistent == next.consistent
+            && blocked(self) == blocked(next)
+            && *stale_since == next.stale_since
+            && *synced == next.synced
+            && *revision == next.revision
     }
 }

@@ -45,6 +45,12 @@ pub const STABILIZE_ATTEMPTS: Metric = counter(
     &["namespace"],
     "Stabilizes that this node began, each try counted.",
 );
+/// Announcements.
+pub const ON_STABLE: Metric = seconds(
+    "clustering_on_stable_seconds",
+    &["namespace", "outcome"],
+    "How long an on_stable of this node ran, by whether it was done or failed.",
+);
 /// Who leads.
 pub const ELECTIONS: Metric = counter(
     "clustering_elections_total",
@@ -138,6 +144,7 @@ pub const ALL: &[Metric] = &[
     VERSION_STABLE,
     STABILIZE,
     STABILIZE_ATTEMPTS,
+    ON_STABLE,
     ELECTIONS,
     TERM,
     LEADER,

@@ -135,7 +135,9 @@ impl Builder {
     /// [`wait_stable`](Clustering::wait_stable) on each.
     ///
     /// What it returns is not retried: an error or a panic becomes an
-    /// [`AnnouncementFailed`](crate::Event::AnnouncementFailed) event.
+    /// [`AnnouncementFailed`](crate::Event::AnnouncementFailed) event. While it runs no later version is announced: one that
+    /// runs for long is reported by [`AnnouncementSlow`](crate::Event::AnnouncementSlow), and ended after
+    /// [`Config::on_stable_timeout`], if that is set.
     pub fn on_stable<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stable) -> R + Send + Sync + 'static,
@@ -262,7 +264,7 @@ impl Builder {
                 handle.stop().await;
                 Err(StartError::Refused(reason))
             }
-            Err(_) => Err(StartError::Stopped(handle.shared.stop_reason())),
+            Err(_) => Err(StartError::Stopped(handle.shared.known.stop_reason())),
         }
     }
 }

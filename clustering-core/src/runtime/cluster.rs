@@ -1,22 +1,23 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
-use tokio::sync::watch;
-
+#[cfg(feature = "probes")]
+use super::Known;
 use super::{
     builder::{Builder, check_metadata},
     error::{Ended, StopError, UpdateError},
     events::Events,
     shared::{Handle, Shared},
-    status::Status,
+    status::StatusWatch,
 };
 use crate::{
     discovery::Discovery,
     history::{HistoryEntry, history},
     keyspace::Keyspace,
-    machine::{Input, Phase, Reply, RequestError},
+    machine::{Input, Reply, RequestError, Status},
     name::{Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
     record::{ReadinessOutcome, ReadinessRecord, decode},
@@ -53,6 +54,11 @@ impl Clustering {
         &self.handle.shared
     }
 
+    #[cfg(feature = "probes")]
+    pub(crate) fn known(&self) -> Known {
+        self.shared().known.clone()
+    }
+
     /// The node's name.
     pub fn name(&self) -> &NodeName {
         &self.name
@@ -78,12 +84,11 @@ impl Clustering {
         &self.shared().store
     }
 
-    /// Everything that the node knows, as one value to read or to watch.
+    /// The node's status: snapshots to read and to wait for.
     ///
-    /// A receiver sees the newest value and may skip others; for every transition subscribe to
-    /// [`events`](Self::events). The channel closes when the node has ended, so that nobody waits in vain.
-    pub fn status(&self) -> watch::Receiver<Status> {
-        self.shared().watch_status()
+    /// A snapshot says what was so when it was taken. Ask the methods here for what may have changed since by time alone.
+    pub fn status(&self) -> StatusWatch {
+        self.shared().known.watch()
     }
 
     /// What happens to the node from now on. To miss nothing from the start on, subscribe at the
@@ -92,14 +97,37 @@ impl Clustering {
         self.shared().hub.subscribe()
     }
 
-    /// Whether this node may act as leader at this moment (P6). See [`Status::is_leader`].
+    /// True if this node may act as leader at this moment (P6).
+    ///
+    /// False once its deadline has passed, also after the process was stopped (SIGSTOP) or the machine was suspended, and
+    /// before any call over the network tells.
     pub fn is_leader(&self) -> bool {
-        self.shared().status.borrow().is_leader()
+        self.term().is_some()
     }
 
     /// The term under which this node may act as leader at this moment: the fencing token (P5).
     pub fn term(&self) -> Option<Term> {
-        self.shared().status.borrow().term()
+        self.shared().known.term()
+    }
+
+    /// The time for which this node may go on acting as leader if no renewal succeeds. Zero if it does not lead.
+    pub fn leadership_left(&self) -> Duration {
+        self.shared().known.leadership_left()
+    }
+
+    /// True if this node is a member at this moment: it stands in the log, and its session lasts (P6).
+    pub fn is_member(&self) -> bool {
+        self.shared().known.is_member()
+    }
+
+    /// The time for which this node's session goes on if no renewal succeeds. Zero if it has none.
+    pub fn session_left(&self) -> Duration {
+        self.shared().known.session_left()
+    }
+
+    /// The time for which the store has not answered; `None` if it does.
+    pub fn stale_for(&self) -> Option<Duration> {
+        self.shared().known.stale_for()
     }
 
     /// The node that leads, by what this node knows of the log.
@@ -112,24 +140,41 @@ impl Clustering {
         self.discovery().nodes()
     }
 
-    /// The view of the version that this node acknowledged in its present session: what it may work by.
+    /// The view of the version that this node acknowledged, while its session lasts: what it may work by.
     pub fn view(&self) -> Option<View> {
-        self.shared().status.borrow().acknowledged.clone()
+        self.shared().known.acknowledged()
     }
 
-    /// Whether this node may work on `key` at this moment. See [`Status::owns`].
+    /// True if this node may work on `key` at this moment: its session lasts, and the version that it acknowledged gives it
+    /// the key.
+    ///
+    /// While a newer version is being adapted to, the new owner may be ready before the old one is: work that must not
+    /// be done twice at a time waits until the version is [stable](Self::wait_stable).
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
-        self.shared().status.borrow().owns(key)
+        self.view().is_some_and(|view| view.owns(key))
     }
 
-    /// The version that this node is stable against: the newest that it acknowledged.
+    /// The version that this node is stable against: the newest that it acknowledged in its present session.
     pub fn cluster_version(&self) -> Option<Version> {
-        self.shared().status.borrow().cluster_version()
+        self.view().map(|view| view.version())
     }
 
-    /// Whether all nodes are ready at the newest version, as far as this node knows.
+    /// True if the cluster is stable, and this node is part of that at this moment.
+    ///
+    /// The *cluster* is stable while the log is fresh, the newest version is recorded as stable, and no other is due: the nodes
+    /// present are exactly those of its view, a leader stands, and nobody has asked for a newer one. That is also what
+    /// [`Discovery::is_stable`] and the [report](crate::report::Condition::Stable) say. This node is part of it while it
+    /// stands in that view with a live session (P6). So it is false while the store does not answer, after
+    /// [`unregister`](Self::unregister), and while the node leaves.
+    ///
+    /// What has just happened elsewhere may not have reached this node yet.
+    pub fn is_stable(&self) -> bool {
+        self.shared().known.stable_version().is_some()
+    }
+
+    /// The same as [`is_stable`](Self::is_stable).
     pub fn cluster_consistent(&self) -> bool {
-        self.shared().status.borrow().is_stable()
+        self.is_stable()
     }
 
     /// Which version each node acknowledged last, as the store has it now. Costs one read.
@@ -175,7 +220,7 @@ impl Clustering {
     ///
     /// [`Ended`], if the node ends before.
     pub async fn wait_stable(&self) -> Result<Version, Ended> {
-        self.wait_for_some(|status| status.stable_version()).await
+        self.shared().known.wait_for_some(Status::stable_version_at).await
     }
 
     /// Waits until a version newer than `version` is stable, and returns it. Cancel safe.
@@ -184,7 +229,9 @@ impl Clustering {
     ///
     /// [`Ended`], if the node ends before.
     pub async fn wait_stable_after(&self, version: Version) -> Result<Version, Ended> {
-        self.wait_for_some(|status| status.stable_version().filter(|stable| *stable > version)).await
+        let newer = |stable: &Version| *stable > version;
+        let stable = |status: &Status, now| status.stable_version_at(now).filter(newer);
+        self.shared().known.wait_for_some(stable).await
     }
 
     /// Waits until this node may act as leader, and returns its term.
@@ -212,31 +259,15 @@ impl Clustering {
     ///
     /// [`Ended`], if the node ends before.
     pub async fn wait_leader(&self) -> Result<Term, Ended> {
-        self.wait_for_some(Status::term).await
+        self.shared().known.wait_for_some(Status::term_at).await
     }
 
     /// Waits until this node may no longer act as leader under `term`: deposed, resigned, past its leadership deadline
     /// (P6), or ended. Cancel safe.
     pub async fn wait_deposed(&self, term: Term) {
         // An error says that the node has ended, and its lead with it.
-        let _ = self.wait_for_some(|status| (status.term() != Some(term)).then_some(())).await;
-    }
-
-    /// Waits until the status has something to say. Fails once the node has ended.
-    async fn wait_for_some<T>(&self, what: impl Fn(&Status) -> Option<T>) -> Result<T, Ended> {
-        let mut status = self.shared().watch_status();
-        loop {
-            {
-                let status = status.borrow_and_update();
-                if let Phase::Stopped(reason) = &status.phase {
-                    return Err(Ended(reason.clone()));
-                }
-                if let Some(said) = what(&status) {
-                    return Ok(said);
-                }
-            }
-            status.changed().await.map_err(|_| Ended(self.shared().stop_reason()))?;
-        }
+        let is_over = |status: &Status, now| (status.term_at(now) != Some(term)).then_some(());
+        let _ = self.shared().known.wait_for_some(is_over).await;
     }
 
     /// Asks for a new version, and waits until one is published that is newer than what this node had seen: a rebalance
@@ -370,7 +401,7 @@ impl Clustering {
     /// Resolves when the node has ended, for whatever reason, with that reason.
     pub async fn ended(&self) -> Ended {
         self.shared().ended.cancelled().await;
-        Ended(self.shared().stop_reason())
+        Ended(self.shared().known.stop_reason())
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     runtime::Handle,
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::{AbortHandle, JoinError},
     time::{sleep_until, timeout},
 };
@@ -22,7 +22,7 @@ use super::{
     meter::Meter,
     shared::{Command, Shared},
     spawn::spawn_task,
-    status::Status,
+    status::Publisher,
     trace::Tracer,
 };
 use crate::{
@@ -57,7 +57,7 @@ pub(crate) enum Started {
 /// The loop around the machine: it brings it every input, and does what it says. It decides nothing.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
-    status: watch::Sender<Status>,
+    status: Publisher,
     callbacks: Callbacks,
     commands: mpsc::UnboundedReceiver<Command>,
     /// Whether a handle may still send commands.
@@ -97,7 +97,7 @@ struct Run {
 impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        status: watch::Sender<Status>,
+        status: Publisher,
         node: Option<NodeName>,
         callbacks: Callbacks,
         commands: mpsc::UnboundedReceiver<Command>,
@@ -139,7 +139,7 @@ impl Driver {
 
     /// Waits for whatever comes first. In a fixed order, so that a seeded run repeats itself.
     async fn next_input(&mut self) -> Input {
-        let wakeup = self.shared.machine().next_wakeup().map(|time| self.shared.clock.instant(time));
+        let wakeup = self.shared.machine().next_wakeup().map(|time| self.shared.known.clock.instant(time));
         let tick = async {
             match wakeup {
                 Some(instant) => sleep_until(instant).await,
@@ -188,7 +188,7 @@ impl Driver {
     }
 
     fn handle(&mut self, input: Input) {
-        let now = self.shared.clock.now();
+        let now = self.shared.known.clock.now();
         if let Some(token) = ended(&input) {
             self.runs.remove(&token);
         }
@@ -202,25 +202,13 @@ impl Driver {
             machine.status(now)
         };
         // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
-        let status = self.publish_status(Status::new(known, self.shared.clock));
+        let status = self.status.publish(known);
         self.meter.outputs(now, &outputs, &status);
         for output in outputs.drain(..) {
             self.obey(output);
         }
         outputs.shrink_to(FEW_OUTPUTS);
         self.outputs = outputs;
-    }
-
-    /// Lets those who watch the status see a change.
-    fn publish_status(&self, next: Status) -> Status {
-        self.status.send_if_modified(|status| {
-            let differs = status.differs(&next);
-            if differs {
-                *status = next.clone();
-            }
-            differs
-        });
-        next
     }
 
     fn obey(&mut self, output: Output) {
@@ -340,7 +328,7 @@ impl Driver {
     }
 
     fn tell(&mut self, event: Event) {
-        let newest = self.status.borrow().newest.clone();
+        let newest = self.status.status().newest.clone();
         self.tracer.tell(&event, newest.as_ref());
         let started = match &event {
             Event::Joined { .. } => Some(Started::Joined),
@@ -384,11 +372,11 @@ impl Drop for Driver {
     fn drop(&mut self) {
         if !self.stopped {
             self.shared.machine().abort();
-            let status = self.publish_status(self.shared.status_now());
+            let status = self.status.publish(self.shared.status_now());
             let event = Event::Stopped { reason: StopReason::Aborted };
             let ended = [Output::Event(event.clone())];
             self.meter.look(&self.shared.machine());
-            self.meter.outputs(self.shared.clock.now(), &ended, &status);
+            self.meter.outputs(self.shared.known.clock.now(), &ended, &status);
             self.tell(event);
         }
         for run in self.runs.values() {

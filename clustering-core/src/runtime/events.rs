@@ -104,15 +104,20 @@ impl Hub {
         matches!(*self.state(), State::Open(_))
     }
 
+    /// Sends to all subscribers. They are woken after the lock is released: a waker may call back into the node.
     pub(crate) fn send(&self, event: Event) {
-        if let State::Open(sender) = &*self.state() {
-            // An error only says that nobody listens any more.
-            let _ = sender.send(Arc::new(event));
-        }
+        let sender = match &*self.state() {
+            State::Open(sender) => sender.clone(),
+            State::Silent | State::Ended => return,
+        };
+        // An error only says that nobody listens any more.
+        let _ = sender.send(Arc::new(event));
     }
 
     pub(crate) fn end(&self) {
-        *self.state() = State::Ended;
+        // Dropping the sender wakes the subscribers: after the lock is released.
+        let before = std::mem::replace(&mut *self.state(), State::Ended);
+        drop(before);
     }
 }
 

@@ -23,7 +23,7 @@ pub use self::{
     cluster::{Clustering, WeakClustering},
     error::{Ended, StartError, StopError, UpdateError},
     events::{Events, EventsError},
-    status::Status,
+    status::StatusWatch,
 };
 pub(crate) use self::{
     builder::{mint, spawn},
@@ -32,4 +32,6 @@ pub(crate) use self::{
     driver::Started,
     events::Hub,
     shared::{Handle, Shared},
+    status::Known,
 };
+pub use crate::machine::Status;

@@ -3,26 +3,28 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{clock::Clock, events::Hub, status::Status};
+use super::{
+    clock::Clock,
+    events::Hub,
+    status::{Known, Publisher},
+};
 use crate::{
-    event::StopReason,
     keyspace::Keyspace,
-    machine::{Input, Machine, Phase, Reply, RequestError, RequestId},
+    machine::{Input, Machine, Reply, RequestError, RequestId, Status},
     store::CoordinationStore,
 };
 
 /// What the driver and its handles share. The machine's lock is never held across an await, nor while anybody's code
-/// runs.
+/// runs: no callback, closure, waker, recorder or subscriber.
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
     pub(crate) keyspace: Keyspace,
     pub(crate) store: Arc<dyn CoordinationStore>,
-    pub(crate) clock: Clock,
-    /// The driver has the sender: it closes when the node has ended.
-    pub(crate) status: watch::Receiver<Status>,
+    /// What the node knows. The driver has the publisher: watches close when the node has ended.
+    pub(crate) known: Known,
     pub(crate) hub: Arc<Hub>,
     /// Cancelled once the driver and all that it started have ended.
     pub(crate) ended: CancellationToken,
@@ -34,42 +36,26 @@ impl Shared {
         store: Arc<dyn CoordinationStore>,
         clock: Clock,
         hub: Arc<Hub>,
-    ) -> (Self, watch::Sender<Status>) {
-        let (sender, status) = watch::channel(Status::new(machine.status(clock.now()), clock));
+    ) -> (Self, Publisher) {
+        let (known, publisher) = Known::new(machine.status(clock.now()), clock);
         let shared = Shared {
             keyspace: machine.keyspace().clone(),
             machine: Mutex::new(machine),
             store,
-            clock,
-            status,
+            known,
             hub,
             ended: CancellationToken::new(),
         };
-        (shared, sender)
+        (shared, publisher)
     }
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What is known now.
+    /// The status as the machine has it now.
     pub(crate) fn status_now(&self) -> Status {
-        Status::new(self.machine().status(self.clock.now()), self.clock)
-    }
-
-    /// The status, for somebody who will wait for changes from now on.
-    pub(crate) fn watch_status(&self) -> watch::Receiver<Status> {
-        let mut status = self.status.clone();
-        status.mark_unchanged();
-        status
-    }
-
-    /// Why the node has ended.
-    pub(crate) fn stop_reason(&self) -> StopReason {
-        match &self.status.borrow().phase {
-            Phase::Stopped(reason) => reason.clone(),
-            _ => StopReason::Aborted,
-        }
+        self.machine().status(self.known.clock.now())
     }
 }
 
@@ -110,7 +96,7 @@ impl Handle {
     ) -> Result<Reply, RequestError> {
         let (reply, answer) = oneshot::channel();
         let command = Command::Request { make: MakeRequest(Box::new(make)), reply };
-        let gone = || RequestError::Stopped(self.shared.stop_reason());
+        let gone = || RequestError::Stopped(self.shared.known.stop_reason());
         self.commands.send(command).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))
     }

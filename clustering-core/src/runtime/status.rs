@@ -1,108 +1,188 @@
-use std::{ops::Deref, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use super::clock::Clock;
+use tokio::sync::watch;
+
+use super::{clock::Clock, error::Ended};
 use crate::{
-    machine,
+    event::StopReason,
+    machine::{Phase, Status},
     time::Timestamp,
     version::{Term, Version},
+    view::View,
 };
 
-/// All that a node knows of itself and the cluster, as one value.
+/// The status of a node, to read and to wait for.
 ///
-/// It holds deadlines, not flags that were true once: asking a value that is an hour old whether the node leads gives
-/// the answer that is right now (P6), as far as the node can know without the network. Whoever waits for changes is woken
-/// when such a deadline passes, too.
-///
-/// Beside the methods here it has the fields of [`machine::Status`], to which it derefs: `phase`, `session`, `leader`,
-/// `newest` and `acknowledged` (views, with their nodes), `stable`, `blocked` and more.
+/// It hands out values and never a guard: nobody who keeps, nests or forgets a [`Status`] holds the node up. Cheap to clone;
+/// it does not keep the node alive.
 #[derive(Clone, Debug)]
-pub struct Status {
-    known: machine::Status,
-    /// Whether the node could act as leader when this was made. Only to notice when that ends: nobody is told by it.
-    acted: bool,
+pub struct StatusWatch {
+    receiver: watch::Receiver<Arc<Status>>,
+}
+
+impl StatusWatch {
+    /// Returns the newest status.
+    #[must_use]
+    pub fn get(&self) -> Arc<Status> {
+        self.receiver.borrow().clone()
+    }
+
+    /// Waits for a status that this watch has not waited for yet, and returns the newest one: others may be skipped. For
+    /// every transition subscribe to the [events](crate::Clustering::events).
+    ///
+    /// It resolves when something happens, and when a deadline passes: then the node is no longer a
+    /// [`member`](Status::member), or has no [`active_term`](Status::active_term). A renewal that only moves deadlines is no
+    /// change. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`], once the node has ended and the last status was returned.
+    pub async fn changed(&mut self) -> Result<Arc<Status>, Ended> {
+        match self.receiver.changed().await {
+            Ok(()) => Ok(self.receiver.borrow_and_update().clone()),
+            Err(_) => Err(self.ended()),
+        }
+    }
+
+    /// Waits until the status is as `is` says, and returns it. The present status counts. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`Ended`], once the node has ended and its last status is not as wanted.
+    pub async fn wait_for(&mut self, mut is: impl FnMut(&Status) -> bool) -> Result<Arc<Status>, Ended> {
+        let mut status = self.receiver.borrow_and_update().clone();
+        while !is(&status) {
+            status = self.changed().await?;
+        }
+        Ok(status)
+    }
+
+    fn ended(&self) -> Ended {
+        Ended(match &self.get().phase {
+            Phase::Stopped(reason) => reason.clone(),
+            _ => StopReason::Aborted,
+        })
+    }
+}
+
+/// What a node knows now: its newest status, and the clock that the deadlines in it are compared with.
+///
+/// Locks are held only while a pointer is copied, and no code of the user runs under them: the driver never waits for anybody.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    newest: StatusWatch,
+    pub(crate) clock: Clock,
+}
+
+impl Known {
+    pub(crate) fn new(status: Status, clock: Clock) -> (Self, Publisher) {
+        let (sender, receiver) = watch::channel(Arc::new(status));
+        let known = Known { newest: StatusWatch { receiver }, clock: clock.clone() };
+        (known, Publisher { sender, clock })
+    }
+
+    pub(crate) fn status(&self) -> Arc<Status> {
+        self.newest.get()
+    }
+
+    /// A watch for changes from now on.
+    pub(crate) fn watch(&self) -> StatusWatch {
+        let mut watch = self.newest.clone();
+        watch.receiver.mark_unchanged();
+        watch
+    }
+
+    /// The term under which the node may act as leader.
+    pub(crate) fn term(&self) -> Option<Term> {
+        self.status().term_at(self.clock.now())
+    }
+
+    pub(crate) fn leadership_left(&self) -> Duration {
+        let until = self.status().leadership.map(|leadership| leadership.until);
+        self.left(until)
+    }
+
+    pub(crate) fn is_member(&self) -> bool {
+        self.status().is_member_at(self.clock.now())
+    }
+
+    pub(crate) fn session_left(&self) -> Duration {
+        let until = self.status().session.as_ref().map(|session| session.until);
+        self.left(until)
+    }
+
+    fn left(&self, until: Option<Timestamp>) -> Duration {
+        until.map_or(Duration::ZERO, |until| until.since(self.clock.now()))
+    }
+
+    /// The view that the node may work by.
+    pub(crate) fn acknowledged(&self) -> Option<View> {
+        self.status().acknowledged_at(self.clock.now()).cloned()
+    }
+
+    /// The version at which the node is stable.
+    pub(crate) fn stable_version(&self) -> Option<Version> {
+        self.status().stable_version_at(self.clock.now())
+    }
+
+    pub(crate) fn stale_for(&self) -> Option<Duration> {
+        let since = self.status().stale_since;
+        since.map(|since| self.clock.now().since(since))
+    }
+
+    /// Why the node has ended.
+    pub(crate) fn stop_reason(&self) -> StopReason {
+        self.newest.ended().0
+    }
+
+    /// Waits until `what` finds something in the newest status at the present time.
+    pub(crate) async fn wait_for_some<T>(
+        &self,
+        what: impl Fn(&Status, Timestamp) -> Option<T>,
+    ) -> Result<T, Ended> {
+        let mut watch = self.watch();
+        loop {
+            let status = watch.get();
+            if let Phase::Stopped(reason) = &status.phase {
+                return Err(Ended(reason.clone()));
+            }
+            if let Some(found) = what(&status, self.clock.now()) {
+                return Ok(found);
+            }
+            // A renewal may have moved the deadline without waking anybody, after the status was read and before the clock was.
+            if Arc::ptr_eq(&status, &watch.get()) {
+                watch.changed().await?;
+            }
+        }
+    }
+}
+
+/// Replaces the status of a node, and wakes those who watch it.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    sender: watch::Sender<Arc<Status>>,
     clock: Clock,
 }
 
-impl Status {
-    pub(crate) fn new(known: machine::Status, clock: Clock) -> Self {
-        let mut status = Status { known, acted: false, clock };
-        status.acted = status.is_leader();
-        status
+impl Publisher {
+    /// Publishes `next`. Those who watch are woken if it says something new, or if a deadline that had passed was moved: they
+    /// may have seen it pass.
+    pub(crate) fn publish(&self, next: Status) -> Arc<Status> {
+        let current = self.status();
+        if *current == next {
+            return current;
+        }
+        let same = current.says_the_same(&next);
+        let next = Arc::new(next);
+        let mut slot = next.clone();
+        self.sender.send_if_modified(|status| {
+            std::mem::swap(status, &mut slot);
+            !same || current.has_lapsed(self.clock.now())
+        });
+        next
     }
 
-    /// Whether somebody who waits for changes has to be told of `next`. That the lead ended by its deadline is a change
-    /// too, although no field differs.
-    pub(crate) fn differs(&self, next: &Status) -> bool {
-        self.known != next.known || self.acted != next.acted
-    }
-
-    /// Whether this node may act as leader now. False once its deadline has passed, also after it was stopped
-    /// (SIGSTOP) or the machine was suspended, and before any network call tells (P6).
-    pub fn is_leader(&self) -> bool {
-        self.term().is_some()
-    }
-
-    /// The term under which this node may act as leader now: the token with which to fence what it writes (P5).
-    pub fn term(&self) -> Option<Term> {
-        self.leadership
-            .filter(|leadership| self.clock.now() < leadership.until)
-            .map(|leadership| leadership.term)
-    }
-
-    /// For how long this node may go on acting as leader, if no renewal succeeds. Zero if it does not lead.
-    pub fn leadership_left(&self) -> Duration {
-        self.leadership.map_or(Duration::ZERO, |leadership| self.left(leadership.until))
-    }
-
-    /// Whether this node's session lasts: it stands in the log, and its place is its own.
-    pub fn is_member(&self) -> bool {
-        !self.session_left().is_zero()
-    }
-
-    /// For how long this node's session goes on, if no renewal succeeds. Zero if it has none.
-    pub fn session_left(&self) -> Duration {
-        self.session.as_ref().map_or(Duration::ZERO, |session| self.left(session.until))
-    }
-
-    /// Whether this node may work on `key` now: its session lasts, and the version that it acknowledged gives it the
-    /// key.
-    ///
-    /// While a newer version is being adapted to, the new owner may be ready before the old one is: work that must not
-    /// be done twice at a time waits until the version is [stable](crate::Clustering::wait_stable).
-    pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
-        self.is_member() && self.acknowledged.as_ref().is_some_and(|view| view.owns(key))
-    }
-
-    /// The version that this node acknowledged.
-    pub fn cluster_version(&self) -> Option<Version> {
-        self.acknowledged.as_ref().map(|view| view.version())
-    }
-
-    /// Whether the newest version is recorded as stable, and this node, if it has a place, is part of it.
-    pub fn is_stable(&self) -> bool {
-        let newest = self.newest.as_ref().map(|view| view.version());
-        let takes_part = matches!(self.phase, machine::Phase::Member | machine::Phase::Joining);
-        self.consistent && (!takes_part || self.cluster_version() == newest)
-    }
-
-    /// The newest version, if it [is stable](Self::is_stable).
-    pub fn stable_version(&self) -> Option<Version> {
-        self.newest.as_ref().filter(|_| self.is_stable()).map(|view| view.version())
-    }
-
-    /// For how long the store has not answered; `None` if it does.
-    pub fn stale_for(&self) -> Option<Duration> {
-        self.stale_since.map(|since| self.clock.now().since(since))
-    }
-
-    fn left(&self, until: Timestamp) -> Duration {
-        until.since(self.clock.now())
-    }
-}
-
-impl Deref for Status {
-    type Target = machine::Status;
-    fn deref(&self) -> &machine::Status {
-        &self.known
+    pub(crate) fn status(&self) -> Arc<Status> {
+        self.sender.borrow().clone()
     }
 }

@@ -98,6 +98,7 @@ impl Tracer {
             | Event::LeadershipSuspended { .. }
             | Event::StabilizeRefused { .. }
             | Event::StabilizeSlow { .. }
+            | Event::AnnouncementSlow { .. }
             | Event::AnnouncementFailed { .. }
             | Event::Blocked(_)
             | Event::Evicted { .. }

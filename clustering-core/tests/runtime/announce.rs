@@ -102,7 +102,7 @@ async fn p4_it_is_told_when_the_lead_is_over() {
     let term = node.term().unwrap();
     node.line.hang();
     assert_eq!(soon("told", told.recv()).await, Some(term));
-    assert!(node.now().is_member() && !node.is_leader(), "at the deadline of the lead, not of the session");
+    assert!(node.is_member() && !node.is_leader(), "at the deadline of the lead, not of the session");
     node.line.heal();
     let version = node.cluster_change().await.unwrap();
     node.log
@@ -135,4 +135,44 @@ async fn p4_a_stop_tells_it_and_waits_for_it() {
     node.log.next("it runs", |event| matches!(event, Event::Announcing { .. })).await;
     node.stop().await.unwrap();
     assert_eq!(ended.load(Ordering::SeqCst), 1);
+}
+
+/// One that hangs must not silence all later ones: it is told, and ended where a limit is set.
+#[tokio::test(start_paused = true)]
+async fn p10_an_on_stable_that_hangs_is_told_and_does_not_end_announcements() {
+    let cluster = Cluster::new();
+    let runs = Arc::new(Mutex::new(Vec::new()));
+    let kept = runs.clone();
+    let node = cluster
+        .start_with("a", |builder| {
+            let hangs_first = move |stable: Stable| {
+                let mut runs = kept.lock().unwrap();
+                runs.push(stable.version());
+                let hangs = runs.len() == 1;
+                async move {
+                    if hangs {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            builder.on_stable(hangs_first).configure(|config| config.on_stable_timeout = Some(secs(60)))
+        })
+        .await;
+    let first = stable([&node]).await;
+    let second = node.cluster_change().await.unwrap();
+    let slow = |event: &Event| matches!(event, Event::AnnouncementSlow { version, .. } if *version == first);
+    node.log.next("it is slow", slow).await;
+    assert_eq!(*runs.lock().unwrap(), [first], "they wait for it");
+    let reason = node
+        .log
+        .next_of("it failed", |event| match event {
+            Event::AnnouncementFailed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(reason, "it was ended after 60s, the on_stable timeout");
+    let announcing = |event: &Event| matches!(event, Event::Announcing { version, .. } if *version == second);
+    node.log.next("the next", announcing).await;
+    assert_eq!(stable([&node]).await, second);
+    assert_eq!(*runs.lock().unwrap(), [first, second]);
 }

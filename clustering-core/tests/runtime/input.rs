@@ -77,6 +77,9 @@ const INPUT: &[(&str, &str, &str, Change)] = &[
     ("stabilize_timeout", "0ns", "zero", |builder| {
         builder.configure(|config| config.stabilize_timeout = Some(Duration::ZERO))
     }),
+    ("on_stable_timeout", "0ns", "zero", |builder| {
+        builder.configure(|config| config.on_stable_timeout = Some(Duration::ZERO))
+    }),
     ("laggards", "10ms", "1 s", |builder| builder.laggards(Laggards::Evict { after: ms(10) })),
 ];
 

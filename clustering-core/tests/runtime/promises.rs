@@ -215,7 +215,7 @@ async fn p5_a_leader_that_was_cut_off_writes_nothing() {
     let term = old.term().unwrap();
     old.write().await.unwrap();
     old.line.hang();
-    old.until("its deadline has passed", |status| !status.is_leader()).await;
+    old.until("its deadline has passed", |status| status.active_term.is_none()).await;
     assert_eq!(old.write().await, Err(RequestError::NotLeader));
     let rest: Vec<_> = nodes.iter().filter(|node| node.name() != old.name()).collect();
     stable(rest.clone()).await;
@@ -246,7 +246,7 @@ async fn p5_the_term_guards_a_write_of_one_that_was_deposed_without_knowing() {
     assert!(matches!(error.kind(), ErrorKind::GuardFailed { .. }), "{error}");
     assert_eq!(cluster.store.get("app/owner").await.unwrap(), None);
     old.line.heal();
-    old.until("it knows", |status| !status.is_leader()).await;
+    old.until("it knows", |status| status.active_term.is_none()).await;
     stable(&nodes).await;
     cluster.audit().await;
 }

@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, LazyLock, Mutex};
 
-use clustering_core::{Event, Status};
-use tokio::sync::watch;
+use clustering_core::{Clustering, Event};
 use tracing::{
     Dispatch, Level, Metadata, Subscriber,
     field::{Field, Visit},
@@ -17,8 +16,8 @@ use crate::common::{Cluster, TTL, secs, stable};
 #[derive(Clone, Default)]
 struct Kept {
     told: Arc<Mutex<Vec<(Level, String, String)>>>,
-    /// A node's status, and what it says is stable while the event of a stable version is told.
-    status: Arc<Mutex<Option<watch::Receiver<Status>>>>,
+    /// A node, and what its status says is stable while the event of a stable version is told.
+    node: Arc<Mutex<Option<Clustering>>>,
     stable: Arc<Mutex<Vec<(String, String)>>>,
 }
 
@@ -63,10 +62,12 @@ impl Subscriber for Kept {
     fn event(&self, event: &tracing::Event<'_>) {
         let mut fields = Fields::default();
         event.record(&mut fields);
-        if let (Some(version), Some(status)) =
-            (fields.message.strip_prefix("stable at "), &*self.status.lock().unwrap())
+        if let (Some(version), Some(node)) =
+            (fields.message.strip_prefix("stable at "), &*self.node.lock().unwrap())
         {
-            let stable = status.borrow().stable.unwrap();
+            // A subscriber may call back into the node that tells it.
+            drop((node.events(), node.nodes(), node.is_leader(), node.leader_node()));
+            let stable = node.status().get().stable.unwrap();
             self.stable.lock().unwrap().push((version.to_owned(), stable.to_string()));
         }
         self.told.lock().unwrap().push((*event.metadata().level(), fields.node, fields.message));
@@ -118,11 +119,12 @@ async fn p10_the_status_is_there_before_the_event() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
-    *kept.status.lock().unwrap() = Some(node.status());
+    *kept.node.lock().unwrap() = Some(node.cluster.clone());
     for _ in 0..3 {
         node.cluster_change().await.unwrap();
         stable([&node]).await;
     }
+    drop(kept.node.lock().unwrap().take());
     let stable = kept.stable.lock().unwrap().clone();
     assert_eq!(stable.len(), 3);
     assert!(stable.iter().all(|(told, status)| told == status), "{stable:?}");

@@ -21,7 +21,7 @@ async fn p6_the_end_of_a_lead_is_told_at_its_deadline_without_the_store() {
     let term = soon("the lead", node.wait_leader()).await.unwrap();
     assert_eq!(node.term(), Some(term));
 
-    let left = node.now().leadership_left();
+    let left = node.leadership_left();
     let cut = Instant::now();
     node.line.hang();
     soon("the end of the lead", node.wait_deposed(term)).await;
@@ -95,8 +95,8 @@ async fn a_node_that_has_ended_knows_nothing_and_keeps_nobody_waiting() {
     let (discovery, mut status) = (node.discovery(), node.status());
     let seen = tokio::spawn(async move {
         let mut phases = Vec::new();
-        while status.changed().await.is_ok() {
-            phases.push(status.borrow_and_update().phase.clone());
+        while let Ok(status) = status.changed().await {
+            phases.push(status.phase.clone());
         }
         phases
     });
@@ -104,10 +104,10 @@ async fn a_node_that_has_ended_knows_nothing_and_keeps_nobody_waiting() {
     let phases = soon("the end of the channel", seen).await.unwrap();
     assert_eq!(phases.last(), Some(&Phase::Stopped(StopReason::Asked)));
 
-    assert!(!node.cluster_consistent() && !node.now().is_stable() && !node.now().is_member());
+    assert!(!node.cluster_consistent() && !node.now().is_stable() && !node.now().member && !node.is_member());
     assert_eq!((node.leader_node(), node.view(), node.cluster_version()), (None, None, None));
     assert_eq!((node.nodes(), discovery.find("k"), discovery.is_own_node("k")), (vec![], None, false));
-    assert!(soon("an answer", node.status().wait_for(|status| status.is_leader())).await.is_err());
+    assert!(soon("an answer", node.status().wait_for(|status| status.active_term.is_some())).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

@@ -69,7 +69,7 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
 /// Prints who owns the key, and who would follow.
 fn answer(discovery: &Discovery, key: &str, arguments: &Arguments) -> io::Result<bool> {
     let owners = discovery.find_n(key, arguments.n);
-    let stale = discovery.status().borrow().stale_for();
+    let stale = discovery.stale_for();
     let mut out = io::stdout().lock();
     if arguments.json {
         let owners: Vec<_> =

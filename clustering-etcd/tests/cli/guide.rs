@@ -45,7 +45,7 @@ impl Scene {
                 let silent = scene.node("ingest-4").stabilize(|_| std::future::pending::<()>());
                 scene.nodes.push(silent.start().await.unwrap());
                 // The second refusal of the version with all: by then the first stands in the store.
-                let newest = || scene.nodes[0].status().borrow().newest.as_ref().map_or(0, |view| view.len());
+                let newest = || scene.nodes[0].status().get().newest.as_ref().map_or(0, |view| view.len());
                 soon("refusals", async {
                     let mut left = 2;
                     while left > 0 {

@@ -57,7 +57,7 @@ async fn who_blocks_is_named_and_it_exits_with_1() {
     // Twice refused: the first refusal of the version stands in the store by then.
     soon("refusals", async {
         let of_all = |nodes: &[clustering_core::Clustering]| {
-            nodes[0].status().borrow().newest.as_ref().is_some_and(|view| view.len() == 3)
+            nodes[0].status().get().newest.as_ref().is_some_and(|view| view.len() == 3)
         };
         let mut left = 2;
         while left > 0 {

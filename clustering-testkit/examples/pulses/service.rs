@@ -10,7 +10,7 @@ use std::{
 };
 
 use clustering_core::{
-    Clustering, Stabilization, StartError, Status, View, WeakClustering,
+    Clustering, Stabilization, StartError, View, WeakClustering,
     placement::{Placement, Weight},
     store::{CoordinationStore, Revision},
 };
@@ -120,9 +120,9 @@ impl Service {
     /// and false if it wrongly refuses. Returns `None` if the version does not assign the meter to this instance, or if
     /// the instance is busy, adapting or without a session.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
-        let status = self.cluster.status();
-        let status: &Status = &status.borrow();
-        let view = status.acknowledged.as_ref().filter(|_| status.is_stable() && status.is_member())?;
+        let status = self.cluster.status().get();
+        let says_so = status.is_stable() && self.cluster.is_member();
+        let view = status.acknowledged.as_ref().filter(|_| says_so)?;
         let held = self.held.try_lock().ok()?;
         view.owns(meter).then(|| held.contains_key(meter))
     }
@@ -151,13 +151,12 @@ impl Service {
     /// Returns the fence with which this instance may count the meters that it holds now: the revision of its version,
     /// which is higher for each later owner.
     fn may_count(&self) -> Option<Revision> {
-        let status = self.cluster.status();
-        let status: &Status = &status.borrow();
+        let status = self.cluster.status().get();
         if self.mistake == Some(Mistake::KeepsGoing) {
             return Some(status.revision);
         }
         // Only once all instances have released the meters that they lost, and while this instance's session lasts.
-        let may = status.is_stable() && status.is_member();
+        let may = status.is_stable() && self.cluster.is_member();
         status.acknowledged.as_ref().filter(|_| may).map(View::revision)
     }
 }

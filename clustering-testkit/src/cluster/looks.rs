@@ -34,11 +34,7 @@ fn look<S>(shared: &Weak<Shared<S>>, last: &mut BTreeMap<Life, Option<Term>>) ->
     };
     for (node, journal) in nodes {
         let at = shared.clock.now();
-        let (term, left) = {
-            let status = node.status();
-            let status = status.borrow();
-            (status.term(), status.leadership_left())
-        };
+        let (left, term) = (node.leadership_left(), node.term());
         if last.insert(journal.life().clone(), term) != Some(term) || term.is_some() {
             let until = term.map(|_| at + left);
             journal.note_at(at, Observation::AskedLeader { term, until });

@@ -131,10 +131,9 @@ fn describe<S>(seat: &Seat<S>) -> String {
         said += ", cut off";
     }
     if let Some(node) = seat.node() {
-        let status = node.status();
-        let status = status.borrow();
+        let status = node.status().get();
         said += &format!(", {:?}", status.phase);
-        if status.is_leader() {
+        if node.is_leader() {
             said += ", leader";
         }
         match (&status.newest, status.cluster_version()) {

@@ -170,8 +170,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                 let what = format!("the service of {name} has dropped its node");
                 return Err(NotYet::Never(Failure::new(what)));
             };
-            let status = node.status();
-            let status = status.borrow();
+            let status = node.status().get();
             if let Phase::Stopped(reason) = &status.phase {
                 return Err(NotYet::Never(Failure::new(format!("the node of {name} has ended: {reason}"))));
             }

@@ -10,7 +10,7 @@ use std::{
 
 use clustering_core::{
     Builder, Clustering, Events, EventsError, HealthChecks, IntoOutcome, NameConflict, NodeName, Outcome,
-    Stabilization, Stable, Status, store::CoordinationStore,
+    Stabilization, Stable, store::CoordinationStore,
 };
 
 use super::{Clock, Ending, Entry, Life, Member, Observation, RecordingStore};
@@ -156,9 +156,10 @@ impl Journal {
     /// Asks the node if it may act as leader, and returns the answer with a time just before the question.
     pub fn look(&self, cluster: &Clustering) -> (super::Moment, Observation) {
         let at = self.shared.clock.now();
-        let status: Status = cluster.status().borrow().clone();
-        // `at` was taken before the status, so that the remaining time counts from no later than the question.
-        let (term, until) = (status.term(), at + status.leadership_left());
+        // The remaining time is read first: it belongs to that term or to an earlier one, and it counts from a moment that
+        // is no later than that of the question.
+        let left = cluster.leadership_left();
+        let (term, until) = (cluster.term(), at + left);
         (at, Observation::AskedLeader { term, until: term.map(|_| until) })
     }
 

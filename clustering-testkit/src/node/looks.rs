@@ -86,8 +86,8 @@ impl Taken {
     /// Records what the node still knows while the store is away.
     fn consider_stale(&mut self, journal: &Journal, node: &Clustering) {
         let now = journal.clock().now();
-        let status = node.status().borrow().clone();
-        if let Some(away) = status.stale_for()
+        let status = node.status().get();
+        if let Some(away) = node.stale_for()
             && now.since(self.noted_stale) > AGAIN
         {
             let newest = status.newest.as_ref().map(|view| view.version());

@@ -159,7 +159,7 @@ impl Book {
             // These tell nothing that a promise is judged by, and are many.
             Event::NodeUp { .. } | Event::NodeDown { .. } | Event::NodeChanged { .. } => {}
             Event::StoreAway { .. } | Event::StoreBack { .. } | Event::StabilizeRefused { .. } => {}
-            Event::StabilizeSlow { .. } | Event::Malformed { .. } => {}
+            Event::StabilizeSlow { .. } | Event::AnnouncementSlow { .. } | Event::Malformed { .. } => {}
             event => self.observe(at, node, life, event.into()),
         }
     }

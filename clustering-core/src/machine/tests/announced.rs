@@ -1,11 +1,15 @@
 //! The user's on_stable has ended.
 
-use super::bench::{Bench, secs};
-use crate::outcome::Outcome;
+use super::bench::{Bench, ms, secs};
+use crate::{config::Config, outcome::Outcome};
 
 /// a leads, V1 is stable, and its callback runs.
 fn announcing() -> Bench {
-    let mut a = Bench::node("a").joined().leading();
+    announcing_with(|_| {})
+}
+
+fn announcing_with(change: impl FnOnce(&mut Config)) -> Bench {
+    let mut a = Bench::node_with("a", change).joined().leading();
     a.stabilized(Outcome::Ready);
     a.answer_all();
     a.skip();
@@ -88,4 +92,45 @@ fn p4_stopping_supersedes_it_and_waits_for_it() {
     a.says(&["revoke 1"]);
     a.announced();
     a.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+}
+
+#[test]
+fn p10_an_on_stable_that_runs_long_is_reported_once_and_never_ended() {
+    let mut a = announcing();
+    a.wait(ms(29_999));
+    a.says(&[]);
+    a.wait(ms(1));
+    a.says(&["* on_stable of V1 has run for 30s"]);
+    a.wait(secs(3600));
+    a.says(&[]);
+}
+
+#[test]
+fn an_on_stable_timeout_ends_it_and_the_next_version_is_announced() {
+    let mut a = announcing_with(|config| config.on_stable_timeout = Some(secs(10))).after(secs(2));
+    a.asks("ops");
+    a.answer_all();
+    a.stabilized(Outcome::Ready);
+    a.answer_all();
+    a.skip();
+    a.wait(secs(8));
+    a.says(&["abort: it was ended after 10s, the on_stable timeout"]);
+    a.wait(secs(5));
+    a.says(&[]);
+    a.announce_panics("ended");
+    a.says(&["* on_stable of V1 failed: ended", "* on_stable of V2, term 2", "announce V2 in term 2"]);
+}
+
+/// It is no longer wanted, and holds up the next all the same.
+#[test]
+fn p10_a_superseded_on_stable_that_hangs_is_reported_and_ended_too() {
+    let mut a = announcing_with(|config| config.on_stable_timeout = Some(secs(60)));
+    a.resign(1);
+    a.answer_all();
+    a.skip();
+    a.wait(secs(60));
+    a.says_of(
+        &["abort", "* on_stable"],
+        &["* on_stable of V1 has run for 30s", "abort: it was ended after 60s, the on_stable timeout"],
+    );
 }

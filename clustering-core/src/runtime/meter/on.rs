@@ -41,6 +41,7 @@ enum Call {
     Lease(Timestamp),
     Commit(Purpose),
     Stabilize(Timestamp),
+    Announce(Timestamp),
     Check(Timestamp),
 }
 
@@ -134,6 +135,16 @@ impl Meter {
                 )
                 .record(now.since(began));
             }
+            Input::Announced { token, result } => {
+                let Some(Call::Announce(began)) = self.calls.remove(token) else { return };
+                let outcome = if result.is_ok() { "done" } else { "failed" };
+                histogram!(
+                    names::ON_STABLE.name,
+                    "namespace" => self.namespace.clone(),
+                    "outcome" => outcome,
+                )
+                .record(now.since(began));
+            }
             Input::HealthReported { token, result } => {
                 let Some(Call::Check(began)) = self.calls.remove(token) else { return };
                 self.took(names::HEALTH_CHECK, now.since(began));
@@ -175,6 +186,7 @@ impl Meter {
                     self.count(names::STABILIZE_ATTEMPTS);
                     Some((token, Call::Stabilize(now)))
                 }
+                Output::Announce { token, .. } => Some((token, Call::Announce(now))),
                 Output::CheckHealth { token } => Some((token, Call::Check(now))),
                 Output::Supersede { token } => {
                     if matches!(self.calls.get(token), Some(Call::Stabilize(_))) {
@@ -208,9 +220,9 @@ impl Meter {
         let versioned = status.newest.as_ref().map_or(0, |view| view.len());
         let healthy = matches!(status.health, Health::Unchecked | Health::Healthy);
         let gauges = [
-            (names::LEADER, None, flag(status.is_leader())),
-            (names::MEMBER, None, flag(status.is_member())),
-            (names::STABLE, None, flag(status.is_member() && status.is_stable())),
+            (names::LEADER, None, flag(status.active_term.is_some())),
+            (names::MEMBER, None, flag(status.member)),
+            (names::STABLE, None, flag(status.member && status.is_stable())),
             (names::STORE_AWAY, None, flag(status.stale_since.is_some())),
             (names::HEALTHY, None, flag(healthy)),
             (names::TERM, None, term as f64),
@@ -270,7 +282,7 @@ mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     use super::*;
-    use crate::{config::Config, keyspace::Keyspace, name::Namespace, runtime::clock::Clock, version::Mint};
+    use crate::{config::Config, keyspace::Keyspace, name::Namespace, version::Mint};
 
     /// P10: every transition is an event, and every event a metric.
     #[test]
@@ -313,7 +325,7 @@ mod tests {
         let mut machine = Machine::observer(keyspace, Config::default(), mint);
         machine.handle(Timestamp::ZERO, Input::Tick);
         let Some(Output::Read { token, .. }) = machine.poll_output() else { panic!("it reads") };
-        let status = Status::new(machine.status(Timestamp::ZERO), Clock::start());
+        let status = machine.status(Timestamp::ZERO);
         let mut meter = Meter::new("c", true);
         let renewed = Input::Renewed { token, result: Ok(Duration::from_secs(9)) };
         metrics::with_local_recorder(&recorder, || {

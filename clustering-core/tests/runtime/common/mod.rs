@@ -206,20 +206,20 @@ impl Node {
     }
 
     pub(crate) fn now(&self) -> Status {
-        self.cluster.status().borrow().clone()
+        Status::clone(&self.cluster.status().get())
     }
 
     /// Waits until its status is so.
     pub(crate) async fn until(&self, what: &str, is: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.cluster.status();
         match tokio::time::timeout(LONG, status.wait_for(is)).await {
-            Ok(status) => status.unwrap().clone(),
+            Ok(status) => Status::clone(&status.unwrap()),
             Err(_) => panic!("{} was never so: {what}; it is {:?}", self.cluster.name(), self.now()),
         }
     }
 
     pub(crate) async fn leads(&self) -> Status {
-        self.until("it leads", Status::is_leader).await
+        self.until("it leads", |status| status.active_term.is_some()).await
     }
 
     /// A write of the user's, as leader.

@@ -79,6 +79,10 @@ pub(crate) struct Run {
     /// After which time a stabilize is killed, and counts as a no [default: never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     stabilize_timeout: Option<Duration>,
+    /// After which time an on-stable is killed, and counts as failed; while it runs no later version is announced [default:
+    /// never]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    on_stable_timeout: Option<Duration>,
     /// Serve probes (/livez, /readyz, /leaderz) and metrics for Prometheus (/metrics) there over HTTP, such as 0.0.0.0:8081; with
     /// port 0 at any that is free, which is told [env: CLUSTERING_LISTEN] [default: not at all]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
@@ -212,6 +216,9 @@ impl Run {
         }
         if let Some(timeout) = self.stabilize_timeout {
             builder = builder.configure(|config| config.stabilize_timeout = Some(timeout));
+        }
+        if let Some(timeout) = self.on_stable_timeout {
+            builder = builder.configure(|config| config.on_stable_timeout = Some(timeout));
         }
         builder = self.health.describe(builder, hooks);
         if let Some(command) = self.stabilize.clone() {
