@@ -80,6 +80,7 @@ pub async fn history(
     keys: &Keyspace,
 ) -> Result<Vec<HistoryEntry>, StoreError> {
     let mut entries = store.read(keys.history_namespace()).await?.entries;
+    entries.retain(|entry| keys.history_slot(&entry.key).is_some());
     // A version is published after the one before it became stable, if that did.
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
     Ok(entries.iter().filter_map(read).collect())

@@ -123,7 +123,7 @@ impl Records {
         let keys = self.leader.is_some() || self.version.is_some() || self.stable.is_some();
         // Under `ready/` alone anybody may have written anything.
         let view = self.keyspace.meta_namespace().as_str();
-        let malformed = self.malformed.keys().any(|key| key.starts_with(view));
+        let malformed = self.malformed.keys().any(|key| key.starts_with(view) && self.keyspace.is_own(key));
         keys || self.request.is_some() || !self.nodes.is_empty() || malformed
     }
 
