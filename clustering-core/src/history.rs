@@ -40,7 +40,7 @@ use crate::{
 pub struct HistoryEntry {
     /// How many versions there had been with it.
     pub number: u64,
-    /// The version. When it was published, by its leader's wall clock: [`Version::minted_ms`].
+    /// The version. Its label bears a time: [`Version::minted_ms`].
     pub version: Version,
     /// The leader that published it.
     pub leader: Option<NodeName>,
