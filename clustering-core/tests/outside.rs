@@ -338,6 +338,23 @@ async fn a_verb_whose_reply_is_lost_is_done_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_text_is_too_long_for_a_verb() {
+    let store = MemoryStore::new();
+    let _nodes = nodes(&store, &["a", "b"]).await;
+    let long = "\u{1}".repeat(100_000);
+    let operator = Operator::new(store.clone(), namespace(), long.clone());
+    let seen = operator.change(Some(&long)).await.unwrap();
+    operator.published_after(seen).await.unwrap();
+    let term = operator.resign(Some(&name("b")), Some(&long)).await.unwrap();
+    operator.led_after(term).await.unwrap();
+    // A record of 64 KiB, whose incarnation cannot be told.
+    let record = format!(r#"{{"uri": "", "incarnation": "{}"}}"#, "x".repeat(65_500));
+    by_hand(&store, "view/nodes/x", &record).await;
+    operator.evict(&name("x")).await.unwrap();
+    stable(&store, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_takes_what_is_left_and_nothing_else() {
     let store = MemoryStore::new();
     let nodes = nodes(&store, &["a", "b"]).await;
