@@ -40,7 +40,7 @@ use crate::{
 pub struct HistoryEntry {
     /// How many versions there had been with it.
     pub number: u64,
-    /// The version. When it was published, by its leader's wall clock: [`Version::minted_ms`].
+    /// The version. Its label bears a time: [`Version::minted_ms`].
     pub version: Version,
     /// The leader that published it.
     pub leader: Option<NodeName>,
@@ -80,6 +80,7 @@ pub async fn history(
     keys: &Keyspace,
 ) -> Result<Vec<HistoryEntry>, StoreError> {
     let mut entries = store.read(keys.history_namespace()).await?.entries;
+    entries.retain(|entry| keys.history_slot(&entry.key).is_some());
     // A version is published after the one before it became stable, if that did.
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
     Ok(entries.iter().filter_map(read).collect())

@@ -168,12 +168,37 @@ impl Keyspace {
         NodeName::parse(key.strip_prefix(self.0.ready.as_str())?).ok()
     }
 
-    /// The namespace of the cluster to which a key belongs, and whether it is of the part that defines the cluster. No part
-    /// of a namespace is `view` or `ready`, so that the first of these ends it.
+    /// Slot of the history entry under that key.
+    pub(crate) fn history_slot(&self, key: &str) -> Option<u64> {
+        let text = key.strip_prefix(self.0.history.as_str())?;
+        let slot = text.parse().ok().filter(|slot| *slot < Self::HISTORY)?;
+        (*self.history_key(slot) == *key).then_some(slot)
+    }
+
+    /// True if a cluster in this namespace writes that very key, or the protocol reserves it. Stricter than
+    /// [`is_reserved`](Self::is_reserved): anything may have been put below the cluster's prefixes, and only keys that
+    /// parse are the cluster's to read or delete.
+    pub(crate) fn is_own(&self, key: &Key) -> bool {
+        match self.holds(key) {
+            Holds::BadName(_) => false,
+            Holds::Unknown => {
+                let reserved = key.strip_prefix(self.0.view.as_str()).is_some_and(|rest| {
+                    let removed = rest.strip_prefix("removed/");
+                    rest == "released" || removed.is_some_and(|name| NodeName::parse(name).is_ok())
+                });
+                reserved || self.acknowledger(key).is_some() || self.history_slot(key).is_some()
+            }
+            _ => true,
+        }
+    }
+
+    /// Namespace of the cluster that a key under `view/` or `ready/` belongs to, and true if it is under `view/`. The first
+    /// reserved segment ends the namespace, because namespaces have none.
     pub(crate) fn namespace_of(key: &str) -> Option<(Namespace, bool)> {
-        let ends = |part: &'static str| key.find(part).map(|end| (end, part));
-        let (end, part) = ends("/view/").into_iter().chain(ends("/ready/")).min()?;
-        Some((Namespace::parse(&key[..end]).ok()?, part == "/view/"))
+        let ends = |part: &'static str| Some((key.find(&format!("/{part}/"))?, part));
+        let (end, part) = Namespace::RESERVED.into_iter().filter_map(ends).min()?;
+        let namespace = Namespace::parse(&key[..end]).ok()?;
+        (part != "history").then_some((namespace, part == "view"))
     }
 
     /// The namespace of the cluster to which a node record under that key belongs.
@@ -234,6 +259,46 @@ mod tests {
     }
 
     #[test]
+    fn only_keys_that_parse_are_the_clusters_own() {
+        let keys = Keyspace::new(Namespace::parse("c").unwrap());
+        let own = [
+            "view/leader",
+            "view/nodes/a",
+            "view/released",
+            "view/removed/a",
+            "ready/a",
+            "history/0",
+            "history/63",
+        ];
+        for own in own {
+            assert!(keys.is_own(&Key::from(format!("c/{own}"))), "{own}");
+        }
+        let others = [
+            "view/",
+            "view/x",
+            "view/leader/x",
+            "view/nodes/",
+            "view/nodes/a/b",
+            "view/removed/a/b",
+            "view/a/view/leader",
+            "ready/a/b",
+            "ready/a/view/leader",
+            "history/",
+            "history/64",
+            "history/07",
+            "history/+7",
+            "history/7/view/leader",
+            "history/view/leader",
+            "history/history/7",
+            "mine",
+        ];
+        for other in others {
+            assert!(!keys.is_own(&Key::from(format!("c/{other}"))), "{other}");
+        }
+        assert!(!keys.is_own(&"d/view/leader".into()));
+    }
+
+    #[test]
     fn the_longest_names_make_a_key_that_every_store_takes() {
         let keys = Keyspace::new(Namespace::parse(&"n".repeat(Namespace::MAX)).unwrap());
         let node = NodeName::parse(&"m".repeat(NodeName::MAX)).unwrap();
@@ -247,7 +312,8 @@ mod tests {
         assert_eq!(of("a/b/view/leader"), Some(("a/b".to_owned(), true)));
         assert_eq!(of("a/ready/view/x"), Some(("a".to_owned(), false)));
         assert_eq!(of("a/view/ready/x"), Some(("a".to_owned(), true)));
-        for none in ["a/b/c", "view/leader", "/view/leader", "a/view"] {
+        for none in ["a/b/c", "view/leader", "/view/leader", "a/view", "a/history/7", "a/history/view/leader"]
+        {
             assert_eq!(of(none), None, "{none}");
         }
     }

@@ -120,8 +120,8 @@ impl TryFrom<String> for NodeName {
 
 /// The namespace of a cluster: everything that it stores lies under `{namespace}/`.
 ///
-/// One or more segments divided by slashes, 200 bytes at most, such as `telemetry/ingest`. A segment is not empty,
-/// has no control characters and no blanks at its ends, and is neither `view` nor `ready`, so that no cluster lies inside of another's keys.
+/// One or more segments divided by slashes, 200 bytes at most, such as `telemetry/ingest`. A segment is not empty, has no
+/// control characters and no blanks at its ends, and is none of the [reserved](Self::RESERVED) ones.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);
 text!(Namespace);
@@ -129,6 +129,10 @@ text!(Namespace);
 impl Namespace {
     /// The longest namespace, in bytes.
     pub const MAX: usize = 200;
+
+    /// The segments under which a cluster keeps its own keys. No namespace has one of them, so that namespaces may nest
+    /// (`a` and `a/b`) and no cluster's keys lie below those of another.
+    pub const RESERVED: [&str; 3] = ["view", "ready", "history"];
 
     /// Parses a namespace.
     ///
@@ -143,8 +147,10 @@ impl Namespace {
             refuse("it must have at most 200 bytes")
         } else if namespace.split('/').any(str::is_empty) {
             refuse("it must not start or end with a slash, nor have two in a row")
-        } else if namespace.split('/').any(|segment| segment == "view" || segment == "ready") {
-            refuse("no part of it may be `view` or `ready`: these hold the cluster's own keys")
+        } else if namespace.split('/').any(|segment| Self::RESERVED.contains(&segment)) {
+            refuse(
+                "no part of it may be `view`, `ready` or `history`: a cluster keeps its own keys under these",
+            )
         } else if namespace.chars().any(char::is_control) {
             refuse("it must not contain control characters")
         } else if namespace.split('/').any(|segment| segment.trim() != segment) {
@@ -248,12 +254,16 @@ mod tests {
 
     #[test]
     fn namespaces_never_nest_in_the_keys_of_another() {
-        for good in ["cluster", "telemetry/ingest", "a/b/c", "viewer/readying", &"n".repeat(200)] {
+        for good in ["cluster", "telemetry/ingest", "a/b/c", "viewer/readying/history-1", &"n".repeat(200)] {
             assert_eq!(Namespace::parse(good).unwrap(), good);
         }
         let long = "n".repeat(201);
-        for bad in ["", "/", "/a", "a/", "a//b", "a/view", "ready/b", "a\0", " ", "a /b", &long] {
+        for bad in ["", "/", "/a", "a/", "a//b", "a\0", " ", "a /b", &long] {
             assert_eq!(Namespace::parse(bad).unwrap_err().field, "namespace", "{bad}");
+        }
+        for reserved in ["view", "a/view", "ready/b", "history", "telemetry/history", "a/history/b"] {
+            let error = Namespace::parse(reserved).unwrap_err().to_string();
+            assert!(error.contains("`view`, `ready` or `history`"), "{error}");
         }
     }
 

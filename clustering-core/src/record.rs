@@ -12,9 +12,10 @@ use serde::{
 use serde_json::Value;
 
 use crate::{
+    keyspace::Keyspace,
     name::{Incarnation, NodeName, NodeUri},
     node::{Metadata, Node},
-    store::Entry,
+    store::{Entry, Limits, Txn},
     version::{Term, Version},
 };
 
@@ -23,6 +24,10 @@ pub(crate) const PROTOCOL: u32 = 1;
 
 /// The most causes that a version record names; the rest is counted.
 const CAUSES: usize = 32;
+
+/// Space for the causes in a version record, in bytes as written: far below the longest value that a store takes, and more
+/// than 32 causes with the longest names need.
+const CAUSES_SIZE: usize = Limits::VALUE / 4 * 3;
 
 /// The longest free text that a record carries, in bytes: reasons of people and of callbacks.
 const TEXT: usize = 1024;
@@ -185,9 +190,15 @@ pub(crate) struct GoneRecord {
 }
 
 impl GoneRecord {
-    /// The record that says so, to be written.
-    pub(crate) fn of(node: &Node, how: Departure) -> Bytes {
-        encode(&GoneRecord { node: node.name.clone(), incarnation: node.incarnation.clone(), how })
+    /// Adds the record to a commit that deletes the node's own. An incarnation that was written by hand may be too long for
+    /// it; then it is left out, because the commit matters more than what it tells.
+    pub(crate) fn add_to(txn: Txn, keys: &Keyspace, node: &Node, how: Departure) -> Txn {
+        let gone = GoneRecord { node: node.name.clone(), incarnation: node.incarnation.clone(), how };
+        let record = encode(&gone);
+        match record.len() <= Limits::VALUE {
+            true => txn.put(keys.gone_key().clone(), record, None),
+            false => txn,
+        }
     }
 
     /// How that node went, whose record was deleted. Incarnations tell: it may have been back since it left.
@@ -346,14 +357,31 @@ pub(crate) fn shorten(text: String) -> String {
     }
 }
 
-/// At most [`CAUSES`] of them, the rest counted.
-pub(crate) fn cut_off(mut causes: Vec<Cause>) -> Vec<Cause> {
-    if causes.len() > CAUSES {
-        let more = causes.len() - CAUSES;
-        causes.truncate(CAUSES);
-        causes.push(Cause::More(more));
+/// As many causes as fit into a record, their texts cut off; the rest is counted.
+///
+/// Others may have written any number of causes, of any length. A leader that copies them must not write a record that the
+/// store refuses.
+pub(crate) fn cut_off(causes: Vec<Cause>) -> Vec<Cause> {
+    let (mut kept, mut more, mut room) = (Vec::new(), 0_usize, CAUSES_SIZE);
+    for cause in causes {
+        let cause = match cause {
+            Cause::More(count) => {
+                more = more.saturating_add(count);
+                continue;
+            }
+            Cause::Asked { by, why } => Cause::Asked { by: shorten(by), why: why.map(shorten) },
+            other => other,
+        };
+        let size = encode(&cause).len() + 1;
+        if kept.len() < CAUSES && size <= room {
+            room -= size;
+            kept.push(cause);
+        } else {
+            more = more.saturating_add(1);
+        }
     }
-    causes
+    kept.extend((more > 0).then_some(Cause::More(more)));
+    kept
 }
 
 /// A field whose value cannot be read counts as missing: it must not make the record unreadable.
@@ -567,6 +595,26 @@ mod tests {
         assert_eq!((causes.len(), causes.last()), (33, Some(&Cause::More(68))));
         assert_eq!(cut_off(joined(33)).last(), Some(&Cause::More(1)));
         assert_eq!(cut_off(joined(32)), joined(32));
+        let counted = [joined(32), vec![Cause::More(7), Cause::More(usize::MAX)]].concat();
+        assert_eq!(cut_off(counted), [joined(32), vec![Cause::More(usize::MAX)]].concat());
+    }
+
+    #[test]
+    fn causes_of_any_length_fit_into_a_record() {
+        let long = |n: usize| Cause::Other(format!("[{}]", vec!["1e9"; n].join(",")));
+        assert_eq!(cut_off(vec![long(9)]), [long(9)]);
+        assert_eq!(cut_off(vec![long(30_000), Cause::Resync]), [Cause::Resync, Cause::More(1)]);
+        // Each byte of these takes six.
+        let asked = Cause::Asked { by: "\u{1}".repeat(70_000), why: Some("\u{1}".repeat(70_000)) };
+        for causes in [vec![asked; 100], vec![long(1_000); 100]] {
+            let causes = cut_off(causes);
+            assert!(encode(&causes).len() < CAUSES_SIZE + 100, "{}", encode(&causes).len());
+            assert!(matches!(causes[..], [_, .., Cause::More(_)]), "{causes:?}");
+        }
+        // The longest names do not make causes be left out.
+        let name = NodeName::parse(&"\"".repeat(NodeName::MAX)).unwrap();
+        let named = vec![Cause::Unacknowledged(name); CAUSES];
+        assert_eq!(cut_off(named.clone()), named);
     }
 
     #[test]

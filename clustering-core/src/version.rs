@@ -15,6 +15,9 @@ use crate::{store::Revision, time::Timestamp};
 #[serde(try_from = "String", into = "String")]
 pub struct Version(Ulid);
 
+/// Milliseconds from 1970 to the year 10000, where the dates of RFC 3339 end.
+const YEAR_10000: u64 = 253_402_300_800_000;
+
 /// A text that is no version.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0:?} is no version: expected a ULID, 26 characters such as 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
@@ -26,9 +29,16 @@ impl Version {
         Version(Ulid(bits))
     }
 
-    /// When it was minted by its publisher's wall clock, in milliseconds since 1970. To be read, not to be relied on.
+    /// Time in the label, in milliseconds since 1970: what the wall clock of its publisher showed, or later, if a label
+    /// before it was ahead of that clock. For people to read: it orders nothing and measures nothing. A label that was
+    /// written by hand may say any time, up to the year 10889; see [`is_plausible`](Self::is_plausible).
     pub fn minted_ms(self) -> u64 {
         self.0.timestamp_ms()
+    }
+
+    /// True if the time in the label is one that a date can show: before the year 10000.
+    pub fn is_plausible(self) -> bool {
+        self.minted_ms() < YEAR_10000
     }
 }
 
@@ -183,6 +193,18 @@ mod tests {
         let after = |seed| Mint::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
         assert!(after(8) > ahead && after(9) > ahead);
         assert_ne!(after(8), after(9));
+    }
+
+    #[test]
+    fn a_label_after_the_year_9999_is_not_plausible() {
+        let at = |ms: u64| Version::from_u128(u128::from(ms) << 80);
+        for good in [0, WALL, 253_402_300_799_999] {
+            assert!(at(good).is_plausible(), "{good}");
+        }
+        for bad in ["7Z000000000000000000000000", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
+            assert!(!bad.parse::<Version>().unwrap().is_plausible(), "{bad}");
+        }
+        assert!(!at(253_402_300_800_000).is_plausible());
     }
 
     #[test]

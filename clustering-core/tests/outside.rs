@@ -338,6 +338,23 @@ async fn a_verb_whose_reply_is_lost_is_done_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_text_is_too_long_for_a_verb() {
+    let store = MemoryStore::new();
+    let _nodes = nodes(&store, &["a", "b"]).await;
+    let long = "\u{1}".repeat(100_000);
+    let operator = Operator::new(store.clone(), namespace(), long.clone());
+    let seen = operator.change(Some(&long)).await.unwrap();
+    operator.published_after(seen).await.unwrap();
+    let term = operator.resign(Some(&name("b")), Some(&long)).await.unwrap();
+    operator.led_after(term).await.unwrap();
+    // A record of 64 KiB, whose incarnation cannot be told.
+    let record = format!(r#"{{"uri": "", "incarnation": "{}"}}"#, "x".repeat(65_500));
+    by_hand(&store, "view/nodes/x", &record).await;
+    operator.evict(&name("x")).await.unwrap();
+    stable(&store, 2).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_purge_takes_what_is_left_and_nothing_else() {
     let store = MemoryStore::new();
     let nodes = nodes(&store, &["a", "b"]).await;
@@ -349,16 +366,99 @@ async fn a_purge_takes_what_is_left_and_nothing_else() {
         node.stop().await.unwrap();
     }
     for number in 0..100 {
-        by_hand(&store, &format!("view/unknown-{number}"), "1").await;
+        by_hand(&store, &format!("ready/{number}"), "1").await;
     }
-    let view = store.read("c/view/").await.unwrap().entries.len();
+    let view = store.read("c/view/").await.unwrap().entries.len() + 100;
     let standing = view + store.read("c/history/").await.unwrap().entries.len();
     assert!(standing > view, "a history is left too");
     let purged = operator(&store).purge(Purge::default()).await.unwrap();
     assert_eq!((purged.keys, purged.commits), (standing, standing.div_ceil(15)));
+    assert!(purged.left.is_empty(), "{purged:?}");
     let left: Vec<_> = store.read("").await.unwrap().entries.into_iter().map(|entry| entry.key).collect();
     assert_eq!(left.iter().map(|key| key.as_str()).collect::<Vec<_>>(), ["c/d/view/stable", "c/mine"]);
     assert_eq!(operator(&store).purge(Purge::default()).await, Err(OperatorError::NoCluster(namespace())));
+}
+
+/// Among them a cluster that an older release allowed in there, and one that a store's prefix hides.
+#[tokio::test(start_paused = true)]
+async fn a_purge_leaves_keys_below_the_prefixes_that_are_not_the_clusters() {
+    let store = MemoryStore::new();
+    by_hand(&store, "view/stable", "{}").await;
+    let others = [
+        "history/64",
+        "history/view/leader",
+        "history/view/nodes/a",
+        "history/view/version",
+        "ready/a/b",
+        "view/nodes/a/b",
+        "view/p/view/nodes/a",
+        "view/unknown",
+    ];
+    for other in others {
+        by_hand(&store, other, r#"{"uri": "http://h:1", "incarnation": "x"}"#).await;
+    }
+    let purged = operator(&store).purge(Purge::default()).await.unwrap();
+    let left: Vec<_> = store.read("").await.unwrap().entries.into_iter().map(|entry| entry.key).collect();
+    assert_eq!(left, others.map(|other| format!("c/{other}").into()));
+    let mut said = purged.left;
+    said.sort();
+    assert_eq!((purged.keys, said), (1, left));
+    assert_eq!(operator(&store).purge(Purge::default()).await, Err(OperatorError::NoCluster(namespace())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_purge_and_no_history_touches_a_namespace_that_lies_in_another() {
+    let namespaces = [
+        "a",
+        "a/b",
+        "a/b/c",
+        "a/viewer",
+        "a/view-1",
+        "a/already",
+        "a/ready-1",
+        "a/prehistory",
+        "a/history-1",
+        "a/nodes",
+        "a/nodes/a",
+        "a/leader",
+        "a/version",
+        "a/7",
+        "a0",
+        "b",
+    ];
+    let store = MemoryStore::new();
+    let mut nodes = Vec::new();
+    for namespace in namespaces {
+        let node = Clustering::builder(store.clone()).namespace(namespace).name("a").uri("http://h:1");
+        let node = node.start().await.unwrap();
+        node.cluster_change_because(namespace).await.unwrap();
+        node.wait_stable().await.unwrap();
+        nodes.push(node);
+    }
+    for node in &nodes {
+        let asked = node.history().await.unwrap().iter().map(|entry| entry.to_string()).collect::<Vec<_>>();
+        assert_eq!(asked.len(), 2, "{asked:?}");
+        assert!(asked[0].contains(&format!("a asked ({})", node.service())), "{asked:?}");
+    }
+    for node in nodes {
+        node.stop().await.unwrap();
+    }
+    let all = async || -> Vec<_> {
+        store.read("").await.unwrap().entries.into_iter().map(|entry| entry.key.to_string()).collect()
+    };
+    for namespace in namespaces {
+        let before = all().await;
+        let parsed = Namespace::parse(namespace).unwrap();
+        let purged = Operator::new(store.clone(), parsed, "ops").purge(Purge::default()).await.unwrap();
+        assert!(purged.left.is_empty(), "{purged:?}");
+        let own = |key: &String| {
+            let rest = key.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/'));
+            rest.is_some_and(|rest| Namespace::RESERVED.contains(&rest.split('/').next().unwrap()))
+        };
+        let kept: Vec<_> = before.into_iter().filter(|key| !own(key)).collect();
+        assert_eq!(all().await, kept, "{namespace}");
+    }
+    assert!(all().await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -377,7 +477,7 @@ async fn a_purge_does_not_take_what_changed_since_it_looked() {
     let store = MemoryStore::new();
     by_hand(&store, "view/stable", "{}").await;
     for number in 0..40 {
-        by_hand(&store, &format!("view/unknown-{number:02}"), "1").await;
+        by_hand(&store, &format!("ready/{number:02}"), "1").await;
     }
     let faulty = FaultyStore::new(store.clone());
     let (inner, mut commits) = (store.clone(), 0);

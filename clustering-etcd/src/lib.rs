@@ -133,14 +133,9 @@
 //! # Users
 //!
 //! A user with a password ([`Credentials`]), or the common name of the client certificate. Everything a cluster does is
-//! covered by read and write on the keys that begin with [`EtcdConfig::prefix`] and the cluster's namespace:
-//!
-//! ```sh
-//! etcdctl role add ingest
-//! etcdctl role grant-permission ingest readwrite --prefix=true telemetry/ingest/
-//! etcdctl user add ingest
-//! etcdctl user grant-role ingest ingest
-//! ```
+//! covered by read and write on three prefixes of its namespace, `view/`, `ready/` and `history/`; with
+//! [`EtcdConfig::prefix`] before them, if it is set. No other cluster has keys there. The commands are in
+//! [Running in production](docs::production#rights).
 //!
 //! - **Tokens** that etcd no longer accepts are replaced without the caller noticing: whether they expired, the member was
 //!   restarted, or users and roles were changed. All calls that find out together share one login.

@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use clustering_core::store::StoreError;
+use clustering_core::{Namespace, store::StoreError};
 use thiserror::Error;
 
 use crate::{Endpoint, Secret, Tls, endpoint::Scheme};
@@ -32,7 +32,8 @@ pub struct EtcdConfig {
     /// for it. `None`, the default, leaves it to the cluster: 15 s. From 2 s, etcd's shortest, to 1 day.
     pub ttl: Option<Duration>,
     /// Stands before every key in etcd and is never seen by the callers, so that several uses share one etcd. Empty by
-    /// default; at most 512 bytes.
+    /// default; at most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED) it has no segment `view`, `ready`
+    /// or `history`: what is kept below it would lie below the keys of a cluster without the prefix.
     pub prefix: String,
     /// How long making a connection may take, until the server has answered on it: the name's resolution, TCP, TLS, the
     /// first words of HTTP/2. 1 s by default; less than [`request_timeout`](Self::request_timeout), so that there is time
@@ -212,6 +213,11 @@ impl EtcdConfig {
         if self.prefix.len() > 512 {
             return Err(ConfigError::new("prefix", &self.prefix, "it may have at most 512 bytes"));
         }
+        if self.prefix.split('/').any(|segment| Namespace::RESERVED.contains(&segment)) {
+            let rule =
+                "no part of it may be `view`, `ready` or `history`: a cluster keeps its own keys under these";
+            return Err(ConfigError::new("prefix", &self.prefix, rule));
+        }
         if let Some(ttl) = self.ttl {
             check(ttl >= Duration::from_secs(2), "ttl", ttl, "etcd's leases live for 2 s at least")?;
             let mut cluster = clustering_core::Config::default();
@@ -322,6 +328,9 @@ mod tests {
         );
         refused(|c| c.tls = Some(Tls::new().ca(Pem::file("/no/such/file"))), "the file cannot be read");
         refused(|c| c.prefix = "p".repeat(513), "at most 512 bytes");
+        for prefix in ["view/", "a/ready/b/", "telemetry/history/"] {
+            refused(|c| c.prefix = prefix.into(), "no part of it may be `view`, `ready` or `history`");
+        }
         refused(|c| c.ttl = Some(Duration::from_millis(1999)), "ttl of 1.999s cannot be used: etcd's leases");
         refused(
             |c| c.ttl = Some(Duration::from_secs(86_401)),

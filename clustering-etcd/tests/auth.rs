@@ -6,7 +6,7 @@ mod users;
 use std::time::{Duration, Instant};
 
 use clustering_etcd::{
-    Credentials, EtcdStore,
+    Credentials, EtcdStore, Keyspace, Namespace, NodeName,
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, StoreError, Txn},
 };
 use clustering_testkit::etcd::EtcdServer;
@@ -36,24 +36,63 @@ fn refused<T>(began: Instant, result: Result<T, StoreError>, says: &[&str]) -> S
     text
 }
 
-#[tokio::test]
-async fn a_cluster_needs_no_more_than_its_prefix() {
-    let etcd = users::server(EtcdServer::builder()).await;
-    // The role is for what the documentation says, to the letter.
+/// Gives the role what the documentation says, to the letter, and nothing else. Returns a store of a user with that role.
+async fn documented(etcd: &EtcdServer) -> EtcdStore {
     let mut root = etcd.client().await.unwrap();
     users::withdraw(&mut root).await;
     let documented = include_str!("../src/docs/production.md");
     let prefixes: Vec<_> =
         documented.lines().filter_map(|line| line.split("ingest --prefix=true readwrite ").nth(1)).collect();
     assert!(prefixes.iter().all(|prefix| prefix.starts_with(PREFIX) && *prefix != PREFIX), "{prefixes:?}");
+    assert_eq!(prefixes.len(), 3);
     for prefix in prefixes {
         let right = Permission::new(PermissionType::Readwrite, prefix).with_prefix();
         root.role_grant_permission(USER, right).await.unwrap();
     }
-    let mut config = users::config(&etcd);
+    let mut config = users::config(etcd);
     config.prefix = String::new();
     config.ttl = Some(Duration::from_secs(7));
-    let store = EtcdStore::connect(config).await.unwrap();
+    EtcdStore::connect(config).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_documented_rights_cover_no_other_namespace() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let store = documented(&etcd).await;
+    let own = PREFIX.trim_end_matches('/');
+    let others =
+        ["b", "viewer", "view-1", "already", "ready-1", "prehistory", "history-1", "history0", "nodes", "7"];
+    let nested = others.iter().map(|other| format!("{own}/{other}"));
+    let others = nested.chain([format!("{own}0"), format!("{own}-1"), "telemetry".into(), "ingest".into()]);
+    let node = NodeName::parse("n").unwrap();
+    let keys = |namespace: &str| {
+        let keys = Keyspace::new(Namespace::parse(namespace).unwrap());
+        [
+            keys.node_key(&node),
+            keys.readiness_key(&node),
+            keys.history_key(7),
+            keys.election_key().clone(),
+            keys.version_key().clone(),
+        ]
+    };
+    for key in keys(own) {
+        store.put(&key, "v".into(), None).await.unwrap();
+        store.read(&key).await.unwrap();
+    }
+    for other in others {
+        for key in keys(&other) {
+            refused(Instant::now(), store.put(&key, "v".into(), None).await, &[USER, &key]);
+            refused(Instant::now(), store.delete(&key).await, &[USER, &key]);
+            refused(Instant::now(), store.read(&key).await, &[USER, &key]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_needs_no_more_than_its_prefix() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let mut root = etcd.client().await.unwrap();
+    let store = documented(&etcd).await;
     let node = |name: &str| {
         store.node().namespace(PREFIX.trim_end_matches('/')).name(name).uri("http://127.0.0.1").start()
     };

@@ -12,8 +12,24 @@ use crate::{
 fn namespace() -> impl Strategy<Value = String> {
     prop_oneof![
         text(),
-        proptest::collection::vec(select(vec!["a", "b c", "view", "ready", "", " ", "ä", "views"]), 1..5)
-            .prop_map(|parts| parts.join("/")),
+        proptest::collection::vec(
+            select(vec![
+                "a",
+                "b c",
+                "view",
+                "ready",
+                "history",
+                "nodes",
+                "7",
+                "",
+                " ",
+                "ä",
+                "views",
+                "history-7"
+            ]),
+            1..5
+        )
+        .prop_map(|parts| parts.join("/")),
     ]
 }
 
@@ -88,6 +104,7 @@ proptest! {
             prop_assert!(one.is_reserved(&key) && one.is_reserved(one.election_key()));
             if one != two {
                 for key in [one.node_key(&name), one.readiness_key(&name), one.version_key().clone(), one.history_key(7)] {
+                    prop_assert!(one.is_own(&key) && !two.is_own(&key), "{}", key);
                     prop_assert!(!two.is_reserved(&key), "{} is in {}", key, two.namespace());
                     prop_assert!(matches!(two.holds(&key), Holds::Unknown | Holds::BadName(_)), "{}", key);
                 }
@@ -106,6 +123,9 @@ proptest! {
             }
             if let Some(name) = keys.acknowledger(&key) {
                 prop_assert_eq!(keys.readiness_key(&name), Key::from(key.clone()));
+            }
+            if keys.is_own(&Key::from(key.clone())) {
+                prop_assert!(keys.is_reserved(&key), "{}", key);
             }
             Keyspace::namespace_of_node(&key);
         }

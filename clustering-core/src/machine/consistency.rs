@@ -428,8 +428,8 @@ impl Machine {
             .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
             .guard(Guard::modified_at(record.clone(), node.modified))
             .delete(record)
-            .delete(keys.readiness_key(&name))
-            .put(keys.gone_key().clone(), GoneRecord::of(node, Departure::Evicted), None);
+            .delete(keys.readiness_key(&name));
+        let txn = GoneRecord::add_to(txn, keys, node, Departure::Evicted);
         let token = self.commit(Purpose::Evict, txn);
         self.consistency.evict.sent(token, now, folded);
         self.consistency.evicting = Some(name);

@@ -47,7 +47,9 @@ pub(super) fn put_settled(
 ) -> Txn {
     let record = version.and_then(|standing| standing.record.as_ref()).filter(|record| record.number > 0);
     let Some(record) = record else { return txn };
-    let published = VersionRecord { term: record.term.or(Some(term)), ..record.clone() };
+    // Whoever wrote that record need not have kept to the limits: the commit must not fail for what people read.
+    let causes = cut_off(record.causes.clone());
+    let published = VersionRecord { term: record.term.or(Some(term)), causes, ..record.clone() };
     let entry = HistoryRecord { published, stable: Some(settled) };
     txn.put(keys.history_key(record.number), encode(&entry), None)
 }

@@ -336,8 +336,8 @@ impl Machine {
         let txn = Txn::new()
             .guard(Guard::modified_at(record.clone(), modified))
             .delete(record)
-            .delete(keys.readiness_key(&node.name))
-            .put(keys.gone_key().clone(), GoneRecord::of(node, Departure::Left), None);
+            .delete(keys.readiness_key(&node.name));
+        let txn = GoneRecord::add_to(txn, keys, node, Departure::Left);
         let Some(term) = self.own_term() else { return Some(txn) };
         let election = keys.election_key().clone();
         Some(txn.guard(Guard::created_at(election.clone(), term.revision())).delete(election))

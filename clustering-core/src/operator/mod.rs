@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     keyspace::Keyspace,
     name::{Namespace, NodeName},
-    record::{Departure, GoneRecord, RequestRecord, encode},
+    record::{Departure, GoneRecord, RequestRecord, encode, shorten},
     report::{Monitor, Report},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, StoreError, Txn},
     version::{Term, Version},
@@ -60,7 +60,8 @@ enum Done {
 }
 
 impl Operator {
-    /// For the cluster in that namespace. `by` is who asks, as others see it in the causes of versions.
+    /// For the cluster in that namespace. `by` is who asks, as others see it in the causes of versions. It is cut off after
+    /// 1 KiB, and so are the reasons that the verbs are given.
     pub fn new(store: impl CoordinationStore, namespace: Namespace, by: impl Into<String>) -> Self {
         Operator { store: Arc::new(store), keyspace: Keyspace::new(namespace), by: by.into() }
     }
@@ -260,8 +261,7 @@ impl Operator {
                     None,
                 );
             if let Some(node) = node {
-                let gone = GoneRecord::of(node, Departure::Evicted);
-                txn = txn.put(self.keyspace.gone_key().clone(), gone, None);
+                txn = GoneRecord::add_to(txn, &self.keyspace, node, Departure::Evicted);
             }
             if report.leader_name() == Some(name) {
                 txn = txn.delete(election);
@@ -289,9 +289,9 @@ impl Operator {
     }
 
     fn wish(&self, why: Option<&str>, leader: Option<&NodeName>) -> bytes::Bytes {
-        let record =
-            RequestRecord { by: Some(self.by.clone()), why: why.map(str::to_owned), leader: leader.cloned() };
-        encode(&record)
+        let by = Some(shorten(self.by.clone()));
+        let why = why.map(|why| shorten(why.to_owned()));
+        encode(&RequestRecord { by, why, leader: leader.cloned() })
     }
 
     /// Commits, and repeats it while it is not known what became of it: its guards make that safe.

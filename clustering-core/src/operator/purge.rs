@@ -1,7 +1,7 @@
 use super::{Done, Operator, OperatorError};
 use crate::{
     report::Report,
-    store::{CoordinationStore, Entry, Guard, Limits, Revision, Txn},
+    store::{CoordinationStore, Entry, Guard, Key, Limits, Revision, Txn},
 };
 
 /// How to delete what a cluster left in the store.
@@ -20,19 +20,21 @@ impl Purge {
 }
 
 /// What was deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Purged {
     /// How many keys.
     pub keys: usize,
     /// In how many commits.
     pub commits: usize,
+    /// Keys below the cluster's prefixes that no cluster of this release writes. They were left.
+    pub left: Vec<Key>,
 }
 
 impl Operator {
-    /// Deletes the keys of the cluster: all that stood under its `view/`, `ready/` and `history/` when it was looked at, and nothing
-    /// else below the namespace. In commits of at most [`Limits::OPERATIONS`] keys, each of which deletes only what
-    /// stands as it was seen.
+    /// Deletes the cluster's own keys that stood under its `view/`, `ready/` and `history/` when it was looked at, and
+    /// nothing else below the namespace: keys that do not parse as this cluster's are [left](Purged::left). In commits of at
+    /// most [`Limits::OPERATIONS`] keys, each of which deletes only what stands as it was seen.
     ///
     /// The history of versions goes with them: the next cluster of that name begins anew.
     ///
@@ -51,11 +53,14 @@ impl Operator {
         if !how.force {
             nobody_in(&report)?;
         }
+        let (mut entries, others): (Vec<&Entry>, Vec<&Entry>) = [&view, &ready, &history]
+            .into_iter()
+            .flat_map(|read| &read.entries)
+            .partition(|entry| keys.is_own(&entry.key));
         // The nodes first, so that what is left is never a version of nobody that somebody trusts.
-        let mut entries: Vec<&Entry> =
-            view.entries.iter().chain(&ready.entries).chain(&history.entries).collect();
         entries.sort_by_key(|entry| !entry.key.starts_with(keys.service_namespace().as_str()));
-        let mut purged = Purged { keys: 0, commits: 0 };
+        let left = others.into_iter().map(|entry| entry.key.clone()).collect();
+        let mut purged = Purged { keys: 0, commits: 0, left };
         // One guard is for the election key: whoever joins in an empty cluster is elected, and so shows.
         for part in entries.chunks(Limits::OPERATIONS - 1) {
             let mut txn = Txn::new();

@@ -123,7 +123,7 @@ impl Records {
         let keys = self.leader.is_some() || self.version.is_some() || self.stable.is_some();
         // Under `ready/` alone anybody may have written anything.
         let view = self.keyspace.meta_namespace().as_str();
-        let malformed = self.malformed.keys().any(|key| key.starts_with(view));
+        let malformed = self.malformed.keys().any(|key| key.starts_with(view) && self.keyspace.is_own(key));
         keys || self.request.is_some() || !self.nodes.is_empty() || malformed
     }
 
@@ -218,7 +218,7 @@ impl Records {
                 readiness => readiness,
             },
             leads: leads.as_ref() == Some(&node.name),
-            registered_ms: node.incarnation.as_str().parse().ok().map(Version::minted_ms),
+            registered_ms: node.incarnation.as_str().parse().ok().and_then(time_of),
             node: node.clone(),
         };
         let nodes: Vec<_> = self.nodes.values().map(node).collect();
@@ -231,7 +231,7 @@ impl Records {
                 term: record.map(|record| record.term.unwrap_or_else(|| Term::new(version.modified))),
                 leader: record.and_then(|record| record.leader.clone()),
                 causes: record.map(|record| record.causes.clone()).unwrap_or_default(),
-                published_ms: record.map(|record| record.version.minted_ms()),
+                published_ms: record.and_then(|record| time_of(record.version)),
             }
         });
         let request = self.open_request().map(|request| RequestReport {
@@ -257,4 +257,9 @@ impl Records {
                 .collect(),
         }
     }
+}
+
+/// Time in a label, in milliseconds since 1970; `None` if the label was not minted by a clock.
+fn time_of(label: Version) -> Option<u64> {
+    label.is_plausible().then(|| label.minted_ms())
 }

@@ -133,7 +133,9 @@ pub struct VersionReport {
     pub leader: Option<NodeName>,
     /// Why it was published.
     pub causes: Vec<Cause>,
-    /// When it was published, by its publisher's wall clock, in milliseconds since 1970.
+    /// Time in its label, in milliseconds since 1970: what its publisher's wall clock showed, or later (see
+    /// [`Version::minted_ms`]). `None` if the record cannot be read, or the label is not
+    /// [plausible](Version::is_plausible).
     pub published_ms: Option<u64>,
 }
 
@@ -159,7 +161,7 @@ pub struct NodeReport {
     /// Whether it leads.
     pub leads: bool,
     /// When it registered or last changed its record, by its own wall clock, in milliseconds since 1970; `None` if its
-    /// incarnation is no ULID.
+    /// incarnation is no ULID of a [plausible](Version::is_plausible) time.
     pub registered_ms: Option<u64>,
 }
 

@@ -4,7 +4,7 @@ use clustering_testkit::{etcd::EtcdServer, process::Process};
 use serde_json::{Value, json};
 
 use crate::{
-    harness::{clustering, node, nodes, soon, stable, stop},
+    harness::{by_hand, clustering, node, nodes, soon, stable, stop},
     watch::printed,
 };
 
@@ -48,6 +48,41 @@ async fn the_past_is_listed_and_each_version_says_why() {
     let said = clustering(&etcd, &["why"]).await;
     assert!(said.ended(0).contains("waiting for ") && said.out.contains("c has not answered"), "{said:?}");
     stop(nodes).await;
+}
+
+/// Written by hand: labels after the year 9999, which no date can show, and one of a clock that was a day ahead.
+#[tokio::test]
+async fn labels_of_any_time_are_shown_and_nobodys_clock_makes_a_duration() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let tomorrow = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() + 86_400_000;
+    let tomorrow = clustering_core::Version::from_u128(tomorrow << 80).to_string();
+    for label in ["7Z000000000000000000000000", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ", &tomorrow] {
+        let node = format!(r#"{{"uri": "http://a:1", "incarnation": "{label}"}}"#);
+        by_hand(&etcd, "c/view/nodes/a", &node).await;
+        by_hand(&etcd, "c/view/leader", r#"{"node": "a", "incarnation": "x"}"#).await;
+        let version = format!(r#"{{"version": "{label}", "number": 7, "cause": [{{"joined": "a"}}]}}"#);
+        by_hand(&etcd, "c/view/version", &version).await;
+        by_hand(&etcd, "c/history/7", &version).await;
+
+        let said = clustering(&etcd, &["status"]).await;
+        assert!(said.ended(1).contains(&format!("version   {label}")), "{said:?}");
+        assert!(said.out.contains("state     not stable: waiting for 1 of 1 node"), "{said:?}");
+        let said = clustering(&etcd, &["status", "--json"]).await;
+        said.ended(1);
+        let known = label == tomorrow;
+        assert_eq!(said.json()["version"]["published_ms"].is_u64(), known, "{said:?}");
+        assert_eq!(said.json()["nodes"][0]["registered_ms"].is_u64(), known, "{said:?}");
+        let said = clustering(&etcd, &["history"]).await;
+        assert!(said.ended(0).contains(if known { "Z  " } else { label }), "{said:?}");
+        let said = clustering(&etcd, &["why"]).await;
+        assert!(said.ended(0).starts_with(&format!("{label} (number 7) was published")), "{said:?}");
+        assert!(said.out.contains("not stable: waiting for 1 of 1 node"), "{said:?}");
+        clustering(&etcd, &["history", "--json"]).await.ended(0);
+        let said = clustering(&etcd, &["watch", "--for", "300ms"]).await;
+        assert!(said.ended(0).contains(&format!("version {label}")), "{said:?}");
+        let said = clustering(&etcd, &["wait", "--timeout", "100ms"]).await;
+        said.refused(1, &["not stable: waiting for 1 of 1 node"]);
+    }
 }
 
 /// A program that `clustering run` makes a node, for as long as nobody ends it.

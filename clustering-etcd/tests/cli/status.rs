@@ -23,9 +23,12 @@ async fn a_stable_cluster_is_shown_and_exits_with_0() {
     {
         assert!(out.contains(line), "no {line:?} in {out}");
     }
-    assert!(out.contains(&format!("version   {version}, 20")) && out.contains("Z: c joined\n"), "{out}");
+    assert!(
+        out.contains(&format!("version   {version}, labelled 20")) && out.contains("Z: c joined\n"),
+        "{out}"
+    );
     let rows: Vec<Vec<_>> = out.lines().skip(5).map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["NAME", "READINESS", "AGE", "URI", "METADATA"]);
+    assert_eq!(rows[0], ["NAME", "READINESS", "REGISTERED", "URI", "METADATA"]);
     assert_eq!(rows[1][..3], ["a", "ready,", "leads"]);
     assert_eq!((rows[3][0], rows[3][1], &rows[3][3..]), ("c", "ready", &["http://c.test:80", "zone=z1"][..]));
 

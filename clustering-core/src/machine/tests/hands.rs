@@ -121,12 +121,9 @@ impl Bench {
         let own = name(node);
         let key = self.keys.node_key(&own);
         let entry = self.store.get(&key).expect("one that joined");
-        let gone = GoneRecord::of(&decode_node(own.clone(), entry).unwrap(), how);
-        let txn = Txn::new()
-            .put(self.keys.gone_key().clone(), gone, None)
-            .delete(key)
-            .delete(self.keys.readiness_key(&own));
-        self.write(txn);
+        let node = decode_node(own.clone(), entry).unwrap();
+        let txn = Txn::new().delete(key).delete(self.keys.readiness_key(&own));
+        self.write(GoneRecord::add_to(txn, &self.keys, &node, how));
     }
 
     pub(super) fn mint_version(&mut self) -> Version {

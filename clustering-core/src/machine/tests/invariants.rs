@@ -332,7 +332,10 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             let record = txn.operations()[0].key().clone();
             let node = keys.service_namespace();
             let ready = Key::from(format!("{}{}", keys.readiness_namespace(), &record[node.len()..]));
-            let writes = vec![delete(&record), delete(&ready), put(keys.gone_key(), None)];
+            // What the record told may be too long to be told.
+            let gone = txn.operations().iter().find(|operation| operation.key() == keys.gone_key());
+            let mut writes = vec![delete(&record), delete(&ready)];
+            writes.extend(gone.map(|_| put(keys.gone_key(), None)));
             (vec![leads(), modified(&record)], writes)
         }
         Purpose::Resign => (vec![leads()], vec![delete(leader)]),

@@ -34,6 +34,7 @@ mod register;
 mod renewed;
 mod resign;
 mod revoked;
+mod sizes;
 mod stabilized;
 mod stop;
 mod tick;

@@ -10,11 +10,14 @@ use crate::{
     failure::{Failure, NO},
     output::{self, counted},
     status::state,
-    times::{brief, moment},
+    times::{brief, label_time, moment},
 };
 
-/// List the last versions, the newest first: when each was published, how long it took to become stable, who was last, and
+/// List the last versions, the newest first: the time in its label, how long it took to become stable, who was last, and
 /// why it was published
+///
+/// The label is minted by the wall clock of the leader that published the version; it is later than that where a label
+/// before it was ahead. Durations are measured by the leader.
 #[derive(Args, Debug)]
 pub(crate) struct History {
     /// How many at most
@@ -50,7 +53,7 @@ impl History {
             return Ok(ExitCode::SUCCESS);
         }
         let rows: Vec<_> = entries.iter().map(row).collect();
-        output::line(output::table(["NUMBER", "PUBLISHED", "BY", "STABLE", "NODES", "LAST", "WHY"], &rows));
+        output::line(output::table(["NUMBER", "LABELLED", "BY", "STABLE", "NODES", "LAST", "WHY"], &rows));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -82,7 +85,7 @@ impl Why {
         // What keeps the newest one from becoming stable is what one asks for then.
         if entry.stable.is_none() && entries.first() == Some(entry) {
             let report = connection.quick(operator.report()).await?;
-            output::line(report.map(|report| state(&report).join("\n  ")).unwrap_or_default());
+            output::line(report.map(|report| state(&report, None).join("\n  ")).unwrap_or_default());
         } else if entry.stable.is_none() {
             output::line("it was superseded before it became stable");
         }
@@ -106,7 +109,7 @@ fn row(entry: &HistoryEntry) -> [String; 7] {
     let cell = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         entry.number.to_string(),
-        moment(entry.version.minted_ms()),
+        label_time(entry.version),
         by,
         cell(stable.map(|stable| brief(stable.after))),
         cell(stable.map(|stable| stable.nodes.to_string())),
@@ -121,9 +124,12 @@ fn causes(entry: &HistoryEntry) -> String {
 
 fn text(entry: &HistoryEntry) -> String {
     let by = entry.leader.as_ref().map(|leader| format!(" by {leader}")).unwrap_or_default();
-    let published = moment(entry.version.minted_ms());
+    let labelled = match entry.version.is_plausible() {
+        true => format!(", labelled {}", moment(entry.version.minted_ms())),
+        false => String::new(),
+    };
     let mut text = format!(
-        "{} (number {}) was published{by}, term {}, at {published}\nbecause {}",
+        "{} (number {}) was published{by}, term {}{labelled}\nbecause {}",
         entry.version,
         entry.number,
         entry.term,

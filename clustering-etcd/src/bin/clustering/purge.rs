@@ -44,6 +44,10 @@ impl Purge {
         }
         let purged = connection.quick(operator.purge(operator::Purge::new(self.force))).await?;
         output::line(format!("{} keys deleted", purged.keys));
+        if !purged.left.is_empty() {
+            let left: Vec<_> = purged.left.iter().map(ToString::to_string).collect();
+            output::note(format!("clustering: left, since no cluster writes them: {}", left.join(", ")));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

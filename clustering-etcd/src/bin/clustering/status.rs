@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use clustering_etcd::{Condition, Readiness, Report, event::Laggard, report::NodeReport};
@@ -7,7 +7,7 @@ use crate::{
     connection::Connection,
     failure::{Failure, NO},
     output::{self, counted},
-    times::{brief, moment, since},
+    times::{brief, moment},
 };
 
 /// How many nodes a sentence names.
@@ -41,7 +41,8 @@ impl Status {
 /// All of a report, for people.
 pub(crate) fn text(report: &Report) -> String {
     let mut text = format!("cluster   {}\nleader    {}\n", report.namespace, leader(report));
-    text += &format!("version   {}\nstate     {}\n", version(report), state(report).join("\n          "));
+    text +=
+        &format!("version   {}\nstate     {}\n", version(report), state(report, None).join("\n          "));
     if !report.malformed.is_empty() {
         let keys = report.malformed.iter();
         let keys: Vec<_> = keys.map(|bad| format!("{} ({})", bad.key, bad.reason)).collect();
@@ -51,7 +52,7 @@ pub(crate) fn text(report: &Report) -> String {
         return text.trim_end().to_owned();
     }
     let rows: Vec<_> = report.nodes.iter().map(row).collect();
-    text + "\n" + &output::table(["NAME", "READINESS", "AGE", "URI", "METADATA"], &rows)
+    text + "\n" + &output::table(["NAME", "READINESS", "REGISTERED", "URI", "METADATA"], &rows)
 }
 
 pub(crate) fn leader(report: &Report) -> String {
@@ -68,17 +69,19 @@ pub(crate) fn version(report: &Report) -> String {
     let Some(version) = &report.version else { return "none yet".to_owned() };
     let Some(label) = version.version else { return "unreadable".to_owned() };
     let causes: Vec<_> = version.causes.iter().map(ToString::to_string).collect();
-    let published = version.published_ms.map(|ms| format!(", {}", moment(ms))).unwrap_or_default();
+    let labelled = version.published_ms.map(|ms| format!(", labelled {}", moment(ms))).unwrap_or_default();
     match causes.is_empty() {
-        true => format!("{label}{published}"),
-        false => format!("{label}{published}: {}", causes.join(", ")),
+        true => format!("{label}{labelled}"),
+        false => format!("{label}{labelled}: {}", causes.join(", ")),
     }
 }
 
-/// Stable, or what is missing for that: by whom, since when, why. A line each.
-pub(crate) fn state(report: &Report) -> Vec<String> {
-    let age = report.version.as_ref().and_then(|version| version.published_ms).map(|ms| brief(since(ms)));
-    let age = age.unwrap_or_else(|| "an unknown time".to_owned());
+/// Stable, or what is missing for that: by whom, why. A line each.
+///
+/// `watched` is for how long the caller has seen that it is not stable. One look does not tell, and the clock that minted
+/// the label is somebody else's.
+pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
+    let watched = watched.map(|time| format!(", watched for {}", brief(time))).unwrap_or_default();
     let leader = report.leader_name().map_or("the leader", |name| name.as_str());
     match &report.condition {
         Condition::Stable => {
@@ -89,12 +92,12 @@ pub(crate) fn state(report: &Report) -> Vec<String> {
             vec![format!("stable, {all}")]
         }
         Condition::Confirming => {
-            vec![format!("not stable for {age}: all nodes are ready, {leader} has yet to record it")]
+            vec![format!("not stable{watched}: all nodes are ready, {leader} has yet to record it")]
         }
         Condition::Adapting { waiting_for } => {
             let nodes = report.nodes.len();
             let first =
-                format!("not stable for {age}: waiting for {} of {}", waiting_for.len(), counted(nodes));
+                format!("not stable{watched}: waiting for {} of {}", waiting_for.len(), counted(nodes));
             let mut lines = vec![first];
             lines.extend(waiting_for.iter().take(NAMED).map(laggard));
             if waiting_for.len() > NAMED {
@@ -118,11 +121,11 @@ pub(crate) fn state(report: &Report) -> Vec<String> {
                 let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
                 reasons.push(format!("{} asked{why}", by.as_deref().unwrap_or("somebody")));
             }
-            let mut lines = vec![format!("not stable: {leader} has yet to publish a new version")];
+            let mut lines = vec![format!("not stable{watched}: {leader} has yet to publish a new version")];
             lines.append(&mut reasons);
             lines
         }
-        Condition::Leaderless => vec!["not stable: nobody leads".to_owned()],
+        Condition::Leaderless => vec![format!("not stable{watched}: nobody leads")],
         Condition::Unreadable => {
             let fix =
                 "not stable: the leader or the version cannot be read; delete the key below, and nodes go on";
@@ -143,8 +146,8 @@ fn laggard(laggard: &Laggard) -> String {
     }
 }
 
-pub(crate) fn age(node: &NodeReport) -> String {
-    node.registered_ms.map_or_else(|| "?".to_owned(), |ms| brief(since(ms)))
+fn registered(node: &NodeReport) -> String {
+    node.registered_ms.map_or_else(|| "?".to_owned(), moment)
 }
 
 pub(crate) fn metadata(node: &NodeReport) -> String {
@@ -158,5 +161,5 @@ fn row(node: &NodeReport) -> [String; 5] {
         readiness if node.leads => format!("{readiness}, leads"),
         readiness => readiness.to_string(),
     };
-    [node.name.to_string(), readiness, age(node), node.uri.to_string(), metadata(node)]
+    [node.name.to_string(), readiness, registered(node), node.uri.to_string(), metadata(node)]
 }

@@ -1,6 +1,29 @@
 //! Durations and moments, as they are read and shown.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    fmt::Write,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use clustering_etcd::Version;
+
+/// A moment as this process sees it. Durations are differences of `at`; other machines' clocks take no part in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Now {
+    /// What the wall clock shows, in milliseconds since 1970.
+    pub(crate) wall_ms: u64,
+    pub(crate) at: Instant,
+}
+
+impl Now {
+    pub(crate) fn read() -> Self {
+        Now { wall_ms: now_ms(), at: Instant::now() }
+    }
+
+    pub(crate) fn since(self, earlier: Now) -> Duration {
+        self.at.saturating_duration_since(earlier.at)
+    }
+}
 
 /// `5s`, `1m30s`, `500ms`, or a number of seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
@@ -20,11 +43,6 @@ pub(crate) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
-/// How long ago that was. Clocks differ: what lies ahead counts as now.
-pub(crate) fn since(ms: u64) -> Duration {
-    Duration::from_millis(now_ms().saturating_sub(ms))
-}
-
 /// Two units at most, as in `850ms`, `3.2s`, `4m12s`, `3h05m`, `12d`.
 pub(crate) fn brief(duration: Duration) -> String {
     let (millis, seconds) = (duration.as_millis(), duration.as_secs());
@@ -38,10 +56,22 @@ pub(crate) fn brief(duration: Duration) -> String {
     }
 }
 
-/// That moment in UTC, to the second.
+/// That moment in UTC, to the second; a question mark after the year 9999, for which there is no such notation.
 pub(crate) fn moment(ms: u64) -> String {
-    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH);
-    humantime::format_rfc3339_seconds(moment).to_string()
+    let mut text = String::new();
+    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(ms)).map(humantime::format_rfc3339_seconds);
+    match moment.map(|moment| write!(text, "{moment}")) {
+        Some(Ok(())) => text,
+        _ => "?".to_owned(),
+    }
+}
+
+/// Time in the version's label; the label itself, if its time is out of range.
+pub(crate) fn label_time(version: Version) -> String {
+    match version.is_plausible() {
+        true => moment(version.minted_ms()),
+        false => version.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -65,5 +95,17 @@ mod tests {
         let shown = shown.map(|millis| brief(Duration::from_millis(millis)));
         assert_eq!(shown, ["0ms", "850ms", "3.2s", "12s", "4m12s", "3h05m", "12d"]);
         assert_eq!(moment(1_700_000_000_000), "2023-11-14T22:13:20Z");
+    }
+
+    #[test]
+    fn times_after_the_year_9999_are_shown_as_they_are() {
+        assert_eq!(moment(253_402_300_799_999), "9999-12-31T23:59:59Z");
+        for late in [253_402_300_800_000, (1 << 48) - 1, 1 << 50, u64::MAX] {
+            assert_eq!(moment(late), "?", "{late}");
+        }
+        for label in ["7Z000000000000000000000000", "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"] {
+            assert_eq!(label_time(label.parse().unwrap()), label);
+        }
+        assert_eq!(label_time("01HF7YAT000000000000000000".parse().unwrap()), "2023-11-14T22:13:20Z");
     }
 }

@@ -84,7 +84,7 @@ pub(crate) async fn until(
         return Err(Failure::new(NO, text).hint("etcd does not answer"));
     }
     match monitor.report() {
-        Some(report) => Err(Failure::new(NO, text).hint(state(&report).join("\n  "))),
+        Some(report) => Err(Failure::new(NO, text).hint(state(&report, None).join("\n  "))),
         None => {
             let namespace = operator.keyspace().namespace();
             Err(Failure::new(NO, text).hint(format!("there is no cluster in the namespace {namespace}")))

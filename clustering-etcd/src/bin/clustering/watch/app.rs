@@ -1,9 +1,9 @@
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use clustering_etcd::{HistoryEntry, Namespace, Readiness, Report, Sighting, Version, report::NodeReport};
 
 use super::News;
-use crate::times::{brief, moment};
+use crate::times::{Now, brief, moment};
 
 /// How much of the past is kept.
 const VERSIONS: usize = 64;
@@ -14,6 +14,8 @@ const EVENTS: usize = 1000;
 pub(crate) struct App {
     pub(crate) namespace: Namespace,
     pub(crate) report: Option<Report>,
+    /// When the cluster was first seen not to be stable, since it was seen stable.
+    unstable: Option<Now>,
     /// Etcd does not answer: what is shown is the last that was known.
     pub(crate) away: Option<String>,
     /// The newest first.
@@ -28,7 +30,12 @@ pub(crate) struct App {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Period {
     pub(crate) version: Version,
+    /// When it was published: seen here, or as its label says.
     pub(crate) published_ms: u64,
+    /// When it was first seen here.
+    pub(crate) seen: Now,
+    /// True if its publication was seen here.
+    pub(crate) whole: bool,
     pub(crate) nodes: Option<usize>,
     pub(crate) causes: String,
     pub(crate) course: Course,
@@ -39,44 +46,59 @@ pub(crate) struct Period {
 pub(crate) enum Course {
     /// It is the newest, and not stable yet.
     Adapting,
-    /// It became stable, after so many milliseconds if that is known.
-    Stable(Option<u64>),
+    /// It became stable, after that time if it is known.
+    Stable(Option<Duration>),
     /// Another was published before.
     Superseded,
 }
 
 impl App {
     /// With the versions of the past, the newest first.
-    pub(crate) fn new(namespace: Namespace, history: Vec<HistoryEntry>) -> Self {
+    pub(crate) fn new(namespace: Namespace, history: Vec<HistoryEntry>, now: Now) -> Self {
         let newest = history.first().map(|entry| entry.version);
         let period = |entry: HistoryEntry| Period {
             version: entry.version,
             published_ms: entry.version.minted_ms(),
+            seen: now,
+            whole: false,
             nodes: entry.stable.as_ref().map(|stable| stable.nodes),
             causes: causes(&entry.causes),
             course: match entry.stable {
-                Some(stable) => Course::Stable(Some(stable.after.as_millis() as u64)),
+                Some(stable) => Course::Stable(Some(stable.after)),
                 None if Some(entry.version) == newest => Course::Adapting,
                 None => Course::Superseded,
             },
         };
         let versions = history.into_iter().map(period).collect();
-        App { namespace, report: None, away: None, versions, events: VecDeque::new(), scroll: 0 }
+        App {
+            namespace,
+            report: None,
+            unstable: None,
+            away: None,
+            versions,
+            events: VecDeque::new(),
+            scroll: 0,
+        }
     }
 
     /// Takes in what happened.
-    pub(crate) fn take(&mut self, news: News, now_ms: u64) {
+    pub(crate) fn take(&mut self, news: News, now: Now) {
         self.report = news.report;
+        self.unstable = self
+            .report
+            .as_ref()
+            .filter(|report| !report.condition.is_stable())
+            .map(|_| self.unstable.unwrap_or(now));
         for sighting in news.sightings {
-            self.see(&sighting, now_ms);
-            self.events.push_front((now_ms, sighting.to_string()));
+            self.see(&sighting, now);
+            self.events.push_front((now.wall_ms, sighting.to_string()));
         }
         self.events.truncate(EVENTS);
         self.versions.truncate(VERSIONS);
         self.scroll = self.scroll.min(self.nodes().saturating_sub(1));
     }
 
-    fn see(&mut self, sighting: &Sighting, now_ms: u64) {
+    fn see(&mut self, sighting: &Sighting, now: Now) {
         match sighting {
             Sighting::VersionPublished { version, nodes, causes: why, .. } => {
                 for period in &mut self.versions {
@@ -86,7 +108,9 @@ impl App {
                 }
                 self.versions.push_front(Period {
                     version: *version,
-                    published_ms: now_ms,
+                    published_ms: now.wall_ms,
+                    seen: now,
+                    whole: true,
                     nodes: Some(*nodes),
                     causes: causes(why),
                     course: Course::Adapting,
@@ -94,16 +118,22 @@ impl App {
             }
             Sighting::Stable { version, took } => {
                 if let Some(period) = self.versions.iter_mut().find(|period| period.version == *version) {
+                    let took = took.or_else(|| period.whole.then(|| now.since(period.seen)));
                     // What the leader measured and wrote down is not forgotten for what is not known here.
-                    let seen = took.map(|took| took.as_millis() as u64);
-                    let since = now_ms.saturating_sub(period.published_ms);
-                    period.course = Course::Stable(seen.or(Some(since)));
+                    if took.is_some() || !matches!(period.course, Course::Stable(_)) {
+                        period.course = Course::Stable(took);
+                    }
                 }
             }
             Sighting::StoreAway { reason } => self.away = Some(reason.clone()),
             Sighting::StoreBack { .. } => self.away = None,
             _ => {}
         }
+    }
+
+    /// For how long it has been seen that the cluster is not stable.
+    pub(crate) fn watched(&self, now: Now) -> Option<Duration> {
+        self.unstable.map(|since| now.since(since))
     }
 
     pub(crate) fn nodes(&self) -> usize {
@@ -133,21 +163,22 @@ impl App {
 }
 
 impl Period {
-    /// How long it took, or takes.
-    pub(crate) fn time(&self, now_ms: u64) -> String {
-        let shown = |ms: u64| brief(std::time::Duration::from_millis(ms));
+    /// How long it took, or has been seen to take.
+    pub(crate) fn time(&self, now: Now) -> String {
+        let so_far = brief(now.since(self.seen));
         match self.course {
-            Course::Adapting => format!("{} so far", shown(now_ms.saturating_sub(self.published_ms))),
-            Course::Stable(Some(ms)) => shown(ms),
+            Course::Adapting if self.whole => format!("{so_far} so far"),
+            Course::Adapting => format!("over {so_far}"),
+            Course::Stable(Some(took)) => brief(took),
             Course::Stable(None) => "stable".to_owned(),
             Course::Superseded => "superseded".to_owned(),
         }
     }
 }
 
-/// The time of day.
+/// The time of day; blank if there is none.
 pub(crate) fn clock(ms: u64) -> String {
-    moment(ms).get(11..19).unwrap_or_default().to_owned()
+    format!("{:8}", moment(ms).get(11..19).unwrap_or_default())
 }
 
 fn causes(causes: &[clustering_etcd::Cause]) -> String {

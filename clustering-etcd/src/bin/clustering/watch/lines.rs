@@ -43,7 +43,7 @@ fn begin(namespace: &Namespace, report: Option<&Report>, as_json: bool) -> Resul
             "{namespace}: leader {}; version {}; {}",
             leader(report),
             version(report),
-            state(report).join("; ")
+            state(report, None).join("; ")
         ),
     };
     output::line(format!("{}  {text}", moment(now_ms())));

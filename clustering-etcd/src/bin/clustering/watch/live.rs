@@ -14,7 +14,7 @@ use tokio::{
 use super::{News, app::App, screen};
 use crate::{
     failure::{Failure, UNKNOWN},
-    times::now_ms,
+    times::Now,
 };
 
 /// The shortest time between two pictures.
@@ -45,7 +45,7 @@ impl Drop for Screen {
 pub(crate) async fn show(app: App, news: mpsc::UnboundedReceiver<News>) -> Result<(), Failure> {
     let failure = |error: io::Error| Failure::new(UNKNOWN, format!("the terminal cannot be used: {error}"));
     let mut terminal = Screen(ratatui::try_init().map_err(failure)?);
-    let draw = |app: &App| terminal.0.draw(|frame| screen::draw(frame, app, now_ms())).map(drop);
+    let draw = |app: &App| terminal.0.draw(|frame| screen::draw(frame, app, Now::read())).map(drop);
     drive(app, news, wishes(), draw).await.map_err(failure)
 }
 
@@ -82,7 +82,7 @@ pub(crate) async fn drive(
             news = news.recv() => match news {
                 None => return Ok(()),
                 Some(news) => {
-                    app.take(news, now_ms());
+                    app.take(news, Now::read());
                     changed = true;
                 }
             },

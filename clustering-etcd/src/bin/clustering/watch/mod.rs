@@ -15,7 +15,11 @@ use tokio::{
     sync::mpsc,
 };
 
-use crate::{connection::Connection, failure::Failure, times::duration};
+use crate::{
+    connection::Connection,
+    failure::Failure,
+    times::{Now, duration},
+};
 
 /// Follow the cluster: nodes turning ready, versions with how long each took to become stable, everything that happens
 ///
@@ -55,7 +59,8 @@ impl Watch {
             // Without a history, or the right to read it, the timeline begins now.
             let store = connection.store()?;
             let past = connection.quick(clustering_etcd::history(&store, operator.keyspace())).await;
-            live::show(app::App::new(namespace, past.unwrap_or_default()), follow(monitor)).await
+            let app = app::App::new(namespace, past.unwrap_or_default(), Now::read());
+            live::show(app, follow(monitor)).await
         };
         let ended = async {
             match self.r#for {

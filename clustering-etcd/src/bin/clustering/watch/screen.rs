@@ -13,6 +13,7 @@ use super::app::{App, Course, clock};
 use crate::{
     output::counted,
     status::{leader, metadata, state, version},
+    times::Now,
 };
 
 /// The most lines that the head takes.
@@ -27,20 +28,20 @@ const WAITS: Style = Style::new().fg(Color::Yellow);
 const BAD: Style = Style::new().fg(Color::Red);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
-pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, now_ms: u64) {
-    let head = head(app);
+pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, now: Now) {
+    let head = head(app, now);
     let height = u16::try_from(head.len()).unwrap_or(HEAD).min(HEAD);
     let rows = [Constraint::Length(height), Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(1)];
     let [top, middle, bottom, foot] = Layout::vertical(rows).areas(frame.area());
     let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(middle);
     frame.render_widget(Paragraph::new(head), top);
     nodes(frame, app, left);
-    versions(frame, app, now_ms, right);
+    versions(frame, app, now, right);
     events(frame, app, bottom);
     frame.render_widget(Line::styled(" q quits   ↑ ↓ PgUp PgDn scroll the nodes", DIM), foot);
 }
 
-fn head(app: &App) -> Vec<Line<'static>> {
+fn head(app: &App, now: Now) -> Vec<Line<'static>> {
     let mut lines = vec![Line::styled(format!(" {}", app.namespace), BOLD)];
     if let Some(reason) = &app.away {
         lines.push(Line::styled(
@@ -55,7 +56,9 @@ fn head(app: &App) -> Vec<Line<'static>> {
     lines.push(Line::raw(format!(" leader  {}", leader(report))));
     lines.push(Line::raw(format!(" version {}", version(report))));
     let style = if report.condition.is_stable() { GOOD } else { WAITS };
-    lines.extend(state(report).into_iter().map(|line| Line::styled(format!(" {line}"), style)));
+    lines.extend(
+        state(report, app.watched(now)).into_iter().map(|line| Line::styled(format!(" {line}"), style)),
+    );
     lines.extend(report.malformed.iter().map(|bad| Line::styled(format!(" cannot read {}", bad.key), BAD)));
     lines
 }
@@ -111,7 +114,7 @@ fn row(node: &NodeReport, width: usize) -> Line<'static> {
     Line::from(spans)
 }
 
-fn versions(frame: &mut Frame<'_>, app: &App, now_ms: u64, area: Rect) {
+fn versions(frame: &mut Frame<'_>, app: &App, now: Now, area: Rect) {
     let line = |period: &super::app::Period| {
         let (sign, style) = match period.course {
             Course::Adapting => ("○", WAITS),
@@ -122,7 +125,7 @@ fn versions(frame: &mut Frame<'_>, app: &App, now_ms: u64, area: Rect) {
         Line::from(vec![
             Span::styled(format!("{sign} "), style),
             Span::styled(format!("{} ", clock(period.published_ms)), DIM),
-            Span::styled(format!("{:>12} ", period.time(now_ms)), style),
+            Span::styled(format!("{:>12} ", period.time(now)), style),
             Span::raw(format!("{nodes:<9} ")),
             Span::raw(period.causes.clone()),
         ])

@@ -1,11 +1,15 @@
 //! The screen, by its rendered text.
 
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 use clustering_etcd::{
     Keyspace, Namespace, Report, Sighting, Version,
-    store::{Entry, Key, Revision, Snapshot},
+    store::{CoordinationStoreExt, Entry, Key, Revision, Snapshot},
 };
+use clustering_memory::MemoryStore;
 use ratatui::{Terminal, backend::TestBackend};
 use tokio::sync::mpsc;
 
@@ -15,6 +19,7 @@ use super::{
     live::{Wish, drive},
     screen,
 };
+use crate::times::Now;
 
 const NOON: u64 = 1_700_000_000_000;
 
@@ -60,7 +65,11 @@ fn report(nodes: usize, waiting: usize) -> Option<Report> {
 }
 
 fn app() -> App {
-    App::new(Namespace::parse("telemetry/ingest").unwrap(), Vec::new())
+    App::new(Namespace::parse("telemetry/ingest").unwrap(), Vec::new(), Now::read())
+}
+
+fn after(moment: Now, millis: u64) -> Now {
+    Now { wall_ms: moment.wall_ms + millis, at: moment.at + Duration::from_millis(millis) }
 }
 
 fn published(nodes: usize) -> Sighting {
@@ -70,9 +79,9 @@ fn published(nodes: usize) -> Sighting {
 }
 
 /// The screen's lines, without what is blank at their ends.
-fn rendered(app: &App, now_ms: u64, width: u16, height: u16) -> Vec<String> {
+fn rendered(app: &App, now: Now, width: u16, height: u16) -> Vec<String> {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| screen::draw(frame, app, now_ms)).unwrap();
+    terminal.draw(|frame| screen::draw(frame, app, now)).unwrap();
     let buffer = terminal.backend().buffer().clone();
     let line = |y: u16| (0..width).map(|x| buffer[(x, y)].symbol().to_owned()).collect::<String>();
     (0..height).map(|y| line(y).trim_end().to_owned()).collect()
@@ -81,16 +90,15 @@ fn rendered(app: &App, now_ms: u64, width: u16, height: u16) -> Vec<String> {
 #[test]
 fn a_cluster_that_adapts_and_then_is_stable() {
     let mut app = app();
-    app.take(News { sightings: vec![published(3)], report: report(3, 1) }, NOON);
-    let screen = rendered(&app, NOON + 3_000, 120, 20);
-    let age = screen[3].split(": ").next().unwrap().to_owned();
-    assert!(age.starts_with(" not stable for "), "{age}");
-    let text = screen.join("\n").replace(&age, " not stable for AGE");
+    let noon = Now { wall_ms: NOON, at: Instant::now() };
+    app.take(News { sightings: vec![published(3)], report: report(3, 1) }, noon);
+    let screen = rendered(&app, after(noon, 3_000), 120, 20);
+    let text = screen.join("\n");
     let expected = "
  telemetry/ingest
  leader  node-000, term 4
- version 01HF7YAT00000000000000000, 2023-11-14T22:13:20Z: node-002 joined
- not stable for AGE: waiting for 1 of 3 nodes
+ version 01HF7YAT00000000000000000, labelled 2023-11-14T22:13:20Z: node-002 joined
+ not stable, watched for 3.0s: waiting for 1 of 3 nodes
  node-002 refused: its disk is full
 ┌ nodes: 2 of 3 ready ─────────────────────────────────────┐┌ versions: when, time to stable, why ─────────────────────┐
 │✗ node-002 refused: its disk is full                      ││○ 22:13:20  3.0s so far 3 nodes   node-002 joined         │
@@ -103,9 +111,9 @@ fn a_cluster_that_adapts_and_then_is_stable() {
     let took = Some(Duration::from_millis(4_200));
     app.take(
         News { sightings: vec![Sighting::Stable { version: version(), took }], report: report(3, 0) },
-        NOON + 4_200,
+        after(noon, 4_200),
     );
-    let screen = rendered(&app, NOON + 60_000, 120, 20);
+    let screen = rendered(&app, after(noon, 60_000), 120, 20);
     assert_eq!(screen[3], " stable, all 3 nodes are ready");
     assert!(
         screen[5].contains("●★node-000") && screen[5].contains("● 22:13:20         4.2s 3 nodes"),
@@ -114,31 +122,52 @@ fn a_cluster_that_adapts_and_then_is_stable() {
     assert!(!app.is_running());
 }
 
+/// The clock of the leader was a day ahead once, and every label since says so; then somebody wrote one by hand.
+#[tokio::test]
+async fn clocks_of_others_take_no_part_in_durations() {
+    let keys = Keyspace::new(Namespace::parse("c").unwrap());
+    for label in ["01JZZZZZZZ0000000000000000", "00000000010000000000000000", "7Z000000000000000000000000"] {
+        let label: Version = label.parse().unwrap();
+        let store = MemoryStore::new();
+        let record = format!(r#"{{"version": "{label}", "number": 7, "cause": ["resync"]}}"#);
+        store.put(&keys.history_key(7), record.into(), None).await.unwrap();
+        let past = clustering_etcd::history(&store, &keys).await.unwrap();
+        let began = Now::read();
+        let mut app = App::new(keys.namespace().clone(), past, began);
+        let shown = |app: &App, millis| rendered(app, after(began, millis), 120, 20).join("\n");
+        assert!(shown(&app, 3_000).contains(" over 3.0s "), "{}", shown(&app, 3_000));
+        // The monitor did not see it published.
+        let stable = vec![Sighting::Stable { version: label, took: None }];
+        app.take(News { sightings: stable, report: None }, after(began, 4_000));
+        assert!(shown(&app, 9_000).contains("● ") && shown(&app, 9_000).contains(" stable "));
+    }
+}
+
 #[test]
 fn five_hundred_nodes_fit_and_those_that_are_not_ready_come_first() {
     let mut app = app();
-    app.take(News { sightings: Vec::new(), report: report(500, 7) }, NOON);
-    let screen = rendered(&app, NOON, 120, 40).join("\n");
+    app.take(News { sightings: Vec::new(), report: report(500, 7) }, Now::read());
+    let screen = rendered(&app, Now::read(), 120, 40).join("\n");
     let marks = screen.chars().filter(|sign| *sign == '●').count();
     assert!(screen.contains("nodes: 493 of 500 ready") && marks >= 493, "{marks} in {screen}");
     let list: Vec<_> = screen.lines().filter_map(|line| line.split("node-").nth(1)).collect();
     assert!(screen.contains("○ node-493 stabilizing") && screen.contains("✗ node-499 refused"), "{list:?}");
     assert!(screen.contains("●★node-000 "), "those that are ready follow");
     app.scroll_by(isize::MAX);
-    let screen = rendered(&app, NOON, 120, 40).join("\n");
+    let screen = rendered(&app, Now::read(), 120, 40).join("\n");
     assert!(screen.contains("● node-492 http") && !screen.contains("node-493 stab"), "{screen}");
 }
 
 #[test]
 fn no_cluster_and_no_etcd_are_said() {
     let mut app = app();
-    assert_eq!(rendered(&app, NOON, 80, 12)[1], " no cluster yet");
+    assert_eq!(rendered(&app, Now::read(), 80, 12)[1], " no cluster yet");
     let away = Sighting::StoreAway { reason: "refused".into() };
-    app.take(News { sightings: vec![away], report: report(3, 0) }, NOON);
-    assert!(rendered(&app, NOON, 100, 12)[1].contains("etcd does not answer") && app.is_running());
+    app.take(News { sightings: vec![away], report: report(3, 0) }, Now::read());
+    assert!(rendered(&app, Now::read(), 100, 12)[1].contains("etcd does not answer") && app.is_running());
     // However small the terminal is.
     for (width, height) in [(1, 1), (10, 3), (80, 5), (200, 100)] {
-        rendered(&app, NOON, width, height);
+        rendered(&app, Now::read(), width, height);
     }
 }
 

@@ -1,0 +1,155 @@
+//! Records as large as a store takes them, written by others: none of the machine's commits grows over the limits by what
+//! it copies out of them, so none is refused for ever.
+//!
+//! [`invariants`](super::invariants) validates every commit of every test; here are the records that put it to the test.
+
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::bench::{Bench, ms, secs};
+use crate::{
+    fuzz::cases,
+    outcome::Outcome,
+    record::{Cause, HistoryRecord, decode},
+    store::Limits,
+};
+
+const LABEL: &str = "01HF7YAT00000000000000000";
+
+/// A JSON object of at most the size that a store takes, in which `fill` stands as often as there is room.
+fn filled(before: &str, fill: &str, after: &str) -> String {
+    let room = Limits::VALUE - before.len() - after.len();
+    format!("{before}{}{after}", fill.repeat(room / fill.len()))
+}
+
+impl Bench {
+    /// Answers everything, also callbacks, for a while.
+    fn live(&mut self, seconds: u64) {
+        for _ in 0..seconds * 4 {
+            self.wait(ms(250));
+            self.answer_all();
+            while self.is_open("stabilize") {
+                self.stabilized(Outcome::Ready);
+                self.answer_all();
+            }
+            if self.is_open("announce") {
+                self.announced();
+            }
+        }
+        self.skip();
+    }
+}
+
+#[test]
+fn p8_a_version_with_a_cause_of_64_kib_becomes_stable() {
+    let record = |causes: &str, fill: &str, end: &str| {
+        let before = format!(r#"{{"version": "{LABEL}0", "number": 7, "leader": "x", "cause": [{causes}"#);
+        filled(&before, fill, &format!("{end}]}}"))
+    };
+    for version in [
+        record(r#"{"asked": {"by": "ops", "why": ""#, "x", "\"}}"),
+        record(r#"{"asked": {"why": "ops", "by": ""#, r"\u0001", "\"}}"),
+        record(r#"{"drained": ""#, "x", "\"}"),
+        record(r#"{"drained": ["#, "1e15, ", "1]}"),
+        record("1", ", 1e15", ""),
+        record("\"resync\"", ", \"resync\"", ""),
+    ] {
+        let mut a = Bench::node("a").joined().leading().stable();
+        a.put("view/version", &version);
+        a.live(2);
+        assert!(a.status().consistent, "{:?}", a.status());
+        let entry = a.store.get(&"c/history/7".into()).expect("it is in the history");
+        let entry: HistoryRecord = decode(&entry.value).unwrap();
+        assert!(entry.stable.is_some() && entry.published.causes.len() <= 33);
+    }
+}
+
+#[test]
+fn p8_a_node_whose_record_takes_64_kib_is_evicted() {
+    for (before, fill, after) in [
+        (r#"{"uri": "", "incarnation": ""#, "x", "\"}"),
+        (r#"{"uri": "", "incarnation": ""#, r"\u0001", "\"}"),
+        (r#"{"incarnation": "x", "uri": ""#, "x", "\"}"),
+    ] {
+        let mut a = Bench::evicting("a").joined().leading().stable();
+        a.put("view/nodes/b", &filled(before, fill, after));
+        a.live(30);
+        assert!(a.status().consistent, "{:?}", a.status());
+        assert!(a.store.get(&"c/view/nodes/b".into()).is_none());
+    }
+}
+
+/// Of one whose incarnation can be told it is still told that it was evicted.
+#[test]
+fn only_a_departure_that_does_not_fit_is_left_out() {
+    for (size, causes) in
+        [(60_000, Cause::Evicted(super::bench::name("b"))), (65_500, Cause::Ended(super::bench::name("b")))]
+    {
+        let mut a = Bench::evicting("a").joined().leading().stable();
+        a.put("view/nodes/b", &format!(r#"{{"uri": "", "incarnation": "{}"}}"#, "x".repeat(size)));
+        a.live(30);
+        let newest = a.status().newest.unwrap();
+        assert_eq!((newest.len(), newest.causes()), (1, &[causes][..]));
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(&'static str, String),
+    LoseLead,
+}
+
+/// Records of every kind, with a text of any size in one of their fields.
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let record = select(vec![
+        ("view/version", r#"{"version": "LABEL0", "number": 9, "cause": [{"asked": {"by": "#, "}}]}"),
+        ("view/version", r#"{"version": "LABEL1", "number": 9, "cause": [{"new": {"": "#, "}}]}"),
+        ("view/version", r#"{"version": "LABEL2", "number": 9, "cause": ["resync", "#, "]}"),
+        ("view/version", r#"{"version": "LABEL3", "number": 9, "leader": "#, "}"),
+        ("view/nodes/b", r#"{"uri": "http://b", "incarnation": "#, "}"),
+        ("view/nodes/b", r#"{"incarnation": "x", "uri": "#, "}"),
+        ("view/nodes/c", r#"{"incarnation": "x", "uri": "http://c", "metadata": {"zone": "#, "}}"),
+        ("view/request", r#"{"by": "#, "}"),
+        ("view/request", r#"{"by": "ops", "why": "#, "}"),
+        ("view/stable", r#"{"version": "LABEL0", "new": "#, "}"),
+        ("view/gone", r#"{"node": "c", "how": "left", "incarnation": "#, "}"),
+        ("ready/b", r#"{"version": "LABEL0", "outcome": "failed", "detail": "#, "}"),
+    ]);
+    let fill = select(vec!["x", "ü", r"\u0001", r#"\""#]);
+    let size = prop_oneof![1 => 0..Limits::VALUE, 2 => Just(Limits::VALUE)];
+    let put = (record, fill, size).prop_map(|((key, before, after), fill, size)| {
+        let before = before.replace("LABEL", LABEL);
+        let room = (Limits::VALUE - before.len() - after.len() - 2).min(size);
+        Step::Put(key, format!("{before}\"{}\"{after}", fill.repeat(room / fill.len())))
+    });
+    vec(prop_oneof![8 => put, 1 => Just(Step::LoseLead)], 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases().cases / 4, ..cases() })]
+
+    #[test]
+    fn fuzz_p8_no_record_of_any_size_keeps_the_cluster_from_becoming_stable(steps in steps()) {
+        let mut a = Bench::evicting("a").joined().leading().stable();
+        for step in steps {
+            match step {
+                Step::Put(key, value) => a.put(key, &value),
+                Step::LoseLead => a.delete("view/leader"),
+            }
+            a.live(1);
+        }
+        a.live(60);
+        prop_assert!(a.status().consistent, "{:?}", a.status());
+        prop_assert_eq!(a.status().newest.map(|view| view.len()), Some(1));
+        a.stop();
+        a.answer_all();
+    }
+}
+
+#[test]
+fn a_user_s_reason_of_any_length_is_asked_for() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.ask(1, &"\u{1}".repeat(Limits::VALUE));
+    b.answer_all();
+    assert!(b.store.get(b.keys.request_key()).is_some());
+    b.wait(secs(1));
+}
