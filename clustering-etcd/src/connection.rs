@@ -542,15 +542,15 @@ mod tests {
         for (call, outcome, expected) in [
             (Operation::GrantLease, Outcome::Lost, 1),
             (Operation::RenewLease, Outcome::Lost, 3),
-            (Operation::Connect, Outcome::Lost, 3),
+            (Operation::Check, Outcome::Lost, 3),
             (Operation::GrantLease, Outcome::NeverArrived, 3),
             (Operation::GrantLease, Outcome::Busy, 3),
-            (Operation::Connect, Outcome::Refused, 1),
-            (Operation::Connect, Outcome::LoggedOut, 1),
-            (Operation::Connect, Outcome::Forbidden, 1),
-            (Operation::Connect, Outcome::ForbiddenOrLoggedOut, 1),
+            (Operation::Check, Outcome::Refused, 1),
+            (Operation::Check, Outcome::LoggedOut, 1),
+            (Operation::Check, Outcome::Forbidden, 1),
+            (Operation::Check, Outcome::ForbiddenOrLoggedOut, 1),
             (Operation::GrantLease, Outcome::Mismatched, 3),
-            (Operation::Connect, Outcome::Invalid, 1),
+            (Operation::Check, Outcome::Invalid, 1),
             (Operation::RenewLease, Outcome::LeaseNotFound, 1),
         ] {
             let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();

@@ -48,12 +48,15 @@ impl EtcdStore {
     /// A new etcd leader counts every lease anew from its election, so then it can take up to one TTL more.
     pub const LEASE_SLACK: Duration = Duration::from_secs(2);
 
-    /// The store for that configuration. Connects when it is first used, so nothing is known of the cluster yet;
-    /// [`connect`](Self::connect) makes sure of it.
+    /// Creates the store for a configuration. No connection is made until the first call, so the store can be created while
+    /// etcd is away; [`check`](Self::check) tells whether etcd answers.
+    ///
+    /// Reads the files that [`EtcdConfig::tls`] names, which blocks the thread for a moment; [`connect`](Self::connect)
+    /// does not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`], saying which field breaks which rule.
+    /// [`ErrorKind::Invalid`], with the field and the rule that it breaks.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(config)?);
         measure::begin();
@@ -66,37 +69,45 @@ impl EtcdStore {
         })
     }
 
-    /// The store for that configuration, after a call that made sure that etcd answers and knows the user.
+    /// Creates the store for a configuration, as [`new`](Self::new) does, and reads certificate files without blocking the
+    /// runtime. Like `new` it does not wait for etcd and does not fail while etcd is away: a node that is started on the
+    /// store waits until etcd answers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unreachable`] where no member answers within [`EtcdConfig::request_timeout`],
-    /// [`ErrorKind::Refused`] for wrong credentials, and for TLS that does not go together with that of the members,
-    /// [`ErrorKind::Busy`] while the cluster has no leader,
-    /// [`ErrorKind::Invalid`] for a configuration that breaks a rule.
+    /// [`ErrorKind::Invalid`], with the field and the rule that it breaks.
     pub async fn connect(config: EtcdConfig) -> Result<Self, StoreError> {
-        let store = EtcdStore::new(config)?;
-        let connected = store.shared.connection.call(Operation::Connect, |mut clients| {
-            let key = store.wire().any_key();
+        // Loading the system's certificates reads a hundred files.
+        let created = tokio::task::spawn_blocking(|| EtcdStore::new(config)).await;
+        created.unwrap_or_else(|error| Err(StoreError::busy(format!("cannot create the store: {error}"))))
+    }
+
+    /// Checks that etcd answers and accepts the user, by one small read. Use it where a process should rather fail than
+    /// wait for etcd, or to tell wrong credentials at once.
+    ///
+    /// Answers within [`EtcdConfig::request_timeout`], 2 s by default. May be cancelled at any time.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unreachable`] if no member answers in time.
+    /// - [`ErrorKind::Refused`] for wrong credentials, and for TLS settings that do not match those of the members.
+    /// - [`ErrorKind::Busy`] while etcd answers but cannot serve: it has no leader, or is overloaded.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let key = self.wire().any_key();
+        let checked = self.shared.connection.call(Operation::Check, |mut clients| {
+            let (key, options) = (key.clone(), GetOptions::new().with_count_only());
             async move {
-                match clients
-                    .kv
-                    .get(key, Some(GetOptions::new().with_count_only()))
-                    .await
-                    .map_err(Failure::from)
-                {
-                    // The user is known. What he may do shows when he does it.
+                match clients.kv.get(key, Some(options)).await.map_err(Failure::from) {
+                    // Etcd knows the user. Missing rights show in the calls that need them.
                     Err(failure) if failure.outcome == Outcome::Forbidden => Ok(()),
-                    Err(failure) => Err(failure),
-                    Ok(_) => Ok(()),
+                    reply => reply.map(drop),
                 }
             }
         });
-        connected.await?;
-        Ok(store)
+        checked.await
     }
 
-    /// [`connect`](Self::connect) with what the environment says.
+    /// Creates the store from environment variables. Like [`connect`](Self::connect) it does not wait for etcd.
     ///
     /// | variable | holds |
     /// |---|---|
@@ -121,8 +132,8 @@ impl EtcdStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a value that cannot be used: the variable, its value and the rule. Those of
-    /// [`connect`](Self::connect).
+    /// [`ErrorKind::Invalid`] for a value that cannot be used, with the variable, its value and the rule: an endpoint that
+    /// does not parse, a certificate file that cannot be read, a user without a password.
     pub async fn from_env() -> Result<Self, StoreError> {
         EtcdStore::connect(EtcdConfig::from_env()?).await
     }

@@ -63,8 +63,10 @@
 //! # }
 //! ```
 //!
-//! Whatever cannot be used is refused before anything is tried, with the name of the field or variable: also a certificate
-//! file that cannot be read, or a key that is not that of the certificate.
+//! A configuration that cannot work is refused at once, with the name of the field or variable: also a certificate file that
+//! cannot be read, or a key that does not belong to the certificate. Etcd itself is not asked: connections are made when they
+//! are first needed, so a process that starts while etcd is away does not fail, and its nodes wait for etcd. A process that
+//! should fail instead calls [`EtcdStore::check`].
 //!
 //! # As a store
 //!

@@ -86,7 +86,7 @@ async fn a_wrong_password_is_said_once_for_all() {
         let began = Instant::now();
         let text = refused(
             began,
-            EtcdStore::connect(config).await,
+            EtcdStore::new(config).unwrap().check().await,
             &["wrong user or password", &format!("{user:?}"), "ETCDCTL_PASSWORD"],
         );
         assert!(!text.contains("lacks a right"), "{text}");
@@ -100,7 +100,7 @@ async fn who_gives_no_user_is_asked_for_one() {
     let mut config = users::config(&etcd);
     config.credentials = None;
     let says = ["etcd wants to know the user", "ETCDCTL_USER"];
-    refused(Instant::now(), EtcdStore::connect(config).await, &says);
+    refused(Instant::now(), EtcdStore::new(config).unwrap().check().await, &says);
 }
 
 #[tokio::test]
