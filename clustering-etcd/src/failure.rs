@@ -19,6 +19,8 @@ pub(crate) enum Outcome {
     Mismatched,
     /// Nobody knows: the request was sent, or may have been, and no reply came.
     Lost,
+    /// Nothing of it was sent: the login before it is not answered yet, and goes on without it.
+    LoginPending,
     /// The server did nothing, because of its state.
     Busy,
     /// The server did nothing, because the login is missing or no longer valid.
@@ -218,7 +220,7 @@ impl Outcome {
             Outcome::NeverArrived => ErrorKind::Unreachable,
             Outcome::Lost if call == Call::Read => ErrorKind::Unreachable,
             Outcome::Lost => ErrorKind::OutcomeUnknown,
-            Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
+            Outcome::LoginPending | Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
             Outcome::Mismatched
             | Outcome::LoggedOut
             | Outcome::Refused
@@ -260,13 +262,12 @@ impl Failure {
         Failure { outcome, message: message.into(), source: None }
     }
 
-    /// What failed while nothing of the call itself was sent.
-    pub(crate) fn before_the_call(error: etcd_client::Error) -> Self {
-        let mut failure = Failure::from(error);
-        if failure.outcome == Outcome::Lost {
-            failure.outcome = Outcome::NeverArrived;
+    /// The same failure of a step before the call, when nothing of the call itself had been sent.
+    pub(crate) fn before_the_call(mut self) -> Self {
+        if self.outcome == Outcome::Lost {
+            self.outcome = Outcome::NeverArrived;
         }
-        failure
+        self
     }
 
     /// Says what to do, where etcd refused: its own words name neither the user nor what was missing.

@@ -180,8 +180,8 @@ async fn credentials_for_a_server_without_users_are_refused() {
 
 /// An address at which nothing listens.
 async fn nowhere() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    listener.local_addr().unwrap().to_string()
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port of loopback");
+    listener.local_addr().expect("a bound socket has an address").to_string()
 }
 
 #[tokio::test]
