@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use clustering_core::{
     Builder, Clustering,
-    store::{CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream},
+    store::{
+        CoordinationStore, ErrorKind, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+    },
 };
 use etcd_client::{GetOptions, GetResponse};
 
@@ -27,6 +29,17 @@ use crate::{
 
 /// How often a read begins again because the history under it was compacted before its last page.
 const READS: usize = 3;
+
+/// Most keys that a read of keys asks for at a time. Etcd loads the values even if it does not send them, and those of other
+/// services may be large.
+const KEYS_PAGE: u32 = 500;
+
+/// What a read wants of each entry.
+#[derive(Clone, Copy)]
+enum Part {
+    Entries,
+    Keys,
+}
 
 /// The coordination store on etcd. Cheap to clone: all clones share their connections.
 #[derive(Clone)]
@@ -89,9 +102,9 @@ impl EtcdStore {
     ///
     /// # Errors
     ///
-    /// - [`ErrorKind::Unreachable`] if no member answers in time.
+    /// - [`ErrorKind::Unreachable`] if no member can be connected to.
     /// - [`ErrorKind::Refused`] for wrong credentials, and for TLS settings that do not match those of the members.
-    /// - [`ErrorKind::Busy`] while etcd answers but cannot serve: it has no leader, or is overloaded.
+    /// - [`ErrorKind::Busy`] while etcd is there but does not serve: it has no leader, is overloaded or paused.
     pub async fn check(&self) -> Result<(), StoreError> {
         let key = self.wire().any_key();
         let checked = self.shared.connection.call(Operation::Check, |mut clients| {
@@ -179,13 +192,32 @@ impl EtcdStore {
         }
     }
 
+    /// Reads what starts with the prefix, page by page, at one revision; again from the start if that was compacted on the
+    /// way.
+    async fn read_part(&self, prefix: &str, part: Part) -> Result<Snapshot, StoreError> {
+        let range = self.wire().range(prefix);
+        for _ in 0..READS {
+            if let Some(snapshot) = self.read_once(prefix, &range, part).await? {
+                return Ok(snapshot);
+            }
+        }
+        Err(StoreError::busy(format!(
+            "read: compacted {READS} times before the last page of {prefix:?} was read"
+        )))
+    }
+
     /// Reads the range, page by page, at one revision. `None` if the revision was compacted on the way.
-    async fn read_once(&self, prefix: &str, range: &Range) -> Result<Option<Snapshot>, StoreError> {
+    async fn read_once(
+        &self,
+        prefix: &str,
+        range: &Range,
+        part: Part,
+    ) -> Result<Option<Snapshot>, StoreError> {
         let mut entries = Vec::new();
         let mut left = range.clone();
         let mut shown = None;
         loop {
-            let page = self.page(prefix, &left, shown).await?;
+            let page = self.page(prefix, &left, shown, part).await?;
             let Some(GetResponse(page)) = page else { return Ok(None) };
             let at = match shown {
                 Some(at) => at,
@@ -208,9 +240,14 @@ impl EtcdStore {
         prefix: &str,
         range: &Range,
         at: Option<i64>,
+        part: Part,
     ) -> Result<Option<GetResponse>, StoreError> {
-        let page = i64::from(self.config().page);
-        let options = GetOptions::new().with_range(range.end.clone()).with_limit(page);
+        let page = self.config().page;
+        let options = GetOptions::new().with_range(range.end.clone());
+        let options = match part {
+            Part::Entries => options.with_limit(i64::from(page)),
+            Part::Keys => options.with_limit(i64::from(page.min(KEYS_PAGE))).with_keys_only(),
+        };
         let options = at.map_or(options.clone(), |at| options.with_revision(at));
         let read = self.shared.connection.call(Operation::Read(prefix), |mut clients| {
             let (first, options) = (range.first.clone(), options.clone());
@@ -268,15 +305,13 @@ impl CoordinationStore for EtcdStore {
     }
 
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
-        let range = self.wire().range(prefix);
-        for _ in 0..READS {
-            if let Some(snapshot) = self.read_once(prefix, &range).await? {
-                return Ok(snapshot);
-            }
-        }
-        Err(StoreError::busy(format!(
-            "read: compacted {READS} times before the last page of {prefix:?} was read"
-        )))
+        self.read_part(prefix, Part::Entries).await
+    }
+
+    /// Etcd leaves the values out, so foreign data of any size costs little.
+    async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
+        let snapshot = self.read_part(prefix, Part::Keys).await?;
+        Ok(snapshot.entries.into_iter().map(|entry| entry.key).collect())
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {

@@ -282,9 +282,9 @@ async fn crowd(etcd: &EtcdServer, size: usize) -> Vec<(EtcdStore, Clustering)> {
     let start = |number| async move {
         let mut config = users::config(etcd);
         config.prefix = String::new();
-        let store = EtcdStore::new(config).unwrap();
+        let store = EtcdStore::new(config).expect("a good configuration");
         let node = store.node().namespace(namespace).name(format!("n{number}")).uri("http://127.0.0.1");
-        let node = node.start().await.unwrap();
+        let node = node.start().await.expect("the node may join");
         (store, node)
     };
     join_all((0..size).map(start)).await

@@ -232,3 +232,25 @@ async fn a_configuration_that_cannot_work_fails_without_a_look_at_etcd() {
         assert!(error.to_string().contains(says), "{error}");
     }
 }
+
+#[tokio::test]
+async fn the_keys_of_large_values_are_read_without_them() {
+    let etcd = common::etcd().await;
+    let namespace = prefix("large");
+    let address = etcd.endpoints()[0].trim_start_matches("http://").to_owned();
+    let mut client = etcd.client().await.unwrap();
+    for number in 0..20 {
+        client.put(format!("{namespace}{number:02}"), vec![b'x'; 1 << 20], None).await.unwrap();
+    }
+    let line = Proxy::to(&address).await.unwrap();
+    let mut config = EtcdConfig::new([line.endpoint()]).unwrap();
+    (config.prefix, config.page) = (namespace, 7);
+    let store = EtcdStore::new(config).unwrap();
+    let keys = store.read_keys("").await.unwrap();
+    let expected: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
+    assert_eq!(keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), expected);
+    // A wrapped store leaves the values out too.
+    let wrapped: std::sync::Arc<dyn CoordinationStore> = std::sync::Arc::new(store);
+    assert_eq!(wrapped.read_keys("1").await.unwrap().len(), 10);
+    assert!(line.received() < 100_000, "{} bytes for 30 keys", line.received());
+}

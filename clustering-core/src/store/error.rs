@@ -34,8 +34,8 @@ pub enum ErrorKind {
     /// The store refuses this caller: wrong credentials, or no right to these keys. Nothing happened; it stays so
     /// until somebody changes the credentials or the rights.
     Refused,
-    /// The store answered that it does not do this now: overloaded, out of space, without a quorum. Nothing happened;
-    /// try again later.
+    /// The store is there but does not do this now: it is overloaded, out of space or without a quorum, or did not reply
+    /// in time to a call that changes nothing. Nothing happened; try again later.
     Busy,
     /// The store cannot be reached: the call never arrived. Nothing happened; try again.
     Unreachable,

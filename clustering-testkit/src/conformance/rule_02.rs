@@ -22,7 +22,7 @@ use super::{
 ///
 /// - a read shows every field of what was written, in the order of the keys' bytes;
 /// - it shows exactly what starts with the prefix, however prefix and keys end: in `/`, in `0`, in the last code
-///   point of all, in a whole key;
+///   point of all, in a whole key; a read of the keys alone shows the same keys;
 /// - it sees every commit that finished before it began, whichever handle made it;
 /// - two keys that a writer moves in lockstep are never seen apart, and revisions never go back;
 /// - the same with 2,100 keys between the two, which stores fetch in pages;
@@ -167,6 +167,14 @@ async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
         let found = site.client.read(&prefix).await;
         let expected = mirrored.model.read(&prefix);
         site.scene.same_entries(&format!("a read of {prefix:?}"), &expected, &found.entries);
+        let keys = site.client.read_keys(&prefix).await;
+        let expected: Vec<_> = expected.into_iter().map(|entry| entry.key).collect();
+        let found = format!("showed {keys:?}");
+        site.scene.check(
+            keys == expected,
+            format!("a read of the keys under {prefix:?}: {expected:?}"),
+            found,
+        );
     }
     // The root without its slash, in case its end is treated in some special way, and the whole store.
     for prefix in [&site.root[..site.root.len() - 1], ""] {

@@ -158,6 +158,12 @@ impl Client {
         self.answer("a read", self.store.read(prefix)).await
     }
 
+    /// A read of the keys alone, which must succeed.
+    pub(super) async fn read_keys(&self, prefix: &str) -> Vec<Key> {
+        let answer = self.answer("a read of keys", self.store.read_keys(prefix)).await;
+        self.done("a read of keys", answer)
+    }
+
     /// A read, which must succeed, and show what a snapshot can show.
     pub(super) async fn read(&self, prefix: &str) -> Snapshot {
         let answer = self.attempt_read(prefix).await;

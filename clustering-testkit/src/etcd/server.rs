@@ -115,6 +115,10 @@ impl EtcdServer {
         format!("{}={}", self.name, url("http", &self.ports.peer))
     }
 
+    pub(super) fn peer_url(&self) -> String {
+        url("http", &self.ports.peer)
+    }
+
     /// Says with whom it forms a cluster, and the name that no other cluster has.
     pub(super) fn join(&mut self, initial_cluster: String, token: String) {
         self.initial_cluster = initial_cluster;
@@ -193,7 +197,7 @@ impl EtcdServer {
         self.wait_until("starting it", Sign::Reply("/version")).await
     }
 
-    async fn wait_until_it_listens(&self) -> Result<(), EtcdError> {
+    pub(super) async fn wait_until_it_listens(&self) -> Result<(), EtcdError> {
         self.wait_until("starting it", Sign::Listens).await
     }
 
