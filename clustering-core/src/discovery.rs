@@ -66,8 +66,8 @@ impl Discovery {
         Ok(discovery)
     }
 
-    /// The namespaces of all services that have nodes in the store, sorted. Reads the whole store: for a person or a
-    /// tool, not for a loop.
+    /// The namespaces of all services that have nodes in the store, sorted. Reads all keys of the store, without
+    /// values: for a person or a tool, not for a loop.
     ///
     /// # Errors
     ///
@@ -86,9 +86,8 @@ impl Discovery {
         store: &(impl CoordinationStore + ?Sized),
         prefix: &str,
     ) -> Result<Vec<Namespace>, StoreError> {
-        let snapshot = store.read(prefix).await?;
-        let of_node = |key: &str| Keyspace::namespace_of_node(key);
-        let mut services: Vec<_> = snapshot.entries.iter().filter_map(|entry| of_node(&entry.key)).collect();
+        let keys = store.read_keys(prefix).await?;
+        let mut services: Vec<_> = keys.iter().filter_map(|key| Keyspace::namespace_of_node(key)).collect();
         // Keys start with the namespace and a slash: those of `a` lie below `a/` too.
         services.retain(|namespace| namespace.as_str().starts_with(prefix));
         services.sort();

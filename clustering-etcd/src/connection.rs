@@ -62,7 +62,6 @@ struct Member {
     /// What the server's certificate must be for, if it is to have one.
     name: Option<ServerName<'static>>,
     clients: OnceCell<Clients>,
-    login: Option<Login>,
     /// Keeps calls back while no connection can be made.
     gate: Gate,
     /// How often a call failed there.
@@ -74,6 +73,8 @@ pub(crate) struct Connection {
     config: EtcdConfig,
     wire: Wire,
     security: Option<Arc<Security>>,
+    /// `None` without credentials.
+    login: Option<Login>,
     members: Vec<Member>,
     current: AtomicUsize,
     /// The last one that answered, for the log.
@@ -99,7 +100,6 @@ impl Connection {
                 endpoint: endpoint.with_scheme(scheme),
                 name,
                 clients: OnceCell::new(),
-                login: config.credentials.clone().map(Login::new),
                 gate: Gate::default(),
                 failures: watch::Sender::new(0),
             })
@@ -109,6 +109,7 @@ impl Connection {
         let chance = RandomState::new().hash_one(0) as usize % members.len();
         Ok(Connection {
             wire: Wire::new(config.prefix.clone()),
+            login: config.credentials.clone().map(Login::new),
             config,
             security,
             members,
@@ -151,20 +152,19 @@ impl Connection {
         let mut mismatches = Mismatches::default();
         loop {
             let member = self.choose();
-            let Member { login, gate, .. } = &self.members[member];
-            let login = login.as_ref();
+            let Member { gate, .. } = &self.members[member];
             // Until the login, if there is one, is over nothing of the call itself is sent.
             let (mut before, mut begun) = (None, false);
             let mut suspicion = None;
             let result = timeout_at(deadline, async {
                 gate.pass(latest).await?;
-                suspicion =
-                    Some(Suspicion { connection: self, member, since: Instant::now(), waiting: true });
                 let clients = self.clients(member).await?;
-                if let Some(login) = login {
-                    login.ensure(&clients.login).await?;
+                if let Some(login) = &self.login {
+                    login.ensure(&clients.login, deadline).await?;
                     before = Some(login.before());
                 }
+                suspicion =
+                    Some(Suspicion { connection: self, member, since: Instant::now(), waiting: true });
                 begun = true;
                 run(clients).await
             });
@@ -182,11 +182,13 @@ impl Connection {
                 Err(_elapsed) => {
                     let within = self.config.request_timeout;
                     match begun {
+                        // Connections are made in less time than a call has: this one stands.
+                        true if call == Call::Read => {
+                            let why = "the connection stands, so etcd is overloaded or paused, or the reply is large";
+                            Failure::new(Outcome::Slow, format!("no reply within {within:?}: {why}"))
+                        }
                         true => Failure::new(Outcome::Lost, format!("no reply within {within:?}")),
-                        false => Failure::new(
-                            Outcome::NeverArrived,
-                            format!("no reply to the login within {within:?}"),
-                        ),
+                        false => Failure::new(Outcome::NeverArrived, format!("not sent within {within:?}")),
                     }
                 }
             };
@@ -194,19 +196,14 @@ impl Connection {
                 (failure.outcome, before)
                 && std::mem::take(&mut may_log_in)
             {
-                match timeout_at(deadline, self.log_in_again(member, before)).await {
-                    Ok(Ok(())) => continue,
-                    Ok(Err(why)) => failure = why,
-                    Err(_elapsed) => {
-                        let message =
-                            format!("no reply to the login within {:?}", self.config.request_timeout);
-                        failure = Failure::new(Outcome::NeverArrived, message);
-                    }
+                match self.log_in_again(member, before, deadline).await {
+                    Ok(()) => continue,
+                    Err(why) => failure = why,
                 }
             }
             match failure.outcome {
                 Outcome::NeverArrived | Outcome::Mismatched => gate.close(&failure),
-                Outcome::Lost => {}
+                Outcome::Lost | Outcome::Slow | Outcome::LoginPending => {}
                 _ => gate.open(),
             }
             tries -= 1;
@@ -215,7 +212,7 @@ impl Connection {
                 Outcome::Lost => call != Call::Change,
                 _ => false,
             };
-            if harmless || failure.outcome == Outcome::Lost {
+            if harmless || matches!(failure.outcome, Outcome::Lost | Outcome::Slow) {
                 self.leave(member, &failure.message);
             }
             lost |= failure.outcome == Outcome::Lost;
@@ -231,7 +228,7 @@ impl Connection {
                 if lost && harmless {
                     failure.outcome = Outcome::Lost;
                 }
-                failure.advise(operation, &self.wire, login.map(Login::user));
+                failure.advise(operation, &self.wire, self.login.as_ref().map(Login::user));
                 let what = format!("{operation} at {}", self.members[member].endpoint);
                 return Err(failure.into_error(call, &what));
             }
@@ -282,9 +279,12 @@ impl Connection {
             let options = ConnectOptions::new()
                 // A member that has lost its leader says so and ends its watches, instead of going silent.
                 .with_require_leader(true);
-            let channel = Channel::Tonic(self.channel(&self.members[member])?);
-            let login =
-                Client::from_channel(channel, Some(options)).await.map_err(Failure::before_the_call)?;
+            let channel = self.channel(&self.members[member])?;
+            let channel = match &self.login {
+                Some(login) => login.channel(channel),
+                None => Channel::Tonic(channel),
+            };
+            let login = Client::from_channel(channel, Some(options)).await.map_err(Failure::from)?;
             Ok(Clients {
                 member,
                 kv: login.kv_client().max_decoding_message_size(LARGEST_REPLY),
@@ -310,10 +310,9 @@ impl Connection {
         Ok(tonic::transport::Channel::new(connector, endpoint))
     }
 
-    async fn log_in_again(&self, member: usize, before: Before) -> Result<(), Failure> {
-        let clients = self.clients(member).await?;
-        match &self.members[member].login {
-            Some(login) => login.again(&clients.login, before).await,
+    async fn log_in_again(&self, member: usize, before: Before, deadline: Instant) -> Result<(), Failure> {
+        match &self.login {
+            Some(login) => login.again(&self.clients(member).await?.login, before, deadline).await,
             None => Ok(()),
         }
     }
@@ -341,7 +340,7 @@ impl Mismatches {
     fn tell(self, failure: &mut Failure) {
         match (failure.outcome, self.last) {
             (Outcome::Mismatched, _) if self.others => failure.outcome = Outcome::NeverArrived,
-            (Outcome::NeverArrived | Outcome::Busy | Outcome::Lost, Some(last)) => {
+            (Outcome::NeverArrived | Outcome::Busy | Outcome::Slow | Outcome::Lost, Some(last)) => {
                 failure.message = format!("{}; and at {last}", failure.message);
             }
             _ => {}
@@ -423,9 +422,12 @@ mod tests {
         assert_eq!(renew.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(revoke.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(commit.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-        assert_eq!(read.unwrap_err().kind(), ErrorKind::Unreachable);
-        assert_eq!(watch.err().expect("no watch").kind(), ErrorKind::Unreachable);
-        assert_eq!(check.unwrap_err().kind(), ErrorKind::Unreachable);
+        // A connection stands, so nobody need ask whether etcd runs.
+        let read = read.unwrap_err();
+        assert!(read.to_string().contains("the connection stands"), "{read}");
+        assert_eq!(read.kind(), ErrorKind::Busy);
+        assert_eq!(watch.err().expect("no watch").kind(), ErrorKind::Busy);
+        assert_eq!(check.unwrap_err().kind(), ErrorKind::Busy);
     }
 
     #[tokio::test]
@@ -445,7 +447,8 @@ mod tests {
         let credentials = Some(crate::Credentials::new("me", "secret"));
         let store = EtcdStore::new(EtcdConfig { credentials, ..impatient(&[&address]) }).unwrap();
         let error = store.commit(Txn::new().delete("k")).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Busy, "{error}");
+        assert!(error.to_string().contains("the login"), "{error}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -542,15 +545,15 @@ mod tests {
         for (call, outcome, expected) in [
             (Operation::GrantLease, Outcome::Lost, 1),
             (Operation::RenewLease, Outcome::Lost, 3),
-            (Operation::Connect, Outcome::Lost, 3),
+            (Operation::Check, Outcome::Lost, 3),
             (Operation::GrantLease, Outcome::NeverArrived, 3),
             (Operation::GrantLease, Outcome::Busy, 3),
-            (Operation::Connect, Outcome::Refused, 1),
-            (Operation::Connect, Outcome::LoggedOut, 1),
-            (Operation::Connect, Outcome::Forbidden, 1),
-            (Operation::Connect, Outcome::ForbiddenOrLoggedOut, 1),
+            (Operation::Check, Outcome::Refused, 1),
+            (Operation::Check, Outcome::LoggedOut, 1),
+            (Operation::Check, Outcome::Forbidden, 1),
+            (Operation::Check, Outcome::ForbiddenOrLoggedOut, 1),
             (Operation::GrantLease, Outcome::Mismatched, 3),
-            (Operation::Connect, Outcome::Invalid, 1),
+            (Operation::Check, Outcome::Invalid, 1),
             (Operation::RenewLease, Outcome::LeaseNotFound, 1),
         ] {
             let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();

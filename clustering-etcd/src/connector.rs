@@ -6,9 +6,9 @@
 //! servers do is a connection: whatever goes wrong until then is known to have happened before any call.
 
 use std::{
-    error::Error as _,
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -16,18 +16,18 @@ use std::{
 };
 
 use hyper::Uri;
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_util::rt::TokioIo;
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::ServerName};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
-use tower_service::Service;
+use tower::Service;
 
-use crate::tls::Security;
+use crate::{addresses, tls::Security};
 
 /// What a client begins HTTP/2 with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -65,10 +65,27 @@ pub(crate) enum NoConnection {
     },
 }
 
+impl NoConnection {
+    /// The error that says more about an endpoint of which two addresses failed.
+    ///
+    /// An address at which nothing listens says least: `localhost` often has one. Settings that do not match count only
+    /// if no other address may work later.
+    fn choose(self, other: Self) -> Self {
+        let rank = |error: &Self| match error {
+            NoConnection::Network(_) => 0,
+            NoConnection::SpeaksTls
+            | NoConnection::SpeaksPlain
+            | NoConnection::SpeaksOther
+            | NoConnection::Tls { .. } => 1,
+            NoConnection::Slow { .. } | NoConnection::Closed(_) | NoConnection::ClosedAfterTls { .. } => 2,
+        };
+        if rank(&other) > rank(&self) { other } else { self }
+    }
+}
+
 /// Makes the connections to one member.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    tcp: HttpConnector,
     tls: Option<(Arc<Security>, ServerName<'static>)>,
     within: Duration,
 }
@@ -76,21 +93,44 @@ pub(crate) struct Connector {
 impl Connector {
     /// `tls` holds the name that the server's certificate must be for.
     pub(crate) fn new(tls: Option<(Arc<Security>, ServerName<'static>)>, within: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        // Calls are small and wait for each other; nothing is gained by collecting them.
-        tcp.set_nodelay(true);
-        tcp.enforce_http(false);
-        Connector { tcp, tls, within }
+        Connector { tls, within }
     }
 
     async fn connect(self, uri: Uri) -> Result<Connection, NoConnection> {
+        let deadline = Instant::now() + self.within;
+        let step = "resolving the name";
+        let slow = |_| NoConnection::Slow { step, after: self.within };
+        let addresses = timeout_at(deadline, addresses::resolve(&uri)).await.map_err(slow)?;
+        let addresses = addresses.map_err(|error| NoConnection::Network(error.to_string()))?;
+        self.connect_any(&addresses, &uri, deadline).await
+    }
+
+    /// Connects to whichever address answers first as an HTTP/2 server: one that only accepts connections, of a process
+    /// that hangs, is no better than one that does not answer at all.
+    async fn connect_any(
+        &self,
+        addresses: &[SocketAddr],
+        uri: &Uri,
+        deadline: Instant,
+    ) -> Result<Connection, NoConnection> {
+        let connect = |address| self.connect_to(address, uri, deadline);
+        let connected = addresses::connect_any(addresses, self.within, connect, NoConnection::choose).await;
+        connected.unwrap_or_else(|| Err(NoConnection::Network("the name has no address".to_owned())))
+    }
+
+    async fn connect_to(
+        &self,
+        address: SocketAddr,
+        uri: &Uri,
+        deadline: Instant,
+    ) -> Result<Connection, NoConnection> {
         let mut step = "connecting";
         let connect = async {
-            let stream = self.tcp(&uri).await?;
+            let stream = tcp(address).await?;
             let Some((security, name)) = &self.tls else {
                 step = "the greeting";
                 return match greet(stream).await {
-                    Err(NoConnection::Closed(_)) if self.speaks_tls(&uri).await => {
+                    Err(NoConnection::Closed(_)) if speaks_tls(address, uri).await => {
                         Err(NoConnection::SpeaksTls)
                     }
                     Err(error) => Err(error),
@@ -104,7 +144,7 @@ impl Connector {
                 Ok(stream) => stream,
                 Err(error) => {
                     return Err(match of_io(error, "the TLS handshake", identity) {
-                        NoConnection::Closed(_) if self.speaks_plain(&uri).await => NoConnection::SpeaksPlain,
+                        NoConnection::Closed(_) if speaks_plain(address).await => NoConnection::SpeaksPlain,
                         error => error,
                     });
                 }
@@ -118,39 +158,38 @@ impl Connector {
                 Err(error) => Err(error),
             }
         };
-        let connected = timeout(self.within, connect).await;
+        let connected = timeout_at(deadline, connect).await;
         connected.unwrap_or(Err(NoConnection::Slow { step, after: self.within }))
     }
+}
 
-    async fn tcp(&self, uri: &Uri) -> Result<TcpStream, NoConnection> {
-        let connected = self.tcp.clone().call(uri.clone()).await;
-        connected.map(TokioIo::into_inner).map_err(|error| {
-            // The outermost says only that it is about TCP.
-            let causes = std::iter::successors(error.source(), |&error| error.source());
-            NoConnection::Network(causes.last().map_or_else(|| error.to_string(), ToString::to_string))
-        })
+async fn tcp(address: SocketAddr) -> Result<TcpStream, NoConnection> {
+    let failed = |error: io::Error| NoConnection::Network(error.to_string());
+    let stream = TcpStream::connect(address).await.map_err(failed)?;
+    // Calls are small and wait for each other; nothing is gained by collecting them.
+    stream.set_nodelay(true).map_err(failed)?;
+    Ok(stream)
+}
+
+/// Whether a server that hung up on plain text answers to TLS. What it answers does not matter.
+async fn speaks_tls(address: SocketAddr, uri: &Uri) -> bool {
+    let Ok(stream) = tcp(address).await else { return false };
+    let Ok(name) = ServerName::try_from(uri.host().unwrap_or_default().to_owned()) else { return false };
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map(|builder| builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
+    let Ok(config) = config else { return false };
+    match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
+        Ok(_) => true,
+        Err(error) => matches!(of_io(error, "", false), NoConnection::Tls { .. }),
     }
+}
 
-    /// Whether a server that hung up on plain text answers to TLS. What it answers does not matter.
-    async fn speaks_tls(&self, uri: &Uri) -> bool {
-        let Ok(stream) = self.tcp(uri).await else { return false };
-        let Ok(name) = ServerName::try_from(uri.host().unwrap_or_default().to_owned()) else { return false };
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map(|builder| builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth());
-        let Ok(config) = config else { return false };
-        match TlsConnector::from(Arc::new(config)).connect(name, stream).await {
-            Ok(_) => true,
-            Err(error) => matches!(of_io(error, "", false), NoConnection::Tls { .. }),
-        }
-    }
-
-    /// Whether a server that hung up on TLS answers to plain text.
-    async fn speaks_plain(&self, uri: &Uri) -> bool {
-        match self.tcp(uri).await {
-            Ok(stream) => greet(stream).await.is_ok(),
-            Err(_) => false,
-        }
+/// Whether a server that hung up on TLS answers to plain text.
+async fn speaks_plain(address: SocketAddr) -> bool {
+    match tcp(address).await {
+        Ok(stream) => greet(stream).await.is_ok(),
+        Err(_) => false,
     }
 }
 
@@ -314,6 +353,62 @@ mod tests {
         connector.connect(uri.parse().unwrap()).await.err().expect("this is no HTTP/2 server")
     }
 
+    /// A server that begins HTTP/2 and says nothing more.
+    async fn alive() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut connections = Vec::new();
+            while let Ok((mut connection, _)) = listener.accept().await {
+                connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+                connections.push(connection);
+            }
+        });
+        address
+    }
+
+    /// A listener whose backlog is full: attempts to connect get no answer, as from an address that nobody has.
+    async fn black_hole() -> (tokio::net::TcpListener, Vec<TcpStream>) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut taken = Vec::new();
+        let full = |connected| timeout_at(Instant::now() + Duration::from_millis(200), connected);
+        while let Ok(connected) = full(TcpStream::connect(address)).await {
+            taken.push(connected.unwrap());
+        }
+        (listener, taken)
+    }
+
+    #[tokio::test]
+    async fn an_address_that_does_not_answer_does_not_keep_from_the_others_of_the_name() {
+        let (hole, _taken) = black_hole().await;
+        // Its backlog takes connections, and nobody answers on them.
+        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let (hole, hung, alive) = (hole.local_addr().unwrap(), hung.local_addr().unwrap(), alive().await);
+        let connector = Connector::new(None, Duration::from_secs(5));
+        let uri: Uri = "http://etcd.test:2379".parse().unwrap();
+        let connect = |addresses: Vec<SocketAddr>| {
+            let (connector, uri) = (connector.clone(), uri.clone());
+            async move {
+                let began = Instant::now();
+                let connected = connector.connect_any(&addresses, &uri, began + connector.within).await;
+                connected.map(|_| began.elapsed())
+            }
+        };
+        for addresses in
+            [vec![hole, alive], vec![hung, alive], vec![refused, alive], vec![hole, hung, refused, alive]]
+        {
+            let took = connect(addresses.clone()).await.expect("one of them is alive");
+            assert!(took < connector.within / 2, "{took:?} with {addresses:?}");
+        }
+        let quick = Connector::new(None, Duration::from_millis(500));
+        let error = quick.connect_any(&[refused, hung], &uri, Instant::now() + quick.within).await.err();
+        assert!(matches!(error, Some(NoConnection::Slow { step: "the greeting", .. })), "{error:?}");
+    }
+
     #[tokio::test]
     async fn what_speaks_no_http2_is_known_by_its_first_words() {
         let http1 = answered_with(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
@@ -352,7 +447,7 @@ mod tests {
             server.read_exact(&mut more).await.unwrap();
             (read, more)
         };
-        let both = timeout(Duration::from_secs(10), async { tokio::join!(user, serve) });
+        let both = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(user, serve) });
         let (heard, (preface, call)) = both.await.expect("neither waits for what was lost");
         assert_eq!(preface, PREFACE);
         assert_eq!(&call, b"a call");

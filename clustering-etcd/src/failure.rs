@@ -19,6 +19,12 @@ pub(crate) enum Outcome {
     Mismatched,
     /// Nobody knows: the request was sent, or may have been, and no reply came.
     Lost,
+    /// The request changes nothing and was sent on a connection that stands, and no reply came in time.
+    Slow,
+    /// The reply exceeds what one message may hold.
+    TooLarge,
+    /// Nothing of it was sent: the login before it is not answered yet, and goes on without it.
+    LoginPending,
     /// The server did nothing, because of its state.
     Busy,
     /// The server did nothing, because the login is missing or no longer valid.
@@ -60,6 +66,7 @@ const ANSWERS: &[(Code, &str, Outcome)] = &[
 
     (Code::OutOfRange,         "required revision has been compacted",  Outcome::RevisionGone),
     (Code::OutOfRange,         "required revision is a future",         Outcome::RevisionGone),
+    (Code::OutOfRange,         "decoded message length too large",      Outcome::TooLarge), // by the client's library
     (Code::OutOfRange,         "",                                      Outcome::Invalid), // too large lease TTL
 
     // No token although authentication is on: it was turned on since the connection was made.
@@ -74,6 +81,7 @@ const ANSWERS: &[(Code, &str, Outcome)] = &[
     (Code::FailedPrecondition, "authentication is not enabled",         Outcome::Refused),
     (Code::FailedPrecondition, "",                                      Outcome::Busy), // not leader; learner
 
+    (Code::ResourceExhausted,  "trying to send message larger than max", Outcome::TooLarge),
     (Code::ResourceExhausted,  "message larger than max",               Outcome::Invalid),
     (Code::ResourceExhausted,  "",                                      Outcome::Busy), // no space; too many requests
     (Code::DataLoss,           "corrupt cluster",                       Outcome::Busy),
@@ -83,6 +91,25 @@ const ANSWERS: &[(Code, &str, Outcome)] = &[
     (Code::Unavailable,        "no leader",                             Outcome::Busy),
     (Code::Unavailable,        "not capable",                           Outcome::Busy),
     (Code::Unavailable,        "not supported for learner",             Outcome::Busy),
+];
+
+/// What to do about a server that is busy: a part of its message, and the advice. The first row that fits counts.
+const BUSY: &[(&str, &str)] = &[
+    (
+        "not supported for learner",
+        "this member is a learner, which does not serve clients: give the endpoints of voting members too, or promote it \
+         (etcdctl member promote)",
+    ),
+    (
+        "space exceeded",
+        "free some space (etcdctl compact, defrag), then clear the alarm (etcdctl alarm disarm)",
+    ),
+    (
+        "no leader",
+        "a majority of the members must be up and see each other: see etcdctl endpoint status --cluster",
+    ),
+    ("too many requests", "etcd is overloaded: see its log, its disk and its other clients"),
+    ("corrupt cluster", "the data of its members differs: see its log and etcdctl alarm list"),
 ];
 
 impl Outcome {
@@ -218,13 +245,15 @@ impl Outcome {
             Outcome::NeverArrived => ErrorKind::Unreachable,
             Outcome::Lost if call == Call::Read => ErrorKind::Unreachable,
             Outcome::Lost => ErrorKind::OutcomeUnknown,
-            Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
+            // A change whose reply cannot be read has happened.
+            Outcome::TooLarge if call != Call::Read => ErrorKind::OutcomeUnknown,
+            Outcome::Slow | Outcome::LoginPending | Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
             Outcome::Mismatched
             | Outcome::LoggedOut
             | Outcome::Refused
             | Outcome::Forbidden
             | Outcome::ForbiddenOrLoggedOut => ErrorKind::Refused,
-            Outcome::Invalid => ErrorKind::Invalid,
+            Outcome::TooLarge | Outcome::Invalid => ErrorKind::Invalid,
             Outcome::LeaseNotFound => ErrorKind::LeaseNotFound,
         }
     }
@@ -260,13 +289,12 @@ impl Failure {
         Failure { outcome, message: message.into(), source: None }
     }
 
-    /// What failed while nothing of the call itself was sent.
-    pub(crate) fn before_the_call(error: etcd_client::Error) -> Self {
-        let mut failure = Failure::from(error);
-        if failure.outcome == Outcome::Lost {
-            failure.outcome = Outcome::NeverArrived;
+    /// The same failure of a step before the call, when nothing of the call itself had been sent.
+    pub(crate) fn before_the_call(mut self) -> Self {
+        if self.outcome == Outcome::Lost {
+            self.outcome = Outcome::NeverArrived;
         }
-        failure
+        self
     }
 
     /// Says what to do, where etcd refused: its own words name neither the user nor what was missing.
@@ -300,6 +328,14 @@ impl Failure {
                     operation.rights(wire)
                 )
             }
+            (Outcome::TooLarge, _) => format!(
+                "the reply is larger than a message may be ({said}): read fewer keys at a time (EtcdConfig::page), or a \
+                 longer prefix"
+            ),
+            (Outcome::Busy, _) => match BUSY.iter().find(|(part, _)| said.contains(part)) {
+                Some((_, advice)) => format!("{said}: {advice}"),
+                None => return,
+            },
             _ => return,
         };
         self.message = message;
@@ -423,6 +459,12 @@ mod tests {
         message_too_large: answered(
             Code::ResourceExhausted, "grpc: received message larger than max (2097167 vs. 2097152)"
         ) => Invalid, Invalid;
+        reply_too_large_to_send: answered(
+            Code::ResourceExhausted, "grpc: trying to send message larger than max (3000000000 vs. 2147483647)"
+        ) => OutcomeUnknown, Invalid;
+        reply_too_large_to_decode: answered(
+            Code::OutOfRange, "Error, decoded message length too large: found 3000000000 bytes, the limit is: 2147483647"
+        ) => OutcomeUnknown, Invalid;
         corrupt: answered(Code::DataLoss, "etcdserver: corrupt cluster") => Busy, Busy;
         not_etcd: answered(Code::Unimplemented, "unknown service etcdserverpb.KV") => Invalid, Invalid;
         no_leader: answered(Code::Unavailable, "etcdserver: no leader") => Busy, Busy;
@@ -548,6 +590,17 @@ mod tests {
             assert!(lacks.contains("read on all keys under \"p/view/\""), "{lacks}");
             let by_certificate = advised(outcome, "permission denied", read, None);
             assert!(by_certificate.contains("by the client certificate's common name"), "{by_certificate}");
+        }
+        let large = advised(Outcome::TooLarge, "decoded message length too large", read, None);
+        assert!(large.contains("larger than a message may be") && large.contains("page"), "{large}");
+        for (said, advice) in [
+            ("etcdserver: rpc not supported for learner", "endpoints of voting members"),
+            ("etcdserver: mvcc: database space exceeded", "etcdctl alarm disarm"),
+            ("etcdserver: no leader", "a majority of the members"),
+            ("etcdserver: too many requests", "overloaded"),
+        ] {
+            let busy = advised(Outcome::Busy, said, read, None);
+            assert!(busy.contains(said) && busy.contains(advice), "{busy}");
         }
         // What is no refusal keeps its words.
         assert_eq!(

@@ -10,7 +10,9 @@ use std::{
 use async_trait::async_trait;
 use clustering_core::{
     Builder, Clustering,
-    store::{CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream},
+    store::{
+        CoordinationStore, ErrorKind, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+    },
 };
 use etcd_client::{GetOptions, GetResponse};
 
@@ -27,6 +29,17 @@ use crate::{
 
 /// How often a read begins again because the history under it was compacted before its last page.
 const READS: usize = 3;
+
+/// Most keys that a read of keys asks for at a time. Etcd loads the values even if it does not send them, and those of other
+/// services may be large.
+const KEYS_PAGE: u32 = 500;
+
+/// What a read wants of each entry.
+#[derive(Clone, Copy)]
+enum Part {
+    Entries,
+    Keys,
+}
 
 /// The coordination store on etcd. Cheap to clone: all clones share their connections.
 #[derive(Clone)]
@@ -48,12 +61,15 @@ impl EtcdStore {
     /// A new etcd leader counts every lease anew from its election, so then it can take up to one TTL more.
     pub const LEASE_SLACK: Duration = Duration::from_secs(2);
 
-    /// The store for that configuration. Connects when it is first used, so nothing is known of the cluster yet;
-    /// [`connect`](Self::connect) makes sure of it.
+    /// Creates the store for a configuration. No connection is made until the first call, so the store can be created while
+    /// etcd is away; [`check`](Self::check) tells whether etcd answers.
+    ///
+    /// Reads the files that [`EtcdConfig::tls`] names, which blocks the thread for a moment; [`connect`](Self::connect)
+    /// does not.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`], saying which field breaks which rule.
+    /// [`ErrorKind::Invalid`], with the field and the rule that it breaks.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(config)?);
         measure::begin();
@@ -66,37 +82,45 @@ impl EtcdStore {
         })
     }
 
-    /// The store for that configuration, after a call that made sure that etcd answers and knows the user.
+    /// Creates the store for a configuration, as [`new`](Self::new) does, and reads certificate files without blocking the
+    /// runtime. Like `new` it does not wait for etcd and does not fail while etcd is away: a node that is started on the
+    /// store waits until etcd answers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unreachable`] where no member answers within [`EtcdConfig::request_timeout`],
-    /// [`ErrorKind::Refused`] for wrong credentials, and for TLS that does not go together with that of the members,
-    /// [`ErrorKind::Busy`] while the cluster has no leader,
-    /// [`ErrorKind::Invalid`] for a configuration that breaks a rule.
+    /// [`ErrorKind::Invalid`], with the field and the rule that it breaks.
     pub async fn connect(config: EtcdConfig) -> Result<Self, StoreError> {
-        let store = EtcdStore::new(config)?;
-        let connected = store.shared.connection.call(Operation::Connect, |mut clients| {
-            let key = store.wire().any_key();
+        // Loading the system's certificates reads a hundred files.
+        let created = tokio::task::spawn_blocking(|| EtcdStore::new(config)).await;
+        created.unwrap_or_else(|error| Err(StoreError::busy(format!("cannot create the store: {error}"))))
+    }
+
+    /// Checks that etcd answers and accepts the user, by one small read. Use it where a process should rather fail than
+    /// wait for etcd, or to tell wrong credentials at once.
+    ///
+    /// Answers within [`EtcdConfig::request_timeout`], 2 s by default. May be cancelled at any time.
+    ///
+    /// # Errors
+    ///
+    /// - [`ErrorKind::Unreachable`] if no member can be connected to.
+    /// - [`ErrorKind::Refused`] for wrong credentials, and for TLS settings that do not match those of the members.
+    /// - [`ErrorKind::Busy`] while etcd is there but does not serve: it has no leader, is overloaded or paused.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let key = self.wire().any_key();
+        let checked = self.shared.connection.call(Operation::Check, |mut clients| {
+            let (key, options) = (key.clone(), GetOptions::new().with_count_only());
             async move {
-                match clients
-                    .kv
-                    .get(key, Some(GetOptions::new().with_count_only()))
-                    .await
-                    .map_err(Failure::from)
-                {
-                    // The user is known. What he may do shows when he does it.
+                match clients.kv.get(key, Some(options)).await.map_err(Failure::from) {
+                    // Etcd knows the user. Missing rights show in the calls that need them.
                     Err(failure) if failure.outcome == Outcome::Forbidden => Ok(()),
-                    Err(failure) => Err(failure),
-                    Ok(_) => Ok(()),
+                    reply => reply.map(drop),
                 }
             }
         });
-        connected.await?;
-        Ok(store)
+        checked.await
     }
 
-    /// [`connect`](Self::connect) with what the environment says.
+    /// Creates the store from environment variables. Like [`connect`](Self::connect) it does not wait for etcd.
     ///
     /// | variable | holds |
     /// |---|---|
@@ -121,8 +145,8 @@ impl EtcdStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a value that cannot be used: the variable, its value and the rule. Those of
-    /// [`connect`](Self::connect).
+    /// [`ErrorKind::Invalid`] for a value that cannot be used, with the variable, its value and the rule: an endpoint that
+    /// does not parse, a certificate file that cannot be read, a user without a password.
     pub async fn from_env() -> Result<Self, StoreError> {
         EtcdStore::connect(EtcdConfig::from_env()?).await
     }
@@ -168,13 +192,32 @@ impl EtcdStore {
         }
     }
 
+    /// Reads what starts with the prefix, page by page, at one revision; again from the start if that was compacted on the
+    /// way.
+    async fn read_part(&self, prefix: &str, part: Part) -> Result<Snapshot, StoreError> {
+        let range = self.wire().range(prefix);
+        for _ in 0..READS {
+            if let Some(snapshot) = self.read_once(prefix, &range, part).await? {
+                return Ok(snapshot);
+            }
+        }
+        Err(StoreError::busy(format!(
+            "read: compacted {READS} times before the last page of {prefix:?} was read"
+        )))
+    }
+
     /// Reads the range, page by page, at one revision. `None` if the revision was compacted on the way.
-    async fn read_once(&self, prefix: &str, range: &Range) -> Result<Option<Snapshot>, StoreError> {
+    async fn read_once(
+        &self,
+        prefix: &str,
+        range: &Range,
+        part: Part,
+    ) -> Result<Option<Snapshot>, StoreError> {
         let mut entries = Vec::new();
         let mut left = range.clone();
         let mut shown = None;
         loop {
-            let page = self.page(prefix, &left, shown).await?;
+            let page = self.page(prefix, &left, shown, part).await?;
             let Some(GetResponse(page)) = page else { return Ok(None) };
             let at = match shown {
                 Some(at) => at,
@@ -197,9 +240,14 @@ impl EtcdStore {
         prefix: &str,
         range: &Range,
         at: Option<i64>,
+        part: Part,
     ) -> Result<Option<GetResponse>, StoreError> {
-        let page = i64::from(self.config().page);
-        let options = GetOptions::new().with_range(range.end.clone()).with_limit(page);
+        let page = self.config().page;
+        let options = GetOptions::new().with_range(range.end.clone());
+        let options = match part {
+            Part::Entries => options.with_limit(i64::from(page)),
+            Part::Keys => options.with_limit(i64::from(page.min(KEYS_PAGE))).with_keys_only(),
+        };
         let options = at.map_or(options.clone(), |at| options.with_revision(at));
         let read = self.shared.connection.call(Operation::Read(prefix), |mut clients| {
             let (first, options) = (range.first.clone(), options.clone());
@@ -257,15 +305,13 @@ impl CoordinationStore for EtcdStore {
     }
 
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
-        let range = self.wire().range(prefix);
-        for _ in 0..READS {
-            if let Some(snapshot) = self.read_once(prefix, &range).await? {
-                return Ok(snapshot);
-            }
-        }
-        Err(StoreError::busy(format!(
-            "read: compacted {READS} times before the last page of {prefix:?} was read"
-        )))
+        self.read_part(prefix, Part::Entries).await
+    }
+
+    /// Etcd leaves the values out, so foreign data of any size costs little.
+    async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
+        let snapshot = self.read_part(prefix, Part::Keys).await?;
+        Ok(snapshot.entries.into_iter().map(|entry| entry.key).collect())
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {

@@ -63,8 +63,10 @@
 //! # }
 //! ```
 //!
-//! Whatever cannot be used is refused before anything is tried, with the name of the field or variable: also a certificate
-//! file that cannot be read, or a key that is not that of the certificate.
+//! A configuration that cannot work is refused at once, with the name of the field or variable: also a certificate file that
+//! cannot be read, or a key that does not belong to the certificate. Etcd itself is not asked: connections are made when they
+//! are first needed, so a process that starts while etcd is away does not fail, and its nodes wait for etcd. A process that
+//! should fail instead calls [`EtcdStore::check`].
 //!
 //! # As a store
 //!
@@ -138,7 +140,11 @@
 //! [Running in production](docs::production#rights).
 //!
 //! - **Tokens** that etcd no longer accepts are replaced without the caller noticing: whether they expired, the member was
-//!   restarted, or users and roles were changed. All calls that find out together share one login.
+//!   restarted, or users and roles were changed. All calls of a store share one token, which every member accepts.
+//! - **Logins** cost etcd some 0.1 s of work each, which etcd does also for a client that has given up. So a store never has
+//!   more than one login on its way, and keeps it when the calls that wait for it give up: they are
+//!   [`Busy`](store::ErrorKind::Busy), and later ones find its token. After a login that failed the next one waits for a
+//!   pause of 0.1 s, which doubles up to 5 s.
 //! - **A wrong password** is refused with the user's name; **a missing right** with the operation, its keys and the
 //!   right; neither is tried at other members. After a password was changed the store works again when the old one is back,
 //!   or with a new store: give the new password and restart.
@@ -155,7 +161,9 @@
 //! nothing happened, or if it is a read or a renewal; at once at another member, after up to 100 ms at one where it has
 //! failed. A commit whose reply is lost is [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by
 //! the store. A connection counts as made when the server has answered on it, so a member that hangs before that has
-//! received no call.
+//! received no call. If the name of an endpoint has several addresses they are tried in turn, each 0.25 s after the one
+//! before or as soon as that failed, and the first that answers is used: an address of a dead member costs a quarter of a
+//! second.
 //!
 //! **A watch goes on** by itself when its connection breaks, its member fails, or etcd elects a leader or is restarted: at
 //! whichever member answers, after the last revision delivered, in whole revisions, each once. It tries for
@@ -182,6 +190,7 @@
 //! - Etcd can lose a lease early through faults of its own ([#15247](https://github.com/etcd-io/etcd/issues/15247)):
 //!   it is the guards of a commit, not the lease, that keep two leaders from writing.
 
+mod addresses;
 mod connection;
 mod connector;
 pub mod docs;

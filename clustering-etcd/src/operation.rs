@@ -12,7 +12,7 @@ use crate::{
 /// One call of the store: its name, what a lost reply to it means, and the rights that it takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation<'a> {
-    Connect,
+    Check,
     GrantLease,
     RenewLease,
     RevokeLease(LeaseId),
@@ -25,7 +25,7 @@ impl Operation<'_> {
     /// What a lost reply means.
     pub(crate) fn call(self) -> Call {
         match self {
-            Operation::Connect | Operation::Read(_) | Operation::Watch(_) => Call::Read,
+            Operation::Check | Operation::Read(_) | Operation::Watch(_) => Call::Read,
             Operation::RenewLease => Call::Repeatable,
             // Nobody minds if a mere check of guards is made twice.
             Operation::Commit(txn) if txn.operations().is_empty() => Call::Read,
@@ -42,7 +42,7 @@ impl Operation<'_> {
     /// The rights that etcd's user needs for it, on keys as etcd has them.
     pub(crate) fn rights(self, wire: &Wire) -> String {
         match self {
-            Operation::Connect | Operation::GrantLease | Operation::RenewLease => {
+            Operation::Check | Operation::GrantLease | Operation::RenewLease => {
                 "a user that etcd knows".to_owned()
             }
             Operation::RevokeLease(id) => format!("write on every key that lease {id} holds"),
@@ -80,7 +80,7 @@ fn list(keys: &[&Key], wire: &Wire) -> String {
 impl fmt::Display for Operation<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Operation::Connect => "connect",
+            Operation::Check => "check",
             Operation::GrantLease => "grant_lease",
             Operation::RenewLease => "renew_lease",
             Operation::RevokeLease(_) => "revoke_lease",

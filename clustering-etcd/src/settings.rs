@@ -36,7 +36,8 @@ pub struct EtcdConfig {
     /// or `history`: what is kept below it would lie below the keys of a cluster without the prefix.
     pub prefix: String,
     /// How long making a connection may take, until the server has answered on it: the name's resolution, TCP, TLS, the
-    /// first words of HTTP/2. 1 s by default; less than [`request_timeout`](Self::request_timeout), so that there is time
+    /// first words of HTTP/2. A name with several addresses has this time for all of them together: the later ones are
+    /// tried while the earlier ones have not answered, and the last has at least half of it. 1 s by default; less than [`request_timeout`](Self::request_timeout), so that there is time
     /// left for another member, and a member that is away is told from one that is silent.
     pub connect_timeout: Duration,
     /// How long a call may take, tries at other members included. 2 s by default: less than a sixth of the lease TTL,

@@ -6,7 +6,7 @@ mod users;
 use std::time::{Duration, Instant};
 
 use clustering_etcd::{
-    Credentials, EtcdStore, Keyspace, Namespace, NodeName,
+    Clustering, Credentials, EtcdStore, Keyspace, Namespace, NodeName,
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, StoreError, Txn},
 };
 use clustering_testkit::etcd::EtcdServer;
@@ -125,7 +125,7 @@ async fn a_wrong_password_is_said_once_for_all() {
         let began = Instant::now();
         let text = refused(
             began,
-            EtcdStore::connect(config).await,
+            EtcdStore::new(config).unwrap().check().await,
             &["wrong user or password", &format!("{user:?}"), "ETCDCTL_PASSWORD"],
         );
         assert!(!text.contains("lacks a right"), "{text}");
@@ -139,7 +139,7 @@ async fn who_gives_no_user_is_asked_for_one() {
     let mut config = users::config(&etcd);
     config.credentials = None;
     let says = ["etcd wants to know the user", "ETCDCTL_USER"];
-    refused(Instant::now(), EtcdStore::connect(config).await, &says);
+    refused(Instant::now(), EtcdStore::new(config).unwrap().check().await, &says);
 }
 
 #[tokio::test]
@@ -313,4 +313,88 @@ async fn a_password_that_is_changed_while_it_is_used_is_told() {
 
     root.user_change_password(USER, PASSWORD).await.unwrap();
     store.put("k", "w".into(), None).await.unwrap();
+}
+
+/// Nodes of one cluster, each on a store of its own as in a process of its own, all started at once.
+async fn crowd(etcd: &EtcdServer, size: usize) -> Vec<(EtcdStore, Clustering)> {
+    let namespace = PREFIX.trim_end_matches('/');
+    let start = |number| async move {
+        let mut config = users::config(etcd);
+        config.prefix = String::new();
+        let store = EtcdStore::new(config).expect("a good configuration");
+        let node = store.node().namespace(namespace).name(format!("n{number}")).uri("http://127.0.0.1");
+        let node = node.start().await.expect("the node may join");
+        (store, node)
+    };
+    join_all((0..size).map(start)).await
+}
+
+/// Etcd does the work of a login (bcrypt) also for a client that has given up. So a login that is given up and made again
+/// because etcd is slow makes etcd slower.
+#[tokio::test]
+async fn a_crowd_that_starts_or_loses_its_tokens_together_logs_in_once_each() {
+    const SIZE: usize = 60;
+    let etcd = users::server(EtcdServer::builder()).await;
+    let before = users::calls(&etcd, "Authenticate").await;
+    let began = Instant::now();
+    let nodes = crowd(&etcd, SIZE).await;
+    println!("measured: {SIZE} nodes with a user are up after {:?}", began.elapsed());
+    assert_eq!(users::calls(&etcd, "Authenticate").await - before, SIZE as f64);
+
+    // Restarted in order, etcd has forgotten all tokens.
+    etcd.stop().await.unwrap();
+    etcd.restart().await.unwrap();
+    let began = Instant::now();
+    let write = |number: usize, store: EtcdStore| async move {
+        let key = format!("{PREFIX}{number}");
+        while store.put(key.as_str(), "v".into(), None).await.is_err_and(|error| error.is_transient()) {}
+    };
+    join_all(nodes.iter().enumerate().map(|(number, (store, _))| write(number, store.clone()))).await;
+    println!("measured: all of them write again {:?} after a restart of etcd", began.elapsed());
+    let logins = users::calls(&etcd, "Authenticate").await;
+    assert!(logins <= SIZE as f64, "{logins} logins of {SIZE} stores");
+}
+
+#[tokio::test]
+async fn a_login_that_is_slower_than_a_call_is_waited_for_and_not_made_again() {
+    // With this cost a login takes half a second at least.
+    let etcd = users::server(EtcdServer::builder().args(["--bcrypt-cost=13"])).await;
+    let mut config = users::config(&etcd);
+    config.connect_timeout = Duration::from_millis(100);
+    config.request_timeout = Duration::from_millis(200);
+    // Whoever tries another member has to log in there.
+    config.endpoints = vec![config.endpoints[0].clone(); 3];
+    let store = EtcdStore::new(config).unwrap();
+    let before = users::calls(&etcd, "Authenticate").await;
+    let call = || async {
+        let mut pending = 0;
+        while let Err(error) = store.check().await {
+            assert!(error.is_transient(), "{error}");
+            pending += u32::from(error.to_string().contains("has not answered the login yet"));
+        }
+        pending
+    };
+    let pending = join_all((0..10).map(|_| call())).await;
+    assert!(pending.iter().all(|&pending| pending > 0), "no call met a slow login: {pending:?}");
+    assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0);
+}
+
+#[tokio::test]
+async fn a_wrong_password_costs_etcd_few_logins_however_often_it_is_used() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let mut config = users::config(&etcd);
+    config.credentials = Some(Credentials::new(USER, "wrong"));
+    let store = EtcdStore::new(config).unwrap();
+    let before = users::calls(&etcd, "Authenticate").await;
+    let began = Instant::now();
+    let mut calls = 0;
+    while began.elapsed() < Duration::from_secs(3) {
+        let refused = join_all((0..10).map(|_| store.check())).await;
+        assert!(refused.iter().all(|check| check.as_ref().is_err_and(|e| e.kind() == ErrorKind::Refused)));
+        calls += refused.len();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let logins = users::calls(&etcd, "Authenticate").await - before;
+    // Pauses double from 0.1 s.
+    assert!(logins <= 8.0, "{logins} logins for {calls} calls within {:?}", began.elapsed());
 }

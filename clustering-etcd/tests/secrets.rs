@@ -133,10 +133,10 @@ async fn no_log_shows_a_password_a_token_or_a_key() {
     // And what fails.
     let wrong = "a-wrong-password";
     config.credentials = Some(Credentials::new("ingest", wrong));
-    let error = EtcdStore::connect(config.clone()).await.unwrap_err();
+    let error = EtcdStore::new(config.clone()).unwrap().check().await.unwrap_err();
     write!(shown, "{error} {error:?} {config:?}").unwrap();
     config.tls = Some(pki.tls());
-    let error = EtcdStore::connect(config.clone()).await.unwrap_err();
+    let error = EtcdStore::new(config.clone()).unwrap().check().await.unwrap_err();
     write!(shown, "{error} {error:?} {config:?}").unwrap();
 
     let told = format!("{}{shown}", TOLD.lock().unwrap_or_else(PoisonError::into_inner));

@@ -4,12 +4,15 @@ mod common;
 
 use std::time::Duration;
 
-use clustering_core::store::{
-    Batch, Change, CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, Txn, WatchEnd,
-    WatchStream,
+use clustering_core::{
+    Event,
+    store::{
+        Batch, Change, CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, Txn, WatchEnd,
+        WatchStream,
+    },
 };
-use clustering_etcd::{Credentials, EtcdConfig, EtcdStore};
-use clustering_testkit::etcd::Etcd;
+use clustering_etcd::{Credentials, EtcdConfig, EtcdStore, Pem, Tls};
+use clustering_testkit::{etcd::Etcd, proxy::Proxy};
 use futures_util::StreamExt;
 use tokio::{net::TcpListener, time::Instant};
 
@@ -169,8 +172,85 @@ async fn credentials_for_a_server_without_users_are_refused() {
     let etcd = common::etcd().await;
     let mut config = common::config(&*etcd);
     config.credentials = Some(Credentials::new("somebody", "hunter2"));
-    let error = EtcdStore::connect(config).await.unwrap_err();
+    let error = EtcdStore::new(config).unwrap().check().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     let text = format!("{error} {error:?}");
     assert!(text.contains("authentication is not enabled") && !text.contains("hunter2"), "{text}");
+}
+
+/// An address at which nothing listens.
+async fn nowhere() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port of loopback");
+    listener.local_addr().expect("a bound socket has an address").to_string()
+}
+
+#[tokio::test]
+async fn a_store_can_be_made_and_a_node_waits_while_etcd_is_away() {
+    let config = EtcdConfig::new([nowhere().await]).unwrap();
+    let store = EtcdStore::connect(config).await.expect("that etcd is away is no error of the configuration");
+    let began = Instant::now();
+    let error = store.check().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
+    assert!(error.to_string().contains("check at"), "{error}");
+    assert!(
+        began.elapsed() < store.config().request_timeout + Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
+
+    // The node waits, and joins when etcd comes.
+    let etcd = common::etcd().await;
+    let address = etcd.endpoints()[0].trim_start_matches("http://").to_owned();
+    let line = Proxy::to(&address).await.unwrap();
+    line.cut();
+    let store = EtcdStore::connect(EtcdConfig::new([line.endpoint()]).unwrap()).await.unwrap();
+    let namespace = prefix("away");
+    let builder = store.node().namespace(namespace.trim_end_matches('/')).name("a").uri("http://a.test");
+    let mut events = builder.events();
+    let start = tokio::spawn(builder.start());
+    loop {
+        let event = tokio::time::timeout(Duration::from_secs(20), events.recv()).await.unwrap().unwrap();
+        if matches!(&*event, Event::StoreAway { .. }) {
+            break;
+        }
+    }
+    line.heal();
+    store.check().await.unwrap();
+    let node = tokio::time::timeout(Duration::from_secs(20), start).await.unwrap().unwrap().unwrap();
+    node.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_configuration_that_cannot_work_fails_without_a_look_at_etcd() {
+    let mut no_file = EtcdConfig::new([nowhere().await]).unwrap();
+    let mut no_user = no_file.clone();
+    no_file.tls = Some(Tls::new().ca(Pem::file("/no/such/file")));
+    no_user.credentials = Some(Credentials::new("", "hunter2"));
+    for (config, says) in [(no_file, "tls.ca"), (no_user, "the user needs a name")] {
+        let error = EtcdStore::connect(config).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+        assert!(error.to_string().contains(says), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_keys_of_large_values_are_read_without_them() {
+    let etcd = common::etcd().await;
+    let namespace = prefix("large");
+    let address = etcd.endpoints()[0].trim_start_matches("http://").to_owned();
+    let mut client = etcd.client().await.unwrap();
+    for number in 0..20 {
+        client.put(format!("{namespace}{number:02}"), vec![b'x'; 1 << 20], None).await.unwrap();
+    }
+    let line = Proxy::to(&address).await.unwrap();
+    let mut config = EtcdConfig::new([line.endpoint()]).unwrap();
+    (config.prefix, config.page) = (namespace, 7);
+    let store = EtcdStore::new(config).unwrap();
+    let keys = store.read_keys("").await.unwrap();
+    let expected: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
+    assert_eq!(keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), expected);
+    // A wrapped store leaves the values out too.
+    let wrapped: std::sync::Arc<dyn CoordinationStore> = std::sync::Arc::new(store);
+    assert_eq!(wrapped.read_keys("1").await.unwrap().len(), 10);
+    assert!(line.received() < 100_000, "{} bytes for 30 keys", line.received());
 }

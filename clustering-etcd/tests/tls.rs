@@ -26,7 +26,8 @@ fn config(endpoint: &str, tls: impl Into<Option<Tls>>) -> EtcdConfig {
 }
 
 async fn connect(endpoint: &str, tls: impl Into<Option<Tls>>) -> Result<EtcdStore, StoreError> {
-    EtcdStore::connect(config(endpoint, tls)).await
+    let store = EtcdStore::connect(config(endpoint, tls)).await?;
+    store.check().await.map(|()| store)
 }
 
 /// A server that demands certificates of that authority.
@@ -208,7 +209,7 @@ async fn one_member_with_a_wrong_certificate_does_not_matter() {
     for _ in 0..6 {
         let mut config = config(&good.endpoint(), pki.mutual(&client));
         config.endpoints.push(bad.endpoint().parse().unwrap());
-        let error = EtcdStore::connect(config).await.unwrap_err();
+        let error = EtcdStore::new(config).unwrap().check().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
         assert!(error.to_string().contains("is of a CA that is not trusted here"), "{error}");
     }

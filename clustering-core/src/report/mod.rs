@@ -28,8 +28,9 @@ mod log;
 mod monitor;
 mod sighting;
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use self::log::Records;
@@ -40,10 +41,13 @@ use crate::{
     name::{Namespace, NodeName},
     node::Node,
     record::Cause,
-    store::{CoordinationStore, Entry, Key, Revision, Snapshot, StoreError},
+    store::{CoordinationStore, Key, Revision, Snapshot, StoreError},
     version::{Term, Version},
     view::Nodes,
 };
+
+/// Number of clusters that are read at a time.
+const READS: usize = 16;
 
 /// What the keys of a cluster say, at one revision.
 ///
@@ -235,8 +239,11 @@ impl Report {
         Ok(Report::of(&keyspace, &view, &ready))
     }
 
-    /// The clusters whose namespaces start with `prefix`, sorted by namespace: those with nodes, and what is left of
-    /// those without. Reads everything below the prefix: for a person or a tool, not for a loop.
+    /// Looks at all clusters whose namespaces start with `prefix`, sorted by namespace: those with nodes, and the remains
+    /// of those without. Each report has a revision of its own.
+    ///
+    /// Reads all keys below the prefix, without values, and then each cluster as [`read`](Self::read) does: for a person
+    /// or a tool, not for a loop.
     ///
     /// # Errors
     ///
@@ -245,17 +252,17 @@ impl Report {
         store: &(impl CoordinationStore + ?Sized),
         prefix: &str,
     ) -> Result<Vec<Report>, StoreError> {
-        let snapshot = store.read(prefix).await?;
-        let mut parts: BTreeMap<Namespace, (Vec<Entry>, Vec<Entry>)> = BTreeMap::new();
-        for entry in snapshot.entries {
-            let Some((namespace, is_view)) = Keyspace::namespace_of(&entry.key) else { continue };
-            let (view, ready) = parts.entry(namespace).or_default();
-            if is_view { view.push(entry) } else { ready.push(entry) }
-        }
-        let shown = |entries| Snapshot { revision: snapshot.revision, entries };
-        let report =
-            |(namespace, (view, ready))| Report::of(&Keyspace::new(namespace), &shown(view), &shown(ready));
-        Ok(parts.into_iter().filter_map(report).collect())
+        let keys = store.read_keys(prefix).await?;
+        let namespaces: BTreeSet<_> = keys
+            .iter()
+            .filter_map(|key| Keyspace::namespace_of(key))
+            .map(|(namespace, _)| namespace)
+            .collect();
+        // Keys start with the namespace and a slash: those of `a` lie below `a/` too.
+        let wanted = namespaces.into_iter().filter(|namespace| namespace.as_str().starts_with(prefix));
+        let reports =
+            stream::iter(wanted).map(|namespace| async move { Report::read(store, &namespace).await });
+        reports.buffered(READS).try_filter_map(|report| async { Ok(report) }).try_collect().await
     }
 
     /// What snapshots of `{ns}/view/` and `{ns}/ready/` say, the second taken no earlier than the first; `None` if there

@@ -34,8 +34,8 @@ pub enum ErrorKind {
     /// The store refuses this caller: wrong credentials, or no permission for these keys. The call had no effect.
     /// Retries fail until an operator changes the credentials or the permissions.
     Refused,
-    /// The store replied that it cannot serve the call now: it is overloaded, out of space or without a quorum. The
-    /// call had no effect; retry later.
+    /// The store is there but cannot serve the call now: it is overloaded, out of space or without a quorum, or did not
+    /// reply in time to a call that changes nothing. The call had no effect; retry later.
     Busy,
     /// The store cannot be reached, and the call never arrived. It had no effect; retry.
     Unreachable,

@@ -115,6 +115,16 @@ pub trait CoordinationStore: Send + Sync + 'static {
     /// An empty prefix reads every key that the caller has permission to see.
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError>;
 
+    /// Reads the keys that start with `prefix`, without their values, in the order of their bytes, at one revision: the
+    /// keys that [`read`](Self::read) would show.
+    ///
+    /// Tools look for clusters with it in a store that they share with others, whose values may be large. The provided
+    /// implementation reads the values too and drops them; a store that can leave them out should override it.
+    async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
+        let snapshot = self.read(prefix).await?;
+        Ok(snapshot.entries.into_iter().map(|entry| entry.key).collect())
+    }
+
     /// Watches all keys that start with `prefix`, from the first revision after `after`.
     ///
     /// The stream yields [`Batch`]es, then at most one [`WatchEnd`], and nothing after that. If `after` has been
@@ -147,6 +157,9 @@ macro_rules! forward {
             }
             async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
                 (**self).read(prefix).await
+            }
+            async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
+                (**self).read_keys(prefix).await
             }
             async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
                 (**self).watch(prefix, after).await

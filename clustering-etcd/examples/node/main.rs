@@ -57,8 +57,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         config.endpoints = EtcdConfig::new(&arguments.endpoints)?.endpoints;
     }
     timeline.say("connecting", &format!("etcd at {}", endpoints(&config)));
-    // Unlike `EtcdStore::connect` this does not fail while etcd is away: the node waits for it, and says so.
-    let store = EtcdStore::new(config)?;
+    // This does not fail while etcd is away: the node waits for it, and says so.
+    let store = EtcdStore::connect(config).await?;
 
     let mut builder = store
         .node()

@@ -49,6 +49,10 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
         config.endpoints = EtcdConfig::new(&arguments.endpoints)?.endpoints;
     }
     let store = EtcdStore::connect(config).await?;
+    if !arguments.keys.is_empty() {
+        // A single answer is wanted now or not at all. Without this the router waits until etcd answers.
+        store.check().await?;
+    }
     // It follows the cluster's log: each answer comes from memory, and is as new as the last change that etcd told of.
     let discovery = Discovery::observe(store, &arguments.namespace).await?;
 

@@ -1,7 +1,7 @@
 //! `services` and `purge`.
 
 use clustering_core::store::CoordinationStore;
-use clustering_testkit::etcd::EtcdServer;
+use clustering_testkit::{etcd::EtcdServer, proxy::Proxy};
 
 use crate::{
     harness::{by_hand, clustering, command, node, nodes, run, stop, store},
@@ -63,4 +63,57 @@ async fn who_may_not_read_all_is_told_which_right_is_missing() {
     {
         with(verb).await.refused(2, &["the store refused", "c/view/"]);
     }
+}
+
+#[tokio::test]
+async fn services_are_found_among_large_values_of_others() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let nodes = nodes(&etcd, &["a"]).await;
+    let mut client = etcd.client().await.unwrap();
+    for number in 0..20 {
+        client.put(format!("foreign/{number}"), vec![b'x'; 1 << 20], None).await.unwrap();
+    }
+    let line = Proxy::to(&etcd.endpoint()).await.unwrap();
+    let mut services = command();
+    services.args(["services", "--endpoints", &line.endpoint()]);
+    let said = run(services).await;
+    assert!(said.ended(0).lines().nth(1).is_some_and(|row| row.starts_with("c ")), "{said:?}");
+    assert!(line.received() < 100_000, "{} bytes to list one cluster", line.received());
+    stop(nodes).await;
+}
+
+#[tokio::test]
+async fn what_keeps_etcd_from_answering_is_told_apart() {
+    // Nothing listens there.
+    let gone = Proxy::to("127.0.0.1:1").await.unwrap().endpoint();
+    let status = |endpoint: &str| {
+        let mut command = command();
+        command.args(["status", "--endpoints", endpoint]);
+        run(command)
+    };
+    status(&gone).await.refused(2, &["cannot be reached", "is etcd running"]);
+
+    // It is paused, or overloaded: whoever looks finds it running.
+    let etcd = EtcdServer::start().await.unwrap();
+    let line = Proxy::to(&etcd.endpoint()).await.unwrap();
+    let looks = async {
+        let said = status(&line.endpoint()).await;
+        said.refused(2, &["no reply within 2s", "overloaded or paused"]);
+        assert!(!said.err.contains("is etcd running"), "{said:?}");
+    };
+    // Once the client says more than the first words of HTTP/2 the connection stands. Replies get lost from then on.
+    let hang = async {
+        while line.sent() <= 24 {
+            tokio::task::yield_now().await;
+        }
+        line.hang_answers();
+    };
+    tokio::join!(looks, hang);
+
+    // A learner serves nobody.
+    let mut cluster = EtcdServer::builder().start_cluster(1).await.unwrap();
+    let learner = cluster.add_learner().await.unwrap();
+    let said = status(&cluster[learner].endpoint()).await;
+    said.refused(2, &["the store is busy", "is a learner", "endpoints of voting members"]);
+    assert!(!said.err.contains("no space") && !said.err.contains("is etcd running"), "{said:?}");
 }

@@ -21,8 +21,8 @@ use super::{
 /// Checks rule 2: a read sees one revision. In particular:
 ///
 /// - a read returns every field as it was written, sorted by the bytes of the keys;
-/// - a read returns exactly the keys that start with the prefix, also if keys and prefix end in `/`, in `0` or in the
-///   largest code point, and if the prefix is a whole key;
+/// - a read, with or without values, returns exactly the keys that start with the prefix, also if keys and prefix end in
+///   `/`, in `0` or in the largest code point, and if the prefix is a whole key;
 /// - a read sees every commit that finished before the read began, through any handle;
 /// - two keys that are always written together are never seen apart, and revisions never decrease;
 /// - the same holds with 2,100 keys between these two, which stores fetch in several pages;
@@ -167,6 +167,14 @@ async fn prefixes_have_sharp_edges<H: Harness>(harness: &H) {
         let found = site.client.read(&prefix).await;
         let expected = mirrored.model.read(&prefix);
         site.scene.same_entries(&format!("a read of {prefix:?}"), &expected, &found.entries);
+        let keys = site.client.read_keys(&prefix).await;
+        let expected: Vec<_> = expected.into_iter().map(|entry| entry.key).collect();
+        let found = format!("showed {keys:?}");
+        site.scene.check(
+            keys == expected,
+            format!("a read of the keys under {prefix:?}: {expected:?}"),
+            found,
+        );
     }
     // Read the root without its slash, in case stores treat a final slash specially, and the whole store.
     for prefix in [&site.root[..site.root.len() - 1], ""] {

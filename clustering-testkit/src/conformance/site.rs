@@ -161,6 +161,12 @@ impl Client {
         self.answer("a read", self.store.read(prefix)).await
     }
 
+    /// Reads the keys under a prefix without their values. Failure is a violation.
+    pub(super) async fn read_keys(&self, prefix: &str) -> Vec<Key> {
+        let answer = self.answer("a read of keys", self.store.read_keys(prefix)).await;
+        self.done("a read of keys", answer)
+    }
+
     /// Reads a prefix and checks the invariants of a snapshot. Failure is a violation.
     pub(super) async fn read(&self, prefix: &str) -> Snapshot {
         let answer = self.attempt_read(prefix).await;

@@ -1,9 +1,10 @@
 use std::{
     ops::Index,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use etcd_client::MemberAddOptions;
 use futures_util::future::{join_all, try_join_all};
 
 use super::{EtcdBuilder, EtcdError, EtcdServer, server::INTERVAL};
@@ -17,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct EtcdCluster {
     members: Vec<EtcdServer>,
+    options: EtcdBuilder,
+    binary: PathBuf,
+    token: String,
 }
 
 impl EtcdCluster {
@@ -36,7 +40,7 @@ impl EtcdCluster {
             member.join(initial.clone(), token.clone());
             member.spawn()?;
         }
-        let cluster = Self { members };
+        let cluster = Self { members, options: options.clone(), binary: binary.to_owned(), token };
         cluster.wait_healthy().await?;
         Ok(cluster)
     }
@@ -44,6 +48,61 @@ impl EtcdCluster {
     /// Returns all members.
     pub fn members(&self) -> &[EtcdServer] {
         &self.members
+    }
+
+    /// Adds a voting member, waits until it is healthy, and returns its index among the [`members`](Self::members).
+    pub async fn add_member(&mut self) -> Result<usize, EtcdError> {
+        let place = self.add(MemberAddOptions::new()).await?;
+        self.members[place].wait_healthy().await?;
+        Ok(place)
+    }
+
+    /// Adds a learner, which replicates the log but does not serve clients, waits until it listens, and returns its index.
+    pub async fn add_learner(&mut self) -> Result<usize, EtcdError> {
+        let place = self.add(MemberAddOptions::new().with_is_learner()).await?;
+        self.members[place].wait_until_it_listens().await?;
+        Ok(place)
+    }
+
+    async fn add(&mut self, how: MemberAddOptions) -> Result<usize, EtcdError> {
+        let number = self.members.len() + 1;
+        let options = self.options.clone().args(["--initial-cluster-state=existing"]);
+        let mut member = EtcdServer::prepare(&options, &self.binary, format!("etcd-{number}"))?;
+        let all = self.members.iter().filter(|member| member.pid().is_some()).chain([&member]);
+        let initial = all.map(EtcdServer::as_initial_member).collect::<Vec<_>>().join(",");
+        let peer = member.peer_url();
+        let asked = self.running()?;
+        let added = asked.client().await?.member_add([peer], Some(how)).await;
+        added.map_err(|error| asked.error("adding a member", error))?;
+        member.join(initial, self.token.clone());
+        member.spawn()?;
+        self.members.push(member);
+        Ok(self.members.len() - 1)
+    }
+
+    /// Removes a member from the cluster and kills it. Its index among the [`members`](Self::members) stays in use.
+    pub async fn remove_member(&self, place: usize) -> Result<(), EtcdError> {
+        let member = &self.members[place];
+        let others = self.members.iter().enumerate().filter(|(other, _)| *other != place);
+        let asked = others.map(|(_, member)| member).find(|member| member.pid().is_some());
+        let asked = asked.ok_or_else(|| EtcdError::new("removing a member", "it is the last one"))?;
+        let status =
+            member.client().await?.status().await.map_err(|error| member.error("asking it", error))?;
+        let id = status.header().map(|header| header.member_id()).unwrap_or_default();
+        // Etcd refuses a removal while other members are not connected yet.
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = asked.client().await?.member_remove(id).await {
+            if Instant::now() > deadline {
+                return Err(asked.error("removing a member", error));
+            }
+            tokio::time::sleep(INTERVAL).await;
+        }
+        member.kill().await
+    }
+
+    fn running(&self) -> Result<&EtcdServer, EtcdError> {
+        let running = self.members.iter().find(|member| member.pid().is_some());
+        running.ok_or_else(|| EtcdError::new("looking for a member", "none runs"))
     }
 
     /// Returns the client endpoints of all members, in the order of [`members`](Self::members).

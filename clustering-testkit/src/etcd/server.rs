@@ -116,6 +116,10 @@ impl EtcdServer {
         format!("{}={}", self.name, url("http", &self.ports.peer))
     }
 
+    pub(super) fn peer_url(&self) -> String {
+        url("http", &self.ports.peer)
+    }
+
     /// Sets the members of the server's cluster, and a token that is unique to that cluster.
     pub(super) fn join(&mut self, initial_cluster: String, token: String) {
         self.initial_cluster = initial_cluster;
@@ -194,7 +198,7 @@ impl EtcdServer {
         self.wait_until("starting", Sign::Reply("/version")).await
     }
 
-    async fn wait_until_it_listens(&self) -> Result<(), EtcdError> {
+    pub(super) async fn wait_until_it_listens(&self) -> Result<(), EtcdError> {
         self.wait_until("starting", Sign::Listens).await
     }
 

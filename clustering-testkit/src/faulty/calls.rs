@@ -2,7 +2,7 @@ use std::{future::Future, time::Duration};
 
 use async_trait::async_trait;
 use clustering_core::store::{
-    CoordinationStore, ErrorKind, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+    CoordinationStore, ErrorKind, Key, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
 };
 use tokio::time::sleep;
 
@@ -98,6 +98,10 @@ impl CoordinationStore for FaultyStore {
 
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError> {
         self.pass(Call::Read, None, self.store.read(prefix)).await
+    }
+
+    async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
+        self.pass(Call::Read, None, self.store.read_keys(prefix)).await
     }
 
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {

@@ -260,7 +260,7 @@ impl Server {
     }
 
     async fn answers(&mut self) -> Result<(), Failure> {
-        let config = EtcdConfig::new([&self.endpoint])?;
+        let store = EtcdStore::new(EtcdConfig::new([&self.endpoint])?)?;
         let began = Instant::now();
         loop {
             tokio::select! {
@@ -268,8 +268,8 @@ impl Server {
                     let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
                     return Err(Failure::new(UNKNOWN, format!("the etcd that was started ended: {how}")));
                 }
-                connected = EtcdStore::connect(config.clone()) => match connected {
-                    Ok(_) => return Ok(()),
+                checked = store.check() => match checked {
+                    Ok(()) => return Ok(()),
                     Err(error) if error.kind() == ErrorKind::Invalid || began.elapsed() > PATIENCE => {
                         return Err(error.into());
                     }

@@ -56,7 +56,9 @@ impl From<StoreError> for Failure {
                 .hint("is etcd running, and are these its endpoints? See --endpoints or ETCD_ENDPOINTS"),
             ErrorKind::OutcomeUnknown => failure
                 .hint("etcd did not answer in time; look with `clustering status` before you repeat it"),
-            ErrorKind::Busy => failure.hint("etcd has no leader, or no space: see `etcdctl endpoint status`"),
+            ErrorKind::Busy => {
+                failure.hint("see `etcdctl endpoint status`, `etcdctl alarm list` and etcd's log")
+            }
             _ => failure,
         }
     }

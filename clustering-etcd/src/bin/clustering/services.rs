@@ -7,8 +7,8 @@ use crate::{connection::Connection, failure::Failure, output, status};
 
 /// List the clusters in the store: namespace, nodes, state, leader
 ///
-/// Reads everything below the prefix, or all of etcd without one: give a prefix where etcd holds much else, or where the
-/// user may not read everything.
+/// Reads all keys below the prefix, or of all etcd without one, and the values of clusters alone. Give a prefix where etcd
+/// holds millions of other keys, or where the user may not read everything.
 #[derive(Args, Debug)]
 pub(crate) struct Services {
     /// Only namespaces that start with that
