@@ -44,6 +44,11 @@ pub struct Config {
     pub warn_after: Duration,
     /// What the leader does about nodes that keep a version from becoming stable.
     pub laggards: Laggards,
+    /// Largest share of the nodes, in percent, whose failure at the same time is still blamed on the nodes themselves. If
+    /// more of them fail at once, the cause is taken to be a common one (a bad release, a database that all need): the leader
+    /// then evicts nobody, and [`MassFailure`](crate::Event::MassFailure) says so. 50 by default; 0 evicts nobody ever, 100
+    /// turns the brake off.
+    pub mass_failure_percent: u8,
     /// What to do if the node's name is taken.
     pub name_conflict: NameConflict,
     /// The gap between publications while changes come in rows. 100 ms doubling to 5 s by default; a lone change is
@@ -113,7 +118,9 @@ pub enum Laggards {
     #[default]
     Wait,
     /// Removes them from the cluster after that time, counted from the version's publication. They come back by
-    /// themselves as new members, after a pause that grows each time. A leader that is itself the laggard steps down.
+    /// themselves as new members, after a pause that doubles from 1 s to 10 min until they are ready at a version. A leader
+    /// that is itself the laggard steps down. Nobody is removed while more of the view is late or refuses than
+    /// [`Config::mass_failure_percent`] allows.
     Evict {
         /// The time. No less than 1 s.
         after: Duration,
@@ -150,6 +157,7 @@ impl Default for Config {
             stabilize_timeout: None,
             warn_after: secs(30),
             laggards: Laggards::Wait,
+            mass_failure_percent: 50,
             name_conflict: NameConflict::Wait,
             publish_gap: retry,
             calm: secs(1),

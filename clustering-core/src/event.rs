@@ -167,6 +167,11 @@ pub enum Event {
         /// Which one.
         name: NodeName,
     },
+    /// This node leads and would evict laggards, but more nodes fail at once than
+    /// [`Config::mass_failure_percent`](crate::Config::mass_failure_percent) allows. It evicts nobody until fewer fail.
+    MassFailure(MassFailure),
+    /// The mass failure that this node reported as leader is over, or this node no longer leads.
+    MassFailureOver,
     /// The store does not answer: what this node shows is the last that it knew.
     StoreAway {
         /// What was seen of the cause.
@@ -233,6 +238,8 @@ impl Event {
         "announcement_failed",
         "blocked",
         "evicted",
+        "mass_failure",
+        "mass_failure_over",
         "store_away",
         "store_back",
         "resynced",
@@ -254,7 +261,8 @@ impl Event {
             | Event::Stable { version }
             | Event::Announcing { version, .. }
             | Event::AnnouncementFailed { version, .. }
-            | Event::Blocked(Blocked { version, .. }) => Some(*version),
+            | Event::Blocked(Blocked { version, .. })
+            | Event::MassFailure(MassFailure { version, .. }) => Some(*version),
             _ => None,
         }
     }
@@ -285,6 +293,8 @@ impl Event {
             Event::AnnouncementFailed { .. } => "announcement_failed",
             Event::Blocked(_) => "blocked",
             Event::Evicted { .. } => "evicted",
+            Event::MassFailure(_) => "mass_failure",
+            Event::MassFailureOver => "mass_failure_over",
             Event::StoreAway { .. } => "store_away",
             Event::StoreBack { .. } => "store_back",
             Event::Resynced { .. } => "resynced",
@@ -394,6 +404,18 @@ pub struct Laggard {
     pub refused: Option<String>,
 }
 
+/// A failure of so many nodes at once that its cause is taken to be a common one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct MassFailure {
+    /// The newest version.
+    pub version: Version,
+    /// Number of nodes of its view that are late or refuse.
+    pub failing: usize,
+    /// Number of nodes in its view.
+    pub nodes: usize,
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -445,6 +467,8 @@ impl fmt::Display for Event {
             }
             Event::Blocked(blocked) => blocked.fmt(f),
             Event::Evicted { name } => write!(f, "evicted {name}"),
+            Event::MassFailure(failure) => failure.fmt(f),
+            Event::MassFailureOver => f.write_str("the mass failure is over: laggards may be evicted again"),
             Event::StoreAway { reason } => write!(f, "the store is away: {reason}"),
             Event::StoreBack { away } => write!(f, "the store is back after {:?}", brief(*away)),
             Event::Resynced { rewound: false, revision } => {
@@ -458,6 +482,13 @@ impl fmt::Display for Event {
             Event::Unregistered => f.write_str("unregistered"),
             Event::Stopped { reason } => write!(f, "stopped: {reason}"),
         }
+    }
+}
+
+impl fmt::Display for MassFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MassFailure { version, failing, nodes } = self;
+        write!(f, "mass failure: {failing} of {} late or refusing at {version}; nobody is evicted", counted(*nodes))
     }
 }
 
@@ -570,6 +601,8 @@ pub(crate) fn samples() -> Vec<Event> {
         Event::AnnouncementFailed { version, reason: reason.clone() },
         Event::Blocked(Blocked { version, since: running, laggards: Vec::new() }),
         Event::Evicted { name: name() },
+        Event::MassFailure(MassFailure { version, failing: 3, nodes: 5 }),
+        Event::MassFailureOver,
         Event::StoreAway { reason: reason.clone() },
         Event::StoreBack { away: running },
         Event::Resynced { rewound: false, revision },

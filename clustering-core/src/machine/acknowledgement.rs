@@ -261,6 +261,7 @@ impl Machine {
         self.acknowledgement.state = State::Idle;
         self.acknowledgement.report.take_if(|open| *open == report);
         if report.outcome == ReadinessOutcome::Ready {
+            self.session.forgive_removals();
             self.acknowledgement.acknowledged = Some(report.view.clone());
             self.emit(Event::Ready { version: report.view.version() });
         }

@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use super::{
     Flight, Intent, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers,
@@ -49,7 +49,6 @@ struct Member {
     created: Revision,
     /// The incarnation that it bears.
     incarnation: Incarnation,
-    since: Timestamp,
 }
 
 /// What stands under the node's own name.
@@ -80,11 +79,6 @@ impl Membership {
     /// When the own record was created: the node's age among candidates.
     pub(crate) fn created(&self) -> Option<Revision> {
         self.member.as_ref().map(|member| member.created)
-    }
-
-    /// For how long the node has been a member.
-    pub(crate) fn member_for(&self, now: Timestamp) -> Duration {
-        self.member.as_ref().map_or(Duration::ZERO, |member| now.since(member.since))
     }
 
     /// The incarnation that the own record bears.
@@ -131,8 +125,7 @@ impl Machine {
         }
         match (self.own_slot(lease), self.membership.is_member()) {
             (Slot::Mine { modified, created, incarnation }, was) => {
-                let since = self.membership.member.as_ref().map_or(now, |member| member.since);
-                let member = Member { modified, created, incarnation: incarnation.clone(), since };
+                let member = Member { modified, created, incarnation: incarnation.clone() };
                 let before = self.membership.member.replace(member);
                 if before.is_some_and(|before| before.modified != modified) {
                     self.acknowledgement.record_changed();

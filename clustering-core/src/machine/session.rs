@@ -9,8 +9,8 @@ use crate::{
     time::Timestamp,
 };
 
-/// How long a removed node stays away at first, and at most.
-const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// Time that a removed node stays away: it doubles with each removal since the node was last ready.
+const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 
 /// The node's one lease, and those of earlier sessions that are still to be given back.
 ///
@@ -31,7 +31,7 @@ pub(crate) struct Session {
     ghosts: Vec<Ghost>,
     /// Grants that failed in a row.
     failures: u32,
-    /// How often in a row the node was removed by somebody.
+    /// Number of times that somebody removed the node since it was last ready.
     removals: u32,
     /// No new session before that.
     not_before: Timestamp,
@@ -151,8 +151,9 @@ impl Session {
         self.round_trip = if self.round_trip.is_zero() { took } else { (self.round_trip * 7 + took) / 8 };
     }
 
-    /// The node has been a member for a whole TTL: earlier removals are forgiven.
-    fn settled_in(&mut self) {
+    /// Forgives earlier removals: the node was ready. Membership alone proves nothing, since a node that refuses every
+    /// version is a member too until it is evicted again.
+    pub(crate) fn forgive_removals(&mut self) {
         self.removals = 0;
     }
 }
@@ -280,9 +281,6 @@ impl Machine {
                 held.failing = false;
                 held.renewal = Renewal::Due { at: (sent + every).max(now) };
                 self.session.measured(now.since(sent));
-                if self.membership.member_for(now) >= ttl {
-                    self.session.settled_in();
-                }
             }
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 held.failing = true;

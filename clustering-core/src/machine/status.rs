@@ -1,6 +1,6 @@
 use super::{Health, Intent, Machine};
 use crate::{
-    event::{Blocked, StopReason},
+    event::{Blocked, MassFailure, StopReason},
     name::{Incarnation, NodeName},
     store::Revision,
     time::Timestamp,
@@ -48,6 +48,8 @@ pub struct Status {
     pub consistent: bool,
     /// On the leader: who has kept the newest version from becoming stable for a while.
     pub blocked: Option<Blocked>,
+    /// On the leader: the failure of so many nodes at once that it evicts nobody.
+    pub mass_failure: Option<MassFailure>,
     /// Since when the store has not answered: all of this is the last that was known.
     pub stale_since: Option<Timestamp>,
     /// Whether the log was read: before that nothing is known of the cluster.
@@ -116,6 +118,7 @@ impl Machine {
             stable: self.fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
             consistent: self.fold.is_stable(),
             blocked: self.blocked(now),
+            mass_failure: self.consistency.mass_failure(),
             stale_since: self.contact.away_since(),
             synced: self.log.follow.is_synced(),
             revision: self.fold.revision(),

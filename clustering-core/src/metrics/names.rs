@@ -81,6 +81,12 @@ pub const NODES: Metric = gauge(
     &["namespace", "state"],
     "Nodes by state: present in the log, in the newest version; and, told by the leader alone, unready in it.",
 );
+/// Failures of many nodes at once.
+pub const MASS_FAILURE: Metric = gauge(
+    "clustering_mass_failure",
+    &["namespace"],
+    "1 while this node leads and evicts nobody, as too many nodes fail at once, else 0.",
+);
 /// Sessions.
 pub const SESSIONS_LOST: Metric = counter(
     "clustering_sessions_lost_total",
@@ -146,6 +152,7 @@ pub const ALL: &[Metric] = &[
     STABLE,
     STORE_AWAY,
     NODES,
+    MASS_FAILURE,
     SESSIONS_LOST,
     RENEWALS,
     RENEWAL,

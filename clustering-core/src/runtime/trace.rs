@@ -101,6 +101,7 @@ impl Tracer {
             | Event::AnnouncementFailed { .. }
             | Event::Blocked(_)
             | Event::Evicted { .. }
+            | Event::MassFailure(_)
             | Event::StoreAway { .. }
             | Event::Malformed { .. }
             | Event::NameHeld { .. } => say!(WARN),
@@ -119,6 +120,7 @@ impl Tracer {
             | Event::LeadershipResumed { .. }
             | Event::VersionPublished { .. }
             | Event::Stable { .. }
+            | Event::MassFailureOver
             | Event::StoreBack { .. }
             | Event::Resynced { .. }
             | Event::Unregistered
