@@ -40,7 +40,8 @@ pub struct Config {
     /// long it may take is the user's business. A future can only be dropped where it awaits: one that blocks its
     /// thread is not ended, and no other is begun beside it.
     pub stabilize_timeout: Option<Duration>,
-    /// After how long a version that is not stable, or a stabilize that runs, is reported. 30 s by default.
+    /// Time after which a version that is not stable, a stabilize that runs, or a call to the store that keeps failing is
+    /// reported. 30 s by default.
     pub warn_after: Duration,
     /// What the leader does about nodes that keep a version from becoming stable.
     pub laggards: Laggards,

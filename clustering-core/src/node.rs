@@ -13,6 +13,7 @@ use crate::{
     name::{Incarnation, NodeName, NodeUri},
     placement::Weight,
     store::{Entry, LeaseId, Revision},
+    version::Version,
 };
 
 /// What a node tells the others about itself: texts under names.
@@ -44,6 +45,9 @@ pub struct Node {
     /// The lease that its record lives under. A record put by hand may have none.
     #[serde(skip)]
     pub lease: Option<LeaseId>,
+    /// The newest version that its process had seen when its session began. Versions are minted above it.
+    #[serde(skip)]
+    pub(crate) seen: Option<Version>,
     /// The record as it stands in the store. It adds nothing to what it says.
     #[serde(skip)]
     pub(crate) text: Bytes,
@@ -66,8 +70,9 @@ impl Node {
 
 impl Node {
     fn said(&self) -> impl Eq + Hash + '_ {
-        let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, text: _ } = self;
-        (modified, created, name, lease, incarnation, uri, metadata, protocol)
+        let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, seen, text: _ } =
+            self;
+        (modified, created, name, lease, incarnation, uri, metadata, protocol, seen)
     }
 }
 

@@ -26,6 +26,15 @@ impl Version {
         Version(Ulid(bits))
     }
 
+    /// True if its time is at most the end of the year 9999, as that of every label that was minted by a clock.
+    ///
+    /// The largest ULIDs are of the year 10889. Such a label was written by hand; the labels that follow are not minted above
+    /// it.
+    pub fn is_in_range(self) -> bool {
+        const LAST_MS: u64 = 253_402_300_799_999;
+        self.minted_ms() <= LAST_MS
+    }
+
     /// When it was minted by its publisher's wall clock, in milliseconds since 1970. To be read, not to be relied on.
     pub fn minted_ms(self) -> u64 {
         self.0.timestamp_ms()
@@ -183,6 +192,13 @@ mod tests {
         let after = |seed| Mint::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
         assert!(after(8) > ahead && after(9) > ahead);
         assert_ne!(after(8), after(9));
+    }
+
+    #[test]
+    fn labels_after_the_year_9999_are_out_of_range() {
+        let at = |ms: u64| Version::from_u128(u128::from(ms) << 80);
+        assert!(at(0).is_in_range() && at(WALL).is_in_range() && at(253_402_300_799_999).is_in_range());
+        assert!(!at(253_402_300_800_000).is_in_range() && !Version::from_u128(u128::MAX).is_in_range());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{
 use super::{Flight, Follow, Machine, Output, Purpose, Timers, follow::Want, history};
 use crate::{
     config::{Backoff, Laggards},
-    event::{Blocked, Event, Laggard, MassFailure},
+    event::{Blocked, Event, Laggard, MassFailure, StoreCall},
     keyspace::Keyspace,
     name::NodeName,
     record::{
@@ -200,6 +200,7 @@ impl Machine {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 self.consistency.follow.read_failed(now, &self.config.retry);
+                self.failing.failed(now, StoreCall::FollowAcknowledgements, &error);
                 return self.report_refusal(&error);
             }
         };

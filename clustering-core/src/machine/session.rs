@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
     config::Backoff,
-    event::{Event, LostReason},
+    event::{Event, LostReason, StoreCall},
     record::{Departure, GoneRecord},
     store::{ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
@@ -142,6 +142,14 @@ impl Session {
         held || self.failures > 0 || self.ghosts.iter().any(|ghost| ghost.failures > 0)
     }
 
+    pub(crate) fn fails_to_grant(&self) -> bool {
+        self.failures > 0
+    }
+
+    pub(crate) fn fails_to_revoke(&self) -> bool {
+        self.ghosts.iter().any(|ghost| ghost.failures > 0)
+    }
+
     pub(crate) fn round_trip(&self) -> Duration {
         self.round_trip
     }
@@ -261,6 +269,7 @@ impl Machine {
                 };
                 self.session.not_before = now + self.jittered(delay);
                 self.contact.failed(&error);
+                self.failing.failed(now, StoreCall::Grant, &error);
                 self.report_refusal(&error);
             }
         }
@@ -306,6 +315,7 @@ impl Machine {
                 ghost.failures += 1;
                 ghost.step = Step::Due(now + self.config.retry.after(ghost.failures));
                 self.contact.failed(&error);
+                self.failing.failed(now, StoreCall::Revoke, &error);
                 self.report_refusal(&error);
             }
             outcome => {

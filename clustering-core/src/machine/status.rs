@@ -1,4 +1,4 @@
-use super::{Health, Intent, Machine};
+use super::{FailingCall, Health, Intent, Machine};
 use crate::{
     event::{Blocked, MassFailure, StopReason},
     name::{Incarnation, NodeName},
@@ -52,6 +52,9 @@ pub struct Status {
     pub mass_failure: Option<MassFailure>,
     /// Since when the store has not answered: all of this is the last that was known.
     pub stale_since: Option<Timestamp>,
+    /// Calls to the store that this node needs and that have failed for at least
+    /// [`Config::warn_after`](crate::Config::warn_after). Empty if there are none.
+    pub failing: Vec<FailingCall>,
     /// Whether the log was read: before that nothing is known of the cluster.
     pub synced: bool,
     /// The revision up to which the log was folded.
@@ -120,6 +123,7 @@ impl Machine {
             blocked: self.blocked(now),
             mass_failure: self.consistency.mass_failure(),
             stale_since: self.contact.away_since(),
+            failing: self.failing.reported(),
             synced: self.log.follow.is_synced(),
             revision: self.fold.revision(),
         }

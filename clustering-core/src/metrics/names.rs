@@ -75,6 +75,12 @@ pub const STABLE: Metric = gauge(
 /// Being out of touch.
 pub const STORE_AWAY: Metric =
     gauge("clustering_store_away", &["namespace"], "1 while the store does not answer this node, else 0.");
+/// Calls that keep failing.
+pub const FAILING_CALLS: Metric = gauge(
+    "clustering_failing_calls",
+    &["namespace"],
+    "Calls to the store that this node needs and that have failed for longer than the time to warn.",
+);
 /// Who is there.
 pub const NODES: Metric = gauge(
     "clustering_nodes",
@@ -151,6 +157,7 @@ pub const ALL: &[Metric] = &[
     HEALTHY,
     STABLE,
     STORE_AWAY,
+    FAILING_CALLS,
     NODES,
     MASS_FAILURE,
     SESSIONS_LOST,

@@ -103,7 +103,9 @@ impl Tracer {
             | Event::Evicted { .. }
             | Event::MassFailure(_)
             | Event::StoreAway { .. }
+            | Event::CallFailing { .. }
             | Event::Malformed { .. }
+            | Event::Overwritten { .. }
             | Event::NameHeld { .. } => say!(WARN),
             Event::StoreRefused { .. } => say!(ERROR),
             Event::NodeUp { .. }
@@ -122,6 +124,7 @@ impl Tracer {
             | Event::Stable { .. }
             | Event::MassFailureOver
             | Event::StoreBack { .. }
+            | Event::CallRecovered { .. }
             | Event::Resynced { .. }
             | Event::Unregistered
             | Event::Stopped { .. } => say!(INFO),

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Number of gauges that a node sets.
-const GAUGES: usize = 10;
+const GAUGES: usize = 11;
 
 /// Measures a node by what its machine is told and says. It decides nothing, and nothing rests on it.
 #[derive(Debug)]
@@ -220,6 +220,7 @@ impl Meter {
             (names::NODES, Some("present"), self.present as f64),
             (names::NODES, Some("versioned"), versioned as f64),
             (names::NODES, Some("unready"), self.unready as f64),
+            (names::FAILING_CALLS, None, status.failing.len() as f64),
             (names::MASS_FAILURE, None, flag(status.mass_failure.is_some())),
         ];
         for ((metric, state, value), shown) in gauges.into_iter().zip(&mut self.shown) {
