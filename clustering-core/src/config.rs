@@ -44,11 +44,16 @@ pub struct Config {
     /// never. While one runs, no later version is announced. A future can only be dropped where it awaits: one that blocks
     /// its thread is not ended, and no other is begun beside it.
     pub on_stable_timeout: Option<Duration>,
-    /// After how long a version that is not stable, a stabilize that runs, or an `on_stable` that runs is reported. 30 s by
-    /// default.
+    /// Time after which a version that is not stable, a stabilize or an `on_stable` that runs, or a call to the store that
+    /// keeps failing is reported. 30 s by default.
     pub warn_after: Duration,
     /// What the leader does about nodes that keep a version from becoming stable.
     pub laggards: Laggards,
+    /// Largest share of the nodes, in percent, whose failure at the same time is still blamed on the nodes themselves. If
+    /// more of them fail at once, the cause is taken to be a common one (a bad release, a database that all need): the leader
+    /// then evicts nobody, and [`MassFailure`](crate::Event::MassFailure) says so. 50 by default; 0 evicts nobody ever, 100
+    /// turns the brake off.
+    pub mass_failure_percent: u8,
     /// What to do if the node's name is taken.
     pub name_conflict: NameConflict,
     /// The gap between publications while changes come in rows. 100 ms doubling to 5 s by default; a lone change is
@@ -118,7 +123,9 @@ pub enum Laggards {
     #[default]
     Wait,
     /// Removes them from the cluster after that time, counted from the version's publication. They come back by
-    /// themselves as new members, after a pause that grows each time. A leader that is itself the laggard steps down.
+    /// themselves as new members, after a pause that doubles from 1 s to 10 min until they are ready at a version. A leader
+    /// that is itself the laggard steps down. Nobody is removed while more of the view is late or refuses than
+    /// [`Config::mass_failure_percent`] allows.
     Evict {
         /// The time. No less than 1 s.
         after: Duration,
@@ -156,6 +163,7 @@ impl Default for Config {
             on_stable_timeout: None,
             warn_after: secs(30),
             laggards: Laggards::Wait,
+            mass_failure_percent: 50,
             name_conflict: NameConflict::Wait,
             publish_gap: retry,
             calm: secs(1),

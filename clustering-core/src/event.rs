@@ -176,6 +176,11 @@ pub enum Event {
         /// Which one.
         name: NodeName,
     },
+    /// This node leads and would evict laggards, but more nodes fail at once than
+    /// [`Config::mass_failure_percent`](crate::Config::mass_failure_percent) allows. It evicts nobody until fewer fail.
+    MassFailure(MassFailure),
+    /// The mass failure that this node reported as leader is over, or this node no longer leads.
+    MassFailureOver,
     /// The store does not answer: what this node shows is the last that it knew.
     StoreAway {
         /// What was seen of the cause.
@@ -202,10 +207,36 @@ pub enum Event {
         /// What is wrong with it.
         reason: String,
     },
+    /// Somebody else overwrote a key under this node's lease: its record, which this node writes again, or the election key,
+    /// which it vacates by resigning.
+    Overwritten {
+        /// The key.
+        #[serde(serialize_with = "text")]
+        key: Key,
+    },
     /// The store refuses a call of this node: its credentials, rights or limits need mending.
     StoreRefused {
         /// What the store said.
         reason: String,
+    },
+    /// A call to the store that this node needs has failed again and again for at least
+    /// [`Config::warn_after`](crate::Config::warn_after). It is repeated until it succeeds or is no longer needed.
+    CallFailing {
+        /// The call.
+        call: StoreCall,
+        /// Time since its first failure.
+        #[serde(serialize_with = "milliseconds", rename = "failing_ms")]
+        failing: Duration,
+        /// Error of its last failure.
+        reason: String,
+    },
+    /// A call that was reported as failing succeeded, or is no longer needed.
+    CallRecovered {
+        /// The call.
+        call: StoreCall,
+        /// Time for which it failed.
+        #[serde(serialize_with = "milliseconds", rename = "failed_ms")]
+        failed: Duration,
     },
     /// This node gave up its place by [`unregister`](crate::Clustering::unregister), and only follows the log.
     Unregistered,
@@ -243,11 +274,16 @@ impl Event {
         "announcement_failed",
         "blocked",
         "evicted",
+        "mass_failure",
+        "mass_failure_over",
         "store_away",
         "store_back",
         "resynced",
         "malformed",
+        "overwritten",
         "store_refused",
+        "call_failing",
+        "call_recovered",
         "unregistered",
         "stopped",
     ];
@@ -265,7 +301,8 @@ impl Event {
             | Event::Announcing { version, .. }
             | Event::AnnouncementSlow { version, .. }
             | Event::AnnouncementFailed { version, .. }
-            | Event::Blocked(Blocked { version, .. }) => Some(*version),
+            | Event::Blocked(Blocked { version, .. })
+            | Event::MassFailure(MassFailure { version, .. }) => Some(*version),
             _ => None,
         }
     }
@@ -297,14 +334,69 @@ impl Event {
             Event::AnnouncementFailed { .. } => "announcement_failed",
             Event::Blocked(_) => "blocked",
             Event::Evicted { .. } => "evicted",
+            Event::MassFailure(_) => "mass_failure",
+            Event::MassFailureOver => "mass_failure_over",
             Event::StoreAway { .. } => "store_away",
             Event::StoreBack { .. } => "store_back",
             Event::Resynced { .. } => "resynced",
             Event::Malformed { .. } => "malformed",
+            Event::Overwritten { .. } => "overwritten",
             Event::StoreRefused { .. } => "store_refused",
+            Event::CallFailing { .. } => "call_failing",
+            Event::CallRecovered { .. } => "call_recovered",
             Event::Unregistered => "unregistered",
             Event::Stopped { .. } => "stopped",
         }
+    }
+}
+
+/// A call to the store that the protocol needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StoreCall {
+    /// Obtains a lease for a new session.
+    Grant,
+    /// Gives back the lease of an earlier session. The node joins again after that.
+    Revoke,
+    /// Registers the node.
+    Join,
+    /// Changes the node's record.
+    Rewrite,
+    /// Requests a new version.
+    Ask,
+    /// Makes the node leader and publishes a version.
+    Elect,
+    /// Publishes a version.
+    Publish,
+    /// Acknowledges a version, or reads whether the acknowledgement stands.
+    Acknowledge,
+    /// Reads and watches the acknowledgements of all nodes, which the leader judges.
+    FollowAcknowledgements,
+    /// Records that a version is stable.
+    Confirm,
+    /// Removes a laggard.
+    Evict,
+    /// Gives up the lead.
+    Resign,
+}
+
+impl fmt::Display for StoreCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StoreCall::Grant => "granting a lease",
+            StoreCall::Revoke => "giving back an old lease",
+            StoreCall::Join => "joining",
+            StoreCall::Rewrite => "changing the node's record",
+            StoreCall::Ask => "requesting a version",
+            StoreCall::Elect => "electing this node",
+            StoreCall::Publish => "publishing a version",
+            StoreCall::Acknowledge => "acknowledging a version",
+            StoreCall::FollowAcknowledgements => "watching the acknowledgements",
+            StoreCall::Confirm => "recording that a version is stable",
+            StoreCall::Evict => "evicting a laggard",
+            StoreCall::Resign => "resigning",
+        })
     }
 }
 
@@ -406,6 +498,18 @@ pub struct Laggard {
     pub refused: Option<String>,
 }
 
+/// A failure of so many nodes at once that its cause is taken to be a common one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct MassFailure {
+    /// The newest version.
+    pub version: Version,
+    /// Number of nodes of its view that are late or refuse.
+    pub failing: usize,
+    /// Number of nodes in its view.
+    pub nodes: usize,
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -460,6 +564,8 @@ impl fmt::Display for Event {
             }
             Event::Blocked(blocked) => blocked.fmt(f),
             Event::Evicted { name } => write!(f, "evicted {name}"),
+            Event::MassFailure(failure) => failure.fmt(f),
+            Event::MassFailureOver => f.write_str("the mass failure is over: laggards may be evicted again"),
             Event::StoreAway { reason } => write!(f, "the store is away: {reason}"),
             Event::StoreBack { away } => write!(f, "the store is back after {:?}", brief(*away)),
             Event::Resynced { rewound: false, revision } => {
@@ -469,10 +575,30 @@ impl fmt::Display for Event {
                 write!(f, "the store was restored: read a snapshot at revision {revision}")
             }
             Event::Malformed { key, reason } => write!(f, "cannot read {key}: {reason}"),
+            Event::Overwritten { key } => {
+                write!(f, "somebody else overwrote {key}, which only this node writes; it is put right")
+            }
             Event::StoreRefused { reason } => write!(f, "to be mended: {reason}"),
+            Event::CallFailing { call, failing, reason } => {
+                write!(f, "{call} has failed for {:?} and is tried again: {reason}", brief(*failing))
+            }
+            Event::CallRecovered { call, failed } => {
+                write!(f, "{call} no longer fails, after {:?}", brief(*failed))
+            }
             Event::Unregistered => f.write_str("unregistered"),
             Event::Stopped { reason } => write!(f, "stopped: {reason}"),
         }
+    }
+}
+
+impl fmt::Display for MassFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MassFailure { version, failing, nodes } = self;
+        write!(
+            f,
+            "mass failure: {failing} of {} late or refusing at {version}; nobody is evicted",
+            counted(*nodes)
+        )
     }
 }
 
@@ -534,6 +660,7 @@ impl fmt::Display for Cause {
             Cause::Asked { by, why: None } => write!(f, "{by} asked"),
             Cause::Resync => f.write_str("the view before is not known"),
             Cause::Unacknowledged(name) => write!(f, "the acknowledgement of {name} was deleted"),
+            Cause::Restored => f.write_str("nodes had seen newer versions"),
             Cause::More(more) => write!(f, "{more} more"),
             Cause::Other(json) => f.write_str(json),
         }
@@ -586,11 +713,16 @@ pub(crate) fn samples() -> Vec<Event> {
         Event::AnnouncementFailed { version, reason: reason.clone() },
         Event::Blocked(Blocked { version, since: running, laggards: Vec::new() }),
         Event::Evicted { name: name() },
+        Event::MassFailure(MassFailure { version, failing: 3, nodes: 5 }),
+        Event::MassFailureOver,
         Event::StoreAway { reason: reason.clone() },
         Event::StoreBack { away: running },
         Event::Resynced { rewound: false, revision },
         Event::Malformed { key: "c/k".into(), reason: reason.clone() },
-        Event::StoreRefused { reason },
+        Event::Overwritten { key: "c/k".into() },
+        Event::StoreRefused { reason: reason.clone() },
+        Event::CallFailing { call: StoreCall::Publish, failing: running, reason },
+        Event::CallRecovered { call: StoreCall::Publish, failed: running },
         Event::Unregistered,
         Event::Stopped { reason: StopReason::Asked },
     ]

@@ -29,7 +29,7 @@ use crate::{
     node::Node,
     record::{Departure, GoneRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord},
     store::{Batch, Entry, Key, LeaseId, Revision, Snapshot},
-    version::{Term, Version},
+    version::Term,
     view::View,
 };
 
@@ -172,10 +172,6 @@ impl Fold {
     /// When the version key was last put; zero if it is absent.
     pub(crate) fn version_modified(&self) -> Revision {
         self.replica.version_modified()
-    }
-
-    pub(crate) fn last_label(&self) -> Option<Version> {
-        self.replica.last_label
     }
 
     /// The number of the next version.

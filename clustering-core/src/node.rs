@@ -13,6 +13,7 @@ use crate::{
     name::{Incarnation, NodeName, NodeUri},
     placement::Weight,
     store::{Entry, LeaseId, Revision},
+    version::Version,
 };
 
 /// Metadata that a node publishes about itself, as text values by name.
@@ -45,6 +46,9 @@ pub struct Node {
     /// The lease that the node's record is attached to. A record that was put by hand may have none.
     #[serde(skip)]
     pub lease: Option<LeaseId>,
+    /// The newest version that the process had seen when its session began. Later versions are minted above it.
+    #[serde(skip)]
+    pub(crate) seen: Option<Version>,
     /// The record as stored, from which the other fields were decoded. Ignored by comparisons.
     #[serde(skip)]
     pub(crate) text: Bytes,
@@ -70,8 +74,9 @@ impl Node {
 impl Node {
     /// Returns all fields except `text`, which would only repeat them, for comparing and hashing.
     fn compared(&self) -> impl Eq + Hash + '_ {
-        let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, text: _ } = self;
-        (modified, created, name, lease, incarnation, uri, metadata, protocol)
+        let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, seen, text: _ } =
+            self;
+        (modified, created, name, lease, incarnation, uri, metadata, protocol, seen)
     }
 }
 

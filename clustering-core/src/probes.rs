@@ -31,7 +31,7 @@ use std::{
 };
 
 use crate::{
-    machine::{Health, Phase},
+    machine::{FailingCall, Health, Phase},
     runtime::{Clustering, Known},
 };
 use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
@@ -120,17 +120,25 @@ fn ready(node: &Known) -> Answer {
             (Phase::Stopped(reason), _) => format!("the node has ended: {reason}"),
             (_, Health::Unhealthy { reason }) => format!("not a member: unhealthy: {reason}"),
             (_, Health::Unknown) => "not a member: no health check has passed yet".to_owned(),
-            _ if status.stale_since.is_some() => "not a member: the store does not answer".to_owned(),
-            _ => "not a member".to_owned(),
+            _ if status.stale_since.is_some() => {
+                format!("not a member: the store does not answer{}", failing(status))
+            }
+            _ => format!("not a member{}", failing(status)),
         });
     }
     let newest = status.newest.as_ref().map(|view| view.version());
     match (newest, status.cluster_version()) {
-        (Some(newest), Some(own)) if newest == own => Ok(format!("ready at {newest}")),
-        (Some(newest), Some(own)) => Err(format!("adapting to {newest}, ready at {own}")),
-        (Some(newest), None) => Err(format!("adapting to {newest}")),
-        (None, _) => Err("the newest version is not known".to_owned()),
+        (Some(newest), Some(own)) if newest == own => Ok(format!("ready at {newest}{}", failing(status))),
+        (Some(newest), Some(own)) => Err(format!("adapting to {newest}, ready at {own}{}", failing(status))),
+        (Some(newest), None) => Err(format!("adapting to {newest}{}", failing(status))),
+        (None, _) => Err(format!("the newest version is not known{}", failing(status))),
     }
+}
+
+/// The calls to the store that keep failing, to be added to an answer.
+fn failing(status: &Status) -> String {
+    let one = |failing: &FailingCall| format!("; {} keeps failing: {}", failing.call, failing.reason);
+    status.failing.iter().map(one).collect()
 }
 
 fn respond(answer: Answer) -> impl IntoResponse {

@@ -59,6 +59,7 @@ struct NodeWire {
     incarnation: Value,
     metadata: Value,
     protocol: Value,
+    seen: Value,
 }
 
 /// Reads what [`decode`] would, without making a tree of it first: each node reads the record of each other.
@@ -71,6 +72,7 @@ impl<'de> Deserialize<'de> for NodeWire {
             Incarnation,
             Metadata,
             Protocol,
+            Seen,
             #[serde(other)]
             Other,
         }
@@ -92,6 +94,7 @@ impl<'de> Deserialize<'de> for NodeWire {
                         Field::Incarnation => wire.incarnation = value,
                         Field::Metadata => wire.metadata = value,
                         Field::Protocol => wire.protocol = value,
+                        Field::Seen => wire.seen = value,
                         Field::Other => {}
                     }
                 }
@@ -109,6 +112,9 @@ pub(crate) struct NodeRecord<'a> {
     pub(crate) incarnation: &'a Incarnation,
     pub(crate) metadata: &'a Metadata,
     pub(crate) protocol: u32,
+    /// The newest version that the process had seen when its session began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<Version>,
 }
 
 /// The node whose record an entry holds.
@@ -137,6 +143,7 @@ pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String>
         created: entry.created,
         modified: entry.modified,
         lease: entry.lease,
+        seen: wire.seen.as_str().and_then(|text| text.parse().ok()),
         text: entry.value.clone(),
     })
 }
@@ -317,6 +324,8 @@ pub enum Cause {
     Resync,
     /// The acknowledgement of that node was deleted while its record stood.
     Unacknowledged(NodeName),
+    /// Nodes had seen a newer label than that of the version before, which a restored store brought back.
+    Restored,
     /// That many more causes.
     More(usize),
     /// A cause that a newer release of this library wrote, as its JSON. It is written as it was read.
@@ -343,6 +352,7 @@ impl Cause {
             Cause::Asked { .. } => "asked",
             Cause::Resync => "resync",
             Cause::Unacknowledged(_) => "unacknowledged",
+            Cause::Restored => "restored",
             Cause::More(_) => return None,
             Cause::Other(_) => "other",
         })
@@ -472,6 +482,11 @@ mod tests {
         assert!(read(r#""metadata": 7"#).metadata.is_empty());
         assert_eq!(read(r#""protocol": "two""#).protocol, PROTOCOL);
         assert_eq!(read(r#""protocol": 2, "unknown": [{}]"#).protocol, 2);
+        let label = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
+        assert_eq!(read(&format!(r#""seen": "{label}""#)).seen, label.parse().ok());
+        for unreadable in ["7", "null", r#""x""#, "[]"] {
+            assert_eq!(read(&format!(r#""seen": {unreadable}"#)).seen, None);
+        }
     }
 
     #[test]
@@ -503,6 +518,7 @@ mod tests {
             Cause::Asked { by: "ops".into(), why: Some("rebalance".into()) },
             Cause::Resync,
             Cause::Unacknowledged(name),
+            Cause::Restored,
         ]
     }
 

@@ -255,6 +255,7 @@ mod tests {
             created: Revision::new(1),
             modified: Revision::new(1),
             lease: None,
+            seen: None,
             text: bytes::Bytes::new(),
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     node::Node,
     record::{Departure, GoneRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
     store::{Batch, Change, Entry, Revision, Snapshot},
-    version::{Term, Version},
+    version::Term,
     view::{Cut, Label},
 };
 
@@ -33,8 +33,6 @@ pub(crate) struct Replica {
     pub(super) drift: Sorted<NodeName, ()>,
     /// How those of them went who are gone, if not with their session. Mostly empty.
     pub(super) departures: BTreeMap<NodeName, Departure>,
-    /// The last version whose label was read. New ones are minted above it, also when the key was deleted.
-    pub(super) last_label: Option<Version>,
     /// The number of the last version that had one.
     pub(super) last_number: u64,
 }
@@ -182,7 +180,6 @@ impl Replica {
             Holds::Version => {
                 let standing: Standing<VersionRecord> = read(entry, decode(&entry.value), changed);
                 if let Some(record) = &standing.record {
-                    self.last_label = Some(record.version);
                     self.last_number = if record.number > 0 { record.number } else { self.last_number };
                 }
                 self.version = Some(standing);
@@ -266,8 +263,6 @@ impl Replica {
 
     /// Goes on with what was known before a snapshot, so far as it still holds.
     pub(super) fn succeed(&mut self, before: &Replica, rewound: bool, gone: Option<&GoneRecord>) {
-        // A store that was rewound shows an older label; new ones are minted above all that were ever seen.
-        self.last_label = self.last_label.max(before.last_label);
         if self.last_number == 0 {
             self.last_number = before.last_number;
         }

@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     name::Namespace,
     store::{Change, LeaseId},
+    version::Version,
 };
 
 /// What a step of the log does to one key.
@@ -161,11 +162,10 @@ fn the_term_of_a_version_that_elects_is_its_own_revision() {
 }
 
 #[test]
-fn a_version_that_cannot_be_read_or_is_deleted_has_no_view_but_its_label_is_remembered() {
+fn a_version_that_cannot_be_read_or_is_deleted_has_no_view() {
     for last in [Step::Put("c/view/version", Value::Garbage), Step::Delete("c/view/version")] {
         let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(9)], &[last]]);
         assert!(fold.newest().is_none() && !fold.is_stable());
-        assert_eq!(fold.last_label(), Some(Version::from_u128(9)));
         assert!(!fold.has_drifted(), "there is nothing to differ from");
     }
 }
@@ -220,16 +220,6 @@ fn p1_a_resync_keeps_the_cut_of_the_version_folded_and_of_no_other() {
     let changed = missed.resync(&log.snapshot(), false);
     assert!(missed.newest().is_none());
     assert!(changed.contains(&Changed::Version));
-    assert_eq!(missed.last_label(), Some(Version::from_u128(2)));
-}
-
-#[test]
-fn after_a_rewind_labels_stay_above_all_that_were_seen() {
-    let (mut fold, mut log) = folded(&[&[version(3)]]);
-    let old = log.snapshot();
-    fold.apply(&log.write(&[version(9)]));
-    fold.resync(&old, true);
-    assert_eq!(fold.last_label(), Some(Version::from_u128(9)));
 }
 
 fn gone(node: &'static str, life: u8) -> Step {

@@ -73,6 +73,7 @@ proptest! {
                 incarnation: &node.incarnation,
                 metadata: &node.metadata,
                 protocol: node.protocol,
+                seen: node.seen,
             };
             prop_assert_eq!(decode_node(name(), &entry(&encode(&record))), Ok(node));
         }

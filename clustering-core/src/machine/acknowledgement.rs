@@ -1,7 +1,7 @@
 use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
     config::Backoff,
-    event::Event,
+    event::{Event, StoreCall},
     record::{ReadinessOutcome, ReadinessRecord, decode, encode, shorten},
     store::{ErrorKind, Guard, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
@@ -73,6 +73,16 @@ impl Acknowledgement {
     /// The view of the newest version that this node acknowledged in its present session.
     pub(crate) fn acknowledged(&self) -> Option<&View> {
         self.acknowledged.as_ref()
+    }
+
+    /// True if the last attempt to acknowledge, or to look what stands, failed, and another is on its way or due later.
+    pub(crate) fn is_failing(&self) -> bool {
+        match self.state {
+            State::Idle => false,
+            State::Sent { .. } => self.failures > 0,
+            // A guard refused, or the store did not answer.
+            State::Reading { .. } | State::Waiting { .. } => true,
+        }
     }
 
     /// The own record was put again, and the acknowledgement that was given under it deleted with that.
@@ -219,6 +229,7 @@ impl Machine {
             Err(error) => {
                 let until = now + self.jittered(delay);
                 self.acknowledgement.state = State::Waiting { until, unsure: true, report };
+                self.failing.failed(now, StoreCall::Acknowledge, &error);
                 return self.report_refusal(&error);
             }
         };
@@ -261,6 +272,7 @@ impl Machine {
         self.acknowledgement.state = State::Idle;
         self.acknowledgement.report.take_if(|open| *open == report);
         if report.outcome == ReadinessOutcome::Ready {
+            self.session.forgive_removals();
             self.acknowledgement.acknowledged = Some(report.view.clone());
             self.emit(Event::Ready { version: report.view.version() });
         }

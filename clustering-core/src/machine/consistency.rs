@@ -6,7 +6,7 @@ use std::{
 use super::{Flight, Follow, Machine, Output, Purpose, Timers, follow::Want, history};
 use crate::{
     config::{Backoff, Laggards},
-    event::{Blocked, Event, Laggard},
+    event::{Blocked, Event, Laggard, MassFailure, StoreCall},
     keyspace::Keyspace,
     name::NodeName,
     record::{
@@ -34,6 +34,8 @@ pub(crate) struct Consistency {
     pub(crate) evict: Flight,
     /// Whom this leader last set out to remove.
     evicting: Option<NodeName>,
+    /// Failure of too many nodes at once, as last counted: while it lasts nobody is evicted.
+    mass_failure: Option<MassFailure>,
     acknowledgements: BTreeMap<NodeName, Acknowledged>,
     /// Up to where the acknowledgements were folded.
     revision: Revision,
@@ -70,6 +72,7 @@ impl Consistency {
             confirm: Flight::default(),
             evict: Flight::default(),
             evicting: None,
+            mass_failure: None,
             acknowledgements: BTreeMap::new(),
             revision: Revision::ZERO,
             judged: None,
@@ -82,6 +85,11 @@ impl Consistency {
             lost: BTreeMap::new(),
             lacks: None,
         }
+    }
+
+    /// The failure of too many nodes at once that keeps this leader from evicting, if there is one.
+    pub(crate) fn mass_failure(&self) -> Option<MassFailure> {
+        self.mass_failure
     }
 
     /// How many are missing at the version of that revision, if it is known.
@@ -163,6 +171,7 @@ impl Machine {
         if let Some(token) = self.consistency.follow.stop() {
             self.outputs.push_back(Output::Unwatch { token });
         }
+        self.end_mass_failure();
         self.consistency = Consistency::new(self.fold.keyspace());
     }
 
@@ -191,6 +200,7 @@ impl Machine {
             Ok(snapshot) => snapshot,
             Err(error) => {
                 self.consistency.follow.read_failed(now, &self.config.retry);
+                self.failing.failed(now, StoreCall::FollowAcknowledgements, &error);
                 return self.report_refusal(&error);
             }
         };
@@ -405,10 +415,12 @@ impl Machine {
 
     fn evict_laggards(&mut self, now: Timestamp) {
         let Laggards::Evict { after } = self.config.laggards else { return };
+        if self.fold.is_stable() {
+            return self.end_mass_failure();
+        }
         let folded = self.fold.revision();
-        let waiting = self.consistency.judged.is_some() && !self.fold.is_stable();
-        let due = waiting && now >= self.consistency.since + after;
-        if !due || !self.consistency.evict.is_free(now, folded) {
+        let due = self.consistency.judged.is_some() && now >= self.consistency.since + after;
+        if !due || self.is_mass_failure() || !self.consistency.evict.is_free(now, folded) {
             return;
         }
         let (Some(term), Some(identity)) = (self.acts(now), &self.identity) else { return };
@@ -433,6 +445,28 @@ impl Machine {
         let token = self.commit(Purpose::Evict, txn);
         self.consistency.evict.sent(token, now, folded);
         self.consistency.evicting = Some(name);
+    }
+
+    /// Counts the laggards of the newest version, and returns true if they are too many to be evicted. Nodes that are gone
+    /// or were put again are not counted: the next version is about them.
+    fn is_mass_failure(&mut self) -> bool {
+        let Some(view) = self.fold.newest() else { return false };
+        let failing = self.consistency.missing.iter().filter(|name| self.stands_as_cut(name)).count();
+        let failure = MassFailure { version: view.version(), failing, nodes: view.len() };
+        if failing * 100 <= failure.nodes * usize::from(self.config.mass_failure_percent) {
+            self.end_mass_failure();
+            return false;
+        }
+        if self.consistency.mass_failure.replace(failure).is_none() {
+            self.emit(Event::MassFailure(failure));
+        }
+        true
+    }
+
+    fn end_mass_failure(&mut self) {
+        if self.consistency.mass_failure.take().is_some() {
+            self.emit(Event::MassFailureOver);
+        }
     }
 
     /// That node is gone: if this leader was about to remove it, and it was removed, this leader did it.

@@ -132,8 +132,23 @@ impl Machine {
             self.election.acting = self.acts(now).is_some();
         }
         self.tell_suspension(now);
+        self.vacate_misnamed(now);
         self.resign(now);
         self.campaign(now);
+    }
+
+    /// Resigns if the election key no longer names this node: somebody overwrote it under this node's lease. Others would take
+    /// another node for the leader as long as the key stands.
+    fn vacate_misnamed(&mut self, now: Timestamp) {
+        let (Some(term), Some(identity), Some(leader)) = (self.acts(now), &self.identity, self.fold.leader())
+        else {
+            return;
+        };
+        if leader.record.as_ref().is_none_or(|record| record.node != identity.name) {
+            let key = self.fold.keyspace().election_key().clone();
+            self.emit(Event::Overwritten { key });
+            self.step_down(now, term);
+        }
     }
 
     fn tell_suspension(&mut self, now: Timestamp) {

@@ -50,6 +50,11 @@ impl Flight {
         }
     }
 
+    /// True if the last attempt failed, and another is on its way or due later.
+    pub(crate) fn is_failing(&self, now: Timestamp, folded: Revision) -> bool {
+        self.failures > 0 && !self.is_free(now, folded)
+    }
+
     /// When a commit that is still wanted may be sent because time passed.
     pub(crate) fn due(&self) -> Option<Timestamp> {
         match self.state {

@@ -21,7 +21,7 @@ impl Machine {
         causes: Vec<Cause>,
     ) -> VersionRecord {
         VersionRecord {
-            version: self.mint.version(now, self.fold.last_label()),
+            version: self.mint.version(now, self.newest_seen),
             number: self.fold.next_number(),
             term,
             leader: self.identity.as_ref().map(|identity| identity.name.clone()),

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{Follow, Machine, Output, Token, follow::Want, session::End};
 use crate::{
-    event::{Event, LostReason},
+    event::{Event, LostReason, StoreCall},
     keyspace::Keyspace,
     store::{Batch, Snapshot, StoreError, WatchEnd},
     time::Timestamp,
@@ -98,10 +98,10 @@ impl Machine {
     }
 
     pub(super) fn on_watch_opened(&mut self, now: Timestamp, token: Token, result: Result<(), StoreError>) {
-        let follow = if self.log.follow.is_watching(token) {
-            &mut self.log.follow
+        let (follow, call) = if self.log.follow.is_watching(token) {
+            (&mut self.log.follow, None)
         } else if self.consistency.follow.is_watching(token) {
-            &mut self.consistency.follow
+            (&mut self.consistency.follow, Some(StoreCall::FollowAcknowledgements))
         } else {
             return;
         };
@@ -110,6 +110,9 @@ impl Machine {
             Err(error) => {
                 follow.broke(now, &self.config.retry, RESUME_WITHIN);
                 self.contact.failed(&error);
+                if let Some(call) = call {
+                    self.failing.failed(now, call, &error);
+                }
                 self.report_refusal(&error);
             }
         }

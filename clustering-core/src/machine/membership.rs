@@ -5,7 +5,7 @@ use super::{
     session::{End, Held},
 };
 use crate::{
-    config::NameConflict,
+    config::{Backoff, NameConflict},
     event::{Event, LostReason, StopReason},
     fold::Standing,
     name::Incarnation,
@@ -13,7 +13,11 @@ use crate::{
     record::{NodeRecord, PROTOCOL, encode},
     store::{Guard, LeaseId, Revision, Txn},
     time::Timestamp,
+    version::Version,
 };
+
+/// Pauses between corrections of the own record, if somebody else overwrites it again and again.
+const CORRECTIONS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 
 /// The node's own record in the log.
 ///
@@ -28,6 +32,13 @@ pub(crate) struct Membership {
     member: Option<Member>,
     /// The incarnation that the record should bear: kept over repeats of the same commit.
     wanted: Option<Incarnation>,
+    /// The newest version that the process had seen when it minted that incarnation. The record bears it.
+    seen: Option<Version>,
+    /// Number of times in a row that somebody else overwrote the record, and time of the last one.
+    overwritten: u32,
+    overwritten_at: Timestamp,
+    /// Time at which the record is to be written again, since it does not say what this process wrote.
+    correct_at: Option<Timestamp>,
     /// Incarnations of this process that may still stand under its name.
     minted: Vec<Incarnation>,
     /// Whether this process has been a member: then taking the name over is no longer a matter of starting up.
@@ -49,7 +60,6 @@ struct Member {
     created: Revision,
     /// The incarnation that it bears.
     incarnation: Incarnation,
-    since: Timestamp,
 }
 
 /// What stands under the node's own name.
@@ -82,11 +92,6 @@ impl Membership {
         self.member.as_ref().map(|member| member.created)
     }
 
-    /// For how long the node has been a member.
-    pub(crate) fn member_for(&self, now: Timestamp) -> Duration {
-        self.member.as_ref().map_or(Duration::ZERO, |member| now.since(member.since))
-    }
-
     /// The incarnation that the own record bears.
     pub(crate) fn incarnation(&self) -> Option<&Incarnation> {
         self.member.as_ref().map(|member| &member.incarnation)
@@ -97,6 +102,7 @@ impl Machine {
     pub(super) fn membership_timers(&self, timers: &mut Timers) {
         timers.maybe(self.membership.join.due());
         timers.maybe(self.membership.rewrite.due());
+        timers.maybe(self.membership.correct_at);
     }
 
     /// A session began: one incarnation for it.
@@ -113,6 +119,7 @@ impl Machine {
             update.1 = incarnation.clone();
         }
         self.membership.wanted = Some(incarnation.clone());
+        self.membership.seen = self.newest_seen;
         incarnation
     }
 
@@ -121,6 +128,7 @@ impl Machine {
         self.membership.member = None;
         self.membership.join.reset();
         self.membership.rewrite.reset();
+        self.membership.correct_at = None;
     }
 
     pub(super) fn settle_membership(&mut self, now: Timestamp) {
@@ -131,8 +139,7 @@ impl Machine {
         }
         match (self.own_slot(lease), self.membership.is_member()) {
             (Slot::Mine { modified, created, incarnation }, was) => {
-                let since = self.membership.member.as_ref().map_or(now, |member| member.since);
-                let member = Member { modified, created, incarnation: incarnation.clone(), since };
+                let member = Member { modified, created, incarnation: incarnation.clone() };
                 let before = self.membership.member.replace(member);
                 if before.is_some_and(|before| before.modified != modified) {
                     self.acknowledgement.record_changed();
@@ -156,7 +163,8 @@ impl Machine {
     fn is_settled(&self) -> bool {
         let (Some(member), Some(standing)) = (&self.membership.member, self.fold.own()) else { return false };
         // One that is wanted and does not stand yet is a second one.
-        standing.modified == member.modified && self.membership.minted.len() == 1
+        let single = self.membership.minted.len() == 1;
+        standing.modified == member.modified && single && self.membership.correct_at.is_none()
     }
 
     fn own_slot(&self, lease: LeaseId) -> Slot {
@@ -164,11 +172,15 @@ impl Machine {
         let Standing { created, modified, .. } = *standing;
         match &standing.record {
             None => Slot::Leftover { modified },
-            Some(node) if !self.membership.minted.contains(&node.incarnation) => Slot::Foreign(node.clone()),
-            Some(node) if standing.lease == Some(lease) => {
-                Slot::Mine { modified, created, incarnation: node.incarnation.clone() }
+            Some(node) => {
+                let minted = self.membership.minted.contains(&node.incarnation);
+                match (minted, standing.lease == Some(lease)) {
+                    (true, true) => Slot::Mine { modified, created, incarnation: node.incarnation.clone() },
+                    // Another process would have a lease of its own: somebody wrote this by hand.
+                    (true, false) | (false, true) => Slot::Leftover { modified },
+                    (false, false) => Slot::Foreign(node.clone()),
+                }
             }
-            Some(_) => Slot::Leftover { modified },
         }
     }
 
@@ -228,9 +240,53 @@ impl Machine {
     fn own_record(&self) -> Option<(&super::Identity, bytes::Bytes)> {
         let identity = self.identity.as_ref()?;
         let incarnation = self.membership.wanted.as_ref()?;
-        let record =
-            NodeRecord { uri: &identity.uri, incarnation, metadata: &identity.metadata, protocol: PROTOCOL };
+        let record = NodeRecord {
+            uri: &identity.uri,
+            incarnation,
+            metadata: &identity.metadata,
+            protocol: PROTOCOL,
+            seen: self.membership.seen,
+        };
         Some((identity, encode(&record)))
+    }
+
+    /// True if the record that stands under the wanted incarnation says what this process wrote.
+    fn says_what_was_written(&self) -> bool {
+        let (Some(identity), Some(own)) = (&self.identity, self.fold.own()) else { return true };
+        own.record.as_ref().is_some_and(|node| {
+            node.uri.as_str() == identity.uri.as_str()
+                && node.metadata == identity.metadata
+                && node.protocol == PROTOCOL
+                && node.seen == self.membership.seen
+        })
+    }
+
+    /// Writes the record again that somebody else overwrote, under a new incarnation. At once for the first time, then after
+    /// pauses that double: two that correct each other must not publish versions without end.
+    fn correct(&mut self, now: Timestamp) {
+        let at = match self.membership.correct_at {
+            Some(at) => at,
+            None => {
+                if now.since(self.membership.overwritten_at) > CORRECTIONS.max {
+                    self.membership.overwritten = 0;
+                }
+                let pause = match self.membership.overwritten {
+                    0 => Duration::ZERO,
+                    times => CORRECTIONS.after(times),
+                };
+                self.membership.overwritten += 1;
+                self.membership.overwritten_at = now + pause;
+                self.membership.correct_at = Some(now + pause);
+                let own =
+                    self.identity.as_ref().map(|identity| self.fold.keyspace().node_key(&identity.name));
+                self.outputs.extend(own.map(|key| Output::Event(Event::Overwritten { key })));
+                now + pause
+            }
+        };
+        if now >= at {
+            self.membership.correct_at = None;
+            self.want_incarnation(now);
+        }
     }
 
     fn joined(&mut self, incarnation: &Incarnation) {
@@ -247,7 +303,13 @@ impl Machine {
 
     /// Changes the record if it is not the one wanted.
     fn rewrite(&mut self, now: Timestamp, modified: Revision, lease: LeaseId, standing: &Incarnation) {
-        if self.membership.wanted.as_ref() == Some(standing) {
+        if self.membership.wanted.as_ref() == Some(standing) && !self.says_what_was_written() {
+            self.correct(now);
+            if self.membership.correct_at.is_some() {
+                return;
+            }
+        } else if self.membership.wanted.as_ref() == Some(standing) {
+            self.membership.correct_at = None;
             // No other incarnation of this process stands, and none is on its way.
             self.membership.minted.retain(|minted| minted == standing);
             let (granted, open) = std::mem::take(&mut self.membership.updates)

@@ -32,6 +32,7 @@
 //! | `history` | what is kept of versions | P9 |
 //! | `announcement` | `on_stable`, at most once | P4 |
 //! | `requests` | what the user asks for | |
+//! | `failing` | calls to the store that keep failing | P10 |
 //!
 //! It is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can tell states apart.
 
@@ -40,6 +41,7 @@ mod announcement;
 mod consistency;
 mod contact;
 mod election;
+mod failing;
 mod flight;
 mod follow;
 mod health;
@@ -62,16 +64,17 @@ use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
 
 use self::{
     acknowledgement::Acknowledgement, announcement::Announcement, consistency::Consistency, contact::Contact,
-    election::Election, health::Checks, membership::Membership, publication::Publication, requests::Requests,
-    session::Session, stabilization::Stabilization,
+    election::Election, failing::FailingCalls, health::Checks, membership::Membership,
+    publication::Publication, requests::Requests, session::Session, stabilization::Stabilization,
 };
-pub(crate) use self::{flight::Flight, follow::Follow, timers::Timers};
 pub use self::{
+    failing::FailingCall,
     health::Health,
     input::Input,
     output::{NodeChanges, Output, Purpose, Reply, RequestError},
     status::{Leader, Leadership, Phase, SessionStatus, Status},
 };
+pub(crate) use self::{flight::Flight, follow::Follow, timers::Timers};
 use crate::{
     config::Config,
     event::{Event, StopReason},
@@ -81,7 +84,7 @@ use crate::{
     node::{Metadata, Node},
     store::{ErrorKind, StoreError, Txn},
     time::Timestamp,
-    version::Mint,
+    version::{Mint, Version},
     view::View,
 };
 
@@ -137,6 +140,9 @@ pub struct Machine {
     seen_to: Timestamp,
     intent: Intent,
     fold: Fold,
+    /// The newest version that this process saw, or that a node of the log says it saw. It outlives sessions and restores of
+    /// the store: versions are minted above it (P2).
+    newest_seen: Option<Version>,
     log: log::Log,
     contact: Contact,
     session: Session,
@@ -149,6 +155,7 @@ pub struct Machine {
     consistency: Consistency,
     announcement: Announcement,
     requests: Requests,
+    failing: FailingCalls,
     outputs: VecDeque<Output>,
 }
 
@@ -179,6 +186,7 @@ impl Machine {
             mint,
             tokens: 0,
             seen_to: Timestamp::ZERO,
+            newest_seen: None,
             intent: Intent::Observe,
             log: log::Log::new(&keyspace),
             contact: Contact::default(),
@@ -192,6 +200,7 @@ impl Machine {
             consistency: Consistency::new(&keyspace),
             announcement: Announcement::default(),
             requests: Requests::default(),
+            failing: FailingCalls::default(),
             outputs: VecDeque::new(),
             config: Arc::new(config),
             fold: Fold::new(keyspace, me),
@@ -270,6 +279,7 @@ impl Machine {
                 self.acknowledgement_timers(&mut timers);
                 self.announcement_timers(&mut timers);
                 self.requests_timers(&mut timers);
+                self.failing_timers(&mut timers);
             }
         }
         timers.next()
@@ -289,6 +299,7 @@ impl Machine {
         self.settle_announcement(now);
         self.settle_requests(now);
         self.settle_contact(now);
+        self.settle_failing(now);
         self.settle_stop(now);
     }
 
@@ -335,6 +346,7 @@ impl Machine {
         self.leave_membership();
         self.fold = Fold::new(self.keyspace().clone(), None);
         self.acknowledgement = Acknowledgement::default();
+        self.failing = FailingCalls::default();
     }
 
     /// What comes after the end.
@@ -442,9 +454,11 @@ impl Machine {
             match change {
                 Changed::Up(node) => {
                     self.consistency.touch(&node.name);
+                    self.note_label(node.seen);
                     self.tell_node(changes, place);
                 }
                 Changed::Renewed(node) => {
+                    self.note_label(node.seen);
                     self.consistency.touch(&node.name);
                     self.consistency.spared(&node.name);
                     self.tell_node(changes, place);
@@ -473,7 +487,14 @@ impl Machine {
         }
     }
 
+    /// Remembers a label that somebody saw. Those out of range were written by hand and are ignored.
+    fn note_label(&mut self, label: Option<Version>) {
+        self.newest_seen = self.newest_seen.max(label.filter(|label| label.is_plausible()));
+    }
+
     fn note_version(&mut self, now: Timestamp) {
+        let record = self.fold.version().and_then(|version| version.record.as_ref());
+        self.note_label(record.map(|record| record.version));
         self.publication.published(now, &self.config);
         if let Some(view) = self.fold.newest() {
             let event = Event::VersionPublished {

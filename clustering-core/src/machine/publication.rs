@@ -75,7 +75,7 @@ impl Machine {
 
     fn need(&self) -> Need {
         let seen = self.fold.version_modified();
-        if self.fold.newest().is_none() || self.requests.asked_since(seen) {
+        if self.fold.newest().is_none() || self.is_outdone() || self.requests.asked_since(seen) {
             Need::Now
         } else if self.fold.has_drifted()
             || self.fold.request().is_some_and(|request| request.modified > seen)
@@ -85,6 +85,12 @@ impl Machine {
         } else {
             Need::None
         }
+    }
+
+    /// True if somebody saw a newer label than that of the newest version: one who joined between the leader's last look and
+    /// its commit had seen it in a store that was restored since.
+    fn is_outdone(&self) -> bool {
+        self.fold.newest().is_some_and(|newest| Some(newest.version()) < self.newest_seen)
     }
 
     pub(super) fn settle_publication(&mut self, now: Timestamp) {
@@ -149,6 +155,7 @@ impl Machine {
         }
         causes.extend(self.requests.own_cause(seen, self.identity.as_ref()));
         causes.extend(self.consistency.lacks_acknowledgement().cloned().map(Cause::Unacknowledged));
+        causes.extend(self.is_outdone().then_some(Cause::Restored));
         causes
     }
 }

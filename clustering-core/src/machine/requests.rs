@@ -4,7 +4,7 @@ use super::{
     Flight, Identity, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, Token, session::End,
 };
 use crate::{
-    event::{LostReason, StopReason},
+    event::{LostReason, StopReason, StoreCall},
     record::{Cause, RequestRecord, encode, shorten},
     store::{ErrorKind, Guard, Revision, StoreError, Txn},
     time::Timestamp,
@@ -175,21 +175,28 @@ impl Machine {
         }
         let retry = self.config.retry;
         let flights = [
-            &mut self.membership.join,
-            &mut self.membership.rewrite,
-            &mut self.election.campaign,
-            &mut self.election.resign,
-            &mut self.publication.publish,
-            &mut self.consistency.confirm,
-            &mut self.consistency.evict,
-            &mut self.requests.ask,
+            (StoreCall::Join, &mut self.membership.join),
+            (StoreCall::Rewrite, &mut self.membership.rewrite),
+            (StoreCall::Elect, &mut self.election.campaign),
+            (StoreCall::Resign, &mut self.election.resign),
+            (StoreCall::Publish, &mut self.publication.publish),
+            (StoreCall::Confirm, &mut self.consistency.confirm),
+            (StoreCall::Evict, &mut self.consistency.evict),
+            (StoreCall::Ask, &mut self.requests.ask),
         ];
-        let sent = flights.into_iter().find_map(|flight| flight.take(token, &result, now, &retry));
-        let sent = sent.or_else(|| self.on_acknowledged(now, token, &result));
-        let Some(sent) = sent else { return self.on_fenced(token, &result) };
+        let mut taken = flights
+            .into_iter()
+            .find_map(|(call, flight)| Some((call, flight.take(token, &result, now, &retry)?)));
+        if taken.is_none() {
+            taken = self.on_acknowledged(now, token, &result).map(|sent| (StoreCall::Acknowledge, sent));
+        }
+        let Some((call, sent)) = taken else { return self.on_fenced(token, &result) };
         match result {
             Err(error) if error.kind() == ErrorKind::LeaseNotFound => self.on_lease_gone(now),
-            Err(error) => self.report_refusal(&error),
+            Err(error) => {
+                self.failing.failed(now, call, &error);
+                self.report_refusal(&error);
+            }
             Ok(_) => self.session.measured(now.since(sent)),
         }
     }

@@ -3,14 +3,14 @@ use std::time::Duration;
 use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
     config::Backoff,
-    event::{Event, LostReason},
+    event::{Event, LostReason, StoreCall},
     record::{Departure, GoneRecord},
     store::{ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
 };
 
-/// How long a removed node stays away at first, and at most.
-const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// Time that a removed node stays away: it doubles with each removal since the node was last ready.
+const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 
 /// The node's one lease, and those of earlier sessions that are still to be given back.
 ///
@@ -31,7 +31,7 @@ pub(crate) struct Session {
     ghosts: Vec<Ghost>,
     /// Grants that failed in a row.
     failures: u32,
-    /// How often in a row the node was removed by somebody.
+    /// Number of times that somebody removed the node since it was last ready.
     removals: u32,
     /// No new session before that.
     not_before: Timestamp,
@@ -142,6 +142,14 @@ impl Session {
         held || self.failures > 0 || self.ghosts.iter().any(|ghost| ghost.failures > 0)
     }
 
+    pub(crate) fn fails_to_grant(&self) -> bool {
+        self.failures > 0
+    }
+
+    pub(crate) fn fails_to_revoke(&self) -> bool {
+        self.ghosts.iter().any(|ghost| ghost.failures > 0)
+    }
+
     pub(crate) fn round_trip(&self) -> Duration {
         self.round_trip
     }
@@ -151,8 +159,9 @@ impl Session {
         self.round_trip = if self.round_trip.is_zero() { took } else { (self.round_trip * 7 + took) / 8 };
     }
 
-    /// The node has been a member for a whole TTL: earlier removals are forgiven.
-    fn settled_in(&mut self) {
+    /// Forgives earlier removals: the node was ready. Membership alone proves nothing, since a node that refuses every
+    /// version is a member too until it is evicted again.
+    pub(crate) fn forgive_removals(&mut self) {
         self.removals = 0;
     }
 }
@@ -260,6 +269,7 @@ impl Machine {
                 };
                 self.session.not_before = now + self.jittered(delay);
                 self.contact.failed(&error);
+                self.failing.failed(now, StoreCall::Grant, &error);
                 self.report_refusal(&error);
             }
         }
@@ -280,9 +290,6 @@ impl Machine {
                 held.failing = false;
                 held.renewal = Renewal::Due { at: (sent + every).max(now) };
                 self.session.measured(now.since(sent));
-                if self.membership.member_for(now) >= ttl {
-                    self.session.settled_in();
-                }
             }
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 held.failing = true;
@@ -308,6 +315,7 @@ impl Machine {
                 ghost.failures += 1;
                 ghost.step = Step::Due(now + self.config.retry.after(ghost.failures));
                 self.contact.failed(&error);
+                self.failing.failed(now, StoreCall::Revoke, &error);
                 self.report_refusal(&error);
             }
             outcome => {

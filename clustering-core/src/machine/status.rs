@@ -1,6 +1,6 @@
-use super::{Health, Intent, Machine};
+use super::{FailingCall, Health, Intent, Machine};
 use crate::{
-    event::{Blocked, StopReason},
+    event::{Blocked, MassFailure, StopReason},
     name::{Incarnation, NodeName},
     store::Revision,
     time::Timestamp,
@@ -61,8 +61,13 @@ pub struct Status {
     pub consistent: bool,
     /// On the leader: the nodes that have kept the newest version from becoming stable for a while.
     pub blocked: Option<Blocked>,
+    /// On the leader: the failure of so many nodes at once that it evicts nobody.
+    pub mass_failure: Option<MassFailure>,
     /// When the store stopped answering, if it does not answer: everything here is then the last that was known.
     pub stale_since: Option<Timestamp>,
+    /// Calls to the store that this node needs and that have failed for at least
+    /// [`Config::warn_after`](crate::Config::warn_after). Empty if there are none.
+    pub failing: Vec<FailingCall>,
     /// True once the log was read: before that nothing is known of the cluster.
     pub synced: bool,
     /// The revision up to which the log was folded.
@@ -133,7 +138,9 @@ impl Machine {
                 && self.contact.away_since().is_none()
                 && self.fold.is_settled(),
             blocked: self.blocked(now),
+            mass_failure: self.consistency.mass_failure(),
             stale_since: self.contact.away_since(),
+            failing: self.failing.reported(),
             synced: self.log.follow.is_synced(),
             revision: self.fold.revision(),
         }

@@ -81,11 +81,23 @@ pub const STABLE: Metric = gauge(
 /// Being out of touch.
 pub const STORE_AWAY: Metric =
     gauge("clustering_store_away", &["namespace"], "1 while the store does not answer this node, else 0.");
+/// Calls that keep failing.
+pub const FAILING_CALLS: Metric = gauge(
+    "clustering_failing_calls",
+    &["namespace"],
+    "Calls to the store that this node needs and that have failed for longer than the time to warn.",
+);
 /// Who is there.
 pub const NODES: Metric = gauge(
     "clustering_nodes",
     &["namespace", "state"],
     "Nodes by state: present in the log, in the newest version; and, told by the leader alone, unready in it.",
+);
+/// Failures of many nodes at once.
+pub const MASS_FAILURE: Metric = gauge(
+    "clustering_mass_failure",
+    &["namespace"],
+    "1 while this node leads and evicts nobody, as too many nodes fail at once, else 0.",
 );
 /// Sessions.
 pub const SESSIONS_LOST: Metric = counter(
@@ -152,7 +164,9 @@ pub const ALL: &[Metric] = &[
     HEALTHY,
     STABLE,
     STORE_AWAY,
+    FAILING_CALLS,
     NODES,
+    MASS_FAILURE,
     SESSIONS_LOST,
     RENEWALS,
     RENEWAL,

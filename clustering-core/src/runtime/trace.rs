@@ -102,8 +102,11 @@ impl Tracer {
             | Event::AnnouncementFailed { .. }
             | Event::Blocked(_)
             | Event::Evicted { .. }
+            | Event::MassFailure(_)
             | Event::StoreAway { .. }
+            | Event::CallFailing { .. }
             | Event::Malformed { .. }
+            | Event::Overwritten { .. }
             | Event::NameHeld { .. } => say!(WARN),
             Event::StoreRefused { .. } => say!(ERROR),
             Event::NodeUp { .. }
@@ -120,7 +123,9 @@ impl Tracer {
             | Event::LeadershipResumed { .. }
             | Event::VersionPublished { .. }
             | Event::Stable { .. }
+            | Event::MassFailureOver
             | Event::StoreBack { .. }
+            | Event::CallRecovered { .. }
             | Event::Resynced { .. }
             | Event::Unregistered
             | Event::Stopped { .. } => say!(INFO),

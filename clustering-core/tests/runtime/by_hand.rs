@@ -44,24 +44,32 @@ async fn p7_a_lease_revoked_by_hand_is_a_session_lost_and_the_node_comes_straigh
     cluster.audit().await;
 }
 
-/// A record deleted while its lease lives means that somebody wants the node out: it comes back, after a pause that
-/// grows from one time to the next, and is forgotten after a calm TTL.
+/// A record deleted while its lease lives means that somebody wants the node out: it comes back after a pause, which grows
+/// from one time to the next until the node was ready.
 #[tokio::test(start_paused = true)]
-async fn p7_a_record_deleted_by_hand_comes_back_after_a_pause_that_grows() {
+async fn p7_a_record_deleted_by_hand_comes_back_after_a_pause_that_grows_until_it_is_ready() {
     let cluster = Cluster::new();
-    let nodes = cluster.start_many(2).await;
-    let node = followers(&nodes)[0];
+    let mut nodes = cluster.start_many(2).await;
+    let (node, gate) = cluster.start_gated("z", false).await;
     let mut pauses = Vec::new();
-    for calm in [secs(0), secs(0), secs(0), TTL + secs(6)] {
-        tokio::time::sleep(calm).await;
+    for _ in 0..3 {
         let begun = Instant::now();
         cluster.store.delete(&node.keyspace().node_key(node.name())).await.unwrap();
-        assert_eq!(lost(node).await, LostReason::Removed);
-        back(node).await;
-        stable(&nodes).await;
+        assert_eq!(lost(&node).await, LostReason::Removed);
+        back(&node).await;
         pauses.push(begun.elapsed().as_secs());
+        tokio::time::sleep(TTL * 2).await;
     }
+    gate.send(true).unwrap();
+    nodes.push(node);
+    stable(&nodes).await;
+    let begun = Instant::now();
+    cluster.store.delete(&nodes[2].keyspace().node_key(nodes[2].name())).await.unwrap();
+    assert_eq!(lost(&nodes[2]).await, LostReason::Removed);
+    back(&nodes[2]).await;
+    pauses.push(begun.elapsed().as_secs());
     assert_eq!(pauses, [1, 2, 4, 1]);
+    stable(&nodes).await;
     cluster.audit().await;
 }
 
@@ -177,4 +185,96 @@ async fn p7_all_keys_deleted_by_hand_come_back() {
     assert!(stable(&nodes).await > before);
     assert_eq!(cluster.store.lease_count(), 3);
     cluster.audit().await;
+}
+
+/// Overwrites a key and leaves it under its lease, as `etcdctl put --ignore-lease` does.
+async fn overwrite(cluster: &Cluster, key: &str, value: &str) {
+    let lease = cluster.store.get(key).await.unwrap().unwrap().lease;
+    cluster.store.put(key, value.to_owned().into(), lease).await.unwrap();
+}
+
+/// A record in which somebody changed the URI, the metadata, or both, under the same incarnation.
+#[tokio::test(start_paused = true)]
+async fn p1_a_record_overwritten_by_hand_is_put_right_by_its_node() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    for node in [leader(&nodes), followers(&nodes)[0]] {
+        let term = node.term();
+        let key = node.keyspace().node_key(node.name());
+        let record = cluster.store.get(&key).await.unwrap().unwrap();
+        let record = String::from_utf8(record.value.to_vec()).unwrap();
+        let edited = record.replace("http://host:80", "http://elsewhere:80").replace("{}", r#"{"zone":"x"}"#);
+        assert_ne!(edited, record);
+        overwrite(&cluster, &key, &edited).await;
+        node.log.next("noticed", |event| matches!(event, Event::Overwritten { .. })).await;
+        for other in &nodes {
+            let right = |status: &clustering_core::Status| {
+                let present = status.newest.as_ref().and_then(|view| view.get(node.name()));
+                let right = |present: &clustering_core::Node| {
+                    present.uri.as_str() == "http://host:80" && present.metadata.is_empty()
+                };
+                status.is_stable() && present.is_some_and(|present| right(present))
+            };
+            other.until("right again", right).await;
+        }
+        stable(&nodes).await;
+        assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
+        assert_eq!(node.term(), term);
+    }
+    cluster.audit().await;
+}
+
+/// Whatever else somebody puts in place of a record under its lease, the node comes back under its own name.
+#[tokio::test(start_paused = true)]
+async fn p7_a_record_replaced_by_hand_under_its_lease_comes_back() {
+    for value in ["garbage", r#"{"uri":"http://x","incarnation":"x"}"#] {
+        let cluster = Cluster::new();
+        let nodes = cluster.start_many(3).await;
+        let node = followers(&nodes)[0];
+        overwrite(&cluster, &node.keyspace().node_key(node.name()), value).await;
+        assert_eq!(lost(node).await, LostReason::Removed);
+        back(node).await;
+        stable(&nodes).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn p7_a_leader_key_overwritten_by_hand_is_given_up() {
+    for value in [r#"{"node":"n001","incarnation":"x"}"#, "garbage"] {
+        let cluster = Cluster::new();
+        let nodes = cluster.start_many(3).await;
+        let old = leader(&nodes);
+        assert_ne!(old.name().as_str(), "n001");
+        overwrite(&cluster, old.keyspace().election_key(), value).await;
+        old.log.next("noticed", |event| matches!(event, Event::Overwritten { .. })).await;
+        let named = |status: &clustering_core::Status| {
+            let name = status.leader.as_ref().and_then(|leader| leader.name.clone());
+            name.is_some_and(|name| nodes.iter().any(|node| node.is_leader() && *node.name() == name))
+        };
+        for node in &nodes {
+            node.until("the leader's name is right", named).await;
+        }
+        stable(&nodes).await;
+    }
+}
+
+/// An acknowledgement is overwritten while the version waits for another node.
+#[tokio::test(start_paused = true)]
+async fn p8_an_acknowledgement_overwritten_by_hand_does_not_block_for_ever() {
+    let old = r#"{"version":"01ARZ3NDEKTSV4RRFFQ69G5FAV","outcome":"ready"}"#;
+    for value in ["garbage", old, r#"{"version":"NEWEST","outcome":"failed","detail":"x"}"#] {
+        let cluster = Cluster::new();
+        let nodes = cluster.start_many(2).await;
+        let (gated, gate) = cluster.start_gated("z", false).await;
+        let node = followers(&nodes)[0];
+        let three = |status: &clustering_core::Status| {
+            status.acknowledged.as_ref().is_some_and(|view| view.len() == 3)
+        };
+        let version = node.until("three", three).await.cluster_version().unwrap();
+        let value = value.replace("NEWEST", &version.to_string());
+        overwrite(&cluster, &node.keyspace().readiness_key(node.name()), &value).await;
+        tokio::time::sleep(secs(5)).await;
+        gate.send(true).unwrap();
+        soon("stable", stable(nodes.iter().chain([&gated]))).await;
+    }
 }

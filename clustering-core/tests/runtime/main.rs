@@ -9,6 +9,7 @@ mod cost;
 mod departures;
 mod determinism;
 mod discovery;
+mod eviction;
 mod garbage;
 mod guards;
 mod harness;

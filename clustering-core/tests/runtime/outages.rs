@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use clustering_core::{
-    Event,
+    Event, Version,
     event::LostReason,
     store::{CoordinationStoreExt, Revision},
 };
 use clustering_testkit::faulty::{Call, FaultyStore};
 
-use crate::common::{Cluster, Node, TTL, leader, ms, secs, stable};
+use crate::common::{Cluster, Node, TTL, leader, ms, secs, soon, stable};
 
 fn lost(event: &Event) -> bool {
     matches!(event, Event::SessionLost { .. })
@@ -228,6 +228,37 @@ async fn p7_a_store_that_was_put_back_is_started_on_again() {
         nodes.len(),
         "the leases that the backup brought back are given back"
     );
+}
+
+/// A node saw a version whose publisher's clock was an hour ahead. The store is put back, and a process that never saw that
+/// version leads.
+#[tokio::test(start_paused = true)]
+async fn p2_versions_go_on_above_what_a_node_saw_before_the_store_was_put_back() {
+    let cluster = Cluster::new();
+    let a = cluster.start("a").await;
+    stable([&a]).await;
+    let backup = cluster.store.backup();
+    // So that the node sees that the store went back.
+    for _ in 0..50 {
+        cluster.store.put("elsewhere", "x".into(), None).await.unwrap();
+    }
+    let now = a.now().newest.as_ref().unwrap().version().minted_ms();
+    let ahead = Version::from_u128(u128::from(now + 3_600_000) << 80);
+    let record = format!(r#"{{"version":"{ahead}","number":2}}"#);
+    cluster.store.put("cluster/view/version", record.into(), None).await.unwrap();
+    a.until("seen", |status| status.newest.as_ref().is_some_and(|view| view.version() == ahead)).await;
+
+    a.line.cut();
+    cluster.store.restore(&backup);
+    let new = cluster.start("new").await;
+    new.leads().await;
+    new.until("stable", |status| status.is_stable()).await;
+    assert!(new.now().newest.as_ref().unwrap().version() < ahead, "nobody told it");
+    a.line.heal();
+    let after = soon("a stable version", a.wait_stable_after(ahead)).await.unwrap();
+    assert_eq!(stable([&a, &new]).await, after);
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(stable([&a, &new]).await, after, "it is at rest");
 }
 
 /// A wish for a version is open while the store goes back.

@@ -2,21 +2,43 @@
 //!
 //! In the ledger the label of each version is above that of the one before it. On a node versions come in the order of the
 //! revisions that wrote them, each once, and are those that the log has. A store that was put back to an older state
-//! begins a new order: what the node saw of the old one says nothing of it.
+//! begins a new order of revisions. Labels go on across it: a node that joins again says which label it had seen, and
+//! whoever publishes with that node in the cut before mints above it.
 
 use std::collections::BTreeMap;
 
-use clustering_core::{Version, store::Revision};
+use clustering_core::{Incarnation, Version, store::Revision};
 
-use super::{Broken, Kept, Promise};
+use super::{Broken, Calm, Kept, Promise};
 use crate::history::{
-    Entry, Ledger, Life, Observation,
-    ledger::{Act, Commit},
+    Entry, Ledger, Life, Member, Observation,
+    ledger::{Act, Commit, Published},
 };
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forward {
     last: BTreeMap<Life, (Version, Revision)>,
+    /// The largest label that each process saw, in all eras.
+    seen: BTreeMap<Life, Version>,
+    /// The largest label that a process had seen when the store was put back for the last time.
+    before_rewind: BTreeMap<Life, Version>,
+    /// The label above which versions must be that have that session in their cut.
+    owed: BTreeMap<Incarnation, Version>,
+}
+
+impl Forward {
+    /// Checks that the newest version is above what the nodes in `cut` had seen when they joined again.
+    fn above_what_was_seen(&self, published: &Published, cut: &[Member], ledger: &Ledger) -> Kept {
+        let owed = cut.iter().filter_map(|node| Some((node, self.owed.get(&node.incarnation)?)));
+        let Some((node, seen)) = owed.max_by_key(|(_, seen)| **seen) else { return Ok(()) };
+        if published.version > *seen || ledger.is_by_hand(published.revision) {
+            return Ok(());
+        }
+        let expected =
+            format!("a version above {seen}, which {} saw before the store was put back", node.name);
+        let found = format!("{} @{}", published.version, published.revision);
+        Err(Broken::new(expected, found).about(published.version).about(&node.name))
+    }
 }
 
 impl Promise for Forward {
@@ -31,19 +53,38 @@ impl Promise for Forward {
         let [.., before, published] = ledger.present().versions() else { return Ok(()) };
         // Labels are minted above the one that stands. Where none stood, somebody had deleted or overwritten it; and
         // what was written by hand may be anything.
-        let minted = !published.anew && !ledger.is_by_hand(published.revision);
+        let by_hand = ledger.is_by_hand(published.revision) || !before.version.is_plausible();
+        let minted = !published.anew && !by_hand;
         if minted && published.version <= before.version {
             let expected = format!("a version above {} @{}", before.version, before.revision);
             let found = format!("{} @{}", published.version, published.revision);
             return Err(Broken::new(expected, found).about(before.version).about(published.version));
         }
-        Ok(())
+        // The publisher had folded the version before, and so all nodes in its cut. Those that came later it may have missed.
+        self.above_what_was_seen(published, &before.cut, ledger)
+    }
+
+    fn calm(&mut self, _: &Calm, ledger: &Ledger) -> Kept {
+        let Some(newest) = ledger.present().newest() else { return Ok(()) };
+        self.above_what_was_seen(newest, &newest.cut, ledger)
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
         match &entry.observation {
-            Observation::Resynced { rewound: true, .. } => drop(self.last.remove(&entry.life)),
+            Observation::Resynced { rewound: true, .. } => {
+                self.last.remove(&entry.life);
+                let seen = self.seen.get(&entry.life).copied();
+                self.before_rewind.extend(seen.map(|seen| (entry.life.clone(), seen)));
+            }
+            Observation::Rejoined { incarnation } => {
+                let seen = self.before_rewind.get(&entry.life).copied();
+                self.owed.extend(seen.map(|seen| (incarnation.clone(), seen)));
+            }
             Observation::VersionPublished { version, revision } => {
+                if version.is_plausible() {
+                    let seen = self.seen.entry(entry.life.clone()).or_insert(*version);
+                    *seen = (*seen).max(*version);
+                }
                 let now = (*version, *revision);
                 let found = format!("{} saw {version} @{revision}", entry.life);
                 let broken =
@@ -115,15 +156,43 @@ mod tests {
         kept(scene);
     }
 
-    #[test]
-    fn another_era_begins_another_order() {
+    /// The store is put back, and another node publishes that label before `a` joins again.
+    fn put_back(label: &str) -> Scene {
         let mut scene = scene();
         scene.sees("a", "V3");
         scene.era();
-        scene.join("a", 2);
-        scene.elect("a", "V1");
+        scene.join("b", 2);
+        scene.elect("b", label);
         scene.resynced("a", true);
-        scene.sees("a", "V1");
+        scene.sees("a", label);
+        scene.join("a", 3);
+        scene.rejoined("a");
+        scene
+    }
+
+    #[test]
+    fn another_era_begins_another_order() {
+        let mut scene = put_back("V1");
+        scene.publish("V4");
+        scene.publish("V5");
+        scene.sees("a", "V5");
         kept(scene);
+    }
+
+    #[test]
+    fn a_label_below_what_a_node_of_the_cut_had_seen_is_found_across_eras() {
+        let mut scene = put_back("V1");
+        scene.publish("V1b");
+        scene.publish("V2");
+        scene.settled(&["a", "b"], "V2");
+        broken("P2", "a version above 0000000000000000000000000Y, which a saw", scene);
+    }
+
+    #[test]
+    fn a_label_below_what_a_node_had_seen_that_stays_is_found() {
+        let mut scene = put_back("V1");
+        scene.publish("V2");
+        scene.settled(&["a", "b"], "V2");
+        broken("P2", "which a saw before the store was put back", scene);
     }
 }

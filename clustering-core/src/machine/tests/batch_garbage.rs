@@ -1,7 +1,10 @@
 //! The log brings what nobody can read, or what is not ours.
 
 use super::bench::{Bench, secs};
-use crate::{machine::Phase, store::WatchEnd};
+use crate::{
+    machine::Phase,
+    store::{Txn, WatchEnd},
+};
 
 const GARBAGE: [&str; 5] = ["", "garbage", "[]", "{}", "null"];
 
@@ -96,5 +99,105 @@ fn p4_an_acknowledgement_that_cannot_be_read_does_not_count() {
                 _ => "* cannot read c/ready/a: it is no JSON object",
             }],
         );
+    }
+}
+
+/// Puts under the node's own lease, as `etcdctl put --ignore-lease` does.
+fn put_over(bench: &mut Bench, key: &str, value: &str) {
+    let lease = bench.lease_of(key);
+    bench.write(Txn::new().put(format!("c/{key}"), value.to_owned(), lease));
+}
+
+/// The value under that key, changed.
+fn edited(bench: &Bench, key: &str, from: &str, to: &str) -> String {
+    let entry = bench.store.get(&format!("c/{key}").into()).unwrap();
+    let value = String::from_utf8(entry.value.to_vec()).unwrap();
+    assert!(value.contains(from), "{value}");
+    value.replace(from, to)
+}
+
+#[test]
+fn p1_a_record_that_does_not_say_what_its_node_wrote_is_written_again() {
+    for (from, to) in [
+        ("http://b", "http://elsewhere"),
+        (r#""metadata":{}"#, r#""metadata":{"weight":"9"}"#),
+        (r#""protocol":1"#, r#""protocol":7"#),
+        (r#""protocol":1"#, r#""protocol":1,"seen":"7YZZZZZZZZZZZZZZZZZZZZZZZZ""#),
+    ] {
+        let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+        let record = edited(&b, "view/nodes/b", from, to);
+        put_over(&mut b, "view/nodes/b", &record);
+        let told = "* somebody else overwrote c/view/nodes/b, which only this node writes; it is put right";
+        b.says_of(&["* somebody", "rewrite", "* session"], &[told, "rewrite"]);
+        b.answer_all();
+        let own = b.machine.fold.own().unwrap().record.clone().unwrap();
+        assert_eq!((own.uri.as_str(), own.metadata.len(), own.protocol), ("http://b", 0, 1), "{to}");
+        b.skip();
+        b.wait(secs(60));
+        b.says_of(&["rewrite"], &[]);
+    }
+}
+
+#[test]
+fn p9_two_that_correct_each_other_do_so_ever_less_often() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    let mut pauses = Vec::new();
+    for _ in 0..6 {
+        let record = edited(&b, "view/nodes/b", "http://b", "http://elsewhere");
+        put_over(&mut b, "view/nodes/b", &record);
+        pauses.push(b.wait_for("rewrite").as_secs());
+        b.answer_all();
+    }
+    assert_eq!(pauses, [0, 1, 2, 4, 8, 16]);
+    b.wait(secs(1_200));
+    let record = edited(&b, "view/nodes/b", "http://b", "http://elsewhere");
+    put_over(&mut b, "view/nodes/b", &record);
+    assert_eq!(b.wait_for("rewrite").as_secs(), 0, "forgiven after a while");
+}
+
+#[test]
+fn a_change_of_metadata_does_not_wait_for_the_correction_of_the_record() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    for _ in 0..4 {
+        let record = edited(&b, "view/nodes/b", "http://b", "http://elsewhere");
+        put_over(&mut b, "view/nodes/b", &record);
+        b.wait(secs(3));
+        b.answer_all();
+    }
+    b.skip();
+    b.update(1, "x");
+    b.says_of(&["rewrite"], &["rewrite"]);
+    b.answer_all();
+    b.says_of(&["reply"], &["reply 1: done"]);
+    b.wait(secs(60));
+    b.says_of(&["rewrite"], &[]);
+}
+
+#[test]
+fn p7_another_life_under_the_own_lease_is_no_other_process() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    put_over(&mut b, "view/nodes/b", r#"{"uri":"http://x","incarnation":"x"}"#);
+    b.says_of(&["* session", "* stopped"], &["* session lost: the node's record was removed"]);
+    b.wait_for("revoke");
+    b.ok("revoke");
+    b.wait(secs(2));
+    b.answer_all();
+    assert_eq!(b.status().phase, Phase::Member);
+}
+
+#[test]
+fn p7_a_leader_whose_key_names_another_or_cannot_be_read_resigns() {
+    for value in [r#"{"node":"b","incarnation":"x"}"#, "garbage"] {
+        let mut a = Bench::node("a").joined().leading().stable();
+        put_over(&mut a, "view/leader", value);
+        let told = "* somebody else overwrote c/view/leader, which only this node writes; it is put right";
+        a.says_of(&["* somebody", "resign"], &[told, "resign"]);
+        a.answer_all();
+        a.skip();
+        a.wait(secs(15));
+        a.answer_all();
+        assert!(a.is_leader());
+        a.wait(secs(60));
+        a.says_of(&["* somebody", "resign"], &[]);
     }
 }

@@ -2,9 +2,10 @@
 
 use super::bench::{Bench, ms, secs};
 use crate::{
+    machine::Phase,
     outcome::Outcome,
     record::{VersionRecord, encode},
-    store::Txn,
+    store::{Revision, Txn, WatchEnd},
     version::Version,
 };
 
@@ -66,21 +67,98 @@ fn p2_order_comes_from_revisions_not_from_ulids() {
 #[test]
 fn p2_the_next_version_is_minted_above_one_from_the_far_future() {
     let mut a = Bench::node("a").joined().leading().after(secs(2));
-    let future: Version = "7ZZZZZZZZZZZZZZZZZZZZZZZZX".parse().unwrap();
-    a.publishes_as(labelled(future));
+    a.publishes_as(labelled(future()));
     a.skip();
     a.wait(secs(2));
     a.joins("b");
     a.says_of(&["publish"], &["publish V3: b joined"]);
     a.answer_all();
-    assert!(a.newest() > future);
-    // And after the last ULID of all the log still decides.
+    assert!(a.newest() > future());
+    // And after the last ULID of all, which no clock minted, the log still decides.
+    let last = a.newest();
     a.publishes_as(labelled(Version::from_u128(u128::MAX)));
     a.wait(secs(2));
     a.ends("b");
     a.answer_all();
     let newest = a.status().newest.unwrap();
     assert_eq!((newest.version(), newest.len()), (a.newest(), 1));
+    assert!(newest.version() > last && newest.version().is_plausible());
+}
+
+/// A label of the year 9000, by a clock that is far ahead.
+fn future() -> Version {
+    Version::from_u128(221_845_392_000_000 << 80)
+}
+
+#[test]
+fn p2_versions_are_minted_above_what_nodes_had_seen_when_they_joined() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins_having_seen("b", Some(future()));
+    a.answer_all();
+    assert!(a.newest() > future(), "published");
+
+    let mut b = Bench::node("b").with(&["a"]);
+    b.joins_having_seen("c", Some(future()));
+    let mut b = b.joined();
+    b.wait_for("elect");
+    b.answer_all();
+    assert!(b.newest() > future(), "elected");
+    b.ends("c");
+    b.skip();
+    b.wait(secs(10));
+    b.answer_all();
+    assert!(b.newest() > future(), "also when that node is gone");
+}
+
+#[test]
+fn p2_a_label_out_of_range_that_a_node_says_it_saw_is_ignored() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins_having_seen("b", "7Z000000000000000000000000".parse().ok());
+    a.answer_all();
+    assert!(a.newest() < future());
+}
+
+#[test]
+fn p2_a_version_that_missed_what_a_node_had_seen_is_followed_by_another() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    // c joins while the version is on its way: it is in its cut, and the publisher did not know of it.
+    a.unseen(|a| a.joins_having_seen("c", Some(future())));
+    a.skip();
+    a.ok("publish");
+    a.deliver();
+    a.says_of(&["publish"], &["publish V3: nodes had seen newer versions"]);
+    a.answer_all();
+    assert!(a.newest() > future());
+    a.wait(secs(60));
+    a.says_of(&["publish"], &[]);
+}
+
+/// What the node's record says that it had seen.
+fn seen(bench: &Bench) -> Option<Version> {
+    bench.machine.fold.own().unwrap().record.as_ref().unwrap().seen
+}
+
+#[test]
+fn p2_a_node_joins_with_the_newest_version_that_it_saw_also_after_a_restore() {
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    assert_eq!(seen(&b), None, "it had seen none");
+    let backup = b.store.clone();
+    b.publishes_as(labelled(future()));
+    b.publishes_as(labelled(Version::from_u128(u128::MAX)));
+    b.skip();
+    b.wait(secs(20));
+    b.says_of(&["rewrite"], &[]);
+    b.store = backup;
+    b.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(1) });
+    b.answer_all();
+    assert_eq!(b.status().phase, Phase::Member);
+    assert_eq!(seen(&b), Some(future()), "the newest in range");
+    // And it leads with labels above that.
+    b.ends("a");
+    b.wait(secs(1));
+    b.answer_all();
+    assert!(b.is_leader() && b.newest() > future());
 }
 
 #[test]

@@ -2,8 +2,14 @@
 //!
 //! The log tells what happened, the reply only when to try again.
 
+use std::time::Duration;
+
 use super::bench::{Bench, ms, secs};
-use crate::{machine::Phase, store::ErrorKind};
+use crate::{
+    event::{Event, StoreCall},
+    machine::{Output, Phase},
+    store::{ErrorKind, Revision, StoreError},
+};
 
 /// A state in which the machine has just sent one commit, for each purpose.
 fn on_its_way(purpose: &str) -> Bench {
@@ -128,6 +134,152 @@ fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
             assert!(bench.is_open(purpose), "{purpose} {kind:?}");
         }
     }
+}
+
+/// The call of that commit, as events tell it.
+fn call(purpose: &str) -> StoreCall {
+    match purpose {
+        "join" | "take over" => StoreCall::Join,
+        "rewrite" => StoreCall::Rewrite,
+        "ask" => StoreCall::Ask,
+        "elect" => StoreCall::Elect,
+        "publish" => StoreCall::Publish,
+        "acknowledge" => StoreCall::Acknowledge,
+        "confirm" => StoreCall::Confirm,
+        "evict" => StoreCall::Evict,
+        "resign" => StoreCall::Resign,
+        other => panic!("{other}"),
+    }
+}
+
+/// That commit fails again and again for that time.
+fn keeps_failing(bench: &mut Bench, purpose: &str, kind: ErrorKind, time: Duration) {
+    let end = bench.now + time;
+    while bench.now < end {
+        if bench.is_open(purpose) {
+            bench.fail(purpose, kind);
+        }
+        if bench.is_open("read ready/b") {
+            bench.ok("read ready/b");
+        }
+        bench.wait(ms(100));
+    }
+}
+
+fn told(bench: &mut Bench) -> Vec<String> {
+    let mut told = Vec::new();
+    for output in std::mem::take(&mut bench.said) {
+        if let Output::Event(event @ (Event::CallFailing { .. } | Event::CallRecovered { .. })) = output {
+            told.push(event.to_string());
+        }
+    }
+    told
+}
+
+#[test]
+fn p10_a_commit_that_keeps_failing_is_told_once_with_its_reason_and_again_when_it_works() {
+    let guard = ErrorKind::GuardFailed { revision: Revision::new(1) };
+    for purpose in ALL {
+        for kind in [
+            ErrorKind::Unreachable,
+            ErrorKind::OutcomeUnknown,
+            ErrorKind::Busy,
+            ErrorKind::Refused,
+            ErrorKind::Invalid,
+            guard,
+        ] {
+            let (mut bench, what) = (on_its_way(purpose), call(purpose));
+            let since = bench.now;
+            keeps_failing(&mut bench, purpose, kind, ms(29_900));
+            assert_eq!(told(&mut bench), [""; 0], "{purpose} {kind:?}: not yet");
+            assert_eq!(bench.status().failing, []);
+            keeps_failing(&mut bench, purpose, kind, secs(60));
+            let error = StoreError::new(kind, "as the test has it").to_string();
+            let failing = format!("{what} has failed for 30s and is tried again: {error}");
+            assert_eq!(told(&mut bench), [failing], "{purpose} {kind:?}");
+            let status = bench.status().failing;
+            assert_eq!(
+                (status.len(), status[0].call, status[0].since),
+                (1, what, since),
+                "{purpose} {kind:?}"
+            );
+            assert_eq!(status[0].reason, error);
+            while !bench.is_open(purpose) {
+                bench.wait(ms(10));
+                if bench.is_open("read ready/b") {
+                    bench.ok("read ready/b");
+                }
+            }
+            let failed = bench.now.since(since);
+            bench.ok(purpose);
+            let recovered = format!("{what} no longer fails, after {failed:?}");
+            assert_eq!(told(&mut bench), [recovered], "{purpose} {kind:?}");
+            assert_eq!(bench.status().failing, []);
+        }
+    }
+}
+
+#[test]
+fn p10_a_commit_that_fails_now_and_then_is_not_told() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    for round in 0..20 {
+        a.ask(round, "again");
+        a.fail("publish", ErrorKind::Busy);
+        a.wait(secs(6));
+        a.answer_all();
+        assert!(a.status().failing.is_empty());
+        a = a.acknowledged();
+    }
+    assert_eq!(told(&mut a), [""; 0]);
+}
+
+#[test]
+fn p10_a_failing_commit_that_is_no_longer_needed_is_told_too() {
+    let mut a = on_its_way("publish");
+    keeps_failing(&mut a, "publish", ErrorKind::Busy, secs(31));
+    assert_eq!(told(&mut a).len(), 1);
+    a.delete("view/leader");
+    a.wait(secs(5));
+    assert_eq!(told(&mut a).len(), 1, "another publishes");
+    assert_eq!(a.status().failing, []);
+}
+
+#[test]
+fn p10_a_lease_that_cannot_be_had_or_given_back_is_told() {
+    let mut a = Bench::node("a");
+    a.tick();
+    keeps_failing(&mut a, "grant", ErrorKind::Busy, secs(31));
+    let failing =
+        "granting a lease has failed for 30s and is tried again: the store is busy: as the test has it";
+    assert_eq!(told(&mut a), [failing]);
+    a.wait_for("grant");
+    a.ok("grant");
+    assert_eq!(told(&mut a).len(), 1, "it works again");
+
+    let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
+    b.delete("view/nodes/b");
+    keeps_failing(&mut b, "revoke", ErrorKind::Refused, secs(31));
+    let failing = "giving back an old lease has failed for 30s and is tried again: the store refused: as the test has it";
+    assert_eq!(told(&mut b), [failing]);
+    b.wait_for("revoke");
+    b.ok("revoke");
+    assert_eq!(told(&mut b).len(), 1, "it works again");
+}
+
+#[test]
+fn p10_a_leader_that_cannot_read_the_acknowledgements_says_so() {
+    let mut b = Bench::node("b").with(&["a"]).joined();
+    b.wait(ms(50));
+    // It hears too late that it leads, and has to read what was acknowledged meanwhile.
+    b.lose("elect");
+    b.deliver();
+    keeps_failing(&mut b, "read ready/", ErrorKind::Refused, secs(31));
+    let failing = "watching the acknowledgements has failed for 30s and is tried again: the store refused: as the test has it";
+    assert_eq!(told(&mut b), [failing]);
+    b.wait_for("read ready/");
+    b.ok("read ready/");
+    b.ok("watch ready/");
+    assert_eq!(told(&mut b).len(), 1, "it works again");
 }
 
 #[test]

@@ -71,26 +71,31 @@ impl Bench {
         self.write(Txn::new().delete(format!("c/{key}")));
     }
 
-    fn record(&mut self, node: &str) -> bytes::Bytes {
+    fn record(&mut self, node: &str, seen: Option<Version>) -> bytes::Bytes {
         encode(&NodeRecord {
             uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
             incarnation: &Incarnation::from(self.hand.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
+            seen,
         })
     }
 
     /// Another process registers under that name, or puts its record again, under a lease of its own.
     pub(super) fn joins(&mut self, node: &str) {
+        self.joins_having_seen(node, None);
+    }
+
+    pub(super) fn joins_having_seen(&mut self, node: &str, seen: Option<Version>) {
         let lease = self.store.grant(self.now, secs(15)).id;
         self.others.insert(node.to_owned(), lease);
-        let record = self.record(node);
+        let record = self.record(node, seen);
         self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
     }
 
     /// The other process of that name changes its record, and takes its acknowledgement back with it.
     pub(super) fn rewrites(&mut self, node: &str) {
-        let (lease, record) = (self.others[node], self.record(node));
+        let (lease, record) = (self.others[node], self.record(node, None));
         let own = name(node);
         let txn =
             Txn::new().put(self.keys.node_key(&own), record, lease).delete(self.keys.readiness_key(&own));

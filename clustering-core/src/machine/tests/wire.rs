@@ -39,7 +39,8 @@ fn a_node_record() {
     written(&b, "join", &[("c/view/nodes/b", record)]);
     b.answer_all();
     b.update(1, "x");
-    let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{"zone":"x"},"protocol":1}"#;
+    let record =
+        r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{"zone":"x"},"protocol":1,"seen":"<ULID>"}"#;
     written(&b, "rewrite", &[("c/view/nodes/b", record)]);
 }
 

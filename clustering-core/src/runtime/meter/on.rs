@@ -17,6 +17,9 @@ use crate::{
     version::Version,
 };
 
+/// Number of gauges that a node sets.
+const GAUGES: usize = 11;
+
 /// Measures a node by what its machine is told and says. It decides nothing, and nothing rests on it.
 #[derive(Debug)]
 pub(crate) struct Meter {
@@ -32,7 +35,7 @@ pub(crate) struct Meter {
     present: usize,
     unready: usize,
     /// What the gauges show.
-    shown: [Option<f64>; 9],
+    shown: [Option<f64>; GAUGES],
 }
 
 /// Something that was begun and has not ended.
@@ -69,7 +72,7 @@ impl Meter {
             published: None,
             present: 0,
             unready: 0,
-            shown: [None; 9],
+            shown: [None; GAUGES],
         }
     }
 
@@ -98,7 +101,7 @@ impl Meter {
             }
             Input::Renewed { token, result } => {
                 // Recorders may forget gauges that are not set for a while.
-                self.shown = [None; 9];
+                self.shown = [None; GAUGES];
                 let Some(Call::Lease(sent)) = self.calls.remove(token) else { return };
                 self.took(names::RENEWAL, now.since(sent));
                 match result {
@@ -219,7 +222,7 @@ impl Meter {
         let term = status.leader.as_ref().map_or(0, |leader| leader.term.get());
         let versioned = status.newest.as_ref().map_or(0, |view| view.len());
         let healthy = matches!(status.health, Health::Unchecked | Health::Healthy);
-        let gauges = [
+        let gauges: [_; GAUGES] = [
             (names::LEADER, None, flag(status.active_term.is_some())),
             (names::MEMBER, None, flag(status.member)),
             (names::STABLE, None, flag(status.member && status.is_stable())),
@@ -229,6 +232,8 @@ impl Meter {
             (names::NODES, Some("present"), self.present as f64),
             (names::NODES, Some("versioned"), versioned as f64),
             (names::NODES, Some("unready"), self.unready as f64),
+            (names::FAILING_CALLS, None, status.failing.len() as f64),
+            (names::MASS_FAILURE, None, flag(status.mass_failure.is_some())),
         ];
         for ((metric, state, value), shown) in gauges.into_iter().zip(&mut self.shown) {
             if shown.replace(value) == Some(value) {
