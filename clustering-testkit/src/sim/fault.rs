@@ -127,13 +127,17 @@ pub struct Upon {
     pub done: bool,
     /// True if the fault is about the node that commits, and not about the one that was planned.
     pub its_node: bool,
+    /// True if a commit that was sent is held up on its way, so that the fault comes first.
+    pub holds: bool,
 }
 
 impl fmt::Display for Upon {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let when = if self.done { "done" } else { "sent" };
         write!(f, "upon the next {} {when}", self.purpose)?;
-        if self.its_node { write!(f, ", to its node") } else { Ok(()) }
+        let whom = if self.its_node { ", to its node" } else { "" };
+        let holds = if self.holds { ", which is held up" } else { "" };
+        write!(f, "{whom}{holds}")
     }
 }
 
@@ -150,8 +154,12 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The commits that faults wait for.
-const PURPOSES: [Purpose; 11] = [
+/// The commits that faults wait for, the frequent ones more than once.
+const PURPOSES: [Purpose; 15] = [
+    Purpose::Elect,
+    Purpose::Acknowledge,
+    Purpose::Acknowledge,
+    Purpose::Confirm,
     Purpose::Join,
     Purpose::TakeOver,
     Purpose::Rewrite,
@@ -163,6 +171,24 @@ const PURPOSES: [Purpose; 11] = [
     Purpose::Resign,
     Purpose::Leave,
     Purpose::Fenced,
+];
+
+/// What meets a commit on its way, or follows it, and changes what stands.
+const MEDDLERS: [Kind; 14] = [
+    Kind::Leave,
+    Kind::Pause,
+    Kind::EarlyExpiry,
+    Kind::LostReplies,
+    Kind::SlowCalls,
+    Kind::HeldCommit,
+    Kind::WatchBreak,
+    Kind::WatchGap,
+    Kind::Twin,
+    Kind::HandDelete,
+    Kind::Rewind,
+    Kind::Ask,
+    Kind::Update,
+    Kind::Resign,
 ];
 
 /// The faults of a seed, in the order of their times.
@@ -190,6 +216,8 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
     }
     let waits = [0, 0, 30, 70][random.below(4) as usize];
     let purposes = [(); 3].map(|()| PURPOSES[random.below(PURPOSES.len() as u64) as usize]);
+    let meddlers: Vec<Kind> =
+        MEDDLERS.into_iter().filter(|meddler| bag.iter().any(|(kind, _)| kind == meddler)).collect();
     let total: u64 = bag.iter().map(|(_, weight)| weight).sum();
     let gap = random.between(300, 3_000);
     let mut plan = Vec::new();
@@ -201,7 +229,16 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
             ticket = ticket.saturating_sub(*weight);
             here
         });
-        let kind = chosen.map_or(bag[0].0, |(kind, _)| *kind);
+        let mut kind = chosen.map_or(bag[0].0, |(kind, _)| *kind);
+        let upon = random.percent(waits).then(|| Upon {
+            purpose: purposes[random.below(3) as usize],
+            done: random.percent(40),
+            its_node: random.percent(50),
+            holds: random.percent(50),
+        });
+        if upon.is_some() && !meddlers.is_empty() {
+            kind = meddlers[random.below(meddlers.len() as u64) as usize];
+        }
         let node = random.below(setup.nodes as u64) as usize;
         let (least, most) = kind.lasts();
         // Short ones are as likely as long ones by their order of magnitude.
@@ -211,11 +248,6 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
             random.ms(least, least + (most - least) / 8)
         };
         let choice = random.next();
-        let upon = random.percent(waits).then(|| Upon {
-            purpose: purposes[random.below(3) as usize],
-            done: random.percent(40),
-            its_node: random.percent(50),
-        });
         plan.push(Fault { at, kind, node, lasts, choice, upon });
         at = at + random.ms(0, 2 * gap);
     }

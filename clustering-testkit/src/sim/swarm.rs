@@ -65,8 +65,9 @@ impl Swarm {
         let stabilize_timeout = one_of(&[0, 25, 60]);
         let health = one_of(&[0, 60, 100]);
         let weighted = one_of(&[0, 0, 40]);
-        let slow = (0..one_of(&[0, 1, 2])).map(|_| Slow {
-            way: WAYS[one_of(&[0, 1, 2, 3, 4, 5]) as usize],
+        // The two prefixes are watched apart: where one lags behind the other, nodes know of things in another order.
+        let slow = (0..one_of(&[0, 1, 2, 3])).map(|_| Slow {
+            way: WAYS[one_of(&[0, 0, 1, 1, 2, 3, 4, 5]) as usize],
             chance: one_of(&[5, 15, 40]),
             most: one_of(&[20, 200, 1_500]),
         });

@@ -299,8 +299,8 @@ impl World<'_> {
         let result = self.store.commit(txn);
         match &result {
             Ok(_) => {
-                self.committed(before, By::Node { process, life, purpose: Some(purpose) });
                 self.book.check(judged);
+                self.committed(before, By::Node { process, life, purpose: Some(purpose) });
                 self.spring(process, purpose, true);
             }
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {

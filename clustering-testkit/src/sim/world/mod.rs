@@ -263,7 +263,7 @@ impl<'a> World<'a> {
             _ => NameConflict::Wait,
         });
         if random.percent(swarm.evict) {
-            config.laggards = Laggards::Evict { after: ttl + random.ms(0, 5_000) };
+            config.laggards = Laggards::Evict { after: random.ms(1_000, ttl.as_millis() as u64 + 5_000) };
         }
         if random.percent(swarm.stabilize_timeout) {
             config.stabilize_timeout = Some(ttl + random.ms(0, 4_000));

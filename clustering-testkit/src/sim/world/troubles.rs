@@ -38,6 +38,7 @@ impl World<'_> {
         let mut held = false;
         for place in sprung {
             let fault = &self.plan[place];
+            held |= !done && fault.upon.is_some_and(|upon| upon.holds);
             let its_node = fault.upon.is_some_and(|upon| upon.its_node) && process < self.setup.nodes;
             let node = if its_node { process } else { fault.node };
             if fault.kind == Kind::HeldCommit && !done {
