@@ -415,7 +415,14 @@ impl<'a> Step<'a> {
     fn seat(&self, place: usize) -> Option<Seat<'_>> {
         let node = &self.state.nodes[place];
         let machine = node.machine.as_ref()?;
-        Some(Seat { node: place, life: node.life, now: node.now, machine, store: &self.state.shared.store })
+        Some(Seat {
+            node: place,
+            life: node.life,
+            now: node.now,
+            wall_ms: 0,
+            machine,
+            store: &self.state.shared.store,
+        })
     }
 
     fn carry_out(&mut self, place: usize, output: Output) {

@@ -44,6 +44,11 @@ impl DriftingClock {
         (self.shows, self.since, self.rate) = (self.at(now), now, rate);
     }
 
+    /// It stood still until now, and goes on from what it showed then.
+    pub(super) fn stood_still(&mut self, now: Moment, shows: Timestamp) {
+        (self.shows, self.since) = (shows, now);
+    }
+
     /// Whether it has always run true.
     pub(super) fn is_true(&self) -> bool {
         self.rate == 1_000_000

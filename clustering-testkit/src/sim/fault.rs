@@ -1,5 +1,7 @@
 use std::{fmt, time::Duration};
 
+use clustering_core::machine::Purpose;
+
 use super::Simulation;
 use crate::{history::Moment, named::named, random::Random};
 
@@ -28,6 +30,8 @@ named! {
         LostReplies = "lost replies",
         /// Calls and replies take long, and overtake each other.
         SlowCalls = "slow calls",
+        /// A commit of the node is held up on its way.
+        HeldCommit = "held commit",
         /// Watches lag behind.
         WatchLag = "watch lag",
         /// The node's watches break, and may be resumed.
@@ -73,7 +77,7 @@ impl Kind {
     /// How often it comes, compared with others.
     const fn weight(self) -> u64 {
         match self {
-            Kind::Rewind => 1,
+            Kind::Rewind => 2,
             Kind::Burst | Kind::EarlyExpiry | Kind::Outage | Kind::Twin | Kind::HandDelete => 4,
             Kind::Crash | Kind::Pause | Kind::LostReplies | Kind::SlowCalls | Kind::WatchLag => 10,
             Kind::Fence => 12,
@@ -108,6 +112,33 @@ pub struct Fault {
     pub lasts: Duration,
     /// Whatever else there is to be chosen, as a number.
     pub choice: u64,
+    /// The commit that it waits for, from its time on. `None`: it begins at its time.
+    pub upon: Option<Upon>,
+}
+
+/// The kind of commit upon which a fault begins, a moment after it was sent or took effect.
+///
+/// Most states in which a protocol can go wrong last for a moment only. Faults at any time hardly ever meet them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upon {
+    /// The purpose of the commit.
+    pub purpose: Purpose,
+    /// True: it took effect. False: it was sent.
+    pub done: bool,
+    /// True if the fault is about the node that commits, and not about the one that was planned.
+    pub its_node: bool,
+    /// True if a commit that was sent is held up on its way, so that the fault comes first.
+    pub holds: bool,
+}
+
+impl fmt::Display for Upon {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = if self.done { "done" } else { "sent" };
+        write!(f, "upon the next {} {when}", self.purpose)?;
+        let whom = if self.its_node { ", to its node" } else { "" };
+        let holds = if self.holds { ", which is held up" } else { "" };
+        write!(f, "{whom}{holds}")
+    }
 }
 
 impl fmt::Display for Fault {
@@ -119,9 +150,46 @@ impl fmt::Display for Fault {
         if !self.lasts.is_zero() {
             write!(f, " for {:?}", self.lasts)?;
         }
-        Ok(())
+        self.upon.map_or(Ok(()), |upon| write!(f, " {upon}"))
     }
 }
+
+/// The commits that faults wait for, the frequent ones more than once.
+const PURPOSES: [Purpose; 15] = [
+    Purpose::Elect,
+    Purpose::Acknowledge,
+    Purpose::Acknowledge,
+    Purpose::Confirm,
+    Purpose::Join,
+    Purpose::TakeOver,
+    Purpose::Rewrite,
+    Purpose::Elect,
+    Purpose::Publish,
+    Purpose::Acknowledge,
+    Purpose::Confirm,
+    Purpose::Evict,
+    Purpose::Resign,
+    Purpose::Leave,
+    Purpose::Fenced,
+];
+
+/// What meets a commit on its way, or follows it, and changes what stands.
+const MEDDLERS: [Kind; 14] = [
+    Kind::Leave,
+    Kind::Pause,
+    Kind::EarlyExpiry,
+    Kind::LostReplies,
+    Kind::SlowCalls,
+    Kind::HeldCommit,
+    Kind::WatchBreak,
+    Kind::WatchGap,
+    Kind::Twin,
+    Kind::HandDelete,
+    Kind::Rewind,
+    Kind::Ask,
+    Kind::Update,
+    Kind::Resign,
+];
 
 /// The faults of a seed, in the order of their times.
 ///
@@ -141,6 +209,15 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
     if bag.iter().any(|(kind, _)| *kind == Kind::Rewind) {
         bag.retain(|(kind, _)| *kind != Kind::WatchGap);
     }
+    // And some of it far more often than the rest.
+    for _ in 0..random.below(3).min(bag.len() as u64) {
+        let favourite = random.below(bag.len() as u64) as usize;
+        bag[favourite].1 *= 5;
+    }
+    let waits = [0, 0, 30, 70][random.below(4) as usize];
+    let purposes = [(); 3].map(|()| PURPOSES[random.below(PURPOSES.len() as u64) as usize]);
+    let meddlers: Vec<Kind> =
+        MEDDLERS.into_iter().filter(|meddler| bag.iter().any(|(kind, _)| kind == meddler)).collect();
     let total: u64 = bag.iter().map(|(_, weight)| weight).sum();
     let gap = random.between(300, 3_000);
     let mut plan = Vec::new();
@@ -152,7 +229,16 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
             ticket = ticket.saturating_sub(*weight);
             here
         });
-        let kind = chosen.map_or(bag[0].0, |(kind, _)| *kind);
+        let mut kind = chosen.map_or(bag[0].0, |(kind, _)| *kind);
+        let upon = random.percent(waits).then(|| Upon {
+            purpose: purposes[random.below(3) as usize],
+            done: random.percent(40),
+            its_node: random.percent(50),
+            holds: random.percent(50),
+        });
+        if upon.is_some() && !meddlers.is_empty() {
+            kind = meddlers[random.below(meddlers.len() as u64) as usize];
+        }
         let node = random.below(setup.nodes as u64) as usize;
         let (least, most) = kind.lasts();
         // Short ones are as likely as long ones by their order of magnitude.
@@ -161,7 +247,8 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
         } else {
             random.ms(least, least + (most - least) / 8)
         };
-        plan.push(Fault { at, kind, node, lasts, choice: random.next() });
+        let choice = random.next();
+        plan.push(Fault { at, kind, node, lasts, choice, upon });
         at = at + random.ms(0, 2 * gap);
     }
     plan

@@ -75,6 +75,7 @@ mod failure;
 mod fault;
 mod queue;
 mod store;
+mod swarm;
 mod tamper;
 mod world;
 
@@ -86,7 +87,7 @@ pub(crate) use self::world::render;
 pub use self::{
     counts::{Counts, Reached},
     failure::Failure,
-    fault::{Fault, Kind},
+    fault::{Fault, Kind, Upon},
     store::Store,
     tamper::{Seat, Tamper},
 };
@@ -99,6 +100,7 @@ pub struct Simulation {
     ttl: Duration,
     kinds: Vec<Kind>,
     keep: Option<Vec<usize>>,
+    planned: Option<Vec<Fault>>,
     tamper: Option<MakeTamper>,
 }
 
@@ -132,6 +134,7 @@ impl Simulation {
             ttl: Duration::from_secs(5),
             kinds: Kind::ALL.to_vec(),
             keep: None,
+            planned: None,
             tamper: None,
         }
     }
@@ -189,6 +192,13 @@ impl Simulation {
         self
     }
 
+    /// With exactly these faults, whatever the seed.
+    #[must_use]
+    pub fn planned(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
+        self.planned = Some(faults.into_iter().collect());
+        self
+    }
+
     /// With a fault in the protocol: `make` makes the tamper for each run.
     #[must_use]
     pub fn tampered<T: Tamper + 'static>(mut self, make: impl Fn() -> T + Send + Sync + 'static) -> Self {
@@ -202,7 +212,8 @@ impl Simulation {
 
     /// The faults of that seed, each with its number.
     pub fn plan(&self, seed: u64) -> Vec<(usize, Fault)> {
-        let all = fault::plan(self, seed).into_iter().enumerate();
+        let all = self.planned.clone().unwrap_or_else(|| fault::plan(self, seed));
+        let all = all.into_iter().enumerate();
         all.filter(|(number, _)| self.keep.as_ref().is_none_or(|keep| keep.contains(number))).collect()
     }
 

@@ -1,5 +1,5 @@
 use clustering_core::{
-    View,
+    NodeName, View,
     machine::{Input, Leadership, Machine, Output, Purpose},
     store::Txn,
     time::Timestamp,
@@ -37,6 +37,55 @@ pub trait Tamper {
     fn given(&mut self, _seat: &Seat<'_>, _view: &View) -> Option<Vec<Member>> {
         None
     }
+
+    /// The view that the node's status shows as acknowledged in its present session.
+    fn acknowledged(&mut self, _seat: &Seat<'_>, told: Option<View>) -> Option<View> {
+        told
+    }
+
+    /// The node that owns `key` in that view.
+    fn owner(&mut self, _seat: &Seat<'_>, view: &View, key: &str) -> Option<NodeName> {
+        view.find(key).map(|node| node.name.clone())
+    }
+
+    /// True if the node's clock goes on while the process is frozen, as a clock that counts suspends does.
+    fn counts_suspends(&self) -> bool {
+        true
+    }
+}
+
+impl Tamper for Box<dyn Tamper> {
+    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
+        (**self).input(seat, input)
+    }
+
+    fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
+        (**self).output(seat, output)
+    }
+
+    fn commits(&mut self, seat: &Seat<'_>) -> Vec<(Purpose, Txn)> {
+        (**self).commits(seat)
+    }
+
+    fn leadership(&mut self, seat: &Seat<'_>, told: Option<Leadership>) -> Option<Leadership> {
+        (**self).leadership(seat, told)
+    }
+
+    fn given(&mut self, seat: &Seat<'_>, view: &View) -> Option<Vec<Member>> {
+        (**self).given(seat, view)
+    }
+
+    fn acknowledged(&mut self, seat: &Seat<'_>, told: Option<View>) -> Option<View> {
+        (**self).acknowledged(seat, told)
+    }
+
+    fn owner(&mut self, seat: &Seat<'_>, view: &View, key: &str) -> Option<NodeName> {
+        (**self).owner(seat, view, key)
+    }
+
+    fn counts_suspends(&self) -> bool {
+        (**self).counts_suspends()
+    }
 }
 
 /// Where a [`Tamper`] is at work.
@@ -48,6 +97,8 @@ pub struct Seat<'a> {
     pub life: u32,
     /// What its clock shows.
     pub now: Timestamp,
+    /// What its wall clock shows, in milliseconds since 1970.
+    pub wall_ms: u64,
     /// Its machine.
     pub machine: &'a Machine,
     /// The store.

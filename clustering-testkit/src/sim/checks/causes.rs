@@ -1,6 +1,7 @@
 use clustering_core::{
-    Keyspace,
-    store::{Batch, Change, Key},
+    Keyspace, Node, NodeName,
+    machine::Machine,
+    store::{Batch, Change, Key, Operation, Txn},
 };
 use serde_json::Value;
 
@@ -30,6 +31,29 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
                     last.revision
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+/// A version that says of a node that its acknowledgement was lost is published by a leader that knows the node's record to
+/// stand as in the version before: with a node that went or changed goes its acknowledgement.
+pub(in crate::sim) fn unacknowledged(machine: &Machine, txn: &Txn) -> Result<(), String> {
+    let version = txn.operations().iter().find_map(|operation| match operation {
+        Operation::Put { key, value, .. } if key == machine.keyspace().version_key() => Some(value),
+        _ => None,
+    });
+    let named = version.filter(|value| value.windows(16).any(|part| part == b"\"unacknowledged\""));
+    let record: Option<Value> = named.and_then(|value| serde_json::from_slice(value).ok());
+    let causes = record.as_ref().and_then(|record| record["cause"].as_array()).into_iter().flatten();
+    for name in causes.filter_map(|cause| cause["unacknowledged"].as_str()) {
+        let Ok(name) = NodeName::parse(name) else { continue };
+        let stands = machine.node_named(&name).map(|node: &std::sync::Arc<Node>| node.modified);
+        let cut = machine.newest().and_then(|view| view.get(&name)).map(|node| node.modified);
+        if stands.is_none() || stands != cut {
+            return Err(format!(
+                "a cause that is not true: {name} is named for its lost acknowledgement, and its record is not as it was"
+            ));
         }
     }
     Ok(())

@@ -50,6 +50,7 @@ impl World<'_> {
         self.book.counts.note(Reached::OnStable);
         self.observe(process, Observation::OnStableBegan { version, term });
         let this = &mut self.processes[process];
+        this.announced = Some(version);
         this.announcing = Some(Run { token, version, attempt: 1, term, told: false, stuck: false });
         let time = if this.random.percent(20) { this.random.ms(0, 3_000) } else { this.random.ms(0, 50) };
         let outcome = if this.random.percent(5) { Outcome::refused("no") } else { Outcome::Ready };

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use clustering_core::{
+    Version,
     machine::{Input, Output, Purpose, Token},
     store::{Batch, Change, ErrorKind, Key, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
@@ -12,6 +13,7 @@ use crate::{
     sim::{
         Kind, Reached,
         checks::{self, p6_claims::End},
+        swarm::Way,
     },
 };
 
@@ -29,6 +31,17 @@ pub(super) struct Call {
     gives_up: Moment,
     /// Its caller gives up on it before it arrives.
     late: bool,
+    /// What its caller knew when it sent it.
+    knew: Knew,
+}
+
+/// What a node knew when it sent a commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Knew {
+    /// The revision up to which it had followed the log.
+    revision: Revision,
+    /// The last label that it saw published.
+    label: Option<Version>,
 }
 
 pub(super) enum Request {
@@ -88,6 +101,23 @@ impl World<'_> {
         };
         let now = self.now;
         let renews = matches!(request, Request::Renew(_));
+        let (mut knew, mut held, mut way) = (Knew::default(), Duration::ZERO, None);
+        match &request {
+            Request::Commit(_, purpose) => {
+                let purpose = *purpose;
+                let this = &self.processes[process];
+                knew.label = this.seen_label;
+                if purpose == Purpose::TakeOver {
+                    let status = this.machine.as_ref().map(|machine| machine.status(this.clock.at(now)));
+                    knew.revision = status.map_or(Revision::ZERO, |status| status.revision);
+                }
+                held = self.hold_up(process, purpose);
+                way = Some(Way::Commit);
+            }
+            Request::Read(_) => way = Some(Way::Read),
+            Request::Watch => way = Some(Way::Watch),
+            Request::Grant(_) | Request::Renew(_) | Request::Revoke(_) => {}
+        }
         let this = &mut self.processes[process];
         // The guards of one that does not know of the restored store yet could hold by accident: its revisions count
         // something else. That is a limit of the contract.
@@ -102,11 +132,13 @@ impl World<'_> {
             sent_at: this.clock.at(now),
             gives_up: now + this.clock.true_time(timeout),
             late: false,
+            knew,
         });
         if renews && this.window(Kind::LostRenewals, now).is_some() && this.random.percent(60) {
             return self.give_up(call);
         }
-        let arrives = now + self.latency(process, renews);
+        let slow = way.map_or(Duration::ZERO, |way| self.slowness(process, way));
+        let arrives = now + held + slow + self.latency(process, renews);
         if arrives >= call.gives_up {
             call.late = true;
             let input = call.request.refused(token, silence());
@@ -132,6 +164,22 @@ impl World<'_> {
             }
         }
         this.random.ms(0, 3)
+    }
+
+    /// By how much longer than usual that takes in this run.
+    pub(super) fn slowness(&mut self, process: usize, way: Way) -> Duration {
+        match self.stormy {
+            true => self.swarm.delay(way, &mut self.processes[process].random),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// For how long a commit is held up.
+    fn hold_up(&mut self, process: usize, purpose: Purpose) -> Duration {
+        let sprung = self.spring(process, purpose, false);
+        let this = &mut self.processes[process];
+        let window = this.window(Kind::HeldCommit, self.now).is_some() && this.random.percent(50);
+        if sprung || window { this.random.ms(10, 1_500) } else { Duration::ZERO }
     }
 
     /// Whoever called hears nothing.
@@ -179,7 +227,8 @@ impl World<'_> {
     fn reply_with(&mut self, call: Box<Call>, reply: Result<Input, StoreError>) {
         let Some(token) = call.token.filter(|_| !call.late) else { return };
         let renews = matches!(call.request, Request::Renew(_));
-        let at = self.now + self.latency(call.process, renews);
+        let slow = self.slowness(call.process, Way::Reply);
+        let at = self.now + slow + self.latency(call.process, renews);
         if at >= call.gives_up {
             return self.give_up(call);
         }
@@ -214,7 +263,7 @@ impl World<'_> {
             }
             Request::Watch => Ok(token.map(|token| Input::WatchOpened { token, result: Ok(()) })),
             Request::Commit(txn, purpose) => {
-                let result = self.commit(process, life, txn, *purpose);
+                let result = self.commit((process, life), txn, *purpose, call.knew);
                 result.map(|revision| token.map(|token| Input::Committed { token, result: Ok(revision) }))
             }
         };
@@ -225,10 +274,10 @@ impl World<'_> {
     /// A commit, judged by what the store has just before.
     pub(super) fn commit(
         &mut self,
-        process: usize,
-        life: u32,
+        (process, life): (usize, u32),
         txn: &Txn,
         purpose: Purpose,
+        knew: Knew,
     ) -> Result<Revision, StoreError> {
         let before = self.store.revision();
         let judged = {
@@ -239,14 +288,20 @@ impl World<'_> {
                     let name = &self.processes[process].name;
                     checks::p4_acknowledgements::check(&self.store, &self.keys, name, txn)
                 }
+                Purpose::Publish | Purpose::Elect => checks::p2_labels::check(&self.keys, txn, knew.label),
                 _ => Ok(()),
             })
         };
+        let judged = judged.and_then(|()| {
+            let what = (&self.processes[process].name, purpose, txn);
+            checks::p5_places::check(&self.store, &self.keys, what, knew.revision, self.is_own(process, life))
+        });
         let result = self.store.commit(txn);
         match &result {
             Ok(_) => {
-                self.committed(before, By::Node { process, life, purpose: Some(purpose) });
                 self.book.check(judged);
+                self.committed(before, By::Node { process, life, purpose: Some(purpose) });
+                self.spring(process, purpose, true);
             }
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
                 let leaders = matches!(
@@ -347,7 +402,7 @@ impl World<'_> {
         let life = self.processes[process].life;
         for (purpose, txn) in commits {
             // Whether its guards hold is of no matter to the tamper.
-            let _ = self.commit(process, life, &txn, purpose);
+            let _ = self.commit((process, life), &txn, purpose, Knew::default());
         }
     }
 }

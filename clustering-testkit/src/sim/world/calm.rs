@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use clustering_core::{
-    NodeName, View,
+    Config, NodeName, View,
     machine::{Input, Machine, Phase},
 };
 
@@ -33,6 +33,15 @@ impl Simulation {
         let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 3 + 5 + 5);
         by_clocks * 5 / 4
     }
+
+    /// For how long nothing may be written before all counts as calm.
+    ///
+    /// Longer than the longest gap between two publications, by the slowest clock: a leader may wait that long with a change
+    /// that the newest version does not have, while that version is stable.
+    fn quiet(&self) -> Duration {
+        let longest_gap = Config::default().publish_gap.max;
+        (self.ttl * 2).max((longest_gap + Duration::from_secs(1)) * 5 / 4)
+    }
 }
 
 impl World<'_> {
@@ -61,7 +70,7 @@ impl World<'_> {
             self.settled_after = self.now.since(began);
             // What the storm left on its way may stir it once more.
             let (revision, handled) = (self.store.revision(), self.handled());
-            let quiet = self.setup.ttl * 2;
+            let quiet = self.setup.quiet();
             self.run_until(self.now + quiet);
             if self.book.is_broken() {
                 return;
@@ -70,7 +79,7 @@ impl World<'_> {
             if self.store.revision() == revision {
                 // A renewal and a health check take two inputs each, and come three times in a TTL, or four by the fastest
                 // clock.
-                if per_node > 50 {
+                if per_node > 25 * u64::from(quiet.div_duration_f64(self.setup.ttl).ceil() as u32) {
                     self.book.fail(format!(
                         "a busy loop: {per_node} inputs a node in {quiet:?}, and nothing happens"
                     ));

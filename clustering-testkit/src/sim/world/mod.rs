@@ -12,7 +12,8 @@ use clustering_core::{
     Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
     Outcome, StopReason,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
-    store::LeaseId,
+    node::{Metadata, WEIGHT},
+    store::{LeaseId, Revision},
     time::Timestamp,
     version::Mint,
 };
@@ -26,6 +27,7 @@ use super::{
     book::Book,
     checks::{self, p6_claims::Reigns, p11_health::Owed},
     queue::Queue,
+    swarm::Swarm,
 };
 use crate::{
     history::{Life, Moment, Observation},
@@ -39,6 +41,8 @@ const NAMESPACE: &str = "c";
 enum Due {
     /// A fault of the plan begins.
     Fault(usize),
+    /// A fault of the plan that waited for a commit begins, at that node.
+    Sprung { place: usize, node: usize },
     /// A fault that lasts is over.
     Over { kind: Kind, process: usize, life: u32 },
     /// A process is started, if it does not run.
@@ -65,9 +69,14 @@ enum Due {
     Ended { process: usize, life: u32, token: Token, outcome: Outcome },
 }
 
+type Placed = (usize, Revision, [Option<NodeName>; checks::p1_placement::KEYS.len()]);
+
 pub(super) struct World<'a> {
     setup: &'a Simulation,
     plan: Vec<Fault>,
+    /// Faults of the plan that wait for a commit.
+    in_wait: Vec<usize>,
+    swarm: Swarm,
     now: Moment,
     random: Random,
     store: Store,
@@ -77,6 +86,8 @@ pub(super) struct World<'a> {
     /// To whom each lease was granted, by its number: which process, which life of it.
     owners: Vec<(usize, u32)>,
     reigns: Reigns,
+    /// The owners of some keys in the version of that era and revision.
+    placed: Option<Placed>,
     outage_until: Moment,
     stormy: bool,
     requests: u64,
@@ -115,6 +126,8 @@ impl<'a> World<'a> {
         let mut world = World {
             setup,
             plan,
+            in_wait: Vec::new(),
+            swarm: Swarm::draw(seed),
             now: Moment::default(),
             random: Random::stream(seed, 2),
             store: Store::default(),
@@ -123,6 +136,7 @@ impl<'a> World<'a> {
             processes: Vec::new(),
             owners: vec![(usize::MAX, 0)],
             reigns: Reigns::default(),
+            placed: None,
             outage_until: Moment::default(),
             stormy: true,
             requests: 0,
@@ -134,7 +148,8 @@ impl<'a> World<'a> {
         world.book.stir(&seed);
         for number in 0..setup.nodes {
             let name = NodeName::parse(&format!("n{number}")).expect("a name");
-            let process = Process::new(name, None, Random::stream(seed, 10 + number as u64));
+            let mut process = Process::new(name, None, Random::stream(seed, 10 + number as u64));
+            process.wall = process.random.below(world.swarm.wall_spread + 1);
             world.processes.push(process);
             let at = world.now + world.random.ms(0, 2_000);
             world.queue.push(at, Due::Start { process: number });
@@ -174,6 +189,7 @@ impl<'a> World<'a> {
     fn happen(&mut self, due: Due) {
         let whose = match &due {
             Due::Fault(place) => return self.strike(*place),
+            Due::Sprung { place, node } => return self.begin(*place, *node),
             Due::Start { process } => return self.start(*process),
             Due::Arrive(_) => None,
             Due::Reply { call, .. } => Some((call.process, call.life)),
@@ -198,7 +214,7 @@ impl<'a> World<'a> {
             }
         }
         match due {
-            Due::Fault(_) | Due::Start { .. } => {}
+            Due::Fault(_) | Due::Sprung { .. } | Due::Start { .. } => {}
             Due::Over { kind, process, .. } => self.over(kind, process),
             Due::Stop { process, .. } => self.handle(process, Input::Stop),
             Due::Write { process, .. } => self.write_as_leader(process),
@@ -240,18 +256,19 @@ impl<'a> World<'a> {
         let mut config = Config::default();
         config.ttl = ttl;
         config.warn_after = ttl;
-        config.name_conflict = process.twin.unwrap_or(match random.below(10) {
-            0 => NameConflict::TakeOver,
-            1 => NameConflict::Fail,
+        let swarm = &self.swarm;
+        config.name_conflict = process.twin.unwrap_or(match random.below(100) {
+            draw if draw < swarm.take_over => NameConflict::TakeOver,
+            draw if draw < swarm.take_over + swarm.fail => NameConflict::Fail,
             _ => NameConflict::Wait,
         });
-        if random.percent(35) {
-            config.laggards = Laggards::Evict { after: ttl + random.ms(0, 5_000) };
+        if random.percent(swarm.evict) {
+            config.laggards = Laggards::Evict { after: random.ms(1_000, ttl.as_millis() as u64 + 5_000) };
         }
-        if random.percent(25) {
+        if random.percent(swarm.stabilize_timeout) {
             config.stabilize_timeout = Some(ttl + random.ms(0, 4_000));
         }
-        if random.percent(60) {
+        if random.percent(swarm.health) {
             let times = (ttl / 3 + random.ms(0, 2_000), ttl / 5 + random.ms(0, 1_000));
             let failures = 1 + random.below(3) as u32;
             config.health = Some(HealthChecks { interval: times.0, deadline: times.1, failures });
@@ -262,18 +279,22 @@ impl<'a> World<'a> {
         // Each second instance has a number of its own.
         let kind = if process.twin.is_some() { format!("t{number}.") } else { String::new() };
         let name = process.name.clone();
+        let mut metadata = Metadata::new();
+        if random.percent(swarm.weighted) {
+            metadata.insert(WEIGHT.to_owned(), random.below(5).to_string());
+        }
         let identity = Identity {
             uri: NodeUri::parse(&format!("http://{name}/{kind}{life}")).expect("a URI"),
             name,
-            metadata: Default::default(),
+            metadata,
         };
         // Each life begins at another reading of its clock.
         let shows = Timestamp::from_nanos(random.between(1_000_000_000, 1_000_000_000_000));
         let mint_seed = u128::from(random.next()) << 64 | u128::from(random.next());
-        let wall = 1_700_000_000_000 + process.wall + self.now.as_nanos() / 1_000_000;
         process.clock = super::clock::DriftingClock::new(self.now, shows);
         process.clock.set_rate(self.now, process.rate);
         process.label = Life::from(format!("{}#{kind}{life}", process.name));
+        let wall = process.wall_ms(self.now);
         let machine = Machine::node(self.keys.clone(), identity, config, Mint::new(wall, shows, mint_seed));
         // Some share their replicas of the log, some have their own: nobody can tell.
         process.machine = Some(if mint_seed.is_multiple_of(2) { machine.sharing() } else { machine });
@@ -318,6 +339,7 @@ impl<'a> World<'a> {
         }
         self.check_rest(process);
         self.look_at(process);
+        self.look_at_status(process);
         self.commit_past(process);
     }
 
@@ -328,6 +350,7 @@ impl<'a> World<'a> {
             node: process,
             life: this.life,
             now: this.clock.at(self.now),
+            wall_ms: this.wall_ms(self.now),
             machine,
             store: &self.store,
         })
@@ -363,6 +386,12 @@ impl<'a> World<'a> {
             return;
         }
         self.book.stir(&output);
+        if let Output::Commit { purpose: Purpose::Publish | Purpose::Elect, txn, .. } = &output
+            && let Some(machine) = &self.processes[process].machine
+        {
+            let result = checks::causes::unacknowledged(machine, txn);
+            self.book.check(result);
+        }
         if self.book.is_told()
             && let Some(line) = render::output(&output)
         {
@@ -399,12 +428,16 @@ impl<'a> World<'a> {
         let this = &self.processes[process];
         self.book.event(self.now, &this.name, &this.label, event);
         match event {
-            Event::VersionPublished { .. } => {
+            Event::VersionPublished { version, .. } => {
+                self.processes[process].seen_label = Some(*version);
+                let this = &self.processes[process];
                 if let Some(newest) = this.machine.as_ref().and_then(Machine::newest) {
                     let result = checks::p1_newest_views::check(newest, self.book.ledger());
                     self.book.check(result);
                 }
+                self.look_at_placement(process);
             }
+            Event::LeaderChanged { term, .. } => self.processes[process].told_leader = *term,
             Event::SessionLost { reason: LostReason::Unhealthy } => {
                 let this = &mut self.processes[process];
                 this.owes = this.lease.map(|held| Owed { lease: held.id, leaving: None });
@@ -464,6 +497,62 @@ impl<'a> World<'a> {
             result = result.and(checks::p11_health::hangs(&this.label, hangs_for, checks));
         }
         self.book.check(result);
+    }
+
+    /// What a machine says of itself after an input.
+    fn look_at_status(&mut self, process: usize) {
+        let this = &self.processes[process];
+        let Some(machine) = &this.machine else { return };
+        let local = this.clock.at(self.now);
+        let mut status = machine.status(local);
+        if let Some(mut tamper) = self.tamper.take() {
+            let told = status.acknowledged.take();
+            status.acknowledged = self.seat(process).and_then(|seat| tamper.acknowledged(&seat, told));
+            self.tamper = Some(tamper);
+        }
+        let this = &self.processes[process];
+        let mut result = checks::p10_news::check(&this.label, &status, this.told_leader);
+        let acknowledged = checks::p4_announcements::acknowledged(&this.label, &status);
+        result = result.and(acknowledged);
+        if this.announcing.is_none() {
+            let ledger = self.book.ledger();
+            let forgotten =
+                checks::p4_announcements::forgotten(&this.label, (&status, local), this.announced, ledger);
+            result = result.and(forgotten);
+        }
+        self.book.check(result);
+    }
+
+    /// P1: whether it places keys as the log's view of the version says.
+    fn look_at_placement(&mut self, process: usize) {
+        let Some(view) = self.processes[process].machine.as_ref().and_then(Machine::newest).cloned() else {
+            return;
+        };
+        let placed = self
+            .placed
+            .as_ref()
+            .is_some_and(|(era, revision, _)| (*era, *revision) == (self.store.era(), view.revision()));
+        if !placed {
+            let Some(published) = self.book.ledger().published_at(view.version(), view.revision()) else {
+                return;
+            };
+            let owners = checks::p1_placement::owners(&published.cut);
+            self.placed = Some((self.store.era(), view.revision(), owners));
+        }
+        let mut tamper = self.tamper.take();
+        let owner = |key: &str| match &mut tamper {
+            Some(tamper) => self.seat(process).and_then(|seat| tamper.owner(&seat, &view, key)),
+            None => view.find(key).map(|node| node.name.clone()),
+        };
+        let owners = checks::p1_placement::KEYS.map(owner);
+        self.tamper = tamper;
+        if let Some((.., right)) = self.placed.as_ref().filter(|(.., right)| *right != owners) {
+            let who = &self.processes[process].label;
+            let version = view.version();
+            self.book.fail(format!(
+                "P1, keys that are placed otherwise: {who} has {owners:?} at {version}, and by the log it is {right:?}"
+            ));
+        }
     }
 
     /// P6: whether what it says of its lead is by what it was told.

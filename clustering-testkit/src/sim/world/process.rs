@@ -45,6 +45,14 @@ pub(super) struct Process {
     pub(super) lease: Option<Held>,
     /// What it answers if it is asked whether it may act as leader.
     pub(super) claim: Option<Claim>,
+    /// The term of the leader of which it told last.
+    pub(super) told_leader: Option<Term>,
+    /// The last label that it saw published.
+    pub(super) seen_label: Option<Version>,
+    /// The version for which it called `on_stable` last.
+    pub(super) announced: Option<Version>,
+    /// What its clock showed when it was frozen.
+    pub(super) frozen_at: Timestamp,
     pub(super) asked: Vec<(RequestId, String, Term)>,
     /// In which era it saw what it knows of `view/` and of `ready/`.
     pub(super) seen_in: [usize; 2],
@@ -127,6 +135,10 @@ impl Process {
             owes: None,
             lease: None,
             claim: None,
+            told_leader: None,
+            seen_label: None,
+            announced: None,
+            frozen_at: Timestamp::ZERO,
             asked: Vec::new(),
             seen_in: [0; 2],
             era: 0,
@@ -145,6 +157,7 @@ impl Process {
         (self.stabilizing, self.announcing) = (None, None);
         (self.checking, self.owes) = (None, None);
         (self.lease, self.claim) = (None, None);
+        (self.told_leader, self.seen_label, self.announced) = (None, None, None);
         self.asked.clear();
     }
 
@@ -167,6 +180,11 @@ impl Process {
     /// Nothing is wrong with it any more.
     pub(super) fn close_windows(&mut self) {
         self.windows = [(Moment::default(), 0); Kind::ALL.len()];
+    }
+
+    /// What its wall clock shows, in milliseconds since 1970.
+    pub(super) fn wall_ms(&self, now: Moment) -> u64 {
+        1_700_000_000_000 + self.wall + now.as_nanos() / 1_000_000
     }
 
     pub(super) fn is_up(&self) -> bool {

@@ -1,12 +1,16 @@
 use clustering_core::{
     NameConflict, Term,
-    machine::Input,
-    node::Metadata,
+    machine::{Input, Purpose},
+    node::{Metadata, WEIGHT},
     store::{Key, Revision, Txn},
 };
 
 use super::{Due, World, calls::By, process::Process};
-use crate::{history::Ledger, random::Random, sim::Kind};
+use crate::{
+    history::Ledger,
+    random::Random,
+    sim::{Fault, Kind},
+};
 
 /// What goes wrong.
 impl World<'_> {
@@ -15,8 +19,47 @@ impl World<'_> {
         if !self.stormy {
             return;
         }
-        let fault = self.plan[place].clone();
-        let (node, choice, end) = (fault.node, fault.choice, self.now + fault.lasts);
+        match self.plan[place].upon {
+            Some(_) => self.in_wait.push(place),
+            None => self.begin(place, self.plan[place].node),
+        }
+    }
+
+    /// Faults that wait for such a commit begin in a moment. True if the commit itself is to be held up.
+    pub(super) fn spring(&mut self, process: usize, purpose: Purpose, done: bool) -> bool {
+        if !self.stormy || self.in_wait.is_empty() {
+            return false;
+        }
+        let plan = &self.plan;
+        let springs = |place: &mut usize| {
+            plan[*place].upon.is_some_and(|upon| upon.purpose == purpose && upon.done == done)
+        };
+        let sprung: Vec<usize> = self.in_wait.extract_if(.., springs).collect();
+        let mut held = false;
+        for place in sprung {
+            let fault = &self.plan[place];
+            held |= !done && fault.upon.is_some_and(|upon| upon.holds);
+            let its_node = fault.upon.is_some_and(|upon| upon.its_node) && process < self.setup.nodes;
+            let node = if its_node { process } else { fault.node };
+            if fault.kind == Kind::HeldCommit && !done {
+                self.book.counts.fault(Kind::HeldCommit);
+                held = true;
+            } else {
+                let most = if fault.choice.is_multiple_of(4) { 100 } else { 2 };
+                let at = self.now + Random::stream(fault.choice, 1).ms(0, most);
+                self.queue.push(at, Due::Sprung { place, node });
+            }
+        }
+        held
+    }
+
+    /// A fault begins, at that node.
+    pub(super) fn begin(&mut self, place: usize, node: usize) {
+        if !self.stormy {
+            return;
+        }
+        let fault = Fault { node, ..self.plan[place].clone() };
+        let (choice, end) = (fault.choice, self.now + fault.lasts);
         self.book.counts.fault(fault.kind);
         self.book.stir(&(place, fault.choice));
         self.book.tell(self.now, "fault", || fault.to_string().trim_start().to_owned());
@@ -31,7 +74,9 @@ impl World<'_> {
             }
             Kind::Burst => self.burst(choice, end),
             Kind::Pause if self.processes[node].is_awake() => {
-                self.processes[node].frozen = true;
+                let this = &mut self.processes[node];
+                this.frozen = true;
+                this.frozen_at = this.clock.at(self.now);
                 let life = self.processes[node].life;
                 self.queue.push(end, Due::Over { kind: Kind::Pause, process: node, life });
             }
@@ -78,6 +123,7 @@ impl World<'_> {
             | Kind::LostRenewals
             | Kind::LostReplies
             | Kind::SlowCalls
+            | Kind::HeldCommit
             | Kind::WatchLag
             | Kind::SlowStabilize
             | Kind::RefusingStabilize
@@ -94,8 +140,12 @@ impl World<'_> {
         match kind {
             Kind::Pause => {
                 let now = self.now;
+                let counts = self.tamper.as_ref().is_none_or(|tamper| tamper.counts_suspends());
                 let this = &mut self.processes[process];
                 this.frozen = false;
+                if !counts {
+                    this.clock.stood_still(now, this.frozen_at);
+                }
                 if let Some(check) = &mut this.checking {
                     check.since = this.clock.at(now);
                 }
@@ -111,6 +161,8 @@ impl World<'_> {
                 held.sort_by_key(in_order);
                 held.into_iter().for_each(|due| self.queue.push(self.now, due));
                 self.book.tell(self.now, &self.processes[process].label, || "goes on".to_owned());
+                // Its user asks it before it has heard anything.
+                self.look_at(process);
             }
             _ => self.unstick(process),
         }
@@ -189,7 +241,13 @@ impl World<'_> {
 
     /// The store is restored from a backup that is some revisions old.
     fn rewind(&mut self, choice: u64) {
-        let revision = Revision::new(self.store.revision().get().saturating_sub(1 + choice % 40));
+        // Mostly by so little that the log stands as it does, and only acknowledgements are lost.
+        let by = match choice % 8 {
+            0..4 => choice / 8 % 4,
+            4..7 => choice / 8 % 40,
+            _ => choice / 8 % 300,
+        };
+        let revision = Revision::new(self.store.revision().get().saturating_sub(1 + by));
         self.store.rewind(self.now, revision);
         self.book.tell(self.now, "store", || format!("is put back to revision {revision}"));
         self.book.rewind(self.now, self.store.history());
@@ -212,7 +270,10 @@ impl World<'_> {
         match kind {
             Kind::Ask => self.handle(process, Input::Ask { id, why: None }),
             Kind::Update => {
-                let metadata = Metadata::from([("at".to_owned(), choice.to_string())]);
+                let mut metadata = Metadata::from([("at".to_owned(), choice.to_string())]);
+                if choice % 100 < self.swarm.weighted {
+                    metadata.insert(WEIGHT.to_owned(), (choice / 100 % 5).to_string());
+                }
                 self.handle(process, Input::Update { id, metadata });
             }
             Kind::Resign => {

@@ -4,7 +4,7 @@ use clustering_core::{
 };
 
 use super::{Due, World, process::Watch};
-use crate::sim::Kind;
+use crate::sim::{Kind, swarm::Way};
 
 impl World<'_> {
     /// 0 for the log's prefix, 1 for that of the acknowledgements.
@@ -17,6 +17,11 @@ impl World<'_> {
     /// A process is about to open a watch.
     pub(super) fn note_watch(&mut self, process: usize, token: Token, prefix: &Key, after: Revision) {
         let place = self.place_of(prefix).unwrap_or_default();
+        if self.processes[process].watches.iter().any(|watch| watch.place == place) {
+            let who = &self.processes[process].label;
+            self.book
+                .fail(format!("a leak: {who} opens a second watch of {prefix}, and one was never dropped"));
+        }
         let watch = Watch { token, prefix: prefix.clone(), place, seen: after, open: false, coming: false };
         self.processes[process].watches.push(watch);
     }
@@ -61,7 +66,12 @@ impl World<'_> {
 
     /// Sets the next delivery of a watch on its way, if there is something and none is.
     fn come(&mut self, process: usize, token: Token) {
-        let mut delay = self.latency(process, false);
+        let watches = &self.processes[process].watches;
+        let Some(place) = watches.iter().find(|watch| watch.token == token).map(|watch| watch.place) else {
+            return;
+        };
+        let way = if place == 0 { Way::Log } else { Way::Ready };
+        let mut delay = self.latency(process, false) + self.slowness(process, way);
         let now = self.now;
         let this = &mut self.processes[process];
         if let Some(choice) = this.window(Kind::WatchLag, now) {

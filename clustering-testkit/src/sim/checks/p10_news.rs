@@ -1,0 +1,21 @@
+use clustering_core::{Term, machine::Status};
+
+use crate::history::Life;
+
+/// P10. Every change of the leader is told: the last news is what the node's status says. And nobody leads under a term that
+/// is over by its own log.
+pub(in crate::sim) fn check(who: &Life, status: &Status, told: Option<Term>) -> Result<(), String> {
+    let leader = status.leader.as_ref().map(|leader| leader.term);
+    if leader != told {
+        return Err(format!(
+            "P10, news of a leader that are not told: {who} knows of {leader:?}, and told of {told:?} last"
+        ));
+    }
+    let claimed = status.leadership.map(|leadership| leadership.term);
+    match claimed.is_none() || claimed == leader {
+        true => Ok(()),
+        false => Err(format!(
+            "P6, a lead that is over by its own log: {who} claims {claimed:?}, and {leader:?} leads"
+        )),
+    }
+}

@@ -1,0 +1,52 @@
+use clustering_core::{
+    Keyspace, NodeName,
+    machine::Purpose,
+    store::{LeaseId, Operation, Revision, Txn},
+};
+
+use crate::sim::Store;
+
+/// P5. Nobody ends a lead that is not its own, but for who takes a name over: the lead of that name goes with it. Who is
+/// elected stands in the log, under the session that holds the lead.
+///
+/// Judged by the store as it stood just before. `knew` is the revision up to which the node had followed the log when it
+/// sent the commit.
+pub(in crate::sim) fn check(
+    store: &Store,
+    keys: &Keyspace,
+    (name, purpose, txn): (&NodeName, Purpose, &Txn),
+    knew: Revision,
+    is_own: impl Fn(LeaseId) -> bool,
+) -> Result<(), String> {
+    let record = store.get(&keys.node_key(name));
+    let holds_name =
+        |lease: Option<LeaseId>| lease.is_some() && record.and_then(|entry| entry.lease) == lease;
+    let deletes =
+        |operation: &Operation| matches!(operation, Operation::Delete { key } if key == keys.election_key());
+    let ends_lead = txn.operations().iter().any(deletes);
+    let leader = store.get(keys.election_key());
+    match (purpose, leader) {
+        (Purpose::Elect, _) if !record.and_then(|entry| entry.lease).is_some_and(&is_own) => {
+            Err(format!("P5, elected without a place: {name} leads, and its record is not its own"))
+        }
+        (Purpose::TakeOver, Some(leader))
+            if !ends_lead && holds_name(leader.lease) && leader.modified <= knew =>
+        {
+            Err(format!(
+                "P5, a lead under a name that is another's: {name} is taken over, and its lead is left"
+            ))
+        }
+        (_, Some(leader)) if ends_lead => {
+            let may =
+                leader.lease.is_some_and(&is_own) || purpose == Purpose::TakeOver && holds_name(leader.lease);
+            match may {
+                true => Ok(()),
+                false => Err(format!(
+                    "P5, a lead that another ends: a {purpose} by {name} ends the term {}",
+                    leader.created
+                )),
+            }
+        }
+        _ => Ok(()),
+    }
+}
