@@ -175,7 +175,8 @@ fn of_version(period: &Period, now_ms: u64, width: usize) -> Vec<Line<'static>> 
     let beside = first.width();
     let is_beside = width >= beside + WHY;
     let indent = if is_beside { beside } else { 2 };
-    let mut why = wrapped(&period.causes, Style::new(), indent, width);
+    // A column stays free for the sign that there is more.
+    let mut why = wrapped(&period.causes, Style::new(), indent, width.saturating_sub(1));
     if why.len() > WHY_LINES {
         why.truncate(WHY_LINES);
         why[WHY_LINES - 1].push_span("…");
