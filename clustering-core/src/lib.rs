@@ -70,7 +70,7 @@
 //! # Features
 //!
 //! - `metrics`: what nodes measure, through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] has the table.
-//! - `probes`: `/livez`, `/readyz` and `/leaderz` as an [`axum`](https://docs.rs/axum) router.
+//! - `probes`: `/livez`, `/readyz`, `/leaderz` and `/stablez` as an [`axum`](https://docs.rs/axum) router.
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
 //! - `test-util`: `runtime::process`, by which test tools pause and kill one node of several in a process. Users have it by
 //!   way of `clustering-testkit`.

@@ -5,9 +5,10 @@
 //! | `/livez` | the node has not ended | restarting the process |
 //! | `/readyz` | it is a member, and ready at the newest version that it knows | sending it requests; going on with a rollout |
 //! | `/leaderz` | it may act as leader now (P6) | sending requests to the leader alone |
+//! | `/stablez` | the cluster is stable with this node in it | waiting until all have adapted; not for rollouts |
 //! | `/metrics` | always, if [given](Probes::metrics) | Prometheus |
 //!
-//! They are three questions, and a 503 to each says in a line why. What each means, and what not, is told in
+//! They are separate questions, and a 503 to each says in a line why. What each means, and what not, is told in
 //! [`docs::operating`](crate::docs::operating#probes).
 //!
 //! ```no_run
@@ -30,11 +31,12 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+
 use crate::{
-    machine::{FailingCall, Health, Phase},
+    machine::{FailingCall, Health, Phase, Status},
     runtime::{Clustering, Known},
 };
-use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 
 /// Answers what probes ask. Cheap to clone; it does not keep the node alive.
 #[derive(Clone, Default)]
@@ -97,6 +99,11 @@ impl Probes {
         leader.unwrap_or_else(|| Err("starting".to_owned()))
     }
 
+    /// Whether the cluster is stable, with this node in it: all nodes are ready at the newest version.
+    pub fn stable(&self) -> Answer {
+        self.ask(stable).unwrap_or_else(|| Err("starting".to_owned()))
+    }
+
     /// The routes, to be served alone or merged into a router of the service.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let probe = |ask: fn(&Probes) -> Answer| {
@@ -106,15 +113,17 @@ impl Probes {
         let router = Router::new()
             .route("/livez", probe(Probes::live))
             .route("/readyz", probe(Probes::ready))
-            .route("/leaderz", probe(Probes::leader));
+            .route("/leaderz", probe(Probes::leader))
+            .route("/stablez", probe(Probes::stable));
         let Some(render) = self.render.clone() else { return router };
         let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         router.route("/metrics", get(move || std::future::ready((text, render()))))
     }
 }
 
-fn ready(node: &Known) -> Answer {
-    let status = node.status();
+/// Returns an error that says why the node is not a member, if it is not.
+fn member(node: &Known) -> Result<(), String> {
+    let status = &node.status();
     if !node.is_member() {
         return Err(match (&status.phase, &status.health) {
             (Phase::Stopped(reason), _) => format!("the node has ended: {reason}"),
@@ -126,6 +135,22 @@ fn ready(node: &Known) -> Answer {
             _ => format!("not a member{}", failing(status)),
         });
     }
+    Ok(())
+}
+
+fn stable(node: &Known) -> Answer {
+    member(node)?;
+    let status = &node.status();
+    match (status.stable_version(), status.newest.as_ref()) {
+        (Some(stable), _) => Ok(format!("stable at {stable}")),
+        (None, Some(newest)) => Err(format!("{} is not stable{}", newest.version(), failing(status))),
+        (None, None) => Err(format!("the newest version is not known{}", failing(status))),
+    }
+}
+
+fn ready(node: &Known) -> Answer {
+    member(node)?;
+    let status = &node.status();
     let newest = status.newest.as_ref().map(|view| view.version());
     match (newest, status.cluster_version()) {
         (Some(newest), Some(own)) if newest == own => Ok(format!("ready at {newest}{}", failing(status))),

@@ -200,6 +200,7 @@ async fn every_metric_is_written_with_its_labels_and_no_other_is() {
         for (key, value) in labels {
             let known = match key.as_str() {
                 "namespace" => value == "ns",
+                "version" => value == env!("CARGO_PKG_VERSION"),
                 "event" => Event::KINDS.contains(&value.as_str()),
                 _ => value.chars().all(|c| c.is_ascii_lowercase() || "_ ".contains(c)),
             };

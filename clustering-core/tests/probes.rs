@@ -55,6 +55,7 @@ async fn three_questions_through_the_life_of_a_node() {
     says(get(&router, "/livez").await, 200, "starting");
     says(get(&router, "/readyz").await, 503, "starting");
     says(get(&router, "/leaderz").await, 503, "starting");
+    says(get(&router, "/stablez").await, 503, "starting");
     says(get(&router, "/metrics").await, 200, "clustering_leader 1");
     says(get(&router, "/other").await, 404, "");
 
@@ -70,6 +71,7 @@ async fn three_questions_through_the_life_of_a_node() {
     says(get(&router, "/leaderz").await, 200, "leads, term ");
     a.wait_stable().await.unwrap();
     says(get(&router, "/readyz").await, 200, "ready at ");
+    says(get(&router, "/stablez").await, 200, "stable at ");
 
     // Another node is ready when it is ready itself, whatever the others do.
     let other: Probes = Probes::new();
@@ -80,6 +82,8 @@ async fn three_questions_through_the_life_of_a_node() {
     assert!(!b.cluster_consistent(), "a takes 5 s");
     says(get(&other.router(), "/readyz").await, 200, "ready at ");
     says(get(&other.router(), "/leaderz").await, 503, "a leads");
+    let (status, why) = get(&other.router(), "/stablez").await;
+    assert!(status == StatusCode::SERVICE_UNAVAILABLE && why.ends_with(" is not stable\n"), "{why}");
     sleep(secs(10)).await;
     b.stop().await.unwrap();
     says(get(&other.router(), "/livez").await, 503, "the node has ended: it was asked to stop");
@@ -94,6 +98,7 @@ async fn three_questions_through_the_life_of_a_node() {
     assert!(is_ok(&router, "/readyz").await, "its place lasts");
     sleep(secs(3600)).await;
     says(get(&router, "/readyz").await, 503, "not a member: the store does not answer");
+    says(get(&router, "/stablez").await, 503, "not a member: the store does not answer");
     says(get(&router, "/livez").await, 200, "joining");
     store.heal();
     a.wait_stable().await.unwrap();

@@ -216,7 +216,9 @@ impl Status {
             stable,
             consistent,
             blocked: _,
+            mass_failure,
             stale_since,
+            failing,
             synced,
             revision,
         } = self;
@@ -231,7 +233,9 @@ impl Status {
             && *stable == next.stable
             && *consistent == next.consistent
             && blocked(self) == blocked(next)
+            && *mass_failure == next.mass_failure
             && *stale_since == next.stale_since
+            && *failing == next.failing
             && *synced == next.synced
             && *revision == next.revision
     }

@@ -12,6 +12,9 @@ const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'st
     Metric { name, kind: Kind::Seconds, labels, help }
 }
 
+/// What runs.
+pub const BUILD_INFO: Metric =
+    gauge("clustering_build_info", &["version"], "1, with the version of this library as a label.");
 /// Every transition, by its kind (P10).
 pub const EVENTS: Metric =
     counter("clustering_events_total", &["namespace", "event"], "Transitions of the node, by kind.");
@@ -150,6 +153,7 @@ pub const HEALTH_CHECK: Metric =
 
 /// All of them.
 pub const ALL: &[Metric] = &[
+    BUILD_INFO,
     EVENTS,
     EVENTS_MISSED,
     VERSIONS,

@@ -59,7 +59,11 @@ async fn it_says_what_it_is_and_what_it_can() {
     let health = help.ended(0).split("\nHealth:\n").nth(1).unwrap().split("\nConnection:\n").next().unwrap();
     let options: Vec<_> = health.lines().filter_map(|line| line.strip_prefix("      --")).collect();
     assert!(options.len() == 5 && options.iter().all(|option| option.starts_with("health")), "{options:?}");
-    alone(&[]).await.refused(2, &["Usage: clustering"]);
+    alone(&[]).await.refused(2, &["Usage: clustering", "\n  status "]);
+    // What the environment has is no argument.
+    let mut plain = command();
+    plain.env("CLUSTERING_NAMESPACE", "c").env("ETCD_ENDPOINTS", "127.0.0.1:1");
+    run(plain).await.refused(2, &["Usage: clustering", "\n  status "]);
     alone(&["stauts"]).await.refused(2, &["unrecognized subcommand", "status"]);
 }
 

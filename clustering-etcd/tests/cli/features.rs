@@ -3,7 +3,7 @@
 use std::process::Command;
 
 /// What only the command needs.
-const OF_THE_COMMAND: [&str; 9] = [
+const OF_THE_COMMAND: [&str; 10] = [
     "clap",
     "clap_complete",
     "clap_mangen",
@@ -13,6 +13,7 @@ const OF_THE_COMMAND: [&str; 9] = [
     "metrics-exporter-prometheus",
     "ratatui",
     "rpassword",
+    "unicode-width",
 ];
 
 /// The names of all crates that are compiled for `clustering-etcd` with those features.

@@ -22,6 +22,13 @@ async fn keys_are_found_where_the_nodes_place_them() {
     assert_eq!(clustering(&etcd, &args).await.ended(0), expected);
     assert_eq!(clustering_with(&etcd, &["find"], &keys.join("\n")).await.ended(0), expected);
 
+    // - stands for the standard input, in its place.
+    let mixed = [&["find"], &args[1..3], &["-"], &args[40..]].concat();
+    assert_eq!(clustering_with(&etcd, &mixed, &keys[2..39].join("\n")).await.ended(0), expected);
+    clustering_with(&etcd, &["find", "--view", "-", "-"], r#"{"nodes": []}"#)
+        .await
+        .refused(2, &["give the keys as arguments"]);
+
     let in_line: Vec<_> = nodes[0].discovery().find_n("k", 2).iter().map(|node| node.name.clone()).collect();
     let shown = clustering(&etcd, &["find", "-c", "2", "--json", "k"]).await.json();
     assert_eq!(json!([shown["nodes"][0]["name"], shown["nodes"][1]["name"]]), json!(in_line));

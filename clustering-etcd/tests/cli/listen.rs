@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    harness::{command, node, run, soon, stable},
+    harness::{clustering, command, node, run, soon, stable},
     run::{SHELL, registered, service},
     watch::printed,
 };
@@ -112,6 +112,10 @@ async fn p10_probes_and_metrics_tell_the_life_of_a_node() {
     let joined = "clustering_events_total{namespace=\"c\",event=\"joined\"}";
     assert_eq!((alone[joined], before.get(joined)), (1.0, None));
 
+    Asked::says(&asked.get("/stablez").await, 200, "stable at ");
+    let version = concat!("clustering_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+    assert_eq!(alone[version], 1.0);
+
     let b = vec![node(&etcd, "b").start().await.unwrap()];
     let mut status = b[0].status();
     soon("stable", status.wait_for(|status| status.is_stable())).await.unwrap();
@@ -126,6 +130,7 @@ async fn p10_probes_and_metrics_tell_the_life_of_a_node() {
     std::fs::remove_file(&well).unwrap();
     asked.until("/readyz", 503, "not a member: unhealthy: exit code 1: no disk\n").await;
     asked.until("/leaderz", 503, "b leads\n").await;
+    Asked::says(&asked.get("/stablez").await, 503, "not a member: unhealthy: ");
     Asked::says(&asked.get("/livez").await, 200, "joining");
     stable(&b).await;
     let ill = asked.metrics().await;
@@ -138,10 +143,10 @@ async fn p10_probes_and_metrics_tell_the_life_of_a_node() {
     // It leaves, and etcd lets it wait.
     etcd.pause().unwrap();
     a.terminate().unwrap();
-    printed(&a, &["bye\n"]).await;
     asked.until("/livez", 200, "leaving").await;
     Asked::says(&asked.get("/readyz").await, 503, "not a member: ");
     etcd.resume().unwrap();
+    printed(&a, &["bye\n"]).await;
     assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
     stable(&b).await;
     b.into_iter().next().unwrap().stop().await.unwrap();
@@ -200,7 +205,7 @@ async fn an_address_that_cannot_be_is_said_before_anything_begins() {
         [&format!("cannot listen at {busy:?}: Address already in use")[..], "give another port", "--listen"];
     with(&["--listen", &busy], "").await.refused(2, &in_use);
     with(&[], &busy).await.refused(2, &in_use);
-    let shape = "such as [::]:8081";
+    let shape = "such as :8081 or 127.0.0.1:8081";
     for bad in ["8081", "localhost", "127.0.0.1:99999", "nonsense:x"] {
         with(&["--listen", bad], "").await.refused(2, &[&format!("cannot listen at {bad:?}: "), shape]);
     }
@@ -209,6 +214,18 @@ async fn an_address_that_cannot_be_is_said_before_anything_begins() {
     // Set but empty is not set.
     with(&[], "").await.ended(0);
     assert!(ran.exists());
+}
+
+#[tokio::test]
+async fn a_port_alone_stands_for_all_addresses() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let a = service(&etcd, &["--listen", ":0"], &["sh", "-c", SHELL]).spawn().unwrap();
+    let all = Asked::of(&a).await;
+    let port = all.address.rsplit(':').next().unwrap();
+    let local = Asked { address: format!("127.0.0.1:{port}") };
+    Asked::says(&local.get("/livez").await, 200, "");
+    a.terminate().unwrap();
+    soon("its end", a.wait()).await.unwrap();
 }
 
 #[tokio::test]
@@ -235,4 +252,95 @@ async fn the_program_and_its_hooks_know_where_to_ask_and_etcd_need_not_be_there(
     assert_eq!(std::fs::read_to_string(hook).unwrap().trim(), asked.address);
     a.terminate().unwrap();
     assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+}
+
+/// The limit of descriptors of the command, and a number of connections that exceeds it.
+const DESCRIPTORS: u64 = 256;
+const HALF_OPEN: usize = 1100;
+
+/// Lets a process of this machine have so many descriptors.
+fn limit(pid: u32, descriptors: u64) {
+    let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap());
+    let limit = rustix::process::Rlimit { current: Some(descriptors), maximum: Some(20_000) };
+    rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
+}
+
+fn descriptors(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
+}
+
+#[tokio::test]
+async fn p6_half_open_connections_cost_a_leader_nothing() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let options = ["--listen", "127.0.0.1:0", "--health", "true", "--health-interval", "100ms"];
+    let options = [&options[..], &["--health-failures", "1"]].concat();
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    let asked = Asked::of(&a).await;
+    printed(&a, &["stable at "]).await;
+    asked.until("/leaderz", 200, "leads, term ").await;
+    limit(a.pid(), DESCRIPTORS);
+    limit(std::process::id(), 4096);
+
+    let attack = async {
+        let mut open = Vec::new();
+        for _ in 0..HALF_OPEN {
+            let mut stream = TcpStream::connect(&asked.address).await.unwrap();
+            // One that is dropped already refuses it.
+            let _ = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: ").await;
+            open.push(stream);
+        }
+        open
+    };
+    let open = soon("connections", attack).await;
+    // Ten health checks, each of which needs descriptors, and probes in between.
+    let checks = "clustering_health_checks_total{namespace=\"c\",outcome=\"passed\"}";
+    let passed = asked.metrics().await[checks];
+    soon("health checks", async {
+        while asked.metrics().await[checks] < passed + 10.0 {
+            Asked::says(&asked.get("/leaderz").await, 200, "leads, term ");
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    })
+    .await;
+    assert!(descriptors(a.pid()) < 100, "{} descriptors", descriptors(a.pid()));
+    // Slow ones are dropped, all of them, also when nobody else comes.
+    soon("the end of all connections", async {
+        for mut stream in open {
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+    })
+    .await;
+    assert!(!a.log().contains("unhealthy") && !a.log().contains("has to wait"), "{}", a.log());
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+}
+
+#[tokio::test]
+async fn p11_a_lack_of_descriptors_is_no_verdict_on_the_program() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let web = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", web.local_addr().unwrap());
+    // It answers each request with what makes it well.
+    std::thread::spawn(move || {
+        for stream in web.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
+            let _ = std::io::Write::write_all(&mut stream, b"HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    for check in [["--health", "true"], ["--health-url", &url]] {
+        let options = ["--health-interval", "100ms", "--health-failures", "1", "--health-deadline", "50s"];
+        let a = service(&etcd, &[&check[..], &options].concat(), &["sh", "-c", SHELL]).spawn().unwrap();
+        printed(&a, &["stable at "]).await;
+        limit(a.pid(), 3);
+        printed(&a, &["has to wait: Too many open files", "; trying again"]).await;
+        limit(a.pid(), 1024);
+        // The same check goes on and passes; and then a verdict of the program counts again.
+        let status = clustering(&etcd, &["change", "--wait"]).await;
+        status.ended(0);
+        assert!(!a.log().contains("unhealthy") && !a.log().contains("session lost"), "{}", a.log());
+        a.terminate().unwrap();
+        assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    }
 }

@@ -7,9 +7,11 @@
 mod users;
 
 mod alone;
+mod deployment;
 mod features;
 mod guide;
 mod harness;
+mod hostile;
 mod keys;
 mod leftovers;
 mod listen;

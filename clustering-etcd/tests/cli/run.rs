@@ -126,8 +126,67 @@ async fn a_shell_service_is_a_node_with_hooks_and_leaves_with_its_exit_code() {
     assert_eq!(status.code(), Some(7), "{}", a.log());
     // Not by its lease running out: it is gone before the command is.
     assert_eq!(registered(&etcd).await, 1);
-    printed(&a, &["bye\n", "a: stopped: it was asked to stop\n"]).await;
+    printed(&a, &["a: stopped: it was asked to stop\n", "bye\n"]).await;
     b.stop().await.unwrap();
+}
+
+/// A program that says on TERM who is in the cluster at that moment, and then ends with 7.
+fn tells_who_is_there(etcd: &EtcdServer) -> String {
+    let command = env!("CARGO_BIN_EXE_clustering");
+    let ask = format!("{command} -n c --endpoints {} find x | cut -f 2", etcd.endpoint());
+    format!("trap 'echo there is $({ask}); echo bye; exit 7' TERM; echo up; while :; do sleep 0.05; done")
+}
+
+/// Else requests are routed to a program that refuses them already.
+#[tokio::test]
+async fn the_node_leaves_before_the_program_is_told_to_end() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let b = node(&etcd, "b").weight(0).start().await.unwrap();
+    let a = service(&etcd, &[], &["sh", "-c", &tells_who_is_there(&etcd)]).spawn().unwrap();
+    present(&b, &["a", "b"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    // Only `a` takes keys: while it is in the cluster its name is printed.
+    printed(&a, &["no node takes \"x\"", "there is\n", "bye\n"]).await;
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_program_is_told_to_end_although_etcd_is_away_and_at_once_by_a_second_signal() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let told = async |second: bool| {
+        let a = service(&etcd, &[], &["sh", "-c", SHELL]).spawn().unwrap();
+        printed(&a, &["stable at"]).await;
+        etcd.pause().unwrap();
+        let began = std::time::Instant::now();
+        a.terminate().unwrap();
+        if second {
+            // Two at once are one to the system.
+            printed(&a, &["leaving the cluster"]).await;
+            a.terminate().unwrap();
+        }
+        printed(&a, &["bye\n"]).await;
+        let took = began.elapsed();
+        assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+        etcd.resume().unwrap();
+        took
+    };
+    // The library's bound is 5 s.
+    let took = told(false).await;
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(15), "{took:?}");
+    let took = told(true).await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+/// Before the node has joined there is nothing to wait for, and nothing may be left.
+#[tokio::test]
+async fn a_program_whose_node_has_not_joined_is_told_to_end_too() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let a = service(&etcd, &["--health", "false"], &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["unhealthy"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    assert_eq!(registered(&etcd).await, 0);
 }
 
 #[tokio::test]
@@ -338,6 +397,153 @@ async fn a_program_whose_node_is_refused_is_ended() {
     command.args(["run", "-n", "c", "--uri", "http://a.test:80", "--endpoints", &etcd.endpoint()]);
     command.args(["--user", users::USER, "--", "sleep", "1000"]).env("ETCDCTL_PASSWORD", "wrong");
     run(command).await.refused(2, &["wrong user or password"]);
+}
+
+/// Else a program is asked for what it has no place to do yet.
+#[tokio::test]
+async fn a_program_starts_when_its_node_has_joined_or_the_cluster_is_stable_if_that_is_wanted() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let mended = folder.path().join("mended");
+    let hook = format!("test -e {}", mended.display());
+    etcd.kill().await.unwrap();
+    let a = service(&etcd, &["--start-when", "joined", "--stabilize", &hook], &["sh", "-c", SHELL]);
+    let a = a.spawn().unwrap();
+    printed(&a, &["the store is away"]).await;
+    assert!(!a.log().contains("up\n"), "{}", a.log());
+    etcd.restart().await.unwrap();
+    printed(&a, &["up\n"]).await;
+    printed(&a, &["joined as"]).await;
+    assert!(!a.log().contains("stable at"), "{}", a.log());
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+
+    let options = ["--start-when", "stable", "--stabilize", &hook];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["refused, attempt 2"]).await;
+    assert!(!a.log().contains("up\n"), "{}", a.log());
+    fs::write(&mended, "").unwrap();
+    printed(&a, &["up\n"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+
+    // One that is ended before: as if the signal had ended the program.
+    let a = service(&etcd, &["--start-when", "joined", "--health", "false"], &["sh", "-c", SHELL]);
+    let a = a.spawn().unwrap();
+    printed(&a, &["unhealthy"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(143), "{}", a.log());
+    assert!(!a.log().contains("up\n") && registered(&etcd).await == 0, "{}", a.log());
+}
+
+#[tokio::test]
+async fn each_node_can_act_when_the_cluster_is_stable_and_not_only_the_leader() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let b = nodes(&etcd, &["b"]).await;
+    let everywhere = format!("env > {0}.new; mv {0}.new {0}", file("everywhere").display());
+    let leader = format!("touch {}", file("leader").display());
+    let options = ["--on-stable", &leader, "--on-stable-everywhere", &everywhere];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    says(&file("everywhere"), "CLUSTERING_NODES=2").await;
+    let version = soon("a version", b[0].cluster_change()).await.unwrap();
+    let env = says(&file("everywhere"), &format!("CLUSTERING_VERSION={version}")).await;
+    assert!(
+        env.contains("CLUSTERING_HOOK=on_stable_everywhere\n") && env.contains("CLUSTERING_LEADER=b\n"),
+        "{env}"
+    );
+    assert!(!file("leader").exists(), "b leads");
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    stop(b).await;
+}
+
+#[tokio::test]
+async fn each_line_for_programs_has_its_time_and_node() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let options = ["--json", "--stabilize", "echo a line", "--listen", "127.0.0.1:0"];
+    let a = service(&etcd, &options, &["sleep", "1000"]).spawn().unwrap();
+    printed(&a, &["listening", "joined", "a line", "\"event\":\"stable\""]).await;
+    a.terminate().unwrap();
+    soon("its end", a.wait()).await.unwrap();
+    for line in a.log().lines() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        assert!(value["node"] == "a" && value["event"].is_string(), "{line}");
+        let at = value["at"].as_str().unwrap();
+        assert!(at.len() == 24 && at.starts_with("20") && at.contains('T') && at.ends_with('Z'), "{line}");
+    }
+}
+
+/// Else whoever can read the environment of a program that needs no etcd can write to it.
+#[tokio::test]
+async fn neither_the_program_nor_hooks_inherit_a_password() {
+    let etcd = users::server(EtcdServer::builder()).await;
+    let folder = Folder::new().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let hook = format!("env > {0}.new; mv {0}.new {0}", file("hook").display());
+    let program = format!("env > {0}.new; mv {0}.new {0}; {SHELL}", file("program").display());
+    let both = format!("{}:{}", users::USER, users::PASSWORD);
+    for (user, password) in [(users::USER, users::PASSWORD), (both.as_str(), "")] {
+        let a = Process::builder(env!("CARGO_BIN_EXE_clustering")).clean_env();
+        let a = a.args(["run", "-n", users::PREFIX.trim_end_matches('/'), "--endpoints", &etcd.endpoint()]);
+        let a = a.args(["--uri", "http://a.test:80", "--stabilize", &hook, "--", "sh", "-c", &program]);
+        let a = a.env("ETCDCTL_USER", user).env("ETCDCTL_CACERT", "").env("KEPT", "kept");
+        let a = a.env("ETCDCTL_PASSWORD", password).spawn().unwrap();
+        printed(&a, &["stable at"]).await;
+        for name in ["hook", "program"] {
+            let env = says(&file(name), "KEPT=kept").await;
+            assert!(!env.contains(users::PASSWORD), "{name}: {env}");
+            fs::remove_file(file(name)).unwrap();
+        }
+        a.terminate().unwrap();
+        assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
+    }
+}
+
+/// The children of a process that have ended, and that it has not waited for.
+fn zombies(parent: &str) -> usize {
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let stats = processes.filter_map(|process| fs::read_to_string(process.path().join("stat")).ok());
+    stats.filter(|stat| stat.contains(&format!(") Z {parent} "))).count()
+}
+
+/// Else a container runs out of processes.
+#[tokio::test]
+async fn the_first_process_of_a_container_leaves_no_zombies() {
+    let namespace = ["--pid", "--fork", "--mount-proc", "--kill-child"];
+    let can = std::process::Command::new("unshare").args(namespace).arg("true").output();
+    if !can.is_ok_and(|output| output.status.success()) {
+        println!("left out: no namespace of processes can be made here (Linux, root, unshare)");
+        return;
+    }
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let calls = folder.path().join("calls");
+    let hook = format!("echo >> {}; (sleep 0.05; sleep 0.05) & exit 0", calls.display());
+    let a = Process::builder("unshare").clean_env().args(namespace).arg(env!("CARGO_BIN_EXE_clustering"));
+    let a = a.args([
+        "run",
+        "-n",
+        "c",
+        "--endpoints",
+        &etcd.endpoint(),
+        "--name",
+        "a",
+        "--uri",
+        "http://a.test:80",
+    ]);
+    let a = a.args(["--health", &hook, "--health-interval", "50ms", "--health-failures", "1"]);
+    let a = a.args(["--", "sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["stable at"]).await;
+    let first = fs::read_to_string(format!("/proc/{0}/task/{0}/children", a.pid())).unwrap();
+    says(&calls, &"\n".repeat(40)).await;
+    let left = zombies(first.trim());
+    assert!(left < 5, "{left} zombies");
+    // And nobody else's children are taken away.
+    assert!(!a.log().contains("unhealthy"), "{}", a.log());
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());
 }
 
 /// A service in Python that answers health checks: well while the file is there, and not at all while another one is.

@@ -36,6 +36,11 @@ async fn a_stable_cluster_is_shown_and_exits_with_0() {
     said.ended(0);
     let shown = said.json();
     assert_eq!(shown["condition"], json!({ "state": "stable" }));
+    // As etcdctl has it.
+    let same = clustering(&etcd, &["status", "-w", "json"]).await.json();
+    assert_eq!(same["version"], shown["version"]);
+    assert!(clustering(&etcd, &["status", "--write-out=table"]).await.ended(0).starts_with("cluster   c\n"));
+    clustering(&etcd, &["status", "-w", "xml"]).await.refused(2, &["invalid value 'xml'", "json"]);
     assert_eq!(shown["leader"], json!({ "name": "a", "term": term.get() }));
     assert_eq!(shown["version"]["version"], json!(version.to_string()));
     assert_eq!(shown["nodes"][2]["metadata"], json!({ "zone": "z1" }));

@@ -48,6 +48,10 @@ enum Call {
     Check(Timestamp),
 }
 
+fn build_info() {
+    gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
 /// How a call to the store went.
 fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
     match result.as_ref().map_err(StoreError::kind) {
@@ -62,6 +66,7 @@ impl Meter {
     pub(crate) fn new(namespace: &str, is_node: bool) -> Self {
         if is_node {
             names::describe(names::ALL);
+            build_info();
         }
         Meter {
             namespace: namespace.into(),
@@ -102,6 +107,7 @@ impl Meter {
             Input::Renewed { token, result } => {
                 // Recorders may forget gauges that are not set for a while.
                 self.shown = [None; GAUGES];
+                build_info();
                 let Some(Call::Lease(sent)) = self.calls.remove(token) else { return };
                 self.took(names::RENEWAL, now.since(sent));
                 match result {

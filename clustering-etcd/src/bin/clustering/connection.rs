@@ -77,6 +77,13 @@ const FLAGS: [(&str, &str); 7] = [
     ("--insecure-transport", "ETCDCTL_INSECURE_TRANSPORT"),
 ];
 
+/// The variables of the environment that hold a password. Programs and hooks do not inherit them.
+pub(crate) fn secrets() -> impl Iterator<Item = &'static str> {
+    let has_password = |user: OsString| user.to_string_lossy().contains(':');
+    let user = env::var_os("ETCDCTL_USER").is_some_and(has_password).then_some("ETCDCTL_USER");
+    ["ETCDCTL_PASSWORD"].into_iter().chain(user)
+}
+
 impl Connection {
     pub(crate) fn namespace(&self) -> Result<Namespace, Failure> {
         // Set but empty is what an unset variable of a template leaves behind.

@@ -116,7 +116,7 @@ impl Demo {
             Err(error) => output::note(format!("clustering: the demo's keys are left: {error}")),
         }
         done?;
-        output::line("\nAll that was to be shown has happened, and nothing is left behind.");
+        output::lines(["", "All that was to be shown has happened, and nothing is left behind."]);
         Ok(ExitCode::SUCCESS)
     }
 
@@ -165,7 +165,7 @@ impl Demo {
 
 impl Stage {
     fn act(&self, title: &str) {
-        output::line(format!("\n── {title} ──"));
+        output::lines([String::new(), format!("── {title} ──")]);
     }
 
     fn start(&mut self, number: u8) -> Result<(), Failure> {
@@ -188,7 +188,8 @@ impl Stage {
         // They would all want the one address that was meant for another.
         command.env_remove("CLUSTERING_LISTEN");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let node = Group::spawn(command, &self.guardian).map_err(|error| cannot("start a node", &error))?;
+        let node =
+            Group::spawn(&mut command, &self.guardian).map_err(|error| cannot("start a node", &error))?;
         self.nodes.push((name, node));
         Ok(())
     }
@@ -243,7 +244,7 @@ impl Server {
         command.args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer]);
         command.args(["--initial-cluster", &format!("default={peer}")]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let group = Group::spawn(command, guardian).map_err(|error| {
+        let group = Group::spawn(&mut command, guardian).map_err(|error| {
             cannot(&format!("start {}", binary.display()), &error).hint(
                 "install one (apt-get install etcd-server; brew install etcd), let CLUSTERING_ETCD_BIN name one, or name a \
                  running one with --endpoints",

@@ -1,4 +1,4 @@
-use std::{fmt, process::ExitCode};
+use std::process::ExitCode;
 
 use clustering_etcd::{
     ConfigError, InvalidInput, Namespace, OperatorError,
@@ -10,7 +10,7 @@ use clustering_etcd::{
 pub(crate) struct Failure {
     code: u8,
     text: String,
-    hint: Option<String>,
+    hints: Vec<String>,
 }
 
 /// The answer is no: the cluster is not stable, the key has no owner, the time ran out.
@@ -20,13 +20,24 @@ pub(crate) const UNKNOWN: u8 = 2;
 
 impl Failure {
     pub(crate) fn new(code: u8, text: impl Into<String>) -> Self {
-        Failure { code, text: text.into(), hint: None }
+        Failure { code, text: text.into(), hints: Vec::new() }
     }
 
-    /// With what to do about it.
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
+    /// Adds a line with what to do about it.
+    pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
+        self.hints([hint.into()])
+    }
+
+    /// Adds lines with what to do about it.
+    pub(crate) fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
+        self.hints.extend(hints);
         self
+    }
+
+    /// The failure in lines: what failed, and below it what to do.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        let first = format!("clustering: {}", self.text);
+        [first].into_iter().chain(self.hints.iter().map(|hint| format!("  {hint}"))).collect()
     }
 
     pub(crate) fn no_cluster(namespace: &Namespace) -> Self {
@@ -38,13 +49,6 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.code)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)?;
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\n  {hint}"))
     }
 }
 

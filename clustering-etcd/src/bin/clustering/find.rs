@@ -1,6 +1,7 @@
 use std::{
     fs,
     io::{self, BufRead, Read},
+    mem,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -13,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     connection::Connection,
     failure::{Failure, NO, UNKNOWN},
-    output,
+    output::{self, Format},
 };
 
 /// Show which node takes each key: the key, its node and where that is reached, divided by tabs
@@ -22,7 +23,7 @@ use crate::{
 /// Exit codes: 0 each key has a node, 1 no node takes keys, 2 it is not known.
 #[derive(Args, Debug)]
 pub(crate) struct Find {
-    /// The keys; without any, each line of the standard input is one
+    /// The keys; - stands for the lines of the standard input, as if no key was given
     keys: Vec<String>,
     /// Also those next in line, so many nodes in all
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -33,9 +34,8 @@ pub(crate) struct Find {
     /// Place by the view in this file, as hooks get it on their standard input, without asking etcd; - for the standard input
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
-    /// Print one JSON object for each key
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// A node, as far as placement goes.
@@ -66,17 +66,7 @@ impl Find {
             None => present(&existing(connection).await?),
         };
         let placement = Placement::new(places.iter().map(|place| (place.name.as_str(), place.weight)));
-        let keys = match (self.keys.is_empty(), &self.view) {
-            (true, Some(file)) if file.as_os_str() == "-" => {
-                return Err(Failure::new(
-                    UNKNOWN,
-                    "the standard input has the view: give the keys as arguments",
-                ));
-            }
-            (true, _) => read_keys()?,
-            (false, _) => self.keys,
-        };
-        for key in keys {
+        for key in self.keys()? {
             let found: Vec<_> = placement.find_n(key.as_bytes(), self.count as usize);
             let found: Vec<_> = found.into_iter().map(|index| &places[index]).collect();
             let Some(owner) = found.first() else {
@@ -86,15 +76,37 @@ impl Find {
             if self.node.as_ref().is_some_and(|node| *node != owner.name) {
                 continue;
             }
-            if self.json {
+            if self.format.is_json() {
                 let nodes: Vec<_> =
                     found.iter().map(|place| json!({ "name": place.name, "uri": place.uri })).collect();
                 output::json(&json!({ "key": key, "nodes": nodes }))?;
             } else {
-                found.iter().for_each(|place| output::line(format!("{key}\t{}\t{}", place.name, place.uri)));
+                found.iter().for_each(|place| output::cells(&[&key, &place.name, &place.uri]));
             }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Find {
+    /// The keys that were given, with those of the standard input in their place.
+    fn keys(&self) -> Result<Vec<String>, Failure> {
+        let is_input = |text: &str| text == "-";
+        if !self.keys.is_empty() && !self.keys.iter().any(|key| is_input(key)) {
+            return Ok(self.keys.clone());
+        }
+        if self.view.as_ref().is_some_and(|file| file.as_os_str() == "-") {
+            let text = "the standard input has the view: give the keys as arguments";
+            return Err(Failure::new(UNKNOWN, text));
+        }
+        let mut input = read_keys()?;
+        if self.keys.is_empty() {
+            return Ok(input);
+        }
+        let keys = self.keys.iter();
+        Ok(keys
+            .flat_map(|key| if is_input(key) { mem::take(&mut input) } else { vec![key.clone()] })
+            .collect())
     }
 }
 

@@ -1,15 +1,18 @@
 use std::{
+    collections::HashSet,
     fmt::Display,
     io::{self, Write},
     os::unix::process::CommandExt,
     path::Path,
     process::{ChildStdin, ExitStatus, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
+
+use crate::connection;
 
 /// Ends the processes that this one started, if this one is killed before it can.
 ///
@@ -17,6 +20,8 @@ use tokio::process::{Child, Command};
 #[derive(Debug)]
 pub(crate) struct Guardian {
     input: Mutex<ChildStdin>,
+    /// Processes that this one started and waits for.
+    own: Mutex<HashSet<Pid>>,
 }
 
 impl Guardian {
@@ -25,14 +30,26 @@ impl Guardian {
         shell.args(["-c", include_str!("guardian.sh"), "clustering-guardian"]);
         // It must not hold the output open, for whoever waits until that ends.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        for secret in connection::secrets() {
+            shell.env_remove(secret);
+        }
         let mut shell = shell.spawn()?;
         let input = shell.stdin.take().ok_or_else(|| io::Error::other("the guardian has no input"))?;
-        Ok(Arc::new(Guardian { input: Mutex::new(input) }))
+        Ok(Arc::new(Guardian { input: Mutex::new(input), own: Mutex::default() }))
     }
 
     /// Removes that folder in the end, if it is still there.
     pub(crate) fn remove(&self, folder: &Path) {
         self.tell('r', folder.display());
+    }
+
+    /// Calls `look` with the processes that this one waits for. None starts meanwhile.
+    pub(crate) fn while_none_starts(&self, look: impl FnOnce(&HashSet<Pid>)) {
+        look(&self.own());
+    }
+
+    fn own(&self) -> MutexGuard<'_, HashSet<Pid>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell(&self, sign: char, what: impl Display) {
@@ -52,10 +69,13 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    pub(crate) fn spawn(mut command: Command, guardian: &Arc<Guardian>) -> io::Result<Self> {
+    pub(crate) fn spawn(command: &mut Command, guardian: &Arc<Guardian>) -> io::Result<Self> {
+        let mut own = guardian.own();
         let child = command.process_group(0).spawn()?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         let id = id.ok_or_else(|| io::Error::other("the process ended at once"))?;
+        own.insert(id);
+        drop(own);
         guardian.tell('+', id.as_raw_nonzero());
         Ok(Group { child, id, ended: false, guardian: guardian.clone() })
     }
@@ -69,7 +89,7 @@ impl Group {
         let status = self.child.wait().await;
         if !self.ended {
             self.ended = true;
-            self.guardian.tell('-', self.id.as_raw_nonzero());
+            self.forget();
         }
         status
     }
@@ -82,12 +102,9 @@ impl Group {
         }
     }
 
-    /// Pauses it and then this process, as a shell expects of what it paused. A program that ran on would outlive its node's
-    /// session. With the signal to go on, which is passed on as others are, both do.
-    pub(crate) fn pause_with_this(&self) {
-        self.signal(Signal::STOP);
-        // Of itself it may.
-        let _ = kill_process(getpid(), Signal::STOP);
+    fn forget(&self) {
+        self.guardian.tell('-', self.id.as_raw_nonzero());
+        self.guardian.own().remove(&self.id);
     }
 
     /// Asks it to end, waits for so long, and then ends it.
@@ -107,7 +124,13 @@ impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
         if !self.ended {
-            self.guardian.tell('-', self.id.as_raw_nonzero());
+            self.forget();
         }
     }
+}
+
+/// Pauses this process.
+pub(crate) fn pause_this() {
+    // Of itself it may.
+    let _ = kill_process(getpid(), Signal::STOP);
 }

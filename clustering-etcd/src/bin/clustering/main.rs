@@ -1,5 +1,8 @@
 //! `clustering`: looks at clusters in etcd and handles them, and makes any program a node.
 
+// What is printed passes `output`, which escapes it.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod connection;
 mod demo;
 mod failure;
@@ -18,7 +21,7 @@ mod verbs;
 mod wait;
 mod watch;
 
-use std::process::ExitCode;
+use std::{env, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -26,13 +29,7 @@ use crate::{connection::Connection, failure::Failure};
 
 /// Look at clusters in etcd and handle them, and make any program a node
 #[derive(Debug, Parser)]
-#[command(
-    name = "clustering",
-    version,
-    propagate_version = true,
-    subcommand_required = true,
-    arg_required_else_help = true
-)]
+#[command(name = "clustering", version, propagate_version = true, subcommand_required = true)]
 struct Cli {
     #[command(flatten)]
     connection: Connection,
@@ -62,6 +59,9 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    if env::args_os().len() <= 1 {
+        return manual::help();
+    }
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Status(command) => command.run(&cli.connection).await,
@@ -82,7 +82,7 @@ async fn main() -> ExitCode {
         Command::Purge(command) => command.run(&cli.connection).await,
     };
     done.unwrap_or_else(|failure: Failure| {
-        output::note(format!("clustering: {failure}"));
+        failure.lines().iter().for_each(output::note);
         failure.exit_code()
     })
 }

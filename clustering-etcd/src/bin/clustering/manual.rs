@@ -8,6 +8,7 @@ use clap_complete::Shell;
 use crate::{
     Cli,
     failure::{Failure, UNKNOWN},
+    output,
 };
 
 /// Print a shell's completions
@@ -49,6 +50,13 @@ impl Man {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Shows what the command can, to somebody who gave no arguments. Variables in the environment are none.
+pub(crate) fn help() -> ExitCode {
+    let help = Cli::command().render_help().to_string();
+    help.lines().for_each(output::note);
+    ExitCode::from(UNKNOWN)
 }
 
 fn write(text: &[u8]) -> Result<ExitCode, Failure> {

@@ -8,7 +8,7 @@ use clustering_etcd::{HistoryEntry, Operator, history};
 use crate::{
     connection::Connection,
     failure::{Failure, NO},
-    output::{self, counted},
+    output::{self, Format, counted},
     status::state,
     times::{brief, label_time, moment},
 };
@@ -23,9 +23,8 @@ pub(crate) struct History {
     /// How many at most
     #[arg(long, short = 'c', value_name = "N")]
     count: Option<usize>,
-    /// Print one JSON object for each
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 /// Say why the newest version was published, or another one, and what became of it
@@ -37,23 +36,22 @@ pub(crate) struct Why {
     /// The version, or its number [default: the newest]
     #[arg(value_name = "VERSION")]
     which: Option<String>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl History {
     pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
         let (_, mut entries) = read(connection).await?;
         entries.truncate(self.count.unwrap_or(usize::MAX));
-        if self.json {
+        if self.format.is_json() {
             for entry in &entries {
                 output::json(entry)?;
             }
             return Ok(ExitCode::SUCCESS);
         }
         let rows: Vec<_> = entries.iter().map(row).collect();
-        output::line(output::table(["NUMBER", "LABELLED", "BY", "STABLE", "NODES", "LAST", "WHY"], &rows));
+        output::lines(output::table(["NUMBER", "LABELLED", "BY", "STABLE", "NODES", "LAST", "WHY"], &rows));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -77,15 +75,19 @@ impl Why {
                 Failure::new(NO, text).hint("`clustering history` lists those that are; older ones are gone")
             );
         };
-        if self.json {
+        if self.format.is_json() {
             output::json(entry)?;
             return Ok(ExitCode::SUCCESS);
         }
-        output::line(text(entry));
+        output::lines(text(entry));
         // What keeps the newest one from becoming stable is what one asks for then.
         if entry.stable.is_none() && entries.first() == Some(entry) {
             let report = connection.quick(operator.report()).await?;
-            output::line(report.map(|report| state(&report, None).join("\n  ")).unwrap_or_default());
+            let state = report.map(|report| state(&report, None)).unwrap_or_default();
+            let lines = state.iter().enumerate();
+            output::lines(
+                lines.map(|(place, line)| if place == 0 { line.clone() } else { format!("  {line}") }),
+            );
         } else if entry.stable.is_none() {
             output::line("it was superseded before it became stable");
         }
@@ -122,24 +124,21 @@ fn causes(entry: &HistoryEntry) -> String {
     entry.causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn text(entry: &HistoryEntry) -> String {
+fn text(entry: &HistoryEntry) -> Vec<String> {
     let by = entry.leader.as_ref().map(|leader| format!(" by {leader}")).unwrap_or_default();
     let labelled = match entry.version.is_plausible() {
         true => format!(", labelled {}", moment(entry.version.minted_ms())),
         false => String::new(),
     };
-    let mut text = format!(
-        "{} (number {}) was published{by}, term {}{labelled}\nbecause {}",
-        entry.version,
-        entry.number,
-        entry.term,
-        causes(entry)
-    );
+    let (version, number, term) = (entry.version, entry.number, entry.term);
+    let first = format!("{version} (number {number}) was published{by}, term {term}{labelled}");
+    let mut lines = vec![first, format!("because {}", causes(entry))];
     if let Some(stable) = &entry.stable {
-        text += &format!("\nstable after {}, with {}", brief(stable.after), counted(stable.nodes));
+        let mut text = format!("stable after {}, with {}", brief(stable.after), counted(stable.nodes));
         if let Some(last) = &stable.last {
             text += &format!("; {last} was the last to be ready, after {}", brief(stable.last_after));
         }
+        lines.push(text);
     }
-    text
+    lines
 }

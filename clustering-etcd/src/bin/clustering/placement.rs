@@ -8,7 +8,7 @@ use crate::{
     connection::Connection,
     failure::{Failure, NO, UNKNOWN},
     find::{existing, read_keys},
-    output,
+    output::{self, Format},
 };
 
 /// Show how keys spread over the nodes, now and with a node more or less: shares, and how many keys would move
@@ -22,9 +22,8 @@ pub(crate) struct Placement {
     /// The node that goes; may be given more than once [default: each in its turn]
     #[arg(long, value_name = "NAME")]
     remove: Vec<String>,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 #[derive(Clone, Debug)]
@@ -96,9 +95,9 @@ impl Placement {
             return Err(failure.hint("such as: seq -f 'device-%g' 1000 | clustering placement"));
         }
         let spread = self.spread(&members, &keys)?;
-        match self.json {
+        match self.format.is_json() {
             true => output::json(&spread)?,
-            false => output::line(text(&spread)),
+            false => output::lines(text(&spread)),
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -171,23 +170,19 @@ fn change(nodes: Vec<String>, then: &Members, keys: &[String], now: &[Option<&st
     Change { nodes, moved, fewest, most }
 }
 
-fn text(spread: &Spread) -> String {
+fn text(spread: &Spread) -> Vec<String> {
     let rows: Vec<_> = spread.nodes.iter().map(row).collect();
-    let mut text = output::table(["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows);
+    let mut lines = output::table(["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows);
     let say = |what: &str, change: &Change| {
         let share = 100.0 * change.moved as f64 / spread.keys as f64;
         let Change { nodes, moved, fewest, most } = change;
         let (nodes, keys) = (nodes.join(", "), spread.keys);
-        format!(
-            "\n{what} {nodes}: {moved} of {keys} keys move ({share:.1} %), {fewest} to {most} keys a node"
-        )
+        format!("{what} {nodes}: {moved} of {keys} keys move ({share:.1} %), {fewest} to {most} keys a node")
     };
-    text.push('\n');
-    text += &say("with", &spread.more);
-    for change in &spread.less {
-        text += &say("without", change);
-    }
-    text
+    lines.push(String::new());
+    lines.push(say("with", &spread.more));
+    lines.extend(spread.less.iter().map(|change| say("without", change)));
+    lines
 }
 
 fn row(share: &Share) -> [String; 5] {

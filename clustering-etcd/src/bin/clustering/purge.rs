@@ -1,5 +1,5 @@
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
 };
 
@@ -58,9 +58,7 @@ fn ask(namespace: &Namespace, nodes: usize) -> Result<bool, Failure> {
         return Err(failure.hint("give --yes, if that is what you want"));
     }
     let present = if nodes > 0 { format!(" and its {}", counted(nodes)) } else { String::new() };
-    let mut err = io::stderr().lock();
-    let _ = write!(err, "Delete the cluster {namespace}{present} from the store? [y/N] ");
-    let _ = err.flush();
+    output::prompt(format!("Delete the cluster {namespace}{present} from the store? [y/N]"));
     let mut answer = String::new();
     let read = io::stdin().read_line(&mut answer);
     Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -3,7 +3,12 @@ use std::process::ExitCode;
 use clap::Args;
 use clustering_etcd::{Condition, Report};
 
-use crate::{connection::Connection, failure::Failure, output, status};
+use crate::{
+    connection::Connection,
+    failure::Failure,
+    output::{self, Format},
+    status,
+};
 
 /// List the clusters in the store: namespace, nodes, state, leader
 ///
@@ -17,9 +22,8 @@ pub(crate) struct Services {
     /// Also what is left of clusters without nodes
     #[arg(long, short)]
     all: bool,
-    /// Print one JSON object for each
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl Services {
@@ -27,7 +31,7 @@ impl Services {
         let store = connection.store()?;
         let mut reports = connection.quick(Report::read_all(&store, &self.prefix)).await?;
         reports.retain(|report| self.all || report.condition != Condition::Empty);
-        if self.json {
+        if self.format.is_json() {
             for report in &reports {
                 output::json(report)?;
             }
@@ -38,7 +42,7 @@ impl Services {
             output::note(format!("clustering: there is no cluster with nodes here{hint}"));
         }
         let rows: Vec<_> = reports.iter().map(row).collect();
-        output::line(output::table(["NAMESPACE", "NODES", "STATE", "LEADER"], &rows));
+        output::lines(output::table(["NAMESPACE", "NODES", "STATE", "LEADER"], &rows));
         Ok(ExitCode::SUCCESS)
     }
 }

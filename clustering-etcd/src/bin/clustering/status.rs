@@ -6,7 +6,7 @@ use clustering_etcd::{Condition, Readiness, Report, event::Laggard, report::Node
 use crate::{
     connection::Connection,
     failure::{Failure, NO},
-    output::{self, counted},
+    output::{self, Format, counted},
     times::{brief, moment},
 };
 
@@ -19,9 +19,8 @@ const NAMED: usize = 10;
 /// cluster.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl Status {
@@ -30,29 +29,34 @@ impl Status {
         let Some(report) = connection.quick(operator.report()).await? else {
             return Err(Failure::no_cluster(operator.keyspace().namespace()));
         };
-        match self.json {
+        match self.format.is_json() {
             true => output::json(&report)?,
-            false => output::line(text(&report)),
+            false => output::lines(text(&report)),
         }
         Ok(if report.condition.is_stable() { ExitCode::SUCCESS } else { ExitCode::from(NO) })
     }
 }
 
-/// All of a report, for people.
-pub(crate) fn text(report: &Report) -> String {
-    let mut text = format!("cluster   {}\nleader    {}\n", report.namespace, leader(report));
-    text +=
-        &format!("version   {}\nstate     {}\n", version(report), state(report, None).join("\n          "));
-    if !report.malformed.is_empty() {
-        let keys = report.malformed.iter();
-        let keys: Vec<_> = keys.map(|bad| format!("{} ({})", bad.key, bad.reason)).collect();
-        text += &format!("garbage   {}\n", keys.join("\n          "));
+/// All of a report, in lines for people.
+fn text(report: &Report) -> Vec<String> {
+    let mut lines = labelled("cluster", vec![report.namespace.to_string()]);
+    lines.extend(labelled("leader", vec![leader(report)]));
+    lines.extend(labelled("version", vec![version(report)]));
+    lines.extend(labelled("state", state(report, None)));
+    let malformed = report.malformed.iter().map(|bad| format!("{} ({})", bad.key, bad.reason));
+    lines.extend(labelled("garbage", malformed.collect()));
+    if !report.nodes.is_empty() {
+        let rows: Vec<_> = report.nodes.iter().map(row).collect();
+        lines.push(String::new());
+        lines.extend(output::table(["NAME", "READINESS", "REGISTERED", "URI", "METADATA"], &rows));
     }
-    if report.nodes.is_empty() {
-        return text.trim_end().to_owned();
-    }
-    let rows: Vec<_> = report.nodes.iter().map(row).collect();
-    text + "\n" + &output::table(["NAME", "READINESS", "REGISTERED", "URI", "METADATA"], &rows)
+    lines
+}
+
+/// Lines with a label before the first.
+fn labelled(label: &str, lines: Vec<String>) -> Vec<String> {
+    let labels = [label].into_iter().chain(std::iter::repeat(""));
+    labels.zip(lines).map(|(label, line)| format!("{label:<10}{line}")).collect()
 }
 
 pub(crate) fn leader(report: &Report) -> String {

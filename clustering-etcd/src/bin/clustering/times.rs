@@ -74,6 +74,12 @@ pub(crate) fn label_time(version: Version) -> String {
     }
 }
 
+/// That moment in UTC, to the millisecond.
+pub(crate) fn stamp(ms: u64) -> String {
+    let moment = UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH);
+    humantime::format_rfc3339_millis(moment).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

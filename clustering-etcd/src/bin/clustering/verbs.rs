@@ -88,10 +88,10 @@ impl Resign {
     }
 }
 
-/// Remove a node that hangs or is not to take part
+/// Remove a node from the cluster for now, such as one that hangs: others take its keys
 ///
-/// Its keys go to the others. A node that lives joins again by itself, after a pause that grows from a second to a minute:
-/// to keep it out, stop it. Exit codes: 0 it is removed (with --wait: and a version without it is stable), 1 it could not
+/// A node that lives joins again by itself, after a pause that grows from a second to a minute. To keep it out, stop it.
+/// Exit codes: 0 it is removed (with --wait: and a version without it is stable), 1 it could not
 /// be done or the time ran out, 2 it is not known.
 #[derive(Args, Debug)]
 pub(crate) struct Evict {

@@ -6,15 +6,15 @@ use clustering_etcd::{Operator, Report, store::Revision};
 use crate::{
     connection::Connection,
     failure::{Failure, NO},
-    output::{self, counted},
+    output::{self, Format, counted},
     status::state,
     times::{brief, duration},
 };
 
 /// Wait until the cluster is stable
 ///
-/// Also while there is no cluster yet, and while etcd is away. Exit codes: 0 it is so, 1 the time ran out, 2 etcd could not
-/// be reached at first, or refuses.
+/// Also while there is no cluster yet, and while etcd is away. Prints the version in the end, or with --json the whole report.
+/// Exit codes: 0 it is so, 1 the time ran out, 2 etcd could not be reached at first, or refuses.
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// Until every node is ready at the newest version; this is what it waits for in any case
@@ -26,9 +26,8 @@ pub(crate) struct Wait {
     /// Give up after that time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Print the report as one JSON object in the end
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl Wait {
@@ -42,7 +41,7 @@ impl Wait {
             None => "not stable".to_owned(),
         };
         let report = until(connection, &operator, self.timeout, &missing, good).await?;
-        match self.json {
+        match self.format.is_json() {
             true => output::json(&report)?,
             false => output::line(stable_line(&report)),
         }
@@ -84,7 +83,7 @@ pub(crate) async fn until(
         return Err(Failure::new(NO, text).hint("etcd does not answer"));
     }
     match monitor.report() {
-        Some(report) => Err(Failure::new(NO, text).hint(state(&report, None).join("\n  "))),
+        Some(report) => Err(Failure::new(NO, text).hints(state(&report, None))),
         None => {
             let namespace = operator.keyspace().namespace();
             Err(Failure::new(NO, text).hint(format!("there is no cluster in the namespace {namespace}")))

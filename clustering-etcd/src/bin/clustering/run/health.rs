@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use std::time::Duration;
 use tokio::{net::TcpStream, task::JoinSet};
 
-use super::hook::Hooks;
+use super::{hook::Hooks, log::Log, shortage::wait_out};
 use crate::times::duration;
 
 /// When the program counts as well. Without any of these it does as long as it runs.
@@ -53,9 +53,10 @@ impl Health {
                 async move { hooks.health(&command).await }
             })
         } else if let Some(uri) = self.health_url.clone() {
+            let log = hooks.log.clone();
             builder.health(move || {
-                let uri = uri.clone();
-                async move { get(&uri).await }
+                let (log, uri) = (log.clone(), uri.clone());
+                async move { get(&log, &uri).await }
             })
         } else {
             return builder;
@@ -71,10 +72,11 @@ impl Health {
     }
 }
 
-async fn get(uri: &Uri) -> Result<(), String> {
+async fn get(log: &Log, uri: &Uri) -> Result<(), String> {
     let failure = |error: &dyn std::error::Error| format!("{uri}: {error}");
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(80))).await;
+    let connect = || TcpStream::connect((host, uri.port_u16().unwrap_or(80)));
+    let stream = wait_out(log, "the health check", connect).await;
     let stream = TokioIo::new(stream.map_err(|error| failure(&error))?);
     let (mut sender, connection) = http1::handshake(stream).await.map_err(|error| failure(&error))?;
     // Ends when this is dropped, also in the middle.

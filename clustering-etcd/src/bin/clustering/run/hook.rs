@@ -1,7 +1,9 @@
 use std::{
-    future::Future,
+    ffi::OsStr,
+    future::{Future, ready},
     net::SocketAddr,
     os::unix::process::ExitStatusExt,
+    pin::pin,
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
@@ -14,9 +16,10 @@ use tokio::{
     process::Command,
 };
 
+use super::{log::Log, shortage::wait_out};
 use crate::{
+    connection,
     group::{Group, Guardian},
-    output,
 };
 
 /// How long output may take to come after its process has ended. Something that it started may hold it open for ever.
@@ -33,6 +36,7 @@ pub(crate) struct Hooks {
     /// How long one that is superseded may take to end after SIGTERM.
     pub(crate) grace: Duration,
     pub(crate) guardian: Arc<Guardian>,
+    pub(crate) log: Log,
 }
 
 /// What one call is told, beside what all are.
@@ -44,8 +48,18 @@ struct Call<'a> {
 }
 
 impl Hooks {
+    /// The program or a hook to be: it is told of its node, and does not inherit the passwords of this process.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        command.envs(self.node());
+        for secret in connection::secrets() {
+            command.env_remove(secret);
+        }
+        command
+    }
+
     /// What the program and all hooks are told of their node.
-    pub(crate) fn node(&self) -> Vec<(&'static str, String)> {
+    fn node(&self) -> Vec<(&'static str, String)> {
         let mut variables = vec![
             ("CLUSTERING_NAMESPACE", self.namespace.clone()),
             ("CLUSTERING_NAME", self.name.clone()),
@@ -78,6 +92,18 @@ impl Hooks {
         let mut input = self.view("on_stable", stable.view());
         input["term"] = json!(stable.term());
         self.call(Call { hook: "on_stable", command, variables, input }, stable.superseded()).await
+    }
+
+    /// Tells that a version is stable.
+    pub(crate) async fn on_stable_everywhere(
+        &self,
+        command: &str,
+        view: &View,
+        superseded: impl Future<Output = ()>,
+    ) -> Result<(), String> {
+        let hook = "on_stable_everywhere";
+        let (variables, input) = (variables(view), self.view(hook, view));
+        self.call(Call { hook, command, variables, input }, superseded).await
     }
 
     /// Asks whether the program is well.
@@ -113,12 +139,18 @@ impl Hooks {
 
     async fn call(&self, call: Call<'_>, superseded: impl Future<Output = ()>) -> Result<(), String> {
         let Call { hook, command, variables, input } = call;
-        let mut shell = Command::new("/bin/sh");
+        let mut shell = self.command("/bin/sh");
         shell.arg("-c").arg(command);
-        shell.env("CLUSTERING_HOOK", hook).envs(self.node()).envs(variables);
+        shell.env("CLUSTERING_HOOK", hook).envs(variables);
         shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut group = Group::spawn(shell, &self.guardian)
-            .map_err(|error| format!("/bin/sh does not start: {error}"))?;
+        let mut superseded = pin!(superseded);
+        let what = format!("the {hook} hook");
+        let mut group = tokio::select! {
+            group = wait_out(&self.log, &what, || ready(Group::spawn(&mut shell, &self.guardian))) => {
+                group.map_err(|error| format!("/bin/sh does not start: {error}"))?
+            }
+            () = &mut superseded => return Err("superseded".to_owned()),
+        };
         let child = group.child();
         let stdin = child.stdin.take();
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -129,13 +161,13 @@ impl Hooks {
             let _ = stdin.shutdown().await;
         });
         let mut telling = tokio::spawn({
-            let hook = hook.to_owned();
-            async move { tokio::join!(tell(&hook, stdout), tell(&hook, stderr)).1 }
+            let (hook, log) = (hook.to_owned(), self.log.clone());
+            async move { tokio::join!(tell(&log, &hook, stdout), tell(&log, &hook, stderr)).1 }
         });
 
         let status = tokio::select! {
             status = group.wait() => status,
-            () = superseded => {
+            () = &mut superseded => {
                 let ended = group.end(self.grace).await;
                 feeding.abort();
                 telling.abort();
@@ -165,11 +197,11 @@ fn variables(view: &View) -> Vec<(&'static str, String)> {
 }
 
 /// Hands the lines on to the standard error, and keeps the last one that says something.
-async fn tell(hook: &str, output: Option<impl AsyncRead + Unpin>) -> Option<String> {
+async fn tell(log: &Log, hook: &str, output: Option<impl AsyncRead + Unpin>) -> Option<String> {
     let mut lines = BufReader::new(output?).lines();
     let mut last = None;
     while let Ok(Some(line)) = lines.next_line().await {
-        output::note(format!("{hook}: {line}"));
+        log.hook(hook, &line);
         if !line.trim().is_empty() {
             last = Some(line);
         }

@@ -18,7 +18,7 @@ pub(crate) struct Listening {
 impl Listening {
     /// Answers from now on: the program is alive, although its node may have to wait for etcd.
     pub(crate) async fn at(address: &str) -> Result<Self, Failure> {
-        let listener = TcpListener::bind(address).await.map_err(|error| cannot(address, &error))?;
+        let listener = bind(address).await.map_err(|error| cannot(address, &error))?;
         let bound = listener.local_addr().map_err(|error| cannot(address, &error))?;
         let probes = serve(listener)
             .map_err(|error| Failure::new(UNKNOWN, format!("metrics cannot be had: {error}")))?;
@@ -31,14 +31,28 @@ impl Listening {
     }
 }
 
+/// Listens at the address. One without a host, such as `:8081`, stands for all that this machine has.
+async fn bind(address: &str) -> io::Result<TcpListener> {
+    if !address.starts_with(':') {
+        return TcpListener::bind(address).await;
+    }
+    match TcpListener::bind(format!("[::]{address}")).await {
+        // A machine without IPv6.
+        Err(error) if error.kind() != ErrorKind::AddrInUse => {
+            TcpListener::bind(format!("0.0.0.0{address}")).await
+        }
+        bound => bound,
+    }
+}
+
 fn cannot(address: &str, error: &io::Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::AddrInUse => "something else listens there: give another port, or 0 for any that is free",
         ErrorKind::AddrNotAvailable => {
-            "this machine has no such address: [::] and 0.0.0.0 stand for all it has"
+            "this machine has no such address: give only a port, as in :8081, for all that it has"
         }
         ErrorKind::PermissionDenied => "ports below 1024 need more rights: give a higher one",
-        _ => "expected an address of this machine and a port, such as [::]:8081 or 127.0.0.1:8081",
+        _ => "expected an address of this machine and a port, such as :8081 or 127.0.0.1:8081",
     };
     let text = format!("cannot listen at {address:?}: {error}");
     Failure::new(UNKNOWN, text).hint(format!("{hint}; see --listen or CLUSTERING_LISTEN"))

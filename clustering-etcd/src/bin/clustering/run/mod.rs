@@ -1,11 +1,18 @@
 mod health;
 mod hook;
 mod listen;
+mod log;
+mod node;
+mod orphans;
+mod program;
 mod serve;
+mod shortage;
 mod signals;
+mod stable;
 
 use std::{
     ffi::OsString,
+    future,
     hash::{BuildHasher, RandomState},
     io::{self, IsTerminal},
     os::unix::process::ExitStatusExt,
@@ -15,28 +22,36 @@ use std::{
 
 use clap::{Args, ValueEnum};
 use clustering_etcd::{
-    Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, Stabilization, Stable,
-    StartError, Version,
+    Builder, Clustering, Event, Events, EventsError, NameConflict, NodeName, Stabilization, Stable, Version,
 };
 use rustix::process::Signal;
 use serde_json::json;
-use tokio::process::Command;
 
-use self::{hook::Hooks, listen::Listening, signals::Signals};
+use self::{
+    hook::Hooks,
+    listen::Listening,
+    log::Log,
+    node::{Node, Step},
+    program::Program,
+    signals::Signals,
+};
 use crate::{
     connection::Connection,
     failure::{Failure, UNKNOWN},
     group::{Group, Guardian},
-    output,
     times::{duration, now_ms},
 };
 
 /// Be a node on behalf of a program: the node lives as long as the program does
 ///
-/// Starts the program, registers the node, calls the hooks, passes signals on (HUP, INT, QUIT, TERM, USR1, USR2, WINCH) to
-/// the program and all that it started, pauses with it (Ctrl-Z) and goes on with it, leaves the cluster when the program has ended, and exits with its exit code, or
-/// with 128 and the signal's number. While etcd is away the program runs on and the node waits. While the program is not
-/// well, by --health or --health-url, the node has no place in the cluster: others take over, and it joins again later.
+/// Starts the program, registers the node, calls the hooks, and exits with the program's exit code, or with 128 and the
+/// signal's number. When the program ends, the node leaves the cluster. While etcd is away the program runs on and the node
+/// waits. While the program is not well, by --health or --health-url, the node has no place in the cluster: others take over,
+/// and it joins again later.
+///
+/// On the first INT or TERM the node leaves the cluster, so that others send no more requests, and then the program and all
+/// that it started get the signal. That takes one call to etcd; if etcd is away, 5 seconds. A second INT or TERM is passed
+/// on at once. So are other signals (HUP, QUIT, USR1, USR2, WINCH). Ctrl-Z pauses the program with the command.
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and CLUSTERING_HOOK, CLUSTERING_NAMESPACE,
 /// CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM, CLUSTERING_LEADER, CLUSTERING_NODES (how many) and,
@@ -63,6 +78,9 @@ pub(crate) struct Run {
     /// After which time a crash shows to the others [env: ETCD_TTL] [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     ttl: Option<Duration>,
+    /// When to start the program. A --stabilize or --health that needs it running never passes before it has started
+    #[arg(long, value_name = "WHEN", default_value = "now")]
+    start_when: StartWhen,
     /// What to do if the name is taken
     #[arg(long, value_name = "POLICY", default_value = "wait")]
     name_conflict: Conflict,
@@ -70,9 +88,12 @@ pub(crate) struct Run {
     /// always ready
     #[arg(long, value_name = "COMMAND")]
     stabilize: Option<String>,
-    /// Called on the leader, once for each version at which all nodes are ready
+    /// Called on the leader alone, once for each version at which all nodes are ready
     #[arg(long, value_name = "COMMAND")]
     on_stable: Option<String>,
+    /// Called on each node that has this option, for each version at which all nodes are ready
+    #[arg(long, value_name = "COMMAND")]
+    on_stable_everywhere: Option<String>,
     /// Called when the node's session is over, so that others may have taken over its keys; it joins again by itself
     #[arg(long, value_name = "COMMAND")]
     on_lost: Option<String>,
@@ -83,8 +104,8 @@ pub(crate) struct Run {
     /// never]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     on_stable_timeout: Option<Duration>,
-    /// Serve probes (/livez, /readyz, /leaderz) and metrics for Prometheus (/metrics) there over HTTP, such as 0.0.0.0:8081; with
-    /// port 0 at any that is free, which is told [env: CLUSTERING_LISTEN] [default: not at all]
+    /// Serve probes (/livez, /readyz, /leaderz, /stablez) and metrics for Prometheus (/metrics) there over HTTP, such as
+    /// 127.0.0.1:8081, or :8081 for all addresses; with port 0 at any that is free, which is told [env: CLUSTERING_LISTEN] [default: not at all]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
     /// How long a hook that is superseded may take to end
@@ -93,7 +114,7 @@ pub(crate) struct Run {
     /// How long the program may take to end when the node has ended by itself
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     kill_after: Duration,
-    /// Print what happens as JSON objects
+    /// Print what happens as JSON objects, with the time (`at`), the `node` and the kind of `event`
     #[arg(long)]
     json: bool,
     /// The program and its arguments
@@ -102,6 +123,16 @@ pub(crate) struct Run {
     // Last: its heading is for all that follow it.
     #[command(flatten)]
     health: health::Health,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum StartWhen {
+    /// At once, also while etcd is away
+    Now,
+    /// When the node is a member for the first time
+    Joined,
+    /// When the cluster is stable with the node for the first time
+    Stable,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -140,13 +171,15 @@ impl Run {
             None | Some("") => None,
             Some(address) => Some(Listening::at(address).await?),
         };
+        let log = Log::new(&name, self.json);
         let hooks = Hooks {
             namespace,
             name,
             uri: self.uri.clone(),
             listen: listening.as_ref().map(|listening| listening.address),
             grace: self.hook_grace,
-            guardian,
+            guardian: guardian.clone(),
+            log: log.clone(),
         };
         let node = connection.store()?.node().namespace(&hooks.namespace).name(&hooks.name);
         let builder = self.describe(node, &hooks);
@@ -154,49 +187,79 @@ impl Run {
         let events = builder.events();
 
         if let Some(address) = hooks.listen {
-            output::note(match self.json {
-                true => json!({ "event": "listening", "address": address }).to_string(),
-                false => format!("{}: probes and metrics at http://{address}", hooks.name),
-            });
+            let text = format!("probes and metrics at http://{address}");
+            log.say(&text, "listening", json!({ "address": address }));
         }
-        let mut program = self.start(&hooks)?;
-        let telling = tokio::spawn(tell(events, self.json, hooks, self.on_lost.clone()));
-        let mut starting = Box::pin(builder.start());
+        orphans::reap(guardian).map_err(|error| failure("the end of orphans", error))?;
+        let mut program = Program::default();
+        if self.start_when == StartWhen::Now {
+            program.started(self.start(&hooks)?);
+        }
+        let telling = tokio::spawn(tell(events, hooks.clone(), self.on_lost.clone()));
+        let mut node = Node::start(builder, log.clone());
         let mut cluster: Option<Clustering> = None;
+        // The signal that asked for the end, until the program has it.
+        let mut asked: Option<Signal> = None;
+        let mut leaves = false;
         let ended = loop {
+            let due = self.due(cluster.as_ref());
             tokio::select! {
-                status = program.wait() => break Ok(status),
+                status = program.wait() => break Ok(status.map(exit_code)),
                 signal = signals.next() => match signal {
                     Signal::TSTP => program.pause_with_this(),
+                    // Others stop sending requests before the program stops answering them.
+                    Signal::INT | Signal::TERM if !leaves => {
+                        (leaves, asked) = (true, Some(signal));
+                        log.say("leaving the cluster; the program is told to end after that", "leaving", json!({}));
+                        node.leave();
+                    }
+                    Signal::INT | Signal::TERM => {
+                        asked = None;
+                        program.signal(signal);
+                    }
                     signal => program.signal(signal),
                 },
-                started = &mut starting, if cluster.is_none() => match started {
-                    Ok(joined) => {
+                step = node.next() => match step {
+                    Step::Joined(joined) => {
                         if let Some(listening) = &listening {
                             listening.follow(&joined);
                         }
+                        if let Some(command) = self.on_stable_everywhere.clone() {
+                            let (joined, hooks, log) = (joined.clone(), hooks.clone(), log.clone());
+                            tokio::spawn(stable::call_each_time(joined, hooks, command, log));
+                        }
                         cluster = Some(joined);
                     }
-                    Err(error @ StartError::Stopped(_)) => break Err(Failure::new(ENDED, error.to_string())),
-                    Err(error) => break Err(Failure::new(UNKNOWN, error.to_string())),
+                    Step::Left => match asked.take() {
+                        Some(signal) if !program.is_started() => break Ok(Ok(signalled(signal.as_raw()))),
+                        Some(signal) => program.signal(signal),
+                        None => {}
+                    },
+                    Step::Ended(failure) => break Err(failure),
                 },
-                ended = ended(&cluster) => break Err(Failure::new(ENDED, ended)),
+                () = due, if !program.is_started() && !leaves => match self.start(&hooks) {
+                    Ok(group) => program.started(group),
+                    Err(failure) => break Err(failure),
+                },
             }
         };
         if ended.is_err() {
             // Without a node it must not go on: others have its keys.
-            let _ = program.end(self.kill_after).await;
+            program.end(self.kill_after).await;
         }
-        drop(starting);
-        if let Some(cluster) = cluster
-            && let Err(error) = cluster.stop().await
-        {
-            output::note(format!("clustering: {error}"));
-        }
+        node.left().await;
         // Ends when the node has left.
         let _ = tokio::time::timeout(Duration::from_secs(6), telling).await;
-        let status = ended?.map_err(|error| failure("the program's end", error))?;
-        Ok(exit_code(status))
+        ended?.map_err(|error| failure("the program's end", error))
+    }
+
+    /// Waits until the program is to start.
+    async fn due(&self, cluster: Option<&Clustering>) {
+        match (self.start_when, cluster) {
+            (StartWhen::Now, _) | (StartWhen::Joined, Some(_)) => {}
+            (StartWhen::Stable, Some(cluster)) => stable::stable(cluster).await,
+            (_, None) => future::pending().await,
+        }
     }
 
     fn describe(&self, builder: Builder, hooks: &Hooks) -> Builder {
@@ -241,44 +304,35 @@ impl Run {
     fn start(&self, hooks: &Hooks) -> Result<Group, Failure> {
         let (program, arguments) =
             self.program.split_first().ok_or_else(|| Failure::new(UNKNOWN, "give the program after --"))?;
-        let mut command = Command::new(program);
-        command.args(arguments).envs(hooks.node());
+        let mut command = hooks.command(program);
+        command.args(arguments);
         if io::stdin().is_terminal() {
             // In its own process group it would be stopped when it reads from the terminal.
             command.stdin(Stdio::null());
         }
-        Group::spawn(command, &hooks.guardian).map_err(|error| {
+        Group::spawn(&mut command, &hooks.guardian).map_err(|error| {
             let code = if error.kind() == io::ErrorKind::NotFound { 127 } else { 126 };
             Failure::new(code, format!("{} cannot be run: {error}", program.display()))
         })
     }
 }
 
-/// Waits until the node has ended by itself, and says why.
-async fn ended(cluster: &Option<Clustering>) -> String {
-    match cluster {
-        Some(cluster) => cluster.ended().await.to_string(),
-        None => std::future::pending().await,
-    }
-}
-
 /// Says what happens, and calls the hook for the end of a session.
-async fn tell(mut events: Events, json: bool, hooks: Hooks, on_lost: Option<String>) {
+async fn tell(mut events: Events, hooks: Hooks, on_lost: Option<String>) {
     loop {
         match events.recv().await {
             Ok(event) => {
-                output::note(match json {
-                    true => serde_json::to_string(&*event).unwrap_or_default(),
-                    false => format!("{}: {event}", hooks.name),
-                });
+                hooks.log.event(&event);
                 if let (Event::SessionLost { reason }, Some(command)) = (&*event, &on_lost)
                     && let Err(reason) = hooks.on_lost(command, reason).await
                 {
-                    output::note(format!("{}: on_lost failed: {reason}", hooks.name));
+                    let text = format!("on_lost failed: {reason}");
+                    hooks.log.say(&text, "hook_failed", json!({ "hook": "on_lost", "reason": reason }));
                 }
             }
             Err(EventsError::Missed(missed)) => {
-                output::note(format!("{}: {missed} events were missed", hooks.name));
+                let text = format!("{missed} events were missed");
+                hooks.log.say(&text, "events_missed", json!({ "missed": missed }));
             }
             Err(EventsError::Ended) => return,
         }
@@ -286,12 +340,16 @@ async fn tell(mut events: Events, json: bool, hooks: Hooks, on_lost: Option<Stri
 }
 
 fn exit_code(status: ExitStatus) -> ExitCode {
-    let code = match (status.code(), status.signal()) {
-        (Some(code), _) => u8::try_from(code).unwrap_or(UNKNOWN),
-        (None, Some(signal)) => u8::try_from(128 + signal).unwrap_or(u8::MAX),
-        (None, None) => UNKNOWN,
-    };
-    ExitCode::from(code)
+    match (status.code(), status.signal()) {
+        (Some(code), _) => ExitCode::from(u8::try_from(code).unwrap_or(UNKNOWN)),
+        (None, Some(signal)) => signalled(signal),
+        (None, None) => ExitCode::from(UNKNOWN),
+    }
+}
+
+/// The exit code that a shell has for the end by a signal.
+fn signalled(signal: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }
 
 /// A name that nobody else has: a ULID.

@@ -6,7 +6,7 @@ use tokio::{
     sync::mpsc,
 };
 
-/// The signals that are passed on.
+/// The signals that are obeyed or passed on.
 pub(crate) struct Signals {
     received: mpsc::UnboundedReceiver<Signal>,
 }

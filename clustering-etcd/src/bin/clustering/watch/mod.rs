@@ -2,6 +2,7 @@ mod app;
 mod lines;
 mod live;
 mod screen;
+mod wrap;
 
 #[cfg(test)]
 mod tests;
@@ -18,22 +19,22 @@ use tokio::{
 use crate::{
     connection::Connection,
     failure::Failure,
+    output::Format,
     times::{Now, duration},
 };
 
 /// Follow the cluster: nodes turning ready, versions with how long each took to become stable, everything that happens
 ///
 /// On a terminal a screen that keeps itself up to date: q or Ctrl-C ends it, the arrow keys scroll the nodes. Lines
-/// otherwise. Waits for a cluster that does not exist yet, and for an etcd that goes away. Exit codes: 0 it was ended, 2 etcd
-/// could not be reached at first, or refuses.
+/// otherwise, with --json objects with `at_ms`, milliseconds since 1970. Waits for a cluster that does not exist yet, and for
+/// an etcd that goes away. Exit codes: 0 it was ended, 2 etcd could not be reached at first, or refuses.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// Print a line for everything that happens, also on a terminal
     #[arg(long)]
     lines: bool,
-    /// Print each line as a JSON object, with `at_ms`, milliseconds since 1970
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
     /// End after that time
     #[arg(long, value_name = "TIME", value_parser = duration)]
     r#for: Option<Duration>,
@@ -51,10 +52,10 @@ impl Watch {
         let operator = connection.operator()?;
         let monitor = connection.quick(operator.monitor()).await?;
         let namespace = operator.keyspace().namespace().clone();
-        let on_screen = std::io::stdout().is_terminal() && !self.lines && !self.json;
+        let on_screen = std::io::stdout().is_terminal() && !self.lines && !self.format.is_json();
         let showing = async {
             if !on_screen {
-                return lines::show(namespace, monitor, self.json).await;
+                return lines::show(namespace, monitor, self.format.is_json()).await;
             }
             // Without a history, or the right to read it, the timeline begins now.
             let store = connection.store()?;

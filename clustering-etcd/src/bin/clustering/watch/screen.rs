@@ -8,16 +8,29 @@ use ratatui::{
     text::{Line, Span},
     widgets::{Block, Paragraph},
 };
+use unicode_width::UnicodeWidthStr;
 
-use super::app::{App, Course, clock};
+use super::{
+    app::{App, Course, Period, clock},
+    wrap::wrap,
+};
 use crate::{
-    output::counted,
+    output::{counted, padded, plain},
     status::{leader, metadata, state, version},
     times::Now,
 };
 
 /// The most lines that the head takes.
 const HEAD: u16 = 8;
+
+/// The fewest columns of a screen that shows nodes and versions side by side.
+const WIDE: u16 = 120;
+
+/// The fewest columns for why a version was published. If there are fewer beside the rest, it has lines of its own.
+const WHY: usize = 24;
+
+/// The most lines for why a version was published.
+const WHY_LINES: usize = 3;
 
 /// How many nodes are listed at least where there are too many for the list alone.
 const LISTED: usize = 6;
@@ -29,11 +42,12 @@ const BAD: Style = Style::new().fg(Color::Red);
 const BOLD: Style = Style::new().add_modifier(Modifier::BOLD);
 
 pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, now: Now) {
-    let head = head(app, now);
+    let area = frame.area();
+    let head = head(app, now, usize::from(area.width));
     let height = u16::try_from(head.len()).unwrap_or(HEAD).min(HEAD);
-    let rows = [Constraint::Length(height), Constraint::Fill(3), Constraint::Fill(2), Constraint::Length(1)];
-    let [top, middle, bottom, foot] = Layout::vertical(rows).areas(frame.area());
-    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(middle);
+    let rows = [Constraint::Length(height), Constraint::Fill(1), Constraint::Length(1)];
+    let [top, middle, foot] = Layout::vertical(rows).areas(area);
+    let [left, right, bottom] = panes(middle);
     frame.render_widget(Paragraph::new(head), top);
     nodes(frame, app, left);
     versions(frame, app, now, right);
@@ -41,25 +55,48 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, now: Now) {
     frame.render_widget(Line::styled(" q quits   ↑ ↓ PgUp PgDn scroll the nodes", DIM), foot);
 }
 
-fn head(app: &App, now: Now) -> Vec<Line<'static>> {
-    let mut lines = vec![Line::styled(format!(" {}", app.namespace), BOLD)];
+/// Where nodes, versions and events go.
+fn panes(area: Rect) -> [Rect; 3] {
+    if area.width < WIDE {
+        return Layout::vertical([Constraint::Fill(3), Constraint::Fill(4), Constraint::Fill(3)]).areas(area);
+    }
+    let [top, bottom] = Layout::vertical([Constraint::Fill(3), Constraint::Fill(2)]).areas(area);
+    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(top);
+    [left, right, bottom]
+}
+
+/// Text from elsewhere: without characters that a terminal obeys.
+fn span(text: &str, style: Style) -> Span<'static> {
+    Span::styled(plain(text).into_owned(), style)
+}
+
+/// Text in as many lines as it takes. From the second on they begin below `indent`.
+fn wrapped(text: &str, style: Style, indent: usize, width: usize) -> Vec<Line<'static>> {
+    let lines = wrap(&plain(text), width.saturating_sub(indent));
+    let spaces = " ".repeat(indent);
+    lines.into_iter().map(|line| Line::from(vec![Span::raw(spaces.clone()), span(&line, style)])).collect()
+}
+
+fn head(app: &App, now: Now, width: usize) -> Vec<Line<'static>> {
+    let mut lines = Vec::new();
+    let mut add = |text: &str, style: Style| lines.extend(wrapped(text, style, 1, width));
+    add(app.namespace.as_str(), BOLD);
     if let Some(reason) = &app.away {
-        lines.push(Line::styled(
-            format!(" etcd does not answer, this is the last that was known: {reason}"),
-            BAD,
-        ));
+        add(&format!("etcd does not answer, this is the last that was known: {reason}"), BAD);
     }
     let Some(report) = &app.report else {
-        lines.push(Line::styled(" no cluster yet", WAITS));
+        add("no cluster yet", WAITS);
         return lines;
     };
-    lines.push(Line::raw(format!(" leader  {}", leader(report))));
-    lines.push(Line::raw(format!(" version {}", version(report))));
+    add(&format!("leader  {}", leader(report)), Style::new());
+    add(&format!("version {}", version(report)), Style::new());
     let style = if report.condition.is_stable() { GOOD } else { WAITS };
-    lines.extend(
-        state(report, app.watched(now)).into_iter().map(|line| Line::styled(format!(" {line}"), style)),
-    );
-    lines.extend(report.malformed.iter().map(|bad| Line::styled(format!(" cannot read {}", bad.key), BAD)));
+    for line in state(report, app.watched(now)) {
+        add(&line, style);
+    }
+    for bad in &report.malformed {
+        add(&format!("cannot read {}", bad.key), BAD);
+    }
     lines
 }
 
@@ -79,8 +116,7 @@ fn nodes(frame: &mut Frame<'_>, app: &App, area: Rect) {
         _ => Vec::new(),
     };
     let rows = room.saturating_sub(marks.len());
-    let width =
-        sorted.iter().map(|node| node.name.as_str().chars().count()).max().unwrap_or_default().min(30);
+    let width = sorted.iter().map(|node| node.name.as_str().width()).max().unwrap_or_default().min(30);
     let listed = sorted.iter().skip(app.scroll).take(rows).map(|node| row(node, width));
     let lines: Vec<_> = marks.into_iter().chain(listed).collect();
     frame.render_widget(Paragraph::new(lines), inside);
@@ -105,40 +141,63 @@ fn marks(report: &Report, width: usize, most: usize) -> Vec<Line<'static>> {
 fn row(node: &NodeReport, width: usize) -> Line<'static> {
     let (sign, style) = mark(node);
     let lead = if node.leads { "★" } else { " " };
-    let mut spans = vec![Span::styled(sign, style), Span::raw(format!("{lead}{:<width$} ", node.name))];
-    match &node.readiness {
-        Readiness::Refused(reason) => spans.push(Span::styled(format!("refused: {reason}"), BAD)),
-        Readiness::Ready => spans.push(Span::styled(format!("{} {}", node.uri, metadata(node)), DIM)),
-        other => spans.push(Span::styled(other.to_string(), style)),
-    }
+    let name = padded(&plain(node.name.as_str()), width);
+    let mut spans = vec![Span::styled(sign, style), Span::raw(format!("{lead}{name} "))];
+    spans.push(match &node.readiness {
+        Readiness::Refused(reason) => span(&format!("refused: {reason}"), BAD),
+        Readiness::Ready => span(&format!("{} {}", node.uri, metadata(node)), DIM),
+        other => span(&other.to_string(), style),
+    });
     Line::from(spans)
 }
 
 fn versions(frame: &mut Frame<'_>, app: &App, now: Now, area: Rect) {
-    let line = |period: &super::app::Period| {
-        let (sign, style) = match period.course {
-            Course::Adapting => ("○", WAITS),
-            Course::Stable(_) => ("●", GOOD),
-            Course::Superseded => ("·", DIM),
-        };
-        let nodes = period.nodes.map(counted).unwrap_or_default();
-        Line::from(vec![
-            Span::styled(format!("{sign} "), style),
-            Span::styled(format!("{} ", clock(period.published_ms)), DIM),
-            Span::styled(format!("{:>12} ", period.time(now)), style),
-            Span::raw(format!("{nodes:<9} ")),
-            Span::raw(period.causes.clone()),
-        ])
-    };
-    let lines: Vec<_> = app.versions.iter().take(usize::from(area.height)).map(line).collect();
     let block = Block::bordered().title(" versions: when, time to stable, why ");
+    let inside = block.inner(area);
+    let lines = app.versions.iter().flat_map(|period| of_version(period, now, usize::from(inside.width)));
+    let lines: Vec<_> = lines.take(usize::from(inside.height)).collect();
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-fn events(frame: &mut Frame<'_>, app: &App, area: Rect) {
-    let line = |(ms, text): &(u64, String)| {
-        Line::from(vec![Span::styled(format!("{} ", clock(*ms)), DIM), Span::raw(text.clone())])
+/// When a version was published, how long it took, its nodes, and why: beside these or below.
+fn of_version(period: &Period, now: Now, width: usize) -> Vec<Line<'static>> {
+    let (sign, style) = match period.course {
+        Course::Adapting => ("○", WAITS),
+        Course::Stable(_) => ("●", GOOD),
+        Course::Superseded => ("·", DIM),
     };
-    let lines: Vec<_> = app.events.iter().take(usize::from(area.height)).map(line).collect();
-    frame.render_widget(Paragraph::new(lines).block(Block::bordered().title(" events ")), area);
+    let nodes = period.nodes.map(counted).unwrap_or_default();
+    let mut first = Line::from(vec![
+        Span::styled(format!("{sign} "), style),
+        Span::styled(format!("{} ", clock(period.published_ms)), DIM),
+        Span::styled(format!("{:>12} ", period.time(now)), style),
+        Span::raw(format!("{nodes:<9} ")),
+    ]);
+    let beside = first.width();
+    let is_beside = width >= beside + WHY;
+    let indent = if is_beside { beside } else { 2 };
+    // A column stays free for the sign that there is more.
+    let mut why = wrapped(&period.causes, Style::new(), indent, width.saturating_sub(1));
+    if why.len() > WHY_LINES {
+        why.truncate(WHY_LINES);
+        why[WHY_LINES - 1].push_span("…");
+    }
+    if is_beside {
+        // Its indentation is what stands beside it.
+        first.extend(why.remove(0).spans.into_iter().skip(1));
+    }
+    [first].into_iter().chain(why).collect()
+}
+
+fn events(frame: &mut Frame<'_>, app: &App, area: Rect) {
+    let block = Block::bordered().title(" events ");
+    let inside = block.inner(area);
+    let lines = |(ms, text): &(u64, String)| {
+        let time = format!("{} ", clock(*ms));
+        let mut lines = wrapped(text, Style::new(), time.width(), usize::from(inside.width));
+        lines[0].spans[0] = Span::styled(time, DIM);
+        lines
+    };
+    let lines: Vec<_> = app.events.iter().flat_map(lines).take(usize::from(inside.height)).collect();
+    frame.render_widget(Paragraph::new(lines).block(block), area);
 }

@@ -68,6 +68,10 @@ fn app() -> App {
     App::new(Namespace::parse("telemetry/ingest").unwrap(), Vec::new(), Now::read())
 }
 
+fn noon() -> Now {
+    Now { wall_ms: NOON, at: Instant::now() }
+}
+
 fn after(moment: Now, millis: u64) -> Now {
     Now { wall_ms: moment.wall_ms + millis, at: moment.at + Duration::from_millis(millis) }
 }
@@ -90,7 +94,7 @@ fn rendered(app: &App, now: Now, width: u16, height: u16) -> Vec<String> {
 #[test]
 fn a_cluster_that_adapts_and_then_is_stable() {
     let mut app = app();
-    let noon = Now { wall_ms: NOON, at: Instant::now() };
+    let noon = noon();
     app.take(News { sightings: vec![published(3)], report: report(3, 1) }, noon);
     let screen = rendered(&app, after(noon, 3_000), 120, 20);
     let text = screen.join("\n");
@@ -169,6 +173,53 @@ fn no_cluster_and_no_etcd_are_said() {
     for (width, height) in [(1, 1), (10, 3), (80, 5), (200, 100)] {
         rendered(&app, Now::read(), width, height);
     }
+}
+
+/// The part of the screen between two titles.
+fn pane<'a>(screen: &'a str, from: &str, to: &str) -> &'a str {
+    screen.split(from).nth(1).unwrap().split(to).next().unwrap()
+}
+
+#[test]
+fn a_small_terminal_shows_why_a_version_was_published() {
+    let mut app = app();
+    let asked = |why: &str| {
+        let mut sighting = published(3);
+        let causes = format!(r#"[{{"asked": {{"by": "ops@host", "why": "{why}"}}}}]"#);
+        if let Sighting::VersionPublished { causes: shown, .. } = &mut sighting {
+            *shown = serde_json::from_str(&causes).unwrap();
+        }
+        News { sightings: vec![sighting], report: report(3, 0) }
+    };
+    app.take(asked("a new table of devices, since two racks have moved"), noon());
+    for (width, height) in [(80, 24), (40, 24)] {
+        let screen = rendered(&app, noon(), width, height);
+        let text = screen.join("\n");
+        let why = pane(&text, " versions", " events ");
+        let words: Vec<_> = why.split(|c: char| c.is_whitespace() || "│┌┐└┘─".contains(c)).collect();
+        for word in "new table of devices, since two racks have moved)".split(' ') {
+            assert!(words.contains(&word), "no {word:?} at {width} columns:\n{text}");
+        }
+    }
+    // Why it is not stable, too.
+    app.take(News { sightings: vec![published(3)], report: report(3, 1) }, noon());
+    let text = rendered(&app, noon(), 40, 24).join("\n");
+    assert!(text.contains("waiting for 1 of") && text.contains("refused: its disk is full"), "{text}");
+    // What is too long is cut, and leaves room for others.
+    app.take(asked(&"long ".repeat(100)), noon());
+    let text = rendered(&app, noon(), 80, 24).join("\n");
+    let why = pane(&text, " versions", " events ");
+    assert!(why.contains('…') && why.contains("node-002 joined"), "{text}");
+}
+
+#[test]
+fn wide_characters_keep_their_column_and_escape_sequences_are_shown() {
+    let mut app = app();
+    let odd = Sighting::StoreAway { reason: "\u{1b}[2Jbad\nforged \u{202e}".into() };
+    app.take(News { sightings: vec![odd], report: report(3, 0) }, noon());
+    let text = rendered(&app, noon(), 120, 20).join("\n");
+    assert_eq!(text.matches("\\u{1b}[2Jbad\\nforged \\u{202e}").count(), 2, "{text}");
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
 }
 
 /// How many pictures are drawn for what happens in so many milliseconds, a piece of news in each.

@@ -1,0 +1,48 @@
+//! What `run` does when the cluster is stable. The only place that asks whether it is.
+
+use std::future;
+
+use clustering_etcd::{Clustering, Event, Events, EventsError, Version, View};
+
+use super::{hook::Hooks, log::Log};
+
+/// The view of the newest version, if the cluster is stable at it with this node.
+fn stable_view(cluster: &Clustering) -> Option<View> {
+    cluster.view().filter(|_| cluster.cluster_consistent())
+}
+
+/// Waits until the cluster is stable with this node. Never resolves if the node ends before.
+pub(super) async fn stable(cluster: &Clustering) {
+    if cluster.wait_stable().await.is_err() {
+        future::pending::<()>().await;
+    }
+}
+
+/// Calls the hook for each version that becomes stable with this node, one call at a time, until the node has ended.
+pub(super) async fn call_each_time(cluster: Clustering, hooks: Hooks, command: String, log: Log) {
+    let mut last = Version::from_u128(0);
+    while let Ok(version) = cluster.wait_stable_after(last).await {
+        last = version;
+        // Before the look at the view: what supersedes it later is then among these.
+        let events = cluster.events();
+        let Some(view) = stable_view(&cluster).filter(|view| view.version() == version) else { continue };
+        if let Err(reason) = hooks.on_stable_everywhere(&command, &view, superseded(events)).await {
+            let text = format!("on_stable_everywhere of {version} failed: {reason}");
+            let fields = serde_json::json!({ "hook": "on_stable_everywhere", "reason": reason });
+            log.say(&text, "hook_failed", fields);
+        }
+    }
+}
+
+/// Waits until a newer version is published, or this node has no place in the cluster.
+async fn superseded(mut events: Events) {
+    loop {
+        match events.recv().await {
+            Ok(event) if matches!(*event, Event::VersionPublished { .. } | Event::SessionLost { .. }) => {
+                return;
+            }
+            Err(EventsError::Ended) => return,
+            Ok(_) | Err(EventsError::Missed(_)) => {}
+        }
+    }
+}
