@@ -51,7 +51,7 @@ impl Discovery {
     pub async fn observe(store: impl CoordinationStore, namespace: &str) -> Result<Self, StartError> {
         let keyspace = Keyspace::new(Namespace::parse(namespace)?);
         let clock = Clock::start();
-        let machine = Machine::observer(keyspace, Config::default(), mint(clock, None, None)?).sharing();
+        let machine = Machine::observer(keyspace, Config::default(), mint(&clock, None, None)?).sharing();
         let (started, decided) = oneshot::channel();
         let callbacks = Callbacks::default();
         let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), None, callbacks, started)?;

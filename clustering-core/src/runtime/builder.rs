@@ -7,7 +7,7 @@ use super::callbacks::Callback;
 use super::{
     Clustering,
     callbacks::{Callbacks, Stabilization, Stable},
-    clock::Clock,
+    clock::{Clock, Suspends},
     driver::{Driver, Started},
     error::StartError,
     events::{Events, Hub},
@@ -51,6 +51,7 @@ pub struct Builder {
     callbacks: Callbacks,
     seed: Option<u64>,
     hub: Arc<Hub>,
+    suspends: Suspends,
 }
 
 struct Store(Arc<dyn CoordinationStore>);
@@ -73,6 +74,7 @@ impl Builder {
             callbacks: Callbacks::default(),
             seed: None,
             hub: Arc::default(),
+            suspends: Suspends::default(),
         }
     }
 
@@ -247,8 +249,8 @@ impl Builder {
 
     async fn begin(self) -> Result<Clustering, StartError> {
         let (namespace, uri, given) = self.parsed()?;
-        let clock = Clock::start();
-        let mut mint = mint(clock, self.seed, given.as_ref())?;
+        let clock = Clock::with(self.suspends);
+        let mut mint = mint(&clock, self.seed, given.as_ref())?;
         let name = match given {
             Some(name) => name,
             None => NodeName::parse(&mint.ulid(clock.now()).to_string())?,
@@ -302,6 +304,12 @@ impl Builder {
         self.callbacks.health.clone()
     }
 
+    /// Lets the node's machine be suspended by the test instead of the operating system.
+    pub fn suspends(mut self, simulated: &super::SimulatedSuspends) -> Self {
+        self.suspends = Suspends::Simulated(simulated.clone());
+        self
+    }
+
     /// Puts something between the node and its store.
     pub fn map_store<S: CoordinationStore>(
         mut self,
@@ -335,7 +343,7 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<(), InvalidInput> {
 }
 
 /// Randomness from the system, or from the seed and the node's name.
-pub(crate) fn mint(clock: Clock, seed: Option<u64>, name: Option<&NodeName>) -> Result<Mint, StartError> {
+pub(crate) fn mint(clock: &Clock, seed: Option<u64>, name: Option<&NodeName>) -> Result<Mint, StartError> {
     let now = clock.now();
     let Some(seed) = seed else {
         let mut random = [0; 16];

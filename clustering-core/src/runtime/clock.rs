@@ -12,20 +12,73 @@ const NOISE: Duration = Duration::from_millis(100);
 /// [`std::time::Instant`] stands still on Linux while the machine sleeps, and a lease in the store does not. So what
 /// `CLOCK_BOOTTIME` counts beyond `CLOCK_MONOTONIC` is added (P6). Under tokio's paused time it is the paused time, and
 /// tests stay deterministic. On systems without these clocks nothing is added.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
-    suspended: Duration,
+    at_start: Duration,
+    suspends: Suspends,
+}
+
+/// Where a node learns for how long its machine was suspended.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Suspends {
+    /// From the operating system.
+    #[default]
+    System,
+    /// From a test.
+    #[cfg(feature = "test-util")]
+    Simulated(SimulatedSuspends),
+}
+
+/// System suspends as a test makes them up: for the nodes whose builders were given it, time jumps.
+#[cfg(feature = "test-util")]
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedSuspends(std::sync::Arc<tokio::sync::watch::Sender<Duration>>);
+
+#[cfg(feature = "test-util")]
+impl SimulatedSuspends {
+    /// Returns a machine that has never been suspended.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Suspends the machine for that long and resumes it: the clock jumps, tokio's timers do not notice, and what wakes by a
+    /// clock that counts suspends is woken.
+    pub fn suspend(&self, time: Duration) {
+        self.0.send_modify(|suspended| *suspended += time);
+    }
+
+    pub(super) fn resumed(&self) -> tokio::sync::watch::Receiver<Duration> {
+        self.0.subscribe()
+    }
+}
+
+impl Suspends {
+    fn so_far(&self) -> Duration {
+        match self {
+            Suspends::System => suspended(),
+            #[cfg(feature = "test-util")]
+            Suspends::Simulated(simulated) => *simulated.0.borrow(),
+        }
+    }
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Clock { origin: Instant::now(), suspended: suspended() }
+        Clock::with(Suspends::System)
+    }
+
+    pub(crate) fn with(suspends: Suspends) -> Self {
+        Clock { origin: Instant::now(), at_start: suspends.so_far(), suspends }
+    }
+
+    pub(super) fn suspends(&self) -> &Suspends {
+        &self.suspends
     }
 
     /// For how long the machine has been suspended since the clock was started.
     fn slept(&self) -> Duration {
-        slept(self.suspended, suspended())
+        slept(self.at_start, self.suspends.so_far())
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -48,9 +101,14 @@ fn slept(at_start: Duration, now: Duration) -> Duration {
 /// For how long the machine has been suspended since it booted.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn suspended() -> Duration {
-    use rustix::time::{ClockId, clock_gettime};
+    suspended_by(rustix::time::clock_gettime)
+}
 
-    let since_boot = |id| Duration::try_from(clock_gettime(id)).unwrap_or_default();
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn suspended_by(read: impl Fn(rustix::time::ClockId) -> rustix::time::Timespec) -> Duration {
+    use rustix::time::ClockId;
+
+    let since_boot = |id| Duration::try_from(read(id)).unwrap_or_default();
     // In this order the difference is too small by the time between the two, never too large.
     let boot = since_boot(ClockId::Boottime);
     boot.saturating_sub(since_boot(ClockId::Monotonic))
@@ -81,6 +139,23 @@ mod tests {
         assert_eq!(slept(boot + Duration::from_secs(3600)), Duration::from_secs(3600));
         assert_eq!(slept(boot + Duration::from_millis(99)), Duration::ZERO);
         assert_eq!(slept(boot - Duration::from_millis(1)), Duration::ZERO);
+    }
+
+    /// `CLOCK_BOOTTIME` cannot be stepped, so the two clocks are read from the test.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn p6_a_suspend_is_what_the_clock_since_boot_counts_beyond_the_monotonic_one() {
+        use rustix::time::{ClockId, Timespec};
+
+        let suspended = suspended_by(|id| {
+            let tv_sec = match id {
+                ClockId::Boottime => 5_000,
+                ClockId::Monotonic => 1_400,
+                other => panic!("{other:?} is neither"),
+            };
+            Timespec { tv_sec, tv_nsec: 0 }
+        });
+        assert_eq!(suspended, Duration::from_secs(3_600));
     }
 
     #[test]

@@ -13,11 +13,12 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinError},
-    time::{sleep_until, timeout},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    alarm::Alarm,
     callbacks::{Callbacks, Stabilization, Stable},
     meter::Meter,
     shared::{Command, Shared},
@@ -62,6 +63,7 @@ pub(crate) struct Driver {
     commands: mpsc::UnboundedReceiver<Command>,
     /// Whether a handle may still send commands.
     held: bool,
+    alarm: Alarm,
     /// Calls to the store and runs of callbacks.
     doing: FuturesUnordered<Doing>,
     /// Watches that are being opened, and not dropped meanwhile.
@@ -104,6 +106,9 @@ impl Driver {
         started: Option<oneshot::Sender<Started>>,
     ) -> Self {
         let meter = Meter::new(shared.keyspace.namespace().as_str(), node.is_some());
+        // An observer has no deadlines.
+        let clock = shared.known.clock.clone();
+        let alarm = if node.is_some() { Alarm::new(clock) } else { Alarm::plain(clock) };
         let tracer = Tracer::new(shared.keyspace.namespace().as_str(), node);
         Driver {
             shared,
@@ -111,6 +116,7 @@ impl Driver {
             callbacks,
             commands,
             held: true,
+            alarm,
             doing: FuturesUnordered::new(),
             opening: BTreeSet::new(),
             watches: Vec::new(),
@@ -139,13 +145,8 @@ impl Driver {
 
     /// Waits for whatever comes first. In a fixed order, so that a seeded run repeats itself.
     async fn next_input(&mut self) -> Input {
-        let wakeup = self.shared.machine().next_wakeup().map(|time| self.shared.known.clock.instant(time));
-        let tick = async {
-            match wakeup {
-                Some(instant) => sleep_until(instant).await,
-                None => std::future::pending().await,
-            }
-        };
+        let wakeup = self.shared.machine().next_wakeup();
+        let tick = self.alarm.wait_until(wakeup);
         let watches = &mut self.watches;
         let done = tokio::select! {
             biased;

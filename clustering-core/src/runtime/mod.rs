@@ -1,5 +1,8 @@
 //! The runtime: the loop around the [machine](crate::machine), and the handle that users hold.
 
+mod alarm;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod boottime;
 mod builder;
 mod callbacks;
 mod clock;
@@ -15,8 +18,6 @@ mod spawn;
 mod status;
 mod trace;
 
-#[cfg(feature = "test-util")]
-pub use self::callbacks::Callback;
 pub use self::{
     builder::Builder,
     callbacks::{Stabilization, Stable},
@@ -34,4 +35,6 @@ pub(crate) use self::{
     shared::{Handle, Shared},
     status::Known,
 };
+#[cfg(feature = "test-util")]
+pub use self::{callbacks::Callback, clock::SimulatedSuspends};
 pub use crate::machine::Status;

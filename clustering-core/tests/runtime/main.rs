@@ -24,6 +24,7 @@ mod sessions;
 mod stability;
 mod stabilize;
 mod storms;
+mod suspends;
 mod threads;
 mod told;
 mod waiting;

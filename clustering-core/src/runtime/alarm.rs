@@ -1,0 +1,119 @@
+use tokio::time::{Instant, sleep_until};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use super::boottime::BoottimeTimer;
+use super::clock::{Clock, Suspends};
+use crate::time::Timestamp;
+
+/// Wakes a driver in time, also when the machine was suspended meanwhile.
+///
+/// Tokio's timers stand still during a suspend: after it they would run for what was left before. So a timer that counts
+/// suspends runs beside them. Where there is none, the driver wakes by tokio's timer alone, that much late.
+#[derive(Debug)]
+pub(crate) struct Alarm {
+    clock: Clock,
+    resume: Resume,
+}
+
+/// How the driver learns that the machine was resumed.
+#[derive(Debug)]
+enum Resume {
+    Unnoticed,
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    Timer(BoottimeTimer),
+    #[cfg(feature = "test-util")]
+    Simulated(tokio::sync::watch::Receiver<std::time::Duration>),
+}
+
+impl Alarm {
+    /// Wakes by tokio's timer alone.
+    pub(crate) fn plain(clock: Clock) -> Self {
+        Alarm { clock, resume: Resume::Unnoticed }
+    }
+
+    /// Wakes after a suspend, too.
+    pub(crate) fn new(clock: Clock) -> Self {
+        let resume = match clock.suspends() {
+            // Nothing real may wake a test under paused time, or it would no longer repeat itself.
+            Suspends::System if is_paused() => Resume::Unnoticed,
+            Suspends::System => Resume::system(),
+            #[cfg(feature = "test-util")]
+            Suspends::Simulated(simulated) => Resume::Simulated(simulated.resumed()),
+        };
+        Alarm { clock, resume }
+    }
+
+    /// Waits until that time has come; for ever, if there is none. Cancel safe.
+    pub(crate) async fn wait_until(&mut self, time: Option<Timestamp>) {
+        let Some(time) = time else { return std::future::pending().await };
+        loop {
+            let resumed = self.resume.resumed(&self.clock, time);
+            tokio::select! {
+                biased;
+                () = sleep_until(self.clock.instant(time)) => return,
+                () = resumed => {}
+            }
+            if self.clock.now() >= time {
+                return;
+            }
+        }
+    }
+}
+
+impl Resume {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn system() -> Self {
+        match BoottimeTimer::start() {
+            Ok(timer) => Resume::Timer(timer),
+            Err(error) => {
+                tracing::debug!(target: "clustering", %error, "no timer that counts suspends: using tokio's alone");
+                Resume::Unnoticed
+            }
+        }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn system() -> Self {
+        Resume::Unnoticed
+    }
+
+    /// Waits until the machine may have been resumed after `time`.
+    async fn resumed(&mut self, _clock: &Clock, _time: Timestamp) {
+        match self {
+            Resume::Unnoticed => std::future::pending().await,
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Resume::Timer(timer) => timer.wait_until(_clock, _time).await,
+            #[cfg(feature = "test-util")]
+            Resume::Simulated(resumed) => {
+                if resumed.changed().await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        }
+    }
+}
+
+/// True if tokio's time stands still, as it does in tests that pause it.
+fn is_paused() -> bool {
+    let (tokio, started) = (Instant::now(), std::time::Instant::now());
+    while std::time::Instant::now() == started {}
+    Instant::now() == tokio
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_real_wakes_a_test_under_paused_time() {
+        assert!(is_paused());
+        assert!(matches!(Alarm::new(Clock::start()).resume, Resume::Unnoticed));
+    }
+
+    #[tokio::test]
+    async fn real_time_is_not_paused() {
+        for _ in 0..1_000 {
+            assert!(!is_paused());
+        }
+    }
+}
