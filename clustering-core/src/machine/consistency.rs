@@ -136,8 +136,8 @@ impl Machine {
             return;
         }
         timers.maybe(self.consistency.follow.wakeup());
-        timers.maybe(self.consistency.confirm.due());
-        timers.maybe(self.consistency.evict.due());
+        timers.maybe(self.consistency.confirm.due(self.fold.revision()));
+        timers.maybe(self.consistency.evict.due(self.fold.revision()));
         timers.maybe(self.consistency.lost.values().min().map(|since| *since + LOST_AFTER));
         if !self.consistency.missing.is_empty() {
             timers.maybe(self.consistency.report.map(|(at, _)| at));

@@ -80,7 +80,7 @@ impl Machine {
 
     pub(super) fn election_timers(&self, timers: &mut Timers) {
         timers.maybe(self.election.due);
-        timers.maybe(self.election.resign.due());
+        timers.maybe(self.election.resign.due(self.fold.revision()));
         timers.maybe(self.leadership_deadline().filter(|_| self.election.acting));
     }
 
@@ -233,7 +233,7 @@ impl Machine {
         }
         let folded = self.fold.revision();
         if !self.election.campaign.is_free(now, folded) {
-            self.election.due = self.election.campaign.due();
+            self.election.due = self.election.campaign.due(folded);
             return;
         }
         let Some(lease) = self.session.held().map(|held| held.lease) else { return };

@@ -21,8 +21,10 @@ enum State {
     Idle,
     /// On its way since the fold stood at `folded`.
     Sent { token: Token, sent: Timestamp, folded: Revision },
-    /// Done at that revision: until the fold has it, deciding anew would be deciding on the past.
-    Folding { revision: Revision },
+    /// Done at that revision: until the fold has it, deciding anew would be deciding on the past. But a store that is
+    /// restored to a moment before it never shows it, and need not say so to a watch that has not seen it. So the commit
+    /// is repeated at `until` if it is still wanted.
+    Folding { revision: Revision, until: Timestamp },
     /// Refused by a guard: the fold was behind. Again once it moved past `folded`, or at `until` at the latest.
     Refused { folded: Revision, until: Timestamp },
     /// The store did not answer, or not now. Repeated at `until`; the guards make that safe.
@@ -35,7 +37,7 @@ impl Flight {
         match self.state {
             State::Idle => true,
             State::Sent { .. } => false,
-            State::Folding { revision } => folded >= revision,
+            State::Folding { revision, until } => folded >= revision || now >= until,
             State::Refused { folded: at, until } => folded > at || now >= until,
             State::Waiting { until } => now >= until,
         }
@@ -45,7 +47,7 @@ impl Flight {
     pub(crate) fn is_under_way(&self, folded: Revision) -> bool {
         match self.state {
             State::Sent { .. } => true,
-            State::Folding { revision } => folded < revision,
+            State::Folding { revision, .. } => folded < revision,
             State::Idle | State::Refused { .. } | State::Waiting { .. } => false,
         }
     }
@@ -56,10 +58,11 @@ impl Flight {
     }
 
     /// When a commit that is still wanted may be sent because time passed.
-    pub(crate) fn due(&self) -> Option<Timestamp> {
+    pub(crate) fn due(&self, folded: Revision) -> Option<Timestamp> {
         match self.state {
             State::Refused { until, .. } | State::Waiting { until } => Some(until),
-            State::Idle | State::Sent { .. } | State::Folding { .. } => None,
+            State::Folding { revision, until } => (folded < revision).then_some(until),
+            State::Idle | State::Sent { .. } => None,
         }
     }
 
@@ -82,7 +85,7 @@ impl Flight {
         self.state = match result {
             Ok(revision) => {
                 self.failures = 0;
-                State::Folding { revision: *revision }
+                State::Folding { revision: *revision, until: now + retry.max }
             }
             Err(error) => {
                 self.failures += 1;

@@ -100,8 +100,8 @@ impl Membership {
 
 impl Machine {
     pub(super) fn membership_timers(&self, timers: &mut Timers) {
-        timers.maybe(self.membership.join.due());
-        timers.maybe(self.membership.rewrite.due());
+        timers.maybe(self.membership.join.due(self.fold.revision()));
+        timers.maybe(self.membership.rewrite.due(self.fold.revision()));
         timers.maybe(self.membership.correct_at);
     }
 

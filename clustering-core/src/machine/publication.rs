@@ -62,7 +62,7 @@ enum Need {
 
 impl Machine {
     pub(super) fn publication_timers(&self, timers: &mut Timers) {
-        timers.maybe(self.publication.publish.due());
+        timers.maybe(self.publication.publish.due(self.fold.revision()));
         timers.maybe(self.publication.dirty_since.map(|since| since + self.gap()));
     }
 

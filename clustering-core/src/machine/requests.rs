@@ -70,7 +70,7 @@ fn asker(identity: Option<&Identity>) -> String {
 
 impl Machine {
     pub(super) fn requests_timers(&self, timers: &mut Timers) {
-        timers.maybe(self.requests.ask.due());
+        timers.maybe(self.requests.ask.due(self.fold.revision()));
     }
 
     pub(super) fn on_ask(&mut self, id: RequestId, why: Option<String>) {

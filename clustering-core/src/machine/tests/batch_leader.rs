@@ -204,3 +204,20 @@ fn p4_what_was_recorded_in_an_earlier_term_is_not_announced() {
     b.answer_all();
     b.says_of(&["announce"], &["announce V2 in term 8"]);
 }
+
+#[test]
+fn p6_a_suspended_leader_hears_that_another_leads_and_does_not_go_on_under_its_old_term() {
+    let mut a = Bench::node("a").with(&["b"]).joined().leading().stable();
+    a.advance(secs(5));
+    a.advance(secs(6));
+    a.says_of(&["* leadership"], &["* leadership suspended, term 3: no renewal in time"]);
+    a.delete("view/leader");
+    a.says_of(&["* nobody"], &["* nobody leads"]);
+    a.elects("b");
+    let term = a.status().leader.map(|leader| leader.term);
+    a.says_of(&["* b leads", "* leadership"], &[&format!("* b leads, term {}", term.unwrap())]);
+    a.ok("renew");
+    a.says_of(&["* leadership"], &[]);
+    assert!(!a.is_leader(), "it would act under a term that is over");
+    assert_eq!(a.status().leadership, None);
+}

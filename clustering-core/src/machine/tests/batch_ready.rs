@@ -51,6 +51,23 @@ fn p4_acknowledgements_that_came_before_the_version_was_seen_count_when_it_is() 
 }
 
 #[test]
+fn a_node_that_is_gone_is_not_named_for_its_lost_acknowledgement() {
+    let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    // The version waits for a itself when b's session ends, and its acknowledgement with that.
+    a.acknowledges("b");
+    a.advance(secs(5));
+    a.advance(secs(6));
+    a.ends("b");
+    a.skip();
+    // Suspended, it publishes nothing for longer than a lost acknowledgement is waited for.
+    a.advance(secs(2));
+    a.ok("renew");
+    a.says_of(&["publish"], &["publish V3: b's session ended"]);
+}
+
+#[test]
 fn p4_a_no_does_not_count() {
     let mut a = waiting_for_b();
     a.answers("b", a.newest(), Some("disk full"));

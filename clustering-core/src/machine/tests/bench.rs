@@ -211,12 +211,16 @@ impl Bench {
         Invariants::check(self, &before, &input, &outputs);
         for output in &outputs {
             match output {
-                Output::Watch { token, prefix, after, .. } => self.watches.push(Watch {
-                    token: *token,
-                    prefix: prefix.clone(),
-                    seen: *after,
-                    open: false,
-                }),
+                Output::Watch { token, prefix, after, .. } => {
+                    let twice = self.watches.iter().any(|watch| watch.prefix == *prefix);
+                    assert!(!twice, "a leak: a second watch of {prefix}, and the first was never dropped");
+                    self.watches.push(Watch {
+                        token: *token,
+                        prefix: prefix.clone(),
+                        seen: *after,
+                        open: false,
+                    });
+                }
                 Output::Unwatch { token } => self.watches.retain(|watch| watch.token != *token),
                 Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) | Output::Nodes(_) => {}
                 Output::Reply { .. } | Output::Stopped { .. } => {}

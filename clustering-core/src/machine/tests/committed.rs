@@ -98,6 +98,32 @@ fn a_reply_that_was_lost_after_the_commit_applied_costs_nothing() {
 }
 
 #[test]
+fn p8_a_commit_that_a_restored_store_lost_is_repeated_though_it_was_done() {
+    // The watch had not delivered it yet, so it resumes and has nothing to tell.
+    for purpose in ALL.into_iter().filter(|purpose| *purpose != "acknowledge") {
+        let mut bench = on_its_way(purpose);
+        let before = bench.store.revision;
+        bench.unseen(|bench| bench.ok(purpose));
+        bench.store.rewind(before);
+        bench.disconnects("view/");
+        bench.wait(ms(100));
+        bench.ok("watch view/");
+        bench.skip();
+        bench.wait(secs(4));
+        assert!(!bench.is_open(purpose), "{purpose}: the log may only be slow");
+        bench.wait(secs(1));
+        assert!(bench.is_open(purpose), "{purpose} is not repeated");
+        bench.ok(purpose);
+        bench.deliver();
+        bench.skip();
+        bench.wait(secs(6));
+        let mut again = Vec::new();
+        bench.says_if(purpose, &mut again);
+        assert!(again.is_empty(), "{purpose}: once is enough, {again:?}");
+    }
+}
+
+#[test]
 fn a_commit_that_did_not_happen_is_repeated_with_growing_pauses() {
     for purpose in ALL {
         for kind in [ErrorKind::Unreachable, ErrorKind::OutcomeUnknown, ErrorKind::Busy] {

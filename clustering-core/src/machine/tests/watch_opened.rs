@@ -62,3 +62,24 @@ fn the_acknowledgements_are_watched_in_the_same_way() {
         a.says(&["watch ready/ after 3"]);
     }
 }
+
+#[test]
+fn a_watch_that_is_not_wanted_any_more_is_dropped_also_while_it_opens() {
+    // A candidate watches acknowledgements before it is elected, and another one is.
+    let mut b = Bench::node("b").with(&["a"]).joined();
+    b.wait(ms(50));
+    assert!(b.is_opening("watch ready/"));
+    b.elects("a");
+    b.fail("elect", ErrorKind::GuardFailed { revision: crate::store::Revision::ZERO });
+    assert!(!b.is_opening("watch ready/"), "it leaks");
+
+    // A node that ends drops the watch that it has just begun to open.
+    let mut b = Bench::node("b").with(&["a"]);
+    b.tick();
+    b.ok("grant");
+    b.ok("read");
+    assert!(b.is_opening("watch view/"));
+    b.stop();
+    b.ok("revoke");
+    assert!(!b.is_opening("watch view/"), "it leaks");
+}
