@@ -408,7 +408,8 @@ impl Machine {
             return;
         }
         let Some(blocked) = self.blocked(now) else { return };
-        let pause = Backoff::new(self.config.warn_after, self.config.warn_after * 32).after(times + 1);
+        let pause =
+            Backoff::new(self.config.warn_after, self.config.warn_after.saturating_mul(32)).after(times + 1);
         self.consistency.report = Some((now + pause, times + 1));
         self.emit(Event::Blocked(blocked));
     }

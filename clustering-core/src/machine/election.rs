@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{Flight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, history};
 use crate::{
@@ -53,6 +53,11 @@ impl Election {
     /// Terms known from before say nothing of those to come.
     pub(crate) fn rewound(&mut self) {
         self.last = None;
+    }
+
+    /// Nobody waits for these requests any more.
+    pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
+        self.resigns.retain(|id| !ids.contains(id));
     }
 
     /// The term under which this node leads, by the log. Whether it may act is another question.

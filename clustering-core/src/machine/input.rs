@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use super::{RequestId, Token};
 use crate::{
@@ -135,6 +135,11 @@ pub enum Input {
     Unregister {
         /// The request.
         id: RequestId,
+    },
+    /// Nobody waits for the answers to these requests any more. What was asked for stays asked for.
+    Abandoned {
+        /// The requests.
+        ids: BTreeSet<RequestId>,
     },
     /// The user ends the node.
     Stop,

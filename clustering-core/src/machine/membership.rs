@@ -1,4 +1,4 @@
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     Flight, Intent, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers,
@@ -39,6 +39,8 @@ pub(crate) struct Membership {
     overwritten_at: Timestamp,
     /// Time at which the record is to be written again, since it does not say what this process wrote.
     correct_at: Option<Timestamp>,
+    /// True once a commit was sent that puts the wanted incarnation.
+    is_written: bool,
     /// Incarnations of this process that may still stand under its name.
     minted: Vec<Incarnation>,
     /// Whether this process has been a member: then taking the name over is no longer a matter of starting up.
@@ -51,6 +53,8 @@ pub(crate) struct Membership {
     registers: Vec<RequestId>,
     /// Requests to unregister, granted once the lease is given back.
     unregisters: Vec<RequestId>,
+    /// True while the place is being given up, whether or not anybody waits for that.
+    is_unregistering: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -82,6 +86,13 @@ impl Membership {
         self.member.is_some()
     }
 
+    /// Nobody waits for these requests any more.
+    pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
+        self.updates.retain(|(id, _)| !ids.contains(id));
+        self.registers.retain(|id| !ids.contains(id));
+        self.unregisters.retain(|id| !ids.contains(id));
+    }
+
     /// When the own record was last put.
     pub(crate) fn modified(&self) -> Option<Revision> {
         self.member.as_ref().map(|member| member.modified)
@@ -107,11 +118,18 @@ impl Machine {
 
     /// A session began: one incarnation for it.
     pub(super) fn begin_membership(&mut self, now: Timestamp) {
+        self.membership.wanted = None;
         self.want_incarnation(now);
         self.membership.told_of = None;
     }
 
+    /// The incarnation for the record as it is to be now. One that was never sent serves for what changes until then.
     fn want_incarnation(&mut self, now: Timestamp) -> Incarnation {
+        if let Some(wanted) = self.membership.wanted.clone().filter(|_| !self.membership.is_written) {
+            self.membership.seen = self.newest_seen;
+            return wanted;
+        }
+        self.membership.is_written = false;
         let incarnation = Incarnation::from(self.mint.ulid(now).to_string());
         self.membership.minted.push(incarnation.clone());
         // Changes that wait for the log are granted with this record too: it has the newest metadata.
@@ -234,6 +252,7 @@ impl Machine {
             }
         };
         let token = self.commit(purpose, txn);
+        self.membership.is_written = true;
         self.membership.join.sent(token, now, folded);
     }
 
@@ -336,6 +355,7 @@ impl Machine {
             .put(own, record, lease)
             .delete(keys.readiness_key(&identity.name));
         let token = self.commit(Purpose::Rewrite, txn);
+        self.membership.is_written = true;
         self.membership.rewrite.sent(token, now, folded);
     }
 
@@ -370,6 +390,7 @@ impl Machine {
             return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
         }
         self.membership.unregisters.push(id);
+        self.membership.is_unregistering = true;
         if self.intent != Intent::Register {
             return;
         }
@@ -393,7 +414,7 @@ impl Machine {
             Intent::Register => !self.session.has_ghosts(),
             Intent::Stop { .. } | Intent::Stopped { .. } => false,
         };
-        if given_up && !self.membership.unregisters.is_empty() {
+        if given_up && std::mem::take(&mut self.membership.is_unregistering) {
             self.emit(Event::Unregistered);
             for id in std::mem::take(&mut self.membership.unregisters) {
                 self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });

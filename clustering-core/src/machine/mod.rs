@@ -241,6 +241,7 @@ impl Machine {
             Input::Update { id, metadata } => self.on_update(now, id, metadata),
             Input::Register { id } => self.on_register(id),
             Input::Unregister { id } => self.on_unregister(now, id),
+            Input::Abandoned { ids } => self.on_abandoned(&ids),
             Input::Stop => self.stop(now, StopReason::Asked),
         }
         self.settle(now);
@@ -266,6 +267,7 @@ impl Machine {
             Intent::Stop { deadline, .. } => {
                 timers.at(deadline);
                 self.session_timers(&mut timers);
+                timers.maybe(self.session.expiry());
             }
             Intent::Observe | Intent::Register => {
                 timers.maybe(self.log.follow.wakeup());
@@ -315,7 +317,9 @@ impl Machine {
 
     fn settle_stop(&mut self, now: Timestamp) {
         let Intent::Stop { reason, deadline } = &self.intent else { return };
-        let idle = self.session.is_given_back()
+        // What has expired need not be given back, and a store that does not answer is not waited for to say so.
+        let is_away = self.contact.away_since().is_some();
+        let idle = (self.session.is_given_back() || is_away && self.session.shows_nothing(now))
             && !self.stabilization.is_running()
             && !self.announcement.is_running();
         if !idle && now < *deadline {
@@ -422,9 +426,10 @@ impl Machine {
         self.fold.node(name)
     }
 
-    /// Whether nothing is left that the store should get back: the node holds no lease, as far as it knows.
+    /// True if nothing of the node is left in the store that others see, as far as it knows: its leases were given back, have
+    /// expired, or hold nothing.
     pub fn is_given_back(&self) -> bool {
-        self.session.is_given_back()
+        self.session.shows_nothing(self.seen_to)
     }
 
     /// The view of the newest version, if it is known.

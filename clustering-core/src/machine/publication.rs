@@ -40,7 +40,7 @@ impl Publication {
         // deployment that restarts the leaders, too, is still one row.
         if self.dirty_since.is_none() {
             let row = self.row.saturating_add(1);
-            let latest = config.calm + config.publish_gap.after(row);
+            let latest = config.calm.saturating_add(config.publish_gap.after(row));
             let in_row = self.last.is_some_and(|last| now.since(last) < latest);
             self.row = if in_row { row } else { 0 };
         }

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::{
     Flight, Identity, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, Token, session::End,
@@ -23,7 +23,8 @@ pub(crate) struct Requests {
 /// A wish for a version newer than the one seen when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ask {
-    id: RequestId,
+    /// Who waits for it; `None` if nobody does any more.
+    id: Option<RequestId>,
     seen: Revision,
     why: Option<String>,
 }
@@ -52,9 +53,26 @@ impl Requests {
         self.gap = gap;
     }
 
+    /// Nobody waits for these any more. The wish stays, once for all of them, so that dropped requests do not pile up.
+    fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
+        let mut left: Option<Ask> = None;
+        for mut ask in std::mem::take(&mut self.asks) {
+            if ask.id.is_some_and(|id| !ids.contains(&id)) {
+                self.asks.push(ask);
+                continue;
+            }
+            ask.id = None;
+            match &mut left {
+                Some(left) => left.seen = left.seen.max(ask.seen),
+                None => left = Some(ask),
+            }
+        }
+        self.asks.extend(left);
+    }
+
     /// Refuses what is still open: the node ends.
     pub(crate) fn refuse_all(&mut self, reason: &StopReason, outputs: &mut VecDeque<Output>) {
-        let asks = std::mem::take(&mut self.asks).into_iter().map(|ask| ask.id);
+        let asks = std::mem::take(&mut self.asks).into_iter().filter_map(|ask| ask.id);
         let fenced = std::mem::take(&mut self.fenced).into_iter().map(|(_, id)| id);
         outputs.extend(asks.chain(fenced).map(|id| refused(id, reason)));
     }
@@ -75,7 +93,13 @@ impl Machine {
 
     pub(super) fn on_ask(&mut self, id: RequestId, why: Option<String>) {
         let seen = self.fold.version_modified();
-        self.requests.asks.push(Ask { id, seen, why: why.map(shorten) });
+        self.requests.asks.push(Ask { id: Some(id), seen, why: why.map(shorten) });
+    }
+
+    pub(super) fn on_abandoned(&mut self, ids: &BTreeSet<RequestId>) {
+        self.requests.abandon(ids);
+        self.membership.abandon(ids);
+        self.election.abandon(ids);
     }
 
     /// Whether a request should stand in the log that does not stand there yet.
@@ -128,8 +152,8 @@ impl Machine {
             .into_iter()
             .partition::<Vec<_>, _>(|ask| ask.seen < modified);
         self.requests.asks = open;
-        for ask in granted {
-            self.outputs.push_back(Output::Reply { id: ask.id, result: Ok(Reply::Version(version)) });
+        for id in granted.into_iter().filter_map(|ask| ask.id) {
+            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Version(version)) });
         }
     }
 

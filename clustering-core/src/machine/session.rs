@@ -5,12 +5,15 @@ use crate::{
     config::Backoff,
     event::{Event, LostReason, StoreCall},
     record::{Departure, GoneRecord},
-    store::{ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
+    store::{Effect, ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
 };
 
 /// Time that a removed node stays away: it doubles with each removal since the node was last ready.
 const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
+
+/// The longest TTL that is counted on: a store may grant more than a node can add up.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The node's one lease, and those of earlier sessions that are still to be given back.
 ///
@@ -59,6 +62,8 @@ pub(crate) struct Held {
     renewed: Timestamp,
     /// How long the store then said that it has left.
     left: Duration,
+    /// The lease has expired by then, whatever became of the renewals that were not answered.
+    expires: Timestamp,
     renewal: Renewal,
     failing: bool,
 }
@@ -74,6 +79,8 @@ enum Renewal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ghost {
     lease: LeaseId,
+    /// It has expired by then, as far as this node knows; zero if nothing was ever put under it.
+    expires: Timestamp,
     /// Its record was removed by somebody else. If the lease turns out to be alive, the node was removed on purpose.
     removed: bool,
     /// Calls that failed in a row: revocations, and the renewal before them.
@@ -124,6 +131,16 @@ impl Session {
     /// Whether nothing is left that the store should get back.
     pub(crate) fn is_given_back(&self) -> bool {
         self.ghosts.is_empty() && self.state == State::Without
+    }
+
+    /// True if no lease of this node can hold anything any more at `now` that others see.
+    pub(crate) fn shows_nothing(&self, now: Timestamp) -> bool {
+        self.held().is_none() && self.ghosts.iter().all(|ghost| now >= ghost.expires)
+    }
+
+    /// When the last lease that is to be given back has expired by itself.
+    pub(crate) fn expiry(&self) -> Option<Timestamp> {
+        self.ghosts.iter().map(|ghost| ghost.expires).max()
     }
 
     /// Whether leases of earlier sessions are still to be given back.
@@ -250,13 +267,17 @@ impl Machine {
         match result {
             Ok(Lease { id, .. }) if !self.wants_place() => {
                 let step = Step::Due(now);
-                self.give_back(now, Ghost { lease: id, removed: false, failures: 0, step });
+                let expires = Timestamp::ZERO;
+                self.give_back(now, Ghost { lease: id, expires, removed: false, failures: 0, step });
             }
             Ok(Lease { id, ttl }) => {
+                let ttl = ttl.min(LONGEST);
                 self.session.measured(now.since(sent));
                 self.session.failures = 0;
                 let renewal = Renewal::Due { at: sent + self.renew_every(ttl) };
-                let held = Held { lease: id, ttl, renewed: sent, left: ttl, renewal, failing: false };
+                let expires = now + ttl;
+                let held =
+                    Held { lease: id, ttl, renewed: sent, left: ttl, expires, renewal, failing: false };
                 self.session.state = State::Held(held);
                 self.begin_membership(now);
             }
@@ -287,12 +308,16 @@ impl Machine {
             Ok(left) if !left.is_zero() => {
                 held.renewed = sent;
                 held.left = left.min(ttl);
+                held.expires = now + held.left;
                 held.failing = false;
                 held.renewal = Renewal::Due { at: (sent + every).max(now) };
                 self.session.measured(now.since(sent));
             }
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 held.failing = true;
+                if error.effect() == Effect::Unknown {
+                    held.expires = now + ttl;
+                }
                 held.renewal = Renewal::Due { at: now + self.config.renew_retry.min(ttl / 6) };
                 self.contact.failed(&error);
                 self.report_refusal(&error);
@@ -381,8 +406,11 @@ impl Machine {
     /// Ends the session, if there is one: nothing that was held under it counts from now on.
     pub(super) fn end_session(&mut self, now: Timestamp, end: End) {
         // A grant on its way is no session yet. Its reply will find out what became of the node.
-        let Some((lease, failing)) = self.session.held().map(|held| (held.lease, held.failing)) else {
-            return;
+        let Some(held) = self.session.held() else { return };
+        let (lease, failing) = (held.lease, held.failing);
+        let expires = match held.renewal {
+            Renewal::Due { .. } => held.expires,
+            Renewal::Sent { .. } => now + self.call_timeout() + held.ttl,
         };
         let farewell = match end {
             End::Given | End::Lost(LostReason::Unhealthy) => self.farewell(),
@@ -404,6 +432,6 @@ impl Machine {
         let failures = u32::from(failing);
         let removed = end == End::Lost(LostReason::Removed);
         let step = farewell.map_or(Step::Due(now), |txn| self.leave(txn));
-        self.give_back(now, Ghost { lease, removed, failures, step });
+        self.give_back(now, Ghost { lease, expires, removed, failures, step });
     }
 }

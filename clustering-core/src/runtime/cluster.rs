@@ -271,7 +271,8 @@ impl Clustering {
     }
 
     /// Asks for a new version, and waits until one is published that is newer than what this node had seen: a rebalance
-    /// by hand. Many who ask at once get one version. Dropping the future does not take the wish back.
+    /// by hand. Many who ask at once get one version. Dropping the future does not take the wish back: dropped wishes become
+    /// one, so nothing piles up while the store is away.
     ///
     /// # Errors
     ///
@@ -377,13 +378,15 @@ impl Clustering {
     ///
     /// It takes one call to the store and what the callbacks take to return, and no more than
     /// [`Config::stop_timeout`](crate::Config::stop_timeout) and a second, as long as the runtime on which the node was
-    /// started keeps running. Not to be awaited in the node's own callbacks, for whose end it waits. All clones of the handle end with it; to call
-    /// it twice does no harm. If the future is dropped the node ends all the same.
+    /// started keeps running. While the store does not answer it waits no longer than until the lease has expired. Not to be
+    /// awaited in the node's own callbacks, for whose end it waits. All clones of the handle end with it; to call it twice
+    /// does no harm. If the future is dropped the node ends all the same.
     ///
     /// # Errors
     ///
-    /// [`StopError::LeaseNotGivenBack`] if the store did not answer: the node has ended, but the others see it until its
-    /// TTL has passed.
+    /// [`StopError::LeaseNotGivenBack`] if the store did not answer: the node has ended, but the others may see it until its
+    /// TTL has passed. (One that was down altogether, and not only out of reach, may give leases new time when it is back,
+    /// as etcd does: then they may see it for another TTL, whatever this says.)
     pub async fn stop(&self) -> Result<(), StopError> {
         self.handle.stop().await;
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }

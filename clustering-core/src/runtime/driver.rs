@@ -21,6 +21,7 @@ use super::{
     alarm::Alarm,
     callbacks::{Callbacks, Stabilization, Stable},
     meter::Meter,
+    repliers::Repliers,
     shared::{Command, Shared},
     spawn::spawn_task,
     status::Publisher,
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     event::{Event, StopReason},
-    machine::{FEW_OUTPUTS, Input, Output, Reply, RequestError, RequestId, Token},
+    machine::{FEW_OUTPUTS, Input, Output, Token},
     name::NodeName,
     outcome::Outcome,
     store::{Batch, StoreError, WatchEnd, WatchStream},
@@ -70,8 +71,7 @@ pub(crate) struct Driver {
     opening: BTreeSet<Token>,
     watches: Vec<Watching>,
     runs: BTreeMap<Token, Run>,
-    requests: BTreeMap<RequestId, oneshot::Sender<Result<Reply, RequestError>>>,
-    next_request: u64,
+    requests: Repliers,
     /// Empty between inputs: kept for its room.
     outputs: Vec<Output>,
     started: Option<oneshot::Sender<Started>>,
@@ -121,8 +121,7 @@ impl Driver {
             opening: BTreeSet::new(),
             watches: Vec::new(),
             runs: BTreeMap::new(),
-            requests: BTreeMap::new(),
-            next_request: 0,
+            requests: Repliers::new(),
             outputs: Vec::new(),
             started,
             stopped: false,
@@ -180,10 +179,11 @@ impl Driver {
         match command {
             Command::Stop => Input::Stop,
             Command::Request { make, reply } => {
-                let id = RequestId(self.next_request);
-                self.next_request += 1;
-                self.requests.insert(id, reply);
-                (make.0)(id)
+                let ids = self.requests.abandoned();
+                if !ids.is_empty() {
+                    self.handle(Input::Abandoned { ids });
+                }
+                (make.0)(self.requests.add(reply))
             }
         }
     }
@@ -292,12 +292,7 @@ impl Driver {
                     changes.events().for_each(|event| self.tell(event));
                 }
             }
-            Output::Reply { id, result } => {
-                if let Some(reply) = self.requests.remove(&id) {
-                    // An error only says that nobody waits for the answer any more.
-                    let _ = reply.send(result);
-                }
-            }
+            Output::Reply { id, result } => self.requests.answer(id, result),
             Output::Stopped { .. } => self.stopped = true,
         }
     }

@@ -13,6 +13,7 @@ mod events;
 mod meter;
 #[cfg(feature = "test-util")]
 pub mod process;
+mod repliers;
 mod shared;
 mod spawn;
 mod status;

@@ -9,12 +9,13 @@ use std::{
 };
 
 use clustering_core::{
-    Clustering, Event, Metadata, NameConflict, StopReason,
+    Backoff, Clustering, Config, Event, Laggards, Metadata, NameConflict, StopReason,
     machine::{Phase, RequestError},
     runtime::{EventsError, StopError, UpdateError},
 };
 use clustering_memory::MemoryStore;
-use clustering_testkit::faulty::Call;
+use clustering_testkit::faulty::{Call, FaultyStore};
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use crate::common::{Cluster, TTL, followers, leader, ms, name, secs, soon, stable, start};
@@ -135,14 +136,78 @@ async fn whoever_waits_is_told_of_the_end() {
     drop(nodes);
 }
 
+/// Nothing is left to give back: the session is long over, or was none.
+#[tokio::test(start_paused = true)]
+async fn a_stop_in_a_long_outage_does_not_wait_for_what_has_expired() {
+    for disconnect in [FaultyStore::cut, FaultyStore::hang] {
+        let cluster = Cluster::new();
+        let (line, builder) = cluster.builder("a");
+        // The session ends while the node stops: it need not wait any longer.
+        let patient = builder.configure(|config| config.stop_timeout = secs(3600));
+        let patient = start(line, patient).await;
+        let nodes = [cluster.start("b").await, cluster.start("c").await];
+        stable([&patient, &nodes[0], &nodes[1]]).await;
+        nodes[1].unregister().await.unwrap();
+        for node in &nodes {
+            disconnect(&node.line);
+        }
+        // A grant that is not answered holds nothing.
+        drop(nodes[1].register().boxed().now_or_never());
+        tokio::time::sleep(TTL * 3).await;
+        for node in &nodes {
+            let begun = Instant::now();
+            assert_eq!(node.stop().await, Ok(()), "{}", node.name());
+            assert_eq!(begun.elapsed(), secs(0), "{}", node.name());
+        }
+        disconnect(&patient.line);
+        let begun = Instant::now();
+        assert_eq!(soon("the end", patient.stop()).await, Ok(()));
+        assert!((TTL / 2..TTL * 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    }
+}
+
+/// Who asks again and again while the store is away, and gives up each time, gets one version when it is back.
+#[tokio::test(start_paused = true)]
+async fn requests_that_were_dropped_in_an_outage_are_one_wish() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(2).await;
+    let before = stable(&nodes).await;
+    let follower = crate::common::followers(&nodes)[0];
+    follower.line.cut();
+    for _ in 0..1_000 {
+        let _ = tokio::time::timeout(ms(10), follower.cluster_change()).await;
+    }
+    let published = follower.log.versions().len();
+    follower.line.heal();
+    assert!(soon("the version", follower.wait_stable_after(before)).await.unwrap() > before);
+    tokio::time::sleep(secs(60)).await;
+    assert_eq!(follower.log.versions().len(), published + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_with_endless_times_lives_and_ends() {
+    let cluster = Cluster::new();
+    let endless = |config: &mut Config| {
+        let never = Backoff::new(Duration::MAX, Duration::MAX);
+        (config.retry, config.stabilize_retry, config.publish_gap) = (never, never, never);
+        (config.calm, config.warn_after, config.stop_timeout) = (Duration::MAX, Duration::MAX, Duration::MAX);
+        (config.stabilize_timeout, config.on_stable_timeout) = (Some(Duration::MAX), Some(Duration::MAX));
+        config.laggards = Laggards::Evict { after: Duration::MAX };
+        config.renew_retry = Duration::MAX;
+    };
+    let node = cluster.start_with("a", |builder| builder.configure(endless)).await;
+    let first = stable([&node]).await;
+    assert!(node.cluster_change().await.unwrap() > first);
+    stable([&node]).await;
+    tokio::time::sleep(secs(3600)).await;
+    node.stop().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stop_while_the_store_is_away_ends_in_time_and_says_what_is_left() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
-    for (node, disconnect) in nodes
-        .iter()
-        .zip([clustering_testkit::faulty::FaultyStore::cut, clustering_testkit::faulty::FaultyStore::hang])
-    {
+    for (node, disconnect) in nodes.iter().zip([FaultyStore::cut, FaultyStore::hang]) {
         disconnect(&node.line);
         let begun = Instant::now();
         let error = node.stop().await.unwrap_err();

@@ -120,6 +120,47 @@ fn p9_a_rewind_does_not_make_the_leader_publish_without_end() {
     a.says_of(&["publish"], &[]);
 }
 
+/// While the store is away a service may ask again and again, and give up each time.
+#[test]
+fn requests_that_were_dropped_are_one_wish_and_do_not_pile_up() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    let size = |b: &Bench| format!("{:?}", b.machine).len();
+    b.ask(0, "first");
+    b.fail("ask", ErrorKind::Unreachable);
+    b.abandon(&[0]);
+    b.skip();
+    let before = size(&b);
+    for id in 1..1_000 {
+        b.ask(id, "again");
+        b.update(id + 10_000, "x");
+        b.abandon(&[id, id + 10_000]);
+    }
+    assert!(size(&b) < before + 1_000, "{} bytes after {before}", size(&b));
+    // The wish stays, and whoever still waits is answered.
+    b.ask(1_000, "kept");
+    b.abandon(&[]);
+    b.wait(secs(10));
+    b.answer_all();
+    b.publishes();
+    b.says_of(&["reply"], &["reply 1000: V2"]);
+}
+
+#[test]
+fn a_wish_that_nobody_waits_for_any_more_is_granted_all_the_same() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.ask(1, "rebalance");
+    b.fail("ask", ErrorKind::Unreachable);
+    b.abandon(&[1]);
+    b.skip();
+    b.wait(secs(10));
+    b.says(&["ask: b, rebalance"]);
+    b.answer_all();
+    b.publishes();
+    b.skip();
+    b.wait(secs(60));
+    b.says_of(&["ask", "reply"], &[]);
+}
+
 #[test]
 fn a_node_that_ends_refuses_what_it_was_asked() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");

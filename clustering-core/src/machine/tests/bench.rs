@@ -273,7 +273,7 @@ impl Bench {
         self.open.iter().any(|call| self.names.render(call).starts_with(what))
     }
 
-    fn take(&mut self, what: &str) -> Output {
+    pub(super) fn take(&mut self, what: &str) -> Output {
         let shown: Vec<String> = self.open.iter().map(|call| self.names.render(call)).collect();
         let place = shown.iter().position(|call| call.starts_with(what));
         self.open.remove(place.unwrap_or_else(|| panic!("no open call {what:?} among {shown:?}")))

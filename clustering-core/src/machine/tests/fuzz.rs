@@ -1,19 +1,24 @@
 //! Anything at all under the cluster's keys, while the machine lives its life: it never panics, never loops, and goes on
 //! folding; and two machines that read the same see the same.
 
-use bytes::Bytes;
-use proptest::{collection::vec, prelude::*};
+use std::time::Duration;
 
-use super::{bench::ms, model::Store};
+use bytes::Bytes;
+use proptest::{collection::vec, prelude::*, sample::select};
+
+use super::{
+    bench::{Bench, ms},
+    model::Store,
+};
 use crate::{
-    config::Config,
+    config::{Backoff, Config, Laggards},
     fuzz::{cases, key, value},
     keyspace::Keyspace,
-    machine::{Identity, Input, Machine, Output, Phase, Token},
+    machine::{Identity, Input, Machine, Output, Phase, RequestId, Token},
     name::{Namespace, NodeName, NodeUri},
     node::Metadata,
     outcome::Outcome,
-    store::{Key, Revision, Txn},
+    store::{Key, Lease, Revision, Txn},
     time::Timestamp,
     version::Mint,
 };
@@ -48,18 +53,24 @@ struct Player {
     machine: Machine,
     watches: Vec<(Token, Key, Revision)>,
     inputs: usize,
+    /// Its callbacks fail.
+    fails: bool,
 }
 
 impl Player {
     fn new(name: &str, seed: u128) -> Self {
+        Player::with(name, seed, Config::default())
+    }
+
+    fn with(name: &str, seed: u128, config: Config) -> Self {
         let identity = Identity {
             name: NodeName::parse(name).expect("a name"),
             uri: NodeUri::parse(&format!("http://{name}")).expect("a URI"),
             metadata: Metadata::new(),
         };
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
-        let machine = Machine::node(keys, identity, Config::default(), Mint::new(0, Timestamp::ZERO, seed));
-        Player { name: name.to_owned(), machine, watches: Vec::new(), inputs: 0 }
+        let machine = Machine::node(keys, identity, config, Mint::new(0, Timestamp::ZERO, seed));
+        Player { name: name.to_owned(), machine, watches: Vec::new(), inputs: 0, fails: false }
     }
 
     /// One input, and all that follows from it at this moment.
@@ -90,8 +101,15 @@ impl Player {
                 self.watches.retain(|(open, ..)| *open != token);
                 return None;
             }
+            Output::Stabilize { token, .. } if self.fails => {
+                Input::Stabilized { token, outcome: Outcome::refused("not yet") }
+            }
+            Output::CheckHealth { token } if self.fails => {
+                Input::HealthReported { token, result: Err("ill".to_owned()) }
+            }
             Output::Stabilize { token, .. } => Input::Stabilized { token, outcome: Outcome::Ready },
             Output::Announce { token, .. } => Input::Announced { token, result: Ok(()) },
+            Output::CheckHealth { token } => Input::HealthReported { token, result: Ok(()) },
             _ => return None,
         })
     }
@@ -136,7 +154,11 @@ struct Game {
 
 impl Game {
     fn new() -> Self {
-        let players = [Player::new("a", 1), Player::new("b", 2)];
+        Game::with(&Config::default())
+    }
+
+    fn with(config: &Config) -> Self {
+        let players = [("a", 1), ("b", 2)].map(|(name, seed)| Player::with(name, seed, config.clone()));
         let mut game = Game { store: Store::default(), now: Timestamp::ZERO + ms(1_000), players, lives: 2 };
         for player in &mut game.players {
             player.input(&mut game.store, game.now, Input::Tick);
@@ -168,6 +190,27 @@ impl Game {
         self.now = end;
     }
 
+    /// The next wake-ups, up to so many: some times are so short that they come without end.
+    fn creep(&mut self, most: usize) {
+        for _ in 0..most {
+            self.rest();
+            let wakeups = self.players.iter().filter_map(|player| player.machine.next_wakeup());
+            let Some(at) = wakeups.min() else { return };
+            self.jump(at.since(self.now));
+        }
+    }
+
+    /// All that time passes at once, and then all are woken.
+    fn jump(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.store.expire(self.now);
+        for player in &mut self.players {
+            player.inputs = 0;
+            player.input(&mut self.store, self.now, Input::Tick);
+        }
+        self.rest();
+    }
+
     fn step(&mut self, step: &Step) {
         match step {
             Step::Put(key, value) => {
@@ -197,6 +240,107 @@ impl Game {
         }
         self.rest();
     }
+}
+
+type Set = fn(&mut Config, Duration);
+
+/// Every time and number of a configuration.
+const FIELDS: [(&str, Set); 19] = [
+    ("ttl", |config, time| config.ttl = time),
+    ("renew_every", |config, time| config.renew_every = Some(time)),
+    ("renew_retry", |config, time| config.renew_retry = time),
+    ("leadership", |config, time| config.leadership = Some(time)),
+    ("call_timeout", |config, time| config.call_timeout = Some(time)),
+    ("stagger", |config, time| config.stagger = time),
+    ("retry", |config, time| config.retry.first = time),
+    ("retry", |config, time| config.retry.max = time),
+    ("stabilize_retry", |config, time| config.stabilize_retry = Backoff::new(time, time)),
+    ("stabilize_timeout", |config, time| config.stabilize_timeout = Some(time)),
+    ("on_stable_timeout", |config, time| config.on_stable_timeout = Some(time)),
+    ("warn_after", |config, time| config.warn_after = time),
+    ("laggards", |config, time| config.laggards = Laggards::Evict { after: time }),
+    ("publish_gap", |config, time| config.publish_gap = Backoff::new(time, time)),
+    ("calm", |config, time| config.calm = time),
+    ("health.interval", |config, time| config.health.get_or_insert_default().interval = time),
+    ("health.deadline", |config, time| config.health.get_or_insert_default().deadline = time),
+    ("health.failures", |config, time| {
+        config.health.get_or_insert_default().failures = u32::try_from(time.as_nanos()).unwrap_or(u32::MAX);
+    }),
+    ("stop_timeout", |config, time| config.stop_timeout = time),
+];
+
+const EXTREMES: [Duration; 9] = [
+    Duration::ZERO,
+    Duration::from_nanos(1),
+    Duration::from_millis(1),
+    Duration::from_secs(1),
+    Duration::from_secs(7),
+    Duration::from_secs(24 * 60 * 60),
+    Duration::from_nanos(u64::MAX),
+    Duration::from_secs(u64::MAX),
+    Duration::MAX,
+];
+
+/// Joining, refusing, changing, leaving, returning and ending, with leaps of time between them.
+fn live(config: &Config) {
+    let mut game = Game::with(config);
+    let id = |number| RequestId(number);
+    let zone = || Metadata::from([("zone".to_owned(), "b".to_owned())]);
+    let inputs = [
+        Input::Ask { id: id(1), why: None },
+        Input::Update { id: id(2), metadata: zone() },
+        Input::Unregister { id: id(3) },
+        Input::Register { id: id(4) },
+        Input::Resign { id: id(5) },
+        Input::Stop,
+    ];
+    let leaps = [1, 20, 60, 3_600, 86_400, u64::MAX].map(Duration::from_secs);
+    for (round, (input, leap)) in inputs.into_iter().zip(leaps).enumerate() {
+        for (place, player) in game.players.iter_mut().enumerate() {
+            player.fails = (round + place) % 3 == 1;
+        }
+        game.creep(30);
+        let Game { store, now, players, .. } = &mut game;
+        for player in players {
+            player.inputs = 0;
+            player.input(store, *now, input.clone());
+        }
+        game.creep(30);
+        game.jump(leap);
+    }
+    for player in &game.players {
+        let _ = player.machine.status(Timestamp::NEVER);
+    }
+}
+
+/// The field is refused by its name, or works.
+#[test]
+fn each_extreme_time_is_refused_by_its_field_or_works() {
+    for (field, set) in FIELDS {
+        for time in EXTREMES {
+            let mut config = Config::default();
+            set(&mut config, time);
+            match config.validate() {
+                Ok(()) => live(&config),
+                // The TTL is the measure of others, which are then refused.
+                Err(error) => assert!(error.field == field || field == "ttl", "{field} of {time:?}: {error}"),
+            }
+        }
+    }
+}
+
+/// A store may grant more than it was asked for.
+#[test]
+fn a_store_that_grants_an_endless_ttl_is_believed_as_far_as_a_node_can_count() {
+    let mut a = Bench::node("a");
+    a.tick();
+    let Output::Grant { token, ttl, .. } = a.take("grant") else { unreachable!() };
+    let lease = a.store.grant(a.now, ttl);
+    a.input(Input::Granted { token, result: Ok(Lease { ttl: Duration::MAX, ..lease }) });
+    a.answer_all();
+    let mut a = a.leading().stable();
+    a.wait(Duration::from_secs(86_400 * 365));
+    assert!(a.is_leader());
 }
 
 proptest! {
@@ -232,4 +376,19 @@ proptest! {
         prop_assert!(a.consistent && b.consistent, "not stable: {a:?} {b:?}");
         prop_assert_eq!(a.newest.map(|view| view.len()), Some(2));
     }
+
+    /// No combination of extreme times that is taken makes a node panic.
+    #[test]
+    fn fuzz_times_that_are_taken_work(changes in vec((0..FIELDS.len(), select(EXTREMES.to_vec())), 1..6)) {
+        let mut config = Config::default();
+        for (field, time) in changes {
+            let mut changed = config.clone();
+            FIELDS[field].1(&mut changed, time);
+            if changed.validate().is_ok() {
+                config = changed;
+            }
+        }
+        live(&config);
+    }
+
 }

@@ -17,6 +17,10 @@ impl Bench {
         self.input(Input::Ask { id: RequestId(id), why: Some(why.to_owned()) });
     }
 
+    pub(super) fn abandon(&mut self, ids: &[u64]) {
+        self.input(Input::Abandoned { ids: ids.iter().map(|id| RequestId(*id)).collect() });
+    }
+
     pub(super) fn resign(&mut self, id: u64) {
         self.input(Input::Resign { id: RequestId(id) });
     }

@@ -66,6 +66,15 @@ fn a_place_that_was_never_taken_is_given_up_at_once() {
 }
 
 #[test]
+fn p10_a_place_that_is_given_up_is_told_of_although_nobody_waits() {
+    let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
+    b.unregister(1);
+    b.abandon(&[1]);
+    b.answer_all();
+    b.says_of(&["* unregistered", "reply"], &["* unregistered"]);
+}
+
+#[test]
 fn an_observer_has_no_place() {
     let mut o = Bench::observer();
     o.unregister(1);

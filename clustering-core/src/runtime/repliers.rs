@@ -1,0 +1,79 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use tokio::sync::oneshot;
+
+use crate::machine::{Reply, RequestError, RequestId};
+
+type Result = std::result::Result<Reply, RequestError>;
+
+/// How many requests may be open before those are looked for that nobody waits for any more.
+const FEW: usize = 64;
+
+/// The users that wait for an answer, by request.
+///
+/// A request may stay open for as long as the store is away, and its user may have gone: so those that were dropped are looked
+/// for whenever there are twice as many as after the last time. What is kept is bounded by what is waited for.
+#[derive(Debug)]
+pub(crate) struct Repliers {
+    waiting: BTreeMap<RequestId, oneshot::Sender<Result>>,
+    next: u64,
+    look_at: usize,
+}
+
+impl Repliers {
+    pub(crate) fn new() -> Self {
+        Repliers { waiting: BTreeMap::new(), next: 0, look_at: FEW }
+    }
+
+    /// Numbers a request.
+    pub(crate) fn add(&mut self, reply: oneshot::Sender<Result>) -> RequestId {
+        let id = RequestId(self.next);
+        self.next += 1;
+        self.waiting.insert(id, reply);
+        id
+    }
+
+    pub(crate) fn answer(&mut self, id: RequestId, result: Result) {
+        if let Some(reply) = self.waiting.remove(&id) {
+            // An error only says that nobody waits for the answer any more.
+            let _ = reply.send(result);
+        }
+    }
+
+    /// Forgets the requests that nobody waits for any more, if it is time to look, and returns them.
+    pub(crate) fn abandoned(&mut self) -> BTreeSet<RequestId> {
+        if self.waiting.len() < self.look_at {
+            return BTreeSet::new();
+        }
+        let gone = self.waiting.iter().filter(|(_, reply)| reply.is_closed()).map(|(id, _)| *id);
+        let gone: BTreeSet<_> = gone.collect();
+        self.waiting.retain(|id, _| !gone.contains(id));
+        self.look_at = FEW.max(self.waiting.len() * 2);
+        gone
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_that_were_dropped_do_not_pile_up_and_those_that_wait_are_answered() {
+        let mut repliers = Repliers::new();
+        let (mut kept, mut abandoned) = (Vec::new(), BTreeSet::new());
+        for number in 0..10_000 {
+            let (reply, answer) = oneshot::channel();
+            let id = repliers.add(reply);
+            if number % 100 == 0 {
+                kept.push((id, answer));
+            }
+            abandoned.extend(repliers.abandoned());
+            assert!(repliers.waiting.len() <= FEW.max(2 * kept.len() + FEW), "{}", repliers.waiting.len());
+        }
+        for (id, mut answer) in kept {
+            assert!(!abandoned.contains(&id));
+            repliers.answer(id, Ok(Reply::Done));
+            assert_eq!(answer.try_recv(), Ok(Ok(Reply::Done)));
+        }
+    }
+}
