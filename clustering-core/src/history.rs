@@ -29,7 +29,7 @@ use crate::{
     event::{Causes, brief, counted, milliseconds},
     keyspace::Keyspace,
     name::NodeName,
-    record::{Cause, HistoryRecord, decode},
+    record::{Cause, HistoryRecord},
     store::{CoordinationStore, Entry, StoreError},
     version::{Term, Version},
 };
@@ -87,7 +87,7 @@ pub async fn history(
 }
 
 fn read(entry: &Entry) -> Option<HistoryEntry> {
-    let HistoryRecord { published, stable } = decode(&entry.value).ok()?;
+    let HistoryRecord { published, stable } = HistoryRecord::decode(&entry.value).ok()?;
     Some(HistoryEntry {
         number: published.number,
         version: published.version,

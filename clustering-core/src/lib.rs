@@ -84,6 +84,7 @@ mod fold;
 #[cfg(test)]
 mod fuzz;
 pub mod history;
+mod json;
 pub mod keyspace;
 pub mod machine;
 #[cfg(feature = "metrics")]

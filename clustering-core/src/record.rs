@@ -2,16 +2,15 @@
 //!
 //! Other programs read and write these; `machine/tests/wire.rs` pins what the machine writes.
 
-use std::fmt;
-
 use bytes::Bytes;
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
+    de::{DeserializeOwned, value::MapDeserializer},
 };
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::{
+    json::{self, Fields},
     keyspace::Keyspace,
     name::{Incarnation, NodeName, NodeUri},
     node::{Metadata, Node},
@@ -39,70 +38,13 @@ pub(crate) fn encode<T: Serialize>(record: &T) -> Bytes {
 }
 
 /// Reads a record, or tells what is wrong with it.
-///
-/// As a whole first: whether a record can be read must not hang on which of its fields a release knows. (A field that is
-/// skipped may hold what no reader takes: bytes that are not UTF-8, half a surrogate pair, a number out of range.)
-pub(crate) fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T, String> {
-    let whole: Value = serde_json::from_slice(value).map_err(|error| error.to_string())?;
-    // Derived readers take an array for a struct, field by field; other programs that read these keys don't.
-    if !whole.is_object() {
-        return Err("it is no JSON object".to_owned());
-    }
-    serde_json::from_value(whole).map_err(|error| error.to_string())
+pub(crate) fn decode<T: DeserializeOwned>(record: &[u8]) -> Result<T, String> {
+    read(json::fields(record)?)
 }
 
-/// The wire form of a node record. `uri` and `incarnation` must be strings, now and for ever: whether a record parses
-/// must be the same on every node. All else is read leniently.
-#[derive(Default)]
-struct NodeWire {
-    uri: Value,
-    incarnation: Value,
-    metadata: Value,
-    protocol: Value,
-    seen: Value,
-}
-
-/// Reads what [`decode`] would, without making a tree of it first: each node reads the record of each other.
-impl<'de> Deserialize<'de> for NodeWire {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(field_identifier, rename_all = "lowercase")]
-        enum Field {
-            Uri,
-            Incarnation,
-            Metadata,
-            Protocol,
-            Seen,
-            #[serde(other)]
-            Other,
-        }
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = NodeWire;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<NodeWire, A::Error> {
-                let mut wire = NodeWire::default();
-                while let Some(field) = map.next_key()? {
-                    // Of a field that comes twice the last one counts. What nobody knows is read too, and dropped.
-                    let value: Value = map.next_value()?;
-                    match field {
-                        Field::Uri => wire.uri = value,
-                        Field::Incarnation => wire.incarnation = value,
-                        Field::Metadata => wire.metadata = value,
-                        Field::Protocol => wire.protocol = value,
-                        Field::Seen => wire.seen = value,
-                        Field::Other => {}
-                    }
-                }
-                Ok(wire)
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
+fn read<T: DeserializeOwned>(fields: Fields<'_>) -> Result<T, String> {
+    T::deserialize(MapDeserializer::new(fields.into_iter()))
+        .map_err(|error: serde_json::Error| error.to_string())
 }
 
 /// A node's own record, to be written.
@@ -118,34 +60,36 @@ pub(crate) struct NodeRecord<'a> {
 }
 
 /// The node whose record an entry holds.
+///
+/// `uri` and `incarnation` must be strings, now and for ever: whether a record counts must be the same on every node. All
+/// else is read leniently.
 pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String> {
-    let wire: NodeWire = serde_json::from_slice(&entry.value).map_err(|error| error.to_string())?;
-    let text = |field: &str, value: Value| match value {
-        Value::String(text) => Ok(text),
-        Value::Null => Err(format!("its {field} is missing")),
-        _ => Err(format!("its {field} is no text")),
+    let fields = json::fields(&entry.value)?;
+    let text = |field: &str| match fields.get(field).map(|value| value.get()) {
+        None | Some("null") => Err(format!("its {field} is missing")),
+        Some(text) => serde_json::from_str::<String>(text).map_err(|_| format!("its {field} is no text")),
     };
-    let (uri, incarnation) = (text("uri", wire.uri)?, text("incarnation", wire.incarnation)?);
-    let as_text = |value: Value| match value {
-        Value::String(text) => text,
-        other => other.to_string(),
-    };
-    let metadata = match wire.metadata {
-        Value::Object(entries) => entries.into_iter().map(|(key, value)| (key, as_text(value))).collect(),
-        _ => Metadata::new(),
-    };
+    let (uri, incarnation) = (text("uri")?, text("incarnation")?);
+    let protocol = fields.get("protocol").and_then(|value| serde_json::from_str(value.get()).ok());
     Ok(Node {
         name,
         uri: NodeUri::recorded(&uri),
         incarnation: Incarnation::from(incarnation),
-        metadata,
-        protocol: wire.protocol.as_u64().and_then(|number| u32::try_from(number).ok()).unwrap_or(PROTOCOL),
+        metadata: fields.get("metadata").map(|value| metadata(value)).unwrap_or_default(),
+        protocol: protocol.unwrap_or(PROTOCOL),
         created: entry.created,
         modified: entry.modified,
         lease: entry.lease,
-        seen: wire.seen.as_str().and_then(|text| text.parse().ok()),
+        seen: text("seen").ok().and_then(|text| text.parse().ok()),
         text: entry.value.clone(),
     })
+}
+
+/// Metadata as it was written: of a string what it says, of any other value its text without blanks.
+fn metadata(value: &RawValue) -> Metadata {
+    let entries: Fields<'_> = serde_json::from_str(value.get()).unwrap_or_default();
+    let text = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_else(|_| json::compact(value));
+    entries.into_iter().map(|(key, value)| (key, text(value))).collect()
 }
 
 /// The election key: who leads.
@@ -227,12 +171,21 @@ pub(crate) struct StableRecord {
 }
 
 /// A version in the history: its record as it was published and, once it is stable, how it became so.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub(crate) struct HistoryRecord {
     #[serde(flatten)]
     pub(crate) published: VersionRecord,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stable: Option<SettledRecord>,
+}
+
+impl HistoryRecord {
+    /// Reads an entry. (A derived reader of flattened fields would ask for values of any type, see [`json`].)
+    pub(crate) fn decode(record: &[u8]) -> Result<Self, String> {
+        let fields = json::fields(record)?;
+        let stable = fields.get("stable").and_then(|value| serde_json::from_str(value.get()).ok());
+        Ok(HistoryRecord { published: read(fields)?, stable })
+    }
 }
 
 /// How a version became stable. Times count from when its leader saw it published.
@@ -294,7 +247,7 @@ impl Departure {
 }
 
 /// Why a version was published.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Cause {
@@ -329,16 +282,54 @@ pub enum Cause {
     /// That many more causes.
     More(usize),
     /// A cause that a newer release of this library wrote, as its JSON. It is written as it was read.
-    #[serde(untagged, skip_deserializing)]
+    #[serde(untagged)]
     Other(#[serde(serialize_with = "as_json")] String),
 }
 
 /// Writes a text that is JSON as that JSON.
 fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
-    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text)).serialize(serializer)
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(json) => json.serialize(serializer),
+        Err(_) => text.serialize(serializer),
+    }
 }
 
 impl Cause {
+    /// Reads a cause; one that this release does not know is kept as its text.
+    fn decode(value: &RawValue) -> Self {
+        Self::known(value).unwrap_or_else(|| Cause::Other(json::compact(value)))
+    }
+
+    /// (A derived reader would ask for values of any type, because of the variant without a tag; see [`json`].)
+    fn known(value: &RawValue) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Asked {
+            by: String,
+            why: Option<String>,
+        }
+        fn read<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
+            serde_json::from_str(value.get()).ok()
+        }
+        if read::<String>(value).as_deref() == Some("resync") {
+            return Some(Cause::Resync);
+        }
+        let fields: Fields<'_> = read(value)?;
+        let (kind, value) = fields.first_key_value().filter(|_| fields.len() == 1)?;
+        Some(match kind.as_str() {
+            "joined" => Cause::Joined(read(value)?),
+            "left" => Cause::Left(read(value)?),
+            "ended" => Cause::Ended(read(value)?),
+            "returned" => Cause::Returned(read(value)?),
+            "changed" => Cause::Changed(read(value)?),
+            "evicted" => Cause::Evicted(read(value)?),
+            "elected" => Cause::Elected(read(value)?),
+            "unacknowledged" => Cause::Unacknowledged(read(value)?),
+            "more" => Cause::More(read(value)?),
+            "asked" => read(value).map(|Asked { by, why }| Cause::Asked { by, why })?,
+            _ => return None,
+        })
+    }
+
     /// What kind of cause it is, as it is serialized; `None` for [`More`](Cause::More), which only counts others.
     pub fn kind(&self) -> Option<&'static str> {
         Some(match self {
@@ -396,7 +387,8 @@ pub(crate) fn cut_off(causes: Vec<Cause>) -> Vec<Cause> {
 
 /// A field whose value cannot be read counts as missing: it must not make the record unreadable.
 fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Ok(serde_json::from_value(Value::deserialize(deserializer)?).ok())
+    let value = <&RawValue>::deserialize(deserializer)?;
+    Ok(serde_json::from_str(value.get()).ok())
 }
 
 fn departure<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Departure, D::Error> {
@@ -409,11 +401,11 @@ fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
 }
 
 fn causes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cause>, D::Error> {
-    let read = |value: Value| Cause::deserialize(&value).unwrap_or_else(|_| Cause::Other(value.to_string()));
-    Ok(match Value::deserialize(deserializer)? {
-        Value::Array(values) => values.into_iter().map(read).collect(),
-        Value::Null => Vec::new(),
-        other => vec![read(other)],
+    let value = <&RawValue>::deserialize(deserializer)?;
+    Ok(match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+        Ok(values) => values.into_iter().map(Cause::decode).collect(),
+        Err(_) if value.get() == "null" => Vec::new(),
+        Err(_) => vec![Cause::decode(value)],
     })
 }
 
@@ -439,7 +431,7 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_no_record() {
-        assert!(node(r#"["http://h:1", "x", {}, 1]"#).unwrap_err().contains("expected a JSON object"));
+        assert!(node(r#"["http://h:1", "x", {}, 1]"#).unwrap_err().contains("it is no JSON object"));
         assert!(decode::<RequestRecord>(b"[]").is_err());
         assert!(decode::<RequestRecord>(b" \n\t{} ").is_ok());
     }

@@ -1,5 +1,7 @@
 //! Etcd with users: what a role suffices for, what is refused in which words, and that nobody notices an expired token.
 
+#![allow(clippy::unwrap_used, reason = "the whole file is a test")]
+
 #[path = "common/users.rs"]
 mod users;
 

@@ -5,14 +5,14 @@ use super::{
     render::value,
 };
 use crate::{
-    record::{Cause, HistoryRecord, VersionRecord, decode},
+    record::{Cause, HistoryRecord, VersionRecord},
     store::Entry,
     version::Version,
 };
 
 fn entry(bench: &Bench, slot: u64) -> Option<HistoryRecord> {
     let entry: &Entry = bench.store.get(&format!("c/history/{slot}").into())?;
-    Some(decode(&entry.value).unwrap())
+    Some(HistoryRecord::decode(&entry.value).unwrap())
 }
 
 fn number(bench: &Bench, purpose: &str) -> u64 {

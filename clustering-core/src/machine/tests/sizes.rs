@@ -9,7 +9,7 @@ use super::bench::{Bench, ms, secs};
 use crate::{
     fuzz::cases,
     outcome::Outcome,
-    record::{Cause, HistoryRecord, decode},
+    record::{Cause, HistoryRecord},
     store::Limits,
 };
 
@@ -58,7 +58,7 @@ fn p8_a_version_with_a_cause_of_64_kib_becomes_stable() {
         a.live(2);
         assert!(a.status().consistent, "{:?}", a.status());
         let entry = a.store.get(&"c/history/7".into()).expect("it is in the history");
-        let entry: HistoryRecord = decode(&entry.value).unwrap();
+        let entry = HistoryRecord::decode(&entry.value).unwrap();
         assert!(entry.stable.is_some() && entry.published.causes.len() <= 33);
     }
 }
