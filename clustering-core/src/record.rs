@@ -310,8 +310,10 @@ impl Cause {
         fn read<'a, T: Deserialize<'a>>(value: &'a RawValue) -> Option<T> {
             serde_json::from_str(value.get()).ok()
         }
-        if read::<String>(value).as_deref() == Some("resync") {
-            return Some(Cause::Resync);
+        match read::<String>(value).as_deref() {
+            Some("resync") => return Some(Cause::Resync),
+            Some("restored") => return Some(Cause::Restored),
+            _ => {}
         }
         let fields: Fields<'_> = read(value)?;
         let (kind, value) = fields.first_key_value().filter(|_| fields.len() == 1)?;

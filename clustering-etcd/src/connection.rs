@@ -1,43 +1,26 @@
-//! The members of the etcd cluster, and how calls find one that answers.
+//! How calls find a member of the etcd cluster that answers.
 //!
 //! The store talks to one member at a time and leaves it for the next one when it fails. The client's own balancer, which
 //! spreads the calls over all members, is not used: with one of two members dead it lets a third of the calls fail, and
 //! one that hangs would hang every call that meets it, lease renewals among them.
 
-use std::{
-    future::Future,
-    hash::{BuildHasher, RandomState},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use clustering_core::store::StoreError;
-use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
-use rustls::pki_types::ServerName;
 use tokio::{
-    sync::{OnceCell, watch},
+    sync::watch,
     time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
     ConfigError, Endpoint, EtcdConfig,
-    connector::Connector,
-    endpoint::Scheme,
     failure::{Call, Failure, Outcome},
-    gate::Gate,
     login::{Before, Login},
+    members::{Clients, Member, Members},
     operation::Operation,
     pace,
-    tls::Security,
     wire::Wire,
 };
-
-/// No limit of our own on the size of replies: a page of large values, or the changes that a watch catches up with, exceed
-/// the client's 4 MiB. Etcd's own client has none either.
-const LARGEST_REPLY: usize = i32::MAX as usize;
 
 /// How long a call waits at most before it is made again at a member where it has failed.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -45,40 +28,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A call that its caller gave up after so long without an answer makes its member suspect.
 const SUSPICIOUS: Duration = Duration::from_millis(100);
 
-/// The clients of one member. Cheap to clone: all clones share one connection.
-#[derive(Clone)]
-pub(crate) struct Clients {
-    /// Which member it is.
-    pub(crate) member: usize,
-    pub(crate) kv: KvClient,
-    pub(crate) lease: LeaseClient,
-    pub(crate) watch: WatchClient,
-    login: Client,
-}
-
-struct Member {
-    /// With its scheme.
-    endpoint: Endpoint,
-    /// What the server's certificate must be for, if it is to have one.
-    name: Option<ServerName<'static>>,
-    clients: OnceCell<Clients>,
-    /// Keeps calls back while no connection can be made.
-    gate: Gate,
-    /// How often a call failed there.
-    failures: watch::Sender<u64>,
-}
-
-/// The members, and which of them the calls go to.
+/// The members, and how calls are made at them.
 pub(crate) struct Connection {
-    config: EtcdConfig,
     wire: Wire,
-    security: Option<Arc<Security>>,
-    /// `None` without credentials.
-    login: Option<Login>,
-    members: Vec<Member>,
-    current: AtomicUsize,
-    /// The last one that answered, for the log.
-    answered: AtomicUsize,
+    members: Arc<Members>,
 }
 
 impl Connection {
@@ -88,34 +41,8 @@ impl Connection {
     ///
     /// The configuration breaks a rule.
     pub(crate) fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
-        config.validate_fields()?;
-        let tls = config.effective_tls();
-        let security = tls.clone().map(Security::new).transpose()?.map(Arc::new);
-        let member = |endpoint: &Endpoint| {
-            let (scheme, name) = match &tls {
-                Some(tls) => (Scheme::Https, Some(tls.name_of(endpoint.host())?)),
-                None => (Scheme::Http, None),
-            };
-            Ok(Member {
-                endpoint: endpoint.with_scheme(scheme),
-                name,
-                clients: OnceCell::new(),
-                gate: Gate::default(),
-                failures: watch::Sender::new(0),
-            })
-        };
-        let members = config.endpoints.iter().map(member).collect::<Result<Vec<_>, ConfigError>>()?;
-        // Where to begin is left to chance, so that the nodes of a cluster spread over the members.
-        let chance = RandomState::new().hash_one(0) as usize % members.len();
-        Ok(Connection {
-            wire: Wire::new(config.prefix.clone()),
-            login: config.credentials.clone().map(Login::new),
-            config,
-            security,
-            members,
-            current: AtomicUsize::new(chance),
-            answered: AtomicUsize::new(chance),
-        })
+        let wire = Wire::new(config.prefix.clone());
+        Ok(Connection { wire, members: Arc::new(Members::new(config)?) })
     }
 
     pub(crate) fn wire(&self) -> &Wire {
@@ -123,7 +50,17 @@ impl Connection {
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
-        &self.config
+        self.members.config()
+    }
+
+    /// Tells of calls that fail at a member from now on, see [`Members::failures`].
+    pub(crate) fn failures(&self, member: usize) -> watch::Receiver<u64> {
+        self.members.failures(member)
+    }
+
+    /// Goes on to another member, see [`Members::leave`].
+    pub(crate) fn leave(&self, member: usize, why: &str) {
+        self.members.leave(member, why);
     }
 
     /// Runs the operation on the current member, and on others where that is harmless: nothing arrived, nothing happened,
@@ -141,30 +78,30 @@ impl Connection {
         F: Future<Output = Result<T, Failure>>,
     {
         let call = operation.call();
-        let deadline = Instant::now() + self.config.request_timeout;
+        let (members, config) = (&self.members, self.config());
+        let deadline = Instant::now() + config.request_timeout;
         // A connection that is begun later might be cut short, and nobody would know whether it carried the call.
-        let latest = deadline - self.config.connect_timeout;
+        let latest = deadline - config.connect_timeout;
         // Each member once, and one more: the first failure may be about a connection that was lost long ago.
-        let mut tries = self.members.len() + 1;
-        let mut may_log_in = self.config.credentials.is_some();
+        let mut tries = members.count() + 1;
+        let mut may_log_in = members.login.is_some();
         let mut failed_at = Vec::new();
         let mut lost = false;
         let mut mismatches = Mismatches::default();
         loop {
-            let member = self.choose();
-            let Member { gate, .. } = &self.members[member];
+            let member = &members.choose();
+            let gate = &member.gate;
             // Until the login, if there is one, is over nothing of the call itself is sent.
             let (mut before, mut begun) = (None, false);
             let mut suspicion = None;
             let result = timeout_at(deadline, async {
                 gate.pass(latest).await?;
-                let clients = self.clients(member).await?;
-                if let Some(login) = &self.login {
-                    login.ensure(&clients.login, deadline).await?;
+                let clients = members.clients(member).await?;
+                if let Some(login) = &members.login {
+                    login.ensure(&clients.client, deadline).await?;
                     before = Some(login.before());
                 }
-                suspicion =
-                    Some(Suspicion { connection: self, member, since: Instant::now(), waiting: true });
+                suspicion = Some(Suspicion { members, member, since: Instant::now(), waiting: true });
                 begun = true;
                 run(clients).await
             });
@@ -175,12 +112,12 @@ impl Connection {
             let mut failure = match result {
                 Ok(Ok(value)) => {
                     gate.open();
-                    self.note_answer(member);
+                    members.note_answer(member);
                     return Ok(value);
                 }
                 Ok(Err(failure)) => failure,
                 Err(_elapsed) => {
-                    let within = self.config.request_timeout;
+                    let within = config.request_timeout;
                     match begun {
                         // Connections are made in less time than a call has: this one stands.
                         true if call == Call::Read => {
@@ -213,12 +150,12 @@ impl Connection {
                 _ => false,
             };
             if harmless || matches!(failure.outcome, Outcome::Lost | Outcome::Slow) {
-                self.leave(member, &failure.message);
+                members.leave(member.number, &failure.message);
             }
             lost |= failure.outcome == Outcome::Lost;
-            mismatches.note(&failure, &self.members[member].endpoint);
-            failed_at.push(member);
-            let pause = match failed_at.contains(&self.choose()) {
+            mismatches.note(&failure, &member.endpoint);
+            failed_at.push(member.number);
+            let pause = match failed_at.contains(&members.choose().number) {
                 true => pace::about(PAUSE),
                 false => Duration::ZERO,
             };
@@ -228,8 +165,8 @@ impl Connection {
                 if lost && harmless {
                     failure.outcome = Outcome::Lost;
                 }
-                failure.advise(operation, &self.wire, self.login.as_ref().map(Login::user));
-                let what = format!("{operation} at {}", self.members[member].endpoint);
+                failure.advise(operation, &self.wire, members.login.as_ref().map(Login::user));
+                let what = format!("{operation} at {}", member.endpoint);
                 return Err(failure.into_error(call, &what));
             }
             if !pause.is_zero() {
@@ -238,81 +175,9 @@ impl Connection {
         }
     }
 
-    /// The member for the next call: the current one, or if that is to be left alone for now, the next one that is not.
-    fn choose(&self) -> usize {
-        let (current, count) = (self.current.load(Ordering::Relaxed), self.members.len());
-        let free =
-            (0..count).map(|more| (current + more) % count).find(|&at| self.members[at].gate.is_free());
-        let Some(free) = free.filter(|&free| free != current) else { return current };
-        // Calls stay there. Otherwise one would try the other member every time that somebody may.
-        let _ = self.current.compare_exchange(current, free, Ordering::Relaxed, Ordering::Relaxed);
-        free
-    }
-
-    /// Tells of calls that fail at a member from now on: whoever waits there for long for something to come may doubt
-    /// that it will.
-    pub(crate) fn failures(&self, member: usize) -> watch::Receiver<u64> {
-        self.members[member].failures.subscribe()
-    }
-
-    /// Goes on to the next member, unless somebody else did already.
-    pub(crate) fn leave(&self, member: usize, why: &str) {
-        self.members[member].failures.send_modify(|count| *count = count.wrapping_add(1));
-        let next = (member + 1) % self.members.len();
-        let left = self.current.compare_exchange(member, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if left {
-            tracing::debug!(member = %self.members[member].endpoint, why, "an etcd member failed");
-        }
-    }
-
-    /// Logs where the store has settled. While none answers it tries one after the other, which is not worth a line each.
-    fn note_answer(&self, member: usize) {
-        let before = self.answered.swap(member, Ordering::Relaxed);
-        if before != member {
-            let (from, to) = (&self.members[before].endpoint, &self.members[member].endpoint);
-            tracing::info!(%from, %to, "went on to another etcd member");
-        }
-    }
-
-    async fn clients(&self, member: usize) -> Result<Clients, Failure> {
-        let connect = || async {
-            let options = ConnectOptions::new()
-                // A member that has lost its leader says so and ends its watches, instead of going silent.
-                .with_require_leader(true);
-            let channel = self.channel(&self.members[member])?;
-            let channel = match &self.login {
-                Some(login) => login.channel(channel),
-                None => Channel::Tonic(channel),
-            };
-            let login = Client::from_channel(channel, Some(options)).await.map_err(Failure::from)?;
-            Ok(Clients {
-                member,
-                kv: login.kv_client().max_decoding_message_size(LARGEST_REPLY),
-                lease: login.lease_client(),
-                watch: login.watch_client().max_decoding_message_size(LARGEST_REPLY),
-                login,
-            })
-        };
-        self.members[member].clients.get_or_try_init(connect).await.cloned()
-    }
-
-    /// A channel that connects when it is first used, and again whenever the connection was lost.
-    fn channel(&self, member: &Member) -> Result<tonic::transport::Channel, Failure> {
-        let config = &self.config;
-        let unfit = |error: tonic::transport::Error| Failure::new(Outcome::Invalid, error.to_string());
-        let endpoint = tonic::transport::Endpoint::from_shared(member.endpoint.to_string())
-            .map_err(unfit)?
-            .keep_alive_while_idle(true)
-            .http2_keep_alive_interval(config.keep_alive_interval)
-            .keep_alive_timeout(config.keep_alive_timeout);
-        let tls = self.security.clone().zip(member.name.clone());
-        let connector = Connector::new(tls, config.connect_timeout);
-        Ok(tonic::transport::Channel::new(connector, endpoint))
-    }
-
-    async fn log_in_again(&self, member: usize, before: Before, deadline: Instant) -> Result<(), Failure> {
-        match &self.login {
-            Some(login) => login.again(&self.clients(member).await?.login, before, deadline).await,
+    async fn log_in_again(&self, member: &Member, before: Before, deadline: Instant) -> Result<(), Failure> {
+        match &self.members.login {
+            Some(login) => login.again(&self.members.clients(member).await?.client, before, deadline).await,
             None => Ok(()),
         }
     }
@@ -351,8 +216,8 @@ impl Mismatches {
 /// Leaves the member if it is dropped while waiting for long: then the caller, whose patience may be shorter than our
 /// timeout, gave the call up.
 struct Suspicion<'a> {
-    connection: &'a Connection,
-    member: usize,
+    members: &'a Members,
+    member: &'a Member,
     since: Instant,
     waiting: bool,
 }
@@ -360,13 +225,15 @@ struct Suspicion<'a> {
 impl Drop for Suspicion<'_> {
     fn drop(&mut self) {
         if self.waiting && self.since.elapsed() >= SUSPICIOUS {
-            self.connection.leave(self.member, "a call was given up without an answer");
+            self.members.leave(self.member.number, "a call was given up without an answer");
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use clustering_core::store::{CoordinationStore, ErrorKind, LeaseId, Txn};
     use tokio::{io::AsyncWriteExt, net::TcpListener};
 
@@ -459,11 +326,11 @@ mod tests {
                 connection.call(Operation::GrantLease, |_| std::future::pending::<Result<(), Failure>>());
             tokio::time::timeout(Duration::from_millis(wait), never)
         };
-        let begun = connection.current.load(Ordering::Relaxed);
+        let begun = connection.members.choose().number;
         give_up_after(10).await.unwrap_err();
-        assert_eq!(connection.current.load(Ordering::Relaxed), begun, "10 ms say nothing about the member");
+        assert_eq!(connection.members.choose().number, begun, "10 ms say nothing about the member");
         give_up_after(200).await.unwrap_err();
-        assert_ne!(connection.current.load(Ordering::Relaxed), begun);
+        assert_ne!(connection.members.choose().number, begun);
     }
 
     #[tokio::test(start_paused = true)]
@@ -507,11 +374,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_member_that_is_not_there_is_passed_over() {
         let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
-        let gone = connection.current.load(Ordering::Relaxed);
+        let gone = connection.members.choose().number;
         let (began, tried) = (Instant::now(), AtomicUsize::new(0));
         for _ in 0..3 {
             // Whatever leads there.
-            connection.current.store(gone, Ordering::Relaxed);
+            connection.members.prefer(&connection.members.configured()[gone]);
             let call =
                 connection.call(Operation::GrantLease, |clients| {
                     let there = clients.member != gone;
@@ -521,7 +388,7 @@ mod tests {
                     }
                 });
             call.await.unwrap();
-            assert_ne!(connection.current.load(Ordering::Relaxed), gone);
+            assert_ne!(connection.members.choose().number, gone);
         }
         assert_eq!((tried.into_inner(), began.elapsed()), (1, Duration::ZERO));
     }

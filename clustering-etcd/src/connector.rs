@@ -10,7 +10,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -44,6 +47,8 @@ pub(crate) enum NoConnection {
     Network(String),
     #[error("{step} took longer than {after:?}")]
     Slow { step: &'static str, after: Duration },
+    #[error("the connection to a member that is not configured was lost, and is not made again unchecked")]
+    Lost,
     /// The server ended it, and does not answer to the other kind of connection either.
     #[error("the server closed the connection during {0}")]
     Closed(&'static str),
@@ -72,7 +77,7 @@ impl NoConnection {
     /// if no other address may work later.
     fn choose(self, other: Self) -> Self {
         let rank = |error: &Self| match error {
-            NoConnection::Network(_) => 0,
+            NoConnection::Network(_) | NoConnection::Lost => 0,
             NoConnection::SpeaksTls
             | NoConnection::SpeaksPlain
             | NoConnection::SpeaksOther
@@ -88,15 +93,24 @@ impl NoConnection {
 pub(crate) struct Connector {
     tls: Option<(Arc<Security>, ServerName<'static>)>,
     within: Duration,
+    /// Set by the first attempt; further ones fail. `None` for no limit.
+    once: Option<Arc<AtomicBool>>,
 }
 
 impl Connector {
     /// `tls` holds the name that the server's certificate must be for.
-    pub(crate) fn new(tls: Option<(Arc<Security>, ServerName<'static>)>, within: Duration) -> Self {
-        Connector { tls, within }
+    pub(crate) fn new(
+        tls: Option<(Arc<Security>, ServerName<'static>)>,
+        within: Duration,
+        once: Option<Arc<AtomicBool>>,
+    ) -> Self {
+        Connector { tls, within, once }
     }
 
     async fn connect(self, uri: Uri) -> Result<Connection, NoConnection> {
+        if self.once.as_ref().is_some_and(|once| once.swap(true, Ordering::Relaxed)) {
+            return Err(NoConnection::Lost);
+        }
         let deadline = Instant::now() + self.within;
         let step = "resolving the name";
         let slow = |_| NoConnection::Slow { step, after: self.within };
@@ -349,7 +363,7 @@ mod tests {
                 let _ = connection.write_all(reply).await;
             }
         });
-        let connector = Connector::new(None, Duration::from_secs(5));
+        let connector = Connector::new(None, Duration::from_secs(5), None);
         connector.connect(uri.parse().unwrap()).await.err().expect("this is no HTTP/2 server")
     }
 
@@ -388,7 +402,7 @@ mod tests {
         let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let (hole, hung, alive) = (hole.local_addr().unwrap(), hung.local_addr().unwrap(), alive().await);
-        let connector = Connector::new(None, Duration::from_secs(5));
+        let connector = Connector::new(None, Duration::from_secs(5), None);
         let uri: Uri = "http://etcd.test:2379".parse().unwrap();
         let connect = |addresses: Vec<SocketAddr>| {
             let (connector, uri) = (connector.clone(), uri.clone());
@@ -404,7 +418,7 @@ mod tests {
             let took = connect(addresses.clone()).await.expect("one of them is alive");
             assert!(took < connector.within / 2, "{took:?} with {addresses:?}");
         }
-        let quick = Connector::new(None, Duration::from_millis(500));
+        let quick = Connector::new(None, Duration::from_millis(500), None);
         let error = quick.connect_any(&[refused, hung], &uri, Instant::now() + quick.within).await.err();
         assert!(matches!(error, Some(NoConnection::Slow { step: "the greeting", .. })), "{error:?}");
     }

@@ -14,6 +14,10 @@ pub(crate) fn config(variable: impl Fn(&str) -> Option<OsString>) -> Result<Etcd
         tls: variables.tls()?,
         credentials: variables.credentials()?,
         ttl: variables.ttl()?,
+        member_refresh: match variables.truth("ETCD_FOLLOW_MEMBERS")? {
+            Some(false) => Duration::ZERO,
+            _ => EtcdConfig::default().member_refresh,
+        },
         ..EtcdConfig::default()
     };
     // Who set variables knows nothing of fields.
@@ -218,6 +222,16 @@ mod tests {
             error.starts_with("ETCD_ENDPOINTS of \"http://a:2379\" cannot be used: TLS settings"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn members_are_followed_unless_that_is_turned_off() {
+        let of = |value| from(&[("ETCD_FOLLOW_MEMBERS", value)]).map(|config| config.member_refresh);
+        assert_eq!(of("true").unwrap(), EtcdConfig::default().member_refresh);
+        assert_eq!(of("").unwrap(), EtcdConfig::default().member_refresh);
+        assert_eq!(of("false").unwrap(), Duration::ZERO);
+        let error = of("never").unwrap_err().to_string();
+        assert!(error.starts_with("ETCD_FOLLOW_MEMBERS of \"never\" cannot be used"), "{error}");
     }
 
     #[test]

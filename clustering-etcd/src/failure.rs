@@ -142,9 +142,10 @@ impl Outcome {
     fn of_no_connection(error: &NoConnection) -> (Self, String) {
         use Outcome::{Mismatched, NeverArrived};
         match error {
-            NoConnection::Network(_) | NoConnection::Slow { .. } | NoConnection::Closed(_) => {
-                (NeverArrived, error.to_string())
-            }
+            NoConnection::Network(_)
+            | NoConnection::Slow { .. }
+            | NoConnection::Closed(_)
+            | NoConnection::Lost => (NeverArrived, error.to_string()),
             // Also what a server does that is just being stopped, so it is not taken for a refusal.
             NoConnection::ClosedAfterTls { identity: true } => {
                 (NeverArrived, format!("{error}: it may not accept the client's certificate, its log tells"))

@@ -41,6 +41,11 @@ impl Gate {
         self.closed().as_ref().is_none_or(|closed| closed.next <= Instant::now())
     }
 
+    /// True while no connection can be made.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed().is_some()
+    }
+
     /// Waits for one's turn, which comes by `latest` or not at all.
     ///
     /// # Errors

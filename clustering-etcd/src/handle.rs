@@ -132,6 +132,7 @@ impl EtcdStore {
     /// | `ETCDCTL_INSECURE_TRANSPORT` | `false`: TLS also without the three above |
     /// | `ETCDCTL_USER` | `user:password`, or the user with the password in `ETCDCTL_PASSWORD` |
     /// | `ETCD_TTL` | [`EtcdConfig::ttl`], in seconds: `15` or `15s` |
+    /// | `ETCD_FOLLOW_MEMBERS` | `false`: members that replaced those above are not looked for, [`EtcdConfig::member_refresh`] |
     ///
     /// Those of `ETCDCTL_` are shared with etcd's own tool and mean the same. A variable that is empty counts as unset.
     /// With none set it is `localhost:2379`, without TLS and credentials. With TLS, endpoints without a scheme are

@@ -8,8 +8,8 @@ use std::{
 use etcd_client::{LeaseKeepAliveStream, LeaseKeeper};
 
 use crate::{
-    connection::Clients,
     failure::{Failure, Outcome},
+    members::Clients,
 };
 
 /// Etcd renews over a stream, and the client hides the TTL of the first answer on it. So a stream is kept from one

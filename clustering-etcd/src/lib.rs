@@ -165,6 +165,12 @@
 //! before or as soon as that failed, and the first that answers is used: an address of a dead member costs a quarter of a
 //! second.
 //!
+//! **Members that are replaced** while a store runs are found by etcd's own member list, which is read once a minute
+//! ([`EtcdConfig::member_refresh`]). The list is used only while no configured endpoint can be connected to, and calls never
+//! wait for an endpoint from it: a task in the background connects there first, makes sure that it belongs to the same
+//! cluster before it is told any credentials, and with TLS verifies its certificate. So advertised URLs that do not work,
+//! behind proxies for example, do no harm. When a configured endpoint answers again calls go back to it.
+//!
 //! **A watch goes on** by itself when its connection breaks, its member fails, or etcd elects a leader or is restarted: at
 //! whichever member answers, after the last revision delivered, in whole revisions, each once. It tries for
 //! [`EtcdConfig::watch_resume`], with growing pauses and some chance in them, so that watches that were lost together do
@@ -197,6 +203,7 @@ pub mod docs;
 mod endpoint;
 mod env;
 mod failure;
+mod follow;
 #[cfg(test)]
 mod fuzz;
 mod gate;
@@ -204,6 +211,7 @@ mod handle;
 mod lease;
 mod login;
 mod measure;
+mod members;
 mod operation;
 mod pace;
 mod secret;

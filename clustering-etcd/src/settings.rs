@@ -57,6 +57,14 @@ pub struct EtcdConfig {
     /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, enough for a restart of etcd or an election;
     /// zero to end at once. It tries with growing pauses of up to 1 s.
     pub watch_resume: Duration,
+    /// How often the list of etcd's members is read, so that the store finds members that replaced the configured ones. 1 min
+    /// by default, with jitter; at least 1 s, and zero to turn it off.
+    ///
+    /// A learned member is used only while no configured one can be connected to, only if it says before it is told any
+    /// credentials that it belongs to the same cluster, and with TLS only if its certificate is good for the advertised
+    /// host or [`Tls::server_name`]. With credentials and without TLS no member is learned, since nothing would prove who
+    /// is told the password. Turn it off where the way to etcd must not be left, such as a proxy that counts or cuts.
+    pub member_refresh: Duration,
     /// How many entries a read asks for at a time, each page being a call of its own. 500 by default: with
     /// the largest values, of 64 KiB, 32 MiB. At least 1.
     pub page: u32,
@@ -262,6 +270,12 @@ impl EtcdConfig {
             "watch_check",
             self.watch_check,
             "it must be at least 1 s: each check is a message for each watch",
+        )?;
+        check(
+            self.member_refresh.is_zero() || self.member_refresh >= Duration::from_secs(1),
+            "member_refresh",
+            self.member_refresh,
+            "it must be at least 1 s, or zero to turn it off",
         )
     }
 }
@@ -282,6 +296,7 @@ impl Default for EtcdConfig {
             keep_alive_timeout: secs(3),
             watch_check: secs(11 * 60),
             watch_resume: secs(10),
+            member_refresh: secs(60),
             page: 500,
         }
     }
@@ -346,6 +361,7 @@ mod tests {
         refused(|c| c.keep_alive_interval = Duration::from_secs(5), "keep_alive_interval of 5s");
         refused(|c| c.keep_alive_timeout = Duration::ZERO, "keep_alive_timeout of 0ns");
         refused(|c| c.watch_check = Duration::from_millis(999), "watch_check of 999ms");
+        refused(|c| c.member_refresh = Duration::from_millis(999), "member_refresh of 999ms");
         refused(|c| c.page = 0, "page of 0");
     }
 

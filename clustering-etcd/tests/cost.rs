@@ -20,7 +20,10 @@ const CALM: Duration = Duration::from_secs(120);
 
 async fn start(etcd: &EtcdServer, name: &str, ttl: Duration) -> Clustering {
     // A connection for each, as if each were a process of its own.
-    let store = EtcdStore::new(EtcdConfig::new(etcd.endpoints()).unwrap()).unwrap();
+    let mut config = EtcdConfig::new(etcd.endpoints()).unwrap();
+    // Once a minute otherwise, which may be while something else is counted.
+    config.member_refresh = LONG * 60;
+    let store = EtcdStore::new(config).unwrap();
     let builder =
         Clustering::builder(store).name(name).uri("http://host:80").ttl(ttl).stabilize(|_| async {});
     builder.start().await.unwrap()

@@ -31,7 +31,10 @@ fn store(endpoints: impl IntoIterator<Item = String>) -> EtcdStore {
 }
 
 fn config(endpoints: impl IntoIterator<Item = String>) -> EtcdConfig {
-    EtcdConfig::new(endpoints).unwrap()
+    let mut config = EtcdConfig::new(endpoints).unwrap();
+    // Proxies are not to be gone round.
+    config.member_refresh = Duration::ZERO;
+    config
 }
 
 /// One for whom no connection is ever dead by itself: what is noticed is noticed otherwise.

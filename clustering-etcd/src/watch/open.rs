@@ -6,8 +6,9 @@ use clustering_core::store::{Revision, StoreError};
 use etcd_client::{GetOptions, ResponseHeader, WatchOptions, WatchResponse, WatchStream};
 
 use crate::{
-    connection::{Clients, Connection},
+    connection::Connection,
     failure::{Failure, Outcome},
+    members::Clients,
     operation::Operation,
     wire::{Range, revision},
 };

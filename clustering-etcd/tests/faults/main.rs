@@ -25,18 +25,25 @@ mod pauses;
 mod scenario;
 mod sudden_ends;
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
-use clustering_etcd::{EtcdConfig, EtcdStore};
+use clustering_etcd::{ConfigError, EtcdConfig, EtcdStore};
 use clustering_testkit::node::{self, NodeSpec};
 use libtest_mimic::{Arguments, Trial};
 
 /// They wait for leases most of the time, so more of them run at once than there are cores.
 const AT_ONCE: usize = 6;
 
+/// A configuration for those endpoints alone: proxies are not to be gone round.
+fn config(endpoints: &[String]) -> Result<EtcdConfig, ConfigError> {
+    let mut config = EtcdConfig::new(endpoints)?;
+    config.member_refresh = Duration::ZERO;
+    Ok(config)
+}
+
 fn main() {
     if let Some(spec) = NodeSpec::from_env() {
-        return node::main(spec, |endpoints| async { EtcdStore::new(EtcdConfig::new(endpoints)?) });
+        return node::main(spec, |endpoints| async move { EtcdStore::new(config(&endpoints)?) });
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);

@@ -131,7 +131,7 @@ impl Scenario {
 
     /// Starts a node as a task of the test.
     pub(crate) fn spawn_task(&self, spec: NodeSpec) -> Arc<Node> {
-        let store = EtcdStore::new(EtcdConfig::new(&spec.endpoints).unwrap()).unwrap();
+        let store = EtcdStore::new(crate::config(&spec.endpoints).unwrap()).unwrap();
         self.keep(spec.spawn_task(store))
     }
 

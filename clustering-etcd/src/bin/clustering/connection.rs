@@ -58,6 +58,10 @@ pub(crate) struct Connection {
     /// Whether to speak without TLS; false asks for TLS also without the files above [env: ETCDCTL_INSECURE_TRANSPORT]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure_transport: Option<String>,
+    /// Whether to use members of etcd's own list while none of the endpoints can be reached [env: ETCD_FOLLOW_MEMBERS]
+    /// [default: true]
+    #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
+    follow_members: Option<String>,
     /// How long making a connection may take [default: 1s]
     #[arg(long, global = true, value_name = "TIME", value_parser = duration)]
     dial_timeout: Option<Duration>,
@@ -67,7 +71,7 @@ pub(crate) struct Connection {
 }
 
 /// The flags and the variables that they stand for.
-const FLAGS: [(&str, &str); 7] = [
+const FLAGS: [(&str, &str); 8] = [
     ("--endpoints", "ETCD_ENDPOINTS"),
     ("--user", "ETCDCTL_USER"),
     ("--password", "ETCDCTL_PASSWORD"),
@@ -75,6 +79,7 @@ const FLAGS: [(&str, &str); 7] = [
     ("--cert", "ETCDCTL_CERT"),
     ("--key", "ETCDCTL_KEY"),
     ("--insecure-transport", "ETCDCTL_INSECURE_TRANSPORT"),
+    ("--follow-members", "ETCD_FOLLOW_MEMBERS"),
 ];
 
 /// The variables of the environment that hold a password. Programs and hooks do not inherit them.
@@ -127,10 +132,11 @@ impl Connection {
         for (flag, value) in flags {
             arguments.extend(value.map(|value| [flag.into(), value]).into_iter().flatten());
         }
-        arguments.extend(
-            text(&self.insecure_transport)
-                .map(|value| format!("--insecure-transport={}", value.to_string_lossy()).into()),
-        );
+        for (flag, value) in
+            [("--insecure-transport", &self.insecure_transport), ("--follow-members", &self.follow_members)]
+        {
+            arguments.extend(value.as_ref().map(|value| format!("{flag}={value}").into()));
+        }
         arguments
     }
 
@@ -181,6 +187,7 @@ impl Connection {
             self.cert.clone(),
             self.key.clone(),
             text(&self.insecure_transport),
+            text(&self.follow_members),
         ];
         let mut given: BTreeMap<_, _> =
             FLAGS.iter().zip(values).filter_map(|((_, variable), value)| Some((*variable, value?))).collect();

@@ -1,0 +1,315 @@
+//! The members of the etcd cluster, those that are configured and one that was learned, and which of them calls go to.
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+};
+
+use etcd_client::{Channel, Client, ConnectOptions, KvClient, LeaseClient, WatchClient};
+use rustls::pki_types::ServerName;
+use tokio::{
+    sync::{Notify, OnceCell, watch},
+    task::AbortHandle,
+};
+
+use crate::{
+    ConfigError, Endpoint, EtcdConfig,
+    connector::Connector,
+    endpoint::Scheme,
+    failure::{Failure, Outcome},
+    follow,
+    gate::Gate,
+    login::Login,
+    tls::{Security, Tls},
+};
+
+/// No limit of our own on the size of replies: a page of large values, or the changes that a watch catches up with, exceed
+/// the client's 4 MiB. Etcd's own client has none either.
+const LARGEST_REPLY: usize = i32::MAX as usize;
+
+/// The clients of one member. Cheap to clone: all clones share one connection.
+#[derive(Clone)]
+pub(crate) struct Clients {
+    /// The member's number.
+    pub(crate) member: usize,
+    pub(crate) kv: KvClient,
+    pub(crate) lease: LeaseClient,
+    pub(crate) watch: WatchClient,
+    /// For everything else.
+    pub(crate) client: Client,
+}
+
+pub(crate) struct Member {
+    /// Its place among the configured ones; a learned one has a number that no other ever had.
+    pub(crate) number: usize,
+    /// With its scheme.
+    pub(crate) endpoint: Endpoint,
+    /// Keeps calls back while no connection can be made.
+    pub(crate) gate: Gate,
+    /// How often a call failed there.
+    failures: watch::Sender<u64>,
+    /// The name that the server's certificate must be for, with TLS.
+    name: Option<ServerName<'static>>,
+    clients: OnceCell<Clients>,
+}
+
+/// The members, and which of them the calls go to.
+pub(crate) struct Members {
+    config: EtcdConfig,
+    tls: Option<(Tls, Arc<Security>)>,
+    /// `None` without credentials.
+    pub(crate) login: Option<Login>,
+    configured: Vec<Arc<Member>>,
+    /// The member that calls go to while no configured one can be connected to, see [`follow`].
+    learned: Mutex<Option<Arc<Member>>>,
+    /// Number of the next learned member.
+    next: AtomicUsize,
+    current: AtomicUsize,
+    /// The last member that answered, for the log.
+    answered: Mutex<(usize, Endpoint)>,
+    /// Tells the follower that no configured member can be connected to.
+    pub(crate) alarm: Arc<Notify>,
+    follower: Mutex<Option<AbortHandle>>,
+}
+
+impl Members {
+    /// Connections are made when they are first needed.
+    ///
+    /// # Errors
+    ///
+    /// The configuration breaks a rule.
+    pub(crate) fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
+        config.validate_fields()?;
+        let tls = config.effective_tls();
+        let tls = tls.map(|tls| Ok((tls.clone(), Arc::new(Security::new(tls)?)))).transpose()?;
+        let configured = config.endpoints.iter().enumerate();
+        let configured =
+            configured.map(|(number, endpoint)| member(number, endpoint, tls.as_ref()).map(Arc::new));
+        let configured = configured.collect::<Result<Vec<_>, ConfigError>>()?;
+        // Where to begin is left to chance, so that the nodes of a cluster spread over the members.
+        let chance = RandomState::new().hash_one(0) as usize % configured.len();
+        Ok(Members {
+            tls,
+            login: config.credentials.clone().map(Login::new),
+            config,
+            learned: Mutex::default(),
+            next: AtomicUsize::new(configured.len()),
+            current: AtomicUsize::new(chance),
+            answered: Mutex::new((chance, configured[chance].endpoint.clone())),
+            configured,
+            alarm: Arc::default(),
+            follower: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn config(&self) -> &EtcdConfig {
+        &self.config
+    }
+
+    pub(crate) fn configured(&self) -> &[Arc<Member>] {
+        &self.configured
+    }
+
+    /// Number of members that a call may go to.
+    pub(crate) fn count(&self) -> usize {
+        self.configured.len() + usize::from(self.lock_learned().is_some())
+    }
+
+    pub(crate) fn learned(&self) -> Option<Arc<Member>> {
+        self.lock_learned().clone()
+    }
+
+    /// True while a connection could be made to no configured member.
+    pub(crate) fn all_are_away(&self) -> bool {
+        self.configured.iter().all(|member| member.gate.is_closed())
+    }
+
+    /// The member for the next call: the current one, or if that is to be left alone for now, the next one that is not.
+    pub(crate) fn choose(&self) -> Arc<Member> {
+        let current = self.current.load(Ordering::Relaxed);
+        let count = self.configured.len();
+        if current >= count {
+            if let Some(learned) = self.learned().filter(|learned| learned.number == current) {
+                return learned;
+            }
+            let _ = self.current.compare_exchange(current, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        let first = if current < count { current } else { 0 };
+        let free =
+            (0..count).map(|more| (first + more) % count).find(|&at| self.configured[at].gate.is_free());
+        let Some(free) = free.filter(|&free| free != first) else { return self.configured[first].clone() };
+        // Calls stay there. Otherwise one would try the other member every time that somebody may.
+        let _ = self.current.compare_exchange(first, free, Ordering::Relaxed, Ordering::Relaxed);
+        self.configured[free].clone()
+    }
+
+    /// Tells of calls that fail at a member from now on: whoever waits there for long for something to come may doubt
+    /// that it will.
+    pub(crate) fn failures(&self, number: usize) -> watch::Receiver<u64> {
+        match self.numbered(number) {
+            Some(member) => member.failures.subscribe(),
+            // It was left: it is doubtful from the start.
+            None => {
+                let mut receiver = watch::Sender::new(0).subscribe();
+                receiver.mark_changed();
+                receiver
+            }
+        }
+    }
+
+    /// Goes on to the next configured member, unless somebody else left this one already. A learned member that is left is
+    /// not used again before its identity was checked again.
+    pub(crate) fn leave(&self, number: usize, why: &str) {
+        let Some(member) = self.numbered(number) else { return };
+        member.failures.send_modify(|count| *count = count.wrapping_add(1));
+        let next = if number < self.configured.len() { (number + 1) % self.configured.len() } else { 0 };
+        if number >= self.configured.len() {
+            self.lock_learned().take_if(|learned| learned.number == number);
+        }
+        let left = self.current.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if left {
+            tracing::debug!(member = %member.endpoint, why, "left an etcd member after a failure");
+        }
+        if self.all_are_away() {
+            self.alarm.notify_one();
+        }
+    }
+
+    /// Makes calls go to that configured member.
+    pub(crate) fn prefer(&self, member: &Member) {
+        self.current.store(member.number, Ordering::Relaxed);
+        *self.lock_learned() = None;
+    }
+
+    /// Makes calls go to a learned member.
+    pub(crate) fn adopt(&self, member: Arc<Member>) {
+        let number = member.number;
+        *self.lock_learned() = Some(member);
+        self.current.store(number, Ordering::Relaxed);
+    }
+
+    /// Logs where the store has settled, and starts the follower. While no member answers the store tries one after the
+    /// other, which is not worth a line each.
+    pub(crate) fn note_answer(self: &Arc<Self>, member: &Member) {
+        {
+            let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+            if answered.0 != member.number {
+                let (from, to) = (&answered.1, &member.endpoint);
+                tracing::info!(%from, %to, "switched to another etcd member");
+                *answered = (member.number, member.endpoint.clone());
+            }
+        }
+        if follow::is_on(&self.config) {
+            let mut follower = self.follower.lock().unwrap_or_else(PoisonError::into_inner);
+            if follower.as_ref().is_none_or(AbortHandle::is_finished) {
+                *follower = Some(follow::start(self));
+            }
+        }
+    }
+
+    pub(crate) async fn clients(&self, member: &Member) -> Result<Clients, Failure> {
+        let connect = || async {
+            let channel = self.channel(member, None)?;
+            self.clients_on(member.number, channel).await
+        };
+        member.clients.get_or_try_init(connect).await.cloned()
+    }
+
+    /// A member at an endpoint that was learned, and a client for a look at it, which carries no token. Both share the one
+    /// connection that is ever made: one made later could lead to whoever has the address by then.
+    ///
+    /// # Errors
+    ///
+    /// TLS cannot be used there, or something else does not fit.
+    pub(crate) async fn learn(&self, endpoint: &Endpoint) -> Result<(Arc<Member>, Client), Failure> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let unfit = |error: ConfigError| Failure::new(Outcome::Invalid, error.to_string());
+        let member = member(number, endpoint, self.tls.as_ref()).map_err(unfit)?;
+        let channel = self.channel(&member, Some(Arc::default()))?;
+        let look = Client::from_channel(Channel::Tonic(channel.clone()), None).await?;
+        let clients = self.clients_on(number, channel).await?;
+        let _ = member.clients.set(clients);
+        Ok((Arc::new(member), look))
+    }
+
+    async fn clients_on(
+        &self,
+        number: usize,
+        channel: tonic::transport::Channel,
+    ) -> Result<Clients, Failure> {
+        let options = ConnectOptions::new()
+            // A member that has lost its leader says so and ends its watches, instead of going silent.
+            .with_require_leader(true);
+        let channel = match &self.login {
+            Some(login) => login.channel(channel),
+            None => Channel::Tonic(channel),
+        };
+        let client = Client::from_channel(channel, Some(options)).await?;
+        Ok(Clients {
+            member: number,
+            kv: client.kv_client().max_decoding_message_size(LARGEST_REPLY),
+            lease: client.lease_client(),
+            watch: client.watch_client().max_decoding_message_size(LARGEST_REPLY),
+            client,
+        })
+    }
+
+    /// A channel that connects when it is first used, and again whenever the connection was lost, unless it is to connect
+    /// `once`.
+    fn channel(
+        &self,
+        member: &Member,
+        once: Option<Arc<AtomicBool>>,
+    ) -> Result<tonic::transport::Channel, Failure> {
+        let config = &self.config;
+        let unfit = |error: tonic::transport::Error| Failure::new(Outcome::Invalid, error.to_string());
+        let endpoint = tonic::transport::Endpoint::from_shared(member.endpoint.to_string())
+            .map_err(unfit)?
+            .keep_alive_while_idle(true)
+            .http2_keep_alive_interval(config.keep_alive_interval)
+            .keep_alive_timeout(config.keep_alive_timeout);
+        let security = self.tls.as_ref().map(|(_, security)| security.clone());
+        let connector = Connector::new(security.zip(member.name.clone()), config.connect_timeout, once);
+        Ok(tonic::transport::Channel::new(connector, endpoint))
+    }
+
+    fn numbered(&self, number: usize) -> Option<Arc<Member>> {
+        let configured = self.configured.get(number).cloned();
+        configured.or_else(|| self.learned().filter(|learned| learned.number == number))
+    }
+
+    fn lock_learned(&self) -> MutexGuard<'_, Option<Arc<Member>>> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the follower.
+impl Drop for Members {
+    fn drop(&mut self) {
+        if let Some(follower) = self.follower.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            follower.abort();
+        }
+    }
+}
+
+fn member(
+    number: usize,
+    endpoint: &Endpoint,
+    tls: Option<&(Tls, Arc<Security>)>,
+) -> Result<Member, ConfigError> {
+    let (scheme, name) = match tls {
+        Some((tls, _)) => (Scheme::Https, Some(tls.name_of(endpoint.host())?)),
+        None => (Scheme::Http, None),
+    };
+    Ok(Member {
+        number,
+        endpoint: endpoint.with_scheme(scheme),
+        gate: Gate::default(),
+        failures: watch::Sender::new(0),
+        name,
+        clients: OnceCell::new(),
+    })
+}
