@@ -6,7 +6,7 @@ use std::{
 };
 
 use clustering_etcd::{
-    Keyspace, Namespace, Report, Sighting, Version,
+    Cause, Keyspace, Namespace, Report, Sighting, Version,
     store::{CoordinationStoreExt, Entry, Key, Revision, Snapshot},
 };
 use clustering_memory::MemoryStore;
@@ -185,9 +185,8 @@ fn a_small_terminal_shows_why_a_version_was_published() {
     let mut app = app();
     let asked = |why: &str| {
         let mut sighting = published(3);
-        let causes = format!(r#"[{{"asked": {{"by": "ops@host", "why": "{why}"}}}}]"#);
         if let Sighting::VersionPublished { causes: shown, .. } = &mut sighting {
-            *shown = serde_json::from_str(&causes).unwrap();
+            *shown = vec![Cause::Asked { by: "ops@host".into(), why: Some(why.into()) }];
         }
         News { sightings: vec![sighting], report: report(3, 0) }
     };
