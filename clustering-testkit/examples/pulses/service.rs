@@ -115,11 +115,14 @@ impl Service {
         }
     }
 
-    /// Whether a client that was sent here, by the version that this instance says is stable, is answered. `None` if it
+    /// Whether a client that was sent here, by the version that this instance says is recorded as stable, is answered. `None` if it
     /// says nothing, since it is adapting or out of its session; or is busy.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
         let status = self.cluster.status().get();
-        let says_so = status.is_stable() && self.cluster.is_member();
+        // It answers on while the next version is due, by the newest one that is recorded as stable.
+        let newest = status.newest.as_ref().map(View::version);
+        let is_recorded = status.stable == newest && status.cluster_version() == newest;
+        let says_so = is_recorded && self.cluster.is_member();
         let view = status.acknowledged.as_ref().filter(|_| says_so)?;
         let held = self.held.try_lock().ok()?;
         view.owns(meter).then(|| held.contains_key(meter))
