@@ -19,6 +19,8 @@ mod spawn;
 mod status;
 mod trace;
 
+#[cfg(feature = "probes")]
+pub(crate) use self::status::Known;
 pub use self::{
     builder::Builder,
     callbacks::{Stabilization, Stable},
@@ -34,7 +36,6 @@ pub(crate) use self::{
     driver::Started,
     events::Hub,
     shared::{Handle, Shared},
-    status::Known,
 };
 #[cfg(feature = "test-util")]
 pub use self::{callbacks::Callback, clock::SimulatedSuspends};

@@ -270,13 +270,13 @@ async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
     let nodes = cluster.start_many(2).await;
     let before = stable(&nodes).await;
     let node = followers(&nodes)[0];
-    let incarnation = node.now().session.clone().unwrap().incarnation;
+    let incarnation = node.now().session.unwrap().incarnation;
     let zone = |zone: &str| Metadata::from([("zone".to_owned(), zone.to_owned())]);
     node.set_metadata(zone("b")).await.unwrap();
     assert_eq!(node.discovery().node(node.name()).unwrap().metadata, zone("b"), "the log has it");
     nodes[0].until("newer", |status| status.newest.as_ref().unwrap().version() > before).await;
     stable(&nodes).await;
-    assert_ne!(node.now().session.clone().unwrap().incarnation, incarnation);
+    assert_ne!(node.now().session.unwrap().incarnation, incarnation);
     let changed = |event: &Event| matches!(event, Event::NodeChanged { name, .. } if name == node.name());
     assert_eq!(nodes[0].log.count(changed), 1);
     assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);

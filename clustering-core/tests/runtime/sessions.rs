@@ -109,7 +109,7 @@ async fn p7_a_node_that_lost_its_session_comes_back_in_a_newer_version() {
     let nodes = cluster.start_many(3).await;
     let before = stable(&nodes).await;
     let node = &nodes[1];
-    let incarnation = node.now().session.clone().unwrap().incarnation;
+    let incarnation = node.now().session.unwrap().incarnation;
     node.line.cut();
     let lost = node.log.next_of("lost", |event| match event {
         Event::SessionLost { reason } => Some(reason.clone()),
@@ -123,7 +123,7 @@ async fn p7_a_node_that_lost_its_session_comes_back_in_a_newer_version() {
     node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
     let after = stable(&nodes).await;
     assert!(after > without);
-    assert_ne!(node.now().session.clone().unwrap().incarnation, incarnation);
+    assert_ne!(node.now().session.unwrap().incarnation, incarnation);
     cluster.audit().await;
 }
 
@@ -240,7 +240,7 @@ async fn p7_a_restart_after_a_crash_waits_for_the_lease_to_end() {
     stable([&again, &other]).await;
     assert_eq!(
         other.discovery().node(&name("a")).unwrap().incarnation,
-        again.now().session.clone().unwrap().incarnation
+        again.now().session.unwrap().incarnation
     );
     cluster.audit().await;
 }

@@ -50,7 +50,7 @@ async fn p8_a_slow_one_is_warned_about_and_named() {
     assert_eq!(blocked.laggards.len(), 1);
     assert_eq!((blocked.laggards[0].name.as_str(), &blocked.laggards[0].refused), ("slow", &None));
     assert!(Event::Blocked(blocked.clone()).to_string().contains("slow has not answered"));
-    assert_eq!(leading.now().blocked.clone().unwrap().laggards, blocked.laggards);
+    assert_eq!(leading.now().blocked.unwrap().laggards, blocked.laggards);
     assert_eq!(followers(&nodes)[0].now().blocked, None, "only the leader can know");
     slow.log.next("slow", |event| matches!(event, Event::StabilizeSlow { attempt: 1, .. })).await;
     stable(nodes.iter().chain([&slow])).await;

@@ -116,12 +116,15 @@ impl Service {
         }
     }
 
-    /// Returns true if the instance answers a client that was sent here by the version that it believes to be stable,
-    /// and false if it wrongly refuses. Returns `None` if the version does not assign the meter to this instance, or if
+    /// Returns true if the instance answers a client that was sent here by the newest version that it knows to be recorded as
+    /// stable, and false if it wrongly refuses. Returns `None` if the version does not assign the meter to this instance, or if
     /// the instance is busy, adapting or without a session.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
         let status = self.cluster.status().get();
-        let says_so = status.is_stable() && self.cluster.is_member();
+        // It answers on while the next version is due, by the newest one that is recorded as stable.
+        let newest = status.newest.as_ref().map(View::version);
+        let is_recorded = status.stable == newest && status.cluster_version() == newest;
+        let says_so = is_recorded && self.cluster.is_member();
         let view = status.acknowledged.as_ref().filter(|_| says_so)?;
         let held = self.held.try_lock().ok()?;
         view.owns(meter).then(|| held.contains_key(meter))

@@ -76,6 +76,22 @@ fn compacted_means_to_read_anew() {
 }
 
 #[test]
+fn nothing_is_said_to_be_stable_while_changes_are_missing() {
+    for end in [
+        WatchEnd::Compacted { compacted: Revision::new(7) },
+        WatchEnd::Disconnected { reason: "reset".to_owned() },
+    ] {
+        let mut a = Bench::node("a").joined().leading().stable();
+        assert!(a.status().consistent && a.status().is_stable());
+        a.watch_ends("view/", end);
+        assert!(!a.status().consistent && !a.status().is_stable());
+        a.wait(ms(200));
+        a.answer_all();
+        assert!(a.status().consistent && a.status().is_stable());
+    }
+}
+
+#[test]
 fn a_node_does_not_register_while_it_does_not_watch() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.disconnects("view/");
