@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use clustering_core::{
-    Clustering, Condition, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report,
+    Clustering, Condition, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report, history,
     operator::{Purge, Purged},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
@@ -395,8 +395,11 @@ async fn a_purge_leaves_keys_below_the_prefixes_that_are_not_the_clusters() {
         "view/unknown",
     ];
     for other in others {
-        by_hand(&store, other, r#"{"uri": "http://h:1", "incarnation": "x"}"#).await;
+        let record =
+            format!(r#"{{"uri": "http://h:1", "incarnation": "x", "version": "{LABEL}", "number": 7}}"#);
+        by_hand(&store, other, &record).await;
     }
+    assert_eq!(history(&store, operator(&store).keyspace()).await.unwrap(), [], "of another cluster");
     let purged = operator(&store).purge(Purge::default()).await.unwrap();
     let left: Vec<_> = store.read("").await.unwrap().entries.into_iter().map(|entry| entry.key).collect();
     assert_eq!(left, others.map(|other| format!("c/{other}").into()));
