@@ -145,6 +145,9 @@ bugs! {
     rewrite_of_another:
         "A node changes its record without looking whose it is.",
         ["P7"], unguarded(Purpose::Rewrite, &["c/view/nodes/"]);
+    leave_of_another:
+        "A node that leaves deletes the record under its name, whoever's it is.",
+        ["P7"], unguarded(Purpose::Leave, &["c/view/nodes/"]);
     take_over_of_another:
         "A node takes a name over without looking who holds it by now.",
         ["P7"], unguarded(Purpose::TakeOver, &["c/view/nodes/"]);

@@ -4,6 +4,7 @@ mod bugs;
 #[path = "../tampers/planted.rs"]
 mod planted;
 #[path = "../tampers/mod.rs"]
+#[allow(dead_code, unused_imports, unused_macros, reason = "other tests use the rest")]
 mod tampers;
 
 use clustering_testkit::sim::Simulation;

@@ -142,6 +142,7 @@ fn p8_a_node_takes_an_acknowledgement_for_given_that_a_restored_store_lost() {
 // A node that looks mends it.
 #[test]
 fn p8_a_late_no_takes_the_place_of_a_yes_and_nobody_looks() {
-    let late = brief(2).storm(Duration::from_secs(8)).only([Kind::RefusingStabilize, Kind::SlowCalls]);
+    let kinds = [Kind::RefusingStabilize, Kind::SlowCalls, Kind::HeldCommit];
+    let late = brief(2).storm(Duration::from_secs(8)).only(kinds);
     found_within(6_000, late, || NeverLooks { unguarded: true, ..NeverLooks::default() }, &["P8"]);
 }
