@@ -6,6 +6,8 @@
 //! cargo run --release -p clustering-testkit --example planted -- 2000 elect  # faults with `elect` in their names
 //! ```
 //!
+//! The first seeds that find them are noted in `tests/planted/bugs.rs`, where the tests look first.
+//!
 //! Exit codes: 0 if all are found, 1 if not.
 
 #[path = "../../tests/planted/bugs.rs"]
@@ -72,9 +74,14 @@ fn main() -> ExitCode {
                 let right = bug.is_said_by(broken);
                 found += u32::from(right);
                 let often = if count_all { format!(", {} of {seeds}", finders.len()) } else { String::new() };
+                let moved = if !count_all && *seed != bug.seed {
+                    format!(" (noted: {})", bug.seed)
+                } else {
+                    String::new()
+                };
                 let wrong = if right { "" } else { " (NOT AS EXPECTED)" };
                 let line = broken.lines().next().unwrap_or_default();
-                println!("{:48} seed {seed}{often}{wrong}: {line}", bug.name);
+                println!("{:48} seed {seed}{moved}{often}{wrong}: {line}", bug.name);
             }
         }
     }

@@ -155,7 +155,8 @@ impl fmt::Display for Fault {
 }
 
 /// The commits that faults wait for, the frequent ones more than once.
-const PURPOSES: [Purpose; 15] = [
+const PURPOSES: [Purpose; 16] = [
+    Purpose::Rewrite,
     Purpose::Elect,
     Purpose::Acknowledge,
     Purpose::Acknowledge,

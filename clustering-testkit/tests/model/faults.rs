@@ -3,18 +3,18 @@
 use clustering_core::{
     Version,
     machine::{Input, Output, Purpose},
-    store::Change,
+    store::{Change, ErrorKind},
     time::Timestamp,
     version::Mint,
 };
 use clustering_testkit::{
-    model::{Bounds, Limited, Promise, Start},
+    model::{Bounds, ClusterModel, Limited, Promise, Start},
     sim::{Seat, Tamper},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    breaks,
+    breaks, check,
     tampers::{
         AssumesDone, CallsTwice, Flag, LeavesItStanding, MomentaryList, NeverAgain,
         NeverReadsAcknowledgements, TellsNobody, commits, unguarded,
@@ -206,9 +206,30 @@ fn p8_never_retrying_a_refused_stabilize_is_found() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Refusal, 1), || NeverAgain);
 }
 
+/// Waits for ever for the reply to a commit that was lost.
+struct WaitsForEver;
+
+impl Tamper for WaitsForEver {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Committed { result: Err(error), .. } if error.kind() == ErrorKind::OutcomeUnknown => {
+                Vec::new()
+            }
+            other => vec![other],
+        }
+    }
+}
+
 #[test]
-fn p8_treating_a_commit_without_a_reply_as_done_is_found() {
-    breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1), || AssumesDone);
+fn p8_a_reply_that_was_lost_is_waited_for_for_ever() {
+    breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1), || WaitsForEver);
+}
+
+#[test]
+fn p8_a_commit_that_is_wrongly_taken_for_done_is_repeated_in_the_end() {
+    let bounds = nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1);
+    let checked = check(&ClusterModel::new(bounds).tampered(|| AssumesDone));
+    assert!(checked.exhausted && checked.broken.is_none(), "{checked}");
 }
 
 #[test]

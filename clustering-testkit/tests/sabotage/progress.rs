@@ -10,7 +10,10 @@ use clustering_core::{
     machine::{Input, Output, Purpose, Token},
     store::{Entry, Operation, Snapshot, Txn, WatchEnd},
 };
-use clustering_testkit::sim::{Kind, Seat, Simulation, Tamper};
+use clustering_testkit::{
+    history::Moment,
+    sim::{Fault, Kind, Seat, Simulation, Tamper},
+};
 
 use crate::{
     brief, found, found_within,
@@ -142,6 +145,20 @@ fn p8_a_node_takes_an_acknowledgement_for_given_that_a_restored_store_lost() {
 // A node that looks mends it.
 #[test]
 fn p8_a_late_no_takes_the_place_of_a_yes_and_nobody_looks() {
-    let late = brief(2).storm(Duration::from_secs(8)).only([Kind::RefusingStabilize, Kind::SlowCalls]);
-    found_within(6_000, late, || NeverLooks { unguarded: true, ..NeverLooks::default() }, &["P8"]);
+    // n1 says no and yes to a version for which n0 takes long, and the no is held up.
+    let fault = |ms: u64, kind, node, lasts| Fault {
+        at: Moment::from_nanos(ms * 1_000_000),
+        kind,
+        node,
+        lasts: Duration::from_millis(lasts),
+        choice: 0,
+        upon: None,
+    };
+    let late = brief(2).storm(Duration::from_secs(8)).planned([
+        fault(4_000, Kind::StuckStabilize, 0, 3_500),
+        fault(4_000, Kind::RefusingStabilize, 1, 150),
+        fault(4_000, Kind::HeldCommit, 1, 150),
+        fault(4_010, Kind::Ask, 0, 0),
+    ]);
+    found_within(500, late, || NeverLooks { unguarded: true, ..NeverLooks::default() }, &["P8"]);
 }

@@ -3,8 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clustering_core::{
-    machine::{Input, Leadership, Output, Token},
-    store::StoreError,
+    machine::{Input, Leadership, Output},
     time::Timestamp,
 };
 use clustering_testkit::sim::{Seat, Simulation, Tamper};
@@ -65,45 +64,4 @@ impl Tamper for FromTheReply {
 #[test]
 fn p6_a_deadline_that_counts_from_the_reply() {
     found(FromTheReply::default, &["P6"]);
-}
-
-/// Takes the good reply to an earlier renewal for that to the next: the machine itself counts from too late a moment, and
-/// acts by it.
-#[derive(Default)]
-struct CountsAnEarlierReply {
-    kept: BTreeMap<(usize, u32), Duration>,
-    unanswered: BTreeMap<(usize, u32), Token>,
-}
-
-impl Tamper for CountsAnEarlierReply {
-    fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
-        let who = (seat.node, seat.life);
-        match output {
-            Output::Renew { token, .. } if self.kept.contains_key(&who) => {
-                self.unanswered.insert(who, token);
-                Vec::new()
-            }
-            other => vec![other],
-        }
-    }
-
-    fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
-        let who = (seat.node, seat.life);
-        if let Some(token) = self.unanswered.remove(&who) {
-            let left = self.kept.remove(&who).expect("there is one");
-            return vec![Input::Renewed { token, result: Ok(left) }, input];
-        }
-        match input {
-            Input::Renewed { token, result: Ok(left) } => {
-                self.kept.insert(who, left);
-                vec![Input::Renewed { token, result: Err(StoreError::busy("later")) }]
-            }
-            other => vec![other],
-        }
-    }
-}
-
-#[test]
-fn p6_a_leader_acts_after_its_deadline() {
-    found(CountsAnEarlierReply::default, &["P6"]);
 }

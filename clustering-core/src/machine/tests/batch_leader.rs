@@ -207,10 +207,12 @@ fn p4_what_was_recorded_in_an_earlier_term_is_not_announced() {
 
 #[test]
 fn p6_a_suspended_leader_hears_that_another_leads_and_does_not_go_on_under_its_old_term() {
-    let mut a = Bench::node("a").with(&["b"]).joined().leading().stable();
+    let mut a = Bench::node("a").joined().leading().stable();
+    a.joins("b");
+    a.answer_all();
     a.advance(secs(5));
     a.advance(secs(6));
-    a.says_of(&["* leadership"], &["* leadership suspended, term 3: no renewal in time"]);
+    a.says_of(&["* leadership"], &["* leadership suspended, term 2: no renewal in time"]);
     a.delete("view/leader");
     a.says_of(&["* nobody"], &["* nobody leads"]);
     a.elects("b");

@@ -57,7 +57,7 @@ fn a_node_that_is_gone_is_not_named_for_its_lost_acknowledgement() {
     a.answer_all();
     // The version waits for a itself when b's session ends, and its acknowledgement with that.
     a.acknowledges("b");
-    a.advance(secs(5));
+    a.advance(secs(3));
     a.advance(secs(6));
     a.ends("b");
     a.skip();

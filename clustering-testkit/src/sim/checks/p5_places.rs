@@ -7,7 +7,7 @@ use clustering_core::{
 use crate::sim::Store;
 
 /// P5. Nobody ends a lead that is not its own, but for who takes a name over: the lead of that name goes with it. Who is
-/// elected stands in the log, under the session that holds the lead.
+/// elected stands in the log, under the session that holds the lead. P7. Who changes its record, or leaves, touches no other's.
 ///
 /// Judged by the store as it stood just before. `knew` is the revision up to which the node had followed the log when it
 /// sent the commit.
@@ -19,6 +19,7 @@ pub(in crate::sim) fn check(
     is_own: impl Fn(LeaseId) -> bool,
 ) -> Result<(), String> {
     let record = store.get(&keys.node_key(name));
+    let stands_own = record.and_then(|entry| entry.lease).is_some_and(&is_own);
     let holds_name =
         |lease: Option<LeaseId>| lease.is_some() && record.and_then(|entry| entry.lease) == lease;
     let deletes =
@@ -26,8 +27,14 @@ pub(in crate::sim) fn check(
     let ends_lead = txn.operations().iter().any(deletes);
     let leader = store.get(keys.election_key());
     match (purpose, leader) {
-        (Purpose::Elect, _) if !record.and_then(|entry| entry.lease).is_some_and(&is_own) => {
+        (Purpose::Elect, _) if !stands_own => {
             Err(format!("P5, elected without a place: {name} leads, and its record is not its own"))
+        }
+        (Purpose::Rewrite, _) if !stands_own => Err(format!(
+            "P7, a record that is not its own: {name} writes it again, and it is gone or another's"
+        )),
+        (Purpose::Leave, _) if record.is_some() && !stands_own => {
+            Err(format!("P7, a record that is not its own: {name} leaves, and deletes that of another"))
         }
         (Purpose::TakeOver, Some(leader))
             if !ends_lead && holds_name(leader.lease) && leader.modified <= knew =>

@@ -211,7 +211,11 @@ impl World<'_> {
     }
 
     fn start_twin(&mut self, node: usize, choice: u64, lasts: std::time::Duration) {
-        let policy = [NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail][(choice % 3) as usize];
+        let policy = match choice % 4 {
+            0 => NameConflict::Wait,
+            1 => NameConflict::Fail,
+            _ => NameConflict::TakeOver,
+        };
         let name = self.processes[node].name.clone();
         let random = Random::stream(choice, self.processes.len() as u64);
         let process = self.processes.len();
