@@ -7,13 +7,14 @@ use proptest::{collection::vec, prelude::*, sample::select};
 
 use super::bench::{Bench, ms, secs};
 use crate::{
+    config::Laggards,
     fuzz::cases,
     outcome::Outcome,
     record::{Cause, HistoryRecord},
     store::Limits,
 };
 
-const LABEL: &str = "01HF7YAT00000000000000000";
+const LABEL: &str = "01HF7ZZZ00000000000000000";
 
 /// A JSON object of at most the size that a store takes, in which `fill` stands as often as there is room.
 fn filled(before: &str, fill: &str, after: &str) -> String {
@@ -129,7 +130,11 @@ proptest! {
 
     #[test]
     fn fuzz_p8_no_record_of_any_size_keeps_the_cluster_from_becoming_stable(steps in steps()) {
-        let mut a = Bench::evicting("a").joined().leading().stable();
+        let mut a = Bench::node_with("a", |config| {
+            config.laggards = Laggards::Evict { after: secs(10) };
+            config.mass_failure_percent = 100;
+        });
+        a = a.joined().leading().stable();
         for step in steps {
             match step {
                 Step::Put(key, value) => a.put(key, &value),

@@ -203,7 +203,7 @@ fn a_small_terminal_shows_why_a_version_was_published() {
     // Why it is not stable, too.
     app.take(News { sightings: vec![published(3)], report: report(3, 1) }, noon());
     let text = rendered(&app, noon(), 40, 24).join("\n");
-    assert!(text.contains("waiting for 1 of") && text.contains("refused: its disk is full"), "{text}");
+    assert!(text.contains("for 1 of 3 nodes") && text.contains("refused: its disk is full"), "{text}");
     // What is too long is cut, and leaves room for others.
     app.take(asked(&"long ".repeat(100)), noon());
     let text = rendered(&app, noon(), 80, 24).join("\n");
