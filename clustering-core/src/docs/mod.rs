@@ -3,6 +3,9 @@
 #[doc = include_str!("checked.md")]
 pub mod checked {}
 
+#[doc = include_str!("comparison.md")]
+pub mod comparison {}
+
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 
@@ -11,6 +14,9 @@ pub mod promises {}
 
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
+
+#[doc = include_str!("recipes.md")]
+pub mod recipes {}
 
 #[doc = include_str!("store.md")]
 pub mod store {}
