@@ -131,7 +131,7 @@ impl Login {
         loop {
             // Hears from here on.
             let finished = self.shared.finished.notified();
-            let may_start_at = {
+            let (starts, may_start_at) = {
                 let mut state = self.shared.state();
                 if state.ended != before.0 {
                     return state.result();
@@ -139,12 +139,14 @@ impl Login {
                 if !state.pending && state.next > deadline {
                     return state.result();
                 }
-                if !state.pending && state.next <= Instant::now() {
-                    state.pending = true;
-                    self.start(client.clone());
-                }
-                (!state.pending).then_some(state.next)
+                let starts = !state.pending && state.next <= Instant::now();
+                state.pending |= starts;
+                (starts, (!state.pending).then_some(state.next))
             };
+            // Not under the lock: a runtime that is shutting down drops the task at once, and that takes the lock.
+            if starts {
+                self.start(client.clone());
+            }
             match may_start_at {
                 Some(next) => sleep_until(next).await,
                 None => {

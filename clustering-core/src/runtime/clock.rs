@@ -88,8 +88,8 @@ impl Clock {
     /// When tokio's timer has to fire for something that is due at that time.
     pub(crate) fn instant(&self, time: Timestamp) -> Instant {
         let after = time.since(Timestamp::ZERO).saturating_sub(self.slept());
-        // Tokio's timers end within some thirty years.
-        self.origin + after.min(Duration::from_secs(60 * 60 * 24 * 365))
+        // Tokio's timers end within some thirty years. The limit counts from now, since a process may run for longer.
+        self.origin + after.min(self.origin.elapsed() + Duration::from_secs(60 * 60 * 24 * 365))
     }
 }
 
@@ -130,6 +130,16 @@ mod tests {
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!(clock.now(), Timestamp::ZERO + Duration::from_secs(7));
         assert_eq!(clock.instant(clock.now()), Instant::now());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_lie_ahead_in_a_process_that_has_run_for_years() {
+        let clock = Clock::start();
+        for _ in 0..3 {
+            tokio::time::advance(Duration::from_secs(60 * 60 * 24 * 300)).await;
+            let soon = clock.now() + Duration::from_secs(5);
+            assert_eq!(clock.instant(soon), Instant::now() + Duration::from_secs(5));
+        }
     }
 
     #[test]

@@ -178,6 +178,21 @@ async fn a_program_is_told_to_end_although_etcd_is_away_and_at_once_by_a_second_
     assert!(took < Duration::from_secs(2), "{took:?}");
 }
 
+#[tokio::test]
+async fn a_second_signal_ends_the_command_although_the_program_was_not_started() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let waiting = ["--start-when", "stable", "--stabilize", "false"];
+    let a = service(&etcd, &waiting, &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["joined"]).await;
+    // The leave takes 5 s then.
+    etcd.pause().unwrap();
+    a.terminate().unwrap();
+    printed(&a, &["leaving the cluster"]).await;
+    a.terminate().unwrap();
+    assert_eq!(soon("its end", a.wait()).await.unwrap().code(), Some(128 + 15), "{}", a.log());
+    etcd.resume().unwrap();
+}
+
 /// Before the node has joined there is nothing to wait for, and nothing may be left.
 #[tokio::test]
 async fn a_program_whose_node_has_not_joined_is_told_to_end_too() {

@@ -213,6 +213,10 @@ impl Run {
                         log.say("leaving the cluster; the program is told to end after that", "leaving", json!({}));
                         node.leave();
                     }
+                    // There is no program to pass it to or to wait for.
+                    Signal::INT | Signal::TERM if !program.is_started() => {
+                        break Ok(Ok(signalled(signal.as_raw())));
+                    }
                     Signal::INT | Signal::TERM => {
                         asked = None;
                         program.signal(signal);
