@@ -128,8 +128,8 @@ impl Members {
         self.configured.iter().all(|member| member.gate.is_closed())
     }
 
-    /// Returns the member for the next call: the current one, or if its gate is closed, the next member whose gate is
-    /// open.
+    /// Returns the member for the next call: the current one, or the next one that may be tried now if the
+    /// current one may not.
     pub(crate) fn choose(&self) -> Arc<Member> {
         let current = self.current.load(Ordering::Relaxed);
         let count = self.configured.len();
