@@ -226,7 +226,7 @@ impl Operator {
     /// Removes a node from the cluster: deletes its record and acknowledgement, and the election key if it leads. Returns
     /// the revision of the newest version then, after which one without the node follows; its causes tell who did it.
     ///
-    /// A node that lives joins again by itself, after a pause that grows each time: to keep it out, stop it.
+    /// A node that is alive rejoins by itself, after a pause that grows each time. To keep it out, stop it.
     ///
     /// # Errors
     ///
