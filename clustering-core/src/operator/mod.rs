@@ -60,8 +60,8 @@ enum Done {
 }
 
 impl Operator {
-    /// For the cluster in that namespace. `by` is who asks, as others see it in the causes of versions. It is cut off after
-    /// 1 KiB, and so are the reasons that the verbs are given.
+    /// Creates an operator for the cluster in that namespace. `by` names the requester in the causes of versions. It is
+    /// cut off after 1 KiB, and so are the reasons that are passed to the methods.
     pub fn new(store: impl CoordinationStore, namespace: Namespace, by: impl Into<String>) -> Self {
         Operator { store: Arc::new(store), keyspace: Keyspace::new(namespace), by: by.into() }
     }
