@@ -24,7 +24,7 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// The most causes that a version record names; the rest is counted.
 const CAUSES: usize = 32;
 
-/// Maximum size of the causes in a version record, in encoded bytes. It is far below the size limit of a value, and
+/// Maximum size of the causes in a version record, in encoded bytes. It leaves room for the other fields, and is
 /// sufficient for 32 causes with the longest names.
 const CAUSES_SIZE: usize = Limits::VALUE / 4 * 3;
 
