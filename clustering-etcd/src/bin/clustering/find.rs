@@ -45,7 +45,7 @@ struct Place {
     weight: Weight,
 }
 
-/// What is read of a view.
+/// The fields of a view that the command reads.
 #[derive(Deserialize)]
 struct View {
     nodes: Vec<Member>,
