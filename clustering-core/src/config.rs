@@ -40,19 +40,19 @@ pub struct Config {
     /// long it may take is the user's business. A future can only be dropped where it awaits: one that blocks its
     /// thread is not ended, and no other is begun beside it.
     pub stabilize_timeout: Option<Duration>,
-    /// Time after which a running `on_stable` is ended (its future dropped) and counted as failed. `None`, the default, means
-    /// never. While one runs, no later version is announced. A future can only be dropped where it awaits: one that blocks
-    /// its thread is not ended, and no other is begun beside it.
+    /// Time limit for an `on_stable` call. A call that exceeds it is cancelled (its future is dropped) and counts as
+    /// failed. `None`, the default, sets no limit. No later version is announced while the call runs. A future can only
+    /// be dropped where it awaits: a callback that blocks its thread runs on, and no other call is started beside it.
     pub on_stable_timeout: Option<Duration>,
-    /// Time after which a version that is not stable, a stabilize or an `on_stable` that runs, or a call to the store that
-    /// keeps failing is reported. 30 s by default.
+    /// Time after which the node reports a version that is not stable yet, a stabilize or `on_stable` call that still
+    /// runs, or a store call that keeps failing. 30 s by default.
     pub warn_after: Duration,
     /// What the leader does about nodes that keep a version from becoming stable.
     pub laggards: Laggards,
-    /// Largest share of the nodes, in percent, whose failure at the same time is still blamed on the nodes themselves. If
-    /// more of them fail at once, the cause is taken to be a common one (a bad release, a database that all need): the leader
-    /// then evicts nobody, and [`MassFailure`](crate::Event::MassFailure) says so. 50 by default; 0 evicts nobody ever, 100
-    /// turns the brake off.
+    /// Percentage of the nodes above which simultaneous failures count as a mass failure. The leader then assumes a
+    /// common cause (a bad release, a database that every node needs), evicts no nodes, and reports a
+    /// [`MassFailure`](crate::Event::MassFailure). 50 by default; 0 disables evictions, and 100 disables this
+    /// protection.
     pub mass_failure_percent: u8,
     /// What to do if the node's name is taken.
     pub name_conflict: NameConflict,
@@ -122,10 +122,10 @@ pub enum Laggards {
     /// Waits for them, and names them from [`Config::warn_after`] on.
     #[default]
     Wait,
-    /// Removes them from the cluster after that time, counted from the version's publication. They come back by
-    /// themselves as new members, after a pause that doubles from 1 s to 10 min until they are ready at a version. A leader
-    /// that is itself the laggard steps down. Nobody is removed while more of the view is late or refuses than
-    /// [`Config::mass_failure_percent`] allows.
+    /// Removes them from the cluster after that time, counted from the version's publication. They rejoin by themselves
+    /// as new members, after a pause that doubles from 1 s to 10 min until they are ready at a version. A leader that
+    /// is itself the laggard steps down. The leader removes no nodes while the share of late or refusing nodes exceeds
+    /// [`Config::mass_failure_percent`].
     Evict {
         /// The time. No less than 1 s.
         after: Duration,

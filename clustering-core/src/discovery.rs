@@ -66,8 +66,8 @@ impl Discovery {
         Ok(discovery)
     }
 
-    /// The namespaces of all services that have nodes in the store, sorted. Reads all keys of the store, without
-    /// values: for a person or a tool, not for a loop.
+    /// Returns the namespaces of all services that have nodes in the store, sorted. Reads every key of the store
+    /// (without values), so call it from interactive tools rather than in a loop.
     ///
     /// # Errors
     ///
@@ -157,19 +157,19 @@ impl Discovery {
         Changes { events: self.shared().hub.subscribe() }
     }
 
-    /// Snapshots of everything that is known, to read and to wait for.
+    /// Returns a watch on the [`Status`](crate::Status): read the current snapshot, or wait for the next one.
     pub fn status(&self) -> StatusWatch {
         self.shared().known.watch()
     }
 
-    /// True if the cluster is stable, as far as this process knows: the log is fresh, the newest version is recorded as stable,
-    /// and no other is due. See [`Clustering::is_stable`](crate::Clustering::is_stable), which adds that the node itself is
-    /// part of it.
+    /// True if the cluster is stable, as far as this process knows: the log is up to date, the newest version is
+    /// recorded as stable, and no other version is due. [`Clustering::is_stable`](crate::Clustering::is_stable) also
+    /// requires that the node itself is part of that version.
     pub fn is_stable(&self) -> bool {
         self.shared().known.status().consistent
     }
 
-    /// The time for which the store has not answered; `None` if it does.
+    /// Returns the time since the store stopped answering; `None` while it answers.
     pub fn stale_for(&self) -> Option<Duration> {
         self.shared().known.stale_for()
     }

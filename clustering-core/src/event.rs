@@ -153,15 +153,15 @@ pub enum Event {
         /// Its term.
         term: Term,
     },
-    /// The `on_stable` callback of this node takes long. No later version is announced before it has returned.
+    /// This node's `on_stable` callback is taking a long time. No later version is announced until it returns.
     AnnouncementSlow {
         /// The version.
         version: Version,
-        /// How long it has run.
+        /// Time for which the callback has been running.
         #[serde(serialize_with = "milliseconds", rename = "running_ms")]
         running: Duration,
     },
-    /// The `on_stable` callback of this node returned an error, panicked, or was ended for taking too long. It is not called
+    /// This node's `on_stable` callback returned an error, panicked, or exceeded its time limit. It is not called
     /// again for that version.
     AnnouncementFailed {
         /// The version.
@@ -176,8 +176,9 @@ pub enum Event {
         /// Which one.
         name: NodeName,
     },
-    /// This node leads and would evict laggards, but more nodes fail at once than
-    /// [`Config::mass_failure_percent`](crate::Config::mass_failure_percent) allows. It evicts nobody until fewer fail.
+    /// This node leads and would evict laggards, but more nodes are failing at once than
+    /// [`Config::mass_failure_percent`](crate::Config::mass_failure_percent) allows. Evictions are suspended until
+    /// fewer nodes fail.
     MassFailure(MassFailure),
     /// The mass failure that this node reported as leader is over, or this node no longer leads.
     MassFailureOver,
@@ -207,8 +208,8 @@ pub enum Event {
         /// What is wrong with it.
         reason: String,
     },
-    /// Somebody else overwrote a key under this node's lease: its record, which this node writes again, or the election key,
-    /// which it vacates by resigning.
+    /// Another client overwrote a key that belongs to this node: its record, which this node then rewrites, or the
+    /// election key, which this node then vacates by resigning.
     Overwritten {
         /// The key.
         #[serde(serialize_with = "text")]
@@ -219,8 +220,8 @@ pub enum Event {
         /// What the store said.
         reason: String,
     },
-    /// A call to the store that this node needs has failed again and again for at least
-    /// [`Config::warn_after`](crate::Config::warn_after). It is repeated until it succeeds or is no longer needed.
+    /// A store call that this node needs has kept failing for at least
+    /// [`Config::warn_after`](crate::Config::warn_after). The node retries it until it succeeds or is no longer needed.
     CallFailing {
         /// The call.
         call: StoreCall,
@@ -230,7 +231,7 @@ pub enum Event {
         /// Error of its last failure.
         reason: String,
     },
-    /// A call that was reported as failing succeeded, or is no longer needed.
+    /// A store call that was reported as failing has succeeded, or is no longer needed.
     CallRecovered {
         /// The call.
         call: StoreCall,
@@ -357,7 +358,7 @@ impl Event {
 pub enum StoreCall {
     /// Obtains a lease for a new session.
     Grant,
-    /// Gives back the lease of an earlier session. The node joins again after that.
+    /// Revokes the lease of an earlier session. The node then rejoins.
     Revoke,
     /// Registers the node.
     Join,
@@ -369,15 +370,15 @@ pub enum StoreCall {
     Elect,
     /// Publishes a version.
     Publish,
-    /// Acknowledges a version, or reads whether the acknowledgement stands.
+    /// Acknowledges a version, or checks that the acknowledgement was recorded.
     Acknowledge,
-    /// Reads and watches the acknowledgements of all nodes, which the leader judges.
+    /// Reads and watches the acknowledgements of all nodes, on the leader.
     FollowAcknowledgements,
     /// Records that a version is stable.
     Confirm,
     /// Removes a laggard.
     Evict,
-    /// Gives up the lead.
+    /// Gives up leadership.
     Resign,
 }
 
@@ -498,13 +499,13 @@ pub struct Laggard {
     pub refused: Option<String>,
 }
 
-/// A failure of so many nodes at once that its cause is taken to be a common one.
+/// Simultaneous failure of so many nodes that a common cause is assumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct MassFailure {
     /// The newest version.
     pub version: Version,
-    /// Number of nodes of its view that are late or refuse.
+    /// Number of nodes in its view that are late or refuse it.
     pub failing: usize,
     /// Number of nodes in its view.
     pub nodes: usize,

@@ -206,8 +206,8 @@ impl Fold {
         says_so && stable.modified > newest.revision()
     }
 
-    /// True if the newest version is recorded as stable and no other is due: the nodes present are those of its view, a leader
-    /// stands whose record can be read, and nobody has asked for a version since.
+    /// True if the newest version is recorded as stable and no other version is due: the nodes present are those of its
+    /// view, there is a leader whose record can be read, and no newer version has been requested.
     pub(crate) fn is_settled(&self) -> bool {
         let is_led = self.leader().is_some_and(|leader| leader.record.is_some());
         let is_asked = self.request().is_some_and(|request| request.modified > self.version_modified());
@@ -216,8 +216,9 @@ impl Fold {
 
     /// True if the newest version is recorded as stable, and the nodes present are those of its view.
     ///
-    /// Where that view is not known, as to an observer that has just begun, the records tell: nodes that have not changed since
-    /// the version was written belong to it, and the record of what became stable tells how many there were.
+    /// If that view is not known, as on an observer that has just started, this is decided from the records: nodes that
+    /// have not changed since the version was written belong to it, and the stability record contains the number of
+    /// nodes.
     fn is_current(&self) -> bool {
         if self.newest.is_some() {
             return self.is_stable() && !self.has_drifted();

@@ -1,10 +1,10 @@
-//! JSON of records, read the same in every build.
+//! JSON parsing of records that gives the same result in every build.
 //!
-//! What a record says decides who is present, and must be the same on every node (P1). But Cargo unifies features: any crate
-//! of the final program can turn on features of `serde_json` that change what its `Value` makes of numbers
-//! (`arbitrary_precision`) and of the order of fields (`preserve_order`), and so what every reader makes of them that asks
-//! for a value of any type. Nothing here does. A record is split into its fields, as texts, and each text is read as the one
-//! type that its field has.
+//! The records decide which nodes are present, so every node must read the same from them (P1). But Cargo unifies
+//! features: any crate of the final program can enable features of `serde_json` that change how its `Value` represents
+//! numbers (`arbitrary_precision`) and the order of fields (`preserve_order`). This affects all code that deserializes
+//! a value of any type, so this module avoids that: it splits a record into its fields, as texts, and parses each text
+//! as the type of its field.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,13 @@ use serde_json::value::RawValue;
 /// Deepest nesting of arrays and objects.
 const DEPTH: usize = 127;
 
-/// The fields of a record, each with the text of its value. Of a field that comes twice the last one counts.
+/// The fields of a record, each with the text of its value. If a field occurs twice, the last one counts.
 pub(crate) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 
 /// Splits a record into its fields.
 ///
-/// The record must be a JSON object in UTF-8. All of it must be readable, also the fields that nobody knows, so that
-/// whether a record counts does not depend on which fields a release knows.
+/// The record must be a JSON object in UTF-8. All of it must be readable, including unknown fields, so that the
+/// validity of a record does not depend on the fields that a release knows.
 pub(crate) fn fields(record: &[u8]) -> Result<Fields<'_>, String> {
     let text = std::str::from_utf8(record).map_err(|error| error.to_string())?;
     let fields = serde_json::from_str(text).map_err(|error| match error.is_data() {
@@ -30,13 +30,13 @@ pub(crate) fn fields(record: &[u8]) -> Result<Fields<'_>, String> {
     Ok(fields)
 }
 
-/// A value's text without the blanks between its tokens.
+/// Returns a value's text without the blanks between its tokens.
 pub(crate) fn compact(value: &RawValue) -> String {
     Tokens(value.get()).collect()
 }
 
-/// Checks what the grammar of JSON leaves open and readers differ in: halves of surrogate pairs, numbers that no double
-/// can hold, and the depth.
+/// Checks properties that JSON's grammar leaves open and that parsers treat differently: unpaired surrogates, numbers
+/// that exceed the range of a double, and the nesting depth.
 fn check(json: &str) -> Result<(), String> {
     let mut depth = 0_usize;
     for token in Tokens(json) {
@@ -58,7 +58,7 @@ fn check(json: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// The tokens of a text that is known to be JSON: strings with their quotes, numbers and words, and single signs.
+/// Splits a text that is known to be JSON into tokens: strings with their quotes, numbers, words, and punctuation.
 struct Tokens<'a>(&'a str);
 
 impl<'a> Iterator for Tokens<'a> {
@@ -77,7 +77,7 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Length of the string that `text` begins with, quotes included.
+/// Returns the length of the string at the start of `text`, quotes included.
 fn string(text: &str) -> usize {
     let mut escaped = true;
     let end = text.bytes().position(|byte| {
@@ -88,7 +88,7 @@ fn string(text: &str) -> usize {
     end.map_or(text.len(), |end| end + 1)
 }
 
-/// Length of the number or word that `text` begins with.
+/// Returns the length of the number or word at the start of `text`.
 fn word(text: &str) -> usize {
     let ends = |byte: u8| byte.is_ascii_whitespace() || b"{}[],:\"".contains(&byte);
     text.bytes().position(ends).unwrap_or(text.len())

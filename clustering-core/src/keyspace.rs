@@ -168,16 +168,16 @@ impl Keyspace {
         NodeName::parse(key.strip_prefix(self.0.ready.as_str())?).ok()
     }
 
-    /// Slot of the history entry under that key.
+    /// Returns the slot of the history entry under that key.
     pub(crate) fn history_slot(&self, key: &str) -> Option<u64> {
         let text = key.strip_prefix(self.0.history.as_str())?;
         let slot = text.parse().ok().filter(|slot| *slot < Self::HISTORY)?;
         (*self.history_key(slot) == *key).then_some(slot)
     }
 
-    /// True if a cluster in this namespace writes that very key, or the protocol reserves it. Stricter than
-    /// [`is_reserved`](Self::is_reserved): anything may have been put below the cluster's prefixes, and only keys that
-    /// parse are the cluster's to read or delete.
+    /// True if a cluster in this namespace writes exactly this key, or the protocol reserves it. Stricter than
+    /// [`is_reserved`](Self::is_reserved): other clients may have put any keys below the cluster's prefixes, and only
+    /// keys that parse may be read or deleted as the cluster's own.
     pub(crate) fn is_own(&self, key: &Key) -> bool {
         match self.holds(key) {
             Holds::BadName(_) => false,
@@ -192,8 +192,8 @@ impl Keyspace {
         }
     }
 
-    /// Namespace of the cluster that a key under `view/` or `ready/` belongs to, and true if it is under `view/`. The first
-    /// reserved segment ends the namespace, because namespaces have none.
+    /// Returns the namespace of the cluster to which a key under `view/` or `ready/` belongs, and true if it is under
+    /// `view/`. The first reserved segment ends the namespace, because namespaces have no reserved segments.
     pub(crate) fn namespace_of(key: &str) -> Option<(Namespace, bool)> {
         let ends = |part: &'static str| Some((key.find(&format!("/{part}/"))?, part));
         let (end, part) = Namespace::RESERVED.into_iter().filter_map(ends).min()?;

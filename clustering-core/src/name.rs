@@ -120,8 +120,8 @@ impl TryFrom<String> for NodeName {
 
 /// The namespace of a cluster: everything that it stores lies under `{namespace}/`.
 ///
-/// One or more segments divided by slashes, 200 bytes at most, such as `telemetry/ingest`. A segment is not empty, has no
-/// control characters and no blanks at its ends, and is none of the [reserved](Self::RESERVED) ones.
+/// One or more segments separated by slashes, at most 200 bytes in total, such as `telemetry/ingest`. A segment must
+/// not be empty, contain control characters, begin or end with a blank, or be [reserved](Self::RESERVED).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace(Arc<str>);
 text!(Namespace);
@@ -130,8 +130,8 @@ impl Namespace {
     /// The longest namespace, in bytes.
     pub const MAX: usize = 200;
 
-    /// The segments under which a cluster keeps its own keys. No namespace has one of them, so that namespaces may nest
-    /// (`a` and `a/b`) and no cluster's keys lie below those of another.
+    /// The segments under which a cluster keeps its own keys. Namespaces must not contain them, so that namespaces can
+    /// nest (`a` and `a/b`) without one cluster's keys lying below those of another.
     pub const RESERVED: [&str; 3] = ["view", "ready", "history"];
 
     /// Parses a namespace.

@@ -8,8 +8,8 @@
 //! | `/stablez` | the cluster is stable with this node in it | waiting until all have adapted; not for rollouts |
 //! | `/metrics` | always, if [given](Probes::metrics) | Prometheus |
 //!
-//! They are separate questions, and a 503 to each says in a line why. What each means, and what not, is told in
-//! [`docs::operating`](crate::docs::operating#probes).
+//! The probes are independent of each other. A 503 gives the reason in one line. See
+//! [`docs::operating`](crate::docs::operating#probes) for the exact meaning of each probe.
 //!
 //! ```no_run
 //! use clustering_core::{Clustering, probes::Probes};
@@ -99,7 +99,7 @@ impl Probes {
         leader.unwrap_or_else(|| Err("starting".to_owned()))
     }
 
-    /// Whether the cluster is stable, with this node in it: all nodes are ready at the newest version.
+    /// Succeeds if the cluster is stable and this node is part of it: all nodes are ready at the newest version.
     pub fn stable(&self) -> Answer {
         self.ask(stable).unwrap_or_else(|| Err("starting".to_owned()))
     }
@@ -121,7 +121,7 @@ impl Probes {
     }
 }
 
-/// Returns an error that says why the node is not a member, if it is not.
+/// Checks that the node is a member; the error gives the reason if it is not.
 fn member(node: &Known) -> Result<(), String> {
     let status = &node.status();
     if !node.is_member() {
@@ -160,7 +160,7 @@ fn ready(node: &Known) -> Answer {
     }
 }
 
-/// The calls to the store that keep failing, to be added to an answer.
+/// Lists the store calls that keep failing, as a suffix for an answer.
 fn failing(status: &Status) -> String {
     let one = |failing: &FailingCall| format!("; {} keeps failing: {}", failing.call, failing.reason);
     status.failing.iter().map(one).collect()

@@ -24,8 +24,8 @@ pub(crate) const PROTOCOL: u32 = 1;
 /// The most causes that a version record names; the rest is counted.
 const CAUSES: usize = 32;
 
-/// Space for the causes in a version record, in bytes as written: far below the longest value that a store takes, and more
-/// than 32 causes with the longest names need.
+/// Maximum size of the causes in a version record, in encoded bytes. It leaves room for the other fields, and is
+/// sufficient for 32 causes with the longest names.
 const CAUSES_SIZE: usize = Limits::VALUE / 4 * 3;
 
 /// The longest free text that a record carries, in bytes: reasons of people and of callbacks.
@@ -61,8 +61,8 @@ pub(crate) struct NodeRecord<'a> {
 
 /// The node whose record an entry holds.
 ///
-/// `uri` and `incarnation` must be strings, now and for ever: whether a record counts must be the same on every node. All
-/// else is read leniently.
+/// `uri` and `incarnation` must be strings in every release, because all nodes must agree on the validity of a record.
+/// All other fields are read leniently.
 pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String> {
     let fields = json::fields(&entry.value)?;
     let text = |field: &str| match fields.get(field).map(|value| value.get()) {
@@ -85,7 +85,7 @@ pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String>
     })
 }
 
-/// Metadata as it was written: of a string what it says, of any other value its text without blanks.
+/// Reads metadata as it was written: strings by their contents, any other value as its JSON text without blanks.
 fn metadata(value: &RawValue) -> Metadata {
     let entries: Fields<'_> = serde_json::from_str(value.get()).unwrap_or_default();
     let text = |value: &RawValue| serde_json::from_str(value.get()).unwrap_or_else(|_| json::compact(value));
@@ -141,8 +141,8 @@ pub(crate) struct GoneRecord {
 }
 
 impl GoneRecord {
-    /// Adds the record to a commit that deletes the node's own. An incarnation that was written by hand may be too long for
-    /// it; then it is left out, because the commit matters more than what it tells.
+    /// Adds the record to a commit that deletes the node's own. An incarnation that was written by hand may be too long
+    /// for it. In this case the record is left out, so that the commit does not fail.
     pub(crate) fn add_to(txn: Txn, keys: &Keyspace, node: &Node, how: Departure) -> Txn {
         let gone = GoneRecord { node: node.name.clone(), incarnation: node.incarnation.clone(), how };
         let record = encode(&gone);
@@ -277,7 +277,7 @@ pub enum Cause {
     Resync,
     /// The acknowledgement of that node was deleted while its record stood.
     Unacknowledged(NodeName),
-    /// Nodes had seen a newer label than that of the version before, which a restored store brought back.
+    /// Nodes had seen a newer label than that of the previous version, since the store was restored to an older state.
     Restored,
     /// That many more causes.
     More(usize),
@@ -295,7 +295,7 @@ fn as_json<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> 
 }
 
 impl Cause {
-    /// Reads a cause; one that this release does not know is kept as its text.
+    /// Reads a cause. A cause that this release does not know is kept as its text.
     fn decode(value: &RawValue) -> Self {
         Self::known(value).unwrap_or_else(|| Cause::Other(json::compact(value)))
     }
@@ -360,10 +360,10 @@ pub(crate) fn shorten(text: String) -> String {
     }
 }
 
-/// As many causes as fit into a record, their texts cut off; the rest is counted.
+/// Returns as many causes as fit into a record, with their texts cut off, and counts the rest.
 ///
-/// Others may have written any number of causes, of any length. A leader that copies them must not write a record that the
-/// store refuses.
+/// Other clients may have written any number of causes of any length. A leader that copies them must not write a record
+/// that the store refuses.
 pub(crate) fn cut_off(causes: Vec<Cause>) -> Vec<Cause> {
     let (mut kept, mut more, mut room) = (Vec::new(), 0_usize, CAUSES_SIZE);
     for cause in causes {
@@ -614,14 +614,14 @@ mod tests {
         let long = |n: usize| Cause::Other(format!("[{}]", vec!["1e9"; n].join(",")));
         assert_eq!(cut_off(vec![long(9)]), [long(9)]);
         assert_eq!(cut_off(vec![long(30_000), Cause::Resync]), [Cause::Resync, Cause::More(1)]);
-        // Each byte of these takes six.
+        // Each of these bytes takes six bytes when encoded.
         let asked = Cause::Asked { by: "\u{1}".repeat(70_000), why: Some("\u{1}".repeat(70_000)) };
         for causes in [vec![asked; 100], vec![long(1_000); 100]] {
             let causes = cut_off(causes);
             assert!(encode(&causes).len() < CAUSES_SIZE + 100, "{}", encode(&causes).len());
             assert!(matches!(causes[..], [_, .., Cause::More(_)]), "{causes:?}");
         }
-        // The longest names do not make causes be left out.
+        // No causes are left out because of the longest names.
         let name = NodeName::parse(&"\"".repeat(NodeName::MAX)).unwrap();
         let named = vec![Cause::Unacknowledged(name); CAUSES];
         assert_eq!(cut_off(named.clone()), named);

@@ -29,14 +29,15 @@ impl Version {
         Version(Ulid(bits))
     }
 
-    /// Time in the label, in milliseconds since 1970: what the wall clock of its publisher showed, or later, if a label
-    /// before it was ahead of that clock. For people to read: it orders nothing and measures nothing. A label that was
-    /// written by hand may say any time, up to the year 10889; see [`is_plausible`](Self::is_plausible).
+    /// Returns the time in the label, in milliseconds since 1970: the wall clock time of its publisher, or later if an
+    /// earlier label was ahead of that clock. It is only for display, and must not be used for ordering or measuring. A
+    /// label that was written by hand can have any time, up to the year 10889; see
+    /// [`is_plausible`](Self::is_plausible).
     pub fn minted_ms(self) -> u64 {
         self.0.timestamp_ms()
     }
 
-    /// True if the time in the label is one that a date can show: before the year 10000.
+    /// True if the time in the label can be formatted as a date, which means that it is before the year 10000.
     pub fn is_plausible(self) -> bool {
         self.minted_ms() < YEAR_10000
     }

@@ -1,4 +1,5 @@
-//! The addresses of an endpoint, tried so that dead ones cost little: "happy eyeballs" (RFC 8305).
+//! Tries the addresses of an endpoint in a staggered way, so that dead addresses cost little time: "Happy Eyeballs"
+//! (RFC 8305).
 
 use std::{future::Future, io, net::SocketAddr, time::Duration};
 
@@ -9,15 +10,15 @@ use tokio::{net::lookup_host, time::sleep};
 /// Longest head start of an address before the next one is tried too, as the RFC recommends.
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// Returns the addresses of the endpoint's host, in the order in which they are to be tried.
+/// Resolves the endpoint's host and returns its addresses in the order in which to try them.
 pub(crate) async fn resolve(uri: &Uri) -> io::Result<Vec<SocketAddr>> {
     let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().unwrap_or(crate::Endpoint::DEFAULT_PORT);
     Ok(interleave(lookup_host((host, port)).await?))
 }
 
-/// Alternates between IPv6 and IPv4, beginning with the family that the system prefers, so that a family that does not
-/// work at all costs one head start.
+/// Alternates between IPv6 and IPv4, starting with the family that the system prefers, so that a family that does not
+/// work at all costs only one head start.
 fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     let addresses: Vec<_> = addresses.collect();
     let preferred = addresses.first().is_some_and(SocketAddr::is_ipv6);
@@ -34,12 +35,13 @@ fn interleave(addresses: impl Iterator<Item = SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Connects to whichever address answers first. The next address is tried as soon as one fails or its head start is over;
-/// the earlier attempts go on. The last address is left at least half of `within`, the time for all of them.
+/// Connects to the address that answers first. Starts the next attempt when one fails or its head start is over,
+/// without cancelling earlier attempts. `within` is the time limit for all attempts together; the last address has at
+/// least half of it left.
 ///
 /// # Errors
 ///
-/// The error that `choose` prefers of those of all addresses, which it is given two by two.
+/// If all attempts fail, `choose` reduces their errors to one, two at a time.
 pub(crate) async fn connect_any<T, E, F>(
     addresses: &[SocketAddr],
     within: Duration,
@@ -81,8 +83,8 @@ mod tests {
         list.iter().map(|text| text.parse().unwrap()).collect()
     }
 
-    /// What becomes of attempts at these addresses: `None` never answers, `Some(false)` fails at once. Returns which
-    /// address connected, if one did, and after which time.
+    /// Connects to addresses that behave as given: `None` never answers, `Some(false)` fails at once. Returns the
+    /// address that connected, if any, and the time that it took.
     async fn try_all(answers: &[Option<bool>]) -> (Option<u16>, Duration) {
         let within = Duration::from_secs(1);
         let addresses: Vec<_> =
@@ -112,7 +114,7 @@ mod tests {
         assert_eq!(try_all(&[None, Some(true)]).await, (Some(1), ms(250)));
         assert_eq!(try_all(&[None, None, Some(true)]).await, (Some(2), ms(500)));
         assert_eq!(try_all(&[None, None, None, None, None, Some(true)]).await, (Some(5), ms(500)));
-        // One that refuses costs nothing.
+        // An address that refuses costs no time.
         assert_eq!(try_all(&[Some(false), Some(false), Some(true)]).await, (Some(2), ms(0)));
         assert_eq!(try_all(&[None, Some(false), Some(true)]).await, (Some(2), ms(250)));
         assert_eq!(try_all(&[Some(false), Some(false)]).await, (None, ms(0)));

@@ -1,4 +1,4 @@
-//! How calls find a member of the etcd cluster that answers.
+//! Routing of calls to a member of the etcd cluster that answers.
 //!
 //! The store talks to one member at a time and leaves it for the next one when it fails. The client's own balancer, which
 //! spreads the calls over all members, is not used: with one of two members dead it lets a third of the calls fail, and
@@ -28,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A call that its caller gave up after so long without an answer makes its member suspect.
 const SUSPICIOUS: Duration = Duration::from_millis(100);
 
-/// The members, and how calls are made at them.
+/// The members, and the retry logic for calls to them.
 pub(crate) struct Connection {
     wire: Wire,
     members: Arc<Members>,
@@ -53,12 +53,12 @@ impl Connection {
         self.members.config()
     }
 
-    /// Tells of calls that fail at a member from now on, see [`Members::failures`].
+    /// Returns a receiver that changes whenever a call fails at that member; see [`Members::failures`].
     pub(crate) fn failures(&self, member: usize) -> watch::Receiver<u64> {
         self.members.failures(member)
     }
 
-    /// Goes on to another member, see [`Members::leave`].
+    /// Switches to another member; see [`Members::leave`].
     pub(crate) fn leave(&self, member: usize, why: &str) {
         self.members.leave(member, why);
     }
@@ -119,7 +119,7 @@ impl Connection {
                 Err(_elapsed) => {
                     let within = config.request_timeout;
                     match begun {
-                        // Connections are made in less time than a call has: this one stands.
+                        // The limit for connecting is below that of a call, so the connection was made.
                         true if call == Call::Read => {
                             let why = "the connection stands, so etcd is overloaded or paused, or the reply is large";
                             Failure::new(Outcome::Slow, format!("no reply within {within:?}: {why}"))
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(renew.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(revoke.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(commit.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-        // A connection stands, so nobody need ask whether etcd runs.
+        // The message says that the connection stands, so that operators need not check whether etcd runs.
         let read = read.unwrap_err();
         assert!(read.to_string().contains("the connection stands"), "{read}");
         assert_eq!(read.kind(), ErrorKind::Busy);

@@ -47,7 +47,9 @@ pub(crate) enum NoConnection {
     Network(String),
     #[error("{step} took longer than {after:?}")]
     Slow { step: &'static str, after: Duration },
-    #[error("the connection to a member that is not configured was lost, and is not made again unchecked")]
+    #[error(
+        "lost the connection to a member that is not configured; it will be verified before it is used again"
+    )]
     Lost,
     /// The server ended it, and does not answer to the other kind of connection either.
     #[error("the server closed the connection during {0}")]
@@ -71,10 +73,10 @@ pub(crate) enum NoConnection {
 }
 
 impl NoConnection {
-    /// The error that says more about an endpoint of which two addresses failed.
+    /// Returns the more informative of the errors of two addresses of one endpoint.
     ///
-    /// An address at which nothing listens says least: `localhost` often has one. Settings that do not match count only
-    /// if no other address may work later.
+    /// An address at which nothing listens is the least informative: `localhost` often has one. A mismatch of settings
+    /// is reported only if no other address might work later.
     fn choose(self, other: Self) -> Self {
         let rank = |error: &Self| match error {
             NoConnection::Network(_) | NoConnection::Lost => 0,
@@ -93,7 +95,7 @@ impl NoConnection {
 pub(crate) struct Connector {
     tls: Option<(Arc<Security>, ServerName<'static>)>,
     within: Duration,
-    /// Set by the first attempt; further ones fail. `None` for no limit.
+    /// Set by the first attempt to connect; later attempts fail. `None` allows any number of attempts.
     once: Option<Arc<AtomicBool>>,
 }
 
@@ -119,8 +121,8 @@ impl Connector {
         self.connect_any(&addresses, &uri, deadline).await
     }
 
-    /// Connects to whichever address answers first as an HTTP/2 server: one that only accepts connections, of a process
-    /// that hangs, is no better than one that does not answer at all.
+    /// Connects to the address that first answers as an HTTP/2 server. Accepting the TCP connection is not enough,
+    /// since the kernel accepts connections for a process that hangs.
     async fn connect_any(
         &self,
         addresses: &[SocketAddr],
@@ -185,7 +187,7 @@ async fn tcp(address: SocketAddr) -> Result<TcpStream, NoConnection> {
     Ok(stream)
 }
 
-/// Whether a server that hung up on plain text answers to TLS. What it answers does not matter.
+/// True if a server that hung up on plain text answers a TLS handshake, successfully or not.
 async fn speaks_tls(address: SocketAddr, uri: &Uri) -> bool {
     let Ok(stream) = tcp(address).await else { return false };
     let Ok(name) = ServerName::try_from(uri.host().unwrap_or_default().to_owned()) else { return false };
@@ -199,7 +201,7 @@ async fn speaks_tls(address: SocketAddr, uri: &Uri) -> bool {
     }
 }
 
-/// Whether a server that hung up on TLS answers to plain text.
+/// True if a server that hung up on TLS answers plain text.
 async fn speaks_plain(address: SocketAddr) -> bool {
     match tcp(address).await {
         Ok(stream) => greet(stream).await.is_ok(),
@@ -367,7 +369,7 @@ mod tests {
         connector.connect(uri.parse().unwrap()).await.err().expect("this is no HTTP/2 server")
     }
 
-    /// A server that begins HTTP/2 and says nothing more.
+    /// Starts a server that sends the HTTP/2 greeting and nothing more.
     async fn alive() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -381,7 +383,7 @@ mod tests {
         address
     }
 
-    /// A listener whose backlog is full: attempts to connect get no answer, as from an address that nobody has.
+    /// Starts a listener whose backlog is full: attempts to connect get no answer, as from an unused address.
     async fn black_hole() -> (tokio::net::TcpListener, Vec<TcpStream>) {
         let socket = tokio::net::TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -398,7 +400,7 @@ mod tests {
     #[tokio::test]
     async fn an_address_that_does_not_answer_does_not_keep_from_the_others_of_the_name() {
         let (hole, _taken) = black_hole().await;
-        // Its backlog takes connections, and nobody answers on them.
+        // Its backlog takes connections, and nothing answers on them.
         let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         let (hole, hung, alive) = (hole.local_addr().unwrap(), hung.local_addr().unwrap(), alive().await);

@@ -19,11 +19,11 @@ pub(crate) enum Outcome {
     Mismatched,
     /// Nobody knows: the request was sent, or may have been, and no reply came.
     Lost,
-    /// The request changes nothing and was sent on a connection that stands, and no reply came in time.
+    /// A read was sent on an established connection, and no reply came in time.
     Slow,
-    /// The reply exceeds what one message may hold.
+    /// The reply exceeds the size limit of a message.
     TooLarge,
-    /// Nothing of it was sent: the login before it is not answered yet, and goes on without it.
+    /// The call was not sent, since the login that it needs has not been answered. The login continues.
     LoginPending,
     /// The server did nothing, because of its state.
     Busy,
@@ -93,7 +93,7 @@ const ANSWERS: &[(Code, &str, Outcome)] = &[
     (Code::Unavailable,        "not supported for learner",             Outcome::Busy),
 ];
 
-/// What to do about a server that is busy: a part of its message, and the advice. The first row that fits counts.
+/// Advice for busy servers: a part of the server's message, and the advice. The first row that matches applies.
 const BUSY: &[(&str, &str)] = &[
     (
         "not supported for learner",
@@ -246,7 +246,7 @@ impl Outcome {
             Outcome::NeverArrived => ErrorKind::Unreachable,
             Outcome::Lost if call == Call::Read => ErrorKind::Unreachable,
             Outcome::Lost => ErrorKind::OutcomeUnknown,
-            // A change whose reply cannot be read has happened.
+            // If the reply to a change cannot be read, the change has happened.
             Outcome::TooLarge if call != Call::Read => ErrorKind::OutcomeUnknown,
             Outcome::Slow | Outcome::LoginPending | Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
             Outcome::Mismatched
@@ -290,7 +290,7 @@ impl Failure {
         Failure { outcome, message: message.into(), source: None }
     }
 
-    /// The same failure of a step before the call, when nothing of the call itself had been sent.
+    /// Converts the failure of a step before the call: nothing of the call itself was sent, so it never arrived.
     pub(crate) fn before_the_call(mut self) -> Self {
         if self.outcome == Outcome::Lost {
             self.outcome = Outcome::NeverArrived;

@@ -1,15 +1,18 @@
-//! Members that are not configured: learned from etcd's own list, and used while no configured one can be connected to.
+//! Learned members: taken from etcd's member list, and used while no configured member can be connected to.
 //!
-//! Etcd's members can be replaced one by one until none of the configured endpoints is left. So the store remembers what
-//! URLs etcd's member list advertises. Advertised URLs are often wrong for clients (behind proxies, in other networks, or
-//! `localhost`), and an address can belong to somebody else by the time it is needed. Therefore
+//! Operators can replace etcd's members one by one until none of the configured endpoints is left. The store therefore
+//! remembers the URLs that etcd's member list advertises. Advertised URLs often do not work for clients (behind
+//! proxies, in other networks, or `localhost`), and an address may belong to another server by the time it is needed.
+//! Therefore:
 //!
-//! - calls never wait for a learned endpoint: a task of its own connects to it first;
-//! - it is used only if it says, before it is told any credentials, that it belongs to the same cluster and has a leader;
-//! - with TLS its certificate is verified like those of the others, and an endpoint without TLS is ignored;
-//! - without TLS and with credentials nothing is learned: nothing would prove who is told the password;
-//! - its one connection is never made again, since the address may have changed hands; it is looked for anew;
-//! - as soon as a configured member answers again, calls go back there.
+//! - Calls never wait for a learned endpoint: a background task connects to it first.
+//! - A learned endpoint is used only after it has confirmed that it belongs to the same cluster and has a leader. No
+//!   credentials are sent before that.
+//! - With TLS, its certificate is verified like that of any other member, and endpoints without TLS are ignored.
+//! - With credentials but without TLS, no members are learned: the password could go to the wrong server.
+//! - The connection to a learned member is never re-established, since the address may have been reassigned. The endpoint
+//!   is verified again on a new connection.
+//! - As soon as a configured member answers again, calls go back to it.
 
 use std::{
     sync::{Arc, Mutex, PoisonError, Weak},
@@ -34,12 +37,12 @@ use crate::{
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// What etcd's member list said last.
+/// Contents of etcd's member list when it was last read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Known {
     /// The id of the cluster.
     cluster: u64,
-    /// Advertised endpoints of members that vote, in the order of the list, without those that are configured.
+    /// Advertised endpoints of the voting members, in the order of the list, without the configured endpoints.
     endpoints: Vec<Endpoint>,
 }
 
@@ -49,7 +52,7 @@ pub(crate) fn is_on(config: &EtcdConfig) -> bool {
     !config.member_refresh.is_zero() && proven
 }
 
-/// Starts the task that follows the member list. It ends with the members.
+/// Starts the task that follows the member list. It ends when `members` is dropped.
 pub(crate) fn start(members: &Arc<Members>) -> AbortHandle {
     let (every, alarm) = (members.config().member_refresh, members.alarm.clone());
     let members = Arc::downgrade(members);
@@ -58,7 +61,7 @@ pub(crate) fn start(members: &Arc<Members>) -> AbortHandle {
         while let Some(strong) = members.upgrade() {
             learn(&strong, &known).await;
             drop(strong);
-            // All nodes would ask at once otherwise.
+            // With jitter, so that the nodes do not all read the list at the same time.
             let refresh = sleep(pace::about(every));
             tokio::pin!(refresh);
             loop {
@@ -72,7 +75,7 @@ pub(crate) fn start(members: &Arc<Members>) -> AbortHandle {
     tokio::spawn(follow).abort_handle()
 }
 
-/// Reads the member list at the member that calls go to, and goes back to a configured one that answers.
+/// Returns to a configured member if one answers again, then reads the member list from the current member.
 async fn learn(members: &Members, known: &Mutex<Known>) {
     if let Some(learned) = members.learned() {
         for configured in members.configured() {
@@ -91,7 +94,7 @@ async fn learn(members: &Members, known: &Mutex<Known>) {
         Ok(list) => *known.lock().unwrap_or_else(PoisonError::into_inner) = list,
         Err(failure) => {
             let why = failure.message;
-            tracing::debug!(member = %member.endpoint, why, "cannot read etcd's member list; the last one stands");
+            tracing::debug!(member = %member.endpoint, why, "cannot read etcd's member list; keeping the previous one");
         }
     }
 }
@@ -106,7 +109,7 @@ async fn list(members: &Members, member: &Member) -> Result<Known, Failure> {
     Ok(Known { cluster, endpoints })
 }
 
-/// The advertised URLs that may be used beside the configured endpoints.
+/// Filters the advertised URLs: keeps those with the configured scheme that are not configured already.
 fn usable<'a>(urls: impl Iterator<Item = &'a str>, config: &EtcdConfig) -> Vec<Endpoint> {
     let scheme = if config.effective_tls().is_some() { Scheme::Https } else { Scheme::Http };
     let configured: Vec<_> = config.endpoints.iter().map(|endpoint| endpoint.with_scheme(scheme)).collect();
@@ -114,7 +117,7 @@ fn usable<'a>(urls: impl Iterator<Item = &'a str>, config: &EtcdConfig) -> Vec<E
     parsed.filter(|endpoint| endpoint.scheme() == Some(scheme) && !configured.contains(endpoint)).collect()
 }
 
-/// Tries the learned endpoints until one can be used or a configured member can be connected to again.
+/// Tries the learned endpoints until one of them passes verification or a configured member can be connected to again.
 async fn find_another(members: &Weak<Members>, known: &Mutex<Known>) {
     let known = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut pauses = Pace::new(FIRST_PAUSE, LONGEST_PAUSE);
@@ -141,13 +144,13 @@ async fn find_another(members: &Weak<Members>, known: &Mutex<Known>) {
     }
 }
 
-/// The member at that endpoint, if it belongs to the cluster and serves.
+/// Connects to an endpoint and returns its member, if it belongs to the cluster and serves clients.
 async fn verified(members: &Members, endpoint: &Endpoint, cluster: u64) -> Result<Arc<Member>, Failure> {
     let (member, look) = members.learn(endpoint).await?;
     serves(members, look, cluster).await.map(|()| member)
 }
 
-/// Asks a member, which needs no rights, whether it belongs to that cluster and serves clients.
+/// Checks that a member belongs to that cluster and serves clients. The request needs no permissions.
 async fn serves(members: &Members, client: Client, cluster: u64) -> Result<(), Failure> {
     let status = in_time(members, client.maintenance_client().status()).await?;
     let unfit = |why: &str| Err(Failure::new(Outcome::Invalid, why));

@@ -41,7 +41,7 @@ impl Gate {
         self.closed().as_ref().is_none_or(|closed| closed.next <= Instant::now())
     }
 
-    /// True while no connection can be made.
+    /// True while no connection to the member can be made.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed().is_some()
     }

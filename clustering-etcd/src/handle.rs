@@ -30,11 +30,11 @@ use crate::{
 /// How often a read begins again because the history under it was compacted before its last page.
 const READS: usize = 3;
 
-/// Most keys that a read of keys asks for at a time. Etcd loads the values even if it does not send them, and those of other
-/// services may be large.
+/// Page size limit for reads of keys. Etcd loads the values even if it does not send them, and values of other services
+/// may be large.
 const KEYS_PAGE: u32 = 500;
 
-/// What a read wants of each entry.
+/// The part of each entry that a read returns.
 #[derive(Clone, Copy)]
 enum Part {
     Entries,
@@ -64,12 +64,12 @@ impl EtcdStore {
     /// Creates the store for a configuration. No connection is made until the first call, so the store can be created while
     /// etcd is away; [`check`](Self::check) tells whether etcd answers.
     ///
-    /// Reads the files that [`EtcdConfig::tls`] names, which blocks the thread for a moment; [`connect`](Self::connect)
-    /// does not.
+    /// Reads the files that [`EtcdConfig::tls`] names, which briefly blocks the thread. [`connect`](Self::connect) does
+    /// the same without blocking.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`], with the field and the rule that it breaks.
+    /// [`ErrorKind::Invalid`] if the configuration is invalid. The message names the field and the rule.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(config)?);
         measure::begin();
@@ -82,36 +82,37 @@ impl EtcdStore {
         })
     }
 
-    /// Creates the store for a configuration, as [`new`](Self::new) does, and reads certificate files without blocking the
-    /// runtime. Like `new` it does not wait for etcd and does not fail while etcd is away: a node that is started on the
-    /// store waits until etcd answers.
+    /// Creates the store for a configuration, like [`new`](Self::new), but reads certificate files without blocking the
+    /// runtime. Like `new`, it does not wait for etcd and does not fail while etcd is away: a node that is started on
+    /// the store waits until etcd answers.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`], with the field and the rule that it breaks.
+    /// [`ErrorKind::Invalid`] if the configuration is invalid. The message names the field and the rule.
     pub async fn connect(config: EtcdConfig) -> Result<Self, StoreError> {
-        // Loading the system's certificates reads a hundred files.
+        // Loading the system's certificates reads about a hundred files.
         let created = tokio::task::spawn_blocking(|| EtcdStore::new(config)).await;
         created.unwrap_or_else(|error| Err(StoreError::busy(format!("cannot create the store: {error}"))))
     }
 
-    /// Checks that etcd answers and accepts the user, by one small read. Use it where a process should rather fail than
-    /// wait for etcd, or to tell wrong credentials at once.
+    /// Checks with one small read that etcd answers and accepts the user. Use it in a process that should fail instead
+    /// of waiting for etcd, or to detect wrong credentials early.
     ///
-    /// Answers within [`EtcdConfig::request_timeout`], 2 s by default. May be cancelled at any time.
+    /// Returns within [`EtcdConfig::request_timeout`], 2 s by default. Cancel safe.
     ///
     /// # Errors
     ///
     /// - [`ErrorKind::Unreachable`] if no member can be connected to.
     /// - [`ErrorKind::Refused`] for wrong credentials, and for TLS settings that do not match those of the members.
-    /// - [`ErrorKind::Busy`] while etcd is there but does not serve: it has no leader, is overloaded or paused.
+    /// - [`ErrorKind::Busy`] if etcd can be connected to but does not serve requests: it has no leader, is overloaded, or is
+    ///   paused.
     pub async fn check(&self) -> Result<(), StoreError> {
         let key = self.wire().any_key();
         let checked = self.shared.connection.call(Operation::Check, |mut clients| {
             let (key, options) = (key.clone(), GetOptions::new().with_count_only());
             async move {
                 match clients.kv.get(key, Some(options)).await.map_err(Failure::from) {
-                    // Etcd knows the user. Missing rights show in the calls that need them.
+                    // Etcd knows the user. The calls that need more permissions report those that are missing.
                     Err(failure) if failure.outcome == Outcome::Forbidden => Ok(()),
                     reply => reply.map(drop),
                 }
@@ -120,7 +121,7 @@ impl EtcdStore {
         checked.await
     }
 
-    /// Creates the store from environment variables. Like [`connect`](Self::connect) it does not wait for etcd.
+    /// Creates the store from environment variables. Like [`connect`](Self::connect), it does not wait for etcd.
     ///
     /// | variable | holds |
     /// |---|---|
@@ -132,7 +133,7 @@ impl EtcdStore {
     /// | `ETCDCTL_INSECURE_TRANSPORT` | `false`: TLS also without the three above |
     /// | `ETCDCTL_USER` | `user:password`, or the user with the password in `ETCDCTL_PASSWORD` |
     /// | `ETCD_TTL` | [`EtcdConfig::ttl`], in seconds: `15` or `15s` |
-    /// | `ETCD_FOLLOW_MEMBERS` | `false`: members that replaced those above are not looked for, [`EtcdConfig::member_refresh`] |
+    /// | `ETCD_FOLLOW_MEMBERS` | `false`: do not look for members that replaced those above, see [`EtcdConfig::member_refresh`] |
     ///
     /// Those of `ETCDCTL_` are shared with etcd's own tool and mean the same. A variable that is empty counts as unset.
     /// With none set it is `localhost:2379`, without TLS and credentials. With TLS, endpoints without a scheme are
@@ -146,8 +147,8 @@ impl EtcdStore {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] for a value that cannot be used, with the variable, its value and the rule: an endpoint that
-    /// does not parse, a certificate file that cannot be read, a user without a password.
+    /// [`ErrorKind::Invalid`] for an invalid value, such as an endpoint that does not parse, a certificate file that
+    /// cannot be read, or a user without a password. The message names the variable, its value and the rule.
     pub async fn from_env() -> Result<Self, StoreError> {
         EtcdStore::connect(EtcdConfig::from_env()?).await
     }
@@ -193,8 +194,8 @@ impl EtcdStore {
         }
     }
 
-    /// Reads what starts with the prefix, page by page, at one revision; again from the start if that was compacted on the
-    /// way.
+    /// Reads all keys with the prefix, page by page, at one revision. Starts again if that revision was compacted
+    /// meanwhile.
     async fn read_part(&self, prefix: &str, part: Part) -> Result<Snapshot, StoreError> {
         let range = self.wire().range(prefix);
         for _ in 0..READS {
@@ -309,7 +310,7 @@ impl CoordinationStore for EtcdStore {
         self.read_part(prefix, Part::Entries).await
     }
 
-    /// Etcd leaves the values out, so foreign data of any size costs little.
+    /// Etcd does not send the values, so other services' data costs little, however large its values are.
     async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
         let snapshot = self.read_part(prefix, Part::Keys).await?;
         Ok(snapshot.entries.into_iter().map(|entry| entry.key).collect())

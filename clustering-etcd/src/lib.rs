@@ -63,10 +63,10 @@
 //! # }
 //! ```
 //!
-//! A configuration that cannot work is refused at once, with the name of the field or variable: also a certificate file that
-//! cannot be read, or a key that does not belong to the certificate. Etcd itself is not asked: connections are made when they
-//! are first needed, so a process that starts while etcd is away does not fail, and its nodes wait for etcd. A process that
-//! should fail instead calls [`EtcdStore::check`].
+//! A configuration that cannot work is refused at once, with the name of the field or variable. This includes
+//! certificate files that cannot be read, and keys that do not belong to the certificate. Creating a store does not
+//! contact etcd: connections are made when they are first needed. A process that starts while etcd is away therefore
+//! does not fail, and its nodes wait for etcd. A process that should fail instead calls [`EtcdStore::check`].
 //!
 //! # As a store
 //!
@@ -139,12 +139,12 @@
 //! [`EtcdConfig::prefix`] before them, if it is set. No other cluster has keys there. The commands are in
 //! [Running in production](docs::production#rights).
 //!
-//! - **Tokens** that etcd no longer accepts are replaced without the caller noticing: whether they expired, the member was
+//! - **Tokens** that etcd no longer accepts are replaced without the caller noticing, whether they expired, the member was
 //!   restarted, or users and roles were changed. All calls of a store share one token, which every member accepts.
-//! - **Logins** cost etcd some 0.1 s of work each, which etcd does also for a client that has given up. So a store never has
-//!   more than one login on its way, and keeps it when the calls that wait for it give up: they are
-//!   [`Busy`](store::ErrorKind::Busy), and later ones find its token. After a login that failed the next one waits for a
-//!   pause of 0.1 s, which doubles up to 5 s.
+//! - **Logins** cost etcd some 0.1 s of work each, even if the client gives up meanwhile. A store therefore has at most
+//!   one login in flight, and lets it finish when the calls that wait for it time out: those calls fail as
+//!   [`Busy`](store::ErrorKind::Busy), and later calls use the token. After a failed login the next one waits for 0.1 s,
+//!   doubling up to 5 s.
 //! - **A wrong password** is refused with the user's name; **a missing right** with the operation, its keys and the
 //!   right; neither is tried at other members. After a password was changed the store works again when the old one is back,
 //!   or with a new store: give the new password and restart.
@@ -161,15 +161,15 @@
 //! nothing happened, or if it is a read or a renewal; at once at another member, after up to 100 ms at one where it has
 //! failed. A commit whose reply is lost is [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by
 //! the store. A connection counts as made when the server has answered on it, so a member that hangs before that has
-//! received no call. If the name of an endpoint has several addresses they are tried in turn, each 0.25 s after the one
-//! before or as soon as that failed, and the first that answers is used: an address of a dead member costs a quarter of a
-//! second.
+//! received no call. If the name of an endpoint has several addresses, they are tried in turn, each 0.25 s after the
+//! previous one or as soon as that fails, and the first that answers is used. The address of a dead member thus costs a
+//! quarter of a second.
 //!
-//! **Members that are replaced** while a store runs are found by etcd's own member list, which is read once a minute
-//! ([`EtcdConfig::member_refresh`]). The list is used only while no configured endpoint can be connected to, and calls never
-//! wait for an endpoint from it: a task in the background connects there first, makes sure that it belongs to the same
-//! cluster before it is told any credentials, and with TLS verifies its certificate. So advertised URLs that do not work,
-//! behind proxies for example, do no harm. When a configured endpoint answers again calls go back to it.
+//! **Members that are replaced** while a store runs are found through etcd's member list, which is read once a minute
+//! ([`EtcdConfig::member_refresh`]). The list is used only while no configured endpoint can be connected to, and calls
+//! never wait for an endpoint from it: a background task connects first, verifies that the endpoint belongs to the same
+//! cluster before it sends any credentials, and with TLS verifies its certificate. Advertised URLs that do not work,
+//! for example behind proxies, therefore do no harm. When a configured endpoint answers again, calls go back to it.
 //!
 //! **A watch goes on** by itself when its connection breaks, its member fails, or etcd elects a leader or is restarted: at
 //! whichever member answers, after the last revision delivered, in whole revisions, each once. It tries for

@@ -1,4 +1,4 @@
-//! Logging in to etcd: one token for all members, and never more than one login at a time.
+//! Login to etcd: one token for all members, and never more than one login at a time.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
@@ -19,24 +19,24 @@ use crate::{
     pace::Pace,
 };
 
-/// Pause after a login that etcd worked for in vain: at first, and in the end.
+/// First and longest pause after a failed login that cost etcd work.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// Longest wait for the reply to a login. Long, because a login that is given up is lost work for etcd: a crowd of nodes
-/// that log in together, on few cores, may have to wait for half a minute. A member that died is noticed sooner, by the
-/// pings of its connection.
+/// Time limit for the reply to a login. It is long because etcd's work for an abandoned login is wasted: when many
+/// nodes log in at the same time and etcd has few cores, the reply may take half a minute. The keepalive pings of the
+/// connection detect a dead member sooner.
 const LONGEST_LOGIN: Duration = Duration::from_secs(60);
 
-/// Gets the token that calls carry, and a new one when etcd wants it: tokens expire, are forgotten when a member
-/// restarts, and become void when a password, or with some kinds of token any user or role, is changed.
+/// Obtains the auth token that calls carry, and renews it when etcd rejects it. Tokens expire, are lost when a member
+/// restarts, and become invalid when a password changes (with some token types, when any user or role changes).
 ///
-/// A login costs etcd some 0.1 s of work on purpose (bcrypt), and etcd finishes that work even if the client has given up.
-/// So a login runs in a task of its own: it outlives the deadlines of the calls that wait for it, and they share its result.
-/// Etcd replicates tokens, so all members accept the token of one.
+/// A login deliberately costs etcd some 0.1 s of work (bcrypt), and etcd finishes that work even if the client has
+/// given up. A login therefore runs in its own task: it outlives the deadlines of the calls that wait for it, and they
+/// share its result. Etcd replicates tokens, so every member accepts a token that another member issued.
 ///
-/// The client library can log in too, but only for one of the ways in which etcd says that a token is void, and once for
-/// each call.
+/// The client library can log in too, but it recognises only one of the errors by which etcd rejects a token, and logs
+/// in once for each call.
 #[derive(Clone)]
 pub(crate) struct Login {
     shared: Arc<Shared>,
@@ -46,23 +46,23 @@ struct Shared {
     credentials: Credentials,
     token: RwLock<Option<HeaderValue>>,
     state: Mutex<State>,
-    /// Wakes those who wait for the pending login.
+    /// Wakes the calls that wait for the pending login.
     finished: Notify,
 }
 
 struct State {
     /// Number of logins that have ended, with or without success.
     ended: u64,
-    /// True while a login is on its way.
+    /// True while a login is in flight.
     pending: bool,
-    /// Why the last login failed, if it did.
+    /// Failure of the last login, if it failed.
     failed: Option<(Outcome, String)>,
     /// Earliest time of the next login.
     next: Instant,
     pace: Pace,
 }
 
-/// A number of ended logins: those that end later are news to whoever holds it.
+/// Number of logins that had ended when it was taken. Tells later logins from earlier ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Before(u64);
 
@@ -83,11 +83,11 @@ impl Login {
         &self.shared.credentials.user
     }
 
-    /// A channel whose requests carry the token of the time at which they are sent.
+    /// Returns a channel that adds the current token to each request.
     pub(crate) fn channel(&self, channel: tonic::transport::Channel) -> Channel {
         let shared = self.shared.clone();
         let with_token = channel.map_request(move |mut request: Request<tonic::body::Body>| {
-            // A login needs no token, and must not fail for the old one.
+            // A login needs no token, and must not fail because of an old one.
             if !request.uri().path().ends_with("/Authenticate")
                 && let Some(token) = shared.token()
             {
@@ -98,16 +98,16 @@ impl Login {
         Channel::Custom(BoxCloneSyncService::new(with_token.map_err(BoxError::from)))
     }
 
-    /// To be called before the token is used.
+    /// Returns a mark to pass to [`again`](Self::again) if a call that starts now finds the token rejected.
     pub(crate) fn before(&self) -> Before {
         Before(self.shared.state().ended)
     }
 
-    /// Logs in unless there is a token, valid or not.
+    /// Logs in if there is no token yet. Does not check whether an existing token is valid.
     ///
     /// # Errors
     ///
-    /// Those of [`again`](Self::again).
+    /// Same as [`again`](Self::again).
     pub(crate) async fn ensure(&self, client: &Client, deadline: Instant) -> Result<(), Failure> {
         let before = self.before();
         match self.shared.token() {
@@ -116,12 +116,12 @@ impl Login {
         }
     }
 
-    /// Gets a token that is newer than `before`: starts a login at the client's member, or waits for the one that is
-    /// pending, wherever that is. After a login that failed the next one waits for a pause.
+    /// Obtains a token that is newer than `before`: starts a login at the client's member, or waits for the pending
+    /// login, at whichever member it runs. After a failed login the next one starts after a pause.
     ///
     /// # Errors
     ///
-    /// Why the login failed; [`Outcome::LoginPending`] if it has not ended by the deadline.
+    /// The failure of the login; [`Outcome::LoginPending`] if it has not ended by the deadline.
     pub(crate) async fn again(
         &self,
         client: &Client,
@@ -129,7 +129,7 @@ impl Login {
         deadline: Instant,
     ) -> Result<(), Failure> {
         loop {
-            // Hears from here on.
+            // Created before the state is read, so that no notification is missed.
             let finished = self.shared.finished.notified();
             let (starts, may_start_at) = {
                 let mut state = self.shared.state();
@@ -160,7 +160,7 @@ impl Login {
         }
     }
 
-    /// Logs in, in a task of its own.
+    /// Starts a login in its own task.
     fn start(&self, client: Client) {
         let pending = Pending(Some(self.shared.clone()));
         let Credentials { user, password } = self.shared.credentials.clone();
@@ -180,7 +180,7 @@ impl Login {
     }
 }
 
-/// The token as the header that carries it, which no log shows.
+/// Converts the token to a header value, marked as sensitive so that logs do not show it.
 fn token(text: &str) -> Result<HeaderValue, Failure> {
     let unfit = |_| Failure::new(Outcome::Lost, "the reply to the login holds no token that can be sent");
     let mut token = HeaderValue::from_str(text).map_err(unfit)?;
@@ -197,7 +197,7 @@ impl Shared {
         self.token.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The pending login has ended.
+    /// Records the result of the pending login and wakes the calls that wait for it.
     fn end(&self, result: Result<HeaderValue, Failure>) {
         let mut state = self.state();
         match result {
@@ -226,7 +226,7 @@ impl Shared {
 }
 
 impl State {
-    /// The result of the last login.
+    /// Returns the result of the last login.
     fn result(&self) -> Result<(), Failure> {
         match &self.failed {
             Some((outcome, message)) => Err(Failure::new(*outcome, message.clone())),
@@ -235,7 +235,7 @@ impl State {
     }
 }
 
-/// A login that is on its way. It ends also when its task is dropped, such as by a runtime that shuts down.
+/// A login in flight. It also ends if its task is dropped, for example when the runtime shuts down.
 struct Pending(Option<Arc<Shared>>);
 
 impl Pending {

@@ -1,4 +1,4 @@
-//! The members of the etcd cluster, those that are configured and one that was learned, and which of them calls go to.
+//! Members of the etcd cluster: the configured ones and at most one learned member. Chooses the member for each call.
 
 use std::{
     hash::{BuildHasher, RandomState},
@@ -26,8 +26,8 @@ use crate::{
     tls::{Security, Tls},
 };
 
-/// No limit of our own on the size of replies: a page of large values, or the changes that a watch catches up with, exceed
-/// the client's 4 MiB. Etcd's own client has none either.
+/// Effectively no limit on the size of replies. A page of large values, or the backlog of a resumed watch, can exceed
+/// the client's default of 4 MiB. Etcd's own client does not limit replies either.
 const LARGEST_REPLY: usize = i32::MAX as usize;
 
 /// The clients of one member. Cheap to clone: all clones share one connection.
@@ -38,49 +38,50 @@ pub(crate) struct Clients {
     pub(crate) kv: KvClient,
     pub(crate) lease: LeaseClient,
     pub(crate) watch: WatchClient,
-    /// For everything else.
+    /// The client for all other services.
     pub(crate) client: Client,
 }
 
+/// One member of the etcd cluster.
 pub(crate) struct Member {
-    /// Its place among the configured ones; a learned one has a number that no other ever had.
+    /// Index among the configured members. A learned member gets a number that was never used before.
     pub(crate) number: usize,
-    /// With its scheme.
+    /// The endpoint, including its scheme.
     pub(crate) endpoint: Endpoint,
-    /// Keeps calls back while no connection can be made.
+    /// Holds calls back while no connection can be made.
     pub(crate) gate: Gate,
-    /// How often a call failed there.
+    /// Number of calls that failed at this member.
     failures: watch::Sender<u64>,
     /// The name that the server's certificate must be for, with TLS.
     name: Option<ServerName<'static>>,
     clients: OnceCell<Clients>,
 }
 
-/// The members, and which of them the calls go to.
+/// All members, and the current one, to which calls go.
 pub(crate) struct Members {
     config: EtcdConfig,
     tls: Option<(Tls, Arc<Security>)>,
     /// `None` without credentials.
     pub(crate) login: Option<Login>,
     configured: Vec<Arc<Member>>,
-    /// The member that calls go to while no configured one can be connected to, see [`follow`].
+    /// The learned member, used while no configured member can be connected to; see [`follow`].
     learned: Mutex<Option<Arc<Member>>>,
     /// Number of the next learned member.
     next: AtomicUsize,
     current: AtomicUsize,
-    /// The last member that answered, for the log.
+    /// The last member that answered, kept for the log.
     answered: Mutex<(usize, Endpoint)>,
-    /// Tells the follower that no configured member can be connected to.
+    /// Notifies the follower that no configured member can be connected to.
     pub(crate) alarm: Arc<Notify>,
     follower: Mutex<Option<AbortHandle>>,
 }
 
 impl Members {
-    /// Connections are made when they are first needed.
+    /// Creates the members without connecting to them. Each connection is made when it is first needed.
     ///
     /// # Errors
     ///
-    /// The configuration breaks a rule.
+    /// [`ConfigError`] if the configuration is invalid.
     pub(crate) fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
         config.validate_fields()?;
         let tls = config.effective_tls();
@@ -89,7 +90,7 @@ impl Members {
         let configured =
             configured.map(|(number, endpoint)| member(number, endpoint, tls.as_ref()).map(Arc::new));
         let configured = configured.collect::<Result<Vec<_>, ConfigError>>()?;
-        // Where to begin is left to chance, so that the nodes of a cluster spread over the members.
+        // Start at a random member, so that the nodes of a cluster spread over the members.
         let chance = RandomState::new().hash_one(0) as usize % configured.len();
         Ok(Members {
             tls,
@@ -113,7 +114,7 @@ impl Members {
         &self.configured
     }
 
-    /// Number of members that a call may go to.
+    /// Returns the number of members that a call may go to.
     pub(crate) fn count(&self) -> usize {
         self.configured.len() + usize::from(self.lock_learned().is_some())
     }
@@ -122,12 +123,13 @@ impl Members {
         self.lock_learned().clone()
     }
 
-    /// True while a connection could be made to no configured member.
+    /// True while no configured member can be connected to.
     pub(crate) fn all_are_away(&self) -> bool {
         self.configured.iter().all(|member| member.gate.is_closed())
     }
 
-    /// The member for the next call: the current one, or if that is to be left alone for now, the next one that is not.
+    /// Returns the member for the next call: the current one, or the next one that may be tried now if the
+    /// current one may not.
     pub(crate) fn choose(&self) -> Arc<Member> {
         let current = self.current.load(Ordering::Relaxed);
         let count = self.configured.len();
@@ -141,17 +143,18 @@ impl Members {
         let free =
             (0..count).map(|more| (first + more) % count).find(|&at| self.configured[at].gate.is_free());
         let Some(free) = free.filter(|&free| free != first) else { return self.configured[first].clone() };
-        // Calls stay there. Otherwise one would try the other member every time that somebody may.
+        // Later calls stay at the new member. Otherwise a call would go back each time that the old gate lets one
+        // through.
         let _ = self.current.compare_exchange(first, free, Ordering::Relaxed, Ordering::Relaxed);
         self.configured[free].clone()
     }
 
-    /// Tells of calls that fail at a member from now on: whoever waits there for long for something to come may doubt
-    /// that it will.
+    /// Returns a receiver that changes whenever a call fails at that member from now on. Long waits, such as watches,
+    /// use it to check whether the member still serves them.
     pub(crate) fn failures(&self, number: usize) -> watch::Receiver<u64> {
         match self.numbered(number) {
             Some(member) => member.failures.subscribe(),
-            // It was left: it is doubtful from the start.
+            // This learned member was already dropped, so report a failure at once.
             None => {
                 let mut receiver = watch::Sender::new(0).subscribe();
                 receiver.mark_changed();
@@ -160,8 +163,8 @@ impl Members {
         }
     }
 
-    /// Goes on to the next configured member, unless somebody else left this one already. A learned member that is left is
-    /// not used again before its identity was checked again.
+    /// Switches to the next configured member, unless another call has already switched. A learned member is dropped,
+    /// and is not used again until its identity has been verified again.
     pub(crate) fn leave(&self, number: usize, why: &str) {
         let Some(member) = self.numbered(number) else { return };
         member.failures.send_modify(|count| *count = count.wrapping_add(1));
@@ -178,21 +181,21 @@ impl Members {
         }
     }
 
-    /// Makes calls go to that configured member.
+    /// Directs calls to that configured member and drops the learned one.
     pub(crate) fn prefer(&self, member: &Member) {
         self.current.store(member.number, Ordering::Relaxed);
         *self.lock_learned() = None;
     }
 
-    /// Makes calls go to a learned member.
+    /// Directs calls to a learned member.
     pub(crate) fn adopt(&self, member: Arc<Member>) {
         let number = member.number;
         *self.lock_learned() = Some(member);
         self.current.store(number, Ordering::Relaxed);
     }
 
-    /// Logs where the store has settled, and starts the follower. While no member answers the store tries one after the
-    /// other, which is not worth a line each.
+    /// Records that the member answered: logs a switch to another member, and starts the follower. Switches are logged
+    /// only here, since an outage would otherwise log one line for each attempt.
     pub(crate) fn note_answer(self: &Arc<Self>, member: &Member) {
         {
             let mut answered = self.answered.lock().unwrap_or_else(PoisonError::into_inner);
@@ -218,12 +221,12 @@ impl Members {
         member.clients.get_or_try_init(connect).await.cloned()
     }
 
-    /// A member at an endpoint that was learned, and a client for a look at it, which carries no token. Both share the one
-    /// connection that is ever made: one made later could lead to whoever has the address by then.
+    /// Creates a member for a learned endpoint, and a client without a token for verifying it. Both share a connection
+    /// that is made only once: by the time of a second one, the address could belong to another server.
     ///
     /// # Errors
     ///
-    /// TLS cannot be used there, or something else does not fit.
+    /// [`Outcome::Invalid`] if the endpoint cannot be used, for example since TLS does not accept its host name.
     pub(crate) async fn learn(&self, endpoint: &Endpoint) -> Result<(Arc<Member>, Client), Failure> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let unfit = |error: ConfigError| Failure::new(Outcome::Invalid, error.to_string());
@@ -241,7 +244,7 @@ impl Members {
         channel: tonic::transport::Channel,
     ) -> Result<Clients, Failure> {
         let options = ConnectOptions::new()
-            // A member that has lost its leader says so and ends its watches, instead of going silent.
+            // A member that has lost its leader then returns an error and ends its watches, instead of going silent.
             .with_require_leader(true);
         let channel = match &self.login {
             Some(login) => login.channel(channel),
@@ -257,8 +260,8 @@ impl Members {
         })
     }
 
-    /// A channel that connects when it is first used, and again whenever the connection was lost, unless it is to connect
-    /// `once`.
+    /// Returns a channel that connects on first use and reconnects after a lost connection. With `once` it never
+    /// reconnects.
     fn channel(
         &self,
         member: &Member,

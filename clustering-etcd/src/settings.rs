@@ -32,13 +32,14 @@ pub struct EtcdConfig {
     /// for it. `None`, the default, leaves it to the cluster: 15 s. From 2 s, etcd's shortest, to 1 day.
     pub ttl: Option<Duration>,
     /// Stands before every key in etcd and is never seen by the callers, so that several uses share one etcd. Empty by
-    /// default; at most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED) it has no segment `view`, `ready`
-    /// or `history`: what is kept below it would lie below the keys of a cluster without the prefix.
+    /// default; at most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED), it must not have a segment
+    /// `view`, `ready` or `history`: its keys could otherwise lie among the keys of a cluster that uses no prefix.
     pub prefix: String,
-    /// How long making a connection may take, until the server has answered on it: the name's resolution, TCP, TLS, the
-    /// first words of HTTP/2. A name with several addresses has this time for all of them together: the later ones are
-    /// tried while the earlier ones have not answered, and the last has at least half of it. 1 s by default; less than [`request_timeout`](Self::request_timeout), so that there is time
-    /// left for another member, and a member that is away is told from one that is silent.
+    /// Time limit for making a connection, until the server has answered on it: name resolution, TCP, TLS, and the
+    /// HTTP/2 greeting. If the name has several addresses, the limit covers all of them together: later addresses are
+    /// tried while earlier ones have not answered, and the last one has at least half of the time. 1 s by default. It
+    /// must be less than [`request_timeout`](Self::request_timeout), which leaves time to try another member, and tells
+    /// an unreachable member from a silent one.
     pub connect_timeout: Duration,
     /// How long a call may take, tries at other members included. 2 s by default: less than a sixth of the lease TTL,
     /// after which the cluster's runtime would give up the call by itself. A [page](Self::page) of a long read counts as a call.
@@ -57,13 +58,14 @@ pub struct EtcdConfig {
     /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, enough for a restart of etcd or an election;
     /// zero to end at once. It tries with growing pauses of up to 1 s.
     pub watch_resume: Duration,
-    /// How often the list of etcd's members is read, so that the store finds members that replaced the configured ones. 1 min
-    /// by default, with jitter; at least 1 s, and zero to turn it off.
+    /// Interval at which etcd's member list is read, so that the store finds members that replaced the configured ones.
+    /// 1 min by default, with jitter; at least 1 s. Zero turns it off.
     ///
-    /// A learned member is used only while no configured one can be connected to, only if it says before it is told any
-    /// credentials that it belongs to the same cluster, and with TLS only if its certificate is good for the advertised
-    /// host or [`Tls::server_name`]. With credentials and without TLS no member is learned, since nothing would prove who
-    /// is told the password. Turn it off where the way to etcd must not be left, such as a proxy that counts or cuts.
+    /// A learned member is used only while no configured member can be connected to, and only after it has confirmed,
+    /// before any credentials are sent, that it belongs to the same cluster. With TLS its certificate must also be
+    /// valid for the advertised host or [`Tls::server_name`]. With credentials but without TLS no members are learned,
+    /// since the password could go to the wrong server. Turn it off where all traffic to etcd has to use the configured
+    /// endpoints, such as a proxy that meters or limits it.
     pub member_refresh: Duration,
     /// How many entries a read asks for at a time, each page being a call of its own. 500 by default: with
     /// the largest values, of 64 KiB, 32 MiB. At least 1.

@@ -46,7 +46,7 @@ fn round_trip<T: Serialize + PartialEq + Debug>(
     Ok(())
 }
 
-/// Texts that are nearly JSON, of what readers differ in.
+/// Generates texts that are nearly JSON, from parts that parsers treat differently.
 fn strange() -> impl Strategy<Value = String> {
     let token = select(vec![
         "{",
@@ -108,7 +108,7 @@ proptest! {
         round_trip::<HistoryRecord>(&bytes, HistoryRecord::decode)?;
     }
 
-    /// Whether a record can be read is what it was when `serde_json::Value` decided, in a build without its features.
+    /// A record is readable exactly if `serde_json::Value` could parse it in a build without optional features.
     #[test]
     fn fuzz_records_can_be_read_that_always_could(bytes in value(), strange in strange()) {
         let within = format!(r#"{{"uri": "u", "incarnation": "x", "new": {strange}}}"#);

@@ -75,12 +75,13 @@ impl Acknowledgement {
         self.acknowledged.as_ref()
     }
 
-    /// True if the last attempt to acknowledge, or to look what stands, failed, and another is on its way or due later.
+    /// True if the last attempt to acknowledge, or to read the stored acknowledgement, failed, and another attempt is
+    /// in flight or due later.
     pub(crate) fn is_failing(&self) -> bool {
         match self.state {
             State::Idle => false,
             State::Sent { .. } => self.failures > 0,
-            // A guard refused, or the store did not answer.
+            // A guard failed, or the store did not answer.
             State::Reading { .. } | State::Waiting { .. } => true,
         }
     }

@@ -5,7 +5,8 @@ use crate::{event::Event, store::Revision, time::Timestamp, version::Term, view:
 ///
 /// The log tells that it was recorded and under which term, not the reply to the commit, which may be lost.
 ///
-/// One that does not return keeps later versions from being announced: that is reported, and ended where a limit is set.
+/// A call that does not return keeps later versions from being announced. It is reported, and cancelled if a time limit
+/// is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Announcement {
     running: Option<Running>,
@@ -81,7 +82,7 @@ impl Machine {
         self.outputs.push_back(Output::Announce { token, view, term });
     }
 
-    /// Reports a run that takes long, and ends one that takes too long.
+    /// Reports a call that takes long, and cancels a call that exceeds the time limit.
     fn watch_announcement(&mut self, now: Timestamp) {
         let Some(run) = &mut self.announcement.running else { return };
         let (token, version, running) = (run.token, run.view.version(), now.since(run.started));

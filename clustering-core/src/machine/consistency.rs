@@ -34,7 +34,7 @@ pub(crate) struct Consistency {
     pub(crate) evict: Flight,
     /// Whom this leader last set out to remove.
     evicting: Option<NodeName>,
-    /// Failure of too many nodes at once, as last counted: while it lasts nobody is evicted.
+    /// Mass failure, as last counted. No nodes are evicted while it lasts.
     mass_failure: Option<MassFailure>,
     acknowledgements: BTreeMap<NodeName, Acknowledged>,
     /// Up to where the acknowledgements were folded.
@@ -87,7 +87,7 @@ impl Consistency {
         }
     }
 
-    /// The failure of too many nodes at once that keeps this leader from evicting, if there is one.
+    /// Returns the mass failure that keeps this leader from evicting nodes, if there is one.
     pub(crate) fn mass_failure(&self) -> Option<MassFailure> {
         self.mass_failure
     }
@@ -448,8 +448,8 @@ impl Machine {
         self.consistency.evicting = Some(name);
     }
 
-    /// Counts the laggards of the newest version, and returns true if they are too many to be evicted. Nodes that are gone
-    /// or were put again are not counted: the next version is about them.
+    /// Counts the laggards of the newest version, and returns true if there are too many of them for evictions. Nodes
+    /// that have gone or whose records have changed are not counted, since the next version takes account of them.
     fn is_mass_failure(&mut self) -> bool {
         let Some(view) = self.fold.newest() else { return false };
         let failing = self.consistency.missing.iter().filter(|name| self.stands_as_cut(name)).count();

@@ -55,7 +55,7 @@ impl Election {
         self.last = None;
     }
 
-    /// Nobody waits for these requests any more.
+    /// Drops requests whose callers no longer wait.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         self.resigns.retain(|id| !ids.contains(id));
     }
@@ -142,8 +142,8 @@ impl Machine {
         self.campaign(now);
     }
 
-    /// Resigns if the election key no longer names this node: somebody overwrote it under this node's lease. Others would take
-    /// another node for the leader as long as the key stands.
+    /// Resigns if another client has overwritten the election key under this node's lease, so that it no longer names
+    /// this node. Until the key is deleted, other nodes would take the wrong node for the leader.
     fn vacate_misnamed(&mut self, now: Timestamp) {
         let (Some(term), Some(identity), Some(leader)) = (self.acts(now), &self.identity, self.fold.leader())
         else {

@@ -7,10 +7,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// Calls to the store that the node needs and that keep failing (P10).
+/// Store calls that the node needs and that keep failing (P10).
 ///
-/// Every concern repeats its own calls. This is the one place that notices when one has failed for too long, whatever the
-/// reason: a full store, a missing right, an overload, lost replies, a guard that never holds.
+/// Every concern retries its own calls. This type detects a call that has failed for too long, whatever the reason: a
+/// full store, a missing permission, overload, lost replies, or a guard that never holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct FailingCalls(BTreeMap<StoreCall, Failure>);
 
@@ -24,7 +24,8 @@ struct Failure {
     told: bool,
 }
 
-/// A call to the store that the node needs and that has failed for at least [`Config::warn_after`](crate::Config::warn_after).
+/// A store call that the node needs and that has kept failing for at least
+/// [`Config::warn_after`](crate::Config::warn_after).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FailingCall {
@@ -61,8 +62,8 @@ impl Machine {
         timers.maybe(unreported.map(|failure| failure.since + self.config.warn_after).min());
     }
 
-    /// Reports calls that have failed for long, and forgets those that succeeded or are no longer needed. Runs after all
-    /// concerns: a call that could be repeated by now and was not is no longer needed.
+    /// Reports calls that have kept failing for too long, and drops those that succeeded or are no longer needed. Runs
+    /// after all concerns: a call that was due for a retry and was not retried is no longer needed.
     pub(super) fn settle_failing(&mut self, now: Timestamp) {
         if self.failing.0.is_empty() {
             return;
@@ -83,7 +84,7 @@ impl Machine {
         }
     }
 
-    /// True if the last attempt of that call failed, and another is on its way or due later.
+    /// True if the last attempt of that call failed, and another attempt is in flight or due later.
     fn still_fails(&self, now: Timestamp, call: StoreCall) -> bool {
         let flight = match call {
             StoreCall::Grant => return self.session.fails_to_grant(),

@@ -21,9 +21,9 @@ enum State {
     Idle,
     /// On its way since the fold stood at `folded`.
     Sent { token: Token, sent: Timestamp, folded: Revision },
-    /// Done at that revision: until the fold has it, deciding anew would be deciding on the past. But a store that is
-    /// restored to a moment before it never shows it, and need not say so to a watch that has not seen it. So the commit
-    /// is repeated at `until` if it is still wanted.
+    /// Succeeded at that revision. Until the fold has reached it, new decisions would be based on outdated state. But
+    /// if the store is restored to a moment before the commit, the commit never appears, and a watch that had not
+    /// reached it need not report the restore. Therefore the commit is repeated at `until` if it is still needed.
     Folding { revision: Revision, until: Timestamp },
     /// Refused by a guard: the fold was behind. Again once it moved past `folded`, or at `until` at the latest.
     Refused { folded: Revision, until: Timestamp },
@@ -52,7 +52,7 @@ impl Flight {
         }
     }
 
-    /// True if the last attempt failed, and another is on its way or due later.
+    /// True if the last attempt failed, and another attempt is in flight or due later.
     pub(crate) fn is_failing(&self, now: Timestamp, folded: Revision) -> bool {
         self.failures > 0 && !self.is_free(now, folded)
     }

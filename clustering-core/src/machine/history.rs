@@ -47,7 +47,8 @@ pub(super) fn put_settled(
 ) -> Txn {
     let record = version.and_then(|standing| standing.record.as_ref()).filter(|record| record.number > 0);
     let Some(record) = record else { return txn };
-    // Whoever wrote that record need not have kept to the limits: the commit must not fail for what people read.
+    // The record may have been written by hand, without regard to the limits. The commit must not fail because of
+    // causes, which are only informational.
     let causes = cut_off(record.causes.clone());
     let published = VersionRecord { term: record.term.or(Some(term)), causes, ..record.clone() };
     let entry = HistoryRecord { published, stable: Some(settled) };

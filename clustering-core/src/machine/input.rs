@@ -136,7 +136,7 @@ pub enum Input {
         /// The request.
         id: RequestId,
     },
-    /// Nobody waits for the answers to these requests any more. What was asked for stays asked for.
+    /// The callers of these requests no longer wait for answers. The requests themselves are not cancelled.
     Abandoned {
         /// The requests.
         ids: BTreeSet<RequestId>,

@@ -16,7 +16,7 @@ use crate::{
     version::Version,
 };
 
-/// Pauses between corrections of the own record, if somebody else overwrites it again and again.
+/// Backoff between corrections of the node's record, in case another client keeps overwriting it.
 const CORRECTIONS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 
 /// The node's own record in the log.
@@ -32,14 +32,15 @@ pub(crate) struct Membership {
     member: Option<Member>,
     /// The incarnation that the record should bear: kept over repeats of the same commit.
     wanted: Option<Incarnation>,
-    /// The newest version that the process had seen when it minted that incarnation. The record bears it.
+    /// The newest version that the process had seen when it minted that incarnation. Stored in the record.
     seen: Option<Version>,
-    /// Number of times in a row that somebody else overwrote the record, and time of the last one.
+    /// Number of consecutive times that another client overwrote the record.
     overwritten: u32,
+    /// Time of the last correction, done or due.
     overwritten_at: Timestamp,
-    /// Time at which the record is to be written again, since it does not say what this process wrote.
+    /// Time at which to rewrite the record, since its contents are not what this process wrote.
     correct_at: Option<Timestamp>,
-    /// True once a commit was sent that puts the wanted incarnation.
+    /// True once a commit that writes the wanted incarnation has been sent.
     is_written: bool,
     /// Incarnations of this process that may still stand under its name.
     minted: Vec<Incarnation>,
@@ -53,7 +54,7 @@ pub(crate) struct Membership {
     registers: Vec<RequestId>,
     /// Requests to unregister, granted once the lease is given back.
     unregisters: Vec<RequestId>,
-    /// True while the place is being given up, whether or not anybody waits for that.
+    /// True while the node is unregistering, whether or not a caller waits for it.
     is_unregistering: bool,
 }
 
@@ -86,7 +87,7 @@ impl Membership {
         self.member.is_some()
     }
 
-    /// Nobody waits for these requests any more.
+    /// Drops requests whose callers no longer wait.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         self.updates.retain(|(id, _)| !ids.contains(id));
         self.registers.retain(|id| !ids.contains(id));
@@ -123,7 +124,8 @@ impl Machine {
         self.membership.told_of = None;
     }
 
-    /// The incarnation for the record as it is to be now. One that was never sent serves for what changes until then.
+    /// Returns the incarnation for the record's current contents. An incarnation that was never sent is reused;
+    /// otherwise a new one is minted.
     fn want_incarnation(&mut self, now: Timestamp) -> Incarnation {
         if let Some(wanted) = self.membership.wanted.clone().filter(|_| !self.membership.is_written) {
             self.membership.seen = self.newest_seen;
@@ -194,7 +196,7 @@ impl Machine {
                 let minted = self.membership.minted.contains(&node.incarnation);
                 match (minted, standing.lease == Some(lease)) {
                     (true, true) => Slot::Mine { modified, created, incarnation: node.incarnation.clone() },
-                    // Another process would have a lease of its own: somebody wrote this by hand.
+                    // Another process would have its own lease, so this record was written by hand.
                     (true, false) | (false, true) => Slot::Leftover { modified },
                     (false, false) => Slot::Foreign(node.clone()),
                 }
@@ -269,7 +271,7 @@ impl Machine {
         Some((identity, encode(&record)))
     }
 
-    /// True if the record that stands under the wanted incarnation says what this process wrote.
+    /// True if the stored record has the contents that this process wrote.
     fn says_what_was_written(&self) -> bool {
         let (Some(identity), Some(own)) = (&self.identity, self.fold.own()) else { return true };
         own.record.as_ref().is_some_and(|node| {
@@ -280,8 +282,9 @@ impl Machine {
         })
     }
 
-    /// Writes the record again that somebody else overwrote, under a new incarnation. At once for the first time, then after
-    /// pauses that double: two that correct each other must not publish versions without end.
+    /// Rewrites a record that another client overwrote, under a new incarnation. The first correction is immediate;
+    /// later ones back off exponentially, so that two clients that correct each other do not cause endless new
+    /// versions.
     fn correct(&mut self, now: Timestamp) {
         let at = match self.membership.correct_at {
             Some(at) => at,

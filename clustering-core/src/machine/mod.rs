@@ -32,7 +32,7 @@
 //! | `history` | what is kept of versions | P9 |
 //! | `announcement` | `on_stable`, at most once | P4 |
 //! | `requests` | what the user asks for | |
-//! | `failing` | calls to the store that keep failing | P10 |
+//! | `failing` | store calls that keep failing | P10 |
 //!
 //! It is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can tell states apart.
 
@@ -140,8 +140,8 @@ pub struct Machine {
     seen_to: Timestamp,
     intent: Intent,
     fold: Fold,
-    /// The newest version that this process saw, or that a node of the log says it saw. It outlives sessions and restores of
-    /// the store: versions are minted above it (P2).
+    /// The newest version that this process has seen, or that a node record in the log names as seen. It is kept across
+    /// sessions and restores of the store, and versions are minted above it (P2).
     newest_seen: Option<Version>,
     log: log::Log,
     contact: Contact,
@@ -317,7 +317,7 @@ impl Machine {
 
     fn settle_stop(&mut self, now: Timestamp) {
         let Intent::Stop { reason, deadline } = &self.intent else { return };
-        // What has expired need not be given back, and a store that does not answer is not waited for to say so.
+        // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
         let is_away = self.contact.away_since().is_some();
         let idle = (self.session.is_given_back() || is_away && self.session.shows_nothing(now))
             && !self.stabilization.is_running()
@@ -426,8 +426,8 @@ impl Machine {
         self.fold.node(name)
     }
 
-    /// True if nothing of the node is left in the store that others see, as far as it knows: its leases were given back, have
-    /// expired, or hold nothing.
+    /// True if, as far as the node knows, the store contains none of its keys any more: its leases were revoked, have
+    /// expired, or never held a key.
     pub fn is_given_back(&self) -> bool {
         self.session.shows_nothing(self.seen_to)
     }
@@ -492,7 +492,8 @@ impl Machine {
         }
     }
 
-    /// Remembers a label that somebody saw. Those out of range were written by hand and are ignored.
+    /// Records a label that this or another node has seen. Labels that are out of range were written by hand and are
+    /// ignored.
     fn note_label(&mut self, label: Option<Version>) {
         self.newest_seen = self.newest_seen.max(label.filter(|label| label.is_plausible()));
     }

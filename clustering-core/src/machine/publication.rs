@@ -87,8 +87,8 @@ impl Machine {
         }
     }
 
-    /// True if somebody saw a newer label than that of the newest version: one who joined between the leader's last look and
-    /// its commit had seen it in a store that was restored since.
+    /// True if a node has seen a newer version label than the newest version has. This happens after a restore of the
+    /// store, if a node that had seen the newer label joins between the leader's last read and its commit.
     fn is_outdone(&self) -> bool {
         self.fold.newest().is_some_and(|newest| Some(newest.version()) < self.newest_seen)
     }

@@ -23,7 +23,7 @@ pub(crate) struct Requests {
 /// A wish for a version newer than the one seen when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ask {
-    /// Who waits for it; `None` if nobody does any more.
+    /// The request that waits for the answer; `None` if its caller no longer waits.
     id: Option<RequestId>,
     seen: Revision,
     why: Option<String>,
@@ -53,7 +53,8 @@ impl Requests {
         self.gap = gap;
     }
 
-    /// Nobody waits for these any more. The wish stays, once for all of them, so that dropped requests do not pile up.
+    /// Drops requests whose callers no longer wait. They are merged into a single one, so that dropped requests do not
+    /// accumulate.
     fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         let mut left: Option<Ask> = None;
         for mut ask in std::mem::take(&mut self.asks) {

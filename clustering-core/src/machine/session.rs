@@ -9,10 +9,10 @@ use crate::{
     time::Timestamp,
 };
 
-/// Time that a removed node stays away: it doubles with each removal since the node was last ready.
+/// Pause before a removed node rejoins. Doubles with each removal since the node was last ready.
 const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 
-/// The longest TTL that is counted on: a store may grant more than a node can add up.
+/// Upper limit for TTLs. A store may grant a TTL that would overflow the node's timestamps.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
 /// The node's one lease, and those of earlier sessions that are still to be given back.
@@ -34,7 +34,7 @@ pub(crate) struct Session {
     ghosts: Vec<Ghost>,
     /// Grants that failed in a row.
     failures: u32,
-    /// Number of times that somebody removed the node since it was last ready.
+    /// Number of times that the node was removed since it was last ready.
     removals: u32,
     /// No new session before that.
     not_before: Timestamp,
@@ -62,7 +62,7 @@ pub(crate) struct Held {
     renewed: Timestamp,
     /// How long the store then said that it has left.
     left: Duration,
-    /// The lease has expired by then, whatever became of the renewals that were not answered.
+    /// Time at which the lease has certainly expired, even if unanswered renewals succeeded.
     expires: Timestamp,
     renewal: Renewal,
     failing: bool,
@@ -79,7 +79,7 @@ enum Renewal {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Ghost {
     lease: LeaseId,
-    /// It has expired by then, as far as this node knows; zero if nothing was ever put under it.
+    /// Time at which the lease has expired, as far as this node knows; zero if no key was ever put under it.
     expires: Timestamp,
     /// Its record was removed by somebody else. If the lease turns out to be alive, the node was removed on purpose.
     removed: bool,
@@ -133,12 +133,12 @@ impl Session {
         self.ghosts.is_empty() && self.state == State::Without
     }
 
-    /// True if no lease of this node can hold anything any more at `now` that others see.
+    /// True if no lease of this node can hold a key any more at `now`.
     pub(crate) fn shows_nothing(&self, now: Timestamp) -> bool {
         self.held().is_none() && self.ghosts.iter().all(|ghost| now >= ghost.expires)
     }
 
-    /// When the last lease that is to be given back has expired by itself.
+    /// Returns the time at which the last of the leases to be revoked will have expired by itself.
     pub(crate) fn expiry(&self) -> Option<Timestamp> {
         self.ghosts.iter().map(|ghost| ghost.expires).max()
     }
@@ -176,8 +176,8 @@ impl Session {
         self.round_trip = if self.round_trip.is_zero() { took } else { (self.round_trip * 7 + took) / 8 };
     }
 
-    /// Forgives earlier removals: the node was ready. Membership alone proves nothing, since a node that refuses every
-    /// version is a member too until it is evicted again.
+    /// Resets the count of removals, since the node was ready. Membership alone must not reset it: a node that refuses
+    /// every version is also a member until it is evicted again.
     pub(crate) fn forgive_removals(&mut self) {
         self.removals = 0;
     }

@@ -24,10 +24,10 @@ pub enum Phase {
     Stopped(StopReason),
 }
 
-/// A snapshot: what a node knew of itself and of its cluster at one moment.
+/// Snapshot of a node's knowledge of itself and of its cluster.
 ///
-/// A snapshot does not change. It says what was so when it was taken, and an old one may be wrong by now. Questions that
-/// time alone can answer differently belong to [`Clustering`](crate::Clustering), which compares with the clock at each call:
+/// A snapshot does not change, so an old one may be out of date. For answers that depend on the current time, use the
+/// methods of [`Clustering`](crate::Clustering), which check the clock at each call:
 /// [`is_leader`](crate::Clustering::is_leader), [`owns`](crate::Clustering::owns),
 /// [`is_member`](crate::Clustering::is_member), [`is_stable`](crate::Clustering::is_stable).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,15 +37,15 @@ pub struct Status {
     pub phase: Phase,
     /// Whether the process is well, by its own check.
     pub health: Health,
-    /// True if the node stood in the log under a session that lasted.
+    /// True if the node was registered in the log and its session was live.
     pub member: bool,
     /// The node's session, with its deadline as of the snapshot.
     pub session: Option<SessionStatus>,
     /// The leader.
     pub leader: Option<Leader>,
-    /// The term under which this node could act as leader.
+    /// The term under which this node was allowed to act as leader.
     pub active_term: Option<Term>,
-    /// This node's right to act as leader, with its deadline as of the snapshot.
+    /// This node's leadership, with its deadline as of the snapshot.
     pub leadership: Option<Leadership>,
     /// The view of the newest version, if it is known.
     pub newest: Option<View>,
@@ -53,22 +53,24 @@ pub struct Status {
     pub acknowledged: Option<View>,
     /// The newest version that was recorded as stable, whether or not newer ones were published since.
     pub stable: Option<Version>,
-    /// True if the *cluster* is stable: the log is fresh, the newest version is recorded as stable, and no other version is
-    /// due. None is due while the nodes present are exactly those of its view, under the same sessions, a leader stands, and
-    /// nobody has asked for a newer version. A [`Report`](crate::report::Report) of the same keys says the same.
+    /// True if the *cluster* is stable: the log is up to date, the newest version is recorded as stable, and no other
+    /// version is due. No version is due while the nodes present are exactly those of its view, under the same
+    /// sessions, there is a leader, and no newer version has been requested. A [`Report`](crate::report::Report) uses
+    /// the same definition.
     ///
-    /// [`is_stable`](Self::is_stable) tells whether this node is part of it.
+    /// [`is_stable`](Self::is_stable) also requires that this node is part of it.
     pub consistent: bool,
     /// On the leader: the nodes that have kept the newest version from becoming stable for a while.
     pub blocked: Option<Blocked>,
-    /// On the leader: the failure of so many nodes at once that it evicts nobody.
+    /// On the leader: the mass failure during which it evicts no nodes.
     pub mass_failure: Option<MassFailure>,
-    /// When the store stopped answering, if it does not answer: everything here is then the last that was known.
+    /// Time at which the store stopped answering; `None` while it answers. While it is set, all other fields may be out
+    /// of date.
     pub stale_since: Option<Timestamp>,
-    /// Calls to the store that this node needs and that have failed for at least
-    /// [`Config::warn_after`](crate::Config::warn_after). Empty if there are none.
+    /// Store calls that this node needs and that have kept failing for at least
+    /// [`Config::warn_after`](crate::Config::warn_after).
     pub failing: Vec<FailingCall>,
-    /// True once the log was read: before that nothing is known of the cluster.
+    /// True once the log has been read. Before that, nothing is known about the cluster.
     pub synced: bool,
     /// The revision up to which the log was folded.
     pub revision: Revision,
@@ -100,7 +102,7 @@ pub struct Leader {
 pub struct Leadership {
     /// The term.
     pub term: Term,
-    /// Deadline of the right to act, by the node's own clock. Each renewal moves it.
+    /// Deadline of the leadership, by the node's own clock. Each renewal moves it.
     pub until: Timestamp,
 }
 
@@ -148,13 +150,13 @@ impl Machine {
 }
 
 impl Status {
-    /// The version that this node acknowledged in its present session.
+    /// Returns the version that this node acknowledged in its present session.
     pub fn cluster_version(&self) -> Option<Version> {
         self.acknowledged.as_ref().map(View::version)
     }
 
-    /// True if this node was stable: the [cluster is](Self::consistent), and this node stood in its view with a live session
-    /// and knew that it had acknowledged it.
+    /// True if the [cluster was stable](Self::consistent) and this node was part of it: it was in the newest view with
+    /// a live session, and knew that it had acknowledged that version.
     pub fn is_stable(&self) -> bool {
         let revision = |view: &Option<View>| view.as_ref().map(View::revision);
         let acknowledged =
@@ -162,27 +164,27 @@ impl Status {
         self.consistent && self.member && self.phase == Phase::Member && acknowledged
     }
 
-    /// The newest version, if this node [was stable](Self::is_stable) at it.
+    /// Returns the newest version, if this node [was stable](Self::is_stable) at it.
     pub fn stable_version(&self) -> Option<Version> {
         self.newest.as_ref().filter(|_| self.is_stable()).map(View::version)
     }
 
-    /// The newest version, if this node is stable at it at `now`.
+    /// Returns the newest version, if this node is stable at it and its session is live at `now`.
     pub(crate) fn stable_version_at(&self, now: Timestamp) -> Option<Version> {
         self.stable_version().filter(|_| self.is_member_at(now))
     }
 
-    /// The term under which the node may act as leader at `now`.
+    /// Returns the term under which the node may act as leader at `now`.
     pub(crate) fn term_at(&self, now: Timestamp) -> Option<Term> {
         self.leadership.filter(|leadership| now < leadership.until).map(|leadership| leadership.term)
     }
 
-    /// The view that the node may work by at `now`: the one that it acknowledged, while its session lasts.
+    /// Returns the acknowledged view, if the session is live at `now`.
     pub(crate) fn acknowledged_at(&self, now: Timestamp) -> Option<&View> {
         self.acknowledged.as_ref().filter(|_| self.is_member_at(now))
     }
 
-    /// True if the session lasts at `now`.
+    /// True if the session is live at `now`.
     pub(crate) fn is_member_at(&self, now: Timestamp) -> bool {
         self.session.as_ref().is_some_and(|session| now < session.until)
     }
@@ -193,8 +195,8 @@ impl Status {
             || self.leadership.is_some() && self.term_at(now).is_none()
     }
 
-    /// True if `next` says nothing that those who watch the status must be woken for. Deadlines move with each renewal, and
-    /// [`Blocked::since`] with time.
+    /// True if `next` contains no change for which watchers must be woken. Ignores deadlines, which move with each
+    /// renewal, and [`Blocked::since`], which moves with time.
     pub(crate) fn says_the_same(&self, next: &Status) -> bool {
         let key = |status: &Status| {
             let incarnation = status.session.as_ref().map(|session| session.incarnation.clone());

@@ -12,7 +12,7 @@ const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'st
     Metric { name, kind: Kind::Seconds, labels, help }
 }
 
-/// What runs.
+/// Build information.
 pub const BUILD_INFO: Metric =
     gauge("clustering_build_info", &["version"], "1, with the version of this library as a label.");
 /// Every transition, by its kind (P10).
@@ -52,7 +52,7 @@ pub const STABILIZE_ATTEMPTS: Metric = counter(
 pub const ON_STABLE: Metric = seconds(
     "clustering_on_stable_seconds",
     &["namespace", "outcome"],
-    "How long an on_stable of this node ran, by whether it was done or failed.",
+    "Duration of an on_stable of this node, by outcome (done or failed).",
 );
 /// Who leads.
 pub const ELECTIONS: Metric = counter(
@@ -88,7 +88,7 @@ pub const STORE_AWAY: Metric =
 pub const FAILING_CALLS: Metric = gauge(
     "clustering_failing_calls",
     &["namespace"],
-    "Calls to the store that this node needs and that have failed for longer than the time to warn.",
+    "Number of store calls that this node needs and that have kept failing for longer than the time to warn.",
 );
 /// Who is there.
 pub const NODES: Metric = gauge(
@@ -100,7 +100,7 @@ pub const NODES: Metric = gauge(
 pub const MASS_FAILURE: Metric = gauge(
     "clustering_mass_failure",
     &["namespace"],
-    "1 while this node leads and evicts nobody, as too many nodes fail at once, else 0.",
+    "1 while this node leads and evicts no nodes because too many of them fail at once, else 0.",
 );
 /// Sessions.
 pub const SESSIONS_LOST: Metric = counter(

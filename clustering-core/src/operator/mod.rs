@@ -60,8 +60,8 @@ enum Done {
 }
 
 impl Operator {
-    /// For the cluster in that namespace. `by` is who asks, as others see it in the causes of versions. It is cut off after
-    /// 1 KiB, and so are the reasons that the verbs are given.
+    /// Creates an operator for the cluster in that namespace. `by` names the requester in the causes of versions. It is
+    /// cut off after 1 KiB, and so are the reasons that are passed to the methods.
     pub fn new(store: impl CoordinationStore, namespace: Namespace, by: impl Into<String>) -> Self {
         Operator { store: Arc::new(store), keyspace: Keyspace::new(namespace), by: by.into() }
     }
@@ -226,7 +226,7 @@ impl Operator {
     /// Removes a node from the cluster: deletes its record and acknowledgement, and the election key if it leads. Returns
     /// the revision of the newest version then, after which one without the node follows; its causes tell who did it.
     ///
-    /// A node that lives joins again by itself, after a pause that grows each time: to keep it out, stop it.
+    /// A node that is alive rejoins by itself, after a pause that grows each time. To keep it out, stop it.
     ///
     /// # Errors
     ///

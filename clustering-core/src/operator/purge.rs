@@ -27,14 +27,14 @@ pub struct Purged {
     pub keys: usize,
     /// In how many commits.
     pub commits: usize,
-    /// Keys below the cluster's prefixes that no cluster of this release writes. They were left.
+    /// Keys below the cluster's prefixes that no cluster of this release writes. They were not deleted.
     pub left: Vec<Key>,
 }
 
 impl Operator {
-    /// Deletes the cluster's own keys that stood under its `view/`, `ready/` and `history/` when it was looked at, and
-    /// nothing else below the namespace: keys that do not parse as this cluster's are [left](Purged::left). In commits of at
-    /// most [`Limits::OPERATIONS`] keys, each of which deletes only what stands as it was seen.
+    /// Deletes the cluster's own keys under `view/`, `ready/` and `history/` that existed when the cluster was read,
+    /// and nothing else below the namespace: keys that do not parse as this cluster's are [left](Purged::left). Works
+    /// in commits of at most [`Limits::OPERATIONS`] keys, each of which is guarded against changes since the read.
     ///
     /// The history of versions goes with them: the next cluster of that name begins anew.
     ///

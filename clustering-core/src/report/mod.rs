@@ -137,7 +137,7 @@ pub struct VersionReport {
     pub leader: Option<NodeName>,
     /// Why it was published.
     pub causes: Vec<Cause>,
-    /// Time in its label, in milliseconds since 1970: what its publisher's wall clock showed, or later (see
+    /// Time in its label, in milliseconds since 1970: the publisher's wall clock time, or later (see
     /// [`Version::minted_ms`]). `None` if the record cannot be read, or the label is not
     /// [plausible](Version::is_plausible).
     pub published_ms: Option<u64>,
@@ -239,11 +239,11 @@ impl Report {
         Ok(Report::of(&keyspace, &view, &ready))
     }
 
-    /// Looks at all clusters whose namespaces start with `prefix`, sorted by namespace: those with nodes, and the remains
-    /// of those without. Each report has a revision of its own.
+    /// Reports on all clusters whose namespaces start with `prefix`, sorted by namespace, including the remains of
+    /// clusters without nodes. Each report has its own revision.
     ///
-    /// Reads all keys below the prefix, without values, and then each cluster as [`read`](Self::read) does: for a person
-    /// or a tool, not for a loop.
+    /// Reads all keys below the prefix, without values, and then each cluster as [`read`](Self::read) does, so call it
+    /// from interactive tools rather than in a loop.
     ///
     /// # Errors
     ///

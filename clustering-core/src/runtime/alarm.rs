@@ -5,17 +5,17 @@ use super::boottime::BoottimeTimer;
 use super::clock::{Clock, Suspends};
 use crate::time::Timestamp;
 
-/// Wakes a driver in time, also when the machine was suspended meanwhile.
+/// Wakes a driver in time, even if the machine was suspended meanwhile.
 ///
-/// Tokio's timers stand still during a suspend: after it they would run for what was left before. So a timer that counts
-/// suspends runs beside them. Where there is none, the driver wakes by tokio's timer alone, that much late.
+/// Tokio's timers stop during a suspend and then run for the remaining time. Therefore a timer that counts suspends
+/// runs beside them. On systems without such a timer, the driver wakes late by the length of the suspend.
 #[derive(Debug)]
 pub(crate) struct Alarm {
     clock: Clock,
     resume: Resume,
 }
 
-/// How the driver learns that the machine was resumed.
+/// Mechanism by which the driver wakes after a suspend.
 #[derive(Debug)]
 enum Resume {
     Unnoticed,
@@ -26,15 +26,15 @@ enum Resume {
 }
 
 impl Alarm {
-    /// Wakes by tokio's timer alone.
+    /// Only tokio's timer, which does not count suspends.
     pub(crate) fn plain(clock: Clock) -> Self {
         Alarm { clock, resume: Resume::Unnoticed }
     }
 
-    /// Wakes after a suspend, too.
+    /// Also a timer that counts suspends.
     pub(crate) fn new(clock: Clock) -> Self {
         let resume = match clock.suspends() {
-            // Nothing real may wake a test under paused time, or it would no longer repeat itself.
+            // Real timers must not wake a test under paused time, or the test would not be deterministic.
             Suspends::System if is_paused() => Resume::Unnoticed,
             Suspends::System => Resume::system(),
             #[cfg(feature = "test-util")]
@@ -43,7 +43,7 @@ impl Alarm {
         Alarm { clock, resume }
     }
 
-    /// Waits until that time has come; for ever, if there is none. Cancel safe.
+    /// Waits until that time, or forever if there is none. Cancel safe.
     pub(crate) async fn wait_until(&mut self, time: Option<Timestamp>) {
         let Some(time) = time else { return std::future::pending().await };
         loop {
@@ -93,7 +93,7 @@ impl Resume {
     }
 }
 
-/// True if tokio's time stands still, as it does in tests that pause it.
+/// True if tokio's time is paused, as in some tests.
 fn is_paused() -> bool {
     let (tokio, started) = (Instant::now(), std::time::Instant::now());
     while std::time::Instant::now() == started {}

@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use super::clock::Clock;
 use crate::time::Timestamp;
 
-/// How much later than tokio's timer it fires. As long as the machine is awake that one comes first, and the thread sleeps on.
+/// Delay after tokio's timer. While the machine is awake, tokio's timer fires first, and the thread keeps sleeping.
 const SLACK: Duration = Duration::from_millis(5);
 
 /// The thread only reads and notifies.
@@ -31,7 +31,7 @@ const STACK: usize = 64 * 1024;
 
 /// A `timerfd` of `CLOCK_BOOTTIME`, and a thread that waits for it.
 ///
-/// A thread, since tokio's driver for file descriptors may not be enabled on the runtime, and would panic then.
+/// It uses a thread because tokio's I/O driver would panic if it is not enabled on the runtime.
 #[derive(Debug)]
 pub(super) struct BoottimeTimer {
     fd: Arc<OwnedFd>,
@@ -50,7 +50,7 @@ impl BoottimeTimer {
     ///
     /// # Errors
     ///
-    /// What the operating system says, if it has no more timers or threads.
+    /// The error of the operating system, if it cannot create another timer or thread.
     pub(super) fn start() -> io::Result<Self> {
         let fd = Arc::new(timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC)?);
         let timer = BoottimeTimer { fd: fd.clone(), shared: Arc::default(), armed: None };
@@ -62,7 +62,7 @@ impl BoottimeTimer {
         Ok(timer)
     }
 
-    /// Waits until that time has come by the clock that counts suspends, or a little longer. May resolve too early.
+    /// Waits until that time by the clock that counts suspends, or a little longer. May resolve too early.
     pub(super) async fn wait_until(&mut self, clock: &Clock, time: Timestamp) {
         if self.armed != Some(time) {
             self.arm(time.since(clock.now()) + SLACK);
@@ -73,12 +73,12 @@ impl BoottimeTimer {
     }
 
     fn arm(&self, after: Duration) {
-        // A year is as good as never, and no system overflows.
+        // A year is as good as never, and cannot overflow on any system.
         let after = after.min(Duration::from_secs(60 * 60 * 24 * 365));
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec::try_from(after).unwrap_or(zero);
         let once = Itimerspec { it_interval: zero, it_value: value };
-        // An error would say that the descriptor is no timer.
+        // This only fails if the descriptor is not a timer.
         let _ = timerfd_settime(&*self.fd, TimerfdTimerFlags::empty(), &once);
     }
 }

@@ -136,10 +136,10 @@ impl Builder {
     /// the term. What each node is to do, such as opening its doors, waits for
     /// [`wait_stable`](Clustering::wait_stable) on each.
     ///
-    /// What it returns is not retried: an error or a panic becomes an
-    /// [`AnnouncementFailed`](crate::Event::AnnouncementFailed) event. While it runs no later version is announced: one that
-    /// runs for long is reported by [`AnnouncementSlow`](crate::Event::AnnouncementSlow), and ended after
-    /// [`Config::on_stable_timeout`], if that is set.
+    /// A failed call is not retried: an error or a panic becomes an
+    /// [`AnnouncementFailed`](crate::Event::AnnouncementFailed) event. No later version is announced while the callback
+    /// runs. A callback that takes long is reported by [`AnnouncementSlow`](crate::Event::AnnouncementSlow), and is
+    /// cancelled after [`Config::on_stable_timeout`], if that is set.
     pub fn on_stable<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stable) -> R + Send + Sync + 'static,
@@ -304,7 +304,7 @@ impl Builder {
         self.callbacks.health.clone()
     }
 
-    /// Lets the node's machine be suspended by the test instead of the operating system.
+    /// Lets the test simulate suspends of the machine, in place of those that the operating system reports.
     pub fn suspends(mut self, simulated: &super::SimulatedSuspends) -> Self {
         self.suspends = Suspends::Simulated(simulated.clone());
         self

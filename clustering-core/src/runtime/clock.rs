@@ -19,18 +19,18 @@ pub(crate) struct Clock {
     suspends: Suspends,
 }
 
-/// Where a node learns for how long its machine was suspended.
+/// Source of the time for which the machine has been suspended.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Suspends {
-    /// From the operating system.
+    /// The operating system.
     #[default]
     System,
-    /// From a test.
+    /// A test.
     #[cfg(feature = "test-util")]
     Simulated(SimulatedSuspends),
 }
 
-/// System suspends as a test makes them up: for the nodes whose builders were given it, time jumps.
+/// Simulated system suspends for tests: time jumps for the nodes whose builders were given this value.
 #[cfg(feature = "test-util")]
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedSuspends(std::sync::Arc<tokio::sync::watch::Sender<Duration>>);
@@ -42,8 +42,8 @@ impl SimulatedSuspends {
         Self::default()
     }
 
-    /// Suspends the machine for that long and resumes it: the clock jumps, tokio's timers do not notice, and what wakes by a
-    /// clock that counts suspends is woken.
+    /// Suspends the machine for that long and resumes it: the clock jumps, tokio's timers do not, and timers that count
+    /// suspends fire.
     pub fn suspend(&self, time: Duration) {
         self.0.send_modify(|suspended| *suspended += time);
     }

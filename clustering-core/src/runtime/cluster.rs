@@ -84,9 +84,10 @@ impl Clustering {
         &self.shared().store
     }
 
-    /// The node's status: snapshots to read and to wait for.
+    /// Returns a watch on the node's status: read the current snapshot, or wait for the next one.
     ///
-    /// A snapshot says what was so when it was taken. Ask the methods here for what may have changed since by time alone.
+    /// A snapshot describes the moment at which it was taken. For answers that depend on the current time, such as
+    /// whether the node still leads, use the methods of this type.
     pub fn status(&self) -> StatusWatch {
         self.shared().known.watch()
     }
@@ -99,8 +100,8 @@ impl Clustering {
 
     /// True if this node may act as leader at this moment (P6).
     ///
-    /// False once its deadline has passed, also after the process was stopped (SIGSTOP) or the machine was suspended, and
-    /// before any call over the network tells.
+    /// False as soon as the leadership deadline has passed, without waiting for any network call. This also holds right
+    /// after the process was stopped (SIGSTOP) or the machine was suspended.
     pub fn is_leader(&self) -> bool {
         self.term().is_some()
     }
@@ -110,22 +111,23 @@ impl Clustering {
         self.shared().known.term()
     }
 
-    /// The time for which this node may go on acting as leader if no renewal succeeds. Zero if it does not lead.
+    /// Returns the time for which this node may continue to act as leader if no renewal succeeds. Zero if it does not
+    /// lead.
     pub fn leadership_left(&self) -> Duration {
         self.shared().known.leadership_left()
     }
 
-    /// True if this node is a member at this moment: it stands in the log, and its session lasts (P6).
+    /// True if this node is a member at this moment: it is registered in the log, and its session is live (P6).
     pub fn is_member(&self) -> bool {
         self.shared().known.is_member()
     }
 
-    /// The time for which this node's session goes on if no renewal succeeds. Zero if it has none.
+    /// Returns the time until this node's session expires if no renewal succeeds. Zero if it has no session.
     pub fn session_left(&self) -> Duration {
         self.shared().known.session_left()
     }
 
-    /// The time for which the store has not answered; `None` if it does.
+    /// Returns the time since the store stopped answering; `None` while it answers.
     pub fn stale_for(&self) -> Option<Duration> {
         self.shared().known.stale_for()
     }
@@ -140,34 +142,36 @@ impl Clustering {
         self.discovery().nodes()
     }
 
-    /// The view of the version that this node acknowledged, while its session lasts: what it may work by.
+    /// Returns the view of the version that this node acknowledged, while its session is live. The node may work
+    /// according to this view.
     pub fn view(&self) -> Option<View> {
         self.shared().known.acknowledged()
     }
 
-    /// True if this node may work on `key` at this moment: its session lasts, and the version that it acknowledged gives it
-    /// the key.
+    /// True if this node may work on `key` at this moment: its session is live, and the version that it acknowledged
+    /// assigns the key to it.
     ///
-    /// While a newer version is being adapted to, the new owner may be ready before the old one is: work that must not
-    /// be done twice at a time waits until the version is [stable](Self::wait_stable).
+    /// While the nodes adapt to a newer version, the new owner of a key may be ready before the old owner is. Work that
+    /// two nodes must not do at the same time has to wait until the version is [stable](Self::wait_stable).
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
         self.view().is_some_and(|view| view.owns(key))
     }
 
-    /// The version that this node is stable against: the newest that it acknowledged in its present session.
+    /// Returns the newest version that this node acknowledged in its present session.
     pub fn cluster_version(&self) -> Option<Version> {
         self.view().map(|view| view.version())
     }
 
-    /// True if the cluster is stable, and this node is part of that at this moment.
+    /// True if the cluster is stable and this node is part of it at this moment.
     ///
-    /// The *cluster* is stable while the log is fresh, the newest version is recorded as stable, and no other is due: the nodes
-    /// present are exactly those of its view, a leader stands, and nobody has asked for a newer one. That is also what
-    /// [`Discovery::is_stable`] and the [report](crate::report::Condition::Stable) say. This node is part of it while it
-    /// stands in that view with a live session (P6). So it is false while the store does not answer, after
-    /// [`unregister`](Self::unregister), and while the node leaves.
+    /// The *cluster* is stable while the log is up to date, the newest version is recorded as stable, and no other
+    /// version is due: the nodes present are exactly those of its view, there is a leader, and no newer version has
+    /// been requested. [`Discovery::is_stable`] and the [report](crate::report::Condition::Stable) use the same
+    /// definition. This node is part of the cluster while it is in that view with a live session (P6). The result is
+    /// therefore false while the store does not answer, after [`unregister`](Self::unregister), and while the node
+    /// leaves.
     ///
-    /// What has just happened elsewhere may not have reached this node yet.
+    /// Recent changes on other nodes may not have reached this node yet.
     pub fn is_stable(&self) -> bool {
         self.shared().known.stable_version().is_some()
     }
@@ -271,8 +275,8 @@ impl Clustering {
     }
 
     /// Asks for a new version, and waits until one is published that is newer than what this node had seen: a rebalance
-    /// by hand. Many who ask at once get one version. Dropping the future does not take the wish back: dropped wishes become
-    /// one, so nothing piles up while the store is away.
+    /// by hand. Concurrent requests share one version. Dropping the future does not cancel the request. Dropped
+    /// requests are merged into one, so they do not accumulate while the store is away.
     ///
     /// # Errors
     ///
@@ -376,17 +380,17 @@ impl Clustering {
     /// Leaves the cluster and ends: gives the lease back, tells running callbacks that they are superseded, and waits
     /// until all has ended. Afterwards no task of the node is left, save callbacks that block their thread.
     ///
-    /// It takes one call to the store and what the callbacks take to return, and no more than
-    /// [`Config::stop_timeout`](crate::Config::stop_timeout) and a second, as long as the runtime on which the node was
-    /// started keeps running. While the store does not answer it waits no longer than until the lease has expired. Not to be
-    /// awaited in the node's own callbacks, for whose end it waits. All clones of the handle end with it; to call it twice
-    /// does no harm. If the future is dropped the node ends all the same.
+    /// Stopping takes one store call plus the time that the callbacks need to return. It is bounded by
+    /// [`Config::stop_timeout`](crate::Config::stop_timeout) plus one second, as long as the runtime on which the node
+    /// was started keeps running. If the store does not answer, it waits at most until the lease has expired. Do not
+    /// await it in the node's own callbacks: it waits for them to end. It ends the node for all clones of the handle,
+    /// and calling it twice is harmless. The node also ends if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`StopError::LeaseNotGivenBack`] if the store did not answer: the node has ended, but the others may see it until its
-    /// TTL has passed. (One that was down altogether, and not only out of reach, may give leases new time when it is back,
-    /// as etcd does: then they may see it for another TTL, whatever this says.)
+    /// [`StopError::LeaseNotGivenBack`] if the store did not answer: the node has ended, but the others may see it
+    /// until its TTL has passed. If the store was down, and not merely unreachable, it may restart the TTL of every
+    /// lease when it comes back, as etcd does. The others may then see the node for another TTL.
     pub async fn stop(&self) -> Result<(), StopError> {
         self.handle.stop().await;
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }

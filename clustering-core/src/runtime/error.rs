@@ -39,8 +39,8 @@ pub struct Ended(
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// The store did not take the lease back in time, and it has not expired yet: the others see the node until its TTL has
-    /// passed.
+    /// The store did not revoke the lease in time, and the lease has not expired yet: other nodes see this node until
+    /// the TTL has passed.
     #[error(
         "the store did not take the lease back in time: the others see this node until its TTL has passed"
     )]

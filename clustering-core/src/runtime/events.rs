@@ -104,18 +104,18 @@ impl Hub {
         matches!(*self.state(), State::Open(_))
     }
 
-    /// Sends to all subscribers. They are woken after the lock is released: a waker may call back into the node.
+    /// Sends to all subscribers. Wakes them after the lock is released, since a waker may call back into the node.
     pub(crate) fn send(&self, event: Event) {
         let sender = match &*self.state() {
             State::Open(sender) => sender.clone(),
             State::Silent | State::Ended => return,
         };
-        // An error only says that nobody listens any more.
+        // An error only means that the subscriber is gone.
         let _ = sender.send(Arc::new(event));
     }
 
     pub(crate) fn end(&self) {
-        // Dropping the sender wakes the subscribers: after the lock is released.
+        // Dropping the sender wakes the subscribers, so drop it after the lock is released.
         let before = std::mem::replace(&mut *self.state(), State::Ended);
         drop(before);
     }

@@ -6,13 +6,14 @@ use crate::machine::{Reply, RequestError, RequestId};
 
 type Result = std::result::Result<Reply, RequestError>;
 
-/// How many requests may be open before those are looked for that nobody waits for any more.
+/// Number of open requests from which dropped requests are searched for.
 const FEW: usize = 64;
 
-/// The users that wait for an answer, by request.
+/// Reply channels of open requests, by request.
 ///
-/// A request may stay open for as long as the store is away, and its user may have gone: so those that were dropped are looked
-/// for whenever there are twice as many as after the last time. What is kept is bounded by what is waited for.
+/// A request can stay open for as long as the store is away, even if its caller has dropped the future. Dropped
+/// requests are therefore removed whenever the number of requests has doubled since the last removal, which bounds the
+/// map by the number of live callers.
 #[derive(Debug)]
 pub(crate) struct Repliers {
     waiting: BTreeMap<RequestId, oneshot::Sender<Result>>,
@@ -25,7 +26,7 @@ impl Repliers {
         Repliers { waiting: BTreeMap::new(), next: 0, look_at: FEW }
     }
 
-    /// Numbers a request.
+    /// Registers a request and returns its number.
     pub(crate) fn add(&mut self, reply: oneshot::Sender<Result>) -> RequestId {
         let id = RequestId(self.next);
         self.next += 1;
@@ -35,12 +36,12 @@ impl Repliers {
 
     pub(crate) fn answer(&mut self, id: RequestId, result: Result) {
         if let Some(reply) = self.waiting.remove(&id) {
-            // An error only says that nobody waits for the answer any more.
+            // An error only means that the caller no longer waits.
             let _ = reply.send(result);
         }
     }
 
-    /// Forgets the requests that nobody waits for any more, if it is time to look, and returns them.
+    /// If a search is due, removes the requests whose callers no longer wait, and returns them.
     pub(crate) fn abandoned(&mut self) -> BTreeSet<RequestId> {
         if self.waiting.len() < self.look_at {
             return BTreeSet::new();

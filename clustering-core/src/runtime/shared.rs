@@ -23,7 +23,7 @@ pub(crate) struct Shared {
     machine: Mutex<Machine>,
     pub(crate) keyspace: Keyspace,
     pub(crate) store: Arc<dyn CoordinationStore>,
-    /// What the node knows. The driver has the publisher: watches close when the node has ended.
+    /// The node's published status. The driver owns the publisher, so watches close when the node has ended.
     pub(crate) known: Known,
     pub(crate) hub: Arc<Hub>,
     /// Cancelled once the driver and all that it started have ended.
@@ -53,7 +53,7 @@ impl Shared {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The status as the machine has it now.
+    /// Returns the machine's current status.
     pub(crate) fn status_now(&self) -> Status {
         self.machine().status(self.known.clock.now())
     }

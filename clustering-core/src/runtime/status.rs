@@ -11,10 +11,10 @@ use crate::{
     view::View,
 };
 
-/// The status of a node, to read and to wait for.
+/// Watch on a node's status: read the current snapshot, or wait for the next one.
 ///
-/// It hands out values and never a guard: nobody who keeps, nests or forgets a [`Status`] holds the node up. Cheap to clone;
-/// it does not keep the node alive.
+/// It returns snapshots and never a lock guard, so keeping a [`Status`] for any length of time cannot block the node.
+/// Cheap to clone. It does not keep the node alive.
 #[derive(Clone, Debug)]
 pub struct StatusWatch {
     receiver: watch::Receiver<Arc<Status>>,
@@ -27,16 +27,15 @@ impl StatusWatch {
         self.receiver.borrow().clone()
     }
 
-    /// Waits for a status that this watch has not waited for yet, and returns the newest one: others may be skipped. For
-    /// every transition subscribe to the [events](crate::Clustering::events).
+    /// Waits for the next change of the status, and returns the newest status. Intermediate statuses may be skipped;
+    /// subscribe to the [events](crate::Clustering::events) to see every transition.
     ///
-    /// It resolves when something happens, and when a deadline passes: then the node is no longer a
-    /// [`member`](Status::member), or has no [`active_term`](Status::active_term). A renewal that only moves deadlines is no
-    /// change. Cancel safe.
+    /// A deadline that passes is a change, since the node is then no longer a [`member`](Status::member) or has no
+    /// [`active_term`](Status::active_term). A renewal that only moves deadlines is not. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`Ended`], once the node has ended and the last status was returned.
+    /// [`Ended`], once the node has ended and its last status has been returned.
     pub async fn changed(&mut self) -> Result<Arc<Status>, Ended> {
         match self.receiver.changed().await {
             Ok(()) => Ok(self.receiver.borrow_and_update().clone()),
@@ -44,11 +43,12 @@ impl StatusWatch {
         }
     }
 
-    /// Waits until the status is as `is` says, and returns it. The present status counts. Cancel safe.
+    /// Waits until `is` returns true for the status, and returns that status. Checks the current status first. Cancel
+    /// safe.
     ///
     /// # Errors
     ///
-    /// [`Ended`], once the node has ended and its last status is not as wanted.
+    /// [`Ended`], if the node has ended and `is` returned false for its last status.
     pub async fn wait_for(&mut self, mut is: impl FnMut(&Status) -> bool) -> Result<Arc<Status>, Ended> {
         let mut status = self.receiver.borrow_and_update().clone();
         while !is(&status) {
@@ -65,9 +65,9 @@ impl StatusWatch {
     }
 }
 
-/// What a node knows now: its newest status, and the clock that the deadlines in it are compared with.
+/// A node's newest status, and the clock against which its deadlines are checked.
 ///
-/// Locks are held only while a pointer is copied, and no code of the user runs under them: the driver never waits for anybody.
+/// Locks are held only while a pointer is copied, and no user code runs under them, so readers never block the driver.
 #[derive(Clone, Debug)]
 pub(crate) struct Known {
     newest: StatusWatch,
@@ -85,14 +85,14 @@ impl Known {
         self.newest.get()
     }
 
-    /// A watch for changes from now on.
+    /// Returns a watch that reports changes from now on.
     pub(crate) fn watch(&self) -> StatusWatch {
         let mut watch = self.newest.clone();
         watch.receiver.mark_unchanged();
         watch
     }
 
-    /// The term under which the node may act as leader.
+    /// Returns the term under which the node may act as leader now.
     pub(crate) fn term(&self) -> Option<Term> {
         self.status().term_at(self.clock.now())
     }
@@ -115,12 +115,12 @@ impl Known {
         until.map_or(Duration::ZERO, |until| until.since(self.clock.now()))
     }
 
-    /// The view that the node may work by.
+    /// Returns the acknowledged view, while the session is live.
     pub(crate) fn acknowledged(&self) -> Option<View> {
         self.status().acknowledged_at(self.clock.now()).cloned()
     }
 
-    /// The version at which the node is stable.
+    /// Returns the newest version, if the cluster is stable at it and this node is part of it now.
     pub(crate) fn stable_version(&self) -> Option<Version> {
         self.status().stable_version_at(self.clock.now())
     }
@@ -130,12 +130,12 @@ impl Known {
         since.map(|since| self.clock.now().since(since))
     }
 
-    /// Why the node has ended.
+    /// Returns the reason why the node has ended.
     pub(crate) fn stop_reason(&self) -> StopReason {
         self.newest.ended().0
     }
 
-    /// Waits until `what` finds something in the newest status at the present time.
+    /// Waits until `what` returns a value for the newest status at the current time, and returns that value.
     pub(crate) async fn wait_for_some<T>(
         &self,
         what: impl Fn(&Status, Timestamp) -> Option<T>,
@@ -149,7 +149,7 @@ impl Known {
             if let Some(found) = what(&status, self.clock.now()) {
                 return Ok(found);
             }
-            // A renewal may have moved the deadline without waking anybody, after the status was read and before the clock was.
+            // A renewal between reading the status and reading the clock may have moved the deadline without waking us.
             if Arc::ptr_eq(&status, &watch.get()) {
                 watch.changed().await?;
             }
@@ -157,7 +157,7 @@ impl Known {
     }
 }
 
-/// Replaces the status of a node, and wakes those who watch it.
+/// Publishes a node's status and wakes its watchers.
 #[derive(Debug)]
 pub(crate) struct Publisher {
     sender: watch::Sender<Arc<Status>>,
@@ -165,8 +165,8 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Publishes `next`. Those who watch are woken if it says something new, or if a deadline that had passed was moved: they
-    /// may have seen it pass.
+    /// Publishes `next`. Wakes the watchers if it differs in more than deadlines, or if the current status has a
+    /// deadline that has passed: the watchers may have seen it pass.
     pub(crate) fn publish(&self, next: Status) -> Arc<Status> {
         let current = self.status();
         if *current == next {

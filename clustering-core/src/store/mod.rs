@@ -115,10 +115,10 @@ pub trait CoordinationStore: Send + Sync + 'static {
     /// An empty prefix reads every key that the caller has permission to see.
     async fn read(&self, prefix: &str) -> Result<Snapshot, StoreError>;
 
-    /// Reads the keys that start with `prefix`, without their values, in the order of their bytes, at one revision: the
-    /// keys that [`read`](Self::read) would show.
+    /// Reads the keys that start with `prefix`, without their values, in byte order, at one revision. Returns the same
+    /// keys as [`read`](Self::read).
     ///
-    /// Tools look for clusters with it in a store that they share with others, whose values may be large. The provided
+    /// Tools use it to look for clusters in a store that also holds other data, whose values may be large. The provided
     /// implementation reads the values too and drops them; a store that can leave them out should override it.
     async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
         let snapshot = self.read(prefix).await?;

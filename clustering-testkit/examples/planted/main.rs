@@ -1,4 +1,4 @@
-//! Plants faults in the protocol, one at a time, and tells by which seed of the simulation each is found.
+//! Plants faults in the protocol, one at a time, and prints the first seed of the simulation that finds each fault.
 //!
 //! ```sh
 //! cargo run --release -p clustering-testkit --example planted                # until the first seed that finds it
@@ -6,7 +6,7 @@
 //! cargo run --release -p clustering-testkit --example planted -- 2000 elect  # faults with `elect` in their names
 //! ```
 //!
-//! The first seeds that find them are noted in `tests/planted/bugs.rs`, where the tests look first.
+//! These seeds are recorded in `tests/planted/bugs.rs`, so that the tests can try them first.
 //!
 //! Exit codes: 0 if all are found, 1 if not.
 
@@ -31,7 +31,7 @@ use clustering_testkit::sim::Simulation;
 
 use self::bugs::{BUGS, Bug};
 
-/// Which of the seeds find the fault, and what they report: all of them, or until the first.
+/// Returns the seeds that find the fault, with their reports: all such seeds, or only the first.
 fn finders(bug: &Bug, seeds: u64, all: bool) -> Vec<(u64, String)> {
     let simulation = bug.planted_in(Simulation::new());
     let (next, last) = (AtomicU64::new(1), AtomicU64::new(seeds));

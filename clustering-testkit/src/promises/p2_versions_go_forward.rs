@@ -1,9 +1,9 @@
 //! P2. No node ever sees versions out of order, whoever leads and however wrong its wall clock is.
 //!
-//! In the ledger the label of each version is above that of the one before it. On a node versions come in the order of the
-//! revisions that wrote them, each once, and are those that the log has. A store that was put back to an older state
-//! begins a new order of revisions. Labels go on across it: a node that joins again says which label it had seen, and
-//! whoever publishes with that node in the cut before mints above it.
+//! In the ledger the label of each version is above that of the one before it. On a node versions come in the order of
+//! the revisions that wrote them, each once, and are those that the log has. A store that was put back to an older
+//! state begins a new order of revisions. Labels keep increasing across it: a node that rejoins records the label that
+//! it had seen, and the next publisher whose previous cut contains that node mints a label above it.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,14 @@ pub(crate) struct Forward {
     last: BTreeMap<Life, (Version, Revision)>,
     /// The largest label that each process saw, in all eras.
     seen: BTreeMap<Life, Version>,
-    /// The largest label that a process had seen when the store was put back for the last time.
+    /// The largest label that each process had seen when the store was last restored.
     before_rewind: BTreeMap<Life, Version>,
-    /// The label above which versions must be that have that session in their cut.
+    /// Lower bound for the labels of versions, by the sessions in their cut.
     owed: BTreeMap<Incarnation, Version>,
 }
 
 impl Forward {
-    /// Checks that the newest version is above what the nodes in `cut` had seen when they joined again.
+    /// Checks that the newest version is above all labels that the nodes in `cut` had seen when they rejoined.
     fn above_what_was_seen(&self, published: &Published, cut: &[Member], ledger: &Ledger) -> Kept {
         let owed = cut.iter().filter_map(|node| Some((node, self.owed.get(&node.incarnation)?)));
         let Some((node, seen)) = owed.max_by_key(|(_, seen)| **seen) else { return Ok(()) };
@@ -60,7 +60,8 @@ impl Promise for Forward {
             let found = format!("{} @{}", published.version, published.revision);
             return Err(Broken::new(expected, found).about(before.version).about(published.version));
         }
-        // The publisher had folded the version before, and so all nodes in its cut. Those that came later it may have missed.
+        // The publisher had folded the previous version, and thus all nodes in its cut. It may have missed nodes that
+        // joined later.
         self.above_what_was_seen(published, &before.cut, ledger)
     }
 
@@ -156,7 +157,7 @@ mod tests {
         kept(scene);
     }
 
-    /// The store is put back, and another node publishes that label before `a` joins again.
+    /// Restores the store, and lets another node publish that label before `a` rejoins.
     fn put_back(label: &str) -> Scene {
         let mut scene = scene();
         scene.sees("a", "V3");

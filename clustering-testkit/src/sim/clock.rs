@@ -44,7 +44,7 @@ impl DriftingClock {
         (self.shows, self.since, self.rate) = (self.at(now), now, rate);
     }
 
-    /// It stood still until now, and goes on from what it showed then.
+    /// Resumes the clock, which was stopped until now, at the time that it showed when it stopped.
     pub(super) fn stood_still(&mut self, now: Moment, shows: Timestamp) {
         (self.shows, self.since) = (shows, now);
     }

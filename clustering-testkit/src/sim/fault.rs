@@ -30,7 +30,7 @@ named! {
         LostReplies = "lost replies",
         /// Calls and replies take long, and overtake each other.
         SlowCalls = "slow calls",
-        /// A commit of the node is held up on its way.
+        /// A commit of the node is delayed in transit.
         HeldCommit = "held commit",
         /// Watches lag behind.
         WatchLag = "watch lag",
@@ -112,22 +112,22 @@ pub struct Fault {
     pub lasts: Duration,
     /// Whatever else there is to be chosen, as a number.
     pub choice: u64,
-    /// The commit that it waits for, from its time on. `None`: it begins at its time.
+    /// The commit that triggers the fault, once its time has come. `None`: the fault begins at its time.
     pub upon: Option<Upon>,
 }
 
-/// The kind of commit upon which a fault begins, a moment after it was sent or took effect.
+/// The kind of commit that triggers a fault, just after the commit was sent or took effect.
 ///
-/// Most states in which a protocol can go wrong last for a moment only. Faults at any time hardly ever meet them.
+/// Most states in which a protocol can go wrong last only for a moment. Faults at random times hardly ever hit them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upon {
     /// The purpose of the commit.
     pub purpose: Purpose,
-    /// True: it took effect. False: it was sent.
+    /// True to trigger once the commit took effect; false to trigger once it was sent.
     pub done: bool,
-    /// True if the fault is about the node that commits, and not about the one that was planned.
+    /// True if the fault affects the committing node instead of the planned node.
     pub its_node: bool,
-    /// True if a commit that was sent is held up on its way, so that the fault comes first.
+    /// True if a commit that was sent is delayed in transit, so that the fault comes first.
     pub holds: bool,
 }
 
@@ -154,7 +154,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// The commits that faults wait for, the frequent ones more than once.
+/// Purposes of the commits that trigger faults. Purposes that should be chosen more often occur more than once.
 const PURPOSES: [Purpose; 16] = [
     Purpose::Rewrite,
     Purpose::Elect,
@@ -174,7 +174,7 @@ const PURPOSES: [Purpose; 16] = [
     Purpose::Fenced,
 ];
 
-/// What meets a commit on its way, or follows it, and changes what stands.
+/// Faults that change the stored state while a commit is in transit or just after it.
 const MEDDLERS: [Kind; 14] = [
     Kind::Leave,
     Kind::Pause,
@@ -210,7 +210,7 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
     if bag.iter().any(|(kind, _)| *kind == Kind::Rewind) {
         bag.retain(|(kind, _)| *kind != Kind::WatchGap);
     }
-    // And some of it far more often than the rest.
+    // Some kinds occur far more often than the rest.
     for _ in 0..random.below(3).min(bag.len() as u64) {
         let favourite = random.below(bag.len() as u64) as usize;
         bag[favourite].1 *= 5;

@@ -34,10 +34,11 @@
 //!
 //! # Faults
 //!
-//! A seed makes a plan of [`Fault`]s, each of a [`Kind`], at a time, for a while. Each seed has some kinds and not others,
-//! often or seldom, and its own rates of configurations and delays. A fault may also wait for a commit ([`Upon`]) and begin a
-//! moment after it was sent or took effect. After the storm comes the calm: all faults end, second instances leave, every node is started, and
-//! within [`Simulation::calm_within`] all must be well, and after that nothing more may be written.
+//! A seed determines a plan of [`Fault`]s. Each has a [`Kind`], a start time and a duration. Each seed uses only some
+//! of the kinds, with different frequencies, and draws its own rates of configurations and delays. A fault can also be
+//! triggered by a commit ([`Upon`]), and then begins just after the commit was sent or took effect. After the storm
+//! comes the calm: all faults end, second instances leave, and every node is started. Within
+//! [`Simulation::calm_within`] the cluster must be stable, and after that nothing more may be written.
 //!
 //! A store that is restored from a backup breaks all connections: calls that were on their way do not reach it, and commits
 //! reach it only from nodes whose watch of the log went on there or told them. (Revisions count something else in another
@@ -48,16 +49,17 @@
 //! The checkers of [`promises`](crate::promises) judge every commit and everything that nodes see and do. Beyond that,
 //! since here one order of all things is known:
 //!
-//! - P1: the newest view of every node is the cut that the log has, whether or not it stabilizes for it, and places keys as
-//!   that cut does.
-//! - P2: a label is minted above the last one that its publisher saw, also across a restore of the store.
+//! - P1: the newest view of every node equals the cut in the log, whether or not the node stabilizes for it, and assigns keys
+//!   in the same way.
+//! - P2: each label is above the last label that its publisher saw, even across a restore of the store.
 //! - P4: an acknowledgement is accepted only while its version is the newest, in the session of its node's record.
-//! - P4: an acknowledged view is shown in its session only, and a leader that recorded a version calls `on_stable` for it.
-//! - P5: nobody is elected without a place in the log, or ends a lead that is not its own.
+//! - P4: an acknowledged view is shown only during its session, and a leader that recorded a version as stable calls
+//!   `on_stable` for it.
+//! - P5: a node is elected only if it is registered in the log, and ends no leadership but its own.
 //! - P5: what only leaders write is accepted only from the process that holds the election key at that moment.
 //! - P6: no process says that it leads under a term that ended by itself (its lease expired, it resigned), and the deadline
 //!   that it gives is, on its own clock, by the sending of the last renewal that it knows to have succeeded.
-//! - P10: each change of the leader is told, and nobody claims a term that is over by its own log.
+//! - P10: each change of the leader is reported, and no node claims a term that has ended according to its own log.
 //! - P11: a leader whose check hangs for too long does not say that it leads, and who falls ill gives its lease back in the
 //!   same step.
 //! - P8: calm within the bound; no machine wants to be woken at once, or takes inputs without end while nothing happens.
@@ -198,7 +200,7 @@ impl Simulation {
         self
     }
 
-    /// With exactly these faults, whatever the seed.
+    /// Uses exactly these faults, independently of the seed.
     #[must_use]
     pub fn planned(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.planned = Some(faults.into_iter().collect());

@@ -4,38 +4,38 @@ use crate::random::Random;
 
 /// The mix of configurations and delays that a seed draws for its whole run.
 ///
-/// Where everything is possible all the time, the rare states that need many of one thing and none of another are hardly
-/// reached. So each seed has its own rates, and some of them are zero.
+/// If every run used all features at the same rates, it would hardly ever reach rare states that need much of one
+/// feature and none of another. Therefore each seed has its own rates, some of which are zero ("swarm testing").
 #[derive(Clone, Debug)]
 pub(super) struct Swarm {
-    /// How far the wall clocks are apart at most, in milliseconds.
+    /// Largest difference between the nodes' wall clocks, in milliseconds.
     pub(super) wall_spread: u64,
-    /// Nodes, in a hundred, that take their name over at the start.
+    /// Percentage of nodes that take their name over at the start.
     pub(super) take_over: u64,
-    /// Nodes, in a hundred, that end if their name is held.
+    /// Percentage of nodes that end if their name is taken.
     pub(super) fail: u64,
-    /// Nodes, in a hundred, that evict laggards while they lead.
+    /// Percentage of nodes that evict laggards while they lead.
     pub(super) evict: u64,
-    /// Nodes, in a hundred, that end a stabilize that takes too long.
+    /// Percentage of nodes that have a time limit for stabilize.
     pub(super) stabilize_timeout: u64,
-    /// Nodes, in a hundred, whose health is checked.
+    /// Percentage of nodes that have a health check.
     pub(super) health: u64,
-    /// Nodes, in a hundred, that have a weight, and changes of metadata that change it.
+    /// Percentage of nodes that have a weight, and of metadata changes that change a weight.
     pub(super) weighted: u64,
     slow: Vec<Slow>,
 }
 
-/// Something that takes longer than usual in this run.
+/// A step that takes longer than usual in this run.
 #[derive(Clone, Debug)]
 struct Slow {
     way: Way,
-    /// In how many of a hundred times.
+    /// Percentage of cases in which it is slow.
     chance: u64,
-    /// By how many milliseconds at most.
+    /// Largest additional delay, in milliseconds.
     most: u64,
 }
 
-/// What can be slow.
+/// Steps that can be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
     /// The delivery of changes of the log.
@@ -65,7 +65,7 @@ impl Swarm {
         let stabilize_timeout = one_of(&[0, 25, 60]);
         let health = one_of(&[0, 60, 100]);
         let weighted = one_of(&[0, 0, 40]);
-        // The two prefixes are watched apart: where one lags behind the other, nodes know of things in another order.
+        // The two prefixes have separate watches. If one lags behind the other, nodes see changes in a different order.
         let slow = (0..one_of(&[0, 1, 2, 3])).map(|_| Slow {
             way: WAYS[one_of(&[0, 0, 1, 1, 2, 3, 4, 5]) as usize],
             chance: one_of(&[5, 15, 40]),
@@ -75,7 +75,7 @@ impl Swarm {
         Swarm { wall_spread, take_over, fail, evict, stabilize_timeout, health, weighted, slow }
     }
 
-    /// By how much longer that takes now.
+    /// Draws the additional delay of a step.
     pub(super) fn delay(&self, way: Way, random: &mut Random) -> Duration {
         let slow = self.slow.iter().find(|slow| slow.way == way);
         slow.filter(|slow| random.percent(slow.chance)).map_or(Duration::ZERO, |slow| random.ms(0, slow.most))

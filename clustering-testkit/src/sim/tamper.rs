@@ -38,17 +38,17 @@ pub trait Tamper {
         None
     }
 
-    /// The view that the node's status shows as acknowledged in its present session.
+    /// Returns the view that the node's status shows as acknowledged in its present session.
     fn acknowledged(&mut self, _seat: &Seat<'_>, told: Option<View>) -> Option<View> {
         told
     }
 
-    /// The node that owns `key` in that view.
+    /// Returns the name of the node that owns `key` in that view.
     fn owner(&mut self, _seat: &Seat<'_>, view: &View, key: &str) -> Option<NodeName> {
         view.find(key).map(|node| node.name.clone())
     }
 
-    /// True if the node's clock goes on while the process is frozen, as a clock that counts suspends does.
+    /// True if the node's clock continues while the process is frozen, like a clock that counts suspends.
     fn counts_suspends(&self) -> bool {
         true
     }
@@ -97,7 +97,7 @@ pub struct Seat<'a> {
     pub life: u32,
     /// What its clock shows.
     pub now: Timestamp,
-    /// What its wall clock shows, in milliseconds since 1970.
+    /// Its wall clock time, in milliseconds since 1970.
     pub wall_ms: u64,
     /// Its machine.
     pub machine: &'a Machine,

@@ -12,11 +12,11 @@ use super::{planted::*, tampers::*};
 pub(crate) struct Bug {
     /// Its name.
     pub(crate) name: &'static str,
-    /// What the node does wrong.
+    /// Description of the node's wrong behaviour.
     pub(crate) what: &'static str,
     /// A seed that finds it. What seeds draw changes with the simulation, so it is only where to look first.
     pub(crate) seed: u64,
-    /// How the breach begins that the simulation reports, one of these.
+    /// Accepted prefixes of the breach that the simulation reports.
     pub(crate) says: &'static [&'static str],
     /// Makes the fault for a run.
     pub(crate) make: fn() -> Box<dyn Tamper>,

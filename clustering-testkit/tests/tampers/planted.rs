@@ -24,7 +24,7 @@ fn life(seat: &Seat<'_>) -> Life {
     (seat.node, seat.life)
 }
 
-/// Whether that node leads, by its own machine.
+/// True if that node leads, according to its own machine.
 fn leads(seat: &Seat<'_>) -> bool {
     seat.machine.status(seat.now).leadership.is_some_and(|leadership| seat.now < leadership.until)
 }
@@ -42,7 +42,7 @@ impl Tamper for AcknowledgedSurvives {
     }
 }
 
-/// What a node saw of `ready/` since it began to follow it.
+/// A node's observations of `ready/` since it began to follow it.
 #[derive(Default)]
 struct Seen {
     reads: BTreeSet<Token>,
@@ -152,7 +152,7 @@ impl Tamper for RemembersAnnouncements {
     }
 }
 
-/// How long a leader goes on by what it knew when its watch of `ready/` ended.
+/// Time for which a leader relies on its old knowledge after its watch of `ready/` ended.
 const READS_FOR: Duration = Duration::from_millis(300);
 
 /// Goes on by the acknowledgements that it knows while it should read them again.

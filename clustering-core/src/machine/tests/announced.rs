@@ -121,7 +121,7 @@ fn an_on_stable_timeout_ends_it_and_the_next_version_is_announced() {
     a.says(&["* on_stable of V1 failed: ended", "* on_stable of V2, term 2", "announce V2 in term 2"]);
 }
 
-/// It is no longer wanted, and holds up the next all the same.
+/// Its result is no longer needed, but it still delays the next call.
 #[test]
 fn p10_a_superseded_on_stable_that_hangs_is_reported_and_ended_too() {
     let mut a = announcing_with(|config| config.on_stable_timeout = Some(secs(60)));

@@ -120,7 +120,7 @@ fn p9_a_rewind_does_not_make_the_leader_publish_without_end() {
     a.says_of(&["publish"], &[]);
 }
 
-/// While the store is away a service may ask again and again, and give up each time.
+/// While the store is away, a service may request a version repeatedly, and cancel each request.
 #[test]
 fn requests_that_were_dropped_are_one_wish_and_do_not_pile_up() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
@@ -136,7 +136,7 @@ fn requests_that_were_dropped_are_one_wish_and_do_not_pile_up() {
         b.abandon(&[id, id + 10_000]);
     }
     assert!(size(&b) < before + 1_000, "{} bytes after {before}", size(&b));
-    // The wish stays, and whoever still waits is answered.
+    // The request is kept, and callers that still wait get an answer.
     b.ask(1_000, "kept");
     b.abandon(&[]);
     b.wait(secs(10));

@@ -102,13 +102,13 @@ fn p4_an_acknowledgement_that_cannot_be_read_does_not_count() {
     }
 }
 
-/// Puts under the node's own lease, as `etcdctl put --ignore-lease` does.
+/// Overwrites a key under the node's own lease, as `etcdctl put --ignore-lease` does.
 fn put_over(bench: &mut Bench, key: &str, value: &str) {
     let lease = bench.lease_of(key);
     bench.write(Txn::new().put(format!("c/{key}"), value.to_owned(), lease));
 }
 
-/// The value under that key, changed.
+/// Returns the value of that key, with a replacement in it.
 fn edited(bench: &Bench, key: &str, from: &str, to: &str) -> String {
     let entry = bench.store.get(&format!("c/{key}").into()).unwrap();
     let value = String::from_utf8(entry.value.to_vec()).unwrap();

@@ -64,7 +64,7 @@ fn a_node_that_is_gone_is_not_named_for_its_lost_acknowledgement() {
     a.deliver_to("ready/");
     a.deliver_to("view/");
     a.skip();
-    // Suspended, it publishes nothing for longer than a lost acknowledgement is waited for.
+    // While suspended it publishes nothing, for longer than the wait for a lost acknowledgement.
     a.advance(secs(2));
     a.ok("renew");
     a.says_of(&["publish"], &["publish V3: b's session ended"]);

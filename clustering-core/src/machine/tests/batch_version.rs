@@ -74,7 +74,7 @@ fn p2_the_next_version_is_minted_above_one_from_the_far_future() {
     a.says_of(&["publish"], &["publish V3: b joined"]);
     a.answer_all();
     assert!(a.newest() > future());
-    // And after the last ULID of all, which no clock minted, the log still decides.
+    // The log still decides even after the largest possible ULID, which no clock can mint.
     let last = a.newest();
     a.publishes_as(labelled(Version::from_u128(u128::MAX)));
     a.wait(secs(2));
@@ -122,7 +122,7 @@ fn p2_a_label_out_of_range_that_a_node_says_it_saw_is_ignored() {
 fn p2_a_version_that_missed_what_a_node_had_seen_is_followed_by_another() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
-    // c joins while the version is on its way: it is in its cut, and the publisher did not know of it.
+    // c joins while the version is in flight: c is in the version's cut, but the publisher did not know of it.
     a.unseen(|a| a.joins_having_seen("c", Some(future())));
     a.skip();
     a.ok("publish");
@@ -134,7 +134,7 @@ fn p2_a_version_that_missed_what_a_node_had_seen_is_followed_by_another() {
     a.says_of(&["publish"], &[]);
 }
 
-/// What the node's record says that it had seen.
+/// Returns the version that the node's record names as seen.
 fn seen(bench: &Bench) -> Option<Version> {
     bench.machine.fold.own().unwrap().record.as_ref().unwrap().seen
 }
@@ -154,7 +154,7 @@ fn p2_a_node_joins_with_the_newest_version_that_it_saw_also_after_a_restore() {
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member);
     assert_eq!(seen(&b), Some(future()), "the newest in range");
-    // And it leads with labels above that.
+    // As leader it mints labels above that.
     b.ends("a");
     b.wait(secs(1));
     b.answer_all();

@@ -99,7 +99,7 @@ fn a_reply_that_was_lost_after_the_commit_applied_costs_nothing() {
 
 #[test]
 fn p8_a_commit_that_a_restored_store_lost_is_repeated_though_it_was_done() {
-    // The watch had not delivered it yet, so it resumes and has nothing to tell.
+    // The watch had not delivered the commit yet, so it resumes without reporting the restore.
     for purpose in ALL.into_iter().filter(|purpose| *purpose != "acknowledge") {
         let mut bench = on_its_way(purpose);
         let before = bench.store.revision;
@@ -162,7 +162,7 @@ fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
     }
 }
 
-/// The call of that commit, as events tell it.
+/// Returns the call of that commit, as events name it.
 fn call(purpose: &str) -> StoreCall {
     match purpose {
         "join" | "take over" => StoreCall::Join,
@@ -178,7 +178,7 @@ fn call(purpose: &str) -> StoreCall {
     }
 }
 
-/// That commit fails again and again for that time.
+/// Lets that commit fail repeatedly for that time.
 fn keeps_failing(bench: &mut Bench, purpose: &str, kind: ErrorKind, time: Duration) {
     let end = bench.now + time;
     while bench.now < end {
@@ -296,7 +296,7 @@ fn p10_a_lease_that_cannot_be_had_or_given_back_is_told() {
 fn p10_a_leader_that_cannot_read_the_acknowledgements_says_so() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
-    // It hears too late that it leads, and has to read what was acknowledged meanwhile.
+    // It learns too late that it leads, and has to read the acknowledgements that arrived meanwhile.
     b.lose("elect");
     b.deliver();
     keeps_failing(&mut b, "read ready/", ErrorKind::Refused, secs(31));

@@ -190,7 +190,7 @@ impl Game {
         self.now = end;
     }
 
-    /// The next wake-ups, up to so many: some times are so short that they come without end.
+    /// The next wake-ups, up to this number: with very short times they never end.
     fn creep(&mut self, most: usize) {
         for _ in 0..most {
             self.rest();
@@ -200,7 +200,7 @@ impl Game {
         }
     }
 
-    /// All that time passes at once, and then all are woken.
+    /// This time passes at once, and then all nodes are woken.
     fn jump(&mut self, time: Duration) {
         self.now = self.now + time;
         self.store.expire(self.now);
@@ -281,7 +281,7 @@ const EXTREMES: [Duration; 9] = [
     Duration::MAX,
 ];
 
-/// Joining, refusing, changing, leaving, returning and ending, with leaps of time between them.
+/// Joins, refusals, changes, departures, returns and ends, with jumps of time between them.
 fn live(config: &Config) {
     let mut game = Game::with(config);
     let id = |number| RequestId(number);
@@ -313,7 +313,7 @@ fn live(config: &Config) {
     }
 }
 
-/// The field is refused by its name, or works.
+/// A value is either refused with the name of its field, or works.
 #[test]
 fn each_extreme_time_is_refused_by_its_field_or_works() {
     for (field, set) in FIELDS {
@@ -322,14 +322,14 @@ fn each_extreme_time_is_refused_by_its_field_or_works() {
             set(&mut config, time);
             match config.validate() {
                 Ok(()) => live(&config),
-                // The TTL is the measure of others, which are then refused.
+                // Other fields are checked against the TTL, and may be refused instead.
                 Err(error) => assert!(error.field == field || field == "ttl", "{field} of {time:?}: {error}"),
             }
         }
     }
 }
 
-/// A store may grant more than it was asked for.
+/// A store may grant a longer TTL than requested.
 #[test]
 fn a_store_that_grants_an_endless_ttl_is_believed_as_far_as_a_node_can_count() {
     let mut a = Bench::node("a");
@@ -377,7 +377,7 @@ proptest! {
         prop_assert_eq!(a.newest.map(|view| view.len()), Some(2));
     }
 
-    /// No combination of extreme times that is taken makes a node panic.
+    /// No accepted combination of extreme times makes a node panic.
     #[test]
     fn fuzz_times_that_are_taken_work(changes in vec((0..FIELDS.len(), select(EXTREMES.to_vec())), 1..6)) {
         let mut config = Config::default();

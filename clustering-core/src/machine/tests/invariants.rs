@@ -332,7 +332,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             let record = txn.operations()[0].key().clone();
             let node = keys.service_namespace();
             let ready = Key::from(format!("{}{}", keys.readiness_namespace(), &record[node.len()..]));
-            // What the record told may be too long to be told.
+            // The incarnation in the deleted record may be too long for `gone`.
             let gone = txn.operations().iter().find(|operation| operation.key() == keys.gone_key());
             let mut writes = vec![delete(&record), delete(&ready)];
             writes.extend(gone.map(|_| put(keys.gone_key(), None)));

@@ -1,7 +1,7 @@
-//! Records as large as a store takes them, written by others: none of the machine's commits grows over the limits by what
-//! it copies out of them, so none is refused for ever.
+//! Records of the maximum size that a store accepts, written by other clients. The machine copies parts of them into
+//! its commits, which must not exceed the limits, since the store would refuse them forever.
 //!
-//! [`invariants`](super::invariants) validates every commit of every test; here are the records that put it to the test.
+//! [`invariants`](super::invariants) validates every commit of every test; the tests here supply the large records.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 
@@ -16,7 +16,7 @@ use crate::{
 
 const LABEL: &str = "01HF7ZZZ00000000000000000";
 
-/// A JSON object of at most the size that a store takes, in which `fill` stands as often as there is room.
+/// Returns a JSON object of at most the size that a store accepts, with `fill` repeated as often as there is room.
 fn filled(before: &str, fill: &str, after: &str) -> String {
     let room = Limits::VALUE - before.len() - after.len();
     format!("{before}{}{after}", fill.repeat(room / fill.len()))
@@ -79,7 +79,7 @@ fn p8_a_node_whose_record_takes_64_kib_is_evicted() {
     }
 }
 
-/// Of one whose incarnation can be told it is still told that it was evicted.
+/// If the incarnation fits into the record, the eviction is still recorded.
 #[test]
 fn only_a_departure_that_does_not_fit_is_left_out() {
     for (size, causes) in
@@ -99,7 +99,7 @@ enum Step {
     LoseLead,
 }
 
-/// Records of every kind, with a text of any size in one of their fields.
+/// Records of each kind, with a text of any size in one of their fields.
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let record = select(vec![
         ("view/version", r#"{"version": "LABEL0", "number": 9, "cause": [{"asked": {"by": "#, "}}]}"),

@@ -391,7 +391,7 @@ fn p8_a_leader_that_is_the_laggard_steps_down() {
     a.says_of(&["elect"], &["elect V3: a was elected"]);
 }
 
-/// A leader with this many others, of whom the last ones are late or refuse at the end of their time.
+/// Sets up a leader with this many other nodes, the last of which are late or refuse when their time is up.
 fn failing(late: &[&str], refusing: &[&str]) -> Bench {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     for other in ["b", "c", "d", "e"] {

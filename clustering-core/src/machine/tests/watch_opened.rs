@@ -65,7 +65,7 @@ fn the_acknowledgements_are_watched_in_the_same_way() {
 
 #[test]
 fn a_watch_that_is_not_wanted_any_more_is_dropped_also_while_it_opens() {
-    // A candidate watches acknowledgements before it is elected, and another one is.
+    // A candidate watches acknowledgements before its election, but another node is elected.
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
     assert!(b.is_opening("watch ready/"));
@@ -73,7 +73,7 @@ fn a_watch_that_is_not_wanted_any_more_is_dropped_also_while_it_opens() {
     b.fail("elect", ErrorKind::GuardFailed { revision: crate::store::Revision::ZERO });
     assert!(!b.is_opening("watch ready/"), "it leaks");
 
-    // A node that ends drops the watch that it has just begun to open.
+    // A node that ends drops the watch that it has just started to open.
     let mut b = Bench::node("b").with(&["a"]);
     b.tick();
     b.ok("grant");

@@ -58,7 +58,7 @@ pub(crate) struct Connection {
     /// Whether to speak without TLS; false asks for TLS also without the files above [env: ETCDCTL_INSECURE_TRANSPORT]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     insecure_transport: Option<String>,
-    /// Whether to use members of etcd's own list while none of the endpoints can be reached [env: ETCD_FOLLOW_MEMBERS]
+    /// Use members from etcd's member list while none of the endpoints can be reached [env: ETCD_FOLLOW_MEMBERS]
     /// [default: true]
     #[arg(long, global = true, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true", require_equals = true)]
     follow_members: Option<String>,
@@ -82,7 +82,7 @@ const FLAGS: [(&str, &str); 8] = [
     ("--follow-members", "ETCD_FOLLOW_MEMBERS"),
 ];
 
-/// The variables of the environment that hold a password. Programs and hooks do not inherit them.
+/// Environment variables that contain a password. Programs and hooks do not inherit them.
 pub(crate) fn secrets() -> impl Iterator<Item = &'static str> {
     let has_password = |user: OsString| user.to_string_lossy().contains(':');
     let user = env::var_os("ETCDCTL_USER").is_some_and(has_password).then_some("ETCDCTL_USER");

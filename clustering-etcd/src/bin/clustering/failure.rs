@@ -23,18 +23,18 @@ impl Failure {
         Failure { code, text: text.into(), hints: Vec::new() }
     }
 
-    /// Adds a line with what to do about it.
+    /// Adds a line of advice.
     pub(crate) fn hint(self, hint: impl Into<String>) -> Self {
         self.hints([hint.into()])
     }
 
-    /// Adds lines with what to do about it.
+    /// Adds lines of advice.
     pub(crate) fn hints(mut self, hints: impl IntoIterator<Item = String>) -> Self {
         self.hints.extend(hints);
         self
     }
 
-    /// The failure in lines: what failed, and below it what to do.
+    /// Formats the failure as lines: the error first, then the advice.
     pub(crate) fn lines(&self) -> Vec<String> {
         let first = format!("clustering: {}", self.text);
         [first].into_iter().chain(self.hints.iter().map(|hint| format!("  {hint}"))).collect()

@@ -23,7 +23,7 @@ use crate::{
 /// Exit codes: 0 each key has a node, 1 no node takes keys, 2 it is not known.
 #[derive(Args, Debug)]
 pub(crate) struct Find {
-    /// The keys; - stands for the lines of the standard input, as if no key was given
+    /// The keys; - reads them from standard input, one per line, which is also the default
     keys: Vec<String>,
     /// Also those next in line, so many nodes in all
     #[arg(long, short, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
@@ -45,7 +45,7 @@ struct Place {
     weight: Weight,
 }
 
-/// What is read of a view.
+/// The fields of a view that the command reads.
 #[derive(Deserialize)]
 struct View {
     nodes: Vec<Member>,
@@ -89,14 +89,14 @@ impl Find {
 }
 
 impl Find {
-    /// The keys that were given, with those of the standard input in their place.
+    /// Returns the given keys, with each `-` replaced by the lines of the standard input.
     fn keys(&self) -> Result<Vec<String>, Failure> {
         let is_input = |text: &str| text == "-";
         if !self.keys.is_empty() && !self.keys.iter().any(|key| is_input(key)) {
             return Ok(self.keys.clone());
         }
         if self.view.as_ref().is_some_and(|file| file.as_os_str() == "-") {
-            let text = "the standard input has the view: give the keys as arguments";
+            let text = "the standard input is already used for the view: give the keys as arguments";
             return Err(Failure::new(UNKNOWN, text));
         }
         let mut input = read_keys()?;

@@ -20,7 +20,7 @@ use crate::connection;
 #[derive(Debug)]
 pub(crate) struct Guardian {
     input: Mutex<ChildStdin>,
-    /// Processes that this one started and waits for.
+    /// Processes that this process started and waits for.
     own: Mutex<HashSet<Pid>>,
 }
 
@@ -43,7 +43,7 @@ impl Guardian {
         self.tell('r', folder.display());
     }
 
-    /// Calls `look` with the processes that this one waits for. None starts meanwhile.
+    /// Calls `look` with the processes that this process waits for. No process is started meanwhile.
     pub(crate) fn while_none_starts(&self, look: impl FnOnce(&HashSet<Pid>)) {
         look(&self.own());
     }
@@ -131,6 +131,6 @@ impl Drop for Group {
 
 /// Pauses this process.
 pub(crate) fn pause_this() {
-    // Of itself it may.
+    // A process may always signal itself.
     let _ = kill_process(getpid(), Signal::STOP);
 }

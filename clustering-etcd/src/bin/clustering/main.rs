@@ -1,6 +1,6 @@
 //! `clustering`: looks at clusters in etcd and handles them, and makes any program a node.
 
-// What is printed passes `output`, which escapes it.
+// All output goes through `output`, which escapes it.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod connection;

@@ -52,7 +52,7 @@ impl Man {
     }
 }
 
-/// Shows what the command can, to somebody who gave no arguments. Variables in the environment are none.
+/// Shows the help if no arguments were given. Environment variables do not count as arguments.
 pub(crate) fn help() -> ExitCode {
     let help = Cli::command().render_help().to_string();
     help.lines().for_each(output::note);

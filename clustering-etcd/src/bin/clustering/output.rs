@@ -1,7 +1,7 @@
-//! The one way out: everything that the command prints passes here.
+//! Output of the command. Everything that it prints goes through this module.
 //!
-//! Names, URIs, metadata and reasons come from others, who may have written escape sequences or line ends into them. Here
-//! they are escaped, so that nobody can forge a line, a column or the look of a terminal.
+//! Names, URIs, metadata and reasons are written by other nodes and may contain escape sequences or line breaks. They
+//! are escaped here, so that a record cannot forge lines or columns or control the terminal.
 
 use std::{
     borrow::Cow,
@@ -18,10 +18,10 @@ use crate::failure::{Failure, UNKNOWN};
 /// The format of a command's output.
 #[derive(Args, Clone, Copy, Debug)]
 pub(crate) struct Format {
-    /// Print JSON: an object on each line
+    /// Print JSON, one object per line
     #[arg(long)]
     json: bool,
-    /// The format of the output, as etcdctl's flag: --write-out json is --json
+    /// The output format, as in etcdctl; --write-out json is the same as --json
     #[arg(long, short = 'w', value_name = "FORMAT", conflicts_with = "json")]
     write_out: Option<WriteOut>,
 }
@@ -41,7 +41,7 @@ impl Format {
     }
 }
 
-/// Prints a line. A reader that has gone, such as `head`, is no reason to fail, but one to end.
+/// Prints a line. If the reader has closed the pipe, as `head` does, exits without an error.
 pub(crate) fn line(text: impl AsRef<str>) {
     print(&plain(text.as_ref()));
 }
@@ -51,7 +51,7 @@ pub(crate) fn lines(lines: impl IntoIterator<Item = impl AsRef<str>>) {
     lines.into_iter().for_each(line);
 }
 
-/// Prints cells, divided by tabs.
+/// Prints cells, separated by tabs.
 pub(crate) fn cells(cells: &[&str]) {
     print(&cells.iter().map(|cell| plain(cell)).collect::<Vec<_>>().join("\t"));
 }
@@ -74,7 +74,7 @@ pub(crate) fn note_json(value: &impl Serialize) {
     let _ = writeln!(io::stderr().lock(), "{}", json_text(value).unwrap_or_default());
 }
 
-/// Asks for an answer, which is typed on the same line.
+/// Prints a question to the standard error, without a line break.
 pub(crate) fn prompt(text: impl AsRef<str>) {
     let mut err = io::stderr().lock();
     let _ = write!(err, "{} ", plain(text.as_ref())).and_then(|()| err.flush());
@@ -87,7 +87,7 @@ fn print(text: &str) {
     }
 }
 
-/// The text with its control and invisible characters escaped, as in `\n` and `\u{1b}`.
+/// Escapes control and invisible characters, as in `\n` and `\u{1b}`.
 pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     escape(text, |character, escaped| match character {
         '\n' => escaped.push_str("\\n"),
@@ -97,8 +97,8 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// The value as JSON that is safe to show on a terminal. In JSON such characters stand in strings only, where an escape
-/// means the same.
+/// Formats the value as JSON that is safe to show on a terminal. In JSON, control and invisible characters occur only
+/// inside strings, where an escape sequence has the same meaning.
 fn json_text(value: &impl Serialize) -> serde_json::Result<String> {
     let text = serde_json::to_string(value)?;
     let escaped = escape(&text, |character, escaped| {
@@ -130,18 +130,18 @@ fn is_hidden(character: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// A number of nodes, in words.
+/// Formats a number of nodes, such as "1 node" or "3 nodes".
 pub(crate) fn counted(nodes: usize) -> String {
     if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
 }
 
-/// The text with spaces up to that many columns of a terminal. Some characters take two.
+/// Pads the text with spaces to that many terminal columns. Some characters take two columns.
 pub(crate) fn padded(text: &str, width: usize) -> String {
     let padding = width.saturating_sub(text.width());
     format!("{text}{:padding$}", "")
 }
 
-/// The lines of a table: columns are as wide as their widest cell, and the last one ends where its text does.
+/// Formats a table. Each column is as wide as its widest cell; the last column is not padded.
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Vec<String> {
     let mut table = vec![head.map(str::to_owned)];
     table.extend(rows.iter().map(|row| row.each_ref().map(|cell| plain(cell).into_owned())));

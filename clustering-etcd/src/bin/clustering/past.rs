@@ -13,11 +13,11 @@ use crate::{
     times::{brief, label_time, moment},
 };
 
-/// List the last versions, the newest first: the time in its label, how long it took to become stable, who was last, and
-/// why it was published
+/// List the last versions, newest first: time of the label, time until stable, the last node to become ready, and
+/// causes
 ///
-/// The label is minted by the wall clock of the leader that published the version; it is later than that where a label
-/// before it was ahead. Durations are measured by the leader.
+/// The label shows the wall clock of the leader that published the version, or a later time if an earlier label was
+/// ahead of that clock. Durations are measured by the leader.
 #[derive(Args, Debug)]
 pub(crate) struct History {
     /// How many at most

@@ -12,8 +12,8 @@ use crate::{
 
 /// List the clusters in the store: namespace, nodes, state, leader
 ///
-/// Reads all keys below the prefix, or of all etcd without one, and the values of clusters alone. Give a prefix where etcd
-/// holds millions of other keys, or where the user may not read everything.
+/// Reads all keys with the prefix, or all keys of etcd if there is no prefix, but values only of clusters. Give a
+/// prefix if etcd holds millions of other keys, or if the user may not read all of them.
 #[derive(Args, Debug)]
 pub(crate) struct Services {
     /// Only namespaces that start with that

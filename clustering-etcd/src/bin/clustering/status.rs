@@ -37,7 +37,7 @@ impl Status {
     }
 }
 
-/// All of a report, in lines for people.
+/// Formats a report as text.
 fn text(report: &Report) -> Vec<String> {
     let mut lines = labelled("cluster", vec![report.namespace.to_string()]);
     lines.extend(labelled("leader", vec![leader(report)]));
@@ -53,7 +53,7 @@ fn text(report: &Report) -> Vec<String> {
     lines
 }
 
-/// Lines with a label before the first.
+/// Puts a label before the first line, and indents the others.
 fn labelled(label: &str, lines: Vec<String>) -> Vec<String> {
     let labels = [label].into_iter().chain(std::iter::repeat(""));
     labels.zip(lines).map(|(label, line)| format!("{label:<10}{line}")).collect()
@@ -80,10 +80,10 @@ pub(crate) fn version(report: &Report) -> String {
     }
 }
 
-/// Stable, or what is missing for that: by whom, why. A line each.
+/// Describes the state in one or more lines: stable, or which nodes it is waiting for, and why.
 ///
-/// `watched` is for how long the caller has seen that it is not stable. One look does not tell, and the clock that minted
-/// the label is somebody else's.
+/// `watched` is the time for which the caller has seen that the cluster is not stable. It cannot be derived from a
+/// single report, since the label's time comes from another machine's clock.
 pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
     let watched = watched.map(|time| format!(", watched for {}", brief(time))).unwrap_or_default();
     let leader = report.leader_name().map_or("the leader", |name| name.as_str());

@@ -7,10 +7,10 @@ use std::{
 
 use clustering_etcd::Version;
 
-/// A moment as this process sees it. Durations are differences of `at`; other machines' clocks take no part in them.
+/// The current time of this process. Durations are differences of `at`, and never use other machines' clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Now {
-    /// What the wall clock shows, in milliseconds since 1970.
+    /// Wall clock time in milliseconds since 1970.
     pub(crate) wall_ms: u64,
     pub(crate) at: Instant,
 }
@@ -56,7 +56,7 @@ pub(crate) fn brief(duration: Duration) -> String {
     }
 }
 
-/// That moment in UTC, to the second; a question mark after the year 9999, for which there is no such notation.
+/// Formats the time in UTC, to the second, or as a question mark after the year 9999, which the format cannot express.
 pub(crate) fn moment(ms: u64) -> String {
     let mut text = String::new();
     let moment = UNIX_EPOCH.checked_add(Duration::from_millis(ms)).map(humantime::format_rfc3339_seconds);
@@ -66,7 +66,7 @@ pub(crate) fn moment(ms: u64) -> String {
     }
 }
 
-/// Time in the version's label; the label itself, if its time is out of range.
+/// Formats the time in the version's label, or returns the label itself if its time is out of range.
 pub(crate) fn label_time(version: Version) -> String {
     match version.is_plausible() {
         true => moment(version.minted_ms()),
@@ -74,7 +74,7 @@ pub(crate) fn label_time(version: Version) -> String {
     }
 }
 
-/// That moment in UTC, to the millisecond.
+/// Formats the time in UTC, to the millisecond.
 pub(crate) fn stamp(ms: u64) -> String {
     let moment = UNIX_EPOCH.checked_add(Duration::from_millis(ms)).unwrap_or(UNIX_EPOCH);
     humantime::format_rfc3339_millis(moment).to_string()

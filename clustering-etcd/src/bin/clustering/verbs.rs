@@ -88,12 +88,11 @@ impl Resign {
     }
 }
 
-/// Remove a node from the cluster for now, such as one that hangs: others take its keys
+/// Remove a node from the cluster for now, for example if it hangs: others take over its keys
 ///
-/// A node that is still running joins again by itself, after a pause that grows from one second to ten minutes until the
-/// node is ready at a version. To keep it out, stop it.
-/// Exit codes: 0 it is removed (with --wait: and a version without it is stable), 1 it could not
-/// be done or the time ran out, 2 it is not known.
+/// A node that is alive rejoins by itself, after a pause that grows from a second to ten minutes. To keep it out, stop
+/// it. Exit codes: 0 it is removed (with --wait: and a version without it is stable), 1 it could not be done or the
+/// time ran out, 2 it is not known.
 #[derive(Args, Debug)]
 pub(crate) struct Evict {
     /// The node

@@ -13,8 +13,8 @@ use crate::{
 
 /// Wait until the cluster is stable
 ///
-/// Also while there is no cluster yet, and while etcd is away. Prints the version in the end, or with --json the whole report.
-/// Exit codes: 0 it is so, 1 the time ran out, 2 etcd could not be reached at first, or refuses.
+/// Also waits while there is no cluster yet, and while etcd is away. Prints the version at the end, or with --json the
+/// whole report. Exit codes: 0 stable, 1 timed out, 2 etcd could not be reached at the start, or refuses.
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
     /// Until every node is ready at the newest version; this is what it waits for in any case

@@ -36,8 +36,9 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
     Ok(())
 }
 
-/// A version that says of a node that its acknowledgement was lost is published by a leader that knows the node's record to
-/// stand as in the version before: with a node that went or changed goes its acknowledgement.
+/// A version that names a node's lost acknowledgement as a cause is published by a leader that knows the node's record
+/// to be unchanged since the previous version. If a node leaves or changes its record, the loss of its acknowledgement
+/// is expected.
 pub(in crate::sim) fn unacknowledged(machine: &Machine, txn: &Txn) -> Result<(), String> {
     let version = txn.operations().iter().find_map(|operation| match operation {
         Operation::Put { key, value, .. } if key == machine.keyspace().version_key() => Some(value),

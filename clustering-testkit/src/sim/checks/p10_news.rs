@@ -2,8 +2,8 @@ use clustering_core::{Term, machine::Status};
 
 use crate::history::Life;
 
-/// P10. Every change of the leader is told: the last news is what the node's status says. And nobody leads under a term that
-/// is over by its own log.
+/// P10. Every change of the leader is reported: the last event agrees with the node's status. P6. No node leads under a
+/// term that has ended according to its own log.
 pub(in crate::sim) fn check(who: &Life, status: &Status, told: Option<Term>) -> Result<(), String> {
     let leader = status.leader.as_ref().map(|leader| leader.term);
     if leader != told {

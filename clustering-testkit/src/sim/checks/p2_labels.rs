@@ -9,7 +9,7 @@ struct Label {
     version: Version,
 }
 
-/// P2. Who publishes mints a label above the last one that it saw, also if the store was restored since.
+/// P2. A publisher mints a label above the last label that it saw, even if the store has been restored since.
 pub(in crate::sim) fn check(keys: &Keyspace, txn: &Txn, seen: Option<Version>) -> Result<(), String> {
     let label = txn.operations().iter().find_map(|operation| match operation {
         Operation::Put { key, value, .. } if key == keys.version_key() => {

@@ -13,8 +13,8 @@ pub(in crate::sim) fn acknowledged(who: &Life, status: &Status) -> Result<(), St
     }
 }
 
-/// P4. A leader that recorded the newest version as stable, and acts, calls `on_stable` for it at once, unless another one
-/// runs. `last` is the version for which it called it last.
+/// P4. A leader that recorded the newest version as stable, and may still act, calls `on_stable` for it at once, unless
+/// another call is running. `last` is the version of the last call.
 pub(in crate::sim) fn forgotten(
     who: &Life,
     (status, now): (&Status, Timestamp),

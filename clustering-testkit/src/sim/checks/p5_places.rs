@@ -6,11 +6,12 @@ use clustering_core::{
 
 use crate::sim::Store;
 
-/// P5. Nobody ends a lead that is not its own, but for who takes a name over: the lead of that name goes with it. Who is
-/// elected stands in the log, under the session that holds the lead. P7. Who changes its record, or leaves, touches no other's.
+/// P5. A node ends no leadership but its own, except that taking a name over also ends that name's leadership. An
+/// elected node is registered in the log, under the session that holds the leadership. P7. A node that changes its
+/// record, or leaves, does not touch the record of another.
 ///
-/// Judged by the store as it stood just before. `knew` is the revision up to which the node had followed the log when it
-/// sent the commit.
+/// Checked against the store's state just before the commit. `knew` is the revision up to which the node had followed
+/// the log when it sent the commit.
 pub(in crate::sim) fn check(
     store: &Store,
     keys: &Keyspace,

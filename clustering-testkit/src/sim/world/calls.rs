@@ -31,11 +31,11 @@ pub(super) struct Call {
     gives_up: Moment,
     /// Its caller gives up on it before it arrives.
     late: bool,
-    /// What its caller knew when it sent it.
+    /// The caller's knowledge when it sent the call.
     knew: Knew,
 }
 
-/// What a node knew when it sent a commit.
+/// A node's knowledge when it sent a commit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Knew {
     /// The revision up to which it had followed the log.
@@ -166,7 +166,7 @@ impl World<'_> {
         this.random.ms(0, 3)
     }
 
-    /// By how much longer than usual that takes in this run.
+    /// Draws the additional delay of a step in this run.
     pub(super) fn slowness(&mut self, process: usize, way: Way) -> Duration {
         match self.stormy {
             true => self.swarm.delay(way, &mut self.processes[process].random),
@@ -174,7 +174,7 @@ impl World<'_> {
         }
     }
 
-    /// For how long a commit is held up.
+    /// Draws the time for which a commit is delayed.
     fn hold_up(&mut self, process: usize, purpose: Purpose) -> Duration {
         let sprung = self.spring(process, purpose, false);
         let this = &mut self.processes[process];

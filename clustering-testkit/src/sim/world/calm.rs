@@ -34,10 +34,10 @@ impl Simulation {
         by_clocks * 5 / 4
     }
 
-    /// For how long nothing may be written before all counts as calm.
+    /// Returns the time without writes after which the cluster counts as calm.
     ///
-    /// Longer than the longest gap between two publications, by the slowest clock: a leader may wait that long with a change
-    /// that the newest version does not have, while that version is stable.
+    /// It exceeds the longest gap between two publications by the slowest clock: a leader may wait that long before it
+    /// publishes a change, while the newest version is stable.
     fn quiet(&self) -> Duration {
         let longest_gap = Config::default().publish_gap.max;
         (self.ttl * 2).max((longest_gap + Duration::from_secs(1)) * 5 / 4)

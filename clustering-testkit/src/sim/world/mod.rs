@@ -41,7 +41,7 @@ const NAMESPACE: &str = "c";
 enum Due {
     /// A fault of the plan begins.
     Fault(usize),
-    /// A fault of the plan that waited for a commit begins, at that node.
+    /// Starts a fault of the plan that was triggered by a commit, at that node.
     Sprung { place: usize, node: usize },
     /// A fault that lasts is over.
     Over { kind: Kind, process: usize, life: u32 },
@@ -74,7 +74,7 @@ type Placed = (usize, Revision, [Option<NodeName>; checks::p1_placement::KEYS.le
 pub(super) struct World<'a> {
     setup: &'a Simulation,
     plan: Vec<Fault>,
-    /// Faults of the plan that wait for a commit.
+    /// Faults of the plan that have not been triggered by a commit yet.
     in_wait: Vec<usize>,
     swarm: Swarm,
     now: Moment,
@@ -86,7 +86,7 @@ pub(super) struct World<'a> {
     /// To whom each lease was granted, by its number: which process, which life of it.
     owners: Vec<(usize, u32)>,
     reigns: Reigns,
-    /// The owners of some keys in the version of that era and revision.
+    /// Owners of some keys, by the era and revision of the version.
     placed: Option<Placed>,
     outage_until: Moment,
     stormy: bool,
@@ -499,7 +499,7 @@ impl<'a> World<'a> {
         self.book.check(result);
     }
 
-    /// What a machine says of itself after an input.
+    /// Checks a machine's status after an input.
     fn look_at_status(&mut self, process: usize) {
         let this = &self.processes[process];
         let Some(machine) = &this.machine else { return };
@@ -523,7 +523,7 @@ impl<'a> World<'a> {
         self.book.check(result);
     }
 
-    /// P1: whether it places keys as the log's view of the version says.
+    /// P1. Checks that a node assigns keys as the version's view in the log does.
     fn look_at_placement(&mut self, process: usize) {
         let Some(view) = self.processes[process].machine.as_ref().and_then(Machine::newest).cloned() else {
             return;

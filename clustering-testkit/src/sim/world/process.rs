@@ -45,13 +45,13 @@ pub(super) struct Process {
     pub(super) lease: Option<Held>,
     /// What it answers if it is asked whether it may act as leader.
     pub(super) claim: Option<Claim>,
-    /// The term of the leader of which it told last.
+    /// The term of the leader in its last leader event.
     pub(super) told_leader: Option<Term>,
     /// The last label that it saw published.
     pub(super) seen_label: Option<Version>,
-    /// The version for which it called `on_stable` last.
+    /// The version of its last `on_stable` call.
     pub(super) announced: Option<Version>,
-    /// What its clock showed when it was frozen.
+    /// The time on its clock when it was frozen.
     pub(super) frozen_at: Timestamp,
     pub(super) asked: Vec<(RequestId, String, Term)>,
     /// In which era it saw what it knows of `view/` and of `ready/`.
@@ -182,7 +182,7 @@ impl Process {
         self.windows = [(Moment::default(), 0); Kind::ALL.len()];
     }
 
-    /// What its wall clock shows, in milliseconds since 1970.
+    /// Its wall clock time, in milliseconds since 1970.
     pub(super) fn wall_ms(&self, now: Moment) -> u64 {
         1_700_000_000_000 + self.wall + now.as_nanos() / 1_000_000
     }

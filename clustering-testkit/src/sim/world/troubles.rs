@@ -25,7 +25,7 @@ impl World<'_> {
         }
     }
 
-    /// Faults that wait for such a commit begin in a moment. True if the commit itself is to be held up.
+    /// Triggers the faults that wait for such a commit. Returns true if the commit itself must be delayed.
     pub(super) fn spring(&mut self, process: usize, purpose: Purpose, done: bool) -> bool {
         if !self.stormy || self.in_wait.is_empty() {
             return false;
@@ -53,7 +53,7 @@ impl World<'_> {
         held
     }
 
-    /// A fault begins, at that node.
+    /// Starts a fault at that node.
     pub(super) fn begin(&mut self, place: usize, node: usize) {
         if !self.stormy {
             return;
@@ -161,7 +161,7 @@ impl World<'_> {
                 held.sort_by_key(in_order);
                 held.into_iter().for_each(|due| self.queue.push(self.now, due));
                 self.book.tell(self.now, &self.processes[process].label, || "goes on".to_owned());
-                // Its user asks it before it has heard anything.
+                // The user queries the node before it has received any input.
                 self.look_at(process);
             }
             _ => self.unstick(process),
@@ -245,7 +245,7 @@ impl World<'_> {
 
     /// The store is restored from a backup that is some revisions old.
     fn rewind(&mut self, choice: u64) {
-        // Mostly by so little that the log stands as it does, and only acknowledgements are lost.
+        // Mostly rewinds so little that the log is unchanged and only acknowledgements are lost.
         let by = match choice % 8 {
             0..4 => choice / 8 % 4,
             4..7 => choice / 8 % 40,

@@ -48,7 +48,7 @@ struct Call<'a> {
 }
 
 impl Hooks {
-    /// The program or a hook to be: it is told of its node, and does not inherit the passwords of this process.
+    /// Creates the command for the program or a hook: sets the node's variables, and removes this process's passwords.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         command.envs(self.node());
@@ -94,7 +94,7 @@ impl Hooks {
         self.call(Call { hook: "on_stable", command, variables, input }, stable.superseded()).await
     }
 
-    /// Tells that a version is stable.
+    /// Runs the hook for a version that is stable.
     pub(crate) async fn on_stable_everywhere(
         &self,
         command: &str,
@@ -147,7 +147,7 @@ impl Hooks {
         let what = format!("the {hook} hook");
         let mut group = tokio::select! {
             group = wait_out(&self.log, &what, || ready(Group::spawn(&mut shell, &self.guardian))) => {
-                group.map_err(|error| format!("/bin/sh does not start: {error}"))?
+                group.map_err(|error| format!("cannot start /bin/sh: {error}"))?
             }
             () = &mut superseded => return Err("superseded".to_owned()),
         };

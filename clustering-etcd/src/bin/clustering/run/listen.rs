@@ -31,7 +31,7 @@ impl Listening {
     }
 }
 
-/// Listens at the address. One without a host, such as `:8081`, stands for all that this machine has.
+/// Listens on the address. Without a host, as in `:8081`, it listens on all addresses of this machine.
 async fn bind(address: &str) -> io::Result<TcpListener> {
     if !address.starts_with(':') {
         return TcpListener::bind(address).await;
@@ -49,7 +49,7 @@ fn cannot(address: &str, error: &io::Error) -> Failure {
     let hint = match error.kind() {
         ErrorKind::AddrInUse => "something else listens there: give another port, or 0 for any that is free",
         ErrorKind::AddrNotAvailable => {
-            "this machine has no such address: give only a port, as in :8081, for all that it has"
+            "this machine has no such address: to listen on all its addresses, give only a port, as in :8081"
         }
         ErrorKind::PermissionDenied => "ports below 1024 need more rights: give a higher one",
         _ => "expected an address of this machine and a port, such as :8081 or 127.0.0.1:8081",

@@ -6,7 +6,7 @@ use crate::{
     times::{now_ms, stamp},
 };
 
-/// What `run` says on the standard error: a line for people, or a JSON object with the time and the node.
+/// The log of `run` on standard error: plain lines, or JSON objects with the time and the node.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     node: String,
@@ -18,7 +18,7 @@ impl Log {
         Log { node: node.to_owned(), json }
     }
 
-    /// An event of the node.
+    /// Logs an event of the node.
     pub(super) fn event(&self, event: &Event) {
         if self.json {
             self.object(serde_json::to_value(event).unwrap_or_default());
@@ -27,7 +27,7 @@ impl Log {
         }
     }
 
-    /// Something that the command itself does or finds: for people the text, for programs a kind of event and its fields.
+    /// Logs an action or finding of the command itself: as plain text, or as JSON with a kind of event and its fields.
     pub(super) fn say(&self, text: &str, kind: &str, mut fields: Value) {
         if self.json {
             fields["event"] = json!(kind);
@@ -37,7 +37,7 @@ impl Log {
         }
     }
 
-    /// A line that a hook printed.
+    /// Logs a line that a hook printed.
     pub(super) fn hook(&self, hook: &str, line: &str) {
         if self.json {
             self.object(json!({ "event": "hook_output", "hook": hook, "line": line }));

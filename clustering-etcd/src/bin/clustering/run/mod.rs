@@ -45,13 +45,14 @@ use crate::{
 /// Be a node on behalf of a program: the node lives as long as the program does
 ///
 /// Starts the program, registers the node, calls the hooks, and exits with the program's exit code, or with 128 and the
-/// signal's number. When the program ends, the node leaves the cluster. While etcd is away the program runs on and the node
-/// waits. While the program is not well, by --health or --health-url, the node has no place in the cluster: others take over,
-/// and it joins again later.
+/// signal's number. When the program ends, the node leaves the cluster. While etcd is away the program runs on and the
+/// node waits. While the program is unhealthy (see --health and --health-url), the node leaves the cluster and others
+/// take over its keys; it rejoins when the program is healthy again.
 ///
-/// On the first INT or TERM the node leaves the cluster, so that others send no more requests, and then the program and all
-/// that it started get the signal. That takes one call to etcd; if etcd is away, 5 seconds. A second INT or TERM is passed
-/// on at once. So are other signals (HUP, QUIT, USR1, USR2, WINCH). Ctrl-Z pauses the program with the command.
+/// On the first INT or TERM the node leaves the cluster, so that others send no more requests, and then the signal is
+/// passed on to the program and all its child processes. Leaving takes one call to etcd, or 5 seconds if etcd is away.
+/// A second INT or TERM is passed on at once, as are HUP, QUIT, USR1, USR2 and WINCH. Ctrl-Z pauses the program
+/// together with this command.
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and CLUSTERING_HOOK, CLUSTERING_NAMESPACE,
 /// CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM, CLUSTERING_LEADER, CLUSTERING_NODES (how many) and,
@@ -78,7 +79,8 @@ pub(crate) struct Run {
     /// After which time a crash shows to the others [env: ETCD_TTL] [default: 15s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     ttl: Option<Duration>,
-    /// When to start the program. A --stabilize or --health that needs it running never passes before it has started
+    /// When to start the program. With joined or stable, a --stabilize or --health that needs the running program never
+    /// passes
     #[arg(long, value_name = "WHEN", default_value = "now")]
     start_when: StartWhen,
     /// What to do if the name is taken
@@ -88,24 +90,25 @@ pub(crate) struct Run {
     /// always ready
     #[arg(long, value_name = "COMMAND")]
     stabilize: Option<String>,
-    /// Called on the leader alone, once for each version at which all nodes are ready
+    /// Run only on the leader, once for each version at which all nodes are ready
     #[arg(long, value_name = "COMMAND")]
     on_stable: Option<String>,
-    /// Called on each node that has this option, for each version at which all nodes are ready
+    /// Run on each node that has this option, for each version at which all nodes are ready
     #[arg(long, value_name = "COMMAND")]
     on_stable_everywhere: Option<String>,
     /// Called when the node's session is over, so that others may have taken over its keys; it joins again by itself
     #[arg(long, value_name = "COMMAND")]
     on_lost: Option<String>,
-    /// After which time a stabilize is killed, and counts as a no [default: never]
+    /// Time limit for a stabilize; after it the hook is killed and counts as a refusal [default: none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     stabilize_timeout: Option<Duration>,
-    /// After which time an on-stable is killed, and counts as failed; while it runs no later version is announced [default:
-    /// never]
+    /// Time limit for an on-stable; after it the hook is killed and counts as failed. No later version is announced
+    /// while it runs [default: none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     on_stable_timeout: Option<Duration>,
-    /// Serve probes (/livez, /readyz, /leaderz, /stablez) and metrics for Prometheus (/metrics) there over HTTP, such as
-    /// 127.0.0.1:8081, or :8081 for all addresses; with port 0 at any that is free, which is told [env: CLUSTERING_LISTEN] [default: not at all]
+    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez) and Prometheus metrics (/metrics) over HTTP,
+    /// such as
+    /// 127.0.0.1:8081, or :8081 for all addresses; port 0 picks a free port and logs it [env: CLUSTERING_LISTEN] [default: none]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
     /// How long a hook that is superseded may take to end
@@ -114,7 +117,7 @@ pub(crate) struct Run {
     /// How long the program may take to end when the node has ended by itself
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     kill_after: Duration,
-    /// Print what happens as JSON objects, with the time (`at`), the `node` and the kind of `event`
+    /// Log events as JSON objects, with the time (`at`), the `node` and the kind of `event`
     #[arg(long)]
     json: bool,
     /// The program and its arguments
@@ -127,11 +130,11 @@ pub(crate) struct Run {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum StartWhen {
-    /// At once, also while etcd is away
+    /// At once, even while etcd is away
     Now,
-    /// When the node is a member for the first time
+    /// Once the node is a member
     Joined,
-    /// When the cluster is stable with the node for the first time
+    /// Once the cluster is stable and the node is part of it
     Stable,
 }
 
@@ -198,7 +201,7 @@ impl Run {
         let telling = tokio::spawn(tell(events, hooks.clone(), self.on_lost.clone()));
         let mut node = Node::start(builder, log.clone());
         let mut cluster: Option<Clustering> = None;
-        // The signal that asked for the end, until the program has it.
+        // The signal that requested the end, until it has been passed on to the program.
         let mut asked: Option<Signal> = None;
         let mut leaves = false;
         let ended = loop {
@@ -210,7 +213,7 @@ impl Run {
                     // Others stop sending requests before the program stops answering them.
                     Signal::INT | Signal::TERM if !leaves => {
                         (leaves, asked) = (true, Some(signal));
-                        log.say("leaving the cluster; the program is told to end after that", "leaving", json!({}));
+                        log.say("leaving the cluster; the program gets the signal after that", "leaving", json!({}));
                         node.leave();
                     }
                     // There is no program to pass it to or to wait for.
@@ -257,7 +260,7 @@ impl Run {
         ended?.map_err(|error| failure("the program's end", error))
     }
 
-    /// Waits until the program is to start.
+    /// Waits until the program should start.
     async fn due(&self, cluster: Option<&Clustering>) {
         match (self.start_when, cluster) {
             (StartWhen::Now, _) | (StartWhen::Joined, Some(_)) => {}
@@ -351,7 +354,7 @@ fn exit_code(status: ExitStatus) -> ExitCode {
     }
 }
 
-/// The exit code that a shell has for the end by a signal.
+/// Returns the exit code that a shell uses for a process that a signal killed.
 fn signalled(signal: i32) -> ExitCode {
     ExitCode::from(u8::try_from(128 + signal).unwrap_or(u8::MAX))
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use super::{ENDED, log::Log};
 use crate::failure::{Failure, UNKNOWN};
 
-/// Bound for a node that is taken back before it has joined: the library's `stop_timeout` and a second.
+/// Time limit for stopping a node that has not joined yet: the library's `stop_timeout` plus one second.
 const TAKE_BACK: Duration = Duration::from_secs(6);
 
 /// The program's node, from its start until it has left.
@@ -65,7 +65,7 @@ impl Node {
         }
     }
 
-    /// Begins to leave; [`next`](Self::next) says when that is done. The store bounds it: see `stop_timeout`.
+    /// Starts to leave; [`next`](Self::next) reports when the node has left. The time is limited by `stop_timeout`.
     pub(super) fn leave(&mut self) {
         self.state = match mem::replace(&mut self.state, State::Left) {
             State::Starting { start, events } => {
@@ -77,7 +77,7 @@ impl Node {
         };
     }
 
-    /// Leaves, if it has not yet, and waits until that is done.
+    /// Leaves, unless it has already, and waits until it has left.
     pub(super) async fn left(&mut self) {
         self.leave();
         while !matches!(self.state, State::Left) {
@@ -86,7 +86,7 @@ impl Node {
     }
 }
 
-/// Waits until a node whose start was dropped has ended in the background.
+/// Waits until a node whose start was cancelled has ended in the background.
 async fn taken_back(mut events: Events) -> Result<(), StopError> {
     let ended = async { while !matches!(events.recv().await, Err(EventsError::Ended)) {} };
     let _ = tokio::time::timeout(TAKE_BACK, ended).await;

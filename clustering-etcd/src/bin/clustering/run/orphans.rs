@@ -5,8 +5,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::group::Guardian;
 
-/// Reaps processes that hooks and the program left behind, if this process is the first of a container: the system makes
-/// them its children when their parents end, and without that they stay as zombies until the container has no more processes.
+/// Reaps orphaned processes of hooks and the program, if this process is the first of a container (PID 1). The system
+/// makes orphans its children. If they were not reaped, they would remain as zombies and use up the container's process
+/// limit.
 pub(super) fn reap(guardian: Arc<Guardian>) -> io::Result<()> {
     if !getpid().is_init() {
         return Ok(());
@@ -16,7 +17,7 @@ pub(super) fn reap(guardian: Arc<Guardian>) -> io::Result<()> {
         while ended.recv().await.is_some() {
             guardian.while_none_starts(|own| {
                 for orphan in zombies().filter(|zombie| !own.contains(zombie)) {
-                    // Only what is known by its id, so never a process that somebody waits for.
+                    // Waits for specific ids only, so it never reaps a process that other code waits for.
                     let _ = waitid(WaitId::Pid(orphan), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
                 }
             });
@@ -25,7 +26,7 @@ pub(super) fn reap(guardian: Arc<Guardian>) -> io::Result<()> {
     Ok(())
 }
 
-/// The children of this process that have ended, and that nobody has waited for.
+/// Returns the children of this process that have ended and have not been waited for.
 fn zombies() -> impl Iterator<Item = Pid> {
     let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     let ids = processes.filter_map(|process| process.file_name().to_str()?.parse().ok());
@@ -34,7 +35,7 @@ fn zombies() -> impl Iterator<Item = Pid> {
 
 fn is_zombie_of(parent: Pid, id: i32) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{id}/stat")) else { return false };
-    // Behind the name, which may have anything in it: the state and the parent.
+    // The state and the parent follow the name, which may contain any character.
     let Some((_, rest)) = stat.rsplit_once(')') else { return false };
     let mut fields = rest.split_whitespace();
     fields.next() == Some("Z") && fields.next() == Some(&parent.to_string())

@@ -4,7 +4,7 @@ use rustix::process::{Signal, getpid};
 
 use crate::group::{Group, pause_this};
 
-/// The program, which may have yet to start.
+/// The program, which may not have started yet.
 #[derive(Default)]
 pub(super) struct Program(Option<Group>);
 
@@ -17,7 +17,7 @@ impl Program {
         self.0 = Some(group);
     }
 
-    /// Waits until it has ended. Cancel safe.
+    /// Waits until the program has ended. Cancel safe.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
         match &mut self.0 {
             Some(group) => group.wait().await,
@@ -31,10 +31,10 @@ impl Program {
         }
     }
 
-    /// Pauses it and then this process, as a shell expects of what it paused. A program that ran on would outlive its node's
-    /// session. The signal that continues this process is passed on as others are.
+    /// Pauses the program and then this process, as a shell expects from a job that it pauses. If the program ran on,
+    /// it would outlive its node's session. The signal that continues this process is passed on like other signals.
     ///
-    /// The first process of a container cannot be paused from within it, and so neither is.
+    /// As the first process of a container, this process cannot be paused from within. In that case neither is paused.
     pub(super) fn pause_with_this(&self) {
         if getpid().is_init() {
             return;
@@ -43,7 +43,7 @@ impl Program {
         pause_this();
     }
 
-    /// Ends it: with SIGTERM, and after `grace` with SIGKILL.
+    /// Ends the program with SIGTERM, and after `grace` with SIGKILL.
     pub(super) async fn end(&mut self, grace: Duration) {
         if let Some(group) = &mut self.0 {
             let _ = group.end(grace).await;

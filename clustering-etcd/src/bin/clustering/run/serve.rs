@@ -1,7 +1,8 @@
 //! Serves probes and metrics over HTTP, for `clustering run --listen` and for the example `node`.
 //!
-//! Everybody who reaches the address may connect, so nothing that clients do can cost the process more than a few
-//! descriptors: a connection serves one request, has a bounded life, and makes room for a newer one.
+//! Anyone who can reach the address can connect, so clients must not be able to use up more than a few file
+//! descriptors. Each connection serves one request, has a limited lifetime, and is closed if too many newer ones
+//! arrive.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -15,22 +16,23 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Interval of the recorder's upkeep. Between two scrapes, measured durations take memory, and perhaps nobody scrapes.
+/// Interval of the recorder's upkeep. Recorded durations would otherwise use memory until the next scrape, which may
+/// never come.
 const UPKEEP: Duration = Duration::from_secs(10);
 
-/// The most connections at a time, far below any limit of descriptors. An answer takes milliseconds.
+/// Maximum number of open connections, far below any limit of file descriptors. An answer takes milliseconds.
 const CONNECTIONS: usize = 32;
 
-/// The longest life of a connection: its request, and the client's reading of the answer.
+/// Maximum lifetime of a connection, including the time in which the client reads the answer.
 const LIFE: Duration = Duration::from_secs(10);
 
-/// The most bytes of a request's line and headers.
+/// Maximum size of a request's line and headers in bytes.
 const HEAD: usize = 16 * 1024;
 
-/// Pause after a connection that could not be accepted, such as for lack of descriptors.
+/// Pause after an `accept` that failed, for example for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Serves from now on the probes of a node that has yet to start, and the metrics of this process.
+/// Starts serving the probes of a node that has not started yet, and the metrics of this process.
 pub(crate) fn serve(listener: TcpListener) -> Result<Probes, BuildError> {
     let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Prefix("clustering_".to_owned()), SECONDS)?
@@ -47,8 +49,8 @@ pub(crate) fn serve(listener: TcpListener) -> Result<Probes, BuildError> {
     Ok(probes)
 }
 
-/// Accepts connections for ever. If too many are open, the oldest is dropped: a client that sends its request at once is
-/// answered, however many others send nothing.
+/// Accepts connections forever. If too many are open, the oldest is closed, so that a client that sends its request at
+/// once gets an answer even if many others send nothing.
 async fn accept(listener: TcpListener, router: Router) {
     let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
@@ -61,7 +63,7 @@ async fn accept(listener: TcpListener, router: Router) {
             && let Some(oldest) = open.pop_front()
         {
             oldest.abort();
-            // Only then its descriptor is free.
+            // The file descriptor is only released then.
             let _ = oldest.await;
         }
         open.push_back(tokio::spawn(answer(stream, router.clone())));
@@ -73,6 +75,6 @@ async fn answer(stream: TcpStream, router: Router) {
     let mut http = http1::Builder::new();
     let http = http.keep_alive(false).max_buf_size(HEAD);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    // Whether it failed is the client's business.
+    // If it fails, only the client is affected.
     let _ = tokio::time::timeout(LIFE, connection).await;
 }

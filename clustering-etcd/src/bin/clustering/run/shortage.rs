@@ -1,4 +1,5 @@
-//! Local shortages: what the operating system refuses for the moment, which says nothing about the program.
+//! Local shortages of resources: temporary errors of the operating system, which say nothing about the program's
+//! health.
 
 use std::{future::Future, io, time::Duration};
 
@@ -10,9 +11,9 @@ use super::log::Log;
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Repeats `attempt` while this process lacks descriptors, memory, processes or ports for it, and says so once.
+/// Repeats `attempt` while this process lacks file descriptors, memory, processes or ports for it, and logs that once.
 ///
-/// It has no bound of its own: health checks have a deadline, and other hooks may take as long as they need.
+/// It has no time limit of its own: health checks have a deadline, and other hooks may take as long as they need.
 pub(crate) async fn wait_out<T, F>(log: &Log, what: &str, mut attempt: impl FnMut() -> F) -> io::Result<T>
 where
     F: Future<Output = io::Result<T>>,

@@ -6,7 +6,7 @@ use tokio::{
     sync::mpsc,
 };
 
-/// The signals that are obeyed or passed on.
+/// Signals that the command handles or passes on to the program.
 pub(crate) struct Signals {
     received: mpsc::UnboundedReceiver<Signal>,
 }

@@ -1,4 +1,4 @@
-//! What `run` does when the cluster is stable. The only place that asks whether it is.
+//! Actions of `run` when the cluster is stable. No other module checks for stability.
 
 use std::future;
 
@@ -6,24 +6,25 @@ use clustering_etcd::{Clustering, Event, Events, EventsError, Version, View};
 
 use super::{hook::Hooks, log::Log};
 
-/// The view of the newest version, if the cluster is stable at it with this node.
+/// Returns the view of the newest version, if the cluster is stable at it and this node is part of it.
 fn stable_view(cluster: &Clustering) -> Option<View> {
     cluster.view().filter(|_| cluster.cluster_consistent())
 }
 
-/// Waits until the cluster is stable with this node. Never resolves if the node ends before.
+/// Waits until the cluster is stable and this node is part of it. Never resolves if the node ends before that.
 pub(super) async fn stable(cluster: &Clustering) {
     if cluster.wait_stable().await.is_err() {
         future::pending::<()>().await;
     }
 }
 
-/// Calls the hook for each version that becomes stable with this node, one call at a time, until the node has ended.
+/// Calls the hook for each version that becomes stable with this node in it, one call at a time, until the node has
+/// ended.
 pub(super) async fn call_each_time(cluster: Clustering, hooks: Hooks, command: String, log: Log) {
     let mut last = Version::from_u128(0);
     while let Ok(version) = cluster.wait_stable_after(last).await {
         last = version;
-        // Before the look at the view: what supersedes it later is then among these.
+        // Subscribes before it reads the view, so that no later event that supersedes the view is missed.
         let events = cluster.events();
         let Some(view) = stable_view(&cluster).filter(|view| view.version() == version) else { continue };
         if let Err(reason) = hooks.on_stable_everywhere(&command, &view, superseded(events)).await {
@@ -34,7 +35,7 @@ pub(super) async fn call_each_time(cluster: Clustering, hooks: Hooks, command: S
     }
 }
 
-/// Waits until a newer version is published, or this node has no place in the cluster.
+/// Waits until a newer version is published, or this node is no longer a member.
 async fn superseded(mut events: Events) {
     loop {
         match events.recv().await {

@@ -14,7 +14,7 @@ const EVENTS: usize = 1000;
 pub(crate) struct App {
     pub(crate) namespace: Namespace,
     pub(crate) report: Option<Report>,
-    /// When the cluster was first seen not to be stable, since it was seen stable.
+    /// Time at which the cluster was first seen unstable, after it was last seen stable.
     unstable: Option<Now>,
     /// Etcd does not answer: what is shown is the last that was known.
     pub(crate) away: Option<String>,
@@ -30,11 +30,11 @@ pub(crate) struct App {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Period {
     pub(crate) version: Version,
-    /// When it was published: seen here, or as its label says.
+    /// Wall clock time of the publication: observed here, or taken from the label.
     pub(crate) published_ms: u64,
-    /// When it was first seen here.
+    /// Time at which the version was first seen here.
     pub(crate) seen: Now,
-    /// True if its publication was seen here.
+    /// True if the publication was observed here.
     pub(crate) whole: bool,
     pub(crate) nodes: Option<usize>,
     pub(crate) causes: String,
@@ -46,7 +46,7 @@ pub(crate) struct Period {
 pub(crate) enum Course {
     /// It is the newest, and not stable yet.
     Adapting,
-    /// It became stable, after that time if it is known.
+    /// Became stable, after that time if it is known.
     Stable(Option<Duration>),
     /// Another was published before.
     Superseded,
@@ -131,7 +131,7 @@ impl App {
         }
     }
 
-    /// For how long it has been seen that the cluster is not stable.
+    /// Returns the time for which the cluster has been seen unstable.
     pub(crate) fn watched(&self, now: Now) -> Option<Duration> {
         self.unstable.map(|since| now.since(since))
     }
@@ -163,7 +163,7 @@ impl App {
 }
 
 impl Period {
-    /// How long it took, or has been seen to take.
+    /// Describes the time that the version took to become stable, or has taken so far.
     pub(crate) fn time(&self, now: Now) -> String {
         let so_far = brief(now.since(self.seen));
         match self.course {
@@ -176,7 +176,7 @@ impl Period {
     }
 }
 
-/// The time of day; blank if there is none.
+/// Formats the time of day; blank if it cannot be formatted.
 pub(crate) fn clock(ms: u64) -> String {
     format!("{:8}", moment(ms).get(11..19).unwrap_or_default())
 }

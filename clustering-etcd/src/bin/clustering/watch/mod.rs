@@ -25,9 +25,10 @@ use crate::{
 
 /// Follow the cluster: nodes turning ready, versions with how long each took to become stable, everything that happens
 ///
-/// On a terminal a screen that keeps itself up to date: q or Ctrl-C ends it, the arrow keys scroll the nodes. Lines
-/// otherwise, with --json objects with `at_ms`, milliseconds since 1970. Waits for a cluster that does not exist yet, and for
-/// an etcd that goes away. Exit codes: 0 it was ended, 2 etcd could not be reached at first, or refuses.
+/// On a terminal, shows a live screen: q or Ctrl-C ends it, the arrow keys scroll the nodes. Otherwise prints lines, or
+/// with
+/// --json objects with `at_ms`, milliseconds since 1970. Waits if the cluster does not exist yet, and while etcd is away.
+/// Exit codes: 0 ended by the user or after its time, 2 etcd could not be reached at the start, or refuses.
 #[derive(Args, Debug)]
 pub(crate) struct Watch {
     /// Print a line for everything that happens, also on a terminal

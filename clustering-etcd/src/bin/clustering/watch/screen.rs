@@ -23,13 +23,13 @@ use crate::{
 /// The most lines that the head takes.
 const HEAD: u16 = 8;
 
-/// The fewest columns of a screen that shows nodes and versions side by side.
+/// Minimum width of a screen that shows nodes and versions side by side.
 const WIDE: u16 = 120;
 
-/// The fewest columns for why a version was published. If there are fewer beside the rest, it has lines of its own.
+/// Minimum width for the causes of a version. If less is left on the line, the causes go on separate lines.
 const WHY: usize = 24;
 
-/// The most lines for why a version was published.
+/// Maximum number of lines for the causes of a version.
 const WHY_LINES: usize = 3;
 
 /// How many nodes are listed at least where there are too many for the list alone.
@@ -55,7 +55,7 @@ pub(crate) fn draw(frame: &mut Frame<'_>, app: &App, now: Now) {
     frame.render_widget(Line::styled(" q quits   ↑ ↓ PgUp PgDn scroll the nodes", DIM), foot);
 }
 
-/// Where nodes, versions and events go.
+/// Lays out the areas for nodes, versions and events.
 fn panes(area: Rect) -> [Rect; 3] {
     if area.width < WIDE {
         return Layout::vertical([Constraint::Fill(3), Constraint::Fill(4), Constraint::Fill(3)]).areas(area);
@@ -65,12 +65,12 @@ fn panes(area: Rect) -> [Rect; 3] {
     [left, right, bottom]
 }
 
-/// Text from elsewhere: without characters that a terminal obeys.
+/// Makes a span of foreign text, with control characters escaped.
 fn span(text: &str, style: Style) -> Span<'static> {
     Span::styled(plain(text).into_owned(), style)
 }
 
-/// Text in as many lines as it takes. From the second on they begin below `indent`.
+/// Wraps text into lines. All lines but the first are indented by `indent`.
 fn wrapped(text: &str, style: Style, indent: usize, width: usize) -> Vec<Line<'static>> {
     let lines = wrap(&plain(text), width.saturating_sub(indent));
     let spaces = " ".repeat(indent);
@@ -159,7 +159,7 @@ fn versions(frame: &mut Frame<'_>, app: &App, now: Now, area: Rect) {
     frame.render_widget(Paragraph::new(lines).block(block), area);
 }
 
-/// When a version was published, how long it took, its nodes, and why: beside these or below.
+/// Formats a version: time of publication, time until stable, nodes, and causes, which go on the same line or below.
 fn of_version(period: &Period, now: Now, width: usize) -> Vec<Line<'static>> {
     let (sign, style) = match period.course {
         Course::Adapting => ("○", WAITS),
@@ -176,14 +176,14 @@ fn of_version(period: &Period, now: Now, width: usize) -> Vec<Line<'static>> {
     let beside = first.width();
     let is_beside = width >= beside + WHY;
     let indent = if is_beside { beside } else { 2 };
-    // A column stays free for the sign that there is more.
+    // Leave one column for the ellipsis.
     let mut why = wrapped(&period.causes, Style::new(), indent, width.saturating_sub(1));
     if why.len() > WHY_LINES {
         why.truncate(WHY_LINES);
         why[WHY_LINES - 1].push_span("…");
     }
     if is_beside {
-        // Its indentation is what stands beside it.
+        // The first line replaces its indentation with the other fields.
         first.extend(why.remove(0).spans.into_iter().skip(1));
     }
     [first].into_iter().chain(why).collect()

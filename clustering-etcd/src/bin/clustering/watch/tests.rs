@@ -126,7 +126,7 @@ fn a_cluster_that_adapts_and_then_is_stable() {
     assert!(!app.is_running());
 }
 
-/// The clock of the leader was a day ahead once, and every label since says so; then somebody wrote one by hand.
+/// The leader's clock was once a day ahead, so all labels since are ahead too. Then someone wrote a label by hand.
 #[tokio::test]
 async fn clocks_of_others_take_no_part_in_durations() {
     let keys = Keyspace::new(Namespace::parse("c").unwrap());
@@ -140,7 +140,7 @@ async fn clocks_of_others_take_no_part_in_durations() {
         let mut app = App::new(keys.namespace().clone(), past, began);
         let shown = |app: &App, millis| rendered(app, after(began, millis), 120, 20).join("\n");
         assert!(shown(&app, 3_000).contains(" over 3.0s "), "{}", shown(&app, 3_000));
-        // The monitor did not see it published.
+        // The monitor did not see the publication.
         let stable = vec![Sighting::Stable { version: label, took: None }];
         app.take(News { sightings: stable, report: None }, after(began, 4_000));
         assert!(shown(&app, 9_000).contains("● ") && shown(&app, 9_000).contains(" stable "));
@@ -175,7 +175,7 @@ fn no_cluster_and_no_etcd_are_said() {
     }
 }
 
-/// The part of the screen between two titles.
+/// Returns the part of the screen between two titles.
 fn pane<'a>(screen: &'a str, from: &str, to: &str) -> &'a str {
     screen.split(from).nth(1).unwrap().split(to).next().unwrap()
 }
@@ -200,11 +200,11 @@ fn a_small_terminal_shows_why_a_version_was_published() {
             assert!(words.contains(&word), "no {word:?} at {width} columns:\n{text}");
         }
     }
-    // Why it is not stable, too.
+    // The reason why the cluster is not stable is shown in full, too.
     app.take(News { sightings: vec![published(3)], report: report(3, 1) }, noon());
     let text = rendered(&app, noon(), 40, 24).join("\n");
     assert!(text.contains("for 1 of 3 nodes") && text.contains("refused: its disk is full"), "{text}");
-    // What is too long is cut, and leaves room for others.
+    // Causes that are too long are cut off, and leave room for other versions.
     app.take(asked(&"long ".repeat(100)), noon());
     let text = rendered(&app, noon(), 80, 24).join("\n");
     let why = pane(&text, " versions", " events ");
