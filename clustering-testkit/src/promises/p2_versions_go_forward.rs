@@ -61,8 +61,10 @@ impl Promise for Forward {
             return Err(Broken::new(expected, found).about(before.version).about(published.version));
         }
         // The publisher had folded the previous version, and thus all nodes in its cut. It may have missed nodes that
-        // joined later.
-        self.above_what_was_seen(published, &before.cut, ledger)
+        // joined later. If somebody had deleted that version, the publisher knows only those that are still present.
+        let is_known = |node: &&Member| !published.anew || published.cut.contains(node);
+        let known: Vec<Member> = before.cut.iter().filter(is_known).cloned().collect();
+        self.above_what_was_seen(published, &known, ledger)
     }
 
     fn calm(&mut self, _: &Calm, ledger: &Ledger) -> Kept {
@@ -177,6 +179,16 @@ mod tests {
         scene.publish("V4");
         scene.publish("V5");
         scene.sees("a", "V5");
+        kept(scene);
+    }
+
+    #[test]
+    fn a_publisher_that_finds_no_version_need_not_know_what_nodes_that_left_had_seen() {
+        let mut scene = put_back("V1");
+        scene.publish("V4");
+        scene.delete("view/version");
+        scene.leave("a");
+        scene.publish("V2");
         kept(scene);
     }
 
