@@ -99,7 +99,7 @@ fn without_faults_there_is_one_leader_and_no_session_is_lost() {
 fn what_was_found_once_is_not_found_again() {
     let found = [
         // P8: a leader resigned, and the store was restored to the moment before: it neither led nor resigned again.
-        1993,
+        6630,
     ];
     run(&Simulation::new(), found);
 }
