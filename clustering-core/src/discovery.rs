@@ -12,7 +12,8 @@ use crate::{
     name::{Namespace, NodeName},
     node::Node,
     runtime::{
-        Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, mint, spawn,
+        Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, id_generator,
+        spawn,
     },
     store::{CoordinationStore, StoreError},
     view::{Nodes, View},
@@ -51,7 +52,8 @@ impl Discovery {
     pub async fn observe(store: impl CoordinationStore, namespace: &str) -> Result<Self, StartError> {
         let keyspace = Keyspace::new(Namespace::parse(namespace)?);
         let clock = Clock::start();
-        let machine = Machine::observer(keyspace, Config::default(), mint(&clock, None, None)?).sharing();
+        let machine =
+            Machine::observer(keyspace, Config::default(), id_generator(&clock, None, None)?).sharing();
         let (started, decided) = oneshot::channel();
         let callbacks = Callbacks::default();
         let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), None, callbacks, started)?;
@@ -100,7 +102,7 @@ impl Discovery {
     }
 
     /// The namespace.
-    pub fn service(&self) -> &Namespace {
+    pub fn namespace(&self) -> &Namespace {
         self.shared().keyspace.namespace()
     }
 

@@ -365,7 +365,7 @@ pub enum StoreCall {
     /// Changes the node's record.
     Rewrite,
     /// Requests a new version.
-    Ask,
+    RequestVersion,
     /// Makes the node leader and publishes a version.
     Elect,
     /// Publishes a version.
@@ -389,7 +389,7 @@ impl fmt::Display for StoreCall {
             StoreCall::Revoke => "giving back an old lease",
             StoreCall::Join => "joining",
             StoreCall::Rewrite => "changing the node's record",
-            StoreCall::Ask => "requesting a version",
+            StoreCall::RequestVersion => "requesting a version",
             StoreCall::Elect => "electing this node",
             StoreCall::Publish => "publishing a version",
             StoreCall::Acknowledge => "acknowledging a version",

@@ -27,7 +27,7 @@ use crate::{
     keyspace::Keyspace,
     name::NodeName,
     node::Node,
-    record::{Departure, GoneRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord},
+    record::{Departure, DepartureRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord},
     store::{Batch, Entry, Key, LeaseId, Revision, Snapshot},
     version::Term,
     view::View,
@@ -35,16 +35,16 @@ use crate::{
 
 /// A key as it stands, whether its value can be read or not. What cannot be read still stands for guards.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Standing<T> {
+pub(crate) struct StoredRecord<T> {
     pub(crate) created: Revision,
     pub(crate) modified: Revision,
     pub(crate) lease: Option<LeaseId>,
     pub(crate) record: Option<T>,
 }
 
-impl<T> Standing<T> {
+impl<T> StoredRecord<T> {
     fn of(entry: &Entry, record: Option<T>) -> Self {
-        Standing { created: entry.created, modified: entry.modified, lease: entry.lease, record }
+        StoredRecord { created: entry.created, modified: entry.modified, lease: entry.lease, record }
     }
 }
 
@@ -58,7 +58,7 @@ pub(crate) enum Changed {
     /// A node vanished, in that way.
     Down(Arc<Node>, Departure),
     /// The key of who last went in order was put.
-    Gone(GoneRecord),
+    Departed(DepartureRecord),
     /// The election key changed.
     Leader,
     /// The version key changed.
@@ -100,7 +100,7 @@ pub(crate) struct Fold {
     me: Option<(NodeName, Key)>,
     replica: Arc<Replica>,
     /// What stands under the own name, readable or not. It is asked for at every input.
-    own: Option<Standing<Arc<Node>>>,
+    own: Option<StoredRecord<Arc<Node>>>,
     /// The newest view, as it is for the holder.
     newest: Option<View>,
     kinship: Kinship,
@@ -147,7 +147,7 @@ impl Fold {
     }
 
     /// What stands under the own name, readable or not.
-    pub(crate) fn own(&self) -> Option<&Standing<Arc<Node>>> {
+    pub(crate) fn own(&self) -> Option<&StoredRecord<Arc<Node>>> {
         self.own.as_ref()
     }
 
@@ -156,7 +156,7 @@ impl Fold {
         self.replica.node(name)
     }
 
-    pub(crate) fn leader(&self) -> Option<&Standing<LeaderRecord>> {
+    pub(crate) fn leader(&self) -> Option<&StoredRecord<LeaderRecord>> {
         self.replica.leader.as_ref()
     }
 
@@ -165,7 +165,7 @@ impl Fold {
         self.leader().map(|leader| Term::new(leader.created))
     }
 
-    pub(crate) fn version(&self) -> Option<&Standing<VersionRecord>> {
+    pub(crate) fn version(&self) -> Option<&StoredRecord<VersionRecord>> {
         self.replica.version.as_ref()
     }
 
@@ -179,7 +179,7 @@ impl Fold {
         self.replica.last_number.checked_add(1).unwrap_or(1)
     }
 
-    pub(crate) fn request(&self) -> Option<&Standing<RequestRecord>> {
+    pub(crate) fn request(&self) -> Option<&StoredRecord<RequestRecord>> {
         self.replica.request.as_ref()
     }
 
@@ -189,7 +189,7 @@ impl Fold {
         self.node(request.record.as_ref()?.leader.as_ref()?)
     }
 
-    pub(crate) fn stable(&self) -> Option<&Standing<StableRecord>> {
+    pub(crate) fn stable(&self) -> Option<&StoredRecord<StableRecord>> {
         self.replica.stable.as_ref()
     }
 
@@ -337,9 +337,9 @@ impl Hash for Fold {
 }
 
 /// Who last went in order, if that is among the changes.
-fn gone(changed: &[Changed]) -> Option<&GoneRecord> {
+fn gone(changed: &[Changed]) -> Option<&DepartureRecord> {
     changed.iter().find_map(|change| match change {
-        Changed::Gone(gone) => Some(gone),
+        Changed::Departed(gone) => Some(gone),
         _ => None,
     })
 }

@@ -7,7 +7,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let cluster = Clustering::builder(MemoryStore::new()).name("a").uri("http://a").start().await?;
 //! cluster.wait_stable().await?;
-//! cluster.cluster_change_because("a look at the history").await?;
+//! cluster.request_version("a look at the history").await?;
 //! cluster.wait_stable().await?;
 //! for entry in cluster.history().await? {
 //!     println!("{entry}");
@@ -79,7 +79,7 @@ pub async fn history(
     store: &(impl CoordinationStore + ?Sized),
     keys: &Keyspace,
 ) -> Result<Vec<HistoryEntry>, StoreError> {
-    let mut entries = store.read(keys.history_namespace()).await?.entries;
+    let mut entries = store.read(keys.history_prefix()).await?.entries;
     entries.retain(|entry| keys.history_slot(&entry.key).is_some());
     // A version is published after the one before it became stable, if that did.
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));

@@ -40,12 +40,12 @@ struct Keys {
 
 /// What a key under `{ns}/view/` holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Holds {
+pub(crate) enum KeyKind {
     Leader,
     Version,
     Request,
     Stable,
-    Gone,
+    Departure,
     Node(NodeName),
     /// A key under `nodes/` whose rest is no name, and why.
     BadName(String),
@@ -79,87 +79,97 @@ impl Keyspace {
         &self.0.namespace
     }
 
-    /// The prefix under which all lies that defines the cluster: its ordered log. (The original's `meta_namespace`.)
-    pub fn meta_namespace(&self) -> &Key {
+    /// Returns the prefix of all keys that define the cluster. Their changes, in order of revision, are its log.
+    pub fn view_prefix(&self) -> &Key {
         &self.0.view
     }
 
-    /// The prefix of the node records. (The original's `service_namespace`.)
-    pub fn service_namespace(&self) -> &Key {
+    /// Returns the prefix of the node records.
+    pub fn nodes_prefix(&self) -> &Key {
         &self.0.nodes
     }
 
-    /// The key that the leader holds; its creation revision is the term. (The original's `election_key`.)
+    /// Returns the key that the leader creates under its lease. Its creation revision is the term.
     pub fn election_key(&self) -> &Key {
         &self.0.leader
     }
 
-    /// The key of the newest version.
+    /// Returns the key of the newest version.
     pub fn version_key(&self) -> &Key {
         &self.0.version
     }
 
-    /// The key of the newest wish for another version.
+    /// Returns the key of the newest request for a version.
     pub fn request_key(&self) -> &Key {
         &self.0.request
     }
 
-    /// The key of the newest version that became stable.
+    /// Returns the key of the newest version that became stable.
     pub fn stable_key(&self) -> &Key {
         &self.0.stable
     }
 
-    /// The key of the node that last went in order: left, or was evicted.
-    pub fn gone_key(&self) -> &Key {
+    /// Returns the key that records the last departure other than by an expired lease: a node that left or was evicted.
+    pub fn departure_key(&self) -> &Key {
         &self.0.gone
     }
 
-    /// The prefix of the acknowledgements. (The original's `readiness_key`.)
-    pub fn readiness_namespace(&self) -> &Key {
+    /// Returns the prefix of the acknowledgements.
+    pub fn ready_prefix(&self) -> &Key {
         &self.0.ready
     }
 
-    /// The key of a node's record.
+    /// Returns the key of a node's record.
     pub fn node_key(&self, name: &NodeName) -> Key {
         format!("{}{name}", self.0.nodes).into()
     }
 
-    /// The key of a node's acknowledgement.
+    /// Returns the key of a node's acknowledgement.
     pub fn readiness_key(&self, name: &NodeName) -> Key {
         format!("{}{name}", self.0.ready).into()
     }
 
-    /// The prefix of the versions' history. Nobody watches it.
-    pub fn history_namespace(&self) -> &Key {
+    /// Returns the prefix of the history of versions. Nodes do not watch it.
+    pub fn history_prefix(&self) -> &Key {
         &self.0.history
     }
 
-    /// The key of the history's entry of the version with that number.
+    /// Returns the key of the history entry for the version with the given number.
     pub fn history_key(&self, number: u64) -> Key {
         format!("{}{}", self.0.history, number % Self::HISTORY).into()
     }
 
-    /// Whether the key is the cluster's own: users' fenced writes stay clear of these.
+    /// True if the key belongs to the cluster. [`commit_as_leader`](crate::Clustering::commit_as_leader) refuses such keys.
     pub fn is_reserved(&self, key: &str) -> bool {
         [&self.0.view, &self.0.ready, &self.0.history].iter().any(|own| key.starts_with(own.as_str()))
     }
 
-    pub(crate) fn holds(&self, key: &Key) -> Holds {
+    /// The Crystal class's name for [`view_prefix`](Self::view_prefix).
+    pub fn meta_namespace(&self) -> &Key {
+        self.view_prefix()
+    }
+
+    /// The Crystal class's name for [`nodes_prefix`](Self::nodes_prefix).
+    pub fn service_namespace(&self) -> &Key {
+        self.nodes_prefix()
+    }
+
+    pub(crate) fn kind_of(&self, key: &Key) -> KeyKind {
         let keys = &*self.0;
         if let Some(name) = key.strip_prefix(keys.nodes.as_str()) {
-            NodeName::parse(name).map_or_else(|error| Holds::BadName(error.to_string()), Holds::Node)
+            NodeName::parse(name).map_or_else(|error| KeyKind::BadName(error.to_string()), KeyKind::Node)
         } else if *key == keys.version {
-            Holds::Version
+            KeyKind::Version
         } else if *key == keys.leader {
-            Holds::Leader
+            KeyKind::Leader
         } else if *key == keys.stable {
-            Holds::Stable
+            KeyKind::Stable
         } else if *key == keys.request {
-            Holds::Request
+            KeyKind::Request
         } else if *key == keys.gone {
-            Holds::Gone
+            KeyKind::Departure
         } else {
-            Holds::Unknown
+            KeyKind::Unknown
         }
     }
 
@@ -179,9 +189,9 @@ impl Keyspace {
     /// [`is_reserved`](Self::is_reserved): other clients may have put any keys below the cluster's prefixes, and only
     /// keys that parse may be read or deleted as the cluster's own.
     pub(crate) fn is_own(&self, key: &Key) -> bool {
-        match self.holds(key) {
-            Holds::BadName(_) => false,
-            Holds::Unknown => {
+        match self.kind_of(key) {
+            KeyKind::BadName(_) => false,
+            KeyKind::Unknown => {
                 let reserved = key.strip_prefix(self.0.view.as_str()).is_some_and(|rest| {
                     let removed = rest.strip_prefix("removed/");
                     rest == "released" || removed.is_some_and(|name| NodeName::parse(name).is_ok())
@@ -218,35 +228,35 @@ mod tests {
     fn the_names_of_the_keys_are_fixed() {
         let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
         let node = NodeName::parse("n 1").unwrap();
-        assert_eq!(keys.meta_namespace().as_str(), "telemetry/ingest/view/");
-        assert_eq!(keys.service_namespace().as_str(), "telemetry/ingest/view/nodes/");
+        assert_eq!(keys.view_prefix().as_str(), "telemetry/ingest/view/");
+        assert_eq!(keys.nodes_prefix().as_str(), "telemetry/ingest/view/nodes/");
         assert_eq!(keys.election_key().as_str(), "telemetry/ingest/view/leader");
         assert_eq!(keys.version_key().as_str(), "telemetry/ingest/view/version");
         assert_eq!(keys.request_key().as_str(), "telemetry/ingest/view/request");
         assert_eq!(keys.stable_key().as_str(), "telemetry/ingest/view/stable");
-        assert_eq!(keys.gone_key().as_str(), "telemetry/ingest/view/gone");
-        assert_eq!(keys.readiness_namespace().as_str(), "telemetry/ingest/ready/");
+        assert_eq!(keys.departure_key().as_str(), "telemetry/ingest/view/gone");
+        assert_eq!(keys.ready_prefix().as_str(), "telemetry/ingest/ready/");
         assert_eq!(keys.node_key(&node).as_str(), "telemetry/ingest/view/nodes/n 1");
         assert_eq!(keys.readiness_key(&node).as_str(), "telemetry/ingest/ready/n 1");
-        assert_eq!(keys.history_namespace().as_str(), "telemetry/ingest/history/");
+        assert_eq!(keys.history_prefix().as_str(), "telemetry/ingest/history/");
         assert_eq!(keys.history_key(130).as_str(), "telemetry/ingest/history/2");
     }
 
     #[test]
     fn every_key_is_told_apart() {
         let keys = Keyspace::new(Namespace::parse("c").unwrap());
-        let holds = |key: &str| keys.holds(&Key::from(key));
-        assert_eq!(holds("c/view/leader"), Holds::Leader);
-        assert_eq!(holds("c/view/version"), Holds::Version);
-        assert_eq!(holds("c/view/request"), Holds::Request);
-        assert_eq!(holds("c/view/stable"), Holds::Stable);
-        assert_eq!(holds("c/view/gone"), Holds::Gone);
-        assert_eq!(holds("c/view/nodes/a"), Holds::Node(NodeName::parse("a").unwrap()));
-        assert!(matches!(holds("c/view/nodes/a/b"), Holds::BadName(_)));
-        assert!(matches!(holds("c/view/nodes/"), Holds::BadName(_)));
+        let kind_of = |key: &str| keys.kind_of(&Key::from(key));
+        assert_eq!(kind_of("c/view/leader"), KeyKind::Leader);
+        assert_eq!(kind_of("c/view/version"), KeyKind::Version);
+        assert_eq!(kind_of("c/view/request"), KeyKind::Request);
+        assert_eq!(kind_of("c/view/stable"), KeyKind::Stable);
+        assert_eq!(kind_of("c/view/gone"), KeyKind::Departure);
+        assert_eq!(kind_of("c/view/nodes/a"), KeyKind::Node(NodeName::parse("a").unwrap()));
+        assert!(matches!(kind_of("c/view/nodes/a/b"), KeyKind::BadName(_)));
+        assert!(matches!(kind_of("c/view/nodes/"), KeyKind::BadName(_)));
         for unknown in ["c/view/released", "c/view/leader/x", "c/view/removed/a", "c/view/", "d/view/leader"]
         {
-            assert_eq!(holds(unknown), Holds::Unknown, "{unknown}");
+            assert_eq!(kind_of(unknown), KeyKind::Unknown, "{unknown}");
         }
         assert_eq!(keys.acknowledger("c/ready/a"), Some(NodeName::parse("a").unwrap()));
         assert_eq!(keys.acknowledger("c/ready/a/b"), None);

@@ -118,7 +118,7 @@ pub use self::{
     outcome::{IntoOutcome, Outcome},
     placement::Weight,
     record::{Cause, Departure},
-    report::{Condition, Monitor, Readiness, Report, Sighting},
+    report::{ClusterState, Monitor, MonitorEvent, Readiness, Report},
     runtime::{
         Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,
         StatusWatch, StopError, UpdateError, WeakClustering,

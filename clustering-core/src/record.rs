@@ -131,7 +131,7 @@ pub(crate) struct RequestRecord {
 /// Who last went in order, and how. It comes in the commit that deletes that node's record: a record that goes without it
 /// went with its session.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct GoneRecord {
+pub(crate) struct DepartureRecord {
     pub(crate) node: NodeName,
     /// That of the record that was deleted.
     pub(crate) incarnation: Incarnation,
@@ -140,14 +140,14 @@ pub(crate) struct GoneRecord {
     pub(crate) how: Departure,
 }
 
-impl GoneRecord {
+impl DepartureRecord {
     /// Adds the record to a commit that deletes the node's own. An incarnation that was written by hand may be too long
     /// for it. In this case the record is left out, so that the commit does not fail.
     pub(crate) fn add_to(txn: Txn, keys: &Keyspace, node: &Node, how: Departure) -> Txn {
-        let gone = GoneRecord { node: node.name.clone(), incarnation: node.incarnation.clone(), how };
+        let gone = DepartureRecord { node: node.name.clone(), incarnation: node.incarnation.clone(), how };
         let record = encode(&gone);
         match record.len() <= Limits::VALUE {
-            true => txn.put(keys.gone_key().clone(), record, None),
+            true => txn.put(keys.departure_key().clone(), record, None),
             false => txn,
         }
     }
@@ -548,7 +548,7 @@ mod tests {
     fn who_went_in_order_is_read_leniently() {
         let read = |rest: &str| {
             let record = format!(r#"{{"node": "n", "incarnation": "x"{rest}}}"#);
-            decode::<GoneRecord>(record.as_bytes()).unwrap().how
+            decode::<DepartureRecord>(record.as_bytes()).unwrap().how
         };
         assert_eq!(read(r#", "how": "left""#), Departure::Left);
         assert_eq!(read(r#", "how": "evicted", "by": "ops""#), Departure::Evicted);
@@ -556,24 +556,24 @@ mod tests {
             assert_eq!(read(unknown), Departure::Left, "{unknown}");
         }
         for bad in [r#"{"node": "n"}"#, r#"{"node": "a/b", "incarnation": "x"}"#, r#"["n", "x"]"#] {
-            assert!(decode::<GoneRecord>(bad.as_bytes()).is_err(), "{bad}");
+            assert!(decode::<DepartureRecord>(bad.as_bytes()).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn only_the_record_of_that_very_life_tells_how_a_node_went() {
         let node = node(r#"{"uri": "u", "incarnation": "x"}"#).unwrap();
-        let gone = |name: &str, life: &str, how| GoneRecord {
+        let gone = |name: &str, life: &str, how| DepartureRecord {
             node: NodeName::parse(name).unwrap(),
             incarnation: life.into(),
             how,
         };
-        let tells = |gone: GoneRecord| GoneRecord::tells(Some(&gone), &node);
+        let tells = |gone: DepartureRecord| DepartureRecord::tells(Some(&gone), &node);
         assert_eq!(tells(gone("n", "x", Departure::Left)), Departure::Left);
         assert_eq!(tells(gone("n", "x", Departure::Evicted)), Departure::Evicted);
         assert_eq!(tells(gone("n", "y", Departure::Left)), Departure::Ended);
         assert_eq!(tells(gone("m", "x", Departure::Left)), Departure::Ended);
-        assert_eq!(GoneRecord::tells(None, &node), Departure::Ended);
+        assert_eq!(DepartureRecord::tells(None, &node), Departure::Ended);
     }
 
     /// Fuzzing found it: what is skipped was not looked at, and a release that knows the field could not read the record.

@@ -112,17 +112,17 @@ impl fmt::Display for Term {
 /// The wall clock is read once, when the mint is made; from then on it follows the machine's own time, so a wall
 /// clock that jumps moves nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Mint {
+pub struct IdGenerator {
     epoch_ms: u64,
     origin: Timestamp,
     seed: u128,
     minted: u64,
 }
 
-impl Mint {
+impl IdGenerator {
     /// One whose time was `wall_ms` milliseconds since 1970 at `now`, and whose entropy is drawn from `seed`.
     pub fn new(wall_ms: u64, now: Timestamp, seed: u128) -> Self {
-        Mint { epoch_ms: wall_ms, origin: now, seed, minted: 0 }
+        IdGenerator { epoch_ms: wall_ms, origin: now, seed, minted: 0 }
     }
 
     fn draw(&mut self) -> u128 {
@@ -177,21 +177,22 @@ mod tests {
 
     #[test]
     fn versions_are_minted_above_the_last_one_whatever_the_clock_says() {
-        let mut mint = Mint::new(WALL, Timestamp::ZERO, 7);
-        let first = mint.version(Timestamp::ZERO, None);
+        let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
+        let first = ids.version(Timestamp::ZERO, None);
         assert_eq!(first.minted_ms(), WALL);
-        let later = mint.version(Timestamp::ZERO + Duration::from_secs(5), Some(first));
+        let later = ids.version(Timestamp::ZERO + Duration::from_secs(5), Some(first));
         assert_eq!(later.minted_ms(), WALL + 5_000);
 
-        let mut behind = Mint::new(WALL - 3_600_000, Timestamp::ZERO, 8);
+        let mut behind = IdGenerator::new(WALL - 3_600_000, Timestamp::ZERO, 8);
         let next = behind.version(Timestamp::ZERO, Some(later));
         assert!(next > later && next.minted_ms() == later.minted_ms());
     }
 
     #[test]
     fn p1_two_that_mint_after_the_same_version_make_two_labels() {
-        let ahead = Mint::new(WALL + 3_600_000, Timestamp::ZERO, 7).version(Timestamp::ZERO, None);
-        let after = |seed| Mint::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
+        let ahead = IdGenerator::new(WALL + 3_600_000, Timestamp::ZERO, 7).version(Timestamp::ZERO, None);
+        let after =
+            |seed| IdGenerator::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
         assert!(after(8) > ahead && after(9) > ahead);
         assert_ne!(after(8), after(9));
     }
@@ -210,16 +211,16 @@ mod tests {
 
     #[test]
     fn the_last_ulid_of_all_stops_nobody() {
-        let mut mint = Mint::new(WALL, Timestamp::ZERO, 7);
+        let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let last = Version::from_u128(u128::MAX);
-        assert_eq!(mint.version(Timestamp::ZERO, Some(last)).minted_ms(), WALL);
+        assert_eq!(ids.version(Timestamp::ZERO, Some(last)).minted_ms(), WALL);
     }
 
     #[test]
     fn same_seed_same_draws_and_other_seed_others() {
         let draw = |seed| {
-            let mut mint = Mint::new(WALL, Timestamp::ZERO, seed);
-            [mint.ulid(Timestamp::ZERO), mint.ulid(Timestamp::ZERO)]
+            let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, seed);
+            [ids.ulid(Timestamp::ZERO), ids.ulid(Timestamp::ZERO)]
         };
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
@@ -229,13 +230,13 @@ mod tests {
 
     #[test]
     fn numbers_stay_below_their_bound_and_reach_all_of_it() {
-        let mut mint = Mint::new(0, Timestamp::ZERO, 3);
+        let mut ids = IdGenerator::new(0, Timestamp::ZERO, 3);
         let mut seen = [false; 10];
         for _ in 0..1000 {
-            seen[mint.below(10) as usize] = true;
+            seen[ids.below(10) as usize] = true;
         }
         assert_eq!(seen, [true; 10]);
-        assert_eq!(mint.below(0), 0);
+        assert_eq!(ids.below(0), 0);
     }
 
     #[test]

@@ -5,7 +5,8 @@
 use std::{sync::Arc, time::Duration};
 
 use clustering_core::{
-    Clustering, Condition, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report, history,
+    ClusterState, Clustering, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report,
+    history,
     operator::{Purge, Purged},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
@@ -80,7 +81,7 @@ async fn a_stable_cluster_takes_two_reads() {
     let report = report(&store).await;
     assert_eq!(store.stats().since(&before).reads, 2);
 
-    assert_eq!(report.condition, Condition::Stable);
+    assert_eq!(report.condition, ClusterState::Stable);
     assert_eq!(report.leader_name(), Some(&name("a")));
     assert_eq!(report.leader.as_ref().map(|leader| leader.term), nodes[0].term());
     assert_eq!(report.version.as_ref().unwrap().version, nodes[0].cluster_version());
@@ -102,7 +103,7 @@ async fn who_keeps_it_from_becoming_stable_is_named_with_the_reason() {
     let _c = c.stabilize(|_| std::future::pending::<()>()).start().await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let report = report(&store).await;
-    let Condition::Adapting { waiting_for } = &report.condition else { panic!("{report:?}") };
+    let ClusterState::Adapting { waiting_for } = &report.condition else { panic!("{report:?}") };
     let waiting: Vec<_> = waiting_for.iter().map(|who| (who.name.as_str(), who.refused.as_deref())).collect();
     assert_eq!(waiting, [("b", Some("its disk is full")), ("c", None)]);
     assert_eq!(report.node(&name("b")).unwrap().readiness, Readiness::Refused("its disk is full".into()));
@@ -118,31 +119,31 @@ async fn every_condition_is_told_apart() {
     assert_eq!(Report::read(&store, &namespace()).await.unwrap(), None, "none of a cluster's own keys");
 
     by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}"}}"#)).await;
-    assert_eq!(report(&store).await.condition, Condition::Empty);
+    assert_eq!(report(&store).await.condition, ClusterState::Empty);
     node_by_hand(&store, "a").await;
-    assert_eq!(report(&store).await.condition, Condition::Leaderless);
+    assert_eq!(report(&store).await.condition, ClusterState::Leaderless);
     by_hand(&store, "view/leader", "garbage").await;
-    assert_eq!(report(&store).await.condition, Condition::Unreadable);
+    assert_eq!(report(&store).await.condition, ClusterState::Unreadable);
     store.delete("c/view/leader").await.unwrap();
     version_by_hand(&store).await;
     // The record that says stable is from before the version of that label.
     let waiting = report(&store).await.condition;
-    assert!(matches!(waiting, Condition::Adapting { waiting_for } if waiting_for[0].name == "a"));
+    assert!(matches!(waiting, ClusterState::Adapting { waiting_for } if waiting_for[0].name == "a"));
     by_hand(&store, "ready/a", &format!(r#"{{"version": "{LABEL}", "outcome": "ready"}}"#)).await;
-    assert_eq!(report(&store).await.condition, Condition::Confirming);
+    assert_eq!(report(&store).await.condition, ClusterState::Confirming);
     by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}"}}"#)).await;
-    assert_eq!(report(&store).await.condition, Condition::Stable);
+    assert_eq!(report(&store).await.condition, ClusterState::Stable);
     node_by_hand(&store, "b").await;
-    let due = Condition::Due { changed: vec![name("b")], gone: 0, asked: false };
+    let due = ClusterState::Due { changed: vec![name("b")], gone: 0, asked: false };
     assert_eq!(report(&store).await.condition, due);
     store.delete("c/view/nodes/b").await.unwrap();
     by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}", "nodes": 2}}"#)).await;
-    let gone = Condition::Due { changed: vec![], gone: 1, asked: false };
+    let gone = ClusterState::Due { changed: vec![], gone: 1, asked: false };
     assert_eq!(report(&store).await.condition, gone);
     by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}", "nodes": 1}}"#)).await;
     by_hand(&store, "view/request", r#"{"by": "me", "why": "so"}"#).await;
     let asked = report(&store).await;
-    assert_eq!(asked.condition, Condition::Due { changed: vec![], gone: 0, asked: true });
+    assert_eq!(asked.condition, ClusterState::Due { changed: vec![], gone: 0, asked: true });
     assert_eq!(asked.request.unwrap().why.as_deref(), Some("so"));
 }
 
@@ -169,7 +170,7 @@ async fn what_cannot_be_read_is_listed_and_spoils_nothing_else() {
     by_hand(&store, "view/unknown", "garbage").await;
     by_hand(&store, "ready/a2", "{").await;
     let report = report(&store).await;
-    assert_eq!((report.condition, report.nodes.len()), (Condition::Stable, 1));
+    assert_eq!((report.condition, report.nodes.len()), (ClusterState::Stable, 1));
     let keys: Vec<_> = report.malformed.iter().map(|malformed| malformed.key.as_str()).collect();
     assert_eq!(keys, ["c/ready/a2", "c/view/nodes/bad", "c/view/nodes/x/y"]);
 }
@@ -224,7 +225,7 @@ async fn a_monitor_tells_what_happens_and_knows_what_a_look_would_show() {
     assert!(said.last().unwrap().contains(", after "), "{said:?}");
     a.stop().await.unwrap();
     see(&mut monitor, &["nobody leads"]).await;
-    assert_eq!(monitor.report().unwrap().condition, Condition::Empty);
+    assert_eq!(monitor.report().unwrap().condition, ClusterState::Empty);
     by_hand(&store, "view/nodes/bad", "garbage").await;
     see(&mut monitor, &["cannot read c/view/nodes/bad"]).await;
     // That it is mended has no name, and is to be seen all the same.
@@ -434,14 +435,14 @@ async fn no_purge_and_no_history_touches_a_namespace_that_lies_in_another() {
     for namespace in namespaces {
         let node = Clustering::builder(store.clone()).namespace(namespace).name("a").uri("http://h:1");
         let node = node.start().await.unwrap();
-        node.cluster_change_because(namespace).await.unwrap();
+        node.request_version(namespace).await.unwrap();
         node.wait_stable().await.unwrap();
         nodes.push(node);
     }
     for node in &nodes {
         let asked = node.history().await.unwrap().iter().map(|entry| entry.to_string()).collect::<Vec<_>>();
         assert_eq!(asked.len(), 2, "{asked:?}");
-        assert!(asked[0].contains(&format!("a asked ({})", node.service())), "{asked:?}");
+        assert!(asked[0].contains(&format!("a asked ({})", node.namespace())), "{asked:?}");
     }
     for node in nodes {
         node.stop().await.unwrap();

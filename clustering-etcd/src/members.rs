@@ -48,7 +48,7 @@ pub(crate) struct Member {
     pub(crate) number: usize,
     /// The endpoint, including its scheme.
     pub(crate) endpoint: Endpoint,
-    /// Holds calls back while no connection can be made.
+    /// KeyKind calls back while no connection can be made.
     pub(crate) gate: Gate,
     /// Number of calls that failed at this member.
     failures: watch::Sender<u64>,

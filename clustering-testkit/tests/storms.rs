@@ -49,7 +49,7 @@ async fn service(process: Process, ttl: Duration) -> Result<Clustering, StartErr
 /// Repeatedly takes the term while leader, waits, and then writes under that term. The write must be refused if the
 /// lead was lost in between, for example during a pause.
 async fn write_as_leader(process: Process, node: Clustering) {
-    let key = format!("{}/{}total", node.service(), Ledger::FENCED);
+    let key = format!("{}/{}total", node.namespace(), Ledger::FENCED);
     for number in 0.. {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let Some(term) = node.term() else { continue };

@@ -263,7 +263,7 @@ async fn a_service_may_set_its_own_names_seed_and_other_clusters() {
     cluster.wait_stable().await.unwrap();
     assert_eq!(cluster.node("n1").name().as_str(), "ingest-1");
     assert_eq!(cluster.service("n0").0.nodes().len(), 2);
-    assert_eq!(cluster.service("n0").1.service().as_str(), "other");
+    assert_eq!(cluster.service("n0").1.namespace().as_str(), "other");
     cluster.restart("n0");
     cluster.settle().await.unwrap();
 }

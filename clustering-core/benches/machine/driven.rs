@@ -7,7 +7,7 @@ use clustering_core::{
     machine::{Identity, Input, Machine, Output, Status, Token},
     store::{Change, Entry, Key, Lease, LeaseId, Operation, Revision, Snapshot, Txn},
     time::Timestamp,
-    version::Mint,
+    version::IdGenerator,
 };
 
 use crate::batch;
@@ -52,7 +52,7 @@ impl Driven {
             metadata: Metadata::new(),
         };
         let now = Timestamp::from_nanos(1_000_000_000);
-        let mint = Mint::new(WALL, now, 7);
+        let mint = IdGenerator::new(WALL, now, 7);
         let mut node = Driven {
             machine: Machine::node(keys.clone(), identity, Config::default(), mint),
             keys,
@@ -213,7 +213,7 @@ impl Driven {
                 Input::Granted { token, result: Ok(Lease { id: LeaseId::new(OWN), ttl }) }
             }
             Output::Renew { token, .. } => Input::Renewed { token, result: Ok(Config::default().ttl) },
-            Output::Read { token, prefix, .. } if prefix == *self.keys.meta_namespace() => {
+            Output::Read { token, prefix, .. } if prefix == *self.keys.view_prefix() => {
                 self.reading = Some(token);
                 return None;
             }
@@ -222,7 +222,7 @@ impl Driven {
                 Input::Read { token, result: Ok(snapshot) }
             }
             Output::Watch { token, prefix, .. } => {
-                self.watches[usize::from(prefix != *self.keys.meta_namespace())] = Some(token);
+                self.watches[usize::from(prefix != *self.keys.view_prefix())] = Some(token);
                 Input::WatchOpened { token, result: Ok(()) }
             }
             Output::Commit { token, txn, .. } => {
@@ -249,7 +249,7 @@ impl Driven {
         let changes: Vec<Change> = txn
             .operations()
             .iter()
-            .filter(|operation| operation.key().starts_with(self.keys.meta_namespace().as_str()))
+            .filter(|operation| operation.key().starts_with(self.keys.view_prefix().as_str()))
             .map(|operation| match operation {
                 Operation::Put { key, value, lease } => Change::Put(Entry {
                     key: key.clone(),

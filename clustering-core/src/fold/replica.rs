@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Changed, Standing, gone, sorted::Sorted};
+use super::{Changed, StoredRecord, gone, sorted::Sorted};
 use crate::{
     decoded,
-    keyspace::{Holds, Keyspace},
+    keyspace::{KeyKind, Keyspace},
     name::NodeName,
     node::Node,
-    record::{Departure, GoneRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
+    record::{Departure, DepartureRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord, decode},
     store::{Batch, Change, Entry, Revision, Snapshot},
     version::Term,
     view::{Cut, Label},
@@ -20,14 +20,14 @@ use crate::{
 pub(crate) struct Replica {
     pub(super) revision: Revision,
     pub(super) newest: Option<Arc<Cut>>,
-    pub(super) leader: Option<Standing<LeaderRecord>>,
-    pub(super) version: Option<Standing<VersionRecord>>,
-    pub(super) request: Option<Standing<RequestRecord>>,
-    pub(super) stable: Option<Standing<StableRecord>>,
+    pub(super) leader: Option<StoredRecord<LeaderRecord>>,
+    pub(super) version: Option<StoredRecord<VersionRecord>>,
+    pub(super) request: Option<StoredRecord<RequestRecord>>,
+    pub(super) stable: Option<StoredRecord<StableRecord>>,
     /// What stands under `nodes/`; `None` if it cannot be read. Each node holds it of all others: every byte counts.
     pub(super) nodes: Sorted<NodeName, Option<Arc<Node>>>,
     /// How those stand that cannot be read.
-    unreadable: BTreeMap<NodeName, Standing<Arc<Node>>>,
+    unreadable: BTreeMap<NodeName, StoredRecord<Arc<Node>>>,
     /// Names that stand otherwise now than in the newest view, if there is one. Kept along, so that nobody compares lists
     /// per change.
     pub(super) drift: Sorted<NodeName, ()>,
@@ -54,9 +54,9 @@ impl Replica {
     }
 
     /// What stands under that name, readable or not.
-    pub(super) fn standing(&self, name: &NodeName) -> Option<Standing<Arc<Node>>> {
+    pub(super) fn standing(&self, name: &NodeName) -> Option<StoredRecord<Arc<Node>>> {
         match self.nodes.get(name)? {
-            Some(node) => Some(Standing {
+            Some(node) => Some(StoredRecord {
                 created: node.created,
                 modified: node.modified,
                 lease: node.lease,
@@ -77,8 +77,8 @@ impl Replica {
         self.revision = batch.revision;
         let mut cut = false;
         for change in &*batch.changes {
-            let holds = keyspace.holds(change.key());
-            cut |= holds == Holds::Version;
+            let holds = keyspace.kind_of(change.key());
+            cut |= holds == KeyKind::Version;
             match change {
                 Change::Put(entry) => self.put(holds, entry, &mut changed),
                 Change::Delete(_) => self.delete(holds, &mut changed),
@@ -97,7 +97,7 @@ impl Replica {
         let gone = gone(changed).cloned();
         for change in changed {
             let Changed::Down(node, how) = change else { continue };
-            *how = GoneRecord::tells(gone.as_ref(), node);
+            *how = DepartureRecord::tells(gone.as_ref(), node);
             self.departures.remove(&node.name);
             if *how != Departure::Ended && self.drift.get(&node.name).is_some() {
                 self.departures.insert(node.name.clone(), *how);
@@ -115,7 +115,7 @@ impl Replica {
     ) -> (Self, Vec<Changed>) {
         let mut replica = Replica { revision: snapshot.revision, ..Replica::default() };
         // Entries come in the order of their keys, so these stand together.
-        let prefix = keyspace.service_namespace().as_str();
+        let prefix = keyspace.nodes_prefix().as_str();
         let (before, nodes) =
             snapshot.entries.split_at(snapshot.entries.partition_point(|entry| *entry.key < *prefix));
         let (nodes, after) = nodes.split_at(nodes.partition_point(|entry| entry.key.starts_with(prefix)));
@@ -129,9 +129,9 @@ impl Replica {
         };
         let mut changed = Vec::new();
         for entry in [before, nodes, after].into_iter().flatten() {
-            replica.put(keyspace.holds(&entry.key), entry, &mut changed);
+            replica.put(keyspace.kind_of(&entry.key), entry, &mut changed);
         }
-        changed.retain(|change| matches!(change, Changed::Malformed { .. } | Changed::Gone(_)));
+        changed.retain(|change| matches!(change, Changed::Malformed { .. } | Changed::Departed(_)));
         (replica, changed)
     }
 
@@ -144,14 +144,14 @@ impl Replica {
         self.nodes.len() == entries.len() && self.nodes.iter().zip(entries).all(stands)
     }
 
-    fn put(&mut self, holds: Holds, entry: &Entry, changed: &mut Vec<Changed>) {
-        fn read<T>(entry: &Entry, record: Result<T, String>, changed: &mut Vec<Changed>) -> Standing<T> {
+    fn put(&mut self, holds: KeyKind, entry: &Entry, changed: &mut Vec<Changed>) {
+        fn read<T>(entry: &Entry, record: Result<T, String>, changed: &mut Vec<Changed>) -> StoredRecord<T> {
             let record =
                 record.map_err(|reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason }));
-            Standing::of(entry, record.ok())
+            StoredRecord::of(entry, record.ok())
         }
         match holds {
-            Holds::Node(name) => {
+            KeyKind::Node(name) => {
                 let standing = read(entry, decoded::node(name.clone(), entry), changed);
                 let new = standing.record.clone();
                 let modified = new.as_ref().map(|node| node.modified);
@@ -173,38 +173,38 @@ impl Replica {
                 });
                 self.note_drift(name, modified);
             }
-            Holds::Leader => {
+            KeyKind::Leader => {
                 self.leader = Some(read(entry, decode(&entry.value), changed));
                 changed.push(Changed::Leader);
             }
-            Holds::Version => {
-                let standing: Standing<VersionRecord> = read(entry, decode(&entry.value), changed);
+            KeyKind::Version => {
+                let standing: StoredRecord<VersionRecord> = read(entry, decode(&entry.value), changed);
                 if let Some(record) = &standing.record {
                     self.last_number = if record.number > 0 { record.number } else { self.last_number };
                 }
                 self.version = Some(standing);
                 changed.push(Changed::Version);
             }
-            Holds::Request => {
+            KeyKind::Request => {
                 self.request = Some(read(entry, decode(&entry.value), changed));
                 changed.push(Changed::Request);
             }
-            Holds::Stable => {
+            KeyKind::Stable => {
                 self.stable = Some(read(entry, decode(&entry.value), changed));
                 changed.push(Changed::Stable);
             }
-            Holds::Gone => {
+            KeyKind::Departure => {
                 let record = read(entry, decode(&entry.value), changed).record;
-                changed.extend(record.map(Changed::Gone));
+                changed.extend(record.map(Changed::Departed));
             }
-            Holds::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
-            Holds::Unknown => {}
+            KeyKind::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
+            KeyKind::Unknown => {}
         }
     }
 
-    fn delete(&mut self, holds: Holds, changed: &mut Vec<Changed>) {
+    fn delete(&mut self, holds: KeyKind, changed: &mut Vec<Changed>) {
         match holds {
-            Holds::Node(name) => {
+            KeyKind::Node(name) => {
                 let old = self.nodes.remove(&name);
                 if old == Some(None) {
                     self.unreadable.remove(&name);
@@ -212,23 +212,23 @@ impl Replica {
                 changed.extend(old.flatten().map(|old| Changed::Down(old, Departure::Ended)));
                 self.note_drift(name, None);
             }
-            Holds::Leader => {
+            KeyKind::Leader => {
                 self.leader = None;
                 changed.push(Changed::Leader);
             }
-            Holds::Version => {
+            KeyKind::Version => {
                 self.version = None;
                 changed.push(Changed::Version);
             }
-            Holds::Request => {
+            KeyKind::Request => {
                 self.request = None;
                 changed.push(Changed::Request);
             }
-            Holds::Stable => {
+            KeyKind::Stable => {
                 self.stable = None;
                 changed.push(Changed::Stable);
             }
-            Holds::Gone | Holds::BadName(_) | Holds::Unknown => {}
+            KeyKind::Departure | KeyKind::BadName(_) | KeyKind::Unknown => {}
         }
     }
 
@@ -262,7 +262,7 @@ impl Replica {
     }
 
     /// Goes on with what was known before a snapshot, so far as it still holds.
-    pub(super) fn succeed(&mut self, before: &Replica, rewound: bool, gone: Option<&GoneRecord>) {
+    pub(super) fn succeed(&mut self, before: &Replica, rewound: bool, gone: Option<&DepartureRecord>) {
         if self.last_number == 0 {
             self.last_number = before.last_number;
         }
@@ -279,19 +279,19 @@ impl Replica {
         }
         // Nobody saw how those went who went meanwhile. Of the last who went in order it still stands there.
         let missed =
-            |gone: &&GoneRecord| self.drift.get(&gone.node).is_some() && self.node(&gone.node).is_none();
+            |gone: &&DepartureRecord| self.drift.get(&gone.node).is_some() && self.node(&gone.node).is_none();
         if let Some(gone) = gone.filter(missed)
             && let Some(last) = before.node(&gone.node).or_else(|| newest.nodes.get(&gone.node))
-            && GoneRecord::tells(Some(gone), last) != Departure::Ended
+            && DepartureRecord::tells(Some(gone), last) != Departure::Ended
         {
             self.departures.insert(gone.node.clone(), gone.how);
         }
     }
 
     /// What is different from `before`, as changes.
-    pub(super) fn differences(&self, before: &Replica, gone: Option<&GoneRecord>) -> Vec<Changed> {
+    pub(super) fn differences(&self, before: &Replica, gone: Option<&DepartureRecord>) -> Vec<Changed> {
         let down = before.present().filter(|old| self.node(&old.name).is_none());
-        let how = |old: &Arc<Node>| GoneRecord::tells(gone, old);
+        let how = |old: &Arc<Node>| DepartureRecord::tells(gone, old);
         let mut changed: Vec<Changed> = down.map(|old| Changed::Down(old.clone(), how(old))).collect();
         changed.extend(self.present().filter_map(|node| match before.node(&node.name) {
             None => Some(Changed::Up(node.clone())),

@@ -2,7 +2,7 @@ use proptest::{prelude::*, sample::select};
 
 use super::{cases, text};
 use crate::{
-    keyspace::{Holds, Keyspace},
+    keyspace::{KeyKind, Keyspace},
     name::{Namespace, NodeName, NodeUri},
     placement::Weight,
     store::{Key, Limits},
@@ -77,7 +77,7 @@ proptest! {
                 Ok(name) => {
                     prop_assert!(good, "{:?}", text);
                     let keys = Keyspace::new(Namespace::parse("c/d").expect("a namespace"));
-                    prop_assert_eq!(keys.holds(&keys.node_key(&name)), Holds::Node(name.clone()));
+                    prop_assert_eq!(keys.kind_of(&keys.node_key(&name)), KeyKind::Node(name.clone()));
                     prop_assert_eq!(keys.acknowledger(&keys.readiness_key(&name)), Some(name.clone()));
                     let of = Keyspace::namespace_of_node(&keys.node_key(&name));
                     prop_assert_eq!(of.as_ref(), Some(keys.namespace()));
@@ -106,7 +106,7 @@ proptest! {
                 for key in [one.node_key(&name), one.readiness_key(&name), one.version_key().clone(), one.history_key(7)] {
                     prop_assert!(one.is_own(&key) && !two.is_own(&key), "{}", key);
                     prop_assert!(!two.is_reserved(&key), "{} is in {}", key, two.namespace());
-                    prop_assert!(matches!(two.holds(&key), Holds::Unknown | Holds::BadName(_)), "{}", key);
+                    prop_assert!(matches!(two.kind_of(&key), KeyKind::Unknown | KeyKind::BadName(_)), "{}", key);
                 }
             }
         }
@@ -117,8 +117,8 @@ proptest! {
     fn fuzz_keys_are_told_apart_whatever_they_are(key in super::key(), any in any::<String>()) {
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
         for key in [key, any] {
-            let held = keys.holds(&Key::from(key.clone()));
-            if let Holds::Node(name) = held {
+            let held = keys.kind_of(&Key::from(key.clone()));
+            if let KeyKind::Node(name) = held {
                 prop_assert_eq!(keys.node_key(&name), Key::from(key.clone()));
             }
             if let Some(name) = keys.acknowledger(&key) {

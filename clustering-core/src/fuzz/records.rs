@@ -10,8 +10,8 @@ use crate::{
     json,
     name::NodeName,
     record::{
-        GoneRecord, HistoryRecord, LeaderRecord, NodeRecord, ReadinessRecord, RequestRecord, StableRecord,
-        VersionRecord, decode, decode_node, encode,
+        DepartureRecord, HistoryRecord, LeaderRecord, NodeRecord, ReadinessRecord, RequestRecord,
+        StableRecord, VersionRecord, decode, decode_node, encode,
     },
     store::{Entry, Revision},
 };
@@ -103,7 +103,7 @@ proptest! {
         round_trip::<VersionRecord>(&bytes, decode)?;
         round_trip::<RequestRecord>(&bytes, decode)?;
         round_trip::<StableRecord>(&bytes, decode)?;
-        round_trip::<GoneRecord>(&bytes, decode)?;
+        round_trip::<DepartureRecord>(&bytes, decode)?;
         round_trip::<ReadinessRecord>(&bytes, decode)?;
         round_trip::<HistoryRecord>(&bytes, HistoryRecord::decode)?;
     }

@@ -108,12 +108,12 @@ impl Machine {
         }
     }
 
-    pub(super) fn settle_acknowledgement(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_acknowledgement(&mut self, now: Timestamp) {
         let target = self.target().map(View::revision);
         if self.acknowledgement.report.as_ref().is_some_and(|report| Some(report.view.revision()) != target) {
             self.acknowledgement.report = None;
         }
-        self.settle_check(now, target);
+        self.reconcile_check(now, target);
         match &self.acknowledgement.state {
             // What waited is for a version that is no longer the newest: what is new need not wait for it.
             State::Waiting { report, .. } | State::Reading { report, .. }
@@ -145,7 +145,7 @@ impl Machine {
     }
 
     /// Looks whether the yes that was told still stands, if the newest version waits although this node said yes.
-    fn settle_check(&mut self, now: Timestamp, target: Option<Revision>) {
+    fn reconcile_check(&mut self, now: Timestamp, target: Option<Revision>) {
         let acknowledged = self.acknowledgement.acknowledged.as_ref().map(View::revision);
         let waits = target.is_some() && acknowledged == target && !self.fold.is_stable();
         let told = self.acknowledgement.told.clone();

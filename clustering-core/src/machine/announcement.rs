@@ -45,8 +45,8 @@ impl Machine {
         }
     }
 
-    pub(super) fn settle_announcement(&mut self, now: Timestamp) {
-        let acting = self.acts(now);
+    pub(super) fn reconcile_announcement(&mut self, now: Timestamp) {
+        let acting = self.active_term(now);
         let newest = self.fold.newest().map(View::revision);
         if let Some(run) = &mut self.announcement.running {
             let good = acting == Some(run.term) && newest == Some(run.view.revision());

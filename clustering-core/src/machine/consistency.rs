@@ -3,14 +3,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Flight, Follow, Machine, Output, Purpose, Timers, follow::Want, history};
+use super::{Follow, InFlight, Machine, Output, Purpose, Timers, follow::Want, history};
 use crate::{
     config::{Backoff, Laggards},
     event::{Blocked, Event, Laggard, MassFailure, StoreCall},
     keyspace::Keyspace,
     name::NodeName,
     record::{
-        Departure, GoneRecord, ReadinessOutcome, ReadinessRecord, SettledRecord, StableRecord, decode, encode,
+        Departure, DepartureRecord, ReadinessOutcome, ReadinessRecord, SettledRecord, StableRecord, decode,
+        encode,
     },
     store::{Batch, Change, Entry, Guard, LeaseId, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
@@ -30,8 +31,8 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Consistency {
     pub(crate) follow: Follow,
-    pub(crate) confirm: Flight,
-    pub(crate) evict: Flight,
+    pub(crate) confirm: InFlight,
+    pub(crate) evict: InFlight,
     /// Whom this leader last set out to remove.
     evicting: Option<NodeName>,
     /// Mass failure, as last counted. No nodes are evicted while it lasts.
@@ -68,9 +69,9 @@ struct Acknowledged {
 impl Consistency {
     pub(crate) fn new(keyspace: &Keyspace) -> Self {
         Consistency {
-            follow: Follow::new(keyspace.readiness_namespace().clone()),
-            confirm: Flight::default(),
-            evict: Flight::default(),
+            follow: Follow::new(keyspace.ready_prefix().clone()),
+            confirm: InFlight::default(),
+            evict: InFlight::default(),
             evicting: None,
             mass_failure: None,
             acknowledgements: BTreeMap::new(),
@@ -147,7 +148,7 @@ impl Machine {
         }
     }
 
-    pub(super) fn settle_consistency(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_consistency(&mut self, now: Timestamp) {
         if self.is_ending() {
             return;
         }
@@ -354,7 +355,7 @@ impl Machine {
         if !known || !self.consistency.confirm.is_free(now, folded) {
             return;
         }
-        let (Some(term), Some(view)) = (self.acts(now), self.fold.newest()) else { return };
+        let (Some(term), Some(view)) = (self.active_term(now), self.fold.newest()) else { return };
         let keys = self.fold.keyspace();
         let stable = keys.stable_key().clone();
         let seen = self.fold.stable().map_or(Revision::ZERO, |stable| stable.modified);
@@ -424,7 +425,7 @@ impl Machine {
         if !due || self.is_mass_failure() || !self.consistency.evict.is_free(now, folded) {
             return;
         }
-        let (Some(term), Some(identity)) = (self.acts(now), &self.identity) else { return };
+        let (Some(term), Some(identity)) = (self.active_term(now), &self.identity) else { return };
         // Others first. A leader that is the last one missing steps down: the next one will evict it in its turn.
         // Whoever put its record again since, or came back, is no laggard of this version but has its time in the next.
         let other = |name: &&NodeName| **name != identity.name && self.stands_as_cut(name);
@@ -442,7 +443,7 @@ impl Machine {
             .guard(Guard::modified_at(record.clone(), node.modified))
             .delete(record)
             .delete(keys.readiness_key(&name));
-        let txn = GoneRecord::add_to(txn, keys, node, Departure::Evicted);
+        let txn = DepartureRecord::add_to(txn, keys, node, Departure::Evicted);
         let token = self.commit(Purpose::Evict, txn);
         self.consistency.evict.sent(token, now, folded);
         self.consistency.evicting = Some(name);

@@ -21,7 +21,7 @@ impl Contact {
 }
 
 impl Machine {
-    pub(super) fn settle_contact(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_contact(&mut self, now: Timestamp) {
         let away = self.log.follow.is_failing() || self.session.is_failing();
         match self.contact.away_since {
             None if away => {

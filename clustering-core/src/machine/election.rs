@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{Flight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, history};
+use super::{InFlight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, history};
 use crate::{
     event::Event,
     name::NodeName,
@@ -20,8 +20,8 @@ const HEAD_START: u32 = 10;
 /// order of their age, a stagger apart, each only if nobody leads yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
-    pub(crate) campaign: Flight,
-    pub(crate) resign: Flight,
+    pub(crate) campaign: InFlight,
+    pub(crate) resign: InFlight,
     /// The term under which this node leads, by the log.
     leading: Option<Term>,
     /// Whether it may act: told of in both directions.
@@ -68,7 +68,7 @@ impl Election {
 
 impl Machine {
     /// The term under which this node may act as leader now.
-    pub(super) fn acts(&self, now: Timestamp) -> Option<Term> {
+    pub(super) fn active_term(&self, now: Timestamp) -> Option<Term> {
         let term = self.election.leading?;
         let resigning = self.election.resigning == Some(term);
         let in_time = now < self.leadership_deadline()?;
@@ -119,7 +119,7 @@ impl Machine {
         (leader.lease == Some(lease)).then(|| Term::new(leader.created))
     }
 
-    pub(super) fn settle_election(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_election(&mut self, now: Timestamp) {
         let own = self.own_term();
         if self.election.leading != own {
             // Resigned, or somebody deleted the key to have another leader: others first.
@@ -134,7 +134,7 @@ impl Machine {
                 self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
             }
             // Leading begins with acting, unless the deadline has passed already.
-            self.election.acting = self.acts(now).is_some();
+            self.election.acting = self.active_term(now).is_some();
         }
         self.tell_suspension(now);
         self.vacate_misnamed(now);
@@ -145,7 +145,8 @@ impl Machine {
     /// Resigns if another client has overwritten the election key under this node's lease, so that it no longer names
     /// this node. Until the key is deleted, other nodes would take the wrong node for the leader.
     fn vacate_misnamed(&mut self, now: Timestamp) {
-        let (Some(term), Some(identity), Some(leader)) = (self.acts(now), &self.identity, self.fold.leader())
+        let (Some(term), Some(identity), Some(leader)) =
+            (self.active_term(now), &self.identity, self.fold.leader())
         else {
             return;
         };
@@ -161,7 +162,7 @@ impl Machine {
         if self.election.resigning.is_some() {
             return;
         }
-        match (self.election.acting, self.acts(now).is_some()) {
+        match (self.election.acting, self.active_term(now).is_some()) {
             (true, false) => {
                 self.election.acting = false;
                 self.emit(Event::LeadershipSuspended { term });
@@ -175,7 +176,7 @@ impl Machine {
     }
 
     pub(super) fn on_resign(&mut self, now: Timestamp, id: RequestId) {
-        match self.acts(now) {
+        match self.active_term(now) {
             Some(term) => self.step_down(now, term),
             None if self.election.resigning.is_some() => {}
             None => {

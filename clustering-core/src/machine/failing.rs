@@ -64,7 +64,7 @@ impl Machine {
 
     /// Reports calls that have kept failing for too long, and drops those that succeeded or are no longer needed. Runs
     /// after all concerns: a call that was due for a retry and was not retried is no longer needed.
-    pub(super) fn settle_failing(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_failing(&mut self, now: Timestamp) {
         if self.failing.0.is_empty() {
             return;
         }
@@ -93,7 +93,7 @@ impl Machine {
             StoreCall::FollowAcknowledgements => return self.consistency.follow.is_failing(),
             StoreCall::Join => &self.membership.join,
             StoreCall::Rewrite => &self.membership.rewrite,
-            StoreCall::Ask => &self.requests.ask,
+            StoreCall::RequestVersion => &self.requests.ask,
             StoreCall::Elect => &self.election.campaign,
             StoreCall::Resign => &self.election.resign,
             StoreCall::Publish => &self.publication.publish,

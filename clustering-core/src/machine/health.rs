@@ -1,4 +1,4 @@
-use super::{Intent, Machine, Output, Timers, Token, session::End};
+use super::{Intent, Machine, Output, Timers, Token, session::SessionEnd};
 use crate::{
     config::HealthChecks,
     event::{Event, LostReason},
@@ -81,7 +81,7 @@ impl Machine {
         timers.at(self.health.run.as_ref().map_or(self.health.due, |run| run.overdue));
     }
 
-    pub(super) fn settle_health(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_health(&mut self, now: Timestamp) {
         let Some(checks) = self.config.health else { return };
         if self.intent != Intent::Register {
             return;
@@ -152,7 +152,7 @@ impl Machine {
             self.health.verdict = Verdict::Unhealthy { reason: reason.clone() };
             self.emit(Event::Unhealthy { failures: self.health.failures, reason });
             self.session.give_up_granting();
-            self.end_session(now, End::Lost(LostReason::Unhealthy));
+            self.end_session(now, SessionEnd::Lost(LostReason::Unhealthy));
         }
     }
 }

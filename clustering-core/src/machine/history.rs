@@ -1,6 +1,6 @@
 use super::Machine;
 use crate::{
-    fold::Standing,
+    fold::StoredRecord,
     keyspace::Keyspace,
     record::{Cause, HistoryRecord, SettledRecord, VersionRecord, cut_off, encode},
     store::Txn,
@@ -21,7 +21,7 @@ impl Machine {
         causes: Vec<Cause>,
     ) -> VersionRecord {
         VersionRecord {
-            version: self.mint.version(now, self.newest_seen),
+            version: self.ids.version(now, self.newest_seen),
             number: self.fold.next_number(),
             term,
             leader: self.identity.as_ref().map(|identity| identity.name.clone()),
@@ -41,7 +41,7 @@ pub(super) fn put_version(txn: Txn, keys: &Keyspace, published: VersionRecord) -
 pub(super) fn put_settled(
     txn: Txn,
     keys: &Keyspace,
-    version: Option<&Standing<VersionRecord>>,
+    version: Option<&StoredRecord<VersionRecord>>,
     term: Term,
     settled: SettledRecord,
 ) -> Txn {

@@ -101,7 +101,7 @@ pub enum Input {
         result: Result<(), String>,
     },
     /// The user asks for a new version.
-    Ask {
+    RequestVersion {
         /// The request.
         id: RequestId,
         /// The reason that others will see.
@@ -113,7 +113,7 @@ pub enum Input {
         id: RequestId,
     },
     /// The user writes as leader: only while this node's term lasts.
-    Fence {
+    CommitAsLeader {
         /// The request.
         id: RequestId,
         /// What to write, with the user's own guards.

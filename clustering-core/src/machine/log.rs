@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Follow, Machine, Output, Token, follow::Want, session::End};
+use super::{Follow, Machine, Output, Token, follow::Want, session::SessionEnd};
 use crate::{
     event::{Event, LostReason, StoreCall},
     keyspace::Keyspace,
@@ -21,12 +21,12 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn new(keyspace: &Keyspace) -> Self {
-        Log { follow: Follow::new(keyspace.meta_namespace().clone()), rewound: false }
+        Log { follow: Follow::new(keyspace.view_prefix().clone()), rewound: false }
     }
 }
 
 impl Machine {
-    pub(super) fn settle_log(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_log(&mut self, now: Timestamp) {
         if self.is_ending() {
             return;
         }
@@ -80,7 +80,7 @@ impl Machine {
             // Revisions count from lower again, and name other things than they did.
             self.announcement.rewound();
             self.election.rewound();
-            self.end_session(now, End::Lost(LostReason::Rewound));
+            self.end_session(now, SessionEnd::Lost(LostReason::Rewound));
         }
         self.note_changes(now, &changes);
     }
@@ -141,7 +141,7 @@ impl Machine {
                     self.log.follow.gap(now, &self.config.retry);
                 }
                 WatchEnd::Disconnected { .. } => {
-                    let jitter = Duration::from_nanos(self.mint.below(RESUME_WITHIN.as_nanos() as u64));
+                    let jitter = Duration::from_nanos(self.ids.below(RESUME_WITHIN.as_nanos() as u64));
                     self.log.follow.broke(now, &self.config.retry, jitter);
                 }
             }

@@ -1,13 +1,13 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
-    Flight, Intent, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers,
-    session::{End, Held},
+    InFlight, Intent, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers,
+    session::{Held, SessionEnd},
 };
 use crate::{
     config::{Backoff, NameConflict},
     event::{Event, LostReason, StopReason},
-    fold::Standing,
+    fold::StoredRecord,
     name::Incarnation,
     node::{Metadata, Node},
     record::{NodeRecord, PROTOCOL, encode},
@@ -26,9 +26,9 @@ const CORRECTIONS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Membership {
     /// Registering: join, or take over.
-    pub(crate) join: Flight,
+    pub(crate) join: InFlight,
     /// Changing the record.
-    pub(crate) rewrite: Flight,
+    pub(crate) rewrite: InFlight,
     member: Option<Member>,
     /// The incarnation that the record should bear: kept over repeats of the same commit.
     wanted: Option<Incarnation>,
@@ -132,7 +132,7 @@ impl Machine {
             return wanted;
         }
         self.membership.is_written = false;
-        let incarnation = Incarnation::from(self.mint.ulid(now).to_string());
+        let incarnation = Incarnation::from(self.ids.ulid(now).to_string());
         self.membership.minted.push(incarnation.clone());
         // Changes that wait for the log are granted with this record too: it has the newest metadata.
         for update in &mut self.membership.updates {
@@ -151,7 +151,7 @@ impl Machine {
         self.membership.correct_at = None;
     }
 
-    pub(super) fn settle_membership(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_membership(&mut self, now: Timestamp) {
         self.grant_unregisters();
         let Some(lease) = self.session.held().map(|held: &Held| held.lease) else { return };
         if self.is_settled() {
@@ -171,7 +171,7 @@ impl Machine {
             }
             (Slot::Foreign(node), true) => self.stop(now, StopReason::TakenOver { by: node.uri.clone() }),
             (Slot::Absent | Slot::Leftover { .. }, true) => {
-                self.end_session(now, End::Lost(LostReason::Removed));
+                self.end_session(now, SessionEnd::Lost(LostReason::Removed));
             }
             (Slot::Absent, false) => self.join(now, lease, None),
             (Slot::Leftover { modified }, false) => self.join(now, lease, Some(modified)),
@@ -189,7 +189,7 @@ impl Machine {
 
     fn own_slot(&self, lease: LeaseId) -> Slot {
         let Some(standing) = self.fold.own() else { return Slot::Absent };
-        let Standing { created, modified, .. } = *standing;
+        let StoredRecord { created, modified, .. } = *standing;
         match &standing.record {
             None => Slot::Leftover { modified },
             Some(node) => {
@@ -407,7 +407,7 @@ impl Machine {
         }
         self.drop_health();
         self.session.give_up_granting();
-        self.end_session(now, End::Given);
+        self.end_session(now, SessionEnd::GivenUp);
     }
 
     fn grant_unregisters(&mut self) {

@@ -42,10 +42,10 @@ mod consistency;
 mod contact;
 mod election;
 mod failing;
-mod flight;
 mod follow;
 mod health;
 mod history;
+mod in_flight;
 mod input;
 mod log;
 mod membership;
@@ -74,7 +74,7 @@ pub use self::{
     output::{NodeChanges, Output, Purpose, Reply, RequestError},
     status::{Leader, Leadership, Phase, SessionStatus, Status},
 };
-pub(crate) use self::{flight::Flight, follow::Follow, timers::Timers};
+pub(crate) use self::{follow::Follow, in_flight::InFlight, timers::Timers};
 use crate::{
     config::Config,
     event::{Event, StopReason},
@@ -84,7 +84,7 @@ use crate::{
     node::{Metadata, Node},
     store::{ErrorKind, StoreError, Txn},
     time::Timestamp,
-    version::{Mint, Version},
+    version::{IdGenerator, Version},
     view::View,
 };
 
@@ -134,7 +134,7 @@ enum Intent {
 pub struct Machine {
     identity: Option<Identity>,
     config: Arc<Config>,
-    mint: Mint,
+    ids: IdGenerator,
     tokens: u64,
     /// When the last input came: what was due by then has been seen to.
     seen_to: Timestamp,
@@ -164,14 +164,14 @@ impl Machine {
     ///
     /// `mint` gives it its ULIDs and jitter: seed it differently for every process. `config` must be
     /// [valid](Config::validate).
-    pub fn node(keyspace: Keyspace, identity: Identity, config: Config, mint: Mint) -> Self {
+    pub fn node(keyspace: Keyspace, identity: Identity, config: Config, ids: IdGenerator) -> Self {
         let me = Some(identity.name.clone());
-        Machine { intent: Intent::Register, ..Machine::new(keyspace, me, Some(identity), config, mint) }
+        Machine { intent: Intent::Register, ..Machine::new(keyspace, me, Some(identity), config, ids) }
     }
 
     /// An observer: it follows the log and writes nothing but requests for a new version.
-    pub fn observer(keyspace: Keyspace, config: Config, mint: Mint) -> Self {
-        Machine::new(keyspace, None, None, config, mint)
+    pub fn observer(keyspace: Keyspace, config: Config, ids: IdGenerator) -> Self {
+        Machine::new(keyspace, None, None, config, ids)
     }
 
     fn new(
@@ -179,11 +179,11 @@ impl Machine {
         me: Option<NodeName>,
         identity: Option<Identity>,
         config: Config,
-        mint: Mint,
+        ids: IdGenerator,
     ) -> Self {
         Machine {
             identity,
-            mint,
+            ids,
             tokens: 0,
             seen_to: Timestamp::ZERO,
             newest_seen: None,
@@ -235,9 +235,9 @@ impl Machine {
             Input::Stabilized { token, outcome } => self.on_stabilized(now, token, outcome),
             Input::Announced { token, result } => self.on_announced(token, result),
             Input::HealthReported { token, result } => self.on_health(now, token, result),
-            Input::Ask { id, why } => self.on_ask(id, why),
+            Input::RequestVersion { id, why } => self.on_ask(id, why),
             Input::Resign { id } => self.on_resign(now, id),
-            Input::Fence { id, txn } => self.on_fence(now, id, txn),
+            Input::CommitAsLeader { id, txn } => self.on_fence(now, id, txn),
             Input::Update { id, metadata } => self.on_update(now, id, metadata),
             Input::Register { id } => self.on_register(id),
             Input::Unregister { id } => self.on_unregister(now, id),
@@ -289,20 +289,20 @@ impl Machine {
 
     /// Lets every concern look at what is so now, each after those that it rests on.
     fn settle(&mut self, now: Timestamp) {
-        self.settle_health(now);
-        self.settle_session(now);
-        self.settle_log(now);
-        self.settle_membership(now);
-        self.settle_election(now);
-        self.settle_consistency(now);
-        self.settle_publication(now);
-        self.settle_stabilization(now);
-        self.settle_acknowledgement(now);
-        self.settle_announcement(now);
-        self.settle_requests(now);
-        self.settle_contact(now);
-        self.settle_failing(now);
-        self.settle_stop(now);
+        self.reconcile_health(now);
+        self.reconcile_session(now);
+        self.reconcile_log(now);
+        self.reconcile_membership(now);
+        self.reconcile_election(now);
+        self.reconcile_consistency(now);
+        self.reconcile_publication(now);
+        self.reconcile_stabilization(now);
+        self.reconcile_acknowledgement(now);
+        self.reconcile_announcement(now);
+        self.reconcile_requests(now);
+        self.reconcile_contact(now);
+        self.reconcile_failing(now);
+        self.reconcile_stop(now);
     }
 
     /// Begins to end. What is asked of the node from now on is refused.
@@ -312,10 +312,10 @@ impl Machine {
         }
         self.intent = Intent::Stop { reason, deadline: now + self.config.stop_timeout };
         self.drop_health();
-        self.end_session(now, session::End::Given);
+        self.end_session(now, session::SessionEnd::GivenUp);
     }
 
-    fn settle_stop(&mut self, now: Timestamp) {
+    fn reconcile_stop(&mut self, now: Timestamp) {
         let Intent::Stop { reason, deadline } = &self.intent else { return };
         // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
         let is_away = self.contact.away_since().is_some();
@@ -356,9 +356,9 @@ impl Machine {
     /// What comes after the end.
     fn refuse(&mut self, input: Input) {
         let Intent::Stopped { reason } = &self.intent else { return };
-        if let Input::Ask { id, .. }
+        if let Input::RequestVersion { id, .. }
         | Input::Resign { id }
-        | Input::Fence { id, .. }
+        | Input::CommitAsLeader { id, .. }
         | Input::Update { id, .. }
         | Input::Register { id }
         | Input::Unregister { id } = input
@@ -401,7 +401,7 @@ impl Machine {
     /// A delay, with up to a quarter of it taken off at random, so that nodes that failed together do not come back
     /// together.
     fn jittered(&mut self, delay: Duration) -> Duration {
-        delay - Duration::from_nanos(self.mint.below(delay.as_nanos() as u64 / 4))
+        delay - Duration::from_nanos(self.ids.below(delay.as_nanos() as u64 / 4))
     }
 
     /// Tells of an answer that only a person can mend.
@@ -477,7 +477,7 @@ impl Machine {
                 Changed::Leader => self.note_leader(now),
                 Changed::Version => self.note_version(now),
                 Changed::Stable => self.note_stable(),
-                Changed::Request | Changed::Gone(_) => {}
+                Changed::Request | Changed::Departed(_) => {}
                 Changed::Malformed { key, reason } => {
                     self.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
                 }

@@ -221,7 +221,7 @@ pub enum Purpose {
     /// Change the own record.
     Rewrite,
     /// Ask for a new version.
-    Ask,
+    RequestVersion,
     /// Become leader and publish.
     Elect,
     /// Publish a version.
@@ -237,7 +237,7 @@ pub enum Purpose {
     /// Leave.
     Leave,
     /// The user's own write.
-    Fenced,
+    LeaderCommit,
 }
 
 impl Purpose {
@@ -247,7 +247,7 @@ impl Purpose {
             Purpose::Join => "join",
             Purpose::TakeOver => "take over",
             Purpose::Rewrite => "rewrite",
-            Purpose::Ask => "ask",
+            Purpose::RequestVersion => "ask",
             Purpose::Elect => "elect",
             Purpose::Publish => "publish",
             Purpose::Acknowledge => "acknowledge",
@@ -255,7 +255,7 @@ impl Purpose {
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
             Purpose::Leave => "leave",
-            Purpose::Fenced => "fenced write",
+            Purpose::LeaderCommit => "fenced write",
         }
     }
 }
@@ -321,7 +321,7 @@ mod tests {
         let keyspace = Keyspace::new(Namespace::parse("c").unwrap());
         let at = Revision::new(1);
         let entries = names.iter().map(|name| Entry {
-            key: format!("{}{name}", keyspace.service_namespace()).into(),
+            key: format!("{}{name}", keyspace.nodes_prefix()).into(),
             value: r#"{"uri":"http://n","incarnation":"1"}"#.into(),
             created: at,
             modified: at,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{Flight, Machine, Purpose, Timers, history};
+use super::{InFlight, Machine, Purpose, Timers, history};
 use crate::{
     config::Config,
     name::NodeName,
@@ -19,7 +19,7 @@ const CAUSES: usize = 64;
 /// a thousand joins cost a handful of versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Publication {
-    pub(crate) publish: Flight,
+    pub(crate) publish: InFlight,
     /// Since when there is something to publish.
     dirty_since: Option<Timestamp>,
     /// How many publications came in a row before this one.
@@ -93,8 +93,8 @@ impl Machine {
         self.fold.newest().is_some_and(|newest| Some(newest.version()) < self.newest_seen)
     }
 
-    pub(super) fn settle_publication(&mut self, now: Timestamp) {
-        let Some(term) = self.acts(now) else {
+    pub(super) fn reconcile_publication(&mut self, now: Timestamp) {
+        let Some(term) = self.active_term(now) else {
             self.publication.dirty_since = None;
             return;
         };

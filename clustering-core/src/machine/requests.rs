@@ -1,7 +1,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::{
-    Flight, Identity, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, Token, session::End,
+    Identity, InFlight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, Token,
+    session::SessionEnd,
 };
 use crate::{
     event::{LostReason, StopReason, StoreCall},
@@ -13,7 +14,7 @@ use crate::{
 /// What the user asks for: new versions, and writes under the term.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
-    pub(crate) ask: Flight,
+    pub(crate) ask: InFlight,
     asks: Vec<Ask>,
     fenced: Vec<(Token, RequestId)>,
     /// A version was missed whose view cannot be known: this node needs another.
@@ -117,7 +118,7 @@ impl Machine {
             && !self.is_ending()
     }
 
-    pub(super) fn settle_requests(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_requests(&mut self, now: Timestamp) {
         if self.fold.newest().is_some() {
             self.requests.gap = false;
         }
@@ -140,7 +141,7 @@ impl Machine {
             encode(&record),
             None,
         );
-        let token = self.commit(Purpose::Ask, txn);
+        let token = self.commit(Purpose::RequestVersion, txn);
         self.requests.ask.sent(token, now, folded);
     }
 
@@ -162,12 +163,12 @@ impl Machine {
         let keys = self.fold.keyspace();
         let reserved =
             txn.operations().iter().map(|operation| operation.key()).find(|key| keys.is_reserved(key));
-        let refusal = match (reserved, self.acts(now)) {
+        let refusal = match (reserved, self.active_term(now)) {
             (Some(key), _) => RequestError::Reserved { key: key.clone() },
             (None, None) => RequestError::NotLeader,
             (None, Some(term)) => {
                 let guard = Guard::created_at(keys.election_key().clone(), term.revision());
-                let token = self.commit(Purpose::Fenced, txn.guard(guard));
+                let token = self.commit(Purpose::LeaderCommit, txn.guard(guard));
                 return self.requests.fenced.push((token, id));
             }
         };
@@ -186,7 +187,7 @@ impl Machine {
 
     /// The store no longer knows the lease under which something was to be written.
     fn on_lease_gone(&mut self, now: Timestamp) {
-        self.end_session(now, End::Lost(LostReason::LeaseGone));
+        self.end_session(now, SessionEnd::Lost(LostReason::LeaseGone));
     }
 
     pub(super) fn on_committed(
@@ -207,7 +208,7 @@ impl Machine {
             (StoreCall::Publish, &mut self.publication.publish),
             (StoreCall::Confirm, &mut self.consistency.confirm),
             (StoreCall::Evict, &mut self.consistency.evict),
-            (StoreCall::Ask, &mut self.requests.ask),
+            (StoreCall::RequestVersion, &mut self.requests.ask),
         ];
         let mut taken = flights
             .into_iter()

@@ -4,7 +4,7 @@ use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
     config::Backoff,
     event::{Event, LostReason, StoreCall},
-    record::{Departure, GoneRecord},
+    record::{Departure, DepartureRecord},
     store::{Effect, ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
 };
@@ -20,7 +20,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// ```text
 ///   Without ──Grant──▶ Granting ──▶ Held ──Renew, Renew, …──▶ Held
 ///      ▲                              │ deadline, lease gone, record removed, unhealthy
-///      └─ revoked ◀─ ghost ◀─ farewell, if the node goes of itself
+///      └─ revoked ◀─ stale ◀─ farewell, if the node goes of itself
 /// ```
 ///
 /// A node that goes of itself says so first, in the commit that deletes its record: of keys that go with their lease the
@@ -31,7 +31,7 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
     state: State,
-    ghosts: Vec<Ghost>,
+    stale_leases: Vec<StaleLease>,
     /// Grants that failed in a row.
     failures: u32,
     /// Number of times that the node was removed since it was last ready.
@@ -77,7 +77,7 @@ enum Renewal {
 /// A lease that is no longer used, and to be revoked before the node joins again: until its keys are gone they stand in
 /// the way of the node's own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Ghost {
+struct StaleLease {
     lease: LeaseId,
     /// Time at which the lease has expired, as far as this node knows; zero if no key was ever put under it.
     expires: Timestamp,
@@ -102,9 +102,9 @@ enum Step {
 
 /// How a session ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum SessionEnd {
     /// The node gives it up.
-    Given,
+    GivenUp,
     /// It is lost.
     Lost(LostReason),
 }
@@ -130,22 +130,22 @@ impl Session {
 
     /// Whether nothing is left that the store should get back.
     pub(crate) fn is_given_back(&self) -> bool {
-        self.ghosts.is_empty() && self.state == State::Without
+        self.stale_leases.is_empty() && self.state == State::Without
     }
 
     /// True if no lease of this node can hold a key any more at `now`.
     pub(crate) fn shows_nothing(&self, now: Timestamp) -> bool {
-        self.held().is_none() && self.ghosts.iter().all(|ghost| now >= ghost.expires)
+        self.held().is_none() && self.stale_leases.iter().all(|stale| now >= stale.expires)
     }
 
     /// Returns the time at which the last of the leases to be revoked will have expired by itself.
     pub(crate) fn expiry(&self) -> Option<Timestamp> {
-        self.ghosts.iter().map(|ghost| ghost.expires).max()
+        self.stale_leases.iter().map(|stale| stale.expires).max()
     }
 
     /// Whether leases of earlier sessions are still to be given back.
     pub(crate) fn has_ghosts(&self) -> bool {
-        !self.ghosts.is_empty()
+        !self.stale_leases.is_empty()
     }
 
     /// No session is wanted any more: that grants failed no longer matters.
@@ -156,7 +156,7 @@ impl Session {
     /// Whether the store did not answer the last call.
     pub(crate) fn is_failing(&self) -> bool {
         let held = self.held().is_some_and(|held| held.failing);
-        held || self.failures > 0 || self.ghosts.iter().any(|ghost| ghost.failures > 0)
+        held || self.failures > 0 || self.stale_leases.iter().any(|stale| stale.failures > 0)
     }
 
     pub(crate) fn fails_to_grant(&self) -> bool {
@@ -164,7 +164,7 @@ impl Session {
     }
 
     pub(crate) fn fails_to_revoke(&self) -> bool {
-        self.ghosts.iter().any(|ghost| ghost.failures > 0)
+        self.stale_leases.iter().any(|stale| stale.failures > 0)
     }
 
     pub(crate) fn round_trip(&self) -> Duration {
@@ -197,8 +197,8 @@ impl Machine {
     }
 
     pub(super) fn session_timers(&self, timers: &mut Timers) {
-        for ghost in &self.session.ghosts {
-            if let Step::Due(at) = ghost.step {
+        for stale in &self.session.stale_leases {
+            if let Step::Due(at) = stale.step {
                 timers.at(at);
             }
         }
@@ -214,9 +214,9 @@ impl Machine {
         }
     }
 
-    pub(super) fn settle_session(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_session(&mut self, now: Timestamp) {
         if self.session.held().is_some_and(|held| now >= held.deadline()) {
-            self.end_session(now, End::Lost(LostReason::Expired));
+            self.end_session(now, SessionEnd::Lost(LostReason::Expired));
         }
         self.revoke_ghosts(now);
         self.renew(now);
@@ -225,12 +225,12 @@ impl Machine {
 
     fn revoke_ghosts(&mut self, now: Timestamp) {
         let timeout = self.call_timeout();
-        for place in 0..self.session.ghosts.len() {
-            if matches!(self.session.ghosts[place].step, Step::Due(at) if now >= at) {
+        for place in 0..self.session.stale_leases.len() {
+            if matches!(self.session.stale_leases[place].step, Step::Due(at) if now >= at) {
                 let token = self.token();
-                let ghost = &mut self.session.ghosts[place];
-                ghost.step = Step::Revoking(token);
-                self.outputs.push_back(Output::Revoke { token, lease: ghost.lease, timeout });
+                let stale = &mut self.session.stale_leases[place];
+                stale.step = Step::Revoking(token);
+                self.outputs.push_back(Output::Revoke { token, lease: stale.lease, timeout });
             }
         }
     }
@@ -249,7 +249,7 @@ impl Machine {
     }
 
     fn grant(&mut self, now: Timestamp) {
-        let free = self.session.state == State::Without && self.session.ghosts.is_empty();
+        let free = self.session.state == State::Without && self.session.stale_leases.is_empty();
         if !self.wants_place() || !free || now < self.session.not_before {
             return;
         }
@@ -268,7 +268,7 @@ impl Machine {
             Ok(Lease { id, .. }) if !self.wants_place() => {
                 let step = Step::Due(now);
                 let expires = Timestamp::ZERO;
-                self.give_back(now, Ghost { lease: id, expires, removed: false, failures: 0, step });
+                self.give_back(now, StaleLease { lease: id, expires, removed: false, failures: 0, step });
             }
             Ok(Lease { id, ttl }) => {
                 let ttl = ttl.min(LONGEST);
@@ -324,27 +324,28 @@ impl Machine {
             }
             _ => {
                 held.failing = false;
-                self.end_session(now, End::Lost(LostReason::LeaseGone));
+                self.end_session(now, SessionEnd::Lost(LostReason::LeaseGone));
             }
         }
     }
 
     pub(super) fn on_revoked(&mut self, now: Timestamp, token: Token, result: Result<(), StoreError>) {
-        let Some(place) = self.session.ghosts.iter().position(|ghost| ghost.step == Step::Revoking(token))
+        let Some(place) =
+            self.session.stale_leases.iter().position(|stale| stale.step == Step::Revoking(token))
         else {
             return;
         };
-        let ghost = &mut self.session.ghosts[place];
+        let stale = &mut self.session.stale_leases[place];
         match result {
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
-                ghost.failures += 1;
-                ghost.step = Step::Due(now + self.config.retry.after(ghost.failures));
+                stale.failures += 1;
+                stale.step = Step::Due(now + self.config.retry.after(stale.failures));
                 self.contact.failed(&error);
                 self.failing.failed(now, StoreCall::Revoke, &error);
                 self.report_refusal(&error);
             }
             outcome => {
-                let removed = self.session.ghosts.remove(place).removed;
+                let removed = self.session.stale_leases.remove(place).removed;
                 if removed && outcome.is_ok() {
                     // The lease lived, so somebody deleted the record on purpose: don't come straight back.
                     self.session.removals += 1;
@@ -354,8 +355,8 @@ impl Machine {
         }
     }
 
-    fn give_back(&mut self, now: Timestamp, ghost: Ghost) {
-        self.session.ghosts.push(ghost);
+    fn give_back(&mut self, now: Timestamp, stale: StaleLease) {
+        self.session.stale_leases.push(stale);
         self.revoke_ghosts(now);
     }
 
@@ -370,7 +371,7 @@ impl Machine {
             .guard(Guard::modified_at(record.clone(), modified))
             .delete(record)
             .delete(keys.readiness_key(&node.name));
-        let txn = GoneRecord::add_to(txn, keys, node, Departure::Left);
+        let txn = DepartureRecord::add_to(txn, keys, node, Departure::Left);
         let Some(term) = self.own_term() else { return Some(txn) };
         let election = keys.election_key().clone();
         Some(txn.guard(Guard::created_at(election.clone(), term.revision())).delete(election))
@@ -392,11 +393,12 @@ impl Machine {
         token: Token,
         result: &Result<Revision, StoreError>,
     ) -> bool {
-        let Some(ghost) = self.session.ghosts.iter_mut().find(|ghost| ghost.step == Step::Leaving(token))
+        let Some(stale) =
+            self.session.stale_leases.iter_mut().find(|stale| stale.step == Step::Leaving(token))
         else {
             return false;
         };
-        ghost.step = Step::Due(now);
+        stale.step = Step::Due(now);
         if let Err(error) = result {
             self.report_refusal(error);
         }
@@ -404,7 +406,7 @@ impl Machine {
     }
 
     /// Ends the session, if there is one: nothing that was held under it counts from now on.
-    pub(super) fn end_session(&mut self, now: Timestamp, end: End) {
+    pub(super) fn end_session(&mut self, now: Timestamp, end: SessionEnd) {
         // A grant on its way is no session yet. Its reply will find out what became of the node.
         let Some(held) = self.session.held() else { return };
         let (lease, failing) = (held.lease, held.failing);
@@ -413,8 +415,8 @@ impl Machine {
             Renewal::Sent { .. } => now + self.call_timeout() + held.ttl,
         };
         let farewell = match end {
-            End::Given | End::Lost(LostReason::Unhealthy) => self.farewell(),
-            End::Lost(_) => None,
+            SessionEnd::GivenUp | SessionEnd::Lost(LostReason::Unhealthy) => self.farewell(),
+            SessionEnd::Lost(_) => None,
         };
         self.session.state = State::Without;
         let was_member = self.membership.is_member();
@@ -423,15 +425,15 @@ impl Machine {
         self.drop_stabilization();
         self.drop_acknowledgement();
         self.stop_consistency();
-        if let End::Lost(reason) = &end
+        if let SessionEnd::Lost(reason) = &end
             && was_member
         {
             self.emit(Event::SessionLost { reason: reason.clone() });
         }
         // A store that did not answer is not back because nobody asks it to renew any more.
         let failures = u32::from(failing);
-        let removed = end == End::Lost(LostReason::Removed);
+        let removed = end == SessionEnd::Lost(LostReason::Removed);
         let step = farewell.map_or(Step::Due(now), |txn| self.leave(txn));
-        self.give_back(now, Ghost { lease, expires, removed, failures, step });
+        self.give_back(now, StaleLease { lease, expires, removed, failures, step });
     }
 }

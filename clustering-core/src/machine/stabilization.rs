@@ -66,7 +66,7 @@ impl Machine {
         (own.modified == modified).then_some(view)
     }
 
-    pub(super) fn settle_stabilization(&mut self, now: Timestamp) {
+    pub(super) fn reconcile_stabilization(&mut self, now: Timestamp) {
         let wanted = self.target().map(View::revision);
         if let Some(run) = &mut self.stabilization.running {
             if Some(run.view.revision()) != wanted && !run.superseded {

@@ -131,7 +131,7 @@ impl Machine {
             member: session.as_ref().is_some_and(|session| now < session.until),
             session,
             leader,
-            active_term: self.acts(now),
+            active_term: self.active_term(now),
             leadership: self.leadership().map(|(term, until)| Leadership { term, until }),
             newest: self.fold.newest().cloned(),
             acknowledged: self.acknowledgement.acknowledged().cloned(),

@@ -37,7 +37,7 @@ pub enum OperatorError {
     ),
     /// The cluster changed each time before what was decided could be done. Nothing happened.
     #[error("the cluster changed each time before it could be done: try again")]
-    Restless,
+    Contended,
     /// What the store said.
     #[error(transparent)]
     Store(#[from] StoreError),

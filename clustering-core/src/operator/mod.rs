@@ -7,7 +7,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let store = MemoryStore::new();
 //! # let cluster = clustering_memory::Clustering::builder(store.clone()).uri("http://h:1").start().await?;
-//! let operator = Operator::new(store, cluster.service().clone(), "ops@host");
+//! let operator = Operator::new(store, cluster.namespace().clone(), "ops@host");
 //! let seen = operator.change(Some("a rebalance by hand")).await?;
 //! let version = operator.published_after(seen).await?;
 //! println!("{version} is out");
@@ -30,7 +30,7 @@ pub use self::{
 use crate::{
     keyspace::Keyspace,
     name::{Namespace, NodeName},
-    record::{Departure, GoneRecord, RequestRecord, encode, shorten},
+    record::{Departure, DepartureRecord, RequestRecord, encode, shorten},
     report::{Monitor, Report},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, StoreError, Txn},
     version::{Term, Version},
@@ -205,7 +205,7 @@ impl Operator {
                 }
             }
         }
-        Err(OperatorError::Restless)
+        Err(OperatorError::Contended)
     }
 
     /// Waits until somebody leads under a term after `term`, and returns who; `None` if that cannot be read.
@@ -261,7 +261,7 @@ impl Operator {
                     None,
                 );
             if let Some(node) = node {
-                txn = GoneRecord::add_to(txn, &self.keyspace, node, Departure::Evicted);
+                txn = DepartureRecord::add_to(txn, &self.keyspace, node, Departure::Evicted);
             }
             if report.leader_name() == Some(name) {
                 txn = txn.delete(election);
@@ -271,7 +271,7 @@ impl Operator {
                 Done::Refused { unsure: this } => unsure |= this,
             }
         }
-        Err(OperatorError::Restless)
+        Err(OperatorError::Contended)
     }
 
     async fn existing(&self) -> Result<Report, OperatorError> {

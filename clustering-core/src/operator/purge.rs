@@ -41,12 +41,12 @@ impl Operator {
     /// # Errors
     ///
     /// [`OperatorError::NoCluster`]; [`OperatorError::NodesPresent`] if nodes are, and [`Purge::force`] is not set, or
-    /// if one joins meanwhile; [`OperatorError::Restless`] if keys change meanwhile. Some keys may be deleted then.
+    /// if one joins meanwhile; [`OperatorError::Contended`] if keys change meanwhile. Some keys may be deleted then.
     pub async fn purge(&self, how: Purge) -> Result<Purged, OperatorError> {
         let keys = self.keyspace();
-        let view = self.store.read(keys.meta_namespace()).await?;
-        let ready = self.store.read(keys.readiness_namespace()).await?;
-        let history = self.store.read(keys.history_namespace()).await?;
+        let view = self.store.read(keys.view_prefix()).await?;
+        let ready = self.store.read(keys.ready_prefix()).await?;
+        let history = self.store.read(keys.history_prefix()).await?;
         let Some(report) = Report::of(keys, &view, &ready) else {
             return Err(OperatorError::NoCluster(keys.namespace().clone()));
         };
@@ -58,7 +58,7 @@ impl Operator {
             .flat_map(|read| &read.entries)
             .partition(|entry| keys.is_own(&entry.key));
         // The nodes first, so that what is left is never a version of nobody that somebody trusts.
-        entries.sort_by_key(|entry| !entry.key.starts_with(keys.service_namespace().as_str()));
+        entries.sort_by_key(|entry| !entry.key.starts_with(keys.nodes_prefix().as_str()));
         let left = others.into_iter().map(|entry| entry.key.clone()).collect();
         let mut purged = Purged { keys: 0, commits: 0, left };
         // One guard is for the election key: whoever joins in an empty cluster is elected, and so shows.
@@ -81,7 +81,7 @@ impl Operator {
                     if let Some(report) = self.report().await?.filter(|_| !how.force) {
                         nobody_in(&report)?;
                     }
-                    return Err(OperatorError::Restless);
+                    return Err(OperatorError::Contended);
                 }
             }
             purged.keys += part.len();

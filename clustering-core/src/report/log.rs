@@ -1,15 +1,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    Condition, LeaderReport, Malformed, NodeReport, Readiness, Report, RequestReport, VersionReport,
+    ClusterState, LeaderReport, Malformed, NodeReport, Readiness, Report, RequestReport, VersionReport,
 };
 use crate::{
     event::Laggard,
-    keyspace::{Holds, Keyspace},
+    keyspace::{KeyKind, Keyspace},
     name::NodeName,
     node::Node,
     record::{
-        GoneRecord, LeaderRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord,
+        DepartureRecord, LeaderRecord, ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord,
         VersionRecord, decode, decode_node,
     },
     store::{Entry, Key, LeaseId, Revision},
@@ -18,7 +18,7 @@ use crate::{
 
 /// A key as it stands, whether its value can be read or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Standing<T> {
+pub(super) struct StoredRecord<T> {
     pub(super) created: Revision,
     pub(super) modified: Revision,
     pub(super) lease: Option<LeaseId>,
@@ -32,13 +32,13 @@ pub(super) struct Standing<T> {
 #[derive(Clone, Debug)]
 pub(super) struct Records {
     keyspace: Keyspace,
-    pub(super) leader: Option<Standing<LeaderRecord>>,
-    pub(super) version: Option<Standing<VersionRecord>>,
-    pub(super) stable: Option<Standing<StableRecord>>,
-    pub(super) request: Option<Standing<RequestRecord>>,
-    pub(super) gone: Option<Standing<GoneRecord>>,
+    pub(super) leader: Option<StoredRecord<LeaderRecord>>,
+    pub(super) version: Option<StoredRecord<VersionRecord>>,
+    pub(super) stable: Option<StoredRecord<StableRecord>>,
+    pub(super) request: Option<StoredRecord<RequestRecord>>,
+    pub(super) gone: Option<StoredRecord<DepartureRecord>>,
     pub(super) nodes: BTreeMap<NodeName, Arc<Node>>,
-    pub(super) ready: BTreeMap<NodeName, Standing<ReadinessRecord>>,
+    pub(super) ready: BTreeMap<NodeName, StoredRecord<ReadinessRecord>>,
     pub(super) malformed: BTreeMap<Key, String>,
 }
 
@@ -78,21 +78,21 @@ impl Records {
             self.ready.insert(name, standing);
             return;
         }
-        match self.keyspace.holds(&entry.key) {
-            Holds::Node(name) => match decode_node(name.clone(), entry) {
+        match self.keyspace.kind_of(&entry.key) {
+            KeyKind::Node(name) => match decode_node(name.clone(), entry) {
                 Ok(node) => drop(self.nodes.insert(name, Arc::new(node))),
                 Err(reason) => {
                     self.nodes.remove(&name);
                     self.malformed.insert(entry.key.clone(), reason);
                 }
             },
-            Holds::Leader => self.leader = Some(self.standing(entry, decode(&entry.value))),
-            Holds::Version => self.version = Some(self.standing(entry, decode(&entry.value))),
-            Holds::Stable => self.stable = Some(self.standing(entry, decode(&entry.value))),
-            Holds::Request => self.request = Some(self.standing(entry, decode(&entry.value))),
-            Holds::Gone => self.gone = Some(self.standing(entry, decode(&entry.value))),
-            Holds::BadName(reason) => drop(self.malformed.insert(entry.key.clone(), reason)),
-            Holds::Unknown => {}
+            KeyKind::Leader => self.leader = Some(self.standing(entry, decode(&entry.value))),
+            KeyKind::Version => self.version = Some(self.standing(entry, decode(&entry.value))),
+            KeyKind::Stable => self.stable = Some(self.standing(entry, decode(&entry.value))),
+            KeyKind::Request => self.request = Some(self.standing(entry, decode(&entry.value))),
+            KeyKind::Departure => self.gone = Some(self.standing(entry, decode(&entry.value))),
+            KeyKind::BadName(reason) => drop(self.malformed.insert(entry.key.clone(), reason)),
+            KeyKind::Unknown => {}
         }
     }
 
@@ -102,27 +102,32 @@ impl Records {
             self.ready.remove(&name);
             return;
         }
-        match self.keyspace.holds(key) {
-            Holds::Node(name) => drop(self.nodes.remove(&name)),
-            Holds::Leader => self.leader = None,
-            Holds::Version => self.version = None,
-            Holds::Stable => self.stable = None,
-            Holds::Request => self.request = None,
-            Holds::Gone => self.gone = None,
-            Holds::BadName(_) | Holds::Unknown => {}
+        match self.keyspace.kind_of(key) {
+            KeyKind::Node(name) => drop(self.nodes.remove(&name)),
+            KeyKind::Leader => self.leader = None,
+            KeyKind::Version => self.version = None,
+            KeyKind::Stable => self.stable = None,
+            KeyKind::Request => self.request = None,
+            KeyKind::Departure => self.gone = None,
+            KeyKind::BadName(_) | KeyKind::Unknown => {}
         }
     }
 
-    fn standing<T>(&mut self, entry: &Entry, record: Result<T, String>) -> Standing<T> {
+    fn standing<T>(&mut self, entry: &Entry, record: Result<T, String>) -> StoredRecord<T> {
         let record = record.map_err(|reason| self.malformed.insert(entry.key.clone(), reason));
-        Standing { created: entry.created, modified: entry.modified, lease: entry.lease, record: record.ok() }
+        StoredRecord {
+            created: entry.created,
+            modified: entry.modified,
+            lease: entry.lease,
+            record: record.ok(),
+        }
     }
 
     /// Whether there is anything that makes it a cluster.
     pub(super) fn is_something(&self) -> bool {
         let keys = self.leader.is_some() || self.version.is_some() || self.stable.is_some();
         // Under `ready/` alone anybody may have written anything.
-        let view = self.keyspace.meta_namespace().as_str();
+        let view = self.keyspace.view_prefix().as_str();
         let malformed = self.malformed.keys().any(|key| key.starts_with(view) && self.keyspace.is_own(key));
         keys || self.request.is_some() || !self.nodes.is_empty() || malformed
     }
@@ -138,7 +143,7 @@ impl Records {
         if node.modified > version.modified {
             return Readiness::New;
         }
-        let of_this_cut = |answer: &&Standing<ReadinessRecord>| {
+        let of_this_cut = |answer: &&StoredRecord<ReadinessRecord>| {
             answer.lease == node.lease && answer.modified > version.modified
         };
         let answer = self.ready.get(&node.name).filter(of_this_cut).and_then(|answer| answer.record.as_ref());
@@ -158,23 +163,23 @@ impl Records {
         says_so && stable.record.is_some() && stable.modified > version.modified
     }
 
-    fn open_request(&self) -> Option<&Standing<RequestRecord>> {
+    fn open_request(&self) -> Option<&StoredRecord<RequestRecord>> {
         let seen = self.version.as_ref().map_or(Revision::ZERO, |version| version.modified);
         self.request.as_ref().filter(|request| request.modified > seen)
     }
 
-    fn condition(&self, nodes: &[NodeReport]) -> Condition {
+    fn condition(&self, nodes: &[NodeReport]) -> ClusterState {
         let unreadable = |standing: Option<bool>| standing == Some(false);
         if nodes.is_empty() {
-            return Condition::Empty;
+            return ClusterState::Empty;
         }
         if unreadable(self.leader.as_ref().map(|leader| leader.record.is_some()))
             || unreadable(self.version.as_ref().map(|version| version.record.is_some()))
         {
-            return Condition::Unreadable;
+            return ClusterState::Unreadable;
         }
         if self.leader.is_none() {
-            return Condition::Leaderless;
+            return ClusterState::Leaderless;
         }
         let changed: Vec<_> = nodes
             .iter()
@@ -187,10 +192,10 @@ impl Records {
         let had = self.stable.as_ref().and_then(|stable| stable.record.as_ref()?.nodes).filter(|_| stable);
         let gone = had.unwrap_or_default().saturating_sub(nodes.len());
         if !changed.is_empty() || gone > 0 || asked {
-            return Condition::Due { changed, gone, asked };
+            return ClusterState::Due { changed, gone, asked };
         }
         if stable {
-            return Condition::Stable;
+            return ClusterState::Stable;
         }
         let laggard = |node: &NodeReport| match &node.readiness {
             Readiness::Stabilizing => Some(Laggard { name: node.name.clone(), refused: None }),
@@ -199,8 +204,8 @@ impl Records {
         };
         let waiting_for: Vec<_> = nodes.iter().filter_map(laggard).collect();
         match waiting_for.is_empty() {
-            true => Condition::Confirming,
-            false => Condition::Adapting { waiting_for },
+            true => ClusterState::Confirming,
+            false => ClusterState::Adapting { waiting_for },
         }
     }
 

@@ -1,7 +1,7 @@
 //! A cluster as its keys show it, for operators and tools, which are no nodes.
 //!
 //! ```
-//! use clustering_memory::{MemoryStore, report::{Condition, Report}};
+//! use clustering_memory::{MemoryStore, report::{ClusterState, Report}};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,8 +14,8 @@
 //!     .await?;
 //! cluster.wait_stable().await?;
 //!
-//! let report = Report::read(&store, cluster.service()).await?.expect("there is a cluster");
-//! assert_eq!(report.condition, Condition::Stable);
+//! let report = Report::read(&store, cluster.namespace()).await?.expect("there is a cluster");
+//! assert_eq!(report.condition, ClusterState::Stable);
 //! assert_eq!(report.nodes[0].name, "ingest-1");
 //! # Ok(())
 //! # }
@@ -26,7 +26,7 @@
 
 mod log;
 mod monitor;
-mod sighting;
+mod monitor_event;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -34,7 +34,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use self::log::Records;
-pub use self::{monitor::Monitor, sighting::Sighting};
+pub use self::{monitor::Monitor, monitor_event::MonitorEvent};
 use crate::{
     event::Laggard,
     keyspace::Keyspace,
@@ -60,7 +60,7 @@ pub struct Report {
     /// The revision of the look at `{ns}/view/`. What it says of acknowledgements may be newer, never older.
     pub revision: Revision,
     /// How the cluster is.
-    pub condition: Condition,
+    pub condition: ClusterState,
     /// Who leads; `None` if nobody does.
     pub leader: Option<LeaderReport>,
     /// The newest version; `None` if none was ever published.
@@ -79,7 +79,7 @@ pub struct Report {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Condition {
+pub enum ClusterState {
     /// Every node is ready at the newest version, and the leader recorded so.
     Stable,
     /// Every node is ready at the newest version; the leader has yet to record it.
@@ -106,10 +106,10 @@ pub enum Condition {
     Empty,
 }
 
-impl Condition {
-    /// Whether it is [`Stable`](Condition::Stable).
+impl ClusterState {
+    /// Whether it is [`Stable`](ClusterState::Stable).
     pub fn is_stable(&self) -> bool {
-        *self == Condition::Stable
+        *self == ClusterState::Stable
     }
 }
 
@@ -234,8 +234,8 @@ impl Report {
     ) -> Result<Option<Report>, StoreError> {
         let keyspace = Keyspace::new(namespace.clone());
         // In this order: whoever acknowledged a version by then stands in what was read before, or a later version is out.
-        let view = store.read(keyspace.meta_namespace()).await?;
-        let ready = store.read(keyspace.readiness_namespace()).await?;
+        let view = store.read(keyspace.view_prefix()).await?;
+        let ready = store.read(keyspace.ready_prefix()).await?;
         Ok(Report::of(&keyspace, &view, &ready))
     }
 

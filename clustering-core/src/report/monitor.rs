@@ -3,13 +3,13 @@ use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
 use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use super::{Readiness, Report, Sighting, log::Records};
+use super::{MonitorEvent, Readiness, Report, log::Records};
 use crate::{
     config::Backoff,
     keyspace::Keyspace,
     name::{Namespace, NodeName},
     node::Node,
-    record::{GoneRecord, ReadinessOutcome},
+    record::{DepartureRecord, ReadinessOutcome},
     store::{
         Batch, Change, CoordinationStore, Entry, Key, Revision, Snapshot, StoreError, WatchEnd, WatchStream,
     },
@@ -69,8 +69,8 @@ impl Monitor {
         let mut monitor = Monitor {
             store,
             records: Records::new(keyspace.clone()),
-            view: follow(keyspace.meta_namespace()),
-            ready: follow(keyspace.readiness_namespace()),
+            view: follow(keyspace.view_prefix()),
+            ready: follow(keyspace.ready_prefix()),
             published: BTreeMap::new(),
             away: None,
             failures: 0,
@@ -96,7 +96,7 @@ impl Monitor {
     /// has no name of its own, such as a key that was deleted by hand.
     ///
     /// Cancel safe. It does not return errors: that the store is away is something that happens.
-    pub async fn next(&mut self) -> Vec<Sighting> {
+    pub async fn next(&mut self) -> Vec<MonitorEvent> {
         loop {
             if let Some(again) = self.again {
                 tokio::time::sleep_until(again).await;
@@ -107,19 +107,19 @@ impl Monitor {
                 self.again = Some(Instant::now() + RETRY.after(self.failures));
                 if self.away.is_none() {
                     self.away = Some(Instant::now());
-                    return vec![Sighting::StoreAway { reason: error.to_string() }];
+                    return vec![MonitorEvent::StoreAway { reason: error.to_string() }];
                 }
                 continue;
             }
             self.failures = 0;
             if let Some(since) = self.away.take() {
-                return vec![Sighting::StoreBack { away: since.elapsed() }];
+                return vec![MonitorEvent::StoreBack { away: since.elapsed() }];
             }
             if let Some(rewound) = self.view.lost.max(self.ready.lost) {
                 // `open` read everything anew.
                 self.view.lost = None;
                 self.ready.lost = None;
-                return vec![Sighting::Resynced { rewound, revision: self.view.revision }];
+                return vec![MonitorEvent::Resynced { rewound, revision: self.view.revision }];
             }
             tokio::select! {
                 biased;
@@ -182,7 +182,7 @@ impl Monitor {
         }
     }
 
-    fn fold(&mut self, batch: &Batch) -> Vec<Sighting> {
+    fn fold(&mut self, batch: &Batch) -> Vec<MonitorEvent> {
         let before = Before::of(&self.records, batch);
         for change in &*batch.changes {
             match change {
@@ -201,23 +201,23 @@ impl Monitor {
             if let Change::Put(entry) = change {
                 self.see(entry, &mut sightings);
             } else if *change.key() == *self.keyspace.election_key() && before.leader {
-                sightings.push(Sighting::LeaderChanged { leader: None, term: None });
+                sightings.push(MonitorEvent::LeaderChanged { leader: None, term: None });
             }
         }
         sightings
     }
 
     /// What a put of one of the cluster's own keys means.
-    fn see(&mut self, entry: &Entry, sightings: &mut Vec<Sighting>) {
+    fn see(&mut self, entry: &Entry, sightings: &mut Vec<MonitorEvent>) {
         let key = &entry.key;
         if let Some(reason) = self.records.malformed.get(key) {
-            sightings.push(Sighting::Malformed { key: key.clone(), reason: reason.clone() });
+            sightings.push(MonitorEvent::Malformed { key: key.clone(), reason: reason.clone() });
         }
         if key == self.keyspace.election_key() {
             let report = self.records.leader.as_ref();
             let leader = report.and_then(|leader| Some(leader.record.as_ref()?.node.clone()));
             let term = report.map(|leader| Term::new(leader.created));
-            sightings.insert(0, Sighting::LeaderChanged { leader, term });
+            sightings.insert(0, MonitorEvent::LeaderChanged { leader, term });
         } else if key == self.keyspace.version_key() {
             let Some(record) = self.records.version.as_ref().and_then(|version| version.record.as_ref())
             else {
@@ -225,7 +225,7 @@ impl Monitor {
             };
             self.published.clear();
             self.published.insert(record.version, Instant::now());
-            sightings.push(Sighting::VersionPublished {
+            sightings.push(MonitorEvent::VersionPublished {
                 version: record.version,
                 revision: entry.modified,
                 nodes: self.records.nodes.len(),
@@ -237,18 +237,19 @@ impl Monitor {
             };
             let version = version.version;
             let took = self.published.remove(&version).map(|since| since.elapsed());
-            sightings.push(Sighting::Stable { version, took });
+            sightings.push(MonitorEvent::Stable { version, took });
         } else if key == self.keyspace.request_key() {
             if let Some(record) = self.records.request.as_ref().and_then(|request| request.record.as_ref()) {
-                sightings.push(Sighting::Asked { by: record.by.clone(), why: record.why.clone() });
+                sightings
+                    .push(MonitorEvent::VersionRequested { by: record.by.clone(), why: record.why.clone() });
             }
         } else if let Some(name) = self.keyspace.acknowledger(key)
             && let Some(record) = self.records.ready.get(&name).and_then(|ready| ready.record.as_ref())
         {
             let (version, reason) = (record.version, record.detail.clone());
             sightings.push(match record.outcome {
-                ReadinessOutcome::Ready => Sighting::NodeReady { name, version },
-                ReadinessOutcome::Failed => Sighting::NodeRefused { name, version, reason },
+                ReadinessOutcome::Ready => MonitorEvent::NodeReady { name, version },
+                ReadinessOutcome::Failed => MonitorEvent::NodeRefused { name, version, reason },
             });
         }
     }
@@ -297,7 +298,7 @@ struct Before {
 
 impl Before {
     fn of(records: &Records, batch: &Batch) -> Self {
-        let prefix = records.keyspace().service_namespace().as_str();
+        let prefix = records.keyspace().nodes_prefix().as_str();
         let names = batch.changes.iter().filter_map(|change| change.key().strip_prefix(prefix));
         let names = names.filter_map(|name| NodeName::parse(name).ok());
         let nodes = names.map(|name| (name.clone(), records.nodes.get(&name).cloned())).collect();
@@ -309,13 +310,13 @@ fn node_sighting(
     name: &NodeName,
     old: Option<&Arc<Node>>,
     new: Option<&Arc<Node>>,
-    gone: Option<&GoneRecord>,
-) -> Option<Sighting> {
+    gone: Option<&DepartureRecord>,
+) -> Option<MonitorEvent> {
     let name = name.clone();
     match (old, new) {
-        (None, Some(new)) => Some(Sighting::NodeUp { name, uri: new.uri.clone() }),
-        (Some(_), Some(new)) => Some(Sighting::NodeChanged { name, uri: new.uri.clone() }),
-        (Some(old), None) => Some(Sighting::NodeDown { name, how: GoneRecord::tells(gone, old) }),
+        (None, Some(new)) => Some(MonitorEvent::NodeUp { name, uri: new.uri.clone() }),
+        (Some(_), Some(new)) => Some(MonitorEvent::NodeChanged { name, uri: new.uri.clone() }),
+        (Some(old), None) => Some(MonitorEvent::NodeDown { name, how: DepartureRecord::tells(gone, old) }),
         (None, None) => None,
     }
 }
@@ -337,7 +338,7 @@ mod tests {
         fn is_send<T: Send>(value: T) -> T {
             value
         }
-        fn next(monitor: &mut super::Monitor) -> impl Future<Output = Vec<super::Sighting>> + Send {
+        fn next(monitor: &mut super::Monitor) -> impl Future<Output = Vec<super::MonitorEvent>> + Send {
             is_send(monitor.next())
         }
         let _ = next;

@@ -24,7 +24,7 @@ use crate::{
     placement::Weight,
     record::encode,
     store::CoordinationStore,
-    version::Mint,
+    version::IdGenerator,
 };
 
 /// The most that a node's metadata may take, as JSON, in bytes.
@@ -250,13 +250,13 @@ impl Builder {
     async fn begin(self) -> Result<Clustering, StartError> {
         let (namespace, uri, given) = self.parsed()?;
         let clock = Clock::with(self.suspends);
-        let mut mint = mint(&clock, self.seed, given.as_ref())?;
+        let mut ids = id_generator(&clock, self.seed, given.as_ref())?;
         let name = match given {
             Some(name) => name,
-            None => NodeName::parse(&mint.ulid(clock.now()).to_string())?,
+            None => NodeName::parse(&ids.ulid(clock.now()).to_string())?,
         };
         let identity = Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata };
-        let machine = Machine::node(Keyspace::new(namespace), identity, self.config, mint).sharing();
+        let machine = Machine::node(Keyspace::new(namespace), identity, self.config, ids).sharing();
         let (started, decided) = oneshot::channel();
         let handle =
             spawn(machine, self.store.0, clock, self.hub, Some(name.clone()), self.callbacks, started)?;
@@ -343,16 +343,20 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<(), InvalidInput> {
 }
 
 /// Randomness from the system, or from the seed and the node's name.
-pub(crate) fn mint(clock: &Clock, seed: Option<u64>, name: Option<&NodeName>) -> Result<Mint, StartError> {
+pub(crate) fn id_generator(
+    clock: &Clock,
+    seed: Option<u64>,
+    name: Option<&NodeName>,
+) -> Result<IdGenerator, StartError> {
     let now = clock.now();
     let Some(seed) = seed else {
         let mut random = [0; 16];
         getrandom::fill(&mut random).map_err(|error| StartError::Randomness(error.to_string()))?;
         let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        return Ok(Mint::new(wall.as_millis() as u64, now, u128::from_le_bytes(random)));
+        return Ok(IdGenerator::new(wall.as_millis() as u64, now, u128::from_le_bytes(random)));
     };
     let name = xxhash_rust::xxh3::xxh3_64(name.map_or("", NodeName::as_str).as_bytes());
-    Ok(Mint::new(SEEDED_EPOCH_MS, now, (u128::from(seed) << 64) | u128::from(name)))
+    Ok(IdGenerator::new(SEEDED_EPOCH_MS, now, (u128::from(seed) << 64) | u128::from(name)))
 }
 
 /// Sets a machine going.

@@ -70,7 +70,7 @@ impl Clustering {
     }
 
     /// The namespace that the nodes of the service share.
-    pub fn service(&self) -> &Namespace {
+    pub fn namespace(&self) -> &Namespace {
         self.shared().keyspace.namespace()
     }
 
@@ -157,16 +157,26 @@ impl Clustering {
         self.view().is_some_and(|view| view.owns(key))
     }
 
-    /// Returns the newest version that this node acknowledged in its present session.
-    pub fn cluster_version(&self) -> Option<Version> {
+    /// Returns the newest version that this node acknowledged in its current session.
+    pub fn acknowledged_version(&self) -> Option<Version> {
         self.view().map(|view| view.version())
+    }
+
+    /// Returns the newest published version that this node knows of. The node may not have adapted to it yet.
+    pub fn newest_version(&self) -> Option<Version> {
+        self.status().get().newest.as_ref().map(View::version)
+    }
+
+    /// The Crystal class's name for [`acknowledged_version`](Self::acknowledged_version).
+    pub fn cluster_version(&self) -> Option<Version> {
+        self.acknowledged_version()
     }
 
     /// True if the cluster is stable and this node is part of it at this moment.
     ///
     /// The *cluster* is stable while the log is up to date, the newest version is recorded as stable, and no other
     /// version is due: the nodes present are exactly those of its view, there is a leader, and no newer version has
-    /// been requested. [`Discovery::is_stable`] and the [report](crate::report::Condition::Stable) use the same
+    /// been requested. [`Discovery::is_stable`] and the [report](crate::report::ClusterState::Stable) use the same
     /// definition. This node is part of the cluster while it is in that view with a live session (P6). The result is
     /// therefore false while the store does not answer, after [`unregister`](Self::unregister), and while the node
     /// leaves.
@@ -176,7 +186,7 @@ impl Clustering {
         self.shared().known.stable_version().is_some()
     }
 
-    /// The same as [`is_stable`](Self::is_stable).
+    /// The Crystal class's name for [`is_stable`](Self::is_stable).
     pub fn cluster_consistent(&self) -> bool {
         self.is_stable()
     }
@@ -188,7 +198,7 @@ impl Clustering {
     /// What the store says.
     pub async fn node_versions(&self) -> Result<BTreeMap<NodeName, Version>, StoreError> {
         let keyspace = self.keyspace();
-        let snapshot = self.store().read(keyspace.readiness_namespace()).await?;
+        let snapshot = self.store().read(keyspace.ready_prefix()).await?;
         let version = |entry: crate::store::Entry| {
             let name = keyspace.acknowledger(&entry.key)?;
             let record: ReadinessRecord = decode(&entry.value).ok()?;
@@ -274,30 +284,32 @@ impl Clustering {
         let _ = self.shared().known.wait_for_some(is_over).await;
     }
 
-    /// Asks for a new version, and waits until one is published that is newer than what this node had seen: a rebalance
-    /// by hand. Concurrent requests share one version. Dropping the future does not cancel the request. Dropped
-    /// requests are merged into one, so they do not accumulate while the store is away.
+    /// Requests a new version, for example to rebalance by hand, and waits until the leader has published one that is
+    /// newer than the newest version that this node knew of. `reason` appears in the causes of that version.
+    ///
+    /// Concurrent requests share one version. Dropping the future does not cancel the request. Dropped requests are merged
+    /// into one, so they do not accumulate while the store is away.
     ///
     /// # Errors
     ///
     /// [`RequestError::Stopped`] if the node ends before.
-    pub async fn cluster_change(&self) -> Result<Version, RequestError> {
-        self.ask(None).await
+    pub async fn request_version(&self, reason: impl Into<String>) -> Result<Version, RequestError> {
+        self.request_version_for(Some(reason.into())).await
     }
 
-    /// As [`cluster_change`](Self::cluster_change), with a reason that others see in the version's causes.
+    /// The Crystal class's name for [`request_version`](Self::request_version), without a reason.
     ///
     /// # Errors
     ///
-    /// As [`cluster_change`](Self::cluster_change).
-    pub async fn cluster_change_because(&self, why: impl Into<String>) -> Result<Version, RequestError> {
-        self.ask(Some(why.into())).await
+    /// As [`request_version`](Self::request_version).
+    pub async fn cluster_change(&self) -> Result<Version, RequestError> {
+        self.request_version_for(None).await
     }
 
-    async fn ask(&self, why: Option<String>) -> Result<Version, RequestError> {
-        match self.handle.request(move |id| Input::Ask { id, why }).await? {
+    async fn request_version_for(&self, reason: Option<String>) -> Result<Version, RequestError> {
+        match self.handle.request(move |id| Input::RequestVersion { id, why: reason }).await? {
             Reply::Version(version) => Ok(version),
-            _ => unreachable!("asks are answered with a version"),
+            _ => unreachable!("requests for a version are answered with a version"),
         }
     }
 
@@ -314,7 +326,7 @@ impl Clustering {
     /// [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of the user's did not
     /// hold.
     pub async fn commit_as_leader(&self, txn: Txn) -> Result<Revision, RequestError> {
-        match self.handle.request(move |id| Input::Fence { id, txn }).await? {
+        match self.handle.request(move |id| Input::CommitAsLeader { id, txn }).await? {
             Reply::Committed(revision) => Ok(revision),
             _ => unreachable!("fenced writes are answered with a revision"),
         }

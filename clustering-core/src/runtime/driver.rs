@@ -206,13 +206,13 @@ impl Driver {
         let status = self.status.publish(known);
         self.meter.outputs(now, &outputs, &status);
         for output in outputs.drain(..) {
-            self.obey(output);
+            self.execute(output);
         }
         outputs.shrink_to(FEW_OUTPUTS);
         self.outputs = outputs;
     }
 
-    fn obey(&mut self, output: Output) {
+    fn execute(&mut self, output: Output) {
         let store = self.shared.store.clone();
         match output {
             Output::Grant { token, ttl, timeout } => {
@@ -286,10 +286,10 @@ impl Driver {
                     run.abort.abort();
                 }
             }
-            Output::Event(event) => self.tell(event),
+            Output::Event(event) => self.emit(event),
             Output::Nodes(changes) => {
                 if self.shared.hub.is_open() || self.tracer.tells_nodes() {
-                    changes.events().for_each(|event| self.tell(event));
+                    changes.events().for_each(|event| self.emit(event));
                 }
             }
             Output::Reply { id, result } => self.requests.answer(id, result),
@@ -323,9 +323,9 @@ impl Driver {
         }));
     }
 
-    fn tell(&mut self, event: Event) {
+    fn emit(&mut self, event: Event) {
         let newest = self.status.status().newest.clone();
-        self.tracer.tell(&event, newest.as_ref());
+        self.tracer.emit(&event, newest.as_ref());
         let started = match &event {
             Event::Joined { .. } => Some(Started::Joined),
             Event::StoreRefused { reason } => Some(Started::Refused(reason.clone())),
@@ -373,7 +373,7 @@ impl Drop for Driver {
             let ended = [Output::Event(event.clone())];
             self.meter.look(&self.shared.machine());
             self.meter.outputs(self.shared.known.clock.now(), &ended, &status);
-            self.tell(event);
+            self.emit(event);
         }
         for run in self.runs.values() {
             run.superseded.cancel();

@@ -30,7 +30,7 @@ pub use self::{
     status::StatusWatch,
 };
 pub(crate) use self::{
-    builder::{mint, spawn},
+    builder::{id_generator, spawn},
     callbacks::Callbacks,
     clock::Clock,
     driver::Started,

@@ -34,7 +34,7 @@ impl Tracer {
     }
 
     /// Tells an event; `view` is the newest one after it.
-    pub(crate) fn tell(&mut self, event: &Event, view: Option<&View>) {
+    pub(crate) fn emit(&mut self, event: &Event, view: Option<&View>) {
         if let Event::VersionPublished { version, nodes, causes, .. } = event {
             self.end("superseded");
             let term = view.filter(|view| view.version() == *version).map(|view| view.term().get());

@@ -116,14 +116,14 @@ async fn p9_many_who_ask_at_once_get_one_version() {
     let rest = followers(&nodes);
     let asked = futures_util::future::join_all((0..40).map(|number| {
         let node = rest[number % rest.len()];
-        async move { node.cluster_change_because(format!("number {number}")).await.unwrap() }
+        async move { node.request_version(format!("number {number}")).await.unwrap() }
     }));
     let mut versions = asked.await;
     versions.dedup();
     assert_eq!(versions, [stable(&nodes).await]);
     tokio::time::sleep(secs(10)).await;
     let on_leader = leader(&nodes);
-    let (a, b) = tokio::join!(on_leader.cluster_change(), on_leader.cluster_change_because("twice"));
+    let (a, b) = tokio::join!(on_leader.cluster_change(), on_leader.request_version("twice"));
     assert_eq!(a, b);
     assert_eq!(a.unwrap(), stable(&nodes).await);
     let causes = nodes[0].view().unwrap().causes().to_vec();

@@ -123,7 +123,7 @@ async fn who_was_evicted_was_evicted_for_the_next_leader_too() {
 #[tokio::test(start_paused = true)]
 async fn who_was_evicted_by_an_operator_was_evicted() {
     let (cluster, nodes) = three().await;
-    let operator = Operator::new(cluster.store.clone(), nodes[0].service().clone(), "ops");
+    let operator = Operator::new(cluster.store.clone(), nodes[0].namespace().clone(), "ops");
     let gone = followers(&nodes)[0].name().clone();
     operator.evict(&gone).await.unwrap();
     let published = |event: &Event| match event {
@@ -230,7 +230,7 @@ async fn many_who_go_in_their_own_ways_at_once() {
     a.stop().await.unwrap();
     e.line.cut();
     d.line.cut();
-    let operator = Operator::new(cluster.store.clone(), d.service().clone(), "ops");
+    let operator = Operator::new(cluster.store.clone(), d.namespace().clone(), "ops");
     operator.evict(d.name()).await.unwrap();
     b.stop().await.unwrap();
     c.stop().await.unwrap();

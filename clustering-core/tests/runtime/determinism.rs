@@ -31,7 +31,7 @@ async fn scenario(seed: u64) -> String {
     stable(&nodes).await;
     nodes.iter().find(|node| node.is_leader()).unwrap().resign().await.unwrap();
     stable(&nodes).await;
-    nodes[2].cluster_change_because("once more").await.unwrap();
+    nodes[2].request_version("once more").await.unwrap();
     stable(&nodes).await;
     for node in nodes {
         node.stop().await.unwrap();

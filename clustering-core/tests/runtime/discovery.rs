@@ -76,7 +76,7 @@ async fn an_observer_follows_and_writes_nothing() {
         (early.register().await, early.unregister().await),
         (Err(RequestError::Observer), Err(RequestError::Observer))
     );
-    assert_eq!(early.service().as_str(), "cluster");
+    assert_eq!(early.namespace().as_str(), "cluster");
     // It ends with its last clone.
     let clone = early.clone();
     drop(early);

@@ -22,7 +22,7 @@ async fn every_version_tells_why_it_was_published_and_how_it_became_stable() {
     nodes.push(cluster.start("late").await);
     let joined = stable(&nodes).await;
     calm().await;
-    nodes[0].cluster_change_because("rebalance").await.unwrap();
+    nodes[0].request_version("rebalance").await.unwrap();
     stable(&nodes).await;
     calm().await;
     nodes.pop().unwrap().stop().await.unwrap();

@@ -144,7 +144,7 @@ async fn p1_a_version_whose_cut_was_missed_is_replaced_by_one_that_all_saw() {
     tokio::time::sleep(secs(5)).await;
     let away = nodes.pop().unwrap();
     away.line.cut();
-    let missed = nodes[1].cluster_change_because("to be missed").await.unwrap();
+    let missed = nodes[1].request_version("to be missed").await.unwrap();
     cluster.store.compact(cluster.store.revision());
     away.line.heal();
     away.log.next("resynced", |event| matches!(event, Event::Resynced { rewound: false, .. })).await;

@@ -8,7 +8,7 @@ use std::sync::{
 use clustering_core::{
     Discovery, Event,
     machine::Phase,
-    report::{Condition, Report},
+    report::{ClusterState, Report},
     store::CoordinationStoreExt,
 };
 use clustering_testkit::faulty::FaultyStore;
@@ -22,7 +22,7 @@ struct Compared {
     observers: Vec<Discovery>,
     nodes: Vec<Node>,
     stable: usize,
-    conditions: Vec<Condition>,
+    conditions: Vec<ClusterState>,
 }
 
 impl Compared {
@@ -38,7 +38,7 @@ impl Compared {
         for _ in 0..milliseconds {
             let before = self.cluster.store.revision();
             tokio::time::sleep(ms(1)).await;
-            let namespace = self.observers[0].service().clone();
+            let namespace = self.observers[0].namespace().clone();
             let report = Report::read(&self.cluster.store, &namespace).await.unwrap();
             if self.cluster.store.revision() != before {
                 // What has just happened, as when the look itself ended a lease, is on its way to the others.
@@ -64,7 +64,7 @@ impl Compared {
                 );
             }
             self.stable += usize::from(is_stable);
-            let condition = report.map_or(Condition::Empty, |report| report.condition);
+            let condition = report.map_or(ClusterState::Empty, |report| report.condition);
             if self.conditions.last() != Some(&condition) {
                 self.conditions.push(condition);
             }

@@ -69,7 +69,7 @@ impl Scene {
                 let crashes = program(&scene.etcd, NAMESPACE, "ingest-4").await;
                 crashes.kill().await.unwrap();
                 stable(&scene.nodes).await;
-                scene.nodes[0].cluster_change_because("a new table of devices").await.unwrap();
+                scene.nodes[0].request_version("a new table of devices").await.unwrap();
                 stable(&scene.nodes).await;
             }
             "service" => {

@@ -66,7 +66,7 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     screen.act(&format!("a new version is requested, and a node refuses it {REFUSALS} times"));
     let stubborn = (0..nodes.len()).find(|place| *place != next).ok_or("there is no follower")?;
     nodes[stubborn].refuse(REFUSALS);
-    let requested = nodes[next].cluster.cluster_change_because("manual rebalance").await?;
+    let requested = nodes[next].cluster.request_version("manual rebalance").await?;
     let fourth = stable(&nodes, screen).await?;
     expect(fourth.version() == requested, || {
         format!("{} became stable instead of {requested}", fourth.version())

@@ -143,7 +143,7 @@ impl Process for Gate {
     }
 
     fn started(&self, node: &Clustering) {
-        if node.service().as_str() == self.namespace {
+        if node.namespace().as_str() == self.namespace {
             self.state().node = Some(node.downgrade());
             (self.changed)();
         }

@@ -50,7 +50,7 @@ struct Ports {
     plain: Option<Port>,
 }
 
-/// Condition that shows that a server is ready.
+/// ClusterState that shows that a server is ready.
 #[derive(Clone, Copy)]
 enum Sign {
     Listens,

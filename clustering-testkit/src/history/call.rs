@@ -38,7 +38,7 @@ pub struct Commit {
 #[serde(rename_all = "snake_case")]
 pub enum StoreAnswer {
     /// A read succeeded: the revision of the snapshot and its entries.
-    Shown(Revision, Vec<Standing>),
+    Shown(Revision, Vec<StoredEntry>),
     /// A commit succeeded at this revision.
     Committed(Revision),
     /// A commit was refused because a guard did not hold at this revision.
@@ -51,7 +51,7 @@ pub enum StoreAnswer {
 
 /// Entry of a read snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct StoredEntry {
     /// The key.
     pub key: String,
     /// Its value.
@@ -120,19 +120,20 @@ impl From<&Commit> for Txn {
     }
 }
 
-impl From<&Entry> for Standing {
+impl From<&Entry> for StoredEntry {
     fn from(entry: &Entry) -> Self {
         let (key, value) = (entry.key.to_string(), Digest::of(&entry.value));
-        Standing { key, value, created: entry.created, modified: entry.modified }
+        StoredEntry { key, value, created: entry.created, modified: entry.modified }
     }
 }
 
 impl From<&Result<Snapshot, StoreError>> for StoreAnswer {
     fn from(result: &Result<Snapshot, StoreError>) -> Self {
         match result {
-            Ok(snapshot) => {
-                StoreAnswer::Shown(snapshot.revision, snapshot.entries.iter().map(Standing::from).collect())
-            }
+            Ok(snapshot) => StoreAnswer::Shown(
+                snapshot.revision,
+                snapshot.entries.iter().map(StoredEntry::from).collect(),
+            ),
             // A read has no effect, no matter how it failed.
             Err(error) => StoreAnswer::Failed(error.to_string()),
         }

@@ -22,7 +22,7 @@ mod recording;
 mod timeline;
 
 pub use self::{
-    call::{Commit, Digest, Standing, StoreAnswer, StoreCall},
+    call::{Commit, Digest, StoreAnswer, StoreCall, StoredEntry},
     journal::{FileSink, Journal, Sink, read},
     ledger::{Ledger, Page},
     moment::{Clock, Moment},

@@ -4,7 +4,7 @@ use clustering_core::store::{Batch, Change, Entry as StoreEntry, Key, Revision, 
 
 use super::{Answer, Call, History, NotLinearizable, Operation};
 use crate::history::{
-    Commit, Digest, Entry, Moment, Observation, Page, Standing, StoreAnswer, StoreCall, ledger::Content,
+    Commit, Digest, Entry, Moment, Observation, Page, StoreAnswer, StoreCall, StoredEntry, ledger::Content,
 };
 
 /// Call from a journal, with the answer if the journal has one.
@@ -185,7 +185,7 @@ impl Told<'_> {
     }
 }
 
-fn entry(standing: &Standing) -> StoreEntry {
+fn entry(standing: &StoredEntry) -> StoreEntry {
     StoreEntry {
         key: Key::from(standing.key.as_str()),
         value: standing.value.to_bytes().to_vec().into(),

@@ -254,7 +254,8 @@ pub(super) fn claims(node: &Node, told: Option<Leadership>) -> Kept {
 
 /// Checks that a node may send a commit for this purpose now.
 pub(super) fn acts(node: &Node, purpose: Purpose) -> Kept {
-    let as_leader = matches!(purpose, Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Fenced);
+    let as_leader =
+        matches!(purpose, Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::LeaderCommit);
     match &node.lease {
         _ if !as_leader => Ok(()),
         Some(held) if node.now < acts_until(held) => Ok(()),

@@ -4,7 +4,7 @@ use clustering_core::{
     Event, NodeUri, Outcome,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
     store::{ErrorKind, LeaseId, Revision, StoreError, Txn, WatchEnd},
-    version::Mint,
+    version::IdGenerator,
 };
 
 use super::{
@@ -165,7 +165,7 @@ impl<'a> Step<'a> {
             Action::Expire(lease) => self.end_lease(lease),
             Action::Ask(place) => {
                 let id = self.request(place);
-                self.feed(place, Input::Ask { id, why: None });
+                self.feed(place, Input::RequestVersion { id, why: None });
             }
             Action::Update(place) => {
                 let id = self.request(place);
@@ -192,7 +192,7 @@ impl<'a> Step<'a> {
         };
         // Each wall clock is another hour behind, so that versions cannot rely on them.
         let wall = 1_700_000_000_000 - place as u64 * 3_600_000;
-        let mint = Mint::new(wall, node.now, (place as u128 + 1) << 32 | u128::from(node.life));
+        let mint = IdGenerator::new(wall, node.now, (place as u128 + 1) << 32 | u128::from(node.life));
         node.machine = Some(Machine::node(keys, identity, config, mint));
         self.feed(place, Input::Tick);
     }
@@ -208,8 +208,8 @@ impl<'a> Step<'a> {
         let node = &self.state.nodes[place];
         let Some((term, _)) = node.claim else { return };
         let value = format!(r#"{{"term": {term}, "id": "{}-{}-{}"}}"#, node.name, node.life, id.0);
-        let key = self.model.keys().meta_namespace().replace("view/", Ledger::FENCED) + "x";
-        self.feed(place, Input::Fence { id, txn: Txn::new().put(key, value, None) });
+        let key = self.model.keys().view_prefix().replace("view/", Ledger::FENCED) + "x";
+        self.feed(place, Input::CommitAsLeader { id, txn: Txn::new().put(key, value, None) });
     }
 
     /// Removes and returns a waiting call.
@@ -279,7 +279,7 @@ impl<'a> Step<'a> {
             }
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => match by.purpose {
                 Purpose::Confirm => self.reach(Reached::ConfirmRefused),
-                Purpose::Publish | Purpose::Evict | Purpose::Resign | Purpose::Fenced => {
+                Purpose::Publish | Purpose::Evict | Purpose::Resign | Purpose::LeaderCommit => {
                     self.reach(Reached::LeaderRefused);
                 }
                 Purpose::Elect => self.reach(Reached::CandidateRefused),

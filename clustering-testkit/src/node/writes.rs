@@ -55,7 +55,7 @@ impl Writer {
     }
 
     fn key(&self, name: &str) -> String {
-        format!("{}/{}{name}", self.node.service(), Ledger::FENCED)
+        format!("{}/{}{name}", self.node.namespace(), Ledger::FENCED)
     }
 
     /// Reads the counter and the current page of the list, and writes the next values. Returns `None` if a read fails.

@@ -171,7 +171,7 @@ const PURPOSES: [Purpose; 16] = [
     Purpose::Evict,
     Purpose::Resign,
     Purpose::Leave,
-    Purpose::Fenced,
+    Purpose::LeaderCommit,
 ];
 
 /// Faults that change the stored state while a commit is in transit or just after it.

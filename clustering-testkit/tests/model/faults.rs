@@ -5,7 +5,7 @@ use clustering_core::{
     machine::{Input, Output, Purpose},
     store::{Change, ErrorKind},
     time::Timestamp,
-    version::Mint,
+    version::IdGenerator,
 };
 use clustering_testkit::{
     model::{Bounds, ClusterModel, Limited, Promise, Start},
@@ -56,7 +56,7 @@ struct ByWallClock;
 impl Tamper for ByWallClock {
     fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
         let wall = 1_700_000_000_000 - seat.node as u64 * 3_600_000;
-        let minted: Version = Mint::new(wall, Timestamp::ZERO, 1).version(seat.now, None);
+        let minted: Version = IdGenerator::new(wall, Timestamp::ZERO, 1).version(seat.now, None);
         commits::change(output, Purpose::Elect, |txn| {
             commits::rewrite(txn, |key, value| {
                 let mut record: Value = serde_json::from_slice(value).ok()?;
@@ -162,7 +162,7 @@ fn p5_a_deposed_leader_that_ends_another_term_is_found() {
 #[test]
 fn p5_a_user_write_of_a_deposed_leader_is_found() {
     let bounds = nodes(2).with(Limited::Write, 1).with(Limited::Expiry, 1);
-    breaks(Promise::P5, bounds, unguarded!(Fenced, "c/view/leader"));
+    breaks(Promise::P5, bounds, unguarded!(LeaderCommit, "c/view/leader"));
 }
 
 #[test]

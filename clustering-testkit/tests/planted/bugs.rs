@@ -141,7 +141,7 @@ bugs! {
         10, ["P5", "P6"], unguarded(Purpose::Resign, &["c/view/leader"]);
     write_by_a_deposed_leader:
         "A user's write is committed without a guard on the term.",
-        4, ["P5"], unguarded(Purpose::Fenced, &["c/view/leader"]);
+        4, ["P5"], unguarded(Purpose::LeaderCommit, &["c/view/leader"]);
     election_over_another:
         "An election looks at neither leader nor version.",
         1, ["P2", "P5"], unguarded(Purpose::Elect, &["c/view/leader", "c/view/version"]);

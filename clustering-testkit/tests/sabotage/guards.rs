@@ -69,7 +69,7 @@ fn p5_a_deposed_leader_ends_the_term_of_another() {
 
 #[test]
 fn p5_a_write_of_the_user_of_a_deposed_leader() {
-    found(unguarded!(Fenced, "c/view/leader"), &["P5"]);
+    found(unguarded!(LeaderCommit, "c/view/leader"), &["P5"]);
 }
 
 #[test]

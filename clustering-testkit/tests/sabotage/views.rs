@@ -4,7 +4,7 @@ use clustering_core::{
     Version,
     machine::{Input, Output, Purpose},
     store::Change,
-    version::Mint,
+    version::IdGenerator,
 };
 use clustering_testkit::sim::{Seat, Tamper};
 use serde_json::{Value, json};
@@ -56,7 +56,8 @@ impl Tamper for ByWallClock {
         };
         let wall = 1_700_000_000_000 + seat.node as u64 * 3_600_000;
         let seed = u128::from(seat.now.as_nanos());
-        let minted = Mint::new(wall, clustering_core::time::Timestamp::ZERO, seed).version(seat.now, None);
+        let minted =
+            IdGenerator::new(wall, clustering_core::time::Timestamp::ZERO, seed).version(seat.now, None);
         commits::change(output, purpose, |txn| {
             commits::rewrite(txn, |key, value| {
                 let mut record: Value = serde_json::from_slice(value).ok()?;

@@ -10,7 +10,7 @@ use clustering_core::{
     machine::{Input, Output, Purpose, Token},
     store::{Change, Entry, Guard, Key, Revision, StoreError, Txn},
     time::Timestamp,
-    version::Mint,
+    version::IdGenerator,
 };
 use clustering_testkit::sim::{Seat, Tamper};
 use serde_json::{Value, json};
@@ -208,7 +208,7 @@ impl Tamper for LabelsByWallClock {
             return vec![output];
         };
         let seed = u128::from(seat.now.as_nanos());
-        let minted = Mint::new(seat.wall_ms, seat.now, seed).version(seat.now, None);
+        let minted = IdGenerator::new(seat.wall_ms, seat.now, seed).version(seat.now, None);
         commits::change(output, purpose, |txn| {
             commits::rewrite(txn, |key, value| {
                 let mut record: Value = serde_json::from_slice(value).ok()?;

@@ -14,7 +14,7 @@ use crate::{
     outcome::Outcome,
     store::{Batch, Entry, ErrorKind, Key, Lease, LeaseId, Revision, StoreError, WatchEnd},
     time::Timestamp,
-    version::Mint,
+    version::IdGenerator,
 };
 
 /// A moment of 2023, for ULIDs.
@@ -66,7 +66,7 @@ pub(super) struct Bench {
     pub(super) seen: BTreeMap<Key, Entry>,
     /// The leases of other nodes.
     pub(super) others: BTreeMap<String, LeaseId>,
-    pub(super) hand: Mint,
+    pub(super) hand: IdGenerator,
     /// What others do stays unseen.
     pub(super) hidden: bool,
 }
@@ -95,7 +95,7 @@ impl Bench {
             uri: NodeUri::parse(&format!("http://{name}")).unwrap(),
             metadata: Metadata::new(),
         };
-        let mint = Mint::new(WALL, Timestamp::ZERO, 7);
+        let mint = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         Bench::of(Machine::node(keyspace(), identity, config, mint))
     }
 
@@ -105,7 +105,11 @@ impl Bench {
     }
 
     pub(super) fn observer() -> Self {
-        Bench::of(Machine::observer(keyspace(), Config::default(), Mint::new(WALL, Timestamp::ZERO, 7)))
+        Bench::of(Machine::observer(
+            keyspace(),
+            Config::default(),
+            IdGenerator::new(WALL, Timestamp::ZERO, 7),
+        ))
     }
 
     fn of(machine: Machine) -> Self {
@@ -121,7 +125,7 @@ impl Bench {
             invariants: Invariants::default(),
             seen: BTreeMap::new(),
             others: BTreeMap::new(),
-            hand: Mint::new(WALL, Timestamp::ZERO, 99),
+            hand: IdGenerator::new(WALL, Timestamp::ZERO, 99),
             hidden: false,
         }
     }
@@ -404,7 +408,7 @@ impl Bench {
     pub(super) fn batch(&mut self, token: Token, batch: Batch) {
         if let Some(watch) = self.watches.iter_mut().find(|watch| watch.token == token) {
             watch.seen = batch.revision;
-            if watch.prefix == *self.keys.meta_namespace() {
+            if watch.prefix == *self.keys.view_prefix() {
                 model::apply(&mut self.seen, &batch.changes);
             }
         }

@@ -167,7 +167,7 @@ fn call(purpose: &str) -> StoreCall {
     match purpose {
         "join" | "take over" => StoreCall::Join,
         "rewrite" => StoreCall::Rewrite,
-        "ask" => StoreCall::Ask,
+        "ask" => StoreCall::RequestVersion,
         "elect" => StoreCall::Elect,
         "publish" => StoreCall::Publish,
         "acknowledge" => StoreCall::Acknowledge,

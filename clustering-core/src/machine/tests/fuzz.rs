@@ -20,7 +20,7 @@ use crate::{
     outcome::Outcome,
     store::{Key, Lease, Revision, Txn},
     time::Timestamp,
-    version::Mint,
+    version::IdGenerator,
 };
 
 /// More inputs than any life here needs: a machine that takes more wants to be woken again and again.
@@ -69,7 +69,7 @@ impl Player {
             metadata: Metadata::new(),
         };
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
-        let machine = Machine::node(keys, identity, config, Mint::new(0, Timestamp::ZERO, seed));
+        let machine = Machine::node(keys, identity, config, IdGenerator::new(0, Timestamp::ZERO, seed));
         Player { name: name.to_owned(), machine, watches: Vec::new(), inputs: 0, fails: false }
     }
 
@@ -81,12 +81,12 @@ impl Player {
             assert!(self.inputs < BOUND, "it does not come to rest");
             self.machine.handle(now, input);
             while let Some(output) = self.machine.poll_output() {
-                inputs.extend(self.obey(store, now, output));
+                inputs.extend(self.execute(store, now, output));
             }
         }
     }
 
-    fn obey(&mut self, store: &mut Store, now: Timestamp, output: Output) -> Option<Input> {
+    fn execute(&mut self, store: &mut Store, now: Timestamp, output: Output) -> Option<Input> {
         Some(match output {
             Output::Grant { token, ttl, .. } => Input::Granted { token, result: Ok(store.grant(now, ttl)) },
             Output::Renew { token, lease, .. } => Input::Renewed { token, result: store.renew(now, lease) },
@@ -116,7 +116,7 @@ impl Player {
 
     /// Whether it watches the log: then it has read all there is, once it was delivered.
     fn watches_log(&self) -> bool {
-        let log = self.machine.keyspace().meta_namespace();
+        let log = self.machine.keyspace().view_prefix();
         self.watches.iter().any(|(_, prefix, _)| prefix == log)
     }
 
@@ -287,7 +287,7 @@ fn live(config: &Config) {
     let id = |number| RequestId(number);
     let zone = || Metadata::from([("zone".to_owned(), "b".to_owned())]);
     let inputs = [
-        Input::Ask { id: id(1), why: None },
+        Input::RequestVersion { id: id(1), why: None },
         Input::Update { id: id(2), metadata: zone() },
         Input::Unregister { id: id(3) },
         Input::Register { id: id(4) },

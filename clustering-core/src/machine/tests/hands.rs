@@ -4,7 +4,7 @@ use crate::{
     name::{Incarnation, NodeUri},
     node::Metadata,
     record::{
-        Cause, Departure, GoneRecord, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord,
+        Cause, Departure, DepartureRecord, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord,
         RequestRecord, StableRecord, VersionRecord, decode, decode_node, encode,
     },
     store::{Guard, LeaseId, Txn},
@@ -14,7 +14,7 @@ use crate::{
 /// What the user asks for.
 impl Bench {
     pub(super) fn ask(&mut self, id: u64, why: &str) {
-        self.input(Input::Ask { id: RequestId(id), why: Some(why.to_owned()) });
+        self.input(Input::RequestVersion { id: RequestId(id), why: Some(why.to_owned()) });
     }
 
     pub(super) fn abandon(&mut self, ids: &[u64]) {
@@ -26,7 +26,7 @@ impl Bench {
     }
 
     pub(super) fn fence(&mut self, id: u64, txn: Txn) {
-        self.input(Input::Fence { id: RequestId(id), txn });
+        self.input(Input::CommitAsLeader { id: RequestId(id), txn });
     }
 
     pub(super) fn update(&mut self, id: u64, zone: &str) {
@@ -132,7 +132,7 @@ impl Bench {
         let entry = self.store.get(&key).expect("one that joined");
         let node = decode_node(own.clone(), entry).unwrap();
         let txn = Txn::new().delete(key).delete(self.keys.readiness_key(&own));
-        self.write(GoneRecord::add_to(txn, &self.keys, &node, how));
+        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how));
     }
 
     pub(super) fn mint_version(&mut self) -> Version {

@@ -179,7 +179,7 @@ fn p11_a_join_on_its_way_does_not_make_a_member_of_it() {
     a.deliver();
     a.says_of(&["* joined", "elect"], &[]);
     a.answer_all();
-    assert!(a.store.read(a.keys.service_namespace()).entries.is_empty());
+    assert!(a.store.read(a.keys.nodes_prefix()).entries.is_empty());
 }
 
 #[test]

@@ -112,7 +112,10 @@ impl Invariants {
                     self.forget_session();
                 }
                 let other = self.in_flight.insert(*purpose, *token);
-                assert!(other.is_none() || *purpose == Purpose::Fenced, "two commits at once: {purpose}");
+                assert!(
+                    other.is_none() || *purpose == Purpose::LeaderCommit,
+                    "two commits at once: {purpose}"
+                );
                 if *purpose == Purpose::Acknowledge {
                     assert!(self.acknowledging.replace(*token).is_none(), "two acknowledgements at once");
                     // A look on account of an older version is no longer of interest.
@@ -120,10 +123,10 @@ impl Invariants {
                 }
                 check_commit(bench, before, *purpose, txn, self.own_ready);
             }
-            Output::Read { token, prefix, .. } if prefix == bench.keys.meta_namespace() => {
+            Output::Read { token, prefix, .. } if prefix == bench.keys.view_prefix() => {
                 self.log_reads.insert(*token);
             }
-            Output::Read { token, prefix, .. } if prefix != bench.keys.readiness_namespace() => {
+            Output::Read { token, prefix, .. } if prefix != bench.keys.ready_prefix() => {
                 assert!(self.acknowledging.is_none(), "it looks while it acknowledges");
                 assert!(self.looking.replace(*token).is_none(), "two looks at once");
             }
@@ -309,7 +312,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             (guards, writes)
         }
         Purpose::Rewrite => (vec![modified(&me().0)], vec![put(&me().0, lease), delete(&me().1)]),
-        Purpose::Ask => (vec![modified(version)], vec![put(keys.request_key(), None)]),
+        Purpose::RequestVersion => (vec![modified(version)], vec![put(keys.request_key(), None)]),
         Purpose::Elect => (
             vec![absent(leader), modified(&me().0), modified(version)],
             vec![put(leader, lease), put(version, None), put(&slot(), None)],
@@ -330,12 +333,12 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         ),
         Purpose::Evict => {
             let record = txn.operations()[0].key().clone();
-            let node = keys.service_namespace();
-            let ready = Key::from(format!("{}{}", keys.readiness_namespace(), &record[node.len()..]));
+            let node = keys.nodes_prefix();
+            let ready = Key::from(format!("{}{}", keys.ready_prefix(), &record[node.len()..]));
             // The incarnation in the deleted record may be too long for `gone`.
-            let gone = txn.operations().iter().find(|operation| operation.key() == keys.gone_key());
+            let gone = txn.operations().iter().find(|operation| operation.key() == keys.departure_key());
             let mut writes = vec![delete(&record), delete(&ready)];
-            writes.extend(gone.map(|_| put(keys.gone_key(), None)));
+            writes.extend(gone.map(|_| put(keys.departure_key(), None)));
             (vec![leads(), modified(&record)], writes)
         }
         Purpose::Resign => (vec![leads()], vec![delete(leader)]),
@@ -343,14 +346,14 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             let (own, ready) = me();
             assert_eq!(lease_of(&own), lease, "P7: {purpose} of one that is no member");
             let mut guards = vec![modified(&own)];
-            let mut writes = vec![delete(&own), delete(&ready), put(keys.gone_key(), None)];
+            let mut writes = vec![delete(&own), delete(&ready), put(keys.departure_key(), None)];
             if lease_of(leader) == lease {
                 guards.push(created(leader));
                 writes.push(delete(leader));
             }
             (guards, writes)
         }
-        Purpose::Fenced => {
+        Purpose::LeaderCommit => {
             assert_eq!(txn.guards().last(), Some(&leads()), "P5: a fenced write bears the term");
             assert!(txn.operations().iter().all(|operation| !keys.is_reserved(operation.key())));
             return;

@@ -4,7 +4,7 @@ use super::bench::{Bench, ms, secs};
 use crate::{
     config::HealthChecks,
     machine::{Output, Phase},
-    record::{GoneRecord, decode},
+    record::{DepartureRecord, decode},
     store::{ErrorKind, Key, WatchEnd},
 };
 
@@ -27,7 +27,7 @@ fn leading_b() -> Bench {
 
 /// What stands of who last went in order.
 fn gone(bench: &Bench) -> Option<(String, String)> {
-    let record: GoneRecord = decode(&bench.store.get(bench.keys.gone_key())?.value).unwrap();
+    let record: DepartureRecord = decode(&bench.store.get(bench.keys.departure_key())?.value).unwrap();
     Some((record.node.to_string(), format!("{:?}", record.how)))
 }
 

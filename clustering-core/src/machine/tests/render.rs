@@ -108,7 +108,7 @@ impl Names {
                 let record: StableRecord = value(txn, "stable").expect("a stable version");
                 format!("confirm {}", self.name(record.version))
             }
-            Purpose::Ask => {
+            Purpose::RequestVersion => {
                 let record: RequestRecord = value(txn, "request").expect("a request");
                 format!("ask: {}, {}", record.by.unwrap_or_default(), record.why.unwrap_or_default())
             }

@@ -293,7 +293,7 @@ mod tests {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 
     use super::*;
-    use crate::{config::Config, keyspace::Keyspace, name::Namespace, version::Mint};
+    use crate::{config::Config, keyspace::Keyspace, name::Namespace, version::IdGenerator};
 
     /// P10: every transition is an event, and every event a metric.
     #[test]
@@ -332,7 +332,7 @@ mod tests {
             values.next().map(|(.., value)| value)
         };
         let keyspace = Keyspace::new(Namespace::parse("c").unwrap());
-        let mint = Mint::new(0, Timestamp::ZERO, 1);
+        let mint = IdGenerator::new(0, Timestamp::ZERO, 1);
         let mut machine = Machine::observer(keyspace, Config::default(), mint);
         machine.handle(Timestamp::ZERO, Input::Tick);
         let Some(Output::Read { token, .. }) = machine.poll_output() else { panic!("it reads") };

@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use clustering_etcd::{Condition, Report};
+use clustering_etcd::{ClusterState, Report};
 
 use crate::{
     connection::Connection,
@@ -30,7 +30,7 @@ impl Services {
     pub(crate) async fn run(self, connection: &Connection) -> Result<ExitCode, Failure> {
         let store = connection.store()?;
         let mut reports = connection.quick(Report::read_all(&store, &self.prefix)).await?;
-        reports.retain(|report| self.all || report.condition != Condition::Empty);
+        reports.retain(|report| self.all || report.condition != ClusterState::Empty);
         if self.format.is_json() {
             for report in &reports {
                 output::json(report)?;
@@ -49,8 +49,8 @@ impl Services {
 
 fn row(report: &Report) -> [String; 4] {
     let state = match &report.condition {
-        Condition::Stable => "stable",
-        Condition::Empty => "left over",
+        ClusterState::Stable => "stable",
+        ClusterState::Empty => "left over",
         _ => "not stable",
     };
     [report.namespace.to_string(), report.nodes.len().to_string(), state.to_owned(), status::leader(report)]

@@ -1,7 +1,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use clustering_etcd::{Condition, Readiness, Report, event::Laggard, report::NodeReport};
+use clustering_etcd::{ClusterState, Readiness, Report, event::Laggard, report::NodeReport};
 
 use crate::{
     connection::Connection,
@@ -88,17 +88,17 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
     let watched = watched.map(|time| format!(", watched for {}", brief(time))).unwrap_or_default();
     let leader = report.leader_name().map_or("the leader", |name| name.as_str());
     match &report.condition {
-        Condition::Stable => {
+        ClusterState::Stable => {
             let all = match report.nodes.len() {
                 1 => "its one node is ready".to_owned(),
                 nodes => format!("all {nodes} nodes are ready"),
             };
             vec![format!("stable, {all}")]
         }
-        Condition::Confirming => {
+        ClusterState::Confirming => {
             vec![format!("not stable{watched}: all nodes are ready, {leader} has yet to record it")]
         }
-        Condition::Adapting { waiting_for } => {
+        ClusterState::Adapting { waiting_for } => {
             let nodes = report.nodes.len();
             let first =
                 format!("not stable{watched}: waiting for {} of {}", waiting_for.len(), counted(nodes));
@@ -109,7 +109,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
             }
             lines
         }
-        Condition::Due { changed, gone, asked } => {
+        ClusterState::Due { changed, gone, asked } => {
             let mut reasons: Vec<_> =
                 changed.iter().take(NAMED).map(|name| format!("{name} is new or changed")).collect();
             if changed.len() > NAMED {
@@ -129,13 +129,13 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
             lines.append(&mut reasons);
             lines
         }
-        Condition::Leaderless => vec![format!("not stable{watched}: nobody leads")],
-        Condition::Unreadable => {
+        ClusterState::Leaderless => vec![format!("not stable{watched}: nobody leads")],
+        ClusterState::Unreadable => {
             let fix =
                 "not stable: the leader or the version cannot be read; delete the key below, and nodes go on";
             vec![fix.to_owned()]
         }
-        Condition::Empty => {
+        ClusterState::Empty => {
             let left = report.stable.map(|version| format!("; {version} was the last stable version"));
             vec![format!("not stable: no node is present{}", left.unwrap_or_default())]
         }

@@ -50,12 +50,12 @@ pub struct Published {
     pub cut: Vec<Member>,
     /// First revision at which every node of the view still had the same record and had acknowledged the version.
     pub everyone: Option<Revision>,
-    records: BTreeMap<NodeName, Standing>,
+    records: BTreeMap<NodeName, StoredEntry>,
 }
 
 /// Identity of a node's record: a change of either field means a new record or session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Standing {
+struct StoredEntry {
     modified: Revision,
     lease: Option<LeaseId>,
 }
@@ -489,7 +489,7 @@ impl Era {
         for (name, entry) in self.nodes() {
             if let Some(member) = record::member(&name, &entry.value) {
                 cut.push(member);
-                records.insert(name, Standing { modified: entry.modified, lease: entry.lease });
+                records.insert(name, StoredEntry { modified: entry.modified, lease: entry.lease });
             }
         }
         let anew = std::mem::take(&mut self.unversioned);
@@ -513,7 +513,7 @@ impl Era {
         let stands = self
             .standing
             .get(&format!("view/nodes/{name}"))
-            .is_some_and(|entry| Standing { modified: entry.modified, lease: entry.lease } == *cut);
+            .is_some_and(|entry| StoredEntry { modified: entry.modified, lease: entry.lease } == *cut);
         let says = self.acknowledgement(name);
         let wanted = Acknowledged { version: newest.version, ready: true, lease: cut.lease };
         if stands && says == Some(wanted) {

@@ -18,12 +18,12 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
     for cause in causes {
         for how in ["left", "evicted"] {
             let Some(name) = cause.get(how).and_then(Value::as_str) else { continue };
-            let record = format!("{}{name}", keys.service_namespace());
+            let record = format!("{}{name}", keys.nodes_prefix());
             let so = |batch: &Batch| {
                 let deleted =
                     |change: &Change| matches!(change, Change::Delete(key) if *key.as_str() == record);
                 let says = |gone: Value| gone["node"] == name && gone["how"] == how;
-                batch.changes.iter().any(deleted) && put(batch, keys.gone_key()).is_some_and(says)
+                batch.changes.iter().any(deleted) && put(batch, keys.departure_key()).is_some_and(says)
             };
             if !since.iter().any(so) {
                 return Err(format!(

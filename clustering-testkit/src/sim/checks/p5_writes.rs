@@ -12,7 +12,7 @@ pub(crate) fn check(
     is_own: impl Fn(LeaseId) -> bool,
 ) -> Result<(), String> {
     match purpose {
-        Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Resign | Purpose::Fenced => {
+        Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Resign | Purpose::LeaderCommit => {
             match leader.and_then(|entry| entry.lease).is_some_and(is_own) {
                 true => Ok(()),
                 false => Err(format!("P5, a write of one that does not lead: a {purpose} was accepted")),

@@ -143,7 +143,7 @@ impl World<'_> {
             call.late = true;
             let input = call.request.refused(token, silence());
             let stands_for =
-                Box::new(Call { request: Request::Read(self.keys.meta_namespace().clone()), ..*call });
+                Box::new(Call { request: Request::Read(self.keys.view_prefix().clone()), ..*call });
             self.queue.push(call.gives_up, Due::Reply { call: stands_for, input });
         }
         self.queue.push(arrives, Due::Arrive(call));
@@ -306,7 +306,11 @@ impl World<'_> {
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
                 let leaders = matches!(
                     purpose,
-                    Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Resign | Purpose::Fenced
+                    Purpose::Publish
+                        | Purpose::Confirm
+                        | Purpose::Evict
+                        | Purpose::Resign
+                        | Purpose::LeaderCommit
                 );
                 self.book.counts.note(if leaders { Reached::LeaderRefused } else { Reached::Refused });
             }

@@ -15,7 +15,7 @@ use clustering_core::{
     node::{Metadata, WEIGHT},
     store::{LeaseId, Revision},
     time::Timestamp,
-    version::Mint,
+    version::IdGenerator,
 };
 
 use self::{
@@ -295,7 +295,8 @@ impl<'a> World<'a> {
         process.clock.set_rate(self.now, process.rate);
         process.label = Life::from(format!("{}#{kind}{life}", process.name));
         let wall = process.wall_ms(self.now);
-        let machine = Machine::node(self.keys.clone(), identity, config, Mint::new(wall, shows, mint_seed));
+        let machine =
+            Machine::node(self.keys.clone(), identity, config, IdGenerator::new(wall, shows, mint_seed));
         // Some share their replicas of the log, some have their own: nobody can tell.
         process.machine = Some(if mint_seed.is_multiple_of(2) { machine.sharing() } else { machine });
         process.era = self.store.era();

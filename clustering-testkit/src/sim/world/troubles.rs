@@ -272,7 +272,7 @@ impl World<'_> {
         }
         let id = self.request();
         match kind {
-            Kind::Ask => self.handle(process, Input::Ask { id, why: None }),
+            Kind::Ask => self.handle(process, Input::RequestVersion { id, why: None }),
             Kind::Update => {
                 let mut metadata = Metadata::from([("at".to_owned(), choice.to_string())]);
                 if choice % 100 < self.swarm.weighted {
@@ -308,6 +308,6 @@ impl World<'_> {
         let key = Key::from(format!("{}/{}k{}", self.keys.namespace(), Ledger::FENCED, id.0 % 3));
         let value = format!(r#"{{"id": "{named}", "term": {term}}}"#);
         self.processes[process].asked.push((id, named, term));
-        self.handle(process, Input::Fence { id, txn: Txn::new().put(key, value, None) });
+        self.handle(process, Input::CommitAsLeader { id, txn: Txn::new().put(key, value, None) });
     }
 }

@@ -9,9 +9,7 @@ use crate::sim::{Kind, swarm::Way};
 impl World<'_> {
     /// 0 for the log's prefix, 1 for that of the acknowledgements.
     pub(super) fn place_of(&self, prefix: &Key) -> Option<usize> {
-        [self.keys.meta_namespace(), self.keys.readiness_namespace()]
-            .iter()
-            .position(|known| *known == prefix)
+        [self.keys.view_prefix(), self.keys.ready_prefix()].iter().position(|known| *known == prefix)
     }
 
     /// A process is about to open a watch.
@@ -50,7 +48,7 @@ impl World<'_> {
 
     /// Whoever watches will hear of it.
     pub(super) fn tell_watches(&mut self, batch: &Batch) {
-        let prefixes = [self.keys.meta_namespace().clone(), self.keys.readiness_namespace().clone()];
+        let prefixes = [self.keys.view_prefix().clone(), self.keys.ready_prefix().clone()];
         let concerned = prefixes
             .map(|prefix| batch.changes.iter().any(|change| change.key().starts_with(prefix.as_str())));
         for process in 0..self.processes.len() {

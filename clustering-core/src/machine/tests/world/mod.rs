@@ -26,7 +26,7 @@ use crate::{
     outcome::Outcome,
     store::{Key, Revision, StoreError, WatchEnd},
     time::Timestamp,
-    version::{Mint, Version},
+    version::{IdGenerator, Version},
 };
 
 const STORM: Duration = secs(40);
@@ -457,7 +457,7 @@ impl World {
         };
         // Wall clocks are wrong by up to an hour.
         let wall = 1_700_000_000_000 + self.below(3_600_000);
-        let mint = Mint::new(wall, self.now, u128::from(self.below(u64::MAX)));
+        let mint = IdGenerator::new(wall, self.now, u128::from(self.below(u64::MAX)));
         let machine = Machine::node(self.keys.clone(), identity, config, mint);
         let this = &mut self.processes[process];
         (this.machine, this.wake_at, this.newest) = (Some(machine), None, Revision::ZERO);

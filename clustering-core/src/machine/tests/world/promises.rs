@@ -50,8 +50,7 @@ impl World {
         for batch in self.store.history() {
             apply(&mut entries, &batch.changes);
             if batch.revision == standing.modified {
-                let nodes =
-                    entries.values().filter(|e| e.key.starts_with(self.keys.service_namespace().as_str()));
+                let nodes = entries.values().filter(|e| e.key.starts_with(self.keys.nodes_prefix().as_str()));
                 cut = Some(nodes.cloned().collect());
             }
             if let Some(cut) = &cut
@@ -64,9 +63,9 @@ impl World {
     }
 
     fn is_ready(&self, entries: &BTreeMap<Key, Entry>, node: &Entry, version: Version) -> bool {
-        let name = &node.key[self.keys.service_namespace().len()..];
+        let name = &node.key[self.keys.nodes_prefix().len()..];
         let stands = entries.get(&node.key).is_some_and(|now| now.modified == node.modified);
-        let ready = entries.get(&Key::from(format!("{}{name}", self.keys.readiness_namespace())));
+        let ready = entries.get(&Key::from(format!("{}{name}", self.keys.ready_prefix())));
         let says = ready.filter(|ready| ready.lease == node.lease);
         let record = says.and_then(|ready| decode::<ReadinessRecord>(&ready.value).ok());
         stands

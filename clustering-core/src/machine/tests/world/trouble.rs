@@ -41,7 +41,7 @@ impl World {
             12 => self.ask(process, |id| Input::Resign { id }),
             13 => self.ask(process, |id| Input::Unregister { id }),
             14 => self.ask(process, |id| Input::Register { id }),
-            _ => self.ask(process, |id| Input::Ask { id, why: None }),
+            _ => self.ask(process, |id| Input::RequestVersion { id, why: None }),
         }
         for process in 0..self.processes.len() {
             if self.processes[process].machine.is_none() && self.below(3) == 0 {

@@ -1,6 +1,8 @@
 use std::{collections::VecDeque, time::Duration};
 
-use clustering_etcd::{HistoryEntry, Namespace, Readiness, Report, Sighting, Version, report::NodeReport};
+use clustering_etcd::{
+    HistoryEntry, MonitorEvent, Namespace, Readiness, Report, Version, report::NodeReport,
+};
 
 use super::News;
 use crate::times::{Now, brief, moment};
@@ -98,9 +100,9 @@ impl App {
         self.scroll = self.scroll.min(self.nodes().saturating_sub(1));
     }
 
-    fn see(&mut self, sighting: &Sighting, now: Now) {
+    fn see(&mut self, sighting: &MonitorEvent, now: Now) {
         match sighting {
-            Sighting::VersionPublished { version, nodes, causes: why, .. } => {
+            MonitorEvent::VersionPublished { version, nodes, causes: why, .. } => {
                 for period in &mut self.versions {
                     if period.course == Course::Adapting {
                         period.course = Course::Superseded;
@@ -116,7 +118,7 @@ impl App {
                     course: Course::Adapting,
                 });
             }
-            Sighting::Stable { version, took } => {
+            MonitorEvent::Stable { version, took } => {
                 if let Some(period) = self.versions.iter_mut().find(|period| period.version == *version) {
                     let took = took.or_else(|| period.whole.then(|| now.since(period.seen)));
                     // What the leader measured and wrote down is not forgotten for what is not known here.
@@ -125,8 +127,8 @@ impl App {
                     }
                 }
             }
-            Sighting::StoreAway { reason } => self.away = Some(reason.clone()),
-            Sighting::StoreBack { .. } => self.away = None,
+            MonitorEvent::StoreAway { reason } => self.away = Some(reason.clone()),
+            MonitorEvent::StoreBack { .. } => self.away = None,
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ mod tests;
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Args;
-use clustering_etcd::{Monitor, Report, Sighting};
+use clustering_etcd::{Monitor, MonitorEvent, Report};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::mpsc,
@@ -44,7 +44,7 @@ pub(crate) struct Watch {
 /// Something happened, and this is how the cluster is since.
 #[derive(Debug)]
 pub(crate) struct News {
-    pub(crate) sightings: Vec<Sighting>,
+    pub(crate) sightings: Vec<MonitorEvent>,
     pub(crate) report: Option<Report>,
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clustering_etcd::{
-    Cause, Keyspace, Namespace, Report, Sighting, Version,
+    Cause, Keyspace, MonitorEvent, Namespace, Report, Version,
     store::{CoordinationStoreExt, Entry, Key, Revision, Snapshot},
 };
 use clustering_memory::MemoryStore;
@@ -76,10 +76,10 @@ fn after(moment: Now, millis: u64) -> Now {
     Now { wall_ms: moment.wall_ms + millis, at: moment.at + Duration::from_millis(millis) }
 }
 
-fn published(nodes: usize) -> Sighting {
+fn published(nodes: usize) -> MonitorEvent {
     // What cannot be made here comes as it would be read.
     let causes = report(3, 0).unwrap().version.unwrap().causes;
-    Sighting::VersionPublished { version: version(), revision: Revision::new(7), nodes, causes }
+    MonitorEvent::VersionPublished { version: version(), revision: Revision::new(7), nodes, causes }
 }
 
 /// The screen's lines, without what is blank at their ends.
@@ -114,7 +114,7 @@ fn a_cluster_that_adapts_and_then_is_stable() {
 
     let took = Some(Duration::from_millis(4_200));
     app.take(
-        News { sightings: vec![Sighting::Stable { version: version(), took }], report: report(3, 0) },
+        News { sightings: vec![MonitorEvent::Stable { version: version(), took }], report: report(3, 0) },
         after(noon, 4_200),
     );
     let screen = rendered(&app, after(noon, 60_000), 120, 20);
@@ -141,7 +141,7 @@ async fn clocks_of_others_take_no_part_in_durations() {
         let shown = |app: &App, millis| rendered(app, after(began, millis), 120, 20).join("\n");
         assert!(shown(&app, 3_000).contains(" over 3.0s "), "{}", shown(&app, 3_000));
         // The monitor did not see the publication.
-        let stable = vec![Sighting::Stable { version: label, took: None }];
+        let stable = vec![MonitorEvent::Stable { version: label, took: None }];
         app.take(News { sightings: stable, report: None }, after(began, 4_000));
         assert!(shown(&app, 9_000).contains("● ") && shown(&app, 9_000).contains(" stable "));
     }
@@ -166,7 +166,7 @@ fn five_hundred_nodes_fit_and_those_that_are_not_ready_come_first() {
 fn no_cluster_and_no_etcd_are_said() {
     let mut app = app();
     assert_eq!(rendered(&app, Now::read(), 80, 12)[1], " no cluster yet");
-    let away = Sighting::StoreAway { reason: "refused".into() };
+    let away = MonitorEvent::StoreAway { reason: "refused".into() };
     app.take(News { sightings: vec![away], report: report(3, 0) }, Now::read());
     assert!(rendered(&app, Now::read(), 100, 12)[1].contains("etcd does not answer") && app.is_running());
     // However small the terminal is.
@@ -185,7 +185,7 @@ fn a_small_terminal_shows_why_a_version_was_published() {
     let mut app = app();
     let asked = |why: &str| {
         let mut sighting = published(3);
-        if let Sighting::VersionPublished { causes: shown, .. } = &mut sighting {
+        if let MonitorEvent::VersionPublished { causes: shown, .. } = &mut sighting {
             *shown = vec![Cause::Asked { by: "ops@host".into(), why: Some(why.into()) }];
         }
         News { sightings: vec![sighting], report: report(3, 0) }
@@ -214,7 +214,7 @@ fn a_small_terminal_shows_why_a_version_was_published() {
 #[test]
 fn wide_characters_keep_their_column_and_escape_sequences_are_shown() {
     let mut app = app();
-    let odd = Sighting::StoreAway { reason: "\u{1b}[2Jbad\nforged \u{202e}".into() };
+    let odd = MonitorEvent::StoreAway { reason: "\u{1b}[2Jbad\nforged \u{202e}".into() };
     app.take(News { sightings: vec![odd], report: report(3, 0) }, noon());
     let text = rendered(&app, noon(), 120, 20).join("\n");
     assert_eq!(text.matches("\\u{1b}[2Jbad\\nforged \\u{202e}").count(), 2, "{text}");

@@ -10,7 +10,7 @@ use crate::{
 /// Replies decide little: the log tells what happened. A flight only keeps the same commit from being sent again before
 /// the log had a chance to tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Flight {
+pub(crate) struct InFlight {
     state: State,
     failures: u32,
 }
@@ -31,7 +31,7 @@ enum State {
     Waiting { until: Timestamp },
 }
 
-impl Flight {
+impl InFlight {
     /// Whether the commit may be sent, if it is still wanted.
     pub(crate) fn is_free(&self, now: Timestamp, folded: Revision) -> bool {
         match self.state {
@@ -101,6 +101,6 @@ impl Flight {
 
     /// Forgets what was on its way: its session is over, or the log that would tell was replaced.
     pub(crate) fn reset(&mut self) {
-        *self = Flight::default();
+        *self = InFlight::default();
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Sighting {
+pub enum MonitorEvent {
     /// A node is present.
     NodeUp {
         /// Its name.
@@ -47,7 +47,7 @@ pub enum Sighting {
         term: Option<Term>,
     },
     /// Somebody asked for a new version.
-    Asked {
+    VersionRequested {
         /// Who.
         by: Option<String>,
         /// What they gave as the reason.
@@ -116,33 +116,33 @@ pub enum Sighting {
     },
 }
 
-impl fmt::Display for Sighting {
+impl fmt::Display for MonitorEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The words of the events, where there are some.
         let event = match self.clone() {
-            Sighting::NodeUp { name, uri } => Event::NodeUp { name, uri },
-            Sighting::NodeChanged { name, uri } => Event::NodeChanged { name, uri },
-            Sighting::NodeDown { name, how } => Event::NodeDown { name, how },
-            Sighting::LeaderChanged { leader, term } => Event::LeaderChanged { leader, term, own: false },
-            Sighting::VersionPublished { version, revision, nodes, causes } => {
+            MonitorEvent::NodeUp { name, uri } => Event::NodeUp { name, uri },
+            MonitorEvent::NodeChanged { name, uri } => Event::NodeChanged { name, uri },
+            MonitorEvent::NodeDown { name, how } => Event::NodeDown { name, how },
+            MonitorEvent::LeaderChanged { leader, term } => Event::LeaderChanged { leader, term, own: false },
+            MonitorEvent::VersionPublished { version, revision, nodes, causes } => {
                 Event::VersionPublished { version, revision, nodes, causes }
             }
-            Sighting::Malformed { key, reason } => Event::Malformed { key, reason },
-            Sighting::StoreAway { reason } => Event::StoreAway { reason },
-            Sighting::StoreBack { away } => Event::StoreBack { away },
-            Sighting::Resynced { rewound, revision } => Event::Resynced { rewound, revision },
-            Sighting::Asked { by, why } => {
+            MonitorEvent::Malformed { key, reason } => Event::Malformed { key, reason },
+            MonitorEvent::StoreAway { reason } => Event::StoreAway { reason },
+            MonitorEvent::StoreBack { away } => Event::StoreBack { away },
+            MonitorEvent::Resynced { rewound, revision } => Event::Resynced { rewound, revision },
+            MonitorEvent::VersionRequested { by, why } => {
                 let by = by.as_deref().unwrap_or("somebody");
                 write!(f, "{by} asks for a new version")?;
                 return why.map_or(Ok(()), |why| write!(f, " ({why})"));
             }
-            Sighting::NodeReady { name, version } => return write!(f, "{name} is ready at {version}"),
-            Sighting::NodeRefused { name, version, reason } => {
+            MonitorEvent::NodeReady { name, version } => return write!(f, "{name} is ready at {version}"),
+            MonitorEvent::NodeRefused { name, version, reason } => {
                 let reason = reason.as_deref().unwrap_or("without a reason");
                 return write!(f, "{name} refused {version}: {reason}");
             }
-            Sighting::Stable { version, took: None } => return write!(f, "stable at {version}"),
-            Sighting::Stable { version, took: Some(took) } => {
+            MonitorEvent::Stable { version, took: None } => return write!(f, "stable at {version}"),
+            MonitorEvent::Stable { version, took: Some(took) } => {
                 return write!(f, "stable at {version}, after {} ms", took.as_millis());
             }
         };
