@@ -1,8 +1,7 @@
 use super::Machine;
 use crate::{
-    fold::StoredRecord,
     keyspace::Keyspace,
-    record::{Cause, HistoryRecord, SettledRecord, VersionRecord, cut_off, encode},
+    record::{Cause, HistoryRecord, SettledRecord, StoredRecord, VersionRecord, cut_off, encode},
     store::Txn,
     time::Timestamp,
     version::Term,

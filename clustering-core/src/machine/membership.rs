@@ -7,10 +7,9 @@ use super::{
 use crate::{
     config::{Backoff, NameConflict},
     event::{Event, LostReason, StopReason},
-    fold::StoredRecord,
     name::Incarnation,
     node::{Metadata, Node},
-    record::{NodeRecord, PROTOCOL, encode},
+    record::{NodeRecord, PROTOCOL, StoredRecord, encode},
     store::{Guard, LeaseId, Revision, Txn},
     time::Timestamp,
     version::Version,

@@ -24,16 +24,17 @@
 //! A [`Report`] is one look: two reads, however many nodes there are. A [`Monitor`] keeps one up to date and tells what
 //! happens, at the cost of two watches. Neither writes anything, and neither holds a lease.
 
-mod log;
 mod monitor;
 mod monitor_event;
+mod records;
+mod watched;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use self::log::Records;
+use self::records::Records;
 pub use self::{monitor::Monitor, monitor_event::MonitorEvent};
 use crate::{
     event::Laggard,
@@ -268,8 +269,8 @@ impl Report {
     /// What snapshots of `{ns}/view/` and `{ns}/ready/` say, the second taken no earlier than the first; `None` if there
     /// is no cluster.
     pub fn of(keyspace: &Keyspace, view: &Snapshot, ready: &Snapshot) -> Option<Report> {
-        let records = Records::read(keyspace, &view.entries, &ready.entries);
-        records.is_something().then(|| records.report(view.revision))
+        let records = Records::read(keyspace, view, ready);
+        records.is_cluster().then(|| records.report())
     }
 
     /// The nodes present, for placement: who takes which key, as [`Discovery::find`](crate::Discovery::find) of a process
