@@ -64,8 +64,8 @@ impl Connection {
     }
 
     /// Runs the operation on the current member, and on others where that is harmless: nothing arrived, nothing happened,
-    /// or making the call twice does no more than once. At another member at once, at one where it has failed before after
-    /// a pause.
+    /// or making the call twice does no more than once ([`Outcome::may_be_repeated`]). At another member at once, at one
+    /// where it has failed before after a pause.
     ///
     /// A call that etcd refuses for its token is made once more after one login; one that it refuses for another reason is
     /// not made again, since the other members would say the same.
@@ -86,7 +86,7 @@ impl Connection {
         let mut tries = members.count() + 1;
         let mut may_log_in = members.login.is_some();
         let mut failed_at = Vec::new();
-        let mut lost = false;
+        let mut unsure = false;
         let mut mismatches = Mismatches::default();
         loop {
             let member = &members.choose();
@@ -144,15 +144,11 @@ impl Connection {
                 _ => gate.open(),
             }
             tries -= 1;
-            let harmless = match failure.outcome {
-                Outcome::NeverArrived | Outcome::Mismatched | Outcome::Busy => true,
-                Outcome::Lost => call != Call::Change,
-                _ => false,
-            };
-            if harmless || matches!(failure.outcome, Outcome::Lost | Outcome::Slow) {
+            let harmless = failure.outcome.may_be_repeated(call);
+            if harmless || matches!(failure.outcome, Outcome::Lost | Outcome::Slow | Outcome::NoSpace) {
                 members.leave(member.number, &failure.message);
             }
-            lost |= failure.outcome == Outcome::Lost;
+            unsure |= failure.outcome.may_have_happened(call);
             mismatches.note(&failure, &member.endpoint);
             failed_at.push(member.number);
             let pause = match failed_at.contains(&members.choose().number) {
@@ -161,11 +157,11 @@ impl Connection {
             };
             if !harmless || tries == 0 || Instant::now() + pause >= deadline {
                 mismatches.tell(&mut failure);
+                failure.advise(operation, &self.wire, members.login.as_ref().map(Login::user));
                 // That the last try did nothing does not say that an earlier one did not.
-                if lost && harmless {
+                if unsure && harmless && !failure.outcome.may_have_happened(call) {
                     failure.outcome = Outcome::Lost;
                 }
-                failure.advise(operation, &self.wire, members.login.as_ref().map(Login::user));
                 let what = format!("{operation} at {}", member.endpoint);
                 return Err(failure.into_error(call, &what));
             }
@@ -205,7 +201,15 @@ impl Mismatches {
     fn tell(self, failure: &mut Failure) {
         match (failure.outcome, self.last) {
             (Outcome::Mismatched, _) if self.others => failure.outcome = Outcome::NeverArrived,
-            (Outcome::NeverArrived | Outcome::Busy | Outcome::Slow | Outcome::Lost, Some(last)) => {
+            (
+                Outcome::NeverArrived
+                | Outcome::Busy
+                | Outcome::NoSpace
+                | Outcome::NoLeader
+                | Outcome::Slow
+                | Outcome::Lost,
+                Some(last),
+            ) => {
                 failure.message = format!("{}; and at {last}", failure.message);
             }
             _ => {}
@@ -408,6 +412,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_change_that_exceeds_the_quota_is_not_made_again() {
+        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
+        let txn = Txn::new().delete("k");
+        let tries = AtomicUsize::new(0);
+        let failing = connection.call(Operation::Commit(&txn), |_| {
+            // A member that does nothing, then one that may have done it. A third try would hide that.
+            let (outcome, said) = match tries.fetch_add(1, Ordering::Relaxed) {
+                0 => (Outcome::Busy, "too many requests"),
+                1 => (Outcome::NoSpace, "mvcc: database space exceeded"),
+                _ => (Outcome::Busy, "made again"),
+            };
+            async move { Err::<(), _>(Failure::new(outcome, said)) }
+        });
+        let error = failing.await.unwrap_err();
+        assert_eq!((error.kind(), tries.into_inner()), (ErrorKind::OutcomeUnknown, 2), "{error}");
+        assert!(error.to_string().contains("database space exceeded: free some space"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_change_is_made_again_only_where_it_did_not_happen() {
         for (call, outcome, expected) in [
             (Operation::GrantLease, Outcome::Lost, 1),
@@ -415,6 +438,12 @@ mod tests {
             (Operation::Check, Outcome::Lost, 3),
             (Operation::GrantLease, Outcome::NeverArrived, 3),
             (Operation::GrantLease, Outcome::Busy, 3),
+            (Operation::GrantLease, Outcome::NoSpace, 1),
+            (Operation::RevokeLease(LeaseId::new(7)), Outcome::NoSpace, 1),
+            (Operation::RenewLease, Outcome::NoSpace, 3),
+            (Operation::Check, Outcome::NoSpace, 3),
+            (Operation::GrantLease, Outcome::NoLeader, 3),
+            (Operation::RenewLease, Outcome::NoLeader, 3),
             (Operation::Check, Outcome::Refused, 1),
             (Operation::Check, Outcome::LoggedOut, 1),
             (Operation::Check, Outcome::Forbidden, 1),

@@ -27,6 +27,11 @@ pub(crate) enum Outcome {
     LoginPending,
     /// The server did nothing, because of its state.
     Busy,
+    /// The server is out of space. It either refused a change without effect or made it all the same: etcd checks its
+    /// quota again when it applies a change, reports an excess, and keeps the change.
+    NoSpace,
+    /// The cluster has no leader. The server did nothing, except that the previous leader may have renewed the lease.
+    NoLeader,
     /// The server did nothing, because the login is missing or no longer valid.
     LoggedOut,
     /// The server did nothing, because it does not accept the login.
@@ -58,8 +63,30 @@ pub(crate) enum Call {
 /// The table for what a server answered: code, a part of the message, what it means. The first row that fits counts.
 /// The texts are those of etcd's `api/v3rpc/rpctypes/error.go`, the same from 3.4 to 3.6.
 ///
-/// `Unavailable` and whatever is not listed is [`Outcome::Lost`]: etcd answers so when it gave up waiting for a proposal
-/// that may still be applied ("request timed out", "server stopped"), and proxies do for all that went wrong.
+/// Any other answer is [`Outcome::Lost`], `Unavailable` in particular: etcd sends it when it gives up waiting for a
+/// proposal that may still be applied ("request timed out", "server stopped"), and proxies send it for every failure.
+///
+/// A row may claim that nothing happened only if etcd never sends that answer after it has applied the call. The source
+/// of 3.4.23, 3.5.1, 3.5.29 and 3.6.14 was checked for that:
+///
+/// - **`database space exceeded` may come after the change was made.** etcd checks its quota twice. The first check
+///   (`v3rpc/quota.go`) refuses the request before it is proposed. The second (`quotaApplierV3`) applies the transaction
+///   or grants the lease first, and then returns this error if the database had grown beyond the quota meanwhile. Once
+///   the alarm is raised, `applierV3Capped` refuses changes without applying them, again with the same text.
+///   Revocations, renewals and plain reads are not subject to the quota.
+/// - **`no leader` may come after a lease was renewed.** The interceptor refuses unary calls before they start. But a
+///   stream of renewals ends with this error whenever its context is cancelled, and a follower returns it if the leader
+///   vanishes after a renewal was forwarded to it. Renewals are not proposals, so a forwarded one may have been done.
+/// - `too many requests` comes before the proposal. It arrives with the code `Unknown`, because etcd maps it to an error
+///   type of its client library instead of a gRPC status.
+/// - `corrupt cluster` comes from `applierV3Corrupt`, which applies nothing. The alarm is a log entry too, so all members
+///   stop applying at the same entry.
+/// - `requested lease not found`, `lease already exists`, `too large lease TTL` and the errors about revisions, keys and
+///   sizes come from checks before the first write. If a write of a transaction fails after that, etcd panics.
+/// - The errors about users, tokens and rights come before the proposal, or at apply time before the first write. One
+///   exception is accepted: since 3.4.42, 3.5.28 and 3.6.9, a follower checks the rights again between two attempts to
+///   forward a renewal. A refused renewal may then have been made, if the rights were withdrawn at that very moment.
+/// - `not capable` and `not supported for learner` come from the interceptor, before the call is handled.
 #[rustfmt::skip]
 const ANSWERS: &[(Code, &str, Outcome)] = &[
     (Code::NotFound,           "requested lease not found",             Outcome::LeaseNotFound),
@@ -83,17 +110,18 @@ const ANSWERS: &[(Code, &str, Outcome)] = &[
 
     (Code::ResourceExhausted,  "trying to send message larger than max", Outcome::TooLarge),
     (Code::ResourceExhausted,  "message larger than max",               Outcome::Invalid),
-    (Code::ResourceExhausted,  "",                                      Outcome::Busy), // no space; too many requests
+    (Code::ResourceExhausted,  "space exceeded",                        Outcome::NoSpace),
+    (Code::ResourceExhausted,  "too many requests",                     Outcome::Busy),
+    (Code::Unknown,            "too many requests",                     Outcome::Busy), // the code that etcd sends
     (Code::DataLoss,           "corrupt cluster",                       Outcome::Busy),
     (Code::Unimplemented,      "",                                      Outcome::Invalid), // no etcd, or one before 3.4
 
-    // These are said before the request is looked at.
-    (Code::Unavailable,        "no leader",                             Outcome::Busy),
+    (Code::Unavailable,        "no leader",                             Outcome::NoLeader),
     (Code::Unavailable,        "not capable",                           Outcome::Busy),
     (Code::Unavailable,        "not supported for learner",             Outcome::Busy),
 ];
 
-/// Advice for busy servers: a part of the server's message, and the advice. The first row that matches applies.
+/// Advice for servers that cannot serve the call now: a part of the server's message, and the advice. The first row that matches applies.
 const BUSY: &[(&str, &str)] = &[
     (
         "not supported for learner",
@@ -240,15 +268,63 @@ impl Outcome {
         (Outcome::Mismatched, advice)
     }
 
+    /// True if the call may have taken effect, or may still do so.
+    pub(crate) fn may_have_happened(self, call: Call) -> bool {
+        match self {
+            // If the reply to a change cannot be read, the change has happened.
+            Outcome::Lost | Outcome::TooLarge => call != Call::Read,
+            // etcd does not check its quota for a renewal, the only repeatable call.
+            Outcome::NoSpace => call == Call::Change,
+            Outcome::NoLeader => call == Call::Repeatable,
+            Outcome::NeverArrived
+            | Outcome::Mismatched
+            | Outcome::Slow
+            | Outcome::LoginPending
+            | Outcome::Busy
+            | Outcome::LoggedOut
+            | Outcome::Refused
+            | Outcome::Forbidden
+            | Outcome::ForbiddenOrLoggedOut
+            | Outcome::Invalid
+            | Outcome::LeaseNotFound
+            | Outcome::RevisionGone => false,
+        }
+    }
+
+    /// True if the call may be made again, at this member or another: it had no effect and may succeed there, or a
+    /// second time does no more than the first.
+    pub(crate) fn may_be_repeated(self, call: Call) -> bool {
+        match self {
+            Outcome::NeverArrived | Outcome::Mismatched | Outcome::Busy => true,
+            Outcome::Lost | Outcome::NoSpace | Outcome::NoLeader => {
+                call == Call::Repeatable || !self.may_have_happened(call)
+            }
+            Outcome::Slow
+            | Outcome::TooLarge
+            | Outcome::LoginPending
+            | Outcome::LoggedOut
+            | Outcome::Refused
+            | Outcome::Forbidden
+            | Outcome::ForbiddenOrLoggedOut
+            | Outcome::Invalid
+            | Outcome::LeaseNotFound
+            | Outcome::RevisionGone => false,
+        }
+    }
+
     /// The kind of the error that the caller gets.
     fn kind(self, call: Call) -> ErrorKind {
+        if self.may_have_happened(call) {
+            return ErrorKind::OutcomeUnknown;
+        }
         match self {
-            Outcome::NeverArrived => ErrorKind::Unreachable,
-            Outcome::Lost if call == Call::Read => ErrorKind::Unreachable,
-            Outcome::Lost => ErrorKind::OutcomeUnknown,
-            // If the reply to a change cannot be read, the change has happened.
-            Outcome::TooLarge if call != Call::Read => ErrorKind::OutcomeUnknown,
-            Outcome::Slow | Outcome::LoginPending | Outcome::Busy | Outcome::RevisionGone => ErrorKind::Busy,
+            Outcome::NeverArrived | Outcome::Lost => ErrorKind::Unreachable,
+            Outcome::Slow
+            | Outcome::LoginPending
+            | Outcome::Busy
+            | Outcome::NoSpace
+            | Outcome::NoLeader
+            | Outcome::RevisionGone => ErrorKind::Busy,
             Outcome::Mismatched
             | Outcome::LoggedOut
             | Outcome::Refused
@@ -292,9 +368,11 @@ impl Failure {
 
     /// Converts the failure of a step before the call: nothing of the call itself was sent, so it never arrived.
     pub(crate) fn before_the_call(mut self) -> Self {
-        if self.outcome == Outcome::Lost {
-            self.outcome = Outcome::NeverArrived;
-        }
+        self.outcome = match self.outcome {
+            Outcome::Lost => Outcome::NeverArrived,
+            Outcome::NoSpace | Outcome::NoLeader => Outcome::Busy,
+            other => other,
+        };
         self
     }
 
@@ -333,10 +411,12 @@ impl Failure {
                 "the reply is larger than a message may be ({said}): read fewer keys at a time (EtcdConfig::page), or a \
                  longer prefix"
             ),
-            (Outcome::Busy, _) => match BUSY.iter().find(|(part, _)| said.contains(part)) {
-                Some((_, advice)) => format!("{said}: {advice}"),
-                None => return,
-            },
+            (Outcome::Busy | Outcome::NoSpace | Outcome::NoLeader, _) => {
+                match BUSY.iter().find(|(part, _)| said.contains(part)) {
+                    Some((_, advice)) => format!("{said}: {advice}"),
+                    None => return,
+                }
+            }
             _ => return,
         };
         self.message = message;
@@ -411,12 +491,22 @@ mod tests {
         CertificateError::NotValidForNameContext { expected, presented: vec!["DnsName(\"etcd-2\")".into()] }
     }
 
-    /// Each row: what a change gets, and what a read gets.
+    /// Each row: what a change and a repeatable change get, and what a read gets.
     #[track_caller]
     fn means(error: fn() -> etcd_client::Error, change: ErrorKind, read: ErrorKind) {
+        means_each(error, change, change, read);
+    }
+
+    #[track_caller]
+    fn means_each(
+        error: fn() -> etcd_client::Error,
+        change: ErrorKind,
+        repeatable: ErrorKind,
+        read: ErrorKind,
+    ) {
         let of = |call| Failure::from(error()).into_error(call, "commit").kind();
         assert_eq!(of(Call::Change), change, "a change, {}", error());
-        assert_eq!(of(Call::Repeatable), change, "a repeatable change, {}", error());
+        assert_eq!(of(Call::Repeatable), repeatable, "a repeatable change, {}", error());
         assert_eq!(of(Call::Read), read, "a read, {}", error());
     }
 
@@ -455,8 +545,9 @@ mod tests {
         login_not_wanted: answered(Code::FailedPrecondition, "etcdserver: authentication is not enabled")
             => Refused, Refused;
         not_leader: answered(Code::FailedPrecondition, "etcdserver: not leader") => Busy, Busy;
-        no_space: answered(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded") => Busy, Busy;
-        too_many_requests: answered(Code::ResourceExhausted, "etcdserver: too many requests") => Busy, Busy;
+        too_many_requests: answered(Code::Unknown, "etcdserver: too many requests") => Busy, Busy;
+        too_many_requests_of_a_proxy: answered(Code::ResourceExhausted, "too many requests") => Busy, Busy;
+        exhausted: answered(Code::ResourceExhausted, "something else") => OutcomeUnknown, Unreachable;
         message_too_large: answered(
             Code::ResourceExhausted, "grpc: received message larger than max (2097167 vs. 2097152)"
         ) => Invalid, Invalid;
@@ -468,7 +559,6 @@ mod tests {
         ) => OutcomeUnknown, Invalid;
         corrupt: answered(Code::DataLoss, "etcdserver: corrupt cluster") => Busy, Busy;
         not_etcd: answered(Code::Unimplemented, "unknown service etcdserverpb.KV") => Invalid, Invalid;
-        no_leader: answered(Code::Unavailable, "etcdserver: no leader") => Busy, Busy;
         not_capable: answered(Code::Unavailable, "etcdserver: not capable") => Busy, Busy;
         learner: answered(Code::Unavailable, "etcdserver: rpc not supported for learner") => Busy, Busy;
         timed_out: answered(Code::Unavailable, "etcdserver: request timed out") => OutcomeUnknown, Unreachable;
@@ -519,6 +609,40 @@ mod tests {
         invalid_arguments: etcd_client::Error::InvalidArgs("empty endpoints".into()) => Invalid, Invalid;
         watch_request_not_sent: etcd_client::Error::WatchError("channel closed".into())
             => OutcomeUnknown, Unreachable;
+    }
+
+    #[test]
+    fn a_change_that_exceeds_the_quota_may_have_been_made() {
+        let full = || answered(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+        means_each(full, OutcomeUnknown, Busy, Busy);
+    }
+
+    #[test]
+    fn a_renewal_without_a_leader_may_have_been_made() {
+        let leaderless = || answered(Code::Unavailable, "etcdserver: no leader");
+        means_each(leaderless, Busy, OutcomeUnknown, Busy);
+    }
+
+    #[test]
+    fn the_failure_of_a_login_says_that_the_call_was_not_made() {
+        for (outcome, kind) in
+            [(Outcome::Lost, Unreachable), (Outcome::NoSpace, Busy), (Outcome::NoLeader, Busy)]
+        {
+            for call in [Call::Change, Call::Repeatable, Call::Read] {
+                let failure = Failure::new(outcome, "on purpose").before_the_call();
+                assert_eq!(failure.into_error(call, "commit").kind(), kind, "{outcome:?} {call:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_reads_and_repeatable_calls_are_repeated_after_an_unknown_outcome() {
+        let all = ANSWERS.iter().map(|(_, _, outcome)| *outcome);
+        for outcome in all.chain([Outcome::Lost, Outcome::Slow, Outcome::NeverArrived, Outcome::Mismatched]) {
+            let change = Call::Change;
+            assert!(!(outcome.may_have_happened(change) && outcome.may_be_repeated(change)), "{outcome:?}");
+            assert!(!outcome.may_have_happened(Call::Read), "{outcome:?}");
+        }
     }
 
     #[test]
@@ -594,14 +718,16 @@ mod tests {
         }
         let large = advised(Outcome::TooLarge, "decoded message length too large", read, None);
         assert!(large.contains("larger than a message may be") && large.contains("page"), "{large}");
-        for (said, advice) in [
-            ("etcdserver: rpc not supported for learner", "endpoints of voting members"),
-            ("etcdserver: mvcc: database space exceeded", "etcdctl alarm disarm"),
-            ("etcdserver: no leader", "a majority of the members"),
-            ("etcdserver: too many requests", "overloaded"),
+        for (outcome, said, advice) in [
+            (Outcome::Busy, "etcdserver: rpc not supported for learner", "endpoints of voting members"),
+            (Outcome::NoSpace, "etcdserver: mvcc: database space exceeded", "etcdctl alarm disarm"),
+            (Outcome::NoLeader, "etcdserver: no leader", "a majority of the members"),
+            (Outcome::Busy, "etcdserver: too many requests", "overloaded"),
         ] {
-            let busy = advised(Outcome::Busy, said, read, None);
-            assert!(busy.contains(said) && busy.contains(advice), "{busy}");
+            for operation in [read, Operation::GrantLease, Operation::RenewLease] {
+                let busy = advised(outcome, said, operation, None);
+                assert!(busy.contains(said) && busy.contains(advice), "{busy}");
+            }
         }
         // What is no refusal keeps its words.
         assert_eq!(
