@@ -160,7 +160,8 @@
 //! when callers give up waiting for it. A call is made again where that is harmless: if it never arrived, if etcd says that
 //! nothing happened, or if it is a read or a renewal; at once at another member, after up to 100 ms at one where it has
 //! failed. A commit whose reply is lost is [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by
-//! the store. A connection counts as made when the server has answered on it, so a member that hangs before that has
+//! the store. The same applies to a commit or a grant that fails with `database space exceeded`, because etcd applies some
+//! of the changes that it fails with this error: those that were under way when its database reached the quota. A connection counts as made when the server has answered on it, so a member that hangs before that has
 //! received no call. If the name of an endpoint has several addresses, they are tried in turn, each 0.25 s after the
 //! previous one or as soon as that fails, and the first that answers is used. The address of a dead member thus costs a
 //! quarter of a second.

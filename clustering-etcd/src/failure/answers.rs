@@ -16,11 +16,11 @@ use super::FailureKind;
 /// - **`database space exceeded` may come after the change was made.** etcd checks its quota twice. The first check
 ///   (`v3rpc/quota.go`) refuses the request before it is proposed. The second (`quotaApplierV3`) applies the transaction
 ///   or grants the lease first, and then returns this error if the database had grown beyond the quota meanwhile. Once
-///   the alarm is raised, `applierV3Capped` refuses changes without applying them, again with the same text. Reads,
-///   revocations and renewals are never applied under this error.
+///   the alarm is raised, `applierV3Capped` refuses changes without applying them, again with the same text.
+///   Revocations, renewals and plain reads are not subject to the quota.
 /// - **`no leader` may come after a lease was renewed.** The interceptor refuses unary calls before they start. But a
 ///   stream of renewals ends with this error whenever its context is cancelled, and a follower returns it if the leader
-///   vanishes after a renewal was forwarded to it. Renewals are not proposals, so a forwarded one may have been done.
+///   vanishes after a renewal was forwarded to it. Renewals are not proposals, so a forwarded one may have been made.
 /// - `too many requests` comes before the proposal. It arrives with the code `Unknown`, because etcd maps it to an error
 ///   type of its client library instead of a gRPC status.
 /// - `corrupt cluster` comes from `applierV3Corrupt`, which applies nothing. The alarm is a log entry too, so all members
@@ -28,8 +28,8 @@ use super::FailureKind;
 /// - `requested lease not found`, `lease already exists`, `too large lease TTL` and the errors about revisions, keys and
 ///   sizes come from checks before the first write. If a write of a transaction fails after that, etcd panics.
 /// - The errors about users, tokens and permissions come before the proposal, or at apply time before the first write. One
-///   exception is accepted: since 3.5.2x, a follower checks permissions again between two attempts to forward a renewal, so
-///   a refused renewal may have been done if the permissions were withdrawn at that very moment.
+///   exception is accepted: since 3.4.42, 3.5.28 and 3.6.9, a follower checks permissions again between two attempts to
+///   forward a renewal. A refused renewal may then have been made, if permissions were withdrawn at that very moment.
 /// - `not capable` and `not supported for learner` come from the interceptor, before the call is handled.
 #[rustfmt::skip]
 const ANSWERS: &[(Code, &str, FailureKind)] = &[
