@@ -198,6 +198,9 @@
 //!   it is the guards of a commit, not the lease, that keep two leaders from writing.
 
 mod addresses;
+mod attempt;
+mod backoff;
+mod circuit_breaker;
 mod connection;
 mod connector;
 pub mod docs;
@@ -207,19 +210,20 @@ mod failure;
 mod follow;
 #[cfg(test)]
 mod fuzz;
-mod gate;
 mod handle;
+mod key_codec;
 mod lease;
 mod login;
 mod measure;
 mod members;
 mod operation;
-mod pace;
+mod retry;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod test_servers;
 mod tls;
 mod watch;
-mod wire;
 
 #[doc(no_inline)]
 pub use clustering_core::*;
