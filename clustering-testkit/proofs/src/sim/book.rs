@@ -4,12 +4,12 @@ use std::{
 };
 
 use clustering_core::{Event, NodeName, store::Batch};
-
-use super::{Counts, Reached, digest::Digest};
 use clustering_testkit::{
     history::{Entry, Ledger, Life, Moment, Observation, Page, ledger::Content},
     promises::{Calm, Promises, Violation},
 };
+
+use super::{Counts, Reached, digest::Digest};
 
 /// Takes down what happens: for the promises, which judge it at once; as a hash; in numbers; and, if the story is to be
 /// told, in words.

@@ -1,10 +1,10 @@
 use std::{fmt, time::Duration};
 
 use clustering_core::machine::Purpose;
+use clustering_testkit::{history::Moment, random::Random};
 
 use super::Simulation;
 use crate::named::named;
-use clustering_testkit::{history::Moment, random::Random};
 
 named! {
     /// What goes wrong with a node, with its network or with the store; or what users ask for meanwhile.

@@ -4,9 +4,9 @@ use clustering_core::{
     store::Txn,
     time::Timestamp,
 };
+use clustering_testkit::history::Member;
 
 use super::Store;
-use clustering_testkit::history::Member;
 
 /// Stands between a machine and its world, and falsifies what passes: as if the protocol had a fault.
 ///

@@ -80,6 +80,7 @@ fn all() -> Vec<Trial> {
         etcd_history::p1_a_version_compacted_while_a_watch_was_broken,
         etcd_history::p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as_it_is,
         etcd_members::p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back,
+        full_etcd::p5_a_write_that_had_no_effect_is_not_in_a_full_etcd,
         full_etcd::p10_a_full_etcd_is_reported_and_the_cluster_goes_on_when_there_is_room,
         health::p11_a_leader_whose_check_fails_gives_up_its_lead,
         health::p11_a_leader_whose_check_hangs_gives_up_its_lead,

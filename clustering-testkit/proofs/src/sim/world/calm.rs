@@ -4,10 +4,10 @@ use clustering_core::{
     Config, NodeName, View,
     machine::{Input, Machine, Phase},
 };
+use clustering_testkit::history::Moment;
 
 use super::{Due, World};
 use crate::sim::{Kind, Simulation};
-use clustering_testkit::history::Moment;
 
 /// How often is looked whether all is well.
 const LOOK: Duration = Duration::from_millis(100);
