@@ -1,0 +1,149 @@
+//! An etcd that does not answer for a while, and then goes on with all that it had.
+
+use std::{sync::Arc, time::Duration};
+
+use clustering_core::Version;
+use clustering_proofs::node::{Node, NodeSpec};
+use clustering_testkit::{
+    etcd::EtcdServer,
+    history::{Entry, Observation},
+};
+
+use crate::scenario::{Alone, LONG, Scenario, TTL, secs};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// A TTL that leaves room for an etcd that is away for a moment, on a busy machine.
+const ROOMY: Duration = Duration::from_secs(9);
+
+/// Two nodes as processes and one as a task.
+async fn with(ttl: Duration) -> (Alone, Vec<Arc<Node>>) {
+    let scenario = Alone::new().await;
+    let spec = |name| NodeSpec { ttl, ..scenario.spec(name) };
+    let nodes = vec![
+        scenario.spawn(spec(NAMES[0])),
+        scenario.spawn(spec(NAMES[1])),
+        scenario.spawn_task(spec(NAMES[2])),
+    ];
+    scenario.stable(&NAMES).await;
+    (scenario, nodes)
+}
+
+fn renewed(it: &Observation) -> bool {
+    matches!(it, Observation::Renewed { .. })
+}
+
+fn lost(it: &Observation) -> bool {
+    matches!(it, Observation::SessionLost { .. })
+}
+
+/// Waits until every node has renewed its lease anew, and checks that nothing has changed for anybody.
+async fn nothing_changed(scenario: &Scenario, nodes: &[Arc<Node>], before: (Option<Version>, Option<u64>)) {
+    for node in nodes {
+        node.pass_all();
+        node.next("a renewal", LONG, renewed).await;
+        node.next("a renewal", LONG, renewed).await;
+        assert_eq!(node.count(lost), 0, "{} lost its session", node.name());
+    }
+    scenario.check(&NAMES).await;
+    assert_eq!(scenario.present(), before, "no version, no other term");
+}
+
+pub(crate) async fn p7_etcd_killed_and_restarted_in_time_changes_nothing() {
+    let (scenario, nodes) = with(ROOMY).await;
+    let before = scenario.present();
+    scenario.etcd.kill().await.unwrap();
+    scenario.etcd.restart().await.unwrap();
+    nothing_changed(&scenario, &nodes, before).await;
+}
+
+pub(crate) async fn p6_etcd_paused_for_less_than_the_ttl_changes_nothing() {
+    let (scenario, nodes) = with(ROOMY).await;
+    let before = scenario.present();
+    let leader = scenario.leader().await.0;
+    leader.pass_all();
+    scenario.etcd.pause().unwrap();
+    // Past the leadership deadline, and short of the lease's end.
+    leader.next("suspended", LONG, |it| matches!(it, Observation::LeadershipSuspended { .. })).await;
+    scenario.etcd.resume().unwrap();
+    let resumed = scenario.now();
+    let on = |entry: &Entry| {
+        matches!(entry.observation, Observation::LeadershipResumed { .. }).then_some(entry.at)
+    };
+    let on = leader.next_of("resumed", LONG, on).await;
+    println!("measured: etcd paused past the leadership deadline: resumed after {:?}", on.since(resumed));
+    nothing_changed(&scenario, &nodes, before).await;
+}
+
+/// Etcd is away for longer than the sessions last, by that and back by that.
+async fn away(what: &str, go: impl AsyncFn(&Alone), back: impl AsyncFn(&Alone)) {
+    let (scenario, nodes) = with(TTL).await;
+    let before = scenario.stable(&NAMES).await;
+    nodes.iter().for_each(|node| node.pass_all());
+    let (before_calls, pid) = (calls_at(&scenario.etcd).await, scenario.etcd.pid());
+    let gone = scenario.now();
+    go(&scenario).await;
+    for node in &nodes {
+        node.next("it says that the store is away", LONG, |it| matches!(it, Observation::StoreAway { .. }))
+            .await;
+        node.next("lost", LONG, lost).await;
+    }
+    let calls = nodes.iter().map(|node| failed_renewals(node)).collect::<Vec<_>>();
+    // Long enough to see whether anybody spins.
+    tokio::time::sleep(secs(4)).await;
+    for (node, calls) in nodes.iter().zip(calls) {
+        let more = failed_renewals(node) - calls;
+        assert!(more <= 1, "{} tried {more} renewals without a session", node.name());
+    }
+    // The last view is kept, and said to be stale.
+    for node in &nodes {
+        let stale = |entry: &Entry| match &entry.observation {
+            Observation::Stale { away, newest, present } if *away > secs(3) => Some((*newest, *present)),
+            _ => None,
+        };
+        assert_eq!(node.next_of("stale", LONG, stale).await, (Some(before), 3), "{}", node.name());
+    }
+    let since = scenario.now();
+    println!("{what} for {:?}", since.since(gone));
+    back(&scenario).await;
+    let answers = scenario.now();
+    scenario.stable_after(before, &NAMES).await;
+    scenario.measured(&format!("{what} for {:?}, since it answers", since.since(gone)), answers);
+    // What the return cost etcd. Each node reads, watches and registers once or a few times; the leader writes ten times
+    // a second. A restarted etcd counts from nothing.
+    let calls = calls_at(&scenario.etcd).await;
+    let restarted = scenario.etcd.pid() != pid;
+    let calls = if restarted { calls } else { calls - before_calls };
+    println!("measured: {what}: {calls} calls of 3 nodes and an observer to the next stable version");
+    let (most, took) = (40 * (nodes.len() + 1), scenario.now().since(answers));
+    assert!(calls < most + 20 * took.as_secs() as usize, "{calls} calls within {took:?}");
+    for node in &nodes {
+        let back = |it: &Observation| matches!(it, Observation::StoreBack { .. });
+        assert!(node.count(back) >= 1, "{}", node.name());
+    }
+    scenario.check(&NAMES).await;
+}
+
+/// The calls that etcd has begun to serve since it started.
+async fn calls_at(etcd: &EtcdServer) -> usize {
+    let metrics = etcd.metrics().await.unwrap();
+    let methods = ["Range", "Txn", "Watch", "LeaseGrant", "LeaseRevoke", "LeaseKeepAlive"];
+    let begun = |method: &&str| metrics.sum("grpc_server_started_total", &[("grpc_method", method)]);
+    methods.iter().map(begun).sum::<f64>() as usize
+}
+
+fn failed_renewals(node: &Node) -> usize {
+    node.count(|it| matches!(it, Observation::RenewalFailed { .. }))
+}
+
+pub(crate) async fn p7_etcd_down_for_longer_than_the_ttl() {
+    let kill = async |scenario: &Alone| scenario.etcd.kill().await.unwrap();
+    let restart = async |scenario: &Alone| scenario.etcd.restart().await.unwrap();
+    away("etcd down", kill, restart).await;
+}
+
+pub(crate) async fn p6_etcd_paused_for_longer_than_the_ttl() {
+    let pause = async |scenario: &Alone| scenario.etcd.pause().unwrap();
+    let resume = async |scenario: &Alone| scenario.etcd.resume().unwrap();
+    away("etcd paused", pause, resume).await;
+}

@@ -1,0 +1,54 @@
+//! An etcd of several members that fail.
+
+use clustering_proofs::{node::NodeSpec, proxy::Proxy};
+use clustering_testkit::{etcd::EtcdCluster, history::Observation};
+
+use crate::scenario::{LONG, Scenario, secs};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+pub(crate) async fn p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back() {
+    let etcd = EtcdCluster::start().await.unwrap();
+    let scenario = Scenario::on(etcd.endpoints());
+    // Where a node begins is left to chance. Here all come to the member that leads, and have to go on from it.
+    let leader = etcd.wait_for_leader().await.unwrap();
+    let mut lines = Vec::new();
+    for (member, endpoint) in etcd.endpoints().iter().enumerate() {
+        let line = Proxy::to(endpoint).await.unwrap();
+        if member != leader {
+            line.cut();
+        }
+        lines.push(line);
+    }
+    let endpoints: Vec<_> = lines.iter().map(Proxy::endpoint).collect();
+    let spec = |name| NodeSpec { ttl: secs(9), endpoints: endpoints.clone(), ..scenario.spec(name) };
+    let nodes: Vec<_> = NAMES.iter().map(|name| scenario.spawn(spec(name))).collect();
+    scenario.stable(&NAMES).await;
+    let before = scenario.present();
+    lines.iter().for_each(Proxy::heal);
+
+    // The leader: a majority is left, and elects another in time.
+    nodes.iter().for_each(|node| node.pass_all());
+    assert_eq!(etcd.kill_leader().await.unwrap(), leader, "all are there");
+    etcd.wait_for_leader().await.unwrap();
+    for node in &nodes {
+        for _ in 0..3 {
+            node.next("a renewal", LONG, |it| matches!(it, Observation::Renewed { .. })).await;
+        }
+        assert_eq!(node.count(|it| matches!(it, Observation::SessionLost { .. })), 0, "{}", node.name());
+    }
+    assert_eq!(scenario.present(), before, "no version, no other term");
+    etcd.recover().await.unwrap();
+
+    // The quorum, for longer than the sessions last.
+    nodes.iter().for_each(|node| node.pass_all());
+    etcd.lose_quorum().await.unwrap();
+    for node in &nodes {
+        node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+    }
+    etcd.recover().await.unwrap();
+    let since = scenario.now();
+    scenario.stable_after(before.0.unwrap(), &NAMES).await;
+    scenario.measured("etcd without a quorum past the TTL of 9 s, since it is healthy", since);
+    scenario.check(&NAMES).await;
+}

@@ -1,0 +1,67 @@
+//! Processes that stand still (`SIGSTOP`) for longer than their lease lives.
+
+use clustering_proofs::node::Node;
+use clustering_testkit::history::{Entry, Observation, WriteOutcome};
+
+use crate::scenario::{Alone, LONG, Scenario, TTL, without};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+/// Pauses it until etcd has ended its lease and the others went on without it.
+async fn pause_past_the_lease(scenario: &Scenario, node: &Node) {
+    let before = scenario.stable(&NAMES).await;
+    let since = scenario.now();
+    node.pause();
+    let after = scenario.stable_after(before, &without(&NAMES, node.name())).await;
+    scenario.measured(&format!("{} paused, TTL {TTL:?}", node.name()), since);
+    assert_ne!(before, after);
+}
+
+pub(crate) async fn p6_a_paused_leader_knows_at_its_first_look() {
+    let (scenario, _) = Alone::with(&NAMES).await;
+    let (leader, term) = scenario.leader().await;
+    // So that it has a write to be late with.
+    leader.next("a write", LONG, |it| matches!(it, Observation::FencedWrite { .. })).await;
+    pause_past_the_lease(&scenario, &leader).await;
+    let (other, later) = scenario.leader().await;
+    assert!(other.name() != leader.name() && later > term);
+    let before = scenario.stable(&without(&NAMES, leader.name())).await;
+
+    leader.pass_all();
+    let resumed = scenario.now();
+    leader.resume();
+    let asked = |entry: &Entry| match entry.observation {
+        Observation::AskedLeader { term, .. } if entry.at >= resumed => Some(term),
+        _ => None,
+    };
+    assert_eq!(leader.next_of("a look", LONG, asked).await, None, "it knows at its first look");
+    let late = |entry: &Entry| match &entry.observation {
+        Observation::FencedWrite { id, term, outcome } if id.ends_with("-late") => {
+            Some((term.get(), outcome.clone()))
+        }
+        _ => None,
+    };
+    let (under, outcome) = leader.next_of("its late write", LONG, late).await;
+    assert_eq!(under, term);
+    assert!(!matches!(outcome, WriteOutcome::Done(_)), "{outcome:?}");
+    scenario.stable_after(before, &NAMES).await;
+    scenario.measured("a paused leader goes on", resumed);
+    scenario.check(&NAMES).await;
+}
+
+pub(crate) async fn p7_a_paused_follower_comes_back() {
+    let (scenario, nodes) = Alone::with(&NAMES).await;
+    let (leader, term) = scenario.leader().await;
+    let follower = nodes.iter().find(|node| node.name() != leader.name()).unwrap();
+    pause_past_the_lease(&scenario, follower).await;
+    let before = scenario.stable(&without(&NAMES, follower.name())).await;
+    follower.pass_all();
+    let resumed = scenario.now();
+    follower.resume();
+    follower.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+    follower.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+    scenario.stable_after(before, &NAMES).await;
+    scenario.measured("a paused follower goes on", resumed);
+    assert_eq!(scenario.present().1, Some(term), "the leader led on");
+    scenario.check(&NAMES).await;
+}
