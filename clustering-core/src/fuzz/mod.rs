@@ -1,12 +1,12 @@
-//! Whatever stands in the store or is given by the environment: it is read or refused, never trusted.
+//! Property tests of everything that reads untrusted input: records, names, keys and settings.
 //!
-//! Each property runs 256 times, in a second or so; for longer, in all crates:
+//! Each property runs 256 times, which takes about a second. To run them longer, in all crates:
 //!
 //! ```sh
 //! PROPTEST_CASES=1000000 cargo test --release --workspace --all-features fuzz_
 //! ```
 //!
-//! Inputs are not blind bytes: they are records with fields that are right, wrong or strange, and such records damaged.
+//! The inputs are not random bytes, but records with valid, invalid or strange fields, and damaged records.
 
 mod config;
 mod names;
@@ -20,7 +20,7 @@ pub(crate) fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// The names of the fields of all records, and some that none has.
+/// The names of all fields of records, and some others.
 const FIELDS: [&str; 20] = [
     "uri",
     "incarnation",
@@ -44,7 +44,7 @@ const FIELDS: [&str; 20] = [
     "",
 ];
 
-/// Texts that mean something somewhere, or might.
+/// Texts that have a meaning in some field, or might have one.
 const TEXTS: [&str; 16] = [
     "a",
     "b",
@@ -64,7 +64,7 @@ const TEXTS: [&str; 16] = [
     "-1",
 ];
 
-/// A text: one of those above, or any.
+/// Generates one of [`TEXTS`], or any text.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![2 => select(TEXTS.to_vec()).prop_map(str::to_owned), 1 => any::<String>()]
 }
@@ -80,7 +80,7 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Any JSON.
+/// Generates any JSON value.
 pub(crate) fn anything() -> impl Strategy<Value = Value> {
     scalar().prop_recursive(3, 24, 6, |inner| {
         prop_oneof![
@@ -90,7 +90,7 @@ pub(crate) fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object with the fields of a good record of some kind.
+/// Generates a valid record of some kind.
 fn good() -> impl Strategy<Value = Value> {
     let label = select(vec![
         "01ARZ3NDEKTSV4RRFFQ69G5FAV",
@@ -111,17 +111,17 @@ fn good() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object whose fields are right, wrong or strange.
+/// Generates a record with valid, invalid and strange fields.
 pub(crate) fn object() -> impl Strategy<Value = Value> {
     let strange = vec((select(FIELDS.to_vec()), anything()), 0..4);
     let causes = vec(anything(), 0..3);
     (good(), strange, causes, any::<[bool; 2]>()).prop_map(
-        |(mut object, strange, causes, [spoilt, caused])| {
+        |(mut object, strange, causes, [has_strange_fields, has_causes])| {
             if let Value::Object(fields) = &mut object {
-                if spoilt {
+                if has_strange_fields {
                     fields.extend(strange.into_iter().map(|(field, value)| (field.to_owned(), value)));
                 }
-                if caused {
+                if has_causes {
                     fields.insert("cause".to_owned(), causes.into());
                 }
             }
@@ -130,7 +130,7 @@ pub(crate) fn object() -> impl Strategy<Value = Value> {
     )
 }
 
-/// One way to damage bytes, at a place that is taken modulo their length.
+/// A way to damage bytes. Positions are taken modulo the length.
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(usize, u8),
