@@ -1,4 +1,4 @@
-//! An etcd whose space quota is used up: it renews and ends leases, and takes no writes.
+//! Etcd has used up its space quota: it still renews and ends leases, but accepts no writes.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::scenario::{Alone, LONG, secs, soon, without};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The smallest quota with which etcd starts.
+/// Smallest quota with which etcd starts.
 const QUOTA: u64 = 16 * 1024 * 1024;
 
 async fn says(node: &Node, what: &str, why: &str) {
@@ -32,7 +32,7 @@ async fn fill(scenario: &Alone) {
     }
 }
 
-/// As the operator's guide has it.
+/// Frees space as described in the operator's guide.
 async fn make_room(scenario: &Alone) {
     scenario.etcdctl(&["del", "--prefix", "filler/"]).await;
     scenario.etcd.compact().await.unwrap();
@@ -40,7 +40,7 @@ async fn make_room(scenario: &Alone) {
     scenario.etcdctl(&["alarm", "disarm"]).await;
 }
 
-pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_goes_on_when_there_is_room() {
+pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_continues_once_there_is_space() {
     let scenario = Alone::on(EtcdServer::builder().quota(QUOTA).start().await.unwrap());
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     for name in NAMES {
@@ -58,6 +58,6 @@ pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_goes_on_when_the
     says(&leader, "publishing a version no longer fails", "").await;
     let left = without(&NAMES, killed.name());
     scenario.stable(&left).await;
-    assert_eq!(scenario.present().1, Some(term), "the same leader goes on");
+    assert_eq!(scenario.present().1, Some(term), "the leader has not changed");
     scenario.check(&left).await;
 }

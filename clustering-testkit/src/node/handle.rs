@@ -174,7 +174,7 @@ impl Node {
     }
 
     fn note(&self, observation: Observation) {
-        let node = NodeName::parse(&self.spec.name).expect("the name of a node");
+        let node = NodeName::parse(&self.spec.name).expect("the node name is valid");
         let entry = Entry { at: Clock::boot().now(), node, life: (&*self.spec.life).into(), observation };
         self.fate.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }

@@ -7,25 +7,25 @@ use clustering_core::store::{
 
 use crate::history::Moment;
 
-/// The store contract, synchronous and in virtual time, with its whole history.
+/// In-memory implementation of the store contract: synchronous, in virtual time, and with the whole history.
 ///
-/// Each commit that changes something makes the next revision. A store that is put back to an older state begins another
+/// Each commit that changes something creates the next revision. Restoring the store to an older state begins a new
 /// era.
 #[derive(Clone, Debug, Default)]
 pub struct Store {
     entries: BTreeMap<Key, Entry>,
     leases: BTreeMap<LeaseId, Term>,
-    /// The next of them to end.
+    /// Time at which the next lease expires.
     next_expiry: Option<Moment>,
     last_lease: u64,
     /// The batch of revision `n` is at `n - 1`.
     history: Vec<Batch>,
     compacted: Revision,
-    /// For each era but the first: the last revision that it shares with the one before.
+    /// For each era but the first, the last revision that it shares with the previous era.
     shared: Vec<Revision>,
 }
 
-/// How long a lease lives.
+/// Lifetime of a lease.
 #[derive(Clone, Copy, Debug)]
 struct Term {
     ttl: Duration,
@@ -33,29 +33,29 @@ struct Term {
 }
 
 impl Store {
-    /// The revision at which it stands.
+    /// Returns the current revision.
     pub fn revision(&self) -> Revision {
         Revision::new(self.history.len() as u64)
     }
 
-    /// How often it was put back to an older state.
+    /// Returns the number of times that the store was restored to an older state.
     pub fn era(&self) -> usize {
         self.shared.len()
     }
 
-    /// What stands under a key.
+    /// Returns the current entry of a key.
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(key)
     }
 
-    /// What stands under keys that start like that.
+    /// Returns the current entries of all keys with this prefix.
     pub fn under<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a Entry> {
         let from =
             self.entries.range::<str, _>((std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded));
         from.map(|(_, entry)| entry).take_while(move |entry| entry.key.starts_with(prefix))
     }
 
-    /// The changes of the present era, oldest first.
+    /// Returns all changes of the current era, oldest first.
     pub fn history(&self) -> &[Batch] {
         &self.history
     }
@@ -76,7 +76,7 @@ impl Store {
         Ok(ttl)
     }
 
-    /// Ends a lease, and with it its keys.
+    /// Ends a lease and deletes its keys.
     pub(crate) fn end(&mut self, id: LeaseId) -> Result<(), StoreError> {
         self.leases.remove(&id).ok_or_else(|| StoreError::lease_not_found(id))?;
         self.find_next_expiry();
@@ -86,30 +86,30 @@ impl Store {
         Ok(())
     }
 
-    /// When the next lease ends if nobody renews it.
+    /// Returns the time at which the next lease expires unless it is renewed.
     pub(crate) fn next_expiry(&self) -> Option<Moment> {
         self.next_expiry
     }
 
-    /// A lease whose time is over by then.
+    /// Returns a lease that has expired at `now`, if there is one.
     pub(crate) fn expired(&self, now: Moment) -> Option<LeaseId> {
         let over = self.leases.iter().filter(|(_, term)| term.until <= now);
         over.min_by_key(|(_, term)| term.until).map(|(id, _)| *id)
     }
 
-    /// The leases that live.
+    /// Returns the live leases.
     #[cfg(feature = "model")]
     pub(crate) fn leases(&self) -> impl Iterator<Item = LeaseId> {
         self.leases.keys().copied()
     }
 
-    /// Whether keys live under that lease.
+    /// True if keys are attached to the lease.
     #[cfg(feature = "model")]
     pub(crate) fn holds_keys(&self, lease: LeaseId) -> bool {
         self.entries.values().any(|entry| entry.lease == Some(lease))
     }
 
-    /// Whether that commit might still be accepted at some time. Revisions do not come again, and nor do leases.
+    /// True if the store might accept the commit at some time. Deleted revisions and ended leases do not return.
     #[cfg(feature = "model")]
     pub(crate) fn may_hold(&self, txn: &Txn) -> bool {
         let passed = |guard: &Guard| {
@@ -174,13 +174,13 @@ impl Store {
         self.history.push(Batch::new(self.revision().next(), changes));
     }
 
-    /// The next changes that a watch of `prefix` has coming which has seen all up to `seen`.
+    /// Returns the next changes for a watch of `prefix` that has seen all changes up to `seen`.
     pub(crate) fn next_after(&self, prefix: &str, seen: Revision) -> Option<Batch> {
         let later = self.history.get(seen.get() as usize..)?;
         later.iter().find_map(|batch| batch.filtered(|change| change.key().starts_with(prefix)))
     }
 
-    /// Whether a watch may go on after what was seen up to there in that era.
+    /// Checks if a watch can resume after `seen`, a revision of `era`.
     pub(crate) fn resumes(&self, seen: Revision, era: usize) -> Result<(), WatchEnd> {
         let revision = self.revision();
         let shared = self.shared[era..].iter().min().copied().unwrap_or(revision);
@@ -193,12 +193,12 @@ impl Store {
         Ok(())
     }
 
-    /// Changes up to here can no longer be had.
+    /// Compacts the history: watches cannot resume from earlier revisions any more.
     pub(crate) fn compact(&mut self) {
         self.compacted = self.revision();
     }
 
-    /// Puts it back to what it was at `revision`. Leases of then have their whole TTL again.
+    /// Restores the state at `revision`. Leases that existed then live for their full TTL again.
     pub(crate) fn rewind(&mut self, now: Moment, revision: Revision) {
         let ttl = self.leases.values().map(|term| term.ttl).max().unwrap_or(Duration::from_secs(5));
         self.history.truncate(revision.get() as usize);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_takes_its_keys_along_when_its_time_is_over() {
+    fn keys_are_deleted_when_their_lease_expires() {
         let mut store = Store::default();
         let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
         let lease = store.grant(at(0), TTL).id;
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn guards_are_judged_by_what_stands() {
+    fn guards_are_checked_against_the_current_entries() {
         let mut store = Store::default();
         let first = put(&mut store, "k", None);
         let second = put(&mut store, "k", None);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_gets_what_is_under_its_prefix_and_learns_of_gaps() {
+    fn a_watch_sees_only_its_prefix_and_reports_compacted_changes() {
         let mut store = Store::default();
         put(&mut store, "a/1", None);
         put(&mut store, "b/1", None);
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_was_put_back_tells_those_who_saw_more() {
+    fn a_watch_that_saw_discarded_revisions_reports_the_rewind() {
         let mut store = Store::default();
         let lease = store.grant(Moment::default(), TTL).id;
         put(&mut store, "a/1", Some(lease));

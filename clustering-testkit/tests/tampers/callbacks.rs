@@ -1,4 +1,4 @@
-//! Callbacks that are called otherwise than they should be.
+//! Faults in the calls of callbacks.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use clustering_testkit::{
     sim::{Seat, Tamper},
 };
 
-/// Stabilizes against the nodes that are present just then.
+/// Passes the currently present nodes to stabilize, instead of those of the version.
 pub(crate) struct MomentaryList;
 
 impl Tamper for MomentaryList {
@@ -23,7 +23,7 @@ impl Tamper for MomentaryList {
     }
 }
 
-/// Tells no stabilize that it is superseded.
+/// Never tells a stabilize that it is superseded.
 pub(crate) struct TellsNobody;
 
 impl Tamper for TellsNobody {
@@ -35,7 +35,7 @@ impl Tamper for TellsNobody {
     }
 }
 
-/// Tries no stabilize again that said no.
+/// Never retries a stabilize that refused.
 pub(crate) struct NeverAgain;
 
 impl Tamper for NeverAgain {
@@ -48,7 +48,7 @@ impl Tamper for NeverAgain {
     }
 }
 
-/// Calls `on_stable` again, as after a restart of what called it.
+/// Calls `on_stable` twice, as after a restart of its caller.
 pub(crate) struct CallsTwice;
 
 impl Tamper for CallsTwice {
