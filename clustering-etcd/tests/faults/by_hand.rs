@@ -18,8 +18,8 @@ async fn both(scenario: &Alone, nodes: &[Arc<Node>]) -> [Arc<Node>; 2] {
 async fn lost_and_back(node: &Node, why: &str) {
     let lost =
         |it: &Observation| matches!(it, Observation::SessionLost { reason, .. } if reason.contains(why));
-    node.next("lost", LONG, lost).await;
-    node.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+    node.next("a lost session", LONG, lost).await;
+    node.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
 }
 
 pub(crate) async fn p7_a_node_whose_lease_is_revoked_by_hand_rejoins() {

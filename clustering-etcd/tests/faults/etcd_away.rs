@@ -64,13 +64,15 @@ pub(crate) async fn p6_a_pause_of_etcd_within_the_ttl_changes_nothing() {
     leader.pass_all();
     scenario.etcd.pause().unwrap();
     // After the leadership deadline, but before the lease expires.
-    leader.next("suspended", LONG, |it| matches!(it, Observation::LeadershipSuspended { .. })).await;
+    leader
+        .next("the suspension of its lead", LONG, |it| matches!(it, Observation::LeadershipSuspended { .. }))
+        .await;
     scenario.etcd.resume().unwrap();
     let resumed = scenario.now();
     let on = |entry: &Entry| {
         matches!(entry.observation, Observation::LeadershipResumed { .. }).then_some(entry.at)
     };
-    let on = leader.next_of("resumed", LONG, on).await;
+    let on = leader.next_of("the resumption of its lead", LONG, on).await;
     println!("measured: etcd paused past the leadership deadline: resumed after {:?}", on.since(resumed));
     nothing_changed(&scenario, &nodes, before).await;
 }
@@ -86,7 +88,7 @@ async fn away(what: &str, go: impl AsyncFn(&Alone), back: impl AsyncFn(&Alone)) 
     for node in &nodes {
         node.next("a report that the store is away", LONG, |it| matches!(it, Observation::StoreAway { .. }))
             .await;
-        node.next("lost", LONG, lost).await;
+        node.next("a lost session", LONG, lost).await;
     }
     let calls = nodes.iter().map(|node| failed_renewals(node)).collect::<Vec<_>>();
     // Long enough to detect retries without a pause.
@@ -101,7 +103,7 @@ async fn away(what: &str, go: impl AsyncFn(&Alone), back: impl AsyncFn(&Alone)) 
             Observation::Stale { away, newest, present } if *away > secs(3) => Some((*newest, *present)),
             _ => None,
         };
-        assert_eq!(node.next_of("stale", LONG, stale).await, (Some(before), 3), "{}", node.name());
+        assert_eq!(node.next_of("a stale view", LONG, stale).await, (Some(before), 3), "{}", node.name());
     }
     let since = scenario.now();
     println!("{what} for {:?}", since.since(gone));

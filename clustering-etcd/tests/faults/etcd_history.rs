@@ -22,8 +22,8 @@ async fn rejoin_after_rewind(what: &str, take: impl AsyncFn(&Alone), prepare: im
     take(&scenario).await;
     let answers = scenario.now();
     for node in &nodes {
-        node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
-        node.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+        node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+        node.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     }
     scenario.until("a second era", |ledger| (ledger.eras().len() == 2).then_some(())).await;
     scenario.stable_after(before, &NAMES).await;
@@ -75,12 +75,13 @@ pub(crate) async fn p1_a_node_that_missed_a_compacted_version_requests_another()
         (newest.cut.len() == all.len()).then_some(newest.version)
     };
     let missed = scenario.until("a version that the node misses", missed).await;
-    late.next("ready", LONG, |it| matches!(it, Observation::Ready { version } if *version == missed)).await;
+    late.next("its readiness", LONG, |it| matches!(it, Observation::Ready { version } if *version == missed))
+        .await;
     scenario.write_elsewhere(1).await;
     scenario.etcd.compact().await.unwrap();
     let since = scenario.now();
     proxy.heal();
-    node.next("resynced", LONG, |it| matches!(it, Observation::Resynced { rewound: false, .. })).await;
+    node.next("a resync", LONG, |it| matches!(it, Observation::Resynced { rewound: false, .. })).await;
     scenario.stable_after(missed, &all).await;
     scenario.measured("a version compacted that a node had missed", since);
     assert_eq!(node.count(|it| matches!(it, Observation::SessionLost { .. })), 0);

@@ -43,7 +43,7 @@ pub(crate) async fn p8_the_cluster_recovers_after_etcd_lost_its_leader_and_then_
     nodes.iter().for_each(|node| node.pass_all());
     etcd.lose_quorum().await.unwrap();
     for node in &nodes {
-        node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+        node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
     }
     etcd.recover().await.unwrap();
     let since = scenario.now();

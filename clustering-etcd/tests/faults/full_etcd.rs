@@ -45,7 +45,7 @@ pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_continues_once_t
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     for name in NAMES {
         let node = scenario.spawn(NodeSpec { warn_after: secs(2), ..scenario.spec(name) });
-        node.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+        node.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
         nodes.push(node);
     }
     scenario.stable(&NAMES).await;

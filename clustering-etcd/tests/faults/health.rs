@@ -24,7 +24,7 @@ async fn loses_the_lead(condition: Condition, why: &str) {
     for name in NAMES {
         let spec = NodeSpec { ttl, check_every: Some(ms(200)), ..scenario.spec(name) };
         let node = scenario.spawn(spec);
-        node.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+        node.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
     }
     let before = scenario.stable(&NAMES).await;
     let (leader, term) = scenario.leader().await;
@@ -34,7 +34,7 @@ async fn loses_the_lead(condition: Condition, why: &str) {
     let since = scenario.now();
     leader.set_condition(condition);
     let fell = |it: &Observation| matches!(it, Observation::Unhealthy { reason } if reason == why);
-    leader.next("unhealthy", LONG, fell).await;
+    leader.next("an unhealthy state", LONG, fell).await;
     let lost = |it: &Observation| matches!(it, Observation::SessionLost { reason, .. } if reason == "the node is not healthy");
     leader.next("the end of its session", LONG, lost).await;
     let after = scenario.stable_after(before, &without(&NAMES, leader.name())).await;
@@ -52,8 +52,8 @@ async fn loses_the_lead(condition: Condition, why: &str) {
 
     let well = scenario.now();
     leader.set_condition(Condition::Well);
-    leader.next("healthy", LONG, |it| matches!(it, Observation::Healthy)).await;
-    leader.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+    leader.next("a healthy state", LONG, |it| matches!(it, Observation::Healthy)).await;
+    leader.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     scenario.stable_after(after, &NAMES).await;
     scenario.measured("a node is healthy again", well);
     assert_eq!(scenario.present().1, Some(later), "the other node still leads");

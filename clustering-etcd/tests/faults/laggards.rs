@@ -36,7 +36,7 @@ async fn blocked_by(node: &Node, name: &str) {
 
 async fn removed(node: &Node) {
     let lost = |it: &Observation| matches!(it, Observation::SessionLost { reason, .. } if reason.contains("removed"));
-    node.next("removed", LONG, lost).await;
+    node.next("its removal", LONG, lost).await;
 }
 
 pub(crate) async fn p8_a_laggard_is_reported_and_evicted_until_it_stops() {
@@ -46,7 +46,7 @@ pub(crate) async fn p8_a_laggard_is_reported_and_evicted_until_it_stops() {
     spawn(&scenario, "b", false);
     let mut before = scenario.stable(&["a", "b"]).await;
     let laggard = spawn(&scenario, "c", true);
-    laggard.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+    laggard.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
     let since = scenario.now();
     // The laggard rejoins by itself and is evicted again.
     for again in [false, true] {
@@ -57,7 +57,7 @@ pub(crate) async fn p8_a_laggard_is_reported_and_evicted_until_it_stops() {
         if !again {
             scenario.measured(&format!("a joined laggard that is evicted after {EVICTED_AFTER:?}"), since);
         }
-        laggard.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+        laggard.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     }
     laggard.stop().await;
     scenario.settle().await;
@@ -71,7 +71,7 @@ pub(crate) async fn p8_a_leader_that_lags_steps_down_and_is_evicted() {
     let (leader, term) = scenario.leader().await;
     assert_eq!(leader.name(), "a");
     let other = spawn(&scenario, "b", false);
-    other.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+    other.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
     // The laggard steps down by itself.
     let leads = |it: &Observation| matches!(it, Observation::LeaderChanged { leader: Some(leader), .. } if leader.as_str() == "b");
     other.next("the new leader", LONG, leads).await;

@@ -51,7 +51,7 @@ async fn long_outage(endpoints_each: usize) {
         known = now;
     }
     for node in &nodes {
-        node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+        node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
     }
     let what = format!("3 nodes cut off for {AWAY} s, each with {endpoints_each} endpoints");
     println!("measured: {what}: connections in each second: {rates:?}");

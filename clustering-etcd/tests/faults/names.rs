@@ -34,7 +34,7 @@ pub(crate) async fn p7_a_second_instance_waits_until_the_first_one_leaves() {
     assert_eq!(scenario.present(), before, "the second instance changed nothing");
     let since = scenario.now();
     nodes[1].stop().await;
-    second.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+    second.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
     scenario.stable_after(before.0.unwrap(), &NAMES).await;
     scenario.measured("a second instance after the first one left", since);
     scenario.check(&NAMES).await;
@@ -48,7 +48,7 @@ pub(crate) async fn p7_a_second_instance_takes_over_the_name() {
         let before = scenario.stable(names).await;
         let since = scenario.now();
         let second = second(&scenario, Conflict::TakeOver);
-        second.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+        second.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
         let taken = |it: &Observation| *it == Observation::Stopped { reason: "taken_over".into() };
         first.next("the end after the takeover", LONG, taken).await;
         scenario.stable_after(before, names).await;

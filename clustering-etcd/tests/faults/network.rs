@@ -38,7 +38,7 @@ async fn broken(what: &str, scenario: &Alone, node: &Node, breaks: impl FnOnce()
     };
     let suspended = node.next_of("the suspension of its lead", LONG, suspended).await;
     assert!(suspended.since(since) < TTL, "the leader was suspended before its lease expired");
-    node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+    node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
     let rest = without(&NAMES, node.name());
     let without_it = scenario.stable_after(before, &rest).await;
     let took = scenario.measured(&format!("{what} (the leader), TTL {TTL:?}"), since);

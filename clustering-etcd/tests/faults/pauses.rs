@@ -36,7 +36,11 @@ pub(crate) async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads() 
         Observation::AskedLeader { term, .. } if entry.at >= resumed => Some(term),
         _ => None,
     };
-    assert_eq!(leader.next_of("a look", LONG, asked).await, None, "the first answer after the pause");
+    assert_eq!(
+        leader.next_of("an answer of is_leader()", LONG, asked).await,
+        None,
+        "the first answer after the pause"
+    );
     let late = |entry: &Entry| match &entry.observation {
         Observation::FencedWrite { id, term, outcome } if id.ends_with("-late") => {
             Some((term.get(), outcome.clone()))
@@ -60,8 +64,8 @@ pub(crate) async fn p7_a_follower_rejoins_after_a_pause() {
     follower.pass_all();
     let resumed = scenario.now();
     follower.resume();
-    follower.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
-    follower.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+    follower.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+    follower.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     scenario.stable_after(before, &NAMES).await;
     scenario.measured("a paused follower resumes", resumed);
     assert_eq!(scenario.present().1, Some(term), "the leader has not changed");

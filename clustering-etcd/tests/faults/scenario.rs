@@ -146,7 +146,7 @@ impl Scenario {
         let mut nodes = Vec::new();
         for name in names {
             let node = self.spawn(self.spec(name));
-            node.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+            node.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
             nodes.push(node);
         }
         self.stable(names).await;

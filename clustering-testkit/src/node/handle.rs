@@ -229,7 +229,7 @@ impl Node {
                     entries.iter().rev().take(40).rev().map(|entry| format!("\n  {entry}")).collect();
                 let log = self.process().map(Process::log).unwrap_or_default();
                 panic!(
-                    "{} did not write this within {within:?}: {what}; its last entries:{}\n{log}",
+                    "{} did not record this within {within:?}: {what}; last entries:{}\n{log}",
                     self.spec.life,
                     tail.concat()
                 );
