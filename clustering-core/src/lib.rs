@@ -76,7 +76,6 @@
 //!   way of `clustering-testkit`.
 
 pub mod config;
-mod decoded;
 pub mod discovery;
 pub mod docs;
 pub mod event;

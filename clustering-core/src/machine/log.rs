@@ -121,9 +121,8 @@ impl Machine {
     pub(super) fn on_batches(&mut self, now: Timestamp, token: Token, batches: &[Batch]) {
         if self.log.follow.is_watching(token) {
             self.log.follow.yielded();
-            let mut known = self.fold.look_ahead(batches);
             for batch in batches {
-                let changes = self.fold.apply_known(batch, &mut known);
+                let changes = self.fold.apply(batch);
                 self.note_changes(now, &changes);
             }
         } else if self.consistency.follow.is_watching(token) {

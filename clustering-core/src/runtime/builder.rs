@@ -256,7 +256,7 @@ impl Builder {
             None => NodeName::parse(&ids.ulid(clock.now()).to_string())?,
         };
         let identity = Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata };
-        let machine = Machine::node(Keyspace::new(namespace), identity, self.config, ids).sharing();
+        let machine = Machine::node(Keyspace::new(namespace), identity, self.config, ids);
         let (started, decided) = oneshot::channel();
         let handle =
             spawn(machine, self.store.0, clock, self.hub, Some(name.clone()), self.callbacks, started)?;

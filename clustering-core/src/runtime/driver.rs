@@ -287,11 +287,6 @@ impl Driver {
                 }
             }
             Output::Event(event) => self.emit(event),
-            Output::Nodes(changes) => {
-                if self.shared.hub.is_open() || self.tracer.tells_nodes() {
-                    changes.events().for_each(|event| self.emit(event));
-                }
-            }
             Output::Reply { id, result } => self.requests.answer(id, result),
             Output::Stopped { .. } => self.stopped = true,
         }

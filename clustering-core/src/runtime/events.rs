@@ -99,11 +99,6 @@ impl Hub {
         Events { receiver }
     }
 
-    /// Whether anybody has subscribed.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(*self.state(), State::Open(_))
-    }
-
     /// Sends to all subscribers. Wakes them after the lock is released, since a waker may call back into the node.
     pub(crate) fn send(&self, event: Event) {
         let sender = match &*self.state() {

@@ -72,11 +72,6 @@ impl Tracer {
         }
     }
 
-    /// Whether it says anything of nodes that come and go.
-    pub(crate) fn tells_nodes(&self) -> bool {
-        tracing::enabled!(target: TARGET, Level::DEBUG)
-    }
-
     /// Nothing at `info` or above repeats while all is quiet.
     fn say(&self, event: &Event, version: Option<Version>) {
         let version = version.map(tracing::field::display);

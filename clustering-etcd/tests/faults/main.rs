@@ -81,6 +81,7 @@ fn all() -> Vec<Trial> {
         etcd_history::p1_a_node_that_missed_a_compacted_version_requests_another,
         etcd_history::p9_a_restart_and_compaction_of_etcd_do_not_change_a_quiet_cluster,
         etcd_members::p8_the_cluster_recovers_after_etcd_lost_its_leader_and_then_its_quorum,
+        full_etcd::p5_a_write_that_had_no_effect_is_not_in_a_full_etcd,
         full_etcd::p10_a_full_etcd_is_reported_and_the_cluster_continues_once_there_is_space,
         health::p11_a_leader_whose_check_fails_gives_up_its_lead,
         health::p11_a_leader_whose_check_hangs_gives_up_its_lead,

@@ -474,7 +474,6 @@ impl<'a> Step<'a> {
                 }
             }
             Output::Event(event) => self.event(&event),
-            Output::Nodes(changes) => changes.events().for_each(|event| self.event(&event)),
             Output::Stopped { .. } => self.node(place).end(),
             // Nodes in the model have no health checks.
             Output::CheckHealth { .. } | Output::Abort { .. } | Output::Reply { .. } => {}

@@ -207,14 +207,6 @@ impl Meter {
                     self.event(now, event);
                     None
                 }
-                Output::Nodes(changes) => {
-                    for (kind, count) in changes.counts() {
-                        let namespace = self.namespace.clone();
-                        counter!(names::EVENTS.name, "namespace" => namespace, "event" => kind)
-                            .increment(count as u64);
-                    }
-                    None
-                }
                 _ => None,
             };
             self.calls.extend(call.map(|(token, call)| (*token, call)));

@@ -58,8 +58,9 @@ impl From<StoreError> for Failure {
         match error.kind() {
             ErrorKind::Unreachable => failure
                 .hint("is etcd running, and are these its endpoints? See --endpoints or ETCD_ENDPOINTS"),
-            ErrorKind::OutcomeUnknown => failure
-                .hint("etcd did not answer in time; look with `clustering status` before you repeat it"),
+            ErrorKind::OutcomeUnknown => failure.hint(
+                "it may have happened all the same: look with `clustering status` before you repeat it",
+            ),
             ErrorKind::Busy => {
                 failure.hint("see `etcdctl endpoint status`, `etcdctl alarm list` and etcd's log")
             }

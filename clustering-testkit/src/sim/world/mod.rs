@@ -295,10 +295,8 @@ impl<'a> World<'a> {
         process.clock.set_rate(self.now, process.rate);
         process.label = Life::from(format!("{}#{kind}{life}", process.name));
         let wall = process.wall_ms(self.now);
-        let machine =
-            Machine::node(self.keys.clone(), identity, config, IdGenerator::new(wall, shows, mint_seed));
-        // Half of the processes share their replicas of the log. This must not make a difference.
-        process.machine = Some(if mint_seed.is_multiple_of(2) { machine.sharing() } else { machine });
+        let ids = IdGenerator::new(wall, shows, mint_seed);
+        process.machine = Some(Machine::node(self.keys.clone(), identity, config, ids));
         process.era = self.store.era();
         process.seen_in = [process.era; 2];
         self.book.tell(self.now, &self.processes[number].label, || "starts".to_owned());
@@ -400,7 +398,6 @@ impl<'a> World<'a> {
         }
         match output {
             Output::Event(event) => self.event(process, &event),
-            Output::Nodes(changes) => changes.events().for_each(|event| self.event(process, &event)),
             Output::Stabilize { token, view, attempt, .. } => self.stabilize(process, token, &view, attempt),
             Output::Announce { token, view, term } => self.announce(process, token, &view, term),
             Output::CheckHealth { token } => self.check_health(process, token),

@@ -133,10 +133,6 @@ pub(crate) fn output(output: &Output) -> Option<String> {
         Output::Supersede { token } => format!("▶ supersede {token}"),
         Output::Abort { token, reason } => format!("▶ abort {token}: {reason}"),
         Output::Event(event) => format!("• {event}"),
-        Output::Nodes(changes) => {
-            let events = changes.events().map(|event| event.to_string());
-            format!("• {}", events.collect::<Vec<_>>().join("; "))
-        }
         Output::Reply { id, result } => format!("▶ answer {}: {result:?}", id.0),
         Output::Stopped { reason } => format!("▶ stopped: {reason}"),
     })
