@@ -71,7 +71,10 @@ fn node(store: &FaultyStore, name: &str) -> Builder {
 
 async fn until(node: &Clustering, is: impl FnMut(&Status) -> bool) {
     let mut status = node.status();
-    tokio::time::timeout(secs(900), status.wait_for(is)).await.expect("the status never reached the condition").unwrap();
+    tokio::time::timeout(secs(900), status.wait_for(is))
+        .await
+        .expect("the status never reached the condition")
+        .unwrap();
 }
 
 /// Returns a health check that the test controls: 0 means healthy, 1 unhealthy.

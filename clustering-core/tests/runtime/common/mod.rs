@@ -214,7 +214,9 @@ impl Node {
         let mut status = self.cluster.status();
         match tokio::time::timeout(LONG, status.wait_for(is)).await {
             Ok(status) => Status::clone(&status.unwrap()),
-            Err(_) => panic!("{}: the status never reached: {what}; it is {:?}", self.cluster.name(), self.now()),
+            Err(_) => {
+                panic!("{}: the status never reached: {what}; it is {:?}", self.cluster.name(), self.now())
+            }
         }
     }
 
