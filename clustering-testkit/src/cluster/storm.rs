@@ -173,7 +173,7 @@ impl Storm {
             // Drawing the maximum first makes short troubles more likely.
             let most = random.between(least, most);
             let lasts = random.ms(least, most);
-            plan.push(Planned { trouble, at, lasts, whom: random.next() });
+            plan.push(Planned { trouble, at, lasts, whom: random.next_u64() });
         }
     }
 }
@@ -214,7 +214,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                     let Some(name) = names.get((planned.whom % names.len().max(1) as u64) as usize) else {
                         break;
                     };
-                    let seed = Random::stream(storm.seed, 2 + number as u64).next();
+                    let seed = Random::stream(storm.seed, 2 + number as u64).next_u64();
                     self.trouble(name, planned, seed).await;
                     steps.push((at + planned.lasts, Step::End(planned.trouble, name.clone())));
                 }
