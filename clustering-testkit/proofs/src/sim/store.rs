@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_deleted_when_their_lease_expires() {
+    fn an_expired_lease_deletes_its_keys() {
         let mut store = Store::default();
         let at = |seconds: u64| Moment::from_nanos(seconds * 1_000_000_000);
         let lease = store.grant(at(0), TTL).id;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn guards_are_checked_against_the_current_entries() {
+    fn guards_compare_the_current_revisions() {
         let mut store = Store::default();
         let first = put(&mut store, "k", None);
         let second = put(&mut store, "k", None);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_sees_only_its_prefix_and_reports_compacted_changes() {
+    fn a_watch_sees_its_prefix_and_learns_of_gaps() {
         let mut store = Store::default();
         put(&mut store, "a/1", None);
         put(&mut store, "b/1", None);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_watch_that_saw_discarded_revisions_reports_the_rewind() {
+    fn a_rewound_store_ends_watches_that_saw_later_changes() {
         let mut store = Store::default();
         let lease = store.grant(Moment::default(), TTL).id;
         put(&mut store, "a/1", Some(lease));
