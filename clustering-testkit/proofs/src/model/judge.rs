@@ -9,13 +9,13 @@ use clustering_core::{
     store::{LeaseId, Revision},
     time::Timestamp,
 };
-
-use super::state::{Held, Node, Shared};
-use crate::named::named;
 use clustering_testkit::history::{
     Ledger, Member,
     ledger::{Act, Commit},
 };
+
+use super::state::{Held, Node, Shared};
+use crate::named::named;
 
 named! {
     /// Promises that a model checks, by number.

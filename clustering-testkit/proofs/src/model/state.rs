@@ -12,10 +12,10 @@ use clustering_core::{
     store::{Key, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
 };
+use clustering_testkit::history::Ledger;
 
 use super::{Bounds, judge::Breach};
 use crate::sim::Store;
-use clustering_testkit::history::Ledger;
 
 /// State of the model: the store, all processes, and everything in flight between them.
 ///

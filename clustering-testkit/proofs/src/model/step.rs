@@ -6,6 +6,7 @@ use clustering_core::{
     store::{ErrorKind, LeaseId, Revision, StoreError, Txn, WatchEnd},
     version::IdGenerator,
 };
+use clustering_testkit::history::{Ledger, Member, Moment};
 
 use super::{
     Action, ClusterModel, Reached,
@@ -13,7 +14,6 @@ use super::{
     state::{Call, Held, Node, Request, Run, Shared, State, Watch},
 };
 use crate::sim::{Seat, Tamper, checks, render};
-use clustering_testkit::history::{Ledger, Member, Moment};
 
 /// Transition from one state to the next.
 pub(super) struct Step<'a> {

@@ -6,14 +6,14 @@ use std::{
 };
 
 use clustering_core::{NodeName, store::CoordinationStore};
-use tokio::{sync::oneshot, task::JoinHandle};
-
-use super::{Condition, NodeSpec, run, spec::VARIABLE};
-use crate::network::Network;
 use clustering_testkit::{
     history::{self, Clock, Entry, Observation},
     process::{Process, ProcessBuilder},
 };
+use tokio::{sync::oneshot, task::JoinHandle};
+
+use super::{Condition, NodeSpec, run, spec::VARIABLE};
+use crate::network::Network;
 
 /// Interval at which a journal file is polled.
 const LOOK: Duration = Duration::from_millis(20);

@@ -4,10 +4,10 @@ use clustering_core::{
     Clustering, Laggards, NodeName, Outcome, Stabilization, Stable, StartError, StopReason,
     store::CoordinationStore,
 };
+use clustering_testkit::history::{Clock, FileSink, Journal, Observation};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{NodeSpec, looks::Looks, writes::Writer};
-use clustering_testkit::history::{Clock, FileSink, Journal, Observation};
 
 /// Runs this process as a node until it receives `SIGTERM`, ends by itself, or cannot start.
 ///

@@ -5,10 +5,10 @@ use clustering_core::{
     machine::RequestError,
     store::{CoordinationStore as _, CoordinationStoreExt, Effect, Entry, Guard, Revision, StoreError, Txn},
 };
+use clustering_testkit::history::{Journal, Ledger, Observation, WriteOutcome};
 use serde_json::{Value, json};
 
 use super::Breach;
-use clustering_testkit::history::{Journal, Ledger, Observation, WriteOutcome};
 
 /// Excess duration of a round that shows that the process was paused, in the sleep or in a call to the store.
 const PAUSE: Duration = Duration::from_millis(500);

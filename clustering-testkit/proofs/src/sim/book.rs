@@ -4,12 +4,12 @@ use std::{
 };
 
 use clustering_core::{Event, NodeName, store::Batch};
-
-use super::{Counts, Reached, digest::Digest};
 use clustering_testkit::{
     history::{Entry, Ledger, Life, Moment, Observation, Page, ledger::Content},
     promises::{Calm, Promises, Violation},
 };
+
+use super::{Counts, Reached, digest::Digest};
 
 /// Records a run: passes events to the promise checkers immediately, hashes and counts them, and logs them in words if
 /// requested.

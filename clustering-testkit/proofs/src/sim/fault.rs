@@ -1,10 +1,10 @@
 use std::{fmt, time::Duration};
 
 use clustering_core::machine::Purpose;
+use clustering_testkit::{history::Moment, random::Random};
 
 use super::Simulation;
 use crate::named::named;
-use clustering_testkit::{history::Moment, random::Random};
 
 named! {
     /// Faults of a node, of its network or of the store, and requests of users.

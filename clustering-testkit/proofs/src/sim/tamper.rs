@@ -4,9 +4,9 @@ use clustering_core::{
     store::Txn,
     time::Timestamp,
 };
+use clustering_testkit::history::Member;
 
 use super::Store;
-use clustering_testkit::history::Member;
 
 /// Falsifies the inputs and outputs of a machine, as if the protocol had a fault.
 ///

@@ -2,13 +2,13 @@ use clustering_core::{
     Outcome, Term, View,
     machine::{Input, Reply, RequestError, RequestId, Token},
 };
+use clustering_testkit::history::{Ending, Member, Observation, WriteOutcome};
 
 use super::{
     Due, World,
     process::{Check, Run},
 };
 use crate::sim::{Kind, Reached};
-use clustering_testkit::history::{Ending, Member, Observation, WriteOutcome};
 
 /// Simulated callbacks of the user.
 impl World<'_> {

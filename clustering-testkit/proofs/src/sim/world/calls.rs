@@ -6,6 +6,7 @@ use clustering_core::{
     store::{Batch, Change, ErrorKind, Key, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
 };
+use clustering_testkit::history::{Moment, Observation};
 
 use super::{Due, World, process::Held};
 use crate::sim::{
@@ -13,7 +14,6 @@ use crate::sim::{
     checks::{self, p6_claims::End},
     swarm::Way,
 };
-use clustering_testkit::history::{Moment, Observation};
 
 /// A call of a process to the store.
 pub(super) struct Call {

@@ -4,10 +4,10 @@ use clustering_core::{
     Config, NodeName, View,
     machine::{Input, Machine, Phase},
 };
+use clustering_testkit::history::Moment;
 
 use super::{Due, World};
 use crate::sim::{Kind, Simulation};
-use clustering_testkit::history::Moment;
 
 /// Interval at which the cluster is checked for stability.
 const LOOK: Duration = Duration::from_millis(100);

@@ -17,6 +17,10 @@ use clustering_core::{
     time::Timestamp,
     version::IdGenerator,
 };
+use clustering_testkit::{
+    history::{Life, Moment, Observation},
+    random::Random,
+};
 
 use self::{
     calls::Call,
@@ -28,10 +32,6 @@ use super::{
     checks::{self, p6_claims::Reigns, p11_health::Owed},
     queue::Queue,
     swarm::Swarm,
-};
-use clustering_testkit::{
-    history::{Life, Moment, Observation},
-    random::Random,
 };
 
 /// Namespace of the cluster.

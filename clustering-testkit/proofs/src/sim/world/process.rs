@@ -6,13 +6,13 @@ use clustering_core::{
     store::{Key, LeaseId, Revision},
     time::Timestamp,
 };
-
-use super::Due;
-use crate::sim::{Kind, checks::p11_health::Owed, clock::DriftingClock};
 use clustering_testkit::{
     history::{Life, Moment},
     random::Random,
 };
+
+use super::Due;
+use crate::sim::{Kind, checks::p11_health::Owed, clock::DriftingClock};
 
 /// A process: its machine, its environment, and the results of its calls.
 pub(super) struct Process {

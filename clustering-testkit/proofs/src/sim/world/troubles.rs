@@ -4,10 +4,10 @@ use clustering_core::{
     node::{Metadata, WEIGHT},
     store::{Key, Revision, Txn},
 };
+use clustering_testkit::{history::Ledger, random::Random};
 
 use super::{Due, World, calls::By, process::Process};
 use crate::sim::{Fault, Kind};
-use clustering_testkit::{history::Ledger, random::Random};
 
 /// Injection of faults.
 impl World<'_> {
