@@ -1,7 +1,7 @@
 //! What `--probes` serves.
 
 #[cfg(all(feature = "metrics", feature = "probes"))]
-#[path = "../../src/bin/clustering/run/serve.rs"]
+#[path = "../../cli/src/run/serve.rs"]
 mod serve;
 
 use std::error::Error;
