@@ -96,6 +96,62 @@ fn commented(text: &str) -> Vec<String> {
     list.split(',').map(|word| word.trim().trim_matches('"').to_owned()).collect()
 }
 
+/// Checks that the selectors match the labels.
+fn check_selectors(service: &Value, set: &Value, budget: &Value) {
+    let labels = &set["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(&service["spec"]["selector"], labels);
+    assert_eq!(&set["spec"]["selector"]["matchLabels"], labels);
+    assert_eq!(&budget["spec"]["selector"]["matchLabels"], labels);
+    assert_eq!(set["spec"]["serviceName"], service["metadata"]["name"]);
+}
+
+/// Checks that the arguments use variables that are set, and that the command reads the others.
+async fn check_variables(container: &Value, arguments: &[&str]) {
+    let variables = container["env"].as_array().unwrap();
+    let variables: Vec<_> = variables.iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    for used in arguments.iter().flat_map(|argument| argument.split("$(").skip(1)) {
+        let name = used.split(')').next().unwrap();
+        assert!(variables.contains(&name), "$({name}) is not set");
+    }
+    let help = help(&["clustering", "run"]).await;
+    for name in variables.iter().filter(|name| !name.starts_with("POD_")) {
+        let mut words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+        assert!(words.any(|word| word == *name), "no program reads {name}");
+    }
+}
+
+/// Checks that all ports are the one at which the program listens, and that the probes use it.
+async fn check_ports(service: &Value, container: &Value, listens: i64) {
+    let ports = container["ports"].as_array().unwrap();
+    let ports: BTreeMap<_, _> = ports
+        .iter()
+        .map(|port| (port["name"].as_str().unwrap(), port["containerPort"].as_i64().unwrap()))
+        .collect();
+    assert!(ports.values().all(|port| *port == listens), "{ports:?}, but the program listens at {listens}");
+    for served in service["spec"]["ports"].as_array().unwrap() {
+        assert_eq!(served["port"].as_i64(), Some(listens));
+        assert!(ports.contains_key(served["name"].as_str().unwrap()));
+    }
+    let help = help(&["clustering", "run"]).await;
+    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        let get = &container[probe]["httpGet"];
+        assert_eq!(get["path"], json!(path));
+        assert!(ports.contains_key(get["port"].as_str().unwrap()), "{get}");
+        assert!(help.contains(path));
+    }
+}
+
+/// Checks that the user is not root, and that the image is the one that the Dockerfile builds for this version.
+fn check_image(pod: &Value, container: &Value) {
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], json!(true));
+    let dockerfile = example("Dockerfile");
+    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
+    assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
+    let image = format!("clustering-node:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(container["image"], json!(image));
+    assert!(dockerfile.contains(&format!("-t {image} ")));
+}
+
 #[tokio::test]
 async fn the_manifest_matches_the_programs() {
     let documents = documents("kubernetes/node.yaml");
@@ -107,61 +163,20 @@ async fn the_manifest_matches_the_programs() {
     let template = &set["spec"]["template"];
     let pod = &template["spec"];
     let [container] = &pod["containers"].as_array().unwrap()[..] else { panic!("one container") };
+    check_selectors(service, set, budget);
 
-    // The selectors match the labels.
-    let labels = &template["metadata"]["labels"];
-    for selector in [&service["spec"]["selector"], &set["spec"]["selector"]["matchLabels"]] {
-        assert_eq!(selector, labels);
-    }
-    assert_eq!(&budget["spec"]["selector"]["matchLabels"], labels);
-    assert_eq!(set["spec"]["serviceName"], service["metadata"]["name"]);
-
-    // Each service has a namespace of its own. All options and variables exist.
     let arguments = texts(&container["args"]);
     check_options(&arguments, &["--namespace", "--name", "--uri", "--probes"]).await;
-    let variables = container["env"].as_array().unwrap();
-    let variables: Vec<_> = variables.iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    check_variables(container, &arguments).await;
+    // Each service has a namespace of its own.
     let service_name = service["metadata"]["name"].as_str().unwrap();
     assert_eq!(after(&arguments, "--namespace"), format!("$(POD_NAMESPACE)/{service_name}"));
-    for used in arguments.iter().flat_map(|argument| argument.split("$(").skip(1)) {
-        let name = used.split(')').next().unwrap();
-        assert!(variables.contains(&name), "$({name}) is not set");
-    }
-    for name in variables.iter().filter(|name| !name.starts_with("POD_")) {
-        let help = help(&["clustering", "run"]).await;
-        let mut words = help.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-        assert!(words.any(|word| word == *name), "no program reads {name}");
-    }
 
-    // The program listens at all ports, and the probes use them.
     let listens = port(after(&arguments, "--probes"));
-    let ports = container["ports"].as_array().unwrap();
-    let ports: BTreeMap<_, _> = ports
-        .iter()
-        .map(|port| (port["name"].as_str().unwrap(), port["containerPort"].as_i64().unwrap()))
-        .collect();
-    assert!(ports.values().all(|port| *port == listens), "{ports:?}, but the program listens at {listens}");
-    for served in service["spec"]["ports"].as_array().unwrap() {
-        assert_eq!(served["port"].as_i64(), Some(listens));
-        assert!(ports.contains_key(served["name"].as_str().unwrap()));
-    }
+    check_ports(service, container, listens).await;
     assert_eq!(port(after(&arguments, "--uri")), listens);
     assert_eq!(template["metadata"]["annotations"]["prometheus.io/port"], json!(listens.to_string()));
-    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
-        let get = &container[probe]["httpGet"];
-        assert_eq!(get["path"], json!(path));
-        assert!(ports.contains_key(get["port"].as_str().unwrap()), "{get}");
-        assert!(help(&["clustering", "run"]).await.contains(path));
-    }
-
-    // The user is not root, and the image is the one that the Dockerfile builds for this version.
-    assert_eq!(pod["securityContext"]["runAsNonRoot"], json!(true));
-    let dockerfile = example("Dockerfile");
-    let user = dockerfile.lines().find_map(|line| line.strip_prefix("USER ")).unwrap();
-    assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
-    let image = format!("clustering-node:{}", env!("CARGO_PKG_VERSION"));
-    assert_eq!(container["image"], json!(image));
-    assert!(dockerfile.contains(&format!("-t {image} ")));
+    check_image(pod, container);
 
     // The proposal in the comment is consistent too.
     let proposed = commented(&example("kubernetes/node.yaml"));
@@ -203,9 +218,8 @@ fn is_in_context(file: &str) -> bool {
     is_in
 }
 
-/// Otherwise the build would fail, or use other versions than the tested ones.
-#[test]
-fn the_build_context_of_the_image_is_complete() {
+/// Copies the build context of the image to a folder.
+fn context() -> Folder {
     let git = Command::new("git").args(["ls-files"]).current_dir(root()).output().unwrap();
     assert!(git.status.success(), "{}", String::from_utf8_lossy(&git.stderr));
     let files = String::from_utf8(git.stdout).unwrap();
@@ -216,30 +230,31 @@ fn the_build_context_of_the_image_is_complete() {
         // Fails for a file that is deleted but not committed yet.
         let _ = fs::copy(root().join(&file), copy);
     }
+    folder
+}
+
+/// Otherwise the build would fail, or use other versions than the tested ones.
+#[test]
+fn the_build_context_of_the_image_is_complete() {
+    let folder = context();
     assert!(!folder.path().join("CHANGELOG.md").exists() && folder.path().join("scripts/protoc").exists());
-    let cargo = |arguments: &[&str]| {
+    let cargo = |arguments: &str| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(arguments).args(["--locked", "--offline"]).current_dir(folder.path());
+        cargo.args(arguments.split(' ')).args(["--locked", "--offline"]).current_dir(folder.path());
         let output = cargo.output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         output.stdout
     };
-    cargo(&[
-        "tree",
-        "--package",
-        "clustering-etcd",
-        "--package",
-        "clustering-cli",
-        "--edges",
-        "normal,build",
-    ]);
-    let metadata = cargo(&["metadata", "--format-version", "1", "--no-deps"]);
+    cargo("tree --package clustering-etcd --package clustering-cli --edges normal,build");
+    let metadata: Value = serde_json::from_slice(&cargo("metadata --format-version 1 --no-deps")).unwrap();
+    check_build(&metadata);
+}
 
-    // All binaries and examples exist, are copied, and are built with locked dependencies.
+/// Checks that all binaries and examples that the Dockerfile builds exist, are copied, and have locked dependencies.
+fn check_build(metadata: &Value) {
     let dockerfile = example("Dockerfile").replace("\\\n", " ");
     let build = dockerfile.lines().find(|line| line.starts_with("RUN cargo build ")).unwrap();
     assert!(build.contains(" --locked "), "{build}");
-    let metadata: Value = serde_json::from_slice(&metadata).unwrap();
     let packages = metadata["packages"].as_array().unwrap();
     let words: Vec<_> = build.split_whitespace().collect();
     let is_built = |package: &Value| {

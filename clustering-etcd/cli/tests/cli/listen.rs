@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, net::TcpListener};
 
-use clustering_core::metrics::{ALL, Kind, Metric};
+use clustering_core::{
+    Clustering,
+    metrics::{ALL, Kind, Metric},
+};
 use clustering_etcd::METRICS;
 use clustering_testkit::{
     etcd::EtcdServer,
@@ -79,6 +82,38 @@ impl Client {
             .map(|(name, number)| (name.to_owned(), number.parse().unwrap()))
             .collect()
     }
+
+    /// Waits until the program is unhealthy: another node leads, and /livez does not ask for a restart.
+    async fn shows_an_unhealthy_program(&self, others: &[Clustering]) {
+        self.until("/readyz", 503, "not a member: unhealthy: exit code 1: no disk\n").await;
+        self.until("/leaderz", 503, "b leads\n").await;
+        Self::check(&self.get("/stablez").await, 503, "not a member: unhealthy: ");
+        Self::check(&self.get("/livez").await, 200, "joining");
+        stable(others).await;
+        let unhealthy = self.metrics().await;
+        assert_eq!(unhealthy["clustering_sessions_lost_total{namespace=\"c\",reason=\"unhealthy\"}"], 1.0);
+        assert_eq!(
+            (unhealthy[&in_c("clustering_member")], unhealthy[&in_c("clustering_leader")]),
+            (0.0, 0.0),
+            "{unhealthy:?}"
+        );
+    }
+}
+
+/// Returns the name of a metric with the label of the namespace `c`.
+fn in_c(name: &str) -> String {
+    format!("{name}{{namespace=\"c\"}}")
+}
+
+/// Checks the metrics of a single node before and after it has joined.
+fn check_joined(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+    for gauge in ["clustering_member", "clustering_healthy", "clustering_leader", "clustering_stable"] {
+        assert_eq!(after[&in_c(gauge)], 1.0, "{gauge} in {after:?}");
+    }
+    let joined = "clustering_events_total{namespace=\"c\",event=\"joined\"}";
+    assert_eq!((after[joined], before.get(joined)), (1.0, None));
+    let version = concat!("clustering_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
+    assert_eq!(after[version], 1.0);
 }
 
 #[tokio::test]
@@ -97,8 +132,11 @@ async fn p10_probes_and_metrics_follow_the_life_of_a_node() {
     printed(&a, &["unhealthy: "]).await;
     client.probes((200, "starting"), (503, "starting"), (503, "starting")).await;
     let before = client.metrics().await;
-    let c = |name: &str| format!("{name}{{namespace=\"c\"}}");
-    assert_eq!((before[&c("clustering_member")], before[&c("clustering_healthy")]), (0.0, 0.0), "{before:?}");
+    assert_eq!(
+        (before[&in_c("clustering_member")], before[&in_c("clustering_healthy")]),
+        (0.0, 0.0),
+        "{before:?}"
+    );
     assert_eq!(client.get("/").await.0, 404);
 
     std::fs::write(&well, "").unwrap();
@@ -106,15 +144,8 @@ async fn p10_probes_and_metrics_follow_the_life_of_a_node() {
     client.probes((200, "member"), (200, "ready at "), (200, "leads, term ")).await;
     printed(&a, &["stable at "]).await;
     let alone = client.metrics().await;
-    for gauge in ["clustering_member", "clustering_healthy", "clustering_leader", "clustering_stable"] {
-        assert_eq!(alone[&c(gauge)], 1.0, "{gauge} in {alone:?}");
-    }
-    let joined = "clustering_events_total{namespace=\"c\",event=\"joined\"}";
-    assert_eq!((alone[joined], before.get(joined)), (1.0, None));
-
+    check_joined(&before, &alone);
     Client::check(&client.get("/stablez").await, 200, "stable at ");
-    let version = concat!("clustering_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}");
-    assert_eq!(alone[version], 1.0);
 
     let b = vec![node(&etcd, "b").start().await.unwrap()];
     let mut status = b[0].status();
@@ -126,20 +157,8 @@ async fn p10_probes_and_metrics_follow_the_life_of_a_node() {
     assert_eq!((alone[two], both[two]), (1.0, 2.0));
     assert_eq!(both[by_join], alone[by_join] + 1.0);
 
-    // The program becomes unhealthy. Another node leads, and /livez does not ask for a restart.
     std::fs::remove_file(&well).unwrap();
-    client.until("/readyz", 503, "not a member: unhealthy: exit code 1: no disk\n").await;
-    client.until("/leaderz", 503, "b leads\n").await;
-    Client::check(&client.get("/stablez").await, 503, "not a member: unhealthy: ");
-    Client::check(&client.get("/livez").await, 200, "joining");
-    stable(&b).await;
-    let unhealthy = client.metrics().await;
-    assert_eq!(unhealthy["clustering_sessions_lost_total{namespace=\"c\",reason=\"unhealthy\"}"], 1.0);
-    assert_eq!(
-        (unhealthy[&c("clustering_member")], unhealthy[&c("clustering_leader")]),
-        (0.0, 0.0),
-        "{unhealthy:?}"
-    );
+    client.shows_an_unhealthy_program(&b).await;
     std::fs::write(&well, "").unwrap();
     client.until("/readyz", 200, "ready at ").await;
     client.until("/leaderz", 503, "b leads\n").await;

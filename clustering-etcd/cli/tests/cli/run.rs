@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use clustering_core::{Clustering, store::CoordinationStore};
+use clustering_core::{Clustering, Term, Version, store::CoordinationStore};
 use clustering_testkit::{
     etcd::EtcdServer,
     process::{Folder, Process, ProcessBuilder},
@@ -75,6 +75,34 @@ pub(crate) async fn registered(etcd: &EtcdServer) -> usize {
     store(etcd).read("c/view/nodes/").await.unwrap().entries.len()
 }
 
+/// Checks the input of a stabilize hook.
+fn check_view(view: &Value) {
+    assert_eq!(
+        (&view["hook"], &view["name"], &view["attempt"]),
+        (&json!("stabilize"), &json!("a"), &json!(1))
+    );
+    assert_eq!((&view["joined"], &view["left"], &view["leader"]), (&json!(["b"]), &json!([]), &json!("a")));
+    let names: Vec<_> = view["nodes"].as_array().unwrap().iter().map(|node| node["name"].clone()).collect();
+    assert_eq!(names, ["a", "b"]);
+}
+
+/// Checks the environment of a stabilize hook.
+fn check_variables(env: &str, version: Version, term: Term) {
+    for line in [
+        "CLUSTERING_HOOK=stabilize",
+        "CLUSTERING_NAMESPACE=c",
+        "CLUSTERING_NAME=a",
+        "CLUSTERING_URI=http://a.test:80",
+        "CLUSTERING_LEADER=a",
+        "CLUSTERING_NODES=2",
+        "CLUSTERING_ATTEMPT=1",
+        &format!("CLUSTERING_VERSION={version}"),
+        &format!("CLUSTERING_TERM={term}"),
+    ] {
+        assert!(env.lines().any(|entry| entry == line), "no {line} in {env}");
+    }
+}
+
 #[tokio::test]
 async fn a_service_in_shell_is_a_node_with_hooks() {
     let etcd = EtcdServer::start().await.unwrap();
@@ -97,28 +125,10 @@ async fn a_service_in_shell_is_a_node_with_hooks() {
     let version =
         soon("stable", b.wait_stable_after("00000000000000000000000000".parse().unwrap())).await.unwrap();
 
-    let view: Value = serde_json::from_str(&file_with(&file("view"), &version.to_string()).await).unwrap();
-    assert_eq!(
-        (&view["hook"], &view["name"], &view["attempt"]),
-        (&json!("stabilize"), &json!("a"), &json!(1))
-    );
-    assert_eq!((&view["joined"], &view["left"], &view["leader"]), (&json!(["b"]), &json!([]), &json!("a")));
-    let names: Vec<_> = view["nodes"].as_array().unwrap().iter().map(|node| node["name"].clone()).collect();
-    assert_eq!(names, ["a", "b"]);
+    let view = file_with(&file("view"), &version.to_string()).await;
+    check_view(&serde_json::from_str(&view).unwrap());
     let env = file_with(&file("env"), &version.to_string()).await;
-    for line in [
-        "CLUSTERING_HOOK=stabilize",
-        "CLUSTERING_NAMESPACE=c",
-        "CLUSTERING_NAME=a",
-        "CLUSTERING_URI=http://a.test:80",
-        "CLUSTERING_LEADER=a",
-        "CLUSTERING_NODES=2",
-        "CLUSTERING_ATTEMPT=1",
-        &format!("CLUSTERING_VERSION={version}"),
-        &format!("CLUSTERING_TERM={}", b.discovery().newest().unwrap().term()),
-    ] {
-        assert!(env.lines().any(|entry| entry == line), "no {line} in {env}");
-    }
+    check_variables(&env, version, b.discovery().newest().unwrap().term());
     let stable: Value =
         serde_json::from_str(&file_with(&file("stable"), &version.to_string()).await).unwrap();
     assert_eq!((&stable["hook"], &stable["version"]), (&json!("on_stable"), &json!(version.to_string())));

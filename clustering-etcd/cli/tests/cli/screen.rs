@@ -135,9 +135,15 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes()).await.unwrap();
     }
 
-    fn resize(&self, rows: u16, columns: u16) {
+    /// Resizes the terminal, and waits until the screen is drawn up to its corners, without any event of the cluster.
+    async fn resized(&mut self, rows: u16, columns: u16) -> String {
         self.seen.lock().unwrap().parser.set_size(size(rows), size(columns));
         self.keyboard.resize(Size::new(rows, columns)).unwrap();
+        let has_corners = |screen: &Screen| {
+            let cell = |row, column| screen.cell(row, column).unwrap().contents().to_owned();
+            cell(rows - 2, columns - 1) == "┘" && cell(rows - 2, 0) == "└" && cell(rows - 1, 1) == "q"
+        };
+        self.until(&format!("{rows} rows of {columns}"), has_corners).await
     }
 
     fn kill(&self, signal: &str) {
@@ -199,14 +205,8 @@ async fn the_screen_follows_the_cluster() {
 
     nodes.pop().unwrap().stop().await.unwrap();
     terminal.shows(&[" stable, all 2 nodes are ready\n", "c is gone", "2 nodes   c left"]).await;
-    // A new size is drawn up to its corners, without any event.
     for (rows, columns) in [(20, 90), (50, 200)] {
-        terminal.resize(rows, columns);
-        let corner = |screen: &Screen| {
-            let cell = |row, column| screen.cell(row, column).unwrap().contents().to_owned();
-            cell(rows - 2, columns - 1) == "┘" && cell(rows - 2, 0) == "└" && cell(rows - 1, 1) == "q"
-        };
-        let text = terminal.until(&format!("{rows} rows of {columns}"), corner).await;
+        let text = terminal.resized(rows, columns).await;
         assert!(text.contains("●★a http://a.test:80"), "{text}");
     }
 
