@@ -52,8 +52,7 @@ impl Discovery {
     pub async fn observe(store: impl CoordinationStore, namespace: &str) -> Result<Self, StartError> {
         let keyspace = Keyspace::new(Namespace::parse(namespace)?);
         let clock = Clock::start();
-        let machine =
-            Machine::observer(keyspace, Config::default(), id_generator(&clock, None, None)?).sharing();
+        let machine = Machine::observer(keyspace, Config::default(), id_generator(&clock, None, None)?);
         let (started, decided) = oneshot::channel();
         let callbacks = Callbacks::default();
         let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), None, callbacks, started)?;

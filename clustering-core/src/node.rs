@@ -1,18 +1,13 @@
 //! A node of the cluster as recorded in the log.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    hash::{Hash, Hasher},
-};
+use std::{collections::BTreeMap, fmt};
 
-use bytes::Bytes;
 use serde::Serialize;
 
 use crate::{
     name::{Incarnation, NodeName, NodeUri},
     placement::Weight,
-    store::{Entry, LeaseId, Revision},
+    store::{LeaseId, Revision},
     version::Version,
 };
 
@@ -25,7 +20,7 @@ pub type Metadata = BTreeMap<String, String>;
 pub const WEIGHT: &str = "weight";
 
 /// A node of the cluster, decoded from its record. Nodes that have folded the same log hold equal values (P1).
-#[derive(Clone, Serialize)]
+#[derive(Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Node {
     /// The node's name, unique in the cluster.
     pub name: NodeName,
@@ -49,48 +44,13 @@ pub struct Node {
     /// The newest version that the process had seen when its session began. Later versions are minted above it.
     #[serde(skip)]
     pub(crate) seen: Option<Version>,
-    /// The record as stored, from which the other fields were decoded. Ignored by comparisons.
-    #[serde(skip)]
-    pub(crate) text: Bytes,
 }
 
 impl Node {
-    /// True if `entry` holds the record from which this node was decoded. The entry's key must be the key of this
-    /// node's name; it is not compared.
-    pub(crate) fn is_of(&self, entry: &Entry) -> bool {
-        self.modified == entry.modified
-            && self.created == entry.created
-            && self.lease == entry.lease
-            && (self.text.as_ptr_range() == entry.value.as_ptr_range() || self.text == entry.value)
-    }
-
     /// Returns the node's share of keys: the metadata entry `weight`, or 1 if the entry is missing or not a valid
     /// weight.
     pub fn weight(&self) -> Weight {
         self.metadata.get(WEIGHT).and_then(|text| text.parse().ok()).unwrap_or_default()
-    }
-}
-
-impl Node {
-    /// Returns all fields except `text`, which would only repeat them, for comparing and hashing.
-    fn compared(&self) -> impl Eq + Hash + '_ {
-        let Node { name, uri, incarnation, metadata, protocol, created, modified, lease, seen, text: _ } =
-            self;
-        (modified, created, name, lease, incarnation, uri, metadata, protocol, seen)
-    }
-}
-
-impl PartialEq for Node {
-    fn eq(&self, other: &Self) -> bool {
-        self.compared() == other.compared()
-    }
-}
-
-impl Eq for Node {}
-
-impl Hash for Node {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.compared().hash(state);
     }
 }
 

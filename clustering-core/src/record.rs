@@ -81,7 +81,6 @@ pub(crate) fn decode_node(name: NodeName, entry: &Entry) -> Result<Node, String>
         modified: entry.modified,
         lease: entry.lease,
         seen: text("seen").ok().and_then(|text| text.parse().ok()),
-        text: entry.value.clone(),
     })
 }
 

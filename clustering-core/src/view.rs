@@ -17,70 +17,53 @@ use crate::{
 ///
 /// Every node that sees the version has the identical view (P1). Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct View {
-    cut: Arc<Cut>,
+pub struct View(Arc<Inner>);
+
+#[derive(PartialEq, Eq, Hash)]
+struct Inner {
+    label: Label,
+    nodes: Nodes,
     me: Option<NodeName>,
-    /// The place of the node that holds the view, if it is in it: asked for far more often than views are cut.
+    /// The index of the node that holds the view, if it belongs to it. Kept because it is needed far more often than views
+    /// are created.
     own: Option<usize>,
 }
 
-/// A view as it is for everybody: those of one process that made the same hold it once.
-#[derive(PartialEq, Eq, Hash)]
-pub(crate) struct Cut {
-    label: Label,
-    pub(crate) nodes: Nodes,
-}
-
-impl Cut {
-    /// Of nodes sorted by name.
-    pub(crate) fn new(label: Label, nodes: impl IntoIterator<Item = Arc<Node>>) -> Self {
-        Cut { label, nodes: Nodes::new(nodes) }
-    }
-}
-
-impl fmt::Debug for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cut({} @{} term {} ", self.label.version, self.label.revision, self.label.term)?;
-        f.debug_list().entries(self.nodes.iter().map(|node| &node.name)).finish()?;
-        f.write_str(")")
-    }
-}
-
 impl View {
-    /// As it is for that node.
-    pub(crate) fn new(cut: Arc<Cut>, me: Option<NodeName>) -> Self {
-        let own = me.as_ref().and_then(|me| cut.nodes.place(me));
-        View { cut, me, own }
-    }
-
-    /// Whether it is a view of that cut.
-    pub(crate) fn is_of(&self, cut: &Arc<Cut>) -> bool {
-        Arc::ptr_eq(&self.cut, cut)
+    /// Creates the view of `nodes`, which are sorted by name, for the node `me`.
+    pub(crate) fn new(
+        label: Label,
+        nodes: impl IntoIterator<Item = Arc<Node>>,
+        me: Option<NodeName>,
+    ) -> Self {
+        let nodes = Nodes::new(nodes);
+        let own = me.as_ref().and_then(|me| nodes.place(me));
+        View(Arc::new(Inner { label, nodes, me, own }))
     }
 
     /// The version.
     pub fn version(&self) -> Version {
-        self.cut.label.version
+        self.0.label.version
     }
 
     /// The revision that wrote it. A later version has a larger one.
     pub fn revision(&self) -> Revision {
-        self.cut.label.revision
+        self.0.label.revision
     }
 
     /// The term of the leader that published it.
     pub fn term(&self) -> Term {
-        self.cut.label.term
+        self.0.label.term
     }
 
     /// The leader that published it, as its record names it.
     pub fn leader(&self) -> Option<&NodeName> {
-        self.cut.label.leader.as_ref()
+        self.0.label.leader.as_ref()
     }
 
     /// Why it was published.
     pub fn causes(&self) -> &[Cause] {
-        &self.cut.label.causes
+        &self.0.label.causes
     }
 
     /// Whether `key` belongs to the node that holds this view. False in the view of a process that is no node.
@@ -88,17 +71,17 @@ impl View {
     /// A view does not know whether it is still good: to decide whether this node may work on a key *now*, ask
     /// [`Clustering::owns`](crate::Clustering::owns).
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
-        self.me.as_ref().is_some_and(|me| self.find(key).is_some_and(|owner| owner.name == *me))
+        self.0.me.as_ref().is_some_and(|me| self.find(key).is_some_and(|owner| owner.name == *me))
     }
 
     /// The name of the node that holds this view.
     pub fn me(&self) -> Option<&NodeName> {
-        self.me.as_ref()
+        self.0.me.as_ref()
     }
 
     /// The node that holds this view, if it is in it.
     pub(crate) fn own(&self) -> Option<&Arc<Node>> {
-        self.own.map(|place| &self.nodes[place])
+        self.0.own.map(|place| &self.nodes[place])
     }
 
     /// The protocol that all nodes of the view speak: the lowest among theirs.
@@ -127,7 +110,7 @@ impl View {
 impl Deref for View {
     type Target = Nodes;
     fn deref(&self) -> &Nodes {
-        &self.cut.nodes
+        &self.0.nodes
     }
 }
 
@@ -256,7 +239,6 @@ mod tests {
             modified: Revision::new(1),
             lease: None,
             seen: None,
-            text: bytes::Bytes::new(),
         }
     }
 
@@ -275,7 +257,7 @@ mod tests {
     }
 
     fn view(nodes: &[Arc<Node>], me: Option<&str>) -> View {
-        View::new(Arc::new(Cut::new(label(7), nodes.iter().cloned())), me.map(name))
+        View::new(label(7), nodes.iter().cloned(), me.map(name))
     }
 
     fn names<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Vec<&'a str> {

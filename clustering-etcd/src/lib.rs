@@ -160,7 +160,8 @@
 //! when callers give up waiting for it. A call is made again where that is harmless: if it never arrived, if etcd says that
 //! nothing happened, or if it is a read or a renewal; at once at another member, after up to 100 ms at one where it has
 //! failed. A commit whose reply is lost is [`OutcomeUnknown`](store::ErrorKind::OutcomeUnknown) and never made again by
-//! the store. A connection counts as made when the server has answered on it, so a member that hangs before that has
+//! the store. The same applies to a commit or a grant that fails with `database space exceeded`, because etcd applies some
+//! of the changes that it fails with this error: those that were under way when its database reached the quota. A connection counts as made when the server has answered on it, so a member that hangs before that has
 //! received no call. If the name of an endpoint has several addresses, they are tried in turn, each 0.25 s after the
 //! previous one or as soon as that fails, and the first that answers is used. The address of a dead member thus costs a
 //! quarter of a second.
@@ -197,6 +198,9 @@
 //!   it is the guards of a commit, not the lease, that keep two leaders from writing.
 
 mod addresses;
+mod attempt;
+mod backoff;
+mod circuit_breaker;
 mod connection;
 mod connector;
 pub mod docs;
@@ -206,19 +210,20 @@ mod failure;
 mod follow;
 #[cfg(test)]
 mod fuzz;
-mod gate;
 mod handle;
+mod key_codec;
 mod lease;
 mod login;
 mod measure;
 mod members;
 mod operation;
-mod pace;
+mod retry;
 mod secret;
 mod settings;
+#[cfg(test)]
+mod test_servers;
 mod tls;
 mod watch;
-mod wire;
 
 #[doc(no_inline)]
 pub use clustering_core::*;

@@ -13,10 +13,8 @@ use clustering_etcd::{
     EtcdConfig, EtcdStore, Event,
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind},
 };
-use clustering_testkit::{
-    etcd::{EtcdCluster, EtcdServer},
-    proxy::Proxy,
-};
+use clustering_proofs::proxy::Proxy;
+use clustering_testkit::etcd::{EtcdCluster, EtcdServer};
 use pki::Pki;
 
 /// Longer than anything here takes.

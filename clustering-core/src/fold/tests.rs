@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     name::Namespace,
-    store::{Change, LeaseId},
+    store::{Batch, Change, LeaseId, Snapshot},
     version::Version,
 };
 
@@ -91,12 +91,6 @@ impl Value {
             }
             Value::Garbage => "garbage".to_owned(),
         }
-    }
-}
-
-impl Fold {
-    fn apply(&mut self, batch: &Batch) -> Changes {
-        self.apply_known(batch, &mut Known::default())
     }
 }
 
@@ -209,7 +203,7 @@ fn p1_a_resync_keeps_the_cut_of_the_version_folded_and_of_no_other() {
     assert_eq!(names(same.newest().unwrap().iter()), ["a"]);
     assert_eq!(same.drift().collect::<Vec<_>>(), ["b"]);
     assert!(same.has_drifted());
-    assert!(matches!(&*changed, [Changed::Up(node)] if node.name == "b"));
+    assert!(matches!(changed.as_slice(), [Changed::Up(node)] if node.name == "b"));
 
     let mut rewound = before.clone();
     rewound.resync(&log.snapshot(), true);
@@ -240,7 +234,7 @@ fn who_went_in_order_is_told_by_what_comes_with_the_deletion_in_whatever_order()
         assert!(changed.iter().any(|change| matches!(change, Changed::Down(_, Departure::Left))));
         assert_eq!(how(&fold, "a"), Departure::Left);
         fold.apply(&log.write(&[version(2)]));
-        assert!(fold.replica.departures.is_empty(), "it is told in the next version, and no longer");
+        assert!(fold.departures.is_empty(), "it is told in the next version, and no longer");
     }
     // Of another life, of another node, or at another time.
     let others: [&[&[Step]]; 4] = [
@@ -262,15 +256,15 @@ fn who_went_in_order_is_told_by_what_comes_with_the_deletion_in_whatever_order()
 fn of_who_comes_and_goes_between_two_versions_nothing_is_kept() {
     let leaves = [Step::Delete("c/view/nodes/a"), gone("a", 1)];
     let (fold, _) = folded(&[&[version(1)], &[node("c/view/nodes/a")], &leaves]);
-    assert!(fold.replica.departures.is_empty());
+    assert!(fold.departures.is_empty());
     // Nor of one whose leave was missed.
     let (mut fold, mut log) = folded(&[&[version(1)], &[node("c/view/nodes/a")]]);
     log.write(&leaves);
     fold.resync(&log.snapshot(), false);
-    assert!(fold.replica.departures.is_empty());
+    assert!(fold.departures.is_empty());
     // Nor of one that is back.
     let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(1)], &leaves, &[node("c/view/nodes/a")]]);
-    assert!(fold.replica.departures.is_empty());
+    assert!(fold.departures.is_empty());
 }
 
 #[test]
@@ -348,20 +342,6 @@ fn drift(fold: &Fold) -> BTreeSet<NodeName> {
     names.filter(|name| present.get(*name) != cut.get(*name)).cloned().collect()
 }
 
-/// What stands after those of the batches that came by then.
-fn snapshot_at(batches: &[Batch], revision: Revision) -> Snapshot {
-    let mut entries = BTreeMap::new();
-    for change in
-        batches.iter().take_while(|batch| batch.revision <= revision).flat_map(|batch| &*batch.changes)
-    {
-        match change {
-            Change::Put(entry) => drop(entries.insert(entry.key.clone(), entry.clone())),
-            Change::Delete(key) => drop(entries.remove(key)),
-        }
-    }
-    Snapshot { revision, entries: entries.into_values().collect() }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -389,7 +369,7 @@ proptest! {
             prop_assert_eq!(late.drift().cloned().collect::<BTreeSet<_>>(), drift(&late));
             for fold in [&all, &late] {
                 let is_gone = |name: &NodeName| drift(fold).contains(name) && fold.node(name).is_none();
-                prop_assert!(fold.replica.departures.keys().all(is_gone), "{:?}", fold.replica.departures);
+                prop_assert!(fold.departures.keys().all(is_gone), "{:?}", fold.departures);
             }
             // They agree on all that stands; on the cut, if the late one saw it.
             prop_assert_eq!(names(all.present()), names(late.present()));
@@ -400,53 +380,6 @@ proptest! {
             if all.newest().is_some_and(|view| view.revision() > missed) || late.newest().is_some() {
                 prop_assert_eq!(all.newest(), late.newest());
             }
-        }
-    }
-
-    /// Some share what they come to and lag behind each other, one has all to itself. Nobody can tell them apart, whatever
-    /// the others of the same cluster are up to.
-    #[test]
-    fn p1_those_who_share_a_replica_come_to_what_each_would_come_to_alone(
-        revisions in prop::collection::vec(revision(), 1..40),
-        turns in prop::collection::vec((0..4usize, 1..6usize, prop::bool::weighted(0.1)), 0..120),
-        other in prop::collection::vec(revision(), 0..10),
-    ) {
-        let mut log = Log::default();
-        let batches: Vec<Batch> = revisions.iter().map(|steps| log.write(steps)).collect();
-        let batches: Vec<Batch> = batches.into_iter().filter(|batch| !batch.changes.is_empty()).collect();
-        let holders = [None, Some("a"), Some("b"), Some("x")];
-        let mut sharing: Vec<(Fold, Fold, usize)> = holders
-            .iter()
-            .map(|me| {
-                let fold = Fold::new(keyspace(), me.map(|me| NodeName::parse(me).unwrap()));
-                let mut shares = fold.clone();
-                shares.share();
-                (shares, fold, 0)
-            })
-            .collect();
-        // Of another store, as two tests of one process have it: other changes of the same keys at the same revisions.
-        let mut stranger = fold();
-        stranger.share();
-        let mut elsewhere = Log::default();
-        other.iter().for_each(|steps| drop(stranger.apply(&elsewhere.write(steps))));
-        let to_the_end = (0..4).map(|who| (who, batches.len(), false));
-        for (who, count, resync) in turns.into_iter().chain(to_the_end) {
-            let (shares, alone, seen) = &mut sharing[who];
-            let next = &batches[*seen..(*seen + count).min(batches.len())];
-            *seen += next.len();
-            if resync && let Some(last) = next.last() {
-                let snapshot = snapshot_at(&batches, last.revision);
-                prop_assert_eq!(shares.resync(&snapshot, false), alone.resync(&snapshot, false));
-            } else {
-                let mut known = shares.look_ahead(next);
-                for batch in next {
-                    prop_assert_eq!(shares.apply_known(batch, &mut known), alone.apply(batch));
-                    prop_assert_eq!((shares.own(), shares.newest()), (alone.own(), alone.newest()));
-                }
-            }
-            prop_assert_eq!(&*shares, &*alone);
-            prop_assert_eq!((shares.own(), shares.newest()), (alone.own(), alone.newest()));
-            prop_assert_eq!(drift(shares), shares.drift().cloned().collect::<BTreeSet<_>>());
         }
     }
 

@@ -71,14 +71,14 @@ pub use self::{
     failing::FailingCall,
     health::Health,
     input::Input,
-    output::{NodeChanges, Output, Purpose, Reply, RequestError},
+    output::{Output, Purpose, Reply, RequestError},
     status::{Leader, Leadership, Phase, SessionStatus, Status},
 };
 pub(crate) use self::{follow::Follow, in_flight::InFlight, timers::Timers};
 use crate::{
     config::Config,
     event::{Event, StopReason},
-    fold::{Changed, Changes, Fold},
+    fold::{Changed, Fold},
     keyspace::Keyspace,
     name::{NodeName, NodeUri},
     node::{Metadata, Node},
@@ -205,14 +205,6 @@ impl Machine {
             config: Arc::new(config),
             fold: Fold::new(keyspace, me),
         }
-    }
-
-    /// From now on it shares its replica of the log with the other machines of this process that follow the same cluster and
-    /// share theirs, so that N of them do not fold each change N times. It changes nothing but what that costs.
-    #[must_use]
-    pub fn sharing(mut self) -> Self {
-        self.fold.share();
-        self
     }
 
     /// Takes one input that came at `now`. The times of a machine's inputs never decrease.
@@ -454,24 +446,24 @@ impl Machine {
     }
 
     /// Tells what the log brought, and lets the concerns that keep books about it keep them.
-    fn note_changes(&mut self, now: Timestamp, changes: &Changes) {
-        for (place, change) in changes.iter().enumerate() {
+    fn note_changes(&mut self, now: Timestamp, changes: &[Changed]) {
+        for change in changes {
             match change {
                 Changed::Up(node) => {
                     self.consistency.touch(&node.name);
                     self.note_label(node.seen);
-                    self.tell_node(changes, place);
+                    self.emit(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() });
                 }
                 Changed::Renewed(node) => {
                     self.note_label(node.seen);
                     self.consistency.touch(&node.name);
                     self.consistency.spared(&node.name);
-                    self.tell_node(changes, place);
+                    self.emit(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
                 }
                 Changed::Down(node, how) => {
                     self.consistency.touch(&node.name);
                     self.election.rerank();
-                    self.tell_node(changes, place);
+                    self.emit(Event::NodeDown { name: node.name.clone(), how: *how });
                     self.note_evicted(&node.name, *how);
                 }
                 Changed::Leader => self.note_leader(now),
@@ -482,13 +474,6 @@ impl Machine {
                     self.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
                 }
             }
-        }
-    }
-
-    fn tell_node(&mut self, changes: &Changes, place: usize) {
-        match self.outputs.back_mut() {
-            Some(Output::Nodes(nodes)) => nodes.and(changes, place),
-            _ => self.outputs.push_back(Output::Nodes(NodeChanges::of(changes, place))),
         }
     }
 

@@ -1,11 +1,10 @@
-use std::{fmt, ops::Range, time::Duration};
+use std::{fmt, time::Duration};
 
 use thiserror::Error;
 
 use super::{RequestId, Token};
 use crate::{
     event::{Event, StopReason},
-    fold::{Changed, Changes},
     store::{Key, LeaseId, Revision, StoreError, Txn},
     version::{Term, Version},
     view::View,
@@ -120,8 +119,6 @@ pub enum Output {
     },
     /// Tell those who listen.
     Event(Event),
-    /// Tell those who listen which nodes came, changed and went: an event for each.
-    Nodes(NodeChanges),
     /// Answer a request of the user.
     Reply {
         /// The request.
@@ -134,80 +131,6 @@ pub enum Output {
         /// Why.
         reason: StopReason,
     },
-}
-
-/// Which nodes came, changed and went, one after the other.
-///
-/// Most of the time nobody listens, and of a thousand nodes that come each tells of each: so the events are made only
-/// where they are wanted.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct NodeChanges {
-    first: Run,
-    /// Those that came after it, with nothing else to tell between.
-    more: Vec<Run>,
-}
-
-/// Some changes of one batch or snapshot that stand next to each other.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Run {
-    changes: Changes,
-    places: Range<usize>,
-}
-
-impl NodeChanges {
-    /// The one at that place.
-    pub(super) fn of(changes: &Changes, place: usize) -> Self {
-        NodeChanges { first: Run::of(changes, place), more: Vec::new() }
-    }
-
-    /// And the one at that place.
-    pub(super) fn and(&mut self, changes: &Changes, place: usize) {
-        let last = self.more.last_mut().unwrap_or(&mut self.first);
-        if last.changes.is(changes) && last.places.end == place {
-            last.places.end += 1;
-        } else {
-            self.more.push(Run::of(changes, place));
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &Changed> {
-        [&self.first].into_iter().chain(&self.more).flat_map(|run| &run.changes[run.places.clone()])
-    }
-
-    /// How many of each kind there are.
-    pub fn counts(&self) -> impl Iterator<Item = (&'static str, usize)> {
-        let count = |wanted: fn(&Changed) -> bool| self.iter().filter(|change| wanted(change)).count();
-        let counts = [
-            ("node_up", count(|change| matches!(change, Changed::Up(_)))),
-            ("node_changed", count(|change| matches!(change, Changed::Renewed(_)))),
-            ("node_down", count(|change| matches!(change, Changed::Down(..)))),
-        ];
-        counts.into_iter().filter(|(_, count)| *count > 0)
-    }
-
-    /// [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged) and [`NodeDown`](Event::NodeDown), in order.
-    pub fn events(&self) -> impl Iterator<Item = Event> {
-        self.iter().filter_map(|change| match change {
-            Changed::Up(node) => Some(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() }),
-            Changed::Renewed(node) => {
-                Some(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() })
-            }
-            Changed::Down(node, how) => Some(Event::NodeDown { name: node.name.clone(), how: *how }),
-            _ => None,
-        })
-    }
-}
-
-impl Run {
-    fn of(changes: &Changes, place: usize) -> Self {
-        Run { changes: changes.clone(), places: place..place + 1 }
-    }
-}
-
-impl fmt::Debug for NodeChanges {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.events()).finish()
-    }
 }
 
 /// What a commit is for. The names are those of the commits in the protocol.
@@ -304,46 +227,4 @@ pub enum RequestError {
     /// The node has ended, or does so before the request is granted. A write that was on its way may have happened.
     #[error("the node has ended: {0}")]
     Stopped(StopReason),
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        fold::Fold,
-        keyspace::Keyspace,
-        name::Namespace,
-        store::{Entry, Snapshot},
-    };
-
-    /// What a snapshot of these nodes changes.
-    fn changes(names: &[&str]) -> Changes {
-        let keyspace = Keyspace::new(Namespace::parse("c").unwrap());
-        let at = Revision::new(1);
-        let entries = names.iter().map(|name| Entry {
-            key: format!("{}{name}", keyspace.nodes_prefix()).into(),
-            value: r#"{"uri":"http://n","incarnation":"1"}"#.into(),
-            created: at,
-            modified: at,
-            lease: None,
-        });
-        let snapshot = Snapshot { revision: at, entries: entries.collect() };
-        Fold::new(keyspace, None).resync(&snapshot, false)
-    }
-
-    #[test]
-    fn it_tells_of_those_that_it_was_told_of_in_their_order() {
-        let (first, second) = (changes(&["a", "b", "c", "d"]), changes(&["e", "f"]));
-        let mut told = NodeChanges::of(&first, 0);
-        for (changes, place) in [(&first, 1), (&first, 3), (&second, 0), (&second, 1)] {
-            told.and(changes, place);
-        }
-        let names = told.events().map(|event| match event {
-            Event::NodeUp { name, .. } => name.to_string(),
-            other => panic!("{other:?}"),
-        });
-        assert_eq!(names.collect::<Vec<_>>(), ["a", "b", "d", "e", "f"]);
-        assert_eq!(told.counts().collect::<Vec<_>>(), [("node_up", 5)]);
-        assert_eq!(told.more.len(), 2, "what stands together is one run");
-    }
 }

@@ -1,4 +1,4 @@
-//! Who is there and who takes what: for nodes, and for processes that only route.
+//! Discovery and placement, for nodes and for processes that only route requests.
 
 use clustering_core::{
     Clustering, Discovery, Event,
@@ -10,7 +10,7 @@ use clustering_testkit::faulty::{Call, FaultyStore};
 
 use crate::common::{Cluster, leader, name, secs, soon, stable};
 
-/// Waits until an observer's newest view has that many nodes.
+/// Waits until an observer's newest view has `nodes` nodes.
 async fn sees(discovery: &Discovery, nodes: usize) {
     let mut status = discovery.status();
     let wait = status.wait_for(|status| status.newest.as_ref().is_some_and(|view| view.len() == nodes));
@@ -21,7 +21,7 @@ async fn sees(discovery: &Discovery, nodes: usize) {
 async fn an_observer_follows_and_writes_nothing() {
     let cluster = Cluster::new();
     let line = FaultyStore::new(cluster.store.clone());
-    // Before there is any node.
+    // Before any node exists.
     let early = Discovery::observe(line.clone(), "cluster").await.unwrap();
     assert!(early.nodes().is_empty() && early.find("key").is_none() && early.find_n("key", 3).is_empty());
     assert!(early.leader_node().is_none() && early.newest().is_none());
@@ -29,7 +29,7 @@ async fn an_observer_follows_and_writes_nothing() {
     let mut changes = early.changes();
     let mut nodes = cluster.start_many(3).await;
     sees(&early, 3).await;
-    // And one that comes to a cluster that stands.
+    // An observer that starts when the cluster already exists.
     let late = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
     assert_eq!(late.nodes().len(), 3);
     assert!(late.newest().is_none(), "of a version that it did not see written nobody can tell the view");
@@ -55,7 +55,7 @@ async fn an_observer_follows_and_writes_nothing() {
     sees(&late, 2).await;
     assert!(late.node(gone.name()).is_none() && late.node(nodes[0].name()).is_some());
     assert!(early.is_stable() && !early.status().get().is_stable());
-    // What changed, in order.
+    // The changes, in order.
     let mut kinds = Vec::new();
     while let Ok(event) = tokio::time::timeout(secs(1), changes.recv()).await {
         kinds.push(match &*event.unwrap() {
@@ -77,7 +77,7 @@ async fn an_observer_follows_and_writes_nothing() {
         (Err(RequestError::Observer), Err(RequestError::Observer))
     );
     assert_eq!(early.namespace().as_str(), "cluster");
-    // It ends with its last clone.
+    // The subscription ends with the observer's last clone.
     let clone = early.clone();
     drop(early);
     assert_eq!(clone.nodes().len(), 2);
@@ -85,12 +85,12 @@ async fn an_observer_follows_and_writes_nothing() {
     let ended = async { while changes.recv().await.is_ok() {} };
     soon("the end of the changes", ended).await;
     assert_eq!(changes.recv().await.unwrap_err(), EventsError::Ended);
-    // Two nodes, one of which leads.
+    // Only the two nodes called the store to renew: observers have no lease.
     assert_eq!(cluster.store.open_watches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_rides_out_an_outage_and_a_compaction() {
+async fn an_observer_survives_an_outage_and_a_compaction() {
     let cluster = Cluster::new();
     let line = FaultyStore::new(cluster.store.clone());
     let mut nodes = cluster.start_many(2).await;
@@ -132,7 +132,7 @@ async fn an_observer_waits_for_a_store_that_is_away() {
     line.heal();
     let observer = soon("it", observing).await.unwrap().unwrap();
     assert_eq!(observer.nodes().len(), 1);
-    // One that is given up while it waits leaves nothing.
+    // An observer that is dropped while it waits leaves nothing behind.
     drop(observer);
     line.hang();
     let open = cluster.store.open_watches();
@@ -162,7 +162,7 @@ async fn weights_decide_the_share_of_keys() {
     }
     assert_eq!(discovery.find_n("key", 9).len(), 3, "one without weight takes no keys");
     assert!((0..1_000_u32).all(|key| !nodes[2].owns(key.to_be_bytes())));
-    // Nobody takes keys.
+    // No node owns any keys.
     for node in &nodes[..] {
         node.set_metadata([("weight".to_owned(), "0".to_owned())].into()).await.unwrap();
     }
@@ -171,9 +171,9 @@ async fn weights_decide_the_share_of_keys() {
     assert!(discovery.find("key").is_none() && nodes.iter().all(|node| !node.owns("key")));
 }
 
-/// What a node owns goes by what it acknowledged; where to route goes by the newest version.
+/// Ownership follows the acknowledged version; routing follows the newest version.
 #[tokio::test(start_paused = true)]
-async fn owning_and_routing_are_two_questions() {
+async fn owning_and_routing_follow_different_versions() {
     let cluster = Cluster::new();
     let (node, gate) = cluster.start_gated("a", true).await;
     stable([&node]).await;
@@ -190,7 +190,7 @@ async fn owning_and_routing_are_two_questions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_are_the_namespaces_that_have_nodes() {
+async fn services_lists_the_namespaces_that_have_nodes() {
     let cluster = Cluster::new();
     let mut kept = Vec::new();
     for namespace in ["telemetry/ingest", "telemetry/query", "billing", "telemetry"] {
@@ -214,7 +214,7 @@ async fn services_are_the_namespaces_that_have_nodes() {
     kept.remove(0).stop().await.unwrap();
     let all = Discovery::services(&**kept[0].store()).await.unwrap();
     assert_eq!(texts(all), ["billing", "telemetry", "telemetry/query"]);
-    // Each is a cluster of its own.
+    // Each namespace is a cluster of its own.
     assert!(kept.iter().all(|node| node.nodes().len() == 2));
     assert_eq!(kept.iter().filter(|node| node.is_leader()).count(), 3);
 }

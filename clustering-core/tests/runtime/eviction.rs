@@ -1,4 +1,4 @@
-//! Eviction of laggards over a long time: it must neither loop nor take the cluster apart.
+//! Eviction of laggards over a long time: it must neither loop nor shrink the cluster without need.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use clustering_core::{Builder, Event, Laggards};
 
 use crate::common::{Cluster, leader, secs, soon, stable};
 
-/// A node that evicts after that time as leader, and refuses every version while `sick`.
+/// Configures a node that as leader evicts after that time, and that refuses every version while `sick` is set.
 fn evicting(after: u64, sick: &Arc<AtomicBool>) -> impl Fn(Builder) -> Builder + use<> {
     let sick = sick.clone();
     move |builder| {
@@ -27,7 +27,7 @@ fn evicted(event: &Event) -> bool {
 
 /// The time after which laggards are evicted may be shorter or longer than a TTL.
 #[tokio::test(start_paused = true)]
-async fn p8_a_node_that_is_sick_for_two_hours_disturbs_the_others_ever_less_often() {
+async fn p8_a_node_that_refuses_for_two_hours_disturbs_the_others_less_and_less() {
     for after in [10, 15, 40] {
         let cluster = Cluster::new();
         let sick = Arc::new(AtomicBool::new(true));
@@ -49,7 +49,7 @@ async fn p8_a_node_that_is_sick_for_two_hours_disturbs_the_others_ever_less_ofte
 }
 
 #[tokio::test(start_paused = true)]
-async fn p8_when_all_nodes_refuse_for_ten_minutes_nobody_is_evicted() {
+async fn p8_no_node_is_evicted_while_all_nodes_refuse() {
     let cluster = Cluster::new();
     let sick = Arc::new(AtomicBool::new(false));
     let mut nodes = Vec::new();

@@ -16,7 +16,7 @@ use crate::common::{Cluster, Node, leader, ms, secs, soon, stable, start};
 
 const CHECKS: HealthChecks = HealthChecks { interval: secs(2), deadline: secs(1), failures: 3 };
 
-/// How the check of a node ends.
+/// Behaviour of a node's health check.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Well,
@@ -25,7 +25,7 @@ enum State {
     Hangs,
 }
 
-/// A node's health, as the test has it, and how often it was asked for.
+/// A node's health, as set by the test, and the number of checks.
 #[derive(Clone)]
 struct Patient(Arc<(Mutex<State>, AtomicUsize)>);
 
@@ -68,7 +68,7 @@ fn is_lost(event: &Event) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
+async fn p11_an_unhealthy_leader_gives_up_its_session_and_rejoins_when_it_is_healthy() {
     for (state, says) in [
         (State::Ill, "ill"),
         (State::Panics, "it panicked: at the doctor's"),
@@ -90,7 +90,7 @@ async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
             .await;
         assert!(!a.is_leader() && a.term().is_none(), "from the moment of the verdict on");
         assert_eq!((failures, reason.as_str()), (3, says));
-        // An interval until the next check, and three checks of at most an interval each.
+        // One interval until the next check, and three checks of at most one interval each.
         assert!(ill.elapsed() <= CHECKS.interval * 4, "{state:?} took {:?}", ill.elapsed());
         a.log.next("the session is over", is_lost).await;
         b.leads().await;
@@ -101,7 +101,7 @@ async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
         let status = a.now();
         assert_eq!(status.health, Health::Unhealthy { reason });
         assert!(!a.is_member() && !a.owns("anything"));
-        // Not before it is well.
+        // It does not rejoin before it is healthy.
         tokio::time::sleep(secs(60)).await;
         assert_eq!(b.nodes().len(), 1);
         patient.is(State::Well);
@@ -115,7 +115,7 @@ async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p11_a_node_starts_when_it_is_well() {
+async fn p11_a_node_joins_once_its_check_passes() {
     let cluster = Cluster::new();
     let patient = Patient::new(State::Ill);
     let asked = patient.clone();
@@ -130,9 +130,9 @@ async fn p11_a_node_starts_when_it_is_well() {
     cluster.audit().await;
 }
 
-/// Two that fail are forgiven when the third passes; and at rest a check is all that there is.
+/// Two failed checks are forgiven when the third passes. At rest, checks cause no other activity.
 #[tokio::test(start_paused = true)]
-async fn a_hiccup_costs_nothing() {
+async fn fewer_failures_than_configured_cost_nothing() {
     let cluster = Cluster::new();
     let (a, patient) = checked(&cluster, "a").await;
     let version = stable([&a]).await;
@@ -156,10 +156,10 @@ async fn a_hiccup_costs_nothing() {
     cluster.audit().await;
 }
 
-/// It hangs on to its thread, so that its future cannot be dropped: the verdict falls all the same, and there is no
-/// second one beside it.
+/// A check blocks its thread, so its future cannot be dropped. The node is still found unhealthy, and no second check
+/// runs at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p11_a_check_that_blocks_its_thread() {
+async fn p11_a_check_that_blocks_its_thread_fails_and_no_other_starts() {
     let (release, blocked) = std::sync::mpsc::channel::<()>();
     let (blocked, asked) = (Arc::new(Mutex::new(Some(blocked))), Arc::new(AtomicUsize::new(0)));
     let count = asked.clone();
@@ -170,7 +170,7 @@ async fn p11_a_check_that_blocks_its_thread() {
             async move {
                 if call == 1 {
                     let blocked = blocked.lock().unwrap().take().unwrap();
-                    // An error says that the test is over.
+                    // An error means that the test is over.
                     let _ = blocked.recv();
                 }
             }

@@ -1,4 +1,4 @@
-//! P10: nothing is silent.
+//! P10: every event is reported to `tracing`, and the status matches the event.
 
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -12,21 +12,20 @@ use tracing::{
 
 use crate::common::{Cluster, TTL, secs, stable};
 
-/// Keeps what the crate tells to `tracing`: level, node and text. It hears of it while the node's own task runs.
+/// A `tracing` subscriber that records level, node and text of the crate's events. It runs in the node's own task.
 #[derive(Clone, Default)]
 struct Kept {
     told: Arc<Mutex<Vec<(Level, String, String)>>>,
-    /// A node, and what its status says is stable while the event of a stable version is told.
+    /// A node, and the stable version in its status at the time of the event `Stable`.
     node: Arc<Mutex<Option<Clustering>>>,
     stable: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 impl Kept {
-    /// Hears what this thread tells until the guard is dropped.
+    /// Records this thread's events until the guard is dropped.
     ///
-    /// Whether a line in the code has listeners `tracing` decides when a thread comes by for the first time, and keeps.
-    /// As long as there is one listener only, it asks for that of the thread: another test's, which has none. So there
-    /// is always a second one.
+    /// `tracing` caches at the first use of a call site if any subscriber is interested. With a single subscriber, it asks
+    /// only the calling thread's subscriber, and the threads of other tests have none. So a second one is always kept.
     fn listen(&self) -> DefaultGuard {
         static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Kept::default()));
         LazyLock::force(&SECOND);
@@ -65,7 +64,7 @@ impl Subscriber for Kept {
         if let (Some(version), Some(node)) =
             (fields.message.strip_prefix("stable at "), &*self.node.lock().unwrap())
         {
-            // A subscriber may call back into the node that tells it.
+            // A subscriber may call back into the node that emits the event.
             drop((node.events(), node.nodes(), node.is_leader(), node.leader_node()));
             let stable = node.status().get().stable.unwrap();
             self.stable.lock().unwrap().push((version.to_owned(), stable.to_string()));
@@ -84,7 +83,7 @@ impl Subscriber for Kept {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p10_every_event_is_told_to_tracing_too() {
+async fn p10_every_event_is_reported_to_tracing() {
     let kept = Kept::default();
     let _guard = kept.listen();
     let cluster = Cluster::new();
@@ -105,15 +104,15 @@ async fn p10_every_event_is_told_to_tracing_too() {
             |part: &str| told.iter().any(|(level, _, text)| *level == Level::WARN && text.contains(part));
         assert_eq!(warned("session lost"), node.name().as_str() == "n001", "{told:#?}");
     }
-    // Nothing repeats while all is quiet.
+    // Nothing repeats in a quiet cluster.
     let before = kept.told.lock().unwrap().len();
     tokio::time::sleep(secs(600)).await;
     assert_eq!(kept.told.lock().unwrap().len(), before);
 }
 
-/// Whoever hears of an event finds the status that goes with it.
+/// A subscriber that receives an event finds the status that matches it.
 #[tokio::test(start_paused = true)]
-async fn p10_the_status_is_there_before_the_event() {
+async fn p10_the_status_is_published_before_the_event() {
     let kept = Kept::default();
     let _guard = kept.listen();
     let cluster = Cluster::new();

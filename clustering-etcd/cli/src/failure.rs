@@ -79,7 +79,9 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let mut failure = Failure::unknown(error.to_string());
         if error.kind() == ErrorKind::OutcomeUnknown {
-            failure = failure.hint("check with `clustering status` before you repeat the command");
+            let hint =
+                "the command may have taken effect: check with `clustering status` before you repeat it";
+            failure = failure.hint(hint);
         }
         failure.store_error = Some(error.kind());
         failure

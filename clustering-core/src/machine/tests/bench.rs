@@ -206,11 +206,7 @@ impl Bench {
     pub(super) fn input(&mut self, input: Input) {
         let before = self.machine.clone();
         self.machine.handle(self.now, input.clone());
-        let outputs = std::iter::from_fn(|| self.machine.poll_output()).flat_map(|output| match output {
-            Output::Nodes(changes) => changes.events().map(Output::Event).collect(),
-            output => vec![output],
-        });
-        let outputs: Vec<Output> = outputs.collect();
+        let outputs: Vec<Output> = std::iter::from_fn(|| self.machine.poll_output()).collect();
         self.names.learn(&outputs);
         Invariants::check(self, &before, &input, &outputs);
         for output in &outputs {
@@ -226,7 +222,7 @@ impl Bench {
                     });
                 }
                 Output::Unwatch { token } => self.watches.retain(|watch| watch.token != *token),
-                Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) | Output::Nodes(_) => {}
+                Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) => {}
                 Output::Reply { .. } | Output::Stopped { .. } => {}
                 call => self.open.push(call.clone()),
             }

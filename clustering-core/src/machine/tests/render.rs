@@ -76,7 +76,6 @@ impl Names {
                 format!("* stabilize of {} refused, attempt {attempt}: {reason}", self.name(*version))
             }
             Output::Event(event) => format!("* {}", self.shorten(&event.to_string())),
-            Output::Nodes(_) => unreachable!("the bench makes events of them"),
             Output::Reply { id, result } => match result {
                 Ok(Reply::Done) => format!("reply {}: done", id.0),
                 Ok(Reply::Version(version)) => format!("reply {}: {}", id.0, self.name(*version)),

@@ -340,7 +340,7 @@ impl World {
             | Output::Read { token, timeout, .. }
             | Output::Commit { token, timeout, .. } => self.call(process, token, timeout, output),
             Output::Stopped { .. } => self.kill(process),
-            Output::Event(_) | Output::Nodes(_) => {}
+            Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
             Output::CheckHealth { .. } => unreachable!("no node here checks its health"),
         }

@@ -1,0 +1,193 @@
+//! Folding the changes of one revision.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::{Changed, Fold, StoredRecord};
+use crate::{
+    keyspace::KeyKind,
+    name::NodeName,
+    node::Node,
+    record::{Departure, DepartureRecord, VersionRecord, decode, decode_node},
+    store::{Batch, Change, Entry},
+    version::Term,
+    view::{Label, View},
+};
+
+impl Fold {
+    /// Folds the changes of one revision. A batch that was folded before changes nothing.
+    pub(crate) fn apply(&mut self, batch: &Batch) -> Vec<Changed> {
+        let mut changed = Vec::new();
+        if batch.revision <= self.revision {
+            return changed;
+        }
+        self.revision = batch.revision;
+        for change in &*batch.changes {
+            match change {
+                Change::Put(entry) => self.put(entry, &mut changed),
+                Change::Delete(key) => self.delete(self.keyspace.kind_of(key), &mut changed),
+            }
+        }
+        self.record_departures(&mut changed);
+        // Cut only after all changes of the revision: a node that was written together with a version belongs to it.
+        if changed.contains(&Changed::Version) {
+            self.cut();
+        }
+        changed
+    }
+
+    pub(super) fn put(&mut self, entry: &Entry, changed: &mut Vec<Changed>) {
+        match self.keyspace.kind_of(&entry.key) {
+            KeyKind::Node(name) => self.put_node(name, entry, changed),
+            KeyKind::Leader => {
+                self.leader = Some(read(entry, changed));
+                changed.push(Changed::Leader);
+            }
+            KeyKind::Version => {
+                let version: StoredRecord<VersionRecord> = read(entry, changed);
+                let number = version.record.as_ref().map(|record| record.number);
+                self.last_number = number.filter(|number| *number > 0).unwrap_or(self.last_number);
+                self.version = Some(version);
+                changed.push(Changed::Version);
+            }
+            KeyKind::Request => {
+                self.request = Some(read(entry, changed));
+                changed.push(Changed::Request);
+            }
+            KeyKind::Stable => {
+                self.stable = Some(read(entry, changed));
+                changed.push(Changed::Stable);
+            }
+            KeyKind::Departure => {
+                let record = read(entry, changed).record;
+                changed.extend(record.map(Changed::Departed));
+            }
+            KeyKind::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
+            KeyKind::Unknown => {}
+        }
+    }
+
+    fn put_node(&mut self, name: NodeName, entry: &Entry, changed: &mut Vec<Changed>) {
+        match decode_node(name.clone(), entry).map(Arc::new) {
+            Ok(node) => {
+                self.malformed_nodes.remove(&name);
+                self.departures.remove(&name);
+                changed.push(match self.nodes.insert(name.clone(), node.clone()) {
+                    None => Changed::Up(node),
+                    Some(_) => Changed::Renewed(node),
+                });
+            }
+            Err(reason) => {
+                changed.push(Changed::Malformed { key: entry.key.clone(), reason });
+                self.malformed_nodes.insert(name.clone(), StoredRecord::new(entry, None));
+                changed.extend(self.nodes.remove(&name).map(|old| Changed::Down(old, Departure::Ended)));
+            }
+        }
+        self.note_node(&name);
+    }
+
+    fn delete(&mut self, kind: KeyKind, changed: &mut Vec<Changed>) {
+        match kind {
+            KeyKind::Node(name) => {
+                self.malformed_nodes.remove(&name);
+                changed.extend(self.nodes.remove(&name).map(|old| Changed::Down(old, Departure::Ended)));
+                self.note_node(&name);
+            }
+            KeyKind::Leader => {
+                self.leader = None;
+                changed.push(Changed::Leader);
+            }
+            KeyKind::Version => {
+                self.version = None;
+                changed.push(Changed::Version);
+            }
+            KeyKind::Request => {
+                self.request = None;
+                changed.push(Changed::Request);
+            }
+            KeyKind::Stable => {
+                self.stable = None;
+                changed.push(Changed::Stable);
+            }
+            KeyKind::Departure | KeyKind::BadName(_) | KeyKind::Unknown => {}
+        }
+    }
+
+    /// Updates everything that is derived from the record under a name.
+    fn note_node(&mut self, name: &NodeName) {
+        if self.me.as_ref() == Some(name) {
+            self.own = self.stored_node(name);
+        }
+        self.note_drift(name);
+    }
+
+    /// Returns the record under a name, which may be malformed.
+    pub(super) fn stored_node(&self, name: &NodeName) -> Option<StoredRecord<Arc<Node>>> {
+        match self.nodes.get(name) {
+            Some(node) => Some(StoredRecord {
+                created: node.created,
+                modified: node.modified,
+                lease: node.lease,
+                record: Some(node.clone()),
+            }),
+            None => self.malformed_nodes.get(name).cloned(),
+        }
+    }
+
+    /// Compares the record under a name with that in the newest view.
+    pub(super) fn note_drift(&mut self, name: &NodeName) {
+        let Some(newest) = &self.newest else { return };
+        let modified = |node: Option<&Arc<Node>>| node.map(|node| node.modified);
+        if modified(newest.get(name)) == modified(self.nodes.get(name)) {
+            self.drift.remove(name);
+        } else {
+            self.drift.insert(name.clone());
+        }
+    }
+
+    /// Records how the nodes of this revision departed. Runs after all its changes, whose order means nothing.
+    fn record_departures(&mut self, changed: &mut [Changed]) {
+        let departed = departed(changed).cloned();
+        for change in changed {
+            let Changed::Down(node, how) = change else { continue };
+            *how = DepartureRecord::tells(departed.as_ref(), node);
+            self.departures.remove(&node.name);
+            if *how != Departure::Ended && self.drift.contains(&node.name) {
+                self.departures.insert(node.name.clone(), *how);
+            }
+        }
+    }
+
+    /// Creates the view of the version that was just written.
+    fn cut(&mut self) {
+        self.newest = self.version.as_ref().and_then(|version| {
+            let record = version.record.as_ref()?;
+            let label = Label {
+                version: record.version,
+                revision: version.modified,
+                // The record of an election omits the term, because the term is the revision of that commit.
+                term: record.term.unwrap_or_else(|| Term::new(version.modified)),
+                leader: record.leader.clone(),
+                causes: record.causes.clone(),
+            };
+            Some(View::new(label, self.present().cloned(), self.me.clone()))
+        });
+        self.drift.clear();
+        self.departures.clear();
+    }
+}
+
+/// Decodes a record, and reports it if it is malformed.
+fn read<T: DeserializeOwned>(entry: &Entry, changed: &mut Vec<Changed>) -> StoredRecord<T> {
+    let malformed = |reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason });
+    StoredRecord::new(entry, decode(&entry.value).map_err(malformed).ok())
+}
+
+/// Returns the departure record among the changes.
+pub(super) fn departed(changed: &[Changed]) -> Option<&DepartureRecord> {
+    changed.iter().find_map(|change| match change {
+        Changed::Departed(record) => Some(record),
+        _ => None,
+    })
+}

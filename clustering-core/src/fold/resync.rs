@@ -1,0 +1,75 @@
+//! Replacing the replica by a snapshot.
+
+use std::sync::Arc;
+
+use super::{Changed, Fold, apply::departed};
+use crate::{
+    name::NodeName,
+    node::Node,
+    record::{Departure, DepartureRecord},
+    store::Snapshot,
+};
+
+impl Fold {
+    /// Replaces the replica by a snapshot, at the start or after a gap, and returns the differences.
+    ///
+    /// If the version key is unchanged, its view is kept, since it was cut when the version was seen. Otherwise there is
+    /// no newest view until the next version: a snapshot does not show which nodes were present when the version was
+    /// written. After a rewind of the store nothing is kept.
+    pub(crate) fn resync(&mut self, snapshot: &Snapshot, rewound: bool) -> Vec<Changed> {
+        let mut fresh = Fold::new(self.keyspace.clone(), self.me.clone());
+        let mut read = Vec::new();
+        fresh.revision = snapshot.revision;
+        snapshot.entries.iter().for_each(|entry| fresh.put(entry, &mut read));
+        read.retain(|change| matches!(change, Changed::Malformed { .. } | Changed::Departed(_)));
+        let departed = departed(&read);
+        if fresh.last_number == 0 {
+            fresh.last_number = self.last_number;
+        }
+        if !rewound && fresh.version_modified() == self.version_modified() {
+            fresh.keep_view(self, departed);
+        }
+        let mut changed = fresh.differences(self, departed);
+        changed.extend(read);
+        *self = fresh;
+        changed
+    }
+
+    /// Takes over the newest view from the replica before the gap, and determines the drift and the departures anew.
+    fn keep_view(&mut self, before: &Fold, departed: Option<&DepartureRecord>) {
+        let Some(view) = before.newest.clone() else { return };
+        let names: Vec<NodeName> =
+            view.iter().map(|node| &node.name).chain(self.nodes.keys()).cloned().collect();
+        self.newest = Some(view.clone());
+        names.iter().for_each(|name| self.note_drift(name));
+        // Departures during the gap were missed, except for the last one, whose record is in the snapshot.
+        if let Some(record) = departed
+            && self.drift.contains(&record.node)
+            && !self.nodes.contains_key(&record.node)
+            && let Some(node) = before.node(&record.node).or_else(|| view.get(&record.node))
+            && DepartureRecord::tells(departed, node) != Departure::Ended
+        {
+            self.departures.insert(record.node.clone(), record.how);
+        }
+    }
+
+    /// Returns the differences from `before` as changes.
+    fn differences(&self, before: &Fold, departed: Option<&DepartureRecord>) -> Vec<Changed> {
+        let gone = before.present().filter(|old| !self.nodes.contains_key(&old.name));
+        let down = |old: &Arc<Node>| Changed::Down(old.clone(), DepartureRecord::tells(departed, old));
+        let mut changed: Vec<Changed> = gone.map(down).collect();
+        changed.extend(self.present().filter_map(|node| match before.node(&node.name) {
+            None => Some(Changed::Up(node.clone())),
+            Some(old) if old.modified != node.modified => Some(Changed::Renewed(node.clone())),
+            Some(_) => None,
+        }));
+        let keys = [
+            (before.leader != self.leader, Changed::Leader),
+            (before.version != self.version, Changed::Version),
+            (before.request != self.request, Changed::Request),
+            (before.stable != self.stable, Changed::Stable),
+        ];
+        changed.extend(keys.into_iter().filter_map(|(differs, change)| differs.then_some(change)));
+        changed
+    }
+}
