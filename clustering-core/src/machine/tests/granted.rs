@@ -9,11 +9,11 @@ fn nothing_is_registered_before_the_watch_is_open() {
     a.tick();
     a.skip();
     a.ok("grant");
-    a.says(&[]);
+    a.expect(&[]);
     a.ok("read view/");
-    a.says(&["watch view/ after 0"]);
+    a.expect(&["watch view/ after 0"]);
     a.ok("watch");
-    a.says(&["join"]);
+    a.expect(&["join"]);
 }
 
 #[test]
@@ -24,7 +24,7 @@ fn a_lease_that_comes_last_registers_at_once() {
     a.ok("watch");
     a.skip();
     a.ok("grant");
-    a.says(&["join"]);
+    a.expect(&["join"]);
 }
 
 #[test]
@@ -49,20 +49,20 @@ fn a_grant_that_failed_is_tried_again_with_growing_pauses() {
     a.ok("watch");
     a.skip();
     a.fail("grant", ErrorKind::Unreachable);
-    a.says(&["* the store is away: the store cannot be reached: as the test has it"]);
+    a.expect(&["* the store is away: the store cannot be reached: injected by the test"]);
     assert_eq!(a.status().stale_since, Some(a.now));
     for whole in [100, 200, 400] {
         let pause = a.wakes_in().unwrap();
         assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{pause:?}");
         a.wait(pause);
-        a.says(&["grant 15s"]);
+        a.expect(&["grant 15s"]);
         a.fail("grant", ErrorKind::OutcomeUnknown);
-        a.says(&[]);
+        a.expect(&[]);
     }
     a.wait(secs(1));
     a.skip();
     a.ok("grant");
-    a.says_of(&["join"], &["join"]);
+    a.expect_only(&["join"], &["join"]);
     assert_eq!(a.status().stale_since, None);
 }
 
@@ -87,11 +87,11 @@ fn a_store_that_refuses_is_reported_each_time_and_asked_seldom() {
         a.tick();
         a.skip();
         a.fail("grant", kind);
-        a.says_of(
+        a.expect_only(
             &["* operator action needed"],
             &[match kind {
-                ErrorKind::Refused => "* operator action needed: the store refused: as the test has it",
-                _ => "* operator action needed: invalid call: as the test has it",
+                ErrorKind::Refused => "* operator action needed: the store refused: injected by the test",
+                _ => "* operator action needed: invalid call: injected by the test",
             }],
         );
         assert!(a.wakes_in().unwrap() >= ms(3_750));
@@ -104,12 +104,12 @@ fn a_lease_that_nobody_wants_any_more_is_given_back() {
     a.tick();
     a.skip();
     a.stop();
-    a.says(&[]);
+    a.expect(&[]);
     assert_eq!(a.status().phase, Phase::Leaving);
     a.ok("grant");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.ok("revoke");
-    a.says(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
+    a.expect(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn p6_a_grant_whose_reply_took_longer_than_the_lease_is_no_session() {
     a.skip();
     a.now = a.now + secs(15);
     a.ok("grant");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.ok("revoke");
-    a.says(&["grant 15s"]);
+    a.expect(&["grant 15s"]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn one_that_was_superseded_is_not_stable_and_keeps_its_causes() {
 fn a_ring_of_slots() {
     let mut a = Bench::node("a").joined().leading();
     let record = VersionRecord {
-        version: a.mint_version(),
+        version: a.generate_version(),
         number: 127,
         term: None,
         leader: None,
@@ -77,11 +77,11 @@ fn the_count_goes_on_over_what_others_wrote() {
     let mut a = Bench::node("a").joined().leading().stable();
     let uncounted =
         |version| VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() };
-    let version = a.mint_version();
+    let version = a.generate_version();
     a.publishes_as(uncounted(version));
     let mut a = a.stable();
     assert_eq!(entry(&a, 0), None, "a version that is not counted has no entry, also when it is stable");
-    a.ask(1, "x");
+    a.request_version(1, "x");
     assert_eq!(number(&a, "publish"), 2);
     // And over one that is gone, for those who saw it.
     a.answer_all();
@@ -92,9 +92,9 @@ fn the_count_goes_on_over_what_others_wrote() {
 #[test]
 fn the_last_number_of_all_stops_nobody() {
     let mut a = Bench::node("a").joined().leading();
-    let version = a.mint_version();
+    let version = a.generate_version();
     a.publishes_as(VersionRecord { version, number: u64::MAX, term: None, leader: None, causes: Vec::new() });
-    a.ask(1, "x");
+    a.request_version(1, "x");
     assert_eq!(number(&a, "publish"), 1);
 }
 
@@ -104,7 +104,7 @@ fn long_reasons_are_cut_off() {
     let mut a = Bench::node("a").joined().leading();
     let long = "ü".repeat(15_000);
     a.put("view/request", &format!(r#"{{"by": "{long}", "why": "{long}"}}"#));
-    a.ask(1, &long);
+    a.request_version(1, &long);
     let record: VersionRecord = value(a.txn("publish"), "version").unwrap();
     let short = |text: &str| assert!((1..=1030).contains(&text.len()), "{}", text.len());
     assert_eq!(record.causes.len(), 2);
@@ -114,8 +114,8 @@ fn long_reasons_are_cut_off() {
         short(&why.unwrap());
     }
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, &long);
-    let request: crate::record::RequestRecord = value(b.txn("ask"), "request").unwrap();
+    b.request_version(1, &long);
+    let request: crate::record::RequestRecord = value(b.txn("request"), "request").unwrap();
     short(&request.why.unwrap());
 }
 

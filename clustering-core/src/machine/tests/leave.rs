@@ -51,15 +51,15 @@ fn timeout_of_leave(bench: &Bench) -> std::time::Duration {
 fn p9_what_its_lease_held_goes_in_one_revision_and_the_lease_makes_no_other() {
     let mut b = follower();
     b.stop();
-    b.says(&["leave"]);
+    b.expect(&["leave"]);
     let before = b.store.revision;
     b.ok("leave");
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
     assert!(!stands(&b, "view/nodes/b") && !stands(&b, "ready/b"));
     assert!(is_gone(&b, "Left"));
     b.ok("revoke");
     assert_eq!(b.store.revision, before.next());
-    b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+    b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
@@ -91,11 +91,11 @@ fn whatever_the_store_says_the_lease_is_revoked_next_and_at_once() {
         b.stop();
         b.skip();
         b.fail("leave", kind);
-        b.says_of(&["revoke", "leave"], &["revoke 2"]);
+        b.expect_only(&["revoke", "leave"], &["revoke 2"]);
         b.ok("revoke");
         assert!(!stands(&b, "view/nodes/b"), "{kind:?}");
         assert_eq!(gone(&b), None, "{kind:?}");
-        b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+        b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
     }
 }
 
@@ -105,7 +105,7 @@ fn p10_a_store_that_refuses_it_is_to_be_mended() {
     b.stop();
     b.skip();
     b.fail("leave", ErrorKind::Refused);
-    b.says(&["* operator action needed: the store refused: as the test has it", "revoke 2"]);
+    b.expect(&["* operator action needed: the store refused: injected by the test", "revoke 2"]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn one_whose_reply_is_lost_was_done_all_the_same() {
     b.skip();
     assert!(is_gone(&b, "Left"));
     b.ok("revoke");
-    b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+    b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
@@ -176,11 +176,11 @@ fn p6_nothing_renews_the_lease_and_nobody_leads_meanwhile() {
         assert_eq!(a.status().session, None);
         a.skip();
         a.wait(secs(4));
-        a.says(&[]);
+        a.expect(&[]);
         a.joins("b");
-        a.asks("ops");
+        a.requests("ops");
         a.wait(ms(500));
-        a.says_of(&["renew", "publish", "revoke", "confirm", "acknowledge", "stabilize"], &[]);
+        a.expect_only(&["renew", "publish", "revoke", "confirm", "acknowledge", "stabilize"], &[]);
     }
 }
 
@@ -194,14 +194,14 @@ fn one_that_is_no_member_has_nothing_to_say() {
     b.ok("grant");
     b.skip();
     b.stop();
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
 }
 
 #[test]
 fn what_is_lost_is_not_left() {
     let mut b = follower();
     b.advance(secs(15));
-    b.says(&["* session lost: no renewal succeeded in time", "revoke 2"]);
+    b.expect(&["* session lost: no renewal succeeded in time", "revoke 2"]);
     b.ok("revoke");
     assert_eq!(gone(&b), None);
 }
@@ -218,15 +218,15 @@ fn p11_one_that_is_unhealthy_leaves_and_comes_back_once_its_lease_is_given_back(
     b.wait_for("check health");
     b.skip();
     b.health(Err("ill"));
-    b.says_of(&["* session", "leave", "revoke"], &["* session lost: the node is not healthy", "leave"]);
+    b.expect_only(&["* session", "leave", "revoke"], &["* session lost: the node is not healthy", "leave"]);
     b.wait_for("check health");
     b.health(Ok(()));
-    b.says_of(&["grant", "revoke"], &[]);
+    b.expect_only(&["grant", "revoke"], &[]);
     b.ok("leave");
     assert!(is_gone(&b, "Left"));
-    b.says_of(&["grant", "revoke"], &["revoke 2"]);
+    b.expect_only(&["grant", "revoke"], &["revoke 2"]);
     b.ok("revoke");
-    b.says_of(&["grant"], &["grant 15s"]);
+    b.expect_only(&["grant"], &["grant 15s"]);
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member);
 }
@@ -252,7 +252,7 @@ fn a_publisher_tells_how_others_went() {
     for (go, gone, cause) in goes {
         let mut a = leading_b();
         go(&mut a);
-        a.says_of(&["* b", "* evicted", "publish"], &[gone, cause]);
+        a.expect_only(&["* b", "* evicted", "publish"], &[gone, cause]);
     }
 }
 
@@ -264,13 +264,13 @@ fn who_left_and_came_back_and_crashed_did_not_leave() {
     a.unseen(|a| a.ends("b"));
     // The version that says that it left does not come about.
     a.deliver();
-    a.says_of(
+    a.expect_only(
         &["* b"],
         &["* b is gone: it left", "* b is present at http://other-b", "* b is gone: its session ended"],
     );
     a.fail("publish", ErrorKind::Busy);
     a.wait(secs(1));
-    a.says_of(&["publish"], &["publish V4: b's session ended"]);
+    a.expect_only(&["publish"], &["publish V4: b's session ended"]);
 }
 
 #[test]
@@ -280,10 +280,10 @@ fn the_next_leader_tells_how_the_last_one_went() {
     // The lease goes in a revision of its own, and the lead with it.
     b.leaves("a");
     b.wait(secs(1));
-    b.says_of(&["elect"], &["elect V2: b was elected, a left"]);
+    b.expect_only(&["elect"], &["elect V2: b was elected, a left"]);
     crashed.ends("a");
     crashed.wait(secs(1));
-    crashed.says_of(&["elect"], &["elect V2: b was elected, a's session ended"]);
+    crashed.expect_only(&["elect"], &["elect V2: b was elected, a's session ended"]);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn of_those_who_went_in_a_gap_only_the_last_one_is_known_to_have_left() {
     a.wait(secs(10));
     let told =
         ["* b is gone: its session ended", "* c is gone: it left", "publish V4: b's session ended, c left"];
-    a.says_of(&["* b", "* c", "publish"], &told);
+    a.expect_only(&["* b", "* c", "publish"], &told);
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn what_cannot_be_read_says_nothing_and_is_reported() {
     let mut a = leading_b();
     let key = a.keys.node_key(&super::bench::name("b"));
     a.write(crate::store::Txn::new().delete(key).put("c/view/gone", "{}", None));
-    a.says_of(
+    a.expect_only(
         &["* b", "* cannot", "publish"],
         &[
             "* b is gone: its session ended",

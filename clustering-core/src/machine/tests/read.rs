@@ -18,7 +18,7 @@ fn the_watch_begins_right_after_the_snapshot() {
     b.tick();
     b.skip();
     b.ok("read view/");
-    b.says(&["* a is present at http://other-a", "* a leads, term 2", "watch view/ after 2"]);
+    b.expect(&["* a is present at http://other-a", "* a leads, term 2", "watch view/ after 2"]);
     assert!(b.status().newest.is_none(), "nobody can tell from a snapshot who was there when it was cut");
 }
 
@@ -32,14 +32,14 @@ fn a_read_that_failed_is_tried_again_with_growing_pauses() {
         assert_eq!(a.wakes_in(), Some(ms(pause)));
         a.wait(ms(pause));
     }
-    a.says(&[
-        "* the store is away: the store cannot be reached: as the test has it",
+    a.expect(&[
+        "* the store is away: the store cannot be reached: injected by the test",
         "read view/",
         "read view/",
         "read view/",
     ]);
     a.answer_all();
-    a.says(&["watch view/ after 0", "* the store is back after 700ms"]);
+    a.expect(&["watch view/ after 0", "* the store is back after 700ms"]);
 }
 
 #[test]
@@ -47,9 +47,9 @@ fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| b.joins("c"));
     falls_behind(&mut b);
-    b.says(&["read view/"]);
+    b.expect(&["read view/"]);
     b.answer_all();
-    b.says(&[
+    b.expect(&[
         "* missed changes: read a snapshot at revision 5",
         "* c is present at http://other-c",
         "watch view/ after 5",
@@ -65,14 +65,14 @@ fn p1_a_member_that_missed_a_version_asks_for_another() {
     falls_behind(&mut b);
     b.skip();
     b.answer_all();
-    b.says(&[
+    b.expect(&[
         "* missed changes: read a snapshot at revision 5",
         "watch view/ after 5",
-        "ask: b, the view of the newest version is not known here",
+        "request: b, the view of the newest version is not known here",
     ]);
     assert!(b.status().newest.is_none());
     b.publishes();
-    b.says(&["* version V3 of 2 nodes: ", "* stabilizing V3, attempt 1", "stabilize V3 of a b after V1"]);
+    b.expect(&["* version V3 of 2 nodes: ", "* stabilizing V3, attempt 1", "stabilize V3 of a b after V1"]);
 }
 
 #[test]
@@ -82,9 +82,9 @@ fn p1_a_stabilize_for_a_version_that_was_overtaken_unseen_is_superseded() {
     falls_behind(&mut b);
     b.skip();
     b.ok("read view/");
-    b.says_of(&["supersede", "* stabilize"], &["supersede", "* stabilize of V1 superseded"]);
+    b.expect_only(&["supersede", "* stabilize"], &["supersede", "* stabilize of V1 superseded"]);
     b.stabilized(Outcome::Ready);
-    b.says_of(&["acknowledge"], &[]);
+    b.expect_only(&["acknowledge"], &[]);
 }
 
 #[test]
@@ -94,7 +94,7 @@ fn an_observer_that_missed_a_version_asks_for_nothing() {
     falls_behind(&mut o);
     o.skip();
     o.answer_all();
-    o.says(&["* missed changes: read a snapshot at revision 3", "watch view/ after 3"]);
+    o.expect(&["* missed changes: read a snapshot at revision 3", "watch view/ after 3"]);
     assert!(o.status().newest.is_none());
 }
 
@@ -103,11 +103,11 @@ fn one_request_is_enough_for_all_that_missed_a_version() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| {
         b.publishes();
-        b.asks("c");
+        b.requests("c");
     });
     falls_behind(&mut b);
     b.answer_all();
-    b.says_of(&["ask"], &[]);
+    b.expect_only(&["request"], &[]);
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn p1_a_leader_that_missed_a_version_publishes() {
     falls_behind(&mut a);
     a.skip();
     a.ok("read view/");
-    a.says_of(&["publish"], &["publish V3: the previous view is unknown"]);
+    a.expect_only(&["publish"], &["publish V3: the previous view is unknown"]);
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn a_resync_tells_of_everyone_who_came_went_or_changed() {
     falls_behind(&mut d);
     d.skip();
     d.ok("read view/");
-    d.says(&[
+    d.expect(&[
         "* missed changes: read a snapshot at revision 8",
         "* a is gone: its session ended",
         "* b has a new record, at http://other-b",
@@ -147,9 +147,9 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.store.rewind(Revision::new(1));
     a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(1) });
-    a.says(&["read view/"]);
+    a.expect(&["read view/"]);
     a.ok("read view/");
-    a.says(&[
+    a.expect(&[
         "* the store was restored to an older state: read a snapshot at revision 1",
         "unwatch",
         "* session lost: the store was restored to an older state",
@@ -159,14 +159,14 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
     ]);
     assert!(a.status().newest.is_none());
     a.answer_all();
-    a.says(&[
+    a.expect(&[
         "grant 15s",
         // The log has not told yet that the record went with the lease.
         "take over",
         "* a is gone: its session ended",
         "join",
         "* a is present at http://a",
-        "* joined again as a life",
+        "* joined again as <ULID>",
         "elect V2: a was elected, a joined",
         "watch ready/ after 3",
         "* a leads, term 4 (this node)",
@@ -190,7 +190,7 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
     a.skip();
     a.stabilized(Outcome::Ready);
     a.answer_all();
-    a.says(&[
+    a.expect(&[
         "acknowledge V2",
         "* ready at V2",
         "confirm V2",
@@ -221,22 +221,22 @@ fn is_restored(bench: &mut Bench, revision: u64) {
 #[test]
 fn p2_after_a_rewind_nobody_waits_for_a_version_that_the_log_never_told_of() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
-    a.ask(1, "x");
+    a.request_version(1, "x");
     counts_on(&mut a);
     a.ok("publish");
     is_restored(&mut a, 1);
     let mut a = a.after(secs(2));
     a.joins("b");
-    a.says_of(&["publish"], &["publish V4: b joined"]);
+    a.expect_only(&["publish"], &["publish V4: b joined"]);
 }
 
 #[test]
 fn a_request_that_a_restored_store_lost_is_made_again() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
-    o.ask(1, "x");
+    o.request_version(1, "x");
     counts_on(&mut o);
-    o.ok("ask");
+    o.ok("request");
     o.skip();
     is_restored(&mut o, 2);
-    o.says_of(&["ask"], &["ask: observer, x"]);
+    o.expect_only(&["request"], &["request: observer, x"]);
 }

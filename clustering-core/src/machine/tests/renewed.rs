@@ -31,19 +31,19 @@ fn a_failed_renewal_is_repeated_every_half_second_until_the_deadline() {
         let mut a = Bench::node("a").joined().leading();
         a.advance(secs(5));
         a.fail("renew", kind);
-        a.says_of(
+        a.expect_only(
             &["* the store is away", "* session", "renew"],
             &[
                 "renew",
                 match kind {
                     ErrorKind::Unreachable => {
-                        "* the store is away: the store cannot be reached: as the test has it"
+                        "* the store is away: the store cannot be reached: injected by the test"
                     }
                     ErrorKind::OutcomeUnknown => {
-                        "* the store is away: the outcome is unknown: as the test has it"
+                        "* the store is away: the outcome is unknown: injected by the test"
                     }
-                    ErrorKind::Busy => "* the store is away: the store is busy: as the test has it",
-                    _ => "* the store is away: the store refused: as the test has it",
+                    ErrorKind::Busy => "* the store is away: the store is busy: injected by the test",
+                    _ => "* the store is away: the store refused: injected by the test",
                 },
             ],
         );
@@ -52,10 +52,10 @@ fn a_failed_renewal_is_repeated_every_half_second_until_the_deadline() {
             a.advance(ms(500));
             a.fail("renew", kind);
         }
-        a.says_of(&["* session", "* the store is away"], &[]);
+        a.expect_only(&["* session", "* the store is away"], &[]);
         a.advance(ms(500));
         a.ok("renew");
-        a.says(&["renew", "* the store is back after 4.5s"]);
+        a.expect(&["renew", "* the store is back after 4.5s"]);
     }
 }
 
@@ -74,13 +74,13 @@ fn p10_a_store_that_is_away_is_back_when_it_answers_not_when_the_session_ends() 
     b.fail("renew", ErrorKind::Unreachable);
     b.skip();
     b.advance(secs(10));
-    b.says_of(&["* session", "* the store"], &["* session lost: no renewal succeeded in time"]);
+    b.expect_only(&["* session", "* the store"], &["* session lost: no renewal succeeded in time"]);
     b.fail("revoke", ErrorKind::Unreachable);
-    b.says_of(&["* the store"], &[]);
+    b.expect_only(&["* the store"], &[]);
     assert!(b.status().stale_since.is_some());
     b.wait(secs(1));
     b.ok("revoke");
-    b.says_of(&["* the store"], &["* the store is back after 11s"]);
+    b.expect_only(&["* the store"], &["* the store is back after 11s"]);
 
     // That it knows no such lease is an answer.
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
@@ -89,7 +89,7 @@ fn p10_a_store_that_is_away_is_back_when_it_answers_not_when_the_session_ends() 
     b.skip();
     b.advance(ms(500));
     b.fail("renew", ErrorKind::LeaseNotFound);
-    b.says_of(&["* the store"], &["* the store is back after 500ms"]);
+    b.expect_only(&["* the store"], &["* the store is back after 500ms"]);
 }
 
 #[test]
@@ -97,13 +97,13 @@ fn p6_a_leader_that_renews_in_the_last_third_leads_on_under_its_term() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(5));
     a.advance(secs(6));
-    a.says(&["renew", "* leadership suspended, term 2: no renewal in time"]);
+    a.expect(&["renew", "* leadership suspended, term 2: no renewal in time"]);
     assert!(!a.is_leader());
     a.unseen(|a| a.joins("b"));
     a.deliver();
-    a.says(&["* b is present at http://other-b"]);
+    a.expect(&["* b is present at http://other-b"]);
     a.ok("renew");
-    a.says(&["renew", "* leadership resumed, term 2", "publish V2: b joined"]);
+    a.expect(&["renew", "* leadership resumed, term 2", "publish V2: b joined"]);
     assert!(a.is_leader());
 }
 
@@ -113,7 +113,7 @@ fn p7_a_lease_that_is_gone_ends_the_session_at_once() {
     a.advance(secs(5));
     a.skip();
     a.fail("renew", ErrorKind::LeaseNotFound);
-    a.says(&["unwatch", "* session lost: the store no longer knows the lease", "revoke 1"]);
+    a.expect(&["unwatch", "* session lost: the store no longer knows the lease", "revoke 1"]);
     let status = a.status();
     assert_eq!((status.phase, status.leadership, status.acknowledged), (Phase::Joining, None, None));
 }
@@ -123,7 +123,7 @@ fn p7_no_time_left_is_a_lease_that_is_gone() {
     let mut a = Bench::node("a").joined();
     a.advance(secs(5));
     a.renew_with(ms(0));
-    a.says_of(&["* session"], &["* session lost: the store no longer knows the lease"]);
+    a.expect_only(&["* session"], &["* session lost: the store no longer knows the lease"]);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn a_renewal_that_took_longer_than_its_interval_is_followed_at_once() {
     a.skip();
     a.now = a.now + secs(6);
     a.ok("renew");
-    a.says_of(&["renew"], &["renew"]);
+    a.expect_only(&["renew"], &["renew"]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn a_node_that_lost_its_session_before_it_was_a_member_says_nothing_of_it() {
     b.advance(secs(5));
     b.skip();
     b.fail("renew", ErrorKind::LeaseNotFound);
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn p6_a_renewal_that_succeeded_counts_also_when_its_reply_comes_late() {
     assert!(!a.is_leader());
     a.skip();
     a.renew_with(secs(15));
-    a.says_of(&["* session"], &[]);
+    a.expect_only(&["* session"], &[]);
     assert_eq!(a.status().session.unwrap().until, renewed - secs(4) + secs(15));
     assert!(!a.is_leader(), "but it was sent too long ago to lead");
 }

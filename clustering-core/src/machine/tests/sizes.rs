@@ -153,7 +153,7 @@ proptest! {
 #[test]
 fn a_user_s_reason_of_any_length_is_asked_for() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, &"\u{1}".repeat(Limits::VALUE));
+    b.request_version(1, &"\u{1}".repeat(Limits::VALUE));
     b.answer_all();
     assert!(b.store.get(b.keys.request_key()).is_some());
     b.wait(secs(1));

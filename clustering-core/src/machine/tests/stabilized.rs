@@ -7,10 +7,10 @@ use crate::outcome::Outcome;
 fn p4_a_yes_is_acknowledged() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stabilized(Outcome::Ready);
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
     assert_eq!(b.status().acknowledged, None, "not before the store has it");
     b.ok("acknowledge");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
     assert_eq!(b.status().acknowledged.unwrap().version(), b.newest());
 }
 
@@ -18,13 +18,13 @@ fn p4_a_yes_is_acknowledged() {
 fn a_no_is_told_with_its_reason_and_tried_again() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stabilized(Outcome::refused("disk full"));
-    b.says(&["* stabilize of V1 refused, attempt 1: disk full", "acknowledge V1 failed: disk full"]);
+    b.expect(&["* stabilize of V1 refused, attempt 1: disk full", "acknowledge V1 failed: disk full"]);
     b.ok("acknowledge");
-    b.says(&[]);
+    b.expect(&[]);
     b.wait(ms(100));
-    b.says(&["* stabilizing V1, attempt 2", "stabilize V1 of a b, attempt 2"]);
+    b.expect(&["* stabilizing V1, attempt 2", "stabilize V1 of a b, attempt 2"]);
     b.stabilized(Outcome::Ready);
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn the_same_no_is_told_once_and_another_again() {
     for reason in ["disk full", "disk full", "no route", "disk full"] {
         b.stabilized(Outcome::refused(reason));
         b.answer_all();
-        b.says_if("acknowledge", &mut told);
+        b.collect("acknowledge", &mut told);
         b.wait(secs(1));
     }
     assert_eq!(
@@ -54,11 +54,11 @@ fn a_yes_is_told_after_a_no_that_is_still_on_its_way() {
     b.wait(ms(100));
     b.skip();
     b.stabilized(Outcome::Ready);
-    b.says(&[]);
+    b.expect(&[]);
     b.ok("acknowledge V1 failed");
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
     b.ok("acknowledge V1");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn p3_the_answer_of_a_superseded_run_is_discarded() {
         b.publishes();
         b.skip();
         b.stabilized(outcome);
-        b.says(&["* stabilizing V2, attempt 1", next]);
+        b.expect(&["* stabilizing V2, attempt 1", next]);
     }
 }
 
@@ -90,9 +90,9 @@ fn p3_p7_a_run_of_a_lost_session_holds_up_the_next_one_and_is_discarded() {
     b.advance(secs(15));
     b.answer_all();
     b.publishes();
-    b.says_of(&["stabilize", "supersede"], &["supersede"]);
+    b.expect_only(&["stabilize", "supersede"], &["supersede"]);
     b.stabilized(Outcome::Ready);
-    b.says(&["* stabilizing V2, attempt 1", "stabilize V2 of a b after V1"]);
+    b.expect(&["* stabilizing V2, attempt 1", "stabilize V2 of a b after V1"]);
 }
 
 #[test]
@@ -103,5 +103,5 @@ fn the_previous_view_is_the_last_one_that_was_said_yes_to() {
     b.answer_all();
     b.skip();
     b.publishes();
-    b.says_of(&["stabilize"], &["stabilize V3 of a b after V1"]);
+    b.expect_only(&["stabilize"], &["stabilize V3 of a b after V1"]);
 }

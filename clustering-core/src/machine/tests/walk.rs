@@ -160,9 +160,9 @@ impl Walk {
         let id = self.requests;
         match self.below(12) {
             0..3 => self.bench.update(id, &id.to_string()),
-            3..6 => self.bench.ask(id, "walk"),
+            3..6 => self.bench.request_version(id, "walk"),
             6 => self.bench.resign(id),
-            7 => self.bench.fence(id, Txn::new().put("mine", "x", None)),
+            7 => self.bench.commit_as_leader(id, Txn::new().put("mine", "x", None)),
             8 => self.bench.register(id),
             9 => self.bench.unregister(id),
             10 if self.below(4) == 0 => self.bench.stop(),
@@ -185,7 +185,7 @@ impl Walk {
             4 => self.bench.publishes(),
             5 | 6 if joined && published => self.bench.acknowledges(other),
             7 if published => self.bench.confirms(),
-            8 => self.bench.asks("ops"),
+            8 => self.bench.requests("ops"),
             9 => self.bench.put(key, "garbage"),
             10 => self.bench.delete(key),
             11 if self.below(6) == 0 => self.bench.joins("b"),

@@ -14,15 +14,15 @@ fn p1_a_broken_watch_goes_on_after_the_last_revision_folded() {
         b.publishes();
     });
     b.disconnects("view/");
-    b.says(&[
+    b.expect(&[
         "* the store is away: the watch was disconnected (reset): watch again after the last revision seen",
     ]);
     assert!(b.wakes_in().unwrap() < ms(100), "soon, but not all nodes at once");
     b.wait(ms(100));
-    b.says(&["watch view/ after 3"]);
+    b.expect(&["watch view/ after 3"]);
     b.ok("watch view/");
     b.deliver();
-    b.says_of(
+    b.expect_only(
         &["* c", "stabilize", "* the store"],
         &[
             "* the store is back after 100ms",
@@ -72,7 +72,7 @@ fn compacted_means_to_read_anew() {
     let mut o = Bench::observer().joined();
     o.skip();
     o.watch_ends("view/", WatchEnd::Compacted { compacted: Revision::new(7) });
-    o.says(&["read view/"]);
+    o.expect(&["read view/"]);
 }
 
 #[test]
@@ -100,9 +100,9 @@ fn a_node_does_not_register_while_it_does_not_watch() {
     b.wait(ms(100));
     b.skip();
     b.ok("watch view/");
-    b.says_of(&["join"], &[]);
+    b.expect_only(&["join"], &[]);
     b.deliver();
-    b.says_of(&["join"], &["join"]);
+    b.expect_only(&["join"], &["join"]);
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn acknowledgements_are_read_anew_whatever_ended_their_watch() {
         a = a.acknowledged();
         a.unseen(|a| a.acknowledges("b"));
         a.watch_ends("ready/", end);
-        a.says(&["read ready/"]);
+        a.expect(&["read ready/"]);
         a.ok("read ready/");
-        a.says(&[&format!("watch ready/ after {}", a.store.revision), "confirm V2"]);
+        a.expect(&[&format!("watch ready/ after {}", a.store.revision), "confirm V2"]);
     }
 }
 
@@ -147,7 +147,7 @@ fn the_acknowledgements_watch_that_ends_at_once_is_read_ever_more_seldom_and_for
     a.wait(secs(6));
     a.skip();
     a.disconnects("ready/");
-    a.says(&["read ready/"]);
+    a.expect(&["read ready/"]);
 }
 
 #[test]
@@ -159,13 +159,13 @@ fn p8_a_read_of_acknowledgements_that_failed_is_repeated() {
     a.unseen(|a| a.acknowledges("b"));
     a.disconnects("ready/");
     a.fail("read ready/", ErrorKind::Refused);
-    a.says_of(
+    a.expect_only(
         &["* operator action needed"],
-        &["* operator action needed: the store refused: as the test has it"],
+        &["* operator action needed: the store refused: injected by the test"],
     );
     a.wait(ms(200));
     a.ok("read ready/");
-    a.says_of(&["confirm"], &["confirm V2"]);
+    a.expect_only(&["confirm"], &["confirm V2"]);
 }
 
 #[test]
@@ -174,9 +174,9 @@ fn p4_what_runs_goes_on_while_the_watch_is_broken() {
     b.disconnects("view/");
     b.skip();
     b.stabilized(Outcome::Ready);
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
     b.ok("acknowledge");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn p7_a_snapshot_from_before_what_was_folded_is_a_rewind_too() {
     b.watch_ends("view/", WatchEnd::Compacted { compacted: Revision::new(9) });
     b.skip();
     b.ok("read view/");
-    b.says_of(
+    b.expect_only(
         &["* the store was", "* session"],
         &[
             "* the store was restored to an older state: read a snapshot at revision 2",

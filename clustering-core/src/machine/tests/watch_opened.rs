@@ -11,7 +11,7 @@ fn an_open_watch_lets_the_node_register() {
     a.ok("read");
     a.skip();
     a.ok("watch view/");
-    a.says(&["join"]);
+    a.expect(&["join"]);
 }
 
 #[test]
@@ -23,10 +23,10 @@ fn a_watch_that_cannot_be_opened_is_tried_again_from_the_same_revision() {
         o.skip();
         for pause in [100, 100, 200, 400] {
             o.fail("watch view/", kind);
-            o.says_of(&["watch", "read"], &[]);
+            o.expect_only(&["watch", "read"], &[]);
             assert_eq!(o.wakes_in(), Some(ms(pause)));
             o.wait(ms(pause));
-            o.says(&["watch view/ after 1"]);
+            o.expect(&["watch view/ after 1"]);
         }
         assert!(o.status().stale_since.is_some());
         o.ok("watch view/");
@@ -41,9 +41,9 @@ fn a_store_that_refuses_to_be_watched_is_reported() {
     o.ok("read");
     o.skip();
     o.fail("watch view/", ErrorKind::Refused);
-    o.says(&[
-        "* operator action needed: the store refused: as the test has it",
-        "* the store is away: the store refused: as the test has it",
+    o.expect(&[
+        "* operator action needed: the store refused: injected by the test",
+        "* the store is away: the store refused: injected by the test",
     ]);
 }
 
@@ -59,7 +59,7 @@ fn the_acknowledgements_are_watched_in_the_same_way() {
     for pause in [100, 100, 200] {
         a.fail("watch ready/", ErrorKind::Unreachable);
         a.wait(ms(pause));
-        a.says(&["watch ready/ after 3"]);
+        a.expect(&["watch ready/ after 3"]);
     }
 }
 

@@ -174,7 +174,7 @@ impl World {
             for process in 0..self.processes.len() {
                 match self.processes[process].machine {
                     None => self.start(process),
-                    Some(_) => self.ask(process, |id| Input::Register { id }),
+                    Some(_) => self.request(process, |id| Input::Register { id }),
                 }
             }
             let (calm, revision, handled) = (self.is_calm(), self.store.revision, self.handled());

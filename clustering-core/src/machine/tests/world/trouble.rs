@@ -36,12 +36,12 @@ impl World {
             10 => self.meddle(Txn::new().delete(ready_key)),
             11 => {
                 let metadata = Metadata::from([("n".to_owned(), self.numbered.to_string())]);
-                self.ask(process, |id| Input::Update { id, metadata });
+                self.request(process, |id| Input::Update { id, metadata });
             }
-            12 => self.ask(process, |id| Input::Resign { id }),
-            13 => self.ask(process, |id| Input::Unregister { id }),
-            14 => self.ask(process, |id| Input::Register { id }),
-            _ => self.ask(process, |id| Input::RequestVersion { id, why: None }),
+            12 => self.request(process, |id| Input::Resign { id }),
+            13 => self.request(process, |id| Input::Unregister { id }),
+            14 => self.request(process, |id| Input::Register { id }),
+            _ => self.request(process, |id| Input::RequestVersion { id, why: None }),
         }
         for process in 0..self.processes.len() {
             if self.processes[process].machine.is_none() && self.below(3) == 0 {
@@ -56,7 +56,7 @@ impl World {
         self.processes[process].frozen_until <= self.now && self.processes[process].machine.is_some()
     }
 
-    pub(super) fn ask(&mut self, process: usize, input: impl FnOnce(RequestId) -> Input) {
+    pub(super) fn request(&mut self, process: usize, input: impl FnOnce(RequestId) -> Input) {
         if self.is_awake(process) {
             let id = RequestId(self.numbered);
             self.handle(process, input(id));

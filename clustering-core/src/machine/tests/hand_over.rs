@@ -13,7 +13,7 @@ fn the_one_in_favour_goes_first_however_young() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     c.skip();
     hand_over_to(&mut c, "c");
-    c.says_of(&["elect"], &["elect V2: c was elected, the previous view is unknown, ops asked"]);
+    c.expect_only(&["elect"], &["elect V2: c was elected, the previous view is unknown, ops asked"]);
 }
 
 #[test]
@@ -23,9 +23,9 @@ fn the_others_let_it_go_first_and_then_go_in_their_order() {
     c.skip();
     // Without b it would be its turn a stagger after b: 50 ms.
     c.wait(ms(549));
-    c.says_of(&["elect"], &[]);
+    c.expect_only(&["elect"], &[]);
     c.wait(ms(1));
-    c.says_of(&["elect"], &["elect V2: c was elected, the previous view is unknown, ops asked"]);
+    c.expect_only(&["elect"], &["elect V2: c was elected, the previous view is unknown, ops asked"]);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn one_that_is_not_there_is_not_waited_for() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.skip();
     hand_over_to(&mut b, "x");
-    b.says_of(&["elect"], &["elect V2: b was elected, the previous view is unknown, ops asked"]);
+    b.expect_only(&["elect"], &["elect V2: b was elected, the previous view is unknown, ops asked"]);
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_favour_ends_with_the_version_that_grants_it() {
     c.delete("view/leader");
     // The oldest first, then this one: b led last.
     c.wait(ms(49));
-    c.says_of(&["elect"], &[]);
+    c.expect_only(&["elect"], &[]);
     c.wait(ms(1));
-    c.says_of(&["elect"], &["elect V3: c was elected"]);
+    c.expect_only(&["elect"], &["elect V3: c was elected"]);
 }

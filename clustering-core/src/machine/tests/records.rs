@@ -69,8 +69,8 @@ fn an_election() {
 fn a_version_and_its_causes() {
     let mut a = Bench::node("a").joined().leading();
     a.joins("b");
-    a.asks("ops");
-    a.ask(1, "rebalance");
+    a.requests("ops");
+    a.request_version(1, "rebalance");
     let causes = r#"{"joined":"b"},{"asked":{"by":"ops","why":null}},{"asked":{"by":"a","why":"rebalance"}}"#;
     let record = format!(r#"{{"version":"<ULID>","number":2,"term":2,"leader":"a","cause":[{causes}]}}"#);
     written(&a, "publish", &[("c/view/version", &record), ("c/history/2", &record)]);
@@ -118,6 +118,6 @@ fn who_left_and_who_was_evicted() {
 #[test]
 fn a_request() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "rebalance");
-    written(&b, "ask", &[("c/view/request", r#"{"by":"b","why":"rebalance"}"#)]);
+    b.request_version(1, "rebalance");
+    written(&b, "request", &[("c/view/request", r#"{"by":"b","why":"rebalance"}"#)]);
 }

@@ -24,9 +24,9 @@ fn looks_in(bench: &mut Bench) -> std::time::Duration {
 /// It reads that its yes does not stand.
 fn gives_it_again(b: &mut Bench) {
     b.ok("read ready/b");
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
     b.ok("acknowledge");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
 }
 
 #[test]
@@ -78,7 +78,7 @@ fn one_that_stands_is_looked_at_with_growing_pauses_and_not_told_again() {
         b.wait(most - least + ms(1));
         b.skip();
         b.ok("read ready/b");
-        b.says(&[]);
+        b.expect(&[]);
     }
 }
 
@@ -89,7 +89,7 @@ fn p9_nobody_looks_where_the_version_is_stable() {
     b.confirms();
     b.skip();
     b.wait(secs(40 * TTL));
-    b.says(&[]);
+    b.expect(&[]);
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn p8_a_node_looks_again_when_the_record_that_its_version_is_stable_is_gone() {
     b.delete("view/stable");
     looks_in(&mut b);
     b.ok("read ready/b");
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_look_that_failed_is_repeated_soon_and_then_with_growing_pauses() {
         assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{pause:?}");
     }
     b.ok("read ready/b");
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
 }
 
 #[test]
@@ -146,10 +146,10 @@ fn a_newer_version_does_not_wait_for_a_look() {
     looks_in(&mut b);
     b.publishes();
     b.stabilized(Outcome::Ready);
-    b.says_of(&["acknowledge"], &["acknowledge V2"]);
+    b.expect_only(&["acknowledge"], &["acknowledge V2"]);
     // What the look says by now is about another version.
     b.ok("read ready/b");
-    b.says_of(&["acknowledge"], &[]);
+    b.expect_only(&["acknowledge"], &[]);
     b.ok("acknowledge");
-    b.says(&["* ready at V2"]);
+    b.expect(&["* ready at V2"]);
 }
