@@ -4,12 +4,12 @@ use super::bench::{Bench, ms};
 use crate::store::Txn;
 
 fn hand_over_to(bench: &mut Bench, node: &str) {
-    let wish = format!(r#"{{"by": "ops", "leader": "{node}"}}"#);
-    bench.write(Txn::new().delete("c/view/leader").put("c/view/request", wish, None));
+    let request = format!(r#"{{"by": "ops", "leader": "{node}"}}"#);
+    bench.write(Txn::new().delete("c/view/leader").put("c/view/request", request, None));
 }
 
 #[test]
-fn the_one_in_favour_goes_first_however_young() {
+fn the_favoured_node_campaigns_first_regardless_of_its_age() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     c.skip();
     hand_over_to(&mut c, "c");
@@ -17,11 +17,11 @@ fn the_one_in_favour_goes_first_however_young() {
 }
 
 #[test]
-fn the_others_let_it_go_first_and_then_go_in_their_order() {
+fn the_other_candidates_wait_for_the_favoured_node_and_then_campaign_by_age() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     hand_over_to(&mut c, "b");
     c.skip();
-    // Without b it would be its turn a stagger after b: 50 ms.
+    // Without the preference c would campaign after 50 ms, one stagger behind b.
     c.wait(ms(549));
     c.expect_only(&["elect"], &[]);
     c.wait(ms(1));
@@ -29,7 +29,7 @@ fn the_others_let_it_go_first_and_then_go_in_their_order() {
 }
 
 #[test]
-fn one_that_is_not_there_is_not_waited_for() {
+fn candidates_do_not_wait_for_a_favoured_node_that_is_absent() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.skip();
     hand_over_to(&mut b, "x");
@@ -37,13 +37,13 @@ fn one_that_is_not_there_is_not_waited_for() {
 }
 
 #[test]
-fn the_favour_ends_with_the_version_that_grants_it() {
+fn the_preference_ends_with_the_next_version() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     hand_over_to(&mut c, "b");
     c.elects("b");
     c.skip();
     c.delete("view/leader");
-    // The oldest first, then this one: b led last.
+    // The oldest node campaigns first, then c. b led last, so it is not ranked.
     c.wait(ms(49));
     c.expect_only(&["elect"], &[]);
     c.wait(ms(1));

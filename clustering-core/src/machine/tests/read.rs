@@ -1,4 +1,4 @@
-//! The store read a snapshot, or did not.
+//! The store returned a snapshot, or failed to.
 
 use super::bench::{Bench, ms, secs};
 use crate::{
@@ -6,24 +6,27 @@ use crate::{
     store::{ErrorKind, Revision, WatchEnd},
 };
 
-/// The log's watch falls behind what the store keeps.
+/// Compacts the store and ends the watch of the log, which has fallen behind.
 fn falls_behind(bench: &mut Bench) {
     bench.store.compact();
     bench.watch_ends("view/", WatchEnd::Compacted { compacted: bench.store.revision });
 }
 
 #[test]
-fn the_watch_begins_right_after_the_snapshot() {
+fn the_watch_starts_at_the_revision_of_the_snapshot() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.tick();
     b.skip();
     b.ok("read view/");
     b.expect(&["* a is present at http://other-a", "* a leads, term 2", "watch view/ after 2"]);
-    assert!(b.status().newest.is_none(), "nobody can tell from a snapshot who was there when it was cut");
+    assert!(
+        b.status().newest.is_none(),
+        "a snapshot does not show which nodes were present when the version was written"
+    );
 }
 
 #[test]
-fn a_read_that_failed_is_tried_again_with_growing_pauses() {
+fn a_failed_read_is_repeated_with_backoff() {
     let mut a = Bench::observer();
     a.tick();
     a.skip();
@@ -43,7 +46,7 @@ fn a_read_that_failed_is_tried_again_with_growing_pauses() {
 }
 
 #[test]
-fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
+fn p1_a_resync_keeps_the_view_if_the_version_is_unchanged() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| b.joins("c"));
     falls_behind(&mut b);
@@ -59,7 +62,7 @@ fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
 }
 
 #[test]
-fn p1_a_member_that_missed_a_version_asks_for_another() {
+fn p1_a_member_that_missed_a_version_requests_another() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(Bench::publishes);
     falls_behind(&mut b);
@@ -76,7 +79,7 @@ fn p1_a_member_that_missed_a_version_asks_for_another() {
 }
 
 #[test]
-fn p1_a_stabilize_for_a_version_that_was_overtaken_unseen_is_superseded() {
+fn p1_a_stabilize_is_superseded_if_a_newer_version_was_missed() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unseen(Bench::publishes);
     falls_behind(&mut b);
@@ -88,7 +91,7 @@ fn p1_a_stabilize_for_a_version_that_was_overtaken_unseen_is_superseded() {
 }
 
 #[test]
-fn an_observer_that_missed_a_version_asks_for_nothing() {
+fn an_observer_that_missed_a_version_requests_none() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
     o.unseen(Bench::publishes);
     falls_behind(&mut o);
@@ -99,7 +102,7 @@ fn an_observer_that_missed_a_version_asks_for_nothing() {
 }
 
 #[test]
-fn one_request_is_enough_for_all_that_missed_a_version() {
+fn nodes_that_missed_a_version_share_one_request() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| {
         b.publishes();
@@ -121,7 +124,7 @@ fn p1_a_leader_that_missed_a_version_publishes() {
 }
 
 #[test]
-fn a_resync_tells_of_everyone_who_came_went_or_changed() {
+fn a_resync_reports_all_nodes_that_joined_departed_or_changed() {
     let mut d = Bench::node("d").with(&["a", "b", "c"]).joined().led_by("a");
     d.unseen(|d| {
         d.ends("a");
@@ -143,7 +146,7 @@ fn a_resync_tells_of_everyone_who_came_went_or_changed() {
 }
 
 #[test]
-fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
+fn p7_after_a_rewind_the_node_discards_its_state_and_rejoins() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.store.rewind(Revision::new(1));
     a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(1) });
@@ -161,7 +164,7 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
     a.answer_all();
     a.expect(&[
         "grant 15s",
-        // The log has not told yet that the record went with the lease.
+        // The log has not shown yet that the record was deleted with the lease.
         "take over",
         "* a is gone: its session ended",
         "join",
@@ -200,8 +203,8 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
     ]);
 }
 
-/// The store counts far, and of that the machine sees nothing.
-fn counts_on(bench: &mut Bench) {
+/// Advances the store's revision without delivering the changes to the machine.
+fn advances_unseen(bench: &mut Bench) {
     bench.unseen(|bench| {
         for _ in 0..10 {
             bench.joins("x");
@@ -210,8 +213,8 @@ fn counts_on(bench: &mut Bench) {
     });
 }
 
-/// The store is restored to that revision.
-fn is_restored(bench: &mut Bench, revision: u64) {
+/// Restores the store to this revision.
+fn restore(bench: &mut Bench, revision: u64) {
     let revision = Revision::new(revision);
     bench.store.rewind(revision);
     bench.watch_ends("view/", WatchEnd::Rewound { revision });
@@ -219,24 +222,24 @@ fn is_restored(bench: &mut Bench, revision: u64) {
 }
 
 #[test]
-fn p2_after_a_rewind_nobody_waits_for_a_version_that_the_log_never_told_of() {
+fn p2_after_a_rewind_the_leader_does_not_wait_for_a_lost_publish() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.request_version(1, "x");
-    counts_on(&mut a);
+    advances_unseen(&mut a);
     a.ok("publish");
-    is_restored(&mut a, 1);
+    restore(&mut a, 1);
     let mut a = a.after(secs(2));
     a.joins("b");
     a.expect_only(&["publish"], &["publish V4: b joined"]);
 }
 
 #[test]
-fn a_request_that_a_restored_store_lost_is_made_again() {
+fn a_request_that_a_restored_store_lost_is_repeated() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
     o.request_version(1, "x");
-    counts_on(&mut o);
+    advances_unseen(&mut o);
     o.ok("request");
     o.skip();
-    is_restored(&mut o, 2);
+    restore(&mut o, 2);
     o.expect_only(&["request"], &["request: observer, x"]);
 }

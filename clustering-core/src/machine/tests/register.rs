@@ -1,10 +1,10 @@
-//! The user takes the node's place again.
+//! The user registers the node again.
 
 use super::bench::Bench;
 use crate::machine::Phase;
 
 #[test]
-fn a_node_that_had_left_joins_again() {
+fn an_unregistered_node_rejoins_when_it_registers() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.unregister(1);
     b.answer_all();
@@ -16,14 +16,14 @@ fn a_node_that_had_left_joins_again() {
 }
 
 #[test]
-fn a_member_has_its_place_already() {
+fn registering_a_member_succeeds_immediately() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.register(1);
     b.expect(&["reply 1: done"]);
 }
 
 #[test]
-fn one_that_is_joining_is_answered_when_it_has_joined() {
+fn registering_a_joining_node_succeeds_once_it_has_joined() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.register(1);
     b.expect_only(&["reply"], &[]);
@@ -32,7 +32,7 @@ fn one_that_is_joining_is_answered_when_it_has_joined() {
 }
 
 #[test]
-fn one_that_is_leaving_leaves_first() {
+fn registering_a_leaving_node_lets_it_leave_first() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.unregister(1);
     b.register(2);
@@ -46,14 +46,14 @@ fn one_that_is_leaving_leaves_first() {
 }
 
 #[test]
-fn an_observer_has_no_name_to_register() {
+fn registering_an_observer_fails() {
     let mut o = Bench::observer();
     o.register(1);
     o.expect_only(&["reply"], &["reply 1: this process only observes: it has no name to register"]);
 }
 
 #[test]
-fn a_node_that_ends_refuses() {
+fn registering_a_stopping_node_fails() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.register(1);
     b.stop();

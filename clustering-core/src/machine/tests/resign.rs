@@ -1,4 +1,4 @@
-//! The user makes the node give up the lead.
+//! The user makes the leader resign.
 
 use super::bench::{Bench, ms, secs};
 use crate::store::ErrorKind;
@@ -6,7 +6,7 @@ use crate::store::ErrorKind;
 const NOT_LEADER: &str = "reply 1: this node does not lead: ask the leader, or wait until this node leads";
 
 #[test]
-fn p5_it_does_not_lead_any_more_before_the_commit_is_sent() {
+fn p5_a_resigning_leader_stops_leading_before_its_commit_is_sent() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.resign(1);
     a.expect(&["resign"]);
@@ -18,7 +18,7 @@ fn p5_it_does_not_lead_any_more_before_the_commit_is_sent() {
 }
 
 #[test]
-fn p5_it_neither_publishes_nor_confirms_while_it_resigns() {
+fn p5_a_resigning_leader_neither_publishes_nor_confirms() {
     let mut a = Bench::node("a").joined().leading();
     a.resign(1);
     a.skip();
@@ -31,7 +31,7 @@ fn p5_it_neither_publishes_nor_confirms_while_it_resigns() {
 }
 
 #[test]
-fn a_resign_whose_reply_is_lost_is_repeated_until_the_log_tells() {
+fn a_resign_is_repeated_until_the_log_shows_it() {
     let mut a = Bench::node("a").joined().leading();
     a.resign(1);
     a.drop_call("resign");
@@ -47,7 +47,7 @@ fn a_resign_whose_reply_is_lost_is_repeated_until_the_log_tells() {
 }
 
 #[test]
-fn two_who_make_it_resign_are_both_answered() {
+fn two_resign_requests_are_both_answered() {
     let mut a = Bench::node("a").joined().leading();
     a.resign(1);
     a.resign(2);
@@ -56,7 +56,7 @@ fn two_who_make_it_resign_are_both_answered() {
 }
 
 #[test]
-fn others_go_first_for_one_ttl() {
+fn a_node_that_resigned_does_not_campaign_for_one_ttl() {
     let mut a = Bench::node("a").joined().leading();
     a.resign(1);
     a.answer_all();
@@ -67,7 +67,7 @@ fn others_go_first_for_one_ttl() {
 }
 
 #[test]
-fn one_that_does_not_lead_cannot_resign() {
+fn a_node_that_does_not_lead_cannot_resign() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.resign(1);
     b.expect(&[NOT_LEADER]);
@@ -79,7 +79,7 @@ fn one_that_does_not_lead_cannot_resign() {
 }
 
 #[test]
-fn losing_the_session_is_as_good_as_resigning() {
+fn losing_the_session_fulfils_a_resign_request() {
     let mut a = Bench::node("a").joined().leading();
     a.resign(1);
     a.fail("resign", ErrorKind::Unreachable);

@@ -1,9 +1,9 @@
-//! The store took a lease back, or did not.
+//! The store revoked a lease, or failed to.
 
 use super::bench::{Bench, ms, secs};
 use crate::{machine::Phase, outcome::Outcome, store::ErrorKind};
 
-/// A member whose record somebody deletes.
+/// Returns a member whose record another client has deleted.
 fn removed() -> Bench {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.delete("view/nodes/b");
@@ -32,7 +32,7 @@ fn p7_a_lost_lease_is_revoked_before_the_node_joins_again() {
 }
 
 #[test]
-fn p7_a_lease_that_is_gone_already_is_as_good() {
+fn p7_revoking_a_lease_that_has_already_expired_succeeds() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.unseen(|b| b.store.revoke(b.lease_of("view/nodes/b")).unwrap());
     b.advance(secs(15));
@@ -42,7 +42,7 @@ fn p7_a_lease_that_is_gone_already_is_as_good() {
 }
 
 #[test]
-fn a_revoke_that_failed_is_repeated_and_nothing_is_granted_before() {
+fn a_failed_revoke_is_repeated_before_a_new_lease_is_granted() {
     for kind in [ErrorKind::Unreachable, ErrorKind::OutcomeUnknown, ErrorKind::Busy, ErrorKind::Refused] {
         let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
         b.advance(secs(15));
@@ -62,7 +62,7 @@ fn a_revoke_that_failed_is_repeated_and_nothing_is_granted_before() {
 }
 
 #[test]
-fn p7_a_node_that_was_removed_on_purpose_comes_back_after_a_pause_that_grows() {
+fn p7_a_removed_node_rejoins_after_a_pause_that_doubles_with_each_removal() {
     let mut b = removed();
     for pause in [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600] {
         b.ok("revoke");
@@ -78,7 +78,7 @@ fn p7_a_node_that_was_removed_on_purpose_comes_back_after_a_pause_that_grows() {
 }
 
 #[test]
-fn p7_earlier_removals_are_forgiven_once_the_node_was_ready_and_not_before() {
+fn p7_earlier_removals_are_forgiven_only_after_the_node_was_ready() {
     for (outcome, pause) in [(Outcome::refused("sick"), secs(2)), (Outcome::Ready, secs(1))] {
         let mut b = removed();
         b.ok("revoke");
@@ -95,7 +95,7 @@ fn p7_earlier_removals_are_forgiven_once_the_node_was_ready_and_not_before() {
 }
 
 #[test]
-fn p7_a_record_that_went_with_its_lease_was_not_removed_on_purpose() {
+fn p7_a_node_whose_lease_expired_rejoins_without_a_pause() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.store.revoke(b.lease_of("view/nodes/b")).unwrap();
     b.deliver();

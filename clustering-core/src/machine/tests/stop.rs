@@ -1,10 +1,10 @@
-//! The user ends the node.
+//! The user stops the node.
 
 use super::bench::{Bench, ms, secs};
 use crate::{event::StopReason, machine::Phase, outcome::Outcome, store::ErrorKind};
 
 #[test]
-fn stop_is_leave_alone() {
+fn a_stopping_node_leaves_and_then_revokes_its_lease() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.stop();
     a.expect(&["unwatch", "leave"]);
@@ -23,14 +23,14 @@ fn stop_is_leave_alone() {
 }
 
 #[test]
-fn a_node_that_was_never_driven_ends_at_once() {
+fn a_node_that_was_never_driven_stops_immediately() {
     let mut a = Bench::node("a");
     a.stop();
     a.expect(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
 }
 
 #[test]
-fn it_waits_for_callbacks_that_run() {
+fn a_stopping_node_waits_for_running_callbacks() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
     b.expect(&["supersede", "* stabilize of V1 superseded", "leave"]);
@@ -43,7 +43,7 @@ fn it_waits_for_callbacks_that_run() {
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_asked_until_the_timeout() {
+fn a_revoke_is_retried_until_the_stop_timeout() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.stop();
     let end = a.now + secs(5);
@@ -58,7 +58,7 @@ fn a_store_that_does_not_answer_is_asked_until_the_timeout() {
 }
 
 #[test]
-fn a_callback_that_does_not_end_is_waited_for_until_the_timeout() {
+fn a_stopping_node_waits_for_a_callback_until_the_stop_timeout() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
     b.ok("leave");
@@ -71,7 +71,7 @@ fn a_callback_that_does_not_end_is_waited_for_until_the_timeout() {
 }
 
 #[test]
-fn nothing_is_committed_or_begun_while_it_ends() {
+fn a_stopping_node_commits_and_starts_nothing() {
     let mut a = Bench::node("a").joined().leading();
     a.stop();
     a.skip();
@@ -84,7 +84,7 @@ fn nothing_is_committed_or_begun_while_it_ends() {
 }
 
 #[test]
-fn what_waits_is_refused() {
+fn pending_requests_fail_when_the_node_stops() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.update(1, "x");
     b.request_version(2, "why");
@@ -106,7 +106,7 @@ fn what_waits_is_refused() {
 }
 
 #[test]
-fn a_node_that_nobody_drives_any_more_has_ended_as_it_is() {
+fn an_aborted_node_stops_without_revoking_its_lease() {
     let mut a = Bench::node("a").joined().leading();
     a.machine.abort();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Aborted));
@@ -120,7 +120,7 @@ fn a_node_that_nobody_drives_any_more_has_ended_as_it_is() {
 }
 
 #[test]
-fn one_that_has_ended_ended_for_that_reason_whatever_comes_later() {
+fn aborting_a_stopped_node_does_not_change_its_stop_reason() {
     let mut a = Bench::node("a");
     a.stop();
     a.machine.abort();
@@ -128,7 +128,7 @@ fn one_that_has_ended_ended_for_that_reason_whatever_comes_later() {
 }
 
 #[test]
-fn an_observer_ends_at_once() {
+fn an_observer_stops_immediately() {
     let mut o = Bench::observer().joined();
     o.stop();
     o.expect(&["unwatch", "* stopped: it was asked to stop", "stopped: it was asked to stop"]);

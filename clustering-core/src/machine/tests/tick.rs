@@ -4,15 +4,15 @@ use super::bench::{Bench, ms, secs};
 use crate::{machine::Phase, outcome::Outcome, store::ErrorKind};
 
 #[test]
-fn the_first_tick_asks_for_a_lease_and_reads_the_log() {
+fn the_first_tick_requests_a_lease_and_reads_the_log() {
     let mut a = Bench::node("a");
     a.tick();
     a.expect(&["grant 15s", "read view/"]);
-    assert_eq!(a.wakes_in(), None, "replies bring it on");
+    assert_eq!(a.wakes_in(), None, "replies wake the machine");
 }
 
 #[test]
-fn an_observer_takes_no_lease() {
+fn an_observer_requests_no_lease() {
     let mut a = Bench::observer();
     a.tick();
     a.expect(&["read view/"]);
@@ -51,7 +51,7 @@ fn a_lone_node_joins_leads_and_becomes_stable() {
     a.announced();
     a.expect(&[]);
     assert!(a.status().consistent);
-    assert_eq!(a.wakes_in(), Some(secs(5)), "only to renew");
+    assert_eq!(a.wakes_in(), Some(secs(5)), "the only wake-up is for the renewal");
 }
 
 #[test]
@@ -61,11 +61,15 @@ fn p6_a_lease_is_renewed_after_a_third_of_its_ttl() {
     b.expect(&[]);
     b.advance(ms(1));
     b.expect(&["renew"]);
-    assert_eq!(b.wakes_in(), Some(secs(10)), "while it is on its way only the deadline counts");
+    assert_eq!(
+        b.wakes_in(),
+        Some(secs(10)),
+        "while a renewal is in flight, the only wake-up is for the deadline"
+    );
 }
 
 #[test]
-fn p6_leadership_is_suspended_at_its_deadline_and_the_session_ends_at_its_own() {
+fn p6_leadership_and_session_each_end_at_their_own_deadline() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(5));
     a.expect(&["renew"]);
@@ -74,7 +78,7 @@ fn p6_leadership_is_suspended_at_its_deadline_and_the_session_ends_at_its_own() 
     a.advance(ms(1));
     a.expect(&["* leadership suspended, term 2: no renewal in time"]);
     assert!(!a.is_leader());
-    assert_eq!(a.status().phase, Phase::Member, "its session lasts until it is over");
+    assert_eq!(a.status().phase, Phase::Member, "the session lasts longer than leadership");
     a.advance(ms(4_999));
     a.expect(&[]);
     a.advance(ms(1));
@@ -84,11 +88,11 @@ fn p6_leadership_is_suspended_at_its_deadline_and_the_session_ends_at_its_own() 
 }
 
 #[test]
-fn p6_no_tick_is_needed_for_leadership_to_be_over() {
+fn p6_leadership_ends_at_its_deadline_without_a_tick() {
     let mut a = Bench::node("a").joined().leading();
     let until = a.status().leadership.unwrap().until;
     assert_eq!(until, a.now + secs(10));
-    // The process was stopped, and wakes up with a request in its hands.
+    // The process was frozen, and resumes with a request to handle.
     a.now = until;
     assert!(!a.is_leader());
     a.resign(1);
@@ -99,11 +103,11 @@ fn p6_no_tick_is_needed_for_leadership_to_be_over() {
 }
 
 #[test]
-fn p6_a_suspend_beyond_the_session_ends_it_at_once() {
+fn p6_a_suspend_longer_than_the_session_ends_it_immediately() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(60));
     a.expect(&["unwatch", "* session lost: no renewal succeeded in time", "revoke 1"]);
-    // The lease had not expired, as the store saw it: now its keys go, and the node joins again.
+    // The lease has not expired in the store. Revoking it deletes its keys, and the node rejoins.
     a.answer_all();
     a.expect(&[
         "grant 15s",
@@ -122,10 +126,10 @@ fn p6_a_suspend_beyond_the_session_ends_it_at_once() {
 }
 
 #[test]
-fn candidates_campaign_in_the_order_of_their_age_a_stagger_apart() {
+fn candidates_campaign_by_age_one_stagger_apart() {
     let mut c = Bench::node("c").with(&["a", "b"]).joined();
     c.expect(&[]);
-    assert_eq!(c.wakes_in(), Some(ms(100)), "two are older");
+    assert_eq!(c.wakes_in(), Some(ms(100)), "two nodes are older");
     c.advance(ms(99));
     c.expect(&[]);
     c.advance(ms(1));
@@ -143,20 +147,20 @@ fn the_stagger_is_at_least_twice_the_round_trip() {
     b.now = b.now + ms(160);
     b.answer_all();
     b.skip();
-    // The smoothed round trip: an eighth of the last one, which joined.
+    // The smoothed round trip, in which the last one, the join, counts one eighth.
     assert_eq!(b.wakes_in(), Some(ms(180)));
 }
 
 #[test]
-fn the_node_that_led_last_is_no_rival_by_age() {
-    // a, the oldest, gave up the lead and still stands: b campaigns at once.
+fn candidates_do_not_wait_for_the_node_that_led_last() {
+    // a, the oldest, gave up its leadership and is still present. b campaigns immediately.
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.delete("view/leader");
     b.expect_only(&["elect"], &["elect V2: b was elected, the previous view is unknown"]);
 }
 
 #[test]
-fn p6_no_campaign_past_the_leadership_deadline() {
+fn p6_a_node_past_its_leadership_deadline_does_not_campaign() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.advance(secs(5));
     b.advance(secs(6));
@@ -168,7 +172,7 @@ fn p6_no_campaign_past_the_leadership_deadline() {
 }
 
 #[test]
-fn a_refused_stabilize_is_tried_again_with_growing_pauses() {
+fn a_refused_stabilize_is_retried_with_backoff() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     let mut pauses = Vec::new();
     for _ in 0..8 {
@@ -176,15 +180,15 @@ fn a_refused_stabilize_is_tried_again_with_growing_pauses() {
         b.answer_all();
         pauses.push(b.wait_for("stabilize").as_millis());
     }
-    // Up to a quarter is taken off at random.
+    // Each pause is shortened by up to a quarter at random.
     for (pause, whole) in pauses.iter().zip([100, 200, 400, 800, 1600, 3200, 5000, 5000]) {
         assert!((whole * 3 / 4..=whole).contains(pause), "{pauses:?}");
     }
 }
 
 #[test]
-fn a_stabilize_that_runs_long_is_reported_once_and_never_ended() {
-    // It begins when no other timer does.
+fn a_slow_stabilize_is_reported_once_and_never_aborted() {
+    // The stabilize starts at a time at which no other timer starts.
     let mut b = Bench::node("b").with(&["a"]).joined().after(ms(20)).led_by("a");
     b.wait(ms(29_999));
     b.expect(&[]);
@@ -195,7 +199,7 @@ fn a_stabilize_that_runs_long_is_reported_once_and_never_ended() {
 }
 
 #[test]
-fn a_stabilize_timeout_ends_it_and_it_is_tried_again() {
+fn a_stabilize_that_exceeds_its_timeout_is_aborted_and_retried() {
     let limit = |config: &mut crate::Config| config.stabilize_timeout = Some(secs(2));
     let mut b = Bench::node_with("b", limit).with(&["a"]).joined().led_by("a");
     b.wait(secs(2));
@@ -209,7 +213,7 @@ fn a_stabilize_timeout_ends_it_and_it_is_tried_again() {
 }
 
 #[test]
-fn p8_laggards_are_named_after_a_while_and_then_ever_less_often() {
+fn p8_laggards_are_reported_with_growing_intervals() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -219,20 +223,20 @@ fn p8_laggards_are_named_after_a_while_and_then_ever_less_often() {
     a.wait(ms(1_000));
     a.expect(&["* V2 is not stable after 30s: b refused (disk full)"]);
     assert_eq!(a.status().blocked.unwrap().laggards.len(), 1);
-    let mut heard = Vec::new();
+    let mut reports = Vec::new();
     for second in 31..=300 {
         a.wait(secs(1));
-        let before = heard.len();
-        a.collect("* V2 is not stable", &mut heard);
-        if heard.len() > before {
-            heard[before] = second.to_string();
+        let before = reports.len();
+        a.collect("* V2 is not stable", &mut reports);
+        if reports.len() > before {
+            reports[before] = second.to_string();
         }
     }
-    assert_eq!(heard, ["60", "120", "240"]);
+    assert_eq!(reports, ["60", "120", "240"]);
 }
 
 #[test]
-fn p8_one_that_has_not_answered_is_named_too() {
+fn p8_a_node_that_has_not_acknowledged_is_reported_as_a_laggard() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -244,10 +248,10 @@ fn p8_one_that_has_not_answered_is_named_too() {
 }
 
 #[test]
-fn p8_the_time_of_a_version_counts_from_when_it_was_seen_not_from_when_it_was_judged() {
+fn p8_the_age_of_a_version_counts_from_when_it_was_seen_and_not_from_the_read_of_acknowledgements() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
-    // It stopped to expect acknowledgements before it heard that it leads, and reading them takes its time.
+    // The node stopped watching acknowledgements before it learned that it leads, and reading them takes a while.
     b.lose("elect");
     b.deliver();
     b.wait(secs(10));
@@ -260,7 +264,7 @@ fn p8_the_time_of_a_version_counts_from_when_it_was_seen_not_from_when_it_was_ju
 }
 
 #[test]
-fn p8_opt_in_laggards_are_evicted() {
+fn p8_laggards_are_evicted_if_so_configured() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -279,7 +283,7 @@ fn p8_opt_in_laggards_are_evicted() {
 }
 
 #[test]
-fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
+fn p8_a_stable_version_has_no_laggards_whatever_happens_later() {
     let stable = || {
         let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
         a.joins("b");
@@ -299,9 +303,9 @@ fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
             a.answer_all();
         },
     ];
-    for happens in later {
+    for change in later {
         let mut a = stable();
-        happens(&mut a);
+        change(&mut a);
         assert_eq!(a.status().blocked, None);
         a.wait(secs(4));
         a.expect_only(&["evict", "resign", "* V2"], &[]);
@@ -309,7 +313,7 @@ fn p8_a_version_that_became_stable_has_no_laggards_whatever_happens_later() {
 }
 
 #[test]
-fn p8_a_node_that_came_back_has_its_time_in_the_next_version() {
+fn p8_an_evicted_node_that_rejoined_is_not_evicted_again_before_the_next_version() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -318,14 +322,14 @@ fn p8_a_node_that_came_back_has_its_time_in_the_next_version() {
     a.ok("evict");
     a.deliver();
     a.skip();
-    // The version without it is on its way when it is back.
+    // b rejoins while the version without it is in flight.
     a.joins("b");
     a.wait(secs(4));
     a.expect_only(&["evict"], &[]);
 }
 
 #[test]
-fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
+fn p10_a_node_whose_eviction_failed_and_that_crashes_later_is_not_reported_as_evicted() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -341,7 +345,7 @@ fn p10_one_that_was_spared_and_leaves_later_was_not_evicted() {
 }
 
 #[test]
-fn p10_one_that_left_before_it_could_be_evicted_left() {
+fn p10_a_node_that_left_before_its_eviction_is_reported_as_left() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -354,7 +358,7 @@ fn p10_one_that_left_before_it_could_be_evicted_left() {
 }
 
 #[test]
-fn p8_others_are_evicted_before_a_leader_steps_down() {
+fn p8_other_laggards_are_evicted_before_the_leader_resigns() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     for other in ["b", "c", "d", "e", "f"] {
         a.joins(other);
@@ -374,11 +378,11 @@ fn p8_others_are_evicted_before_a_leader_steps_down() {
         "* evicted c, which kept the version from becoming stable",
     ];
     a.expect_only(&["evict", "* evicted", "resign"], &evicted);
-    assert!(a.is_leader(), "with another view it has its time again");
+    assert!(a.is_leader(), "with a new version the leader's time starts again");
 }
 
 #[test]
-fn p8_a_leader_that_is_the_laggard_steps_down() {
+fn p8_a_leader_that_is_the_only_laggard_resigns() {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -389,14 +393,14 @@ fn p8_a_leader_that_is_the_laggard_steps_down() {
     assert!(!a.is_leader());
     a.answer_all();
     a.expect(&["* nobody leads", "unwatch"]);
-    // Others first, for one TTL.
+    // Other candidates come first for one TTL.
     a.wait(ms(14_999));
     a.expect(&[]);
     a.wait(ms(1));
     a.expect_only(&["elect"], &["elect V3: a was elected"]);
 }
 
-/// Sets up a leader with this many other nodes, the last of which are late or refuse when their time is up.
+/// Returns a leader with four other nodes, some of which are late or refuse when their time is up.
 fn failing(late: &[&str], refusing: &[&str]) -> Bench {
     let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
     for other in ["b", "c", "d", "e"] {
@@ -415,11 +419,11 @@ fn failing(late: &[&str], refusing: &[&str]) -> Bench {
 }
 
 #[test]
-fn p8_nobody_is_evicted_while_more_than_half_of_the_view_is_late_or_refuses() {
+fn p8_no_node_is_evicted_while_more_than_half_of_the_view_is_late_or_refuses() {
     let mut a = failing(&["b"], &["c", "d"]);
     let version = a.newest();
-    let told = "* mass failure: 3 of 5 nodes are late or refuse V2; evictions are suspended, look for a common cause";
-    a.expect_only(&["evict", "* mass failure", "* the mass"], &[told]);
+    let event = "* mass failure: 3 of 5 nodes are late or refuse V2; evictions are suspended, look for a common cause";
+    a.expect_only(&["evict", "* mass failure", "* the mass"], &[event]);
     let failure = a.status().mass_failure.unwrap();
     assert_eq!((failure.version, failure.failing, failure.nodes), (version, 3, 5));
     a.wait(secs(600));
@@ -431,13 +435,13 @@ fn p8_nobody_is_evicted_while_more_than_half_of_the_view_is_late_or_refuses() {
 }
 
 #[test]
-fn p8_up_to_half_of_the_view_is_evicted_one_after_the_other() {
+fn p8_laggards_are_evicted_while_at_most_half_of_the_view_is_late_or_refuses() {
     let mut a = failing(&["b"], &["c"]);
     a.expect_only(&["evict", "* mass failure"], &["evict b"]);
 }
 
 #[test]
-fn p8_a_mass_failure_is_over_when_the_version_is_stable_or_another_leads() {
+fn p8_a_mass_failure_ends_when_the_version_is_stable_or_the_leader_changes() {
     let over = ["* the mass failure is over: laggards may be evicted again"];
     let mut stable = failing(&["b"], &["c", "d"]);
     stable.skip();
@@ -454,7 +458,7 @@ fn p8_a_mass_failure_is_over_when_the_version_is_stable_or_another_leads() {
 }
 
 #[test]
-fn p8_nodes_that_are_gone_or_came_back_are_no_mass_failure() {
+fn p8_nodes_that_departed_or_changed_do_not_count_towards_a_mass_failure() {
     let mut a = failing(&["b", "c"], &[]);
     a.unseen(|a| {
         a.ends("d");
@@ -465,17 +469,17 @@ fn p8_nodes_that_are_gone_or_came_back_are_no_mass_failure() {
 }
 
 #[test]
-fn p8_a_lone_leader_that_refuses_keeps_the_lead() {
+fn p8_a_lone_leader_that_is_late_does_not_resign() {
     let mut a = Bench::evicting("a").joined().leading();
     a.wait(secs(10));
     a.expect(&[
         "* mass failure: 1 of 1 node are late or refuse V1; evictions are suspended, look for a common cause",
     ]);
-    assert!(a.is_leader(), "nobody else could lead");
+    assert!(a.is_leader(), "no other node could lead");
 }
 
 #[test]
-fn a_commit_that_was_refused_for_no_visible_reason_is_tried_again_after_a_while() {
+fn a_commit_whose_guard_failed_without_visible_reason_is_retried_after_a_pause() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
     b.skip();

@@ -1,10 +1,10 @@
-//! The user gives the node's place up, and follows on.
+//! The user unregisters the node, which then only observes.
 
 use super::bench::{Bench, secs};
 use crate::{machine::Phase, store::ErrorKind};
 
 #[test]
-fn it_is_answered_once_the_lease_is_given_back() {
+fn an_unregister_request_succeeds_once_the_lease_is_revoked() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.unregister(1);
     a.expect(&["unwatch", "leave"]);
@@ -20,7 +20,7 @@ fn it_is_answered_once_the_lease_is_given_back() {
 }
 
 #[test]
-fn a_running_stabilize_is_superseded() {
+fn unregistering_supersedes_a_running_stabilize() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unregister(1);
     b.expect(&["supersede", "* stabilize of V1 superseded", "leave"]);
@@ -29,7 +29,7 @@ fn a_running_stabilize_is_superseded() {
 }
 
 #[test]
-fn a_grant_on_its_way_is_given_back() {
+fn a_lease_granted_after_unregistering_is_revoked() {
     let mut a = Bench::node("a");
     a.tick();
     a.unregister(1);
@@ -41,7 +41,7 @@ fn a_grant_on_its_way_is_given_back() {
 }
 
 #[test]
-fn a_grant_that_fails_meanwhile_leaves_nothing_to_be_away_for() {
+fn a_grant_that_fails_after_unregistering_does_not_count_as_an_outage() {
     let mut a = Bench::node("a");
     a.tick();
     a.ok("read");
@@ -55,7 +55,7 @@ fn a_grant_that_fails_meanwhile_leaves_nothing_to_be_away_for() {
 }
 
 #[test]
-fn a_place_that_was_never_taken_is_given_up_at_once() {
+fn a_node_that_never_joined_only_revokes_its_lease() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.unregister(1);
     b.expect(&["revoke 2"]);
@@ -66,7 +66,7 @@ fn a_place_that_was_never_taken_is_given_up_at_once() {
 }
 
 #[test]
-fn p10_a_place_that_is_given_up_is_told_of_although_nobody_waits() {
+fn p10_unregistering_is_reported_even_if_the_request_was_cancelled() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unregister(1);
     b.abandon(&[1]);
@@ -75,7 +75,7 @@ fn p10_a_place_that_is_given_up_is_told_of_although_nobody_waits() {
 }
 
 #[test]
-fn an_observer_has_no_place() {
+fn unregistering_an_observer_fails() {
     let mut o = Bench::observer();
     o.unregister(1);
     o.expect_only(&["reply"], &["reply 1: this process only observes: it has no name to register"]);

@@ -4,17 +4,21 @@ use super::bench::{Bench, ms, secs};
 use crate::store::ErrorKind;
 
 #[test]
-fn the_record_is_put_again_under_a_new_incarnation() {
+fn an_update_rewrites_the_record_with_a_new_incarnation() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     let before = b.status().session.unwrap().incarnation;
     b.update(1, "x");
     b.expect(&["rewrite"]);
-    assert_eq!(b.status().session.unwrap().incarnation, before, "until it stands");
+    assert_eq!(
+        b.status().session.unwrap().incarnation,
+        before,
+        "the incarnation stays the same until the rewrite is in the log"
+    );
     b.answer_all();
     b.expect(&["* b has a new record, at http://b", "reply 1: done"]);
     assert_ne!(b.status().session.unwrap().incarnation, before);
     assert_eq!(b.machine.present().find(|node| node.name == "b").unwrap().metadata["zone"], "x");
-    assert!(b.store.get(&"c/ready/b".into()).is_none(), "the acknowledgement went with the record");
+    assert!(b.store.get(&"c/ready/b".into()).is_none(), "the rewrite deletes the acknowledgement");
     b.publishes();
     b.stabilized(crate::Outcome::Ready);
     b.answer_all();
@@ -22,7 +26,7 @@ fn the_record_is_put_again_under_a_new_incarnation() {
 }
 
 #[test]
-fn changes_that_come_while_one_is_on_its_way_are_granted_together() {
+fn updates_made_while_one_is_in_flight_are_written_together() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     for (id, zone) in [(1, "x"), (2, "y"), (3, "z")] {
         b.update(id, zone);
@@ -36,7 +40,7 @@ fn changes_that_come_while_one_is_on_its_way_are_granted_together() {
 }
 
 #[test]
-fn a_node_without_a_session_registers_with_it() {
+fn a_node_without_a_session_joins_with_the_updated_metadata() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.update(1, "x");
     b.expect_only(&["reply"], &["reply 1: done"]);
@@ -45,7 +49,7 @@ fn a_node_without_a_session_registers_with_it() {
 }
 
 #[test]
-fn a_change_while_the_node_joins_is_granted_once_it_stands() {
+fn an_update_while_the_node_joins_is_written_once_it_is_a_member() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.tick();
     b.ok("grant");
@@ -58,7 +62,7 @@ fn a_change_while_the_node_joins_is_granted_once_it_stands() {
 }
 
 #[test]
-fn p7_a_change_that_waits_is_granted_by_the_next_session() {
+fn p7_an_update_interrupted_by_a_lost_session_is_written_by_the_next_one() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.update(1, "x");
     b.fail("rewrite", ErrorKind::Unreachable);
@@ -69,7 +73,7 @@ fn p7_a_change_that_waits_is_granted_by_the_next_session() {
 }
 
 #[test]
-fn p5_a_leader_that_changes_its_record_leads_on() {
+fn p5_a_leader_that_updates_its_record_keeps_leading() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.update(1, "x");
     a.answer_all();
@@ -80,7 +84,7 @@ fn p5_a_leader_that_changes_its_record_leads_on() {
 }
 
 #[test]
-fn a_node_elected_while_its_change_waits_names_the_incarnation_that_stands() {
+fn a_node_elected_during_an_update_names_the_incarnation_that_is_in_the_store() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.update(1, "x");
     b.wait(ms(50));
@@ -89,7 +93,7 @@ fn a_node_elected_while_its_change_waits_names_the_incarnation_that_stands() {
 }
 
 #[test]
-fn an_observer_has_no_metadata() {
+fn updating_an_observer_fails() {
     let mut o = Bench::observer();
     o.update(1, "x");
     o.expect_only(&["reply"], &["reply 1: this process only observes: it has no name to register"]);

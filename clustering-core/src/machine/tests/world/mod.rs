@@ -1,6 +1,6 @@
-//! Several machines and one store, under virtual time, at random: calls are slow, replies are lost before or after they
-//! took effect, watches break, processes freeze, crash and come back, operators meddle. In the end all is calm, and then
-//! everything must be as promised. A run is told by its seed alone.
+//! Several machines on one store, under virtual time and random faults: calls are slow, calls and replies are lost,
+//! watches break, processes freeze, crash and restart, and operators interfere. After a while the faults cease, and then
+//! every node must be a member and the newest version stable. The seed alone determines a run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,11 +34,11 @@ const CALM: Duration = secs(120);
 const TTL: Duration = secs(5);
 
 #[test]
-fn p1_to_p8_hold_under_faults_and_calm_brings_stability() {
+fn p1_to_p8_hold_under_faults_and_the_cluster_becomes_stable_afterwards() {
     for_seeds("WORLD_SEEDS", 150, |seed| World::new(seed).run());
 }
 
-/// What is still to happen.
+/// An event that is due later.
 enum Due {
     Wake {
         process: usize,
@@ -50,30 +50,30 @@ enum Due {
         life: u64,
         call: Output,
     },
-    /// A reply, or what stands for one, reaches the process.
+    /// A reply, or a timeout in its place, reaches the process.
     Reply {
         process: usize,
         life: u64,
         token: Option<Token>,
         input: Input,
     },
-    /// What the store has for a watch reaches the process.
+    /// Pending changes of a watch reach the process.
     Pump {
         process: usize,
         life: u64,
         token: Token,
     },
-    Trouble,
+    Fault,
 }
 
 struct Process {
     name: NodeName,
-    /// How often it was started.
+    /// Number of times that the process has died.
     life: u64,
     machine: Option<Machine>,
     frozen_until: Timestamp,
     wake_at: Option<Timestamp>,
-    /// Calls that were not answered yet.
+    /// Calls that have not been answered yet.
     waiting: BTreeSet<Token>,
     watches: Vec<Watch>,
     stabilizing: Option<Token>,
@@ -97,8 +97,8 @@ struct World {
     numbered: u64,
     processes: Vec<Process>,
     stormy: bool,
-    /// The store cannot be reached until then.
-    away_until: Timestamp,
+    /// The store is unreachable until this time.
+    unreachable_until: Timestamp,
     views: BTreeMap<(Revision, Version), Vec<Arc<Node>>>,
     announced: BTreeSet<(Revision, Version)>,
 }
@@ -114,7 +114,7 @@ impl World {
             numbered: 0,
             processes: Vec::new(),
             stormy: true,
-            away_until: Timestamp::ZERO,
+            unreachable_until: Timestamp::ZERO,
             views: BTreeMap::new(),
             announced: BTreeSet::new(),
         };
@@ -154,22 +154,22 @@ impl World {
         self.due.insert((time, self.numbered), due);
     }
 
-    /// How long something is on its way: a moment, now and then much longer than anybody waits.
+    /// Returns a random latency, which is mostly short and now and then longer than any timeout.
     fn latency(&mut self) -> Duration {
         if self.one_in(20) { ms(self.below(3_000)) } else { Duration::from_micros(200 + self.below(5_000)) }
     }
 
     fn run(mut self) {
         let storm = self.now + STORM;
-        self.at(self.now + secs(1), Due::Trouble);
+        self.at(self.now + secs(1), Due::Fault);
         self.run_until(storm);
         self.stormy = false;
-        self.away_until = self.now;
+        self.unreachable_until = self.now;
         for process in &mut self.processes {
             process.frozen_until = self.now;
         }
         let end = self.now + CALM;
-        // All well, and nothing is written while nothing changes: what the storm left on its way may stir it once more.
+        // The cluster must come to rest, with no more writes. Calls still in flight from the storm may disturb it once more.
         loop {
             for process in 0..self.processes.len() {
                 match self.processes[process].machine {
@@ -184,7 +184,7 @@ impl World {
                 assert!(per_process <= 20, "a busy loop: {per_process} inputs in 10 s");
                 return;
             }
-            assert!(self.now < end, "P8: no calm\n{}", self.report());
+            assert!(self.now < end, "P8: the cluster does not become stable\n{}", self.report());
         }
     }
 
@@ -192,7 +192,7 @@ impl World {
         self.processes.iter().map(|process| process.handled).sum()
     }
 
-    /// P7, P8: all are members of the newest version, and it is stable for everyone.
+    /// P7, P8: true if all processes are members of the newest version, and know that it is stable.
     fn is_calm(&self) -> bool {
         let names: Vec<&NodeName> = self.processes.iter().map(|process| &process.name).collect();
         let newest = |machine: &Machine| machine.status(self.now).newest;
@@ -223,21 +223,21 @@ impl World {
             let ((time, _), due) = entry.remove_entry();
             self.now = self.now.max(time);
             self.store.expire(self.now);
-            self.happen(due);
+            self.run_event(due);
             self.check_leaders();
         }
         self.now = end;
     }
 
-    fn happen(&mut self, due: Due) {
+    fn run_event(&mut self, due: Due) {
         let (process, life) = match &due {
             Due::Wake { process, life } | Due::Pump { process, life, .. } => (*process, *life),
             Due::Reply { process, life, .. } | Due::Arrive { process, life, .. } => (*process, *life),
-            Due::Trouble => return self.trouble(),
+            Due::Fault => return self.inject_fault(),
         };
         let alive = self.processes[process].life == life && self.processes[process].machine.is_some();
         match due {
-            // What was sent by one that is dead may still arrive.
+            // A call may still arrive after its process has died.
             Due::Arrive { call, .. } => self.arrive(process, life, call),
             _ if !alive => {}
             _ if self.processes[process].frozen_until > self.now => {
@@ -245,7 +245,7 @@ impl World {
                 self.at(until, due);
             }
             Due::Wake { .. } => {
-                // Others were set for times that are no longer asked for.
+                // Other wake-ups are out of date: the machine has asked for another time since.
                 if self.processes[process].wake_at.take_if(|at| *at <= self.now).is_some() {
                     self.handle(process, Input::Tick);
                 }
@@ -275,7 +275,7 @@ impl World {
                 self.handle(process, input);
             }
             Due::Pump { token, .. } => self.pump(process, token),
-            Due::Trouble => unreachable!("seen to above"),
+            Due::Fault => unreachable!("handled above"),
         }
     }
 
@@ -285,10 +285,10 @@ impl World {
         machine.handle(now, input);
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll_output()).collect();
         let wakeup = machine.next_wakeup();
-        assert!(wakeup.is_none_or(|at| at > now), "a busy loop");
+        assert!(wakeup.is_none_or(|at| at > now), "a busy loop: the next wake-up is already due");
         self.processes[process].handled += 1;
         for output in outputs {
-            self.put_out(process, output);
+            self.execute(process, output);
         }
         let life = self.processes[process].life;
         if let Some(at) = wakeup.filter(|at| self.processes[process].wake_at != Some(*at)) {
@@ -297,7 +297,7 @@ impl World {
         }
     }
 
-    fn put_out(&mut self, process: usize, output: Output) {
+    fn execute(&mut self, process: usize, output: Output) {
         let life = self.processes[process].life;
         match output {
             Output::Stabilize { token, view, .. } => {
@@ -319,7 +319,7 @@ impl World {
                 assert!(self.processes[process].announcing.replace(token).is_none(), "P4: two on_stable");
                 let version = (view.revision(), view.version());
                 assert!(self.announced.insert(version), "P4: on_stable twice for {version:?}");
-                let machine = self.processes[process].machine.as_ref().expect("it put this out");
+                let machine = self.processes[process].machine.as_ref().expect("the process has a machine");
                 let leadership = machine.status(self.now).leadership.expect("P4: on_stable by the leader");
                 assert_eq!(leadership.term, term, "P4: on_stable in its term");
                 let time = ms(self.below(500));
@@ -342,16 +342,16 @@ impl World {
             Output::Stopped { .. } => self.kill(process),
             Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
-            Output::CheckHealth { .. } => unreachable!("no node here checks its health"),
+            Output::CheckHealth { .. } => unreachable!("no health checks are configured"),
         }
     }
 
-    /// Sends a call to the store; after its timeout nobody waits for the reply any more.
+    /// Sends a call to the store. After the timeout the machine is told that the outcome is unknown.
     fn call(&mut self, process: usize, token: Token, timeout: Duration, call: Output) {
         let life = self.processes[process].life;
         self.processes[process].waiting.insert(token);
-        let silence = refusal(&call, StoreError::outcome_unknown("timeout"));
-        self.at(self.now + timeout, Due::Reply { process, life, token: Some(token), input: silence });
+        let timed_out = refusal(&call, StoreError::outcome_unknown("timeout"));
+        self.at(self.now + timeout, Due::Reply { process, life, token: Some(token), input: timed_out });
         if !self.one_in(30) {
             let time = self.now + self.latency();
             self.at(time, Due::Arrive { process, life, call });
@@ -360,8 +360,8 @@ impl World {
 
     fn arrive(&mut self, process: usize, life: u64, call: Output) {
         let now = self.now;
-        let reply = if now < self.away_until {
-            refusal(&call, StoreError::unreachable("away"))
+        let reply = if now < self.unreachable_until {
+            refusal(&call, StoreError::unreachable("injected by the test"))
         } else {
             match call.clone() {
                 Output::Grant { token, ttl, .. } => {
@@ -384,10 +384,10 @@ impl World {
                     }
                     Input::Committed { token, result }
                 }
-                other => unreachable!("no call: {other:?}"),
+                other => unreachable!("not a store call: {other:?}"),
             }
         };
-        self.tell_watches();
+        self.notify_watches();
         if !self.one_in(30) {
             let time = now + self.latency();
             let token = token_of(&call);
@@ -395,8 +395,8 @@ impl World {
         }
     }
 
-    /// Whoever watches will hear of it.
-    fn tell_watches(&mut self) {
+    /// Schedules the delivery of new changes to all watches.
+    fn notify_watches(&mut self) {
         for process in 0..self.processes.len() {
             let life = self.processes[process].life;
             let tokens: Vec<Token> =
@@ -409,7 +409,7 @@ impl World {
     }
 
     fn pump(&mut self, process: usize, token: Token) {
-        // Not before it is open, and then at once.
+        // Changes are delivered only once the watch is open.
         if self.processes[process].waiting.contains(&token) {
             return;
         }
@@ -448,7 +448,7 @@ impl World {
         if self.below(3) == 0 {
             config.laggards = Laggards::Evict { after: secs(15) };
         }
-        config.validate().expect("a config that works");
+        config.validate().expect("a valid configuration");
         let this = &self.processes[process];
         let identity = Identity {
             name: this.name.clone(),
@@ -457,8 +457,8 @@ impl World {
         };
         // Wall clocks are wrong by up to an hour.
         let wall = 1_700_000_000_000 + self.below(3_600_000);
-        let mint = IdGenerator::new(wall, self.now, u128::from(self.below(u64::MAX)));
-        let machine = Machine::node(self.keys.clone(), identity, config, mint);
+        let ids = IdGenerator::new(wall, self.now, u128::from(self.below(u64::MAX)));
+        let machine = Machine::node(self.keys.clone(), identity, config, ids);
         let this = &mut self.processes[process];
         (this.machine, this.wake_at, this.newest) = (Some(machine), None, Revision::ZERO);
         self.handle(process, Input::Tick);

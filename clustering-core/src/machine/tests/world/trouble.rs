@@ -5,9 +5,9 @@ use crate::{
     store::{Txn, WatchEnd},
 };
 
-/// What goes wrong.
+/// Injects faults.
 impl World {
-    pub(super) fn trouble(&mut self) {
+    pub(super) fn inject_fault(&mut self) {
         if !self.stormy {
             return;
         }
@@ -19,7 +19,7 @@ impl World {
             0 => self.kill(process),
             1 if self.is_awake(process) => self.handle(process, Input::Stop),
             2 => self.processes[process].frozen_until = self.now + ms(self.below(12_000)),
-            3 => self.away_until = self.now + ms(self.below(7_000)),
+            3 => self.unreachable_until = self.now + ms(self.below(7_000)),
             4 => self.store.compact(),
             5 | 6 => {
                 while !self.processes[process].watches.is_empty() && self.is_awake(process) {
@@ -30,10 +30,10 @@ impl World {
                     }
                 }
             }
-            7 => self.meddle(Txn::new().delete(self.keys.election_key().clone())),
-            8 => self.meddle(Txn::new().delete(node_key).delete(ready_key)),
-            9 => self.meddle(Txn::new().put(self.keys.request_key().clone(), "{}", None)),
-            10 => self.meddle(Txn::new().delete(ready_key)),
+            7 => self.interfere(Txn::new().delete(self.keys.election_key().clone())),
+            8 => self.interfere(Txn::new().delete(node_key).delete(ready_key)),
+            9 => self.interfere(Txn::new().put(self.keys.request_key().clone(), "{}", None)),
+            10 => self.interfere(Txn::new().delete(ready_key)),
             11 => {
                 let metadata = Metadata::from([("n".to_owned(), self.numbered.to_string())]);
                 self.request(process, |id| Input::Update { id, metadata });
@@ -49,7 +49,7 @@ impl World {
             }
         }
         let time = self.now + ms(200 + self.below(2_500));
-        self.at(time, Due::Trouble);
+        self.at(time, Due::Fault);
     }
 
     fn is_awake(&self, process: usize) -> bool {
@@ -63,8 +63,8 @@ impl World {
         }
     }
 
-    fn meddle(&mut self, txn: Txn) {
-        self.store.commit(&txn).expect("unguarded");
-        self.tell_watches();
+    fn interfere(&mut self, txn: Txn) {
+        self.store.commit(&txn).expect("a commit without guards succeeds");
+        self.notify_watches();
     }
 }
