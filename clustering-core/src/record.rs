@@ -575,7 +575,8 @@ mod tests {
         assert_eq!(DepartureRecord::tells(None, &node), Departure::Ended);
     }
 
-    /// Fuzzing found that skipped fields were not validated. A release that knows the field could not have read the record.
+    /// Fuzzing found that skipped fields were not validated. A release that knows the field could not have read the
+    /// record.
     #[test]
     fn unknown_fields_must_be_readable_too() {
         for strange in [&b"\"\xf0\""[..], br#""\ud800""#, b"1e999"] {

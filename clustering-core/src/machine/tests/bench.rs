@@ -47,8 +47,8 @@ pub(super) fn for_seeds(variable: &str, default: u64, run: impl Fn(u64) + std::p
 /// A harness for one machine and a store. Other nodes exist only as writes to that store.
 ///
 /// Nothing happens by itself: a call of the machine stays open until the test answers it ([`ok`](Bench::ok),
-/// [`fail`](Bench::fail), [`lose`](Bench::lose)), and the machine sees changes of the store when the test delivers them.
-/// Actions of other nodes are delivered at once, except within [`unseen`](Bench::unseen).
+/// [`fail`](Bench::fail), [`lose`](Bench::lose)), and the machine sees changes of the store when the test delivers
+/// them. Actions of other nodes are delivered at once, except within [`unseen`](Bench::unseen).
 #[derive(Clone)]
 pub(super) struct Bench {
     pub(super) machine: Machine,
@@ -170,7 +170,8 @@ impl Bench {
         self
     }
 
-    /// Makes the newest version stable: all nodes acknowledge it, and this node, the leader, records it. `on_stable` has ended.
+    /// Makes the newest version stable: all nodes acknowledge it, and this node, the leader, records it. `on_stable`
+    /// has ended.
     pub(super) fn stable(mut self) -> Self {
         self = self.acknowledged();
         for other in self.others.keys().cloned().collect::<Vec<_>>() {

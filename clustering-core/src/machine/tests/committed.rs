@@ -102,7 +102,8 @@ fn a_successful_commit_whose_reply_was_lost_is_not_repeated() {
         bench.wait(secs(2));
         let mut again = Vec::new();
         bench.collect(purpose, &mut again);
-        // Only the leader watches acknowledgements. The node repeats its acknowledgement, and reads it when the guard fails.
+        // Only the leader watches acknowledgements. The node repeats its acknowledgement, and reads it when the guard
+        // fails.
         assert_eq!(again.len(), usize::from(purpose == "acknowledge"), "{purpose}: {again:?}");
     }
 }

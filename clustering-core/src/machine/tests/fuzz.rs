@@ -78,7 +78,7 @@ impl Process {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             self.inputs += 1;
-            assert!(self.inputs < MAX_INPUTS, "it does not come to deliver_all");
+            assert!(self.inputs < MAX_INPUTS, "the machine does not settle");
             self.machine.handle(now, input);
             while let Some(output) = self.machine.poll_output() {
                 inputs.extend(self.execute(store, now, output));

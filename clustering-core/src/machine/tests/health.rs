@@ -49,7 +49,7 @@ fn p11_a_node_joins_only_after_a_check_has_passed() {
 }
 
 #[test]
-fn p11_the_last_tolerated_failure_ends_leadership_and_session_immediately() {
+fn p11_the_third_failure_in_a_row_ends_leadership_and_session_immediately() {
     let mut a = leading();
     fails(&mut a, "sick");
     fails(&mut a, "sick");

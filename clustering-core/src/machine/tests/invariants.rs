@@ -176,8 +176,8 @@ impl Invariants {
         self.own_ready = Revision::ZERO;
     }
 
-    /// Checks that the machine never asks to be woken immediately, that each wake-up moves the next one forward, and that a
-    /// second tick at the same time changes nothing.
+    /// Checks that the machine never asks to be woken immediately, that each wake-up moves the next one forward, and
+    /// that a second tick at the same time changes nothing.
     fn check_time(&self, bench: &Bench) {
         let mut again = bench.machine.clone();
         again.handle(bench.now, Input::Tick);
@@ -269,8 +269,8 @@ fn check_status(bench: &Bench) {
     assert_eq!(status.leader.map(|leader| leader.term), Some(leadership.term));
 }
 
-/// Checks a commit against the protocol's table of commits: its guards and its writes, given the log that the machine has
-/// seen.
+/// Checks a commit against the protocol's table of commits: its guards and its writes, given the log that the machine
+/// has seen.
 fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, own_ready: Revision) {
     let keys = &bench.keys;
     let seen = |key: &Key| bench.seen.get(key);

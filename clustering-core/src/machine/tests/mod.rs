@@ -1,8 +1,9 @@
 //! Tests of the machine: one file per input.
 //!
 //! A test builds a state, gives the machine one input (or the few that belong together), and compares all outputs, in
-//! order and rendered as one line each. [`bench`] has the harness. [`invariants`] are checked after every input of every
-//! test. [`walk`] and [`fuzz`] generate inputs at random. [`world`] runs several machines against one store under faults.
+//! order and rendered as one line each. [`bench`] has the harness. [`invariants`] are checked after every input of
+//! every test. [`walk`] and [`fuzz`] generate inputs at random. [`world`] runs several machines against one store
+//! under faults.
 
 mod actions;
 mod bench;

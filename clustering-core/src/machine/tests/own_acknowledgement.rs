@@ -1,5 +1,5 @@
-//! A node whose version does not become stable reads its own acknowledgement from time to time, since neither the log nor
-//! the leader shows that it was lost.
+//! A node whose version does not become stable reads its own acknowledgement from time to time, since neither the log
+//! nor the leader shows that it was lost.
 
 use super::bench::{Bench, ms, secs};
 use crate::{

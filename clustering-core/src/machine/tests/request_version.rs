@@ -170,7 +170,7 @@ fn pending_and_later_requests_fail_when_the_node_stops() {
     b.stabilized(crate::Outcome::Ready);
     b.ok("leave");
     b.ok("revoke");
-    b.request_version(3, "after the end");
+    b.request_version(3, "after the stop");
     b.expect_only(
         &["reply"],
         &[

@@ -1,6 +1,6 @@
 //! Several machines on one store, under virtual time and random faults: calls are slow, calls and replies are lost,
-//! watches break, processes freeze, crash and restart, and operators interfere. After a while the faults cease, and then
-//! every node must be a member and the newest version stable. The seed alone determines a run.
+//! watches break, processes freeze, crash and restart, and operators interfere. After a while the faults cease, and
+//! then every node must be a member and the newest version stable. The seed alone determines a run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -169,7 +169,8 @@ impl World {
             process.frozen_until = self.now;
         }
         let end = self.now + CALM;
-        // The cluster must come to rest, with no more writes. Calls still in flight from the storm may disturb it once more.
+        // The cluster must come to rest, with no more writes. Calls still in flight from the storm may disturb it
+        // once more.
         loop {
             for process in 0..self.processes.len() {
                 match self.processes[process].machine {
