@@ -71,7 +71,10 @@ fn node(store: &FaultyStore, name: &str) -> Builder {
 
 async fn until(node: &Clustering, is: impl FnMut(&Status) -> bool) {
     let mut status = node.status();
-    tokio::time::timeout(secs(900), status.wait_for(is)).await.expect("the status never reached the condition").unwrap();
+    tokio::time::timeout(secs(900), status.wait_for(is))
+        .await
+        .expect("the status never reached the condition")
+        .unwrap();
 }
 
 /// Returns a health check that the test controls: 0 means healthy, 1 unhealthy.
@@ -135,7 +138,11 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     line.cut();
     until(&a, |status| status.active_term.is_none()).await;
     seen.look(snapshotter);
-    assert_eq!((seen.one(names::LEADER, None), seen.one(names::MEMBER, None)), (0.0, 1.0), "by its deadline");
+    assert_eq!(
+        (seen.one(names::LEADER, None), seen.one(names::MEMBER, None)),
+        (0.0, 1.0),
+        "the leadership deadline has passed"
+    );
     assert_eq!(seen.one(names::STORE_AWAY, None), 1.0);
     until(&a, |status| !status.member).await;
     seen.look(snapshotter);

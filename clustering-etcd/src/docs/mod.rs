@@ -1,4 +1,4 @@
-//! How to run it, for those who do.
+//! Guides for operators.
 
 #[doc = include_str!("operators.md")]
 pub mod operators {}
