@@ -562,9 +562,9 @@ mod tests {
     #[test]
     fn a_departure_record_applies_only_to_the_incarnation_it_names() {
         let node = node(r#"{"uri": "u", "incarnation": "x"}"#).unwrap();
-        let gone = |name: &str, life: &str, how| DepartureRecord {
+        let gone = |name: &str, incarnation: &str, how| DepartureRecord {
             node: NodeName::parse(name).unwrap(),
-            incarnation: life.into(),
+            incarnation: incarnation.into(),
             how,
         };
         let tells = |gone: DepartureRecord| DepartureRecord::tells(Some(&gone), &node);

@@ -228,11 +228,11 @@ mod tests {
     }
 
     /// Returns a node with this incarnation.
-    fn node(name: &str, life: &str) -> Node {
+    fn node(name: &str, incarnation: &str) -> Node {
         Node {
             name: self::name(name),
             uri: crate::name::NodeUri::parse(&format!("http://{name}")).unwrap(),
-            incarnation: life.into(),
+            incarnation: incarnation.into(),
             metadata: Metadata::new(),
             protocol: PROTOCOL,
             created: Revision::new(1),

@@ -80,14 +80,14 @@ impl Log {
 impl Value {
     fn text(&self) -> String {
         match self {
-            Value::Node(life) => format!(r#"{{"uri": "http://n", "incarnation": "{life}"}}"#),
+            Value::Node(incarnation) => format!(r#"{{"uri": "http://n", "incarnation": "{incarnation}"}}"#),
             Value::Leader(node) => format!(r#"{{"node": "{node}", "incarnation": "x"}}"#),
             Value::Version(label) => {
                 format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
             }
             Value::Request(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
-            Value::Gone(node, life) => {
-                format!(r#"{{"node": "{node}", "incarnation": "{life}", "how": "left"}}"#)
+            Value::Gone(node, incarnation) => {
+                format!(r#"{{"node": "{node}", "incarnation": "{incarnation}", "how": "left"}}"#)
             }
             Value::Garbage => "garbage".to_owned(),
         }
@@ -216,8 +216,8 @@ fn p1_a_resync_keeps_the_view_only_if_the_version_is_unchanged() {
     assert!(changed.contains(&Changed::Version));
 }
 
-fn gone(node: &'static str, life: u8) -> Step {
-    Step::Put("c/view/gone", Value::Gone(node, life))
+fn gone(node: &'static str, incarnation: u8) -> Step {
+    Step::Put("c/view/gone", Value::Gone(node, incarnation))
 }
 
 fn departure_of(fold: &Fold, name: &str) -> Departure {
@@ -305,14 +305,14 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4u8).prop_map(Value::Node),
         2 => prop::sample::select(vec!["a", "b"]).prop_map(Value::Leader),
         3 => (1..9u8).prop_map(Value::Version),
-        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, life)| Value::Gone(node, life)),
+        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, incarnation)| Value::Gone(node, incarnation)),
         1 => Just(Value::Garbage),
     ];
     let key = || prop::sample::select(KEYS.to_vec());
     prop_oneof![
         4 => (key(), value).prop_map(|(key, value)| Step::Put(key, value)),
         2 => (1..9u8).prop_map(version),
-        1 => (0..4u8).prop_map(|life| gone("a", life)),
+        1 => (0..4u8).prop_map(|incarnation| gone("a", incarnation)),
         2 => key().prop_map(Step::Delete),
     ]
 }

@@ -9,8 +9,8 @@ use std::{
 };
 
 mod calls;
+mod faults;
 mod promises;
-mod trouble;
 
 use self::calls::{refusal, token_of};
 use super::{
@@ -42,25 +42,25 @@ fn p1_to_p8_hold_under_faults_and_the_cluster_becomes_stable_afterwards() {
 enum Due {
     Wake {
         process: usize,
-        life: u64,
+        generation: u64,
     },
     /// A call reaches the store.
     Arrive {
         process: usize,
-        life: u64,
+        generation: u64,
         call: Output,
     },
     /// A reply, or a timeout in its place, reaches the process.
     Reply {
         process: usize,
-        life: u64,
+        generation: u64,
         token: Option<Token>,
         input: Input,
     },
     /// Pending changes of a watch reach the process.
     Pump {
         process: usize,
-        life: u64,
+        generation: u64,
         token: Token,
     },
     Fault,
@@ -69,7 +69,7 @@ enum Due {
 struct Process {
     name: NodeName,
     /// Number of times that the process has died.
-    life: u64,
+    generation: u64,
     machine: Option<Machine>,
     frozen_until: Timestamp,
     wake_at: Option<Timestamp>,
@@ -121,7 +121,7 @@ impl World {
         for n in 0..2 + world.below(4) {
             world.processes.push(Process {
                 name: name(&format!("n{n}")),
-                life: 0,
+                generation: 0,
                 machine: None,
                 frozen_until: Timestamp::ZERO,
                 wake_at: None,
@@ -211,7 +211,7 @@ impl World {
     fn report(&self) -> String {
         let of = |process: &Process| {
             let status = process.machine.as_ref().map(|machine| machine.status(self.now));
-            format!("{} (life {}): {status:?}", process.name, process.life)
+            format!("{} (generation {}): {status:?}", process.name, process.generation)
         };
         self.processes.iter().map(of).collect::<Vec<_>>().join("\n")
     }
@@ -231,15 +231,20 @@ impl World {
     }
 
     fn run_event(&mut self, due: Due) {
-        let (process, life) = match &due {
-            Due::Wake { process, life } | Due::Pump { process, life, .. } => (*process, *life),
-            Due::Reply { process, life, .. } | Due::Arrive { process, life, .. } => (*process, *life),
+        let (process, generation) = match &due {
+            Due::Wake { process, generation } | Due::Pump { process, generation, .. } => {
+                (*process, *generation)
+            }
+            Due::Reply { process, generation, .. } | Due::Arrive { process, generation, .. } => {
+                (*process, *generation)
+            }
             Due::Fault => return self.inject_fault(),
         };
-        let alive = self.processes[process].life == life && self.processes[process].machine.is_some();
+        let alive =
+            self.processes[process].generation == generation && self.processes[process].machine.is_some();
         match due {
             // A call may still arrive after its process has died.
-            Due::Arrive { call, .. } => self.arrive(process, life, call),
+            Due::Arrive { call, .. } => self.arrive(process, generation, call),
             _ if !alive => {}
             _ if self.processes[process].frozen_until > self.now => {
                 let until = self.processes[process].frozen_until;
@@ -291,15 +296,15 @@ impl World {
         for output in outputs {
             self.execute(process, output);
         }
-        let life = self.processes[process].life;
+        let generation = self.processes[process].generation;
         if let Some(at) = wakeup.filter(|at| self.processes[process].wake_at != Some(*at)) {
             self.processes[process].wake_at = Some(at);
-            self.at(at, Due::Wake { process, life });
+            self.at(at, Due::Wake { process, generation });
         }
     }
 
     fn execute(&mut self, process: usize, output: Output) {
-        let life = self.processes[process].life;
+        let generation = self.processes[process].generation;
         match output {
             Output::Stabilize { token, view, .. } => {
                 let this = &mut self.processes[process];
@@ -314,7 +319,7 @@ impl World {
                 let outcome = if refuses { Outcome::refused("no") } else { Outcome::Ready };
                 let time = if self.one_in(10) { secs(self.below(8)) } else { ms(self.below(200)) };
                 let input = Input::Stabilized { token, outcome };
-                self.at(self.now + time, Due::Reply { process, life, token: None, input });
+                self.at(self.now + time, Due::Reply { process, generation, token: None, input });
             }
             Output::Announce { token, view, term } => {
                 assert!(self.processes[process].announcing.replace(token).is_none(), "P4: two on_stable");
@@ -325,7 +330,7 @@ impl World {
                 assert_eq!(leadership.term, term, "P4: on_stable in its term");
                 let time = ms(self.below(500));
                 let input = Input::Announced { token, result: Ok(()) };
-                self.at(self.now + time, Due::Reply { process, life, token: None, input });
+                self.at(self.now + time, Due::Reply { process, generation, token: None, input });
             }
             Output::Watch { token, ref prefix, after, timeout } => {
                 let watch = Watch { token, prefix: prefix.clone(), seen: after };
@@ -349,17 +354,17 @@ impl World {
 
     /// Sends a call to the store. After the timeout the machine is told that the outcome is unknown.
     fn call(&mut self, process: usize, token: Token, timeout: Duration, call: Output) {
-        let life = self.processes[process].life;
+        let generation = self.processes[process].generation;
         self.processes[process].waiting.insert(token);
         let timed_out = refusal(&call, StoreError::outcome_unknown("timeout"));
-        self.at(self.now + timeout, Due::Reply { process, life, token: Some(token), input: timed_out });
+        self.at(self.now + timeout, Due::Reply { process, generation, token: Some(token), input: timed_out });
         if !self.one_in(30) {
             let time = self.now + self.latency();
-            self.at(time, Due::Arrive { process, life, call });
+            self.at(time, Due::Arrive { process, generation, call });
         }
     }
 
-    fn arrive(&mut self, process: usize, life: u64, call: Output) {
+    fn arrive(&mut self, process: usize, generation: u64, call: Output) {
         let now = self.now;
         let reply = if now < self.unreachable_until {
             refusal(&call, StoreError::unreachable("injected by the test"))
@@ -392,19 +397,19 @@ impl World {
         if !self.one_in(30) {
             let time = now + self.latency();
             let token = token_of(&call);
-            self.at(time, Due::Reply { process, life, token, input: reply });
+            self.at(time, Due::Reply { process, generation, token, input: reply });
         }
     }
 
     /// Schedules the delivery of new changes to all watches.
     fn notify_watches(&mut self) {
         for process in 0..self.processes.len() {
-            let life = self.processes[process].life;
+            let generation = self.processes[process].generation;
             let tokens: Vec<Token> =
                 self.processes[process].watches.iter().map(|watch| watch.token).collect();
             for token in tokens {
                 let time = self.now + self.latency();
-                self.at(time, Due::Pump { process, life, token });
+                self.at(time, Due::Pump { process, generation, token });
             }
         }
     }
@@ -453,7 +458,7 @@ impl World {
         let this = &self.processes[process];
         let identity = Identity {
             name: this.name.clone(),
-            uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.life)).expect("a URI"),
+            uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.generation)).expect("a URI"),
             metadata: Metadata::new(),
         };
         // Wall clocks are wrong by up to an hour.
@@ -467,7 +472,7 @@ impl World {
 
     fn kill(&mut self, process: usize) {
         let this = &mut self.processes[process];
-        this.life += 1;
+        this.generation += 1;
         this.machine = None;
         this.waiting.clear();
         this.watches.clear();
