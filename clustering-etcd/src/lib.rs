@@ -43,7 +43,7 @@
 //! ```
 //!
 //! `clustering-core` explains what a cluster is and how its nodes agree. The guides in [`docs`] explain how to run one:
-//! [in production](docs::production), [with the command line](docs::operators), and [at scale](docs::performance).
+//! [in production](docs::production) and [at scale](docs::performance). The crate `clustering-cli` is the command line.
 //!
 //! # Configuration
 //!

@@ -1,7 +1,7 @@
 //! The HTTP server of `--probes`.
 
 #[cfg(all(feature = "metrics", feature = "probes"))]
-#[path = "../../src/bin/clustering/run/serve.rs"]
+#[path = "../../cli/src/run/serve.rs"]
 mod serve;
 
 use std::error::Error;

@@ -64,7 +64,7 @@ fn a_failed_renewal_is_repeated_sooner_if_the_lease_is_short() {
     let mut a = Bench::node_with("a", |config| config.ttl = ms(1_200)).joined().leading();
     a.advance(ms(400));
     a.fail("renew", ErrorKind::Unreachable);
-    assert_eq!(a.wakes_in(), Some(ms(500)), "a sixth of the TTL");
+    assert_eq!(a.wakes_in(), Some(ms(200)), "a sixth of the TTL");
 }
 
 #[test]
