@@ -212,13 +212,22 @@ pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) 
     bare_cluster.stop().await;
 }
 
+/// CPU time of all threads of this process, in the resolution of the scheduler.
+fn cpu_time() -> Duration {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let used = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("schedstat")).ok());
+    used.filter_map(|used| used.split_whitespace().next()?.parse().ok()).map(Duration::from_nanos).sum()
+}
+
 /// Traces a join, and lets a follower leave afterwards.
 async fn joined<T: Team>(cluster: &mut Cluster<T>, trace: &Trace) -> Vec<(&'static str, Duration)> {
     cluster.calm_down().await;
     trace.take();
-    let began = Instant::now();
+    let (began, cpu) = (Instant::now(), cpu_time());
     let sample = cluster.join().await;
-    let steps = steps(&trace.take(), began, sample.all);
+    let mut steps = steps(&trace.take(), began, sample.all);
+    steps.push(("in total", sample.all));
+    steps.push(("CPU time of all nodes", cpu_time().saturating_sub(cpu)));
     cluster.leave(false).await;
     steps
 }
