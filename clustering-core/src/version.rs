@@ -178,7 +178,7 @@ mod tests {
     const WALL: u64 = 1_700_000_000_000;
 
     #[test]
-    fn a_version_is_greater_than_the_last_one_even_if_the_clock_is_behind() {
+    fn a_new_version_is_larger_than_the_last_one_even_if_the_clock_is_behind() {
         let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let first = ids.version(Timestamp::ZERO, None);
         assert_eq!(first.minted_ms(), WALL);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn p1_two_nodes_generate_different_labels_after_the_same_version() {
+    fn p1_two_generators_create_different_versions_after_the_same_one() {
         let ahead = IdGenerator::new(WALL + 3_600_000, Timestamp::ZERO, 7).version(Timestamp::ZERO, None);
         let after =
             |seed| IdGenerator::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
@@ -212,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn the_largest_ulid_does_not_prevent_new_versions() {
+    fn a_version_after_the_largest_ulid_starts_again_at_the_clock() {
         let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let last = Version::from_u128(u128::MAX);
         assert_eq!(ids.version(Timestamp::ZERO, Some(last)).minted_ms(), WALL);
     }
 
     #[test]
-    fn equal_seeds_generate_equal_ulids_and_different_seeds_do_not() {
+    fn equal_seeds_give_equal_ids_and_other_seeds_different_ones() {
         let draw = |seed| {
             let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, seed);
             [ids.ulid(Timestamp::ZERO), ids.ulid(Timestamp::ZERO)]
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn random_numbers_cover_the_range_below_their_bound() {
+    fn random_numbers_cover_the_whole_range_below_their_bound() {
         let mut ids = IdGenerator::new(0, Timestamp::ZERO, 3);
         let mut seen = [false; 10];
         for _ in 0..1000 {
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_parsed_and_formatted_as_ulids() {
+    fn versions_are_parsed_and_displayed_as_ulids() {
         let version: Version = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
         assert_eq!(version.to_string(), "01ARZ3NDEKTSV4RRFFQ69G5FAV");
         assert_eq!(serde_json::to_string(&version).unwrap(), "\"01ARZ3NDEKTSV4RRFFQ69G5FAV\"");

@@ -22,8 +22,8 @@ enum Value {
     Leader(&'static str),
     Version(u8),
     Request(&'static str),
-    /// A node's name and incarnation.
-    Departure(&'static str, u8),
+    /// The departure of this node and incarnation: it left.
+    Gone(&'static str, u8),
     Garbage,
 }
 
@@ -39,7 +39,7 @@ const KEYS: [&str; 9] = [
     "c/view/nodes/x/y",
 ];
 
-/// A store with a log.
+/// A log: its current entries, from which it creates batches and snapshots.
 #[derive(Default)]
 struct Log {
     revision: Revision,
@@ -47,7 +47,7 @@ struct Log {
 }
 
 impl Log {
-    /// Writes all steps in one revision.
+    /// Writes all of these changes in one revision.
     fn write(&mut self, steps: &[Step]) -> Batch {
         self.revision = self.revision.next();
         let mut changes = Vec::new();
@@ -80,15 +80,13 @@ impl Log {
 impl Value {
     fn text(&self) -> String {
         match self {
-            Value::Node(incarnation) => {
-                format!(r#"{{"uri": "http://n", "incarnation": "{incarnation}"}}"#)
-            }
+            Value::Node(incarnation) => format!(r#"{{"uri": "http://n", "incarnation": "{incarnation}"}}"#),
             Value::Leader(node) => format!(r#"{{"node": "{node}", "incarnation": "x"}}"#),
             Value::Version(label) => {
                 format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
             }
             Value::Request(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
-            Value::Departure(node, incarnation) => {
+            Value::Gone(node, incarnation) => {
                 format!(r#"{{"node": "{node}", "incarnation": "{incarnation}", "how": "left"}}"#)
             }
             Value::Garbage => "garbage".to_owned(),
@@ -116,7 +114,7 @@ fn version(label: u8) -> Step {
     Step::Put("c/view/version", Value::Version(label))
 }
 
-/// Folds some batches.
+/// Returns a fold that has applied these batches, and their log.
 fn folded(batches: &[&[Step]]) -> (Fold, Log) {
     let (mut fold, mut log) = (fold(), Log::default());
     for steps in batches {
@@ -126,7 +124,7 @@ fn folded(batches: &[&[Step]]) -> (Fold, Log) {
 }
 
 #[test]
-fn p1_the_cut_is_taken_after_all_changes_of_the_revision() {
+fn p1_a_view_includes_all_changes_of_its_versions_revision() {
     let orders: [[Step; 3]; 2] = [
         [version(1), node("c/view/nodes/b"), Step::Delete("c/view/nodes/a")],
         [Step::Delete("c/view/nodes/a"), node("c/view/nodes/b"), version(1)],
@@ -139,7 +137,7 @@ fn p1_the_cut_is_taken_after_all_changes_of_the_revision() {
 }
 
 #[test]
-fn p2_a_batch_that_was_folded_before_changes_nothing() {
+fn p2_applying_a_batch_again_changes_nothing() {
     let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a")]]);
     let newer = log.write(&[version(1)]);
     fold.apply(&newer);
@@ -150,7 +148,7 @@ fn p2_a_batch_that_was_folded_before_changes_nothing() {
 }
 
 #[test]
-fn the_term_of_an_elected_leaders_first_version_is_its_revision() {
+fn the_term_of_a_version_that_elects_is_its_own_revision() {
     let elect = [Step::Put("c/view/leader", Value::Leader("a")), version(1)];
     let (fold, _) = folded(&[&[node("c/view/nodes/a")], &elect]);
     assert_eq!(fold.term(), Some(Term::new(Revision::new(2))));
@@ -158,7 +156,7 @@ fn the_term_of_an_elected_leaders_first_version_is_its_revision() {
 }
 
 #[test]
-fn a_malformed_or_deleted_version_has_no_view() {
+fn an_unreadable_or_deleted_version_has_no_view() {
     for last in [Step::Put("c/view/version", Value::Garbage), Step::Delete("c/view/version")] {
         let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(9)], &[last]]);
         assert!(fold.newest().is_none() && !fold.is_stable());
@@ -167,33 +165,33 @@ fn a_malformed_or_deleted_version_has_no_view() {
 }
 
 #[test]
-fn p4_only_a_stability_record_after_the_cut_counts() {
+fn p4_only_a_stable_record_written_after_its_version_counts() {
     let stable = |label| Step::Put("c/view/stable", Value::Version(label));
     let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
     assert!(!fold.is_stable());
     fold.apply(&log.write(&[stable(2)]));
-    assert!(!fold.is_stable(), "the record is for another version");
+    assert!(!fold.is_stable(), "the record names another version");
     fold.apply(&log.write(&[stable(1)]));
     assert!(fold.is_stable());
     fold.apply(&log.write(&[version(1)]));
-    assert!(!fold.is_stable(), "the same label, written again, is another cut");
+    assert!(!fold.is_stable(), "the same label written again is another version");
     fold.apply(&log.write(&[version(1), stable(1)]));
-    assert!(!fold.is_stable(), "no node can have adapted to it yet");
+    assert!(!fold.is_stable(), "no node can have acknowledged a version in its own revision");
 }
 
 #[test]
-fn a_request_favours_a_present_node_until_a_version_is_written() {
+fn a_request_favours_a_present_node_until_the_next_version() {
     let request = |node| Step::Put("c/view/request", Value::Request(node));
     let favoured = |fold: &Fold| fold.favoured().map(|node| node.name.to_string());
     let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
     fold.apply(&log.write(&[request("b")]));
-    assert_eq!(favoured(&fold), None, "the node is not present");
+    assert_eq!(favoured(&fold), None, "an absent node is not favoured");
     fold.apply(&log.write(&[node("c/view/nodes/b")]));
     assert_eq!(favoured(&fold), Some("b".to_owned()));
     fold.apply(&log.write(&[version(2)]));
     assert_eq!(favoured(&fold), None, "the request was fulfilled");
     fold.apply(&log.write(&[request("b"), version(3)]));
-    assert_eq!(favoured(&fold), None, "a version of the same revision fulfills the request");
+    assert_eq!(favoured(&fold), None, "a version in the same revision fulfils the request");
 }
 
 #[test]
@@ -218,48 +216,48 @@ fn p1_a_resync_keeps_the_view_only_if_the_version_is_unchanged() {
     assert!(changed.contains(&Changed::Version));
 }
 
-fn departure(node: &'static str, incarnation: u8) -> Step {
-    Step::Put("c/view/gone", Value::Departure(node, incarnation))
+fn gone(node: &'static str, incarnation: u8) -> Step {
+    Step::Put("c/view/gone", Value::Gone(node, incarnation))
 }
 
-fn how(fold: &Fold, name: &str) -> Departure {
+fn departure_of(fold: &Fold, name: &str) -> Departure {
     fold.departure(&NodeName::parse(name).unwrap())
 }
 
 #[test]
-fn a_departure_record_in_the_same_revision_explains_a_deletion() {
-    let begin = [node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)];
+fn a_departure_record_counts_only_together_with_the_deletion_in_either_order() {
+    let initial = [node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)];
     let deletion = || Step::Delete("c/view/nodes/a");
-    for steps in [[departure("a", 1), deletion()], [deletion(), departure("a", 1)]] {
-        let (mut fold, mut log) = folded(&[&begin]);
+    for steps in [[gone("a", 1), deletion()], [deletion(), gone("a", 1)]] {
+        let (mut fold, mut log) = folded(&[&initial]);
         let changed = fold.apply(&log.write(&steps));
         assert!(changed.iter().any(|change| matches!(change, Changed::Down(_, Departure::Left))));
-        assert_eq!(how(&fold, "a"), Departure::Left);
+        assert_eq!(departure_of(&fold, "a"), Departure::Left);
         fold.apply(&log.write(&[version(2)]));
-        assert!(fold.departures.is_empty(), "the departure is kept only until the next version");
+        assert!(fold.departures.is_empty(), "a departure is kept only until the next version");
     }
-    // Another incarnation, another node, or another revision.
+    // Records of another incarnation, of another node, or in another revision do not count.
     let others: [&[&[Step]]; 4] = [
-        &[&[departure("a", 2), deletion()]],
-        &[&[departure("b", 1), deletion()]],
-        &[&[departure("a", 1)], &[deletion()]],
-        &[&[deletion()], &[departure("a", 1)]],
+        &[&[gone("a", 2), deletion()]],
+        &[&[gone("b", 1), deletion()]],
+        &[&[gone("a", 1)], &[deletion()]],
+        &[&[deletion()], &[gone("a", 1)]],
     ];
     for batches in others {
-        let (mut fold, mut log) = folded(&[&begin]);
+        let (mut fold, mut log) = folded(&[&initial]);
         for steps in batches {
             fold.apply(&log.write(steps));
         }
-        assert_eq!(how(&fold, "a"), Departure::Ended, "{batches:?}");
+        assert_eq!(departure_of(&fold, "a"), Departure::Ended, "{batches:?}");
     }
 }
 
 #[test]
-fn departures_of_nodes_that_joined_after_the_newest_version_are_not_kept() {
-    let leaves = [Step::Delete("c/view/nodes/a"), departure("a", 1)];
+fn no_departure_is_kept_for_a_node_outside_the_view_or_back_again() {
+    let leaves = [Step::Delete("c/view/nodes/a"), gone("a", 1)];
     let (fold, _) = folded(&[&[version(1)], &[node("c/view/nodes/a")], &leaves]);
     assert!(fold.departures.is_empty());
-    // The departure was missed.
+    // The leave was missed.
     let (mut fold, mut log) = folded(&[&[version(1)], &[node("c/view/nodes/a")]]);
     log.write(&leaves);
     fold.resync(&log.snapshot(), false);
@@ -270,7 +268,7 @@ fn departures_of_nodes_that_joined_after_the_newest_version_are_not_kept() {
 }
 
 #[test]
-fn after_a_gap_the_departure_record_explains_only_the_incarnation_that_it_names() {
+fn after_a_gap_the_departure_record_counts_only_for_the_incarnation_it_names() {
     let (before, log) = folded(&[&[node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)]]);
     let after = |batches: &[&[Step]]| {
         let (mut fold, mut log) =
@@ -283,23 +281,23 @@ fn after_a_gap_the_departure_record_explains_only_the_incarnation_that_it_names(
             Changed::Down(node, how) if node.name == "a" => Some(*how),
             _ => None,
         });
-        assert_eq!(down.unwrap_or(Departure::Ended), how(&fold, "a"));
-        how(&fold, "a")
+        assert_eq!(down.unwrap_or(Departure::Ended), departure_of(&fold, "a"));
+        departure_of(&fold, "a")
     };
     let a = || Step::Delete("c/view/nodes/a");
     let b = || Step::Delete("c/view/nodes/b");
-    assert_eq!(after(&[&[a(), departure("a", 1)]]), Departure::Left);
-    assert_eq!(after(&[&[a(), departure("a", 1)], &[b(), departure("b", 1)]]), Departure::Ended);
-    // An earlier incarnation left long ago.
-    assert_eq!(after(&[&[departure("a", 7)], &[a()]]), Departure::Ended);
+    assert_eq!(after(&[&[a(), gone("a", 1)]]), Departure::Left);
+    assert_eq!(after(&[&[a(), gone("a", 1)], &[b(), gone("b", 1)]]), Departure::Ended);
+    // An earlier incarnation left.
+    assert_eq!(after(&[&[gone("a", 7)], &[a()]]), Departure::Ended);
     // The node is present.
-    assert_eq!(after(&[&[departure("a", 1)]]), Departure::Ended);
+    assert_eq!(after(&[&[gone("a", 1)]]), Departure::Ended);
     // The departure was seen before the gap.
     let mut seen = before.clone();
     let mut later = Log { revision: log.revision, entries: log.entries.clone() };
-    seen.apply(&later.write(&[a(), departure("a", 1)]));
+    seen.apply(&later.write(&[a(), gone("a", 1)]));
     seen.resync(&later.snapshot(), false);
-    assert_eq!(how(&seen, "a"), Departure::Left);
+    assert_eq!(departure_of(&seen, "a"), Departure::Left);
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -307,19 +305,19 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4u8).prop_map(Value::Node),
         2 => prop::sample::select(vec!["a", "b"]).prop_map(Value::Leader),
         3 => (1..9u8).prop_map(Value::Version),
-        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, incarnation)| Value::Departure(node, incarnation)),
+        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, incarnation)| Value::Gone(node, incarnation)),
         1 => Just(Value::Garbage),
     ];
     let key = || prop::sample::select(KEYS.to_vec());
     prop_oneof![
         4 => (key(), value).prop_map(|(key, value)| Step::Put(key, value)),
         2 => (1..9u8).prop_map(version),
-        1 => (0..4u8).prop_map(|incarnation| departure("a", incarnation)),
+        1 => (0..4u8).prop_map(|incarnation| gone("a", incarnation)),
         2 => key().prop_map(Step::Delete),
     ]
 }
 
-/// Generates the steps of a revision, each of another key.
+/// Generates the changes of one revision, each to a different key.
 fn revision() -> impl Strategy<Value = Vec<Step>> {
     let key_of = |step: &Step| match step {
         Step::Put(key, _) | Step::Delete(key) => *key,
@@ -338,17 +336,17 @@ fn drift(fold: &Fold) -> BTreeSet<NodeName> {
     }
     let present = fold.present().map(|node| (node.name.clone(), node.modified));
     let present: BTreeMap<_, _> = present.collect();
-    let cut = fold.newest().into_iter().flat_map(|view| view.iter());
-    let cut: BTreeMap<_, _> = cut.map(|node| (node.name.clone(), node.modified)).collect();
-    let names = present.keys().chain(cut.keys());
-    names.filter(|name| present.get(*name) != cut.get(*name)).cloned().collect()
+    let viewed = fold.newest().into_iter().flat_map(|view| view.iter());
+    let viewed: BTreeMap<_, _> = viewed.map(|node| (node.name.clone(), node.modified)).collect();
+    let names = present.keys().chain(viewed.keys());
+    names.filter(|name| present.get(*name) != viewed.get(*name)).cloned().collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn p1_replicas_of_the_same_log_agree_and_their_drift_is_correct(
+    fn p1_replicas_of_the_same_log_agree_and_track_the_drift_correctly(
         revisions in prop::collection::vec(revision(), 1..30),
         gap in 0..30usize,
     ) {
@@ -361,7 +359,7 @@ proptest! {
             }
             all.apply(&batch);
             prop_assert_eq!(all.drift().cloned().collect::<BTreeSet<_>>(), drift(&all));
-            // The late replica misses one batch and reads a snapshot instead.
+            // `late` reads a snapshot at one place, and applies all other batches.
             if place == gap {
                 missed = log.revision;
                 late.resync(&log.snapshot(), false);
@@ -373,7 +371,7 @@ proptest! {
                 let is_gone = |name: &NodeName| drift(fold).contains(name) && fold.node(name).is_none();
                 prop_assert!(fold.departures.keys().all(is_gone), "{:?}", fold.departures);
             }
-            // They agree on all records, and on the view if the late replica saw its cut.
+            // Both agree on all records, and on the view unless `late` missed its version.
             prop_assert_eq!(names(all.present()), names(late.present()));
             prop_assert_eq!(all.leader(), late.leader());
             prop_assert_eq!(all.version(), late.version());
@@ -386,7 +384,7 @@ proptest! {
     }
 
     #[test]
-    fn a_resync_returns_the_differences_from_the_state_before(
+    fn a_resync_reports_the_same_changes_as_the_batches_in_between(
         first in prop::collection::vec(revision(), 1..10),
         between in prop::collection::vec(revision(), 1..10),
     ) {
@@ -398,16 +396,16 @@ proptest! {
         for steps in &between {
             log.write(steps);
         }
-        let changes = fold.resync(&log.snapshot(), false);
-        // The expected differences, from the nodes before and after.
+        let reported = fold.resync(&log.snapshot(), false);
+        // The revisions of a node's record before and after show whether it joined, departed or changed.
         let changed = |name: &str| {
             let name = NodeName::parse(name).unwrap();
             (before.node(&name).map(|node| node.modified), fold.node(&name).map(|node| node.modified))
         };
         for name in ["a", "b", "c"] {
-            let up = changes.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
-            let down = changes.iter().any(|change| matches!(change, Changed::Down(node, _) if node.name == name));
-            let again = changes.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
+            let up = reported.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
+            let down = reported.iter().any(|change| matches!(change, Changed::Down(node, _) if node.name == name));
+            let again = reported.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
             let expected = match changed(name) {
                 (None, Some(_)) => (true, false, false),
                 (Some(_), None) => (false, true, false),
@@ -416,9 +414,9 @@ proptest! {
             };
             prop_assert_eq!((up, down, again), expected, "{}", name);
         }
-        prop_assert_eq!(changes.contains(&Changed::Leader), before.leader() != fold.leader());
-        prop_assert_eq!(changes.contains(&Changed::Version), before.version() != fold.version());
-        prop_assert_eq!(changes.contains(&Changed::Stable), before.stable() != fold.stable());
-        prop_assert_eq!(changes.contains(&Changed::Request), before.request() != fold.request());
+        prop_assert_eq!(reported.contains(&Changed::Leader), before.leader() != fold.leader());
+        prop_assert_eq!(reported.contains(&Changed::Version), before.version() != fold.version());
+        prop_assert_eq!(reported.contains(&Changed::Stable), before.stable() != fold.stable());
+        prop_assert_eq!(reported.contains(&Changed::Request), before.request() != fold.request());
     }
 }

@@ -65,9 +65,9 @@ fn uri() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(cases())]
 
-    /// Names are valid exactly by their rules, and can be parsed from their keys.
+    /// The rules are written here a second time. A valid name can be parsed from the node's keys again.
     #[test]
-    fn fuzz_names_follow_their_rules_and_are_parsed_from_keys(text in text(), long in 250..260usize) {
+    fn fuzz_names_follow_their_rules_and_can_be_parsed_from_their_keys(text in text(), long in 250..260usize) {
         for text in [text, "n".repeat(long)] {
             let good = !text.is_empty()
                 && text.len() <= 255
@@ -95,7 +95,7 @@ proptest! {
 
     /// Two clusters have no key in common, and each recognizes its own keys.
     #[test]
-    fn fuzz_clusters_share_no_keys(one in namespace(), two in namespace(), name in text()) {
+    fn fuzz_different_namespaces_share_no_keys(one in namespace(), two in namespace(), name in text()) {
         let parsed = [&one, &two].map(|text| Namespace::parse(text).map(Keyspace::new));
         let name = NodeName::parse(&name).or_else(|_| NodeName::parse("n")).expect("a name");
         if let [Ok(one), Ok(two)] = &parsed {
@@ -112,9 +112,9 @@ proptest! {
         }
     }
 
-    /// Any key in the store can be parsed.
+    /// Any key in the store can be classified without a panic, and keys of the protocol survive a round trip.
     #[test]
-    fn fuzz_any_key_can_be_parsed(key in super::key(), any in any::<String>()) {
+    fn fuzz_any_key_can_be_classified(key in super::key(), any in any::<String>()) {
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
         for key in [key, any] {
             let kind = keys.kind_of(&Key::from(key.clone()));
@@ -131,9 +131,9 @@ proptest! {
         }
     }
 
-    /// A valid URI has a scheme and no password.
+    /// An accepted URI has a scheme and contains no password.
     #[test]
-    fn fuzz_valid_uris_are_public(text in uri()) {
+    fn fuzz_accepted_uris_contain_no_password(text in uri()) {
         match NodeUri::parse(&text) {
             Ok(uri) => {
                 prop_assert_eq!(uri.as_str(), &text);
@@ -158,9 +158,9 @@ proptest! {
         }
     }
 
-    /// Versions are ULIDs in upper or lower case, and round-trip.
+    /// Every version can be parsed from its text in upper and lower case. Texts that parse do so consistently.
     #[test]
-    fn fuzz_versions_round_trip(bits in any::<u128>(), text in text()) {
+    fn fuzz_versions_survive_a_round_trip_through_text(bits in any::<u128>(), text in text()) {
         let version = Version::from_u128(bits);
         prop_assert_eq!(version.to_string().parse::<Version>(), Ok(version));
         prop_assert_eq!(version.to_string().to_lowercase().parse::<Version>(), Ok(version));

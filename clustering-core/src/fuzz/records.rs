@@ -5,7 +5,7 @@ use proptest::{prelude::*, sample::select};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{anything, cases, object, value};
+use super::{any_json, any_record, cases, value};
 use crate::{
     json,
     name::NodeName,
@@ -30,7 +30,7 @@ fn name() -> NodeName {
     NodeName::parse("n").expect("a name")
 }
 
-/// Checks that the bytes are refused with a reason, or are an object whose record round-trips.
+/// Checks that bytes are refused with a reason, or are an object that survives being written and read again.
 fn round_trip<T: Serialize + PartialEq + Debug>(
     bytes: &[u8],
     decode: fn(&[u8]) -> Result<T, String>,
@@ -38,7 +38,7 @@ fn round_trip<T: Serialize + PartialEq + Debug>(
     match decode(bytes) {
         Ok(record) => {
             let is_object = serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object());
-            prop_assert!(is_object, "a value that is not an object was decoded as {record:?}");
+            prop_assert!(is_object, "a value that is not an object was read as {record:?}");
             prop_assert_eq!(decode(&encode(&record)), Ok(record));
         }
         Err(reason) => prop_assert!(!reason.is_empty(), "refused without a reason"),
@@ -46,8 +46,8 @@ fn round_trip<T: Serialize + PartialEq + Debug>(
     Ok(())
 }
 
-/// Generates texts that are nearly JSON, from parts that parsers treat differently.
-fn strange() -> impl Strategy<Value = String> {
+/// Generates texts that are almost JSON, from tokens that parsers treat differently.
+fn strange_json() -> impl Strategy<Value = String> {
     let token = select(vec![
         "{",
         "}",
@@ -98,7 +98,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn fuzz_records_round_trip_or_are_refused_with_a_reason(bytes in value()) {
+    fn fuzz_records_are_refused_with_a_reason_or_survive_a_round_trip(bytes in value()) {
         round_trip::<LeaderRecord>(&bytes, decode)?;
         round_trip::<VersionRecord>(&bytes, decode)?;
         round_trip::<RequestRecord>(&bytes, decode)?;
@@ -108,26 +108,26 @@ proptest! {
         round_trip::<HistoryRecord>(&bytes, HistoryRecord::decode)?;
     }
 
-    /// A record is valid exactly if `serde_json::Value` can parse it in a build without optional features.
+    /// A record is readable exactly if `serde_json::Value` could parse it in a build without optional features.
     #[test]
-    fn fuzz_exactly_the_json_objects_are_records(bytes in value(), strange in strange()) {
-        let within = format!(r#"{{"uri": "u", "incarnation": "x", "new": {strange}}}"#);
-        for record in [&bytes[..], strange.as_bytes(), within.as_bytes()] {
+    fn fuzz_records_are_readable_exactly_if_serde_json_can_parse_them(bytes in value(), strange_json in strange_json()) {
+        let within = format!(r#"{{"uri": "u", "incarnation": "x", "new": {strange_json}}}"#);
+        for record in [&bytes[..], strange_json.as_bytes(), within.as_bytes()] {
             let is_object = serde_json::from_slice::<Value>(record).is_ok_and(|value| value.is_object());
             prop_assert_eq!(json::fields(record).is_ok(), is_object);
         }
     }
 
-    /// The validity of a node record decides if the node is present, so it must not depend on the release.
+    /// A node is present exactly if its record is readable. All releases must agree on that, so the rule never changes.
     #[test]
-    fn fuzz_a_node_record_needs_only_a_uri_and_an_incarnation(object in object()) {
+    fn fuzz_a_node_record_needs_two_strings_and_nothing_else(object in any_record()) {
         let is_text = |field: &str| object[field].is_string();
         let decoded = decode_node(name(), &entry(object.to_string().as_bytes()));
         prop_assert_eq!(decoded.is_ok(), is_text("uri") && is_text("incarnation"), "{:?}", decoded);
         if let Ok(node) = decoded {
             prop_assert_eq!(Some(node.uri.as_str()), object["uri"].as_str());
             prop_assert_eq!(Some(node.incarnation.as_str()), object["incarnation"].as_str());
-            // The record round-trips.
+            // The record survives being written and read again.
             let record = NodeRecord {
                 uri: &node.uri,
                 incarnation: &node.incarnation,
@@ -140,15 +140,15 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_any_bytes_can_be_decoded_as_a_node_record(bytes in value()) {
+    fn fuzz_any_bytes_are_read_as_a_node_record_or_refused_with_a_reason(bytes in value()) {
         if let Err(reason) = decode_node(name(), &entry(&bytes)) {
             prop_assert!(!reason.is_empty());
         }
     }
 
-    /// Unknown fields, which newer releases may write, change nothing.
+    /// Newer releases may write fields that this release does not know.
     #[test]
-    fn fuzz_unknown_fields_are_ignored(object in object(), field in "[a-z]{12}", more in anything()) {
+    fn fuzz_unknown_fields_are_ignored(object in any_record(), field in "[a-z]{12}", more in any_json()) {
         let mut with = object.clone();
         with[&field] = more;
         let (without, with) = (object.to_string(), with.to_string());
@@ -159,9 +159,9 @@ proptest! {
         prop_assert_eq!(decode_node(name(), &entry(without)).ok(), decode_node(name(), &entry(with)).ok());
     }
 
-    /// Optional fields of the wrong type count as missing, so that only the label decides if a version is valid.
+    /// Optional fields of the wrong type count as missing.
     #[test]
-    fn fuzz_a_version_record_needs_only_a_label(object in object()) {
+    fn fuzz_only_the_label_decides_whether_a_version_is_readable(object in any_record()) {
         let label = object["version"].as_str().and_then(|label| label.parse::<crate::version::Version>().ok());
         let read = decode::<VersionRecord>(object.to_string().as_bytes()).ok();
         prop_assert_eq!(read.map(|record| record.version), label);
