@@ -20,7 +20,7 @@ pub(crate) const LONG: Duration = Duration::from_secs(120);
 const TTL: Duration = Duration::from_secs(600);
 
 /// Pause between changes, so that each counts as a lone change: the library delays the publication of a change that
-/// comes within a second of another (`Config::calm`). The bare client does not, but pauses as long, because a change
+/// comes within a second of another. The bare client does not, but pauses as long, because a change
 /// right after another would profit from warm caches.
 const CALM: Duration = Duration::from_millis(1_050);
 
