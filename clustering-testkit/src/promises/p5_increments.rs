@@ -1,4 +1,4 @@
-//! P5, for what leaders count: [nodes](crate::node) that write as leaders count one up with each write, and add its id to a
+//! P5, for what leaders count: nodes that write as leaders count one up with each write, and add its id to a
 //! list in the same commit.
 //!
 //! - Each write finds the count of the one before, and none is lost: the count goes up by one.
