@@ -5,7 +5,7 @@ use proptest::{option, prelude::*, sample::select};
 use super::cases;
 use crate::config::{Backoff, Config, Laggards};
 
-/// Usual, strange and extreme.
+/// Generates usual, unusual and extreme durations.
 fn time() -> impl Strategy<Value = Duration> {
     prop_oneof![
         4 => (0..20_000u64).prop_map(Duration::from_millis),
@@ -19,10 +19,8 @@ prop_compose! {
     fn times()(
         ttl in time(),
         renew_every in option::of(time()),
-        renew_retry in time(),
         leadership in option::of(time()),
         call_timeout in option::of(time()),
-        stagger in time(),
         (first, max) in (time(), time()),
         stabilize_timeout in option::of(time()),
         warn_after in time(),
@@ -30,9 +28,9 @@ prop_compose! {
         stop_timeout in time(),
     ) -> Config {
         let mut config = Config::default();
-        (config.ttl, config.renew_every, config.renew_retry) = (ttl, renew_every, renew_retry);
-        (config.leadership, config.call_timeout, config.stagger) = (leadership, call_timeout, stagger);
-        (config.retry, config.publish_gap) = (Backoff::new(first, max), Backoff::new(first, max));
+        (config.ttl, config.renew_every) = (ttl, renew_every);
+        (config.leadership, config.call_timeout) = (leadership, call_timeout);
+        (config.stabilize_retry, config.publish_gap) = (Backoff::new(first, max), Backoff::new(first, max));
         (config.stabilize_timeout, config.warn_after, config.stop_timeout) = (stabilize_timeout, warn_after, stop_timeout);
         if let Some(after) = evict {
             config.laggards = Laggards::Evict { after };
@@ -44,9 +42,9 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases())]
 
-    /// Whatever is asked for is refused by the name of its field, or its deadlines stand in the order that P6 needs.
+    /// A configuration is either refused with the name of a field, or its deadlines are in the order that P6 requires.
     #[test]
-    fn fuzz_times_that_are_taken_can_work(config in times()) {
+    fn fuzz_accepted_times_satisfy_the_order_of_deadlines(config in times()) {
         match config.validate() {
             Ok(()) => {
                 let ttl = config.ttl;
@@ -55,14 +53,14 @@ proptest! {
                 let call_timeout = config.call_timeout.unwrap_or(ttl / 6);
                 prop_assert!(renew_every < leadership && leadership < ttl);
                 prop_assert!(call_timeout * 2 < leadership.max(ttl * 2 / 3));
-                prop_assert!(!config.renew_retry.is_zero() && !config.retry.first.is_zero());
+                prop_assert!(!config.stabilize_retry.first.is_zero() && !config.publish_gap.first.is_zero());
             }
             Err(error) => prop_assert!(!error.field.is_empty() && error.to_string().contains(error.field)),
         }
     }
 
     #[test]
-    fn fuzz_a_backoff_grows_to_its_limit_and_no_further(first in time(), max in time(), failures in any::<u32>()) {
+    fn fuzz_a_backoff_grows_and_never_exceeds_its_limit(first in time(), max in time(), failures in any::<u32>()) {
         let backoff = Backoff::new(first, max);
         let delay = backoff.after(failures);
         prop_assert!(delay <= max && backoff.after(failures.saturating_add(1)) >= delay);

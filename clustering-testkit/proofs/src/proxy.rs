@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_request_whose_answer_is_lost_arrives() {
+    async fn a_request_arrives_even_if_its_reply_is_lost() {
         let (proxy, heard) = echo().await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         let conversation = async {
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_cancelled_loss_loses_no_answer() {
+    async fn no_reply_is_lost_after_a_loss_was_cancelled() {
         let (proxy, _heard) = echo().await;
         let mut stream = TcpStream::connect(proxy.address).await.unwrap();
         tokio::select! {

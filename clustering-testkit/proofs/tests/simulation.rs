@@ -1,12 +1,12 @@
-//! The simulation: seeds under which all promises hold, the same history for the same seed, and that what it is to reach
-//! is reached.
+//! Tests of the simulation: all promises hold with many seeds, the same seed gives the same history, and every kind of
+//! fault and situation occurs.
 
 use std::{thread, time::Duration};
 
 use clustering_proofs::sim::{Counts, Fault, Kind, Reached, Simulation};
 use clustering_testkit::history::Moment;
 
-/// Runs these seeds on all cores, and adds up what they came to.
+/// Runs the seeds on all cores and adds up their counts.
 fn run(simulation: &Simulation, seeds: impl IntoIterator<Item = u64>) -> Counts {
     let seeds: Vec<u64> = seeds.into_iter().collect();
     let cores = thread::available_parallelism().map_or(1, usize::from);
@@ -29,13 +29,13 @@ fn run(simulation: &Simulation, seeds: impl IntoIterator<Item = u64>) -> Counts 
 }
 
 #[test]
-fn p1_to_p8_and_p11_hold_under_all_faults_and_all_that_is_to_be_reached_is_reached() {
+fn p1_to_p8_and_p11_hold_under_all_faults_and_every_situation_is_reached() {
     let counts = run(&Simulation::new(), 1..=300);
     for kind in Kind::ALL {
-        assert!(counts.faults(kind) > 0, "no {}", kind.name());
+        assert!(counts.faults(kind) > 0, "{} never occurred", kind.name());
     }
     for reached in Reached::ALL {
-        assert!(counts.reached(reached) > 0, "no {}", reached.name());
+        assert!(counts.reached(reached) > 0, "{} was never reached", reached.name());
     }
 }
 
@@ -54,7 +54,7 @@ fn p1_to_p8_and_p11_hold_with_leases_of_any_length() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_history_and_another_seed_another() {
+fn the_same_seed_gives_the_same_history_and_other_seeds_differ() {
     let simulation = Simulation::new().nodes(5).storm(Duration::from_secs(20));
     let hash = |seed| simulation.run(seed).unwrap().hash;
     let first: Vec<u64> = (1..=10).map(hash).collect();
@@ -67,7 +67,7 @@ fn the_same_seed_gives_the_same_history_and_another_seed_another() {
 }
 
 #[test]
-fn telling_the_story_changes_nothing() {
+fn logging_does_not_change_the_run() {
     let simulation = Simulation::new().nodes(4).storm(Duration::from_secs(20));
     let (story, told) = simulation.story(3);
     assert_eq!(told.unwrap(), *simulation.run(3).as_ref().unwrap());
@@ -75,11 +75,11 @@ fn telling_the_story_changes_nothing() {
 }
 
 #[test]
-fn each_kind_of_fault_alone_occurs_and_breaks_nothing() {
+fn each_kind_of_fault_occurs_alone_and_breaks_no_promise() {
     for kind in Kind::ALL {
         let simulation = Simulation::new().nodes(4).storm(Duration::from_secs(20)).only([kind]);
         let counts = run(&simulation, 1..=4);
-        assert!(counts.faults(kind) > 0, "no {}", kind.name());
+        assert!(counts.faults(kind) > 0, "{} never occurred", kind.name());
         assert!(Kind::ALL.iter().all(|other| *other == kind || counts.faults(*other) == 0));
     }
 }
@@ -91,21 +91,22 @@ fn without_faults_there_is_one_leader_and_no_session_is_lost() {
     assert_eq!(counts.reached(Reached::SessionLost), 0);
 }
 
-/// Seeds that found something once. What a seed draws changes with the simulation: what older seeds found, and do not find any
-/// more, is planted instead, in `planted/` of this crate.
+/// Seeds that have found a fault. What a seed draws changes with the simulation. Faults that were found by older seeds,
+/// which do not find them any more, are in `planted/` of this crate instead.
 #[test]
-fn what_was_found_once_is_not_found_again() {
+fn seeds_that_found_faults_find_none_any_more() {
     let found = [
-        // P8: a leader resigned, and the store was restored to the moment before: it neither led nor resigned again.
+        // P8: a leader resigned, and the store was restored to the moment before that. The node neither led nor
+        // resigned again.
         6630,
     ];
     run(&Simulation::new(), found);
 }
 
 #[test]
-fn p8_a_change_that_waits_for_its_turn_to_be_published_is_no_failure() {
-    // The metadata changes again and again, so that the gap between two versions grows to its longest. The last change comes
-    // just before the end of the storm: the newest version is stable, and the next one is seconds away.
+fn p8_a_change_that_waits_to_be_published_is_not_a_failure() {
+    // The metadata changes so often that the gap between two versions grows to its maximum. The last change comes just
+    // before the end of the storm, when the newest version is stable and the next one is seconds away.
     let update = |ms: u64, node| Fault {
         at: Moment::from_nanos(ms * 1_000_000),
         kind: Kind::Update,

@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_has_a_plan_of_its_own() {
+    fn each_seed_has_its_own_plan() {
         let plan = |seed| Storm::new(seed).plan();
         assert_eq!(plan(1), plan(1));
         assert_ne!(plan(1), plan(2));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_troubles_are_those_that_are_wanted() {
+    fn a_storm_has_only_the_selected_troubles() {
         let kinds =
             |storm: Storm| -> BTreeSet<_> { storm.plan().iter().map(|planned| planned.trouble).collect() };
         assert_eq!(kinds(Storm::new(1).only([Trouble::Ask])), [Trouble::Ask].into());

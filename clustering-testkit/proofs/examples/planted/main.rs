@@ -6,9 +6,9 @@
 //! cargo run --release -p clustering-proofs --example planted -- 2000 elect  # faults with `elect` in their names
 //! ```
 //!
-//! These seeds are recorded in `tests/planted/bugs.rs`, so that the tests can try them first.
+//! Copy the printed seeds to `tests/planted/bugs.rs`, so that the tests try them first.
 //!
-//! Exit codes: 0 if all are found, 1 if not.
+//! Exit codes: 0 if all faults are found, 1 if not.
 
 #[path = "../../tests/planted/bugs.rs"]
 mod bugs;
@@ -46,13 +46,13 @@ fn finders(bug: &Bug, seeds: u64, all: bool) -> Vec<(u64, String)> {
                         if !all {
                             last.fetch_min(seed, Ordering::Relaxed);
                         }
-                        found.lock().expect("no thread panics with it").push((seed, broken));
+                        found.lock().expect("no thread panics while it holds the lock").push((seed, broken));
                     }
                 }
             });
         }
     });
-    let mut found = found.into_inner().expect("no thread panics with it");
+    let mut found = found.into_inner().expect("no thread panics while it holds the lock");
     found.sort();
     found
 }
@@ -71,11 +71,11 @@ fn main() -> ExitCode {
         match finders.first() {
             None => println!("{:48} not found: {}", bug.name, bug.what),
             Some((seed, broken)) => {
-                let right = bug.is_said_by(broken);
+                let right = bug.is_reported_as(broken);
                 found += u32::from(right);
                 let often = if count_all { format!(", {} of {seeds}", finders.len()) } else { String::new() };
                 let moved = if !count_all && *seed != bug.seed {
-                    format!(" (noted: {})", bug.seed)
+                    format!(" (recorded: {})", bug.seed)
                 } else {
                     String::new()
                 };
@@ -85,6 +85,6 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("\n{found} of {all} are found within {seeds} seeds");
+    println!("\n{found} of {all} faults were found within {seeds} seeds");
     if found == all { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

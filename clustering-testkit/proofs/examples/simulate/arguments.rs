@@ -6,28 +6,28 @@ use lexopt::prelude::*;
 use crate::{kinds::kinds, numbers::number};
 
 pub(crate) const HELP: &str = "\
-Runs seeds of the simulation: real machines over one store, in virtual time, with everything going wrong that can; all
-promises are checked after every step.
+Runs seeds of the simulation: real machines share one store in virtual time while all kinds of faults occur. All promises
+are checked after every step.
 
 Usage: cargo run --release -p clustering-proofs --example simulate -- [OPTIONS]
 
 Options:
-  --seeds N        how many seeds [default: 10000]
-  --from N         the first seed [default: 1]
-  --nodes N        how many nodes [default: 7]
-  --seconds N      for how many virtual seconds faults come [default: 60]
-  --ttl SECONDS    the TTL of the leases, from 1 to 60 [default: 5]
-  --only LIST      these faults alone, with commas, such as Crash,Pause
-  --without LIST   not these faults
-  --jobs N         how many threads [default: one for each core]
-  --json           print progress and summary as JSON, one object a line
-  --seed N         this seed alone
-  --trace          with --seed: tell everything that happens
-  --keep LIST      with --seed: these faults of its plan alone, by their numbers, or `none`
-  --help           print this
+  --seeds N        number of seeds [default: 10000]
+  --from N         first seed [default: 1]
+  --nodes N        number of nodes [default: 7]
+  --seconds N      duration of the faults in virtual seconds [default: 60]
+  --ttl SECONDS    TTL of the leases, from 1 to 60 [default: 5]
+  --only LIST      inject only these faults, separated by commas, such as Crash,Pause
+  --without LIST   do not inject these faults
+  --jobs N         number of threads [default: one per core]
+  --json           print progress and summary as JSON, one object per line
+  --seed N         run only this seed
+  --trace          with --seed: log everything that happens
+  --keep LIST      with --seed: inject only these faults of its plan, by their numbers, or `none`
+  --help           print this help
 
-Exit codes: 0 if all promises hold, 1 if one is broken (the story and the command that does it again are printed), 2 for
-wrong arguments.
+Exit codes: 0 if all promises hold, 1 if one is broken (the log and the command to reproduce it are printed), 2 if the
+arguments are invalid.
 ";
 
 #[derive(Clone, Copy)]
@@ -75,7 +75,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
     }
     match seed {
         Some(seed) if trace => Ok(Asked::Story { simulation, seed }),
-        None if trace => Err("--trace tells the story of one seed: say which by --seed".into()),
+        None if trace => Err("--trace requires --seed".into()),
         Some(from) => Ok(Asked::Run { simulation, seeds: Seeds { from, count: 1 }, json, jobs: 1 }),
         None => Ok(Asked::Run { simulation, seeds, json, jobs }),
     }
@@ -87,6 +87,7 @@ fn numbers(list: &str) -> Result<Vec<usize>, Box<dyn Error>> {
     }
     let number = |text: &str| text.trim().parse();
     list.split(',').map(number).collect::<Result<_, _>>().map_err(|_| {
-        format!("--keep {list:?}: expected the numbers of faults with commas, such as 3,17, or `none`").into()
+        format!("--keep {list:?}: expected numbers of faults, separated by commas, such as 3,17, or `none`")
+            .into()
     })
 }

@@ -1,4 +1,4 @@
-//! Runs seeds of the simulation on all cores: see `--help`.
+//! Runs seeds of the simulation on all cores. See `--help`.
 
 mod arguments;
 #[path = "../parsing/kinds.rs"]
@@ -46,9 +46,9 @@ fn run() -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// Tells one seed from beginning to end.
+/// Runs one seed and logs everything that happens.
 fn story(simulation: &Simulation, seed: u64) -> ExitCode {
-    println!("the faults of seed {seed}, with their numbers for --keep:");
+    println!("faults of seed {seed}, with their numbers for --keep:");
     for (number, fault) in simulation.plan(seed) {
         println!("{number:>4}  {fault}");
     }
@@ -56,10 +56,7 @@ fn story(simulation: &Simulation, seed: u64) -> ExitCode {
     story.iter().for_each(|line| println!("{line}"));
     match result {
         Ok(report) => {
-            println!(
-                "all is well {:?} after the last fault; hash {:016x}",
-                report.settled_after, report.hash
-            );
+            println!("stable {:?} after the last fault; hash {:016x}", report.settled_after, report.hash);
             ExitCode::SUCCESS
         }
         Err(broken) => {
@@ -69,7 +66,7 @@ fn story(simulation: &Simulation, seed: u64) -> ExitCode {
     }
 }
 
-/// Runs all the seeds, or until one fails.
+/// Runs all seeds, or until one fails.
 fn run_all(simulation: &Simulation, seeds: Seeds, json: bool, jobs: usize) -> ExitCode {
     let began = Instant::now();
     let (next, failed) = (AtomicU64::new(seeds.from), AtomicBool::new(false));
@@ -85,19 +82,22 @@ fn run_all(simulation: &Simulation, seeds: Seeds, json: bool, jobs: usize) -> Ex
                     }
                     match simulation.run(seed) {
                         Ok(report) => {
-                            progress.lock().expect("no thread panics with it").add(&report, began.elapsed());
+                            progress
+                                .lock()
+                                .expect("no thread panics while it holds the lock")
+                                .add(&report, began.elapsed());
                         }
                         Err(failure) => {
                             failed.store(true, Ordering::Relaxed);
-                            failures.lock().expect("no thread panics with it").push(*failure);
+                            failures.lock().expect("no thread panics while it holds the lock").push(*failure);
                         }
                     }
                 }
             });
         }
     });
-    let progress = progress.into_inner().expect("no thread panics with it");
-    let mut failures = failures.into_inner().expect("no thread panics with it");
+    let progress = progress.into_inner().expect("no thread panics while it holds the lock");
+    let mut failures = failures.into_inner().expect("no thread panics while it holds the lock");
     failures.sort_by_key(|failure| failure.seed);
     progress.summary(began.elapsed().max(Duration::from_millis(1)), &failures);
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

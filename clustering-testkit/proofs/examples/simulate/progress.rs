@@ -5,16 +5,16 @@ use serde_json::{Map, Value, json};
 
 use crate::arguments::Seeds;
 
-/// How often it tells how far it is.
+/// Interval of the progress reports.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// What all seeds came to so far.
+/// Sums over the seeds that have run so far.
 pub(crate) struct Progress {
     seeds: Seeds,
     json: bool,
     done: u64,
     counts: Counts,
-    /// Of how many kinds the faults of a seed were: the fewest, the most, and the sum over all seeds.
+    /// Number of different kinds of faults per seed: minimum, maximum, and sum over all seeds.
     kinds: (u64, u64, u64),
     slowest: (Duration, u64),
     told: Duration,
@@ -40,7 +40,7 @@ impl Progress {
             if self.json {
                 println!("{}", json!({ "done": self.done, "of": self.seeds.count, "seeds_per_s": rate }));
             } else {
-                eprintln!("{} of {} seeds, {rate:.1} a second", self.done, self.seeds.count);
+                eprintln!("{} of {} seeds, {rate:.1} per second", self.done, self.seeds.count);
             }
         }
     }
@@ -50,12 +50,15 @@ impl Progress {
         if self.json {
             return println!("{}", self.as_json(took, rate, failures));
         }
-        println!("{} seeds in {took:.1?}, {rate:.1} a second", self.done);
+        println!("{} seeds in {took:.1?}, {rate:.1} per second", self.done);
         if let Some((fewest, most, average)) = self.kinds_of_a_seed() {
-            println!("each with faults of {fewest} to {most} kinds, of {average:.1} on average");
+            println!("{fewest} to {most} kinds of faults per seed, {average:.1} on average");
         }
         println!("{} inputs, {} revisions", self.counts.inputs, self.counts.revisions);
-        println!("the longest calm took {:.1?} to come (seed {})", self.slowest.0, self.slowest.1);
+        println!(
+            "longest time until stable after the last fault: {:.1?} (seed {})",
+            self.slowest.0, self.slowest.1
+        );
         println!("\nfaults:");
         for kind in Kind::ALL {
             println!("{:>10}  {}", self.counts.faults(kind), kind.name());
@@ -67,7 +70,7 @@ impl Progress {
         failures.iter().for_each(|failure| println!("\n{failure}"));
     }
 
-    /// Of how many kinds the faults of a seed were: at least, at most, on average.
+    /// Returns the minimum, maximum and average number of different kinds of faults per seed.
     fn kinds_of_a_seed(&self) -> Option<(u64, u64, f64)> {
         let (fewest, most, sum) = self.kinds;
         (self.done > 0).then(|| (fewest, most, sum as f64 / self.done as f64))

@@ -39,7 +39,7 @@ pub(crate) async fn judge(world: &Arc<World>, calm: Calm) -> Result<Verdict, Fai
         broken = Some(violation.to_string());
     }
     if calm.after.is_none() && broken.is_none() {
-        broken = Some("P8, progress, is broken: the cluster did not come to rest".to_owned());
+        broken = Some("P8 (progress) is broken: the cluster did not come to rest".to_owned());
     }
     // From here on no node does anything, so the histories are complete.
     match broken {

@@ -79,7 +79,7 @@ impl Bounds {
         self
     }
 
-    /// Allows the limited action up to `most` times on one path.
+    /// Allows the limited action at most `most` times on one path.
     #[must_use]
     pub fn with(mut self, what: Limited, most: u8) -> Self {
         self.most[what as usize] = most;

@@ -95,7 +95,7 @@ type MakeTamper = Arc<dyn Fn() -> Box<dyn Tamper> + Send + Sync>;
 impl ClusterModel {
     /// Creates a model with these bounds.
     pub fn new(bounds: Bounds) -> Self {
-        let keys = Keyspace::new(Namespace::parse(NAMESPACE).expect("a namespace"));
+        let keys = Keyspace::new(Namespace::parse(NAMESPACE).expect("the namespace is valid"));
         ClusterModel { bounds, keys, config: Config::default(), tamper: None }
     }
 
@@ -125,7 +125,7 @@ impl ClusterModel {
 
     /// Returns the state with an empty store and nodes that have never been started.
     fn empty(&self) -> State {
-        let node = |place| Arc::new(Node::new(NodeName::parse(&name(place)).expect("a name")));
+        let node = |place| Arc::new(Node::new(NodeName::parse(&name(place)).expect("the name is valid")));
         let mut shared = Shared::new(NAMESPACE);
         shared.seal();
         State {
@@ -142,7 +142,7 @@ impl ClusterModel {
     fn stable(&self) -> State {
         // The initial cluster is built without the tampered fault.
         let honest = ClusterModel { tamper: None, ..self.clone() };
-        let rested = calm::run(&honest, &self.empty()).expect("a cluster comes to rest by itself");
+        let rested = calm::run(&honest, &self.empty()).expect("a cluster without faults comes to rest");
         State { left: self.bounds, reached: 0, ..rested }
     }
 }

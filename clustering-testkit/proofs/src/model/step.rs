@@ -185,7 +185,7 @@ impl<'a> Step<'a> {
         let uri = format!("http://{}/{}", node.name, node.life);
         let identity = Identity {
             name: node.name.clone(),
-            uri: NodeUri::parse(&uri).expect("a URI"),
+            uri: NodeUri::parse(&uri).expect("the URI is valid"),
             metadata: Default::default(),
         };
         // Each wall clock is another hour behind, so that versions cannot rely on them.

@@ -40,7 +40,7 @@ impl NodeSpec {
         };
         match condition {
             Condition::Well => Outcome::Ready,
-            Condition::Ill => Outcome::refused("it is ill"),
+            Condition::Ill => Outcome::refused("the node is ill"),
             Condition::Hangs => pending().await,
         }
     }

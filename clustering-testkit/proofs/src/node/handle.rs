@@ -174,7 +174,7 @@ impl Node {
     }
 
     fn note(&self, observation: Observation) {
-        let node = NodeName::parse(&self.spec.name).expect("the name of a node");
+        let node = NodeName::parse(&self.spec.name).expect("the node name is valid");
         let entry = Entry { at: Clock::boot().now(), node, life: (&*self.spec.life).into(), observation };
         self.fate.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
@@ -229,7 +229,7 @@ impl Node {
                     entries.iter().rev().take(40).rev().map(|entry| format!("\n  {entry}")).collect();
                 let log = self.process().map(Process::log).unwrap_or_default();
                 panic!(
-                    "{} did not write this within {within:?}: {what}; its last entries:{}\n{log}",
+                    "{} did not record this within {within:?}: {what}; last entries:{}\n{log}",
                     self.spec.life,
                     tail.concat()
                 );

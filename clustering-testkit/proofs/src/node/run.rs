@@ -22,8 +22,8 @@ where
 {
     // Two threads, so that a busy one does not stop everything else.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let mut asked = signal(SignalKind::terminate()).expect("a handler of signals");
+    runtime.expect("the runtime can be built").block_on(async {
+        let mut asked = signal(SignalKind::terminate()).expect("the signal handler can be installed");
         let store = match connect(spec.endpoints.clone()).await {
             Ok(store) => store,
             Err(error) => panic!("cannot connect to the store: {error}"),

@@ -128,6 +128,6 @@ impl NodeSpec {
     }
 
     pub(super) fn to_env(&self) -> String {
-        serde_json::to_string(self).expect("a plain object")
+        serde_json::to_string(self).expect("a specification can be serialized")
     }
 }

@@ -11,8 +11,8 @@ use clustering_testkit::{
 
 use super::{Counts, Reached, digest::Digest};
 
-/// Takes down what happens: for the promises, which judge it at once; as a hash; in numbers; and, if the story is to be
-/// told, in words.
+/// Records a run: passes events to the promise checkers immediately, hashes and counts them, and logs them in words if
+/// requested.
 #[derive(Debug)]
 pub(super) struct Book {
     promises: Promises,
@@ -22,7 +22,7 @@ pub(super) struct Book {
     broken: Option<Broken>,
 }
 
-/// What the world was stopped by.
+/// Reason why a run was stopped.
 #[derive(Debug)]
 pub(super) enum Broken {
     Promise(Box<Violation>),
@@ -44,7 +44,7 @@ impl Book {
         self.promises.ledger()
     }
 
-    /// Something that makes this run differ from others.
+    /// Mixes something that distinguishes this run from others into the hash.
     pub(super) fn stir(&mut self, what: &(impl Hash + ?Sized)) {
         what.hash(&mut self.digest);
     }
@@ -57,7 +57,7 @@ impl Book {
         self.story.is_some()
     }
 
-    /// A line of the story, if it is told.
+    /// Adds a line to the log, if there is one.
     pub(super) fn tell(&mut self, at: Moment, who: impl Display, line: impl FnOnce() -> String) {
         if let Some(story) = &mut self.story {
             let (who, line) = (who.to_string(), line());
@@ -69,7 +69,7 @@ impl Book {
         self.story.take().unwrap_or_default()
     }
 
-    /// A check has failed. Only the first counts.
+    /// Records that a check failed. Only the first failure counts.
     pub(super) fn fail(&mut self, broken: String) {
         self.broken.get_or_insert(Broken::Check(broken));
     }
@@ -94,7 +94,7 @@ impl Book {
         self.broken.take()
     }
 
-    /// The store made another revision.
+    /// Records a revision that the store committed.
     pub(super) fn commit(&mut self, now: Moment, batch: &Batch, by_hand: bool) {
         self.stir(&(now, batch.revision, batch.changes.len()));
         self.counts.revisions += 1;
@@ -117,7 +117,7 @@ impl Book {
         }
     }
 
-    /// The store was put back to that history.
+    /// Records that the store was restored to `history`.
     pub(super) fn rewind(&mut self, now: Moment, history: &[Batch]) {
         self.stir(&(now, history.len()));
         let pages = history.iter().map(|batch| Page::of(Some(now), batch.clone()));
@@ -128,14 +128,14 @@ impl Book {
         }
     }
 
-    /// A node saw or did something.
+    /// Records something that a node saw or did.
     pub(super) fn observe(&mut self, at: Moment, node: &NodeName, life: &Life, observation: Observation) {
         let entry = Entry { at, node: node.clone(), life: life.clone(), observation };
         let result = self.promises.observe(&entry);
         self.judged(result);
     }
 
-    /// A node went through a transition.
+    /// Records an event of a node.
     pub(super) fn event(&mut self, at: Moment, node: &NodeName, life: &Life, event: &Event) {
         let reached = match event {
             Event::LeaderChanged { own: true, .. } => Some(Reached::Election),
@@ -156,7 +156,7 @@ impl Book {
         };
         reached.into_iter().for_each(|reached| self.counts.note(reached));
         match event {
-            // These tell nothing that a promise is judged by, and are many.
+            // These events are frequent, and no promise depends on them.
             Event::NodeUp { .. } | Event::NodeDown { .. } | Event::NodeChanged { .. } => {}
             Event::StoreAway { .. } | Event::StoreBack { .. } | Event::StabilizeRefused { .. } => {}
             Event::StabilizeSlow { .. } | Event::AnnouncementSlow { .. } | Event::Malformed { .. } => {}
@@ -171,7 +171,7 @@ impl Book {
 }
 
 impl Broken {
-    /// Which promise, or what, in a few words: the same for the same fault, whatever else was different.
+    /// Returns the promise or check that failed, without details. Shrinking compares failures by it.
     pub(super) fn kind(&self) -> String {
         match self {
             Broken::Promise(violation) => violation.promise.to_owned(),

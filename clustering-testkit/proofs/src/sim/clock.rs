@@ -4,52 +4,52 @@ use clustering_core::time::Timestamp;
 
 use clustering_testkit::history::Moment;
 
-/// The clock of one process: it begins somewhere, and runs at a rate of its own.
+/// Clock of one process, which starts at an arbitrary time and runs at its own rate.
 #[derive(Clone, Debug)]
 pub(super) struct DriftingClock {
     since: Moment,
     shows: Timestamp,
-    /// Millionths of a second that it counts in a second.
+    /// Microseconds that the clock advances per second.
     rate: u64,
 }
 
 const MILLION: u128 = 1_000_000;
 
 impl DriftingClock {
-    /// One that shows that time now and runs true.
+    /// Creates a clock that shows `shows` at `since` and runs at the true rate.
     pub(super) fn new(since: Moment, shows: Timestamp) -> Self {
         DriftingClock { since, shows, rate: 1_000_000 }
     }
 
-    /// What it shows at that moment.
+    /// Returns the time that the clock shows at `moment`.
     pub(super) fn at(&self, moment: Moment) -> Timestamp {
         let passed = moment.since(self.since).as_nanos() * u128::from(self.rate) / MILLION;
         self.shows + Duration::from_nanos(passed as u64)
     }
 
-    /// The first moment at which it shows that time.
+    /// Returns the first moment at which the clock shows `time`.
     pub(super) fn when(&self, time: Timestamp) -> Moment {
         self.since + self.true_time(time.since(self.shows))
     }
 
-    /// How long it takes until that much has passed on it.
+    /// Returns the true duration after which the clock has advanced by `shown`.
     pub(super) fn true_time(&self, shown: Duration) -> Duration {
         let rate = u128::from(self.rate);
         let nanos = (shown.as_nanos() * MILLION).div_ceil(rate);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }
 
-    /// From now on it runs at that rate.
+    /// Changes the rate from `now` on.
     pub(super) fn set_rate(&mut self, now: Moment, rate: u64) {
         (self.shows, self.since, self.rate) = (self.at(now), now, rate);
     }
 
-    /// Resumes the clock, which was stopped until now, at the time that it showed when it stopped.
+    /// Resumes a stopped clock at the time that it showed when it stopped.
     pub(super) fn stood_still(&mut self, now: Moment, shows: Timestamp) {
         (self.shows, self.since) = (shows, now);
     }
 
-    /// Whether it has always run true.
+    /// True if the clock runs at the true rate.
     pub(super) fn is_true(&self) -> bool {
         self.rate == 1_000_000
     }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn it_runs_at_its_rate_and_never_jumps() {
+    fn a_clock_runs_at_its_rate_and_does_not_jump_when_the_rate_changes() {
         let mut clock = DriftingClock::new(moment(1000), shown(50));
         assert_eq!(clock.at(moment(3000)), shown(2050));
         clock.set_rate(moment(3000), 1_250_000);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn it_shows_a_time_when_it_says_so_and_not_before() {
+    fn when_returns_the_first_moment_that_shows_a_time() {
         for rate in [700_001, 1_000_000, 1_333_333] {
             let mut clock = DriftingClock::new(moment(1000), shown(50));
             clock.set_rate(moment(1000), rate);

@@ -4,9 +4,9 @@ use super::Kind;
 use crate::named::named;
 
 named! {
-    /// A state or transition that is worth reaching.
+    /// A state or transition that runs should reach.
     pub enum Reached {
-        /// Somebody was elected.
+        /// A node was elected.
         Election = "elections",
         /// A version was published.
         Version = "versions",
@@ -16,65 +16,65 @@ named! {
         OnStable = "on_stable calls",
         /// A version was published while the one before it was not stable yet.
         SupersededBarrier = "superseded barriers",
-        /// A stabilize that ran was superseded.
+        /// A running stabilize was superseded.
         SupersededRun = "superseded stabilizes",
-        /// A stabilize said no, or panicked.
+        /// A stabilize refused or panicked.
         RefusedRun = "refused stabilizes",
-        /// A stabilize was ended because it took too long.
+        /// A stabilize was aborted because it took too long.
         AbortedRun = "aborted stabilizes",
         /// A node lost its session.
         SessionLost = "sessions lost",
-        /// A node joined again by itself.
+        /// A node rejoined by itself.
         Rejoin = "rejoins",
         /// A node was removed, by hand or as a laggard.
         Removed = "removals",
-        /// A node found its name held, and waited.
+        /// A node found its name held by another instance, and waited.
         NameHeld = "names held",
-        /// A node ended because its name was taken, or taken over.
+        /// A node ended because its name was held by another instance, or was taken over.
         NameLost = "names lost",
         /// A leader's deadline passed without a renewal.
         Suspended = "leaders suspended",
-        /// A renewal came in time after all.
+        /// A leader could act again because a renewal succeeded after all.
         Resumed = "leaders resumed",
-        /// While one node says that it leads, another one does in truth.
+        /// A node claimed to lead while another node was the leader.
         StaleLeader = "stale leaders",
         /// A leader's write was refused by its guards.
         LeaderRefused = "leaders' writes refused",
-        /// Any other commit was refused by its guards.
+        /// A commit of any other kind was refused by its guards.
         Refused = "other commits refused",
         /// A call took effect after its caller had given up on it.
         LateEffect = "late effects",
-        /// A call took effect, and its reply was lost.
+        /// A call took effect, but its reply was lost.
         LostReply = "lost replies",
-        /// A lease expired because nobody renewed it.
+        /// A lease expired because it was not renewed.
         Expired = "leases expired",
         /// A laggard was evicted.
         Evicted = "evictions",
-        /// A leader named who blocks a version.
+        /// A leader reported which nodes block a version.
         Blocked = "blocked versions",
         /// A node became unhealthy.
-        Unhealthy = "nodes fallen ill",
-        /// A node became healthy again, or was so at first.
+        Unhealthy = "nodes found unhealthy",
+        /// A node became healthy, possibly for the first time.
         Healthy = "nodes found healthy",
         /// A node read a snapshot because changes were compacted.
         Resync = "resyncs",
-        /// A node found the store put back to an older state.
+        /// A node noticed that the store was restored to an older state.
         Rewound = "rewinds seen",
-        /// A write under a term was done.
-        FencedDone = "fenced writes done",
-        /// A write under a term was refused, or nobody led.
-        FencedRefused = "fenced writes refused",
+        /// A leader commit succeeded.
+        LeaderCommitDone = "leader commits done",
+        /// A leader commit was refused, or the node was not the leader.
+        LeaderCommitRefused = "leader commits refused",
     }
 }
 
-/// How often what was reached.
+/// Number of occurrences of each kind of fault and of each state or transition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counts {
     faults: [u64; Kind::ALL.len()],
     reached: [u64; Reached::ALL.len()],
-    /// Inputs that machines took.
+    /// Number of inputs that machines handled.
     pub inputs: u64,
-    /// Revisions that the store made.
+    /// Number of revisions that the store committed.
     pub revisions: u64,
 }
 
@@ -85,12 +85,12 @@ impl Default for Counts {
 }
 
 impl Counts {
-    /// How often such a fault occurred.
+    /// Returns how often faults of this kind occurred.
     pub fn faults(&self, kind: Kind) -> u64 {
         self.faults[kind as usize]
     }
 
-    /// How often that was reached.
+    /// Returns how often this state or transition was reached.
     pub fn reached(&self, what: Reached) -> u64 {
         self.reached[what as usize]
     }

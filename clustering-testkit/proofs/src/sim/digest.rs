@@ -1,6 +1,6 @@
 use std::hash::Hasher;
 
-/// A hash of everything that happened in a run: fast, and the same in each run on the same machine.
+/// Fast hash of everything that happened in a run. It is reproducible on the same machine.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Digest(u64);
 
@@ -14,7 +14,7 @@ impl Hasher for Digest {
     fn write(&mut self, bytes: &[u8]) {
         let mut words = bytes.chunks_exact(8);
         for word in &mut words {
-            self.add(u64::from_le_bytes(word.try_into().expect("eight bytes")));
+            self.add(u64::from_le_bytes(word.try_into().expect("a chunk has eight bytes")));
         }
         let rest = words.remainder();
         if !rest.is_empty() {

@@ -2,28 +2,28 @@ use std::{error::Error, fmt};
 
 use super::{Fault, Kind, Simulation, book::Broken};
 
-/// How many lines of the story are shown.
+/// Number of log lines that are shown.
 const LINES: usize = 80;
 
-/// A seed under which a promise is broken, and the story of it.
+/// A seed that breaks a promise, with the log of the failure.
 #[derive(Clone)]
 pub struct Failure {
     /// The seed.
     pub seed: u64,
-    /// What is broken, and how.
+    /// Description of the broken promise.
     pub broken: String,
-    /// The faults that are enough for it, with their numbers in the seed's plan.
+    /// Faults that suffice to break it, with their numbers in the seed's plan.
     pub faults: Vec<(usize, Fault)>,
-    /// How many faults the plan has.
+    /// Number of faults in the plan.
     pub planned: usize,
-    /// What happened last, with those faults.
+    /// Last part of the log of a run with only these faults.
     pub story: Vec<String>,
-    /// What does it again.
+    /// Command that reproduces the failure.
     pub command: String,
 }
 
 impl Failure {
-    /// Finds the fewest faults under which the seed fails in the same way, and tells the story.
+    /// Finds the fewest faults with which the seed fails in the same way, and logs a run with them.
     pub(super) fn of(simulation: &Simulation, seed: u64, broken: &Broken) -> Self {
         let all: Vec<usize> = simulation.plan(seed).into_iter().map(|(number, _)| number).collect();
         let planned = all.len();
@@ -35,7 +35,7 @@ impl Failure {
         let kept = shrink(all, same);
         let shrunk = simulation.clone().keep(kept.iter().copied());
         let (mut story, result) = shrunk.story(seed);
-        // Renewals that go well are most of it.
+        // Most lines are about successful renewals.
         story.retain(|line| !["◀ tick", "▶ renew lease", "s left"].iter().any(|dull| line.contains(dull)));
         let story = story.split_off(story.len().saturating_sub(LINES));
         let broken = result.err().unwrap_or_else(|| broken.words());
@@ -45,7 +45,8 @@ impl Failure {
     }
 }
 
-/// As few of these as are enough to fail: none of them can be left out. Found by leaving out many at once and then fewer.
+/// Returns a minimal subset of `kept` that still fails: no element can be left out. Tries to leave out many elements at
+/// a time first, then fewer.
 fn shrink(mut kept: Vec<usize>, fails: impl Fn(&[usize]) -> bool) -> Vec<usize> {
     let mut chunk = kept.len().div_ceil(2).max(1);
     loop {
@@ -82,7 +83,7 @@ fn command(simulation: &Simulation, seed: u64, keep: Option<&[usize]>) -> String
         command += &format!(" --keep {}", if keep.is_empty() { "none".to_owned() } else { keep.join(",") });
     }
     if simulation.tamper.is_some() {
-        command += " (and the tamper)";
+        command += " (with the tamper)";
     }
     command + " --trace"
 }
@@ -90,19 +91,19 @@ fn command(simulation: &Simulation, seed: u64, keep: Option<&[usize]>) -> String
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}: {}", self.seed, self.broken)?;
-        writeln!(f, "{} of {} faults are enough for it:", self.faults.len(), self.planned)?;
+        writeln!(f, "{} of {} faults suffice:", self.faults.len(), self.planned)?;
         for (number, fault) in &self.faults {
             writeln!(f, "{number:>4}  {fault}")?;
         }
-        writeln!(f, "what happened last:")?;
+        writeln!(f, "last part of the log:")?;
         for line in &self.story {
             writeln!(f, "  | {line}")?;
         }
-        write!(f, "again, and all of it: {}", self.command)
+        write!(f, "to reproduce it with the full log: {}", self.command)
     }
 }
 
-/// As `Display`, so that `unwrap` tells the story too.
+/// Same as `Display`, so that `unwrap` prints the log.
 impl fmt::Debug for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_enough_is_found() {
+    fn shrinking_finds_a_minimal_set_of_faults() {
         let fails = |kept: &[usize]| kept.contains(&3) && kept.contains(&17);
         assert_eq!(shrink((0..20).collect(), fails), [3, 17]);
         assert_eq!(shrink((0..20).collect(), |_| true), [0; 0]);
@@ -124,15 +125,16 @@ mod tests {
     }
 
     #[test]
-    fn the_command_says_all_that_is_not_usual() {
+    fn the_command_reproduces_the_failure_with_all_its_settings() {
         let usual = command(&Simulation::new(), 7, None);
         assert_eq!(
             usual,
             "cargo run --release -p clustering-proofs --example simulate -- --seed 7 --nodes 7 --seconds 60 --ttl 5 --trace"
         );
-        let other = command(&Simulation::new().nodes(3).only([Kind::Pause, Kind::Ask]), 7, Some(&[1, 4]));
+        let other =
+            command(&Simulation::new().nodes(3).only([Kind::Pause, Kind::RequestVersion]), 7, Some(&[1, 4]));
         assert!(
-            other.ends_with("--nodes 3 --seconds 60 --ttl 5 --only Pause,Ask --keep 1,4 --trace"),
+            other.ends_with("--nodes 3 --seconds 60 --ttl 5 --only Pause,RequestVersion --keep 1,4 --trace"),
             "{other}"
         );
     }

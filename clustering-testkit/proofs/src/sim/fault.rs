@@ -7,86 +7,86 @@ use super::Simulation;
 use crate::named::named;
 
 named! {
-    /// What goes wrong with a node, with its network or with the store; or what users ask for meanwhile.
+    /// Faults of a node, of its network or of the store, and requests of users.
     pub enum Kind {
-        /// The process dies, and is started again after a while.
+        /// The process dies and is restarted after a while.
         Crash = "crash",
-        /// The node stops in good order, and is started again after a while.
+        /// The node stops in good order and is restarted after a while.
         Leave = "leave",
-        /// Several nodes leave or crash within a moment, and come back within another.
+        /// Several nodes leave or crash at about the same time, and return at about the same time.
         Burst = "burst of leaves and joins",
-        /// The process is frozen. What comes for it meanwhile arrives all at once when it goes on.
+        /// The process is frozen. Everything that arrives in the meantime is handled at once when it resumes.
         Pause = "pause",
-        /// Renewals and their replies take long.
+        /// Renewals and their replies are slow.
         SlowRenewals = "slow renewals",
-        /// Renewals get lost, or their replies do.
+        /// Renewals or their replies are lost.
         LostRenewals = "lost renewals",
-        /// The store ends the node's lease before its time, against the contract.
+        /// The store ends the node's lease too early, which violates the contract.
         EarlyExpiry = "early expiry",
-        /// The store answers nobody.
+        /// The store answers no node.
         Outage = "store outage",
         /// The store does not answer this node.
         Partition = "partition",
-        /// Calls take effect, and their replies get lost.
+        /// Calls take effect, but their replies are lost.
         LostReplies = "lost replies",
-        /// Calls and replies take long, and overtake each other.
+        /// Calls and replies are slow and overtake each other.
         SlowCalls = "slow calls",
         /// A commit of the node is delayed in transit.
         HeldCommit = "held commit",
-        /// Watches lag behind.
+        /// Watches deliver late.
         WatchLag = "watch lag",
-        /// The node's watches break, and may be resumed.
+        /// The node's watches break and may be resumed.
         WatchBreak = "watch break",
-        /// The node's watches break, and what they owe is compacted away.
+        /// The node's watches break, and the changes that they have not delivered are compacted.
         WatchGap = "watch break with compaction",
-        /// The node's clock runs too fast or too slow from now on.
+        /// The node's clock runs too fast or too slow from then on.
         Drift = "clock drift",
-        /// The wall clock jumps. The process, which reads it when it is started, is started again.
+        /// The wall clock jumps. The process is restarted, because it reads the wall clock only when it starts.
         WallJump = "wall clock jump",
-        /// Another instance is started under the node's name.
+        /// A second instance is started under the node's name.
         Twin = "second instance",
-        /// Stabilize takes long.
+        /// The stabilize callback is slow.
         SlowStabilize = "slow stabilize",
-        /// Stabilize says no.
+        /// The stabilize callback refuses.
         RefusingStabilize = "refusing stabilize",
-        /// Stabilize panics.
+        /// The stabilize callback panics.
         PanickingStabilize = "panicking stabilize",
-        /// Stabilize does not return.
+        /// The stabilize callback does not return.
         StuckStabilize = "stuck stabilize",
-        /// Somebody deletes keys of the cluster by hand.
+        /// An operator deletes keys of the cluster by hand.
         HandDelete = "deletion by hand",
         /// The store is restored from a backup.
         Rewind = "restored backup",
-        /// The user asks for a new version.
-        Ask = "ask",
+        /// The user requests a new version.
+        RequestVersion = "version request",
         /// The user changes the node's metadata.
-        Update = "update",
-        /// The user makes the node give up the lead.
+        Update = "metadata update",
+        /// The user makes the leader resign.
         Resign = "resign",
-        /// The user gives the node's place up, and takes it again after a while.
+        /// The user unregisters the node and registers it again after a while.
         Unregister = "unregister",
-        /// The user writes as leader.
-        Fence = "fenced write",
-        /// Health checks fail.
+        /// The user of each node that claims to lead writes as leader.
+        LeaderCommit = "leader commit",
+        /// The node's health checks fail.
         FailingHealth = "failing health",
-        /// Health checks do not return.
+        /// The node's health checks do not return.
         HangingHealth = "hanging health check",
     }
 }
 
 impl Kind {
-    /// How often it comes, compared with others.
+    /// Returns the relative frequency of this kind.
     const fn weight(self) -> u64 {
         match self {
             Kind::Rewind => 2,
             Kind::Burst | Kind::EarlyExpiry | Kind::Outage | Kind::Twin | Kind::HandDelete => 4,
             Kind::Crash | Kind::Pause | Kind::LostReplies | Kind::SlowCalls | Kind::WatchLag => 10,
-            Kind::Fence => 12,
+            Kind::LeaderCommit => 12,
             _ => 6,
         }
     }
 
-    /// For how many milliseconds it lasts, from and to.
+    /// Returns the shortest and the longest duration in milliseconds.
     const fn lasts(self) -> (u64, u64) {
         match self {
             Kind::Pause | Kind::Outage | Kind::Partition => (100, 9_000),
@@ -94,26 +94,26 @@ impl Kind {
             Kind::Twin => (500, 12_000),
             Kind::StuckStabilize | Kind::HangingHealth => (1_000, 20_000),
             Kind::EarlyExpiry | Kind::HandDelete | Kind::Rewind | Kind::WatchBreak | Kind::WatchGap => (0, 0),
-            Kind::Drift | Kind::Ask | Kind::Update | Kind::Resign | Kind::Fence => (0, 0),
+            Kind::Drift | Kind::RequestVersion | Kind::Update | Kind::Resign | Kind::LeaderCommit => (0, 0),
             _ => (500, 10_000),
         }
     }
 }
 
-/// One fault of a plan.
+/// A fault of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// When it begins.
+    /// Time at which the fault begins.
     pub at: Moment,
-    /// What it is.
+    /// Kind of the fault.
     pub kind: Kind,
-    /// Which node it is about, by number; of no matter to those that are about the store.
+    /// Number of the affected node. Ignored by faults of the store.
     pub node: usize,
-    /// How long it lasts, if it does.
+    /// Duration of the fault. Zero for faults that have none.
     pub lasts: Duration,
-    /// Whatever else there is to be chosen, as a number.
+    /// Random number for all other choices.
     pub choice: u64,
-    /// The commit that triggers the fault, once its time has come. `None`: the fault begins at its time.
+    /// Commit that triggers the fault, at `at` or later. If `None`, the fault begins at `at`.
     pub upon: Option<Upon>,
 }
 
@@ -137,7 +137,7 @@ impl fmt::Display for Upon {
         let when = if self.done { "done" } else { "sent" };
         write!(f, "upon the next {} {when}", self.purpose)?;
         let whom = if self.its_node { ", to its node" } else { "" };
-        let holds = if self.holds { ", which is held up" } else { "" };
+        let holds = if self.holds { ", which is delayed" } else { "" };
         write!(f, "{whom}{holds}")
     }
 }
@@ -188,15 +188,15 @@ const MEDDLERS: [Kind; 14] = [
     Kind::Twin,
     Kind::HandDelete,
     Kind::Rewind,
-    Kind::Ask,
+    Kind::RequestVersion,
     Kind::Update,
     Kind::Resign,
 ];
 
-/// The faults of a seed, in the order of their times.
+/// Draws the faults of a seed, in the order of their times.
 ///
-/// Each seed has some kinds and not others, often or seldom: where everything goes wrong all the time, nothing gets far
-/// enough for the rare states.
+/// Each seed has only some of the kinds, some of them often and some rarely. If everything failed all the time, no run
+/// would get far enough to reach rare states.
 pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
     let mut random = Random::stream(seed, 1);
     let mut bag: Vec<(Kind, u64)> = Vec::new();
@@ -206,8 +206,9 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
             bag.push((*kind, kind.weight() * share));
         }
     }
-    // A read cannot tell that the store was restored, only a watch can. A node whose watch ended with a compaction, and
-    // whose store was restored before it read a snapshot, would take the new history for the old: a limit of the contract.
+    // A read does not reveal that the store was restored, only a watch does. Consider a node whose watch ended with a
+    // compaction, and whose store is restored before the node reads a snapshot: it would take the new history for the
+    // old one. That is a limit of the contract.
     if bag.iter().any(|(kind, _)| *kind == Kind::Rewind) {
         bag.retain(|(kind, _)| *kind != Kind::WatchGap);
     }
@@ -243,7 +244,7 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
         }
         let node = random.below(setup.nodes as u64) as usize;
         let (least, most) = kind.lasts();
-        // Short ones are as likely as long ones by their order of magnitude.
+        // Half of the faults are short.
         let lasts = if random.percent(50) {
             random.ms(least, most)
         } else {
@@ -261,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_follows_from_its_seed_and_stays_within_the_storm() {
+    fn a_plan_is_determined_by_its_seed_and_stays_within_the_storm() {
         let setup = Simulation::new();
         let first = plan(&setup, 7);
         assert_eq!(first, plan(&setup, 7));
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_chosen_is_planned() {
+    fn the_plan_has_only_faults_of_the_chosen_kinds() {
         let setup = Simulation::new().only([Kind::Pause]);
         assert!((0..20).all(|seed| plan(&setup, seed).iter().all(|fault| fault.kind == Kind::Pause)));
         assert!(plan(&Simulation::new().only([]), 1).is_empty());

@@ -1,4 +1,4 @@
-//! Deterministic simulation: many real machines over one store, in virtual time, with everything going wrong that can.
+//! Deterministic simulation: many real machines share one store in virtual time while all kinds of faults occur.
 //!
 //! ```text
 //!   seed ──▶ plan of faults ─┐
@@ -9,15 +9,15 @@
 //!                                                            └─▶ promises P1 to P8, P11, after every step
 //! ```
 //!
-//! A [`Simulation`] runs one seed at a time, with no real I/O, no threads and no clock: the same seed gives the same
-//! history, to the last bit ([`Report::hash`]).
+//! A [`Simulation`] runs one seed at a time, without real I/O, threads or wall-clock time. The same seed always
+//! produces the same history, to the last bit ([`Report::hash`]).
 //!
 //! ```
 //! use std::time::Duration;
 //!
 //! use clustering_proofs::sim::{Kind, Reached, Simulation};
 //!
-//! // Five nodes, half a minute of faults, but no clocks that drift.
+//! // Five nodes, half a minute of faults, but no clock drift.
 //! let simulation = Simulation::new().nodes(5).storm(Duration::from_secs(30)).without([Kind::Drift]);
 //! for seed in 1..=3 {
 //!     let report = simulation.run(seed).unwrap_or_else(|failure| panic!("{failure}"));
@@ -27,52 +27,55 @@
 //!
 //! # The world
 //!
-//! Each node is a process with a real [`Machine`](clustering_core::machine::Machine), a clock that runs at a rate of its
-//! own, and callbacks that take their time. Calls and replies travel for a moment, and so do the changes that a watch
-//! delivers. The store keeps the [contract](clustering_core::store::CoordinationStore#contract), except where a fault says
-//! otherwise. A process that ends by itself is started again after a while.
+//! Each node is a process with a real [`Machine`](clustering_core::machine::Machine), a clock that runs at its own
+//! rate, and callbacks that take time. Calls, replies and watch deliveries have a latency. The store keeps the
+//! [contract](clustering_core::store::CoordinationStore#contract), except where a fault says otherwise. A process that
+//! ends by itself is restarted after a while.
 //!
 //! # Faults
 //!
 //! A seed determines a plan of [`Fault`]s. Each has a [`Kind`], a start time and a duration. Each seed uses only some
-//! of the kinds, with different frequencies, and draws its own rates of configurations and delays. A fault can also be
-//! triggered by a commit ([`Upon`]), and then begins just after the commit was sent or took effect. After the storm
-//! comes the calm: all faults end, second instances leave, and every node is started. Within
-//! [`Simulation::calm_within`] the cluster must be stable, and after that nothing more may be written.
+//! of the kinds, with different frequencies, and draws its own mix of configurations and delays. A fault can also be
+//! triggered by a commit ([`Upon`]), and then begins just after the commit was sent or took effect. The storm of faults
+//! is followed by a calm: all faults end, second instances leave, and every node is started. The cluster must become
+//! stable within [`Simulation::calm_within`], and must then write nothing more.
 //!
-//! A store that is restored from a backup breaks all connections: calls that were on their way do not reach it, and commits
-//! reach it only from nodes whose watch of the log went on there or told them. (Revisions count something else in another
-//! history, so guards could hold by accident.) Within that, the promises hold across it.
+//! Restoring the store from a backup breaks all connections. Calls in flight do not reach the restored store, and
+//! commits reach it only from nodes whose watch of the log has resumed there or has reported the rewind. (Revisions
+//! mean something else in another history, so the guards of other nodes could hold by accident.) Within these limits
+//! the promises also hold across a restore.
 //!
 //! # Checks
 //!
-//! The checkers of [`promises`](clustering_testkit::promises) judge every commit and everything that nodes see and do. Beyond that,
-//! since here one order of all things is known:
+//! The checkers of [`promises`](clustering_testkit::promises) judge every commit and everything that nodes see and do.
+//! The simulation knows the total order of all events, so it checks more:
 //!
-//! - P1: the newest view of every node equals the cut in the log, whether or not the node stabilizes for it, and assigns keys
-//!   in the same way.
+//! - P1: the newest view of every node equals the cut in the log and assigns keys in the same way, even if the node
+//!   does not stabilize for it.
 //! - P2: each label is above the last label that its publisher saw, even across a restore of the store.
 //! - P4: an acknowledgement is accepted only while its version is the newest, in the session of its node's record.
 //! - P4: an acknowledged view is shown only during its session, and a leader that recorded a version as stable calls
 //!   `on_stable` for it.
 //! - P5: a node is elected only if it is registered in the log, and ends no leadership but its own.
-//! - P5: what only leaders write is accepted only from the process that holds the election key at that moment.
-//! - P6: no process says that it leads under a term that ended by itself (its lease expired, it resigned), and the deadline
-//!   that it gives is, on its own clock, by the sending of the last renewal that it knows to have succeeded.
+//! - P5: writes reserved for the leader are accepted only from the process that holds the election key at that moment.
+//! - P6: no process claims to lead under a term that ended by itself (its lease expired, or the leader resigned). The
+//!   deadline that it reports is no later than its last known successful renewal allows, counted on its own clock from
+//!   the sending of that renewal.
 //! - P10: each change of the leader is reported, and no node claims a term that has ended according to its own log.
-//! - P11: a leader whose check hangs for too long does not say that it leads, and who falls ill gives its lease back in the
-//!   same step.
-//! - P8: calm within the bound; no machine wants to be woken at once, or takes inputs without end while nothing happens.
+//! - P11: a leader whose health check hangs for too long does not claim to lead, and a node that becomes unhealthy
+//!   gives its lease back in the same step.
+//! - P8: the cluster comes to rest within the bound. No machine asks to be woken immediately, or receives inputs
+//!   without end while nothing happens.
 //!
 //! # When a seed fails
 //!
-//! [`Failure`] tells which promise is broken and how, which faults were enough for it (the plan is shrunk while it still
-//! fails), what happened last, and the command that does it again.
+//! [`Failure`] has the broken promise, the fewest faults that suffice to break it (the plan is shrunk as long as it
+//! still fails), the last part of the log, and the command that reproduces the failure.
 //!
-//! # Whether the checks would find anything
+//! # Testing the checks
 //!
-//! A [`Tamper`] stands between a machine and the world and falsifies what passes, as if the protocol had a fault. The tests
-//! of this crate have one for each promise and more.
+//! A [`Tamper`] sits between a machine and the world and falsifies the inputs and outputs, as if the protocol had a
+//! fault. The tests of this crate have at least one for each promise.
 
 mod book;
 pub(crate) mod checks;
@@ -99,7 +102,8 @@ pub use self::{
     tamper::{Seat, Tamper},
 };
 
-/// What is simulated: how many nodes, for how long, which faults. See the [module's page](self).
+/// Parameters of a simulation: the number of nodes, the duration and the kinds of faults. See the [module
+/// documentation](self).
 #[derive(Clone)]
 pub struct Simulation {
     nodes: usize,
@@ -113,16 +117,16 @@ pub struct Simulation {
 
 type MakeTamper = Arc<dyn Fn() -> Box<dyn Tamper> + Send + Sync>;
 
-/// What a run came to.
+/// Result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// The seed.
     pub seed: u64,
-    /// A hash of everything that happened. The same seed and the same simulation give the same one.
+    /// Hash of everything that happened. It is the same for every run of the same seed and simulation.
     pub hash: u64,
-    /// How often what occurred.
+    /// Number of occurrences of each fault, state and transition.
     pub counts: Counts,
-    /// How long it took until all was well after the last fault.
+    /// Time from the last fault until all nodes were members of a stable version.
     pub settled_after: Duration,
 }
 
@@ -133,7 +137,7 @@ impl Default for Simulation {
 }
 
 impl Simulation {
-    /// Seven nodes with leases of 5 s, a minute of faults of all kinds.
+    /// Creates a simulation of seven nodes with leases of 5 s, and a minute of faults of all kinds.
     pub fn new() -> Self {
         Simulation {
             nodes: 7,
@@ -146,45 +150,45 @@ impl Simulation {
         }
     }
 
-    /// With so many nodes.
+    /// Sets the number of nodes.
     ///
     /// # Panics
     ///
-    /// If there is none.
+    /// Panics if `nodes` is 0.
     #[must_use]
     pub fn nodes(mut self, nodes: usize) -> Self {
-        assert!(nodes > 0, "a cluster has nodes");
+        assert!(nodes > 0, "the number of nodes must be positive");
         self.nodes = nodes;
         self
     }
 
-    /// With faults for so long.
+    /// Sets the duration of the storm of faults.
     #[must_use]
     pub fn storm(mut self, storm: Duration) -> Self {
         self.storm = storm;
         self
     }
 
-    /// With leases that live so long, from 1 s to a minute.
+    /// Sets the TTL of the leases, from 1 s to a minute.
     ///
     /// # Panics
     ///
-    /// If it is another time.
+    /// Panics if `ttl` is outside this range.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        assert!((1..=60).contains(&ttl.as_secs()), "a TTL from 1 s to a minute");
+        assert!((1..=60).contains(&ttl.as_secs()), "the TTL must be from 1 s to a minute");
         self.ttl = ttl;
         self
     }
 
-    /// With these faults alone.
+    /// Uses only faults of these kinds.
     #[must_use]
     pub fn only(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
         self.kinds = kinds.into_iter().collect();
         self
     }
 
-    /// Without these faults.
+    /// Excludes faults of these kinds.
     #[must_use]
     pub fn without(mut self, kinds: impl IntoIterator<Item = Kind>) -> Self {
         let out: Vec<Kind> = kinds.into_iter().collect();
@@ -192,21 +196,21 @@ impl Simulation {
         self
     }
 
-    /// With these faults of each seed's plan alone, by their numbers.
+    /// Uses only these faults of each seed's plan, by their numbers.
     #[must_use]
     pub fn keep(mut self, faults: impl IntoIterator<Item = usize>) -> Self {
         self.keep = Some(faults.into_iter().collect());
         self
     }
 
-    /// Uses exactly these faults, independently of the seed.
+    /// Uses exactly these faults for every seed.
     #[must_use]
     pub fn planned(mut self, faults: impl IntoIterator<Item = Fault>) -> Self {
         self.planned = Some(faults.into_iter().collect());
         self
     }
 
-    /// With a fault in the protocol: `make` makes the tamper for each run.
+    /// Adds a fault to the protocol. `make` creates the tamper for each run.
     #[must_use]
     pub fn tampered<T: Tamper + 'static>(mut self, make: impl Fn() -> T + Send + Sync + 'static) -> Self {
         self.tamper = Some(Arc::new(move || Box::new(make())));
@@ -217,7 +221,7 @@ impl Simulation {
         &self.kinds
     }
 
-    /// The faults of that seed, each with its number.
+    /// Returns the faults planned for the seed, each with its number.
     pub fn plan(&self, seed: u64) -> Vec<(usize, Fault)> {
         let all = self.planned.clone().unwrap_or_else(|| fault::plan(self, seed));
         let all = all.into_iter().enumerate();
@@ -231,12 +235,12 @@ impl Simulation {
         world
     }
 
-    /// Runs that seed.
+    /// Runs the seed.
     ///
     /// # Errors
     ///
-    /// The first promise that is broken, with the story of it. To find the fewest faults that are enough, the seed is run
-    /// again and again.
+    /// Returns the first promise that was broken, with its story. To find the fewest faults that suffice, the seed is
+    /// run many times.
     pub fn run(&self, seed: u64) -> Result<Report, Box<Failure>> {
         let mut world = self.world(seed, false);
         match world.book.take_broken() {
@@ -245,12 +249,12 @@ impl Simulation {
         }
     }
 
-    /// Runs that seed, as [`run`](Self::run), and says no more of a failure than what is broken: it takes no longer than
-    /// a seed that holds.
+    /// Runs the seed like [`run`](Self::run), but describes a failure only briefly, without shrinking the plan. This
+    /// takes no longer than a run that succeeds.
     ///
     /// # Errors
     ///
-    /// What is broken, and how.
+    /// Returns a description of the broken promise.
     pub fn check(&self, seed: u64) -> Result<Report, String> {
         let mut world = self.world(seed, false);
         match world.book.take_broken() {
@@ -259,7 +263,7 @@ impl Simulation {
         }
     }
 
-    /// Runs that seed, and tells everything that happens. The story is long.
+    /// Runs the seed and logs everything that happens. The log is long.
     pub fn story(&self, seed: u64) -> (Vec<String>, Result<Report, String>) {
         let mut world = self.world(seed, true);
         let result = match world.book.take_broken() {

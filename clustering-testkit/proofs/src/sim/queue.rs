@@ -2,7 +2,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use clustering_testkit::history::Moment;
 
-/// What is still to happen, by time; at the same time in the order in which it was put there.
+/// Future events in the order of their times. Events at the same time are in the order of insertion.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     order: BinaryHeap<Reverse<(Moment, u64, usize)>>,
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_due_comes_by_time_and_then_in_order() {
+    fn events_come_in_the_order_of_time_and_insertion() {
         let at = Moment::from_nanos;
         let mut queue = Queue::new();
         for (time, item) in [(5, 'c'), (1, 'a'), (5, 'd'), (2, 'b')] {

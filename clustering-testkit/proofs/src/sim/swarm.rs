@@ -25,11 +25,11 @@ pub(super) struct Swarm {
     slow: Vec<Slow>,
 }
 
-/// A step that takes longer than usual in this run.
+/// Step that is slower than usual in this run.
 #[derive(Clone, Debug)]
 struct Slow {
     way: Way,
-    /// Percentage of cases in which it is slow.
+    /// Percentage of cases in which the step is slow.
     chance: u64,
     /// Largest additional delay, in milliseconds.
     most: u64,
@@ -38,15 +38,15 @@ struct Slow {
 /// Steps that can be slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Way {
-    /// The delivery of changes of the log.
+    /// Delivery of changes of the log.
     Log,
-    /// The delivery of changes of the acknowledgements.
+    /// Delivery of changes of the acknowledgements.
     Ready,
-    /// The opening of a watch.
+    /// Opening of a watch.
     Watch,
-    /// A read, on its way to the store.
+    /// A read on its way to the store.
     Read,
-    /// A commit, on its way to the store.
+    /// A commit on its way to the store.
     Commit,
     /// The reply to a call.
     Reply,
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn seeds_draw_different_mixes_and_each_way_is_slow_in_some() {
+    fn seeds_draw_different_mixes_and_each_step_is_slow_in_some() {
         let swarms: Vec<Swarm> = (0..200).map(Swarm::draw).collect();
         for way in WAYS {
             assert!(swarms.iter().any(|swarm| swarm.slow.iter().any(|slow| slow.way == way)), "{way:?}");

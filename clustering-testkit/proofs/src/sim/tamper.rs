@@ -8,42 +8,43 @@ use clustering_testkit::history::Member;
 
 use super::Store;
 
-/// Stands between a machine and its world, and falsifies what passes: as if the protocol had a fault.
+/// Falsifies the inputs and outputs of a machine, as if the protocol had a fault.
 ///
-/// That shows that the checks of the simulation find such a fault, without any switch in the code that is tested. Each
-/// method hands on what it is given if it is not written otherwise.
+/// This shows that the checks of the simulation find such a fault, without any switch in the tested code. By default,
+/// each method passes its argument on unchanged.
 pub trait Tamper {
-    /// What the machine is given in place of an input.
+    /// Returns the inputs that the machine receives instead of `input`.
     fn input(&mut self, _seat: &Seat<'_>, input: Input) -> Vec<Input> {
         vec![input]
     }
 
-    /// What the world is given in place of an output.
+    /// Returns the outputs that the world receives instead of `output`.
     fn output(&mut self, _seat: &Seat<'_>, output: Output) -> Vec<Output> {
         vec![output]
     }
 
-    /// What the node commits of itself now, past the machine. It takes effect at once, and nobody hears of it.
+    /// Returns commits that the node makes now, without its machine. They take effect at once, and their results are
+    /// discarded.
     fn commits(&mut self, _seat: &Seat<'_>) -> Vec<(Purpose, Txn)> {
         Vec::new()
     }
 
-    /// What the node answers in place of that, asked whether it may act as leader.
+    /// Returns the node's answer to the question whether it may act as leader, instead of `told`.
     fn leadership(&mut self, _seat: &Seat<'_>, told: Option<Leadership>) -> Option<Leadership> {
         told
     }
 
-    /// The nodes that the stabilize callback is given in place of the view's.
+    /// Returns the nodes that the stabilize callback receives instead of those of the view.
     fn given(&mut self, _seat: &Seat<'_>, _view: &View) -> Option<Vec<Member>> {
         None
     }
 
-    /// Returns the view that the node's status shows as acknowledged in its present session.
+    /// Returns the acknowledged view that the node's status shows, instead of `told`.
     fn acknowledged(&mut self, _seat: &Seat<'_>, told: Option<View>) -> Option<View> {
         told
     }
 
-    /// Returns the name of the node that owns `key` in that view.
+    /// Returns the name of the node that owns `key` in the view.
     fn owner(&mut self, _seat: &Seat<'_>, view: &View, key: &str) -> Option<NodeName> {
         view.find(key).map(|node| node.name.clone())
     }
@@ -88,18 +89,18 @@ impl Tamper for Box<dyn Tamper> {
     }
 }
 
-/// Where a [`Tamper`] is at work.
+/// Place of a [`Tamper`]: a node and its current process.
 #[derive(Debug)]
 pub struct Seat<'a> {
-    /// The number of the node. A second instance under a node's name has a number of its own.
+    /// Number of the node. A second instance under a node's name has its own number.
     pub node: usize,
-    /// How often its process was started.
+    /// Number of times that the process was started.
     pub life: u32,
-    /// What its clock shows.
+    /// Time on the process's clock.
     pub now: Timestamp,
-    /// Its wall clock time, in milliseconds since 1970.
+    /// Wall clock time of the process, in milliseconds since 1970.
     pub wall_ms: u64,
-    /// Its machine.
+    /// Machine of the process.
     pub machine: &'a Machine,
     /// The store.
     pub store: &'a Store,

@@ -1,4 +1,4 @@
-//! What a person with `etcdctl` can do to a running cluster.
+//! Changes that an operator with `etcdctl` can make to a running cluster.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::scenario::{Alone, LONG};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The leader, and another node.
+/// Returns the leader and another node.
 async fn both(scenario: &Alone, nodes: &[Arc<Node>]) -> [Arc<Node>; 2] {
     let leader = scenario.leader().await.0;
     let follower = nodes.iter().find(|node| node.name() != leader.name()).unwrap();
@@ -19,11 +19,11 @@ async fn both(scenario: &Alone, nodes: &[Arc<Node>]) -> [Arc<Node>; 2] {
 async fn lost_and_back(node: &Node, why: &str) {
     let lost =
         |it: &Observation| matches!(it, Observation::SessionLost { reason, .. } if reason.contains(why));
-    node.next("lost", LONG, lost).await;
-    node.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+    node.next("a lost session", LONG, lost).await;
+    node.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
 }
 
-pub(crate) async fn p7_a_lease_revoked_by_hand_is_a_session_lost() {
+pub(crate) async fn p7_a_node_whose_lease_is_revoked_by_hand_rejoins() {
     let (scenario, nodes) = Alone::with(&NAMES).await;
     for node in both(&scenario, &nodes).await {
         let before = scenario.stable(&NAMES).await;
@@ -38,7 +38,7 @@ pub(crate) async fn p7_a_lease_revoked_by_hand_is_a_session_lost() {
     scenario.check(&NAMES).await;
 }
 
-pub(crate) async fn p7_a_node_record_deleted_by_hand_comes_back() {
+pub(crate) async fn p7_a_node_whose_record_is_deleted_by_hand_rejoins() {
     let (scenario, nodes) = Alone::with(&NAMES).await;
     for node in both(&scenario, &nodes).await {
         let before = scenario.stable(&NAMES).await;
@@ -51,7 +51,7 @@ pub(crate) async fn p7_a_node_record_deleted_by_hand_comes_back() {
     scenario.check(&NAMES).await;
 }
 
-pub(crate) async fn p5_a_leader_key_deleted_by_hand_makes_another_lead() {
+pub(crate) async fn p5_another_node_leads_after_the_election_key_is_deleted_by_hand() {
     let (scenario, _) = Alone::with(&NAMES).await;
     let (leader, term) = scenario.leader().await;
     let before = scenario.stable(&NAMES).await;
@@ -65,23 +65,23 @@ pub(crate) async fn p5_a_leader_key_deleted_by_hand_makes_another_lead() {
     scenario.check(&NAMES).await;
 }
 
-pub(crate) async fn p8_version_stable_and_ready_deleted_by_hand_are_made_again() {
+pub(crate) async fn p8_a_version_and_its_stability_record_deleted_by_hand_are_replaced() {
     let (scenario, nodes) = Alone::with(&NAMES).await;
     let term = scenario.leader().await.1;
     let before = scenario.stable(&NAMES).await;
     scenario.etcdctl(&["del", &scenario.key("view/version")]).await;
     let version = scenario.stable_after(before, &NAMES).await;
-    // A label of its own, and above the one that is gone.
+    // The new version has its own label, above the deleted one.
     assert!(version > before);
-    // The same version again.
+    // The same version is recorded again.
     let recorded = |ledger: &clustering_testkit::history::Ledger| {
         let era = ledger.present();
         (era.is_stable() && era.confirmed().iter().filter(|it| it.version == version).count() == 2)
             .then_some(())
     };
     scenario.etcdctl(&["del", &scenario.key("view/stable")]).await;
-    scenario.until("it is recorded again", recorded).await;
-    // A stable version has no need of acknowledgements any more.
+    scenario.until("the version recorded as stable again", recorded).await;
+    // A stable version does not need its acknowledgements any more.
     scenario.etcdctl(&["del", &scenario.key("ready/b")]).await;
     for node in &nodes {
         node.pass_all();

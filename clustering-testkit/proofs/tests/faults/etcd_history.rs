@@ -1,4 +1,4 @@
-//! An etcd whose history is cut short, or taken back.
+//! Etcd's history is compacted or rewound.
 
 use clustering_proofs::{node::NodeSpec, proxy::Proxy};
 use clustering_testkit::history::{Entry, Observation};
@@ -7,10 +7,10 @@ use crate::scenario::{Alone, LONG, secs};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Every node notices that the history is another, and all begin anew in it.
-async fn taken_back(what: &str, take: impl AsyncFn(&Alone), prepare: impl AsyncFn(&Alone)) {
+/// Rewinds etcd, and checks that every node notices and that all start over in the new history.
+async fn rejoin_after_rewind(what: &str, take: impl AsyncFn(&Alone), prepare: impl AsyncFn(&Alone)) {
     let (scenario, nodes) = Alone::with(&NAMES).await;
-    // So that the new history does not reach the old one's revisions before all have noticed.
+    // Keeps the new history from reaching the old revisions before all nodes have noticed.
     scenario.write_elsewhere(300).await;
     prepare(&scenario).await;
     let before = scenario.stable(&NAMES).await;
@@ -19,13 +19,13 @@ async fn taken_back(what: &str, take: impl AsyncFn(&Alone), prepare: impl AsyncF
     take(&scenario).await;
     let answers = scenario.now();
     for node in &nodes {
-        node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
-        node.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+        node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+        node.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     }
-    scenario.until("another era", |ledger| (ledger.eras().len() == 2).then_some(())).await;
+    scenario.until("a second era", |ledger| (ledger.eras().len() == 2).then_some(())).await;
     scenario.stable_after(before, &NAMES).await;
-    scenario.measured(&format!("{what}, from before"), since);
-    scenario.measured(&format!("{what}, since it answers"), answers);
+    scenario.measured(&format!("{what}, since before"), since);
+    scenario.measured(&format!("{what}, since etcd answers again"), answers);
     for node in &nodes {
         let rewound = |it: &Observation| matches!(it, Observation::Resynced { rewound: true, .. });
         assert_eq!(node.count(rewound), 1, "{}", node.name());
@@ -33,16 +33,16 @@ async fn taken_back(what: &str, take: impl AsyncFn(&Alone), prepare: impl AsyncF
     scenario.check(&NAMES).await;
 }
 
-pub(crate) async fn p7_etcd_wiped() {
+pub(crate) async fn p7_nodes_rejoin_after_etcd_was_wiped() {
     let wipe = async |scenario: &Alone| scenario.etcd.wipe().await.unwrap();
-    taken_back("etcd wiped", wipe, async |_| {}).await;
+    rejoin_after_rewind("etcd wiped", wipe, async |_| {}).await;
 }
 
-pub(crate) async fn p7_etcd_restored_from_an_older_backup() {
+pub(crate) async fn p7_nodes_rejoin_after_etcd_was_restored_from_an_older_backup() {
     let backup = tokio::sync::OnceCell::new();
     let prepare = async |scenario: &Alone| {
         backup.set(scenario.etcd.snapshot().await.unwrap()).ok().unwrap();
-        // What the backup does not have: a node that left, and many other revisions.
+        // The backup lacks a node that left and many other revisions.
         let before = scenario.stable(&NAMES).await;
         let late = scenario.spawn(scenario.spec("d"));
         scenario.stable(&["a", "b", "c", "d"]).await;
@@ -51,15 +51,15 @@ pub(crate) async fn p7_etcd_restored_from_an_older_backup() {
         scenario.write_elsewhere(300).await;
     };
     let restore = async |scenario: &Alone| scenario.etcd.restore(backup.get().unwrap()).await.unwrap();
-    taken_back("etcd restored from a backup", restore, prepare).await;
+    rejoin_after_rewind("etcd restored from a backup", restore, prepare).await;
 }
 
-/// A node misses a version for good: nobody can tell it that view, so it asks for another.
-pub(crate) async fn p1_a_version_compacted_while_a_watch_was_broken() {
+/// A node misses a version whose view it can never compute, so it requests another version.
+pub(crate) async fn p1_a_node_that_missed_a_compacted_version_requests_another() {
     let scenario = Alone::new().await;
     scenario.start(&NAMES[..2]).await;
     let proxy = Proxy::to(&scenario.etcd.endpoint()).await.unwrap();
-    // Its session outlives the break.
+    // The node's session outlives the outage.
     let spec = NodeSpec { endpoints: vec![proxy.endpoint()], ttl: secs(30), ..scenario.spec(NAMES[2]) };
     let node = scenario.spawn(spec);
     scenario.stable(&NAMES).await;
@@ -71,23 +71,24 @@ pub(crate) async fn p1_a_version_compacted_while_a_watch_was_broken() {
         let newest = ledger.present().newest()?;
         (newest.cut.len() == all.len()).then_some(newest.version)
     };
-    let missed = scenario.until("a version that it misses", missed).await;
-    late.next("ready", LONG, |it| matches!(it, Observation::Ready { version } if *version == missed)).await;
+    let missed = scenario.until("a version that the node misses", missed).await;
+    late.next("its readiness", LONG, |it| matches!(it, Observation::Ready { version } if *version == missed))
+        .await;
     scenario.write_elsewhere(1).await;
     scenario.etcd.compact().await.unwrap();
     let since = scenario.now();
     proxy.heal();
-    node.next("resynced", LONG, |it| matches!(it, Observation::Resynced { rewound: false, .. })).await;
+    node.next("a resync", LONG, |it| matches!(it, Observation::Resynced { rewound: false, .. })).await;
     scenario.stable_after(missed, &all).await;
     scenario.measured("a version compacted that a node had missed", since);
     assert_eq!(node.count(|it| matches!(it, Observation::SessionLost { .. })), 0);
     let saw = |entry: &Entry| matches!(entry.observation, Observation::VersionPublished { version, .. } if version == missed);
-    assert!(!node.journal().iter().any(saw), "it never had a view of that one");
+    assert!(!node.journal().iter().any(saw), "the node never saw the missed version");
     scenario.check(&all).await;
 }
 
-/// Nothing happens in the cluster while etcd's history goes on, is compacted, and etcd is restarted.
-pub(crate) async fn p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as_it_is() {
+/// Nothing happens in the cluster while etcd's history grows and is compacted, and etcd is restarted.
+pub(crate) async fn p9_a_restart_and_compaction_of_etcd_do_not_change_a_quiet_cluster() {
     let scenario = Alone::new().await;
     let nodes: Vec<_> = NAMES
         .iter()
@@ -111,12 +112,12 @@ pub(crate) async fn p9_a_quiet_cluster_whose_etcd_restarts_and_compacts_stays_as
         nodes
             .iter()
             .any(|node| node.count(|it| matches!(it, Observation::Resynced { rewound: false, .. })) > 0),
-        "their watches were behind the compaction"
+        "the watches were behind the compaction"
     );
     let ledger = scenario.check(&NAMES).await;
     assert_eq!(scenario.present(), before);
-    assert_eq!(ledger.present().commits().len(), commits, "nothing was written");
-    // And it works on.
+    assert_eq!(ledger.present().commits().len(), commits, "the cluster wrote nothing");
+    // The cluster still works.
     nodes[1].stop().await;
     scenario.stable(&["a", "c"]).await;
     scenario.check(&["a", "c"]).await;

@@ -1,4 +1,4 @@
-//! An etcd of several members that fail.
+//! Members of an etcd cluster fail.
 
 use clustering_proofs::{node::NodeSpec, proxy::Proxy};
 use clustering_testkit::{etcd::EtcdCluster, history::Observation};
@@ -7,10 +7,10 @@ use crate::scenario::{LONG, Scenario, secs};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-pub(crate) async fn p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back() {
+pub(crate) async fn p8_the_cluster_recovers_after_etcd_lost_its_leader_and_then_its_quorum() {
     let etcd = EtcdCluster::start().await.unwrap();
     let scenario = Scenario::on(etcd.endpoints());
-    // Where a node begins is left to chance. Here all come to the member that leads, and have to go on from it.
+    // A node chooses its first member at random. Here all nodes start at the leader and must switch to another member.
     let leader = etcd.wait_for_leader().await.unwrap();
     let mut lines = Vec::new();
     for (member, endpoint) in etcd.endpoints().iter().enumerate() {
@@ -27,9 +27,9 @@ pub(crate) async fn p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back() 
     let before = scenario.present();
     lines.iter().for_each(Proxy::heal);
 
-    // The leader: a majority is left, and elects another in time.
+    // Kill the leader. A majority is left and elects another leader in time.
     nodes.iter().for_each(|node| node.pass_all());
-    assert_eq!(etcd.kill_leader().await.unwrap(), leader, "all are there");
+    assert_eq!(etcd.kill_leader().await.unwrap(), leader, "the leader has not changed");
     etcd.wait_for_leader().await.unwrap();
     for node in &nodes {
         for _ in 0..3 {
@@ -37,18 +37,19 @@ pub(crate) async fn p8_etcd_loses_its_leader_then_its_quorum_and_gets_it_back() 
         }
         assert_eq!(node.count(|it| matches!(it, Observation::SessionLost { .. })), 0, "{}", node.name());
     }
-    assert_eq!(scenario.present(), before, "no version, no other term");
+    assert_eq!(scenario.present(), before, "there is no new version and no new term");
     etcd.recover().await.unwrap();
 
-    // The quorum, for longer than the sessions last.
+    // Lose the quorum for longer than the sessions last.
     nodes.iter().for_each(|node| node.pass_all());
     etcd.lose_quorum().await.unwrap();
     for node in &nodes {
-        node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+        node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
     }
     etcd.recover().await.unwrap();
     let since = scenario.now();
     scenario.stable_after(before.0.unwrap(), &NAMES).await;
-    scenario.measured("etcd without a quorum past the TTL of 9 s, since it is healthy", since);
+    scenario
+        .measured("etcd without a quorum for longer than the TTL of 9 s, since etcd is healthy again", since);
     scenario.check(&NAMES).await;
 }

@@ -1,4 +1,4 @@
-//! An etcd whose space quota is used up: it renews and ends leases, and takes no writes.
+//! Etcd has used up its space quota: it still renews and ends leases, but accepts no writes.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,7 +14,7 @@ use crate::scenario::{Alone, LONG, secs, soon, without};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// The smallest quota with which etcd starts.
+/// Smallest quota with which etcd starts.
 const QUOTA: u64 = 16 * 1024 * 1024;
 
 /// Number of writers that fill etcd at the same time.
@@ -40,7 +40,7 @@ async fn fill(scenario: &Alone) {
     }
 }
 
-/// As the operator's guide has it.
+/// Frees space as described in the operator's guide.
 async fn make_room(scenario: &Alone) {
     scenario.etcdctl(&["del", "--prefix", "filler/"]).await;
     scenario.etcd.compact().await.unwrap();
@@ -48,12 +48,12 @@ async fn make_room(scenario: &Alone) {
     scenario.etcdctl(&["alarm", "disarm"]).await;
 }
 
-pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_goes_on_when_there_is_room() {
+pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_continues_once_there_is_space() {
     let scenario = Alone::on(EtcdServer::builder().quota(QUOTA).start().await.unwrap());
     let mut nodes: Vec<Arc<Node>> = Vec::new();
     for name in NAMES {
         let node = scenario.spawn(NodeSpec { warn_after: secs(2), ..scenario.spec(name) });
-        node.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+        node.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
         nodes.push(node);
     }
     scenario.stable(&NAMES).await;
@@ -61,12 +61,12 @@ pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_goes_on_when_the
     soon("a full etcd", fill(&scenario)).await;
     let killed = nodes.iter().find(|node| node.name() != leader.name()).unwrap();
     killed.kill().await;
-    says(&leader, "publishing a version has failed for", "database space exceeded").await;
+    says(&leader, "publishing a version has been failing for", "database space exceeded").await;
     make_room(&scenario).await;
     says(&leader, "publishing a version no longer fails", "").await;
     let left = without(&NAMES, killed.name());
     scenario.stable(&left).await;
-    assert_eq!(scenario.present().1, Some(term), "the same leader goes on");
+    assert_eq!(scenario.present().1, Some(term), "the leader has not changed");
     scenario.check(&left).await;
 }
 
@@ -78,11 +78,11 @@ async fn write_until_it_fails(store: EtcdStore, writer: usize) -> (String, Store
             return (key, error);
         }
     }
-    unreachable!("etcd took every write")
+    unreachable!("etcd accepted every write")
 }
 
-/// etcd makes some of the changes that it fails with "database space exceeded": those that were under way when its
-/// database reached the quota.
+/// Etcd applies some of the writes that it reports as failed with "database space exceeded": those that were in progress
+/// when its database reached the quota.
 pub(crate) async fn p5_a_write_that_had_no_effect_is_not_in_a_full_etcd() {
     let etcd = EtcdServer::builder().quota(QUOTA).start().await.unwrap();
     let store = EtcdStore::new(crate::config(&etcd.endpoints()).unwrap()).unwrap();
@@ -100,7 +100,7 @@ pub(crate) async fn p5_a_write_that_had_no_effect_is_not_in_a_full_etcd() {
         failed.iter().filter(fits).count()
     };
     println!(
-        "measured: of {WRITERS} failed writes, {} of unknown effect were made and {} were not, {} without effect were not",
+        "measured: of {WRITERS} failed writes, {} with an unknown effect took effect and {} did not, {} had no effect",
         count(Effect::Unknown, true),
         count(Effect::Unknown, false),
         count(Effect::None, false),
@@ -109,12 +109,12 @@ pub(crate) async fn p5_a_write_that_had_no_effect_is_not_in_a_full_etcd() {
         failed.iter().filter(|(key, error)| error.effect() == Effect::None && is_written(key)).collect();
     assert!(
         wrong.is_empty(),
-        "{} of {WRITERS} writes were made, but failed without effect: {wrong:#?}",
+        "{} of {WRITERS} failed writes took effect although their errors report no effect: {wrong:#?}",
         wrong.len()
     );
 
     let full = failed.iter().find(|(_, error)| is_full(error));
-    let (_, error) = full.unwrap_or_else(|| panic!("no write says that etcd is full: {failed:#?}"));
+    let (_, error) = full.unwrap_or_else(|| panic!("no write reports that etcd is full: {failed:#?}"));
     assert_eq!(error.kind(), ErrorKind::OutcomeUnknown, "{error}");
     assert!(error.to_string().contains("etcdctl alarm disarm"), "{error}");
     // Renewals and revocations are not subject to the quota.

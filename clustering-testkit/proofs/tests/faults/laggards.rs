@@ -1,4 +1,4 @@
-//! Nodes that never become ready, and leaders that do not wait for them.
+//! Nodes that never become ready, and leaders that evict them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,10 +7,10 @@ use clustering_testkit::history::Observation;
 
 use crate::scenario::{Alone, LONG, Scenario, secs};
 
-/// Time enough for a node that means to be ready, on a busy machine.
+/// Long enough for a node that is about to become ready, on a busy machine.
 const EVICTED_AFTER: Duration = secs(4);
 
-/// A node that evicts laggards if it leads, and is one itself or not.
+/// Starts a node that evicts laggards if it leads. `lags` makes it a laggard itself.
 fn spawn(scenario: &Scenario, name: &str, lags: bool) -> Arc<Node> {
     scenario.spawn(NodeSpec {
         evict_after: Some(EVICTED_AFTER),
@@ -29,33 +29,33 @@ async fn blocked_by(node: &Node, name: &str) {
         Observation::Blocked { missing, .. } => missing.iter().any(|missing| missing.name.as_str() == name),
         _ => false,
     };
-    node.next("who blocks", LONG, names).await;
+    node.next("the blocking nodes", LONG, names).await;
 }
 
 async fn removed(node: &Node) {
     let lost = |it: &Observation| matches!(it, Observation::SessionLost { reason, .. } if reason.contains("removed"));
-    node.next("removed", LONG, lost).await;
+    node.next("its removal", LONG, lost).await;
 }
 
-pub(crate) async fn p8_a_laggard_is_named_and_evicted_until_it_gives_up() {
+pub(crate) async fn p8_a_laggard_is_reported_and_evicted_until_it_stops() {
     let scenario = Alone::new().await;
     let leader = spawn(&scenario, "a", false);
     scenario.stable(&["a"]).await;
     spawn(&scenario, "b", false);
     let mut before = scenario.stable(&["a", "b"]).await;
     let laggard = spawn(&scenario, "c", true);
-    laggard.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+    laggard.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
     let since = scenario.now();
-    // It comes back by itself, and is evicted again.
+    // The laggard rejoins by itself and is evicted again.
     for again in [false, true] {
         blocked_by(&leader, "c").await;
         says(&leader, "evicted c").await;
         removed(&laggard).await;
         before = scenario.stable_after(before, &["a", "b"]).await;
         if !again {
-            scenario.measured(&format!("a laggard joined that is evicted after {EVICTED_AFTER:?}"), since);
+            scenario.measured(&format!("a joined laggard that is evicted after {EVICTED_AFTER:?}"), since);
         }
-        laggard.next("back", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
+        laggard.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     }
     laggard.stop().await;
     scenario.settle().await;
@@ -69,10 +69,10 @@ pub(crate) async fn p8_a_leader_that_lags_steps_down_and_is_evicted() {
     let (leader, term) = scenario.leader().await;
     assert_eq!(leader.name(), "a");
     let other = spawn(&scenario, "b", false);
-    other.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
-    // The first step is its own.
+    other.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+    // The laggard steps down by itself.
     let leads = |it: &Observation| matches!(it, Observation::LeaderChanged { leader: Some(leader), .. } if leader.as_str() == "b");
-    other.next("it leads", LONG, leads).await;
+    other.next("the new leader", LONG, leads).await;
     assert_eq!(laggard.count(|it| matches!(it, Observation::SessionLost { .. })), 0);
     says(&other, "evicted a").await;
     removed(&laggard).await;

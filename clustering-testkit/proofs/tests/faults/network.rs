@@ -1,4 +1,4 @@
-//! Lines between a node and etcd that break while others hold.
+//! Connections between one node and etcd break, while the others work.
 
 use clustering_proofs::{
     network::Network,
@@ -14,12 +14,12 @@ use crate::scenario::{Alone, LONG, SLACK, TTL, without};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// What a node says of itself is its own; what goes over the line is the library's alone.
+/// Disables the node's own writes, so that only the library uses the connection.
 fn quiet(spec: NodeSpec) -> NodeSpec {
     NodeSpec { write_every: None, ..spec }
 }
 
-/// Has that node lead, and two others join it: one as a process, one as a task.
+/// Waits until the node leads, and then starts two other nodes, one as a process and one as a task.
 async fn with_others(scenario: &Alone, node: &Node) {
     scenario.stable(&[node.name()]).await;
     scenario.spawn(scenario.spec(NAMES[1]));
@@ -28,7 +28,8 @@ async fn with_others(scenario: &Alone, node: &Node) {
     assert_eq!(scenario.leader().await.0.name(), node.name());
 }
 
-/// Breaks the line of the node that leads, until the others went on without it; mends it, until all are together again.
+/// Breaks the connection of the leader until the other nodes have continued without it. Then repairs it and waits until
+/// all nodes are together again.
 async fn broken(what: &str, scenario: &Alone, node: &Node, breaks: impl FnOnce(), mends: impl FnOnce()) {
     let (before, term) = (scenario.stable(&NAMES).await, scenario.leader().await.1);
     node.pass_all();
@@ -37,9 +38,9 @@ async fn broken(what: &str, scenario: &Alone, node: &Node, breaks: impl FnOnce()
     let suspended = |entry: &Entry| {
         matches!(entry.observation, Observation::LeadershipSuspended { .. }).then_some(entry.at)
     };
-    let suspended = node.next_of("it suspends its lead", LONG, suspended).await;
-    assert!(suspended.since(since) < TTL, "it stops before its lease does");
-    node.next("lost", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
+    let suspended = node.next_of("the suspension of its lead", LONG, suspended).await;
+    assert!(suspended.since(since) < TTL, "the leader was suspended before its lease expired");
+    node.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
     let rest = without(&NAMES, node.name());
     let without_it = scenario.stable_after(before, &rest).await;
     let took = scenario.measured(&format!("{what} (the leader), TTL {TTL:?}"), since);
@@ -50,21 +51,21 @@ async fn broken(what: &str, scenario: &Alone, node: &Node, breaks: impl FnOnce()
         Content::Batch(batch) if batch.revision.get() == later => page.at,
         _ => None,
     });
-    assert!(suspended < elected.unwrap(), "it stopped to act before another could lead");
+    assert!(suspended < elected.unwrap(), "the leader was suspended before another node was elected");
     assert!(node.count(|it| matches!(it, Observation::StoreAway { .. })) >= 1);
     let asked = |entry: &Entry| match entry.observation {
         Observation::AskedLeader { term, .. } => Some(term),
         _ => None,
     };
-    // It is asked all the time. What does not change is not written again.
+    // The node is asked continuously, but an unchanged answer is not recorded again.
     let said = node.journal().iter().rev().find_map(asked);
     assert_eq!(said, Some(None), "is_leader() while another leads");
 
     let since = scenario.now();
     mends();
     scenario.stable_after(without_it, &NAMES).await;
-    scenario.measured(&format!("{what}, mended"), since);
-    assert_eq!(scenario.leader().await.1, later, "the other leads on");
+    scenario.measured(&format!("{what}, since the repair"), since);
+    assert_eq!(scenario.leader().await.1, later, "the other node still leads");
     scenario.check(&NAMES).await;
 }
 
@@ -78,7 +79,7 @@ async fn behind_a_proxy(what: &str, breaks: impl FnOnce(&Proxy)) {
     let mends = || {
         let (connections, took) = (proxy.connections() - before, scenario.now().since(since));
         println!("measured: {what}: {connections} connections in {took:?}");
-        // One try a second in the end, and a second connection to see what kind of server hangs up.
+        // One attempt per second at most, and a second connection to find out what kind of server closes connections.
         assert!(connections < 20 + 6 * took.as_secs(), "{connections} connections in {took:?}");
         proxy.heal();
     };
@@ -86,23 +87,23 @@ async fn behind_a_proxy(what: &str, breaks: impl FnOnce(&Proxy)) {
     assert!(proxy.connections() - before < 60, "{} connections", proxy.connections() - before);
 }
 
-pub(crate) async fn p6_a_leader_whose_connections_hang() {
+pub(crate) async fn p6_a_leader_whose_connections_hang_stops_leading_in_time() {
     behind_a_proxy("connections hang", Proxy::hang).await;
 }
 
-pub(crate) async fn p7_a_node_whose_connections_are_closed() {
+pub(crate) async fn p7_a_node_rejoins_after_its_connections_were_closed() {
     behind_a_proxy("connections closed", Proxy::cut).await;
 }
 
-/// What it sends arrives: its renewals keep the lease alive for etcd, and it knows of none of them.
-pub(crate) async fn p7_a_node_whose_answers_are_lost() {
-    behind_a_proxy("answers are lost", Proxy::hang_answers).await;
+/// Calls reach etcd, so the renewals keep the lease alive, but the node does not know this.
+pub(crate) async fn p7_a_node_rejoins_after_the_replies_to_it_were_lost() {
+    behind_a_proxy("replies are lost", Proxy::hang_answers).await;
 }
 
-/// A node in a network of its own, whose wire breaks.
+/// Runs a node in its own network, whose connection breaks.
 async fn in_a_network(what: &str, breaks: fn(&Network) -> std::io::Result<()>) {
     if let Some(why) = Network::unavailable() {
-        println!("NOT TESTED: a node that is cut off by its network ({what}): {why}");
+        println!("NOT TESTED: a node whose network fails ({what}): {why}");
         return;
     }
     let network = Network::new().await.unwrap();
@@ -115,10 +116,10 @@ async fn in_a_network(what: &str, breaks: fn(&Network) -> std::io::Result<()>) {
     broken(what, &scenario, &node, || breaks(&network).unwrap(), || network.mend().unwrap()).await;
 }
 
-pub(crate) async fn p7_a_node_whose_network_loses_everything() {
-    in_a_network("a network that loses everything", Network::cut).await;
+pub(crate) async fn p7_a_node_rejoins_after_its_network_dropped_all_packets() {
+    in_a_network("a network that drops all packets", Network::cut).await;
 }
 
-pub(crate) async fn p7_a_node_whose_network_card_is_gone() {
-    in_a_network("a network card that is gone", Network::unplug).await;
+pub(crate) async fn p7_a_node_rejoins_after_its_network_interface_was_removed() {
+    in_a_network("a removed network interface", Network::unplug).await;
 }

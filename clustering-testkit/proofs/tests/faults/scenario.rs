@@ -23,13 +23,13 @@ use clustering_testkit::{
     promises::{Calm, check},
 };
 
-/// Longer than anything here takes, on a machine that builds at the same time.
+/// Longer than any step takes, even on a machine that is building at the same time.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
-/// The TTL of nodes.
+/// TTL of the nodes' leases.
 pub(crate) const TTL: Duration = Duration::from_secs(3);
 
-/// How long an etcd takes to end a lease whose time is over, and to tell: its own slack, twice that on a busy machine.
+/// Time that etcd takes to end an expired lease and to deliver the deletion: twice etcd's own slack, for busy machines.
 pub(crate) const SLACK: Duration = Duration::from_secs(4);
 
 pub(crate) const fn ms(milliseconds: u64) -> Duration {
@@ -41,26 +41,26 @@ pub(crate) const fn secs(seconds: u64) -> Duration {
 }
 
 thread_local! {
-    /// Where the story of this thread's test goes if it fails.
+    /// File for the log of this thread's test, written if the test fails.
     static STORY: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
 }
 
-/// Takes away the story of the test's last run. Those of tests that fail stay with what was built, until the next run.
+/// Deletes the log of the test's last run. The logs of failed tests are kept in the target folder until the next run.
 pub(crate) fn begin_story(test: &str) {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stories");
     let file = folder.join(format!("{}.txt", test.replace("::", "-")));
-    // What cannot be done here shows when a story is written.
+    // Errors show when a log is written.
     let _ = std::fs::create_dir_all(folder);
     let _ = std::fs::remove_file(&file);
     STORY.set(Some(file));
 }
 
-/// Fails with what was waited for if it does not come.
+/// Panics if the future does not complete in time.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }
 
-/// A cluster in an etcd, all that happens to it, and what is done to it.
+/// A cluster on etcd, with its history, its nodes, and their journals.
 pub(crate) struct Scenario {
     pub(crate) endpoints: Vec<String>,
     pub(crate) namespace: String,
@@ -71,7 +71,7 @@ pub(crate) struct Scenario {
     folder: Folder,
 }
 
-/// One with an etcd of its own.
+/// A scenario with its own etcd.
 pub(crate) struct Alone {
     pub(crate) etcd: EtcdServer,
     scenario: Scenario,
@@ -94,7 +94,7 @@ impl Alone {
         Alone { etcd, scenario }
     }
 
-    /// With these nodes, stable.
+    /// Starts an etcd and these nodes, and waits until the cluster is stable.
     pub(crate) async fn with(names: &[&str]) -> (Self, Vec<Arc<Node>>) {
         let alone = Alone::new().await;
         let nodes = alone.start(names).await;
@@ -103,7 +103,7 @@ impl Alone {
 }
 
 impl Scenario {
-    /// In the etcd at those endpoints.
+    /// Creates a scenario on the etcd at these endpoints.
     pub(crate) fn on(endpoints: Vec<String>) -> Self {
         let store = EtcdStore::new(EtcdConfig::new(&endpoints).unwrap()).unwrap();
         let (namespace, clock) = ("faults".to_owned(), Clock::boot());
@@ -112,14 +112,14 @@ impl Scenario {
         Scenario { endpoints, namespace, follower, store, clock, nodes, folder: Folder::new().unwrap() }
     }
 
-    /// A node to be, in its next life.
+    /// Returns the specification of the node's next life.
     pub(crate) fn spec(&self, name: &str) -> NodeSpec {
         let life = format!("{name}#{}", self.lives(name).len() + 1);
         let journal = self.folder.path().join(format!("{life}.jsonl"));
         NodeSpec { ttl: TTL, ..NodeSpec::new(name, life, &self.namespace, self.endpoints.clone(), journal) }
     }
 
-    /// All lives of a node so far.
+    /// Returns all lives of a node so far.
     fn lives(&self, name: &str) -> Vec<Arc<Node>> {
         self.nodes.lock().unwrap().iter().filter(|node| node.name() == name).cloned().collect()
     }
@@ -141,25 +141,25 @@ impl Scenario {
         node
     }
 
-    /// Starts nodes as processes, one after the other, and waits until they are all of the cluster, and stable.
+    /// Starts nodes as processes, one after another, and waits until exactly these nodes are in a stable version.
     pub(crate) async fn start(&self, names: &[&str]) -> Vec<Arc<Node>> {
         let mut nodes = Vec::new();
         for name in names {
             let node = self.spawn(self.spec(name));
-            node.next("joined", LONG, |it| matches!(it, Observation::Joined { .. })).await;
+            node.next("a join", LONG, |it| matches!(it, Observation::Joined { .. })).await;
             nodes.push(node);
         }
         self.stable(names).await;
         nodes
     }
 
-    /// Waits until a version of just these nodes is stable.
+    /// Waits until a version of exactly these nodes is stable.
     pub(crate) async fn stable(&self, names: &[&str]) -> Version {
         self.stable_if(names, |_| true).await
     }
 
-    /// Waits until a version of just these nodes is stable that is later than that one. Labels go on from what was seen,
-    /// also in a store that was taken back to a state in which another version was stable.
+    /// Waits until a version of exactly these nodes is stable that is later than `before`. Labels increase even across
+    /// a restore of the store.
     pub(crate) async fn stable_after(&self, before: Version, names: &[&str]) -> Version {
         self.stable_if(names, |version| version > before).await
     }
@@ -177,19 +177,19 @@ impl Scenario {
         });
         match tokio::time::timeout(LONG, stable).await {
             Ok(version) => version,
-            Err(_) => panic!("no stable version of {names:?}; {}", self.story()),
+            Err(_) => panic!("timed out waiting for a stable version of {names:?}; {}", self.story()),
         }
     }
 
-    /// What the ledger says once it says something.
+    /// Waits until `says` returns a value for the ledger.
     pub(crate) async fn until<T>(&self, what: &str, says: impl FnMut(&Ledger) -> Option<T>) -> T {
         match tokio::time::timeout(LONG, self.follower.until(says)).await {
             Ok(said) => said,
-            Err(_) => panic!("{what} did not come; {}", self.story()),
+            Err(_) => panic!("timed out waiting for {what}; {}", self.story()),
         }
     }
 
-    /// The node that leads, by the ledger, and its term.
+    /// Returns the node that leads according to the ledger, and its term.
     pub(crate) async fn leader(&self) -> (Arc<Node>, u64) {
         let leads = |ledger: &Ledger| {
             let reign = ledger.present().reign()?;
@@ -199,7 +199,7 @@ impl Scenario {
         (self.lives(&name).last().unwrap().clone(), term)
     }
 
-    /// The newest version, and the term of who leads.
+    /// Returns the newest version and the term of the current leader.
     pub(crate) fn present(&self) -> (Option<Version>, Option<u64>) {
         let ledger = self.follower.ledger();
         let era = ledger.present();
@@ -210,7 +210,7 @@ impl Scenario {
         self.clock.now()
     }
 
-    /// Tells how long it took to the version that is stable now.
+    /// Prints and returns the time from `since` until the currently stable version became stable.
     pub(crate) fn measured(&self, what: &str, since: Moment) -> Duration {
         let ledger = self.follower.ledger();
         let stable = ledger.present().confirmed().last().unwrap().revision;
@@ -223,7 +223,7 @@ impl Scenario {
         took
     }
 
-    /// Runs etcdctl, and returns what it says.
+    /// Runs etcdctl and returns its output.
     pub(crate) async fn etcdctl(&self, arguments: &[&str]) -> String {
         let endpoints = format!("--endpoints={}", self.endpoints.join(","));
         let process = Process::builder("etcdctl").env("ETCDCTL_API", "3").arg(endpoints).args(arguments);
@@ -234,12 +234,12 @@ impl Scenario {
         said
     }
 
-    /// A key of the cluster.
+    /// Returns a key of the cluster.
     pub(crate) fn key(&self, rest: &str) -> String {
         format!("{}/{rest}", self.namespace)
     }
 
-    /// Makes the store's history longer, by a key of somebody else's.
+    /// Advances the store's history with writes to a foreign key.
     pub(crate) async fn write_elsewhere(&self, times: usize) -> Revision {
         let mut revision = Revision::ZERO;
         for _ in 0..times {
@@ -248,7 +248,7 @@ impl Scenario {
         revision
     }
 
-    /// Waits until all is known that has happened so far.
+    /// Waits until the observer knows everything that has happened so far.
     pub(crate) async fn settle(&self) {
         soon("the end of the history", self.follower.settle()).await.unwrap();
     }
@@ -257,7 +257,7 @@ impl Scenario {
         self.nodes.lock().unwrap().iter().map(|node| node.journal()).collect()
     }
 
-    /// The end of what happened, and a file with all of it.
+    /// Writes all events to a file, and returns its path and the last events.
     fn story(&self) -> String {
         let mut lines: Vec<(Option<Moment>, String)> = Vec::new();
         let mut ledger = Ledger::new(&self.namespace);
@@ -271,19 +271,19 @@ impl Scenario {
         lines.extend(self.journals().iter().flatten().map(|entry| (Some(entry.at), entry.to_string())));
         lines.sort_by_key(|(at, _)| *at);
         let lines: Vec<_> = lines.into_iter().map(|(_, line)| line).collect();
-        let file = STORY.with_borrow(Clone::clone).expect("a test has begun in this thread");
+        let file = STORY.with_borrow(Clone::clone).expect("begin_story was called in this thread");
         let kept = match std::fs::write(&file, lines.join("\n")) {
-            Ok(()) => format!("the whole story is in {}", file.display()),
-            Err(error) => format!("the whole story cannot be written to {}, {error}", file.display()),
+            Ok(()) => format!("the whole log is in {}", file.display()),
+            Err(error) => format!("the log cannot be written to {}: {error}", file.display()),
         };
         let tail = &lines[lines.len().saturating_sub(60)..];
-        format!("{kept}, it ends so:\n{}", tail.join("\n"))
+        format!("{kept}; last lines:\n{}", tail.join("\n"))
     }
 
-    /// Judges P1 to P8 and P11. Those nodes should be there, and nothing happens any more.
+    /// Checks P1 to P8 and P11, with exactly these nodes as the members at the end.
     pub(crate) async fn check(&self, names: &[&str]) -> Ledger {
         self.settle().await;
-        // Taken before the journals: whatever a node says that it saw, the store had by then.
+        // Read the journals before the second settling: the observer must know everything that a node has seen.
         let journals = self.journals();
         self.settle().await;
         let pages = self.follower.pages();
@@ -294,7 +294,7 @@ impl Scenario {
     }
 }
 
-/// The names of some nodes but for one.
+/// Returns all names but one.
 pub(crate) fn without<'a>(names: &[&'a str], one: &str) -> Vec<&'a str> {
     names.iter().copied().filter(|name| *name != one).collect()
 }

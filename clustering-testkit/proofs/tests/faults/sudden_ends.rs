@@ -1,4 +1,4 @@
-//! Processes that end without a word.
+//! Processes that are killed.
 
 use clustering_testkit::promises::p9_cost;
 
@@ -21,10 +21,10 @@ async fn killed(leader: bool) {
     let what = if leader { "the leader killed" } else { "a follower killed" };
     let took = scenario.measured(&format!("{what}, TTL {TTL:?}"), since);
     assert!(took < TTL + SLACK, "{took:?}");
-    assert_eq!(scenario.present().1 == Some(term), !leader, "it leads on if it was not killed");
+    assert_eq!(scenario.present().1 == Some(term), !leader, "the leader has changed only if it was killed");
     let ledger = scenario.check(&rest).await;
     p9_cost::check_change(&ledger, before, after).unwrap();
-    // It comes back under its name at once: its old record is gone.
+    // The node can rejoin under its name at once, because its old record is gone.
     let since = scenario.now();
     scenario.spawn(scenario.spec(node.name()));
     scenario.stable_after(after, &NAMES).await;
@@ -32,16 +32,17 @@ async fn killed(leader: bool) {
     scenario.check(&NAMES).await;
 }
 
-pub(crate) async fn p9_a_killed_node_costs_n_and_three() {
+pub(crate) async fn p9_the_death_of_a_follower_costs_n_plus_three_commits() {
     killed(false).await;
 }
 
-pub(crate) async fn p9_a_killed_leader_costs_n_and_three() {
+pub(crate) async fn p9_the_death_of_a_leader_costs_n_plus_three_commits() {
     killed(true).await;
 }
 
-/// All at once, and started again before their leases are over: each waits for its own ghost.
-pub(crate) async fn p8_all_nodes_killed_and_started_again() {
+/// Kills all nodes at the same time and restarts them before their leases expire. Each must wait for the expiry of its
+/// own old lease.
+pub(crate) async fn p8_the_cluster_recovers_after_all_nodes_were_killed() {
     let (scenario, nodes) = Alone::with(&NAMES).await;
     let before = scenario.stable(&NAMES).await;
     for node in &nodes {
@@ -52,7 +53,7 @@ pub(crate) async fn p8_all_nodes_killed_and_started_again() {
         scenario.spawn(scenario.spec(name));
     }
     scenario.stable_after(before, &NAMES).await;
-    let took = scenario.measured(&format!("all killed and started again at once, TTL {TTL:?}"), since);
+    let took = scenario.measured(&format!("all nodes killed and restarted at once, TTL {TTL:?}"), since);
     assert!(took < TTL + SLACK + secs(2), "{took:?}");
     scenario.check(&NAMES).await;
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::{
     breaks, check,
     tampers::{
-        AssumesDone, CallsTwice, Flag, LeavesItStanding, MomentaryList, NeverAgain,
+        AssumesDone, CallsTwice, Flag, KeepsTheAcknowledgement, MomentaryList, NeverAgain,
         NeverReadsAcknowledgements, TellsNobody, commits, unguarded,
     },
 };
@@ -133,7 +133,7 @@ fn p4_a_late_acknowledgement_of_an_older_version_is_found() {
 
 #[test]
 fn p4_an_acknowledgement_that_outlives_its_node_record_is_found() {
-    breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Update, 1), || LeavesItStanding);
+    breaks(Promise::P4, nodes(2).with(Limited::Ask, 1).with(Limited::Update, 1), || KeepsTheAcknowledgement);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn p8_never_retrying_a_refused_stabilize_is_found() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Refusal, 1), || NeverAgain);
 }
 
-/// Waits for ever for the reply to a commit that was lost.
+/// Never handles the reply to a commit if the reply was lost.
 struct WaitsForEver;
 
 impl Tamper for WaitsForEver {
@@ -221,12 +221,12 @@ impl Tamper for WaitsForEver {
 }
 
 #[test]
-fn p8_a_reply_that_was_lost_is_waited_for_for_ever() {
+fn p8_waiting_for_ever_for_a_lost_reply_is_found() {
     breaks(Promise::P8, nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1), || WaitsForEver);
 }
 
 #[test]
-fn p8_a_commit_that_is_wrongly_taken_for_done_is_repeated_in_the_end() {
+fn p8_a_commit_that_is_wrongly_treated_as_successful_is_eventually_repeated() {
     let bounds = nodes(1).with(Limited::Ask, 1).with(Limited::Loss, 1);
     let checked = check(&ClusterModel::new(bounds).tampered(|| AssumesDone));
     assert!(checked.exhausted && checked.broken.is_none(), "{checked}");

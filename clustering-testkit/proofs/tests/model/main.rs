@@ -51,7 +51,7 @@ fn wider_bounds_reach_more_states() {
 }
 
 #[test]
-fn a_tamper_that_changes_nothing_changes_nothing() {
+fn a_tamper_without_a_fault_does_not_change_the_states() {
     let model = ClusterModel::new(Bounds::nodes(2).with(Limited::Ask, 1));
     let (plain, tampered) = (check(&model), check(&model.clone().tampered(|| Honest)));
     assert_eq!((plain.states, plain.steps), (tampered.states, tampered.steps));

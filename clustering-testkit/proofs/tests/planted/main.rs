@@ -1,4 +1,4 @@
-//! The simulation, as it is run by default, finds each of these faults of the protocol within 2,000 seeds.
+//! The simulation finds each of these faults in the protocol within 2,000 seeds, with its default settings.
 
 mod bugs;
 #[path = "../tampers/planted.rs"]
@@ -13,17 +13,21 @@ use clustering_proofs::sim::Simulation;
 
 use self::bugs::BUGS;
 
-/// Within so many seeds each fault has to be found.
+/// Number of seeds within which each fault must be found.
 const SEEDS: u64 = 2_000;
 
 fn is_found(name: &str) {
-    let bug = BUGS.iter().find(|bug| bug.name == name).expect("it is in the list");
+    let bug = BUGS.iter().find(|bug| bug.name == name).expect("the fault is in the list");
     let simulation = bug.planted_in(Simulation::new());
     let found =
         iter::once(bug.seed).chain(1..=SEEDS).find_map(|seed| Some((seed, simulation.check(seed).err()?)));
     let Some((seed, broken)) = found else {
-        panic!("{name} is not found within {SEEDS} seeds: {}", bug.what);
+        panic!("{name} was not found within {SEEDS} seeds: {}", bug.what);
     };
     println!("found by seed {seed}: {broken}");
-    assert!(bug.is_said_by(&broken), "expected a breach of one of {:?}, and found: {broken}", bug.says);
+    assert!(
+        bug.is_reported_as(&broken),
+        "expected a report that starts with one of {:?}, but found: {broken}",
+        bug.says
+    );
 }

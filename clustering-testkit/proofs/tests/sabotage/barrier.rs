@@ -1,4 +1,4 @@
-//! A barrier that opens too early, or `on_stable` more than once.
+//! Faults that make the barrier open too early or call `on_stable` more than once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use clustering_proofs::sim::{Seat, Tamper};
 
 use crate::{found, leads, tampers::CallsTwice, version};
 
-/// The record that the newest version is stable, guarded as it has to be. Nothing if it stands already.
+/// Returns a correctly guarded commit that records the newest version as stable, or `None` if it is already recorded.
 fn confirm(seat: &Seat<'_>) -> Option<(Purpose, Txn)> {
     let (keys, newest) = (seat.machine.keyspace(), seat.machine.newest()?);
     let term = seat.machine.status(seat.now).leadership?.term;
@@ -29,10 +29,10 @@ fn confirm(seat: &Seat<'_>) -> Option<(Purpose, Txn)> {
     (!recorded).then_some((Purpose::Confirm, txn))
 }
 
-/// Judges by the acknowledgements that happen to exist: a node without one is overlooked.
-struct ByWhatIsThere;
+/// Records a version as stable if all existing acknowledgements are for it, even if some nodes have none.
+struct IgnoresMissingAcknowledgements;
 
-impl Tamper for ByWhatIsThere {
+impl Tamper for IgnoresMissingAcknowledgements {
     fn commits(&mut self, seat: &Seat<'_>) -> Vec<(Purpose, Txn)> {
         let Some(newest) = seat.machine.newest().map(|view| view.version()).filter(|_| leads(seat)) else {
             return Vec::new();
@@ -44,11 +44,11 @@ impl Tamper for ByWhatIsThere {
 }
 
 #[test]
-fn p4_consistency_by_the_acknowledgements_at_hand() {
-    found(|| ByWhatIsThere, &["P4"]);
+fn p4_overlooking_nodes_without_an_acknowledgement_is_found() {
+    found(|| IgnoresMissingAcknowledgements, &["P4"]);
 }
 
-/// Counts an acknowledgement once it was there, though the session that gave it is over.
+/// Counts an acknowledgement even after the session that made it has ended.
 #[derive(Default)]
 struct CountsOldSessions {
     said: BTreeMap<Version, BTreeSet<String>>,
@@ -70,11 +70,11 @@ impl Tamper for CountsOldSessions {
 }
 
 #[test]
-fn p4_an_acknowledgement_of_an_old_session_counts() {
+fn p4_counting_an_acknowledgement_of_an_old_session_is_found() {
     found(CountsOldSessions::default, &["P4"]);
 }
 
 #[test]
-fn p4_on_stable_is_called_twice() {
+fn p4_calling_on_stable_twice_is_found() {
     found(|| CallsTwice, &["P4"]);
 }

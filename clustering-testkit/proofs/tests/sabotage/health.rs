@@ -1,4 +1,4 @@
-//! Nodes that are not healthy, and go on.
+//! Faults that let unhealthy nodes continue.
 
 use std::collections::BTreeSet;
 
@@ -10,10 +10,10 @@ use clustering_proofs::sim::{Kind, Seat, Simulation, Tamper};
 
 use crate::{found, found_within};
 
-/// Takes every check for one that passed.
-struct HearsNoEvil;
+/// Treats every health check as passed.
+struct IgnoresFailedChecks;
 
-impl Tamper for HearsNoEvil {
+impl Tamper for IgnoresFailedChecks {
     fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
         vec![match input {
             Input::HealthReported { token, .. } => Input::HealthReported { token, result: Ok(()) },
@@ -23,11 +23,11 @@ impl Tamper for HearsNoEvil {
 }
 
 #[test]
-fn p11_failures_that_count_for_nothing() {
-    found(|| HearsNoEvil, &["P11"]);
+fn p11_ignoring_failed_checks_is_found() {
+    found(|| IgnoresFailedChecks, &["P11"]);
 }
 
-/// Takes a check for one that passed before it has ended.
+/// Treats a running health check as passed.
 #[derive(Default)]
 struct Impatient {
     begun: Vec<(usize, u32, Token)>,
@@ -54,12 +54,12 @@ impl Tamper for Impatient {
 }
 
 #[test]
-fn p11_a_check_that_hangs_and_counts_as_passed() {
+fn p11_treating_a_hanging_check_as_passed_is_found() {
     let hanging = Simulation::new().only([Kind::HangingHealth]);
     found_within(50, hanging, Impatient::default, &["P11"]);
 }
 
-/// Keeps the lease of a session that it gives up as it is unhealthy, until its time is over.
+/// Does not revoke the lease of a session that it gives up because it is unhealthy, but lets it expire.
 #[derive(Default)]
 struct LetsItExpire {
     kept: BTreeSet<(usize, u32)>,
@@ -76,6 +76,6 @@ impl Tamper for LetsItExpire {
 }
 
 #[test]
-fn p11_a_lease_that_is_left_to_expire() {
+fn p11_letting_the_lease_expire_instead_of_revoking_it_is_found() {
     found(LetsItExpire::default, &["P11"]);
 }

@@ -1,7 +1,7 @@
-//! Proof that the simulation finds what it looks for: the protocol is given one fault at a time, between the machine and
-//! its world, and the simulation must find it within a number of seeds, as a breach of the right promise.
+//! Tests of the simulation's checks: one fault at a time is injected between the machines and their world, and the
+//! simulation must find it within a number of seeds, as a violation of the expected promise.
 //!
-//! The code that is tested has no switches for this: a [`Tamper`] falsifies what goes in and out.
+//! The tested code has no switches for this. A [`Tamper`] falsifies the inputs and outputs of the machines.
 
 mod barrier;
 mod guards;
@@ -21,10 +21,10 @@ use serde_json::Value;
 
 use self::tampers::Honest;
 
-/// Within so many seeds each fault has to be found, unless a test says otherwise.
+/// Number of seeds within which each fault must be found, unless a test overrides it.
 const SEEDS: u64 = 50;
 
-/// Finds the fault within that many seeds, and checks that what is said begins like that.
+/// Checks that one of the seeds finds the fault, and that the report starts with one of the expected texts.
 fn found_within<T: Tamper + 'static>(seeds: u64, simulation: Simulation, make: fn() -> T, says: &[&str]) {
     let simulation = simulation.tampered(make);
     let Some((seed, broken)) = (1..=seeds).find_map(|seed| Some((seed, simulation.check(seed).err()?)))
@@ -33,20 +33,20 @@ fn found_within<T: Tamper + 'static>(seeds: u64, simulation: Simulation, make: f
     };
     println!("found by seed {seed}: {broken}");
     let right = says.iter().any(|says| broken.starts_with(says));
-    assert!(right, "expected a breach of one of {says:?}, and seed {seed} found: {broken}");
+    assert!(right, "expected a report that starts with one of {says:?}, but seed {seed} found: {broken}");
 }
 
 fn found<T: Tamper + 'static>(make: fn() -> T, says: &[&str]) {
     found_within(SEEDS, Simulation::new(), make, says);
 }
 
-/// Few nodes for a short time: for faults that take many seeds to show.
+/// Creates a short simulation of a few nodes, for faults that need many seeds.
 fn brief(nodes: usize) -> Simulation {
     Simulation::new().nodes(nodes).storm(Duration::from_secs(20))
 }
 
 #[test]
-fn a_tamper_that_changes_nothing_changes_nothing() {
+fn a_tamper_without_a_fault_does_not_change_the_run() {
     let simulation = Simulation::new();
     for seed in 1..=10 {
         let (plain, tampered) =
@@ -55,12 +55,12 @@ fn a_tamper_that_changes_nothing_changes_nothing() {
     }
 }
 
-/// Whether that node leads, by its own machine.
+/// True if the node leads, according to its own machine.
 fn leads(seat: &Seat<'_>) -> bool {
     seat.machine.status(seat.now).leadership.is_some_and(|leadership| seat.now < leadership.until)
 }
 
-/// The version that a record under `version` or `stable`, or an acknowledgement, is about.
+/// Returns the version in a version record, stability record or acknowledgement.
 fn version(value: &[u8]) -> Option<Version> {
     let record: Value = serde_json::from_slice(value).ok()?;
     record.get("version")?.as_str()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Nodes that give up for ever.
+//! Faults that let nodes give up for ever.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
     tampers::{AssumesDone, NeverAgain, NeverReadsAcknowledgements, commits},
 };
 
-/// Swallows outputs of a kind from each life that lost its session.
+/// Drops all outputs of a kind from each life that has lost its session.
 struct GivesUpAfterALoss {
     lost: BTreeSet<(usize, u32)>,
     what: fn(&Output) -> bool,
@@ -41,8 +41,8 @@ impl Tamper for GivesUpAfterALoss {
 }
 
 #[test]
-fn p8_a_node_that_lost_its_session_never_campaigns_again() {
-    // All nodes must have lost theirs, and none may be started anew.
+fn p8_never_campaigning_again_after_a_lost_session_is_found() {
+    // All nodes must lose their sessions, and none may be restarted.
     let outages = Simulation::new().nodes(3).only([Kind::Outage, Kind::LostRenewals, Kind::Pause]);
     let never =
         || GivesUpAfterALoss::on(|output| matches!(output, Output::Commit { purpose: Purpose::Elect, .. }));
@@ -50,16 +50,16 @@ fn p8_a_node_that_lost_its_session_never_campaigns_again() {
 }
 
 #[test]
-fn p7_a_node_that_lost_its_session_never_joins_again() {
+fn p7_never_rejoining_after_a_lost_session_is_found() {
     found(|| GivesUpAfterALoss::on(|output| matches!(output, Output::Grant { .. })), &["P7", "P8"]);
 }
 
 #[test]
-fn p8_a_stabilize_that_said_no_is_never_tried_again() {
+fn p8_never_retrying_a_refused_stabilize_is_found() {
     found(|| NeverAgain, &["P8"]);
 }
 
-/// Resumes a watch for ever whose changes were compacted.
+/// Resumes a watch for ever although its changes were compacted.
 struct NeverResyncs;
 
 impl Tamper for NeverResyncs {
@@ -75,30 +75,30 @@ impl Tamper for NeverResyncs {
 }
 
 #[test]
-fn p8_a_node_whose_changes_were_compacted_never_reads_a_snapshot() {
+fn p8_never_reading_a_snapshot_after_a_compaction_is_found() {
     found_within(200, Simulation::new(), || NeverResyncs, &["P8"]);
 }
 
 #[test]
-fn p8_a_commit_whose_reply_was_lost_is_taken_for_done() {
+fn p8_treating_a_commit_with_a_lost_reply_as_successful_is_found() {
     found_within(200, Simulation::new(), || AssumesDone, &["P8", "P5"]);
 }
 
 #[test]
-fn p8_a_new_leader_does_not_look_at_acknowledgements_that_stand() {
+fn p8_a_new_leader_that_ignores_existing_acknowledgements_is_found() {
     found_within(200, Simulation::new(), || NeverReadsAcknowledgements, &["P8"]);
 }
 
-/// Takes its acknowledgement for given once it was sent, whatever stands.
+/// Assumes that its acknowledgement exists once it was sent.
 #[derive(Default)]
-struct NeverLooks {
+struct NeverChecksItsAcknowledgement {
     sent: BTreeMap<usize, Txn>,
     looks: BTreeSet<Token>,
-    /// Acknowledges whatever stands.
+    /// Sends acknowledgements without a guard on the current one.
     unguarded: bool,
 }
 
-impl Tamper for NeverLooks {
+impl Tamper for NeverChecksItsAcknowledgement {
     fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
         match &output {
             Output::Commit { txn, purpose: Purpose::Acknowledge, .. } => {
@@ -135,15 +135,15 @@ impl Tamper for NeverLooks {
 }
 
 #[test]
-fn p8_a_node_takes_an_acknowledgement_for_given_that_a_restored_store_lost() {
-    let restored = brief(3).only([Kind::Rewind, Kind::SlowStabilize, Kind::Ask]);
-    found_within(500, restored, NeverLooks::default, &["P8"]);
+fn p8_not_noticing_that_a_restore_lost_the_acknowledgement_is_found() {
+    let restored = brief(3).only([Kind::Rewind, Kind::SlowStabilize, Kind::RequestVersion]);
+    found_within(500, restored, NeverChecksItsAcknowledgement::default, &["P8"]);
 }
 
-// A node that looks mends it.
+// A node that checks for its acknowledgement repairs this.
 #[test]
-fn p8_a_late_no_takes_the_place_of_a_yes_and_nobody_looks() {
-    // n1 says no and yes to a version for which n0 takes long, and the no is held up.
+fn p8_a_late_refusal_that_replaces_an_acknowledgement_unnoticed_is_found() {
+    // n1 refuses and then accepts a version for which n0 takes long, and the refusal is delayed.
     let fault = |ms: u64, kind, node, lasts| Fault {
         at: Moment::from_nanos(ms * 1_000_000),
         kind,
@@ -156,7 +156,12 @@ fn p8_a_late_no_takes_the_place_of_a_yes_and_nobody_looks() {
         fault(4_000, Kind::StuckStabilize, 0, 3_500),
         fault(4_000, Kind::RefusingStabilize, 1, 150),
         fault(4_000, Kind::HeldCommit, 1, 150),
-        fault(4_010, Kind::Ask, 0, 0),
+        fault(4_010, Kind::RequestVersion, 0, 0),
     ]);
-    found_within(500, late, || NeverLooks { unguarded: true, ..NeverLooks::default() }, &["P8"]);
+    found_within(
+        500,
+        late,
+        || NeverChecksItsAcknowledgement { unguarded: true, ..NeverChecksItsAcknowledgement::default() },
+        &["P8"],
+    );
 }

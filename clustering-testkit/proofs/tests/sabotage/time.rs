@@ -1,4 +1,4 @@
-//! Leads that are claimed for too long.
+//! Faults that let nodes claim to lead for too long.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,13 +11,13 @@ use clustering_proofs::sim::{Seat, Simulation, Tamper};
 use crate::{found, tampers::Flag};
 
 #[test]
-fn p6_a_flag_that_stays_true() {
+fn p6_a_leader_flag_that_stays_set_is_found() {
     found(|| Flag, &["P6"]);
 }
 
 #[test]
-fn what_is_found_is_told_with_the_few_faults_that_are_enough_and_how_to_do_it_again() {
-    // Without any fault somebody leads, and that is enough.
+fn a_failure_names_the_fewest_faults_that_suffice_and_a_command_to_reproduce_it() {
+    // The fault shows as soon as a node leads, even without any other fault.
     let failure = Simulation::new().tampered(|| Flag).run(1).unwrap_err();
     assert!(failure.faults.is_empty() && failure.planned > 10, "{failure}");
     assert!(failure.story.iter().any(|line| line.contains("leads, term 2 (this node)")), "{failure}");
@@ -28,7 +28,7 @@ fn what_is_found_is_told_with_the_few_faults_that_are_enough_and_how_to_do_it_ag
     );
 }
 
-/// Counts the deadline from the reply to a renewal: it says so when it is asked.
+/// Reports a deadline that counts from the reply to a renewal instead of its sending.
 #[derive(Default)]
 struct FromTheReply {
     sent: BTreeMap<(usize, u32), Timestamp>,
@@ -62,6 +62,6 @@ impl Tamper for FromTheReply {
 }
 
 #[test]
-fn p6_a_deadline_that_counts_from_the_reply() {
+fn p6_a_deadline_that_counts_from_the_reply_is_found() {
     found(FromTheReply::default, &["P6"]);
 }

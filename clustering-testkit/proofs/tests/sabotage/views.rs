@@ -1,4 +1,4 @@
-//! Views that are not the log's, and versions in the wrong order.
+//! Faults that make views differ from the log, or versions go back.
 
 use clustering_core::{
     Version,
@@ -16,11 +16,11 @@ use crate::{
 };
 
 #[test]
-fn p1_the_local_list_as_the_view() {
+fn p1_the_local_node_list_as_the_view_is_found() {
     found(|| MomentaryList, &["P1"]);
 }
 
-/// Loses a change of a node's record now and then, as a watch that skips.
+/// Occasionally misses a change of a node's record, like a watch that skips changes.
 #[derive(Default)]
 struct Skips(u32);
 
@@ -39,11 +39,12 @@ impl Tamper for Skips {
 }
 
 #[test]
-fn p1_a_watch_that_skips() {
+fn p1_a_watch_that_skips_changes_is_found() {
     found(Skips::default, &["P1"]);
 }
 
-/// Mints versions by the wall clock alone, which is another on each node, and drops what seems older than what it saw.
+/// Generates versions from the wall clock alone, which differs from node to node, and ignores versions that seem older
+/// than the last one.
 #[derive(Default)]
 struct ByWallClock {
     seen: std::collections::BTreeMap<(usize, u32), Version>,
@@ -83,10 +84,10 @@ impl Tamper for ByWallClock {
     }
 }
 
-/// Says of everybody whose session ended that it left.
-struct SpeaksWell;
+/// Reports all nodes whose session ended as nodes that left in order.
+struct ReportsEndedSessionsAsLeft;
 
-impl Tamper for SpeaksWell {
+impl Tamper for ReportsEndedSessionsAsLeft {
     fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
         let Output::Commit { purpose: purpose @ (Purpose::Elect | Purpose::Publish), .. } = output else {
             return vec![output];
@@ -102,11 +103,11 @@ impl Tamper for SpeaksWell {
 }
 
 #[test]
-fn a_cause_that_is_not_true() {
-    found(|| SpeaksWell, &["a cause that is not true"]);
+fn a_false_cause_of_a_version_is_found() {
+    found(|| ReportsEndedSessionsAsLeft, &["false cause"]);
 }
 
 #[test]
-fn p2_versions_by_the_wall_clock() {
+fn p2_versions_from_the_wall_clock_are_found() {
     found(ByWallClock::default, &["P2"]);
 }

@@ -1,4 +1,4 @@
-//! Callbacks that are called otherwise than they should be.
+//! Faults in the calls of callbacks.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use clustering_core::{Event, Node, View, machine::Output};
 use clustering_proofs::sim::{Seat, Tamper};
 use clustering_testkit::history::Member;
 
-/// Stabilizes against the nodes that are present just then.
+/// Passes the currently present nodes to stabilize, instead of those of the version.
 pub(crate) struct MomentaryList;
 
 impl Tamper for MomentaryList {
@@ -21,7 +21,7 @@ impl Tamper for MomentaryList {
     }
 }
 
-/// Tells no stabilize that it is superseded.
+/// Never tells a stabilize that it is superseded.
 pub(crate) struct TellsNobody;
 
 impl Tamper for TellsNobody {
@@ -33,7 +33,7 @@ impl Tamper for TellsNobody {
     }
 }
 
-/// Tries no stabilize again that said no.
+/// Never retries a stabilize that refused.
 pub(crate) struct NeverAgain;
 
 impl Tamper for NeverAgain {
@@ -46,7 +46,7 @@ impl Tamper for NeverAgain {
     }
 }
 
-/// Calls `on_stable` again, as after a restart of what called it.
+/// Calls `on_stable` twice, as after a restart of its caller.
 pub(crate) struct CallsTwice;
 
 impl Tamper for CallsTwice {

@@ -1,11 +1,11 @@
-//! What tampers do with commits.
+//! Helpers that change commits.
 
 use clustering_core::{
     machine::{Output, Purpose},
     store::{Guard, Key, Operation, Txn},
 };
 
-/// A commit for that purpose, changed; anything else as it is.
+/// Changes a commit with this purpose. Passes all other outputs on unchanged.
 pub(crate) fn change(output: Output, which: Purpose, change: impl FnOnce(&Txn) -> Txn) -> Vec<Output> {
     match output {
         Output::Commit { token, txn, purpose, timeout } if purpose == which => {
@@ -15,7 +15,7 @@ pub(crate) fn change(output: Output, which: Purpose, change: impl FnOnce(&Txn) -
     }
 }
 
-/// Only those guards and operations that are wanted.
+/// Keeps only the selected guards and operations of a commit.
 pub(crate) fn keep(
     txn: &Txn,
     guards: impl Fn(&Guard) -> bool,
@@ -31,7 +31,7 @@ pub(crate) fn keep(
     })
 }
 
-/// The same with other values.
+/// Replaces the values for which `value` returns a new one.
 pub(crate) fn rewrite(txn: &Txn, mut value: impl FnMut(&Key, &[u8]) -> Option<Vec<u8>>) -> Txn {
     let guarded = txn.guards().iter().cloned().fold(Txn::new(), Txn::guard);
     txn.operations().iter().fold(guarded, |txn, operation| match operation.clone() {

@@ -1,11 +1,11 @@
-//! Commits that lack something.
+//! Faults that drop guards or operations from commits.
 
 use clustering_core::machine::{Output, Purpose};
 use clustering_proofs::sim::{Seat, Tamper};
 
 use super::commits;
 
-/// Drops the guards on these keys from commits for that purpose.
+/// Drops the guards on keys with these prefixes from commits with this purpose.
 pub(crate) struct Unguarded {
     pub(crate) purpose: Purpose,
     pub(crate) keys: &'static [&'static str],
@@ -29,10 +29,10 @@ macro_rules! unguarded {
 }
 pub(crate) use unguarded;
 
-/// Lets the acknowledgement stand when the record that it was given under is put again.
-pub(crate) struct LeavesItStanding;
+/// Keeps the acknowledgement when the node's record is rewritten.
+pub(crate) struct KeepsTheAcknowledgement;
 
-impl Tamper for LeavesItStanding {
+impl Tamper for KeepsTheAcknowledgement {
     fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
         let kept =
             |txn: &_| commits::keep(txn, |_| true, |operation| !operation.key().starts_with("c/ready/"));

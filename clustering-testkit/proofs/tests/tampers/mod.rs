@@ -1,4 +1,4 @@
-//! Faults in the protocol, as a [`Tamper`] puts them in: for the simulation and for the model.
+//! Faults in the protocol, injected by a [`Tamper`] in the simulation and in the model.
 
 mod callbacks;
 pub(crate) mod commits;
@@ -15,7 +15,7 @@ pub(crate) struct Honest;
 
 impl Tamper for Honest {}
 
-/// Once it led, it says so until the log says otherwise: a flag in place of a deadline.
+/// Once it leads, claims to lead until the log says otherwise: a flag instead of a deadline.
 pub(crate) struct Flag;
 
 impl Tamper for Flag {

@@ -1,4 +1,4 @@
-//! Faults of what a node keeps inside, planted at the boundary of its machine.
+//! Faults in a node's internal state, imitated at the boundary of its machine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,19 +17,19 @@ use serde_json::{Value, json};
 
 use super::tampers::commits;
 
-/// A life of a process.
+/// A life of a node, as the node's number and the number of its process.
 type Life = (usize, u32);
 
 fn life(seat: &Seat<'_>) -> Life {
     (seat.node, seat.life)
 }
 
-/// True if that node leads, according to its own machine.
+/// True if the node leads, according to its own machine.
 fn leads(seat: &Seat<'_>) -> bool {
     seat.machine.status(seat.now).leadership.is_some_and(|leadership| seat.now < leadership.until)
 }
 
-/// Shows the view that it acknowledged in a session that is over.
+/// Still shows the view that it acknowledged after its session has ended.
 #[derive(Default)]
 pub(crate) struct AcknowledgedSurvives(BTreeMap<Life, View>);
 
@@ -42,7 +42,7 @@ impl Tamper for AcknowledgedSurvives {
     }
 }
 
-/// A node's observations of `ready/` since it began to follow it.
+/// Observations of `ready/` since the node began to follow it.
 #[derive(Default)]
 struct Seen {
     reads: BTreeSet<Token>,
@@ -76,9 +76,9 @@ impl Seen {
 
 /// Keeps acknowledgements that a second read of `ready/` no longer shows.
 #[derive(Default)]
-pub(crate) struct KeepsWhatIsGone(BTreeMap<Life, Seen>);
+pub(crate) struct KeepsLostAcknowledgements(BTreeMap<Life, Seen>);
 
-impl Tamper for KeepsWhatIsGone {
+impl Tamper for KeepsLostAcknowledgements {
     fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
         self.0.entry(life(seat)).or_default().output(&output);
         vec![output]
@@ -103,7 +103,7 @@ impl Tamper for KeepsWhatIsGone {
     }
 }
 
-/// Places by the weights of an older view, as long as the names are the same.
+/// Assigns keys by the weights of an older view, as long as the node names are the same.
 #[derive(Default)]
 pub(crate) struct OldWeights(BTreeMap<Life, View>);
 
@@ -118,7 +118,7 @@ impl Tamper for OldWeights {
     }
 }
 
-/// Takes a version for announced whose revision is not above that of the last one it announced.
+/// Assumes that a version was announced if its revision is not above that of the last announced version.
 #[derive(Default)]
 pub(crate) struct RemembersAnnouncements {
     announced: BTreeMap<Life, Revision>,
@@ -152,10 +152,10 @@ impl Tamper for RemembersAnnouncements {
     }
 }
 
-/// Time for which a leader relies on its old knowledge after its watch of `ready/` ended.
+/// Time for which a leader relies on its old knowledge after its watch of `ready/` has ended.
 const READS_FOR: Duration = Duration::from_millis(300);
 
-/// Goes on by the acknowledgements that it knows while it should read them again.
+/// Continues with the acknowledgements that it knows while it should read them again.
 #[derive(Default)]
 pub(crate) struct ConfirmsWhileReading {
     seen: BTreeMap<Life, Seen>,
@@ -186,7 +186,7 @@ impl Tamper for ConfirmsWhileReading {
     }
 }
 
-/// Takes the name of a leader over, and leaves the lead to it.
+/// Takes over the name of a leader without ending its leadership.
 pub(crate) struct LeavesTheLead;
 
 impl Tamper for LeavesTheLead {
@@ -199,7 +199,7 @@ impl Tamper for LeavesTheLead {
     }
 }
 
-/// Mints labels by the wall clock alone.
+/// Generates labels from the wall clock alone.
 pub(crate) struct LabelsByWallClock;
 
 impl Tamper for LabelsByWallClock {
@@ -220,7 +220,7 @@ impl Tamper for LabelsByWallClock {
     }
 }
 
-/// A suspended leader says nothing of another one.
+/// Does not report a new leader while suspended.
 #[derive(Default)]
 pub(crate) struct DeafWhileSuspended(BTreeSet<Life>);
 
@@ -237,14 +237,14 @@ impl Tamper for DeafWhileSuspended {
     }
 }
 
-/// Names nodes that are gone as those whose acknowledgement was lost.
+/// Names departed nodes as nodes whose acknowledgement was lost.
 #[derive(Default)]
-pub(crate) struct MournsTheDeparted {
+pub(crate) struct RemembersDepartedNodes {
     seen: BTreeMap<Life, Seen>,
     lost: BTreeMap<Life, (Revision, BTreeMap<NodeName, Timestamp>)>,
 }
 
-impl Tamper for MournsTheDeparted {
+impl Tamper for RemembersDepartedNodes {
     fn output(&mut self, seat: &Seat<'_>, output: Output) -> Vec<Output> {
         self.seen.entry(life(seat)).or_default().output(&output);
         let Some(newest) = seat.machine.newest() else { return vec![output] };
@@ -308,22 +308,22 @@ impl Tamper for LeaksOpeningWatches {
     }
 }
 
-/// Its clock stands still while the system is suspended.
-pub(crate) struct StandsStill;
+/// Uses a clock that stops while the system is suspended.
+pub(crate) struct StopsDuringSuspends;
 
-impl Tamper for StandsStill {
+impl Tamper for StopsDuringSuspends {
     fn counts_suspends(&self) -> bool {
         false
     }
 }
 
-/// The version that a record under `version` or `stable`, or an acknowledgement, is about.
+/// Returns the version in a version record, stability record or acknowledgement.
 fn version(value: &[u8]) -> Option<Version> {
     let record: Value = serde_json::from_slice(value).ok()?;
     record.get("version")?.as_str()?.parse().ok()
 }
 
-/// Records a version as stable once half of its nodes have acknowledged it.
+/// Records a version as stable once more than half of its nodes have acknowledged it.
 pub(crate) struct HalfIsEnough;
 
 impl Tamper for HalfIsEnough {
@@ -354,8 +354,8 @@ impl Tamper for HalfIsEnough {
     }
 }
 
-/// Takes the good reply to an earlier renewal for that to the next: the machine itself counts from too late a moment, and
-/// acts by it.
+/// Treats the reply to an earlier renewal as the reply to the next one, so that the machine itself calculates a
+/// deadline that is too late and acts on it.
 #[derive(Default)]
 pub(crate) struct CountsAnEarlierReply {
     kept: BTreeMap<Life, Duration>,
@@ -375,7 +375,7 @@ impl Tamper for CountsAnEarlierReply {
 
     fn input(&mut self, seat: &Seat<'_>, input: Input) -> Vec<Input> {
         if let Some(token) = self.unanswered.remove(&life(seat)) {
-            let left = self.kept.remove(&life(seat)).expect("there is one");
+            let left = self.kept.remove(&life(seat)).expect("a reply was kept");
             return vec![Input::Renewed { token, result: Ok(left) }, input];
         }
         match input {
@@ -388,7 +388,7 @@ impl Tamper for CountsAnEarlierReply {
     }
 }
 
-/// Takes a stabilize that was told that it is superseded for one that has ended.
+/// Treats a stabilize as ended once it was told that it is superseded.
 #[derive(Default)]
 pub(crate) struct DoesNotWait(BTreeMap<Life, Vec<Token>>);
 

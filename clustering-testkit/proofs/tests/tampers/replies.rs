@@ -1,9 +1,9 @@
-//! Replies of the store that are taken for others.
+//! Faults in the handling of the store's replies.
 
 use clustering_core::{machine::Input, store::ErrorKind};
 use clustering_proofs::sim::{Seat, Tamper};
 
-/// Takes a commit whose reply was lost for done.
+/// Treats a commit whose reply was lost as successful.
 pub(crate) struct AssumesDone;
 
 impl Tamper for AssumesDone {
@@ -17,7 +17,7 @@ impl Tamper for AssumesDone {
     }
 }
 
-/// Watches the acknowledgements from too late on, and reads none before.
+/// Ignores acknowledgements in snapshots, and so knows only those that its watch delivers.
 pub(crate) struct NeverReadsAcknowledgements;
 
 impl Tamper for NeverReadsAcknowledgements {

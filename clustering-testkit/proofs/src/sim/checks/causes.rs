@@ -5,10 +5,10 @@ use clustering_core::{
 };
 use serde_json::Value;
 
-/// A version that says of a node that it left in order, or was evicted, tells the truth: since the version before, the node's
-/// record was deleted in a revision that says just that.
+/// Checks that a version tells the truth if it names a node that left in order or was evicted as a cause: the node's
+/// record was deleted since the previous version, by a revision that records this departure.
 ///
-/// Not the other way round: who read a snapshot in between does not know how nodes went.
+/// The reverse does not hold: a leader that has read a snapshot in between does not know how nodes departed.
 pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), String> {
     let Some((last, earlier)) = history.split_last() else { return Ok(()) };
     let Some(version) = put(last, keys.version_key()) else { return Ok(()) };
@@ -27,7 +27,7 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
             };
             if !since.iter().any(so) {
                 return Err(format!(
-                    "a cause that is not true: {name} {how}, says the version @{}",
+                    "false cause: the version @{} says that {name} {how}, but no such departure is in the log",
                     last.revision
                 ));
             }
@@ -53,14 +53,14 @@ pub(in crate::sim) fn unacknowledged(machine: &Machine, txn: &Txn) -> Result<(),
         let cut = machine.newest().and_then(|view| view.get(&name)).map(|node| node.modified);
         if stands.is_none() || stands != cut {
             return Err(format!(
-                "a cause that is not true: {name} is named for its lost acknowledgement, and its record is not as it was"
+                "false cause: the lost acknowledgement of {name} is named although its record has changed"
             ));
         }
     }
     Ok(())
 }
 
-/// What a revision put under that key, if it can be read.
+/// Returns the value that a revision put under a key, if it can be parsed.
 fn put(batch: &Batch, key: &Key) -> Option<Value> {
     batch.changes.iter().find_map(|change| match change {
         Change::Put(entry) if entry.key == *key => serde_json::from_slice(&entry.value).ok(),

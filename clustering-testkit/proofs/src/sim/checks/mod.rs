@@ -1,5 +1,5 @@
-//! What a simulation can check beyond the promises' own checkers, since it knows the order of all that happens: one check
-//! a file. Each tells what is wrong as `what: how so`.
+//! Checks that only a simulation can make, since it knows the total order of all events. Each check has its own file
+//! and reports violations as `kind: details`.
 
 pub(super) mod causes;
 pub(super) mod p10_news;

@@ -9,7 +9,7 @@ struct Label {
     version: Version,
 }
 
-/// P2. A publisher mints a label above the last label that it saw, even if the store has been restored since.
+/// P2. A publisher generates a label above the last label that it saw, even if the store has been restored since.
 pub(in crate::sim) fn check(keys: &Keyspace, txn: &Txn, seen: Option<Version>) -> Result<(), String> {
     let label = txn.operations().iter().find_map(|operation| match operation {
         Operation::Put { key, value, .. } if key == keys.version_key() => {
@@ -19,7 +19,7 @@ pub(in crate::sim) fn check(keys: &Keyspace, txn: &Txn, seen: Option<Version>) -
     });
     match (label, seen) {
         (Some(label), Some(seen)) if label <= seen => {
-            Err(format!("P2, a label that goes back: {label} is published by a node that saw {seen}"))
+            Err(format!("P2, label not above the last: {label} is published by a node that saw {seen}"))
         }
         _ => Ok(()),
     }

@@ -11,10 +11,10 @@ struct Label {
     version: Version,
 }
 
-/// P4. An acknowledgement is written only while its version is the newest and its node's record stands under the same
-/// session, so that no late one takes the place of a newer.
+/// P4. An acknowledgement is accepted only while its version is the newest and the node's record belongs to the same
+/// session. A late acknowledgement must not replace a newer one.
 ///
-/// Judged by the store as it stood just before.
+/// Checked against the store's state just before the commit.
 pub(crate) fn check(store: &Store, keys: &Keyspace, name: &NodeName, txn: &Txn) -> Result<(), String> {
     let read = |value: &[u8]| serde_json::from_slice::<Label>(value).ok().map(|label| label.version);
     let own = keys.readiness_key(name);
@@ -27,13 +27,13 @@ pub(crate) fn check(store: &Store, keys: &Keyspace, name: &NodeName, txn: &Txn) 
     let record: Option<LeaseId> = store.get(&keys.node_key(name)).and_then(|entry| entry.lease);
     if newest != Some(version) {
         return Err(format!(
-            "P4, a late acknowledgement: {name} says {version}, and the newest is {newest:?}"
+            "P4, late acknowledgement: {name} acknowledges {version}, but the newest version is {newest:?}"
         ));
     }
     match record == lease {
         true => Ok(()),
         false => Err(format!(
-            "P4, an acknowledgement of another session: {name}'s under {lease:?}, its record {record:?}"
+            "P4, acknowledgement of another session: {name} acknowledges under {lease:?}, but its record has {record:?}"
         )),
     }
 }

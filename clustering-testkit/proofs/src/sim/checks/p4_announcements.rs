@@ -2,18 +2,18 @@ use clustering_core::{Version, View, machine::Status, time::Timestamp};
 
 use clustering_testkit::history::{Ledger, Life};
 
-/// P4. An acknowledged view belongs to the present session.
+/// P4. An acknowledged view belongs to the current session.
 pub(in crate::sim) fn acknowledged(who: &Life, status: &Status) -> Result<(), String> {
     match status.acknowledged.as_ref().filter(|_| status.session.is_none()) {
         None => Ok(()),
         Some(view) => Err(format!(
-            "P4, an acknowledged view of a session that is over: {who} has no session, and shows {}",
+            "P4, acknowledged view without a session: {who} has no session, but its status shows {}",
             view.version()
         )),
     }
 }
 
-/// P4. A leader that recorded the newest version as stable, and may still act, calls `on_stable` for it at once, unless
+/// P4. A leader that recorded the newest version as stable and may still act calls `on_stable` for it at once, unless
 /// another call is running. `last` is the version of the last call.
 pub(in crate::sim) fn forgotten(
     who: &Life,
@@ -32,7 +32,7 @@ pub(in crate::sim) fn forgotten(
     match own && last != Some(version) {
         false => Ok(()),
         true => Err(format!(
-            "P4, an on_stable that is forgotten: {who} recorded {version} under term {}, and called it for {last:?} last",
+            "P4, missing on_stable: {who} recorded {version} under term {}, but last called on_stable for {last:?}",
             leadership.term
         )),
     }

@@ -28,20 +28,20 @@ pub(in crate::sim) fn check(
     let ends_lead = txn.operations().iter().any(deletes);
     let leader = store.get(keys.election_key());
     match (purpose, leader) {
-        (Purpose::Elect, _) if !stands_own => {
-            Err(format!("P5, elected without a place: {name} leads, and its record is not its own"))
-        }
-        (Purpose::Rewrite, _) if !stands_own => Err(format!(
-            "P7, a record that is not its own: {name} writes it again, and it is gone or another's"
+        (Purpose::Elect, _) if !stands_own => Err(format!(
+            "P5, elected without a registration: {name} leads, but the record under its name is not its own"
         )),
-        (Purpose::Leave, _) if record.is_some() && !stands_own => {
-            Err(format!("P7, a record that is not its own: {name} leaves, and deletes that of another"))
-        }
+        (Purpose::Rewrite, _) if !stands_own => Err(format!(
+            "P7, foreign record overwritten: {name} rewrites its record, but the record is gone or belongs to another instance"
+        )),
+        (Purpose::Leave, _) if record.is_some() && !stands_own => Err(format!(
+            "P7, foreign record deleted: {name} leaves and deletes the record of another instance"
+        )),
         (Purpose::TakeOver, Some(leader))
             if !ends_lead && holds_name(leader.lease) && leader.modified <= knew =>
         {
             Err(format!(
-                "P5, a lead under a name that is another's: {name} is taken over, and its lead is left"
+                "P5, leadership left under a taken name: {name} is taken over, but its leadership does not end"
             ))
         }
         (_, Some(leader)) if ends_lead => {
@@ -50,7 +50,7 @@ pub(in crate::sim) fn check(
             match may {
                 true => Ok(()),
                 false => Err(format!(
-                    "P5, a lead that another ends: a {purpose} by {name} ends the term {}",
+                    "P5, leadership ended by another node: a commit of {name} ({purpose}) ends term {}",
                     leader.created
                 )),
             }

@@ -3,9 +3,9 @@ use clustering_core::{
     store::{Entry, LeaseId},
 };
 
-/// P5. What only a leader writes is accepted only from the process that holds the election key at that moment.
+/// P5. Writes reserved for the leader are accepted only from the process that holds the election key at that moment.
 ///
-/// `leader` is the election key as it stood just before.
+/// `leader` is the election key's entry just before the commit.
 pub(crate) fn check(
     purpose: Purpose,
     leader: Option<&Entry>,
@@ -15,11 +15,13 @@ pub(crate) fn check(
         Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Resign | Purpose::LeaderCommit => {
             match leader.and_then(|entry| entry.lease).is_some_and(is_own) {
                 true => Ok(()),
-                false => Err(format!("P5, a write of one that does not lead: a {purpose} was accepted")),
+                false => Err(format!(
+                    "P5, write without leadership: a commit ({purpose}) of a node that does not lead was accepted"
+                )),
             }
         }
         Purpose::Elect if leader.is_some() => {
-            Err("P5, two leaders: one was elected while another stood".to_owned())
+            Err("P5, two leaders: a node was elected while another one led".to_owned())
         }
         _ => Ok(()),
     }

@@ -4,23 +4,24 @@ use clustering_core::{Term, store::LeaseId};
 
 use clustering_testkit::history::Moment;
 
-/// P6. Nobody says that it leads under a term that ended by itself: since its lease was not renewed, or since the leader
-/// gave it up. What others did to it (took its name, deleted its key, ended its lease) shows when the log brings it.
+/// P6. No node claims to lead under a term that ended by itself, because its lease was not renewed or because the
+/// leader gave it up. If others ended the term (took over the name, deleted the key, ended the lease), the leader
+/// learns this only from the log, and may claim the term until then.
 #[derive(Clone, Debug, Default)]
 pub(in crate::sim) struct Reigns {
     present: Option<(Term, Option<LeaseId>)>,
-    /// How those of the present era ended.
+    /// End of each earlier term of the current era.
     ended: BTreeMap<Term, End>,
 }
 
-/// How a term ended.
+/// The way in which a term ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sim) enum End {
-    /// Nobody renewed the leader's lease.
+    /// The leader's lease was not renewed.
     Expired,
-    /// The leader resigned, or gave its lease back.
+    /// The leader resigned or gave its lease back.
     GivenUp,
-    /// Others ended it.
+    /// Another process or an operator ended it.
     Taken,
 }
 
@@ -29,14 +30,14 @@ impl Reigns {
         self.present = Some((term, lease));
     }
 
-    /// The present one ends.
+    /// Ends the current term.
     pub(in crate::sim) fn end(&mut self, how: End) {
         if let Some((term, _)) = self.present.take() {
             self.ended.insert(term, how);
         }
     }
 
-    /// Another era: terms mean something else.
+    /// Begins a new era, in which terms mean something else.
     pub(in crate::sim) fn rewind(&mut self, present: Option<(Term, Option<LeaseId>)>) {
         *self = Reigns { present, ended: BTreeMap::new() };
     }
@@ -45,14 +46,14 @@ impl Reigns {
         self.present.map(|(term, _)| term)
     }
 
-    /// Judges somebody who says now that it leads under that term.
+    /// Checks the claim of a node that it leads under `term` at this moment.
     pub(in crate::sim) fn check(&self, term: Term, until: Moment) -> Result<(), String> {
         match self.ended.get(&term) {
             Some(End::Expired) => Err(format!(
-                "P6, a leader without a lease: it claims term {term} until {until}, and its lease has expired"
+                "P6, leader without a lease: a node claims term {term} until {until}, but its lease has expired"
             )),
             Some(End::GivenUp) => Err(format!(
-                "P6, a leader that gave up: it claims term {term} until {until}, which it ended itself"
+                "P6, leader after giving up: a node claims term {term} until {until}, but has ended that term itself"
             )),
             Some(End::Taken) | None => Ok(()),
         }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::sim::{Kind, Reached};
 
-/// How the user's code behaves.
+/// Simulated callbacks of the user.
 impl World<'_> {
     pub(super) fn stabilize(&mut self, process: usize, token: Token, view: &View, attempt: u32) {
         let mut nodes = Member::all(view);
@@ -65,12 +65,12 @@ impl World<'_> {
         if stuck {
             return;
         }
-        // In less than the shortest deadline, by any clock.
+        // Shorter than the shortest deadline, on any clock.
         let ttl = self.setup.ttl.as_millis() as u64;
         let time =
             if this.random.percent(5) { this.random.ms(0, ttl / 10) } else { this.random.ms(0, ttl / 250) };
         let outcome = match this.window(Kind::FailingHealth, now) {
-            Some(_) => Outcome::refused("ill"),
+            Some(_) => Outcome::refused("unhealthy"),
             None => Outcome::Ready,
         };
         let life = this.life;
@@ -82,7 +82,7 @@ impl World<'_> {
         let mut runs = [&mut this.stabilizing, &mut this.announcing].into_iter().flatten();
         let Some(run) = runs.find(|run| run.token == token) else { return };
         run.told = true;
-        // Some heed it.
+        // Only some callbacks react.
         if !run.stuck && this.random.percent(50) {
             let (at, life) = (self.now + this.random.ms(0, 20), this.life);
             let outcome =
@@ -99,7 +99,7 @@ impl World<'_> {
         if let Some(check) = this.checking.as_mut().filter(|check| check.token == token) {
             check.ended = true;
         }
-        // One that blocks its thread cannot be ended.
+        // A callback that blocks its thread cannot be aborted.
         if this.random.percent(80) {
             let (at, life) = (self.now + this.random.ms(0, 5), this.life);
             self.queue.push(at, Due::Ended { process, life, token, outcome: Outcome::refused(reason) });
@@ -153,7 +153,7 @@ impl World<'_> {
         }
     }
 
-    /// A request of the user is answered.
+    /// Handles the reply to a request of the user.
     pub(super) fn answered(&mut self, process: usize, id: RequestId, result: Result<Reply, RequestError>) {
         let asked = &mut self.processes[process].asked;
         let Some(place) = asked.iter().position(|(asked, ..)| *asked == id) else { return };
@@ -168,8 +168,8 @@ impl World<'_> {
             Err(_) => WriteOutcome::Refused(String::new()),
         };
         self.book.counts.note(match outcome {
-            WriteOutcome::Done(_) => Reached::FencedDone,
-            _ => Reached::FencedRefused,
+            WriteOutcome::Done(_) => Reached::LeaderCommitDone,
+            _ => Reached::LeaderCommitRefused,
         });
         self.observe(process, Observation::FencedWrite { id, term, outcome });
     }

@@ -19,15 +19,15 @@ use crate::sim::{
 pub(super) struct Call {
     pub(super) process: usize,
     pub(super) life: u32,
-    /// `None`: nobody waits for the reply.
+    /// `None` if nobody waits for the reply.
     pub(super) token: Option<Token>,
     pub(super) request: Request,
-    /// The era of the store that it was sent to.
+    /// Era of the store to which the call was sent.
     era: usize,
     sent: Moment,
     sent_at: Timestamp,
     gives_up: Moment,
-    /// Its caller gives up on it before it arrives.
+    /// True if the caller gives up on the call before it arrives.
     late: bool,
     /// The caller's knowledge when it sent the call.
     knew: Knew,
@@ -36,9 +36,9 @@ pub(super) struct Call {
 /// A node's knowledge when it sent a commit.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Knew {
-    /// The revision up to which it had followed the log.
+    /// Revision up to which the node had followed the log.
     revision: Revision,
-    /// The last label that it saw published.
+    /// Last label that the node saw published.
     label: Option<Version>,
 }
 
@@ -51,19 +51,19 @@ pub(super) enum Request {
     Commit(Txn, Purpose),
 }
 
-/// By what a revision came to be.
+/// Origin of a revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum By {
-    /// A node's own call.
+    /// A call of a node.
     Node { process: usize, life: u32, purpose: Option<Purpose> },
-    /// The end of a lease's time.
+    /// The expiry of a lease.
     Time,
-    /// Somebody past the protocol.
+    /// A person or program that bypasses the protocol.
     Hand,
 }
 
 impl Request {
-    /// The reply when something went wrong.
+    /// Returns the input that reports a failure of this request.
     fn refused(&self, token: Token, error: StoreError) -> Input {
         match self {
             Request::Grant(_) => Input::Granted { token, result: Err(error) },
@@ -77,11 +77,11 @@ impl Request {
 }
 
 fn silence() -> StoreError {
-    StoreError::outcome_unknown("silence")
+    StoreError::outcome_unknown("no reply")
 }
 
 impl World<'_> {
-    /// Sends a call to the store; after its timeout nobody waits for the reply any more.
+    /// Sends a call to the store. After its timeout, nobody waits for the reply any more.
     pub(super) fn call(&mut self, process: usize, output: Output) {
         let (token, timeout, request) = match output {
             Output::Grant { token, ttl, timeout } => (token, timeout, Request::Grant(ttl)),
@@ -117,8 +117,8 @@ impl World<'_> {
             Request::Grant(_) | Request::Renew(_) | Request::Revoke(_) => {}
         }
         let this = &mut self.processes[process];
-        // The guards of one that does not know of the restored store yet could hold by accident: its revisions count
-        // something else. That is a limit of the contract.
+        // The guards of a node that has not noticed a restore of the store could hold by accident, since revisions mean
+        // something else in another history. That is a limit of the contract, so such commits do not arrive.
         let era = if matches!(request, Request::Commit(..)) { this.seen_in[0] } else { this.era };
         let mut call = Box::new(Call {
             process,
@@ -147,7 +147,7 @@ impl World<'_> {
         self.queue.push(arrives, Due::Arrive(call));
     }
 
-    /// How long something is on its way.
+    /// Draws the latency of a call, reply or delivery.
     pub(super) fn latency(&mut self, process: usize, renews: bool) -> Duration {
         let now = self.now;
         let this = &mut self.processes[process];
@@ -156,7 +156,7 @@ impl World<'_> {
             if let Some(choice) = this.window(kind, now).filter(|_| concerned)
                 && this.random.percent(chance)
             {
-                // Now and then far longer than anybody waits: it takes effect in another time.
+                // Occasionally the call takes effect long after its caller has given up.
                 let most = if this.random.percent(15) { 10_000 } else { 50 + choice % 3_000 };
                 return this.random.ms(10, most);
             }
@@ -180,7 +180,7 @@ impl World<'_> {
         if sprung || window { this.random.ms(10, 1_500) } else { Duration::ZERO }
     }
 
-    /// Whoever called hears nothing.
+    /// Lets the caller time out without a reply.
     fn give_up(&mut self, call: Box<Call>) {
         if let Some(token) = call.token.filter(|_| !call.late) {
             let input = call.request.refused(token, silence());
@@ -193,11 +193,11 @@ impl World<'_> {
         self.now < self.outage_until || partition || call.era != self.store.era()
     }
 
-    /// A call reaches the store, or would.
+    /// Handles a call that reaches the store, or that fails to because the store is away.
     pub(super) fn arrive(&mut self, call: Box<Call>) {
         let process = call.process;
         if self.is_away(&call) {
-            // Some networks say no at once, some keep silent.
+            // Some networks refuse at once, others drop the call silently.
             if self.processes[process].random.percent(50) {
                 return self.give_up(call);
             }
@@ -234,7 +234,7 @@ impl World<'_> {
         self.queue.push(at, Due::Reply { call, input });
     }
 
-    /// Lets a call take effect.
+    /// Applies a call to the store.
     fn perform(&mut self, call: &Call) -> Result<Input, StoreError> {
         let (process, life) = (call.process, call.life);
         let by = |purpose| By::Node { process, life, purpose };
@@ -265,11 +265,11 @@ impl World<'_> {
                 result.map(|revision| token.map(|token| Input::Committed { token, result: Ok(revision) }))
             }
         };
-        // Without a token nobody hears of it.
+        // Without a token, nobody waits for the reply.
         input.and_then(|input| input.ok_or_else(silence))
     }
 
-    /// A commit, judged by what the store has just before.
+    /// Applies a commit, and checks it against the store's state just before.
     pub(super) fn commit(
         &mut self,
         (process, life): (usize, u32),
@@ -317,7 +317,7 @@ impl World<'_> {
         result
     }
 
-    /// What was committed after `before` is told to the promises and to those who watch.
+    /// Passes everything that was committed after `before` to the promises and to the watches.
     pub(super) fn committed(&mut self, before: Revision, by: By) {
         for place in before.get()..self.store.revision().get() {
             let batch = self.store.history()[place as usize].clone();
@@ -333,7 +333,7 @@ impl World<'_> {
         }
     }
 
-    /// Takes down the ends and beginnings of terms.
+    /// Records ends and beginnings of terms.
     fn note_reign(&mut self, batch: &Batch, by: By) {
         let election = self.keys.election_key();
         let Some(change) = batch.changes.iter().find(|change| change.key() == election) else { return };
@@ -348,18 +348,18 @@ impl World<'_> {
         self.check_claims();
     }
 
-    /// Ends a lease whose time is over.
+    /// Ends a lease that has expired.
     pub(super) fn expire(&mut self) {
         let Some(lease) = self.store.expired(self.now) else { return };
         let before = self.store.revision();
         let ended = self.store.end(lease);
-        debug_assert!(ended.is_ok(), "it stood in the list");
+        debug_assert!(ended.is_ok(), "the lease exists");
         self.book.counts.note(Reached::Expired);
         self.book.tell(self.now, "store", || format!("lease {lease} expires"));
         self.committed(before, By::Time);
     }
 
-    /// A reply reaches the process.
+    /// Handles a reply that reaches the process.
     pub(super) fn reply(&mut self, call: Call, input: Input) {
         let process = call.process;
         match &input {
@@ -396,14 +396,14 @@ impl World<'_> {
         self.handle(process, input);
     }
 
-    /// Commits what a tamper has the node write past its machine.
+    /// Performs the commits that a tamper makes on the node's behalf.
     pub(super) fn commit_past(&mut self, process: usize) {
         let Some(mut tamper) = self.tamper.take() else { return };
         let commits = self.seat(process).map_or_else(Vec::new, |seat| tamper.commits(&seat));
         self.tamper = Some(tamper);
         let life = self.processes[process].life;
         for (purpose, txn) in commits {
-            // Whether its guards hold is of no matter to the tamper.
+            // The tamper does not depend on the result.
             let _ = self.commit((process, life), &txn, purpose, Knew::default());
         }
     }

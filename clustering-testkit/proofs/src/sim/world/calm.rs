@@ -9,24 +9,25 @@ use clustering_testkit::history::Moment;
 use super::{Due, World};
 use crate::sim::{Kind, Simulation};
 
-/// How often is looked whether all is well.
+/// Interval at which the cluster is checked for stability.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Simulation {
-    /// How long after the last fault all is well at the latest (P8).
+    /// Returns the time after the last fault within which the cluster must become stable (P8).
     ///
-    /// What the storm leaves behind takes its time, one thing after the other, each by a clock that may count only four
-    /// fifths of a second in one:
+    /// The after-effects of the storm may follow one another. Each of these times is measured by a clock that may run
+    /// at only four fifths of the true rate:
     ///
-    /// - 2 TTL: the leases of the dead expire, and so do those of the dead that a restored store gave their time again;
-    ///   a process that found its name held by one of these and gave up is started again.
-    /// - 1 TTL: who resigned, if nobody else is left to lead, waits so long before it campaigns again.
-    /// - 4 TTL: a node whose acknowledgement was lost unseen looks whether it stands no less often.
-    /// - a minute: a node that was removed, by hand or as a laggard, stays away so long at most.
-    /// - 6 times 5 s: the longest pause between two tries, of each of the calls that build on each other: the watch or
-    ///   the snapshot; the lease; the record; the election; the version; the acknowledgement (or the stabilize).
-    /// - 1 TTL and 3 s: a node that is found ill at its start, or that was hung up, is checked again.
-    /// - 5 s for the gap between two publications, 5 s for what is on its way and for callbacks.
+    /// - 2 TTL: the leases of dead processes expire, and then those that a restore of the store has revived. A process
+    ///   that gave up because such a lease held its name is started again.
+    /// - 1 TTL: a leader that resigned waits this long before it campaigns again, if no other node can lead.
+    /// - 4 TTL: a node whose acknowledgement was lost without a trace checks for it at least this often.
+    /// - 1 minute: a node that was removed, by hand or as a laggard, stays away for at most this long.
+    /// - 6 times 5 s: the longest pause between two attempts, for each of the calls that depend on one another: the
+    ///   watch or the snapshot, the lease, the record, the election, the version, and the acknowledgement (or the
+    ///   stabilize).
+    /// - 1 TTL and 3 s: a node that is unhealthy at its start, or whose check hung, is checked again.
+    /// - 5 s for the gap between two publications, and 5 s for calls in flight and for callbacks.
     pub fn calm_within(&self) -> Duration {
         let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 3 + 5 + 5);
         by_clocks * 5 / 4
@@ -34,7 +35,7 @@ impl Simulation {
 
     /// Returns the time without writes after which the cluster counts as calm.
     ///
-    /// It exceeds the longest gap between two publications by the slowest clock: a leader may wait that long before it
+    /// It exceeds the longest gap between two publications on the slowest clock: a leader may wait that long before it
     /// publishes a change, while the newest version is stable.
     fn quiet(&self) -> Duration {
         let longest_gap = Config::default().publish_gap.max;
@@ -43,7 +44,7 @@ impl Simulation {
 }
 
 impl World<'_> {
-    /// No more faults: everything must become stable, and then nothing more must happen.
+    /// Ends all faults and waits until the cluster is stable. After that, nothing more may be written.
     pub(super) fn settle(&mut self) {
         if self.book.is_broken() {
             return;
@@ -57,7 +58,7 @@ impl World<'_> {
                     let report = self.report();
                     let within = self.setup.calm_within();
                     self.book.fail(format!(
-                        "P8, no calm: {within:?} after the last fault not all is well\n{report}"
+                        "P8, no calm: the cluster is not stable {within:?} after the last fault\n{report}"
                     ));
                 }
                 if self.book.is_broken() {
@@ -66,7 +67,7 @@ impl World<'_> {
                 self.run_until(self.now + LOOK);
             }
             self.settled_after = self.now.since(began);
-            // What the storm left on its way may stir it once more.
+            // Calls that the storm left in flight may disturb the cluster once more.
             let (revision, handled) = (self.store.revision(), self.handled());
             let quiet = self.setup.quiet();
             self.run_until(self.now + quiet);
@@ -75,11 +76,11 @@ impl World<'_> {
             }
             let per_node = (self.handled() - handled) / self.setup.nodes as u64;
             if self.store.revision() == revision {
-                // A renewal and a health check take two inputs each, and come three times in a TTL, or four by the fastest
-                // clock.
+                // A renewal and a health check take two inputs each, and happen three times per TTL, or four times on
+                // the fastest clock.
                 if per_node > 25 * u64::from(quiet.div_duration_f64(self.setup.ttl).ceil() as u32) {
                     self.book.fail(format!(
-                        "a busy loop: {per_node} inputs a node in {quiet:?}, and nothing happens"
+                        "busy loop: {per_node} inputs per node in {quiet:?} without any change"
                     ));
                 }
                 break;
@@ -101,7 +102,7 @@ impl World<'_> {
             self.unstick(process);
             let life = self.processes[process].life;
             if self.processes[process].twin.is_some() {
-                // Half of the second instances crash, half of them leave.
+                // Half of the second instances crash, the other half leave.
                 if self.processes[process].random.percent(50) {
                     self.kill(process);
                 } else {
@@ -120,7 +121,7 @@ impl World<'_> {
         self.processes.iter().map(|process| process.handled).sum()
     }
 
-    /// All nodes are members of the newest version, and it is stable for everyone.
+    /// True if all nodes are members of the newest version, and know that it is stable.
     fn is_well(&self) -> bool {
         let machines = || self.processes[..self.setup.nodes].iter().map(|process| process.machine.as_ref());
         let Some(Some(newest)) = machines().next().map(|machine| machine.and_then(Machine::newest)) else {
@@ -142,7 +143,7 @@ impl World<'_> {
 
     fn report(&self) -> String {
         let of = |process: &super::Process| match &process.machine {
-            None => format!("  {} does not run", process.label),
+            None => format!("  {} is down", process.label),
             Some(machine) => format!("  {}: {:?}", process.label, machine.status(process.clock.at(self.now))),
         };
         self.processes.iter().map(of).collect::<Vec<_>>().join("\n")

@@ -1,4 +1,4 @@
-//! The world: processes with real machines, one store, and what lies between, in virtual time.
+//! Simulated world in virtual time: processes with real machines, a store, and the network between them.
 
 mod callbacks;
 mod calls;
@@ -34,38 +34,38 @@ use super::{
     swarm::Swarm,
 };
 
-/// The namespace of the cluster.
+/// Namespace of the cluster.
 const NAMESPACE: &str = "c";
 
-/// What is still to happen.
+/// Future events.
 enum Due {
     /// A fault of the plan begins.
     Fault(usize),
-    /// Starts a fault of the plan that was triggered by a commit, at that node.
+    /// A fault of the plan begins at the node, after a commit has triggered it.
     Sprung { place: usize, node: usize },
-    /// A fault that lasts is over.
+    /// A fault ends.
     Over { kind: Kind, process: usize, life: u32 },
-    /// A process is started, if it does not run.
+    /// A process is started, if it is not running.
     Start { process: usize },
-    /// The user wants the node to stop.
+    /// The user stops the node.
     Stop { process: usize, life: u32 },
-    /// The user writes as leader, if the node says that it leads.
+    /// The user writes as leader, if the node claims to lead.
     Write { process: usize, life: u32 },
-    /// The user wants the node's place back.
+    /// The user registers the node again.
     Register { process: usize, life: u32 },
-    /// The machine wanted to be woken.
+    /// The machine is woken at the time that it asked for.
     Wake { process: usize, life: u32 },
     /// A call reaches the store.
     Arrive(Box<Call>),
-    /// A reply, or what stands for one, reaches the process.
+    /// The reply to a call, or its timeout, reaches the process.
     Reply { call: Box<Call>, input: Input },
-    /// What the store has for a watch reaches the process.
+    /// Changes of the store reach a watch of the process.
     Deliver { process: usize, life: u32, token: Token },
     /// A watch breaks.
     Break { process: usize, life: u32, token: Token },
-    /// The process finds that it is connected to a store of another era.
+    /// The process reconnects to a store of another era.
     Reconnect { process: usize, life: u32 },
-    /// A callback ends.
+    /// A callback returns.
     Ended { process: usize, life: u32, token: Token, outcome: Outcome },
 }
 
@@ -83,7 +83,7 @@ pub(super) struct World<'a> {
     keys: Keyspace,
     queue: Queue<Due>,
     processes: Vec<Process>,
-    /// To whom each lease was granted, by its number: which process, which life of it.
+    /// Owner of each lease as process and life, at the index of the lease's number.
     owners: Vec<(usize, u32)>,
     reigns: Reigns,
     /// Owners of some keys, by the era and revision of the version.
@@ -94,11 +94,11 @@ pub(super) struct World<'a> {
     outputs: Vec<Output>,
     tamper: Option<Box<dyn Tamper>>,
     pub(super) book: Book,
-    /// How long it took until all was well after the storm.
+    /// Time from the end of the storm until the cluster was stable.
     pub(super) settled_after: std::time::Duration,
 }
 
-/// Batches that come at once, each by itself: so a tamper sees them.
+/// Splits batches that are delivered together, so that tampers see each of them separately.
 fn apart(input: Input) -> Vec<Input> {
     match input {
         Input::Batches { token, batches } => {
@@ -108,7 +108,7 @@ fn apart(input: Input) -> Vec<Input> {
     }
 }
 
-/// What was taken apart, if it can be put together again.
+/// Recombines inputs that [`apart`] has split, if possible.
 fn at_once(inputs: Vec<Input>) -> Vec<Input> {
     let [Input::Batch { token, .. }, _, ..] = inputs[..] else { return inputs };
     let batch = |input: &Input| match input {
@@ -131,7 +131,7 @@ impl<'a> World<'a> {
             now: Moment::default(),
             random: Random::stream(seed, 2),
             store: Store::default(),
-            keys: Keyspace::new(Namespace::parse(NAMESPACE).expect("a namespace")),
+            keys: Keyspace::new(Namespace::parse(NAMESPACE).expect("the namespace is valid")),
             queue: Queue::new(),
             processes: Vec::new(),
             owners: vec![(usize::MAX, 0)],
@@ -147,7 +147,7 @@ impl<'a> World<'a> {
         };
         world.book.stir(&seed);
         for number in 0..setup.nodes {
-            let name = NodeName::parse(&format!("n{number}")).expect("a name");
+            let name = NodeName::parse(&format!("n{number}")).expect("the name is valid");
             let mut process = Process::new(name, None, Random::stream(seed, 10 + number as u64));
             process.wall = process.random.below(world.swarm.wall_spread + 1);
             world.processes.push(process);
@@ -160,7 +160,7 @@ impl<'a> World<'a> {
         world
     }
 
-    /// The whole of it: the storm, and the calm after it.
+    /// Runs the storm and the calm after it.
     pub(super) fn run(&mut self) {
         self.run_until(Moment::default() + self.setup.storm);
         self.settle();
@@ -223,12 +223,12 @@ impl<'a> World<'a> {
                 self.handle(process, Input::Register { id });
             }
             Due::Wake { process, .. } => {
-                // Others were set for times that are no longer asked for.
+                // Other wakeups are out of date, because the machine has asked for another time since.
                 if self.processes[process].wake_at.take_if(|at| *at <= self.now).is_some() {
                     self.handle(process, Input::Tick);
                 }
             }
-            // What was sent by one that is dead may still arrive.
+            // Calls that were sent by a dead process may still arrive.
             Due::Arrive(call) => self.arrive(call),
             Due::Reply { call, input } => self.reply(*call, input),
             Due::Deliver { process, token, .. } => self.deliver(process, token),
@@ -243,7 +243,7 @@ impl<'a> World<'a> {
         RequestId(self.requests)
     }
 
-    /// Starts a process, if it does not run.
+    /// Starts a process, if it is not running.
     fn start(&mut self, number: usize) {
         let ttl = self.setup.ttl;
         let process = &mut self.processes[number];
@@ -274,9 +274,9 @@ impl<'a> World<'a> {
             config.health = Some(HealthChecks { interval: times.0, deadline: times.1, failures });
         }
         process.checks = config.health;
-        config.validate().expect("a config that works");
+        config.validate().expect("the configuration is valid");
         let takes_over = config.name_conflict == NameConflict::TakeOver;
-        // Each second instance has a number of its own.
+        // Each second instance has its own number.
         let kind = if process.twin.is_some() { format!("t{number}.") } else { String::new() };
         let name = process.name.clone();
         let mut metadata = Metadata::new();
@@ -284,11 +284,11 @@ impl<'a> World<'a> {
             metadata.insert(WEIGHT.to_owned(), random.below(5).to_string());
         }
         let identity = Identity {
-            uri: NodeUri::parse(&format!("http://{name}/{kind}{life}")).expect("a URI"),
+            uri: NodeUri::parse(&format!("http://{name}/{kind}{life}")).expect("the URI is valid"),
             name,
             metadata,
         };
-        // Each life begins at another reading of its clock.
+        // Each life starts at another time of its clock.
         let shows = Timestamp::from_nanos(random.between(1_000_000_000, 1_000_000_000_000));
         let mint_seed = u128::from(random.next_u64()) << 64 | u128::from(random.next_u64());
         process.clock = super::clock::DriftingClock::new(self.now, shows);
@@ -299,7 +299,7 @@ impl<'a> World<'a> {
         process.machine = Some(Machine::node(self.keys.clone(), identity, config, ids));
         process.era = self.store.era();
         process.seen_in = [process.era; 2];
-        self.book.tell(self.now, &self.processes[number].label, || "is started".to_owned());
+        self.book.tell(self.now, &self.processes[number].label, || "starts".to_owned());
         self.observe(number, Observation::Started { leadership: None, takes_over });
         if let Some(HealthChecks { interval, deadline, failures }) = self.processes[number].checks {
             self.observe(number, Observation::ChecksHealth { interval, deadline, failures });
@@ -307,7 +307,7 @@ impl<'a> World<'a> {
         self.handle(number, Input::Tick);
     }
 
-    /// Ends a process as `kill -9` does.
+    /// Ends a process like `kill -9`.
     fn kill(&mut self, process: usize) {
         if self.processes[process].is_up() {
             self.book.tell(self.now, &self.processes[process].label, || "is killed".to_owned());
@@ -321,7 +321,7 @@ impl<'a> World<'a> {
         self.book.observe(self.now, &this.name, &this.label, observation);
     }
 
-    /// Brings a process an input.
+    /// Passes an input to a process and checks its reaction.
     fn handle(&mut self, process: usize, input: Input) {
         if !self.processes[process].is_up() {
             return;
@@ -445,7 +445,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// The node has ended by itself.
+    /// Handles a node that has ended.
     fn stopped(&mut self, process: usize, reason: &StopReason) {
         if *reason != StopReason::Asked {
             self.book.counts.note(Reached::NameLost);
@@ -458,19 +458,20 @@ impl<'a> World<'a> {
         }
     }
 
-    /// No machine wants to be woken at once after an input.
+    /// Checks that no machine asks to be woken immediately after an input.
     fn check_rest(&mut self, process: usize) {
         let this = &self.processes[process];
         let local = this.clock.at(self.now);
         let wakeup = this.machine.as_ref().and_then(Machine::next_wakeup);
         if wakeup.is_some_and(|at| at <= local) {
             let who = &this.label;
-            self.book
-                .fail(format!("a busy loop: {who} wants to be woken at {wakeup:?}, and it is {local:?}"));
+            self.book.fail(format!(
+                "busy loop: {who} asks to be woken at {wakeup:?}, but it is already {local:?}"
+            ));
         }
     }
 
-    /// What a process wants and claims: after an input, or after its clock changed.
+    /// Updates the wakeup and the claims of a process, after an input or a change of its clock.
     fn look_at(&mut self, process: usize) {
         let (now, this) = (self.now, &mut self.processes[process]);
         let Some(machine) = &this.machine else { return };
@@ -484,8 +485,8 @@ impl<'a> World<'a> {
         self.look_at_health(process);
     }
 
-    /// P11: whether one that hangs leads, and one that fell ill keeps its lease. One that is frozen says nothing, also when
-    /// its clock changes.
+    /// P11. Checks that a leader's health check does not hang, and that an unhealthy node does not keep its lease. A
+    /// frozen process claims nothing, even if its clock changes.
     fn look_at_health(&mut self, process: usize) {
         let this = &self.processes[process];
         let claims = !this.frozen && this.claim.is_some_and(|claim| self.now < claim.until);
@@ -548,12 +549,12 @@ impl<'a> World<'a> {
             let who = &self.processes[process].label;
             let version = view.version();
             self.book.fail(format!(
-                "P1, keys that are placed otherwise: {who} has {owners:?} at {version}, and by the log it is {right:?}"
+                "P1, placement differs from the log: {who} assigns {owners:?} at {version}, but the log yields {right:?}"
             ));
         }
     }
 
-    /// P6: whether what it says of its lead is by what it was told.
+    /// P6. Checks that a node's claim to lead agrees with the replies that it received.
     fn look_at_claim(&mut self, process: usize) {
         let this = &self.processes[process];
         let Some(machine) = &this.machine else { return };
@@ -581,8 +582,8 @@ impl<'a> World<'a> {
         {
             let who = this.label.clone();
             self.book.fail(format!(
-                "P6, a deadline that is too late: {who} claims term {} until {:?} of its clock, and by the last renewal \
-                 that it knows to have succeeded it ends at {deadline:?}",
+                "P6, deadline too late: {who} claims term {} until {:?} on its clock, but the last renewal that it knows to \
+                 have succeeded allows it until {deadline:?}",
                 leadership.term, leadership.until
             ));
         }
@@ -595,7 +596,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// P6: whether it may say so.
+    /// P6. Checks the claim against the ends of terms.
     fn check_claim(&mut self, claim: Claim) {
         if self.now < claim.until && claim.era == self.store.era() {
             let result = self.reigns.check(claim.term, claim.until);
@@ -603,7 +604,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A term began or ended: what others say of theirs is to be judged again.
+    /// Checks all claims again after a term began or ended.
     fn check_claims(&mut self) {
         for process in 0..self.processes.len() {
             let Some(claim) = self.processes[process].claim.filter(|claim| self.now < claim.until) else {
@@ -613,7 +614,7 @@ impl<'a> World<'a> {
             if self.reigns.present() == Some(claim.term) {
                 continue;
             }
-            // It does not know yet. Its user, who asked it, writes.
+            // The process does not know yet. Half of the time, its user writes.
             self.book.counts.note(Reached::StaleLeader);
             let this = &mut self.processes[process];
             if this.random.percent(50) {

@@ -14,52 +14,52 @@ use clustering_testkit::{
 use super::Due;
 use crate::sim::{Kind, checks::p11_health::Owed, clock::DriftingClock};
 
-/// A process: a machine, what it runs on, and what came of its calls.
+/// A process: its machine, its environment, and the results of its calls.
 pub(super) struct Process {
     pub(super) name: NodeName,
     /// The policy of a second instance under a node's name.
     pub(super) twin: Option<NameConflict>,
-    /// How often it was started.
+    /// Number of times that the process was started.
     pub(super) life: u32,
     pub(super) label: Life,
     pub(super) machine: Option<Machine>,
     pub(super) clock: DriftingClock,
     pub(super) rate: u64,
-    /// What its wall clock is ahead by, in milliseconds.
+    /// Offset of the wall clock, in milliseconds.
     pub(super) wall: u64,
     pub(super) random: Random,
     windows: [(Moment, u64); Kind::ALL.len()],
     pub(super) frozen: bool,
-    /// What came while it was frozen.
+    /// Events that arrived while the process was frozen.
     pub(super) held: Vec<Due>,
     pub(super) wake_at: Option<Moment>,
     pub(super) watches: Vec<Watch>,
     pub(super) stabilizing: Option<Run>,
     pub(super) announcing: Option<Run>,
-    /// How its health is checked.
+    /// Configuration of the health checks.
     pub(super) checks: Option<HealthChecks>,
     pub(super) checking: Option<Check>,
-    /// The lease that it lost as it is unhealthy, until it gives it back.
+    /// Lease of the session that the node lost because it is unhealthy, until the node gives it back.
     pub(super) owes: Option<Owed>,
-    /// Its last lease, as the replies that it got have it.
+    /// The process's last lease, according to the replies that it received.
     pub(super) lease: Option<Held>,
-    /// What it answers if it is asked whether it may act as leader.
+    /// The process's answer to the question whether it may act as leader.
     pub(super) claim: Option<Claim>,
-    /// The term of the leader in its last leader event.
+    /// Term of the leader in the last leader event.
     pub(super) told_leader: Option<Term>,
-    /// The last label that it saw published.
+    /// Last label that the process saw published.
     pub(super) seen_label: Option<Version>,
-    /// The version of its last `on_stable` call.
+    /// Version of the last `on_stable` call.
     pub(super) announced: Option<Version>,
-    /// The time on its clock when it was frozen.
+    /// Time on the clock when the process was frozen.
     pub(super) frozen_at: Timestamp,
     pub(super) asked: Vec<(RequestId, String, Term)>,
-    /// In which era it saw what it knows of `view/` and of `ready/`.
+    /// Eras of the store from which the process knows `view/` and `ready/`.
     pub(super) seen_in: [usize; 2],
-    /// The era of the store to which it is connected.
+    /// Era of the store to which the process is connected.
     pub(super) era: usize,
     pub(super) handled: u64,
-    /// Whether it is started again when it ends.
+    /// True if the process is restarted when it ends.
     pub(super) returns: bool,
 }
 
@@ -70,11 +70,11 @@ pub(super) struct Watch {
     pub(super) place: usize,
     pub(super) seen: Revision,
     pub(super) open: bool,
-    /// Whether the next delivery is on its way.
+    /// True if the next delivery is in flight.
     pub(super) coming: bool,
 }
 
-/// A callback that runs.
+/// A running callback.
 pub(super) struct Run {
     pub(super) token: Token,
     pub(super) version: Version,
@@ -84,22 +84,22 @@ pub(super) struct Run {
     pub(super) stuck: bool,
 }
 
-/// A health check that runs.
+/// A running health check.
 pub(super) struct Check {
     pub(super) token: Token,
-    /// When it began, or the process last went on, on its own clock.
+    /// Time on the process's clock when the check began or when the process last resumed.
     pub(super) since: Timestamp,
     pub(super) stuck: bool,
-    /// Whether it was to be ended.
+    /// True if the check was aborted.
     pub(super) ended: bool,
 }
 
-/// A lease by what its process was told: times on its own clock.
+/// A lease as its process knows it, with times on the process's own clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Held {
     pub(super) id: LeaseId,
     pub(super) ttl: Duration,
-    /// Until when its holder may act as leader.
+    /// Time until which the holder may act as leader.
     pub(super) acts_until: Timestamp,
 }
 
@@ -147,7 +147,7 @@ impl Process {
         }
     }
 
-    /// The process is gone, and what it held in memory.
+    /// Ends the process and discards its memory.
     pub(super) fn end(&mut self) {
         self.machine = None;
         self.frozen = false;
@@ -161,13 +161,13 @@ impl Process {
         self.asked.clear();
     }
 
-    /// Something is wrong with it until then.
+    /// Starts a fault that lasts until `until`.
     pub(super) fn open_window(&mut self, kind: Kind, until: Moment, choice: u64) {
         let window = &mut self.windows[kind as usize];
         *window = (window.0.max(until), choice);
     }
 
-    /// Whether that is wrong with it, and the choice made for it.
+    /// Returns the random number of a fault, if the fault is active.
     pub(super) fn window(&self, kind: Kind, now: Moment) -> Option<u64> {
         let (until, choice) = self.windows[kind as usize];
         (now < until).then_some(choice)
@@ -177,12 +177,12 @@ impl Process {
         self.windows[kind as usize].0
     }
 
-    /// Nothing is wrong with it any more.
+    /// Ends all faults.
     pub(super) fn close_windows(&mut self) {
         self.windows = [(Moment::default(), 0); Kind::ALL.len()];
     }
 
-    /// Its wall clock time, in milliseconds since 1970.
+    /// Returns the wall clock time in milliseconds since 1970.
     pub(super) fn wall_ms(&self, now: Moment) -> u64 {
         1_700_000_000_000 + self.wall + now.as_nanos() / 1_000_000
     }
@@ -191,7 +191,7 @@ impl Process {
         self.machine.is_some()
     }
 
-    /// Whether it runs, and is not frozen.
+    /// True if the process is running and not frozen.
     pub(super) fn is_awake(&self) -> bool {
         self.is_up() && !self.frozen
     }

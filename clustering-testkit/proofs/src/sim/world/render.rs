@@ -7,7 +7,7 @@ use clustering_core::{
 
 use super::{NAMESPACE, calls::By, process::Process};
 
-/// A key without its namespace.
+/// Returns a key without its namespace.
 fn short(key: &str) -> &str {
     key.strip_prefix(NAMESPACE).and_then(|key| key.strip_prefix('/')).unwrap_or(key)
 }
@@ -28,7 +28,7 @@ fn changes(changes: &[Change]) -> String {
     changes.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 
-/// What a revision did, and whose doing it was.
+/// Describes a revision and its origin.
 pub(super) fn batch(batch: &Batch, by: By, processes: &[Process]) -> String {
     let by = match by {
         By::Node { process, purpose: Some(purpose), .. } => {
@@ -48,7 +48,7 @@ fn result<T>(result: &Result<T, StoreError>, good: impl FnOnce(&T) -> String) ->
     }
 }
 
-/// What a machine is told.
+/// Describes an input of a machine.
 pub(crate) fn input(input: &Input) -> String {
     match input {
         Input::Tick => "◀ tick".to_owned(),
@@ -92,7 +92,7 @@ pub(crate) fn input(input: &Input) -> String {
 fn txn(txn: &Txn) -> String {
     let mut line = String::new();
     for guard in txn.guards() {
-        // Writing to a string does not fail.
+        // Writing to a string cannot fail.
         let _ = match guard {
             Guard::CreatedAt(key, Revision::ZERO) | Guard::ModifiedAt(key, Revision::ZERO) => {
                 write!(line, " if {} absent", short(key))
@@ -113,7 +113,7 @@ fn txn(txn: &Txn) -> String {
     line
 }
 
-/// What a machine wants done; nothing for what is seen elsewhere.
+/// Describes an output of a machine.
 pub(crate) fn output(output: &Output) -> Option<String> {
     Some(match output {
         Output::Grant { ttl, .. } => format!("▶ grant {ttl:?}"),

@@ -9,9 +9,9 @@ use clustering_testkit::{history::Ledger, random::Random};
 use super::{Due, World, calls::By, process::Process};
 use crate::sim::{Fault, Kind};
 
-/// What goes wrong.
+/// Injection of faults.
 impl World<'_> {
-    /// A fault of the plan begins.
+    /// Begins a fault of the plan, or arms it if a commit triggers it.
     pub(super) fn strike(&mut self, place: usize) {
         if !self.stormy {
             return;
@@ -50,7 +50,7 @@ impl World<'_> {
         held
     }
 
-    /// Starts a fault at that node.
+    /// Starts a fault at the node.
     pub(super) fn begin(&mut self, place: usize, node: usize) {
         if !self.stormy {
             return;
@@ -95,7 +95,7 @@ impl World<'_> {
                 self.store.compact();
             }
             Kind::Drift => {
-                // Two thirds of the TTL by the slowest clock are less than the TTL by the store's.
+                // On the slowest clock, two thirds of the TTL are still shorter than the TTL on the store's clock.
                 let rate = 800_000 + choice % 450_001;
                 let now = self.now;
                 let this = &mut self.processes[node];
@@ -126,13 +126,13 @@ impl World<'_> {
             | Kind::RefusingStabilize
             | Kind::PanickingStabilize
             | Kind::FailingHealth => self.processes[node].open_window(fault.kind, end, choice),
-            Kind::Ask | Kind::Update | Kind::Resign | Kind::Unregister | Kind::Fence => {
+            Kind::RequestVersion | Kind::Update | Kind::Resign | Kind::Unregister | Kind::LeaderCommit => {
                 self.wish(fault.kind, node, choice, end);
             }
         }
     }
 
-    /// A fault that lasts is over.
+    /// Ends a fault.
     pub(super) fn over(&mut self, kind: Kind, process: usize) {
         match kind {
             Kind::Pause => {
@@ -147,7 +147,7 @@ impl World<'_> {
                     check.since = this.clock.at(now);
                 }
                 let mut held = std::mem::take(&mut this.held);
-                // All that came is there at once; what is taken first is a matter of luck.
+                // All delayed events are available at once, and the order in which they are handled is random.
                 if this.random.percent(50) && held.len() > 1 {
                     let place = this.random.below(held.len() as u64) as usize;
                     held.rotate_left(place);
@@ -157,7 +157,7 @@ impl World<'_> {
                 };
                 held.sort_by_key(in_order);
                 held.into_iter().for_each(|due| self.queue.push(self.now, due));
-                self.book.tell(self.now, &self.processes[process].label, || "goes on".to_owned());
+                self.book.tell(self.now, &self.processes[process].label, || "resumes".to_owned());
                 // The user queries the node before it has received any input.
                 self.look_at(process);
             }
@@ -222,12 +222,12 @@ impl World<'_> {
         self.queue.push(at, Due::Stop { process, life });
     }
 
-    /// Somebody deletes keys.
+    /// Deletes keys as an operator might do.
     fn delete_by_hand(&mut self, node: usize, choice: u64) {
         let (keys, name) = (&self.keys, &self.processes[node].name);
         let txn = match choice % 8 {
             0 | 1 => Txn::new().delete(keys.election_key().clone()),
-            // With its acknowledgement: that is how it is to be done.
+            // A record must be deleted together with its acknowledgement.
             2 | 3 => Txn::new().delete(keys.node_key(name)).delete(keys.readiness_key(name)),
             4 => Txn::new().delete(keys.readiness_key(name)),
             5 => Txn::new().delete(keys.version_key().clone()),
@@ -236,13 +236,13 @@ impl World<'_> {
         };
         let before = self.store.revision();
         let deleted = self.store.commit(&txn);
-        debug_assert!(deleted.is_ok(), "unguarded");
+        debug_assert!(deleted.is_ok(), "the commit has no guards");
         self.committed(before, By::Hand);
     }
 
-    /// The store is restored from a backup that is some revisions old.
+    /// Restores the store from a backup that is some revisions old.
     fn rewind(&mut self, choice: u64) {
-        // Mostly rewinds so little that the log is unchanged and only acknowledgements are lost.
+        // Most rewinds are so short that the log is unchanged and only acknowledgements are lost.
         let by = match choice % 8 {
             0..4 => choice / 8 % 4,
             4..7 => choice / 8 % 40,
@@ -250,7 +250,7 @@ impl World<'_> {
         };
         let revision = Revision::new(self.store.revision().get().saturating_sub(1 + by));
         self.store.rewind(self.now, revision);
-        self.book.tell(self.now, "store", || format!("is put back to revision {revision}"));
+        self.book.tell(self.now, "store", || format!("is restored to revision {revision}"));
         self.book.rewind(self.now, self.store.history());
         let leader: Option<(Term, _)> =
             self.store.get(self.keys.election_key()).map(|entry| (Term::new(entry.created), entry.lease));
@@ -262,14 +262,14 @@ impl World<'_> {
         }
     }
 
-    /// The user wants something of the node.
+    /// Makes a user's request to the node.
     fn wish(&mut self, kind: Kind, process: usize, choice: u64, end: clustering_testkit::history::Moment) {
         if !self.processes[process].is_awake() {
             return;
         }
         let id = self.request();
         match kind {
-            Kind::Ask => self.handle(process, Input::RequestVersion { id, why: None }),
+            Kind::RequestVersion => self.handle(process, Input::RequestVersion { id, why: None }),
             Kind::Update => {
                 let mut metadata = Metadata::from([("at".to_owned(), choice.to_string())]);
                 if choice % 100 < self.swarm.weighted {
@@ -278,7 +278,7 @@ impl World<'_> {
                 self.handle(process, Input::Update { id, metadata });
             }
             Kind::Resign => {
-                // Whoever leads is asked, if anybody does.
+                // Resigns the current leader, if there is one.
                 let leads = |this: &Process| {
                     this.is_awake() && this.claim.is_some_and(|claim| self.now < claim.until)
                 };
@@ -294,7 +294,7 @@ impl World<'_> {
         }
     }
 
-    /// If the node says that it leads, its user writes.
+    /// Lets the user write as leader, if the node claims to lead.
     pub(super) fn write_as_leader(&mut self, process: usize) {
         let this = &self.processes[process];
         let Some(claim) = this.claim.filter(|claim| this.is_awake() && self.now < claim.until) else {

@@ -7,18 +7,18 @@ use super::{Due, World, process::Watch};
 use crate::sim::{Kind, swarm::Way};
 
 impl World<'_> {
-    /// 0 for the log's prefix, 1 for that of the acknowledgements.
+    /// Returns 0 for the prefix of the log and 1 for the prefix of the acknowledgements.
     pub(super) fn place_of(&self, prefix: &Key) -> Option<usize> {
         [self.keys.view_prefix(), self.keys.ready_prefix()].iter().position(|known| *known == prefix)
     }
 
-    /// A process is about to open a watch.
+    /// Records that a process opens a watch.
     pub(super) fn note_watch(&mut self, process: usize, token: Token, prefix: &Key, after: Revision) {
         let place = self.place_of(prefix).unwrap_or_default();
         if self.processes[process].watches.iter().any(|watch| watch.place == place) {
             let who = &self.processes[process].label;
             self.book
-                .fail(format!("a leak: {who} opens a second watch of {prefix}, and one was never dropped"));
+                .fail(format!("leak: {who} opens a second watch of {prefix} without dropping the first"));
         }
         let watch = Watch { token, prefix: prefix.clone(), place, seen: after, open: false, coming: false };
         self.processes[process].watches.push(watch);
@@ -36,7 +36,7 @@ impl World<'_> {
         let seen_in = &mut this.seen_in[watch.place];
         let resumes = self.store.resumes(watch.seen, *seen_in);
         if resumes.is_ok() {
-            // What it saw is this era's history as well.
+            // The changes that the watch saw are also part of this era's history.
             *seen_in = self.store.era();
         }
         self.handle(process, Input::WatchOpened { token, result });
@@ -46,7 +46,7 @@ impl World<'_> {
         }
     }
 
-    /// Whoever watches will hear of it.
+    /// Schedules deliveries to the watches that the batch concerns.
     pub(super) fn tell_watches(&mut self, batch: &Batch) {
         let prefixes = [self.keys.view_prefix().clone(), self.keys.ready_prefix().clone()];
         let concerned = prefixes
@@ -62,7 +62,7 @@ impl World<'_> {
         }
     }
 
-    /// Sets the next delivery of a watch on its way, if there is something and none is.
+    /// Schedules the next delivery of a watch, if there are changes and no delivery is in flight.
     fn come(&mut self, process: usize, token: Token) {
         let watches = &self.processes[process].watches;
         let Some(place) = watches.iter().find(|watch| watch.token == token).map(|watch| watch.place) else {
@@ -85,7 +85,7 @@ impl World<'_> {
         }
     }
 
-    /// A watch delivers: mostly all that there is, one after the other or at once.
+    /// Delivers changes to a watch: usually all of them, one by one or in groups.
     pub(super) fn deliver(&mut self, process: usize, token: Token) {
         let mut batches = Vec::new();
         loop {
@@ -141,7 +141,7 @@ impl World<'_> {
         self.handle(process, Input::WatchEnded { token, end });
     }
 
-    /// The store was restored: the connection breaks, and with it all watches.
+    /// Reconnects a process to a restored store: the connection breaks, and with it all watches.
     pub(super) fn reconnect(&mut self, process: usize) {
         self.processes[process].era = self.store.era();
         let watches = self.processes[process].watches.iter();
