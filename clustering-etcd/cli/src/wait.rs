@@ -17,7 +17,7 @@ use crate::{
 /// --json the whole report. Exit codes: 0 stable, 1 timed out, 2 the store could not be reached at the start, or refused.
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
-    /// Wait until every node is ready at the newest version; this is always the case
+    /// Has no effect, because the command always waits for a stable version; it makes scripts explicit
     #[arg(long)]
     stable: bool,
     /// Wait until the cluster is stable with this number of nodes
