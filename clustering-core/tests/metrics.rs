@@ -138,7 +138,11 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     line.cut();
     until(&a, |status| status.active_term.is_none()).await;
     seen.look(snapshotter);
-    assert_eq!((seen.one(names::LEADER, None), seen.one(names::MEMBER, None)), (0.0, 1.0), "by its deadline");
+    assert_eq!(
+        (seen.one(names::LEADER, None), seen.one(names::MEMBER, None)),
+        (0.0, 1.0),
+        "the leadership deadline has passed"
+    );
     assert_eq!(seen.one(names::STORE_AWAY, None), 1.0);
     until(&a, |status| !status.member).await;
     seen.look(snapshotter);

@@ -40,7 +40,7 @@ fn behind(store: &MemoryStore, but: impl FnOnce(&mut MockCoordinationStore)) -> 
             mock.$expect().returning(move |$($argument),*| {
                 // The memory store never waits.
                 let call = { let store = &store; $call(store, $($argument),*) };
-                futures_util::FutureExt::now_or_never(call).expect("it never waits")
+                futures_util::FutureExt::now_or_never(call).expect("the memory store never waits")
             });
         };
     }
@@ -143,7 +143,7 @@ async fn a_revocation_that_fails_at_the_stop_is_reported_in_time() {
         assert_eq!(begun.elapsed(), stop_timeout);
         assert_eq!(store.lease_count(), 1);
         tokio::time::sleep(15 * SECOND).await;
-        assert_eq!(store.lease_count(), 0, "it ends by its TTL");
+        assert_eq!(store.lease_count(), 0, "the lease expires after its TTL");
     }
 }
 

@@ -9,13 +9,13 @@ use clustering_core::placement::{Placement, Weight};
 /// Checks one set of members against its lines of keys.
 fn check(members: &str, lines: &[&str]) {
     let members = members.split(", ").map(|member| {
-        let (name, weight) = member.rsplit_once('*').expect("name*weight");
+        let (name, weight) = member.rsplit_once('*').expect("a member is `name*weight`");
         (name, weight.parse::<Weight>().expect("a weight"))
     });
     let members: Vec<(&str, Weight)> = members.collect();
     let placement = Placement::new(members.iter().copied());
     for line in lines {
-        let (key, line) = line.split_once('\t').expect("key, tab, names");
+        let (key, line) = line.split_once('\t').expect("a line is key, tab, names");
         let expected: Vec<&str> = line.split(" | ").filter(|name| !name.is_empty()).collect();
         let key = read_key(key);
         let names = |line: Vec<usize>| line.into_iter().map(|index| members[index].0).collect::<Vec<_>>();
@@ -45,7 +45,8 @@ fn keys_are_placed_as_in_the_golden_file() {
     let mut checked = 0;
     for set in sets {
         let mut lines = set.lines();
-        let (_, members) = lines.next().and_then(|line| line.split_once(": ")).expect("name: members");
+        let (_, members) =
+            lines.next().and_then(|line| line.split_once(": ")).expect("a set begins with `name: members`");
         let lines: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
         check(members, &lines);
         checked += lines.len();

@@ -79,7 +79,7 @@ async fn the_probes_follow_the_life_of_a_node() {
     other.follow(&b);
     let mut status = b.status();
     status.wait_for(|status| status.cluster_version().is_some()).await.unwrap();
-    assert!(!b.cluster_consistent(), "a takes 5 s");
+    assert!(!b.cluster_consistent(), "a needs 5 s to adapt");
     says(get(&other.router(), "/readyz").await, 200, "ready at ");
     says(get(&other.router(), "/leaderz").await, 503, "a leads");
     let (status, why) = get(&other.router(), "/stablez").await;
@@ -95,7 +95,7 @@ async fn the_probes_follow_the_life_of_a_node() {
     let mut status = a.status();
     status.wait_for(|status| status.active_term.is_none()).await.unwrap();
     says(get(&router, "/leaderz").await, 503, "a leads");
-    assert!(is_ok(&router, "/readyz").await, "its place lasts");
+    assert!(is_ok(&router, "/readyz").await, "its session is still live");
     sleep(secs(3600)).await;
     says(get(&router, "/readyz").await, 503, "not a member: the store does not answer");
     says(get(&router, "/stablez").await, 503, "not a member: the store does not answer");
@@ -154,7 +154,7 @@ async fn a_rolling_update_that_waits_for_readiness_does_not_deadlock() {
                 sleep(secs(1)).await;
             }
         };
-        timeout(secs(60), ready).await.expect("a rollout waits for readiness");
+        timeout(secs(60), ready).await.expect("the pod becomes ready, so the rollout continues");
         // If it waited for the cluster to be stable, it would wait for ever.
         let stable = pods[place].cluster.wait_stable();
         assert_eq!(timeout(secs(600), stable).await.is_ok(), place == 0);

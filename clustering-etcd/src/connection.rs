@@ -113,7 +113,7 @@ impl Connection {
 fn update_breaker(member: &Member, failure: &Failure) {
     match failure.kind {
         FailureKind::NotSent | FailureKind::SettingsMismatch => member.breaker.trip(failure),
-        // These do not tell whether a connection can be made.
+        // These do not show whether a connection can be made.
         FailureKind::ReplyLost | FailureKind::ReadTimedOut | FailureKind::LoginPending => {}
         _ => member.breaker.reset(),
     }

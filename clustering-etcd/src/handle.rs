@@ -72,7 +72,7 @@ impl EtcdStore {
     /// [`ErrorKind::Invalid`] if the configuration is invalid. The message names the field and the rule.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(config)?);
-        measure::begin();
+        measure::describe();
         Ok(EtcdStore {
             shared: Arc::new(Shared {
                 connection,

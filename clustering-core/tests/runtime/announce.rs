@@ -36,7 +36,7 @@ async fn a_panic_or_an_error_is_reported_and_not_retried() {
     assert_eq!(failed().await, (second, "no luck".to_owned()));
     tokio::time::sleep(secs(60)).await;
     assert_eq!(runs.load(Ordering::SeqCst), 2, "it is not called again");
-    assert_eq!(stable([&node]).await, second, "and the version is stable all the same");
+    assert_eq!(stable([&node]).await, second, "the version is stable nevertheless");
 }
 
 /// Versions become stable while a callback runs: it is told that it is superseded, they wait for it, and only the newest
@@ -103,7 +103,7 @@ async fn p4_a_running_call_is_told_when_the_leadership_ends() {
     let term = node.term().unwrap();
     node.line.hang();
     assert_eq!(soon("told", told.recv()).await, Some(term));
-    assert!(node.is_member() && !node.is_leader(), "at the deadline of the lead, not of the session");
+    assert!(node.is_member() && !node.is_leader(), "at the leadership deadline, not at the session deadline");
     node.line.heal();
     let version = node.cluster_change().await.unwrap();
     node.log
@@ -163,7 +163,7 @@ async fn p10_an_on_stable_that_hangs_is_reported_and_does_not_end_announcements(
     let second = node.cluster_change().await.unwrap();
     let slow = |event: &Event| matches!(event, Event::AnnouncementSlow { version, .. } if *version == first);
     node.log.next("it is slow", slow).await;
-    assert_eq!(*runs.lock().unwrap(), [first], "they wait for it");
+    assert_eq!(*runs.lock().unwrap(), [first], "later announcements wait for the running one");
     let reason = node
         .log
         .next_of("it failed", |event| match event {

@@ -205,7 +205,7 @@ async fn p6_a_leaving_node_whose_store_is_away_ends_in_time_and_its_lease_expire
         let _ = stopping.await;
         assert!(begun.elapsed() <= secs(5), "{:?}", begun.elapsed());
         assert_eq!(leaver.line.attempted(Call::Renew), renewals);
-        assert!(leaver.line.attempted(Call::Revoke) > 0, "it tried to give its lease back");
+        assert!(leaver.line.attempted(Call::Revoke) > 0, "it tried to revoke its lease");
         assert_eq!(causes(&nodes).await, [Cause::Ended(gone)]);
         assert!(begun.elapsed() <= TTL + secs(2), "{:?}", begun.elapsed());
         cluster.audit().await;

@@ -32,7 +32,10 @@ async fn an_observer_follows_and_writes_nothing() {
     // An observer that starts when the cluster already exists.
     let late = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
     assert_eq!(late.nodes().len(), 3);
-    assert!(late.newest().is_none(), "of a version that it did not see written nobody can tell the view");
+    assert!(
+        late.newest().is_none(),
+        "the view of a version that the observer did not see published is unknown"
+    );
     assert_eq!(late.leader_node().map(|node| node.name.clone()), Some(leader(&nodes).name().clone()));
     let view = nodes[0].view().unwrap();
     for key in ["a", "b", "device-42", ""] {
@@ -110,7 +113,7 @@ async fn an_observer_survives_an_outage_and_a_compaction() {
     let mut status = observer.status();
     soon("it is back", status.wait_for(|status| status.stale_since.is_none())).await.unwrap();
     assert!(observer.newest().is_none());
-    assert!(observer.find("key").is_some(), "by the nodes present");
+    assert!(observer.find("key").is_some(), "falls back to the nodes present");
     let next = nodes[0].cluster_change().await.unwrap();
     assert!(next > version);
     sees(&observer, 3).await;
@@ -160,7 +163,7 @@ async fn weights_decide_the_share_of_keys() {
     for (share, expected) in shares.into_iter().zip([1_000, 2_000, 3_000]) {
         assert!(share.abs_diff(expected) < 150, "{shares:?}");
     }
-    assert_eq!(discovery.find_n("key", 9).len(), 3, "one without weight takes no keys");
+    assert_eq!(discovery.find_n("key", 9).len(), 3, "a node of weight 0 owns no keys");
     assert!((0..1_000_u32).all(|key| !nodes[2].owns(key.to_be_bytes())));
     // No node owns any keys.
     for node in &nodes[..] {
@@ -181,7 +184,10 @@ async fn owning_and_routing_follow_different_versions() {
     let other = cluster.start("b").await;
     node.until("two", |status| status.newest.as_ref().unwrap().len() == 2).await;
     let key = (0..).map(|key| key.to_string()).find(|key| other.discovery().is_own_node(key)).unwrap();
-    assert!(node.owns(&key) && node.view().unwrap().owns(&key), "it has not let go of it");
+    assert!(
+        node.owns(&key) && node.view().unwrap().owns(&key),
+        "the node still owns the key until it has adapted"
+    );
     assert_eq!(node.discovery().find(&key).unwrap().name, name("b"));
     assert!(!node.discovery().is_own_node(&key));
     gate.send(true).unwrap();

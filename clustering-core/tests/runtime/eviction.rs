@@ -39,7 +39,7 @@ async fn p8_a_node_that_refuses_for_two_hours_disturbs_the_others_less_and_less(
         let node = cluster.start_with("sick", evicting(after, &sick)).await;
         tokio::time::sleep(secs(2 * 60 * 60)).await;
         let back = node.log.count(|event| matches!(event, Event::Rejoined { .. }));
-        assert!((10..=25).contains(&back), "evicted after {after} s it came back {back} times");
+        assert!((10..=25).contains(&back), "with a limit of {after} s it rejoined {back} times");
         let versions = nodes[0].log.versions().len();
         assert!(versions <= 4 + 2 * (back + 1), "{versions} versions for {back} returns");
         sick.store(false, Ordering::SeqCst);
@@ -65,7 +65,11 @@ async fn p8_no_node_is_evicted_while_all_nodes_refuse() {
         assert_eq!(node.log.count(evicted), 0);
         assert_eq!(node.now().newest.as_ref().map(|view| view.len()), Some(5));
         let told = node.log.count(|event| matches!(event, Event::MassFailure(_)));
-        assert_eq!(told, usize::from(node.name() == leading.name()), "the leader says it once");
+        assert_eq!(
+            told,
+            usize::from(node.name() == leading.name()),
+            "only the leader reports it, and only once"
+        );
     }
     sick.store(false, Ordering::SeqCst);
     soon("stable", stable(&nodes)).await;

@@ -67,7 +67,7 @@ async fn garbage_before_the_start_is_reported_and_stops_no_node() {
             }
         }
         let told_of_unknown = |event: &Event| matches!(event, Event::Malformed { key, .. } if key.ends_with("/unknown") || key.ends_with("view/nodes"));
-        assert_eq!(nodes[0].log.count(told_of_unknown), 0, "what this release does not know is left alone");
+        assert_eq!(nodes[0].log.count(told_of_unknown), 0, "unknown keys are not reported");
         // A leader considers acknowledgements from its election on, so garbage from before is not reported.
         assert_eq!(nodes[0].view().unwrap().len(), 2);
         assert!(nodes[0].node_versions().await.unwrap().keys().eq([&name("a"), &name("b")]));
@@ -92,7 +92,7 @@ async fn p5_with_an_unreadable_leader_key_no_node_campaigns_until_it_is_deleted(
         assert!(status.leader.clone().is_some_and(|leader| leader.name.is_none()));
         assert_eq!(node.leader_node(), None);
     }
-    assert_eq!(nodes[0].line.commits().len(), 1, "its join and nothing else");
+    assert_eq!(nodes[0].line.commits().len(), 1, "its only commit is its join");
     cluster.store.delete("cluster/view/leader").await.unwrap();
     stable(&nodes).await;
 }

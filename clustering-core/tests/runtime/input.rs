@@ -151,7 +151,7 @@ async fn input_at_the_limits_works() {
     }
     let left = cluster.store.read("").await.unwrap().entries;
     let history = left.iter().filter(|entry| entry.key.contains("/history/"));
-    assert_eq!(left.len() - history.count(), 3, "version, stable, and who left last");
+    assert_eq!(left.len() - history.count(), 3, "version, stable, and the last departure");
 }
 
 /// Without a name the node gets a ULID, which a seed determines.

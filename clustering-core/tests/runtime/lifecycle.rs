@@ -38,12 +38,12 @@ async fn dropping_the_last_handle_revokes_the_lease() {
     let (log, clone) = (node.log.clone(), node.cluster.clone());
     drop(node);
     tokio::time::sleep(TTL).await;
-    assert!(clone.is_leader(), "a clone keeps it going");
+    assert!(clone.is_leader(), "a clone keeps the node alive");
     let begun = Instant::now();
     drop(clone);
     assert_eq!(**log.ended().await.last().unwrap(), Event::Stopped { reason: StopReason::Asked });
     all_given_back(&cluster).await;
-    assert!(begun.elapsed() < ms(10), "not by the TTL");
+    assert!(begun.elapsed() < ms(10), "without waiting for the TTL");
 }
 
 #[tokio::test(start_paused = true)]
@@ -272,7 +272,11 @@ async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
     let incarnation = node.now().session.unwrap().incarnation;
     let zone = |zone: &str| Metadata::from([("zone".to_owned(), zone.to_owned())]);
     node.set_metadata(zone("b")).await.unwrap();
-    assert_eq!(node.discovery().node(node.name()).unwrap().metadata, zone("b"), "the log has it");
+    assert_eq!(
+        node.discovery().node(node.name()).unwrap().metadata,
+        zone("b"),
+        "the log contains the change"
+    );
     nodes[0].until("newer", |status| status.newest.as_ref().unwrap().version() > before).await;
     stable(&nodes).await;
     assert_ne!(node.now().session.unwrap().incarnation, incarnation);
@@ -346,7 +350,9 @@ async fn a_subscriber_that_never_reads_delays_no_node_and_learns_how_much_it_mis
         node.cluster_change().await.unwrap();
     }
     stable([&node]).await;
-    let Err(EventsError::Missed(missed)) = lazy.recv().await else { panic!("it missed some") };
+    let Err(EventsError::Missed(missed)) = lazy.recv().await else {
+        panic!("no missed events were reported")
+    };
     let mut kept = 0;
     while lazy.try_recv().unwrap().is_some() {
         kept += 1;
@@ -453,13 +459,10 @@ fn callbacks_that_block_a_thread_do_not_stop_other_nodes() {
         blocking.wait_stable().await.unwrap();
         let others = [builder("b").start().await.unwrap(), builder("c").start().await.unwrap()];
         let begun = std::time::Instant::now();
-        let third = loop {
-            let version = others[0].wait_stable().await.unwrap();
-            if others[0].view().is_some_and(|view| view.len() == 3) {
-                break version;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
+        let mut third = others[0].wait_stable().await.unwrap();
+        while others[0].view().is_none_or(|view| view.len() < 3) {
+            third = others[0].wait_stable_after(third).await.unwrap();
+        }
         assert!(begun.elapsed() >= ms(1_000), "it waited for the one that blocks: {:?}", begun.elapsed());
         assert_eq!(blocking.cluster_version(), Some(third));
         assert!(blocking.is_leader());

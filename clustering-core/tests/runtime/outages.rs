@@ -153,7 +153,7 @@ async fn p1_a_version_whose_cut_a_node_missed_is_replaced_by_another() {
     nodes.push(away);
     let version = stable(&nodes).await;
     assert!(version > missed);
-    assert!(!nodes[2].log.versions().contains(&missed), "it never had a view of that one");
+    assert!(!nodes[2].log.versions().contains(&missed), "it never knew the view of the missed version");
     assert_eq!(nodes[2].log.count(lost), 0);
 }
 
@@ -222,7 +222,7 @@ async fn p7_the_nodes_rejoin_on_a_store_that_was_restored() {
         node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
     }
     let after = stable(&nodes).await;
-    assert!(after > asked, "labels go on from what was seen");
+    assert!(after > asked, "labels continue above those seen before");
     tokio::time::sleep(TTL * 2).await;
     assert_eq!(stable(&nodes).await, after);
     assert_eq!(
@@ -255,7 +255,7 @@ async fn p2_versions_continue_above_those_that_a_node_saw_before_a_restore() {
     let new = cluster.start("new").await;
     new.leads().await;
     new.until("stable", |status| status.is_stable()).await;
-    assert!(new.now().newest.as_ref().unwrap().version() < ahead, "nobody told it");
+    assert!(new.now().newest.as_ref().unwrap().version() < ahead, "it does not know the later label yet");
     a.line.heal();
     let after = soon("a stable version", a.wait_stable_after(ahead)).await.unwrap();
     assert_eq!(stable([&a, &new]).await, after);

@@ -113,7 +113,11 @@ async fn p3_one_stabilize_at_a_time_and_only_for_the_newest_version() {
         nodes.push(cluster.start(more).await);
         let count = nodes.len() + 1;
         slow.until("the version is out", |status| status.newest.as_ref().unwrap().len() == count).await;
-        assert_eq!(slow.now().acknowledged.as_ref().unwrap().len(), 1, "it was not ready for the second");
+        assert_eq!(
+            slow.now().acknowledged.as_ref().unwrap().len(),
+            1,
+            "it was not ready at the second version"
+        );
     }
     nodes.push(slow.clone());
     let version = stable(&nodes).await;
@@ -171,7 +175,7 @@ async fn p4_on_stable_runs_once_and_only_on_the_leader_that_recorded_it() {
     let audit = cluster.audit().await;
     let announced: Vec<_> = cluster.seen.announced().iter().map(|(version, ..)| *version).collect();
     let stable: Vec<_> = audit.confirmed().iter().map(|confirmed| confirmed.version).collect();
-    assert_eq!(announced, stable, "nothing hindered it, so it ran for every stable version");
+    assert_eq!(announced, stable, "the callback ran for every stable version");
 }
 
 /// The leader is lost after the version was recorded as stable, and before it knows. No other node runs the callback.
@@ -203,7 +207,7 @@ async fn p4_no_other_node_announces_for_a_leader_lost_between_record_and_callbac
     let next = stable([&gated]).await;
     assert!(next > version);
     let announced: Vec<_> = cluster.seen.announced().into_iter().map(|(version, ..)| version).collect();
-    assert!(!announced.contains(&version), "by nobody");
+    assert!(!announced.contains(&version), "no node announced the version");
     assert!(announced.contains(&next), "a newer version follows, and is announced");
     cluster.audit().await;
 }
@@ -241,7 +245,7 @@ async fn p5_the_term_guards_the_write_of_a_leader_that_does_not_know_it_is_depos
     let keyspace = old.keyspace().clone();
     cluster.store.delete(keyspace.election_key()).await.unwrap();
     followers(&nodes)[0].leads().await;
-    assert!(old.is_leader(), "for all it knows");
+    assert!(old.is_leader(), "it does not know yet that it is deposed");
     let refused = old.write().await.unwrap_err();
     let RequestError::Store(error) = &refused else { panic!("{refused}") };
     assert!(matches!(error.kind(), ErrorKind::GuardFailed { .. }), "{error}");

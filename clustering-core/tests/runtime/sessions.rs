@@ -29,7 +29,7 @@ async fn p6_leading_ends_at_the_deadline_without_network() {
         tokio::time::advance(ms(1)).await;
         // No task has run since, so only the clock can end it.
         assert!(!node.is_leader() && node.term().is_none());
-        assert!(node.is_member() && node.owns("key"), "the session lasts longer than the lead");
+        assert!(node.is_member() && node.owns("key"), "the session outlasts the leadership");
         tokio::time::advance(TTL - left - ms(1)).await;
         assert!(node.is_member() && node.view().is_some() && node.cluster_version().is_some());
         tokio::time::advance(ms(1)).await;
@@ -98,7 +98,7 @@ async fn p6_leadership_is_suspended_and_resumed_under_the_same_term() {
     node.log.next("resumed", |event| *event == Event::LeadershipResumed { term }).await;
     assert_eq!(node.term(), Some(term));
     tokio::time::sleep(TTL * 2).await;
-    assert_eq!(node.log.versions(), versions, "it costs no rebalance");
+    assert_eq!(node.log.versions(), versions, "no version was published");
     assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
     cluster.audit().await;
 }
@@ -145,7 +145,11 @@ async fn p7_acknowledgements_of_the_old_session_do_not_count() {
     node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
     tokio::time::sleep(secs(20)).await;
     let audit = cluster.audit().await;
-    assert_eq!(audit.confirmed().last().unwrap().version, old, "not stable without the new session's yes");
+    assert_eq!(
+        audit.confirmed().last().unwrap().version,
+        old,
+        "not stable without the acknowledgement of the new session"
+    );
     assert_eq!(nodes[0].node_versions().await.unwrap().len(), 2, "the old acknowledgement is gone");
     gate.send(true).unwrap();
     assert!(stable(all).await > old);
@@ -164,7 +168,7 @@ async fn p7_a_second_instance_waits_for_the_name() {
     first.stop().await.unwrap();
     let second = soon("the name", second).await.unwrap();
     stable([&second]).await;
-    assert_eq!(second.log.count(|event| matches!(event, Event::NameHeld { .. })), 1, "told once");
+    assert_eq!(second.log.count(|event| matches!(event, Event::NameHeld { .. })), 1, "reported once");
     assert_eq!(second.nodes()[0].uri.as_str(), "http://other:80");
     cluster.audit().await;
 }
@@ -179,7 +183,7 @@ async fn p7_a_second_instance_fails_under_the_policy_fail() {
     let by = first.uri().clone();
     assert_eq!(refused, StartError::Stopped(StopReason::NameTaken { by }));
     assert!(refused.to_string().contains("http://host:80"), "{refused}");
-    assert_eq!(cluster.store.lease_count(), 1, "it leaves nothing");
+    assert_eq!(cluster.store.lease_count(), 1, "it leaves no lease behind");
     assert_eq!((stable([&first]).await, cluster.store.open_watches()), (version, 2));
 }
 

@@ -149,7 +149,7 @@ async fn a_node_that_is_not_a_member_is_not_stable() {
     let observer = goes.discovery();
     assert!(observer.is_stable() && !goes.is_stable() && !goes.now().is_stable());
     let waits = tokio::time::timeout(secs(60), goes.wait_stable());
-    assert!(waits.await.is_err(), "it is no part of the stable cluster");
+    assert!(waits.await.is_err(), "the node is not part of the stable cluster");
     goes.register().await.unwrap();
     assert_eq!(soon("stable", goes.wait_stable()).await.unwrap(), stable(&nodes).await);
 }

@@ -50,7 +50,7 @@ async fn p8_a_slow_stabilize_is_reported_and_its_node_named() {
     assert_eq!((blocked.laggards[0].name.as_str(), &blocked.laggards[0].refused), ("slow", &None));
     assert!(Event::Blocked(blocked.clone()).to_string().contains("slow has not answered"));
     assert_eq!(leading.now().blocked.unwrap().laggards, blocked.laggards);
-    assert_eq!(followers(&nodes)[0].now().blocked, None, "only the leader can know");
+    assert_eq!(followers(&nodes)[0].now().blocked, None, "only the leader knows which nodes block");
     slow.log.next("slow", |event| matches!(event, Event::StabilizeSlow { attempt: 1, .. })).await;
     stable(nodes.iter().chain([&slow])).await;
     assert_eq!(begun.elapsed(), secs(60));
@@ -151,7 +151,7 @@ async fn p8_a_stabilize_that_never_returns_is_aborted_by_the_timeout() {
         .await;
     stable([&node]).await;
     assert!(begun.elapsed() > secs(14) && begun.elapsed() < secs(15), "{:?}", begun.elapsed());
-    assert_eq!(dropped.load(Ordering::SeqCst), 3, "what it held is dropped");
+    assert_eq!(dropped.load(Ordering::SeqCst), 3, "the state of the aborted calls is dropped");
     let reason = "it was ended after 7s, the stabilize timeout".to_owned();
     assert_eq!(refusals(&node), [(1, reason.clone()), (2, reason)]);
 }
@@ -174,7 +174,7 @@ async fn p8_a_stabilize_that_ignores_its_token_blocks_only_its_own_node() {
     assert_eq!(again.version, version);
     let begun = Instant::now();
     stuck.stop().await.unwrap();
-    assert_eq!(begun.elapsed(), secs(5), "the stop timeout is what it may take");
+    assert_eq!(begun.elapsed(), secs(5), "stop takes as long as the stop timeout");
     stable(&nodes).await;
     cluster.audit().await;
 }
@@ -290,7 +290,7 @@ async fn stop_tells_a_running_stabilize_and_waits_for_it() {
     let begun = Instant::now();
     let (stopped, _) = tokio::join!(leaver.stop(), stable(&nodes));
     stopped.unwrap();
-    assert_eq!(begun.elapsed(), secs(1), "the others need not wait for it, but its stop does");
+    assert_eq!(begun.elapsed(), secs(1), "its own stop waits for the callback; the other nodes do not");
     assert!(told.load(Ordering::SeqCst));
     assert_eq!(
         leaver.log.ended().await.iter().filter(|event| matches!(***event, Event::Ready { .. })).count(),
@@ -376,6 +376,6 @@ async fn previous_joined_left_and_attempt_describe_the_state_of_the_process() {
     assert_eq!(next().await, Given(1, Some(2), list(&[]), list(&[]), list(&["me"])));
     stable([&node, &c]).await;
     tokio::time::sleep(TTL).await;
-    assert!(given.try_recv().is_err(), "and nothing else");
+    assert!(given.try_recv().is_err(), "no other call");
     cluster.audit().await;
 }

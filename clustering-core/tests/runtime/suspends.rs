@@ -29,7 +29,7 @@ async fn p6_a_leader_knows_at_once_after_a_suspend_that_its_leadership_is_over()
         assert_eq!((node.is_member(), node.is_stable()), (slept < TTL - secs(1), slept < TTL - secs(1)));
         soon("the end of the lead", deposed).await.unwrap();
         soon("the status", status.wait_for(|status| status.active_term.is_none())).await.unwrap();
-        assert_eq!(resumed.elapsed(), secs(0), "late by this, after {slept:?}");
+        assert_eq!(resumed.elapsed(), secs(0), "woken late by this much after {slept:?}");
         if slept >= TTL {
             let lost = |event: &Event| *event == Event::SessionLost { reason: LostReason::Expired };
             node.log.next("the session is over", lost).await;
@@ -73,7 +73,9 @@ fn p6_a_suspend_is_noticed_in_real_time_too() {
         store.hang();
         machine.suspend(secs(500));
         assert!(!node.is_leader() && node.is_member());
-        tokio::time::timeout(secs(60), node.wait_deposed(term)).await.expect("not 400 s later");
+        tokio::time::timeout(secs(60), node.wait_deposed(term))
+            .await
+            .expect("woken at once, and not 400 s later");
         let mut status = node.status();
         let told = status.wait_for(|status| status.active_term.is_none());
         tokio::time::timeout(secs(60), told).await.expect("not 400 s later").unwrap();

@@ -1,4 +1,4 @@
-//! How to run it, for those who do.
+//! Guides for operators.
 
 #[doc = include_str!("performance.md")]
 pub mod performance {}

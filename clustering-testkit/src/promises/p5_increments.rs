@@ -1,5 +1,5 @@
-//! P5 for the counter of leaders: with each write, [nodes](crate::node) that lead increment a counter and append the id
-//! of the write to a list in the same commit.
+//! P5 for a counter: leaders that use it increment the counter with each write and append the id of the write to a list
+//! in the same commit.
 //!
 //! - Each write finds the count of the previous one and increments it by one, so none is lost.
 //! - Each write appends its id to the list, which keeps all earlier ids.

@@ -256,7 +256,7 @@ pub(crate) async fn stable<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Ver
 /// Returns the leader.
 pub(crate) fn leader(nodes: &[Node]) -> &Node {
     let leaders: Vec<_> = nodes.iter().filter(|node| node.is_leader()).collect();
-    assert_eq!(leaders.len(), 1, "one leads: {leaders:?}");
+    assert_eq!(leaders.len(), 1, "exactly one node leads: {leaders:?}");
     leaders[0]
 }
 

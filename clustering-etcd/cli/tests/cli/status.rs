@@ -133,7 +133,7 @@ async fn missing_permissions_are_named_and_passwords_come_from_several_sources()
         run(command)
     };
     let user = &["-n", "telemetry/ingest", "--user", users::USER][..];
-    with(&["-n", "c"], None, "").await.refused(2, &["etcd wants to know the user", "ETCDCTL_USER"]);
+    with(&["-n", "c"], None, "").await.refused(2, &["etcd requires a user", "ETCDCTL_USER"]);
     let refused = with(user, Some("wrong"), "").await;
     refused.refused(2, &["wrong user or password"]);
     with(user, None, "").await.refused(2, &["the user ingest needs a password", "--password-file"]);

@@ -47,8 +47,8 @@
 //!
 //! # Checks
 //!
-//! The checkers of [`promises`](clustering_testkit::promises) judge every commit and everything that nodes see and do. The
-//! simulation knows the total order of all events, so it checks more:
+//! The checkers of [`promises`](clustering_testkit::promises) judge every commit and everything that nodes see and do.
+//! The simulation knows the total order of all events, so it checks more:
 //!
 //! - P1: the newest view of every node equals the cut in the log and assigns keys in the same way, even if the node
 //!   does not stabilize for it.

@@ -52,7 +52,7 @@ impl Store {
         self.contract.read(prefix)
     }
 
-    /// Returns the changes of the present era, oldest first.
+    /// Returns the changes of the current era, oldest first.
     pub fn history(&self) -> &[Batch] {
         self.contract.history()
     }

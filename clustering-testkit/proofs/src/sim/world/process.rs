@@ -14,7 +14,7 @@ use clustering_testkit::{
 use super::Due;
 use crate::sim::{Kind, checks::p11_health::Owed, clock::DriftingClock};
 
-/// A process: a machine, what it runs on, and what came of its calls.
+/// A process: its machine, its environment, and the results of its calls.
 pub(super) struct Process {
     pub(super) name: NodeName,
     /// The policy of a second instance under a node's name.

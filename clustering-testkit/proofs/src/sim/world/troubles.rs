@@ -262,7 +262,7 @@ impl World<'_> {
         }
     }
 
-    /// The user wants something of the node.
+    /// Makes a user's request to the node.
     fn wish(&mut self, kind: Kind, process: usize, choice: u64, end: clustering_testkit::history::Moment) {
         if !self.processes[process].is_awake() {
             return;
