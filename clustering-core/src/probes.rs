@@ -1,12 +1,12 @@
-//! Probes for Kubernetes, load balancers and the like, as a router of [`axum`](https://docs.rs/axum): feature `probes`.
+//! HTTP probes for Kubernetes and load balancers, as an [`axum`](https://docs.rs/axum) router (feature `probes`).
 //!
-//! | path | 200 while | for |
+//! | path | 200 while | use it for |
 //! |---|---|---|
 //! | `/livez` | the node has not ended | restarting the process |
-//! | `/readyz` | it is a member, and ready at the newest version that it knows | sending it requests; going on with a rollout |
-//! | `/leaderz` | it may act as leader now (P6) | sending requests to the leader alone |
-//! | `/stablez` | the cluster is stable with this node in it | waiting until all have adapted; not for rollouts |
-//! | `/metrics` | always, if [given](Probes::metrics) | Prometheus |
+//! | `/readyz` | the node is a member and ready at the newest version that it knows | routing requests; continuing a rollout |
+//! | `/leaderz` | the node may act as leader now (P6) | routing requests to the leader |
+//! | `/stablez` | the cluster is stable and this node is part of it | waiting until all nodes have adapted; not for rollouts |
+//! | `/metrics` | always, if [configured](Probes::metrics) | Prometheus |
 //!
 //! The probes are independent of each other. A 503 gives the reason in one line. See
 //! [`docs::operating`](crate::docs::operating#probes) for the exact meaning of each probe.
@@ -15,7 +15,7 @@
 //! use clustering_core::{Clustering, probes::Probes};
 //!
 //! # async fn example(builder: clustering_core::Builder) -> Result<(), Box<dyn std::error::Error>> {
-//! // Before the start, which may wait for the store, or for the name: the process is alive meanwhile.
+//! // Serve the probes before the start, which may wait for the store or for the name.
 //! let probes = Probes::new();
 //! # type Served = axum::Router;
 //! let router: Served = probes.router();
@@ -38,30 +38,31 @@ use crate::{
     runtime::{Clustering, Known},
 };
 
-/// Answers what probes ask. Cheap to clone; it does not keep the node alive.
+/// Answers to probes of one node. Cheap to clone; it does not keep the node alive.
 #[derive(Clone, Default)]
 pub struct Probes {
     node: Arc<RwLock<Option<Known>>>,
     render: Option<Arc<dyn Fn() -> String + Send + Sync>>,
 }
 
-/// The answer to a probe: yes, or why not, in a line.
+/// The answer to a probe: a description of the state if the probe succeeds, or the reason why it fails. One line each.
 pub type Answer = Result<String, String>;
 
 impl Probes {
-    /// Of a process whose node has not started yet: it is alive, and neither ready nor leading.
+    /// Creates probes for a node that has not started yet: it is live, but neither ready nor leading.
     pub fn new() -> Self {
         Probes::default()
     }
 
-    /// Adds `/metrics`: what `render` returns, such as `PrometheusHandle::render` of `metrics-exporter-prometheus`.
+    /// Adds the route `/metrics`, which serves the text that `render` returns. Pass for example
+    /// `PrometheusHandle::render` of `metrics-exporter-prometheus`.
     #[must_use]
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.render = Some(Arc::new(render));
         self
     }
 
-    /// From now on answers for that node, all clones alike.
+    /// Makes these probes and all their clones answer for `cluster` from now on.
     pub fn follow(&self, cluster: &Clustering) {
         let known = Some(cluster.known());
         *self.node.write().unwrap_or_else(PoisonError::into_inner) = known;
@@ -72,8 +73,8 @@ impl Probes {
         node.as_ref().map(answer)
     }
 
-    /// Whether the process is to be left running: its node has not ended. A store that is away, a version that does not
-    /// become stable, or a failing health check are no reasons to restart it.
+    /// Succeeds if the node has not ended. A store that does not answer, a version that does not become stable or a
+    /// failing health check do not fail this probe, because a restart would not help.
     pub fn live(&self) -> Answer {
         let live = self.ask(|node| match &node.status().phase {
             Phase::Stopped(reason) => Err(format!("the node has ended: {reason}")),
@@ -82,18 +83,18 @@ impl Probes {
         live.unwrap_or_else(|| Ok("starting".to_owned()))
     }
 
-    /// Whether the node is a member, and ready at the newest version that it knows. It says nothing of the others.
+    /// Succeeds if the node is a member and ready at the newest version that it knows. Other nodes do not matter.
     pub fn ready(&self) -> Answer {
         self.ask(ready).unwrap_or_else(|| Err("starting".to_owned()))
     }
 
-    /// Whether the node may act as leader now.
+    /// Succeeds if the node may act as leader now.
     pub fn leader(&self) -> Answer {
         let leader = self.ask(|node| match node.term() {
             Some(term) => Ok(format!("leads, term {term}")),
             None => match node.status().leader.as_ref().and_then(|leader| leader.name.as_ref()) {
                 Some(leader) => Err(format!("{leader} leads")),
-                None => Err("nobody is known to lead".to_owned()),
+                None => Err("no leader is known".to_owned()),
             },
         });
         leader.unwrap_or_else(|| Err("starting".to_owned()))
@@ -104,7 +105,7 @@ impl Probes {
         self.ask(stable).unwrap_or_else(|| Err("starting".to_owned()))
     }
 
-    /// The routes, to be served alone or merged into a router of the service.
+    /// Returns the routes, to be served alone or merged into the service's own router.
     pub fn router<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         let probe = |ask: fn(&Probes) -> Answer| {
             let probes = self.clone();

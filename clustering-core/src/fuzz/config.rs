@@ -19,10 +19,8 @@ prop_compose! {
     fn times()(
         ttl in time(),
         renew_every in option::of(time()),
-        renew_retry in time(),
         leadership in option::of(time()),
         call_timeout in option::of(time()),
-        stagger in time(),
         (first, max) in (time(), time()),
         stabilize_timeout in option::of(time()),
         warn_after in time(),
@@ -30,9 +28,9 @@ prop_compose! {
         stop_timeout in time(),
     ) -> Config {
         let mut config = Config::default();
-        (config.ttl, config.renew_every, config.renew_retry) = (ttl, renew_every, renew_retry);
-        (config.leadership, config.call_timeout, config.stagger) = (leadership, call_timeout, stagger);
-        (config.retry, config.publish_gap) = (Backoff::new(first, max), Backoff::new(first, max));
+        (config.ttl, config.renew_every) = (ttl, renew_every);
+        (config.leadership, config.call_timeout) = (leadership, call_timeout);
+        (config.stabilize_retry, config.publish_gap) = (Backoff::new(first, max), Backoff::new(first, max));
         (config.stabilize_timeout, config.warn_after, config.stop_timeout) = (stabilize_timeout, warn_after, stop_timeout);
         if let Some(after) = evict {
             config.laggards = Laggards::Evict { after };
@@ -55,7 +53,7 @@ proptest! {
                 let call_timeout = config.call_timeout.unwrap_or(ttl / 6);
                 prop_assert!(renew_every < leadership && leadership < ttl);
                 prop_assert!(call_timeout * 2 < leadership.max(ttl * 2 / 3));
-                prop_assert!(!config.renew_retry.is_zero() && !config.retry.first.is_zero());
+                prop_assert!(!config.stabilize_retry.first.is_zero() && !config.publish_gap.first.is_zero());
             }
             Err(error) => prop_assert!(!error.field.is_empty() && error.to_string().contains(error.field)),
         }

@@ -1,6 +1,6 @@
 use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
-    config::Backoff,
+    config::{Backoff, RETRY},
     event::{Event, StoreCall},
     record::{ReadinessOutcome, ReadinessRecord, decode, encode, shorten},
     store::{ErrorKind, Guard, Revision, Snapshot, StoreError, Txn},
@@ -201,8 +201,8 @@ impl Machine {
             Err(error) => {
                 self.acknowledgement.failures += 1;
                 let delay = match error.is_transient() {
-                    true => self.config.retry.after(self.acknowledgement.failures),
-                    false => self.config.retry.max,
+                    true => RETRY.after(self.acknowledgement.failures),
+                    false => RETRY.max,
                 };
                 let until = now + self.jittered(delay);
                 self.acknowledgement.state = State::Waiting { until, unsure: false, report };
@@ -224,7 +224,7 @@ impl Machine {
         }
         let report = report.clone();
         self.acknowledgement.failures += 1;
-        let delay = self.config.retry.after(self.acknowledgement.failures);
+        let delay = RETRY.after(self.acknowledgement.failures);
         let snapshot = match result {
             Ok(snapshot) => snapshot,
             Err(error) => {

@@ -5,7 +5,7 @@ use std::{
 
 use super::{Follow, InFlight, Machine, Output, Purpose, Timers, follow::Want, history};
 use crate::{
-    config::{Backoff, Laggards},
+    config::{Backoff, Laggards, RETRY},
     event::{Blocked, Event, Laggard, MassFailure, StoreCall},
     keyspace::Keyspace,
     name::NodeName,
@@ -200,7 +200,7 @@ impl Machine {
         let snapshot = match result {
             Ok(snapshot) => snapshot,
             Err(error) => {
-                self.consistency.follow.read_failed(now, &self.config.retry);
+                self.consistency.follow.read_failed(now, &RETRY);
                 self.failing.failed(now, StoreCall::FollowAcknowledgements, &error);
                 return self.report_refusal(&error);
             }

@@ -2,6 +2,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{InFlight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, history};
 use crate::{
+    config::STAGGER,
     event::Event,
     name::NodeName,
     record::{Cause, LeaderRecord, encode},
@@ -10,7 +11,7 @@ use crate::{
     version::Term,
 };
 
-/// By how many staggers others let the one go first to whom the lead was handed: 500 ms by default.
+/// By how many staggers others let the one go first to whom the lead was handed: 500 ms.
 const HEAD_START: u32 = 10;
 
 /// Who leads, and what this node does about it.
@@ -269,7 +270,7 @@ impl Machine {
     /// When this node may campaign: by its place among the candidates.
     fn turn(&self) -> Timestamp {
         let since = self.election.leaderless_since.unwrap_or_default();
-        let stagger: Duration = self.config.stagger.max(self.session.round_trip() * 2);
+        let stagger: Duration = STAGGER.max(self.session.round_trip() * 2);
         since + stagger * self.election.rank.unwrap_or_default()
     }
 

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::{Follow, Machine, Output, Token, follow::Want, session::SessionEnd};
 use crate::{
+    config::RETRY,
     event::{Event, LostReason, StoreCall},
     keyspace::Keyspace,
     store::{Batch, Snapshot, StoreError, WatchEnd},
@@ -49,7 +50,7 @@ impl Machine {
                 Err(error) => {
                     self.report_refusal(&error);
                     self.contact.failed(&error);
-                    self.log.follow.read_failed(now, &self.config.retry);
+                    self.log.follow.read_failed(now, &RETRY);
                 }
             }
         } else if self.consistency.follow.is_reading(token) {
@@ -108,7 +109,7 @@ impl Machine {
         match result {
             Ok(()) => follow.opened(token, now),
             Err(error) => {
-                follow.broke(now, &self.config.retry, RESUME_WITHIN);
+                follow.broke(now, &RETRY, RESUME_WITHIN);
                 self.contact.failed(&error);
                 if let Some(call) = call {
                     self.failing.failed(now, call, &error);
@@ -134,19 +135,19 @@ impl Machine {
         if self.log.follow.is_watching(token) {
             self.contact.failed(&end);
             match end {
-                WatchEnd::Compacted { .. } => self.log.follow.gap(now, &self.config.retry),
+                WatchEnd::Compacted { .. } => self.log.follow.gap(now, &RETRY),
                 WatchEnd::Rewound { .. } => {
                     self.log.rewound = true;
-                    self.log.follow.gap(now, &self.config.retry);
+                    self.log.follow.gap(now, &RETRY);
                 }
                 WatchEnd::Disconnected { .. } => {
                     let jitter = Duration::from_nanos(self.ids.below(RESUME_WITHIN.as_nanos() as u64));
-                    self.log.follow.broke(now, &self.config.retry, jitter);
+                    self.log.follow.broke(now, &RETRY, jitter);
                 }
             }
         } else if self.consistency.follow.is_watching(token) {
             // Acknowledgements have no order to keep: a re-read shows all that stand.
-            self.consistency.follow.gap(now, &self.config.retry);
+            self.consistency.follow.gap(now, &RETRY);
         }
     }
 

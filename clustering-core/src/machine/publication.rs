@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{InFlight, Machine, Purpose, Timers, history};
 use crate::{
-    config::Config,
+    config::{CALM, Config},
     name::NodeName,
     record::{Cause, shorten},
     store::{Guard, Revision, Txn},
@@ -40,7 +40,7 @@ impl Publication {
         // deployment that restarts the leaders, too, is still one row.
         if self.dirty_since.is_none() {
             let row = self.row.saturating_add(1);
-            let latest = config.calm.saturating_add(config.publish_gap.after(row));
+            let latest = CALM.saturating_add(config.publish_gap.after(row));
             let in_row = self.last.is_some_and(|last| now.since(last) < latest);
             self.row = if in_row { row } else { 0 };
         }
@@ -105,7 +105,7 @@ impl Machine {
         }
         if self.publication.dirty_since.is_none() {
             self.publication.dirty_since = Some(now);
-            let calm = self.publication.last.is_none_or(|last| now.since(last) >= self.config.calm);
+            let calm = self.publication.last.is_none_or(|last| now.since(last) >= CALM);
             self.publication.row = if calm { 0 } else { self.publication.row.saturating_add(1) };
         }
         let since = self.publication.dirty_since.unwrap_or(now);

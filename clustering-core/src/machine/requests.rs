@@ -5,6 +5,7 @@ use super::{
     session::SessionEnd,
 };
 use crate::{
+    config::RETRY,
     event::{LostReason, StopReason, StoreCall},
     record::{Cause, RequestRecord, encode, shorten},
     store::{ErrorKind, Guard, Revision, StoreError, Txn},
@@ -199,7 +200,6 @@ impl Machine {
         if self.on_left(now, token, &result) {
             return;
         }
-        let retry = self.config.retry;
         let flights = [
             (StoreCall::Join, &mut self.membership.join),
             (StoreCall::Rewrite, &mut self.membership.rewrite),
@@ -212,7 +212,7 @@ impl Machine {
         ];
         let mut taken = flights
             .into_iter()
-            .find_map(|(call, flight)| Some((call, flight.take(token, &result, now, &retry)?)));
+            .find_map(|(call, flight)| Some((call, flight.take(token, &result, now, &RETRY)?)));
         if taken.is_none() {
             taken = self.on_acknowledged(now, token, &result).map(|sent| (StoreCall::Acknowledge, sent));
         }

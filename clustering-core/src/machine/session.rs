@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{Machine, Output, Purpose, Timers, Token};
 use crate::{
-    config::Backoff,
+    config::{Backoff, RENEW_RETRY, RETRY},
     event::{Event, LostReason, StoreCall},
     record::{Departure, DepartureRecord},
     store::{Effect, ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
@@ -285,8 +285,8 @@ impl Machine {
             Err(error) => {
                 self.session.failures += 1;
                 let delay = match error.is_transient() {
-                    true => self.config.retry.after(self.session.failures),
-                    false => self.config.retry.max,
+                    true => RETRY.after(self.session.failures),
+                    false => RETRY.max,
                 };
                 self.session.not_before = now + self.jittered(delay);
                 self.contact.failed(&error);
@@ -318,7 +318,7 @@ impl Machine {
                 if error.effect() == Effect::Unknown {
                     held.expires = now + ttl;
                 }
-                held.renewal = Renewal::Due { at: now + self.config.renew_retry.min(ttl / 6) };
+                held.renewal = Renewal::Due { at: now + RENEW_RETRY.min(ttl / 6) };
                 self.contact.failed(&error);
                 self.report_refusal(&error);
             }
@@ -339,7 +339,7 @@ impl Machine {
         match result {
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 stale.failures += 1;
-                stale.step = Step::Due(now + self.config.retry.after(stale.failures));
+                stale.step = Step::Due(now + RETRY.after(stale.failures));
                 self.contact.failed(&error);
                 self.failing.failed(now, StoreCall::Revoke, &error);
                 self.report_refusal(&error);

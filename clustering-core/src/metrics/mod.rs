@@ -1,12 +1,11 @@
-//! What a node measures, for Prometheus and the like: feature `metrics`.
+//! Metrics of nodes, for Prometheus and similar systems (feature `metrics`).
 //!
-//! Nodes write to the [`metrics`](https://docs.rs/metrics) facade; a recorder that the service installs takes it from
-//! there, such as `metrics-exporter-prometheus`. Without one nothing is kept, and without the feature nothing of this is
-//! compiled. What only observes a cluster is not measured.
+//! Nodes report to the [`metrics`](https://docs.rs/metrics) facade. The service installs a recorder, such as
+//! `metrics-exporter-prometheus`; without one, nothing is kept. Observers are not measured.
 //!
-//! [`ALL`] has every metric with its labels and unit; the table in [`docs::operating`](crate::docs::operating) is the
-//! same. Names follow Prometheus: base units, `_total` for what only grows. Histograms are best given the buckets
-//! [`SECONDS`]. Labels take few values, whatever happens: `namespace` is what the process itself gave.
+//! [`ALL`] lists every metric with its labels and unit, like the table in [`docs::operating`](crate::docs::operating).
+//! Names follow the conventions of Prometheus: base units, and `_total` for counters. Use the buckets [`SECONDS`] for
+//! histograms. Every label has a small, fixed set of values, except `namespace`, which the service chooses.
 
 mod names;
 
@@ -14,32 +13,32 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 pub use self::names::*;
 
-/// A metric.
+/// Description of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Metric {
-    /// Its name.
+    /// Name of the metric.
     pub name: &'static str,
-    /// What kind of metric it is.
+    /// Kind of the metric.
     pub kind: Kind,
-    /// The labels that it has.
+    /// Names of its labels.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// One-line description, for the recorder and for the documentation.
     pub help: &'static str,
 }
 
-/// The kinds of metrics.
+/// Kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A number that only grows: how often something happened.
+    /// A number that only increases.
     Counter,
-    /// A number that is so now.
+    /// A current value.
     Gauge,
-    /// How long something took, in seconds, each time.
+    /// A histogram of durations in seconds.
     Seconds,
 }
 
 impl Kind {
-    /// In words, as the documentation has it.
+    /// Returns the kind in words, as in the documentation's table.
     pub const fn name(self) -> &'static str {
         match self {
             Kind::Counter => "counter",
@@ -49,13 +48,13 @@ impl Kind {
     }
 }
 
-/// Buckets for all histograms here, in seconds: from a round trip to a stabilize that takes its time.
+/// Buckets for all histograms of this library, in seconds: from a store round trip to a long `stabilize`.
 pub const SECONDS: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 120.0, 300.0,
     600.0,
 ];
 
-/// Tells the recorder of these metrics. Each node does so for its own at its start.
+/// Describes metrics to the recorder. Each node does this for [`ALL`] at its start.
 pub fn describe(metrics: &[Metric]) {
     for Metric { name, kind, help, .. } in metrics {
         match kind {

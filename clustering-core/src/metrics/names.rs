@@ -12,146 +12,152 @@ const fn seconds(name: &'static str, labels: &'static [&'static str], help: &'st
     Metric { name, kind: Kind::Seconds, labels, help }
 }
 
-/// Build information.
+/// Version of this library, as a label.
 pub const BUILD_INFO: Metric =
-    gauge("clustering_build_info", &["version"], "1, with the version of this library as a label.");
-/// Every transition, by its kind (P10).
+    gauge("clustering_build_info", &["version"], "Always 1; the label has the version of this library.");
+/// Events of the node, by [kind](crate::Event::kind) (P10).
 pub const EVENTS: Metric =
-    counter("clustering_events_total", &["namespace", "event"], "Transitions of the node, by kind.");
-/// What subscribers lost.
+    counter("clustering_events_total", &["namespace", "event"], "Events of the node, by kind.");
+/// Events that slow subscribers missed.
 pub const EVENTS_MISSED: Metric = counter(
     "clustering_events_missed_total",
     &[],
-    "Events that subscribers in this process missed, as they were too far behind.",
+    "Events that subscribers in this process missed because they fell too far behind.",
 );
-/// Versions, by why.
+/// Published versions, by kind of cause.
 pub const VERSIONS: Metric = counter(
     "clustering_versions_total",
     &["namespace", "cause"],
-    "Versions that this node saw published, once for each kind of cause.",
+    "Versions that the node saw published, counted once for each kind of cause.",
 );
-/// The barrier.
+/// Time that versions take to become stable.
 pub const VERSION_STABLE: Metric = seconds(
     "clustering_version_stable_seconds",
     &["namespace"],
-    "From when this node saw a version published until it saw it recorded as stable.",
+    "Time from seeing a version published to seeing it recorded as stable.",
 );
-/// The node's own part of it.
+/// Duration of the node's `stabilize` calls.
 pub const STABILIZE: Metric = seconds(
     "clustering_stabilize_seconds",
     &["namespace", "outcome"],
-    "How long a stabilize of this node ran, by whether it was ready, refused or superseded.",
+    "Duration of a stabilize call of this node, by outcome (ready, refused or superseded).",
 );
-/// Tries.
+/// Number of `stabilize` calls that the node started.
 pub const STABILIZE_ATTEMPTS: Metric = counter(
     "clustering_stabilize_attempts_total",
     &["namespace"],
-    "Stabilizes that this node began, each try counted.",
+    "Stabilize calls that this node started, including retries.",
 );
-/// Announcements.
+/// Duration of the node's `on_stable` calls.
 pub const ON_STABLE: Metric = seconds(
     "clustering_on_stable_seconds",
     &["namespace", "outcome"],
-    "Duration of an on_stable of this node, by outcome (done or failed).",
+    "Duration of an on_stable call of this node, by outcome (done or failed).",
 );
-/// Who leads.
+/// Elections that the node saw.
 pub const ELECTIONS: Metric = counter(
     "clustering_elections_total",
     &["namespace", "own"],
-    "Leaders that this node saw elected, and whether that was itself.",
+    "Elections that the node saw, by whether the node itself was elected.",
 );
-/// The present term.
+/// Term of the current leader.
 pub const TERM: Metric = gauge(
     "clustering_term",
     &["namespace"],
-    "The term of the leader that this node sees; 0 if nobody leads.",
+    "Term of the leader that the node sees; 0 if there is no leader.",
 );
-/// Leading.
+/// Leadership of the node.
 pub const LEADER: Metric =
-    gauge("clustering_leader", &["namespace"], "1 while this node may act as leader, else 0.");
-/// Being there.
+    gauge("clustering_leader", &["namespace"], "1 while the node may act as leader, else 0.");
+/// Membership of the node.
 pub const MEMBER: Metric =
-    gauge("clustering_member", &["namespace"], "1 while this node has its place, else 0.");
-/// Being well.
-pub const HEALTHY: Metric =
-    gauge("clustering_healthy", &["namespace"], "1 while this node's health lets it take part, else 0.");
-/// Having adapted.
+    gauge("clustering_member", &["namespace"], "1 while the node is a member of the cluster, else 0.");
+/// Health of the node.
+pub const HEALTHY: Metric = gauge(
+    "clustering_healthy",
+    &["namespace"],
+    "1 while the node is healthy or has no health check, else 0.",
+);
+/// Stability of the cluster, as the node sees it.
 pub const STABLE: Metric = gauge(
     "clustering_stable",
     &["namespace"],
-    "1 while the newest version is recorded as stable and this node is part of it, else 0.",
+    "1 while the newest version is recorded as stable and the node is part of it, else 0.",
 );
-/// Being out of touch.
+/// Loss of contact with the store.
 pub const STORE_AWAY: Metric =
-    gauge("clustering_store_away", &["namespace"], "1 while the store does not answer this node, else 0.");
-/// Calls that keep failing.
+    gauge("clustering_store_away", &["namespace"], "1 while the store does not answer the node, else 0.");
+/// Number of store calls that keep failing.
 pub const FAILING_CALLS: Metric = gauge(
     "clustering_failing_calls",
     &["namespace"],
-    "Number of store calls that this node needs and that have kept failing for longer than the time to warn.",
+    "Store calls that the node needs and that have kept failing for longer than `warn_after`.",
 );
-/// Who is there.
+/// Number of nodes, by state.
 pub const NODES: Metric = gauge(
     "clustering_nodes",
     &["namespace", "state"],
-    "Nodes by state: present in the log, in the newest version; and, told by the leader alone, unready in it.",
+    "Nodes by state: present in the log, versioned (in the newest version), and, on the leader only, unready in the newest version.",
 );
-/// Failures of many nodes at once.
+/// Mass failure that the node has detected as leader.
 pub const MASS_FAILURE: Metric = gauge(
     "clustering_mass_failure",
     &["namespace"],
-    "1 while this node leads and evicts no nodes because too many of them fail at once, else 0.",
+    "1 while the node leads and evicts no nodes because too many of them fail at once, else 0.",
 );
-/// Sessions.
+/// Sessions that the node lost.
 pub const SESSIONS_LOST: Metric = counter(
     "clustering_sessions_lost_total",
     &["namespace", "reason"],
-    "Sessions that this node lost, by why.",
+    "Sessions that the node lost, by reason.",
 );
-/// Renewals.
+/// Renewals of the node's lease.
 pub const RENEWALS: Metric = counter(
     "clustering_renewals_total",
     &["namespace", "outcome"],
-    "Renewals of this node's lease, by whether they were done or failed.",
+    "Renewals of the node's lease, by outcome (done or failed).",
 );
-/// How quick they are.
-pub const RENEWAL: Metric =
-    seconds("clustering_renewal_seconds", &["namespace"], "How long a renewal took, done or failed.");
-/// How close it was.
+/// Duration of renewals.
+pub const RENEWAL: Metric = seconds(
+    "clustering_renewal_seconds",
+    &["namespace"],
+    "Duration of a renewal, whether it succeeded or not.",
+);
+/// Time left in the session at each renewal.
 pub const RENEWAL_LEFT: Metric = seconds(
     "clustering_renewal_left_seconds",
     &["namespace"],
-    "The time that the session had left when a renewal was done.",
+    "Time left in the session when a renewal succeeded.",
 );
-/// Commits.
+/// Commits of the node.
 pub const COMMITS: Metric = counter(
     "clustering_commits_total",
     &["namespace", "purpose", "outcome"],
-    "Commits of this node, by purpose and by whether they were done, refused by a guard, failed or unknown.",
+    "Commits of the node, by purpose and outcome (done, refused by a guard, failed or unknown).",
 );
-/// Watches.
+/// Watches that were opened again.
 pub const WATCH_RESUMES: Metric = counter(
     "clustering_watch_resumes_total",
     &["namespace", "reason"],
-    "Watches that ended and are opened again, by why they ended.",
+    "Watches that ended and were opened again, by the reason why they ended.",
 );
-/// Gaps.
+/// Resyncs from a snapshot.
 pub const RESYNCS: Metric = counter(
     "clustering_resyncs_total",
     &["namespace", "rewound"],
-    "Snapshots read in place of changes, and whether the store was restored to an older state.",
+    "Snapshots read because changes were missed, by whether the store was restored to an older state.",
 );
-/// Health.
+/// Health checks that ended.
 pub const HEALTH_CHECKS: Metric = counter(
     "clustering_health_checks_total",
     &["namespace", "outcome"],
-    "Health checks that ended, by whether they passed or failed.",
+    "Health checks that ended, by outcome (passed or failed).",
 );
-/// How long it takes.
+/// Duration of health checks.
 pub const HEALTH_CHECK: Metric =
-    seconds("clustering_health_check_seconds", &["namespace"], "How long a health check ran until it ended.");
+    seconds("clustering_health_check_seconds", &["namespace"], "Duration of a health check.");
 
-/// All of them.
+/// All metrics.
 pub const ALL: &[Metric] = &[
     BUILD_INFO,
     EVENTS,

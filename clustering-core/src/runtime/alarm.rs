@@ -5,7 +5,7 @@ use super::boottime::BoottimeTimer;
 use super::clock::{Clock, Suspends};
 use crate::time::Timestamp;
 
-/// Wakes a driver in time, even if the machine was suspended meanwhile.
+/// Wakes a driver at its deadlines, even if the machine was suspended in between.
 ///
 /// Tokio's timers stop during a suspend and then run for the remaining time. Therefore a timer that counts suspends
 /// runs beside them. On systems without such a timer, the driver wakes late by the length of the suspend.
@@ -15,7 +15,7 @@ pub(crate) struct Alarm {
     resume: Resume,
 }
 
-/// Mechanism by which the driver wakes after a suspend.
+/// Source of the wake-up after a suspend.
 #[derive(Debug)]
 enum Resume {
     Unnoticed,
@@ -26,12 +26,12 @@ enum Resume {
 }
 
 impl Alarm {
-    /// Only tokio's timer, which does not count suspends.
+    /// Creates an alarm with tokio's timer alone, which does not count suspends.
     pub(crate) fn plain(clock: Clock) -> Self {
         Alarm { clock, resume: Resume::Unnoticed }
     }
 
-    /// Also a timer that counts suspends.
+    /// Creates an alarm that also has a timer that counts suspends, if the system has one.
     pub(crate) fn new(clock: Clock) -> Self {
         let resume = match clock.suspends() {
             // Real timers must not wake a test under paused time, or the test would not be deterministic.
@@ -43,7 +43,7 @@ impl Alarm {
         Alarm { clock, resume }
     }
 
-    /// Waits until that time, or forever if there is none. Cancel safe.
+    /// Waits until `time`, or forever if it is `None`. Cancel safe.
     pub(crate) async fn wait_until(&mut self, time: Option<Timestamp>) {
         let Some(time) = time else { return std::future::pending().await };
         loop {
@@ -66,7 +66,7 @@ impl Resume {
         match BoottimeTimer::start() {
             Ok(timer) => Resume::Timer(timer),
             Err(error) => {
-                tracing::debug!(target: "clustering", %error, "no timer that counts suspends: using tokio's alone");
+                tracing::debug!(target: "clustering", %error, "cannot create a timer that counts suspends; after a suspend, this node wakes late");
                 Resume::Unnoticed
             }
         }
@@ -105,13 +105,13 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn nothing_real_wakes_a_test_under_paused_time() {
+    async fn no_system_timer_is_used_under_paused_time() {
         assert!(is_paused());
         assert!(matches!(Alarm::new(Clock::start()).resume, Resume::Unnoticed));
     }
 
     #[tokio::test]
-    async fn real_time_is_not_paused() {
+    async fn real_time_is_not_mistaken_for_paused_time() {
         for _ in 0..1_000 {
             assert!(!is_paused());
         }

@@ -26,12 +26,12 @@ use crate::time::Timestamp;
 /// Delay after tokio's timer. While the machine is awake, tokio's timer fires first, and the thread keeps sleeping.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// The thread only reads and notifies.
+/// Stack size of the thread, which only reads and notifies.
 const STACK: usize = 64 * 1024;
 
-/// A `timerfd` of `CLOCK_BOOTTIME`, and a thread that waits for it.
+/// A `timerfd` of `CLOCK_BOOTTIME` and a thread that waits for it.
 ///
-/// It uses a thread because tokio's I/O driver would panic if it is not enabled on the runtime.
+/// The thread replaces tokio's I/O driver, which panics if it is not enabled on the service's runtime.
 #[derive(Debug)]
 pub(super) struct BoottimeTimer {
     fd: Arc<OwnedFd>,
@@ -62,7 +62,8 @@ impl BoottimeTimer {
         Ok(timer)
     }
 
-    /// Waits until that time by the clock that counts suspends, or a little longer. May resolve too early.
+    /// Waits until `time` by the clock that counts suspends, or a little longer. May return early, so the caller checks
+    /// the clock.
     pub(super) async fn wait_until(&mut self, clock: &Clock, time: Timestamp) {
         if self.armed != Some(time) {
             self.arm(time.since(clock.now()) + SLACK);
@@ -78,7 +79,7 @@ impl BoottimeTimer {
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec::try_from(after).unwrap_or(zero);
         let once = Itimerspec { it_interval: zero, it_value: value };
-        // This only fails if the descriptor is not a timer.
+        // Fails only if the descriptor is not a timer.
         let _ = timerfd_settime(&*self.fd, TimerfdTimerFlags::empty(), &once);
     }
 }
@@ -111,7 +112,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
 
     #[tokio::test]
-    async fn it_fires_when_the_time_has_come_however_often_it_is_moved() {
+    async fn it_fires_at_the_time_however_often_the_time_is_moved() {
         let clock = Clock::start();
         let mut timer = BoottimeTimer::start().unwrap();
         for (first, then) in [(3600, 1), (1, 20), (20, 1)] {
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn it_works_on_a_runtime_without_a_driver_for_descriptors_and_its_thread_ends_with_it() {
+    fn it_works_on_a_runtime_without_an_io_driver_and_its_thread_ends_with_it() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let clock = Clock::start();

@@ -27,18 +27,18 @@ use crate::{
     version::IdGenerator,
 };
 
-/// The most that a node's metadata may take, as JSON, in bytes.
-const METADATA: usize = 32 * 1024;
+/// Largest size of a node's metadata as JSON, in bytes.
+const MAX_METADATA: usize = 32 * 1024;
 
-/// The namespace if none is given.
+/// Default namespace.
 const NAMESPACE: &str = "cluster";
 
-/// Where seeded nodes begin their wall clock: in November 2023, so that their versions look like versions.
+/// Start of the wall clock of seeded nodes, in milliseconds since 1970: November 2023, so that their versions look like
+/// ordinary ones.
 const SEEDED_EPOCH_MS: u64 = 1_700_000_000_000;
 
-/// Describes a node, and [starts](Self::start) it. Everything is checked then, and only then.
-///
-/// A URI is needed; the rest has defaults.
+/// Describes a node and [starts](Self::start) it. Only the [URI](Self::uri) is required. All input is checked at the
+/// start.
 #[derive(Debug)]
 #[must_use = "a builder does nothing until it is started"]
 pub struct Builder {
@@ -78,50 +78,52 @@ impl Builder {
         }
     }
 
-    /// The cluster's namespace: nodes of the same one form a cluster. `cluster` by default; see [`Namespace`].
+    /// Sets the cluster's namespace: nodes of the same namespace form a cluster. `cluster` by default; see [`Namespace`].
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
     }
 
-    /// The node's name, unique in the cluster; see [`NodeName`]. A new ULID by default.
+    /// Sets the node's name, which must be unique in the cluster; see [`NodeName`]. A new ULID by default.
     ///
-    /// Keys are placed by it: a service that owns keys gives its instances names that survive a restart, such as the
-    /// pod name of a stateful set.
+    /// The name decides which keys the node owns. Use a name that survives a restart, such as the pod name of a stateful
+    /// set, so that a restarted node gets its keys back.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Where the node is reached, for those who look it up: a URI with scheme and host. Needed.
+    /// Sets the URI under which others reach the node. Required; it must have a scheme and a host.
     pub fn uri(mut self, uri: impl Into<String>) -> Self {
         self.uri = uri.into();
         self
     }
 
-    /// Something that the node tells about itself. All of it together takes at most 32 KiB as JSON.
+    /// Adds an entry to the metadata that the node publishes about itself. All entries together take at most 32 KiB as
+    /// JSON.
     pub fn metadata(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
         self.metadata.insert(key.into(), value.into());
         self
     }
 
-    /// The share of keys that the node takes: 1 by default, 0 for none. It is the metadata entry `weight`.
+    /// Sets the node's share of keys: 1 by default, 0 for no keys. It is stored as the metadata entry `weight`.
     pub fn weight(self, weight: u32) -> Self {
         self.metadata(WEIGHT, weight.to_string())
     }
 
-    /// Adapts the node to a new view. Run for the newest version, one at a time, until it says yes (P3).
+    /// Sets the callback that adapts the node to a new view. It is called for the newest version, one call at a time,
+    /// until it succeeds (P3). Without a callback the node is always ready.
     ///
-    /// It returns `()`, a `bool`, an [`Outcome`](crate::Outcome), or a `Result` of these; an error is a no with its text
-    /// as the reason, and so is a panic. After a no it is tried again, 100 ms later at first, with delays doubling to
-    /// 5 s. Without a callback the node is always ready.
+    /// The callback returns `()`, a `bool`, an [`Outcome`](crate::Outcome), or a `Result` of any of these. `false`, an
+    /// error or a panic refuses the version: the callback is called again, after 100 ms at first and with delays that
+    /// double to 5 s ([`Config::stabilize_retry`]).
     ///
-    /// It runs as a task of its own. One that blocks its thread belongs into
-    /// [`spawn_blocking`](tokio::task::spawn_blocking): with all threads blocked the node cannot renew its lease.
+    /// It runs as a task of its own. Move code that blocks its thread to
+    /// [`spawn_blocking`](tokio::task::spawn_blocking): while all threads are blocked, the node cannot renew its lease.
     ///
-    /// It must not wait for what waits for it: [`wait_stable`](Clustering::wait_stable), [`stop`](Clustering::stop) and
-    /// [`ended`](Clustering::ended) do. All else of [`Clustering`] may be called in it. A handle that it captures keeps
-    /// the node alive: capture a [weak one](Clustering::downgrade).
+    /// The callback must not await [`wait_stable`](Clustering::wait_stable), [`stop`](Clustering::stop) or
+    /// [`ended`](Clustering::ended), since these wait for the callback. Everything else of [`Clustering`] may be used.
+    /// Capture a [weak handle](Clustering::downgrade): a strong one would keep the node alive for ever.
     pub fn stabilize<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,
@@ -131,15 +133,16 @@ impl Builder {
         self
     }
 
-    /// Called when every node is ready at a version: at most once for each in the whole cluster, on the leader that
-    /// recorded it (P4). Never two at a time. It is for what is to be done once: to announce the version, to write under
-    /// the term. What each node is to do, such as opening its doors, waits for
-    /// [`wait_stable`](Clustering::wait_stable) on each.
+    /// Sets the callback that announces a stable version. It is called when every node is ready at a version: on the
+    /// leader that recorded this, and at most once per version in the whole cluster (P4). Calls never overlap.
+    ///
+    /// Use it for work that has to be done once per version, such as a write under the term. Work that each node has to
+    /// do, such as accepting requests, waits for [`wait_stable`](Clustering::wait_stable) on that node.
     ///
     /// A failed call is not retried: an error or a panic becomes an
     /// [`AnnouncementFailed`](crate::Event::AnnouncementFailed) event. No later version is announced while the callback
     /// runs. A callback that takes long is reported by [`AnnouncementSlow`](crate::Event::AnnouncementSlow), and is
-    /// cancelled after [`Config::on_stable_timeout`], if that is set.
+    /// cancelled after [`Config::on_stable_timeout`] if that is set.
     pub fn on_stable<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stable) -> R + Send + Sync + 'static,
@@ -149,20 +152,20 @@ impl Builder {
         self
     }
 
-    /// Tells whether the process is well: called every 2 s, and given 2 s to answer, by default; see
-    /// [`HealthChecks`](crate::HealthChecks). Without it the node counts as healthy.
+    /// Sets the check of this process's health. By default it is called every 2 s and has a time limit of 2 s; see
+    /// [`HealthChecks`](crate::HealthChecks). Without a check the node counts as healthy.
     ///
-    /// A lease lives by what this library does, and that goes on when the service behind it is wedged. When the check
-    /// fails, panics or hangs, three times in a row by default, the node gives up its session in order: it does not act as
-    /// leader any more, from that moment on, owns nothing, and others take over. It joins again when a check passes (P11).
-    /// At the start it does not join before a check has passed: [`start`](Self::start) waits for that.
+    /// The library renews the lease even if the service around it is stuck; the check notices that. When it fails,
+    /// panics or hangs (three times in a row by default), the node gives up its session: from that moment it neither
+    /// leads nor owns keys, and other nodes take over. It rejoins when a check passes (P11). A node does not join before
+    /// its first check has passed; [`start`](Self::start) waits for that.
     ///
-    /// It returns what [`stabilize`](Self::stabilize) may, and no, for whatever reason, is a failure. It is to ask for
-    /// what this node alone can lack: a deadlock, a full disk, a lost device. What all nodes lack together (a database that
-    /// is down) would make all of them leave at once.
+    /// The callback returns the same types as [`stabilize`](Self::stabilize). Check only what can fail on this node
+    /// alone: a deadlock, a full disk, a lost device. A check of something that all nodes share, such as a database,
+    /// would make all nodes leave at once.
     ///
-    /// It runs as a task of its own, one at a time. If *all* threads of the tokio runtime are blocked no check is begun and
-    /// none fails: then no renewal is sent either, and the lease ends that.
+    /// Checks run as a task of their own, one at a time. If *all* threads of the tokio runtime are blocked, no check
+    /// starts and none fails; but no renewal is sent either, so the session expires.
     pub fn health<F, R>(mut self, callback: F) -> Self
     where
         F: Fn() -> R + Send + Sync + 'static,
@@ -173,45 +176,45 @@ impl Builder {
         self
     }
 
-    /// How long the node's lease lives without a renewal; see [`Config::ttl`].
+    /// Sets the lifetime of the node's lease without a renewal; see [`Config::ttl`].
     pub fn ttl(self, ttl: Duration) -> Self {
         self.configure(|config| config.ttl = ttl)
     }
 
-    /// What to do if the name is taken; [`NameConflict::Wait`] by default.
+    /// Sets what the node does if its name is held by another process; [`NameConflict::Wait`] by default.
     pub fn name_conflict(self, policy: NameConflict) -> Self {
         self.configure(|config| config.name_conflict = policy)
     }
 
-    /// What the leader does about nodes that keep a version from becoming stable; [`Laggards::Wait`] by default.
+    /// Sets how the leader treats nodes that keep a version from becoming stable; [`Laggards::Wait`] by default.
     pub fn laggards(self, policy: Laggards) -> Self {
         self.configure(|config| config.laggards = policy)
     }
 
-    /// Changes any of the times and policies.
+    /// Changes any of the times and policies in [`Config`].
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
         self
     }
 
-    /// For tests: mints ULIDs and jitter from `seed` and the node's name instead of the system's randomness and wall
-    /// clock. Under tokio's paused time and on a current-thread runtime, two runs then give the same events.
+    /// For tests: derives ULIDs and jitter from `seed` and the node's name instead of the system's randomness and wall
+    /// clock. Under tokio's paused time and on a current-thread runtime, two runs then produce the same events.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Subscribes before the start, so that no event is missed.
+    /// Subscribes to the node's events before the start, so that none is missed.
     #[must_use]
     pub fn events(&self) -> Events {
         self.hub.subscribe()
     }
 
-    /// Refuses input that cannot be used, by field, value and rule, as [`start`](Self::start) does before it tries anything.
+    /// Checks the input as [`start`](Self::start) does, without starting the node.
     ///
     /// # Errors
     ///
-    /// [`StartError::Input`] and [`StartError::Config`].
+    /// [`StartError::Input`] or [`StartError::Config`], with the field, its value and the rule that it breaks.
     pub fn validate(&self) -> Result<(), StartError> {
         self.parsed().map(drop)
     }
@@ -225,18 +228,21 @@ impl Builder {
         Ok((namespace, uri, name))
     }
 
-    /// Registers the node and waits until it is a member: until its own registration came back to it in the log.
+    /// Starts the node and waits until it is a member: until it sees its own registration in the log.
     ///
-    /// Where a [health check](Self::health) is set it waits until that passes. While the store cannot be reached it goes on
-    /// trying, as a node that runs already would; and under
-    /// [`NameConflict::Wait`], the default, it waits until nobody else holds the name, which after a crash and restart
-    /// takes up to one TTL. Bound it with [`tokio::time::timeout`] if that is not wanted. Dropping the future takes the
-    /// node back.
+    /// If a [health check](Self::health) is set, this waits until the check passes. While the store cannot be reached,
+    /// it keeps retrying. Under [`NameConflict::Wait`], the default, it waits until the name is free, which takes up to
+    /// one TTL after a crash and restart. Use [`tokio::time::timeout`] to limit the time. If the future is dropped, the
+    /// node leaves again.
     ///
     /// # Errors
     ///
-    /// [`StartError`]: input that cannot be used, by field, value and rule, before anything is tried; a store that
-    /// refuses; a name that is taken, under [`NameConflict::Fail`].
+    /// - [`StartError::Input`] and [`StartError::Config`] for invalid input; the store was not called.
+    /// - [`StartError::Refused`] if the store refuses the node.
+    /// - [`StartError::Stopped`] if the node ended first, for example because its name is taken under
+    ///   [`NameConflict::Fail`].
+    /// - [`StartError::NoRuntime`] outside of a tokio runtime, [`StartError::Randomness`] if the operating system
+    ///   provides no entropy.
     pub async fn start(self) -> Result<Clustering, StartError> {
         #[cfg(feature = "test-util")]
         if let Some(process) = super::process::current() {
@@ -271,35 +277,35 @@ impl Builder {
     }
 }
 
-/// What test tools need to know and to change of a node that somebody else describes.
+/// Access for test tools to a builder that the code under test has filled in.
 #[cfg(feature = "test-util")]
 impl Builder {
-    /// The namespace.
+    /// Returns the namespace.
     pub fn namespace_given(&self) -> &str {
         &self.namespace
     }
 
-    /// The name, if one is given.
+    /// Returns the name, if one was given.
     pub fn name_given(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Whether it is [seeded](Self::seed).
+    /// True if the builder was [seeded](Self::seed).
     pub fn is_seeded(&self) -> bool {
         self.seed.is_some()
     }
 
-    /// The stabilize callback, or one that is always ready.
+    /// Returns the `stabilize` callback; the default one is always ready.
     pub fn stabilize_given(&self) -> Callback<Stabilization> {
         self.callbacks.stabilize.clone()
     }
 
-    /// The `on_stable` callback, or one that does nothing.
+    /// Returns the `on_stable` callback; the default one does nothing.
     pub fn on_stable_given(&self) -> Callback<Stable> {
         self.callbacks.on_stable.clone()
     }
 
-    /// The health check, or one that always passes.
+    /// Returns the health check; the default one always passes.
     pub fn health_given(&self) -> Callback<()> {
         self.callbacks.health.clone()
     }
@@ -310,7 +316,7 @@ impl Builder {
         self
     }
 
-    /// Puts something between the node and its store.
+    /// Replaces the node's store, typically by a wrapper around it.
     pub fn map_store<S: CoordinationStore>(
         mut self,
         map: impl FnOnce(Arc<dyn CoordinationStore>) -> S,
@@ -320,11 +326,11 @@ impl Builder {
     }
 }
 
-/// Refuses metadata that cannot be written or would mislead.
+/// Checks that metadata is not too large, has no empty key, and has a valid weight if it has one.
 pub(super) fn check_metadata(metadata: &Metadata) -> Result<(), InvalidInput> {
     let size = encode(metadata).len();
-    if size > METADATA {
-        let rule = format!("it must take at most {METADATA} bytes as JSON");
+    if size > MAX_METADATA {
+        let rule = format!("it must take at most {MAX_METADATA} bytes as JSON");
         return Err(InvalidInput::new(
             "metadata",
             &format!("{} entries, {size} bytes", metadata.len()),
@@ -342,7 +348,7 @@ pub(super) fn check_metadata(metadata: &Metadata) -> Result<(), InvalidInput> {
     }
 }
 
-/// Randomness from the system, or from the seed and the node's name.
+/// Creates the generator of ULIDs and jitter, from the system's randomness or from the seed and the node's name.
 pub(crate) fn id_generator(
     clock: &Clock,
     seed: Option<u64>,
@@ -359,7 +365,7 @@ pub(crate) fn id_generator(
     Ok(IdGenerator::new(SEEDED_EPOCH_MS, now, (u128::from(seed) << 64) | u128::from(name)))
 }
 
-/// Sets a machine going.
+/// Starts the driver of a machine as a task of the current tokio runtime.
 pub(crate) fn spawn(
     machine: Machine,
     store: Arc<dyn CoordinationStore>,

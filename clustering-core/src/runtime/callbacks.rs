@@ -9,13 +9,14 @@ use crate::{
     view::{Diff, View},
 };
 
+/// The future of a callback's call.
 pub(crate) type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 
-/// A callback of the user's.
+/// A callback of the service, with its return type converted to [`Outcome`].
 #[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "that feature exports it"))]
 pub type Callback<T> = Arc<dyn Fn(T) -> Running + Send + Sync>;
 
-/// What a stabilize callback is given: the view to adapt to, and what is different from the last one.
+/// Argument of the `stabilize` callback: the view to adapt to, and the differences from the previous view.
 #[derive(Clone, Debug)]
 pub struct Stabilization {
     view: View,
@@ -34,58 +35,59 @@ impl Stabilization {
         Stabilization { view, previous, attempt, superseded }
     }
 
-    /// The version to adapt to.
+    /// Returns the version to adapt to.
     pub fn version(&self) -> Version {
         self.view.version()
     }
 
-    /// The nodes of that version, and who owns what. Every node of the version is given the same (P1).
+    /// Returns the version's nodes and their keys. Every node of the version is given the same view (P1).
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// The view of the last version to which this process said yes, whether or not that still mattered then: what its
-    /// state is adapted to. `None` at first. It outlives sessions, since the process does.
+    /// Returns the view of the last version for which this process's callback succeeded, even if the version was
+    /// superseded by then: the view to which the process's state is adapted. `None` before the first success. It is kept
+    /// across sessions, because the process's state is too.
     ///
-    /// A stabilize that said no halfway has left the state somewhere between two views, and this is the older one. One
-    /// that works by differences undoes what it did before it says no, or compares with what the process really holds.
+    /// A call that refused halfway leaves the state between two views, of which this is the older one. A callback that
+    /// works on differences has to undo its changes before it refuses, or compare with what the process actually holds.
     pub fn previous(&self) -> Option<&View> {
         self.previous.as_ref()
     }
 
-    /// What changed since [`previous`](Self::previous).
+    /// Returns the changes since [`previous`](Self::previous).
     pub fn diff(&self) -> Diff {
         self.view.diff(self.previous())
     }
 
-    /// The nodes that are new since [`previous`](Self::previous).
+    /// Returns the nodes that joined since [`previous`](Self::previous).
     pub fn joined(&self) -> Vec<Arc<Node>> {
         self.diff().joined
     }
 
-    /// The nodes that are gone since [`previous`](Self::previous).
+    /// Returns the nodes that left since [`previous`](Self::previous).
     pub fn left(&self) -> Vec<Arc<Node>> {
         self.diff().left
     }
 
-    /// Which try at this version it is, from 1.
+    /// Returns the number of the attempt at this version, starting at 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
 
-    /// Whether the answer no longer matters: a newer version is published, or the session is over (P3).
+    /// True if the result no longer counts: a newer version was published, or the session ended (P3).
     pub fn is_superseded(&self) -> bool {
         self.superseded.is_cancelled()
     }
 
-    /// Resolves once the answer no longer matters. Long work races against it, and returns early: the next stabilize
-    /// waits for this one to return.
+    /// Resolves when the result no longer counts. Long work should select on this and return early, because the next
+    /// `stabilize` call waits for this one to return.
     pub fn superseded(&self) -> WaitForCancellationFuture<'_> {
         self.superseded.cancelled()
     }
 }
 
-/// What an `on_stable` callback is given: the version at which all nodes are ready.
+/// Argument of the `on_stable` callback: the version at which all nodes are ready.
 #[derive(Clone, Debug)]
 pub struct Stable {
     view: View,
@@ -98,33 +100,34 @@ impl Stable {
         Stable { view, term, superseded }
     }
 
-    /// The version.
+    /// Returns the stable version.
     pub fn version(&self) -> Version {
         self.view.version()
     }
 
-    /// Its nodes.
+    /// Returns the version's nodes and their keys.
     pub fn view(&self) -> &View {
         &self.view
     }
 
-    /// The term under which this node recorded it: the token with which to fence what the callback writes (P5).
+    /// Returns the term under which this node recorded the version as stable. Use it to fence the callback's writes
+    /// (P5).
     pub fn term(&self) -> Term {
         self.term
     }
 
-    /// Whether it is out of date: a newer version is published, or this node no longer acts as leader.
+    /// True if the announcement is out of date: a newer version was published, or this node no longer acts as leader.
     pub fn is_superseded(&self) -> bool {
         self.superseded.is_cancelled()
     }
 
-    /// Resolves once it is out of date.
+    /// Resolves when the announcement is out of date.
     pub fn superseded(&self) -> WaitForCancellationFuture<'_> {
         self.superseded.cancelled()
     }
 }
 
-/// The user's callbacks.
+/// The service's callbacks.
 #[derive(Clone)]
 pub(crate) struct Callbacks {
     pub(crate) stabilize: Callback<Stabilization>,

@@ -4,14 +4,14 @@ use tokio::time::Instant;
 
 use crate::time::Timestamp;
 
-/// A suspend shorter than this is not one: it is the noise of reading two clocks one after the other.
+/// Differences up to this are noise from reading two clocks one after the other, and not suspends.
 const NOISE: Duration = Duration::from_millis(100);
 
-/// The node's clock: tokio's, plus the time that the machine spent suspended.
+/// The node's clock: tokio's clock plus the time for which the machine was suspended.
 ///
-/// [`std::time::Instant`] stands still on Linux while the machine sleeps, and a lease in the store does not. So what
-/// `CLOCK_BOOTTIME` counts beyond `CLOCK_MONOTONIC` is added (P6). Under tokio's paused time it is the paused time, and
-/// tests stay deterministic. On systems without these clocks nothing is added.
+/// On Linux, [`std::time::Instant`] stops during a suspend, while the lease in the store keeps running out. Therefore
+/// the difference between `CLOCK_BOOTTIME` and `CLOCK_MONOTONIC` is added (P6). Under tokio's paused time the clock
+/// follows the paused time, so tests are deterministic. On systems without these clocks nothing is added.
 #[derive(Clone, Debug)]
 pub(crate) struct Clock {
     origin: Instant,
@@ -22,15 +22,15 @@ pub(crate) struct Clock {
 /// Source of the time for which the machine has been suspended.
 #[derive(Clone, Debug, Default)]
 pub(crate) enum Suspends {
-    /// The operating system.
+    /// The operating system's clocks.
     #[default]
     System,
-    /// A test.
+    /// A value set by a test.
     #[cfg(feature = "test-util")]
     Simulated(SimulatedSuspends),
 }
 
-/// Simulated system suspends for tests: time jumps for the nodes whose builders were given this value.
+/// Simulated suspends of the machine, for tests. They affect the nodes whose builders were given this value.
 #[cfg(feature = "test-util")]
 #[derive(Clone, Debug, Default)]
 pub struct SimulatedSuspends(std::sync::Arc<tokio::sync::watch::Sender<Duration>>);
@@ -42,8 +42,7 @@ impl SimulatedSuspends {
         Self::default()
     }
 
-    /// Suspends the machine for that long and resumes it: the clock jumps, tokio's timers do not, and timers that count
-    /// suspends fire.
+    /// Simulates a suspend of this duration: the clock jumps, tokio's timers do not, and timers that count suspends fire.
     pub fn suspend(&self, time: Duration) {
         self.0.send_modify(|suspended| *suspended += time);
     }
@@ -76,7 +75,7 @@ impl Clock {
         &self.suspends
     }
 
-    /// For how long the machine has been suspended since the clock was started.
+    /// Returns the time for which the machine has been suspended since the clock was started.
     fn slept(&self) -> Duration {
         slept(self.at_start, self.suspends.so_far())
     }
@@ -85,10 +84,10 @@ impl Clock {
         Timestamp::ZERO + self.origin.elapsed() + self.slept()
     }
 
-    /// When tokio's timer has to fire for something that is due at that time.
+    /// Converts a timestamp to the instant at which tokio's timer has to fire for it.
     pub(crate) fn instant(&self, time: Timestamp) -> Instant {
         let after = time.since(Timestamp::ZERO).saturating_sub(self.slept());
-        // Tokio's timers end within some thirty years. The limit counts from now, since a process may run for longer.
+        // Tokio's timers cannot be set decades ahead, so the delay is limited to a year from now.
         self.origin + after.min(self.origin.elapsed() + Duration::from_secs(60 * 60 * 24 * 365))
     }
 }
@@ -98,7 +97,7 @@ fn slept(at_start: Duration, now: Duration) -> Duration {
     if slept < NOISE { Duration::ZERO } else { slept }
 }
 
-/// For how long the machine has been suspended since it booted.
+/// Returns the time for which the machine has been suspended since it booted.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn suspended() -> Duration {
     suspended_by(rustix::time::clock_gettime)
@@ -109,7 +108,7 @@ fn suspended_by(read: impl Fn(rustix::time::ClockId) -> rustix::time::Timespec) 
     use rustix::time::ClockId;
 
     let since_boot = |id| Duration::try_from(read(id)).unwrap_or_default();
-    // In this order the difference is too small by the time between the two, never too large.
+    // Reading the clocks in this order makes the difference slightly too small, never too large.
     let boot = since_boot(ClockId::Boottime);
     boot.saturating_sub(since_boot(ClockId::Monotonic))
 }
@@ -124,7 +123,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_the_paused_time_in_tests() {
+    async fn the_clock_follows_paused_time() {
         let clock = Clock::start();
         assert_eq!(clock.now(), Timestamp::ZERO);
         tokio::time::advance(Duration::from_secs(7)).await;
@@ -133,7 +132,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn timers_lie_ahead_in_a_process_that_has_run_for_years() {
+    async fn deadlines_are_still_reached_in_a_process_that_has_run_for_years() {
         let clock = Clock::start();
         for _ in 0..3 {
             tokio::time::advance(Duration::from_secs(60 * 60 * 24 * 300)).await;
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_suspend_counts_and_the_noise_of_two_readings_does_not() {
+    fn a_suspend_counts_and_noise_between_two_readings_does_not() {
         let boot = Duration::from_secs(500);
         let slept = |now: Duration| super::slept(boot, now);
         assert_eq!(slept(boot + Duration::from_secs(3600)), Duration::from_secs(3600));
@@ -151,17 +150,17 @@ mod tests {
         assert_eq!(slept(boot - Duration::from_millis(1)), Duration::ZERO);
     }
 
-    /// `CLOCK_BOOTTIME` cannot be stepped, so the two clocks are read from the test.
+    /// `CLOCK_BOOTTIME` cannot be set, so the test supplies the readings of both clocks.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     #[test]
-    fn p6_a_suspend_is_what_the_clock_since_boot_counts_beyond_the_monotonic_one() {
+    fn p6_suspended_time_is_the_difference_between_boottime_and_monotonic_clock() {
         use rustix::time::{ClockId, Timespec};
 
         let suspended = suspended_by(|id| {
             let tv_sec = match id {
                 ClockId::Boottime => 5_000,
                 ClockId::Monotonic => 1_400,
-                other => panic!("{other:?} is neither"),
+                other => panic!("unexpected clock {other:?}"),
             };
             Timespec { tv_sec, tv_nsec: 0 }
         });
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_machine_slept_does_not_change_while_it_is_awake() {
+    fn no_suspend_is_detected_while_the_machine_is_awake() {
         let first = suspended();
         for _ in 0..1000 {
             assert_eq!(super::slept(first, suspended()), Duration::ZERO);

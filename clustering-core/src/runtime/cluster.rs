@@ -26,13 +26,13 @@ use crate::{
     view::View,
 };
 
-/// A node of a cluster, running.
+/// Handle to a running node of a cluster.
 ///
-/// Cheap to clone; all clones are the same node. It runs until [`stop`](Self::stop), or until the last clone is
-/// dropped: then it leaves in the background, if the tokio runtime lives on for the moment that this takes. Otherwise
-/// its lease ends by its TTL.
+/// Cheap to clone; all clones refer to the same node. The node runs until [`stop`](Self::stop) is called or the last
+/// clone is dropped. After a drop it leaves in the background, if the tokio runtime keeps running for that long;
+/// otherwise its lease expires after the TTL.
 ///
-/// Questions are answered at once, from what the node knows; only methods that are `async` may wait for the store.
+/// Methods that are not `async` answer from the node's memory and never wait for the store.
 #[derive(Clone, Debug)]
 pub struct Clustering {
     handle: Arc<Handle>,
@@ -41,7 +41,7 @@ pub struct Clustering {
 }
 
 impl Clustering {
-    /// Describes a node that keeps its cluster in `store`: any [`CoordinationStore`], or an `Arc` of one.
+    /// Returns a builder for a node whose cluster is kept in `store`: any [`CoordinationStore`], or an `Arc` of one.
     pub fn builder(store: impl CoordinationStore) -> Builder {
         Builder::new(Arc::new(store))
     }
@@ -59,27 +59,27 @@ impl Clustering {
         self.shared().known.clone()
     }
 
-    /// The node's name.
+    /// Returns the node's name.
     pub fn name(&self) -> &NodeName {
         &self.name
     }
 
-    /// Where the node is reached.
+    /// Returns the URI under which others reach the node.
     pub fn uri(&self) -> &NodeUri {
         &self.uri
     }
 
-    /// The namespace that the nodes of the service share.
+    /// Returns the cluster's namespace.
     pub fn namespace(&self) -> &Namespace {
         self.shared().keyspace.namespace()
     }
 
-    /// The keys under which the cluster keeps what it knows.
+    /// Returns the keys of the cluster in the store.
     pub fn keyspace(&self) -> &Keyspace {
         &self.shared().keyspace
     }
 
-    /// The store.
+    /// Returns the store.
     pub fn store(&self) -> &Arc<dyn CoordinationStore> {
         &self.shared().store
     }
@@ -92,8 +92,8 @@ impl Clustering {
         self.shared().known.watch()
     }
 
-    /// What happens to the node from now on. To miss nothing from the start on, subscribe at the
-    /// [builder](Builder::events).
+    /// Subscribes to the node's events from now on. To see the events of the start too, subscribe with
+    /// [`Builder::events`].
     pub fn events(&self) -> Events {
         self.shared().hub.subscribe()
     }
@@ -106,7 +106,8 @@ impl Clustering {
         self.term().is_some()
     }
 
-    /// The term under which this node may act as leader at this moment: the fencing token (P5).
+    /// Returns the term under which this node may act as leader at this moment, or `None` if it may not. The term is the
+    /// fencing token for the leader's writes (P5).
     pub fn term(&self) -> Option<Term> {
         self.shared().known.term()
     }
@@ -132,12 +133,12 @@ impl Clustering {
         self.shared().known.stale_for()
     }
 
-    /// The node that leads, by what this node knows of the log.
+    /// Returns the leader, as far as this node has seen the log.
     pub fn leader_node(&self) -> Option<Arc<Node>> {
         self.discovery().leader_node()
     }
 
-    /// The nodes that are present now, sorted by name. A version need not have them yet.
+    /// Returns the nodes that are present now, sorted by name. The newest version may not contain them yet.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.discovery().nodes()
     }
@@ -191,11 +192,11 @@ impl Clustering {
         self.is_stable()
     }
 
-    /// Which version each node acknowledged last, as the store has it now. Costs one read.
+    /// Reads the version that each node acknowledged last from the store. Costs one read.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// The store's error, if the read fails.
     pub async fn node_versions(&self) -> Result<BTreeMap<NodeName, Version>, StoreError> {
         let keyspace = self.keyspace();
         let snapshot = self.store().read(keyspace.ready_prefix()).await?;
@@ -207,17 +208,17 @@ impl Clustering {
         Ok(snapshot.entries.into_iter().filter_map(version).collect())
     }
 
-    /// The last versions, the newest first: why each was published and by whom, how long it took to become stable, and
-    /// who was last. Costs one read; see [`history`](crate::history()).
+    /// Reads the last 64 versions, newest first: why and by which leader each was published, how long it took to become
+    /// stable, and which node was last. Costs one read; see [`history`](crate::history()).
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// The store's error, if the read fails.
     pub async fn history(&self) -> Result<Vec<HistoryEntry>, StoreError> {
         history(self.store(), self.keyspace()).await
     }
 
-    /// Who is there and which node takes which key, for routing.
+    /// Returns the cluster's nodes and the owners of keys, for routing requests.
     pub fn discovery(&self) -> Discovery {
         Discovery::of(self.handle.clone())
     }
@@ -225,23 +226,23 @@ impl Clustering {
     /// Waits until the newest version that this node knows of is stable, on any node, not only on the leader. Returns
     /// that version.
     ///
-    /// What has just happened elsewhere may not have reached this node yet: to wait for what follows from it, take
-    /// [`wait_stable_after`](Self::wait_stable_after) with the version from before.
+    /// Recent changes on other nodes may not have reached this node yet. To wait for their effect, call
+    /// [`wait_stable_after`](Self::wait_stable_after) with the version from before the change.
     ///
     /// Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`Ended`], if the node ends before.
+    /// [`Ended`], if the node ends first.
     pub async fn wait_stable(&self) -> Result<Version, Ended> {
         self.shared().known.wait_for_some(Status::stable_version_at).await
     }
 
-    /// Waits until a version newer than `version` is stable, and returns it. Cancel safe.
+    /// Waits until a version newer than `version` is stable, and returns that version. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`Ended`], if the node ends before.
+    /// [`Ended`], if the node ends first.
     pub async fn wait_stable_after(&self, version: Version) -> Result<Version, Ended> {
         let newer = |stable: &Version| *stable > version;
         let stable = |status: &Status, now| status.stable_version_at(now).filter(newer);
@@ -250,7 +251,7 @@ impl Clustering {
 
     /// Waits until this node may act as leader, and returns its term.
     ///
-    /// Together with [`wait_deposed`](Self::wait_deposed) it is the life of a leader:
+    /// Use it together with [`wait_deposed`](Self::wait_deposed):
     ///
     /// ```
     /// # use clustering_core::{Clustering, Ended, Term};
@@ -260,7 +261,7 @@ impl Clustering {
     ///     let term = cluster.wait_leader().await?;
     ///     tokio::select! {
     ///         () = lead(term) => {}
-    ///         // Dropped at the deadline, before another can lead.
+    ///         // Drops the work at the leadership deadline, before another node can lead.
     ///         () = cluster.wait_deposed(term) => {}
     ///     }
     /// }
@@ -271,15 +272,15 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`Ended`], if the node ends before.
+    /// [`Ended`], if the node ends first.
     pub async fn wait_leader(&self) -> Result<Term, Ended> {
         self.shared().known.wait_for_some(Status::term_at).await
     }
 
-    /// Waits until this node may no longer act as leader under `term`: deposed, resigned, past its leadership deadline
-    /// (P6), or ended. Cancel safe.
+    /// Waits until this node may no longer act as leader under `term`: another node was elected, this node resigned or
+    /// ended, or the leadership deadline passed (P6). Cancel safe.
     pub async fn wait_deposed(&self, term: Term) {
-        // An error says that the node has ended, and its lead with it.
+        // An error means that the node has ended, and with it its leadership.
         let is_over = |status: &Status, now| (status.term_at(now) != Some(term)).then_some(());
         let _ = self.shared().known.wait_for_some(is_over).await;
     }
@@ -292,7 +293,7 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Stopped`] if the node ends before.
+    /// [`RequestError::Stopped`] if the node ends first.
     pub async fn request_version(&self, reason: impl Into<String>) -> Result<Version, RequestError> {
         self.request_version_for(Some(reason.into())).await
     }
@@ -301,7 +302,7 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// As [`request_version`](Self::request_version).
+    /// The same as [`request_version`](Self::request_version).
     pub async fn cluster_change(&self) -> Result<Version, RequestError> {
         self.request_version_for(None).await
     }
@@ -313,18 +314,18 @@ impl Clustering {
         }
     }
 
-    /// Commits `txn` if this node leads, guarded by its present term: a deposed leader's write changes nothing (P5). For
-    /// what was decided under an earlier look at [`term`](Self::term) take [`commit_under`](Self::commit_under).
+    /// Commits `txn` if this node leads. The commit is guarded by the current term, so the write of a deposed leader
+    /// changes nothing (P5). If the write was decided under an earlier value of [`term`](Self::term), use
+    /// [`commit_under`](Self::commit_under).
     ///
-    /// At most 15 guards of the user's own; no keys under the cluster's `view/`, `ready/` and `history/`. It is sent once: after
-    /// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the user knows whether it may be repeated.
-    /// Dropping the future does not take the write back.
+    /// `txn` may have at most 15 guards, and must not touch keys under the cluster's `view/`, `ready/` or `history/`. It
+    /// is sent once and never retried: after [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the caller
+    /// can tell if repeating it is safe. Dropping the future does not cancel the commit.
     ///
     /// # Errors
     ///
-    /// [`RequestError::NotLeader`] and [`RequestError::Reserved`] if nothing was tried; [`RequestError::Store`] with
-    /// [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of the user's did not
-    /// hold.
+    /// [`RequestError::NotLeader`] or [`RequestError::Reserved`] if nothing was sent; [`RequestError::Store`] otherwise,
+    /// with [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of `txn` failed.
     pub async fn commit_as_leader(&self, txn: Txn) -> Result<Revision, RequestError> {
         match self.handle.request(move |id| Input::CommitAsLeader { id, txn }).await? {
             Reply::Committed(revision) => Ok(revision),
@@ -332,65 +333,70 @@ impl Clustering {
         }
     }
 
-    /// As [`commit_as_leader`](Self::commit_as_leader), but only under `term`: for what was decided under it.
+    /// Commits `txn` only if this node leads under `term`. Use it for writes that were decided under that term.
     ///
-    /// A job that began under one term and ends under a later one of the same node would otherwise overwrite what another
-    /// leader wrote between the two. Takes one more of the guards: 14 are the user's.
+    /// A job may begin under one term and end under a later term of the same node. With
+    /// [`commit_as_leader`](Self::commit_as_leader) it would then overwrite what another leader wrote in between. The
+    /// term takes one guard, so `txn` may have at most 14.
     ///
     /// # Errors
     ///
-    /// As [`commit_as_leader`](Self::commit_as_leader); [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if this
-    /// node leads under another term.
+    /// The same as [`commit_as_leader`](Self::commit_as_leader);
+    /// [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if this node leads under another term.
     pub async fn commit_under(&self, term: Term, txn: Txn) -> Result<Revision, RequestError> {
         let lead = Guard::created_at(self.keyspace().election_key().clone(), term.revision());
         self.commit_as_leader(txn.guard(lead)).await
     }
 
-    /// Gives up the lead and waits until the log says so. From the call on [`is_leader`](Self::is_leader) is false. This
-    /// node leads again only after another did, or after one TTL.
+    /// Gives up leadership and waits until the log shows it. [`is_leader`](Self::is_leader) is false from the moment of
+    /// the call. This node campaigns again only after another node has led, or after one TTL. Dropping the future does
+    /// not cancel the resignation.
     ///
-    /// To end a leader just [`stop`](Self::stop) it: resigning first would publish a version that still has it.
+    /// There is no need to resign before [`stop`](Self::stop): this would only publish one more version that still
+    /// contains the node.
     ///
     /// # Errors
     ///
-    /// [`RequestError::NotLeader`] if it does not lead.
+    /// [`RequestError::NotLeader`] if this node does not lead.
     pub async fn resign(&self) -> Result<(), RequestError> {
         self.handle.request(|id| Input::Resign { id }).await.map(drop)
     }
 
-    /// Replaces the node's metadata, and waits until the log has it. The node stays, in a new incarnation, and a newer
-    /// version follows. A node that has no session at the time registers with it when it gets one, and does not wait.
+    /// Replaces the node's metadata and waits until the log contains the change. The node stays a member, under a new
+    /// incarnation, and the leader publishes a new version. If the node has no session, this returns at once, and the
+    /// node joins with the new metadata.
     ///
     /// # Errors
     ///
-    /// [`UpdateError::Input`] for metadata that the builder would refuse too.
+    /// [`UpdateError::Input`] for metadata that the builder would refuse, too.
     pub async fn set_metadata(&self, metadata: Metadata) -> Result<(), UpdateError> {
         check_metadata(&metadata)?;
         self.handle.request(|id| Input::Update { id, metadata }).await?;
         Ok(())
     }
 
-    /// Gives the node's place up and waits until the store took its lease back. It goes on to follow the log, owns
-    /// nothing and leads nothing, until [`register`](Self::register).
+    /// Leaves the cluster without ending the node, and waits until the store has revoked the lease. The node still
+    /// follows the log, but owns no keys and does not lead until [`register`](Self::register) is called.
     ///
     /// # Errors
     ///
-    /// [`RequestError::Stopped`] if the node ends before.
+    /// [`RequestError::Stopped`] if the node ends first.
     pub async fn unregister(&self) -> Result<(), RequestError> {
         self.handle.request(|id| Input::Unregister { id }).await.map(drop)
     }
 
-    /// Takes the node's place again after [`unregister`](Self::unregister), and waits until it is a member.
+    /// Rejoins the cluster after [`unregister`](Self::unregister), and waits until the node is a member.
     ///
     /// # Errors
     ///
-    /// [`RequestError::Unregistered`] if it is unregistered again before; [`RequestError::Stopped`] if it ends before.
+    /// [`RequestError::Unregistered`] if the node is unregistered again first; [`RequestError::Stopped`] if it ends
+    /// first.
     pub async fn register(&self) -> Result<(), RequestError> {
         self.handle.request(|id| Input::Register { id }).await.map(drop)
     }
 
-    /// Leaves the cluster and ends: gives the lease back, tells running callbacks that they are superseded, and waits
-    /// until all has ended. Afterwards no task of the node is left, save callbacks that block their thread.
+    /// Leaves the cluster and ends the node: revokes the lease, tells running callbacks that they are superseded, and
+    /// waits until they have ended. Afterwards no task of the node is left, except callbacks that block their thread.
     ///
     /// Stopping takes one store call plus the time that the callbacks need to return. It is bounded by
     /// [`Config::stop_timeout`](crate::Config::stop_timeout) plus one second, as long as the runtime on which the node
@@ -408,7 +414,8 @@ impl Clustering {
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }
     }
 
-    /// A handle that does not keep the node alive: for its own callbacks, which would otherwise keep it for ever.
+    /// Returns a handle that does not keep the node alive. Use it in the node's own callbacks, which would otherwise keep
+    /// the node alive for ever.
     pub fn downgrade(&self) -> WeakClustering {
         WeakClustering {
             handle: Arc::downgrade(&self.handle),
@@ -417,7 +424,7 @@ impl Clustering {
         }
     }
 
-    /// Resolves when the node has ended, for whatever reason, with that reason.
+    /// Waits until the node has ended, and returns the reason. Cancel safe.
     pub async fn ended(&self) -> Ended {
         self.shared().ended.cancelled().await;
         Ended(self.shared().known.stop_reason())
@@ -433,7 +440,7 @@ pub struct WeakClustering {
 }
 
 impl WeakClustering {
-    /// The node, if somebody still holds it.
+    /// Returns a strong handle, unless all of them have been dropped.
     pub fn upgrade(&self) -> Option<Clustering> {
         let handle = self.handle.upgrade()?;
         Some(Clustering { handle, name: self.name.clone(), uri: self.uri.clone() })

@@ -4,7 +4,6 @@ use std::{
     future::{Future, poll_fn},
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -26,53 +25,53 @@ use super::{
     spawn::spawn_task,
     status::Publisher,
     trace::Tracer,
+    watches::Watches,
 };
 use crate::{
     event::{Event, StopReason},
     machine::{FEW_OUTPUTS, Input, Output, Token},
     name::NodeName,
     outcome::Outcome,
-    store::{Batch, StoreError, WatchEnd, WatchStream},
+    store::{StoreError, WatchStream},
+    version::Term,
+    view::View,
 };
 
-/// The most batches that are taken in at once.
-const MOST_BATCHES: usize = 128;
-
-/// How long ended callbacks may take to drop what they hold.
+/// Time limit for aborted callbacks to drop their state.
 const DROPPING: Duration = Duration::from_secs(1);
 
-type Doing = Pin<Box<dyn Future<Output = Done> + Send>>;
+type Pending = Pin<Box<dyn Future<Output = Done> + Send>>;
 
-/// Something that the driver waited for.
+/// Result of a store call or of a callback.
 enum Done {
     Input(Input),
     Watching { token: Token, result: Result<WatchStream, StoreError> },
 }
 
-/// Why a start is decided.
+/// Result of waiting for the start of a node.
 #[derive(Debug)]
 pub(crate) enum Started {
     Joined,
     Refused(String),
 }
 
-/// The loop around the machine: it brings it every input, and does what it says. It decides nothing.
+/// The loop that passes inputs to the machine and executes its outputs. It makes no decisions of its own.
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     status: Publisher,
     callbacks: Callbacks,
     commands: mpsc::UnboundedReceiver<Command>,
-    /// Whether a handle may still send commands.
+    /// True while a handle may still send commands.
     held: bool,
     alarm: Alarm,
-    /// Calls to the store and runs of callbacks.
-    doing: FuturesUnordered<Doing>,
-    /// Watches that are being opened, and not dropped meanwhile.
+    /// Calls to the store and callbacks that have not finished.
+    pending: FuturesUnordered<Pending>,
+    /// Watches that are being opened and are still wanted.
     opening: BTreeSet<Token>,
-    watches: Vec<Watching>,
+    watches: Watches,
     runs: BTreeMap<Token, Run>,
     requests: Repliers,
-    /// Empty between inputs: kept for its room.
+    /// Empty between inputs; kept to reuse its memory.
     outputs: Vec<Output>,
     started: Option<oneshot::Sender<Started>>,
     stopped: bool,
@@ -80,19 +79,11 @@ pub(crate) struct Driver {
     tracer: Tracer,
 }
 
-/// A watch that is open.
-struct Watching {
-    token: Token,
-    stream: WatchStream,
-    /// It has ended, which is not told yet.
-    ended: Option<WatchEnd>,
-}
-
-/// A callback that runs.
+/// A running callback.
 struct Run {
     superseded: CancellationToken,
     abort: AbortHandle,
-    /// Why it was aborted.
+    /// Why it was aborted, if it was.
     reason: Arc<OnceLock<String>>,
 }
 
@@ -106,7 +97,7 @@ impl Driver {
         started: Option<oneshot::Sender<Started>>,
     ) -> Self {
         let meter = Meter::new(shared.keyspace.namespace().as_str(), node.is_some());
-        // An observer has no deadlines.
+        // An observer has no deadlines, so it needs no timer that counts suspends.
         let clock = shared.known.clock.clone();
         let alarm = if node.is_some() { Alarm::new(clock) } else { Alarm::plain(clock) };
         let tracer = Tracer::new(shared.keyspace.namespace().as_str(), node);
@@ -117,9 +108,9 @@ impl Driver {
             commands,
             held: true,
             alarm,
-            doing: FuturesUnordered::new(),
+            pending: FuturesUnordered::new(),
             opening: BTreeSet::new(),
-            watches: Vec::new(),
+            watches: Watches::default(),
             runs: BTreeMap::new(),
             requests: Repliers::new(),
             outputs: Vec::new(),
@@ -130,19 +121,19 @@ impl Driver {
         }
     }
 
-    /// Drives the machine until it has ended. If the future is dropped before, the lease is left to expire.
+    /// Drives the machine until it has ended. If the future is dropped first, the lease is left to expire.
     pub(crate) async fn run(mut self) {
         self.handle(Input::Tick);
         while !self.stopped {
             let input = self.next_input().await;
             self.handle(input);
-            // A store that always has something ready must not keep other tasks of the thread waiting.
+            // A store that is always ready must not starve the other tasks of the thread.
             tokio::task::coop::consume_budget().await;
         }
         self.end_runs().await;
     }
 
-    /// Waits for whatever comes first. In a fixed order, so that a seeded run repeats itself.
+    /// Waits for the next input. Sources are polled in a fixed order, so that seeded runs are reproducible.
     async fn next_input(&mut self) -> Input {
         let wakeup = self.shared.machine().next_wakeup();
         let tick = self.alarm.wait_until(wakeup);
@@ -152,13 +143,13 @@ impl Driver {
             command = self.commands.recv(), if self.held => match command {
                 Some(command) => return self.command(command),
                 None => {
-                    // Nobody holds the node any more: it leaves.
+                    // The last handle was dropped, so the node leaves.
                     self.held = false;
                     return Input::Stop;
                 }
             },
-            Some(done) = self.doing.next(), if !self.doing.is_empty() => done,
-            input = poll_fn(|context| poll_watches(watches, context)) => return input,
+            Some(done) = self.pending.next(), if !self.pending.is_empty() => done,
+            input = poll_fn(|context| watches.poll(context)) => return input,
             () = tick => return Input::Tick,
         };
         match done {
@@ -167,7 +158,7 @@ impl Driver {
                 let wanted = self.opening.remove(&token);
                 let result = result.map(|stream| {
                     if wanted {
-                        self.watches.push(Watching { token, stream, ended: None });
+                        self.watches.add(token, stream);
                     }
                 });
                 Input::WatchOpened { token, result }
@@ -202,7 +193,8 @@ impl Driver {
             self.meter.look(&machine);
             machine.status(now)
         };
-        // Before anything is done: who hears of an event, or is answered, finds the status that goes with it.
+        // Published before the outputs are executed: a task that is woken by an event or a reply must find the status
+        // that goes with it.
         let status = self.status.publish(known);
         self.meter.outputs(now, &outputs, &status);
         for output in outputs.drain(..) {
@@ -244,64 +236,77 @@ impl Driver {
             Output::Watch { token, prefix, after, timeout } => {
                 let opening = async move { store.watch(&prefix, after).await };
                 self.opening.insert(token);
-                self.doing.push(Box::pin(async move {
+                self.pending.push(Box::pin(async move {
                     Done::Watching { token, result: bounded(timeout, opening).await }
                 }));
             }
             Output::Unwatch { token } => {
                 self.opening.remove(&token);
-                self.watches.retain(|watching| watching.token != token);
+                self.watches.remove(token);
             }
             Output::Stabilize { token, view, previous, attempt } => {
-                let callback = self.callbacks.stabilize.clone();
-                let superseded = CancellationToken::new();
-                let given = superseded.clone();
-                let run = self.tracer.stabilize(view.version(), attempt, move || {
-                    callback(Stabilization::new(view, previous, attempt, given))
-                });
-                self.run_callback(token, Input::stabilized, superseded, run);
+                self.stabilize(token, view, previous, attempt);
             }
-            Output::Announce { token, view, term } => {
-                let callback = self.callbacks.on_stable.clone();
-                let superseded = CancellationToken::new();
-                let given = superseded.clone();
-                let run =
-                    self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, given)));
-                self.run_callback(token, Input::announced, superseded, run);
-            }
-            Output::CheckHealth { token } => {
-                let callback = self.callbacks.health.clone();
-                let run = Box::pin(async move { callback(()).await });
-                self.run_callback(token, Input::health_reported, CancellationToken::new(), run);
-            }
-            Output::Supersede { token } => {
-                if let Some(run) = self.runs.get(&token) {
-                    run.superseded.cancel();
-                }
-            }
-            Output::Abort { token, reason } => {
-                if let Some(run) = self.runs.get(&token) {
-                    run.reason.get_or_init(|| reason);
-                    run.superseded.cancel();
-                    run.abort.abort();
-                }
-            }
+            Output::Announce { token, view, term } => self.announce(token, view, term),
+            Output::CheckHealth { token } => self.check_health(token),
+            Output::Supersede { token } => self.supersede(token),
+            Output::Abort { token, reason } => self.abort(token, reason),
             Output::Event(event) => self.emit(event),
             Output::Reply { id, result } => self.requests.answer(id, result),
             Output::Stopped { .. } => self.stopped = true,
         }
     }
 
+    fn stabilize(&mut self, token: Token, view: View, previous: Option<View>, attempt: u32) {
+        let callback = self.callbacks.stabilize.clone();
+        let superseded = CancellationToken::new();
+        let given = superseded.clone();
+        let run = self.tracer.stabilize(view.version(), attempt, move || {
+            callback(Stabilization::new(view, previous, attempt, given))
+        });
+        self.run_callback(token, Input::stabilized, superseded, run);
+    }
+
+    fn announce(&mut self, token: Token, view: View, term: Term) {
+        let callback = self.callbacks.on_stable.clone();
+        let superseded = CancellationToken::new();
+        let given = superseded.clone();
+        let run = self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, given)));
+        self.run_callback(token, Input::announced, superseded, run);
+    }
+
+    fn check_health(&mut self, token: Token) {
+        let callback = self.callbacks.health.clone();
+        let run = Box::pin(async move { callback(()).await });
+        self.run_callback(token, Input::health_reported, CancellationToken::new(), run);
+    }
+
+    fn supersede(&self, token: Token) {
+        if let Some(run) = self.runs.get(&token) {
+            run.superseded.cancel();
+        }
+    }
+
+    fn abort(&self, token: Token, reason: String) {
+        if let Some(run) = self.runs.get(&token) {
+            run.reason.get_or_init(|| reason);
+            run.superseded.cancel();
+            run.abort.abort();
+        }
+    }
+
+    /// Starts a store call with a time limit. Its result becomes an input.
     fn call<T: 'static>(
         &mut self,
         limit: Duration,
         call: impl Future<Output = Result<T, StoreError>> + Send + 'static,
         input: impl FnOnce(Result<T, StoreError>) -> Input + Send + 'static,
     ) {
-        self.doing.push(Box::pin(async move { Done::Input(input(bounded(limit, call).await)) }));
+        self.pending.push(Box::pin(async move { Done::Input(input(bounded(limit, call).await)) }));
     }
 
-    /// Runs a callback as a task of its own, so that one that blocks or panics does neither to the driver.
+    /// Runs a callback as a task of its own, so that a callback that blocks or panics does not affect the driver. Its
+    /// result becomes an input.
     fn run_callback(
         &mut self,
         token: Token,
@@ -312,7 +317,7 @@ impl Driver {
         let task = spawn_task(&Handle::current(), run);
         let reason = Arc::new(OnceLock::new());
         self.runs.insert(token, Run { superseded, abort: task.abort_handle(), reason: reason.clone() });
-        self.doing.push(Box::pin(async move {
+        self.pending.push(Box::pin(async move {
             let outcome = task.await.unwrap_or_else(|error| Outcome::refused(describe(error, reason.get())));
             Done::Input(input(token, outcome))
         }));
@@ -329,14 +334,14 @@ impl Driver {
         if let Some(started) = started
             && let Some(waiting) = self.started.take()
         {
-            // An error only says that nobody waits for the start any more.
+            // An error only means that the caller no longer waits for the start.
             let _ = waiting.send(started);
         }
         self.shared.hub.send(event);
     }
 
-    /// Ends the callbacks that still run, and waits for them to drop what they hold: not for long, as one that blocks
-    /// its thread cannot be ended.
+    /// Aborts the callbacks that still run, and waits for them to drop their state. The wait is limited, since a
+    /// callback that blocks its thread cannot be aborted.
     async fn end_runs(&mut self) {
         self.watches.clear();
         for run in self.runs.values() {
@@ -345,7 +350,7 @@ impl Driver {
         }
         let all = async {
             while !self.runs.is_empty() {
-                match self.doing.next().await {
+                match self.pending.next().await {
                     Some(Done::Input(input)) => {
                         ended(&input).map(|token| self.runs.remove(&token));
                     }
@@ -358,7 +363,8 @@ impl Driver {
     }
 }
 
-/// However it ends, also by a panic or with its runtime: those who wait for the end are told, and no callback goes on.
+/// However the driver ends, even by a panic or with its runtime: those who wait for the end are notified, and all
+/// callbacks are aborted.
 impl Drop for Driver {
     fn drop(&mut self) {
         if !self.stopped {
@@ -379,6 +385,7 @@ impl Drop for Driver {
     }
 }
 
+/// Limits the time of a store call.
 async fn bounded<T>(
     limit: Duration,
     call: impl Future<Output = Result<T, StoreError>>,
@@ -390,55 +397,7 @@ async fn bounded<T>(
     timeout(limit, call).await.unwrap_or_else(silent)
 }
 
-/// What the watches yield next, the log's before that of the acknowledgements.
-fn poll_watches(watches: &mut Vec<Watching>, context: &mut Context<'_>) -> Poll<Input> {
-    for place in 0..watches.len() {
-        let watching = &mut watches[place];
-        let token = watching.token;
-        if let Poll::Ready(input) = watching.poll_batches(context) {
-            return Poll::Ready(input);
-        }
-        if let Some(end) = watching.ended.take() {
-            drop(watches.remove(place));
-            return Poll::Ready(Input::WatchEnded { token, end });
-        }
-    }
-    Poll::Pending
-}
-
-impl Watching {
-    /// All that is there: a node that is behind takes it in at once. Pending too if the watch has ended.
-    fn poll_batches(&mut self, context: &mut Context<'_>) -> Poll<Input> {
-        let token = self.token;
-        let Some(first) = self.poll_batch(context) else { return Poll::Pending };
-        let Some(second) = self.poll_batch(context) else {
-            return Poll::Ready(Input::Batch { token, batch: first });
-        };
-        let mut batches = vec![first, second];
-        while batches.len() < MOST_BATCHES
-            && let Some(batch) = self.poll_batch(context)
-        {
-            batches.push(batch);
-        }
-        Poll::Ready(Input::Batches { token, batches })
-    }
-
-    fn poll_batch(&mut self, context: &mut Context<'_>) -> Option<Batch> {
-        if self.ended.is_some() {
-            return None;
-        }
-        let end = match self.stream.poll_next_unpin(context) {
-            Poll::Pending => return None,
-            Poll::Ready(Some(Ok(batch))) => return Some(batch),
-            Poll::Ready(Some(Err(end))) => end,
-            Poll::Ready(None) => WatchEnd::Disconnected { reason: "the store ended the stream".to_owned() },
-        };
-        self.ended = Some(end);
-        None
-    }
-}
-
-/// The run of a callback that ended by that.
+/// Returns the token of the callback that ended with this input.
 fn ended(input: &Input) -> Option<Token> {
     match input {
         Input::Stabilized { token, .. }
@@ -448,10 +407,11 @@ fn ended(input: &Input) -> Option<Token> {
     }
 }
 
+/// Describes why a callback's task did not return a result.
 fn describe(error: JoinError, reason: Option<&String>) -> String {
     match error.try_into_panic() {
         Ok(panic) => format!("it panicked: {}", panic_message(&*panic)),
-        Err(_) => reason.cloned().unwrap_or_else(|| "it was ended".to_owned()),
+        Err(_) => reason.cloned().unwrap_or_else(|| "it was aborted".to_owned()),
     }
 }
 

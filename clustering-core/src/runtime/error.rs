@@ -2,59 +2,57 @@ use thiserror::Error;
 
 use crate::{config::InvalidConfig, event::StopReason, machine::RequestError, name::InvalidInput};
 
-/// Why a node did not start. Nothing of it is left, save a lease that expires by itself where the store did not take it
-/// back.
+/// Reason why a node did not start. Nothing of the node is left, except possibly a lease that could not be revoked and
+/// expires by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// A field cannot be used: nothing was tried.
+    /// A field is invalid. The store was not called.
     #[error(transparent)]
     Input(#[from] InvalidInput),
-    /// Times that cannot work together: nothing was tried.
+    /// The times of the configuration cannot work together. The store was not called.
     #[error(transparent)]
     Config(#[from] InvalidConfig),
-    /// The operating system gave no randomness for the node's ULIDs.
-    #[error("no randomness to be had from the operating system: {0}")]
+    /// The operating system provided no entropy for the node's ULIDs.
+    #[error("cannot read entropy from the operating system: {0}")]
     Randomness(String),
-    /// There is no tokio runtime to run on.
-    #[error("no tokio runtime here: call `start` from within one, such as under `#[tokio::main]`")]
+    /// `start` was called outside of a tokio runtime.
+    #[error("no tokio runtime is running: call `start` inside one, for example under `#[tokio::main]`")]
     NoRuntime,
-    /// The store refuses this node: its credentials, rights or limits need mending.
+    /// The store refuses this node. An operator has to correct credentials, permissions or limits.
     #[error("cannot start: {0}")]
     Refused(String),
-    /// It ended before it was a member.
-    #[error("the node ended before it was a member: {0}")]
+    /// The node ended before it became a member.
+    #[error("the node ended before it became a member: {0}")]
     Stopped(StopReason),
 }
 
-/// Why there is no answer from the node: it has ended.
+/// The node has ended, so it cannot answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the node has ended: {0}")]
 pub struct Ended(
-    /// Why it ended.
+    /// Why the node ended.
     pub StopReason,
 );
 
-/// What went wrong while a node ended.
+/// Problem that occurred while a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StopError {
     /// The store did not revoke the lease in time, and the lease has not expired yet: other nodes see this node until
     /// the TTL has passed.
-    #[error(
-        "the store did not take the lease back in time: the others see this node until its TTL has passed"
-    )]
+    #[error("the store did not revoke the lease in time: other nodes see this node until its TTL has passed")]
     LeaseNotGivenBack,
 }
 
-/// Why the metadata could not be changed.
+/// Reason why the metadata could not be changed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// It cannot be used: nothing was tried.
+    /// The metadata is invalid. The store was not called.
     #[error(transparent)]
     Input(#[from] InvalidInput),
-    /// The request was not granted.
+    /// The node did not carry out the request.
     #[error(transparent)]
     Request(#[from] RequestError),
 }

@@ -6,37 +6,36 @@ use tokio::sync::broadcast;
 use super::meter::missed;
 use crate::event::Event;
 
-/// How many events a subscriber may be behind before it misses the oldest.
+/// Number of events that are kept for a slow subscriber.
 const KEPT: usize = 1024;
 
-/// The events of a node, from the moment of the subscription on.
+/// Subscription to the events of a node, from the moment of subscribing on.
 ///
-/// A subscriber never holds the node up: one that is more than 1024 events behind misses the oldest, and is told how
-/// many. Dropping it ends the subscription.
+/// A slow subscriber never delays the node: if it falls more than 1024 events behind, the oldest are dropped and it
+/// receives their number. Dropping this value ends the subscription.
 #[derive(Debug)]
 pub struct Events {
     receiver: Option<broadcast::Receiver<Arc<Event>>>,
 }
 
-/// Why there is no event.
+/// Reason why there is no event to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum EventsError {
-    /// This subscriber was too far behind: that many events are lost to it. The next call yields the oldest one kept.
-    #[error("{0} events were missed: this subscriber was too far behind")]
+    /// The subscriber fell too far behind and missed this number of events. The next call returns the oldest event that
+    /// was kept.
+    #[error("the subscriber fell too far behind and missed {0} events")]
     Missed(u64),
-    /// The node has ended, and all its events were yielded.
+    /// The node has ended, and all its events have been returned.
     #[error("the node has ended")]
     Ended,
 }
 
 impl Events {
-    /// The next event.
-    ///
-    /// Cancel safe: no event is lost if the future is dropped.
+    /// Waits for the next event. Cancel safe: no event is lost if the future is dropped.
     ///
     /// # Errors
     ///
-    /// [`EventsError::Missed`], after which it goes on; [`EventsError::Ended`], after which nothing comes.
+    /// [`EventsError::Missed`], after which further events follow; [`EventsError::Ended`], after which none follow.
     pub async fn recv(&mut self) -> Result<Arc<Event>, EventsError> {
         let Some(receiver) = &mut self.receiver else { return Err(EventsError::Ended) };
         receiver.recv().await.map_err(|error| match error {
@@ -45,11 +44,11 @@ impl Events {
         })
     }
 
-    /// The next event if there is one already.
+    /// Returns the next event if there is one already.
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv).
+    /// The same as [`recv`](Self::recv).
     pub fn try_recv(&mut self) -> Result<Option<Arc<Event>>, EventsError> {
         let Some(receiver) = &mut self.receiver else { return Err(EventsError::Ended) };
         match receiver.try_recv() {
@@ -66,7 +65,7 @@ fn note_missed(events: u64) -> EventsError {
     EventsError::Missed(events)
 }
 
-/// Where a node's events go out. Nothing is kept until somebody subscribes.
+/// Distributes a node's events to subscribers. Nothing is kept until the first subscription.
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
     state: Mutex<State>,
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_too_far_behind_is_told_and_goes_on() {
+    async fn a_subscriber_that_falls_behind_learns_how_much_it_missed_and_continues() {
         let hub = Hub::default();
         hub.send(event());
         let mut events = hub.subscribe();

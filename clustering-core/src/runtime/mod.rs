@@ -1,4 +1,4 @@
-//! The runtime: the loop around the [machine](crate::machine), and the handle that users hold.
+//! The runtime: the loop that drives the [machine](crate::machine), and [`Clustering`], the handle to a node.
 
 mod alarm;
 #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -18,6 +18,7 @@ mod shared;
 mod spawn;
 mod status;
 mod trace;
+mod watches;
 
 #[cfg(feature = "probes")]
 pub(crate) use self::status::Known;

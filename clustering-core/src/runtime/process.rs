@@ -1,10 +1,11 @@
-//! What stands for the operating system's process in tests: feature `test-util`, and nothing of it without.
+//! Simulated operating-system processes for tests (feature `test-util`).
 //!
-//! A test that runs several nodes in one process has no `kill -9` and no SIGSTOP for one of them. So it runs the code that
-//! starts a node [within] a [`Process`] of its own. The node's tasks, and whatever is started in them, then belong
-//! to that process: they run only while it lets them, and it can end them. The code that starts the node needs not know.
+//! A test that runs several nodes in one process cannot send `kill -9` or SIGSTOP to one of them. Instead, it runs the
+//! code that starts a node [within] a [`Process`]. The node's tasks, and all tasks spawned by them, then belong to that
+//! process: they run only while the process lets them, and the process can abort them. The code under test does not
+//! need to know about this.
 //!
-//! `clustering-testkit` has the process for tests of services (`TestCluster`).
+//! `clustering-testkit` provides such a process for tests of services (`TestCluster`).
 
 use std::{
     future::Future,
@@ -24,30 +25,30 @@ tokio::task_local! {
     static PROCESS: Arc<dyn Process>;
 }
 
-/// What a node runs in. See the [module's page](self).
+/// A simulated process in which nodes run. See the [module documentation](self).
 pub trait Process: Send + Sync {
-    /// A node is about to start in it. What is returned is started: the same builder, or one that was changed.
+    /// Called before a node starts in the process. The returned builder is started instead of the given one.
     fn starting(&self, builder: Builder) -> Builder {
         builder
     }
 
-    /// A node has started in it.
+    /// Called after a node has started in the process.
     fn started(&self, _node: &Clustering) {}
 
-    /// Whether its tasks may run now. If not, the task is woken once they may.
+    /// Returns `Ready` if the process's tasks may run now. Otherwise the task is woken when they may.
     fn poll_running(&self, context: &mut Context<'_>) -> Poll<()>;
 
-    /// A task was spawned in it. What ends the process aborts it.
+    /// Called for each task spawned in the process. The end of the process has to abort it.
     fn spawned(&self, task: AbortHandle);
 }
 
-/// The process that this code runs in, if it runs in one.
+/// Returns the process in which the calling code runs, if any.
 pub fn current() -> Option<Arc<dyn Process>> {
     PROCESS.try_with(Arc::clone).ok()
 }
 
-/// Runs a future in that process: polled only while its tasks may run, and with the process as the
-/// [current] one.
+/// Runs a future in the process: it is polled only while the process's tasks may run, with the process as the [current]
+/// one.
 pub async fn within<F: Future>(process: Arc<dyn Process>, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
     std::future::poll_fn(|context| {
@@ -65,11 +66,11 @@ fn poll<F: Future>(
     PROCESS.sync_scope(process.clone(), || future.poll(context))
 }
 
-/// Spawns a task that belongs to that process.
+/// Spawns a task that belongs to the process.
 ///
 /// # Panics
 ///
-/// Outside of a tokio runtime.
+/// Panics outside of a tokio runtime.
 pub fn spawn<F>(process: Arc<dyn Process>, future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,

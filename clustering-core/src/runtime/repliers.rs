@@ -6,7 +6,7 @@ use crate::machine::{Reply, RequestError, RequestId};
 
 type Result = std::result::Result<Reply, RequestError>;
 
-/// Number of open requests from which dropped requests are searched for.
+/// Number of open requests below which dropped requests are not searched for.
 const FEW: usize = 64;
 
 /// Reply channels of open requests, by request.
@@ -34,6 +34,7 @@ impl Repliers {
         id
     }
 
+    /// Sends the reply to the request, if its caller still waits.
     pub(crate) fn answer(&mut self, id: RequestId, result: Result) {
         if let Some(reply) = self.waiting.remove(&id) {
             // An error only means that the caller no longer waits.
@@ -59,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_that_were_dropped_do_not_pile_up_and_those_that_wait_are_answered() {
+    fn dropped_requests_do_not_accumulate_and_waiting_ones_are_answered() {
         let mut repliers = Repliers::new();
         let (mut kept, mut abandoned) = (Vec::new(), BTreeSet::new());
         for number in 0..10_000 {

@@ -17,8 +17,10 @@ use crate::{
     store::CoordinationStore,
 };
 
-/// What the driver and its handles share. The machine's lock is never held across an await, nor while anybody's code
-/// runs: no callback, closure, waker, recorder or subscriber.
+/// State shared by the driver and its handles.
+///
+/// The machine's lock is never held across an await, nor while foreign code runs: no callback, closure, waker, recorder
+/// or subscriber.
 pub(crate) struct Shared {
     machine: Mutex<Machine>,
     pub(crate) keyspace: Keyspace,
@@ -26,7 +28,7 @@ pub(crate) struct Shared {
     /// The node's published status. The driver owns the publisher, so watches close when the node has ended.
     pub(crate) known: Known,
     pub(crate) hub: Arc<Hub>,
-    /// Cancelled once the driver and all that it started have ended.
+    /// Cancelled once the driver and all tasks that it started have ended.
     pub(crate) ended: CancellationToken,
 }
 
@@ -65,14 +67,14 @@ impl fmt::Debug for Shared {
     }
 }
 
-/// What a handle tells the driver.
+/// A command from a handle to the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
     Request { make: MakeRequest, reply: oneshot::Sender<Result<Reply, RequestError>> },
     Stop,
 }
 
-/// Makes the input of a request, once the driver has numbered it.
+/// Creates the input of a request from the number that the driver assigned to it.
 pub(crate) struct MakeRequest(pub(crate) Box<dyn FnOnce(RequestId) -> Input + Send>);
 
 impl fmt::Debug for MakeRequest {
@@ -81,7 +83,7 @@ impl fmt::Debug for MakeRequest {
     }
 }
 
-/// Keeps a driver going. When the last one is dropped, the node leaves by itself as far as the runtime lets it.
+/// Keeps a driver running. When the last handle is dropped, the node leaves, provided that the runtime keeps running.
 #[derive(Debug)]
 pub(crate) struct Handle {
     pub(crate) shared: Arc<Shared>,
@@ -89,7 +91,7 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Asks the machine for something, and waits for its answer. Dropping the future does not take the request back.
+    /// Sends a request to the machine and waits for the reply. Dropping the future does not cancel the request.
     pub(crate) async fn request(
         &self,
         make: impl FnOnce(RequestId) -> Input + Send + 'static,
@@ -103,7 +105,7 @@ impl Handle {
 
     /// Ends the node, and waits until all its tasks have ended.
     pub(crate) async fn stop(&self) {
-        // An error only says that the driver has ended already.
+        // An error only means that the driver has already ended.
         let _ = self.commands.send(Command::Stop);
         self.shared.ended.cancelled().await;
     }

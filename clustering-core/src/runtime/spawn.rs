@@ -2,7 +2,7 @@ use std::future::Future;
 
 use tokio::{runtime::Handle, task::JoinHandle};
 
-/// Spawns a task of a node. In tests it belongs to the [process](super::process) that it is spawned in, if there is one.
+/// Spawns a task of a node. In tests, the task belongs to the simulated [process](super::process) that spawns it.
 pub(super) fn spawn_task<F>(runtime: &Handle, future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,

@@ -11,7 +11,7 @@ use crate::{
     view::View,
 };
 
-/// Watch on a node's status: read the current snapshot, or wait for the next one.
+/// Watch on a node's status, for reading the current snapshot or waiting for the next one.
 ///
 /// It returns snapshots and never a lock guard, so keeping a [`Status`] for any length of time cannot block the node.
 /// Cheap to clone. It does not keep the node alive.
@@ -135,10 +135,10 @@ impl Known {
         self.newest.ended().0
     }
 
-    /// Waits until `what` returns a value for the newest status at the current time, and returns that value.
+    /// Waits until `find` returns a value for the newest status at the current time, and returns that value.
     pub(crate) async fn wait_for_some<T>(
         &self,
-        what: impl Fn(&Status, Timestamp) -> Option<T>,
+        find: impl Fn(&Status, Timestamp) -> Option<T>,
     ) -> Result<T, Ended> {
         let mut watch = self.watch();
         loop {
@@ -146,7 +146,7 @@ impl Known {
             if let Phase::Stopped(reason) = &status.phase {
                 return Err(Ended(reason.clone()));
             }
-            if let Some(found) = what(&status, self.clock.now()) {
+            if let Some(found) = find(&status, self.clock.now()) {
                 return Ok(found);
             }
             // A renewal between reading the status and reading the clock may have moved the deadline without waking us.

@@ -15,12 +15,12 @@ use crate::{
     view::View,
 };
 
-/// Tells `tracing` what happens to a node. See [`trace`](crate::trace).
+/// Reports a node's events and spans to `tracing`. See [`trace`](crate::trace).
 #[derive(Debug)]
 pub(crate) struct Tracer {
     namespace: Arc<str>,
     node: Option<NodeName>,
-    /// The newest version, until it is stable.
+    /// The span of the newest version, until the version is stable.
     version: Option<(Version, Span)>,
 }
 
@@ -33,7 +33,7 @@ impl Tracer {
         self.node.as_ref().map_or("", NodeName::as_str)
     }
 
-    /// Tells an event; `view` is the newest one after it.
+    /// Reports an event. `view` is the newest view after the event.
     pub(crate) fn emit(&mut self, event: &Event, view: Option<&View>) {
         if let Event::VersionPublished { version, nodes, causes, .. } = event {
             self.end("superseded");
@@ -53,12 +53,11 @@ impl Tracer {
         let about = event.version();
         let span = self.version.as_ref().filter(|(version, _)| about == Some(*version));
         match span {
-            Some((_, span)) => span.in_scope(|| self.say(event, about)),
-            None => self.say(event, about),
+            Some((_, span)) => span.in_scope(|| self.log(event, about)),
+            None => self.log(event, about),
         }
         match event {
-            Event::Stable { version } if about == self.version.as_ref().map(|(version, _)| *version) => {
-                debug_assert_eq!(Some(*version), about);
+            Event::Stable { .. } if about == self.version.as_ref().map(|(version, _)| *version) => {
                 self.end("stable");
             }
             Event::Stopped { .. } => self.end("left"),
@@ -66,16 +65,17 @@ impl Tracer {
         }
     }
 
+    /// Ends the span of the current version.
     fn end(&mut self, outcome: &'static str) {
         if let Some((_, span)) = self.version.take() {
             span.record(OUTCOME, outcome);
         }
     }
 
-    /// Nothing at `info` or above repeats while all is quiet.
-    fn say(&self, event: &Event, version: Option<Version>) {
+    fn log(&self, event: &Event, version: Option<Version>) {
         let version = version.map(tracing::field::display);
-        macro_rules! say {
+        // The level of a `tracing` event is part of its call site and cannot be a variable.
+        macro_rules! at {
             ($level:ident) => {
                 event!(
                     target: TARGET, Level::$level,
@@ -87,47 +87,15 @@ impl Tracer {
                 )
             };
         }
-        match event {
-            Event::SessionLost { .. }
-            | Event::Unhealthy { .. }
-            | Event::LeadershipSuspended { .. }
-            | Event::StabilizeRefused { .. }
-            | Event::StabilizeSlow { .. }
-            | Event::AnnouncementSlow { .. }
-            | Event::AnnouncementFailed { .. }
-            | Event::Blocked(_)
-            | Event::Evicted { .. }
-            | Event::MassFailure(_)
-            | Event::StoreAway { .. }
-            | Event::CallFailing { .. }
-            | Event::Malformed { .. }
-            | Event::Overwritten { .. }
-            | Event::NameHeld { .. } => say!(WARN),
-            Event::StoreRefused { .. } => say!(ERROR),
-            Event::NodeUp { .. }
-            | Event::NodeChanged { .. }
-            | Event::NodeDown { .. }
-            | Event::Stabilizing { .. }
-            | Event::Superseded { .. }
-            | Event::Ready { .. }
-            | Event::Announcing { .. } => say!(DEBUG),
-            Event::Joined { .. }
-            | Event::Rejoined { .. }
-            | Event::Healthy
-            | Event::LeaderChanged { .. }
-            | Event::LeadershipResumed { .. }
-            | Event::VersionPublished { .. }
-            | Event::Stable { .. }
-            | Event::MassFailureOver
-            | Event::StoreBack { .. }
-            | Event::CallRecovered { .. }
-            | Event::Resynced { .. }
-            | Event::Unregistered
-            | Event::Stopped { .. } => say!(INFO),
+        match level(event) {
+            Level::ERROR => at!(ERROR),
+            Level::WARN => at!(WARN),
+            Level::INFO => at!(INFO),
+            _ => at!(DEBUG),
         }
     }
 
-    /// A try of stabilize, in its span within that of its version.
+    /// Runs one attempt of `stabilize` in a span of its own, inside the span of its version.
     pub(crate) fn stabilize(
         &self,
         version: Version,
@@ -145,7 +113,7 @@ impl Tracer {
         within(span, run)
     }
 
-    /// The call of `on_stable`.
+    /// Runs `on_stable` in a span.
     pub(crate) fn on_stable(&self, view: &View, run: impl FnOnce() -> Running + Send + 'static) -> Running {
         let span = span!(
             target: TARGET, parent: None, Level::INFO, ON_STABLE_SPAN,
@@ -158,15 +126,57 @@ impl Tracer {
     }
 }
 
-/// Runs a callback in a span, from its call to its answer.
+/// Returns the level of an event. No event at `info` or above repeats in a quiet cluster.
+fn level(event: &Event) -> Level {
+    match event {
+        Event::StoreRefused { .. } => Level::ERROR,
+        Event::SessionLost { .. }
+        | Event::Unhealthy { .. }
+        | Event::LeadershipSuspended { .. }
+        | Event::StabilizeRefused { .. }
+        | Event::StabilizeSlow { .. }
+        | Event::AnnouncementSlow { .. }
+        | Event::AnnouncementFailed { .. }
+        | Event::Blocked(_)
+        | Event::Evicted { .. }
+        | Event::MassFailure(_)
+        | Event::StoreAway { .. }
+        | Event::CallFailing { .. }
+        | Event::Malformed { .. }
+        | Event::Overwritten { .. }
+        | Event::NameHeld { .. } => Level::WARN,
+        Event::Joined { .. }
+        | Event::Rejoined { .. }
+        | Event::Healthy
+        | Event::LeaderChanged { .. }
+        | Event::LeadershipResumed { .. }
+        | Event::VersionPublished { .. }
+        | Event::Stable { .. }
+        | Event::MassFailureOver
+        | Event::StoreBack { .. }
+        | Event::CallRecovered { .. }
+        | Event::Resynced { .. }
+        | Event::Unregistered
+        | Event::Stopped { .. } => Level::INFO,
+        Event::NodeUp { .. }
+        | Event::NodeChanged { .. }
+        | Event::NodeDown { .. }
+        | Event::Stabilizing { .. }
+        | Event::Superseded { .. }
+        | Event::Ready { .. }
+        | Event::Announcing { .. } => Level::DEBUG,
+    }
+}
+
+/// Runs a callback in a span, from its call to its result.
 fn within(span: Span, run: impl FnOnce() -> Running + Send + 'static) -> Running {
     let callback = async move {
         let outcome = run().await;
-        let said = match outcome {
+        let text = match outcome {
             Outcome::Ready => "ready",
             Outcome::Refused { .. } => "refused",
         };
-        Span::current().record(OUTCOME, said);
+        Span::current().record(OUTCOME, text);
         outcome
     };
     Box::pin(callback.instrument(span))

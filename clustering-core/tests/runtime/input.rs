@@ -53,7 +53,6 @@ const INPUT: &[(&str, &str, &str, Change)] = &[
     ("renew_every", "8s", "half of ttl", |builder| {
         builder.configure(|config| config.renew_every = Some(secs(8)))
     }),
-    ("renew_retry", "0ns", "zero", |builder| builder.configure(|config| config.renew_retry = Duration::ZERO)),
     ("leadership", "15s", "less than ttl", |builder| {
         builder.configure(|config| config.leadership = Some(secs(15)))
     }),
@@ -62,10 +61,6 @@ const INPUT: &[(&str, &str, &str, Change)] = &[
     }),
     ("call_timeout", "5s", "third of ttl", |builder| {
         builder.configure(|config| config.call_timeout = Some(secs(5)))
-    }),
-    ("stagger", "20s", "less than ttl", |builder| builder.configure(|config| config.stagger = secs(20))),
-    ("retry", "0ns", "zero", |builder| {
-        builder.configure(|config| config.retry = Backoff::new(Duration::ZERO, secs(5)))
     }),
     ("stabilize_retry", "9s", "longest", |builder| {
         builder.configure(|config| config.stabilize_retry = Backoff::new(secs(9), secs(5)))

@@ -189,11 +189,10 @@ async fn a_node_with_endless_times_lives_and_ends() {
     let cluster = Cluster::new();
     let endless = |config: &mut Config| {
         let never = Backoff::new(Duration::MAX, Duration::MAX);
-        (config.retry, config.stabilize_retry, config.publish_gap) = (never, never, never);
-        (config.calm, config.warn_after, config.stop_timeout) = (Duration::MAX, Duration::MAX, Duration::MAX);
+        (config.stabilize_retry, config.publish_gap) = (never, never);
+        (config.warn_after, config.stop_timeout) = (Duration::MAX, Duration::MAX);
         (config.stabilize_timeout, config.on_stable_timeout) = (Some(Duration::MAX), Some(Duration::MAX));
         config.laggards = Laggards::Evict { after: Duration::MAX };
-        config.renew_retry = Duration::MAX;
     };
     let node = cluster.start_with("a", |builder| builder.configure(endless)).await;
     let first = stable([&node]).await;

@@ -604,7 +604,7 @@ async fn p11_a_program_that_is_not_well_has_no_place_by_its_url() {
     present(&b[0], &["a", "b"]).await;
     fs::remove_file(file("well")).unwrap();
     present(&b[0], &["b"]).await;
-    printed(&a, &["healthy", "unhealthy, 2 checks in a row: ", "session lost: the node is not healthy"])
+    printed(&a, &["healthy", "unhealthy after 2 failed checks: ", "session lost: the node is not healthy"])
         .await;
     fs::write(file("well"), "").unwrap();
     present(&b[0], &["a", "b"]).await;

@@ -53,7 +53,7 @@ pub(crate) async fn p10_a_full_etcd_is_reported_and_the_cluster_goes_on_when_the
     soon("a full etcd", fill(&scenario)).await;
     let killed = nodes.iter().find(|node| node.name() != leader.name()).unwrap();
     killed.kill().await;
-    says(&leader, "publishing a version has failed for", "database space exceeded").await;
+    says(&leader, "publishing a version has been failing for", "database space exceeded").await;
     make_room(&scenario).await;
     says(&leader, "publishing a version no longer fails", "").await;
     let left = without(&NAMES, killed.name());

@@ -127,8 +127,8 @@ fn p1_a_record_that_does_not_say_what_its_node_wrote_is_written_again() {
         let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
         let record = edited(&b, "view/nodes/b", from, to);
         put_over(&mut b, "view/nodes/b", &record);
-        let told = "* somebody else overwrote c/view/nodes/b, which only this node writes; it is put right";
-        b.says_of(&["* somebody", "rewrite", "* session"], &[told, "rewrite"]);
+        let told = "* another client overwrote c/view/nodes/b, which belongs to this node; correcting it";
+        b.says_of(&["* another client", "rewrite", "* session"], &[told, "rewrite"]);
         b.answer_all();
         let own = b.machine.fold.own().unwrap().record.clone().unwrap();
         assert_eq!((own.uri.as_str(), own.metadata.len(), own.protocol), ("http://b", 0, 1), "{to}");
@@ -190,14 +190,14 @@ fn p7_a_leader_whose_key_names_another_or_cannot_be_read_resigns() {
     for value in [r#"{"node":"b","incarnation":"x"}"#, "garbage"] {
         let mut a = Bench::node("a").joined().leading().stable();
         put_over(&mut a, "view/leader", value);
-        let told = "* somebody else overwrote c/view/leader, which only this node writes; it is put right";
-        a.says_of(&["* somebody", "resign"], &[told, "resign"]);
+        let told = "* another client overwrote c/view/leader, which belongs to this node; correcting it";
+        a.says_of(&["* another client", "resign"], &[told, "resign"]);
         a.answer_all();
         a.skip();
         a.wait(secs(15));
         a.answer_all();
         assert!(a.is_leader());
         a.wait(secs(60));
-        a.says_of(&["* somebody", "resign"], &[]);
+        a.says_of(&["* another client", "resign"], &[]);
     }
 }

@@ -167,7 +167,7 @@ fn a_leader_that_cannot_be_read_is_reported_and_nobody_campaigns_against_it() {
     b.put("view/leader", "garbage");
     b.says(&[
         "* cannot read c/view/leader: expected value at line 1 column 1",
-        "* an unreadable leader stands, term 3",
+        "* the election key is unreadable, term 3: no election until it is deleted",
     ]);
     assert_eq!(b.status().leader.unwrap().name, None);
     b.wait(secs(600));

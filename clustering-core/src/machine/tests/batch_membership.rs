@@ -55,7 +55,7 @@ fn others_are_told_of_as_they_come_change_and_go() {
     assert!(b.machine.node_named(&name("c")).is_none());
     b.says(&[
         "* c is present at http://other-c",
-        "* c changed, at http://other-c",
+        "* c has a new record, at http://other-c",
         "* c is gone: its session ended",
     ]);
 }
@@ -67,7 +67,7 @@ fn p7_wait_waits_until_the_other_of_that_name_is_gone() {
     b.answer_all();
     b.says_of(
         &["* the name", "join", "take"],
-        &["* the name is held by http://other-b; waiting until that one is gone"],
+        &["* the name is held by the process at http://other-b; waiting until it is free"],
     );
     b.wait(secs(60));
     b.says(&[]);
@@ -83,8 +83,8 @@ fn p7_wait_tells_of_each_holder_once() {
     b.says(&[]);
     b.rewrites("b");
     b.says(&[
-        "* b changed, at http://other-b",
-        "* the name is held by http://other-b; waiting until that one is gone",
+        "* b has a new record, at http://other-b",
+        "* the name is held by the process at http://other-b; waiting until it is free",
     ]);
 }
 
@@ -95,7 +95,12 @@ fn p7_take_over_replaces_the_other_and_its_acknowledgement() {
     b.answer_all();
     b.says_of(
         &["take", "join", "* joined", "* b"],
-        &["* b is present at http://other-b", "take over", "* b changed, at http://b", "* joined as a life"],
+        &[
+            "* b is present at http://other-b",
+            "take over",
+            "* b has a new record, at http://b",
+            "* joined as a life",
+        ],
     );
 }
 
@@ -148,7 +153,7 @@ fn p7_a_foreign_record_in_the_members_place_means_that_it_was_taken_over() {
     for conflict in [NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail] {
         let mut b = Bench::node_with("b", policy(conflict)).with(&["a"]).led_by("a").joined();
         b.joins("b");
-        b.says(&["* b changed, at http://other-b", "revoke 2"]);
+        b.says(&["* b has a new record, at http://other-b", "revoke 2"]);
         b.ok("revoke");
         b.says(&[
             "unwatch",
@@ -161,7 +166,7 @@ fn p7_a_foreign_record_in_the_members_place_means_that_it_was_taken_over() {
 #[test]
 fn p7_a_node_that_rejoins_and_finds_its_name_taken_does_as_the_policy_says() {
     let policies = [
-        (NameConflict::Wait, "* the name is held by http://other-b; waiting until that one is gone"),
+        (NameConflict::Wait, "* the name is held by the process at http://other-b; waiting until it is free"),
         (NameConflict::TakeOver, "* stopped: another process, at http://other-b, took over its name"),
         (NameConflict::Fail, "* stopped: its name is held by another process, at http://other-b"),
     ];
@@ -316,7 +321,7 @@ fn p4_a_rewritten_record_takes_part_again_only_in_the_next_version() {
     b.deliver();
     b.says(&[
         "rewrite",
-        "* b changed, at http://b",
+        "* b has a new record, at http://b",
         "reply 1: done",
         "supersede",
         "* stabilize of V1 superseded",

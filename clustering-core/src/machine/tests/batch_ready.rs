@@ -29,7 +29,7 @@ fn p4_the_last_acknowledgement_makes_it_stable() {
     assert_eq!(a.machine.unready(), Some(0));
     a.says(&["confirm V2"]);
     a.answer_all();
-    a.says(&["* stable at V2", "* on_stable of V2, term 2", "announce V2 in term 2"]);
+    a.says(&["* stable at V2", "* calling on_stable of V2, term 2", "announce V2 in term 2"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn a_request_from_before_the_newest_version_is_granted_already() {
     let mut b = b.led_by("a").joined();
     assert_eq!(b.store.revision, Revision::new(4));
     b.ends("a");
-    b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
+    b.says_of(&["elect"], &["elect V2: b was elected, the previous view is unknown"]);
 }
 
 #[test]

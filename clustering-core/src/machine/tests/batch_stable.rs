@@ -30,7 +30,7 @@ fn p4_the_leader_announces_by_the_log_also_when_the_reply_is_lost() {
     a.lose("confirm");
     a.says(&[]);
     a.deliver();
-    a.says(&["* stable at V1", "* on_stable of V1, term 2", "announce V1 in term 2"]);
+    a.says(&["* stable at V1", "* calling on_stable of V1, term 2", "announce V1 in term 2"]);
     a.wait(secs(10));
     a.says(&[]);
 }

@@ -167,7 +167,7 @@ fn a_version_that_cannot_be_read_is_reported_and_the_leader_publishes_over_it() 
     a.put("view/version", "garbage");
     a.says(&[
         "* cannot read c/view/version: expected value at line 1 column 1",
-        "publish V2: the view before is not known",
+        "publish V2: the previous view is unknown",
         "supersede",
         "* stabilize of V1 superseded",
     ]);
@@ -190,7 +190,7 @@ fn a_candidate_elects_over_a_version_that_cannot_be_read() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.put("view/version", "garbage");
     b.ends("a");
-    b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known"]);
+    b.says_of(&["elect"], &["elect V2: b was elected, the previous view is unknown"]);
     b.ok("elect");
     b.deliver();
     assert!(b.is_leader());

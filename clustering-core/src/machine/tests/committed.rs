@@ -152,7 +152,7 @@ fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
             let mut bench = on_its_way(purpose);
             bench.fail(purpose, kind);
             let mut told = Vec::new();
-            bench.says_if("* to be mended", &mut told);
+            bench.says_if("* operator action needed", &mut told);
             assert_eq!(told.len(), 1, "{purpose} {kind:?}");
             bench.wait(ms(3_700));
             assert!(!bench.is_open(purpose), "{purpose} {kind:?}");
@@ -221,7 +221,7 @@ fn p10_a_commit_that_keeps_failing_is_told_once_with_its_reason_and_again_when_i
             assert_eq!(bench.status().failing, []);
             keeps_failing(&mut bench, purpose, kind, secs(60));
             let error = StoreError::new(kind, "as the test has it").to_string();
-            let failing = format!("{what} has failed for 30s and is tried again: {error}");
+            let failing = format!("{what} has been failing for 30s and is being retried: {error}");
             assert_eq!(told(&mut bench), [failing], "{purpose} {kind:?}");
             let status = bench.status().failing;
             assert_eq!(
@@ -275,8 +275,7 @@ fn p10_a_lease_that_cannot_be_had_or_given_back_is_told() {
     let mut a = Bench::node("a");
     a.tick();
     keeps_failing(&mut a, "grant", ErrorKind::Busy, secs(31));
-    let failing =
-        "granting a lease has failed for 30s and is tried again: the store is busy: as the test has it";
+    let failing = "granting a lease has been failing for 30s and is being retried: the store is busy: as the test has it";
     assert_eq!(told(&mut a), [failing]);
     a.wait_for("grant");
     a.ok("grant");
@@ -285,7 +284,7 @@ fn p10_a_lease_that_cannot_be_had_or_given_back_is_told() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.delete("view/nodes/b");
     keeps_failing(&mut b, "revoke", ErrorKind::Refused, secs(31));
-    let failing = "giving back an old lease has failed for 30s and is tried again: the store refused: as the test has it";
+    let failing = "revoking an old lease has been failing for 30s and is being retried: the store refused: as the test has it";
     assert_eq!(told(&mut b), [failing]);
     b.wait_for("revoke");
     b.ok("revoke");
@@ -300,7 +299,7 @@ fn p10_a_leader_that_cannot_read_the_acknowledgements_says_so() {
     b.lose("elect");
     b.deliver();
     keeps_failing(&mut b, "read ready/", ErrorKind::Refused, secs(31));
-    let failing = "watching the acknowledgements has failed for 30s and is tried again: the store refused: as the test has it";
+    let failing = "watching the acknowledgements has been failing for 30s and is being retried: the store refused: as the test has it";
     assert_eq!(told(&mut b), [failing]);
     b.wait_for("read ready/");
     b.ok("read ready/");
@@ -382,7 +381,10 @@ fn p7_a_join_that_found_the_name_taken_meets_whoever_took_it() {
     b.ok("join");
     b.says(&[]);
     b.deliver();
-    b.says_of(&["* the name"], &["* the name is held by http://other-b; waiting until that one is gone"]);
+    b.says_of(
+        &["* the name"],
+        &["* the name is held by the process at http://other-b; waiting until it is free"],
+    );
 }
 
 #[test]

@@ -245,22 +245,17 @@ impl Game {
 type Set = fn(&mut Config, Duration);
 
 /// Every time and number of a configuration.
-const FIELDS: [(&str, Set); 19] = [
+const FIELDS: [(&str, Set); 14] = [
     ("ttl", |config, time| config.ttl = time),
     ("renew_every", |config, time| config.renew_every = Some(time)),
-    ("renew_retry", |config, time| config.renew_retry = time),
     ("leadership", |config, time| config.leadership = Some(time)),
     ("call_timeout", |config, time| config.call_timeout = Some(time)),
-    ("stagger", |config, time| config.stagger = time),
-    ("retry", |config, time| config.retry.first = time),
-    ("retry", |config, time| config.retry.max = time),
     ("stabilize_retry", |config, time| config.stabilize_retry = Backoff::new(time, time)),
     ("stabilize_timeout", |config, time| config.stabilize_timeout = Some(time)),
     ("on_stable_timeout", |config, time| config.on_stable_timeout = Some(time)),
     ("warn_after", |config, time| config.warn_after = time),
     ("laggards", |config, time| config.laggards = Laggards::Evict { after: time }),
     ("publish_gap", |config, time| config.publish_gap = Backoff::new(time, time)),
-    ("calm", |config, time| config.calm = time),
     ("health.interval", |config, time| config.health.get_or_insert_default().interval = time),
     ("health.deadline", |config, time| config.health.get_or_insert_default().deadline = time),
     ("health.failures", |config, time| {

@@ -88,10 +88,10 @@ fn a_store_that_refuses_is_reported_each_time_and_asked_seldom() {
         a.skip();
         a.fail("grant", kind);
         a.says_of(
-            &["* to be mended"],
+            &["* operator action needed"],
             &[match kind {
-                ErrorKind::Refused => "* to be mended: the store refused: as the test has it",
-                _ => "* to be mended: invalid call: as the test has it",
+                ErrorKind::Refused => "* operator action needed: the store refused: as the test has it",
+                _ => "* operator action needed: invalid call: as the test has it",
             }],
         );
         assert!(a.wakes_in().unwrap() >= ms(3_750));

@@ -13,7 +13,7 @@ fn the_one_in_favour_goes_first_however_young() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     c.skip();
     hand_over_to(&mut c, "c");
-    c.says_of(&["elect"], &["elect V2: c was elected, the view before is not known, ops asked"]);
+    c.says_of(&["elect"], &["elect V2: c was elected, the previous view is unknown, ops asked"]);
 }
 
 #[test]
@@ -25,7 +25,7 @@ fn the_others_let_it_go_first_and_then_go_in_their_order() {
     c.wait(ms(549));
     c.says_of(&["elect"], &[]);
     c.wait(ms(1));
-    c.says_of(&["elect"], &["elect V2: c was elected, the view before is not known, ops asked"]);
+    c.says_of(&["elect"], &["elect V2: c was elected, the previous view is unknown, ops asked"]);
 }
 
 #[test]
@@ -33,7 +33,7 @@ fn one_that_is_not_there_is_not_waited_for() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.skip();
     hand_over_to(&mut b, "x");
-    b.says_of(&["elect"], &["elect V2: b was elected, the view before is not known, ops asked"]);
+    b.says_of(&["elect"], &["elect V2: b was elected, the previous view is unknown, ops asked"]);
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn p11_the_failure_that_decides_ends_the_lead_and_the_session_at_once() {
     assert!(!a.is_leader());
     a.says(&[
         "check health",
-        "* unhealthy, 3 checks in a row: very ill",
+        "* unhealthy after 3 failed checks: very ill",
         "unwatch",
         "* session lost: the node is not healthy",
         "leave",
@@ -108,7 +108,7 @@ fn p11_a_check_that_does_not_answer_in_time_is_ended_and_failed() {
     a.health(Ok(()));
     fails(&mut a, "ill");
     fails(&mut a, "ill");
-    a.says_of(&["* un"], &["* unhealthy, 3 checks in a row: ill"]);
+    a.says_of(&["* un"], &["* unhealthy after 3 failed checks: ill"]);
 }
 
 /// Its future is dropped, and yet it does not end: it blocks its thread.
@@ -125,7 +125,7 @@ fn p11_a_check_that_never_ends_fails_again_for_each_interval() {
         &["abort", "check", "*"],
         &[
             "abort: the check did not answer within 1s",
-            "* unhealthy, 3 checks in a row: the check did not answer within 1s",
+            "* unhealthy after 3 failed checks: the check did not answer within 1s",
             "* session lost: the node is not healthy",
         ],
     );

@@ -105,7 +105,7 @@ fn p10_a_store_that_refuses_it_is_to_be_mended() {
     b.stop();
     b.skip();
     b.fail("leave", ErrorKind::Refused);
-    b.says(&["* to be mended: the store refused: as the test has it", "revoke 2"]);
+    b.says(&["* operator action needed: the store refused: as the test has it", "revoke 2"]);
 }
 
 #[test]

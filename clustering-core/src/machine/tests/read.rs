@@ -49,7 +49,11 @@ fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
     falls_behind(&mut b);
     b.says(&["read view/"]);
     b.answer_all();
-    b.says(&["* read a snapshot at revision 5", "* c is present at http://other-c", "watch view/ after 5"]);
+    b.says(&[
+        "* missed changes: read a snapshot at revision 5",
+        "* c is present at http://other-c",
+        "watch view/ after 5",
+    ]);
     let newest = b.status().newest.unwrap();
     assert_eq!(newest.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
 }
@@ -62,7 +66,7 @@ fn p1_a_member_that_missed_a_version_asks_for_another() {
     b.skip();
     b.answer_all();
     b.says(&[
-        "* read a snapshot at revision 5",
+        "* missed changes: read a snapshot at revision 5",
         "watch view/ after 5",
         "ask: b, the view of the newest version is not known here",
     ]);
@@ -90,7 +94,7 @@ fn an_observer_that_missed_a_version_asks_for_nothing() {
     falls_behind(&mut o);
     o.skip();
     o.answer_all();
-    o.says(&["* read a snapshot at revision 3", "watch view/ after 3"]);
+    o.says(&["* missed changes: read a snapshot at revision 3", "watch view/ after 3"]);
     assert!(o.status().newest.is_none());
 }
 
@@ -113,7 +117,7 @@ fn p1_a_leader_that_missed_a_version_publishes() {
     falls_behind(&mut a);
     a.skip();
     a.ok("read view/");
-    a.says_of(&["publish"], &["publish V3: the view before is not known"]);
+    a.says_of(&["publish"], &["publish V3: the previous view is unknown"]);
 }
 
 #[test]
@@ -128,9 +132,9 @@ fn a_resync_tells_of_everyone_who_came_went_or_changed() {
     d.skip();
     d.ok("read view/");
     d.says(&[
-        "* read a snapshot at revision 8",
+        "* missed changes: read a snapshot at revision 8",
         "* a is gone: its session ended",
-        "* b changed, at http://other-b",
+        "* b has a new record, at http://other-b",
         "* e is present at http://other-e",
         "* nobody leads",
         "watch view/ after 8",
@@ -146,7 +150,7 @@ fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
     a.says(&["read view/"]);
     a.ok("read view/");
     a.says(&[
-        "* the store was restored: read a snapshot at revision 1",
+        "* the store was restored to an older state: read a snapshot at revision 1",
         "unwatch",
         "* session lost: the store was restored to an older state",
         "revoke 1",
@@ -191,7 +195,7 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
         "* ready at V2",
         "confirm V2",
         "* stable at V2",
-        "* on_stable of V2, term 4",
+        "* calling on_stable of V2, term 4",
         "announce V2 in term 4",
     ]);
 }

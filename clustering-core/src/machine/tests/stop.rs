@@ -115,7 +115,7 @@ fn a_node_that_nobody_drives_any_more_has_ended_as_it_is() {
     a.ask(1, "late");
     a.says_of(
         &["reply"],
-        &["reply 1: the node has ended: its task was ended from outside: the runtime was shut down, or the store panicked"],
+        &["reply 1: the node has ended: its task was aborted: the runtime was shut down, or the store panicked"],
     );
 }
 

@@ -11,7 +11,7 @@ fn the_record_is_put_again_under_a_new_incarnation() {
     b.says(&["rewrite"]);
     assert_eq!(b.status().session.unwrap().incarnation, before, "until it stands");
     b.answer_all();
-    b.says(&["* b changed, at http://b", "reply 1: done"]);
+    b.says(&["* b has a new record, at http://b", "reply 1: done"]);
     assert_ne!(b.status().session.unwrap().incarnation, before);
     assert_eq!(b.machine.present().find(|node| node.name == "b").unwrap().metadata["zone"], "x");
     assert!(b.store.get(&"c/ready/b".into()).is_none(), "the acknowledgement went with the record");

@@ -159,7 +159,10 @@ fn p8_a_read_of_acknowledgements_that_failed_is_repeated() {
     a.unseen(|a| a.acknowledges("b"));
     a.disconnects("ready/");
     a.fail("read ready/", ErrorKind::Refused);
-    a.says_of(&["* to be mended"], &["* to be mended: the store refused: as the test has it"]);
+    a.says_of(
+        &["* operator action needed"],
+        &["* operator action needed: the store refused: as the test has it"],
+    );
     a.wait(ms(200));
     a.ok("read ready/");
     a.says_of(&["confirm"], &["confirm V2"]);
@@ -186,7 +189,7 @@ fn p7_a_snapshot_from_before_what_was_folded_is_a_rewind_too() {
     b.says_of(
         &["* the store was", "* session"],
         &[
-            "* the store was restored: read a snapshot at revision 2",
+            "* the store was restored to an older state: read a snapshot at revision 2",
             "* session lost: the store was restored to an older state",
         ],
     );

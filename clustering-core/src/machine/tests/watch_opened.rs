@@ -42,7 +42,7 @@ fn a_store_that_refuses_to_be_watched_is_reported() {
     o.skip();
     o.fail("watch view/", ErrorKind::Refused);
     o.says(&[
-        "* to be mended: the store refused: as the test has it",
+        "* operator action needed: the store refused: as the test has it",
         "* the store is away: the store refused: as the test has it",
     ]);
 }

@@ -1,4 +1,5 @@
-//! Measuring what goes in and out of the machine: with feature `metrics`, and nothing without it.
+//! Metrics of a node, derived from the inputs and outputs of its machine. Without the feature `metrics`, the meter does
+//! nothing.
 
 #[cfg(not(feature = "metrics"))]
 mod off;

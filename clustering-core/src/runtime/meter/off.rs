@@ -4,7 +4,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// Measures nothing.
+/// Stand-in that measures nothing.
 #[derive(Debug)]
 pub(crate) struct Meter;
 

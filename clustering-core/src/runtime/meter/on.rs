@@ -20,25 +20,26 @@ use crate::{
 /// Number of gauges that a node sets.
 const GAUGES: usize = 11;
 
-/// Measures a node by what its machine is told and says. It decides nothing, and nothing rests on it.
+/// Records the metrics of a node from the inputs and outputs of its machine. Nothing else depends on it.
 #[derive(Debug)]
 pub(crate) struct Meter {
     namespace: Arc<str>,
-    /// Only nodes are measured.
+    /// False for observers, which are not measured.
     is_node: bool,
     calls: BTreeMap<Token, Call>,
+    /// The running `stabilize` calls that were superseded.
     superseded: BTreeSet<Token>,
-    /// Until when the session lasts without another renewal.
+    /// End of the session if no further renewal succeeds.
     session_until: Option<Timestamp>,
-    /// The newest version and when it was seen, until it is stable.
+    /// The newest version and the time at which it was seen, until it is stable.
     published: Option<(Version, Timestamp)>,
     present: usize,
     unready: usize,
-    /// What the gauges show.
+    /// The values that were set last, by gauge.
     shown: [Option<f64>; GAUGES],
 }
 
-/// Something that was begun and has not ended.
+/// A store call or callback that has not finished, with its start if its duration is measured.
 #[derive(Clone, Copy, Debug)]
 enum Call {
     Lease(Timestamp),
@@ -52,7 +53,7 @@ fn build_info() {
     gauge!(names::BUILD_INFO.name, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 
-/// How a call to the store went.
+/// Returns the outcome of a commit as a label value.
 fn outcome<T>(result: &Result<T, StoreError>) -> &'static str {
     match result.as_ref().map_err(StoreError::kind) {
         Ok(_) => "done",
@@ -93,7 +94,11 @@ impl Meter {
         histogram!(metric.name, "namespace" => self.namespace.clone()).record(time);
     }
 
-    /// The machine is about to be told that.
+    fn took_with(&self, metric: Metric, time: Duration, outcome: &'static str) {
+        histogram!(metric.name, "namespace" => self.namespace.clone(), "outcome" => outcome).record(time);
+    }
+
+    /// Measures an input that is about to be passed to the machine.
     pub(crate) fn input(&mut self, now: Timestamp, input: &Input) {
         if !self.is_node {
             return;
@@ -104,60 +109,18 @@ impl Meter {
                     self.session_until = Some(sent + lease.ttl);
                 }
             }
-            Input::Renewed { token, result } => {
-                // Recorders may forget gauges that are not set for a while.
-                self.shown = [None; GAUGES];
-                build_info();
-                let Some(Call::Lease(sent)) = self.calls.remove(token) else { return };
-                self.took(names::RENEWAL, now.since(sent));
-                match result {
-                    Ok(left) if !left.is_zero() => {
-                        self.count_by(names::RENEWALS, "outcome", "done");
-                        let until = self.session_until.replace(sent + *left);
-                        self.took(names::RENEWAL_LEFT, until.unwrap_or_default().since(now));
-                    }
-                    _ => self.count_by(names::RENEWALS, "outcome", "failed"),
-                }
-            }
-            Input::Committed { token, result } => {
-                if let Some(Call::Commit(purpose)) = self.calls.remove(token) {
-                    counter!(
-                        names::COMMITS.name,
-                        "namespace" => self.namespace.clone(),
-                        "purpose" => purpose.name(),
-                        "outcome" => outcome(result),
-                    )
-                    .increment(1);
-                }
-            }
-            Input::Stabilized { token, outcome } => {
-                let Some(Call::Stabilize(began)) = self.calls.remove(token) else { return };
-                let outcome = match outcome {
-                    _ if self.superseded.remove(token) => "superseded",
-                    Outcome::Ready => "ready",
-                    Outcome::Refused { .. } => "refused",
-                };
-                histogram!(
-                    names::STABILIZE.name,
-                    "namespace" => self.namespace.clone(),
-                    "outcome" => outcome,
-                )
-                .record(now.since(began));
-            }
+            Input::Renewed { token, result } => self.renewed(now, *token, result),
+            Input::Committed { token, result } => self.committed(*token, result),
+            Input::Stabilized { token, outcome } => self.stabilized(now, *token, outcome),
             Input::Announced { token, result } => {
                 let Some(Call::Announce(began)) = self.calls.remove(token) else { return };
                 let outcome = if result.is_ok() { "done" } else { "failed" };
-                histogram!(
-                    names::ON_STABLE.name,
-                    "namespace" => self.namespace.clone(),
-                    "outcome" => outcome,
-                )
-                .record(now.since(began));
+                self.took_with(names::ON_STABLE, now.since(began), outcome);
             }
             Input::HealthReported { token, result } => {
                 let Some(Call::Check(began)) = self.calls.remove(token) else { return };
                 self.took(names::HEALTH_CHECK, now.since(began));
-                // One that was ended for taking too long comes as an error.
+                // A check that exceeded its deadline is reported as an error.
                 let outcome = if result.is_ok() { "passed" } else { "failed" };
                 self.count_by(names::HEALTH_CHECKS, "outcome", outcome);
             }
@@ -173,7 +136,44 @@ impl Meter {
         }
     }
 
-    /// Looks at the machine, which said that. No recorder is called: the machine is locked.
+    fn renewed(&mut self, now: Timestamp, token: Token, result: &Result<Duration, StoreError>) {
+        // Recorders may forget gauges that are not set for a while, so each renewal sets all of them again.
+        self.shown = [None; GAUGES];
+        build_info();
+        let Some(Call::Lease(sent)) = self.calls.remove(&token) else { return };
+        self.took(names::RENEWAL, now.since(sent));
+        match result {
+            Ok(left) if !left.is_zero() => {
+                self.count_by(names::RENEWALS, "outcome", "done");
+                let until = self.session_until.replace(sent + *left);
+                self.took(names::RENEWAL_LEFT, until.unwrap_or_default().since(now));
+            }
+            _ => self.count_by(names::RENEWALS, "outcome", "failed"),
+        }
+    }
+
+    fn committed<T>(&mut self, token: Token, result: &Result<T, StoreError>) {
+        let Some(Call::Commit(purpose)) = self.calls.remove(&token) else { return };
+        counter!(
+            names::COMMITS.name,
+            "namespace" => self.namespace.clone(),
+            "purpose" => purpose.name(),
+            "outcome" => outcome(result),
+        )
+        .increment(1);
+    }
+
+    fn stabilized(&mut self, now: Timestamp, token: Token, outcome: &Outcome) {
+        let Some(Call::Stabilize(began)) = self.calls.remove(&token) else { return };
+        let outcome = match outcome {
+            _ if self.superseded.remove(&token) => "superseded",
+            Outcome::Ready => "ready",
+            Outcome::Refused { .. } => "refused",
+        };
+        self.took_with(names::STABILIZE, now.since(began), outcome);
+    }
+
+    /// Reads counts from the machine. Calls no recorder, because the machine is locked.
     pub(crate) fn look(&mut self, machine: &Machine) {
         if !self.is_node {
             return;
@@ -182,7 +182,7 @@ impl Meter {
         self.present = machine.present_count();
     }
 
-    /// The machine said that, and the node stands so since.
+    /// Measures the machine's outputs and sets the gauges to the node's new status.
     pub(crate) fn outputs(&mut self, now: Timestamp, outputs: &[Output], status: &Status) {
         if !self.is_node {
             return;
@@ -214,7 +214,7 @@ impl Meter {
         self.gauges(status);
     }
 
-    /// Sets the gauges that are to show something else than they do.
+    /// Sets the gauges whose values have changed.
     fn gauges(&mut self, status: &Status) {
         let flag = |is: bool| if is { 1.0 } else { 0.0 };
         let term = status.leader.as_ref().map_or(0, |leader| leader.term.get());
@@ -246,7 +246,7 @@ impl Meter {
         }
     }
 
-    /// Every transition is counted (P10); some are measured in other ways besides.
+    /// Counts the event (P10), and updates the metrics that depend on it.
     fn event(&mut self, now: Timestamp, event: &Event) {
         self.count_by(names::EVENTS, "event", event.kind());
         match event {
@@ -275,7 +275,7 @@ impl Meter {
     }
 }
 
-/// A subscriber was too far behind.
+/// Counts events that a slow subscriber missed.
 pub(crate) fn missed(events: u64) {
     counter!(names::EVENTS_MISSED.name).increment(events);
 }
@@ -287,7 +287,7 @@ mod tests {
     use super::*;
     use crate::{config::Config, keyspace::Keyspace, name::Namespace, version::IdGenerator};
 
-    /// P10: every transition is an event, and every event a metric.
+    /// P10: every transition is an event, and every event is counted.
     #[test]
     fn p10_every_kind_of_event_is_counted() {
         let recorder = DebuggingRecorder::new();
@@ -312,8 +312,8 @@ mod tests {
         assert_eq!(counted, kinds);
     }
 
-    /// Recorders may forget gauges that are not set for a while; to set all of them at every input would cost more than the
-    /// input does.
+    /// Recorders may forget gauges that are not set for a while. Setting all of them at every input would cost more than
+    /// handling the input.
     #[tokio::test]
     async fn gauges_are_set_when_they_change_and_with_every_renewal() {
         let recorder = DebuggingRecorder::new();
@@ -324,8 +324,8 @@ mod tests {
             values.next().map(|(.., value)| value)
         };
         let keyspace = Keyspace::new(Namespace::parse("c").unwrap());
-        let mint = IdGenerator::new(0, Timestamp::ZERO, 1);
-        let mut machine = Machine::observer(keyspace, Config::default(), mint);
+        let ids = IdGenerator::new(0, Timestamp::ZERO, 1);
+        let mut machine = Machine::observer(keyspace, Config::default(), ids);
         machine.handle(Timestamp::ZERO, Input::Tick);
         let Some(Output::Read { token, .. }) = machine.poll_output() else { panic!("it reads") };
         let status = machine.status(Timestamp::ZERO);

@@ -1,0 +1,199 @@
+//! Details that several events carry: store calls, reasons, and the nodes that block a version.
+
+use std::{fmt, time::Duration};
+
+use serde::Serialize;
+
+use super::{
+    serialize::milliseconds,
+    text::{brief, counted},
+};
+use crate::{
+    name::{NodeName, NodeUri},
+    version::Version,
+};
+
+/// A call to the store that the protocol needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StoreCall {
+    /// Obtains a lease for a new session.
+    Grant,
+    /// Revokes the lease of an earlier session. The node then rejoins.
+    Revoke,
+    /// Registers the node.
+    Join,
+    /// Changes the node's record.
+    Rewrite,
+    /// Requests a new version.
+    RequestVersion,
+    /// Makes the node leader and publishes a version.
+    Elect,
+    /// Publishes a version.
+    Publish,
+    /// Acknowledges a version, or checks that the acknowledgement was recorded.
+    Acknowledge,
+    /// Reads and watches the acknowledgements of all nodes, on the leader.
+    FollowAcknowledgements,
+    /// Records that a version is stable.
+    Confirm,
+    /// Removes a laggard.
+    Evict,
+    /// Gives up leadership.
+    Resign,
+}
+
+impl fmt::Display for StoreCall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StoreCall::Grant => "granting a lease",
+            StoreCall::Revoke => "revoking an old lease",
+            StoreCall::Join => "joining",
+            StoreCall::Rewrite => "changing the node's record",
+            StoreCall::RequestVersion => "requesting a version",
+            StoreCall::Elect => "electing this node",
+            StoreCall::Publish => "publishing a version",
+            StoreCall::Acknowledge => "acknowledging a version",
+            StoreCall::FollowAcknowledgements => "watching the acknowledgements",
+            StoreCall::Confirm => "recording that a version is stable",
+            StoreCall::Evict => "evicting a laggard",
+            StoreCall::Resign => "resigning",
+        })
+    }
+}
+
+/// Reason why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum LostReason {
+    /// The session deadline passed without a successful renewal.
+    Expired,
+    /// The store no longer knows the lease: it expired, or somebody revoked it.
+    LeaseGone,
+    /// Somebody deleted the node's record or made it unreadable. The lease may still be live.
+    Removed,
+    /// The store was restored to an older state.
+    Rewound,
+    /// The node's health checks failed, so it gave up the session (P11).
+    Unhealthy,
+}
+
+impl LostReason {
+    /// Returns the reason as it appears in JSON and in metric labels.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            LostReason::Expired => "expired",
+            LostReason::LeaseGone => "lease_gone",
+            LostReason::Removed => "removed",
+            LostReason::Rewound => "rewound",
+            LostReason::Unhealthy => "unhealthy",
+        }
+    }
+}
+
+impl fmt::Display for LostReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LostReason::Expired => "no renewal succeeded in time",
+            LostReason::LeaseGone => "the store no longer knows the lease",
+            LostReason::Removed => "the node's record was removed",
+            LostReason::Rewound => "the store was restored to an older state",
+            LostReason::Unhealthy => "the node is not healthy",
+        })
+    }
+}
+
+/// Reason why a node ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The service asked it to stop, or dropped the last handle.
+    Asked,
+    /// Another process took over its name.
+    TakenOver {
+        /// The URI of that process.
+        by: NodeUri,
+    },
+    /// Another process holds its name, and [`NameConflict::Fail`](crate::NameConflict) is set.
+    NameTaken {
+        /// The URI of that process.
+        by: NodeUri,
+    },
+    /// The node's task was aborted: the tokio runtime was shut down, or the store's code panicked. The node's lease
+    /// expires after its TTL.
+    Aborted,
+}
+
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StopReason::Asked => f.write_str("it was asked to stop"),
+            StopReason::TakenOver { by } => write!(f, "another process, at {by}, took over its name"),
+            StopReason::NameTaken { by } => write!(f, "its name is held by another process, at {by}"),
+            StopReason::Aborted => {
+                f.write_str("its task was aborted: the runtime was shut down, or the store panicked")
+            }
+        }
+    }
+}
+
+/// A version that is taking long to become stable, and the nodes that block it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Blocked {
+    /// The version.
+    pub version: Version,
+    /// Time since this leader saw the version published.
+    #[serde(serialize_with = "milliseconds", rename = "since_ms")]
+    pub since: Duration,
+    /// The nodes that have not acknowledged the version, sorted by name.
+    pub laggards: Vec<Laggard>,
+}
+
+impl fmt::Display for Blocked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is not stable after {:?}: ", self.version, brief(self.since))?;
+        for (index, laggard) in self.laggards.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ", " };
+            match &laggard.refused {
+                Some(reason) => write!(f, "{separator}{} refused ({reason})", laggard.name)?,
+                None => write!(f, "{separator}{} has not answered", laggard.name)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node that has not acknowledged the newest version.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Laggard {
+    /// The node's name.
+    pub name: NodeName,
+    /// The reason that its `stabilize` gave for refusing the version; `None` while it has not answered.
+    pub refused: Option<String>,
+}
+
+/// Simultaneous failure of so many nodes that a common cause is assumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct MassFailure {
+    /// The newest version.
+    pub version: Version,
+    /// Number of nodes in its view that are late or refuse it.
+    pub failing: usize,
+    /// Number of nodes in its view.
+    pub nodes: usize,
+}
+
+impl fmt::Display for MassFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MassFailure { version, failing, nodes } = self;
+        write!(
+            f,
+            "mass failure: {failing} of {} are late or refuse {version}; evictions are suspended, look for a common cause",
+            counted(*nodes)
+        )
+    }
+}
