@@ -130,7 +130,7 @@ fn p1_a_record_that_does_not_say_what_its_node_wrote_is_written_again() {
         let told = "* another client overwrote c/view/nodes/b, which belongs to this node; correcting it";
         b.says_of(&["* another client", "rewrite", "* session"], &[told, "rewrite"]);
         b.answer_all();
-        let own = b.machine.fold.own().unwrap().record.clone().unwrap();
+        let own = b.machine.facts.fold.own().unwrap().record.clone().unwrap();
         assert_eq!((own.uri.as_str(), own.metadata.len(), own.protocol), ("http://b", 0, 1), "{to}");
         b.skip();
         b.wait(secs(60));

@@ -136,7 +136,7 @@ fn p2_a_version_that_missed_what_a_node_had_seen_is_followed_by_another() {
 
 /// Returns the version that the node's record names as seen.
 fn seen(bench: &Bench) -> Option<Version> {
-    bench.machine.fold.own().unwrap().record.as_ref().unwrap().seen
+    bench.machine.facts.fold.own().unwrap().record.as_ref().unwrap().seen
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn a_check_that_runs_when_the_node_ends_is_ended_and_holds_nothing_up() {
     a.wait_for("check health");
     a.skip();
     a.stop();
-    a.says_of(&["abort", "check"], &["abort: nobody wants to know any more"]);
+    a.says_of(&["abort", "check"], &["abort: check cancelled"]);
     a.answer_all();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
 }

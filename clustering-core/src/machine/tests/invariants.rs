@@ -105,7 +105,7 @@ impl Invariants {
     fn note_output(&mut self, bench: &Bench, before: &Machine, output: &Output) {
         match output {
             Output::Commit { token, txn, purpose, .. } => {
-                let ending = matches!(before.intent, Intent::Stop { .. } | Intent::Stopped { .. });
+                let ending = matches!(before.facts.intent, Intent::Stop { .. } | Intent::Stopped { .. });
                 assert!(!ending, "a commit after the stop: {purpose}");
                 txn.validate().expect("what the machine commits keeps to the limits");
                 if *purpose == Purpose::Leave {
@@ -135,7 +135,7 @@ impl Invariants {
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
-                assert!(bench.machine.is_fit(), "P11: {output:?} of one that is not healthy");
+                assert!(bench.machine.health.is_fit(&bench.machine.facts), "P11: {output:?} of one that is not healthy");
             }
             Output::Stabilize { token, view, .. } => {
                 assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
@@ -244,7 +244,7 @@ fn under(token: Token) -> Vec<Input> {
 /// What the status says agrees with itself.
 fn check_status(bench: &Bench) {
     let status = bench.status();
-    if !bench.machine.is_fit() {
+    if !bench.machine.health.is_fit(&bench.machine.facts) {
         assert_eq!(
             (status.leadership, &status.session),
             (None, &None),
@@ -270,7 +270,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         Guard::absent(key.clone())
     };
     let lease_of = |key: &Key| seen(key).and_then(|entry| entry.lease);
-    let held = |machine: &Machine| machine.session.held().map(|held| held.lease);
+    let held = |machine: &Machine| machine.session.lease();
     let lease = held(&bench.machine).or(held(before));
 
     let put = |key: &Key, lease: Option<LeaseId>| (key.clone(), Some(lease));

@@ -28,6 +28,7 @@ mod fuzz;
 mod granted;
 mod health;
 mod history;
+mod layers;
 mod leave;
 mod read;
 mod register;
