@@ -66,14 +66,14 @@ pub struct Config {
     /// Time after which the node reports a version that is not stable yet, a `stabilize` or `on_stable` call that still
     /// runs, or a store call that keeps failing. 30 s by default. Raise it if `stabilize` normally takes longer.
     pub warn_after: Duration,
-    /// How the leader treats nodes that keep a version from becoming stable.
+    /// Treatment of nodes that keep a version from becoming stable.
     pub laggards: Laggards,
     /// Percentage of the nodes above which simultaneous failures count as a mass failure. The leader then assumes a
     /// common cause (a bad release, a database that every node needs), evicts no nodes, and reports a
     /// [`MassFailure`](crate::Event::MassFailure). 50 by default; 0 disables evictions, and 100 disables this
     /// protection.
     pub mass_failure_percent: u8,
-    /// What the node does if its name is held by another process.
+    /// Policy for the case that another process holds the node's name.
     pub name_conflict: NameConflict,
     /// Pause between two publications while changes follow each other closely. 100 ms doubling to 5 s by default. A
     /// change after a second without changes is published at once.
@@ -135,7 +135,7 @@ impl Backoff {
     }
 }
 
-/// How the leader treats nodes that keep a version from becoming stable.
+/// Treatment, by the leader, of nodes that keep a version from becoming stable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Laggards {
@@ -152,7 +152,7 @@ pub enum Laggards {
     },
 }
 
-/// What a node does if its name is held by an incarnation that this process never created.
+/// Policy for the case that the node's name is held by an incarnation that this process never created.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum NameConflict {

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_has_the_text_that_was_written() {
+    fn each_field_keeps_its_text_as_written() {
         let record = "\n{ \"b\" : [ 1.50, -0 ,1E5, {\"z\": 1, \"a\" :2} ],\t\"a\\u0031\": \" \\\" { \\\\\" , \"\": true} ";
         let expected = [("", "true"), ("a1", r#"" \" { \\""#), ("b", r#"[1.50,-0,1E5,{"z":1,"a":2}]"#)];
         assert_eq!(texts(record), expected.map(|(field, text)| (field.to_owned(), text.to_owned())));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_differ_in_is_refused_wherever_it_stands() {
+    fn values_on_which_parsers_differ_are_refused_at_any_depth() {
         let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         for good in ["1e308", "-1.7976931348623157e308", "1e-999", "0e999", r#""\ud83d\ude00""#, &deep(126)] {
             assert!(fields(format!(r#"{{"x": [{good}]}}"#).as_bytes()).is_ok() || good.len() > 99, "{good}");

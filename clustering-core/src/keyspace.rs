@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_told_apart() {
+    fn every_key_is_classified() {
         let keys = Keyspace::new(Namespace::parse("c").unwrap());
         let kind_of = |key: &str| keys.kind_of(&Key::from(key));
         assert_eq!(kind_of("c/view/leader"), KeyKind::Leader);
@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_names_make_a_key_that_every_store_takes() {
+    fn the_longest_names_fit_into_the_key_limit_of_stores() {
         let keys = Keyspace::new(Namespace::parse(&"n".repeat(Namespace::MAX)).unwrap());
         let node = NodeName::parse(&"m".repeat(NodeName::MAX)).unwrap();
         assert!(keys.node_key(&node).len() <= crate::store::Limits::KEY);
     }
 
     #[test]
-    fn every_key_tells_its_namespace() {
+    fn the_namespace_can_be_parsed_from_any_key_of_the_protocol() {
         let of =
             |key| Keyspace::namespace_of(key).map(|(namespace, is_view)| (namespace.to_string(), is_view));
         assert_eq!(of("a/b/view/leader"), Some(("a/b".to_owned(), true)));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_key_tells_its_namespace() {
+    fn the_namespace_can_be_parsed_from_a_node_key() {
         let of = Keyspace::namespace_of_node;
         assert_eq!(of("a/b/view/nodes/n"), Some(Namespace::parse("a/b").unwrap()));
         assert_eq!(of("a/view/nodes/n/m"), None);

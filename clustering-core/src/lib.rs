@@ -1,16 +1,16 @@
-//! What a service with several instances needs to act as one: discovery, one leader, a cluster version on every change,
-//! a barrier that tells when every node has adapted to it, and calm behaviour when things break.
+//! Coordination for services that run as several instances: discovery of nodes, one leader, a new cluster version for
+//! every change, and a barrier that shows when all nodes have adapted to a version.
 //!
 //! ```text
-//!  nodes join, leave, crash          the leader publishes            every node adapts         everyone is ready
+//!  nodes join, leave, crash          the leader publishes            every node adapts         all nodes are ready
 //!  ──────────────────────▶ present ──────────────────▶ version V2 ──────────────────▶ ready ──────────────────▶ stable
 //!                                                      {a, b, c}      stabilize(V2)            on_stable(V2)
 //! ```
 //!
-//! This crate is the core: it works over any [`CoordinationStore`](store::CoordinationStore). Depend on
-//! `clustering-etcd` in production and on `clustering-memory` in tests; both hand on everything that is here.
+//! This crate is the core, which works with any [`CoordinationStore`](store::CoordinationStore). Depend on
+//! `clustering-etcd` in production and on `clustering-memory` in tests; both re-export everything in this crate.
 //!
-//! # A node
+//! # Example
 //!
 //! ```
 //! use clustering_memory::{Clustering, MemoryStore, Stabilization, Stable};
@@ -22,7 +22,7 @@
 //!     .name("ingest-1")
 //!     .uri("http://10.0.0.7:8080")
 //!     .stabilize(|change: Stabilization| async move {
-//!         // Load what this node gained, drop what it lost. An error is a no, and is tried again.
+//!         // Load the keys that this node gained, and drop those that it lost. After an error it is called again.
 //!         for device in ["device-1", "device-2"] {
 //!             if change.view().owns(device) {
 //!                 println!("loading {device}");
@@ -37,7 +37,7 @@
 //!     .await?;
 //!
 //! let version = cluster.wait_stable().await?;
-//! assert_eq!(cluster.cluster_version(), Some(version));
+//! assert_eq!(cluster.acknowledged_version(), Some(version));
 //! assert!(cluster.is_leader() && cluster.owns("device-1"));
 //!
 //! cluster.stop().await?;
@@ -46,34 +46,34 @@
 //! # }
 //! ```
 //!
-//! # Which question to ask
+//! # Which method answers which question
 //!
-//! | question | answer |
+//! | question | method |
 //! |---|---|
-//! | May I act as leader at this moment? | [`Clustering::is_leader`], and [`term`](Clustering::term) to fence what I write |
-//! | May I work on this key at this moment? | [`Clustering::owns`] |
-//! | Where do I send a request for this key? | [`Discovery::find`] |
-//! | Has everybody adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
-//! | Is this process well? | it is asked: [`Builder::health`] |
-//! | Why did it change, and who was slow? | [`Clustering::history`] |
-//! | What is going on? | [`Clustering::status`], snapshots to read and to wait for; [`Clustering::events`], every transition |
+//! | May this node act as leader now? | [`Clustering::is_leader`]; guard writes with [`commit_as_leader`](Clustering::commit_as_leader), or with the [`term`](Clustering::term) in other systems |
+//! | May this node work on this key now? | [`Clustering::owns`] |
+//! | Which node gets a request for this key? | [`Discovery::find`] |
+//! | Have all nodes adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
+//! | Is this process healthy? | set the check [`Builder::health`] |
+//! | Why did the cluster change, and which node was slow? | [`Clustering::history`] |
+//! | What is happening now? | [`Clustering::status`] for snapshots, [`Clustering::events`] for every transition |
 //!
-//! # The parts
+//! # Modules
 //!
-//! - [`store`]: what a store must do, as a trait and ten rules.
-//! - [`machine`]: the protocol as a pure state machine.
-//! - [`runtime`]: the loop around it, and [`Clustering`], the handle.
-//! - [`discovery`] and [`placement`]: who is there, and who takes which key.
-//! - [`report`] and [`operator`]: a cluster seen and handled from outside, for tools and operators.
-//! - [`docs`]: the promises and why they hold, the protocol with its keys and commits, how to bring another store.
+//! - [`store`]: the contract of a coordination store, as a trait and ten rules.
+//! - [`machine`]: the protocol as a pure state machine, without I/O and clocks.
+//! - [`runtime`]: the loop that drives the machine, and [`Clustering`], the handle to a node.
+//! - [`discovery`] and [`placement`]: the nodes that are present, and the owners of keys.
+//! - [`report`] and [`operator`]: inspecting and changing a cluster from outside, for tools and operators.
+//! - [`docs`]: guides to the promises, the protocol with its keys and commits, operation, and adding a store.
 //!
 //! # Features
 //!
-//! - `metrics`: what nodes measure, through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] has the table.
+//! - `metrics`: metrics of nodes through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] lists them.
 //! - `probes`: `/livez`, `/readyz`, `/leaderz` and `/stablez` as an [`axum`](https://docs.rs/axum) router.
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
-//! - `test-util`: `runtime::process`, by which test tools pause and kill one node of several in a process. Users have it by
-//!   way of `clustering-testkit`.
+//! - `test-util`: `runtime::process`, with which test tools pause and kill single nodes within one process. It is meant
+//!   for `clustering-testkit`.
 
 pub mod config;
 pub mod discovery;
@@ -126,7 +126,7 @@ pub use self::{
     view::{Diff, View},
 };
 
-/// The README's example, so that it compiles and runs.
+/// Compiles and runs the example in the README.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;

@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_keep_to_their_rules() {
+    fn names_are_checked_by_their_rules() {
         for good in ["a", "ingest-1", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "zwölf", "a b", &"n".repeat(255)] {
             assert_eq!(NodeName::parse(good).unwrap(), good);
         }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_never_nest_in_the_keys_of_another() {
+    fn namespaces_with_reserved_segments_are_refused() {
         for good in ["cluster", "telemetry/ingest", "a/b/c", "viewer/readying/history-1", &"n".repeat(200)] {
             assert_eq!(Namespace::parse(good).unwrap(), good);
         }
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_very_long_is_cut_off_in_the_message() {
+    fn long_input_is_truncated_in_error_messages() {
         let message = NodeName::parse(&"ä".repeat(4000)).unwrap_err().to_string();
         assert!(message.len() < 400 && message.contains("(8000 bytes)"), "{message}");
     }

@@ -1,6 +1,6 @@
 //! What stands in the keys: JSON objects. Readers ignore fields that they don't know.
 //!
-//! Other programs read and write these; `machine/tests/wire.rs` pins what the machine writes.
+//! Other programs read and write these; `machine/tests/records.rs` pins what the machine writes.
 
 use bytes::Bytes;
 use serde::{
@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_no_record() {
+    fn a_record_must_be_a_json_object() {
         assert!(node(r#"["http://h:1", "x", {}, 1]"#).unwrap_err().contains("it is no JSON object"));
         assert!(decode::<RequestRecord>(b"[]").is_err());
         assert!(decode::<RequestRecord>(b" \n\t{} ").is_ok());
@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_wrong_type_do_not_spoil_a_version() {
+    fn optional_fields_of_the_wrong_type_do_not_make_a_version_unreadable() {
         let label = "01ARZ3NDEKTSV4RRFFQ69G5FAV";
         let read: VersionRecord = decode(
             format!(
@@ -497,7 +497,7 @@ mod tests {
         assert!(decode::<VersionRecord>(br#"{"version": 7}"#).is_err());
     }
 
-    /// One of each kind that has a name in records.
+    /// Returns one cause of each kind that has a name in records.
     fn named_causes() -> Vec<Cause> {
         let name = NodeName::parse("n").unwrap();
         vec![
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn causes_come_back_as_they_were_written_and_unknown_ones_are_kept() {
+    fn causes_survive_a_round_trip_even_if_they_are_unknown() {
         let mut written = named_causes();
         written.push(Cause::More(4));
         let record = VersionRecord {
@@ -532,10 +532,10 @@ mod tests {
             format!(r#"{{"version": "{}", "cause": [{{"drained": "n"}}, "resync"]}}"#, Version::from_u128(1));
         let read: VersionRecord = decode(newer.as_bytes()).unwrap();
         assert_eq!(read.causes, [Cause::Other(r#"{"drained":"n"}"#.into()), Cause::Resync]);
-        // A leader of an older release writes it again, into the history.
+        // A leader of an older release copies the unknown cause into the history.
         assert_eq!(decode::<VersionRecord>(&encode(&read)), Ok(read));
 
-        // To the last digit.
+        // Numbers keep all their digits.
         let number = "-5.552628668763278e+130";
         let read = format!(r#"{{"version": "{}", "cause": [{number}]}}"#, Version::from_u128(1));
         let read: VersionRecord = decode(read.as_bytes()).unwrap();
@@ -544,7 +544,7 @@ mod tests {
     }
 
     #[test]
-    fn who_went_in_order_is_read_leniently() {
+    fn a_departure_record_is_read_leniently() {
         let read = |rest: &str| {
             let record = format!(r#"{{"node": "n", "incarnation": "x"{rest}}}"#);
             decode::<DepartureRecord>(record.as_bytes()).unwrap().how
@@ -560,11 +560,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_record_of_that_very_life_tells_how_a_node_went() {
+    fn a_departure_record_applies_only_to_the_incarnation_it_names() {
         let node = node(r#"{"uri": "u", "incarnation": "x"}"#).unwrap();
-        let gone = |name: &str, life: &str, how| DepartureRecord {
+        let gone = |name: &str, incarnation: &str, how| DepartureRecord {
             node: NodeName::parse(name).unwrap(),
-            incarnation: life.into(),
+            incarnation: incarnation.into(),
             how,
         };
         let tells = |gone: DepartureRecord| DepartureRecord::tells(Some(&gone), &node);
@@ -575,9 +575,10 @@ mod tests {
         assert_eq!(DepartureRecord::tells(None, &node), Departure::Ended);
     }
 
-    /// Fuzzing found it: what is skipped was not looked at, and a release that knows the field could not read the record.
+    /// Fuzzing found that skipped fields were not validated. A release that knows the field could not have read the
+    /// record.
     #[test]
-    fn a_field_that_nobody_knows_must_be_readable_too() {
+    fn unknown_fields_must_be_readable_too() {
         for strange in [&b"\"\xf0\""[..], br#""\ud800""#, b"1e999"] {
             let record = [br#"{"uri": "http://h", "incarnation": "x", "new": "#, strange, b"}"].concat();
             assert!(serde_json::from_slice::<RequestRecord>(&record).is_ok(), "the field is skipped");
@@ -587,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_is_the_name_under_which_a_cause_stands_in_its_record() {
+    fn the_kind_of_a_cause_is_its_name_in_records() {
         for cause in named_causes() {
             let json = serde_json::to_value(&cause).unwrap();
             let written = json.as_str().or_else(|| json.as_object()?.keys().next().map(String::as_str));
@@ -598,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn many_causes_are_cut_off_and_counted() {
+    fn causes_beyond_the_limit_are_dropped_and_counted() {
         let joined = |n| vec![Cause::Joined(NodeName::parse("n").unwrap()); n];
         let causes = cut_off(joined(100));
         assert_eq!((causes.len(), causes.last()), (33, Some(&Cause::More(68))));
@@ -627,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn long_texts_are_cut_off_between_letters() {
+    fn long_texts_are_truncated_at_a_character_boundary() {
         for short in [String::new(), "rebalance".to_owned(), "x".repeat(TEXT)] {
             assert_eq!(shorten(short.clone()), short);
         }

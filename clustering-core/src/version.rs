@@ -176,7 +176,7 @@ mod tests {
     const WALL: u64 = 1_700_000_000_000;
 
     #[test]
-    fn versions_are_minted_above_the_last_one_whatever_the_clock_says() {
+    fn a_new_version_is_larger_than_the_last_one_even_if_the_clock_is_behind() {
         let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let first = ids.version(Timestamp::ZERO, None);
         assert_eq!(first.minted_ms(), WALL);
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn p1_two_that_mint_after_the_same_version_make_two_labels() {
+    fn p1_two_generators_create_different_versions_after_the_same_one() {
         let ahead = IdGenerator::new(WALL + 3_600_000, Timestamp::ZERO, 7).version(Timestamp::ZERO, None);
         let after =
             |seed| IdGenerator::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
@@ -210,14 +210,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ulid_of_all_stops_nobody() {
+    fn a_version_after_the_largest_ulid_starts_again_at_the_clock() {
         let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let last = Version::from_u128(u128::MAX);
         assert_eq!(ids.version(Timestamp::ZERO, Some(last)).minted_ms(), WALL);
     }
 
     #[test]
-    fn same_seed_same_draws_and_other_seed_others() {
+    fn equal_seeds_give_equal_ids_and_other_seeds_different_ones() {
         let draw = |seed| {
             let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, seed);
             [ids.ulid(Timestamp::ZERO), ids.ulid(Timestamp::ZERO)]
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_below_their_bound_and_reach_all_of_it() {
+    fn random_numbers_cover_the_whole_range_below_their_bound() {
         let mut ids = IdGenerator::new(0, Timestamp::ZERO, 3);
         let mut seen = [false; 10];
         for _ in 0..1000 {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_and_written_as_ulids() {
+    fn versions_are_parsed_and_displayed_as_ulids() {
         let version: Version = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
         assert_eq!(version.to_string(), "01ARZ3NDEKTSV4RRFFQ69G5FAV");
         assert_eq!(serde_json::to_string(&version).unwrap(), "\"01ARZ3NDEKTSV4RRFFQ69G5FAV\"");

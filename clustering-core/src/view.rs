@@ -227,12 +227,12 @@ mod tests {
         NodeName::parse(name).unwrap()
     }
 
-    /// A node that lives for that long already, in so many words.
-    fn node(name: &str, life: &str) -> Node {
+    /// Returns a node with this incarnation.
+    fn node(name: &str, incarnation: &str) -> Node {
         Node {
             name: self::name(name),
             uri: crate::name::NodeUri::parse(&format!("http://{name}")).unwrap(),
-            incarnation: life.into(),
+            incarnation: incarnation.into(),
             metadata: Metadata::new(),
             protocol: PROTOCOL,
             created: Revision::new(1),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_its_version_says_and_who_is_in_it() {
+    fn a_view_exposes_its_version_and_its_nodes() {
         let view = view(&nodes([node("a", "1"), node("b", "1"), node("c", "1")]), Some("b"));
         assert_eq!((view.version(), view.revision()), (Version::from_u128(7), Revision::new(7)));
         assert_eq!((view.term(), view.leader()), (Term::new(Revision::new(2)), Some(&name("a"))));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nobody() {
+    fn an_empty_view_owns_nothing() {
         let view = view(&[], Some("a"));
         assert!(view.is_empty() && view.own().is_none() && view.find("k").is_none() && !view.owns("k"));
         assert!(view.find_n("k", 2).is_empty());
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_owned_by_one_node_and_the_next_in_line_stand_behind_it() {
+    fn every_key_has_one_owner_and_distinct_next_candidates() {
         let mut all = [node("a", "1"), node("b", "1"), node("c", "1"), node("d", "1")];
         all[3].metadata.insert(WEIGHT.to_owned(), "0".to_owned());
         let all = nodes(all);
@@ -304,15 +304,15 @@ mod tests {
             let line = views[0].find_n(&key, 2);
             assert_eq!((line.len(), &line[0]), (2, owner));
             assert_ne!(line[1], *owner);
-            assert_eq!(views[0].find_n(&key, 9).len(), 3, "one takes no keys");
-            assert!(!of(None).owns(&key), "no node, no keys");
+            assert_eq!(views[0].find_n(&key, 9).len(), 3, "the node of weight 0 takes no keys");
+            assert!(!of(None).owns(&key), "an observer owns no keys");
             owners.insert(owner.name.clone());
         }
         assert_eq!(owners, ["a", "b", "c"].map(name).into());
     }
 
     #[test]
-    fn its_protocol_is_the_lowest_that_one_of_its_nodes_speaks() {
+    fn the_protocol_of_a_view_is_the_lowest_of_its_nodes() {
         let speaking = |protocol, name| Node { protocol, ..node(name, "1") };
         let of = |protocols: [u32; 3]| {
             let named = protocols.into_iter().zip(["a", "b", "c"]);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_who_came_who_went_and_who_lives_anew() {
+    fn a_diff_lists_the_nodes_that_joined_left_and_changed() {
         let before = view(&nodes([node("a", "1"), node("b", "1"), node("c", "1")]), None);
         let after = view(&nodes([node("b", "1"), node("c", "2"), node("d", "1")]), None);
         let diff = after.diff(Some(&before));
@@ -330,7 +330,7 @@ mod tests {
             (names(&diff.joined), names(&diff.left), names(&diff.changed)),
             (vec!["d"], vec!["a"], vec!["c"])
         );
-        assert_eq!(diff.changed[0].incarnation, "2", "as the newer view has it");
+        assert_eq!(diff.changed[0].incarnation, "2", "a changed node is listed as in the newer view");
         assert!(after.diff(Some(&after)).is_empty());
         let first = after.diff(None);
         assert_eq!(

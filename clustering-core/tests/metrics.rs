@@ -1,6 +1,6 @@
-//! What nodes measure: every metric is written, with the labels that it says it has, and with the right numbers.
+//! Metrics: each is written with its documented labels and with the right values.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,12 +28,12 @@ const fn secs(seconds: u64) -> Duration {
 /// A metric's name and its labels.
 type Series = (String, Vec<(String, String)>);
 
-/// What each came to.
+/// The values of each series.
 #[derive(Clone, Debug, Default)]
 struct Seen(BTreeMap<Series, Vec<f64>>);
 
 impl Seen {
-    /// Adds what was written since the last look: a look empties counters and histograms.
+    /// Adds the values that were written since the last call. A snapshot resets counters and histograms.
     fn look(&mut self, snapshotter: &Snapshotter) {
         for (key, _, _, value) in snapshotter.snapshot().into_vec() {
             let key = key.key();
@@ -48,7 +48,7 @@ impl Seen {
         }
     }
 
-    /// The values of a metric with that label, or all of them.
+    /// Returns the values of a metric with the given label, or all its values.
     fn of(&self, metric: Metric, label: Option<(&str, &str)>) -> Vec<f64> {
         let has = |labels: &[(String, String)]| {
             label.is_none_or(|(key, value)| labels.contains(&(key.to_owned(), value.to_owned())))
@@ -71,16 +71,19 @@ fn node(store: &FaultyStore, name: &str) -> Builder {
 
 async fn until(node: &Clustering, is: impl FnMut(&Status) -> bool) {
     let mut status = node.status();
-    tokio::time::timeout(secs(900), status.wait_for(is)).await.expect("it was never so").unwrap();
+    tokio::time::timeout(secs(900), status.wait_for(is))
+        .await
+        .expect("the status never reached the condition")
+        .unwrap();
 }
 
-/// Health as the test has it: 0 is well, 1 is ill.
+/// Returns a health check that the test controls: 0 means healthy, 1 unhealthy.
 fn health(of: &Arc<AtomicU64>) -> impl Fn() -> std::future::Ready<bool> + Send + Sync + 'static {
     let of = of.clone();
     move || std::future::ready(of.load(Ordering::Relaxed) == 0)
 }
 
-/// A node goes through all that there is.
+/// Makes a node write every metric.
 async fn play(snapshotter: &Snapshotter) -> Seen {
     let mut seen = Seen::default();
     let store = MemoryStore::new();
@@ -105,19 +108,19 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     seen.look(snapshotter);
     assert_eq!(seen.one(names::LEADER, None), 1.0);
     assert_eq!(seen.one(names::STABLE, None), 1.0);
-    // Twice 3 s, and a pause between them.
+    // Two attempts of 3 s, and a pause between them.
     let stable = seen.one(names::VERSION_STABLE, None);
     assert!((6.0..7.0).contains(&stable), "{stable}");
     assert_eq!(seen.of(names::STABILIZE, Some(("outcome", "refused"))), [3.0]);
     assert_eq!(seen.of(names::STABILIZE, Some(("outcome", "ready"))), [3.0]);
     assert_eq!(seen.one(names::STABILIZE_ATTEMPTS, None), 2.0);
 
-    // Another process, which never becomes ready. Were it measured here, it would be so under the same names.
+    // A node of another process, which never becomes ready. It must not be measured here, since the names are the same.
     let lease = store.grant_lease(secs(60)).await.unwrap().id;
     let record = r#"{"uri": "http://b", "incarnation": "b"}"#;
     store.put("ns/view/nodes/b", record.into(), Some(lease)).await.unwrap();
     until(&a, |status| status.cluster_version().is_some_and(|own| own != first)).await;
-    // The leader's other watch brings it its own word.
+    // The leader's second watch delivers its own acknowledgement.
     sleep(Duration::from_millis(10)).await;
     seen.look(snapshotter);
     assert_eq!(seen.one(names::VERSIONS, Some(("cause", "joined"))), 2.0);
@@ -129,13 +132,17 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     seen.look(snapshotter);
     assert!(!seen.of(names::STABILIZE, Some(("outcome", "superseded"))).is_empty());
 
-    // The store goes away for longer than the lease lives.
+    // The store is away for longer than the lease lives.
     line.fail_next(Call::Renew, 1, ErrorKind::Busy);
     sleep(secs(6)).await;
     line.cut();
     until(&a, |status| status.active_term.is_none()).await;
     seen.look(snapshotter);
-    assert_eq!((seen.one(names::LEADER, None), seen.one(names::MEMBER, None)), (0.0, 1.0), "by its deadline");
+    assert_eq!(
+        (seen.one(names::LEADER, None), seen.one(names::MEMBER, None)),
+        (0.0, 1.0),
+        "the leadership deadline has passed"
+    );
     assert_eq!(seen.one(names::STORE_AWAY, None), 1.0);
     until(&a, |status| !status.member).await;
     seen.look(snapshotter);
@@ -148,7 +155,7 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     a.cluster_change().await.unwrap();
     a.wait_stable().await.unwrap();
 
-    // It falls ill.
+    // It becomes unhealthy.
     ill.store(1, Ordering::Relaxed);
     until(&a, |status| !status.member).await;
     seen.look(snapshotter);
@@ -157,7 +164,7 @@ async fn play(snapshotter: &Snapshotter) -> Seen {
     ill.store(0, Ordering::Relaxed);
     until(&a, |status| status.active_term.is_some()).await;
 
-    // Nobody has listened to the events.
+    // This subscriber has read no events so far.
     for _ in 0..400 {
         a.cluster_change().await.unwrap();
     }
@@ -207,13 +214,13 @@ async fn every_metric_is_written_with_its_labels_and_no_other_is() {
             assert!(known, "{name} has {key}={value}");
         }
     }
-    // However many versions, nodes and terms there were.
+    // The number of series does not depend on the number of versions, nodes and terms.
     let most = series.iter().max_by_key(|(_, count)| **count).unwrap();
     assert!(*most.1 <= Event::KINDS.len(), "{most:?}");
 }
 
 #[test]
-fn names_are_those_of_the_field_and_the_documentation_has_them_all() {
+fn names_follow_prometheus_and_the_guide_lists_all_metrics() {
     let mut table = Vec::new();
     for Metric { name, kind, labels, help } in names::ALL {
         assert!(name.starts_with("clustering_") && help.ends_with('.'), "{name}");

@@ -1,6 +1,6 @@
-//! A node on a mocked store: what it makes of errors that a real store gives rarely.
+//! A node on a mocked store: its reactions to errors that a real store returns rarely.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation fails the test, in helpers too")]
 
 use std::{
     sync::{
@@ -30,7 +30,7 @@ fn error(kind: ErrorKind) -> StoreError {
     StoreError::new(kind, "the store said so")
 }
 
-/// A mock that passes everything that a test does not expect otherwise to a real store.
+/// Returns a mock that forwards every call to a real store, unless the test sets another expectation.
 fn behind(store: &MemoryStore, but: impl FnOnce(&mut MockCoordinationStore)) -> MockCoordinationStore {
     let mut mock = MockCoordinationStore::new();
     but(&mut mock);
@@ -40,7 +40,7 @@ fn behind(store: &MemoryStore, but: impl FnOnce(&mut MockCoordinationStore)) -> 
             mock.$expect().returning(move |$($argument),*| {
                 // The memory store never waits.
                 let call = { let store = &store; $call(store, $($argument),*) };
-                futures_util::FutureExt::now_or_never(call).expect("it never waits")
+                futures_util::FutureExt::now_or_never(call).expect("the memory store never waits")
             });
         };
     }
@@ -55,7 +55,8 @@ fn behind(store: &MemoryStore, but: impl FnOnce(&mut MockCoordinationStore)) -> 
     mock
 }
 
-/// Wrong credentials: whichever call the store refuses, the start says so at once, and leaves nothing.
+/// Whichever call the store refuses, for example because of wrong credentials, the start fails at once and leaves
+/// nothing behind.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_refuses_fails_the_start_at_once() {
     for call in ["grant", "read", "watch", "commit"] {
@@ -89,15 +90,15 @@ async fn an_observer_is_refused_at_once_too() {
         let observed = tokio::time::timeout(SECOND, Discovery::observe(mock, "cluster")).await;
         match call {
             "read" => assert!(matches!(observed.unwrap(), Err(StartError::Refused(_)))),
-            // It has read the log by then; that it cannot follow is an event.
+            // It has read the log by then, so the refused watch is only reported by an event.
             _ => assert!(observed.unwrap().is_ok_and(|discovery| discovery.nodes().is_empty())),
         }
     }
 }
 
-/// Away or busy: it goes on trying, ever more slowly, until it works.
+/// If the store is unreachable or busy, the start retries with growing delays until it succeeds.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_is_away_or_busy_is_tried_until_it_works() {
+async fn a_store_that_is_away_or_busy_is_retried_until_it_answers() {
     for kind in [ErrorKind::Unreachable, ErrorKind::Busy, ErrorKind::OutcomeUnknown] {
         let store = MemoryStore::new();
         let tries = Arc::new(AtomicUsize::new(0));
@@ -128,7 +129,7 @@ async fn a_store_that_is_away_or_busy_is_tried_until_it_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_that_fails_at_the_stop_is_told_of_in_time() {
+async fn a_revocation_that_fails_at_the_stop_is_reported_in_time() {
     for kind in [ErrorKind::Unreachable, ErrorKind::Busy, ErrorKind::Refused, ErrorKind::OutcomeUnknown] {
         let store = MemoryStore::new();
         let mock = behind(&store, |mock| {
@@ -142,11 +143,11 @@ async fn a_revocation_that_fails_at_the_stop_is_told_of_in_time() {
         assert_eq!(begun.elapsed(), stop_timeout);
         assert_eq!(store.lease_count(), 1);
         tokio::time::sleep(15 * SECOND).await;
-        assert_eq!(store.lease_count(), 0, "it ends by its TTL");
+        assert_eq!(store.lease_count(), 0, "the lease expires after its TTL");
     }
 }
 
-/// A lease that has ended already needs no giving back.
+/// A lease that has already ended need not be revoked.
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_has_ended_already_is_no_error_at_the_stop() {
     let store = MemoryStore::new();
@@ -157,9 +158,9 @@ async fn a_lease_that_has_ended_already_is_no_error_at_the_stop() {
     assert_eq!(node.stop().await, Ok(()));
 }
 
-/// The store's code panics in the node's task: whoever starts it, or holds it, is told that it has ended.
+/// The store's code panics in the node's task. The start, or the handles, return that the node has ended.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_panics_ends_the_node_and_says_so() {
+async fn a_store_that_panics_ends_the_node_and_is_reported() {
     let refused = builder(MockCoordinationStore::new()).start().await.unwrap_err();
     assert_eq!(refused, StartError::Stopped(StopReason::Aborted));
     let store = MemoryStore::new();
@@ -174,7 +175,7 @@ async fn a_store_that_panics_ends_the_node_and_says_so() {
     assert_eq!(node.stop().await, Err(StopError::LeaseNotGivenBack));
 }
 
-/// Nothing is wrong with this one, and the calls of a start are these.
+/// The calls of a start without faults.
 #[tokio::test(start_paused = true)]
 async fn a_start_takes_a_grant_a_read_a_watch_and_a_join() {
     let mut mock = MockCoordinationStore::new();

@@ -1,6 +1,6 @@
-//! Probes, and a rolling update that goes by them.
+//! Probes, and a rolling update that depends on them.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
 use std::{
     future::pending,
@@ -48,7 +48,7 @@ fn node(store: &FaultyStore, name: &str) -> Builder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_questions_through_the_life_of_a_node() {
+async fn the_probes_follow_the_life_of_a_node() {
     let store = FaultyStore::new(MemoryStore::new());
     let probes = Probes::new().metrics(|| "clustering_leader 1\n".to_owned());
     let router: Router = probes.router();
@@ -73,13 +73,13 @@ async fn three_questions_through_the_life_of_a_node() {
     says(get(&router, "/readyz").await, 200, "ready at ");
     says(get(&router, "/stablez").await, 200, "stable at ");
 
-    // Another node is ready when it is ready itself, whatever the others do.
+    // A node is ready when it has adapted itself, whatever the other nodes do.
     let other: Probes = Probes::new();
     let b = node(&store, "b").start().await.unwrap();
     other.follow(&b);
     let mut status = b.status();
     status.wait_for(|status| status.cluster_version().is_some()).await.unwrap();
-    assert!(!b.cluster_consistent(), "a takes 5 s");
+    assert!(!b.cluster_consistent(), "a needs 5 s to adapt");
     says(get(&other.router(), "/readyz").await, 200, "ready at ");
     says(get(&other.router(), "/leaderz").await, 503, "a leads");
     let (status, why) = get(&other.router(), "/stablez").await;
@@ -90,12 +90,12 @@ async fn three_questions_through_the_life_of_a_node() {
     says(get(&other.router(), "/readyz").await, 503, "the node has ended");
     sleep(secs(10)).await;
 
-    // The store goes away. The process stays alive, however long.
+    // The store goes away. The process stays live, however long this lasts.
     store.cut();
     let mut status = a.status();
     status.wait_for(|status| status.active_term.is_none()).await.unwrap();
     says(get(&router, "/leaderz").await, 503, "a leads");
-    assert!(is_ok(&router, "/readyz").await, "its place lasts");
+    assert!(is_ok(&router, "/readyz").await, "its session is still live");
     sleep(secs(3600)).await;
     says(get(&router, "/readyz").await, 503, "not a member: the store does not answer");
     says(get(&router, "/stablez").await, 503, "not a member: the store does not answer");
@@ -134,9 +134,9 @@ async fn pod(store: &FaultyStore, name: &str, works: bool) -> Pod {
     Pod { cluster, router: probes.router() }
 }
 
-/// The old release of one node hangs, and the new one would not: the update that is to cure it must not wait for it.
+/// One node's old release hangs, and the new release would not. The update that fixes it must not wait for that node.
 #[tokio::test(start_paused = true)]
-async fn a_rolling_update_that_goes_by_readiness_does_not_deadlock() {
+async fn a_rolling_update_that_waits_for_readiness_does_not_deadlock() {
     let store = FaultyStore::new(MemoryStore::new());
     let mut pods = Vec::new();
     for (name, works) in [("pod-0", false), ("pod-1", true), ("pod-2", true)] {
@@ -145,7 +145,7 @@ async fn a_rolling_update_that_goes_by_readiness_does_not_deadlock() {
     sleep(secs(60)).await;
     assert!(!is_ok(&pods[0].router, "/readyz").await && is_ok(&pods[1].router, "/readyz").await);
 
-    // As a stateful set does: from the last to the first, the next one once the former is ready.
+    // As a stateful set does it: from the last pod to the first, each once the previous one is ready.
     for place in (0..3).rev() {
         pods[place].cluster.stop().await.unwrap();
         pods[place] = pod(&store, &format!("pod-{place}"), true).await;
@@ -154,8 +154,8 @@ async fn a_rolling_update_that_goes_by_readiness_does_not_deadlock() {
                 sleep(secs(1)).await;
             }
         };
-        timeout(secs(60), ready).await.expect("a rollout waits for readiness");
-        // Had it waited for the cluster to be stable, it would wait for ever.
+        timeout(secs(60), ready).await.expect("the pod becomes ready, so the rollout continues");
+        // If it waited for the cluster to be stable, it would wait for ever.
         let stable = pods[place].cluster.wait_stable();
         assert_eq!(timeout(secs(600), stable).await.is_ok(), place == 0);
     }

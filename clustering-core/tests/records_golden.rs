@@ -1,8 +1,8 @@
-//! Records, pinned: what they say is the same in every build (P1), also where another crate of the program turns on
-//! features of `serde_json`. `scripts/test` runs this with those features too.
+//! Golden tests of records: every build decodes them alike (P1), even if another crate of the program enables features of
+//! `serde_json`. `scripts/test` runs these tests with those features too.
 //!
-//! `records_golden.txt` has records and, indented below each, what is read of it. With `UPDATE_GOLDEN=1` in the environment
-//! it is written anew; no line that says whether a node counts may change by that.
+//! `records_golden.txt` contains records and, indented below each, its decoded contents. `UPDATE_GOLDEN=1` in the
+//! environment rewrites the file; no line that decides if a node counts may change.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -25,7 +25,7 @@ fn shown(node: &Node) -> String {
     format!("node {uri:?} {incarnation:?} {metadata:?} protocol {protocol} weight {}", node.weight().get())
 }
 
-/// What is read of a node record.
+/// Decodes a node record.
 fn node(record: &str) -> String {
     match report(keys().node_key(&"n".to_owned().try_into().unwrap()), record) {
         Some(report) if report.nodes.len() == 1 => shown(&report.nodes[0]),
@@ -33,7 +33,7 @@ fn node(record: &str) -> String {
             assert_eq!(report.malformed.len(), 1);
             "no node".to_owned()
         }
-        None => panic!("nothing is said of {record}"),
+        None => panic!("the report does not mention {record}"),
     }
 }
 
@@ -44,7 +44,7 @@ fn report(key: Key, record: &str) -> Option<Report> {
     Report::of(&keys(), &snapshot(vec![entry]), &snapshot(Vec::new()))
 }
 
-/// What is read of a version record, and of the same in the history.
+/// Decodes a version record, and the same record as a history entry.
 async fn version(record: &str) -> String {
     let report = report(keys().version_key().clone(), record).unwrap();
     let version = report.version.unwrap();
@@ -75,7 +75,7 @@ async fn read(golden: &str) -> String {
 }
 
 #[tokio::test]
-async fn p1_records_say_the_same_in_every_build() {
+async fn p1_records_decode_alike_in_every_build() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/records_golden.txt");
     let golden = std::fs::read_to_string(&path).unwrap();
     let now = read(&golden).await;
@@ -89,9 +89,9 @@ async fn p1_records_say_the_same_in_every_build() {
     assert_eq!(golden.lines().count(), now.lines().count());
 }
 
-/// The view of a version, cut from all these records, has the nodes that the golden file says.
+/// The view of a version that is cut from all these records has the nodes that the golden file lists.
 #[tokio::test(start_paused = true)]
-async fn p1_the_view_has_the_nodes_that_the_records_say() {
+async fn p1_the_view_has_the_nodes_of_the_valid_records() {
     let store = MemoryStore::new();
     let discovery = Discovery::observe(store.clone(), "c").await.unwrap();
     let mut expected = Vec::new();

@@ -1,6 +1,7 @@
-//! What nodes tell `tracing`: a span for each version with the node's part inside, fields that stay, and silence at rest.
+//! Reports to `tracing`: a span for each version that contains the node's own work, stable field names, and no events at
+//! rest.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 
 use std::{
     collections::BTreeMap,
@@ -92,7 +93,7 @@ fn of<'a>(fields: &'a Fields, name: &str) -> &'a str {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_is_one_span_with_the_nodes_part_inside_and_rest_is_silent() {
+async fn a_version_is_one_span_that_contains_the_nodes_work_and_nothing_is_reported_at_rest() {
     let capture = Capture::default();
     let subscriber = tracing_subscriber::registry().with(capture.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
@@ -142,7 +143,7 @@ async fn a_version_is_one_span_with_the_nodes_part_inside_and_rest_is_silent() {
     }
     assert_eq!(outcome(span).as_deref(), Some("stable"));
 
-    // Two tries, both inside, and what the service tells inside of these.
+    // Two attempts inside the version's span, and the service's own events inside the attempts.
     let tries = opened(trace::STABILIZE_SPAN);
     let said: Vec<_> = tries.iter().map(|(own, ..)| outcome(*own).unwrap()).collect();
     assert_eq!(said, ["refused", "ready"]);
@@ -157,7 +158,7 @@ async fn a_version_is_one_span_with_the_nodes_part_inside_and_rest_is_silent() {
         assert!(place(&Told::Closed { span: *own }) < place(&Told::Closed { span }));
     }
 
-    // Events that are about the version are in its span, and all have the fields that stay.
+    // Events that concern the version are in its span, and all events have the stable fields.
     for told in &told {
         let Told::Event { within, fields, .. } = told else { continue };
         if fields["message"] == "loading" || !fields.contains_key(trace::EVENT) {
@@ -179,7 +180,7 @@ async fn a_version_is_one_span_with_the_nodes_part_inside_and_rest_is_silent() {
     let loud = |told: &&Told| !matches!(told, Told::Event { level, .. } if *level > Level::INFO);
     assert_eq!(told.iter().filter(loud).collect::<Vec<_>>(), Vec::<&Told>::new());
 
-    // One that is superseded, and one that its node does not live to see.
+    // A version that is superseded, and one whose node stops before it is stable.
     cluster.cluster_change().await.unwrap();
     cluster.cluster_change().await.unwrap();
     cluster.stop().await.unwrap();

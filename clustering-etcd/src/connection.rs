@@ -1,52 +1,47 @@
-//! Routing of calls to a member of the etcd cluster that answers.
+//! Routes calls to a member of the etcd cluster that answers.
 //!
-//! The store talks to one member at a time and leaves it for the next one when it fails. The client's own balancer, which
-//! spreads the calls over all members, is not used: with one of two members dead it lets a third of the calls fail, and
-//! one that hangs would hang every call that meets it, lease renewals among them.
+//! The store talks to one member at a time and switches to the next one when that member fails. The client library's
+//! balancer, which spreads calls over all members, is not used: with one of two members dead it lets a third of the
+//! calls fail, and every call that it sends to a hanging member would hang, including lease renewals.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc};
 
 use clustering_core::store::StoreError;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep},
 };
 
 use crate::{
-    ConfigError, Endpoint, EtcdConfig,
-    failure::{Call, Failure, Outcome},
-    login::{Before, Login},
+    ConfigError, EtcdConfig,
+    attempt::{Attempt, Deadlines},
+    failure::{Failure, FailureKind},
+    key_codec::KeyCodec,
+    login::Login,
     members::{Clients, Member, Members},
     operation::Operation,
-    pace,
-    wire::Wire,
+    retry::Retry,
 };
-
-/// How long a call waits at most before it is made again at a member where it has failed.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// A call that its caller gave up after so long without an answer makes its member suspect.
-const SUSPICIOUS: Duration = Duration::from_millis(100);
 
 /// The members, and the retry logic for calls to them.
 pub(crate) struct Connection {
-    wire: Wire,
+    codec: KeyCodec,
     members: Arc<Members>,
 }
 
 impl Connection {
-    /// Connections are made when they are first needed.
+    /// Creates the connection without connecting. A member is connected to when it is first needed.
     ///
     /// # Errors
     ///
-    /// The configuration breaks a rule.
+    /// [`ConfigError`] if the configuration is invalid.
     pub(crate) fn new(config: EtcdConfig) -> Result<Self, ConfigError> {
-        let wire = Wire::new(config.prefix.clone());
-        Ok(Connection { wire, members: Arc::new(Members::new(config)?) })
+        let codec = KeyCodec::new(config.prefix.clone());
+        Ok(Connection { codec, members: Arc::new(Members::new(config)?) })
     }
 
-    pub(crate) fn wire(&self) -> &Wire {
-        &self.wire
+    pub(crate) fn codec(&self) -> &KeyCodec {
+        &self.codec
     }
 
     pub(crate) fn config(&self) -> &EtcdConfig {
@@ -63,204 +58,83 @@ impl Connection {
         self.members.leave(member, why);
     }
 
-    /// Runs the operation on the current member, and on others where that is harmless: nothing arrived, nothing happened,
-    /// or making the call twice does no more than once. At another member at once, at one where it has failed before after
-    /// a pause.
+    /// Makes a call at the current member. If it fails, makes it again, at the next member, where that is safe
+    /// ([`FailureKind::may_be_repeated`]).
     ///
-    /// A call that etcd refuses for its token is made once more after one login; one that it refuses for another reason is
-    /// not made again, since the other members would say the same.
+    /// If etcd rejects the token, the call is made once more after one login. If etcd rejects the call for another
+    /// reason it is not made again, since the other members would reject it too.
     pub(crate) async fn call<T, F>(
         &self,
         operation: Operation<'_>,
-        run: impl Fn(Clients) -> F,
+        send: impl Fn(Clients) -> F,
     ) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, Failure>>,
     {
-        let call = operation.call();
-        let (members, config) = (&self.members, self.config());
-        let deadline = Instant::now() + config.request_timeout;
-        // A connection that is begun later might be cut short, and nobody would know whether it carried the call.
-        let latest = deadline - config.connect_timeout;
-        // Each member once, and one more: the first failure may be about a connection that was lost long ago.
-        let mut tries = members.count() + 1;
-        let mut may_log_in = members.login.is_some();
-        let mut failed_at = Vec::new();
-        let mut lost = false;
-        let mut mismatches = Mismatches::default();
+        let (members, deadlines, safety) = (&self.members, self.deadlines(), operation.retry_safety());
+        let mut retry = Retry::new(safety, members, deadlines.call);
         loop {
-            let member = &members.choose();
-            let gate = &member.gate;
-            // Until the login, if there is one, is over nothing of the call itself is sent.
-            let (mut before, mut begun) = (None, false);
-            let mut suspicion = None;
-            let result = timeout_at(deadline, async {
-                gate.pass(latest).await?;
-                let clients = members.clients(member).await?;
-                if let Some(login) = &members.login {
-                    login.ensure(&clients.client, deadline).await?;
-                    before = Some(login.before());
-                }
-                suspicion = Some(Suspicion { members, member, since: Instant::now(), waiting: true });
-                begun = true;
-                run(clients).await
-            });
-            let result = result.await;
-            if let Some(mut suspicion) = suspicion {
-                suspicion.waiting = false;
-            }
-            let mut failure = match result {
-                Ok(Ok(value)) => {
-                    gate.open();
-                    members.note_answer(member);
-                    return Ok(value);
-                }
-                Ok(Err(failure)) => failure,
-                Err(_elapsed) => {
-                    let within = config.request_timeout;
-                    match begun {
-                        // The limit for connecting is below that of a call, so the connection was made.
-                        true if call == Call::Read => {
-                            let why = "the connection stands, so etcd is overloaded or paused, or the reply is large";
-                            Failure::new(Outcome::Slow, format!("no reply within {within:?}: {why}"))
-                        }
-                        true => Failure::new(Outcome::Lost, format!("no reply within {within:?}")),
-                        false => Failure::new(Outcome::NeverArrived, format!("not sent within {within:?}")),
-                    }
-                }
+            let member = members.choose();
+            let mut attempt = Attempt::new(members, &member, deadlines);
+            let mut failure = match attempt.run(safety, &send).await {
+                Ok(value) => return Ok(value),
+                Err(failure) => failure,
             };
-            if let (Outcome::LoggedOut | Outcome::ForbiddenOrLoggedOut, Some(before)) =
-                (failure.outcome, before)
-                && std::mem::take(&mut may_log_in)
-            {
-                match self.log_in_again(member, before, deadline).await {
+            if attempt.needs_token(&failure) && retry.take_token_replacement() {
+                match attempt.replace_token().await {
                     Ok(()) => continue,
-                    Err(why) => failure = why,
+                    Err(of_login) => failure = of_login,
                 }
             }
-            match failure.outcome {
-                Outcome::NeverArrived | Outcome::Mismatched => gate.close(&failure),
-                Outcome::Lost | Outcome::Slow | Outcome::LoginPending => {}
-                _ => gate.open(),
-            }
-            tries -= 1;
-            let harmless = match failure.outcome {
-                Outcome::NeverArrived | Outcome::Mismatched | Outcome::Busy => true,
-                Outcome::Lost => call != Call::Change,
-                _ => false,
-            };
-            if harmless || matches!(failure.outcome, Outcome::Lost | Outcome::Slow) {
-                members.leave(member.number, &failure.message);
-            }
-            lost |= failure.outcome == Outcome::Lost;
-            mismatches.note(&failure, &member.endpoint);
-            failed_at.push(member.number);
-            let pause = match failed_at.contains(&members.choose().number) {
-                true => pace::about(PAUSE),
-                false => Duration::ZERO,
-            };
-            if !harmless || tries == 0 || Instant::now() + pause >= deadline {
-                mismatches.tell(&mut failure);
-                // That the last try did nothing does not say that an earlier one did not.
-                if lost && harmless {
-                    failure.outcome = Outcome::Lost;
-                }
-                failure.advise(operation, &self.wire, members.login.as_ref().map(Login::user));
-                let what = format!("{operation} at {}", member.endpoint);
-                return Err(failure.into_error(call, &what));
-            }
-            if !pause.is_zero() {
-                sleep(pause).await;
+            update_breaker(&member, &failure);
+            match retry.after(members, &member, &failure) {
+                Some(pause) if pause.is_zero() => {}
+                Some(pause) => sleep(pause).await,
+                None => return Err(self.error(operation, retry, &member, failure)),
             }
         }
     }
 
-    async fn log_in_again(&self, member: &Member, before: Before, deadline: Instant) -> Result<(), Failure> {
-        match &self.members.login {
-            Some(login) => login.again(&self.members.clients(member).await?.client, before, deadline).await,
-            None => Ok(()),
-        }
+    fn deadlines(&self) -> Deadlines {
+        let call = Instant::now() + self.config().request_timeout;
+        Deadlines { call, connect: call - self.config().connect_timeout }
+    }
+
+    /// Returns the error for the caller of a failed call.
+    fn error(&self, operation: Operation<'_>, retry: Retry, member: &Member, last: Failure) -> StoreError {
+        let user = self.members.login.as_ref().map(Login::user);
+        let failure = retry.conclude(last, |failure| failure.advise(operation, &self.codec, user));
+        let context = format!("{operation} at {}", member.endpoint);
+        failure.into_error(operation.retry_safety(), &context)
     }
 }
 
-/// The tries of a call at members that it does not go together with.
-#[derive(Default)]
-struct Mismatches {
-    /// What was said of the last, and where.
-    last: Option<String>,
-    /// Whether other tries failed for reasons that may pass.
-    others: bool,
-}
-
-impl Mismatches {
-    fn note(&mut self, failure: &Failure, endpoint: &Endpoint) {
-        match failure.outcome {
-            Outcome::Mismatched => self.last = Some(format!("{endpoint}: {}", failure.message)),
-            _ => self.others = true,
-        }
-    }
-
-    /// It is a matter of settings, which nobody need try again, only if it is at each member. Otherwise it is said beside
-    /// what is the matter elsewhere.
-    fn tell(self, failure: &mut Failure) {
-        match (failure.outcome, self.last) {
-            (Outcome::Mismatched, _) if self.others => failure.outcome = Outcome::NeverArrived,
-            (Outcome::NeverArrived | Outcome::Busy | Outcome::Slow | Outcome::Lost, Some(last)) => {
-                failure.message = format!("{}; and at {last}", failure.message);
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Leaves the member if it is dropped while waiting for long: then the caller, whose patience may be shorter than our
-/// timeout, gave the call up.
-struct Suspicion<'a> {
-    members: &'a Members,
-    member: &'a Member,
-    since: Instant,
-    waiting: bool,
-}
-
-impl Drop for Suspicion<'_> {
-    fn drop(&mut self) {
-        if self.waiting && self.since.elapsed() >= SUSPICIOUS {
-            self.members.leave(self.member.number, "a call was given up without an answer");
-        }
+/// Trips the circuit breaker of a member that could not be connected to, and resets that of a member that answered.
+fn update_breaker(member: &Member, failure: &Failure) {
+    match failure.kind {
+        FailureKind::NotSent | FailureKind::SettingsMismatch => member.breaker.trip(failure),
+        // These do not show whether a connection can be made.
+        FailureKind::ReplyLost | FailureKind::ReadTimedOut | FailureKind::LoginPending => {}
+        _ => member.breaker.reset(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::{
+        sync::{
+            Mutex,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
+    };
 
     use clustering_core::store::{CoordinationStore, ErrorKind, LeaseId, Txn};
-    use tokio::{io::AsyncWriteExt, net::TcpListener};
 
     use super::*;
-    use crate::EtcdStore;
+    use crate::{EtcdStore, retry::PAUSE, test_servers};
 
-    /// A server that takes connections and says nothing; the listener's backlog does the taking.
-    async fn silent() -> (TcpListener, String) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        (listener, address)
-    }
-
-    /// A server that begins HTTP/2 and says nothing more.
-    async fn mute() -> String {
-        let (listener, address) = silent().await;
-        tokio::spawn(async move {
-            let mut connections = Vec::new();
-            while let Ok((mut connection, _)) = listener.accept().await {
-                // Settings, none of them.
-                connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-                connections.push(connection);
-            }
-        });
-        address
-    }
-
+    /// Configuration with short timeouts.
     fn impatient(endpoints: &[&str]) -> EtcdConfig {
         EtcdConfig {
             connect_timeout: Duration::from_millis(100),
@@ -269,9 +143,29 @@ mod tests {
         }
     }
 
+    fn two_members() -> Connection {
+        Connection::new(impatient(&["a:1", "b:1"])).unwrap()
+    }
+
+    /// Makes a call whose attempts all fail: the first with the first of `kinds` and so on, further ones with the last.
+    /// Returns the error and the number of attempts.
+    async fn failing(
+        connection: &Connection,
+        operation: Operation<'_>,
+        kinds: &[FailureKind],
+    ) -> (StoreError, usize) {
+        let attempts = AtomicUsize::new(0);
+        let call = connection.call(operation, |_| {
+            let kind = kinds[attempts.fetch_add(1, Ordering::Relaxed).min(kinds.len() - 1)];
+            async move { Err::<(), _>(Failure::new(kind, format!("it is {kind:?}"))) }
+        });
+        let error = call.await.unwrap_err();
+        (error, attempts.into_inner())
+    }
+
     #[tokio::test]
-    async fn every_call_to_a_mute_server_ends_in_time() {
-        let address = mute().await;
+    async fn every_call_to_a_member_that_does_not_reply_ends_in_time() {
+        let address = test_servers::greeting_only().await.to_string();
         let store = EtcdStore::new(impatient(&[&address])).unwrap();
         let (lease, began) = (LeaseId::new(7), Instant::now());
         let (grant, renew, revoke, read, watch, check, commit) = tokio::join!(
@@ -284,33 +178,33 @@ mod tests {
             store.commit(Txn::new().delete("k")),
         );
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
-        // What may have happened is unknown; what can change nothing did not happen.
         assert_eq!(grant.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(renew.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(revoke.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
         assert_eq!(commit.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-        // The message says that the connection stands, so that operators need not check whether etcd runs.
+        // Read-only calls had no effect. Their message says that etcd is running.
         let read = read.unwrap_err();
-        assert!(read.to_string().contains("the connection stands"), "{read}");
+        assert!(read.to_string().contains("the connection is up"), "{read}");
         assert_eq!(read.kind(), ErrorKind::Busy);
         assert_eq!(watch.err().expect("no watch").kind(), ErrorKind::Busy);
         assert_eq!(check.unwrap_err().kind(), ErrorKind::Busy);
     }
 
     #[tokio::test]
-    async fn what_is_no_connection_has_carried_no_call() {
-        let (_listener, address) = silent().await;
-        // Time for both tries, however busy the machine is: one that the call's own end cuts short may have carried it.
+    async fn a_commit_is_not_sent_to_a_server_without_an_http2_greeting() {
+        let (_listener, address) = test_servers::silent().await;
+        // Enough time for both attempts on a busy machine: one that is cut short may have been sent.
         let request_timeout = Duration::from_secs(60);
-        let store = EtcdStore::new(EtcdConfig { request_timeout, ..impatient(&[&address]) }).unwrap();
+        let store =
+            EtcdStore::new(EtcdConfig { request_timeout, ..impatient(&[&address.to_string()]) }).unwrap();
         let error = store.commit(Txn::new().delete("k")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-        assert!(error.to_string().contains("the greeting took longer than 100ms"), "{error}");
+        assert!(error.to_string().contains("the HTTP/2 greeting took longer than 100ms"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_login_that_gets_no_answer_is_not_taken_for_a_call() {
-        let address = mute().await;
+    async fn a_commit_that_waits_for_the_login_was_not_made() {
+        let address = test_servers::greeting_only().await.to_string();
         let credentials = Some(crate::Credentials::new("me", "secret"));
         let store = EtcdStore::new(EtcdConfig { credentials, ..impatient(&[&address]) }).unwrap();
         let error = store.commit(Txn::new().delete("k")).await.unwrap_err();
@@ -319,118 +213,122 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_gives_up_waiting_leaves_the_member() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
-        let give_up_after = |wait| {
+    async fn a_call_that_is_cancelled_after_a_long_wait_leaves_the_member() {
+        let connection = two_members();
+        let cancel_after = |wait| {
             let never =
                 connection.call(Operation::GrantLease, |_| std::future::pending::<Result<(), Failure>>());
             tokio::time::timeout(Duration::from_millis(wait), never)
         };
-        let begun = connection.members.choose().number;
-        give_up_after(10).await.unwrap_err();
-        assert_eq!(connection.members.choose().number, begun, "10 ms say nothing about the member");
-        give_up_after(200).await.unwrap_err();
-        assert_ne!(connection.members.choose().number, begun);
+        let first = connection.members.choose().number;
+        cancel_after(10).await.unwrap_err();
+        assert_eq!(connection.members.choose().number, first, "10 ms without a reply are normal");
+        cancel_after(200).await.unwrap_err();
+        assert_ne!(connection.members.choose().number, first);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_mismatch_is_one_only_if_all_members_have_it() {
-        for (outcomes, expected) in [
-            ([Outcome::Mismatched, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Refused),
-            ([Outcome::NeverArrived, Outcome::Mismatched, Outcome::Mismatched], ErrorKind::Unreachable),
-            ([Outcome::Mismatched, Outcome::Mismatched, Outcome::NeverArrived], ErrorKind::Unreachable),
+    async fn a_call_fails_because_of_settings_only_if_they_match_at_no_member() {
+        use FailureKind::{NotSent, SettingsMismatch};
+        for (kinds, expected) in [
+            ([SettingsMismatch, SettingsMismatch, SettingsMismatch], ErrorKind::Refused),
+            ([NotSent, SettingsMismatch, SettingsMismatch], ErrorKind::Unreachable),
+            ([SettingsMismatch, SettingsMismatch, NotSent], ErrorKind::Unreachable),
         ] {
-            // A new one for each: one whose members were not there keeps calls back.
-            let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
-            let tries = AtomicUsize::new(0);
-            let failing = connection.call(Operation::GrantLease, |_| {
-                let outcome = outcomes[tries.fetch_add(1, Ordering::Relaxed)];
-                async move { Err::<(), _>(Failure::new(outcome, format!("it is {outcome:?}"))) }
-            });
-            let error = failing.await.unwrap_err();
+            // A new connection each time, since the circuit breakers trip.
+            let (error, _) = failing(&two_members(), Operation::GrantLease, &kinds).await;
             assert_eq!(error.kind(), expected, "{error}");
-            // It is not forgotten over what else went wrong.
-            assert!(error.to_string().contains("it is Mismatched"), "{error}");
+            // The error mentions the mismatch even if other failures came later.
+            assert!(error.to_string().contains("it is SettingsMismatch"), "{error}");
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_busy_member_has_a_pause_and_another_is_asked_at_once() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
+    async fn another_member_is_tried_at_once_and_the_same_one_after_a_pause() {
+        let connection = two_members();
         let began = Instant::now();
-        let tries = std::sync::Mutex::new(Vec::new());
+        let attempts = Mutex::new(Vec::new());
         let failing = connection.call(Operation::GrantLease, |clients| {
-            tries.lock().unwrap().push((clients.member, began.elapsed()));
-            async { Err::<(), _>(Failure::new(Outcome::Busy, "on purpose")) }
+            attempts.lock().unwrap().push((clients.member, began.elapsed()));
+            async { Err::<(), _>(Failure::new(FailureKind::Busy, "on purpose")) }
         });
         failing.await.unwrap_err();
-        let tries = tries.into_inner().unwrap();
-        let [(first, _), (second, at_once), (third, later)] = tries[..] else { panic!("{tries:?}") };
-        assert!(first != second && first == third, "{tries:?}");
+        let attempts = attempts.into_inner().unwrap();
+        let [(first, _), (second, at_once), (third, later)] = attempts[..] else { panic!("{attempts:?}") };
+        assert!(first != second && first == third, "{attempts:?}");
         assert_eq!(at_once, Duration::ZERO);
         assert!((PAUSE / 2..=PAUSE + Duration::from_millis(1)).contains(&later), "{later:?}");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_member_that_is_not_there_is_passed_over() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
-        let gone = connection.members.choose().number;
-        let (began, tried) = (Instant::now(), AtomicUsize::new(0));
+    async fn calls_do_not_try_an_unreachable_member_each_time() {
+        let connection = two_members();
+        let unreachable = connection.members.choose().number;
+        let (began, attempts) = (Instant::now(), AtomicUsize::new(0));
         for _ in 0..3 {
-            // Whatever leads there.
-            connection.members.prefer(&connection.members.configured()[gone]);
-            let call =
-                connection.call(Operation::GrantLease, |clients| {
-                    let there = clients.member != gone;
-                    tried.fetch_add(usize::from(!there), Ordering::Relaxed);
-                    async move {
-                        there.then_some(()).ok_or_else(|| Failure::new(Outcome::NeverArrived, "refused"))
-                    }
-                });
-            call.await.unwrap();
-            assert_ne!(connection.members.choose().number, gone);
-        }
-        assert_eq!((tried.into_inner(), began.elapsed()), (1, Duration::ZERO));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_lost_reply_is_not_forgotten_over_later_tries() {
-        let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
-        let tries = AtomicUsize::new(0);
-        let failing = connection.call(Operation::RenewLease, |_| {
-            let outcome = match tries.fetch_add(1, Ordering::Relaxed) {
-                0 => Outcome::Lost,
-                _ => Outcome::NeverArrived,
-            };
-            async move { Err::<(), _>(Failure::new(outcome, "on purpose")) }
-        });
-        assert_eq!(failing.await.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_change_is_made_again_only_where_it_did_not_happen() {
-        for (call, outcome, expected) in [
-            (Operation::GrantLease, Outcome::Lost, 1),
-            (Operation::RenewLease, Outcome::Lost, 3),
-            (Operation::Check, Outcome::Lost, 3),
-            (Operation::GrantLease, Outcome::NeverArrived, 3),
-            (Operation::GrantLease, Outcome::Busy, 3),
-            (Operation::Check, Outcome::Refused, 1),
-            (Operation::Check, Outcome::LoggedOut, 1),
-            (Operation::Check, Outcome::Forbidden, 1),
-            (Operation::Check, Outcome::ForbiddenOrLoggedOut, 1),
-            (Operation::GrantLease, Outcome::Mismatched, 3),
-            (Operation::Check, Outcome::Invalid, 1),
-            (Operation::RenewLease, Outcome::LeaseNotFound, 1),
-        ] {
-            let connection = Connection::new(impatient(&["a:1", "b:1"])).unwrap();
-            let tries = AtomicUsize::new(0);
-            let failing = connection.call(call, |_| {
-                tries.fetch_add(1, Ordering::Relaxed);
-                async { Err::<(), _>(Failure::new(outcome, "on purpose")) }
+            connection.members.prefer(&connection.members.configured()[unreachable]);
+            let call = connection.call(Operation::GrantLease, |clients| {
+                let is_reachable = clients.member != unreachable;
+                attempts.fetch_add(usize::from(!is_reachable), Ordering::Relaxed);
+                let refused = || Failure::new(FailureKind::NotSent, "refused");
+                async move { is_reachable.then_some(()).ok_or_else(refused) }
             });
-            failing.await.unwrap_err();
-            assert_eq!(tries.load(Ordering::Relaxed), expected, "{call:?} {outcome:?}");
+            call.await.unwrap();
+            assert_ne!(connection.members.choose().number, unreachable);
+        }
+        assert_eq!((attempts.into_inner(), began.elapsed()), (1, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lost_reply_makes_the_outcome_unknown_even_if_later_attempts_are_not_sent() {
+        let kinds = [FailureKind::ReplyLost, FailureKind::NotSent];
+        let (error, _) = failing(&two_members(), Operation::RenewLease, &kinds).await;
+        assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_that_exceeds_the_quota_is_not_made_again() {
+        let txn = Txn::new().delete("k");
+        let attempts = AtomicUsize::new(0);
+        let connection = two_members();
+        let failing = connection.call(Operation::Commit(&txn), |_| {
+            // A member that does nothing, then one that may have made the change. A third attempt would hide that.
+            let (kind, said) = match attempts.fetch_add(1, Ordering::Relaxed) {
+                0 => (FailureKind::Busy, "too many requests"),
+                1 => (FailureKind::NoSpace, "mvcc: database space exceeded"),
+                _ => (FailureKind::Busy, "made again"),
+            };
+            async move { Err::<(), _>(Failure::new(kind, said)) }
+        });
+        let error = failing.await.unwrap_err();
+        assert_eq!((error.kind(), attempts.into_inner()), (ErrorKind::OutcomeUnknown, 2), "{error}");
+        assert!(error.to_string().contains("database space exceeded: free some space"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_made_again_only_where_that_is_safe() {
+        for (operation, kind, expected) in [
+            (Operation::GrantLease, FailureKind::ReplyLost, 1),
+            (Operation::RenewLease, FailureKind::ReplyLost, 3),
+            (Operation::Check, FailureKind::ReplyLost, 3),
+            (Operation::GrantLease, FailureKind::NotSent, 3),
+            (Operation::GrantLease, FailureKind::Busy, 3),
+            (Operation::GrantLease, FailureKind::NoSpace, 1),
+            (Operation::RevokeLease(LeaseId::new(7)), FailureKind::NoSpace, 1),
+            (Operation::RenewLease, FailureKind::NoSpace, 3),
+            (Operation::Check, FailureKind::NoSpace, 3),
+            (Operation::GrantLease, FailureKind::NoLeader, 3),
+            (Operation::RenewLease, FailureKind::NoLeader, 3),
+            (Operation::Check, FailureKind::LoginRejected, 1),
+            (Operation::Check, FailureKind::TokenRejected, 1),
+            (Operation::Check, FailureKind::PermissionDenied, 1),
+            (Operation::Check, FailureKind::PermissionDeniedOrTokenRejected, 1),
+            (Operation::GrantLease, FailureKind::SettingsMismatch, 3),
+            (Operation::Check, FailureKind::Invalid, 1),
+            (Operation::RenewLease, FailureKind::LeaseNotFound, 1),
+        ] {
+            let (_, attempts) = failing(&two_members(), operation, &[kind]).await;
+            assert_eq!(attempts, expected, "{operation:?} {kind:?}");
         }
     }
 }

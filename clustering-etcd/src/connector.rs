@@ -1,9 +1,9 @@
-//! How a connection is made: TCP, TLS, and the first words of HTTP/2.
+//! Makes connections: TCP, TLS, and the HTTP/2 greeting.
 //!
-//! The client's library could do it too, but keeps the certificates that it was given for ever, and says of a server that
-//! does not accept the client's, or that speaks TLS where plain text was expected, only that a connection broke, after a
-//! call was sent on it. So the connector says hello by itself and waits for the reply. Only what has answered as HTTP/2
-//! servers do is a connection: whatever goes wrong until then is known to have happened before any call.
+//! The client library could connect by itself, but it never reads certificates again. And if the server rejects the
+//! client's certificate, or speaks TLS where plain text is expected, the library only reports that the connection broke
+//! after a call was sent on it. Therefore this connector sends the HTTP/2 greeting itself, and waits for that of the
+//! server. A connection counts as made only after that. Any earlier failure is known to have happened before any call.
 
 use std::{
     future::Future,
@@ -32,17 +32,22 @@ use tower::Service;
 
 use crate::{addresses, tls::Security};
 
-/// What a client begins HTTP/2 with.
+/// The connection preface: the first bytes of an HTTP/2 client.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// The header of the settings that a server begins HTTP/2 with has this length, and the frame's type at that place.
+/// Length of the header of an HTTP/2 frame.
 const FRAME_HEADER: usize = 9;
-const FRAME_TYPE: (usize, u8) = (3, 4);
 
-/// Why there is no connection. Nothing of a call was sent.
+/// Index of the frame type in that header, and the type of the SETTINGS frame, which is a server's first frame.
+const SETTINGS: (usize, u8) = (3, 4);
+
+const GREETING: &str = "the HTTP/2 greeting";
+const HANDSHAKE: &str = "the TLS handshake";
+
+/// Failure to make a connection. Nothing of a call was sent.
 #[derive(Debug, Error)]
 pub(crate) enum NoConnection {
-    /// TCP, or the name's resolution.
+    /// Failure of TCP or of the name resolution.
     #[error("{0}")]
     Network(String),
     #[error("{step} took longer than {after:?}")]
@@ -51,23 +56,24 @@ pub(crate) enum NoConnection {
         "lost the connection to a member that is not configured; it will be verified before it is used again"
     )]
     Lost,
-    /// The server ended it, and does not answer to the other kind of connection either.
+    /// The server closed the connection, and does not answer with the opposite TLS setting either.
     #[error("the server closed the connection during {0}")]
     Closed(&'static str),
-    /// The TLS handshake was over.
+    /// The server closed the connection after a successful TLS handshake. `identity` is true if the client presented a
+    /// certificate.
     #[error("the server closed the connection after the TLS handshake")]
     ClosedAfterTls { identity: bool },
     #[error("the server speaks TLS")]
     SpeaksTls,
-    #[error("the server speaks no TLS")]
+    #[error("the server does not speak TLS")]
     SpeaksPlain,
-    #[error("the server speaks no HTTP/2")]
+    #[error("the server does not speak HTTP/2")]
     SpeaksOther,
-    /// One of the two does not accept the other.
+    /// One side rejected the other, or the handshake failed otherwise.
     #[error("{error}")]
     Tls {
         error: rustls::Error,
-        /// Whether the client had a certificate to show.
+        /// True if the client presented a certificate.
         identity: bool,
     },
 }
@@ -90,9 +96,10 @@ impl NoConnection {
     }
 }
 
-/// Makes the connections to one member.
+/// Makes connections to one member.
 #[derive(Clone)]
 pub(crate) struct Connector {
+    /// The TLS settings, and the name that the server's certificate must be valid for.
     tls: Option<(Arc<Security>, ServerName<'static>)>,
     within: Duration,
     /// Set by the first attempt to connect; later attempts fail. `None` allows any number of attempts.
@@ -100,7 +107,7 @@ pub(crate) struct Connector {
 }
 
 impl Connector {
-    /// `tls` holds the name that the server's certificate must be for.
+    /// Creates a connector. `within` is the time limit for one connection.
     pub(crate) fn new(
         tls: Option<(Arc<Security>, ServerName<'static>)>,
         within: Duration,
@@ -143,35 +150,9 @@ impl Connector {
         let mut step = "connecting";
         let connect = async {
             let stream = tcp(address).await?;
-            let Some((security, name)) = &self.tls else {
-                step = "the greeting";
-                return match greet(stream).await {
-                    Err(NoConnection::Closed(_)) if speaks_tls(address, uri).await => {
-                        Err(NoConnection::SpeaksTls)
-                    }
-                    Err(error) => Err(error),
-                    Ok(greeted) => Ok(Box::new(greeted) as Connection),
-                };
-            };
-            let config = Arc::clone(security).config().await;
-            let identity = config.client_auth_cert_resolver.has_certs();
-            step = "the TLS handshake";
-            let stream = match TlsConnector::from(config).connect(name.clone(), stream).await {
-                Ok(stream) => stream,
-                Err(error) => {
-                    return Err(match of_io(error, "the TLS handshake", identity) {
-                        NoConnection::Closed(_) if speaks_plain(address).await => NoConnection::SpeaksPlain,
-                        error => error,
-                    });
-                }
-            };
-            step = "the greeting";
-            match greet(stream).await {
-                Ok(greeted) => Ok(Box::new(greeted) as Connection),
-                // With TLS 1.3 this is when the server says what it thinks of the client's certificate.
-                Err(NoConnection::Tls { error, .. }) => Err(NoConnection::Tls { error, identity }),
-                Err(NoConnection::Closed(_)) => Err(NoConnection::ClosedAfterTls { identity }),
-                Err(error) => Err(error),
+            match &self.tls {
+                None => connect_plain(stream, address, uri, &mut step).await,
+                Some((security, name)) => connect_tls(stream, address, security, name, &mut step).await,
             }
         };
         let connected = timeout_at(deadline, connect).await;
@@ -179,15 +160,60 @@ impl Connector {
     }
 }
 
+/// Makes a connection without TLS. Updates `step` for the error message of a timeout.
+async fn connect_plain(
+    stream: TcpStream,
+    address: SocketAddr,
+    uri: &Uri,
+    step: &mut &'static str,
+) -> Result<Connection, NoConnection> {
+    *step = GREETING;
+    match greet(stream).await {
+        Ok(greeted) => Ok(Box::new(greeted)),
+        Err(NoConnection::Closed(_)) if speaks_tls(address, uri).await => Err(NoConnection::SpeaksTls),
+        Err(error) => Err(error),
+    }
+}
+
+/// Makes a connection with TLS. Updates `step` for the error message of a timeout.
+async fn connect_tls(
+    stream: TcpStream,
+    address: SocketAddr,
+    security: &Arc<Security>,
+    name: &ServerName<'static>,
+    step: &mut &'static str,
+) -> Result<Connection, NoConnection> {
+    let config = Arc::clone(security).config().await;
+    let identity = config.client_auth_cert_resolver.has_certs();
+    *step = HANDSHAKE;
+    let stream = match TlsConnector::from(config).connect(name.clone(), stream).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            return Err(match of_io(error, HANDSHAKE, identity) {
+                NoConnection::Closed(_) if speaks_plain(address).await => NoConnection::SpeaksPlain,
+                error => error,
+            });
+        }
+    };
+    *step = GREETING;
+    match greet(stream).await {
+        Ok(greeted) => Ok(Box::new(greeted)),
+        // With TLS 1.3, the server rejects the client's certificate only now.
+        Err(NoConnection::Tls { error, .. }) => Err(NoConnection::Tls { error, identity }),
+        Err(NoConnection::Closed(_)) => Err(NoConnection::ClosedAfterTls { identity }),
+        Err(error) => Err(error),
+    }
+}
+
 async fn tcp(address: SocketAddr) -> Result<TcpStream, NoConnection> {
     let failed = |error: io::Error| NoConnection::Network(error.to_string());
     let stream = TcpStream::connect(address).await.map_err(failed)?;
-    // Calls are small and wait for each other; nothing is gained by collecting them.
+    // Calls are small, and often wait for one another, so that delaying packets would only cost time.
     stream.set_nodelay(true).map_err(failed)?;
     Ok(stream)
 }
 
-/// True if a server that hung up on plain text answers a TLS handshake, successfully or not.
+/// True if a server that closed a plain-text connection answers a TLS handshake, successfully or not.
 async fn speaks_tls(address: SocketAddr, uri: &Uri) -> bool {
     let Ok(stream) = tcp(address).await else { return false };
     let Ok(name) = ServerName::try_from(uri.host().unwrap_or_default().to_owned()) else { return false };
@@ -201,7 +227,7 @@ async fn speaks_tls(address: SocketAddr, uri: &Uri) -> bool {
     }
 }
 
-/// True if a server that hung up on TLS answers plain text.
+/// True if a server that closed a TLS connection answers in plain text.
 async fn speaks_plain(address: SocketAddr) -> bool {
     match tcp(address).await {
         Ok(stream) => greet(stream).await.is_ok(),
@@ -224,10 +250,10 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// Begins HTTP/2 and waits until the server does.
+/// Sends the HTTP/2 greeting and waits for that of the server.
 async fn greet<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Result<Greeted<S>, NoConnection> {
-    let failed = |error| of_io(error, "the greeting", false);
-    // A server that has closed its end already may have said why: that is read below.
+    let failed = |error| of_io(error, GREETING, false);
+    // If sending fails because the server has closed the connection, it may have sent the reason, which is read below.
     let sent = async {
         stream.write_all(PREFACE).await?;
         stream.flush().await
@@ -243,21 +269,21 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S) -> Result<Greet
         }
     }
     match &reply[..read] {
-        // A TLS alert: its type, and the version's first byte.
+        // The start of a TLS alert: content type and major version.
         [0x15, 0x03, ..] => Err(NoConnection::SpeaksTls),
-        [] => Err(sent.err().map_or(NoConnection::Closed("the greeting"), failed)),
-        whole if whole.len() == FRAME_HEADER && whole[FRAME_TYPE.0] == FRAME_TYPE.1 => {
+        [] => Err(sent.err().map_or(NoConnection::Closed(GREETING), failed)),
+        whole if whole.len() == FRAME_HEADER && whole[SETTINGS.0] == SETTINGS.1 => {
             Ok(Greeted { stream, reply, replayed: 0, swallowed: 0 })
         }
         _ => Err(NoConnection::SpeaksOther),
     }
 }
 
-/// What an I/O error after the TCP connection was made means.
+/// Classifies an I/O error on an established TCP connection.
 fn of_io(error: io::Error, step: &'static str, identity: bool) -> NoConnection {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        // Not even the outermost layer of what came looks like TLS.
+        // The received bytes are not TLS records.
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             NoConnection::SpeaksPlain
         }
@@ -269,19 +295,21 @@ fn of_io(error: io::Error, step: &'static str, identity: bool) -> NoConnection {
     }
 }
 
-/// A connection, plain or secured.
+/// A connection, with or without TLS.
 pub(crate) type Connection = Box<dyn Stream>;
 
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
-/// A stream on which HTTP/2 has begun, for a user who does not know that: what the server said is read again, and what
-/// the user says to begin with is not sent again.
+/// A stream on which both greetings have been sent, for a user that does not know that: returns the server's greeting
+/// once more to the reader, and swallows the preface that the user writes first.
 pub(crate) struct Greeted<S> {
     stream: S,
+    /// Start of the server's greeting, and the number of its bytes that have been read.
     reply: [u8; FRAME_HEADER],
     replayed: usize,
+    /// Number of bytes of the preface that the user has written.
     swallowed: usize,
 }
 
@@ -304,12 +332,12 @@ impl<S: AsyncRead + Unpin> AsyncRead for Greeted<S> {
 }
 
 impl<S: AsyncWrite + Unpin> Greeted<S> {
-    /// How much of what is to be written has been sent already.
+    /// Returns the number of leading bytes of `buf` that belong to the preface, which has been sent already.
     fn swallow(&mut self, buf: &[u8]) -> io::Result<usize> {
         let left = &PREFACE[self.swallowed..];
         let now = left.len().min(buf.len());
         if left[..now] != buf[..now] {
-            return Err(io::Error::other("HTTP/2 did not begin as it must"));
+            return Err(io::Error::other("the HTTP/2 client did not start with the preface"));
         }
         self.swallowed += now;
         Ok(now)
@@ -354,8 +382,9 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::test_servers;
 
-    /// A server that reads a little, answers with those bytes, and hangs up; and the error of a connection to it.
+    /// Connects to a server that answers with these bytes and closes the connection. Returns the error.
     async fn answered_with(reply: &'static [u8]) -> NoConnection {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap());
@@ -366,21 +395,7 @@ mod tests {
             }
         });
         let connector = Connector::new(None, Duration::from_secs(5), None);
-        connector.connect(uri.parse().unwrap()).await.err().expect("this is no HTTP/2 server")
-    }
-
-    /// Starts a server that sends the HTTP/2 greeting and nothing more.
-    async fn alive() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            let mut connections = Vec::new();
-            while let Ok((mut connection, _)) = listener.accept().await {
-                connection.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
-                connections.push(connection);
-            }
-        });
-        address
+        connector.connect(uri.parse().unwrap()).await.err().expect("this is not an HTTP/2 server")
     }
 
     /// Starts a listener whose backlog is full: attempts to connect get no answer, as from an unused address.
@@ -398,12 +413,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_does_not_answer_does_not_keep_from_the_others_of_the_name() {
+    async fn a_dead_address_of_a_name_does_not_block_its_other_addresses() {
         let (hole, _taken) = black_hole().await;
-        // Its backlog takes connections, and nothing answers on them.
-        let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_hung, hung) = test_servers::silent().await;
         let refused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let (hole, hung, alive) = (hole.local_addr().unwrap(), hung.local_addr().unwrap(), alive().await);
+        let (hole, alive) = (hole.local_addr().unwrap(), test_servers::greeting_only().await);
         let connector = Connector::new(None, Duration::from_secs(5), None);
         let uri: Uri = "http://etcd.test:2379".parse().unwrap();
         let connect = |addresses: Vec<SocketAddr>| {
@@ -422,29 +436,28 @@ mod tests {
         }
         let quick = Connector::new(None, Duration::from_millis(500), None);
         let error = quick.connect_any(&[refused, hung], &uri, Instant::now() + quick.within).await.err();
-        assert!(matches!(error, Some(NoConnection::Slow { step: "the greeting", .. })), "{error:?}");
+        assert!(matches!(error, Some(NoConnection::Slow { step: GREETING, .. })), "{error:?}");
     }
 
     #[tokio::test]
-    async fn what_speaks_no_http2_is_known_by_its_first_words() {
+    async fn servers_other_than_http2_are_recognised_by_their_first_bytes() {
         let http1 = answered_with(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         assert!(matches!(http1, NoConnection::SpeaksOther), "{http1:?}");
         let short = answered_with(b"?").await;
         assert!(matches!(short, NoConnection::SpeaksOther), "{short:?}");
         let alert = answered_with(&[0x15, 3, 1, 0, 2, 2, 0x46]).await;
         assert!(matches!(alert, NoConnection::SpeaksTls), "{alert:?}");
-        // It says nothing to TLS either.
+        // It does not answer a TLS handshake either.
         let closed = answered_with(b"").await;
-        assert!(matches!(closed, NoConnection::Closed("the greeting")), "{closed:?}");
+        assert!(matches!(closed, NoConnection::Closed(GREETING)), "{closed:?}");
     }
 
     #[tokio::test]
-    async fn nothing_of_the_greeting_is_lost_or_said_twice() {
-        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    async fn greetings_are_neither_lost_nor_sent_twice() {
         let (client, mut server) = tokio::io::duplex(64);
         let user = async {
             let mut greeted = greet(client).await.unwrap();
-            // In pieces, with more behind.
+            // In two pieces, followed by a call.
             let (first, second) = PREFACE.split_at(10);
             greeted.write_all(first).await.unwrap();
             greeted.write_all(second).await.unwrap();
@@ -457,23 +470,23 @@ mod tests {
         let serve = async {
             let mut read = vec![0; PREFACE.len()];
             server.read_exact(&mut read).await.unwrap();
-            server.write_all(&settings).await.unwrap();
+            server.write_all(&test_servers::GREETING).await.unwrap();
             server.write_all(b"reply").await.unwrap();
             let mut more = [0; 6];
             server.read_exact(&mut more).await.unwrap();
             (read, more)
         };
         let both = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(user, serve) });
-        let (heard, (preface, call)) = both.await.expect("neither waits for what was lost");
+        let (heard, (preface, call)) = both.await.expect("both sides receive everything");
         assert_eq!(preface, PREFACE);
         assert_eq!(&call, b"a call");
-        assert_eq!((&heard[..9], &heard[9..]), (&settings[..], &b"reply"[..]));
+        assert_eq!((&heard[..9], &heard[9..]), (&test_servers::GREETING[..], &b"reply"[..]));
     }
 
     #[tokio::test]
-    async fn who_begins_otherwise_is_stopped() {
+    async fn a_client_that_does_not_start_with_the_preface_is_stopped() {
         let (client, mut server) = tokio::io::duplex(64);
-        server.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).await.unwrap();
+        server.write_all(&test_servers::GREETING).await.unwrap();
         let mut greeted = greet(client).await.unwrap();
         assert!(greeted.write_all(b"GET / HTTP/1.1").await.is_err());
     }

@@ -2,10 +2,10 @@ use std::{fmt, net::Ipv6Addr, str::FromStr};
 
 use crate::ConfigError;
 
-/// Where a member of the etcd cluster listens: `host`, `host:port`, `http://host:port` or `https://host:port`. The port
-/// is 2379 if none is given; an IPv6 address stands in brackets.
+/// Address of a member of the etcd cluster: `host`, `host:port`, `http://host:port` or `https://host:port`. The default
+/// port is 2379. An IPv6 address must be in brackets.
 ///
-/// One without a scheme goes with the rest of the configuration, as with etcd's own tool: `https` where
+/// Without a scheme, it depends on the rest of the configuration, as for `etcdctl`: `https` if
 /// [`EtcdConfig::tls`](crate::EtcdConfig::tls) is set, else `http`.
 ///
 /// ```
@@ -29,21 +29,21 @@ pub(crate) enum Scheme {
     Https,
 }
 
-/// Said of what may hold a password, which must not be shown.
+/// Rule for endpoints with a user. The endpoint is not shown, since it may contain a password.
 const NO_USER: &str =
-    "an endpoint has no user in it: that is in the credentials (ETCDCTL_USER, ETCDCTL_PASSWORD)";
+    "an endpoint must not contain a user: set credentials instead (ETCDCTL_USER, ETCDCTL_PASSWORD)";
 
 impl Endpoint {
-    /// The port that etcd's clients use unless told otherwise.
+    /// Default port of etcd for clients.
     pub const DEFAULT_PORT: u16 = 2379;
 
-    /// The endpoint at that host, a name or an address, and port; without a scheme.
+    /// Creates an endpoint without a scheme. `host` is a name or an IP address.
     ///
     /// # Errors
     ///
-    /// The host is empty, or holds what neither a name nor an address does.
+    /// [`ConfigError`] if the host is empty, or neither a name nor an address.
     pub fn at(host: &str, port: u16) -> Result<Self, ConfigError> {
-        const RULE: &str = "a host is a name or an IP address, without scheme and port";
+        const RULE: &str = "a host is a name or an IP address, without a scheme or port";
         if host.contains('@') {
             return Err(ConfigError::hidden("endpoint host", NO_USER));
         }
@@ -54,24 +54,24 @@ impl Endpoint {
             None if host.contains(':') => host.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
             None => host.to_owned(),
         };
-        let is_of_a_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-        match !host.is_empty() && host.chars().all(is_of_a_host) {
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+        match !host.is_empty() && host.chars().all(is_valid) {
             true => Ok(Endpoint { scheme: None, host, port }),
             false => Err(ConfigError::new("endpoint host", host, RULE)),
         }
     }
 
-    /// The scheme, if it has one.
+    /// Returns the scheme, if the endpoint has one.
     pub(crate) fn scheme(&self) -> Option<Scheme> {
         self.scheme
     }
 
-    /// The name or address, an IPv6 one without brackets.
+    /// Returns the name or address. An IPv6 address has no brackets.
     pub(crate) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The same with that scheme.
+    /// Returns the endpoint with this scheme.
     pub(crate) fn with_scheme(&self, scheme: Scheme) -> Self {
         Endpoint { scheme: Some(scheme), ..self.clone() }
     }
@@ -91,12 +91,11 @@ impl FromStr for Endpoint {
             (None, None) => (None, text),
         };
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        const RULE: &str =
-            "an endpoint is host, host:port, http://host:port or https://host:port, an IPv6 host in brackets";
+        const RULE: &str = "an endpoint is host, host:port, http://host:port or https://host:port, with an IPv6 host in brackets";
         if rest.contains("://") {
             return Err(wrong(RULE));
         }
-        // The colons of an IPv6 address are not that of the port: it stands behind the bracket.
+        // The colons inside the brackets belong to an IPv6 address.
         let (host, port) = match rest.rfind(']') {
             Some(end) => (&rest[..=end], &rest[end + 1..]),
             None => rest.split_at(rest.find(':').unwrap_or(rest.len())),
@@ -111,7 +110,7 @@ impl FromStr for Endpoint {
     }
 }
 
-/// A port that can be connected to: decimal digits, not zero.
+/// Parses a port: decimal digits, not zero.
 pub(crate) fn parse_port(text: &str) -> Option<u16> {
     text.bytes().all(|b| b.is_ascii_digit()).then(|| text.parse().ok()).flatten().filter(|port| *port != 0)
 }
@@ -135,7 +134,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_ways_to_write_one() {
+    fn each_form_of_an_endpoint_is_accepted() {
         for (text, url) in [
             ("etcd", "etcd:2379"),
             ("etcd:12379", "etcd:12379"),
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_is_refused_with_the_rule() {
+    fn an_invalid_endpoint_is_rejected_with_the_rule() {
         for (text, rule) in [
             ("", "an endpoint is"),
             ("http://", "an endpoint is"),
@@ -178,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_in_one_is_not_shown() {
+    fn a_password_in_an_endpoint_is_not_shown() {
         let error = "http://me:hunter2@etcd:2379".parse::<Endpoint>().unwrap_err().to_string();
         assert!(error.contains("ETCDCTL_USER") && !error.contains("hunter2"), "{error}");
     }

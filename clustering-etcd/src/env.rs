@@ -1,14 +1,14 @@
-//! The settings that the environment holds.
+//! Configuration from environment variables.
 
 use std::{ffi::OsString, time::Duration};
 
 use crate::{ConfigError, Credentials, Endpoint, EtcdConfig, Pem, Tls, endpoint::parse_port};
 
-/// The configuration that those variables make; the precedence stands in the docs of
-/// [`EtcdStore::from_env`](crate::EtcdStore::from_env).
+/// Reads the configuration from variables. [`EtcdStore::from_env`](crate::EtcdStore::from_env) documents them and their
+/// precedence.
 pub(crate) fn config(variable: impl Fn(&str) -> Option<OsString>) -> Result<EtcdConfig, ConfigError> {
     let variables = Variables(variable);
-    let (endpoints, named) = variables.endpoints()?;
+    let (endpoints, endpoints_variable) = variables.endpoints()?;
     let config = EtcdConfig {
         endpoints,
         tls: variables.tls()?,
@@ -20,9 +20,9 @@ pub(crate) fn config(variable: impl Fn(&str) -> Option<OsString>) -> Result<Etcd
         },
         ..EtcdConfig::default()
     };
-    // Who set variables knows nothing of fields.
+    // Errors name the variable instead of the field.
     config.validate().map_err(|error| match error.what() {
-        "endpoints" => error.within(named),
+        "endpoints" => error.within(endpoints_variable),
         "tls.ca" => error.within("ETCDCTL_CACERT"),
         "tls.identity.certificate" => error.within("ETCDCTL_CERT"),
         "tls.identity.key" => error.within("ETCDCTL_KEY"),
@@ -36,7 +36,7 @@ pub(crate) fn config(variable: impl Fn(&str) -> Option<OsString>) -> Result<Etcd
 struct Variables<F>(F);
 
 impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
-    /// The value. Set but empty is what an unset variable of a template leaves behind: it counts as unset.
+    /// Returns the value. An empty variable counts as unset, since templates leave one behind for an unset value.
     fn get(&self, name: &str) -> Result<Option<String>, ConfigError> {
         match (self.0)(name) {
             None => Ok(None),
@@ -48,17 +48,17 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         }
     }
 
-    /// A truth value, as etcdctl reads it.
+    /// Parses a boolean in the same way as `etcdctl`.
     fn truth(&self, name: &str) -> Result<Option<bool>, ConfigError> {
         let Some(text) = self.get(name)? else { return Ok(None) };
         match text.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Some(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Some(false)),
-            _ => Err(ConfigError::new(name, text, "it is true or false")),
+            _ => Err(ConfigError::new(name, text, "it must be true or false")),
         }
     }
 
-    /// The endpoints, and the variable that they are from.
+    /// Returns the endpoints, and the variable from which they came.
     fn endpoints(&self) -> Result<(Vec<Endpoint>, &'static str), ConfigError> {
         let (host, port) = (self.get("ETCD_HOST")?, self.get("ETCD_PORT")?);
         if let Some(list) = self.get("ETCD_ENDPOINTS")? {
@@ -76,7 +76,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
             return Ok((vec![endpoint], "ETCD_HOST"));
         }
         if let Some(domain) = self.get("ETCDCTL_DISCOVERY_SRV")? {
-            let rule = "endpoints are not looked up in the DNS: list them in ETCD_ENDPOINTS";
+            let rule = "discovery by DNS is not supported: list the endpoints in ETCD_ENDPOINTS";
             return Err(ConfigError::new("ETCDCTL_DISCOVERY_SRV", domain, rule));
         }
         match self.get("ETCDCTL_ENDPOINTS")? {
@@ -87,24 +87,31 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
 
     fn tls(&self) -> Result<Option<Tls>, ConfigError> {
         if self.truth("ETCDCTL_INSECURE_SKIP_TLS_VERIFY")? == Some(true) {
-            let rule =
-                "the server's certificate is always verified: give the CA that it is of in ETCDCTL_CACERT";
+            let rule = "the server's certificate is always verified: set ETCDCTL_CACERT to its CA";
             return Err(ConfigError::new("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", true, rule));
         }
-        // True, etcdctl's default, forbids nothing there either.
-        let wanted = self.truth("ETCDCTL_INSECURE_TRANSPORT")? == Some(false);
+        // `true`, the default of etcdctl, does not forbid TLS there either.
+        let is_enabled = self.truth("ETCDCTL_INSECURE_TRANSPORT")? == Some(false);
         let ca = self.get("ETCDCTL_CACERT")?;
         let identity = match (self.get("ETCDCTL_CERT")?, self.get("ETCDCTL_KEY")?) {
             (None, None) => None,
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (Some(certificate), None) => {
-                return Err(ConfigError::new("ETCDCTL_CERT", certificate, "it needs its key in ETCDCTL_KEY"));
+                return Err(ConfigError::new(
+                    "ETCDCTL_CERT",
+                    certificate,
+                    "its key must be set in ETCDCTL_KEY",
+                ));
             }
             (None, Some(key)) => {
-                return Err(ConfigError::new("ETCDCTL_KEY", key, "it needs its certificate in ETCDCTL_CERT"));
+                return Err(ConfigError::new(
+                    "ETCDCTL_KEY",
+                    key,
+                    "its certificate must be set in ETCDCTL_CERT",
+                ));
             }
         };
-        if !wanted && ca.is_none() && identity.is_none() {
+        if !is_enabled && ca.is_none() && identity.is_none() {
             return Ok(None);
         }
         let mut tls = Tls::new();
@@ -124,12 +131,13 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
             (Some(both), None) => match both.split_once(':') {
                 Some((user, password)) if !user.is_empty() => Ok(Some(Credentials::new(user, password))),
                 _ => {
-                    let rule = "it is user:password, or the user alone with the password in ETCDCTL_PASSWORD";
+                    let rule =
+                        "it must be user:password, or only the user, with the password in ETCDCTL_PASSWORD";
                     Err(ConfigError::hidden("ETCDCTL_USER", rule))
                 }
             },
             (None, Some(_)) => {
-                Err(ConfigError::hidden("ETCDCTL_PASSWORD", "it needs the user in ETCDCTL_USER"))
+                Err(ConfigError::hidden("ETCDCTL_PASSWORD", "the user must be set in ETCDCTL_USER"))
             }
         }
     }
@@ -140,19 +148,21 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         let seconds = digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten();
         match seconds {
             Some(seconds) => Ok(Some(Duration::from_secs(seconds))),
-            None => {
-                Err(ConfigError::new("ETCD_TTL", text, "it is a whole number of seconds, such as 15 or 15s"))
-            }
+            None => Err(ConfigError::new(
+                "ETCD_TTL",
+                text,
+                "it must be a whole number of seconds, such as 15 or 15s",
+            )),
         }
     }
 }
 
-/// The endpoints in a list with commas.
+/// Parses a list of endpoints that are separated by commas.
 fn endpoints(name: &str, list: &str) -> Result<Vec<Endpoint>, ConfigError> {
     let wrong = |error: ConfigError| {
-        let rule = format!("a list with commas, in which {}", error.rule());
+        let rule = format!("it must be a list of endpoints separated by commas: {}", error.rule());
         match list.contains('@') {
-            // Perhaps a password.
+            // It may contain a password.
             true => ConfigError::hidden(name, rule),
             false => ConfigError::new(name, list, rule),
         }
@@ -180,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_precedence_is_that_of_the_docs() {
+    fn variables_have_the_documented_precedence() {
         let all = [
             ("ETCD_ENDPOINTS", "a:1, http://b:2"),
             ("ETCD_HOST", "c"),
@@ -195,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn user_and_password_come_together_or_apart() {
+    fn user_and_password_may_be_in_one_variable_or_two() {
         let of = |vars: &[(&str, &str)]| from(vars).unwrap().credentials;
         assert_eq!(of(&[("ETCDCTL_USER", "me:a:b")]), Some(Credentials::new("me", "a:b")));
         let apart = [("ETCDCTL_USER", "me:too"), ("ETCDCTL_PASSWORD", "pw")];
@@ -203,14 +213,17 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_named_with_its_rule() {
+    fn an_invalid_value_is_reported_with_its_variable_and_rule() {
         for (vars, says) in [
             (
                 [("ETCD_PORT", "99999")],
                 "ETCD_PORT of \"99999\" cannot be used: a port is a number from 1 to 65535",
             ),
             ([("ETCD_HOST", "http://c")], "ETCD_HOST of \"http://c\" cannot be used: a host is a name"),
-            ([("ETCD_ENDPOINTS", "a:1,,b:2")], "ETCD_ENDPOINTS of \"a:1,,b:2\" cannot be used: a list"),
+            (
+                [("ETCD_ENDPOINTS", "a:1,,b:2")],
+                "ETCD_ENDPOINTS of \"a:1,,b:2\" cannot be used: it must be a list",
+            ),
             ([("ETCDCTL_ENDPOINTS", "ftp://a:1")], "ETCDCTL_ENDPOINTS of \"ftp://a:1\" cannot be used"),
         ] {
             let error = from(&vars).unwrap_err().to_string();
@@ -225,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_followed_unless_that_is_turned_off() {
+    fn following_members_can_be_turned_off() {
         let of = |value| from(&[("ETCD_FOLLOW_MEMBERS", value)]).map(|config| config.member_refresh);
         assert_eq!(of("true").unwrap(), EtcdConfig::default().member_refresh);
         assert_eq!(of("").unwrap(), EtcdConfig::default().member_refresh);
@@ -242,14 +255,17 @@ mod tests {
             assert_eq!(of(text).unwrap(), Some(Duration::from_secs(seconds)), "{text}");
         }
         for (text, says) in [
-            ("1", "ETCD_TTL of 1s cannot be used: etcd's leases live for 2 s at least"),
-            ("0s", "ETCD_TTL of 0ns cannot be used: etcd's leases live for 2 s at least"),
+            ("1", "ETCD_TTL of 1s cannot be used: the shortest TTL of etcd is 2 s"),
+            ("0s", "ETCD_TTL of 0ns cannot be used: the shortest TTL of etcd is 2 s"),
             ("86401", "ETCD_TTL of 86401s cannot be used: it must be at most 1 day"),
-            ("15m", "ETCD_TTL of \"15m\" cannot be used: it is a whole number of seconds"),
-            ("s", "ETCD_TTL of \"s\" cannot be used: it is a whole number"),
-            ("-15", "ETCD_TTL of \"-15\" cannot be used: it is a whole number"),
-            ("15.5", "ETCD_TTL of \"15.5\" cannot be used: it is a whole number"),
-            ("99999999999999999999", "ETCD_TTL of \"99999999999999999999\" cannot be used: it is a whole"),
+            ("15m", "ETCD_TTL of \"15m\" cannot be used: it must be a whole number of seconds"),
+            ("s", "ETCD_TTL of \"s\" cannot be used: it must be a whole number"),
+            ("-15", "ETCD_TTL of \"-15\" cannot be used: it must be a whole number"),
+            ("15.5", "ETCD_TTL of \"15.5\" cannot be used: it must be a whole number"),
+            (
+                "99999999999999999999",
+                "ETCD_TTL of \"99999999999999999999\" cannot be used: it must be a whole",
+            ),
         ] {
             let error = of(text).unwrap_err().to_string();
             assert!(error.starts_with(says), "{error}");
@@ -257,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_from_the_variables_of_etcdctl() {
+    fn tls_is_configured_by_the_variables_of_etcdctl() {
         let key = rcgen::KeyPair::generate().unwrap();
         let certificate =
             rcgen::CertificateParams::new(["etcd".to_owned()]).unwrap().self_signed(&key).unwrap();
@@ -280,11 +296,11 @@ mod tests {
         for (vars, says) in [
             (
                 [("ETCDCTL_CERT", cert.as_str()), ("", "")],
-                format!("ETCDCTL_CERT of {cert:?} cannot be used: it needs its key"),
+                format!("ETCDCTL_CERT of {cert:?} cannot be used: its key must"),
             ),
             (
                 [("ETCDCTL_KEY", &key), ("", "")],
-                format!("ETCDCTL_KEY of {key:?} cannot be used: it needs its cert"),
+                format!("ETCDCTL_KEY of {key:?} cannot be used: its certificate must"),
             ),
             (
                 [("ETCDCTL_CACERT", &missing), ("", "")],
@@ -292,14 +308,14 @@ mod tests {
             ),
             (
                 [("ETCDCTL_CACERT", &key), ("", "")],
-                format!("ETCDCTL_CACERT of {key:?} cannot be used: it holds no"),
+                format!("ETCDCTL_CACERT of {key:?} cannot be used: it contains no"),
             ),
         ] {
             let error = from(&vars).unwrap_err().to_string();
             assert!(error.starts_with(&says), "{error}");
         }
         for (wrong, says) in [
-            ((&key, &key), format!("ETCDCTL_CERT of {key:?} cannot be used: it holds no certificate")),
+            ((&key, &key), format!("ETCDCTL_CERT of {key:?} cannot be used: it contains no certificate")),
             (
                 (&cert, &missing),
                 format!("ETCDCTL_KEY of {missing:?} cannot be used: the file cannot be read"),
@@ -313,18 +329,18 @@ mod tests {
     }
 
     #[test]
-    fn what_would_be_ignored_to_the_users_harm_is_refused() {
+    fn unsupported_variables_that_could_do_harm_are_rejected() {
         for (name, value, says) in [
             ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "true", "the server's certificate is always verified"),
-            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "yes", "it is true or false"),
-            ("ETCDCTL_INSECURE_TRANSPORT", "no", "it is true or false"),
-            ("ETCDCTL_DISCOVERY_SRV", "example.com", "endpoints are not looked up in the DNS"),
+            ("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "yes", "it must be true or false"),
+            ("ETCDCTL_INSECURE_TRANSPORT", "no", "it must be true or false"),
+            ("ETCDCTL_DISCOVERY_SRV", "example.com", "discovery by DNS is not supported"),
         ] {
             let error = from(&[(name, value)]).unwrap_err();
             assert_eq!(error.what(), name, "{error}");
             assert!(error.to_string().contains(says), "{error}");
         }
-        // What changes nothing is fine.
+        // Values that change nothing are accepted.
         for vars in [
             [("ETCDCTL_INSECURE_SKIP_TLS_VERIFY", "false"), ("ETCD_HOST", "localhost")],
             [("ETCDCTL_INSECURE_TRANSPORT", "true"), ("ETCD_HOST", "localhost")],
@@ -335,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_user_is_named_but_not_shown() {
+    fn an_invalid_user_is_reported_without_its_value() {
         for vars in [
             [("ETCDCTL_USER", "hunter2")],
             [("ETCDCTL_USER", ":hunter2")],

@@ -27,10 +27,10 @@ use tokio::{
 
 use crate::{
     Endpoint, EtcdConfig,
+    backoff::{Backoff, jittered},
     endpoint::Scheme,
-    failure::{Failure, Outcome},
+    failure::{Failure, FailureKind},
     members::{Member, Members},
-    pace::{self, Pace},
 };
 
 /// Pauses between rounds of attempts at learned endpoints.
@@ -48,8 +48,8 @@ struct Known {
 
 /// True if members are learned with this configuration.
 pub(crate) fn is_on(config: &EtcdConfig) -> bool {
-    let proven = config.credentials.is_none() || config.effective_tls().is_some();
-    !config.member_refresh.is_zero() && proven
+    let is_safe = config.credentials.is_none() || config.effective_tls().is_some();
+    !config.member_refresh.is_zero() && is_safe
 }
 
 /// Starts the task that follows the member list. It ends when `members` is dropped.
@@ -62,7 +62,7 @@ pub(crate) fn start(members: &Arc<Members>) -> AbortHandle {
             learn(&strong, &known).await;
             drop(strong);
             // With jitter, so that the nodes do not all read the list at the same time.
-            let refresh = sleep(pace::about(every));
+            let refresh = sleep(jittered(every));
             tokio::pin!(refresh);
             loop {
                 tokio::select! {
@@ -82,8 +82,8 @@ async fn learn(members: &Members, known: &Mutex<Known>) {
             let Ok(clients) = members.clients(configured).await else { continue };
             let cluster = known.lock().unwrap_or_else(PoisonError::into_inner).cluster;
             if serves(members, clients.client, cluster).await.is_ok() {
-                tracing::debug!(from = %learned.endpoint, to = %configured.endpoint, "a configured etcd member is back");
-                configured.gate.open();
+                tracing::debug!(from = %learned.endpoint, to = %configured.endpoint, "returned to a configured etcd member that answers again");
+                configured.breaker.reset();
                 members.prefer(configured);
                 break;
             }
@@ -120,7 +120,7 @@ fn usable<'a>(urls: impl Iterator<Item = &'a str>, config: &EtcdConfig) -> Vec<E
 /// Tries the learned endpoints until one of them passes verification or a configured member can be connected to again.
 async fn find_another(members: &Weak<Members>, known: &Mutex<Known>) {
     let known = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let mut pauses = Pace::new(FIRST_PAUSE, LONGEST_PAUSE);
+    let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     loop {
         for endpoint in &known.endpoints {
             let Some(members) = members.upgrade() else { return };
@@ -129,7 +129,7 @@ async fn find_another(members: &Weak<Members>, known: &Mutex<Known>) {
             }
             match verified(&members, endpoint, known.cluster).await {
                 Ok(member) => {
-                    tracing::info!(%endpoint, "no configured etcd member can be reached: using one from its member list");
+                    tracing::info!(%endpoint, "no configured etcd member can be reached: switched to one from its member list");
                     return members.adopt(member);
                 }
                 Err(failure) => {
@@ -140,7 +140,7 @@ async fn find_another(members: &Weak<Members>, known: &Mutex<Known>) {
         if known.endpoints.is_empty() {
             return;
         }
-        sleep(pauses.pause()).await;
+        sleep(backoff.pause()).await;
     }
 }
 
@@ -153,7 +153,7 @@ async fn verified(members: &Members, endpoint: &Endpoint, cluster: u64) -> Resul
 /// Checks that a member belongs to that cluster and serves clients. The request needs no permissions.
 async fn serves(members: &Members, client: Client, cluster: u64) -> Result<(), Failure> {
     let status = in_time(members, client.maintenance_client().status()).await?;
-    let unfit = |why: &str| Err(Failure::new(Outcome::Invalid, why));
+    let unfit = |why: &str| Err(Failure::new(FailureKind::Invalid, why));
     match status.header().map_or(0, |header| header.cluster_id()) {
         id if id != cluster => unfit("it belongs to another cluster"),
         _ if status.is_learner() => unfit("it is a learner"),
@@ -166,7 +166,7 @@ async fn in_time<T>(members: &Members, call: impl Future<Output = Result<T, Erro
     let within = members.config().request_timeout;
     match timeout(within, call).await {
         Ok(reply) => Ok(reply?),
-        Err(_) => Err(Failure::new(Outcome::Slow, format!("no reply within {within:?}"))),
+        Err(_) => Err(Failure::new(FailureKind::ReadTimedOut, format!("no reply within {within:?}"))),
     }
 }
 
@@ -176,7 +176,7 @@ mod tests {
     use crate::{Credentials, Tls};
 
     #[test]
-    fn advertised_urls_are_used_only_with_the_security_that_is_configured() {
+    fn advertised_urls_are_used_only_with_the_configured_scheme() {
         let urls =
             ["http://a:2379", "https://b:2379", "https://a:2379", "unix://c", "http://c:2379", "nonsense/"];
         let usable = |endpoints: &[&str]| -> Vec<String> {
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_told_a_password_without_proof_of_who_it_is() {
+    fn members_are_not_learned_with_a_password_but_without_tls() {
         let mut config = EtcdConfig::default();
         assert!(is_on(&config));
         config.credentials = Some(Credentials::new("me", "secret"));

@@ -1,5 +1,5 @@
-//! What the environment and files hold: it is taken or refused, and no secret shows. See `clustering-core`'s `fuzz` for
-//! the command of a longer run.
+//! Property tests of configuration from the environment and from files: any input is accepted or rejected, and no output
+//! shows a secret. `fuzz` in `clustering-core` has the command for a longer run.
 
 use std::{collections::BTreeMap, ffi::OsString, sync::OnceLock, time::Duration};
 
@@ -11,7 +11,7 @@ fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// A host, an endpoint, a list of them, or something else.
+/// Generates hosts, endpoints, lists of endpoints, and garbage.
 fn place() -> impl Strategy<Value = String> {
     let part = select(vec![
         "http://",
@@ -71,7 +71,7 @@ fn config(variables: &BTreeMap<&'static str, String>) -> Result<EtcdConfig, crat
     crate::env::config(|name| variables.get(name).map(OsString::from))
 }
 
-/// A certificate and its key, in PEM.
+/// Returns a certificate and its key, in PEM.
 fn pair() -> &'static (String, String) {
     static PAIR: OnceLock<(String, String)> = OnceLock::new();
     PAIR.get_or_init(|| {
@@ -82,7 +82,7 @@ fn pair() -> &'static (String, String) {
     })
 }
 
-/// PEM, good or damaged, or something else; shown as text when a test fails.
+/// Generates PEM data, valid or damaged, and garbage. It is text, so that failures are readable.
 fn pem() -> impl Strategy<Value = String> {
     let whole = select(vec![0, 1, 2]).prop_map(|which| match which {
         0 => pair().0.clone(),
@@ -117,7 +117,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn fuzz_endpoints_that_are_taken_come_back_as_they_were(text in place()) {
+    fn fuzz_accepted_endpoints_survive_a_round_trip(text in place()) {
         match text.parse::<Endpoint>() {
             Ok(endpoint) => {
                 prop_assert_eq!(endpoint.to_string().parse::<Endpoint>().ok(), Some(endpoint.clone()));
@@ -128,11 +128,11 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_a_password_in_an_endpoint_is_never_shown(before in place(), secret in "s3cr3t[a-z0-9]{4}", after in place()) {
+    fn fuzz_a_password_in_an_endpoint_is_not_shown(before in place(), secret in "s3cr3t[a-z0-9]{4}", after in place()) {
         let endpoint = format!("{before}me:{secret}@{after}");
         for name in ["ETCD_ENDPOINTS", "ETCD_HOST", "ETCDCTL_ENDPOINTS"] {
             match config(&BTreeMap::from([(name, endpoint.clone())])) {
-                Ok(config) => prop_assert!(false, "{config:?} was taken"),
+                Ok(config) => prop_assert!(false, "{config:?} was accepted"),
                 Err(error) => {
                     prop_assert!(!format!("{error} {error:?}").contains(&secret), "{}", error);
                     prop_assert_eq!(error.what(), name);
@@ -141,9 +141,9 @@ proptest! {
         }
     }
 
-    /// The environment is taken or refused, by the name of a variable that is set; and what is taken stays good.
+    /// An accepted environment gives a valid configuration. The error of a rejected one names a variable that is set.
     #[test]
-    fn fuzz_the_environment_is_refused_by_the_name_of_a_variable(variables in variables()) {
+    fn fuzz_an_invalid_environment_is_reported_with_a_variable_that_is_set(variables in variables()) {
         match config(&variables) {
             Ok(config) => {
                 prop_assert!(config.validate().is_ok() && !config.endpoints.is_empty());
@@ -153,14 +153,14 @@ proptest! {
             }
             Err(error) => {
                 let named = variables.contains_key(error.what());
-                // Without a CA of its own, TLS rests on the system's, which may be missing.
+                // Without a configured CA, TLS needs those of the system, which may be missing.
                 prop_assert!(named || error.what().starts_with("tls") || error.what() == "ETCDCTL_CACERT", "{}", error);
             }
         }
     }
 
     #[test]
-    fn fuzz_user_and_password_never_show(
+    fn fuzz_a_password_is_not_shown(
         user in any::<String>(),
         secret in "s3cr3t[a-z0-9]{4}",
         apart in any::<bool>(),
@@ -179,9 +179,8 @@ proptest! {
         prop_assert!(!shown.contains(&secret), "{}", shown);
     }
 
-    /// Files that hold anything are loaded or refused, and nothing of a key shows.
     #[test]
-    fn fuzz_pem_is_loaded_or_refused_and_shows_no_key(ca in pem(), certificate in pem(), key in pem()) {
+    fn fuzz_invalid_pem_is_rejected_without_showing_a_key(ca in pem(), certificate in pem(), key in pem()) {
         let tls = Tls::new().ca(Pem::bytes(ca)).identity(Pem::bytes(certificate), Pem::bytes(key));
         let shown = match tls.load() {
             Ok(_) => format!("{tls:?}"),
@@ -196,9 +195,9 @@ proptest! {
 }
 
 #[test]
-fn a_good_pair_is_loaded() {
+fn a_valid_pair_is_loaded() {
     let (certificate, key) = pair().clone();
     let tls =
         Tls::new().ca(Pem::bytes(certificate.clone())).identity(Pem::bytes(certificate), Pem::bytes(key));
-    tls.load().expect("good in all");
+    tls.load().expect("the pair is valid");
 }

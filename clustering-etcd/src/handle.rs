@@ -19,15 +19,15 @@ use etcd_client::{GetOptions, GetResponse};
 use crate::{
     EtcdConfig,
     connection::Connection,
-    failure::{Failure, Outcome},
+    failure::{Failure, FailureKind},
+    key_codec::{KeyCodec, Range, decode_lease, decode_revision, encode_lease},
     lease::Renewals,
     measure,
     operation::Operation,
     watch,
-    wire::{Range, Wire, caller_lease, revision, wire_lease},
 };
 
-/// How often a read begins again because the history under it was compacted before its last page.
+/// Number of times that a read is started if its revision is compacted before the last page is read.
 const READS: usize = 3;
 
 /// Page size limit for reads of keys. Etcd loads the values even if it does not send them, and values of other services
@@ -50,21 +50,21 @@ pub struct EtcdStore {
 struct Shared {
     connection: Arc<Connection>,
     renewals: Renewals,
-    /// Whether it was said that the configured TTL is not used.
-    told_of_ttl: AtomicBool,
+    /// True after the log has mentioned that the configured TTL is not used.
+    has_logged_ttl: AtomicBool,
 }
 
 impl EtcdStore {
-    /// How long after its TTL a lease's keys vanish at the latest, by etcd's own clock and without faults (contract
-    /// rule 4): it looks for expired leases twice a second and revokes up to 1,000 of them in a second.
+    /// Longest time from the end of a lease's TTL until its keys are deleted, by etcd's own clock and without faults
+    /// (contract rule 4). Etcd looks for expired leases twice per second, and revokes up to 1,000 leases per second.
     ///
-    /// A new etcd leader counts every lease anew from its election, so then it can take up to one TTL more.
+    /// A newly elected leader of etcd restarts the TTL of every lease, so that it can take up to one TTL longer.
     pub const LEASE_SLACK: Duration = Duration::from_secs(2);
 
     /// Creates the store for a configuration. No connection is made until the first call, so the store can be created while
-    /// etcd is away; [`check`](Self::check) tells whether etcd answers.
+    /// etcd is away. To find out whether etcd answers, call [`check`](Self::check).
     ///
-    /// Reads the files that [`EtcdConfig::tls`] names, which briefly blocks the thread. [`connect`](Self::connect) does
+    /// Reads the files named by [`EtcdConfig::tls`], which briefly blocks the thread. [`connect`](Self::connect) does
     /// the same without blocking.
     ///
     /// # Errors
@@ -72,12 +72,12 @@ impl EtcdStore {
     /// [`ErrorKind::Invalid`] if the configuration is invalid. The message names the field and the rule.
     pub fn new(config: EtcdConfig) -> Result<Self, StoreError> {
         let connection = Arc::new(Connection::new(config)?);
-        measure::begin();
+        measure::describe();
         Ok(EtcdStore {
             shared: Arc::new(Shared {
                 connection,
                 renewals: Renewals::default(),
-                told_of_ttl: AtomicBool::new(false),
+                has_logged_ttl: AtomicBool::new(false),
             }),
         })
     }
@@ -107,13 +107,13 @@ impl EtcdStore {
     /// - [`ErrorKind::Busy`] if etcd can be connected to but does not serve requests: it has no leader, is overloaded, or is
     ///   paused.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let key = self.wire().any_key();
+        let key = self.codec().any_key();
         let checked = self.shared.connection.call(Operation::Check, |mut clients| {
             let (key, options) = (key.clone(), GetOptions::new().with_count_only());
             async move {
                 match clients.kv.get(key, Some(options)).await.map_err(Failure::from) {
-                    // Etcd knows the user. The calls that need more permissions report those that are missing.
-                    Err(failure) if failure.outcome == Outcome::Forbidden => Ok(()),
+                    // The user exists. Calls that need permissions report those that are missing.
+                    Err(failure) if failure.kind == FailureKind::PermissionDenied => Ok(()),
                     reply => reply.map(drop),
                 }
             }
@@ -123,27 +123,27 @@ impl EtcdStore {
 
     /// Creates the store from environment variables. Like [`connect`](Self::connect), it does not wait for etcd.
     ///
-    /// | variable | holds |
+    /// | variable | value |
     /// |---|---|
-    /// | `ETCD_ENDPOINTS` | a list with commas: `https://etcd-1:2379,etcd-2:2379` |
-    /// | `ETCD_HOST`, `ETCD_PORT` | without that: one host, by default `localhost`, and its port, by default 2379 |
-    /// | `ETCDCTL_ENDPOINTS` | without those: a list as above |
-    /// | `ETCDCTL_CACERT` | a file with the CA's certificates: [`Tls::ca`](crate::Tls::ca) |
+    /// | `ETCD_ENDPOINTS` | endpoints, separated by commas: `https://etcd-1:2379,etcd-2:2379` |
+    /// | `ETCD_HOST`, `ETCD_PORT` | one host (default `localhost`) and its port (default 2379); used if the variable above is unset |
+    /// | `ETCDCTL_ENDPOINTS` | endpoints, separated by commas; used if the variables above are unset |
+    /// | `ETCDCTL_CACERT` | file with the CA's certificates: [`Tls::ca`](crate::Tls::ca) |
     /// | `ETCDCTL_CERT`, `ETCDCTL_KEY` | files with the client's certificate and key: [`Tls::identity`](crate::Tls::identity) |
-    /// | `ETCDCTL_INSECURE_TRANSPORT` | `false`: TLS also without the three above |
-    /// | `ETCDCTL_USER` | `user:password`, or the user with the password in `ETCDCTL_PASSWORD` |
-    /// | `ETCD_TTL` | [`EtcdConfig::ttl`], in seconds: `15` or `15s` |
-    /// | `ETCD_FOLLOW_MEMBERS` | `false`: do not look for members that replaced those above, see [`EtcdConfig::member_refresh`] |
+    /// | `ETCDCTL_INSECURE_TRANSPORT` | `false` enables TLS even if the three variables above are unset |
+    /// | `ETCDCTL_USER` | `user:password`, or only the user, with the password in `ETCDCTL_PASSWORD` |
+    /// | `ETCD_TTL` | [`EtcdConfig::ttl`] in seconds: `15` or `15s` |
+    /// | `ETCD_FOLLOW_MEMBERS` | `false` disables the search for members that replaced the configured ones; see [`EtcdConfig::member_refresh`] |
     ///
-    /// Those of `ETCDCTL_` are shared with etcd's own tool and mean the same. A variable that is empty counts as unset.
-    /// With none set it is `localhost:2379`, without TLS and credentials. With TLS, endpoints without a scheme are
+    /// The `ETCDCTL_` variables have the same meaning as for `etcdctl`. An empty variable counts as unset. If no variable
+    /// is set, the endpoint is `localhost:2379`, without TLS and credentials. With TLS, endpoints without a scheme are
     /// `https://`.
     ///
-    /// The TTL is for the cluster's nodes, and reaches them if they are made by [`node`](Self::node).
+    /// The TTL applies to nodes that are created by [`node`](Self::node).
     ///
-    /// Two of etcdctl's variables are refused, because what they ask for is not done and to ignore that could do harm:
-    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY`, if it is true, and `ETCDCTL_DISCOVERY_SRV`, if no endpoints are given by
-    /// `ETCD_ENDPOINTS` or `ETCD_HOST`. All others, about times and output, are not read.
+    /// Two variables of `etcdctl` are rejected, because the store does not support them and ignoring them could do harm:
+    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY` if it is true, and `ETCDCTL_DISCOVERY_SRV` if neither `ETCD_ENDPOINTS` nor
+    /// `ETCD_HOST` is set. Other variables of `etcdctl`, about timeouts and output, are ignored.
     ///
     /// # Errors
     ///
@@ -153,9 +153,9 @@ impl EtcdStore {
         EtcdStore::connect(EtcdConfig::from_env()?).await
     }
 
-    /// Describes a node of a cluster in this store, to be [started](Builder::start). The same as [`Clustering::builder`],
-    /// except that the TTL is that of the configuration, [`EtcdConfig::ttl`] or `ETCD_TTL`, if it has one. A
-    /// [`ttl`](Builder::ttl) that is set on the builder wins.
+    /// Returns a builder for a node of a cluster in this store. Same as [`Clustering::builder`], except that the default
+    /// TTL is that of the configuration ([`EtcdConfig::ttl`] or `ETCD_TTL`), if it has one. Setting
+    /// [`ttl`](Builder::ttl) on the builder overrides it.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -172,24 +172,25 @@ impl EtcdStore {
         }
     }
 
-    fn wire(&self) -> &Wire {
-        self.shared.connection.wire()
+    fn codec(&self) -> &KeyCodec {
+        self.shared.connection.codec()
     }
 
-    /// Its configuration.
+    /// Returns the configuration.
     pub fn config(&self) -> &EtcdConfig {
         self.shared.connection.config()
     }
 
-    /// Says, once, that leases are asked for with another TTL than the configured one: whoever set it should not have to
-    /// find out by himself why it does nothing.
-    fn compare_ttl(&self, asked: Duration) {
+    /// Logs, once, that a lease is requested with another TTL than the configured one. Otherwise it would be hard to find
+    /// out why the setting has no effect.
+    fn compare_ttl(&self, requested: Duration) {
         let Some(configured) = self.config().ttl else { return };
-        if asked != configured && !self.shared.told_of_ttl.swap(true, Ordering::Relaxed) {
+        if requested != configured && !self.shared.has_logged_ttl.swap(true, Ordering::Relaxed) {
             tracing::info!(
-                ?asked,
+                ?requested,
                 ?configured,
-                "a lease with another TTL than the configured one (ETCD_TTL), which only nodes made by EtcdStore::node have"
+                "a lease is requested with another TTL than the configured one (ETCD_TTL), which only applies to nodes \
+                 created by EtcdStore::node"
             );
         }
     }
@@ -197,18 +198,18 @@ impl EtcdStore {
     /// Reads all keys with the prefix, page by page, at one revision. Starts again if that revision was compacted
     /// meanwhile.
     async fn read_part(&self, prefix: &str, part: Part) -> Result<Snapshot, StoreError> {
-        let range = self.wire().range(prefix);
+        let range = self.codec().range(prefix);
         for _ in 0..READS {
             if let Some(snapshot) = self.read_once(prefix, &range, part).await? {
                 return Ok(snapshot);
             }
         }
         Err(StoreError::busy(format!(
-            "read: compacted {READS} times before the last page of {prefix:?} was read"
+            "read: the revision was compacted {READS} times before the last page of {prefix:?} was read"
         )))
     }
 
-    /// Reads the range, page by page, at one revision. `None` if the revision was compacted on the way.
+    /// Reads the range, page by page, at one revision. `None` if the revision was compacted meanwhile.
     async fn read_once(
         &self,
         prefix: &str,
@@ -217,26 +218,26 @@ impl EtcdStore {
     ) -> Result<Option<Snapshot>, StoreError> {
         let mut entries = Vec::new();
         let mut left = range.clone();
-        let mut shown = None;
+        let mut at_revision = None;
         loop {
-            let page = self.page(prefix, &left, shown, part).await?;
+            let page = self.page(prefix, &left, at_revision, part).await?;
             let Some(GetResponse(page)) = page else { return Ok(None) };
-            let at = match shown {
+            let at = match at_revision {
                 Some(at) => at,
-                // The first page shows the newest revision, and says which that is.
+                // The first page is read at the newest revision, which its header contains.
                 None => Operation::Read(prefix).revision(page.header.map(|header| header.revision))?,
             };
-            shown = Some(at);
-            let more = page.kvs.last().filter(|_| page.more).map(|last| left.behind(&last.key));
-            entries.extend(page.kvs.into_iter().filter_map(|kv| self.wire().entry(kv)));
+            at_revision = Some(at);
+            let more = page.kvs.last().filter(|_| page.more).map(|last| left.after(&last.key));
+            entries.extend(page.kvs.into_iter().filter_map(|kv| self.codec().decode_entry(kv)));
             match more {
                 Some(more) => left = more,
-                None => return Ok(Some(Snapshot { revision: revision(at), entries })),
+                None => return Ok(Some(Snapshot { revision: decode_revision(at), entries })),
             }
         }
     }
 
-    /// One page, at that revision or at the newest. `None` if the revision is gone.
+    /// Reads one page, at that revision or at the newest one. `None` if the revision is not available.
     async fn page(
         &self,
         prefix: &str,
@@ -255,7 +256,7 @@ impl EtcdStore {
             let (first, options) = (range.first.clone(), options.clone());
             async move {
                 match clients.kv.get(first, Some(options)).await.map_err(Failure::from) {
-                    Err(failure) if failure.outcome == Outcome::RevisionGone => Ok(None),
+                    Err(failure) if failure.kind == FailureKind::RevisionUnavailable => Ok(None),
                     reply => reply.map(Some),
                 }
             }
@@ -266,29 +267,32 @@ impl EtcdStore {
 
 #[async_trait]
 impl CoordinationStore for EtcdStore {
-    /// The TTL is rounded up to whole seconds; etcd itself raises short ones, to 2 s with its default election timeout.
+    /// The TTL is rounded up to whole seconds. Etcd raises short TTLs: to 2 s with its default election timeout.
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError> {
         if ttl.is_zero() {
-            return Err(StoreError::invalid("a lease needs a TTL of more than zero, this one has 0 s"));
+            return Err(StoreError::invalid("the TTL of a lease must be more than zero"));
         }
         self.compare_ttl(ttl);
         let seconds = ttl.as_secs().saturating_add(u64::from(ttl.subsec_nanos() > 0));
-        // What is too long for etcd it refuses itself.
+        // Etcd rejects a TTL that is too long.
         let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
         let grant = self.shared.connection.call(Operation::GrantLease, |mut clients| async move {
             let reply = clients.lease.grant(seconds, None).await?;
-            match (caller_lease(reply.id()), u64::try_from(reply.ttl())) {
+            match (decode_lease(reply.id()), u64::try_from(reply.ttl())) {
                 (Some(id), Ok(seconds)) if reply.error().is_empty() => {
                     Ok(Lease { id, ttl: Duration::from_secs(seconds) })
                 }
-                _ => Err(Failure::new(Outcome::Lost, format!("a reply without a lease: {}", reply.error()))),
+                _ => Err(Failure::new(
+                    FailureKind::ReplyLost,
+                    format!("the reply contains no lease: {}", reply.error()),
+                )),
             }
         });
         grant.await
     }
 
     async fn renew_lease(&self, id: LeaseId) -> Result<Duration, StoreError> {
-        let lease = wire_lease(id);
+        let lease = encode_lease(id);
         let renew = self
             .shared
             .connection
@@ -297,7 +301,7 @@ impl CoordinationStore for EtcdStore {
     }
 
     async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
-        let lease = wire_lease(id);
+        let lease = encode_lease(id);
         self.shared.renewals.forget(lease);
         let revoke = self.shared.connection.call(Operation::RevokeLease(id), |mut clients| async move {
             clients.lease.revoke(lease).await?;
@@ -310,7 +314,7 @@ impl CoordinationStore for EtcdStore {
         self.read_part(prefix, Part::Entries).await
     }
 
-    /// Etcd does not send the values, so other services' data costs little, however large its values are.
+    /// Etcd does not send the values, so that large values of other services cost little.
     async fn read_keys(&self, prefix: &str) -> Result<Vec<Key>, StoreError> {
         let snapshot = self.read_part(prefix, Part::Keys).await?;
         Ok(snapshot.entries.into_iter().map(|entry| entry.key).collect())
@@ -323,7 +327,7 @@ impl CoordinationStore for EtcdStore {
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {
         txn.validate()?;
         let operation = Operation::Commit(&txn);
-        let request = self.wire().txn(&txn);
+        let request = self.codec().encode_txn(&txn);
         let commit = self.shared.connection.call(operation, |mut clients| {
             let request = request.clone();
             async move { Ok(clients.kv.txn(request).await?) }
@@ -331,13 +335,13 @@ impl CoordinationStore for EtcdStore {
         let reply = commit.await?;
         let at = operation.revision(reply.header().map(|header| header.revision()))?;
         match reply.succeeded() {
-            true => Ok(revision(at)),
-            false => Err(StoreError::guard_failed(revision(at))),
+            true => Ok(decode_revision(at)),
+            false => Err(StoreError::guard_failed(decode_revision(at))),
         }
     }
 }
 
-/// The error about the lease that was named, instead of etcd's that names none.
+/// Adds the lease to an error about it, since etcd's message does not name the lease.
 fn name_lease(error: StoreError, id: LeaseId) -> StoreError {
     match error.kind() {
         ErrorKind::LeaseNotFound => StoreError::lease_not_found(id),
@@ -359,7 +363,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts what `tracing` is told about TTLs.
+    /// Counts log events about TTLs.
     struct Counter(Arc<AtomicUsize>);
 
     impl Subscriber for Counter {
@@ -385,24 +389,24 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_that_is_not_used_is_told_once() {
-        let told = |configured, asked: u64| {
+    fn a_configured_ttl_without_effect_is_logged_once() {
+        let logged = |configured, requested: u64| {
             let count = Arc::<AtomicUsize>::default();
             let config = EtcdConfig { ttl: configured, ..EtcdConfig::default() };
             let store = EtcdStore::new(config).unwrap();
             tracing::subscriber::with_default(Counter(count.clone()), || {
                 for _ in 0..2 {
-                    store.compare_ttl(Duration::from_secs(asked));
+                    store.compare_ttl(Duration::from_secs(requested));
                 }
             });
             count.load(Ordering::Relaxed)
         };
         let seven = Some(Duration::from_secs(7));
-        assert_eq!([told(None, 15), told(seven, 7), told(seven, 15)], [0, 0, 1]);
+        assert_eq!([logged(None, 15), logged(seven, 7), logged(seven, 15)], [0, 0, 1]);
     }
 
     #[test]
-    fn a_node_has_the_ttl_of_the_configuration() {
+    fn a_node_has_the_configured_ttl_unless_its_builder_overrides_it() {
         let ttl = |config: EtcdConfig, change: fn(Builder) -> Builder| {
             let mut ttl = None;
             let node = EtcdStore::new(config).unwrap().node();

@@ -15,8 +15,8 @@ use tower::{BoxError, ServiceExt, util::BoxCloneSyncService};
 
 use crate::{
     Credentials,
-    failure::{Failure, Outcome},
-    pace::Pace,
+    backoff::Backoff,
+    failure::{Failure, FailureKind},
 };
 
 /// First and longest pause after a failed login that cost etcd work.
@@ -56,15 +56,15 @@ struct State {
     /// True while a login is in flight.
     pending: bool,
     /// Failure of the last login, if it failed.
-    failed: Option<(Outcome, String)>,
+    failed: Option<(FailureKind, String)>,
     /// Earliest time of the next login.
     next: Instant,
-    pace: Pace,
+    backoff: Backoff,
 }
 
-/// Number of logins that had ended when it was taken. Tells later logins from earlier ones.
+/// Marks a token by the number of logins that had ended before it was used. Tells whether there was a login since.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Before(u64);
+pub(crate) struct TokenMark(u64);
 
 impl Login {
     pub(crate) fn new(credentials: Credentials) -> Self {
@@ -73,7 +73,7 @@ impl Login {
             pending: false,
             failed: None,
             next: Instant::now(),
-            pace: Pace::new(FIRST_PAUSE, LONGEST_PAUSE),
+            backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
         };
         let (token, finished) = (RwLock::default(), Notify::new());
         Login { shared: Arc::new(Shared { credentials, token, state: Mutex::new(state), finished }) }
@@ -98,34 +98,34 @@ impl Login {
         Channel::Custom(BoxCloneSyncService::new(with_token.map_err(BoxError::from)))
     }
 
-    /// Returns a mark to pass to [`again`](Self::again) if a call that starts now finds the token rejected.
-    pub(crate) fn before(&self) -> Before {
-        Before(self.shared.state().ended)
+    /// Returns the mark of the current token, to pass to [`renew`](Self::renew) if etcd rejects the token.
+    pub(crate) fn mark(&self) -> TokenMark {
+        TokenMark(self.shared.state().ended)
     }
 
     /// Logs in if there is no token yet. Does not check whether an existing token is valid.
     ///
     /// # Errors
     ///
-    /// Same as [`again`](Self::again).
+    /// Same as [`renew`](Self::renew).
     pub(crate) async fn ensure(&self, client: &Client, deadline: Instant) -> Result<(), Failure> {
-        let before = self.before();
+        let current = self.mark();
         match self.shared.token() {
             Some(_) => Ok(()),
-            None => self.again(client, before, deadline).await,
+            None => self.renew(client, current, deadline).await,
         }
     }
 
-    /// Obtains a token that is newer than `before`: starts a login at the client's member, or waits for the pending
+    /// Obtains a token that is newer than `old`: starts a login at the client's member, or waits for the pending
     /// login, at whichever member it runs. After a failed login the next one starts after a pause.
     ///
     /// # Errors
     ///
-    /// The failure of the login; [`Outcome::LoginPending`] if it has not ended by the deadline.
-    pub(crate) async fn again(
+    /// The failure of the login; [`FailureKind::LoginPending`] if it has not ended by the deadline.
+    pub(crate) async fn renew(
         &self,
         client: &Client,
-        before: Before,
+        old: TokenMark,
         deadline: Instant,
     ) -> Result<(), Failure> {
         loop {
@@ -133,7 +133,7 @@ impl Login {
             let finished = self.shared.finished.notified();
             let (starts, may_start_at) = {
                 let mut state = self.shared.state();
-                if state.ended != before.0 {
+                if state.ended != old.0 {
                     return state.result();
                 }
                 if !state.pending && state.next > deadline {
@@ -143,7 +143,7 @@ impl Login {
                 state.pending |= starts;
                 (starts, (!state.pending).then_some(state.next))
             };
-            // Not under the lock: a runtime that is shutting down drops the task at once, and that takes the lock.
+            // Not under the lock: a runtime that is shutting down drops the task at once, which locks the state.
             if starts {
                 self.start(client.clone());
             }
@@ -151,9 +151,8 @@ impl Login {
                 Some(next) => sleep_until(next).await,
                 None => {
                     if timeout_at(deadline, finished).await.is_err() {
-                        let message =
-                            "etcd has not answered the login yet; it goes on, and later calls use its token";
-                        return Err(Failure::new(Outcome::LoginPending, message));
+                        let message = "etcd has not answered the login yet; the login continues, and later calls use its token";
+                        return Err(Failure::new(FailureKind::LoginPending, message));
                     }
                 }
             }
@@ -172,7 +171,7 @@ impl Login {
                 Ok(Err(error)) => Err(Failure::from(error)),
                 Err(_) => {
                     let message = format!("no reply to the login within {LONGEST_LOGIN:?}");
-                    Err(Failure::new(Outcome::Lost, message))
+                    Err(Failure::new(FailureKind::ReplyLost, message))
                 }
             };
             pending.end(result);
@@ -182,7 +181,8 @@ impl Login {
 
 /// Converts the token to a header value, marked as sensitive so that logs do not show it.
 fn token(text: &str) -> Result<HeaderValue, Failure> {
-    let unfit = |_| Failure::new(Outcome::Lost, "the reply to the login holds no token that can be sent");
+    let unfit =
+        |_| Failure::new(FailureKind::ReplyLost, "the reply to the login contains no token that can be sent");
     let mut token = HeaderValue::from_str(text).map_err(unfit)?;
     token.set_sensitive(true);
     Ok(token)
@@ -207,15 +207,15 @@ impl Shared {
                     tracing::debug!(user = self.credentials.user, "logged in to etcd again");
                 }
                 state.failed = None;
-                state.pace = Pace::new(FIRST_PAUSE, LONGEST_PAUSE);
+                state.backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
             }
             Err(failure) => {
                 // Without a connection the login cost etcd nothing, and another member can be tried at once.
-                if !matches!(failure.outcome, Outcome::NeverArrived | Outcome::Mismatched) {
-                    state.next = Instant::now() + state.pace.pause();
+                if !matches!(failure.kind, FailureKind::NotSent | FailureKind::SettingsMismatch) {
+                    state.next = Instant::now() + state.backoff.pause();
                 }
                 let failure = failure.before_the_call();
-                state.failed = Some((failure.outcome, failure.message));
+                state.failed = Some((failure.kind, failure.message));
             }
         }
         state.pending = false;
@@ -229,7 +229,7 @@ impl State {
     /// Returns the result of the last login.
     fn result(&self) -> Result<(), Failure> {
         match &self.failed {
-            Some((outcome, message)) => Err(Failure::new(*outcome, message.clone())),
+            Some((kind, message)) => Err(Failure::new(*kind, message.clone())),
             None => Ok(()),
         }
     }
@@ -249,7 +249,7 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if let Some(shared) = self.0.take() {
-            shared.end(Err(Failure::new(Outcome::NeverArrived, "the runtime dropped the login")));
+            shared.end(Err(Failure::new(FailureKind::NotSent, "the runtime dropped the login")));
         }
     }
 }

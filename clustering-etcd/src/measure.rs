@@ -1,28 +1,28 @@
-//! What the store measures, with feature `metrics`; nodes measure the rest.
+//! Metrics of the store, with the feature `metrics`. Nodes have metrics of their own.
 
 #[cfg(feature = "metrics")]
 use clustering_core::metrics::{Kind, Metric};
 
-/// Watches that nodes do not see end.
+/// Number of watches that were lost and resumed, which nodes do not notice.
 #[cfg(feature = "metrics")]
 pub const WATCH_RESUMES: Metric = Metric {
     name: "clustering_etcd_watch_resumes_total",
     kind: Kind::Counter,
     labels: &[],
-    help: "Watches that went on at etcd after they were lost, unnoticed by the node.",
+    help: "Watches that were lost and resumed at etcd without the node noticing.",
 };
 
-/// All metrics of the store. For those of nodes: [`metrics::ALL`](clustering_core::metrics::ALL).
+/// All metrics of the store. Those of nodes are in [`metrics::ALL`](clustering_core::metrics::ALL).
 #[cfg(feature = "metrics")]
 pub const METRICS: &[Metric] = &[WATCH_RESUMES];
 
-/// A store is made: the recorder is told of its metrics.
-pub(crate) fn begin() {
+/// Describes the metrics to the recorder.
+pub(crate) fn describe() {
     #[cfg(feature = "metrics")]
     clustering_core::metrics::describe(METRICS);
 }
 
-/// A watch that was lost goes on.
+/// Counts a watch that was resumed.
 pub(crate) fn watch_resumed() {
     #[cfg(feature = "metrics")]
     metrics::counter!(WATCH_RESUMES.name).increment(1);
@@ -39,7 +39,7 @@ mod tests {
 
     const DASHBOARD: &str = include_str!("../dashboards/clustering.json");
 
-    /// All texts under such a key, at any depth.
+    /// Collects all strings under this key, at any depth.
     fn texts<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
         match value {
             Value::Object(fields) => {
@@ -59,7 +59,7 @@ mod tests {
         text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
     }
 
-    /// The metric of that name, or the one whose histogram it is a part of.
+    /// Returns the metric of that name, or the one with a histogram series of that name.
     fn metric(word: &str) -> Option<Metric> {
         let all = || ALL.iter().chain(METRICS);
         let part = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end));
@@ -71,12 +71,12 @@ mod tests {
     }
 
     #[test]
-    fn the_dashboard_asks_for_what_there_is_and_for_all_of_it() {
+    fn the_dashboard_uses_exactly_the_metrics_and_labels_that_exist() {
         let dashboard: Value = serde_json::from_str(DASHBOARD).expect("it is JSON");
         let (mut asked, mut shown) = (Vec::new(), BTreeSet::new());
         texts(&dashboard, "expr", &mut asked);
         texts(&dashboard, "query", &mut asked);
-        // The list of data sources is no question to one.
+        // This query lists data sources, and is not PromQL.
         asked.retain(|expression| *expression != "prometheus");
         assert!(asked.len() > 15, "{asked:?}");
         for expression in asked {
@@ -85,7 +85,7 @@ mod tests {
                 .map(|word| metric(word).unwrap_or_else(|| panic!("no metric {word}: {expression}")))
                 .collect();
             assert!(!here.is_empty(), "{expression}");
-            // Labels: those that are compared, and those that are kept.
+            // Labels in matchers, and labels of aggregations.
             let compared = expression
                 .split(['{', ','])
                 .filter_map(|part| part.split_once(['=', '!']))
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn panels_have_places_of_their_own() {
+    fn panels_do_not_overlap() {
         let dashboard: Value = serde_json::from_str(DASHBOARD).expect("it is JSON");
         let panels = dashboard["panels"].as_array().expect("panels");
         let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().expect("an id")).collect();
@@ -118,7 +118,7 @@ mod tests {
             let at = |field: &str| panel["gridPos"][field].as_u64().expect("a place");
             for x in at("x")..at("x") + at("w") {
                 for y in at("y")..at("y") + at("h") {
-                    assert!(x < 24 && taken.insert((x, y)), "{} lies over another", panel["title"]);
+                    assert!(x < 24 && taken.insert((x, y)), "{} overlaps another panel", panel["title"]);
                 }
             }
         }

@@ -17,11 +17,11 @@ use tokio::{
 
 use crate::{
     ConfigError, Endpoint, EtcdConfig,
+    circuit_breaker::CircuitBreaker,
     connector::Connector,
     endpoint::Scheme,
-    failure::{Failure, Outcome},
+    failure::{Failure, FailureKind},
     follow,
-    gate::Gate,
     login::Login,
     tls::{Security, Tls},
 };
@@ -48,8 +48,8 @@ pub(crate) struct Member {
     pub(crate) number: usize,
     /// The endpoint, including its scheme.
     pub(crate) endpoint: Endpoint,
-    /// KeyKind calls back while no connection can be made.
-    pub(crate) gate: Gate,
+    /// Limits the attempts to connect while no connection can be made.
+    pub(crate) breaker: CircuitBreaker,
     /// Number of calls that failed at this member.
     failures: watch::Sender<u64>,
     /// The name that the server's certificate must be for, with TLS.
@@ -125,7 +125,7 @@ impl Members {
 
     /// True while no configured member can be connected to.
     pub(crate) fn all_are_away(&self) -> bool {
-        self.configured.iter().all(|member| member.gate.is_closed())
+        self.configured.iter().all(|member| member.breaker.is_tripped())
     }
 
     /// Returns the member for the next call: the current one, or the next one that may be tried now if the
@@ -140,11 +140,12 @@ impl Members {
             let _ = self.current.compare_exchange(current, 0, Ordering::Relaxed, Ordering::Relaxed);
         }
         let first = if current < count { current } else { 0 };
-        let free =
-            (0..count).map(|more| (first + more) % count).find(|&at| self.configured[at].gate.is_free());
+        let free = (0..count)
+            .map(|more| (first + more) % count)
+            .find(|&at| self.configured[at].breaker.admits_now());
         let Some(free) = free.filter(|&free| free != first) else { return self.configured[first].clone() };
-        // Later calls stay at the new member. Otherwise a call would go back each time that the old gate lets one
-        // through.
+        // Later calls stay at the new member. Otherwise a call would go back each time that the circuit breaker of the
+        // old one admits an attempt.
         let _ = self.current.compare_exchange(first, free, Ordering::Relaxed, Ordering::Relaxed);
         self.configured[free].clone()
     }
@@ -226,10 +227,10 @@ impl Members {
     ///
     /// # Errors
     ///
-    /// [`Outcome::Invalid`] if the endpoint cannot be used, for example since TLS does not accept its host name.
+    /// [`FailureKind::Invalid`] if the endpoint cannot be used, for example since TLS does not accept its host name.
     pub(crate) async fn learn(&self, endpoint: &Endpoint) -> Result<(Arc<Member>, Client), Failure> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let unfit = |error: ConfigError| Failure::new(Outcome::Invalid, error.to_string());
+        let unfit = |error: ConfigError| Failure::new(FailureKind::Invalid, error.to_string());
         let member = member(number, endpoint, self.tls.as_ref()).map_err(unfit)?;
         let channel = self.channel(&member, Some(Arc::default()))?;
         let look = Client::from_channel(Channel::Tonic(channel.clone()), None).await?;
@@ -268,7 +269,7 @@ impl Members {
         once: Option<Arc<AtomicBool>>,
     ) -> Result<tonic::transport::Channel, Failure> {
         let config = &self.config;
-        let unfit = |error: tonic::transport::Error| Failure::new(Outcome::Invalid, error.to_string());
+        let unfit = |error: tonic::transport::Error| Failure::new(FailureKind::Invalid, error.to_string());
         let endpoint = tonic::transport::Endpoint::from_shared(member.endpoint.to_string())
             .map_err(unfit)?
             .keep_alive_while_idle(true)
@@ -310,7 +311,7 @@ fn member(
     Ok(Member {
         number,
         endpoint: endpoint.with_scheme(scheme),
-        gate: Gate::default(),
+        breaker: CircuitBreaker::default(),
         failures: watch::Sender::new(0),
         name,
         clients: OnceCell::new(),

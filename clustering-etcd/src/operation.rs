@@ -1,15 +1,15 @@
-//! The calls of the store, as errors name them.
+//! Calls of the store, as error messages name them.
 
 use std::fmt;
 
 use clustering_core::store::{Key, LeaseId, StoreError, Txn};
 
 use crate::{
-    failure::{Call, Failure, Outcome},
-    wire::Wire,
+    failure::{Failure, FailureKind, RetrySafety},
+    key_codec::KeyCodec,
 };
 
-/// One call of the store: its name, what a lost reply to it means, and the rights that it takes.
+/// One call of the store: its name, its retry safety, and the permissions that it needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operation<'a> {
     Check,
@@ -22,55 +22,59 @@ pub(crate) enum Operation<'a> {
 }
 
 impl Operation<'_> {
-    /// What a lost reply means.
-    pub(crate) fn call(self) -> Call {
+    pub(crate) fn retry_safety(self) -> RetrySafety {
         match self {
-            Operation::Check | Operation::Read(_) | Operation::Watch(_) => Call::Read,
-            Operation::RenewLease => Call::Repeatable,
-            // Nobody minds if a mere check of guards is made twice.
-            Operation::Commit(txn) if txn.operations().is_empty() => Call::Read,
-            Operation::GrantLease | Operation::RevokeLease(_) | Operation::Commit(_) => Call::Change,
+            Operation::Check | Operation::Read(_) | Operation::Watch(_) => RetrySafety::ReadOnly,
+            Operation::RenewLease => RetrySafety::Idempotent,
+            // Only checks its guards.
+            Operation::Commit(txn) if txn.operations().is_empty() => RetrySafety::ReadOnly,
+            Operation::GrantLease | Operation::RevokeLease(_) | Operation::Commit(_) => {
+                RetrySafety::NotIdempotent
+            }
         }
     }
 
-    /// The revision in a reply's header, without which no server of etcd replies.
+    /// Returns the revision from the header of a reply, which every reply of etcd has.
     pub(crate) fn revision(self, found: Option<i64>) -> Result<i64, StoreError> {
-        let none = || Failure::new(Outcome::Lost, "the reply has no header");
-        found.ok_or_else(|| none().into_error(self.call(), &self.to_string()))
+        let missing = || Failure::new(FailureKind::ReplyLost, "the reply has no header");
+        found.ok_or_else(|| missing().into_error(self.retry_safety(), &self.to_string()))
     }
 
-    /// The rights that etcd's user needs for it, on keys as etcd has them.
-    pub(crate) fn rights(self, wire: &Wire) -> String {
+    /// Describes the permissions that the user needs for the call, on keys as they are in etcd.
+    pub(crate) fn permissions(self, codec: &KeyCodec) -> String {
         match self {
             Operation::Check | Operation::GrantLease | Operation::RenewLease => {
-                "a user that etcd knows".to_owned()
+                "a user that exists in etcd".to_owned()
             }
             Operation::RevokeLease(id) => format!("write on every key that lease {id} holds"),
             Operation::Read(prefix) | Operation::Watch(prefix) => {
-                format!("read on all keys under \"{}\"", wire.key(prefix).escape_ascii())
+                format!("read on all keys under \"{}\"", codec.encode_key(prefix).escape_ascii())
             }
             Operation::Commit(txn) => {
                 let read: Vec<_> = txn.guards().iter().map(|guard| guard.key()).collect();
                 let write: Vec<_> = txn.operations().iter().map(|operation| operation.key()).collect();
-                let on = |right: &str, keys: &[&Key]| {
-                    (!keys.is_empty()).then(|| format!("{right} on {}", list(keys, wire)))
+                let on = |permission: &str, keys: &[&Key]| {
+                    (!keys.is_empty()).then(|| format!("{permission} on {}", list(keys, codec)))
                 };
-                let rights: Vec<_> = [on("read", &read), on("write", &write)].into_iter().flatten().collect();
-                match rights.is_empty() {
-                    // The read that stands in for it.
-                    true => format!("read on \"{}\"", wire.any_key().escape_ascii()),
-                    false => rights.join(" and "),
+                let needed: Vec<_> = [on("read", &read), on("write", &write)].into_iter().flatten().collect();
+                match needed.is_empty() {
+                    // An empty transaction is sent with a read of this key; see `KeyCodec::encode_txn`.
+                    true => format!("read on \"{}\"", codec.any_key().escape_ascii()),
+                    false => needed.join(" and "),
                 }
             }
         }
     }
 }
 
-/// The first keys.
-fn list(keys: &[&Key], wire: &Wire) -> String {
+/// Lists the first keys, and the number of the others.
+fn list(keys: &[&Key], codec: &KeyCodec) -> String {
     const SHOWN: usize = 4;
-    let mut shown: Vec<_> =
-        keys.iter().take(SHOWN).map(|key| format!("\"{}\"", wire.key(key.as_str()).escape_ascii())).collect();
+    let mut shown: Vec<_> = keys
+        .iter()
+        .take(SHOWN)
+        .map(|key| format!("\"{}\"", codec.encode_key(key.as_str()).escape_ascii()))
+        .collect();
     if keys.len() > SHOWN {
         shown.push(format!("{} more", keys.len() - SHOWN));
     }
@@ -98,29 +102,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rights_name_the_keys_as_etcd_has_them() {
-        let wire = Wire::new("p/".into());
-        let rights = |operation: Operation<'_>| operation.rights(&wire);
-        assert_eq!(rights(Operation::Read("view/")), "read on all keys under \"p/view/\"");
-        assert_eq!(rights(Operation::Watch("")), "read on all keys under \"p/\"");
-        assert_eq!(rights(Operation::RevokeLease(LeaseId::new(7))), "write on every key that lease 7 holds");
-        assert_eq!(rights(Operation::Commit(&Txn::new())), "read on \"p/\"");
+    fn permissions_name_the_keys_as_they_are_in_etcd() {
+        let codec = KeyCodec::new("p/".into());
+        let permissions = |operation: Operation<'_>| operation.permissions(&codec);
+        assert_eq!(permissions(Operation::Read("view/")), "read on all keys under \"p/view/\"");
+        assert_eq!(permissions(Operation::Watch("")), "read on all keys under \"p/\"");
+        assert_eq!(
+            permissions(Operation::RevokeLease(LeaseId::new(7))),
+            "write on every key that lease 7 holds"
+        );
+        assert_eq!(permissions(Operation::Commit(&Txn::new())), "read on \"p/\"");
 
         let txn = Txn::new().guard(Guard::absent("a")).put("b", "v", None).delete("c");
-        assert_eq!(rights(Operation::Commit(&txn)), "read on \"p/a\" and write on \"p/b\", \"p/c\"");
+        assert_eq!(permissions(Operation::Commit(&txn)), "read on \"p/a\" and write on \"p/b\", \"p/c\"");
         let check = Txn::new().guard(Guard::modified_at("a", Revision::ZERO));
-        assert_eq!(rights(Operation::Commit(&check)), "read on \"p/a\"");
+        assert_eq!(permissions(Operation::Commit(&check)), "read on \"p/a\"");
         let many = (0..6).fold(Txn::new(), |txn, n| txn.delete(format!("k{n}")));
         assert_eq!(
-            rights(Operation::Commit(&many)),
+            permissions(Operation::Commit(&many)),
             "write on \"p/k0\", \"p/k1\", \"p/k2\", \"p/k3\", 2 more"
         );
     }
 
     #[test]
-    fn a_check_of_guards_changes_nothing() {
+    fn a_commit_without_operations_is_read_only() {
         let check = Txn::new().guard(Guard::absent("a"));
-        assert_eq!(Operation::Commit(&check).call(), Call::Read);
-        assert_eq!(Operation::Commit(&check.delete("a")).call(), Call::Change);
+        assert_eq!(Operation::Commit(&check).retry_safety(), RetrySafety::ReadOnly);
+        assert_eq!(Operation::Commit(&check.delete("a")).retry_safety(), RetrySafety::NotIdempotent);
     }
 }

@@ -1,11 +1,11 @@
 use std::fmt;
 
-/// A password. It shows in no output: `Debug` hides it, there is no `Display`, and errors leave it out.
+/// A password. It appears in no output: `Debug` hides it, it has no `Display`, and errors omit it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text, for the one place that sends it.
+    /// Returns the password, for the login request.
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::{Endpoint, Secret, Tls, endpoint::Scheme};
 
-/// How to reach etcd. The defaults fit a cluster in the same data centre; each field says how it relates to the others.
+/// Configuration of [`EtcdStore`](crate::EtcdStore). The defaults suit an etcd in the same data centre.
 ///
 /// ```
 /// use clustering_etcd::EtcdConfig;
@@ -18,77 +18,78 @@ use crate::{Endpoint, Secret, Tls, endpoint::Scheme};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EtcdConfig {
-    /// The members to talk to, at least one. The store talks to one of them, picked by chance, and goes on to the next
-    /// when it fails. All must belong to the same etcd cluster.
+    /// Members of one etcd cluster, at least one. The store starts with a random one, and switches to the next one when it
+    /// fails.
     pub endpoints: Vec<Endpoint>,
-    /// TLS. `None`, the default, for none, unless the endpoints say `https://`: that alone means [`Tls::default`]. With
-    /// settings, endpoints without a scheme are `https`. It is for all endpoints or for none.
+    /// TLS settings, for all endpoints. With settings, endpoints without a scheme use `https`. With `None`, the default,
+    /// connections use TLS with [`Tls::default`] if the endpoints are `https://`, and no TLS otherwise.
     pub tls: Option<Tls>,
-    /// User and password. `None`, the default, for an etcd without users, or one that knows its users by the client
-    /// certificate. Without [`tls`](Self::tls) the password can be read by whoever sees the network.
+    /// User and password. `None`, the default, is for an etcd without users, or one that authenticates users by the
+    /// client certificate. Without [`tls`](Self::tls), anyone on the network can read the password.
     pub credentials: Option<Credentials>,
-    /// How long the leases of nodes live without a renewal, for nodes that are made by
-    /// [`EtcdStore::node`](crate::EtcdStore::node); see [`Config::ttl`](crate::Config::ttl). The store itself has no use
-    /// for it. `None`, the default, leaves it to the cluster: 15 s. From 2 s, etcd's shortest, to 1 day.
+    /// Lease TTL of nodes that are created by [`EtcdStore::node`](crate::EtcdStore::node); see
+    /// [`Config::ttl`](crate::Config::ttl). The store itself does not use it. From 2 s, etcd's minimum, to 1 day. With
+    /// `None`, the default, nodes use their own default of 15 s.
     pub ttl: Option<Duration>,
-    /// Stands before every key in etcd and is never seen by the callers, so that several uses share one etcd. Empty by
-    /// default; at most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED), it must not have a segment
-    /// `view`, `ready` or `history`: its keys could otherwise lie among the keys of a cluster that uses no prefix.
+    /// Prefix of every key in etcd, so that several users can share one etcd. Callers do not see it. Empty by default; at
+    /// most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED), it must not have a segment `view`, `ready`
+    /// or `history`, since its keys could otherwise be among those of a cluster that uses no prefix.
     pub prefix: String,
     /// Time limit for making a connection, until the server has answered on it: name resolution, TCP, TLS, and the
     /// HTTP/2 greeting. If the name has several addresses, the limit covers all of them together: later addresses are
     /// tried while earlier ones have not answered, and the last one has at least half of the time. 1 s by default. It
-    /// must be less than [`request_timeout`](Self::request_timeout), which leaves time to try another member, and tells
-    /// an unreachable member from a silent one.
+    /// must be less than [`request_timeout`](Self::request_timeout), which leaves time to try another member, and
+    /// distinguishes an unreachable member from a silent one.
     pub connect_timeout: Duration,
-    /// How long a call may take, tries at other members included. 2 s by default: less than a sixth of the lease TTL,
-    /// after which the cluster's runtime would give up the call by itself. A [page](Self::page) of a long read counts as a call.
+    /// Time limit for a call, including attempts at other members. Each [page](Self::page) of a long read is a call of its
+    /// own. 2 s by default, which is less than a sixth of the default lease TTL: after that time the cluster's runtime
+    /// gives up the call.
     pub request_timeout: Duration,
-    /// How often a connection is pinged, also while nothing else is sent. 6 s by default; more than 5 s, because etcd
+    /// Interval of HTTP/2 pings on each connection, idle or not. 6 s by default. It must be more than 5 s, because etcd
     /// closes connections that are pinged more often (its `--grpc-keepalive-min-time`).
     pub keep_alive_interval: Duration,
-    /// How long the answer to a ping may take until the connection counts as lost. 3 s by default.
+    /// Time limit for the reply to a ping, after which the connection counts as lost. 3 s by default.
     pub keep_alive_timeout: Duration,
-    /// How long a watch may be silent on a connection that stands until its member is asked for a sign of life, which it
-    /// has [`request_timeout`](Self::request_timeout) to give. 11 min by default, since etcd gives one by itself every 10
-    /// (its `--experimental-watch-progress-notify-interval`); at least 1 s. It is asked at once when a call fails at the
-    /// same member.
+    /// Time without messages after which a watch requests a progress notification, although its connection is up. The
+    /// member has [`request_timeout`](Self::request_timeout) to reply. 11 min by default, because etcd sends a
+    /// notification every 10 min by itself (its `--experimental-watch-progress-notify-interval`); at least 1 s. If a call
+    /// fails at the same member, the watch requests a notification at once.
     pub watch_check: Duration,
-    /// For how long a watch that lost its member tries to go on, at that member or another, until it ends with
-    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, enough for a restart of etcd or an election;
-    /// zero to end at once. It tries with growing pauses of up to 1 s.
+    /// Time for which a lost watch tries to resume, at any member, until it ends with
+    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, which suffices for a restart of etcd or an
+    /// election. The pauses between attempts grow up to 1 s. Zero ends a lost watch at once.
     pub watch_resume: Duration,
     /// Interval at which etcd's member list is read, so that the store finds members that replaced the configured ones.
     /// 1 min by default, with jitter; at least 1 s. Zero turns it off.
     ///
     /// A learned member is used only while no configured member can be connected to, and only after it has confirmed,
-    /// before any credentials are sent, that it belongs to the same cluster. With TLS its certificate must also be
-    /// valid for the advertised host or [`Tls::server_name`]. With credentials but without TLS no members are learned,
+    /// before any credentials are sent, that it belongs to the same cluster. With TLS, its certificate must also be
+    /// valid for the advertised host or [`Tls::server_name`]. With credentials but without TLS, no members are learned,
     /// since the password could go to the wrong server. Turn it off where all traffic to etcd has to use the configured
     /// endpoints, such as a proxy that meters or limits it.
     pub member_refresh: Duration,
-    /// How many entries a read asks for at a time, each page being a call of its own. 500 by default: with
-    /// the largest values, of 64 KiB, 32 MiB. At least 1.
+    /// Number of entries per request of a read, at least 1. 500 by default, which is up to 32 MiB with the largest values
+    /// of 64 KiB.
     pub page: u32,
 }
 
-/// Who the store is to etcd.
+/// Credentials used to authenticate with etcd.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// The name of the user.
+    /// Name of the user.
     pub user: String,
-    /// The password.
+    /// Password of the user.
     pub password: Secret,
 }
 
 impl Credentials {
-    /// A user and the password.
+    /// Creates credentials from a user and a password.
     pub fn new(user: impl Into<String>, password: impl Into<Secret>) -> Self {
         Credentials { user: user.into(), password: password.into() }
     }
 }
 
-/// A setting that cannot be used: which, its value, the rule.
+/// An invalid setting: its name, its value, and the rule that it breaks.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{what} of {value} cannot be used: {rule}")]
 pub struct ConfigError {
@@ -102,22 +103,22 @@ impl ConfigError {
         ConfigError { what: what.into(), value: format!("{value:?}"), rule: rule.into() }
     }
 
-    /// One whose value is nobody's business.
+    /// Creates an error that does not show the value.
     pub(crate) fn hidden(what: impl Into<String>, rule: impl Into<String>) -> Self {
         ConfigError { what: what.into(), value: "(hidden)".into(), rule: rule.into() }
     }
 
-    /// The field of [`EtcdConfig`] or the environment variable.
+    /// Returns the name of the environment variable, or of the field of [`EtcdConfig`].
     pub fn what(&self) -> &str {
         &self.what
     }
 
-    /// The rule that it breaks.
+    /// Returns the rule that the value breaks.
     pub fn rule(&self) -> &str {
         &self.rule
     }
 
-    /// The same about a variable or field that holds it.
+    /// Replaces the name by that of the variable or field from which the value came.
     pub(crate) fn within(mut self, what: impl Into<String>) -> Self {
         self.what = what.into();
         self
@@ -131,11 +132,11 @@ impl From<ConfigError> for StoreError {
 }
 
 impl EtcdConfig {
-    /// The defaults, for those endpoints.
+    /// Creates a configuration with these endpoints and defaults for all other fields.
     ///
     /// # Errors
     ///
-    /// The first endpoint that is none.
+    /// [`ConfigError`] about the first endpoint that does not parse, or if TLS is meant but cannot be used.
     pub fn new<E: AsRef<str>>(endpoints: impl IntoIterator<Item = E>) -> Result<Self, ConfigError> {
         let endpoints =
             endpoints.into_iter().map(|text| text.as_ref().parse()).collect::<Result<Vec<_>, _>>()?;
@@ -144,43 +145,42 @@ impl EtcdConfig {
         Ok(config)
     }
 
-    /// What the environment says, see [`EtcdStore::from_env`](crate::EtcdStore::from_env).
+    /// Reads the configuration from environment variables; see [`EtcdStore::from_env`](crate::EtcdStore::from_env).
     ///
     /// # Errors
     ///
-    /// The first variable that cannot be used: its name, its value (a password excepted) and the rule.
+    /// [`ConfigError`] about the first invalid variable. It does not show passwords.
     pub fn from_env() -> Result<Self, ConfigError> {
         Self::from_variables(|name| std::env::var_os(name))
     }
 
-    /// As [`from_env`](Self::from_env), with variables from elsewhere: for a tool whose flags win over the environment.
+    /// Reads the configuration from variables that `variable` returns, for example for a tool whose flags override the
+    /// environment.
     ///
     /// # Errors
     ///
-    /// As of [`from_env`](Self::from_env).
+    /// Same as [`from_env`](Self::from_env).
     pub fn from_variables(
         variable: impl Fn(&str) -> Option<std::ffi::OsString>,
     ) -> Result<Self, ConfigError> {
         crate::env::config(variable)
     }
 
-    /// How long after a change a watch has delivered it or ended at the latest (contract rule 3): with these settings,
-    /// how long it goes unnoticed that a connection, or the member behind it, is dead, and then
-    /// [`watch_resume`](Self::watch_resume).
+    /// Returns the longest time from a change until a watch has delivered it or ended (contract rule 3): the time in which
+    /// a dead connection may go unnoticed, plus [`watch_resume`](Self::watch_resume).
     ///
-    /// An ordinary watch lags by a few milliseconds, and one whose connection or member broke by a fraction of a second
-    /// more, if another member or the same one answers. That a member went silent is noticed sooner, within twice
-    /// [`request_timeout`](Self::request_timeout) of the next call that it leaves unanswered. A member that answers all
-    /// but a watch, which would be a fault of etcd's own, is found out after [`watch_check`](Self::watch_check).
+    /// Usually a watch lags by a few milliseconds, and by a fraction of a second more after its connection broke. A silent
+    /// member is detected sooner if a call is made there: within twice [`request_timeout`](Self::request_timeout). A bug of
+    /// etcd that only affects a watch would be detected after [`watch_check`](Self::watch_check).
     pub fn watch_lag(&self) -> Duration {
         self.keep_alive_interval + self.keep_alive_timeout + self.watch_resume
     }
 
-    /// Refuses settings that cannot work. Reads the files that [`tls`](Self::tls) names.
+    /// Checks all fields, and reads the files named by [`tls`](Self::tls).
     ///
     /// # Errors
     ///
-    /// The first field that breaks a rule.
+    /// [`ConfigError`] about the first invalid field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_fields()?;
         let Some(tls) = self.effective_tls() else { return Ok(()) };
@@ -190,59 +190,66 @@ impl EtcdConfig {
         tls.load().map(drop)
     }
 
-    /// The TLS settings that are given or, with `https://` endpoints, meant.
+    /// Returns the TLS settings to use: the configured ones, or the defaults if an endpoint is `https://`.
     pub(crate) fn effective_tls(&self) -> Option<Tls> {
-        let meant = self.endpoints.iter().any(|endpoint| endpoint.scheme() == Some(Scheme::Https));
-        self.tls.clone().or_else(|| meant.then(Tls::default))
+        let is_https = self.endpoints.iter().any(|endpoint| endpoint.scheme() == Some(Scheme::Https));
+        self.tls.clone().or_else(|| is_https.then(Tls::default))
     }
 
-    /// The rules that need no look at files.
+    /// Checks all fields without reading files.
     pub(crate) fn validate_fields(&self) -> Result<(), ConfigError> {
-        let check = |holds: bool, field: &str, value: Duration, rule: &str| match holds {
-            true => Ok(()),
-            false => Err(ConfigError::new(field, value, rule)),
-        };
-        if self.endpoints.is_empty() {
-            return Err(ConfigError::new("endpoints", &self.endpoints, "at least one is needed"));
-        }
-        let of = |scheme| self.endpoints.iter().find(|endpoint| endpoint.scheme() == Some(scheme));
-        if let Some(plain) = of(Scheme::Http) {
-            let rule = match (of(Scheme::Https), &self.tls) {
-                (Some(secured), _) => Some(format!(
-                    "{secured} is with TLS and this one without, and what is a secret for one would be none for the \
-                     other: all are http:// or all https://"
-                )),
-                (None, Some(_)) => {
-                    Some("TLS settings are given: write https://, or leave them out".to_owned())
-                }
-                (None, None) => None,
-            };
-            if let Some(rule) = rule {
-                return Err(ConfigError::new("endpoints", plain.to_string(), rule));
-            }
-        }
-        if self.prefix.len() > 512 {
-            return Err(ConfigError::new("prefix", &self.prefix, "it may have at most 512 bytes"));
-        }
-        if self.prefix.split('/').any(|segment| Namespace::RESERVED.contains(&segment)) {
-            let rule =
-                "no part of it may be `view`, `ready` or `history`: a cluster keeps its own keys under these";
-            return Err(ConfigError::new("prefix", &self.prefix, rule));
-        }
-        if let Some(ttl) = self.ttl {
-            check(ttl >= Duration::from_secs(2), "ttl", ttl, "etcd's leases live for 2 s at least")?;
-            let mut cluster = clustering_core::Config::default();
-            cluster.ttl = ttl;
-            cluster.validate().map_err(|error| ConfigError::new("ttl", ttl, error.rule))?;
-        }
+        self.validate_endpoints()?;
+        self.validate_prefix()?;
+        self.validate_ttl()?;
         if let Some(credentials) = &self.credentials
             && credentials.user.is_empty()
         {
-            return Err(ConfigError::new("credentials", credentials, "the user needs a name"));
+            return Err(ConfigError::new("credentials", credentials, "the user must not be empty"));
         }
         if self.page == 0 {
             return Err(ConfigError::new("page", self.page, "it must be at least 1"));
         }
+        self.validate_times()
+    }
+
+    fn validate_endpoints(&self) -> Result<(), ConfigError> {
+        if self.endpoints.is_empty() {
+            let rule = "at least one endpoint is required";
+            return Err(ConfigError::new("endpoints", &self.endpoints, rule));
+        }
+        let of = |scheme| self.endpoints.iter().find(|endpoint| endpoint.scheme() == Some(scheme));
+        let Some(plain) = of(Scheme::Http) else { return Ok(()) };
+        let rule = match (of(Scheme::Https), &self.tls) {
+            (Some(secured), _) => format!(
+                "{secured} uses TLS and this one does not, so secrets could be sent in plain text: use either http:// \
+                 or https:// for all endpoints"
+            ),
+            (None, Some(_)) => "TLS settings are set: write https://, or remove them".to_owned(),
+            (None, None) => return Ok(()),
+        };
+        Err(ConfigError::new("endpoints", plain.to_string(), rule))
+    }
+
+    fn validate_prefix(&self) -> Result<(), ConfigError> {
+        let rule = if self.prefix.len() > 512 {
+            "it may have at most 512 bytes"
+        } else if self.prefix.split('/').any(|segment| Namespace::RESERVED.contains(&segment)) {
+            "it must not contain the segments `view`, `ready` or `history`, which are reserved for the keys of clusters"
+        } else {
+            return Ok(());
+        };
+        Err(ConfigError::new("prefix", &self.prefix, rule))
+    }
+
+    fn validate_ttl(&self) -> Result<(), ConfigError> {
+        let Some(ttl) = self.ttl else { return Ok(()) };
+        check(ttl >= Duration::from_secs(2), "ttl", ttl, "the shortest TTL of etcd is 2 s")?;
+        let mut cluster = clustering_core::Config::default();
+        cluster.ttl = ttl;
+        cluster.validate().map_err(|error| ConfigError::new("ttl", ttl, error.rule))
+    }
+
+    fn validate_times(&self) -> Result<(), ConfigError> {
         check(
             !self.connect_timeout.is_zero(),
             "connect_timeout",
@@ -253,13 +260,13 @@ impl EtcdConfig {
             self.request_timeout > self.connect_timeout,
             "request_timeout",
             self.request_timeout,
-            "it must be more than connect_timeout, or a member that is away looks like one that is silent",
+            "it must be more than connect_timeout, so that an unreachable member differs from a silent one",
         )?;
         check(
             self.keep_alive_interval > Duration::from_secs(5),
             "keep_alive_interval",
             self.keep_alive_interval,
-            "it must be more than 5 s: etcd closes connections that are pinged more often",
+            "it must be more than 5 s, since etcd closes connections that are pinged more often",
         )?;
         check(
             !self.keep_alive_timeout.is_zero(),
@@ -271,7 +278,7 @@ impl EtcdConfig {
             self.watch_check >= Duration::from_secs(1),
             "watch_check",
             self.watch_check,
-            "it must be at least 1 s: each check is a message for each watch",
+            "it must be at least 1 s, since each check sends a message for each watch",
         )?;
         check(
             self.member_refresh.is_zero() || self.member_refresh >= Duration::from_secs(1),
@@ -282,7 +289,14 @@ impl EtcdConfig {
     }
 }
 
-/// `localhost:2379`, without authentication.
+fn check(is_valid: bool, field: &str, value: Duration, rule: &str) -> Result<(), ConfigError> {
+    match is_valid {
+        true => Ok(()),
+        false => Err(ConfigError::new(field, value, rule)),
+    }
+}
+
+/// The endpoint `localhost:2379`, without TLS and credentials.
 impl Default for EtcdConfig {
     fn default() -> Self {
         let secs = Duration::from_secs;
@@ -320,21 +334,21 @@ mod tests {
         change(&mut config);
         let error = config.validate().unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
-        // The store finds it too, before it connects.
+        // Creating a store performs the same checks.
         let store = crate::EtcdStore::new(config).unwrap_err();
         assert!(store.to_string().contains(says), "{store}");
     }
 
     #[test]
-    fn each_rule_is_checked() {
-        refused(|c| c.endpoints.clear(), "endpoints of [] cannot be used: at least one");
+    fn each_invalid_field_is_rejected() {
+        refused(|c| c.endpoints.clear(), "endpoints of [] cannot be used: at least one endpoint");
         refused(
             |c| c.endpoints = endpoints(&["https://a", "http://b"]),
-            "endpoints of \"http://b:2379\" cannot be used: https://a:2379 is with TLS",
+            "endpoints of \"http://b:2379\" cannot be used: https://a:2379 uses TLS",
         );
         refused(
             |c| (c.endpoints, c.tls) = (endpoints(&["a", "http://b"]), Some(Tls::new())),
-            "endpoints of \"http://b:2379\" cannot be used: TLS settings are given",
+            "endpoints of \"http://b:2379\" cannot be used: TLS settings are set",
         );
         refused(
             |c| (c.endpoints, c.tls) = (endpoints(&["a"]), Some(Tls::new().server_name("not a name"))),
@@ -342,19 +356,25 @@ mod tests {
         );
         refused(
             |c| (c.endpoints, c.tls) = (endpoints(&["-.-"]), Some(Tls::new())),
-            "endpoints of \"-.-\" cannot be used: a certificate can only be for a DNS name or an IP address",
+            "endpoints of \"-.-\" cannot be used: it must be a DNS name or an IP address",
         );
         refused(|c| c.tls = Some(Tls::new().ca(Pem::file("/no/such/file"))), "the file cannot be read");
         refused(|c| c.prefix = "p".repeat(513), "at most 512 bytes");
         for prefix in ["view/", "a/ready/b/", "telemetry/history/"] {
-            refused(|c| c.prefix = prefix.into(), "no part of it may be `view`, `ready` or `history`");
+            refused(
+                |c| c.prefix = prefix.into(),
+                "must not contain the segments `view`, `ready` or `history`",
+            );
         }
-        refused(|c| c.ttl = Some(Duration::from_millis(1999)), "ttl of 1.999s cannot be used: etcd's leases");
+        refused(
+            |c| c.ttl = Some(Duration::from_millis(1999)),
+            "ttl of 1.999s cannot be used: the shortest TTL of etcd",
+        );
         refused(
             |c| c.ttl = Some(Duration::from_secs(86_401)),
             "ttl of 86401s cannot be used: it must be at most 1 day",
         );
-        refused(|c| c.credentials = Some(Credentials::new("", "x")), "the user needs a name");
+        refused(|c| c.credentials = Some(Credentials::new("", "x")), "the user must not be empty");
         refused(|c| c.connect_timeout = Duration::ZERO, "connect_timeout of 0ns");
         refused(
             |c| c.connect_timeout = c.request_timeout,
@@ -368,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_for_all_endpoints() {
+    fn tls_applies_to_all_endpoints() {
         let secured = |list: &[&str], tls: Option<Tls>| {
             let config = EtcdConfig { endpoints: endpoints(list), tls, ..EtcdConfig::default() };
             config.effective_tls().is_some()
@@ -379,12 +399,12 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_localhost() {
+    fn the_default_endpoint_is_localhost() {
         assert_eq!(EtcdConfig::default(), EtcdConfig::new(["localhost:2379"]).unwrap());
     }
 
     #[test]
-    fn a_password_shows_nowhere() {
+    fn no_output_shows_the_password() {
         let credentials = Some(Credentials::new("", "hunter2"));
         let config = EtcdConfig { credentials, ..EtcdConfig::default() };
         let error = config.validate().unwrap_err();

@@ -1,4 +1,4 @@
-//! What secures the connections: settings, and what is read of them for each new connection.
+//! TLS settings, and the certificates and keys that are loaded for each new connection.
 
 use std::{
     fmt,
@@ -17,7 +17,7 @@ use rustls::{
 
 use crate::ConfigError;
 
-/// How connections to etcd are secured. By default the server must have a certificate of a CA that the system trusts.
+/// TLS settings. By default, the server must have a certificate of a CA that the system trusts.
 ///
 /// ```
 /// use clustering_etcd::{EtcdConfig, Pem, Tls};
@@ -30,26 +30,26 @@ use crate::ConfigError;
 /// # Ok::<(), clustering_etcd::ConfigError>(())
 /// ```
 ///
-/// # Certificates that change
+/// # Renewing certificates
 ///
-/// Files are read for every new connection, so a certificate that was renewed on disk is used from the next connection
-/// on, without a restart. A connection that is open stays open: etcd does not ask again. If a file cannot be used then,
-/// perhaps because it is just being written, the store says so in a warning and goes on with what it read last.
+/// Files are read for each new connection, so that a renewed certificate is used by the next connection, without a
+/// restart. Open connections stay open, since etcd does not check certificates again. If a file cannot be used, perhaps
+/// because it is being written, the store logs a warning and uses the contents that it read last.
 ///
-/// # What is checked
+/// # Verification
 ///
-/// The server's certificate always is: its authority, its time, and that it is for the name or address, as an alternative
-/// name (a common name is not enough). Lists of revoked certificates are not looked at. TLS is 1.2 or 1.3.
+/// The server's certificate is always verified: its CA, its validity period, and its alternative names, one of which must
+/// match the host (a common name does not suffice). Revocation lists are not checked. TLS versions are 1.2 and 1.3.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// The certificates of the CAs that the server's may be of. `None`, the default, for those that the system trusts
-    /// (where `SSL_CERT_FILE` and `SSL_CERT_DIR` are heeded).
+    /// Certificates of the CAs that are trusted to issue the server's certificate. `None`, the default, means those that the
+    /// system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected).
     pub ca: Option<Pem>,
-    /// What the client proves its identity with, for an etcd with `--client-cert-auth`. If etcd has users and no
-    /// [`Credentials`](crate::Credentials) are given, the certificate's common name is the user.
+    /// Client certificate, for an etcd with `--client-cert-auth`. If etcd has users and no
+    /// [`Credentials`](crate::Credentials) are set, the certificate's common name is the user.
     pub identity: Option<Identity>,
-    /// The name or IP address that the server's certificates must be for. `None`, the default, for the host of the
+    /// Name or IP address for which the server's certificate must be valid. `None`, the default, means the host of the
     /// endpoint.
     pub server_name: Option<String>,
 }
@@ -57,13 +57,13 @@ pub struct Tls {
 /// A certificate and its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The certificate, followed by those between it and the CA's if there are any.
+    /// The certificate, followed by intermediate certificates, if there are any.
     pub certificate: Pem,
-    /// Its key: PKCS #8, PKCS #1 or SEC1, not encrypted.
+    /// The private key, in PKCS #8, PKCS #1 or SEC1, not encrypted.
     pub key: Pem,
 }
 
-/// Something in PEM: a file that holds it, or the bytes. Bytes show in no output, so a key is safe in it.
+/// PEM data: the path of a file, or the bytes. `Debug` does not show bytes, which may contain a key.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Pem(Source);
 
@@ -74,46 +74,50 @@ enum Source {
 }
 
 impl Tls {
-    /// The defaults: the CAs that the system trusts, no certificate of the client's own.
+    /// Returns the defaults: the CAs that the system trusts, and no client certificate.
     pub fn new() -> Self {
         Tls::default()
     }
 
-    /// The CAs that the server's certificate may be of, instead of those that the system trusts.
+    /// Sets the trusted CAs, which replace those that the system trusts.
     #[must_use]
     pub fn ca(mut self, certificates: Pem) -> Self {
         self.ca = Some(certificates);
         self
     }
 
-    /// What the client proves its identity with.
+    /// Sets the client certificate and its private key.
     #[must_use]
     pub fn identity(mut self, certificate: Pem, key: Pem) -> Self {
         self.identity = Some(Identity { certificate, key });
         self
     }
 
-    /// The name that the server's certificates must be for, instead of the host of the endpoint.
+    /// Sets the name for which the server's certificate must be valid, instead of the host of the endpoint.
     #[must_use]
     pub fn server_name(mut self, name: impl Into<String>) -> Self {
         self.server_name = Some(name.into());
         self
     }
 
-    /// What the certificate of the server at that host must be for.
+    /// Returns the name for which the certificate of the server at this host must be valid.
     pub(crate) fn name_of(&self, host: &str) -> Result<ServerName<'static>, ConfigError> {
         let (what, name) = match &self.server_name {
             Some(name) => ("tls.server_name", name.as_str()),
             None => ("endpoints", host),
         };
         ServerName::try_from(name.to_owned()).map_err(|_| {
-            ConfigError::new(what, name, "a certificate can only be for a DNS name or an IP address")
+            ConfigError::new(
+                what,
+                name,
+                "it must be a DNS name or an IP address, since it is compared with the certificate",
+            )
         })
     }
 
-    /// Reads everything, as it is now.
+    /// Loads all certificates and keys.
     pub(crate) fn load(&self) -> Result<Arc<ClientConfig>, ConfigError> {
-        // The process' own provider, where it has chosen one (such as a certified one).
+        // Uses the default provider of the process, if it has set one, such as a certified one.
         let provider =
             CryptoProvider::get_default().cloned().unwrap_or_else(|| Arc::new(ring::default_provider()));
         let builder = ClientConfig::builder_with_provider(provider)
@@ -141,15 +145,15 @@ impl Tls {
         let (_, ignored) = roots.add_parsable_certificates(certificates);
         match (&self.ca, roots.is_empty()) {
             (Some(pem), true) => {
-                Err(pem.wrong(WHAT, "none of its certificates is a valid X.509 one of version 3"))
+                Err(pem.wrong(WHAT, "none of its certificates is a valid X.509 v3 certificate"))
             }
             (None, true) => {
-                let rule = "the system has no CA certificates: give those of etcd's CA, or install them \
+                let rule = "the system has no CA certificates: set tls.ca to those of etcd's CA, or install them \
                             (Debian: ca-certificates)";
                 Err(ConfigError::new(WHAT, None::<Pem>, rule))
             }
             (Some(pem), false) if ignored > 0 => {
-                tracing::warn!(ca = ?pem, ignored, "certificates that are not valid: left out");
+                tracing::warn!(ca = ?pem, ignored, "ignored invalid CA certificates");
                 Ok(roots)
             }
             _ => Ok(roots),
@@ -165,7 +169,7 @@ impl Identity {
         Ok((self.certificate.certificates(Self::CERTIFICATE)?, self.key.key(Self::KEY)?))
     }
 
-    /// Why certificate and key, each one in itself, cannot be used together.
+    /// Explains why certificate and key cannot be used together.
     fn unfit(&self, error: &rustls::Error) -> ConfigError {
         match error {
             rustls::Error::InconsistentKeys(_) => self
@@ -173,24 +177,24 @@ impl Identity {
                 .wrong(Self::KEY, format!("it is not the key of the certificate {:?}", self.certificate)),
             rustls::Error::InvalidCertificate(_) => self
                 .certificate
-                .wrong(Self::CERTIFICATE, "its first certificate is not a valid X.509 one of version 3"),
-            _ => self.key.wrong(Self::KEY, "a key is RSA, ECDSA on P-256 or P-384, or Ed25519"),
+                .wrong(Self::CERTIFICATE, "its first certificate is not a valid X.509 v3 certificate"),
+            _ => self.key.wrong(Self::KEY, "it must be an RSA, ECDSA (P-256 or P-384) or Ed25519 key"),
         }
     }
 }
 
 impl Pem {
-    /// What that file holds whenever a connection is made.
+    /// Refers to a file, which is read for each new connection.
     pub fn file(path: impl Into<PathBuf>) -> Self {
         Pem(Source::File(path.into()))
     }
 
-    /// Those bytes.
+    /// Contains the PEM data itself.
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Pem(Source::Bytes(bytes.into()))
     }
 
-    /// The file, if it is in one.
+    /// Returns the path, if this refers to a file.
     pub fn path(&self) -> Option<&Path> {
         match &self.0 {
             Source::File(path) => Some(path),
@@ -206,35 +210,35 @@ impl Pem {
             .map(|(_, der)| CertificateDer::from(der))
             .collect();
         match found.is_empty() {
-            true => Err(self.wrong(what, "it holds no certificate (-----BEGIN CERTIFICATE-----)")),
+            true => Err(self.wrong(what, "it contains no certificate (-----BEGIN CERTIFICATE-----)")),
             false => Ok(found),
         }
     }
 
     fn key(&self, what: &str) -> Result<PrivateKeyDer<'static>, ConfigError> {
         let text = self.read(what)?;
-        // The parser knows neither of the two ways to encrypt one, and finds nothing in it, or damage.
-        let has = |mark: &str| text.windows(mark.len()).any(|part| part == mark.as_bytes());
-        if has("BEGIN ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
-            let rule = "the key is encrypted, and there is nobody to ask for its password: decrypt it (openssl pkey)";
+        // The parser does not recognise encrypted keys, so that its error would be misleading.
+        let contains = |mark: &str| text.windows(mark.len()).any(|part| part == mark.as_bytes());
+        if contains("BEGIN ENCRYPTED PRIVATE KEY") || contains("Proc-Type: 4,ENCRYPTED") {
+            let rule = "the key is encrypted, which is not supported: decrypt it (openssl pkey)";
             return Err(self.wrong(what, rule));
         }
         let mut sections = self.sections(what)?.into_iter();
         sections
             .find_map(|(kind, der)| PrivateKeyDer::from_pem(kind, der))
-            .ok_or_else(|| self.wrong(what, "it holds no private key (-----BEGIN PRIVATE KEY-----)"))
+            .ok_or_else(|| self.wrong(what, "it contains no private key (-----BEGIN PRIVATE KEY-----)"))
     }
 
-    /// What it holds, of the kinds that are known.
+    /// Parses all sections of a known kind.
     fn sections(&self, what: &str) -> Result<Vec<(SectionKind, Vec<u8>)>, ConfigError> {
         let text = self.read(what)?;
         if text.iter().all(u8::is_ascii_whitespace) {
             return Err(self.wrong(what, "it is empty"));
         }
-        // The parser's own words show what it stumbled over, which may be a piece of a key.
-        <(SectionKind, Vec<u8>)>::pem_slice_iter(&text).collect::<Result<_, _>>().map_err(|_| {
-            self.wrong(what, "it is damaged: a section of PEM begins, but does not go on as one must")
-        })
+        // The parser's error is not shown, since it may contain a part of a key.
+        <(SectionKind, Vec<u8>)>::pem_slice_iter(&text)
+            .collect::<Result<_, _>>()
+            .map_err(|_| self.wrong(what, "it is damaged: it contains an invalid PEM section"))
     }
 
     fn read(&self, what: &str) -> Result<Vec<u8>, ConfigError> {
@@ -262,23 +266,28 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// The settings with what was last read of them.
+/// The settings, and the certificates and keys that were last loaded.
 pub(crate) struct Security {
     tls: Tls,
     last: Mutex<Arc<ClientConfig>>,
 }
 
 impl Security {
-    /// For settings that can be loaded.
+    /// Loads the certificates and keys.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if they cannot be used.
     pub(crate) fn new(tls: Tls) -> Result<Self, ConfigError> {
         let last = Mutex::new(tls.load()?);
         Ok(Security { tls, last })
     }
 
-    /// For a new connection: what the files hold now or, where that cannot be used, what they held before.
+    /// Returns the TLS configuration for a new connection: loads the files again, and falls back to their previous
+    /// contents if they cannot be used.
     pub(crate) async fn config(self: Arc<Self>) -> Arc<ClientConfig> {
         let before = Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner));
-        // Reading files may block, and the system's CAs are many.
+        // Loading the system's CAs reads about a hundred files.
         let now = tokio::task::spawn_blocking(move || self.reload()).await;
         now.unwrap_or(before)
     }
@@ -289,7 +298,7 @@ impl Security {
         match loaded {
             Ok(config) => *last = config,
             Err(error) => {
-                tracing::warn!(%error, "TLS goes on with the certificates read before");
+                tracing::warn!(%error, "cannot load the TLS files; using their previous contents");
             }
         }
         Arc::clone(&last)
@@ -302,19 +311,19 @@ mod tests {
 
     use super::*;
 
-    struct Made {
+    struct Pair {
         certificate: String,
         key: String,
     }
 
-    fn made() -> Made {
+    fn new_pair() -> Pair {
         let key = KeyPair::generate().unwrap();
         let certificate = CertificateParams::new(["etcd".to_owned()]).unwrap().self_signed(&key).unwrap();
-        Made { certificate: certificate.pem(), key: key.serialize_pem() }
+        Pair { certificate: certificate.pem(), key: key.serialize_pem() }
     }
 
     fn tls(certificate: &str, key: &str) -> Tls {
-        Tls::new().ca(Pem::bytes(made().certificate)).identity(Pem::bytes(certificate), Pem::bytes(key))
+        Tls::new().ca(Pem::bytes(new_pair().certificate)).identity(Pem::bytes(certificate), Pem::bytes(key))
     }
 
     #[track_caller]
@@ -325,35 +334,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_right_is_loaded() {
-        let Made { certificate, key } = made();
+    fn a_valid_pair_is_loaded() {
+        let Pair { certificate, key } = new_pair();
         tls(&certificate, &key).load().unwrap();
-        // Both in one, as some tools write it.
+        // Some tools write both into one file.
         let both = format!("{certificate}{key}");
         tls(&both, &both).load().unwrap();
     }
 
     #[test]
-    fn what_is_wrong_is_named_and_not_shown() {
-        let (Made { certificate, key }, other) = (made(), made());
+    fn an_invalid_pair_is_reported_without_its_contents() {
+        let (Pair { certificate, key }, other) = (new_pair(), new_pair());
         let (cert_field, key_field) = (Identity::CERTIFICATE, Identity::KEY);
         let cut = |pem: &str| pem[..pem.len() / 2].to_owned();
         let garbled = key.replacen("\nM", "\n?!", 1);
         assert_ne!(garbled, key);
-        // The header of one thing on the content of another.
+        // A key with the header of a certificate.
         let disguised = key.replace("PRIVATE KEY", "CERTIFICATE");
         let nonsense = "-----BEGIN PRIVATE KEY-----\naHVudGVyMg==\n-----END PRIVATE KEY-----\n";
         for (certificate, key, what, says) in [
             (certificate.as_str(), "", key_field, "it is empty"),
             (" \n", &key, cert_field, "it is empty"),
-            (&certificate, "hunter2", key_field, "holds no private key"),
-            ("hunter2", &key, cert_field, "holds no certificate"),
-            (&key, &key, cert_field, "holds no certificate"),
-            (&certificate, &certificate, key_field, "holds no private key"),
+            (&certificate, "hunter2", key_field, "contains no private key"),
+            ("hunter2", &key, cert_field, "contains no certificate"),
+            (&key, &key, cert_field, "contains no certificate"),
+            (&certificate, &certificate, key_field, "contains no private key"),
             (&certificate, &cut(&key), key_field, "it is damaged"),
             (&cut(&certificate), &key, cert_field, "it is damaged"),
             (&certificate, &garbled, key_field, "it is damaged"),
-            (&certificate, nonsense, key_field, "a key is RSA, ECDSA"),
+            (&certificate, nonsense, key_field, "it must be an RSA, ECDSA"),
             (&disguised, &key, cert_field, "not a valid X.509"),
             (&certificate, &other.key, key_field, "not the key of the certificate"),
             (
@@ -382,15 +391,15 @@ mod tests {
     }
 
     #[test]
-    fn a_ca_that_is_none_is_refused() {
-        let Made { key, .. } = made();
-        refused(&Tls::new().ca(Pem::bytes(key.as_str())), "tls.ca", "holds no certificate");
+    fn an_invalid_ca_is_rejected() {
+        let Pair { key, .. } = new_pair();
+        refused(&Tls::new().ca(Pem::bytes(key.as_str())), "tls.ca", "contains no certificate");
         let disguised = key.replace("PRIVATE KEY", "CERTIFICATE");
         refused(&Tls::new().ca(Pem::bytes(disguised)), "tls.ca", "none of its certificates is a valid");
     }
 
     #[test]
-    fn a_file_that_cannot_be_read_is_named() {
+    fn an_unreadable_file_is_reported_with_its_path() {
         refused(
             &Tls::new().ca(Pem::file("/no/such/ca.crt")),
             "tls.ca",
@@ -399,17 +408,17 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn files_are_read_anew_and_a_bad_one_is_not_used() {
+    async fn files_are_read_again_and_an_invalid_one_is_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ca.crt");
-        std::fs::write(&path, made().certificate).unwrap();
+        std::fs::write(&path, new_pair().certificate).unwrap();
         let security = Arc::new(Security::new(Tls::new().ca(Pem::file(&path))).unwrap());
         let first = Arc::clone(&security).config().await;
-        std::fs::write(&path, made().certificate).unwrap();
+        std::fs::write(&path, new_pair().certificate).unwrap();
         let second = Arc::clone(&security).config().await;
         assert!(!Arc::ptr_eq(&first, &second), "the file was not read again");
         std::fs::write(&path, "half of it").unwrap();
         let third = Arc::clone(&security).config().await;
-        assert!(Arc::ptr_eq(&second, &third), "what cannot be used was");
+        assert!(Arc::ptr_eq(&second, &third), "the invalid file was used");
     }
 }

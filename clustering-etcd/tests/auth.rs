@@ -1,4 +1,4 @@
-//! Etcd with users: what a role suffices for, what is refused in which words, and that nobody notices an expired token.
+//! Authentication: the permissions that suffice, the errors of rejected calls, and the replacement of tokens.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -16,21 +16,22 @@ use etcd_client::{Permission, PermissionType};
 use futures_util::{StreamExt, future::join_all};
 use users::{PASSWORD, PREFIX, USER};
 
-/// A refusal takes one round trip, and perhaps one login. Far less than a timeout, and enough for a busy machine.
+/// Time limit for a rejection, which takes one round trip and perhaps one login. Far less than a timeout, and enough for
+/// a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 async fn store(etcd: &EtcdServer) -> EtcdStore {
-    EtcdStore::connect(users::config(etcd)).await.expect("the server knows the user")
+    EtcdStore::connect(users::config(etcd)).await.expect("a valid configuration")
 }
 
-/// The call is refused, at once, in these words.
+/// Checks that the call was refused at once, with these parts in its message. Returns the message.
 #[track_caller]
-fn refused<T>(began: Instant, result: Result<T, StoreError>, says: &[&str]) -> String {
+fn refused<T>(began: Instant, result: Result<T, StoreError>, parts: &[&str]) -> String {
     let took = began.elapsed();
-    let Err(error) = result else { panic!("it was not refused") };
+    let Err(error) = result else { panic!("the call succeeded") };
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     let text = error.to_string();
-    for part in says {
+    for part in parts {
         assert!(text.contains(part), "{text} does not say {part}");
     }
     assert!(!text.contains(PASSWORD) && !format!("{error:?}").contains(PASSWORD), "{text}");
@@ -38,7 +39,7 @@ fn refused<T>(began: Instant, result: Result<T, StoreError>, says: &[&str]) -> S
     text
 }
 
-/// Gives the role what the documentation says, to the letter, and nothing else. Returns a store of a user with that role.
+/// Grants exactly the permissions of the documented commands to the role. Returns a store of a user with that role.
 async fn documented(etcd: &EtcdServer) -> EtcdStore {
     let mut root = etcd.client().await.unwrap();
     users::withdraw(&mut root).await;
@@ -48,8 +49,8 @@ async fn documented(etcd: &EtcdServer) -> EtcdStore {
     assert!(prefixes.iter().all(|prefix| prefix.starts_with(PREFIX) && *prefix != PREFIX), "{prefixes:?}");
     assert_eq!(prefixes.len(), 3);
     for prefix in prefixes {
-        let right = Permission::new(PermissionType::Readwrite, prefix).with_prefix();
-        root.role_grant_permission(USER, right).await.unwrap();
+        let permission = Permission::new(PermissionType::Readwrite, prefix).with_prefix();
+        root.role_grant_permission(USER, permission).await.unwrap();
     }
     let mut config = users::config(etcd);
     config.prefix = String::new();
@@ -58,7 +59,7 @@ async fn documented(etcd: &EtcdServer) -> EtcdStore {
 }
 
 #[tokio::test]
-async fn the_documented_rights_cover_no_other_namespace() {
+async fn the_documented_permissions_cover_no_other_namespace() {
     let etcd = users::server(EtcdServer::builder()).await;
     let store = documented(&etcd).await;
     let own = PREFIX.trim_end_matches('/');
@@ -91,7 +92,7 @@ async fn the_documented_rights_cover_no_other_namespace() {
 }
 
 #[tokio::test]
-async fn a_cluster_needs_no_more_than_its_prefix() {
+async fn a_cluster_needs_no_other_permissions_than_the_documented_ones() {
     let etcd = users::server(EtcdServer::builder()).await;
     let mut root = etcd.client().await.unwrap();
     let store = documented(&etcd).await;
@@ -103,7 +104,7 @@ async fn a_cluster_needs_no_more_than_its_prefix() {
     one.status().wait_for(|status| status.stable_version() == Some(version)).await.unwrap();
     assert_eq!(one.nodes().len(), 2);
 
-    // The lease of a node has the TTL that the configuration wishes.
+    // The leases of the nodes have the configured TTL.
     for lease in root.leases().await.unwrap().leases() {
         let lease = root.lease_time_to_live(lease.id(), None).await.unwrap();
         assert_eq!(lease.granted_ttl(), 7);
@@ -116,12 +117,12 @@ async fn a_cluster_needs_no_more_than_its_prefix() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_said_once_for_all() {
+async fn a_wrong_password_is_reported_after_one_login() {
     let etcd = users::server(EtcdServer::builder()).await;
     for (user, password) in [(USER, "wrong"), ("nobody", PASSWORD)] {
         let mut config = users::config(&etcd);
         config.credentials = Some(Credentials::new(user, password));
-        // Other members would say the same.
+        // Another member would reject the password too.
         config.endpoints = vec![config.endpoints[0].clone(); 3];
         let before = users::calls(&etcd, "Authenticate").await;
         let began = Instant::now();
@@ -130,22 +131,22 @@ async fn a_wrong_password_is_said_once_for_all() {
             EtcdStore::new(config).unwrap().check().await,
             &["wrong user or password", &format!("{user:?}"), "ETCDCTL_PASSWORD"],
         );
-        assert!(!text.contains("lacks a right"), "{text}");
-        assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "each login costs etcd dear");
+        assert!(!text.contains("lacks a permission"), "{text}");
+        assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "logins are expensive for etcd");
     }
 }
 
 #[tokio::test]
-async fn who_gives_no_user_is_asked_for_one() {
+async fn missing_credentials_are_reported() {
     let etcd = users::server(EtcdServer::builder()).await;
     let mut config = users::config(&etcd);
     config.credentials = None;
-    let says = ["etcd wants to know the user", "ETCDCTL_USER"];
-    refused(Instant::now(), EtcdStore::new(config).unwrap().check().await, &says);
+    let parts = ["etcd requires a user", "ETCDCTL_USER"];
+    refused(Instant::now(), EtcdStore::new(config).unwrap().check().await, &parts);
 }
 
 #[tokio::test]
-async fn an_expired_token_is_replaced_and_nobody_notices() {
+async fn an_expired_token_is_replaced_without_failing_a_call() {
     let folder = tempfile::tempdir().unwrap();
     let etcd = users::server(users::short_tokens(&folder)).await;
     let store = store(&etcd).await;
@@ -154,7 +155,7 @@ async fn an_expired_token_is_replaced_and_nobody_notices() {
     let mut watch = store.watch("", at).await.unwrap();
     store.renew_lease(lease.id).await.unwrap();
 
-    // Each kind of call meets a token that has expired.
+    // Each kind of call is made with an expired token.
     users::tokens_expire(&etcd).await;
     let at =
         store.commit(Txn::new().guard(Guard::modified_at("k", at)).put("k", "w", lease.id)).await.unwrap();
@@ -166,12 +167,12 @@ async fn an_expired_token_is_replaced_and_nobody_notices() {
     let other = store.grant_lease(Duration::from_secs(60)).await.unwrap();
     users::tokens_expire(&etcd).await;
     store.revoke_lease(other.id).await.unwrap();
-    // The streams that were open all the time go on, and so do new ones.
+    // Streams that were opened before the token expired still work.
     users::tokens_expire(&etcd).await;
     assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
-    assert_eq!(watch.next().await.expect("the watch goes on").unwrap().revision, at);
+    assert_eq!(watch.next().await.expect("the watch has not ended").unwrap().revision, at);
 
-    // Those who find out together share a login.
+    // Concurrent calls share one login.
     users::tokens_expire(&etcd).await;
     let before = users::calls(&etcd, "Authenticate").await;
     let puts = join_all((0..20).map(|n| store.put(["a", "b"][n % 2], "v".into(), None))).await;
@@ -180,24 +181,20 @@ async fn an_expired_token_is_replaced_and_nobody_notices() {
 }
 
 #[tokio::test]
-async fn a_token_that_a_restarted_member_forgot_is_replaced() {
+async fn a_token_is_replaced_after_a_restart_of_the_member() {
     let etcd = users::server(EtcdServer::builder()).await;
     let store = store(&etcd).await;
     store.put("k", "v".into(), None).await.unwrap();
-    // An orderly end: after a crash it would give out the same tokens again, from its log.
+    // An orderly shutdown: after a crash, etcd would recover the tokens from its log.
     etcd.stop().await.unwrap();
     etcd.restart().await.unwrap();
     let before = users::calls(&etcd, "Authenticate").await;
     store.put("k", "v".into(), None).await.unwrap();
-    assert_eq!(
-        users::calls(&etcd, "Authenticate").await - before,
-        1.0,
-        "the member had not forgotten the token"
-    );
+    assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "the member still knew the token");
 }
 
 #[tokio::test]
-async fn each_member_is_logged_in_to_when_it_is_needed() {
+async fn calls_succeed_at_the_other_members_while_each_member_is_down_in_turn() {
     let etcd = EtcdServer::builder().start_cluster(3).await.unwrap();
     users::introduce(&etcd[0]).await;
     etcd[1].log_in("root", "root");
@@ -217,7 +214,7 @@ async fn each_member_is_logged_in_to_when_it_is_needed() {
 }
 
 #[tokio::test]
-async fn a_token_from_before_a_change_of_users_is_replaced() {
+async fn a_token_is_replaced_after_a_change_of_users_and_roles() {
     let folder = tempfile::tempdir().unwrap();
     let etcd = users::server(users::tokens(&folder, "10m")).await;
     let store = store(&etcd).await;
@@ -229,49 +226,54 @@ async fn a_token_from_before_a_change_of_users_is_replaced() {
     store.read("").await.unwrap();
     etcd.client().await.unwrap().role_add("three").await.unwrap();
     let mut watch = store.watch("", at).await.unwrap();
-    assert!(watch.next().await.expect("the watch goes on").is_ok());
+    assert!(watch.next().await.expect("the watch has not ended").is_ok());
 }
 
 #[tokio::test]
-async fn a_missing_right_is_named_with_what_it_is_missing_for() {
+async fn a_missing_permission_is_reported_with_the_operation_and_its_keys() {
     let etcd = users::server(EtcdServer::builder()).await;
     let mut config = users::config(&etcd);
     config.prefix = "elsewhere/".into();
-    // Other members would say the same.
+    // Another member would reject the call too.
     config.endpoints = vec![config.endpoints[0].clone(); 3];
     let store = EtcdStore::connect(config).await.unwrap();
-    let whose = format!("the user {USER:?} lacks a right");
+    let denied = format!("the user {USER:?} lacks a permission");
 
     let before = users::calls(&etcd, "Range").await;
     let began = Instant::now();
     let text = refused(
         began,
         store.read("k/").await,
-        &["read at", &whose, "read on all keys under \"elsewhere/k/\""],
+        &["read at", &denied, "read on all keys under \"elsewhere/k/\""],
     );
     assert!(!text.contains("password"), "{text}");
-    assert_eq!(users::calls(&etcd, "Range").await - before, 1.0, "a right is missing at each member");
+    assert_eq!(
+        users::calls(&etcd, "Range").await - before,
+        1.0,
+        "a denied call must not be made again at another member"
+    );
     let began = Instant::now();
     let watch = store.watch("k/", 0.into()).await;
-    refused(began, watch, &["watch at", &whose, "read on all keys under \"elsewhere/k/\""]);
+    refused(began, watch, &["watch at", &denied, "read on all keys under \"elsewhere/k/\""]);
     let began = Instant::now();
     let txn = Txn::new().guard(Guard::absent("a")).put("b", "v", None).delete("c");
-    let says = ["commit at", &whose, "read on \"elsewhere/a\" and write on \"elsewhere/b\", \"elsewhere/c\""];
-    refused(began, store.commit(txn).await, &says);
+    let parts =
+        ["commit at", &denied, "read on \"elsewhere/a\" and write on \"elsewhere/b\", \"elsewhere/c\""];
+    refused(began, store.commit(txn).await, &parts);
 
-    // Somebody else's lease, with somebody else's key.
+    // A lease of another user, with a key of that user.
     let mut root = etcd.client().await.unwrap();
     let lease = root.lease_grant(60, None).await.unwrap().id();
     let attached = etcd_client::PutOptions::new().with_lease(lease);
     root.put("elsewhere/theirs", "v", Some(attached)).await.unwrap();
     let lease = clustering_etcd::store::LeaseId::new(lease.cast_unsigned());
     let began = Instant::now();
-    let says = ["revoke_lease at", &whose, &format!("write on every key that lease {lease} holds")];
-    refused(began, store.revoke_lease(lease).await, &says);
+    let parts = ["revoke_lease at", &denied, &format!("write on every key that lease {lease} holds")];
+    refused(began, store.revoke_lease(lease).await, &parts);
 }
 
 #[tokio::test]
-async fn rights_that_are_withdrawn_end_nothing_that_is_open() {
+async fn open_watches_and_leases_outlive_a_revoked_permission() {
     let etcd = users::server(EtcdServer::builder()).await;
     let store = store(&etcd).await;
     let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
@@ -281,13 +283,13 @@ async fn rights_that_are_withdrawn_end_nothing_that_is_open() {
 
     let mut root = etcd.client().await.unwrap();
     users::withdraw(&mut root).await;
-    let whose = format!("the user {USER:?} lacks a right");
-    refused(Instant::now(), store.put("k", "w".into(), None).await, &["commit at", &whose]);
-    refused(Instant::now(), store.watch("", at).await, &["watch at", &whose]);
-    // The documentation says so of etcd: what is open is not judged again.
+    let denied = format!("the user {USER:?} lacks a permission");
+    refused(Instant::now(), store.put("k", "w".into(), None).await, &["commit at", &denied]);
+    refused(Instant::now(), store.watch("", at).await, &["watch at", &denied]);
+    // Etcd does not check permissions of open watches and renewals, as documented.
     root.put(format!("{PREFIX}k"), "root's", None).await.unwrap();
-    let heard = watch.next().await.expect("the watch goes on").unwrap();
-    assert_eq!(heard.changes[0].key().as_str(), "k");
+    let batch = watch.next().await.expect("the watch has not ended").unwrap();
+    assert_eq!(batch.changes[0].key().as_str(), "k");
     assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
 
     users::grant(&mut root).await;
@@ -295,7 +297,7 @@ async fn rights_that_are_withdrawn_end_nothing_that_is_open() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_changed_while_it_is_used_is_told() {
+async fn a_changed_password_is_reported_after_one_login() {
     let etcd = users::server(EtcdServer::builder()).await;
     let store = store(&etcd).await;
     let lease = store.grant_lease(Duration::from_secs(60)).await.unwrap();
@@ -304,26 +306,26 @@ async fn a_password_that_is_changed_while_it_is_used_is_told() {
     let mut root = etcd.client().await.unwrap();
     root.user_change_password(USER, "changed").await.unwrap();
     let before = users::calls(&etcd, "Authenticate").await;
-    // All who find out together share that one failure too.
+    // Concurrent calls share one failed login.
     let began = Instant::now();
     let puts = join_all((0..10).map(|_| store.put("k", "w".into(), None))).await;
     for put in puts {
         refused(began, put, &["commit at", "wrong user or password", USER]);
     }
-    assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "each login costs etcd dear");
+    assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0, "logins are expensive for etcd");
     assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
 
     root.user_change_password(USER, PASSWORD).await.unwrap();
     store.put("k", "w".into(), None).await.unwrap();
 }
 
-/// Nodes of one cluster, each on a store of its own as in a process of its own, all started at once.
+/// Starts the nodes of a cluster at the same time, each on its own store as if it had its own process.
 async fn crowd(etcd: &EtcdServer, size: usize) -> Vec<(EtcdStore, Clustering)> {
     let namespace = PREFIX.trim_end_matches('/');
     let start = |number| async move {
         let mut config = users::config(etcd);
         config.prefix = String::new();
-        let store = EtcdStore::new(config).expect("a good configuration");
+        let store = EtcdStore::new(config).expect("a valid configuration");
         let node = store.node().namespace(namespace).name(format!("n{number}")).uri("http://127.0.0.1");
         let node = node.start().await.expect("the node may join");
         (store, node)
@@ -331,10 +333,10 @@ async fn crowd(etcd: &EtcdServer, size: usize) -> Vec<(EtcdStore, Clustering)> {
     join_all((0..size).map(start)).await
 }
 
-/// Etcd does the work of a login (bcrypt) also for a client that has given up. So a login that is given up and made again
-/// because etcd is slow makes etcd slower.
+/// Etcd finishes the work of a login (bcrypt) even if the client has given up. Repeating a slow login would make etcd even
+/// slower.
 #[tokio::test]
-async fn a_crowd_that_starts_or_loses_its_tokens_together_logs_in_once_each() {
+async fn many_nodes_that_start_or_lose_their_tokens_together_log_in_once_each() {
     const SIZE: usize = 60;
     let etcd = users::server(EtcdServer::builder()).await;
     let before = users::calls(&etcd, "Authenticate").await;
@@ -343,7 +345,7 @@ async fn a_crowd_that_starts_or_loses_its_tokens_together_logs_in_once_each() {
     println!("measured: {SIZE} nodes with a user are up after {:?}", began.elapsed());
     assert_eq!(users::calls(&etcd, "Authenticate").await - before, SIZE as f64);
 
-    // Restarted in order, etcd has forgotten all tokens.
+    // After an orderly restart etcd has lost all tokens.
     etcd.stop().await.unwrap();
     etcd.restart().await.unwrap();
     let began = Instant::now();
@@ -352,19 +354,19 @@ async fn a_crowd_that_starts_or_loses_its_tokens_together_logs_in_once_each() {
         while store.put(key.as_str(), "v".into(), None).await.is_err_and(|error| error.is_transient()) {}
     };
     join_all(nodes.iter().enumerate().map(|(number, (store, _))| write(number, store.clone()))).await;
-    println!("measured: all of them write again {:?} after a restart of etcd", began.elapsed());
+    println!("measured: all nodes can write again {:?} after a restart of etcd", began.elapsed());
     let logins = users::calls(&etcd, "Authenticate").await;
     assert!(logins <= SIZE as f64, "{logins} logins of {SIZE} stores");
 }
 
 #[tokio::test]
-async fn a_login_that_is_slower_than_a_call_is_waited_for_and_not_made_again() {
-    // With this cost a login takes half a second at least.
+async fn a_login_that_takes_longer_than_a_call_is_not_repeated() {
+    // With this cost, a login takes at least half a second.
     let etcd = users::server(EtcdServer::builder().args(["--bcrypt-cost=13"])).await;
     let mut config = users::config(&etcd);
     config.connect_timeout = Duration::from_millis(100);
     config.request_timeout = Duration::from_millis(200);
-    // Whoever tries another member has to log in there.
+    // A call at another member would have to log in there.
     config.endpoints = vec![config.endpoints[0].clone(); 3];
     let store = EtcdStore::new(config).unwrap();
     let before = users::calls(&etcd, "Authenticate").await;
@@ -377,12 +379,15 @@ async fn a_login_that_is_slower_than_a_call_is_waited_for_and_not_made_again() {
         pending
     };
     let pending = join_all((0..10).map(|_| call())).await;
-    assert!(pending.iter().all(|&pending| pending > 0), "no call met a slow login: {pending:?}");
+    assert!(
+        pending.iter().all(|&pending| pending > 0),
+        "some calls did not have to wait for the login: {pending:?}"
+    );
     assert_eq!(users::calls(&etcd, "Authenticate").await - before, 1.0);
 }
 
 #[tokio::test]
-async fn a_wrong_password_costs_etcd_few_logins_however_often_it_is_used() {
+async fn calls_with_a_wrong_password_cause_few_logins() {
     let etcd = users::server(EtcdServer::builder()).await;
     let mut config = users::config(&etcd);
     config.credentials = Some(Credentials::new(USER, "wrong"));

@@ -1,4 +1,4 @@
-//! `EtcdStore` keeps the store contract, on a real etcd.
+//! Conformance tests of `EtcdStore` with the store contract, on a real etcd.
 
 mod common;
 
@@ -12,7 +12,7 @@ use clustering_testkit::{
 };
 use tokio::{net::TcpListener, sync::OnceCell};
 
-/// The etcd of one check, from its first use on.
+/// The etcd of one test, which starts when it is first used.
 #[derive(Default)]
 struct OnEtcd(OnceCell<Box<dyn Etcd>>);
 
@@ -27,7 +27,7 @@ impl Harness for OnEtcd {
         let config = EtcdConfig::default();
         Bounds {
             clock: Clock::Real,
-            // The shortest that etcd grants with its default election timeout.
+            // The shortest TTL that etcd grants with its default election timeout.
             smallest_ttl: Duration::from_secs(2),
             expiry_slack: EtcdStore::LEASE_SLACK,
             watch_lag: config.watch_lag(),
@@ -45,18 +45,20 @@ impl Harness for OnEtcd {
     }
 
     async fn unreachable(&self) -> Hook<Arc<dyn CoordinationStore>> {
-        // A port that was free a moment ago.
+        // A port on which nothing listens.
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port on loopback");
         let free: SocketAddr = listener.local_addr().expect("the listener has an address");
         drop(listener);
         let config = EtcdConfig::new([free.to_string()]).expect("an address is an endpoint");
-        Hook::Have(Arc::new(EtcdStore::new(config).expect("a store connects when it is used")))
+        Hook::Have(Arc::new(EtcdStore::new(config).expect("creating a store does not connect")))
     }
 
     async fn open_watches(&self) -> Hook<usize> {
         let etcd = self.etcd().await;
         if etcd.endpoints().len() > 1 {
-            return Hook::Absent("the cluster has several members, and each counts its own watches");
+            return Hook::Absent(
+                "the cluster has several members, each of which counts only its own watches",
+            );
         }
         let metrics = etcd.metrics().await.expect("etcd serves its metrics");
         let watchers = metrics.get("etcd_debugging_mvcc_watcher_total", &[]);

@@ -1,4 +1,4 @@
-//! What a cluster costs etcd, by etcd's own count (P9).
+//! Cost of a cluster for etcd, from etcd's own metrics (P9).
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -12,16 +12,16 @@ use clustering_etcd::{EtcdConfig, EtcdStore};
 use clustering_testkit::etcd::{EtcdServer, Metrics};
 use futures_util::future::join_all;
 
-/// Longer than anything here takes.
+/// Timeout, longer than any operation here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// A lease that needs no renewal while a change is counted.
+/// TTL of a lease that needs no renewal while a change is counted.
 const CALM: Duration = Duration::from_secs(120);
 
 async fn start(etcd: &EtcdServer, name: &str, ttl: Duration) -> Clustering {
-    // A connection for each, as if each were a process of its own.
+    // A connection per node, as if each had its own process.
     let mut config = EtcdConfig::new(etcd.endpoints()).unwrap();
-    // Once a minute otherwise, which may be while something else is counted.
+    // No reads of the member list while calls are counted.
     config.member_refresh = LONG * 60;
     let store = EtcdStore::new(config).unwrap();
     let builder =
@@ -33,11 +33,11 @@ async fn until(node: &Clustering, what: &str, is: impl FnMut(&Status) -> bool) {
     let mut status = node.status();
     let so = tokio::time::timeout(LONG, status.wait_for(is)).await;
     if so.is_err() {
-        panic!("{} was never so: {what}; it is {:?}", node.name(), node.status().get());
+        panic!("{} did not become {what}: its status is {:?}", node.name(), node.status().get());
     }
 }
 
-/// Waits until each of these nodes knows that a version with just so many nodes is stable.
+/// Waits until each of these nodes knows that a version with exactly these nodes is stable.
 async fn stable(nodes: &[Clustering]) {
     let known = |status: &Status| {
         status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == nodes.len())
@@ -52,7 +52,7 @@ async fn start_many(etcd: &EtcdServer, count: usize, ttl: Duration) -> Vec<Clust
     nodes
 }
 
-/// How many messages etcd received since `before`, by the name of the call.
+/// Returns the number of messages that etcd received since `before`, by method.
 async fn received(etcd: &EtcdServer, before: &Metrics) -> BTreeMap<String, u64> {
     let count = |metrics: &Metrics| {
         let mut counts = BTreeMap::<String, u64>::new();
@@ -70,7 +70,7 @@ async fn received(etcd: &EtcdServer, before: &Metrics) -> BTreeMap<String, u64> 
     counts
 }
 
-/// Waits until etcd received so many renewals since `before`, and returns what it received.
+/// Waits until etcd has received this number of renewals since `before`, and returns all received messages.
 async fn renewed(etcd: &EtcdServer, before: &Metrics, renewals: u64) -> BTreeMap<String, u64> {
     let began = Instant::now();
     loop {
@@ -78,8 +78,8 @@ async fn renewed(etcd: &EtcdServer, before: &Metrics, renewals: u64) -> BTreeMap
         if counts.get("LeaseKeepAlive").is_some_and(|count| *count >= renewals) {
             return counts;
         }
-        assert!(began.elapsed() < LONG, "renewals do not come: {counts:?}");
-        // Etcd has no event for it.
+        assert!(began.elapsed() < LONG, "there are too few renewals: {counts:?}");
+        // Etcd has no event for that.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -88,32 +88,32 @@ async fn renewed(etcd: &EtcdServer, before: &Metrics, renewals: u64) -> BTreeMap
 async fn p9_an_idle_node_costs_one_renewal_per_third_of_the_ttl_and_nothing_else() {
     let etcd = EtcdServer::start().await.unwrap();
     let nodes = start_many(&etcd, 3, Duration::from_secs(3)).await;
-    // The first renewal of a lease opens its stream, which is a message more.
+    // The first renewal of a lease opens its stream, which costs one more message.
     renewed(&etcd, &Metrics::default(), 2 * 3).await;
     let (before, began) = (etcd.metrics().await.unwrap(), Instant::now());
-    // Each six times or so: six seconds, in which a watch or a reader that polls would show.
+    // Some six renewals of each node take six seconds, in which polling would be noticed.
     let counts = renewed(&etcd, &before, 6 * 3).await;
     let thirds = began.elapsed().as_secs_f64();
     let renewals = counts["LeaseKeepAlive"];
     assert_eq!(counts.len(), 1, "an idle node does more than renew: {counts:?}");
-    // Each node may be just before or just behind a renewal at either end.
+    // At both ends, each node may be just before or just after a renewal.
     assert!(renewals as f64 <= 3.0 * (thirds + 1.0), "{renewals} renewals in {thirds} thirds of the TTL");
     for node in nodes {
         node.stop().await.unwrap();
     }
 }
 
-/// What a change cost.
+/// Cost of a change.
 struct Cost {
-    /// Effective commits: how far etcd's revision went.
+    /// Number of effective commits: the increase of etcd's revision.
     commits: u64,
     messages: BTreeMap<String, u64>,
-    /// Events that etcd sent to watches.
+    /// Number of events that etcd sent to watches.
     events: u64,
 }
 
-/// Waits until etcd has sent all events, and returns its metrics. A leader knows that its version is stable from the
-/// commit's reply, maybe before etcd has sent it the event; etcd counts an event as pending before it sends that reply.
+/// Waits until etcd has sent all events, and returns its metrics. A leader learns from the reply to its commit that the
+/// version is stable, perhaps before etcd has sent the event. Etcd counts an event as pending before it sends that reply.
 async fn all_sent(etcd: &EtcdServer) -> Metrics {
     let began = Instant::now();
     loop {
@@ -122,13 +122,13 @@ async fn all_sent(etcd: &EtcdServer) -> Metrics {
         if pending == 0.0 {
             return metrics;
         }
-        assert!(began.elapsed() < LONG, "{pending} events are never sent");
-        // Etcd has no event for it.
+        assert!(began.elapsed() < LONG, "{pending} events were not sent");
+        // Etcd has no event for that.
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
-/// Counts what etcd has to do for a change.
+/// Measures the cost of a change.
 async fn cost(etcd: &EtcdServer, change: impl Future<Output = ()>) -> Cost {
     let before = all_sent(etcd).await;
     let revision = etcd.revision().await.unwrap().get();
@@ -145,7 +145,7 @@ async fn p9_a_change(nodes_after: usize) {
     let etcd = EtcdServer::start().await.unwrap();
     let mut nodes = start_many(&etcd, nodes_after - 1, CALM).await;
 
-    // Join: the record, the version, N acknowledgements, stable.
+    // A join costs the record, the version, N acknowledgements, and stable.
     let mut joined = None;
     let join = cost(&etcd, async {
         joined = Some(start(&etcd, "z-last", CALM).await);
@@ -154,13 +154,13 @@ async fn p9_a_change(nodes_after: usize) {
     });
     let join = join.await;
     assert_eq!(join.commits, n + 3, "a join among {n}: {:?}", join.messages);
-    assert_eq!(join.messages["Txn"], n + 3, "no commit in vain: {:?}", join.messages);
+    assert_eq!(join.messages["Txn"], n + 3, "a commit had no effect: {:?}", join.messages);
     assert_eq!(join.messages["LeaseGrant"], 1, "{:?}", join.messages);
-    // Everybody: record, version, stable. The leader: an acknowledgement for each node, too.
+    // Every node receives the record, the version and stable. The leader also receives N acknowledgements.
     assert_eq!(join.events, 3 * n + n, "events of a join among {n}");
 
-    // A follower leaves by a commit that takes the record and the acknowledgement along. Its lease has nothing left then, and
-    // the end of it is no revision.
+    // A follower leaves with a commit that deletes its record and its acknowledgement. Its lease has no keys then, so that
+    // revoking it makes no revision.
     nodes.pop();
     let n = n - 1;
     let leave = cost(&etcd, async {
@@ -191,7 +191,7 @@ async fn p9_a_change_among_20_costs_23_commits() {
 }
 
 #[tokio::test]
-async fn p9_a_leader_that_stops_costs_no_ttl_and_no_stampede() {
+async fn p9_a_stopping_leader_is_replaced_at_once_by_a_single_candidate() {
     let etcd = EtcdServer::start().await.unwrap();
     let mut nodes = start_many(&etcd, 10, CALM).await;
     let place = nodes.iter().position(Clustering::is_leader).unwrap();
@@ -203,11 +203,11 @@ async fn p9_a_leader_that_stops_costs_no_ttl_and_no_stampede() {
         stable(&nodes).await;
     });
     let change = change.await;
-    // Nothing but the end of the lease could tell the others if the leader had not: that would be two minutes.
+    // Without the leave commit, the other nodes would have to wait for the TTL of two minutes.
     assert!(began.elapsed() < CALM / 6, "{:?}", began.elapsed());
     assert_eq!(change.commits, n + 3, "a leader leaves {n}: {:?}", change.messages);
-    // The oldest campaigns at once, the next one 50 ms later if nobody leads yet.
-    assert!(change.messages["Txn"] <= n + 5, "a stampede: {:?}", change.messages);
+    // The oldest node campaigns at once, and the next one 50 ms later if there is no leader yet.
+    assert!(change.messages["Txn"] <= n + 5, "too many candidates: {:?}", change.messages);
     for node in nodes {
         node.stop().await.unwrap();
     }

@@ -1,5 +1,5 @@
-//! Is etcd linearizable, seen through this store? Random calls of several callers at once, also while members of its cluster
-//! are killed, paused and lose the lead.
+//! Linearizability of etcd through this store, with random concurrent calls, also while members are killed or paused, or
+//! lose the leadership.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -20,9 +20,10 @@ use clustering_testkit::{
     faulty::{Call, FaultyStore},
     linearizability::{Plan, play},
 };
+use futures_util::StreamExt;
 use tokio::sync::watch;
 
-/// Under a root that no other run has: the server may be everybody's.
+/// Returns a plan with a root that no other run uses, since tests may share the server.
 fn plan(seed: u64) -> Plan {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos();
     Plan { seed, root: format!("linearizability/{now}-{seed}/"), ..Plan::default() }
@@ -43,16 +44,16 @@ async fn a_server_is_linearizable() {
 }
 
 #[tokio::test]
-async fn a_server_whose_replies_get_lost_is_linearizable() {
+async fn a_server_is_linearizable_although_replies_are_lost() {
     let etcd = common::etcd().await;
     let mut unknown = 0;
     for seed in 100..105 {
         let open = async |caller| {
-            let line = FaultyStore::new(EtcdStore::new(common::config(&*etcd)).unwrap());
+            let faulty = FaultyStore::new(EtcdStore::new(common::config(&*etcd)).unwrap());
             if caller < Plan::default().callers {
-                line.lose_replies(Call::Commit, 3 * caller);
+                faulty.lose_replies(Call::Commit, 3 * caller);
             }
-            Arc::new(line) as Arc<dyn CoordinationStore>
+            Arc::new(faulty) as Arc<dyn CoordinationStore>
         };
         let history = play(&plan(seed), open).await;
         unknown += history.unknown;
@@ -61,55 +62,58 @@ async fn a_server_whose_replies_get_lost_is_linearizable() {
     assert!(unknown > 50, "only {unknown} replies were lost");
 }
 
-/// What is done to the members while the callers call.
+/// Fault of a member while calls are made.
 #[derive(Clone, Copy, Debug)]
-enum Trouble {
+enum Fault {
     KillsLeader,
     KillsFollower,
     PausesLeader,
     PausesFollower,
-    MovesTheLead,
-    LosesTheMajority,
+    TransfersLeadership,
+    LosesQuorum,
 }
 
-async fn plays_through(trouble: Trouble) {
+async fn check_during(fault: Fault) {
     let etcd = EtcdCluster::start().await.unwrap();
-    let (begun, has_begun) = watch::channel(false);
+    let (started, has_started) = watch::channel(false);
     let (over, is_over) = watch::channel(false);
     let endpoints = etcd.endpoints();
-    let plan = Plan { calls: 120, ..plan(trouble as u64) };
+    let plan = Plan { calls: 120, ..plan(fault as u64) };
     let open = async |caller| {
         let store = EtcdStore::new(EtcdConfig::new(&endpoints).unwrap()).unwrap();
         if caller == plan.callers {
-            return Arc::new(Witness { store, begun: begun.clone(), over: is_over.clone() })
+            return Arc::new(Witness { store, started: started.clone(), over: is_over.clone() })
                 as Arc<dyn CoordinationStore>;
         }
-        // So that they have something to ask for as long as it takes.
-        let line = FaultyStore::new(store);
-        line.delay(Duration::from_millis(10));
-        Arc::new(line) as Arc<dyn CoordinationStore>
+        // Slow calls down, so that they last as long as the fault.
+        let faulty = FaultyStore::new(store);
+        faulty.delay(Duration::from_millis(10));
+        Arc::new(faulty) as Arc<dyn CoordinationStore>
     };
     let disturb = async {
-        has_begun.clone().wait_for(|begun| *begun).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        has_started.clone().wait_for(|started| *started).await.unwrap();
+        // The fault starts while calls are made.
+        let observer = EtcdStore::new(EtcdConfig::new(&endpoints).unwrap()).unwrap();
+        let changes = observer.watch(&plan.root, Revision::ZERO).await.unwrap();
+        assert_eq!(changes.take(20).count().await, 20);
         let leader = etcd.wait_for_leader().await.unwrap();
         let follower = (leader + 1) % 3;
         let a_while = || tokio::time::sleep(Duration::from_millis(1_500));
-        match trouble {
-            Trouble::KillsLeader | Trouble::KillsFollower => {
-                let member = if matches!(trouble, Trouble::KillsLeader) { leader } else { follower };
+        match fault {
+            Fault::KillsLeader | Fault::KillsFollower => {
+                let member = if matches!(fault, Fault::KillsLeader) { leader } else { follower };
                 etcd[member].kill().await.unwrap();
                 a_while().await;
                 etcd[member].restart().await.unwrap();
             }
-            Trouble::PausesLeader | Trouble::PausesFollower => {
-                let member = if matches!(trouble, Trouble::PausesLeader) { leader } else { follower };
+            Fault::PausesLeader | Fault::PausesFollower => {
+                let member = if matches!(fault, Fault::PausesLeader) { leader } else { follower };
                 etcd[member].pause().unwrap();
                 a_while().await;
                 etcd[member].resume().unwrap();
             }
-            Trouble::MovesTheLead => drop(etcd.transfer_leader().await.unwrap()),
-            Trouble::LosesTheMajority => {
+            Fault::TransfersLeadership => drop(etcd.transfer_leader().await.unwrap()),
+            Fault::LosesQuorum => {
                 etcd.lose_quorum().await.unwrap();
                 a_while().await;
                 etcd.recover().await.unwrap();
@@ -119,51 +123,52 @@ async fn plays_through(trouble: Trouble) {
         over.send_replace(true);
     };
     let (history, ()) = tokio::join!(play(&plan, open), disturb);
-    println!("{trouble:?}: {} calls answered or seen, {} unknown", history.operations.len(), history.unknown);
-    assert!(history.operations.len() > 200, "{trouble:?}: only {} calls", history.operations.len());
-    history.judge().unwrap_or_else(|why| panic!("{trouble:?}: {why}"));
+    println!("{fault:?}: {} calls answered or seen, {} unknown", history.operations.len(), history.unknown);
+    assert!(history.operations.len() > 200, "{fault:?}: only {} calls", history.operations.len());
+    history.judge().unwrap_or_else(|why| panic!("{fault:?}: {why}"));
 }
 
 #[tokio::test]
 async fn three_members_are_linearizable_while_the_leader_is_killed() {
-    plays_through(Trouble::KillsLeader).await;
+    check_during(Fault::KillsLeader).await;
 }
 
 #[tokio::test]
 async fn three_members_are_linearizable_while_a_follower_is_killed() {
-    plays_through(Trouble::KillsFollower).await;
+    check_during(Fault::KillsFollower).await;
 }
 
 #[tokio::test]
 async fn three_members_are_linearizable_while_the_leader_is_paused() {
-    plays_through(Trouble::PausesLeader).await;
+    check_during(Fault::PausesLeader).await;
 }
 
 #[tokio::test]
 async fn three_members_are_linearizable_while_a_follower_is_paused() {
-    plays_through(Trouble::PausesFollower).await;
+    check_during(Fault::PausesFollower).await;
 }
 
 #[tokio::test]
-async fn three_members_are_linearizable_while_the_lead_is_handed_over() {
-    plays_through(Trouble::MovesTheLead).await;
+async fn three_members_are_linearizable_while_leadership_is_transferred() {
+    check_during(Fault::TransfersLeadership).await;
 }
 
 #[tokio::test]
-async fn three_members_are_linearizable_while_the_majority_is_lost() {
-    plays_through(Trouble::LosesTheMajority).await;
+async fn three_members_are_linearizable_while_the_quorum_is_lost() {
+    check_during(Fault::LosesQuorum).await;
 }
 
-/// Looks before the trouble begins, and then only when it is over.
+/// The store of the caller that reads and watches at the end: it signals the start of the run, and then waits until the
+/// fault is over.
 struct Witness {
     store: EtcdStore,
-    begun: watch::Sender<bool>,
+    started: watch::Sender<bool>,
     over: watch::Receiver<bool>,
 }
 
 impl Witness {
     async fn wait(&self) {
-        if self.begun.send_replace(true) {
+        if self.started.send_replace(true) {
             self.over.clone().wait_for(|over| *over).await.unwrap();
         }
     }

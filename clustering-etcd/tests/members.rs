@@ -1,4 +1,4 @@
-//! Members of etcd that come and go while a store runs.
+//! Replacement of etcd members while a store is running.
 
 #[allow(dead_code)]
 #[path = "common/pki.rs"]
@@ -13,34 +13,32 @@ use clustering_etcd::{
     EtcdConfig, EtcdStore, Event,
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind},
 };
-use clustering_testkit::{
-    etcd::{EtcdCluster, EtcdServer},
-    proxy::Proxy,
-};
+use clustering_proofs::proxy::Proxy;
+use clustering_testkit::etcd::{EtcdCluster, EtcdServer};
 use pki::Pki;
 
-/// Longer than anything here takes.
+/// Timeout, longer than any operation here takes.
 const LONG: Duration = Duration::from_secs(60);
 
 async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
+    tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("timed out waiting for {what}"))
 }
 
-/// Leads to these endpoints and to the members of their cluster.
+/// Returns a configuration with these endpoints that reads the member list every second.
 fn following(endpoints: &[String]) -> EtcdConfig {
     let mut config = EtcdConfig::new(endpoints).expect("endpoints of a server");
     config.member_refresh = Duration::from_secs(1);
     config
 }
 
-/// Waits until the member list was read twice more, the second time from beginning to end after this call.
+/// Waits until the member list has been read twice more, so that the second read started after this call.
 async fn list_is_read(etcd: &EtcdServer) {
     let reads = || async {
         let metrics = etcd.metrics().await.expect("etcd serves its metrics");
         metrics.sum("grpc_server_handled_total", &[("grpc_method", "MemberList"), ("grpc_code", "OK")])
     };
     let before = reads().await;
-    soon("a look at the member list", async {
+    soon("a read of the member list", async {
         while reads().await < before + 2.0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -51,14 +49,14 @@ async fn list_is_read(etcd: &EtcdServer) {
 /// Writes until a write succeeds.
 async fn writes(store: &EtcdStore, key: &str) {
     let write = async { while store.put(key, "v".into(), None).await.is_err() {} };
-    soon("a member that answers", write).await;
+    soon("a successful write", write).await;
 }
 
 /// Replaces the only member of the cluster.
 async fn replace(etcd: &mut EtcdCluster) {
     let new = etcd.add_member().await.expect("a second member");
     list_is_read(&etcd[0]).await;
-    etcd.remove_member(0).await.expect("the first one is not needed any more");
+    etcd.remove_member(0).await.expect("the first member can be removed");
     soon("a leader", etcd[new].wait_healthy()).await.expect("the second one leads");
 }
 
@@ -78,7 +76,7 @@ async fn a_node_keeps_its_session_when_the_only_configured_member_is_replaced() 
     soon("a new version", node.cluster_change()).await.unwrap();
     soon("its acknowledgement", node.wait_stable()).await.unwrap();
     let error = fixed.check().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unreachable, "it was told not to look for others: {error}");
+    assert_eq!(error.kind(), ErrorKind::Unreachable, "following members is turned off: {error}");
     node.stop().await.unwrap();
     while let Ok(event) = events.recv().await {
         assert!(!matches!(&*event, Event::SessionLost { .. }), "{event}");
@@ -105,52 +103,52 @@ async fn a_replaced_member_is_found_with_tls_and_a_user() {
 }
 
 #[tokio::test]
-async fn advertised_urls_that_lead_elsewhere_are_not_used_and_cost_nothing() {
+async fn advertised_urls_of_another_cluster_are_not_used() {
     let other = EtcdServer::start().await.unwrap();
-    // Another cluster, and an address at which nothing listens.
+    // The URLs of another cluster, and of a port on which nothing listens.
     let advertised = format!("--advertise-client-urls={},http://127.0.0.1:1", other.endpoint());
     let etcd = EtcdServer::builder().args([advertised]).start().await.unwrap();
-    let line = Proxy::to(&etcd.endpoint()).await.unwrap();
-    let store = EtcdStore::new(following(&[line.endpoint()])).unwrap();
+    let proxy = Proxy::to(&etcd.endpoint()).await.unwrap();
+    let store = EtcdStore::new(following(&[proxy.endpoint()])).unwrap();
     writes(&store, "k").await;
     list_is_read(&etcd).await;
-    let looks = || async {
+    let checks = || async {
         let metrics = other.metrics().await.unwrap();
         metrics.sum("grpc_server_started_total", &[("grpc_method", "Status")])
     };
-    let before = looks().await;
+    let before = checks().await;
 
-    line.cut();
-    soon("a look at the other cluster", async {
-        while looks().await == before {
+    proxy.cut();
+    soon("a check of the other cluster", async {
+        while checks().await == before {
             let error = store.put("k", "w".into(), None).await.unwrap_err();
             assert!(error.is_transient(), "{error}");
         }
     })
     .await;
-    // It was looked at and found to be another one.
+    // The store has checked the other cluster, and does not use it.
     for _ in 0..5 {
         store.put("k", "w".into(), None).await.unwrap_err();
     }
-    line.heal();
+    proxy.heal();
     writes(&store, "k").await;
-    let elsewhere = EtcdStore::new(EtcdConfig::new([other.endpoint()]).unwrap()).unwrap();
-    assert_eq!(elsewhere.read("").await.unwrap().entries, []);
+    let at_other = EtcdStore::new(EtcdConfig::new([other.endpoint()]).unwrap()).unwrap();
+    assert_eq!(at_other.read("").await.unwrap().entries, []);
 }
 
 #[tokio::test]
-async fn calls_go_back_to_the_configured_endpoint_when_it_answers_again() {
+async fn calls_return_to_the_configured_endpoint_when_it_answers_again() {
     let etcd = EtcdServer::start().await.unwrap();
-    let line = Proxy::to(&etcd.endpoint()).await.unwrap();
-    let store = EtcdStore::new(following(&[line.endpoint()])).unwrap();
+    let proxy = Proxy::to(&etcd.endpoint()).await.unwrap();
+    let store = EtcdStore::new(following(&[proxy.endpoint()])).unwrap();
     writes(&store, "k").await;
     list_is_read(&etcd).await;
-    line.cut();
-    writes(&store, "round the proxy").await;
-    line.heal();
-    let sent = line.sent();
+    proxy.cut();
+    writes(&store, "around the proxy").await;
+    proxy.heal();
+    let sent = proxy.sent();
     soon("calls through the proxy", async {
-        while line.sent() < sent + 10_000 {
+        while proxy.sent() < sent + 10_000 {
             writes(&store, "through the proxy").await;
         }
     })

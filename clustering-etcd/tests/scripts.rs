@@ -1,4 +1,4 @@
-//! What the scripts and the workflow take from elsewhere is what was reviewed.
+//! The scripts and the CI workflow use only pinned versions of external tools.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -14,7 +14,7 @@ fn read(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap()
 }
 
-/// The crate with the protoc for this platform, and its version in Cargo.lock.
+/// Returns the name of the crate that contains protoc for this platform, and its version in Cargo.lock.
 fn locked_protoc() -> Option<(String, String)> {
     let (system, machine) = (std::env::consts::OS, std::env::consts::ARCH);
     let platform = format!("{system}-{}", machine.replace("aarch64", "aarch_64"));
@@ -25,18 +25,18 @@ fn locked_protoc() -> Option<(String, String)> {
     Some((name, version.to_owned()))
 }
 
-/// Puts a protoc there that says that.
-fn fake(path: &Path, says: &str) {
+/// Creates a fake protoc that prints `output`.
+fn fake(path: &Path, output: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, format!("#!/bin/sh\necho {says}\n")).unwrap();
+    fs::write(path, format!("#!/bin/sh\necho {output}\n")).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
-/// Else a newer or a forged one that happens to be unpacked generates the code.
+/// Otherwise another version, or a forged one, that happens to be unpacked could generate the code.
 #[test]
-fn protoc_is_the_one_that_is_locked() {
+fn the_protoc_script_uses_the_version_in_cargo_lock() {
     let Some((name, version)) = locked_protoc() else {
-        println!("left out: there is no protoc crate for this platform");
+        println!("skipped: there is no protoc crate for this platform");
         return;
     };
     let folder = Folder::new().unwrap();
@@ -46,19 +46,19 @@ fn protoc_is_the_one_that_is_locked() {
     }
     let on_path = folder.path().join("bin");
     fake(&on_path.join("protoc"), "on the path");
-    let said = || {
+    let output = || {
         let mut script = Command::new(root().join("scripts/protoc"));
         script.env("CARGO_HOME", folder.path());
         script.env("PATH", format!("{}:{}", on_path.display(), std::env::var("PATH").unwrap()));
         String::from_utf8(script.output().unwrap().stdout).unwrap()
     };
-    assert_eq!(said(), "on the path\n", "where cargo has not unpacked the locked one");
+    assert_eq!(output(), "on the path\n", "cargo has not unpacked the locked version");
     fake(&registry.join("m").join(format!("{name}-{version}/bin/protoc")), "locked");
-    assert_eq!(said(), "locked\n");
+    assert_eq!(output(), "locked\n");
 }
 
 #[test]
-fn packages_from_elsewhere_are_pinned() {
+fn external_packages_and_actions_are_pinned() {
     let script = read("scripts/test");
     let downloads = script.matches("pip download").count();
     let quoted = script.matches("(python3 -m pip download)").count();

@@ -1,4 +1,4 @@
-//! What is particular to etcd, beyond the contract.
+//! Behaviour that is specific to etcd, beyond the store contract.
 
 mod common;
 
@@ -12,34 +12,35 @@ use clustering_core::{
     },
 };
 use clustering_etcd::{Credentials, EtcdConfig, EtcdStore, Pem, Tls};
-use clustering_testkit::{etcd::Etcd, proxy::Proxy};
+use clustering_proofs::proxy::Proxy;
+use clustering_testkit::etcd::Etcd;
 use futures_util::StreamExt;
 use tokio::{net::TcpListener, time::Instant};
 
-/// A prefix that no other test, nor another run of this one, has.
+/// Returns a prefix that no other test and no other run uses.
 fn prefix(test: &str) -> String {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().expect("a clock after 1970");
     format!("server/{test}/{}/", now.as_nanos())
 }
 
-/// A store that sees its own keys only.
+/// Returns a store with a prefix of its own.
 async fn store(etcd: &dyn Etcd, test: &str) -> EtcdStore {
     let mut config = common::config(etcd);
     config.prefix = prefix(test);
-    EtcdStore::connect(config).await.expect("the test server answers")
+    EtcdStore::connect(config).await.expect("a valid configuration")
 }
 
-/// The next item of a watch, which has to come in time.
+/// Returns the next item of a watch, or fails after 10 s.
 async fn next(watch: &mut WatchStream) -> Result<Batch, WatchEnd> {
     let next = tokio::time::timeout(Duration::from_secs(10), watch.next());
-    next.await.expect("the watch says something within 10 s").expect("the watch has not ended")
+    next.await.expect("the watch yields an item within 10 s").expect("the watch has not ended")
 }
 
 #[tokio::test]
 async fn a_compacted_deletion_is_not_skipped() {
     let etcd = common::etcd().await;
-    // Etcd up to 3.5.15 opens a watch from the revision up to which was compacted as if nothing were missing, though a
-    // deletion of that revision is gone.
+    // Up to 3.5.15, etcd opens a watch that starts at the compacted revision as if nothing were missing, although
+    // deletions at that revision are lost.
     let store = store(&*etcd, "tombstone").await;
     store.put("k", "v".into(), None).await.unwrap();
     let deleted = store.delete("k").await.unwrap();
@@ -47,12 +48,14 @@ async fn a_compacted_deletion_is_not_skipped() {
     etcd.compact_to(deleted).await.unwrap();
 
     let end = next(&mut store.watch("k", after).await.unwrap()).await;
-    let Err(WatchEnd::Compacted { compacted }) = end else { panic!("the deletion is gone, but: {end:?}") };
+    let Err(WatchEnd::Compacted { compacted }) = end else {
+        panic!("the deletion is lost, but the watch yields {end:?}")
+    };
     assert!(compacted >= deleted, "{compacted} is before {deleted}");
 }
 
 #[tokio::test]
-async fn a_prefix_separates_and_does_not_show() {
+async fn stores_with_different_prefixes_do_not_see_each_others_keys() {
     let etcd = common::etcd().await;
     let (ours, theirs) = (store(&*etcd, "prefix-ours").await, store(&*etcd, "prefix-theirs").await);
     let from = ours.read("").await.unwrap().revision;
@@ -64,14 +67,14 @@ async fn a_prefix_separates_and_does_not_show() {
     assert_eq!(seen.entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>(), ["k"]);
     let batch = next(&mut watch).await.unwrap();
     assert_eq!(batch, Batch::new(at, [Change::Put(seen.entries[0].clone())]));
-    // Guards are about our key, which was created later than theirs.
+    // Guards refer to our key, which was created later than theirs.
     let guarded = Txn::new().guard(Guard::created_at("k", at)).delete("k");
     ours.commit(guarded).await.unwrap();
-    assert_eq!(theirs.get("k").await.unwrap().expect("theirs stands").value, "theirs");
+    assert_eq!(theirs.get("k").await.unwrap().expect("their key exists").value, "theirs");
 }
 
 #[tokio::test]
-async fn foreign_keys_that_are_not_utf8_are_left_out() {
+async fn keys_of_others_that_are_not_utf8_are_skipped() {
     let etcd = common::etcd().await;
     let store = store(&*etcd, "foreign").await;
     let from = store.read("").await.unwrap().revision;
@@ -100,7 +103,7 @@ async fn a_ttl_is_rounded_up() {
 }
 
 #[tokio::test]
-async fn more_leases_than_kept_streams_can_be_renewed() {
+async fn more_leases_can_be_renewed_than_the_pool_has_streams() {
     let etcd = common::etcd().await;
     let store = store(&*etcd, "streams").await;
     let mut leases = Vec::new();
@@ -112,7 +115,7 @@ async fn more_leases_than_kept_streams_can_be_renewed() {
             assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
         }
     }
-    // Each by its own stream, and all streams by one.
+    // A revoked lease is not mistaken for another one, and two renewals of one lease may run concurrently.
     let last = leases.pop().expect("20 of them");
     for lease in leases {
         etcd.client().await.unwrap().lease_revoke(i64::try_from(lease.id.get()).unwrap()).await.unwrap();
@@ -125,12 +128,12 @@ async fn more_leases_than_kept_streams_can_be_renewed() {
 }
 
 #[tokio::test]
-async fn a_dead_member_does_not_matter() {
+async fn calls_succeed_although_one_member_is_dead() {
     let etcd = common::etcd().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let dead = listener.local_addr().unwrap().to_string();
     drop(listener);
-    // Where a store begins is left to chance: several of them.
+    // A store starts with a random member, so try several stores.
     for _ in 0..8 {
         let mut config = EtcdConfig::new([dead.clone()].into_iter().chain(etcd.endpoints())).unwrap();
         config.prefix = prefix("dead");
@@ -146,7 +149,7 @@ async fn a_dead_member_does_not_matter() {
 }
 
 #[tokio::test]
-async fn a_silent_member_is_left_after_one_call() {
+async fn a_silent_member_delays_only_one_call() {
     let etcd = common::etcd().await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap().to_string();
@@ -154,16 +157,16 @@ async fn a_silent_member_is_left_after_one_call() {
         let mut config = EtcdConfig::new([address.clone()].into_iter().chain(etcd.endpoints())).unwrap();
         config.prefix = prefix("silent");
         let store = EtcdStore::new(config).unwrap();
-        // The caller's patience is shorter than the store's.
-        let mut gave_up = 0;
+        // The caller's timeout is shorter than that of the store.
+        let mut timeouts = 0;
         while tokio::time::timeout(Duration::from_millis(200), store.read("")).await.is_err() {
-            gave_up += 1;
+            timeouts += 1;
         }
-        assert!(gave_up <= 1, "{gave_up} calls met the silent member");
+        assert!(timeouts <= 1, "{timeouts} calls went to the silent member");
         let began = Instant::now();
         store.put("k", "v".into(), None).await.unwrap();
         store.delete("k").await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(1), "the silent member was met again");
+        assert!(began.elapsed() < Duration::from_secs(1), "another call went to the silent member");
     }
 }
 
@@ -178,16 +181,16 @@ async fn credentials_for_a_server_without_users_are_refused() {
     assert!(text.contains("authentication is not enabled") && !text.contains("hunter2"), "{text}");
 }
 
-/// An address at which nothing listens.
+/// Returns an address on which nothing listens.
 async fn nowhere() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port of loopback");
     listener.local_addr().expect("a bound socket has an address").to_string()
 }
 
 #[tokio::test]
-async fn a_store_can_be_made_and_a_node_waits_while_etcd_is_away() {
+async fn a_node_can_be_started_while_etcd_is_away() {
     let config = EtcdConfig::new([nowhere().await]).unwrap();
-    let store = EtcdStore::connect(config).await.expect("that etcd is away is no error of the configuration");
+    let store = EtcdStore::connect(config).await.expect("a store can be created while etcd is away");
     let began = Instant::now();
     let error = store.check().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
@@ -198,12 +201,12 @@ async fn a_store_can_be_made_and_a_node_waits_while_etcd_is_away() {
         began.elapsed()
     );
 
-    // The node waits, and joins when etcd comes.
+    // The node joins when etcd answers.
     let etcd = common::etcd().await;
     let address = etcd.endpoints()[0].trim_start_matches("http://").to_owned();
-    let line = Proxy::to(&address).await.unwrap();
-    line.cut();
-    let store = EtcdStore::connect(EtcdConfig::new([line.endpoint()]).unwrap()).await.unwrap();
+    let proxy = Proxy::to(&address).await.unwrap();
+    proxy.cut();
+    let store = EtcdStore::connect(EtcdConfig::new([proxy.endpoint()]).unwrap()).await.unwrap();
     let namespace = prefix("away");
     let builder = store.node().namespace(namespace.trim_end_matches('/')).name("a").uri("http://a.test");
     let mut events = builder.events();
@@ -214,19 +217,19 @@ async fn a_store_can_be_made_and_a_node_waits_while_etcd_is_away() {
             break;
         }
     }
-    line.heal();
+    proxy.heal();
     store.check().await.unwrap();
     let node = tokio::time::timeout(Duration::from_secs(20), start).await.unwrap().unwrap().unwrap();
     node.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_configuration_that_cannot_work_fails_without_a_look_at_etcd() {
+async fn an_invalid_configuration_is_rejected_without_connecting() {
     let mut no_file = EtcdConfig::new([nowhere().await]).unwrap();
     let mut no_user = no_file.clone();
     no_file.tls = Some(Tls::new().ca(Pem::file("/no/such/file")));
     no_user.credentials = Some(Credentials::new("", "hunter2"));
-    for (config, says) in [(no_file, "tls.ca"), (no_user, "the user needs a name")] {
+    for (config, says) in [(no_file, "tls.ca"), (no_user, "the user must not be empty")] {
         let error = EtcdStore::connect(config).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
         assert!(error.to_string().contains(says), "{error}");
@@ -234,7 +237,7 @@ async fn a_configuration_that_cannot_work_fails_without_a_look_at_etcd() {
 }
 
 #[tokio::test]
-async fn the_keys_of_large_values_are_read_without_them() {
+async fn reading_keys_does_not_transfer_the_values() {
     let etcd = common::etcd().await;
     let namespace = prefix("large");
     let address = etcd.endpoints()[0].trim_start_matches("http://").to_owned();
@@ -242,15 +245,15 @@ async fn the_keys_of_large_values_are_read_without_them() {
     for number in 0..20 {
         client.put(format!("{namespace}{number:02}"), vec![b'x'; 1 << 20], None).await.unwrap();
     }
-    let line = Proxy::to(&address).await.unwrap();
-    let mut config = EtcdConfig::new([line.endpoint()]).unwrap();
+    let proxy = Proxy::to(&address).await.unwrap();
+    let mut config = EtcdConfig::new([proxy.endpoint()]).unwrap();
     (config.prefix, config.page) = (namespace, 7);
     let store = EtcdStore::new(config).unwrap();
     let keys = store.read_keys("").await.unwrap();
     let expected: Vec<_> = (0..20).map(|number| format!("{number:02}")).collect();
     assert_eq!(keys.iter().map(|key| key.as_str()).collect::<Vec<_>>(), expected);
-    // A wrapped store leaves the values out too.
+    // The same applies to a store behind `Arc`.
     let wrapped: std::sync::Arc<dyn CoordinationStore> = std::sync::Arc::new(store);
     assert_eq!(wrapped.read_keys("1").await.unwrap().len(), 10);
-    assert!(line.received() < 100_000, "{} bytes for 30 keys", line.received());
+    assert!(proxy.received() < 100_000, "{} bytes for 30 keys", proxy.received());
 }

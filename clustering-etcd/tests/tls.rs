@@ -1,4 +1,4 @@
-//! TLS and mutual TLS with a real etcd: what works, and what each thing that does not go together is told as.
+//! TLS and mutual TLS with a real etcd, and the errors of settings that do not match.
 
 #[allow(dead_code)]
 #[path = "common/pki.rs"]
@@ -16,7 +16,7 @@ use futures_util::StreamExt;
 use pki::{Issued, Pki};
 use rcgen::date_time_ymd;
 
-/// What does not go together shows in one round trip, or a few. Far less than a timeout, and enough for a busy machine.
+/// Time limit for a rejection, which takes a few round trips. Far less than a timeout, and enough for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 fn config(endpoint: &str, tls: impl Into<Option<Tls>>) -> EtcdConfig {
@@ -30,19 +30,19 @@ async fn connect(endpoint: &str, tls: impl Into<Option<Tls>>) -> Result<EtcdStor
     store.check().await.map(|()| store)
 }
 
-/// A server that demands certificates of that authority.
+/// Starts a server that requires client certificates of this CA.
 async fn strict(pki: &Pki) -> EtcdServer {
     let server = pki.server();
     EtcdServer::builder().tls(server.cert, server.key).client_ca(pki.ca()).start().await.expect("a server")
 }
 
-/// The connection is refused, at once, in these words.
+/// Checks that the connection was refused at once, with these parts in its message.
 #[track_caller]
-fn refused(began: Instant, result: Result<EtcdStore, StoreError>, says: &[&str]) {
+fn refused(began: Instant, result: Result<EtcdStore, StoreError>, parts: &[&str]) {
     let took = began.elapsed();
-    let error = result.expect_err("these two do not go together");
+    let error = result.expect_err("the settings do not match");
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-    for part in says {
+    for part in parts {
         assert!(error.to_string().contains(part), "{error} does not say {part}");
     }
     assert!(took < AT_ONCE, "{took:?} for {error}");
@@ -53,7 +53,7 @@ async fn everything_works_over_mutual_tls() {
     let pki = Pki::new();
     let etcd = strict(&pki).await;
     let client = pki.client("ingest");
-    // The scheme may be left out, and bytes are as good as files.
+    // The scheme may be omitted, and PEM data may be bytes instead of files.
     let [ca, cert, key] =
         [pki.ca(), client.cert, client.key].map(|path| Pem::bytes(std::fs::read(path).unwrap()));
     let bare = format!("localhost:{}", etcd.port());
@@ -65,47 +65,47 @@ async fn everything_works_over_mutual_tls() {
     assert_eq!(store.renew_lease(lease.id).await.unwrap(), lease.ttl);
     let mut watch = store.watch("k", at).await.unwrap();
     store.revoke_lease(lease.id).await.unwrap();
-    let batch = watch.next().await.expect("the watch goes on").unwrap();
+    let batch = watch.next().await.expect("the watch has not ended").unwrap();
     assert_eq!(batch.changes[0].key().as_str(), "k");
 }
 
 #[tokio::test]
-async fn a_server_of_an_unknown_authority_is_refused() {
+async fn a_server_certificate_of_an_unknown_ca_is_rejected() {
     let pki = Pki::new();
     let etcd = strict(&pki).await;
     let client = pki.client("ingest");
-    for other in [Pki::named("another authority"), Pki::new()] {
+    for other in [Pki::named("another CA"), Pki::new()] {
         let wrong = pki.mutual(&client).ca(Pem::file(other.ca()));
-        let says = ["is of a CA that is not trusted here", "ETCDCTL_CACERT"];
-        refused(Instant::now(), connect(&etcd.endpoint(), wrong).await, &says);
+        let parts = ["issued by a CA that is not trusted here", "ETCDCTL_CACERT"];
+        refused(Instant::now(), connect(&etcd.endpoint(), wrong).await, &parts);
     }
 }
 
 #[tokio::test]
-async fn the_authorities_of_the_system_do_not_know_the_tests() {
+async fn without_a_configured_ca_only_the_cas_of_the_system_are_trusted() {
     let pki = Pki::new();
     let etcd = strict(&pki).await;
-    // A machine without any of them says so earlier.
+    // On a machine without any CAs, creating the store fails.
     match EtcdStore::new(config(&etcd.endpoint(), None)) {
         Ok(store) => {
             let error = store.read("k").await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
-            assert!(error.to_string().contains("is of a CA that is not trusted here"), "{error}");
+            assert!(error.to_string().contains("issued by a CA that is not trusted here"), "{error}");
         }
         Err(error) => assert!(error.to_string().contains("the system has no CA certificates"), "{error}"),
     }
 }
 
 #[tokio::test]
-async fn a_client_certificate_that_is_missing_is_asked_for() {
+async fn a_missing_client_certificate_is_reported() {
     let pki = Pki::new();
     let etcd = strict(&pki).await;
-    let says = ["the server wants a client certificate", "ETCDCTL_CERT"];
-    refused(Instant::now(), connect(&etcd.endpoint(), pki.tls()).await, &says);
+    let parts = ["the server requires a client certificate", "ETCDCTL_CERT"];
+    refused(Instant::now(), connect(&etcd.endpoint(), pki.tls()).await, &parts);
 }
 
 #[tokio::test]
-async fn a_client_certificate_that_is_not_good_is_refused() {
+async fn a_rejected_client_certificate_is_reported() {
     let (pki, other) = (Pki::new(), Pki::new());
     let etcd = strict(&pki).await;
     let stranger = other.client("stranger");
@@ -114,23 +114,23 @@ async fn a_client_certificate_that_is_not_good_is_refused() {
     });
     for client in [stranger, expired] {
         let tls = pki.mutual(&client);
-        let says = ["the server does not accept the client's certificate", "--trusted-ca-file"];
-        refused(Instant::now(), connect(&etcd.endpoint(), tls).await, &says);
+        let parts = ["the server rejected the client's certificate", "--trusted-ca-file"];
+        refused(Instant::now(), connect(&etcd.endpoint(), tls).await, &parts);
     }
 }
 
 #[tokio::test]
-async fn a_server_certificate_for_another_name_is_refused_unless_that_name_is_given() {
+async fn a_server_certificate_for_another_name_is_rejected_unless_that_name_is_configured() {
     let pki = Pki::new();
     let server = pki.issue("server", &["etcd.internal"], |_| {});
     let etcd = EtcdServer::builder().tls(server.cert, server.key).start().await.unwrap();
-    let says = ["is not for 127.0.0.1, but for", "etcd.internal", "tls.server_name"];
-    refused(Instant::now(), connect(&etcd.endpoint(), pki.tls()).await, &says);
+    let parts = ["is not valid for 127.0.0.1, only for", "etcd.internal", "tls.server_name"];
+    refused(Instant::now(), connect(&etcd.endpoint(), pki.tls()).await, &parts);
     connect(&etcd.endpoint(), pki.tls().server_name("etcd.internal")).await.unwrap();
 }
 
 #[tokio::test]
-async fn a_server_certificate_out_of_its_time_is_refused() {
+async fn a_server_certificate_outside_its_validity_period_is_rejected() {
     let pki = Pki::new();
     for (from, to, says) in [(2020, 2021, "has expired: renew it"), (4000, 4001, "is not valid yet")] {
         let server = pki.issue("server", &["127.0.0.1"], |params| {
@@ -142,7 +142,7 @@ async fn a_server_certificate_out_of_its_time_is_refused() {
 }
 
 #[tokio::test]
-async fn tls_on_one_side_only_is_told_as_that() {
+async fn tls_on_only_one_side_is_reported() {
     let pki = Pki::new();
     let client = pki.client("ingest");
     let (secured, plain) = (strict(&pki).await, EtcdServer::start().await.unwrap());
@@ -154,15 +154,15 @@ async fn tls_on_one_side_only_is_told_as_that() {
     refused(
         Instant::now(),
         connect(&with, tls).await,
-        &["the server speaks no TLS", "http://", "--cert-file"],
+        &["the server does not speak TLS", "http://", "--cert-file"],
     );
 }
 
 #[tokio::test]
-async fn certificates_that_are_renewed_on_disk_are_used_by_the_next_connection() {
+async fn the_next_connection_uses_certificates_that_were_renewed_on_disk() {
     let mut pki = Pki::new();
     let etcd = strict(&pki).await;
-    // What the store sees is copied from there, as into the volume of a container.
+    // The store reads copies, as in the volume of a container.
     let volume = tempfile::tempdir().unwrap();
     let place = |name: &str| volume.path().join(name);
     let deliver = |pki: &Pki, client: &Issued| {
@@ -176,7 +176,7 @@ async fn certificates_that_are_renewed_on_disk_are_used_by_the_next_connection()
         .identity(Pem::file(place("tls.crt")), Pem::file(place("tls.key")));
     let store = connect(&etcd.endpoint(), tls).await.unwrap();
 
-    // Everything is of another authority now, and etcd has it already.
+    // Etcd gets certificates of a new CA before the store does.
     pki.renew();
     pki.server();
     let client = pki.client("ingest");
@@ -187,36 +187,36 @@ async fn certificates_that_are_renewed_on_disk_are_used_by_the_next_connection()
     deliver(&pki, &client);
     store.put("k", "v".into(), None).await.unwrap();
 
-    // A file that is only half there is not used, and does no harm.
+    // An incomplete file is ignored.
     std::fs::write(place("tls.key"), "-----BEGIN").unwrap();
     etcd.restart().await.unwrap();
     store.put("k", "v".into(), None).await.unwrap();
 }
 
 #[tokio::test]
-async fn one_member_with_a_wrong_certificate_does_not_matter() {
+async fn calls_succeed_although_one_member_has_a_certificate_of_an_unknown_ca() {
     let (pki, other) = (Pki::new(), Pki::new());
     let (good, bad) = (strict(&pki).await, strict(&other).await);
     let client = pki.client("ingest");
-    // Where a store begins is left to chance: several of them.
+    // A store starts with a random member, so try several stores.
     for _ in 0..6 {
         let mut config = config(&good.endpoint(), pki.mutual(&client));
         config.endpoints.insert(0, bad.endpoint().parse().unwrap());
         EtcdStore::new(config).unwrap().put("k", "v".into(), None).await.unwrap();
     }
-    // With the other one away it is no more a matter of settings alone, and both are told.
+    // With the other member down, settings are not the only cause, and the error mentions both.
     good.kill().await.unwrap();
     for _ in 0..6 {
         let mut config = config(&good.endpoint(), pki.mutual(&client));
         config.endpoints.push(bad.endpoint().parse().unwrap());
         let error = EtcdStore::new(config).unwrap().check().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error}");
-        assert!(error.to_string().contains("is of a CA that is not trusted here"), "{error}");
+        assert!(error.to_string().contains("issued by a CA that is not trusted here"), "{error}");
     }
 }
 
 #[tokio::test]
-async fn the_common_name_is_the_user_where_no_other_is_given() {
+async fn without_credentials_the_common_name_of_the_certificate_is_the_user() {
     let pki = Pki::new();
     let etcd = strict(&pki).await;
     let mut root = etcd.client().await.unwrap();
@@ -231,7 +231,9 @@ async fn the_common_name_is_the_user_where_no_other_is_given() {
     let error = store.read("elsewhere/").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(
-        error.to_string().contains("the user, by the client certificate's common name, lacks"),
+        error
+            .to_string()
+            .contains("the user, which is the client certificate's common name, lacks a permission"),
         "{error}"
     );
     etcd.log_in("root", "root");

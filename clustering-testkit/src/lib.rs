@@ -1,4 +1,4 @@
-//! Tests for services that use `clustering`, for coordination stores, and for the protocol itself.
+//! Tests for services that use `clustering`, and for coordination stores.
 //!
 //! ```text
 //!            what you have                           how to test it
@@ -9,7 +9,7 @@
 //!   │ CoordinationStore             │  faulty: fails between a node and its store, on command or at random
 //!   ├───────────────────────────────┤
 //!   │ a store of your own           │  conformance: the ten rules · linearizability: concurrent callers
-//!   │ etcd                          │  etcd: servers, clusters, containers · node: nodes as processes
+//!   │ etcd                          │  etcd: servers, clusters, containers
 //!   └───────────────────────────────┘
 //! ```
 //!
@@ -21,9 +21,8 @@
 //! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
-//! | Does it work with real processes, `SIGSTOP` and `kill -9`? | `node`, `proxy` and `network` (feature `nodes`) and `process`; all combined in the example `torture` |
+//! | Does it work with real processes, `SIGSTOP` and `kill -9`? | `process` (feature `etcd`): processes and folders that are removed when the test ends in any way |
 //! | What happened, and were all promises kept? | [`history`] and [`promises`] |
-//! | Does the protocol hold, even with drifting clocks? | [`sim`]: thousands of seeds in virtual time; `model` (feature `model`): all states within bounds |
 //!
 //! # Testing a service
 //!
@@ -33,11 +32,26 @@
 //! ```
 //! use std::time::Duration;
 //!
+//! use clustering_memory::{Clustering, Stabilization, StartError, store::CoordinationStore};
 //! use clustering_testkit::cluster::{Failure, Storm, TestCluster};
+//!
+//! // The service. In production its store is an `EtcdStore`.
+//! async fn start(store: impl CoordinationStore, name: &str) -> Result<Clustering, StartError> {
+//!     Clustering::builder(store)
+//!         .namespace("cluster")
+//!         .name(name)
+//!         .uri("http://10.0.0.7:8080")
+//!         .stabilize(|change: Stabilization| async move { /* load and drop what moved */ })
+//!         .start()
+//!         .await
+//! }
 //!
 //! # #[tokio::main(flavor = "current_thread", start_paused = true)] // #[tokio::test(start_paused = true)]
 //! # async fn main() -> Result<(), Failure> {
-//! let cluster = TestCluster::start(3, |process| process.builder().start()).await?;
+//! let cluster = TestCluster::start(3, |process| async move {
+//!     start(process.store(), process.name()).await
+//! })
+//! .await?;
 //!
 //! // A specific fault: the leader is paused until another node leads, and then resumed.
 //! let old = cluster.leader().expect("there is a leader");
@@ -59,14 +73,15 @@
 //!
 //! # Testing a store
 //!
-//! A few lines test the whole contract. The macro in [`conformance`] generates one test per rule.
+//! A [`Harness`](conformance::Harness) says how to reach the store and how punctual it claims to be. The macro
+//! generates one test for each of the ten rules of the contract, and one with random steps.
 //!
 //! ```
 //! use std::{sync::Arc, time::Duration};
 //!
 //! use clustering_core::store::{CoordinationStore, Revision};
 //! use clustering_memory::MemoryStore;
-//! use clustering_testkit::conformance::{self, Bounds, Clock, Harness};
+//! use clustering_testkit::conformance::{Bounds, Clock, Harness};
 //!
 //! struct Memory(MemoryStore);
 //!
@@ -89,11 +104,9 @@
 //!     }
 //! }
 //!
-//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
-//! # async fn main() {
-//! // Panics if the keys of a lease do not vanish together and in time.
-//! conformance::rule_04_lease_keys_vanish_together(&Memory(MemoryStore::new())).await;
-//! # }
+//! clustering_testkit::conformance_tests!(Memory(MemoryStore::new()));
+//! # let check = clustering_testkit::conformance::rule_04_lease_keys_vanish_together;
+//! # clustering_testkit::conformance::run("rule_04", || Memory(MemoryStore::new()), check);
 //! ```
 //!
 //! # A store that fails
@@ -124,30 +137,18 @@
 //!
 //! # Features
 //!
-//! - `process`: processes and folders that are removed when the test ends in any way.
-//! - `nodes`: nodes as processes that record what they do, and proxies and networks that fail on command.
-//! - `etcd`: etcd servers and clusters for tests, from a local binary.
+//! - `etcd`: etcd servers and clusters for tests, from a local binary, and the processes and folders that they run in.
 //! - `container`: etcd servers in containers.
-//! - `model`: model checking of a few nodes.
 
 pub mod cluster;
 pub mod conformance;
+pub mod contract;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
-#[cfg(feature = "model")]
-pub mod model;
-mod named;
-#[cfg(feature = "nodes")]
-pub mod network;
-#[cfg(feature = "nodes")]
-pub mod node;
-#[cfg(feature = "process")]
+#[cfg(feature = "etcd")]
 pub mod process;
 pub mod promises;
-#[cfg(feature = "nodes")]
-pub mod proxy;
-mod random;
-pub mod sim;
+pub mod random;

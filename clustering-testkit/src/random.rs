@@ -1,18 +1,30 @@
+//! Random numbers for tests that must be reproducible: [`Random`].
+
 use std::time::Duration;
 
-/// A small random number generator (splitmix64). A seed always gives the same numbers, on every platform.
+/// A small random number generator (splitmix64). A seed always gives the same numbers, on every platform and in every
+/// version of this crate.
+///
+/// ```
+/// use clustering_testkit::random::Random;
+///
+/// let mut random = Random::stream(7, 0);
+/// assert!(random.between(2, 6) >= 2);
+/// assert_eq!(Random::stream(7, 1).next_u64(), Random::stream(7, 1).next_u64());
+/// ```
 #[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
+pub struct Random(u64);
 
 impl Random {
     /// Returns one of many independent streams of a seed.
-    pub(crate) fn stream(seed: u64, stream: u64) -> Self {
+    pub fn stream(seed: u64, stream: u64) -> Self {
         let mut random = Random(seed ^ stream.wrapping_mul(0xd6e8_feb8_6659_fd93));
-        random.next();
-        Random(random.next())
+        random.next_u64();
+        Random(random.next_u64())
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// Returns the next 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -21,22 +33,22 @@ impl Random {
     }
 
     /// Returns a number from 0 to `bound`, exclusive, or 0 if `bound` is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64
+    pub fn below(&mut self, bound: u64) -> u64 {
+        ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
     /// Returns a number from `least` to `most`, inclusive.
-    pub(crate) fn between(&mut self, least: u64, most: u64) -> u64 {
+    pub fn between(&mut self, least: u64, most: u64) -> u64 {
         least + self.below(most - least + 1)
     }
 
     /// Returns true with a probability of `chance` percent.
-    pub(crate) fn percent(&mut self, chance: u64) -> bool {
+    pub fn percent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }
 
     /// Returns a duration from `least` to `most` milliseconds, with a resolution of one microsecond.
-    pub(crate) fn ms(&mut self, least: u64, most: u64) -> Duration {
+    pub fn ms(&mut self, least: u64, most: u64) -> Duration {
         Duration::from_micros(self.between(least * 1000, most * 1000))
     }
 }
@@ -49,7 +61,7 @@ mod tests {
     fn streams_of_a_seed_are_independent_and_reproducible() {
         let draw = |seed, stream| {
             let mut random = Random::stream(seed, stream);
-            [random.next(), random.next()]
+            [random.next_u64(), random.next_u64()]
         };
         assert_eq!(draw(1, 2), draw(1, 2));
         assert_ne!(draw(1, 2), draw(1, 3));

@@ -149,7 +149,7 @@ async fn operations_on_a_server_that_is_down_report_it() {
 }
 
 #[tokio::test]
-async fn a_dropped_server_is_gone() {
+async fn a_dropped_server_is_removed() {
     let etcd = EtcdServer::start().await.unwrap();
     let (pid, folder) = (etcd.pid().unwrap(), folder_of(etcd.pid().unwrap()));
     assert!(Path::new(&folder).is_dir());
@@ -203,7 +203,7 @@ async fn a_cluster_elects_another_leader() {
 }
 
 #[tokio::test]
-async fn a_cluster_without_quorum_comes_back() {
+async fn a_cluster_recovers_from_a_lost_quorum() {
     let etcd = EtcdCluster::start().await.unwrap();
     etcd.lose_quorum().await.unwrap();
     let left: Vec<_> = etcd.members().iter().filter(|member| member.pid().is_some()).collect();

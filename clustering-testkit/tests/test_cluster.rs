@@ -271,7 +271,7 @@ async fn a_service_may_set_its_own_names_seed_and_other_clusters() {
 // ---- failure reports -----------------------------------------------------------------------------------------------
 
 fn failure<T>(result: Result<T, Failure>) -> String {
-    result.err().expect("it must fail").to_string()
+    result.err().expect("the call should fail").to_string()
 }
 
 #[tokio::test(start_paused = true)]
@@ -346,7 +346,7 @@ async fn a_broken_promise_is_reported_with_its_timeline() {
     cluster.store().put("cluster/view/stable", forged.into(), None).await.unwrap();
     cluster.resume("n2");
     let told = failure(cluster.settle().await);
-    assert!(told.contains("P4, stable means everyone, is broken"), "{told}");
+    assert!(told.contains("P4 (stable means everyone) is broken"), "{told}");
     assert!(told.contains(&asked.to_string()) && told.contains("nodes:\n  n0 is running"), "{told}");
 }
 
@@ -359,7 +359,7 @@ async fn an_unknown_process_name_panics() {
 
 #[tokio::test]
 #[should_panic(expected = "start_paused = true")]
-async fn a_running_clock_panics() {
+async fn starting_a_cluster_with_a_running_clock_panics() {
     let _ = TestCluster::start(1, |process| process.builder().start()).await;
 }
 

@@ -1,10 +1,13 @@
-//! How it works, for those who want to know, extend it, or speak the protocol from another language.
+//! Guides: how the library works, how to operate it, how to add a store, and the protocol for other languages.
 
 #[doc = include_str!("checked.md")]
 pub mod checked {}
 
 #[doc = include_str!("comparison.md")]
 pub mod comparison {}
+
+#[doc = include_str!("crystal.md")]
+pub mod crystal {}
 
 #[doc = include_str!("operating.md")]
 pub mod operating {}

@@ -84,7 +84,7 @@ pub enum Event {
     NodeDown {
         /// The node's name.
         name: NodeName,
-        /// How the node departed.
+        /// The way in which the node departed.
         how: Departure,
     },
     /// A node was elected leader, or the leader was lost.

@@ -1,4 +1,4 @@
-//! How fields of events are serialized.
+//! Serializers for fields of events.
 
 use std::time::Duration;
 

@@ -204,7 +204,8 @@ impl Acknowledgement {
 
     fn send(&mut self, facts: &Facts, session: &Session, membership: &Membership, out: &mut Outbox) {
         let Some(report) = self.open.clone() else { return };
-        let (Some(name), Some(modified), Some(lease)) = (facts.name(), membership.modified(), session.lease())
+        let (Some(name), Some(modified), Some(lease)) =
+            (facts.name(), membership.modified(), session.lease())
         else {
             return;
         };

@@ -1,13 +1,6 @@
 //! Calling the user's `on_stable` (P4).
 
-use super::{
-    election::Election,
-    facts::Facts,
-    log::Resync,
-    outbox::Outbox,
-    timers::Timers,
-    token::Token,
-};
+use super::{election::Election, facts::Facts, log::Resync, outbox::Outbox, timers::Timers, token::Token};
 use crate::{event::Event, store::Revision, time::Timestamp, version::Term, view::View};
 
 /// Calls `on_stable` at most once for each version, on the leader that recorded the version as stable, one call at a

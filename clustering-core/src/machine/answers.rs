@@ -59,7 +59,8 @@ impl Answer {
     /// True if the answer says yes to the newest version, and the node's record has not changed since it was published.
     pub(crate) fn counts(&self, facts: &Facts, name: &NodeName) -> bool {
         let Some(view) = facts.fold.newest() else { return false };
-        let is_ready = self.valid_in(name, view).is_some_and(|record| record.outcome == ReadinessOutcome::Ready);
+        let is_ready =
+            self.valid_in(name, view).is_some_and(|record| record.outcome == ReadinessOutcome::Ready);
         is_ready && is_as_published(facts, name)
     }
 

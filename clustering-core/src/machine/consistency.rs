@@ -70,7 +70,10 @@ impl Consistency {
     /// Returns the nodes that have not acknowledged the newest version, once they are known.
     pub(crate) fn missing(&self, facts: &Facts) -> Option<&BTreeSet<NodeName>> {
         let newest = facts.fold.newest()?.revision();
-        self.judgement.as_ref().filter(|judgement| judgement.version == newest).map(|judgement| &judgement.missing)
+        self.judgement
+            .as_ref()
+            .filter(|judgement| judgement.version == newest)
+            .map(|judgement| &judgement.missing)
     }
 
     /// Returns the time at which this node saw the newest version, once it was judged.
@@ -96,8 +99,7 @@ impl Consistency {
         if !is_blocked || since < facts.config.warn_after {
             return None;
         }
-        let laggard =
-            |name: &NodeName| Laggard { name: name.clone(), refused: answers.refusal(name, view) };
+        let laggard = |name: &NodeName| Laggard { name: name.clone(), refused: answers.refusal(name, view) };
         let laggards = judgement.missing.iter().map(laggard).collect();
         Some(Blocked { version: view.version(), since, laggards })
     }

@@ -1,15 +1,8 @@
 //! Evicting nodes that keep a version from becoming stable (P8).
 
 use super::{
-    answers::is_as_published,
-    consistency::Consistency,
-    election::Election,
-    facts::Facts,
-    in_flight::InFlight,
-    outbox::Outbox,
-    output::Purpose,
-    timers::Timers,
-    token::Token,
+    answers::is_as_published, consistency::Consistency, election::Election, facts::Facts,
+    in_flight::InFlight, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
 };
 use crate::{
     config::Laggards,
@@ -44,7 +37,10 @@ impl Eviction {
 
     pub(crate) fn timers(&self, facts: &Facts, consistency: &Consistency, timers: &mut Timers) {
         timers.maybe(self.evict.due(facts));
-        timers.maybe(due(facts, consistency).filter(|_| consistency.missing(facts).is_some_and(|missing| !missing.is_empty())));
+        timers.maybe(
+            due(facts, consistency)
+                .filter(|_| consistency.missing(facts).is_some_and(|missing| !missing.is_empty())),
+        );
     }
 
     /// Takes note of a change of the log: the node that this leader tried to evict is gone, or has put its record again,
@@ -101,7 +97,9 @@ impl Eviction {
     }
 
     fn evict(&mut self, facts: &Facts, election: &Election, name: &NodeName, out: &mut Outbox) {
-        let (Some(term), Some(node)) = (election.active_term(facts.now), facts.fold.node(name)) else { return };
+        let (Some(term), Some(node)) = (election.active_term(facts.now), facts.fold.node(name)) else {
+            return;
+        };
         let keys = facts.keys();
         let record = keys.node_key(name);
         let txn = Txn::new()

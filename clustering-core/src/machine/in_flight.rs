@@ -75,7 +75,12 @@ impl InFlight {
 
     /// Takes the reply. Returns false if no attempt waits for a reply with that token.
     #[must_use]
-    pub(crate) fn take(&mut self, facts: &Facts, token: Token, result: &Result<Revision, StoreError>) -> bool {
+    pub(crate) fn take(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        result: &Result<Revision, StoreError>,
+    ) -> bool {
         let State::Sent { token: awaited, folded } = self.state else { return false };
         if token != awaited {
             return false;

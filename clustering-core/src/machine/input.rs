@@ -170,6 +170,9 @@ impl Input {
 
     /// True if nothing more comes under the token. A watch goes on after it was opened and after each batch.
     pub(super) fn ends_call(&self) -> bool {
-        !matches!(self, Input::WatchOpened { result: Ok(()), .. } | Input::Batch { .. } | Input::Batches { .. })
+        !matches!(
+            self,
+            Input::WatchOpened { result: Ok(()), .. } | Input::Batch { .. } | Input::Batches { .. }
+        )
     }
 }

@@ -246,9 +246,7 @@ impl Membership {
         let Some(node) = &stored.record else { return Stored::Leftover { modified } };
         let is_generated = self.generated.contains(&node.incarnation);
         match (is_generated, stored.lease == Some(lease)) {
-            (true, true) => {
-                Stored::Own(Member { modified, created, incarnation: node.incarnation.clone() })
-            }
+            (true, true) => Stored::Own(Member { modified, created, incarnation: node.incarnation.clone() }),
             // Another process would have its own lease, so this record was written by hand.
             (true, false) | (false, true) => Stored::Leftover { modified },
             (false, false) => Stored::Foreign(node.clone()),

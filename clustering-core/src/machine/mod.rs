@@ -106,7 +106,6 @@ pub use self::{
     status::{Leader, Leadership, Phase, SessionStatus, Status},
     token::{RequestId, Token},
 };
-pub(crate) use outbox::FEW_OUTPUTS;
 use crate::{
     config::Config,
     event::{LostReason, StopReason, StoreCall},
@@ -118,6 +117,7 @@ use crate::{
     time::Timestamp,
     version::IdGenerator,
 };
+pub(crate) use outbox::FEW_OUTPUTS;
 
 /// The state machine of one node. See the [module's page](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -254,7 +254,9 @@ impl Machine {
             (Call::Grant, Input::Granted { result, .. }) => {
                 session.on_granted(facts, &self.health, sent, result, out);
             }
-            (Call::Renew, Input::Renewed { result, .. }) => session.on_renewed(facts, token, sent, result, out),
+            (Call::Renew, Input::Renewed { result, .. }) => {
+                session.on_renewed(facts, token, sent, result, out)
+            }
             (Call::Revoke, Input::Revoked { result, .. }) => {
                 self.departure.on_revoked(facts, session, token, result, out);
             }
@@ -271,7 +273,9 @@ impl Machine {
                     self.acknowledgement.report(report);
                 }
             }
-            (Call::Announce, Input::Announced { result, .. }) => self.announcement.on_ended(token, result, out),
+            (Call::Announce, Input::Announced { result, .. }) => {
+                self.announcement.on_ended(token, result, out)
+            }
             (Call::CheckHealth, Input::HealthReported { result, .. }) => {
                 self.health.on_reported(facts, token, result, out);
             }
@@ -360,12 +364,8 @@ impl Machine {
             Purpose::Join | Purpose::TakeOver => {
                 (StoreCall::Join, membership.on_committed(facts, purpose, token, &result))
             }
-            Purpose::Rewrite => {
-                (StoreCall::Rewrite, membership.on_committed(facts, purpose, token, &result))
-            }
-            Purpose::Elect => {
-                (StoreCall::Elect, self.election.on_committed(facts, purpose, token, &result))
-            }
+            Purpose::Rewrite => (StoreCall::Rewrite, membership.on_committed(facts, purpose, token, &result)),
+            Purpose::Elect => (StoreCall::Elect, self.election.on_committed(facts, purpose, token, &result)),
             Purpose::Resign => {
                 (StoreCall::Resign, self.election.on_committed(facts, purpose, token, &result))
             }
@@ -376,7 +376,8 @@ impl Machine {
                 (StoreCall::RequestVersion, self.requests.on_committed(facts, token, &result))
             }
             Purpose::Acknowledge => {
-                let reply = self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
+                let reply =
+                    self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
                 (StoreCall::Acknowledge, reply)
             }
             Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
@@ -511,8 +512,7 @@ impl Machine {
         let Intent::Stop { reason, deadline } = self.facts.intent.clone() else { return };
         // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
         let is_away = self.out.contact.away_since().is_some();
-        let has_left =
-            self.session.is_given_back() || is_away && self.session.shows_nothing(self.facts.now);
+        let has_left = self.session.is_given_back() || is_away && self.session.shows_nothing(self.facts.now);
         let is_idle = !self.stabilization.is_running() && !self.announcement.is_running();
         if !(has_left && is_idle) && self.facts.now < deadline {
             return;
@@ -551,7 +551,10 @@ fn refuse(input: Input, reason: &StopReason, out: &mut Outbox) {
     match input {
         Input::RequestVersion { id, .. } => out.reply(id, Reply::Version(Err(stopped))),
         Input::CommitAsLeader { id, .. } => out.reply(id, Reply::Committed(Err(stopped))),
-        Input::Resign { id } | Input::Update { id, .. } | Input::Register { id } | Input::Unregister { id } => {
+        Input::Resign { id }
+        | Input::Update { id, .. }
+        | Input::Register { id }
+        | Input::Unregister { id } => {
             out.refuse(id, stopped);
         }
         _ => {}

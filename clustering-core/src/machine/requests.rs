@@ -141,7 +141,9 @@ fn request(facts: &Facts, asks: &Asks) -> Txn {
     };
     let record = RequestRecord { by: Some(facts.author()), why, leader: None };
     let keys = facts.keys();
-    Txn::new()
-        .guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified()))
-        .put(keys.request_key().clone(), encode(&record), None)
+    Txn::new().guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified())).put(
+        keys.request_key().clone(),
+        encode(&record),
+        None,
+    )
 }

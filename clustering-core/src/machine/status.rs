@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Identity, Machine, failing::FailingCall, facts::Intent, health::Health};
+use super::{Identity, Machine, facts::Intent, failing::FailingCall, health::Health};
 use crate::{
     event::{Blocked, MassFailure, StopReason},
     keyspace::Keyspace,

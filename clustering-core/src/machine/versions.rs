@@ -48,7 +48,9 @@ fn changed_nodes(facts: &Facts) -> Vec<Cause> {
     let fold = &facts.fold;
     let Some(newest) = fold.newest() else {
         return match fold.version_modified() {
-            Revision::ZERO => fold.present().take(CAUSES).map(|node| Cause::Joined(node.name.clone())).collect(),
+            Revision::ZERO => {
+                fold.present().take(CAUSES).map(|node| Cause::Joined(node.name.clone())).collect()
+            }
             _ => vec![Cause::Resync],
         };
     };

@@ -153,7 +153,8 @@ impl Clustering {
     /// assigns the key to it.
     ///
     /// While the nodes adapt to a newer version, the new owner of a key may be ready before the old owner is. Work that
-    /// two nodes must not do at the same time has to wait until the version is [stable](Self::wait_stable).
+    /// two nodes must not do at the same time has to wait until the version is [stable](Self::wait_stable), and its
+    /// writes have to be guarded by the version's revision; see [`docs::recipes`](crate::docs::recipes).
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
         self.view().is_some_and(|view| view.owns(key))
     }

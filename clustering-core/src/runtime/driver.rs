@@ -32,7 +32,7 @@ use crate::{
     machine::{FEW_OUTPUTS, Input, Output, Token},
     name::NodeName,
     outcome::Outcome,
-    store::{StoreError, WatchStream},
+    store::{Key, Revision, StoreError, WatchStream},
     version::Term,
     view::View,
 };
@@ -233,13 +233,7 @@ impl Driver {
                     move |result| Input::Committed { token, result }
                 });
             }
-            Output::Watch { token, prefix, after, timeout } => {
-                let opening = async move { store.watch(&prefix, after).await };
-                self.opening.insert(token);
-                self.pending.push(Box::pin(async move {
-                    Done::Watching { token, result: bounded(timeout, opening).await }
-                }));
-            }
+            Output::Watch { token, prefix, after, timeout } => self.watch(token, prefix, after, timeout),
             Output::Unwatch { token } => {
                 self.opening.remove(&token);
                 self.watches.remove(token);
@@ -255,6 +249,14 @@ impl Driver {
             Output::Reply { id, reply } => self.requests.answer(id, reply),
             Output::Stopped { .. } => self.stopped = true,
         }
+    }
+
+    fn watch(&mut self, token: Token, prefix: Key, after: Revision, timeout: Duration) {
+        let store = self.shared.store.clone();
+        let opening = async move { store.watch(&prefix, after).await };
+        self.opening.insert(token);
+        self.pending
+            .push(Box::pin(async move { Done::Watching { token, result: bounded(timeout, opening).await } }));
     }
 
     fn stabilize(&mut self, token: Token, view: View, previous: Option<View>, attempt: u32) {

@@ -36,11 +36,15 @@ pub enum ErrorKind {
     Refused,
     /// The store is there but cannot serve the call now: it is overloaded, out of space or without a quorum, or did not
     /// reply in time to a call that changes nothing. The call had no effect; retry later.
+    ///
+    /// A store must be certain of that. If it may have applied the call although it reports a failure, the kind is
+    /// [`OutcomeUnknown`](Self::OutcomeUnknown), whatever the reason for the failure: etcd, for example, applies some of
+    /// the writes that it fails because it is out of space.
     Busy,
     /// The store cannot be reached, and the call never arrived. It had no effect; retry.
     Unreachable,
-    /// The reply was lost: the call may have taken effect, or may still do so. Read the affected keys to find out, or
-    /// repeat the call under guards.
+    /// The reply was lost, or does not tell whether the store applied the call: the call may have taken effect, or may
+    /// still do so. Read the affected keys to find out, or repeat the call under guards.
     OutcomeUnknown,
 }
 

@@ -70,7 +70,8 @@ pub use self::{
 ///    its previous lease; a put under a different lease moves the key to that lease.
 /// 8. **Errors tell what happened** (`rule_08_errors_tell_what_happened`): the call had no effect, the call may have
 ///    had an effect ([`ErrorKind::OutcomeUnknown`]), or the store cannot be reached ([`ErrorKind::Unreachable`]). See
-///    [`StoreError`]. A retry policy never has to guess.
+///    [`StoreError`]. A retry policy never has to guess: if the store cannot rule out that a write was applied, or may
+///    still be, it reports [`ErrorKind::OutcomeUnknown`] and no other kind.
 /// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees the resources that it held. A
 ///    dropped commit may or may not have been applied.
 /// 10. **Sizes** (`rule_10_sizes`): a store accepts values of up to 64 KiB, up to 16 guards and 16 operations in one

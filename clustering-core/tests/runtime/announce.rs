@@ -10,7 +10,7 @@ use clustering_core::{Event, Stable};
 use crate::common::{Cluster, secs, soon, stable};
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_or_an_error_is_told_and_not_repeated() {
+async fn a_panic_or_an_error_is_reported_and_not_retried() {
     let cluster = Cluster::new();
     let runs = Arc::new(AtomicUsize::new(0));
     let counted = runs.clone();
@@ -36,12 +36,13 @@ async fn a_panic_or_an_error_is_told_and_not_repeated() {
     assert_eq!(failed().await, (second, "no luck".to_owned()));
     tokio::time::sleep(secs(60)).await;
     assert_eq!(runs.load(Ordering::SeqCst), 2, "it is not called again");
-    assert_eq!(stable([&node]).await, second, "and the version is stable all the same");
+    assert_eq!(stable([&node]).await, second, "the version is stable nevertheless");
 }
 
-/// Versions become stable while a callback runs: it is told, they wait for it, and only the newest is announced.
+/// Versions become stable while a callback runs: it is told that it is superseded, they wait for it, and only the newest
+/// of them is announced.
 #[tokio::test(start_paused = true)]
-async fn p4_a_slow_one_never_overlaps_with_the_next() {
+async fn p4_a_slow_call_never_overlaps_with_the_next() {
     let cluster = Cluster::new();
     let runs = Arc::new(Mutex::new(Vec::new()));
     let kept = runs.clone();
@@ -78,7 +79,7 @@ async fn p4_a_slow_one_never_overlaps_with_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_it_is_told_when_the_lead_is_over() {
+async fn p4_a_running_call_is_told_when_the_leadership_ends() {
     let cluster = Cluster::new();
     let (sender, mut told) = tokio::sync::mpsc::unbounded_channel();
     let node = cluster
@@ -102,7 +103,7 @@ async fn p4_it_is_told_when_the_lead_is_over() {
     let term = node.term().unwrap();
     node.line.hang();
     assert_eq!(soon("told", told.recv()).await, Some(term));
-    assert!(node.is_member() && !node.is_leader(), "at the deadline of the lead, not of the session");
+    assert!(node.is_member() && !node.is_leader(), "at the leadership deadline, not at the session deadline");
     node.line.heal();
     let version = node.cluster_change().await.unwrap();
     node.log
@@ -116,7 +117,7 @@ async fn p4_it_is_told_when_the_lead_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_a_stop_tells_it_and_waits_for_it() {
+async fn p4_a_stop_tells_a_running_call_and_waits_for_it() {
     let cluster = Cluster::new();
     let ended = Arc::new(AtomicUsize::new(0));
     let count = ended.clone();
@@ -137,9 +138,9 @@ async fn p4_a_stop_tells_it_and_waits_for_it() {
     assert_eq!(ended.load(Ordering::SeqCst), 1);
 }
 
-/// One that hangs must not silence all later ones: it is told, and ended where a limit is set.
+/// A call that hangs must not prevent all later announcements: it is reported, and aborted if a time limit is set.
 #[tokio::test(start_paused = true)]
-async fn p10_an_on_stable_that_hangs_is_told_and_does_not_end_announcements() {
+async fn p10_an_on_stable_that_hangs_is_reported_and_does_not_end_announcements() {
     let cluster = Cluster::new();
     let runs = Arc::new(Mutex::new(Vec::new()));
     let kept = runs.clone();
@@ -162,7 +163,7 @@ async fn p10_an_on_stable_that_hangs_is_told_and_does_not_end_announcements() {
     let second = node.cluster_change().await.unwrap();
     let slow = |event: &Event| matches!(event, Event::AnnouncementSlow { version, .. } if *version == first);
     node.log.next("it is slow", slow).await;
-    assert_eq!(*runs.lock().unwrap(), [first], "they wait for it");
+    assert_eq!(*runs.lock().unwrap(), [first], "later announcements wait for the running one");
     let reason = node
         .log
         .next_of("it failed", |event| match event {

@@ -1,4 +1,4 @@
-//! What a person with access to the store can do to a running cluster.
+//! Manual changes to the store under a running cluster.
 
 use clustering_core::{
     Event,
@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::common::{Cluster, Node, TTL, followers, leader, secs, soon, stable};
 
-/// The lease of a node's record.
+/// Returns the lease of a node's record.
 async fn lease(cluster: &Cluster, node: &Node) -> LeaseId {
     let key = node.keyspace().node_key(node.name());
     cluster.store.get(&key).await.unwrap().unwrap().lease.unwrap()
@@ -29,7 +29,7 @@ async fn back(node: &Node) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_lease_revoked_by_hand_is_a_session_lost_and_the_node_comes_straight_back() {
+async fn p7_a_node_whose_lease_is_revoked_by_hand_loses_its_session_and_rejoins_at_once() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     for node in [leader(&nodes), followers(&nodes)[0]] {
@@ -44,10 +44,10 @@ async fn p7_a_lease_revoked_by_hand_is_a_session_lost_and_the_node_comes_straigh
     cluster.audit().await;
 }
 
-/// A record deleted while its lease lives means that somebody wants the node out: it comes back after a pause, which grows
-/// from one time to the next until the node was ready.
+/// A record that is deleted while its lease is live means that somebody wants to remove the node: it rejoins after a
+/// pause, which grows each time until the node was ready.
 #[tokio::test(start_paused = true)]
-async fn p7_a_record_deleted_by_hand_comes_back_after_a_pause_that_grows_until_it_is_ready() {
+async fn p7_a_node_whose_record_is_deleted_by_hand_rejoins_after_a_pause_that_grows_until_it_is_ready() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(2).await;
     let (node, gate) = cluster.start_gated("z", false).await;
@@ -74,7 +74,7 @@ async fn p7_a_record_deleted_by_hand_comes_back_after_a_pause_that_grows_until_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn p5_a_leader_key_deleted_by_hand_makes_another_lead() {
+async fn p5_another_node_leads_after_the_leader_key_is_deleted_by_hand() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let old = leader(&nodes);
@@ -88,7 +88,7 @@ async fn p5_a_leader_key_deleted_by_hand_makes_another_lead() {
     let (new, new_term) = changed.await;
     assert!(new != *old.name() && new_term > Some(term));
     stable(&nodes).await;
-    // The last one standing leads again, a TTL later: it cannot know that nobody else is to come.
+    // The last remaining node leads again after one TTL, since it cannot know that no other node will join.
     for node in nodes.iter().filter(|node| node.name() != old.name()) {
         node.stop().await.unwrap();
     }
@@ -115,7 +115,7 @@ async fn p2_a_version_key_deleted_by_hand_is_replaced_by_a_newer_version() {
     cluster.audit().await;
 }
 
-/// The key that says that the version is stable is deleted: it is recorded again, and not announced again.
+/// If the record of the stable version is deleted, it is written again, but the version is not announced again.
 #[tokio::test(start_paused = true)]
 async fn p4_a_stable_key_deleted_by_hand_is_written_again_and_not_announced_again() {
     let cluster = Cluster::new();
@@ -131,8 +131,8 @@ async fn p4_a_stable_key_deleted_by_hand_is_written_again_and_not_announced_agai
     assert_eq!(cluster.seen.announced(), announced);
 }
 
-/// An acknowledgement is deleted while the version waits for another node: its node does not know, so there is a newer
-/// version.
+/// An acknowledgement is deleted while the version waits for another node. Its node does not notice, so the leader
+/// publishes a newer version.
 #[tokio::test(start_paused = true)]
 async fn p8_an_acknowledgement_deleted_by_hand_does_not_block_for_ever() {
     let cluster = Cluster::new();
@@ -153,7 +153,7 @@ async fn p8_an_acknowledgement_deleted_by_hand_does_not_block_for_ever() {
     cluster.audit().await;
 }
 
-/// A request put by hand, as an operator's tool does.
+/// A request is put by hand, as an operator's tool does it.
 #[tokio::test(start_paused = true)]
 async fn a_request_put_by_hand_is_granted_with_its_reason() {
     let cluster = Cluster::new();
@@ -167,9 +167,9 @@ async fn a_request_put_by_hand_is_granted_with_its_reason() {
     assert_eq!(causes, ["ops asked (rebalance after the disk was replaced)"]);
 }
 
-/// The whole namespace is deleted under a running cluster, in one commit.
+/// The whole namespace is deleted under a running cluster in one commit.
 #[tokio::test(start_paused = true)]
-async fn p7_all_keys_deleted_by_hand_come_back() {
+async fn p7_the_cluster_recovers_after_all_its_keys_are_deleted_by_hand() {
     use clustering_core::store::Txn;
 
     let cluster = Cluster::new();
@@ -187,15 +187,15 @@ async fn p7_all_keys_deleted_by_hand_come_back() {
     cluster.audit().await;
 }
 
-/// Overwrites a key and leaves it under its lease, as `etcdctl put --ignore-lease` does.
+/// Overwrites a key and leaves it attached to its lease, as `etcdctl put --ignore-lease` does.
 async fn overwrite(cluster: &Cluster, key: &str, value: &str) {
     let lease = cluster.store.get(key).await.unwrap().unwrap().lease;
     cluster.store.put(key, value.to_owned().into(), lease).await.unwrap();
 }
 
-/// A record in which somebody changed the URI, the metadata, or both, under the same incarnation.
+/// Somebody changes the URI, the metadata, or both, of a record under the same incarnation.
 #[tokio::test(start_paused = true)]
-async fn p1_a_record_overwritten_by_hand_is_put_right_by_its_node() {
+async fn p1_a_record_overwritten_by_hand_is_corrected_by_its_node() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     for node in [leader(&nodes), followers(&nodes)[0]] {
@@ -224,9 +224,9 @@ async fn p1_a_record_overwritten_by_hand_is_put_right_by_its_node() {
     cluster.audit().await;
 }
 
-/// Whatever else somebody puts in place of a record under its lease, the node comes back under its own name.
+/// If somebody replaces a record under its lease by anything else, the node rejoins under its own name.
 #[tokio::test(start_paused = true)]
-async fn p7_a_record_replaced_by_hand_under_its_lease_comes_back() {
+async fn p7_a_node_whose_record_is_replaced_by_hand_rejoins() {
     for value in ["garbage", r#"{"uri":"http://x","incarnation":"x"}"#] {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(3).await;
@@ -239,7 +239,7 @@ async fn p7_a_record_replaced_by_hand_under_its_lease_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_leader_key_overwritten_by_hand_is_given_up() {
+async fn p7_a_leader_whose_key_is_overwritten_by_hand_resigns() {
     for value in [r#"{"node":"n001","incarnation":"x"}"#, "garbage"] {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(3).await;

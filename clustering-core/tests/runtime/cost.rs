@@ -1,4 +1,4 @@
-//! P8 and P9: it goes on, and what it costs.
+//! P8 and P9: progress, and the number of commits that changes cost.
 
 use clustering_core::{
     Event, StopReason,
@@ -8,17 +8,17 @@ use clustering_memory::Stats;
 
 use crate::common::{Cluster, TTL, followers, leader, secs, stable};
 
-/// Changes of the store: commits that had an effect, and leases that took keys along when they were revoked. (That of a
-/// node that left has none any more.)
+/// Returns the number of changes of the store since `before`: commits that had an effect, and leases whose end deleted
+/// keys. (The lease of a node that left has no keys any more.)
 fn effective(cluster: &Cluster, before: Revision) -> u64 {
     cluster.store.revision().get() - before.get()
 }
 
-/// A join, a graceful leave, and a crash among N nodes, N being the size of the new view.
+/// Counts the commits for a join, a graceful leave and a crash among N nodes, where N is the size of the new view.
 async fn p9_membership_changes_with(size: usize) {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(size - 1).await;
-    // So that the leader's joining commits are not among those counted, and its gap between versions is over.
+    // After this, the leader's own join is over, and so is its pause between publications.
     tokio::time::sleep(secs(10)).await;
 
     let (before, revision) = (cluster.store.stats(), cluster.store.revision());
@@ -26,8 +26,8 @@ async fn p9_membership_changes_with(size: usize) {
     stable(&nodes).await;
     let join = cluster.store.stats().since(&before);
     assert_eq!(effective(&cluster, revision), size as u64 + 3, "a join: {join:?}");
-    // Each node has: the new node, the version, that it is stable. The new one has no more of it. And the leader has
-    // an acknowledgement of each.
+    // Each node receives the new node, the version, and its stability. The new node receives no more than that, and
+    // the leader also receives an acknowledgement of each node.
     assert_eq!(join.batches, 3 * size as u64 + size as u64, "{join:?}");
 
     tokio::time::sleep(secs(10)).await;
@@ -45,7 +45,7 @@ async fn p9_membership_changes_with(size: usize) {
     nodes.pop().unwrap().crash();
     stable(&nodes).await;
     let crash = cluster.store.stats().since(&before);
-    // The end of the lease is nobody's commit.
+    // The end of the lease is not a commit.
     assert_eq!(effective(&cluster, revision), nodes.len() as u64 + 2 + 1, "a crash: {crash:?}");
     assert_eq!(crash.expiries, 1);
     cluster.audit().await;
@@ -82,7 +82,7 @@ async fn p9_a_cluster_at_rest_renews_and_does_nothing_else() {
     assert_eq!(nodes.iter().map(|node| node.log.all().len()).collect::<Vec<_>>(), events);
 }
 
-/// The leader of fifty crashes. One commit elects the next, and publishes; nobody else gets so far as to try.
+/// The leader of fifty nodes crashes. One commit elects the next leader and publishes; no other node even tries.
 #[tokio::test(start_paused = true)]
 async fn p9_no_stampede_when_the_leader_is_lost() {
     let cluster = Cluster::new();
@@ -99,7 +99,7 @@ async fn p9_no_stampede_when_the_leader_is_lost() {
         stable(&nodes).await;
         let cost = cluster.store.stats().since(&before.0);
         assert_eq!(cost.commits_refused, 0, "{cost:?}");
-        // The lease ends, or the leader leaves; one is elected and publishes with that, all acknowledge, one confirms.
+        // The lease ends or the leader leaves; one commit elects and publishes, all acknowledge, one confirms.
         assert_eq!(cost.commits_effective, u64::from(graceful) + 1 + nodes.len() as u64 + 1);
         let audit = cluster.audit().await;
         assert_eq!(audit.reigns().len(), before.1 + 1);
@@ -107,9 +107,9 @@ async fn p9_no_stampede_when_the_leader_is_lost() {
     }
 }
 
-/// Many who ask at once, on the leader and elsewhere, get one version.
+/// Many concurrent requests, on the leader and on other nodes, share one version.
 #[tokio::test(start_paused = true)]
-async fn p9_many_who_ask_at_once_get_one_version() {
+async fn p9_concurrent_requests_share_one_version() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(5).await;
     tokio::time::sleep(secs(10)).await;
@@ -131,7 +131,7 @@ async fn p9_many_who_ask_at_once_get_one_version() {
     assert_eq!(cluster.audit().await.confirmed().len(), cluster.seen.announced().len());
 }
 
-/// Changes, faults, and changes again; when they cease the newest version becomes stable.
+/// After changes, faults and further changes, the newest version becomes stable.
 #[tokio::test(start_paused = true)]
 async fn p8_when_changes_cease_the_newest_version_becomes_stable() {
     let cluster = Cluster::new();
@@ -162,9 +162,10 @@ async fn p8_when_changes_cease_the_newest_version_becomes_stable() {
     assert_eq!((cluster.store.lease_count(), cluster.store.open_watches()), (0, 0));
 }
 
-/// Only the leader watches the acknowledgements: one that leads no longer drops that watch, open or still being opened.
+/// Only the leader watches the acknowledgements: a deposed leader drops that watch, whether it is open or still being
+/// opened.
 #[tokio::test(start_paused = true)]
-async fn p9_a_leader_that_was_stops_watching_the_acknowledgements() {
+async fn p9_a_deposed_leader_stops_watching_the_acknowledgements() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let (old, new) = (leader(&nodes), followers(&nodes)[0]);
@@ -173,7 +174,7 @@ async fn p9_a_leader_that_was_stops_watching_the_acknowledgements() {
     stable(&nodes).await;
     assert_eq!((old.line.open_watches(), new.line.open_watches()), (1, 2));
     assert_eq!(cluster.store.open_watches(), 3);
-    // The old one leads again, and by hand is deposed as soon as it does: its watch may still be on the way.
+    // The old leader leads again and is deposed by hand at once, possibly while its watch is still being opened.
     old.line.delay(secs(2));
     new.resign().await.unwrap();
     old.leads().await;

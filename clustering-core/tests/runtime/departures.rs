@@ -1,4 +1,4 @@
-//! A version says how those went who are not in it any more: in order, evicted, or with their session.
+//! The causes of a version tell how the nodes departed that it no longer contains: left, evicted, or session ended.
 
 use clustering_core::{
     Backoff, Builder, Cause, Departure, Event, Operator,
@@ -11,7 +11,7 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::common::{Cluster, Kind, Node, TTL, followers, leader, ms, name, of, secs, stable};
 
-/// Three nodes, with nothing to do for a while.
+/// Starts three nodes and waits until they are at rest.
 async fn three() -> (Cluster, Vec<Node>) {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
@@ -24,14 +24,14 @@ fn take(nodes: &mut Vec<Node>, leads: bool) -> Node {
     nodes.remove(place)
 }
 
-/// The causes of the newest version, once those are the cluster: save that somebody was elected.
+/// Waits until these nodes are the cluster, and returns the causes of the newest version, except elections.
 async fn causes(nodes: &[Node]) -> Vec<Cause> {
     stable(nodes).await;
     let causes = nodes[0].view().unwrap().causes().to_vec();
     causes.into_iter().filter(|cause| !matches!(cause, Cause::Elected(_))).collect()
 }
 
-/// Every node has heard how that one went.
+/// Waits until every node has seen how the given node departed.
 async fn heard(nodes: &[Node], gone: &str, wanted: Departure) {
     let is = |event: &Event| matches!(event, Event::NodeDown { name, how } if name == gone && *how == wanted);
     for node in nodes {
@@ -40,7 +40,7 @@ async fn heard(nodes: &[Node], gone: &str, wanted: Departure) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_stops_unregisters_or_is_dropped_left() {
+async fn a_node_that_stops_unregisters_or_is_dropped_is_reported_as_left() {
     for leads in [false, true] {
         for way in 0..3 {
             let (cluster, mut nodes) = three().await;
@@ -60,7 +60,7 @@ async fn who_stops_unregisters_or_is_dropped_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_unhealthy_left_and_comes_back_in_the_next_version() {
+async fn an_unhealthy_node_is_reported_as_left_and_rejoins_in_the_next_version() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(2).await;
     let (ill, is_ill) = watch::channel(false);
@@ -85,7 +85,7 @@ async fn who_is_unhealthy_left_and_comes_back_in_the_next_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_who_crashed_the_session_ended() {
+async fn a_node_that_crashed_is_reported_as_ended() {
     for leads in [false, true] {
         let (cluster, mut nodes) = three().await;
         let crashed = take(&mut nodes, leads);
@@ -97,9 +97,9 @@ async fn of_who_crashed_the_session_ended() {
     }
 }
 
-/// Whoever publishes: the version that the evicting leader would have written may be another's.
+/// The version after the eviction may be published by another node than the leader that evicted.
 #[tokio::test(start_paused = true)]
-async fn who_was_evicted_was_evicted_for_the_next_leader_too() {
+async fn an_evicted_node_is_reported_as_evicted_by_the_next_leader_too() {
     let cluster = Cluster::new();
     let evicts = |builder: Builder| builder.laggards(Laggards::Evict { after: secs(10) });
     let mut nodes = vec![cluster.start_with("a", evicts).await, cluster.start_with("b", evicts).await];
@@ -108,7 +108,7 @@ async fn who_was_evicted_was_evicted_for_the_next_leader_too() {
     stuck
         .until("a version has it", |status| status.newest.as_ref().is_some_and(|view| view.len() == 3))
         .await;
-    // It removes the laggard, and is gone before it has published that.
+    // The leader removes the laggard, and is gone before it has published a version without it.
     let leading = take(&mut nodes, true);
     leading.line.hold_next_commit_matching(of(Kind::Publish));
     heard(&nodes, "stuck", Departure::Evicted).await;
@@ -121,7 +121,7 @@ async fn who_was_evicted_was_evicted_for_the_next_leader_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_was_evicted_by_an_operator_was_evicted() {
+async fn a_node_that_an_operator_evicted_is_reported_as_evicted() {
     let (cluster, nodes) = three().await;
     let operator = Operator::new(cluster.store.clone(), nodes[0].namespace().clone(), "ops");
     let gone = followers(&nodes)[0].name().clone();
@@ -135,7 +135,7 @@ async fn who_was_evicted_by_an_operator_was_evicted() {
     cluster.audit().await;
 }
 
-/// What becomes of the commit by which a node leaves.
+/// Fate of the commit by which a node leaves.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     LosesReply,
@@ -145,7 +145,7 @@ enum Fate {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_farewell_that_fails_costs_no_more_than_its_words() {
+async fn a_leave_commit_that_fails_only_costs_the_reason_of_the_departure() {
     let fates = [
         Fate::LosesReply,
         Fate::Fails(ErrorKind::OutcomeUnknown),
@@ -168,7 +168,7 @@ async fn a_farewell_that_fails_costs_no_more_than_its_words() {
             }
             leaver.stop().await.unwrap();
             let took = begun.elapsed();
-            // Its lease is back: nobody waits for it to expire.
+            // Its lease was revoked, so the other nodes do not wait for its expiry.
             assert_eq!(cluster.store.lease_count(), 2, "{fate:?}");
             assert!(took <= ms(2_600), "{fate:?} took {took:?}");
             let wanted = match fate {
@@ -187,9 +187,9 @@ async fn a_farewell_that_fails_costs_no_more_than_its_words() {
     }
 }
 
-/// It ends in time, and is not renewed meanwhile: the others hear of it by its TTL.
+/// The node ends in time and does not renew its lease meanwhile, so the other nodes notice after its TTL.
 #[tokio::test(start_paused = true)]
-async fn p6_a_leaver_whose_store_is_away_ends_in_time_and_its_lease_by_its_ttl() {
+async fn p6_a_leaving_node_whose_store_is_away_ends_in_time_and_its_lease_expires() {
     for disconnect in [FaultyStore::cut, FaultyStore::hang] {
         let (cluster, mut nodes) = three().await;
         let leaver = take(&mut nodes, true);
@@ -199,22 +199,22 @@ async fn p6_a_leaver_whose_store_is_away_ends_in_time_and_its_lease_by_its_ttl()
         let stopping = leaver.stop();
         tokio::pin!(stopping);
         assert!(stopping.as_mut().now_or_never().is_none());
-        // Not a question of what it asked the store: it does not lead from when it was told to stop.
+        // It stops leading when it is told to stop, whatever the store answers.
         tokio::time::sleep(ms(1)).await;
         assert!(!leaver.is_leader());
         let _ = stopping.await;
         assert!(begun.elapsed() <= secs(5), "{:?}", begun.elapsed());
         assert_eq!(leaver.line.attempted(Call::Renew), renewals);
-        assert!(leaver.line.attempted(Call::Revoke) > 0, "it tried to give its lease back");
+        assert!(leaver.line.attempted(Call::Revoke) > 0, "it tried to revoke its lease");
         assert_eq!(causes(&nodes).await, [Cause::Ended(gone)]);
         assert!(begun.elapsed() <= TTL + secs(2), "{:?}", begun.elapsed());
         cluster.audit().await;
     }
 }
 
-/// Each tells of its own: who went before in the same version is not forgotten.
+/// Each departure in one version is reported with its own reason.
 #[tokio::test(start_paused = true)]
-async fn many_who_go_in_their_own_ways_at_once() {
+async fn nodes_that_depart_at_once_in_different_ways_are_reported_each_in_its_own() {
     let cluster = Cluster::new();
     let gap = Backoff::new(secs(30), secs(30));
     let patient = |builder: Builder| builder.configure(|config| config.publish_gap = gap);
@@ -226,7 +226,7 @@ async fn many_who_go_in_their_own_ways_at_once() {
     stable(&nodes).await;
     let followers = nodes.split_off(1);
     let [a, b, c, d, e] = &followers[..] else { unreachable!("five follow") };
-    // The next version waits for its turn, for longer than a lease lives.
+    // The next version is delayed for longer than a lease lives.
     a.stop().await.unwrap();
     e.line.cut();
     d.line.cut();

@@ -1,4 +1,4 @@
-//! Under paused time and on one thread, the same seeds give the same events, byte for byte.
+//! Under paused time and on one thread, the same seed gives the same events, byte by byte.
 
 use std::sync::Arc;
 
@@ -6,7 +6,8 @@ use clustering_core::{Event, Stabilization};
 
 use crate::common::{Cluster, Node, ms, secs, stable, start};
 
-/// Joins, refusals, a crash, an outage, a resignation, a request, leaves. All events of all nodes, serialized.
+/// Runs joins, refusals, a crash, an outage, a resignation, a request and leaves. Returns all events of all nodes as
+/// JSON.
 async fn scenario(seed: u64) -> String {
     let cluster = Cluster::new();
     let mut nodes: Vec<Node> = Vec::new();
@@ -15,7 +16,7 @@ async fn scenario(seed: u64) -> String {
         line.delay(ms(1 + number));
         let builder = builder.seed(seed).stabilize(move |stabilization: Stabilization| async move {
             tokio::time::sleep(ms(20 * number)).await;
-            // Some say no at first.
+            // Some nodes refuse at first.
             stabilization.attempt() > (stabilization.view().len() as u32 + number as u32) % 3
         });
         nodes.push(start(line, builder).await);
@@ -53,7 +54,7 @@ fn run(seed: u64) -> String {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_events_and_another_gives_others() {
+fn the_same_seed_gives_the_same_events_and_another_seed_gives_other_events() {
     let first = run(7);
     for _ in 0..3 {
         let again = run(7);

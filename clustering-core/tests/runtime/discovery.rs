@@ -1,4 +1,4 @@
-//! Who is there and who takes what: for nodes, and for processes that only route.
+//! Discovery and placement, for nodes and for processes that only route requests.
 
 use clustering_core::{
     Clustering, Discovery, Event,
@@ -10,7 +10,7 @@ use clustering_testkit::faulty::{Call, FaultyStore};
 
 use crate::common::{Cluster, leader, name, secs, soon, stable};
 
-/// Waits until an observer's newest view has that many nodes.
+/// Waits until an observer's newest view has `nodes` nodes.
 async fn sees(discovery: &Discovery, nodes: usize) {
     let mut status = discovery.status();
     let wait = status.wait_for(|status| status.newest.as_ref().is_some_and(|view| view.len() == nodes));
@@ -21,7 +21,7 @@ async fn sees(discovery: &Discovery, nodes: usize) {
 async fn an_observer_follows_and_writes_nothing() {
     let cluster = Cluster::new();
     let line = FaultyStore::new(cluster.store.clone());
-    // Before there is any node.
+    // Before any node exists.
     let early = Discovery::observe(line.clone(), "cluster").await.unwrap();
     assert!(early.nodes().is_empty() && early.find("key").is_none() && early.find_n("key", 3).is_empty());
     assert!(early.leader_node().is_none() && early.newest().is_none());
@@ -29,10 +29,13 @@ async fn an_observer_follows_and_writes_nothing() {
     let mut changes = early.changes();
     let mut nodes = cluster.start_many(3).await;
     sees(&early, 3).await;
-    // And one that comes to a cluster that stands.
+    // An observer that starts when the cluster already exists.
     let late = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
     assert_eq!(late.nodes().len(), 3);
-    assert!(late.newest().is_none(), "of a version that it did not see written nobody can tell the view");
+    assert!(
+        late.newest().is_none(),
+        "the view of a version that the observer did not see published is unknown"
+    );
     assert_eq!(late.leader_node().map(|node| node.name.clone()), Some(leader(&nodes).name().clone()));
     let view = nodes[0].view().unwrap();
     for key in ["a", "b", "device-42", ""] {
@@ -55,7 +58,7 @@ async fn an_observer_follows_and_writes_nothing() {
     sees(&late, 2).await;
     assert!(late.node(gone.name()).is_none() && late.node(nodes[0].name()).is_some());
     assert!(early.is_stable() && !early.status().get().is_stable());
-    // What changed, in order.
+    // The changes, in order.
     let mut kinds = Vec::new();
     while let Ok(event) = tokio::time::timeout(secs(1), changes.recv()).await {
         kinds.push(match &*event.unwrap() {
@@ -77,7 +80,7 @@ async fn an_observer_follows_and_writes_nothing() {
         (Err(RequestError::Observer), Err(RequestError::Observer))
     );
     assert_eq!(early.namespace().as_str(), "cluster");
-    // It ends with its last clone.
+    // The subscription ends with the observer's last clone.
     let clone = early.clone();
     drop(early);
     assert_eq!(clone.nodes().len(), 2);
@@ -85,12 +88,12 @@ async fn an_observer_follows_and_writes_nothing() {
     let ended = async { while changes.recv().await.is_ok() {} };
     soon("the end of the changes", ended).await;
     assert_eq!(changes.recv().await.unwrap_err(), EventsError::Ended);
-    // Two nodes, one of which leads.
+    // Only the two nodes called the store to renew: observers have no lease.
     assert_eq!(cluster.store.open_watches(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_observer_rides_out_an_outage_and_a_compaction() {
+async fn an_observer_survives_an_outage_and_a_compaction() {
     let cluster = Cluster::new();
     let line = FaultyStore::new(cluster.store.clone());
     let mut nodes = cluster.start_many(2).await;
@@ -110,7 +113,7 @@ async fn an_observer_rides_out_an_outage_and_a_compaction() {
     let mut status = observer.status();
     soon("it is back", status.wait_for(|status| status.stale_since.is_none())).await.unwrap();
     assert!(observer.newest().is_none());
-    assert!(observer.find("key").is_some(), "by the nodes present");
+    assert!(observer.find("key").is_some(), "falls back to the nodes present");
     let next = nodes[0].cluster_change().await.unwrap();
     assert!(next > version);
     sees(&observer, 3).await;
@@ -132,7 +135,7 @@ async fn an_observer_waits_for_a_store_that_is_away() {
     line.heal();
     let observer = soon("it", observing).await.unwrap().unwrap();
     assert_eq!(observer.nodes().len(), 1);
-    // One that is given up while it waits leaves nothing.
+    // An observer that is dropped while it waits leaves nothing behind.
     drop(observer);
     line.hang();
     let open = cluster.store.open_watches();
@@ -160,9 +163,9 @@ async fn weights_decide_the_share_of_keys() {
     for (share, expected) in shares.into_iter().zip([1_000, 2_000, 3_000]) {
         assert!(share.abs_diff(expected) < 150, "{shares:?}");
     }
-    assert_eq!(discovery.find_n("key", 9).len(), 3, "one without weight takes no keys");
+    assert_eq!(discovery.find_n("key", 9).len(), 3, "a node of weight 0 owns no keys");
     assert!((0..1_000_u32).all(|key| !nodes[2].owns(key.to_be_bytes())));
-    // Nobody takes keys.
+    // No node owns any keys.
     for node in &nodes[..] {
         node.set_metadata([("weight".to_owned(), "0".to_owned())].into()).await.unwrap();
     }
@@ -171,9 +174,9 @@ async fn weights_decide_the_share_of_keys() {
     assert!(discovery.find("key").is_none() && nodes.iter().all(|node| !node.owns("key")));
 }
 
-/// What a node owns goes by what it acknowledged; where to route goes by the newest version.
+/// Ownership follows the acknowledged version; routing follows the newest version.
 #[tokio::test(start_paused = true)]
-async fn owning_and_routing_are_two_questions() {
+async fn owning_and_routing_follow_different_versions() {
     let cluster = Cluster::new();
     let (node, gate) = cluster.start_gated("a", true).await;
     stable([&node]).await;
@@ -181,7 +184,10 @@ async fn owning_and_routing_are_two_questions() {
     let other = cluster.start("b").await;
     node.until("two", |status| status.newest.as_ref().unwrap().len() == 2).await;
     let key = (0..).map(|key| key.to_string()).find(|key| other.discovery().is_own_node(key)).unwrap();
-    assert!(node.owns(&key) && node.view().unwrap().owns(&key), "it has not let go of it");
+    assert!(
+        node.owns(&key) && node.view().unwrap().owns(&key),
+        "the node still owns the key until it has adapted"
+    );
     assert_eq!(node.discovery().find(&key).unwrap().name, name("b"));
     assert!(!node.discovery().is_own_node(&key));
     gate.send(true).unwrap();
@@ -190,7 +196,7 @@ async fn owning_and_routing_are_two_questions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn services_are_the_namespaces_that_have_nodes() {
+async fn services_lists_the_namespaces_that_have_nodes() {
     let cluster = Cluster::new();
     let mut kept = Vec::new();
     for namespace in ["telemetry/ingest", "telemetry/query", "billing", "telemetry"] {
@@ -214,7 +220,7 @@ async fn services_are_the_namespaces_that_have_nodes() {
     kept.remove(0).stop().await.unwrap();
     let all = Discovery::services(&**kept[0].store()).await.unwrap();
     assert_eq!(texts(all), ["billing", "telemetry", "telemetry/query"]);
-    // Each is a cluster of its own.
+    // Each namespace is a cluster of its own.
     assert!(kept.iter().all(|node| node.nodes().len() == 2));
     assert_eq!(kept.iter().filter(|node| node.is_leader()).count(), 3);
 }

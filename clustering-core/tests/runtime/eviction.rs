@@ -1,4 +1,4 @@
-//! Eviction of laggards over a long time: it must neither loop nor take the cluster apart.
+//! Eviction of laggards over a long time: it must neither loop nor shrink the cluster without need.
 
 use std::sync::{
     Arc,
@@ -9,7 +9,7 @@ use clustering_core::{Builder, Event, Laggards};
 
 use crate::common::{Cluster, leader, secs, soon, stable};
 
-/// A node that evicts after that time as leader, and refuses every version while `sick`.
+/// Configures a node that as leader evicts after that time, and that refuses every version while `sick` is set.
 fn evicting(after: u64, sick: &Arc<AtomicBool>) -> impl Fn(Builder) -> Builder + use<> {
     let sick = sick.clone();
     move |builder| {
@@ -27,7 +27,7 @@ fn evicted(event: &Event) -> bool {
 
 /// The time after which laggards are evicted may be shorter or longer than a TTL.
 #[tokio::test(start_paused = true)]
-async fn p8_a_node_that_is_sick_for_two_hours_disturbs_the_others_ever_less_often() {
+async fn p8_a_node_that_refuses_for_two_hours_disturbs_the_others_less_and_less() {
     for after in [10, 15, 40] {
         let cluster = Cluster::new();
         let sick = Arc::new(AtomicBool::new(true));
@@ -39,7 +39,7 @@ async fn p8_a_node_that_is_sick_for_two_hours_disturbs_the_others_ever_less_ofte
         let node = cluster.start_with("sick", evicting(after, &sick)).await;
         tokio::time::sleep(secs(2 * 60 * 60)).await;
         let back = node.log.count(|event| matches!(event, Event::Rejoined { .. }));
-        assert!((10..=25).contains(&back), "evicted after {after} s it came back {back} times");
+        assert!((10..=25).contains(&back), "with a limit of {after} s it rejoined {back} times");
         let versions = nodes[0].log.versions().len();
         assert!(versions <= 4 + 2 * (back + 1), "{versions} versions for {back} returns");
         sick.store(false, Ordering::SeqCst);
@@ -49,7 +49,7 @@ async fn p8_a_node_that_is_sick_for_two_hours_disturbs_the_others_ever_less_ofte
 }
 
 #[tokio::test(start_paused = true)]
-async fn p8_when_all_nodes_refuse_for_ten_minutes_nobody_is_evicted() {
+async fn p8_no_node_is_evicted_while_all_nodes_refuse() {
     let cluster = Cluster::new();
     let sick = Arc::new(AtomicBool::new(false));
     let mut nodes = Vec::new();
@@ -65,7 +65,11 @@ async fn p8_when_all_nodes_refuse_for_ten_minutes_nobody_is_evicted() {
         assert_eq!(node.log.count(evicted), 0);
         assert_eq!(node.now().newest.as_ref().map(|view| view.len()), Some(5));
         let told = node.log.count(|event| matches!(event, Event::MassFailure(_)));
-        assert_eq!(told, usize::from(node.name() == leading.name()), "the leader says it once");
+        assert_eq!(
+            told,
+            usize::from(node.name() == leading.name()),
+            "only the leader reports it, and only once"
+        );
     }
     sick.store(false, Ordering::SeqCst);
     soon("stable", stable(&nodes)).await;

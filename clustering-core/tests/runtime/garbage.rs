@@ -1,4 +1,4 @@
-//! Garbage under the cluster's keys: reported, and never a reason to stop.
+//! Garbage under the cluster's keys is reported, and never stops a node.
 
 use clustering_core::{
     Event,
@@ -7,10 +7,10 @@ use clustering_core::{
 
 use crate::common::{Cluster, Node, followers, leader, name, secs, stable};
 
-/// An object, of which no field is as it should be. As a request it passes, since all that says may be missing.
+/// An object in which no field is valid. It is a valid request nevertheless, since all fields of a request are optional.
 const OBJECT: &[u8] = b"{\"uri\": 7, \"incarnation\": [], \"version\": {}, \"node\": null}";
 
-/// Values that are no record of any kind.
+/// Values that are not a valid record of any kind.
 const GARBAGE: [&[u8]; 8] = [
     b"",
     b"not json",
@@ -42,7 +42,7 @@ fn no_session_was_lost(nodes: &[Node]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn before_the_start_it_is_reported_and_stops_nobody() {
+async fn garbage_before_the_start_is_reported_and_stops_no_node() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let keys = ["version", "stable", "request", "nodes/x", "nodes/a/b", "nodes//", "unknown", "nodes"];
@@ -61,14 +61,14 @@ async fn before_the_start_it_is_reported_and_stops_nobody() {
             let key = format!("cluster/view/{key}");
             let told = |event: &Event| matches!(event, Event::Malformed { key: this, .. } if **this == *key);
             for node in &nodes {
-                // The second node may find some of them replaced already.
+                // Some of the values may be replaced before the second node reads them.
                 let at_least = usize::from(node.name().as_str() == "a" || key.contains("nodes/"));
                 assert!(node.log.count(told) >= at_least, "{key}: {:#?}", node.log.all());
             }
         }
         let told_of_unknown = |event: &Event| matches!(event, Event::Malformed { key, .. } if key.ends_with("/unknown") || key.ends_with("view/nodes"));
-        assert_eq!(nodes[0].log.count(told_of_unknown), 0, "what this release does not know is left alone");
-        // A leader looks at what is acknowledged from its election on: what stood before is nothing to it.
+        assert_eq!(nodes[0].log.count(told_of_unknown), 0, "unknown keys are not reported");
+        // A leader considers acknowledgements from its election on, so garbage from before is not reported.
         assert_eq!(nodes[0].view().unwrap().len(), 2);
         assert!(nodes[0].node_versions().await.unwrap().keys().eq([&name("a"), &name("b")]));
         no_session_was_lost(&nodes);
@@ -76,9 +76,9 @@ async fn before_the_start_it_is_reported_and_stops_nobody() {
     }
 }
 
-/// Nobody campaigns against a leader that cannot be read: who knows what wrote it. Deleting it heals.
+/// No node campaigns against an unreadable leader key, since its writer is unknown. Deleting the key repairs the cluster.
 #[tokio::test(start_paused = true)]
-async fn p5_over_leader_before_the_start_nobody_campaigns_until_it_is_deleted() {
+async fn p5_with_an_unreadable_leader_key_no_node_campaigns_until_it_is_deleted() {
     let cluster = Cluster::new();
     put(&cluster, "cluster/view/leader", b"garbage").await;
     let nodes = [cluster.start("a").await, cluster.start("b").await];
@@ -92,13 +92,13 @@ async fn p5_over_leader_before_the_start_nobody_campaigns_until_it_is_deleted() 
         assert!(status.leader.clone().is_some_and(|leader| leader.name.is_none()));
         assert_eq!(node.leader_node(), None);
     }
-    assert_eq!(nodes[0].line.commits().len(), 1, "its join and nothing else");
+    assert_eq!(nodes[0].line.commits().len(), 1, "its only commit is its join");
     cluster.store.delete("cluster/view/leader").await.unwrap();
     stable(&nodes).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p5_over_a_living_leader_ends_its_lead_and_says_so() {
+async fn p5_garbage_over_the_key_of_a_live_leader_ends_its_leadership_and_is_reported() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -126,9 +126,9 @@ async fn p5_over_a_living_leader_ends_its_lead_and_says_so() {
     }
 }
 
-/// A record of the right form, put over the election key without its lease: the lead is over all the same.
+/// A valid record that is put over the election key without its lease ends the leadership too.
 #[tokio::test(start_paused = true)]
-async fn p5_a_copy_of_the_leader_without_its_lease_ends_the_lead_and_says_so() {
+async fn p5_a_copy_of_the_leader_record_without_its_lease_ends_the_leadership_and_is_reported() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let old = leader(&nodes);
@@ -143,7 +143,7 @@ async fn p5_a_copy_of_the_leader_without_its_lease_ends_the_lead_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_the_record_of_a_living_node_it_comes_back() {
+async fn a_node_rejoins_after_garbage_over_its_record() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(3).await;
@@ -161,7 +161,7 @@ async fn over_the_record_of_a_living_node_it_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_the_version_it_is_replaced() {
+async fn garbage_over_the_version_is_replaced_by_a_new_version() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(3).await;
@@ -176,7 +176,7 @@ async fn over_the_version_it_is_replaced() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_over_stable_it_is_recorded_again_and_not_announced_again() {
+async fn p4_garbage_over_the_stable_record_is_replaced_and_not_announced_again() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -191,9 +191,9 @@ async fn p4_over_stable_it_is_recorded_again_and_not_announced_again() {
     }
 }
 
-/// Whoever wrote it wanted something: what can be granted is a new version.
+/// An unreadable request counts as a request for a new version, without a reason.
 #[tokio::test(start_paused = true)]
-async fn over_request_it_counts_as_a_request() {
+async fn garbage_over_the_request_counts_as_a_request() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -209,9 +209,9 @@ async fn over_request_it_counts_as_a_request() {
     }
 }
 
-/// Over the acknowledgement of a node, given or still to be given, while the version waits for another node.
+/// Garbage over a node's acknowledgement, before or after it acknowledges, while the version waits for another node.
 #[tokio::test(start_paused = true)]
-async fn p8_over_an_acknowledgement_it_does_not_block_for_ever() {
+async fn p8_garbage_over_an_acknowledgement_does_not_block_for_ever() {
     for value in GARBAGE {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -231,7 +231,7 @@ async fn p8_over_an_acknowledgement_it_does_not_block_for_ever() {
     }
 }
 
-/// Fields that this release does not know, in every record, and records of other types beside them.
+/// Every record has fields that this release does not know, and there are unknown records beside them.
 #[tokio::test(start_paused = true)]
 async fn unknown_fields_are_ignored() {
     let cluster = Cluster::new();
@@ -253,7 +253,7 @@ async fn unknown_fields_are_ignored() {
     let by_hand = view.get(&name("by-hand")).unwrap();
     assert_eq!((by_hand.metadata["zone"].as_str(), by_hand.metadata["n"].as_str()), ("q", "7"));
     assert_eq!(by_hand.metadata["deep"], r#"{"a":[1]}"#);
-    // Nobody is behind that record: whoever looks sees who blocks.
+    // No process is behind that record, so the version is blocked by it, and the report says so.
     let blocked = node.log.next("blocked", |event| matches!(event, Event::Blocked(_))).await;
     assert!(blocked.to_string().contains("by-hand has not answered"), "{blocked}");
     cluster.store.delete("cluster/view/nodes/by-hand").await.unwrap();

@@ -1,4 +1,4 @@
-//! Nothing that a user is given, keeps or does while holding it keeps the node from running.
+//! Nothing that a service holds, or does while holding it, blocks the node.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 
 use crate::common::{Cluster, TTL, ms, secs, soon, stable};
 
-/// Runs a test on a thread of its own: one that hangs fails, and does not hang the others.
+/// Runs a test on a thread of its own, so that a test that hangs fails instead of blocking the others.
 fn within(limit: Duration, test: impl Future<Output = ()> + Send + 'static) {
     let (done, ended) = std::sync::mpsc::channel();
     thread::spawn(move || {
@@ -36,7 +36,7 @@ async fn start(ttl: Duration) -> Clustering {
 }
 
 #[test]
-fn a_node_can_be_stopped_by_whoever_looks_at_its_status() {
+fn a_node_can_be_stopped_by_a_task_that_holds_its_status() {
     within(secs(20), async {
         let cluster = start(secs(15)).await;
         if let Some(view) = &cluster.status().get().acknowledged {
@@ -48,7 +48,7 @@ fn a_node_can_be_stopped_by_whoever_looks_at_its_status() {
 }
 
 #[test]
-fn p6_threads_that_keep_nest_and_forget_what_they_were_given_do_not_hold_the_node_up() {
+fn p6_threads_that_keep_nest_and_leak_statuses_do_not_block_the_node() {
     within(secs(30), async {
         let ttl = secs(1);
         let cluster = start(ttl).await;
@@ -62,7 +62,7 @@ fn p6_threads_that_keep_nest_and_forget_what_they_were_given_do_not_hold_the_nod
                     while !stop.load(Ordering::Relaxed) {
                         let watch = cluster.status();
                         let status = watch.get();
-                        // Every question, while the answer to another one is held.
+                        // Calls every method while holding the result of another one.
                         let _ = (cluster.is_leader(), cluster.term(), cluster.cluster_version());
                         let _ = (cluster.nodes(), cluster.leader_node(), cluster.discovery().find("key"));
                         assert_eq!(cluster.owns("key"), cluster.view().is_some_and(|view| view.owns("key")));
@@ -77,7 +77,7 @@ fn p6_threads_that_keep_nest_and_forget_what_they_were_given_do_not_hold_the_nod
                 })
             })
             .collect();
-        // Versions are published while they do.
+        // Versions are published at the same time.
         let begun = Instant::now();
         while begun.elapsed() < ttl * 3 {
             cluster.cluster_change().await.unwrap();
@@ -97,7 +97,7 @@ fn p6_threads_that_keep_nest_and_forget_what_they_were_given_do_not_hold_the_nod
     });
 }
 
-/// Calls back into the node when it is woken, as executors do that poll at once.
+/// A waker that calls back into the node, as executors do that poll at once.
 struct CallsBack {
     cluster: Clustering,
     woken: AtomicBool,
@@ -135,7 +135,7 @@ fn a_waker_may_call_back_into_the_node_that_wakes_it() {
     });
 }
 
-/// A key that calls back into the node when it is read, and a predicate that does.
+/// A key and a predicate that call back into the node.
 #[test]
 fn keys_and_predicates_may_call_back_into_the_node() {
     struct Key(Clustering);
@@ -151,7 +151,7 @@ fn keys_and_predicates_may_call_back_into_the_node() {
         let cluster = start(secs(1)).await;
         assert!(cluster.owns(Key(cluster.clone())) && cluster.discovery().is_own_node(Key(cluster.clone())));
         let node = cluster.clone();
-        // Longer than the session would last without renewals.
+        // Longer than the session lasts without renewals.
         let slow = move |_: &_| {
             thread::sleep(secs(2));
             node.is_leader()
@@ -161,9 +161,9 @@ fn keys_and_predicates_may_call_back_into_the_node() {
     });
 }
 
-/// A renewal every five seconds, for hours: nobody is woken for it, and an old snapshot stays what it is.
+/// Renewals over hours wake no watcher, and an old snapshot does not change.
 #[tokio::test(start_paused = true)]
-async fn p6_renewals_move_the_deadline_and_wake_nobody() {
+async fn p6_renewals_move_the_deadline_and_wake_no_watcher() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
@@ -181,16 +181,16 @@ trait Says {
 }
 
 impl Says for clustering_core::Status {
-    /// Whether both say the same of the cluster.
+    /// True if both statuses are equal apart from deadlines.
     fn says(&self, other: &Self) -> bool {
         (self.active_term, self.revision, &self.newest) == (other.active_term, other.revision, &other.newest)
     }
 }
 
-/// The deadline passes, is seen to pass, and is moved by a renewal that was answered late, before the node itself noticed:
-/// whoever waits for the lead is woken although the node never told that it was lost.
+/// A watcher sees the deadline pass, then a late reply to a renewal moves it before the node itself noticed. A task that
+/// waits for leadership is woken although the node never reported that it was lost.
 #[tokio::test(start_paused = true)]
-async fn a_deadline_that_somebody_saw_pass_wakes_them_when_it_moves() {
+async fn watchers_that_saw_a_deadline_pass_are_woken_when_it_moves() {
     let cluster = Cluster::new();
     let times = |config: &mut Config| {
         (config.renew_every, config.call_timeout) = (Some(secs(7)), Some(secs(4)));
@@ -199,10 +199,10 @@ async fn a_deadline_that_somebody_saw_pass_wakes_them_when_it_moves() {
     stable([&node]).await;
     let (term, left) = (node.term().unwrap(), node.leadership_left());
     assert_eq!(left, secs(10));
-    // Sent after 7 s, answered after 10.
+    // The renewal is sent after 7 s and answered after 10 s.
     node.line.delay(secs(3));
     tokio::time::sleep(left - ms(1)).await;
-    // The clock has passed the deadline, and nothing else has run yet.
+    // The clock has passed the deadline, and no task has run since.
     let mut passes = Box::pin(tokio::time::advance(ms(2)));
     assert!((&mut passes).now_or_never().is_none() && !node.is_leader());
     let mut waits = Box::pin(node.wait_leader());

@@ -1,4 +1,4 @@
-//! That the harness itself sees what it should.
+//! Test of the harness itself.
 
 use crate::common::{Cluster, leader, stable};
 

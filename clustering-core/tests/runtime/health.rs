@@ -12,55 +12,65 @@ use std::{
 use clustering_core::{Clustering, Event, Health, HealthChecks, LostReason};
 use clustering_memory::MemoryStore;
 
+use tokio::sync::watch;
+
 use crate::common::{Cluster, Node, leader, ms, secs, soon, stable, start};
 
 const CHECKS: HealthChecks = HealthChecks { interval: secs(2), deadline: secs(1), failures: 3 };
 
-/// How the check of a node ends.
+/// Behaviour of a node's health check.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
-    Well,
-    Ill,
+    Passes,
+    Fails,
     Panics,
     Hangs,
 }
 
-/// A node's health, as the test has it, and how often it was asked for.
+/// A health check whose behaviour the test sets, with the number of its calls.
 #[derive(Clone)]
-struct Patient(Arc<(Mutex<State>, AtomicUsize)>);
+struct FakeCheck {
+    state: Arc<Mutex<State>>,
+    calls: watch::Sender<usize>,
+}
 
-impl Patient {
+impl FakeCheck {
     fn new(state: State) -> Self {
-        Patient(Arc::new((Mutex::new(state), AtomicUsize::new(0))))
+        FakeCheck { state: Arc::new(Mutex::new(state)), calls: watch::Sender::new(0) }
     }
 
     fn is(&self, state: State) {
-        *self.0.0.lock().unwrap() = state;
+        *self.state.lock().unwrap() = state;
     }
 
-    fn asked(&self) -> usize {
-        self.0.1.load(Ordering::Relaxed)
+    fn calls(&self) -> usize {
+        *self.calls.borrow()
+    }
+
+    /// Waits until the check has been called `calls` times in total.
+    async fn called(&self, calls: usize) {
+        soon("a check", self.calls.subscribe().wait_for(|count| *count >= calls)).await.unwrap();
     }
 
     async fn check(self) -> Result<(), &'static str> {
-        self.0.1.fetch_add(1, Ordering::Relaxed);
-        let state = *self.0.0.lock().unwrap();
+        self.calls.send_modify(|calls| *calls += 1);
+        let state = *self.state.lock().unwrap();
         match state {
-            State::Well => Ok(()),
-            State::Ill => Err("ill"),
-            State::Panics => panic!("at the doctor's"),
+            State::Passes => Ok(()),
+            State::Fails => Err("ill"),
+            State::Panics => panic!("in the check"),
             State::Hangs => pending().await,
         }
     }
 }
 
-async fn checked(cluster: &Cluster, name: &str) -> (Node, Patient) {
-    let patient = Patient::new(State::Well);
-    let asked = patient.clone();
+async fn checked(cluster: &Cluster, name: &str) -> (Node, FakeCheck) {
+    let check = FakeCheck::new(State::Passes);
+    let asked = check.clone();
     let (line, builder) = cluster.builder_with(name, |builder| {
         builder.health(move || asked.clone().check()).configure(|config| config.health = Some(CHECKS))
     });
-    (start(line, builder).await, patient)
+    (start(line, builder).await, check)
 }
 
 fn is_lost(event: &Event) -> bool {
@@ -68,18 +78,18 @@ fn is_lost(event: &Event) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
+async fn p11_an_unhealthy_leader_gives_up_its_session_and_rejoins_when_it_is_healthy() {
     for (state, says) in [
-        (State::Ill, "ill"),
-        (State::Panics, "it panicked: at the doctor's"),
+        (State::Fails, "ill"),
+        (State::Panics, "it panicked: in the check"),
         (State::Hangs, "the check did not answer within 1s"),
     ] {
         let cluster = Cluster::new();
-        let (a, patient) = checked(&cluster, "a").await;
+        let (a, check) = checked(&cluster, "a").await;
         let b = cluster.start("b").await;
         let version = stable([&a, &b]).await;
         let before = cluster.store.stats();
-        patient.is(state);
+        check.is(state);
         let ill = tokio::time::Instant::now();
         let (failures, reason) = a
             .log
@@ -88,23 +98,27 @@ async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
                 _ => None,
             })
             .await;
-        assert!(!a.is_leader() && a.term().is_none(), "from the moment of the verdict on");
+        assert!(!a.is_leader() && a.term().is_none(), "from the moment at which it is unhealthy");
         assert_eq!((failures, reason.as_str()), (3, says));
-        // An interval until the next check, and three checks of at most an interval each.
+        // One interval until the next check, and three checks of at most one interval each.
         assert!(ill.elapsed() <= CHECKS.interval * 4, "{state:?} took {:?}", ill.elapsed());
         a.log.next("the session is over", is_lost).await;
         b.leads().await;
         let after = stable([&b]).await;
         assert!(after > version);
         let stats = cluster.store.stats().since(&before);
-        assert_eq!((stats.revokes, stats.expiries), (1, 0), "in order: {stats:?}");
+        assert_eq!(
+            (stats.revokes, stats.expiries),
+            (1, 0),
+            "the lease is revoked and does not expire: {stats:?}"
+        );
         let status = a.now();
         assert_eq!(status.health, Health::Unhealthy { reason });
         assert!(!a.is_member() && !a.owns("anything"));
-        // Not before it is well.
+        // It does not rejoin before it is healthy.
         tokio::time::sleep(secs(60)).await;
         assert_eq!(b.nodes().len(), 1);
-        patient.is(State::Well);
+        check.is(State::Passes);
         a.log.next("healthy", |event| *event == Event::Healthy).await;
         a.log.next("again", |event| matches!(event, Event::Rejoined { .. })).await;
         stable([&a, &b]).await;
@@ -115,51 +129,47 @@ async fn p11_a_leader_that_falls_ill_hands_over_in_order_and_comes_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p11_a_node_starts_when_it_is_well() {
+async fn p11_a_node_joins_once_its_check_passes() {
     let cluster = Cluster::new();
-    let patient = Patient::new(State::Ill);
-    let asked = patient.clone();
+    let check = FakeCheck::new(State::Fails);
+    let asked = check.clone();
     let (line, builder) = cluster.builder_with("a", |builder| builder.health(move || asked.clone().check()));
     let starting = tokio::spawn(start(line, builder));
     tokio::time::sleep(secs(60)).await;
     assert!(!starting.is_finished());
     assert_eq!(cluster.store.stats().grants, 0);
-    patient.is(State::Well);
+    check.is(State::Passes);
     let node = starting.await.unwrap();
     assert!(node.is_member());
     cluster.audit().await;
 }
 
-/// Two that fail are forgiven when the third passes; and at rest a check is all that there is.
+/// Two failed checks are forgiven when the third passes. At rest, checks cause no other activity.
 #[tokio::test(start_paused = true)]
-async fn a_hiccup_costs_nothing() {
+async fn fewer_failures_than_configured_cost_nothing() {
     let cluster = Cluster::new();
-    let (a, patient) = checked(&cluster, "a").await;
+    let (a, check) = checked(&cluster, "a").await;
     let version = stable([&a]).await;
     for _ in 0..5 {
-        patient.is(State::Ill);
-        let asked = patient.asked();
-        while patient.asked() < asked + 2 {
-            tokio::time::sleep(ms(100)).await;
-        }
-        patient.is(State::Well);
-        while patient.asked() < asked + 3 {
-            tokio::time::sleep(ms(100)).await;
-        }
+        check.is(State::Fails);
+        let calls = check.calls();
+        check.called(calls + 2).await;
+        check.is(State::Passes);
+        check.called(calls + 3).await;
     }
     assert!(a.is_leader());
     assert_eq!(a.cluster_version(), Some(version));
-    let (asked, before) = (patient.asked(), cluster.store.stats());
+    let (calls, before) = (check.calls(), cluster.store.stats());
     tokio::time::sleep(secs(600)).await;
-    assert_eq!(patient.asked() - asked, 300);
+    assert_eq!(check.calls() - calls, 300);
     assert_eq!(cluster.store.stats().since(&before).renewals, 120);
     cluster.audit().await;
 }
 
-/// It hangs on to its thread, so that its future cannot be dropped: the verdict falls all the same, and there is no
-/// second one beside it.
+/// A check blocks its thread, so its future cannot be dropped. The node is still found unhealthy, and no second check
+/// runs at the same time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn p11_a_check_that_blocks_its_thread() {
+async fn p11_a_check_that_blocks_its_thread_fails_and_no_other_starts() {
     let (release, blocked) = std::sync::mpsc::channel::<()>();
     let (blocked, asked) = (Arc::new(Mutex::new(Some(blocked))), Arc::new(AtomicUsize::new(0)));
     let count = asked.clone();
@@ -170,7 +180,7 @@ async fn p11_a_check_that_blocks_its_thread() {
             async move {
                 if call == 1 {
                     let blocked = blocked.lock().unwrap().take().unwrap();
-                    // An error says that the test is over.
+                    // An error means that the test is over.
                     let _ = blocked.recv();
                 }
             }
@@ -196,12 +206,10 @@ async fn p11_a_check_that_blocks_its_thread() {
 #[tokio::test(start_paused = true)]
 async fn a_node_stops_while_its_check_hangs() {
     let cluster = Cluster::new();
-    let (a, patient) = checked(&cluster, "a").await;
-    let asked = patient.asked();
-    patient.is(State::Hangs);
-    while patient.asked() == asked {
-        tokio::time::sleep(ms(10)).await;
-    }
+    let (a, check) = checked(&cluster, "a").await;
+    let calls = check.calls();
+    check.is(State::Hangs);
+    check.called(calls + 1).await;
     let before = tokio::time::Instant::now();
     soon("the end", a.stop()).await.unwrap();
     assert!(before.elapsed() < ms(100), "{:?}", before.elapsed());

@@ -1,4 +1,4 @@
-//! Why did it change: the versions of the past.
+//! The history of versions.
 
 use clustering_core::{
     Cause, HistoryEntry,
@@ -13,7 +13,7 @@ fn causes(entry: &HistoryEntry) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_version_tells_why_it_was_published_and_how_it_became_stable() {
+async fn every_entry_has_the_causes_and_the_time_until_the_version_was_stable() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(3).await;
     let calm = || tokio::time::sleep(secs(20));
@@ -60,7 +60,7 @@ async fn every_version_tells_why_it_was_published_and_how_it_became_stable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_is_slow_is_named() {
+async fn the_slowest_node_is_named() {
     let cluster = Cluster::new();
     let a = cluster.start("a").await;
     let slow = cluster.start_with("slow", |builder| builder.stabilize(|_| tokio::time::sleep(secs(7)))).await;
@@ -75,7 +75,7 @@ async fn who_is_slow_is_named() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_bounded_and_what_cannot_be_read_is_left_out() {
+async fn the_history_is_bounded_and_unreadable_entries_are_left_out() {
     let cluster = Cluster::new();
     let a = cluster.start("a").await;
     for _ in 0..100 {
@@ -97,7 +97,7 @@ async fn it_is_bounded_and_what_cannot_be_read_is_left_out() {
     let numbers: Vec<_> = history.iter().map(|entry| entry.number).collect();
     assert_eq!(numbers, [vec![0, 101], Vec::from_iter((38..=96).rev())].concat());
     assert_eq!(history[0].stable, None);
-    // It heals as it goes round.
+    // Unreadable entries are replaced when their slots are reused.
     for _ in 0..64 {
         a.cluster_change().await.unwrap();
     }
@@ -106,7 +106,7 @@ async fn it_is_bounded_and_what_cannot_be_read_is_left_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_watches_it_and_users_do_not_write_it() {
+async fn no_node_watches_the_history_and_services_cannot_write_it() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let before = cluster.store.stats();
@@ -116,7 +116,7 @@ async fn nobody_watches_it_and_users_do_not_write_it() {
     let write = Txn::new().put(nodes[0].keyspace().history_key(7), "x", None);
     let refused = leader(&nodes).commit_as_leader(write).await.unwrap_err();
     assert!(matches!(refused, RequestError::Reserved { .. }), "{refused}");
-    // One read tells all of it.
+    // A single read returns all of it.
     let before = cluster.store.stats();
     nodes[0].history().await.unwrap();
     assert_eq!(cluster.store.stats().since(&before).reads, 1);

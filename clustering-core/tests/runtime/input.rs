@@ -1,4 +1,4 @@
-//! Input that cannot be used: an error that names field, value and rule, and nothing sent to the store.
+//! Invalid input gives an error with field, value and rule, and nothing is sent to the store.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::common::{Cluster, ms, secs, stable, start};
 
 type Change = fn(Builder) -> Builder;
 
-/// Field, what is given as the error shows it, a part of the rule, and how it is given.
+/// Field, value as the error shows it, part of the rule, and the change of the builder.
 const INPUT: &[(&str, &str, &str, Change)] = &[
     ("name", "\"\"", "empty", |builder| builder.name("")),
     ("name", "\"a/b\"", "slash", |builder| builder.name("a/b")),
@@ -79,14 +79,14 @@ const INPUT: &[(&str, &str, &str, Change)] = &[
 ];
 
 #[tokio::test(start_paused = true)]
-async fn every_bad_input_is_refused_by_field_value_and_rule_before_anything_is_sent() {
+async fn invalid_input_is_refused_with_field_value_and_rule_before_anything_is_sent() {
     let cluster = Cluster::new();
     for (field, given, rule, change) in INPUT {
         let (line, builder) = cluster.builder("a");
         let builder = change(builder);
         let before = builder.validate();
-        let Err(error) = builder.start().await else { panic!("{field} {given} was taken") };
-        assert_eq!(before, Err(error.clone()), "it could be known before");
+        let Err(error) = builder.start().await else { panic!("{field} {given} was accepted") };
+        assert_eq!(before, Err(error.clone()), "validate returns the same error");
         let named = match &error {
             StartError::Input(input) => input.field,
             StartError::Config(config) => config.field,
@@ -102,7 +102,7 @@ async fn every_bad_input_is_refused_by_field_value_and_rule_before_anything_is_s
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_uri_is_needed() {
+async fn a_uri_is_required() {
     let cluster = Cluster::new();
     let error = Clustering::builder(cluster.store.clone()).start().await.unwrap_err();
     assert!(matches!(&error, StartError::Input(input) if input.field == "uri"), "{error}");
@@ -117,7 +117,7 @@ async fn an_observer_checks_its_namespace_too() {
     assert_eq!(cluster.store.stats(), Stats::default());
 }
 
-/// Without a runtime there is no panic either.
+/// A start outside of a runtime returns an error instead of panicking.
 #[test]
 fn a_start_outside_of_a_runtime_is_refused() {
     let starting = Clustering::builder(clustering_memory::MemoryStore::new()).uri("http://host:80").start();
@@ -125,9 +125,9 @@ fn a_start_outside_of_a_runtime_is_refused() {
     assert_eq!(error, StartError::NoRuntime);
 }
 
-/// The longest and oddest that is allowed, through the store and back.
+/// The longest and most unusual valid input is stored and read back unchanged.
 #[tokio::test(start_paused = true)]
-async fn what_is_just_allowed_works() {
+async fn input_at_the_limits_works() {
     let cluster = Cluster::new();
     let longest = "n".repeat(255);
     let names = [longest.as_str(), "ü ö", "日本", "a\"b\\c", "..", "*", "view", "Ready"];
@@ -151,10 +151,10 @@ async fn what_is_just_allowed_works() {
     }
     let left = cluster.store.read("").await.unwrap().entries;
     let history = left.iter().filter(|entry| entry.key.contains("/history/"));
-    assert_eq!(left.len() - history.count(), 3, "version, stable, and who left last");
+    assert_eq!(left.len() - history.count(), 3, "version, stable, and the last departure");
 }
 
-/// Without a name the node has a ULID; with a seed it is a function of that.
+/// Without a name the node gets a ULID, which a seed determines.
 #[tokio::test(start_paused = true)]
 async fn a_node_without_a_name_gets_a_ulid() {
     let cluster = Cluster::new();

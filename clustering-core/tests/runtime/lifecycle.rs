@@ -1,4 +1,4 @@
-//! Starting, ending, and what a handle does.
+//! Starting and ending nodes, and the methods of a handle.
 
 use std::{
     sync::{
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use crate::common::{Cluster, TTL, followers, leader, ms, name, secs, soon, stable, start};
 
-/// Waits until the store holds nothing of anybody.
+/// Waits until the store has no keys and no leases.
 async fn all_given_back(cluster: &Cluster) {
     soon("the last lease", async {
         while cluster.store.lease_count() + cluster.store.open_watches() > 0 {
@@ -31,23 +31,23 @@ async fn all_given_back(cluster: &Cluster) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_last_handle_gives_the_lease_back() {
+async fn dropping_the_last_handle_revokes_the_lease() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
     let (log, clone) = (node.log.clone(), node.cluster.clone());
     drop(node);
     tokio::time::sleep(TTL).await;
-    assert!(clone.is_leader(), "a clone keeps it going");
+    assert!(clone.is_leader(), "a clone keeps the node alive");
     let begun = Instant::now();
     drop(clone);
     assert_eq!(**log.ended().await.last().unwrap(), Event::Stopped { reason: StopReason::Asked });
     all_given_back(&cluster).await;
-    assert!(begun.elapsed() < ms(10), "not by the TTL");
+    assert!(begun.elapsed() < ms(10), "without waiting for the TTL");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_discovery_keeps_its_node_going_too() {
+async fn a_discovery_keeps_its_node_running_too() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     let discovery = node.discovery();
@@ -59,9 +59,9 @@ async fn a_discovery_keeps_its_node_going_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_a_start_takes_the_node_back() {
+async fn dropping_a_start_leaves_nothing_behind() {
     let cluster = Cluster::new();
-    // While the store does not answer, at every place on the way.
+    // While the store does not answer, at every step of the start.
     for calls in 0..12 {
         let (line, builder) = cluster.builder("a");
         line.delay(ms(100));
@@ -69,14 +69,14 @@ async fn dropping_a_start_takes_the_node_back() {
         drop(started);
         all_given_back(&cluster).await;
     }
-    // While the name is held by somebody else.
+    // While another process holds the name.
     let holder = cluster.start("a").await;
     let (_, builder) = cluster.builder("a");
     let waiting = tokio::time::timeout(secs(100), builder.seed(2).start()).await;
     assert!(waiting.is_err());
     holder.stop().await.unwrap();
     all_given_back(&cluster).await;
-    // While nothing is answered: nothing was held, so nothing is left.
+    // While the store answers nothing: no lease was granted, so nothing is left.
     let (line, builder) = cluster.builder("a");
     line.hang();
     assert!(tokio::time::timeout(secs(100), builder.start()).await.is_err());
@@ -85,7 +85,7 @@ async fn dropping_a_start_takes_the_node_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stopping_twice_at_once_and_afterwards_does_no_harm() {
+async fn stopping_several_times_concurrently_or_afterwards_is_harmless() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let node = &nodes[0];
@@ -108,9 +108,9 @@ async fn stopping_twice_at_once_and_afterwards_does_no_harm() {
     stable(&nodes[1..]).await;
 }
 
-/// What is asked of a node that is just stopping is answered, and so are those who wait.
+/// Requests to a node that is stopping are answered, and so are tasks that wait for it.
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_is_told_of_the_end() {
+async fn waiting_tasks_and_requests_learn_that_the_node_ended() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let (line, builder) = cluster.builder("z");
@@ -136,13 +136,13 @@ async fn whoever_waits_is_told_of_the_end() {
     drop(nodes);
 }
 
-/// Nothing is left to give back: the session is long over, or was none.
+/// If the session has long expired, or there was none, there is no lease to revoke.
 #[tokio::test(start_paused = true)]
-async fn a_stop_in_a_long_outage_does_not_wait_for_what_has_expired() {
+async fn a_stop_in_a_long_outage_does_not_wait_for_an_expired_lease() {
     for disconnect in [FaultyStore::cut, FaultyStore::hang] {
         let cluster = Cluster::new();
         let (line, builder) = cluster.builder("a");
-        // The session ends while the node stops: it need not wait any longer.
+        // The session expires while the node stops, so it need not wait any longer.
         let patient = builder.configure(|config| config.stop_timeout = secs(3600));
         let patient = start(line, patient).await;
         let nodes = [cluster.start("b").await, cluster.start("c").await];
@@ -151,7 +151,7 @@ async fn a_stop_in_a_long_outage_does_not_wait_for_what_has_expired() {
         for node in &nodes {
             disconnect(&node.line);
         }
-        // A grant that is not answered holds nothing.
+        // A grant that was not answered leaves no lease to revoke.
         drop(nodes[1].register().boxed().now_or_never());
         tokio::time::sleep(TTL * 3).await;
         for node in &nodes {
@@ -166,9 +166,9 @@ async fn a_stop_in_a_long_outage_does_not_wait_for_what_has_expired() {
     }
 }
 
-/// Who asks again and again while the store is away, and gives up each time, gets one version when it is back.
+/// Requests that are repeated and dropped while the store is away result in one version when it is back.
 #[tokio::test(start_paused = true)]
-async fn requests_that_were_dropped_in_an_outage_are_one_wish() {
+async fn requests_that_were_dropped_in_an_outage_are_merged() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let before = stable(&nodes).await;
@@ -185,7 +185,7 @@ async fn requests_that_were_dropped_in_an_outage_are_one_wish() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_with_endless_times_lives_and_ends() {
+async fn a_node_with_the_longest_times_runs_and_ends() {
     let cluster = Cluster::new();
     let endless = |config: &mut Config| {
         let never = Backoff::new(Duration::MAX, Duration::MAX);
@@ -203,7 +203,7 @@ async fn a_node_with_endless_times_lives_and_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_while_the_store_is_away_ends_in_time_and_says_what_is_left() {
+async fn a_stop_while_the_store_is_away_ends_in_time_and_reports_the_remaining_lease() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     for (node, disconnect) in nodes.iter().zip([FaultyStore::cut, FaultyStore::hang]) {
@@ -218,7 +218,7 @@ async fn a_stop_while_the_store_is_away_ends_in_time_and_says_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unregister_gives_the_place_up_and_register_takes_it_again() {
+async fn unregister_leaves_and_register_rejoins() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let node = leader(&nodes);
@@ -228,13 +228,13 @@ async fn unregister_gives_the_place_up_and_register_takes_it_again() {
     node.unregister().await.unwrap();
     let rest: Vec<_> = nodes.iter().filter(|other| other.name() != node.name()).collect();
     let version = stable(rest).await;
-    // It goes on to follow the log.
+    // It still follows the log.
     let status = node.until("the others are stable", |status| status.consistent).await;
     assert_eq!(status.newest.map(|view| view.version()), Some(version));
     assert_eq!(node.nodes().len(), 2);
     assert_eq!(node.now().phase, Phase::Observing);
     assert_eq!(node.write().await, Err(RequestError::NotLeader));
-    // It may still ask for a version, and change what it will say of itself.
+    // It may still request a version, and change the metadata of its next registration.
     assert!(node.cluster_change().await.unwrap() > version);
     node.set_metadata([("zone".to_owned(), "b".to_owned())].into()).await.unwrap();
     node.register().await.unwrap();
@@ -244,7 +244,7 @@ async fn unregister_gives_the_place_up_and_register_takes_it_again() {
     cluster.audit().await;
 }
 
-/// Both at once, in either order: both are answered, and the last one counts.
+/// Concurrent calls in either order are both answered, and the last one counts.
 #[tokio::test(start_paused = true)]
 async fn unregister_and_register_at_once_are_both_answered() {
     let cluster = Cluster::new();
@@ -272,14 +272,18 @@ async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
     let incarnation = node.now().session.unwrap().incarnation;
     let zone = |zone: &str| Metadata::from([("zone".to_owned(), zone.to_owned())]);
     node.set_metadata(zone("b")).await.unwrap();
-    assert_eq!(node.discovery().node(node.name()).unwrap().metadata, zone("b"), "the log has it");
+    assert_eq!(
+        node.discovery().node(node.name()).unwrap().metadata,
+        zone("b"),
+        "the log contains the change"
+    );
     nodes[0].until("newer", |status| status.newest.as_ref().unwrap().version() > before).await;
     stable(&nodes).await;
     assert_ne!(node.now().session.unwrap().incarnation, incarnation);
     let changed = |event: &Event| matches!(event, Event::NodeChanged { name, .. } if name == node.name());
     assert_eq!(nodes[0].log.count(changed), 1);
     assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
-    // Many at once: the last one counts, and all are answered.
+    // Of many concurrent changes the last one counts, and all are answered.
     let (a, b, c) = tokio::join!(
         node.set_metadata(zone("c")),
         node.set_metadata(zone("d")),
@@ -287,7 +291,7 @@ async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
     );
     assert_eq!((a, b, c), (Ok(()), Ok(()), Ok(())));
     assert_eq!(node.discovery().node(node.name()).unwrap().metadata, zone("e"));
-    // Over a lost session.
+    // Across a lost session.
     node.line.cut();
     let changing = tokio::spawn({
         let node = node.clone();
@@ -298,7 +302,7 @@ async fn set_metadata_makes_a_new_incarnation_and_a_new_version() {
     soon("the change", changing).await.unwrap().unwrap();
     stable(&nodes).await;
     assert_eq!(nodes[0].discovery().node(node.name()).unwrap().metadata, zone("f"));
-    // What cannot be used is refused at once.
+    // Invalid metadata is refused at once.
     node.line.clear_log();
     let refused = node.set_metadata([("weight".to_owned(), "heavy".to_owned())].into()).await.unwrap_err();
     assert!(matches!(&refused, UpdateError::Input(error) if error.field == "weight"), "{refused}");
@@ -325,7 +329,7 @@ async fn wait_stable_waits_on_any_node() {
         tokio::time::sleep(secs(20)).await;
         gate.send(true).unwrap();
     };
-    // The nodes may find the version of three stable still: so they ask once that of four is out.
+    // The version of three nodes may still be stable, so wait for the version of four first.
     nodes[0].until("four", |status| status.newest.as_ref().unwrap().len() == 4).await;
     for node in &nodes {
         node.until("four", |status| status.newest.as_ref().unwrap().len() == 4).await;
@@ -338,7 +342,7 @@ async fn wait_stable_waits_on_any_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_never_reads_holds_nobody_up_and_is_told_what_it_missed() {
+async fn a_subscriber_that_never_reads_delays_no_node_and_learns_how_much_it_missed() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     let mut lazy = node.events();
@@ -346,7 +350,9 @@ async fn a_subscriber_that_never_reads_holds_nobody_up_and_is_told_what_it_misse
         node.cluster_change().await.unwrap();
     }
     stable([&node]).await;
-    let Err(EventsError::Missed(missed)) = lazy.recv().await else { panic!("it missed some") };
+    let Err(EventsError::Missed(missed)) = lazy.recv().await else {
+        panic!("no missed events were reported")
+    };
     let mut kept = 0;
     while lazy.try_recv().unwrap().is_some() {
         kept += 1;
@@ -354,7 +360,7 @@ async fn a_subscriber_that_never_reads_holds_nobody_up_and_is_told_what_it_misse
     assert_eq!(kept, 1024);
     assert!(missed > 500 && missed < 10_000, "{missed}");
     node.stop().await.unwrap();
-    // It has the last event, and then the end.
+    // It receives the last event, and then the end.
     loop {
         match soon("the end", lazy.recv()).await {
             Ok(event) if matches!(*event, Event::Stopped { .. }) => break,
@@ -402,8 +408,8 @@ async fn no_task_is_left_after_a_stop() {
     holder.stop().await.unwrap();
 }
 
-/// The runtime that a node runs on is shut down under it. Those elsewhere who hold it learn that it ended, and nothing
-/// that it held counts any more.
+/// The runtime that a node runs on is shut down. Handles on other runtimes learn that the node ended, and it neither
+/// leads nor owns keys any more.
 #[test]
 fn a_runtime_that_is_shut_down_ends_its_nodes() {
     let store = MemoryStore::new();
@@ -429,15 +435,15 @@ fn a_runtime_that_is_shut_down_ends_its_nodes() {
             last = Some(event);
         }
         assert_eq!(last.as_deref(), Some(&Event::Stopped { reason: StopReason::Aborted }));
-        // The lease ends by its TTL, and another may have the name.
+        // The lease expires, and another process may take the name.
         let next = Clustering::builder(store.clone()).name("a").uri("http://host:80").start().await.unwrap();
         next.stop().await.unwrap();
     });
 }
 
-/// In real time: callbacks that block a thread each don't stop the others, nor their own node's renewals.
+/// In real time, callbacks that block one thread each stop neither the other nodes nor their own node's renewals.
 #[test]
-fn callbacks_that_block_a_thread_do_not_stop_the_others() {
+fn callbacks_that_block_a_thread_do_not_stop_other_nodes() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(3).enable_all().build().unwrap();
     runtime.block_on(async {
         let store = MemoryStore::new();
@@ -453,13 +459,10 @@ fn callbacks_that_block_a_thread_do_not_stop_the_others() {
         blocking.wait_stable().await.unwrap();
         let others = [builder("b").start().await.unwrap(), builder("c").start().await.unwrap()];
         let begun = std::time::Instant::now();
-        let third = loop {
-            let version = others[0].wait_stable().await.unwrap();
-            if others[0].view().is_some_and(|view| view.len() == 3) {
-                break version;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        };
+        let mut third = others[0].wait_stable().await.unwrap();
+        while others[0].view().is_none_or(|view| view.len() < 3) {
+            third = others[0].wait_stable_after(third).await.unwrap();
+        }
         assert!(begun.elapsed() >= ms(1_000), "it waited for the one that blocks: {:?}", begun.elapsed());
         assert_eq!(blocking.cluster_version(), Some(third));
         assert!(blocking.is_leader());
@@ -477,7 +480,7 @@ fn callbacks_that_block_a_thread_do_not_stop_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn resign_hands_the_lead_to_another() {
+async fn after_a_resignation_another_node_leads() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let old = leader(&nodes);

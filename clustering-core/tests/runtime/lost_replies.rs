@@ -1,16 +1,16 @@
-//! The reply to a commit is lost: the commit may have been applied or not, and whatever it was for still happens, once.
+//! The reply to a commit is lost. Whether the commit was applied or not, its purpose is still achieved, and only once.
 
 use clustering_core::{Event, store::ErrorKind};
 use clustering_testkit::faulty::Call;
 
 use crate::common::{Cluster, Kind, Node, followers, leader, of, secs, soon, stable, start};
 
-/// Whether the commit whose reply is lost was applied, or comes much later.
+/// Fate of the commit whose reply is lost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
     Applied,
     Never,
-    /// After what is repeated in its place.
+    /// Applied late, after the commit that was repeated in its place.
     Late,
 }
 
@@ -30,7 +30,7 @@ impl Fate {
     }
 }
 
-/// What was late arrives, and must change nothing. Then all is in order and at rest.
+/// Applies the late commits, which must change nothing. Then waits until the cluster is stable and at rest.
 async fn at_rest(cluster: &Cluster, nodes: &[Node], fate: Fate) {
     stable(nodes).await;
     for node in nodes {
@@ -38,7 +38,7 @@ async fn at_rest(cluster: &Cluster, nodes: &[Node], fate: Fate) {
             assert!(late.is_err(), "{fate:?}: {late:?}");
         }
     }
-    // Whatever is still to be published or repeated comes within this time.
+    // Everything that is still to be published or repeated happens within this time.
     tokio::time::sleep(secs(10)).await;
     let version = stable(nodes).await;
     let before = cluster.store.stats().commits_effective;
@@ -108,9 +108,9 @@ async fn p4_of_an_acknowledgement() {
     }
 }
 
-/// An acknowledgement comes so late that a newer version is out, which the node has acknowledged too.
+/// An acknowledgement is applied so late that the node has acknowledged a newer version too.
 #[tokio::test(start_paused = true)]
-async fn p4_of_an_acknowledgement_that_comes_after_the_next_one() {
+async fn p4_of_an_acknowledgement_that_is_applied_after_the_next_one() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let node = followers(&nodes)[0];
@@ -192,7 +192,7 @@ async fn of_a_change_of_metadata() {
     }
 }
 
-/// A lease that nobody knows of ends by itself; the node has another.
+/// A lease whose ID was lost expires by itself, and the node gets another one.
 #[tokio::test(start_paused = true)]
 async fn of_a_grant() {
     let cluster = Cluster::new();
@@ -203,7 +203,7 @@ async fn of_a_grant() {
     assert_eq!(cluster.store.lease_count(), 2);
     tokio::time::sleep(secs(16)).await;
     assert_eq!(cluster.store.lease_count(), 1);
-    // A renewal and a revocation that took effect without a reply.
+    // A renewal and a revocation take effect without a reply.
     node.line.lose_replies(Call::Renew, 1);
     tokio::time::sleep(secs(30)).await;
     node.line.lose_replies(Call::Revoke, 1);
@@ -211,7 +211,7 @@ async fn of_a_grant() {
     assert_eq!(cluster.store.lease_count(), 0);
 }
 
-/// All nodes lose every second reply for a while, of everything.
+/// All nodes lose every second reply of every call for a while.
 #[tokio::test(start_paused = true)]
 async fn of_everything_now_and_then() {
     for seed in 0..5 {

@@ -1,6 +1,6 @@
-//! The runtime and the public API on the memory store, under paused time: the promises as a user sees them.
+//! The runtime and the public API on the memory store, under paused time: the promises as a service sees them.
 
-#![allow(clippy::unwrap_used, reason = "what is not as expected fails the test, in helpers too")]
+#![allow(clippy::unwrap_used, reason = "a failed expectation fails the test, in helpers too")]
 
 mod announce;
 mod by_hand;
@@ -20,11 +20,11 @@ mod lifecycle;
 mod lost_replies;
 mod outages;
 mod promises;
+mod reporting;
 mod sessions;
 mod stability;
 mod stabilize;
 mod storms;
 mod suspends;
 mod threads;
-mod told;
 mod waiting;

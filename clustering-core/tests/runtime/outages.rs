@@ -1,4 +1,4 @@
-//! A store that is away, that hangs, that breaks watches, that forgets its past, or goes back to it.
+//! A store that is away or hangs, breaks watches, compacts its history, or is restored to an older state.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ fn lost(event: &Event) -> bool {
     matches!(event, Event::SessionLost { .. })
 }
 
-/// Disconnects all nodes for that long.
+/// Disconnects all nodes for the given time.
 async fn outage(nodes: &[Node], disconnect: fn(&FaultyStore), away: Duration) {
     nodes.iter().for_each(|node| disconnect(&node.line));
     tokio::time::sleep(away).await;
     nodes.iter().for_each(|node| node.line.heal());
 }
 
-/// A store outage must not become a mass restart: sessions, leader, term and version are the same afterwards.
+/// A store outage must not become a mass restart: sessions, leader, term and version do not change.
 #[tokio::test(start_paused = true)]
 async fn p6_an_outage_shorter_than_the_ttl_costs_nothing() {
     for disconnect in [FaultyStore::cut, FaultyStore::hang, FaultyStore::hang_replies] {
@@ -30,7 +30,7 @@ async fn p6_an_outage_shorter_than_the_ttl_costs_nothing() {
         let nodes = cluster.start_many(3).await;
         let version = stable(&nodes).await;
         let term = leader(&nodes).term();
-        // Renewals were sent a moment ago.
+        // Renewals have just been sent.
         tokio::time::sleep(ms(5_100)).await;
         outage(&nodes, disconnect, secs(11)).await;
         let leading = &nodes[0];
@@ -77,7 +77,7 @@ async fn p7_an_outage_longer_than_the_ttl_is_recovered_from() {
     }
 }
 
-/// What happened while a node was away reaches it afterwards, in order and each once.
+/// A node that was disconnected receives the missed changes afterwards, in order and each once.
 #[tokio::test(start_paused = true)]
 async fn p2_nothing_is_lost_by_a_broken_watch() {
     let cluster = Cluster::new();
@@ -99,13 +99,14 @@ async fn p2_nothing_is_lost_by_a_broken_watch() {
     let published = cluster.audit().await.versions().len();
     let seen = witness.log.versions();
     assert!(seen.is_sorted_by(|a, b| a < b));
-    // It came as the fourth, so the first versions were not for it; all since then it saw.
+    // It joined as the fourth node, so it did not see the first versions; it saw all versions since then.
     let first = cluster.audit().await.versions().iter().position(|one| one.version == seen[0]).unwrap();
     assert_eq!(seen.len(), published - first);
     assert_eq!(witness.log.count(|event| matches!(event, Event::Resynced { .. })), 0);
 }
 
-/// An idle prefix is compacted under a quiet cluster, and then the watches break: that is no reason to rebalance.
+/// The history of an idle prefix is compacted under a quiet cluster, and then the watches break. The cluster must not
+/// rebalance.
 #[tokio::test(start_paused = true)]
 async fn compaction_under_a_quiet_cluster_causes_no_version() {
     let cluster = Cluster::new();
@@ -136,9 +137,10 @@ async fn compaction_under_a_quiet_cluster_causes_no_version() {
     assert_eq!(cluster.seen.announced().last().map(|(version, ..)| *version), Some(version));
 }
 
-/// Versions were published and compacted while a node was away: nobody can tell it their views, so it asks for another.
+/// Versions were published and compacted while a node was disconnected. It cannot know their views, so it requests
+/// another version.
 #[tokio::test(start_paused = true)]
-async fn p1_a_version_whose_cut_was_missed_is_replaced_by_one_that_all_saw() {
+async fn p1_a_version_whose_cut_a_node_missed_is_replaced_by_another() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(3).await;
     tokio::time::sleep(secs(5)).await;
@@ -151,11 +153,11 @@ async fn p1_a_version_whose_cut_was_missed_is_replaced_by_one_that_all_saw() {
     nodes.push(away);
     let version = stable(&nodes).await;
     assert!(version > missed);
-    assert!(!nodes[2].log.versions().contains(&missed), "it never had a view of that one");
+    assert!(!nodes[2].log.versions().contains(&missed), "it never knew the view of the missed version");
     assert_eq!(nodes[2].log.count(lost), 0);
 }
 
-/// The same happens to the leader.
+/// The same for the leader.
 #[tokio::test(start_paused = true)]
 async fn p1_a_leader_that_missed_a_version_publishes_another() {
     let cluster = Cluster::new();
@@ -165,7 +167,7 @@ async fn p1_a_leader_that_missed_a_version_publishes_another() {
     let leading = leader(&nodes);
     let term = leading.term();
     leading.line.cut();
-    // Somebody writes over the version by hand, and the store forgets that.
+    // Somebody overwrites the version by hand, and the store compacts that change.
     let record = cluster.store.get("cluster/view/version").await.unwrap().unwrap();
     cluster.store.put("cluster/view/version", record.value, None).await.unwrap();
     cluster.store.compact(cluster.store.revision());
@@ -178,7 +180,7 @@ async fn p1_a_leader_that_missed_a_version_publishes_another() {
     stable(&nodes).await;
 }
 
-/// The leader's view of the acknowledgements breaks alone.
+/// Only the leader's watch of the acknowledgements breaks.
 #[tokio::test(start_paused = true)]
 async fn p8_acknowledgements_that_a_broken_watch_missed_are_read_again() {
     use clustering_core::store::WatchEnd;
@@ -204,7 +206,7 @@ async fn p8_acknowledgements_that_a_broken_watch_missed_are_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_store_that_was_put_back_is_started_on_again() {
+async fn p7_the_nodes_rejoin_on_a_store_that_was_restored() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(3).await;
     let backup = cluster.store.backup();
@@ -220,7 +222,7 @@ async fn p7_a_store_that_was_put_back_is_started_on_again() {
         node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
     }
     let after = stable(&nodes).await;
-    assert!(after > asked, "labels go on from what was seen");
+    assert!(after > asked, "labels continue above those seen before");
     tokio::time::sleep(TTL * 2).await;
     assert_eq!(stable(&nodes).await, after);
     assert_eq!(
@@ -230,15 +232,15 @@ async fn p7_a_store_that_was_put_back_is_started_on_again() {
     );
 }
 
-/// A node saw a version whose publisher's clock was an hour ahead. The store is put back, and a process that never saw that
-/// version leads.
+/// A node saw a version whose publisher's clock was an hour ahead. The store is restored to an older state, and a process
+/// that never saw that version leads.
 #[tokio::test(start_paused = true)]
-async fn p2_versions_go_on_above_what_a_node_saw_before_the_store_was_put_back() {
+async fn p2_versions_continue_above_those_that_a_node_saw_before_a_restore() {
     let cluster = Cluster::new();
     let a = cluster.start("a").await;
     stable([&a]).await;
     let backup = cluster.store.backup();
-    // So that the node sees that the store went back.
+    // After this, the node notices that the store was restored.
     for _ in 0..50 {
         cluster.store.put("elsewhere", "x".into(), None).await.unwrap();
     }
@@ -253,7 +255,7 @@ async fn p2_versions_go_on_above_what_a_node_saw_before_the_store_was_put_back()
     let new = cluster.start("new").await;
     new.leads().await;
     new.until("stable", |status| status.is_stable()).await;
-    assert!(new.now().newest.as_ref().unwrap().version() < ahead, "nobody told it");
+    assert!(new.now().newest.as_ref().unwrap().version() < ahead, "it does not know the later label yet");
     a.line.heal();
     let after = soon("a stable version", a.wait_stable_after(ahead)).await.unwrap();
     assert_eq!(stable([&a, &new]).await, after);
@@ -261,9 +263,9 @@ async fn p2_versions_go_on_above_what_a_node_saw_before_the_store_was_put_back()
     assert_eq!(stable([&a, &new]).await, after, "it is at rest");
 }
 
-/// A wish for a version is open while the store goes back.
+/// A request for a version is open while the store is restored.
 #[tokio::test(start_paused = true)]
-async fn p7_a_wish_outlives_a_rewind_and_costs_one_version() {
+async fn p7_a_request_survives_a_restore_and_costs_one_version() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let backup = cluster.store.backup();
@@ -288,10 +290,9 @@ async fn p7_a_wish_outlives_a_rewind_and_costs_one_version() {
     assert_eq!(cluster.store.stats().commits_effective, before, "it is at rest");
 }
 
-/// Leader and followers: nothing is ever answered, for as long as it takes to lose all sessions and then some; and no
-/// call piles up.
+/// The store answers neither the leader nor the followers for longer than their sessions last. Calls do not accumulate.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_never_answers_is_asked_in_moderation() {
+async fn a_store_that_never_answers_is_called_at_a_limited_rate() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;

@@ -1,5 +1,5 @@
-//! P1 to P5, as the callbacks, the events and the store's history show them. What holds always is checked by the
-//! harness in every test: one view per version, versions in order, one stabilize at a time, `on_stable` at most once.
+//! P1 to P5, as seen by the callbacks, the events and the store's history. The harness checks the invariants in every
+//! test: one view per version, versions in order, one stabilize at a time, `on_stable` at most once.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,11 +23,11 @@ async fn p1_all_nodes_are_given_the_same_nodes_for_a_version() {
     stable(&nodes).await;
     nodes.remove(1).stop().await.unwrap();
     stable(&nodes).await;
-    // The callbacks of all nodes compared what they were given; so do the statuses, cut from each node's own replica.
+    // The harness compared the views that the callbacks received. The statuses come from each node's own replica.
     let views: Vec<_> =
         nodes.iter().map(|node| serde_json::to_string(node.view().unwrap().nodes()).unwrap()).collect();
     assert!(views.iter().all(|view| *view == views[0]), "{views:#?}");
-    // All have one seed, and no two the same life: what is minted is a matter of the name, too.
+    // All nodes have the same seed, and yet different incarnations, since IDs also depend on the name.
     let lives: std::collections::BTreeSet<_> =
         nodes[0].nodes().iter().map(|node| node.incarnation.clone()).collect();
     assert_eq!(lives.len(), nodes.len());
@@ -35,9 +35,10 @@ async fn p1_all_nodes_are_given_the_same_nodes_for_a_version() {
     cluster.audit().await;
 }
 
-/// Some mint with the wall clock of today, the others with one of 2023, and one version of the far future stands.
+/// Some nodes create versions with today's wall clock, the others with a clock of 2023, and there is one version of the
+/// far future.
 #[tokio::test(start_paused = true)]
-async fn p2_versions_go_forward_whoever_leads_and_whatever_the_clocks_say() {
+async fn p2_versions_go_forward_with_any_leader_and_any_clocks() {
     let cluster = Cluster::new();
     let future = r#"{"version":"7ZZZZZZZZZZZZZZZZZZZZZZZZ0","term":1,"leader":"gone","cause":[]}"#;
     cluster.store.put("other/view/version", future.into(), None).await.unwrap();
@@ -65,7 +66,7 @@ async fn p2_versions_go_forward_whoever_leads_and_whatever_the_clocks_say() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p2_the_order_goes_on_when_the_last_node_has_left() {
+async fn p2_the_order_continues_after_the_last_node_has_left() {
     let cluster = Cluster::new();
     let mut last: Option<Version> = None;
     for life in 0..4 {
@@ -78,7 +79,7 @@ async fn p2_the_order_goes_on_when_the_last_node_has_left() {
     cluster.audit().await;
 }
 
-/// A stabilize is told that it is superseded, the versions published while it runs are skipped, and its answer is
+/// A running stabilize is told that it is superseded, versions published while it runs are skipped, and its result is
 /// discarded.
 #[tokio::test(start_paused = true)]
 async fn p3_one_stabilize_at_a_time_and_only_for_the_newest_version() {
@@ -96,7 +97,7 @@ async fn p3_one_stabilize_at_a_time_and_only_for_the_newest_version() {
                         stabilization.superseded().await;
                         assert!(stabilization.is_superseded());
                         runs.lock().unwrap().push((size, "is told"));
-                        // It takes its time, and versions go by.
+                        // Further versions are published while it runs.
                         tokio::time::sleep(secs(20)).await;
                     }
                     runs.lock().unwrap().push((size, "ends"));
@@ -112,7 +113,11 @@ async fn p3_one_stabilize_at_a_time_and_only_for_the_newest_version() {
         nodes.push(cluster.start(more).await);
         let count = nodes.len() + 1;
         slow.until("the version is out", |status| status.newest.as_ref().unwrap().len() == count).await;
-        assert_eq!(slow.now().acknowledged.as_ref().unwrap().len(), 1, "it was not ready for the second");
+        assert_eq!(
+            slow.now().acknowledged.as_ref().unwrap().len(),
+            1,
+            "it was not ready at the second version"
+        );
     }
     nodes.push(slow.clone());
     let version = stable(&nodes).await;
@@ -120,13 +125,13 @@ async fn p3_one_stabilize_at_a_time_and_only_for_the_newest_version() {
         [(1, "begins"), (1, "ends"), (2, "begins"), (2, "is told"), (2, "ends"), (5, "begins"), (5, "ends")];
     assert_eq!(*runs.lock().unwrap(), expected);
     assert_eq!(slow.log.count(|event| matches!(event, Event::Superseded { .. })), 1);
-    // For the version of two it never said that it was ready.
+    // It was never ready at the version of two nodes.
     assert_eq!(slow.log.count(|event| matches!(event, Event::Ready { .. })), 2);
     assert_eq!(slow.cluster_version(), Some(version));
     cluster.audit().await;
 }
 
-/// The stabilize of one node waits to be let through. Until then nothing is stable.
+/// The stabilize of one node waits for its gate. Until then no version becomes stable.
 #[tokio::test(start_paused = true)]
 async fn p4_stable_means_everyone() {
     let cluster = Cluster::new();
@@ -150,7 +155,7 @@ async fn p4_stable_means_everyone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_on_stable_runs_once_and_only_on_the_recorder() {
+async fn p4_on_stable_runs_once_and_only_on_the_leader_that_recorded_it() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(5).await;
     for _ in 0..3 {
@@ -170,12 +175,12 @@ async fn p4_on_stable_runs_once_and_only_on_the_recorder() {
     let audit = cluster.audit().await;
     let announced: Vec<_> = cluster.seen.announced().iter().map(|(version, ..)| *version).collect();
     let stable: Vec<_> = audit.confirmed().iter().map(|confirmed| confirmed.version).collect();
-    assert_eq!(announced, stable, "nothing hindered it, so it ran for every stable version");
+    assert_eq!(announced, stable, "the callback ran for every stable version");
 }
 
-/// The leader is gone after the version was recorded as stable, and before it knows: no other runs the callback for it.
+/// The leader is lost after the version was recorded as stable, and before it knows. No other node runs the callback.
 #[tokio::test(start_paused = true)]
-async fn p4_a_leader_lost_between_the_record_and_the_callback_is_not_stood_in_for() {
+async fn p4_no_other_node_announces_for_a_leader_lost_between_record_and_callback() {
     let cluster = Cluster::new();
     let old = cluster.start("a").await;
     let (gate, passes) = tokio::sync::watch::channel(());
@@ -185,7 +190,7 @@ async fn p4_a_leader_lost_between_the_record_and_the_callback_is_not_stood_in_fo
                 let mut passes = passes.clone();
                 async move {
                     if stabilization.view().len() == 2 {
-                        // The leader goes meanwhile, if it was let through once.
+                        // The leader is lost while this waits, if the gate was opened once.
                         passes.changed().await.unwrap();
                     }
                 }
@@ -202,7 +207,7 @@ async fn p4_a_leader_lost_between_the_record_and_the_callback_is_not_stood_in_fo
     let next = stable([&gated]).await;
     assert!(next > version);
     let announced: Vec<_> = cluster.seen.announced().into_iter().map(|(version, ..)| version).collect();
-    assert!(!announced.contains(&version), "by nobody");
+    assert!(!announced.contains(&version), "no node announced the version");
     assert!(announced.contains(&next), "a newer version follows, and is announced");
     cluster.audit().await;
 }
@@ -230,9 +235,9 @@ async fn p5_a_leader_that_was_cut_off_writes_nothing() {
     cluster.audit().await;
 }
 
-/// It does not know yet that it is deposed, since the log does not reach it: the guard stops it.
+/// The leader does not know yet that it is deposed, because the log does not reach it. The guard fails.
 #[tokio::test(start_paused = true)]
-async fn p5_the_term_guards_a_write_of_one_that_was_deposed_without_knowing() {
+async fn p5_the_term_guards_the_write_of_a_leader_that_does_not_know_it_is_deposed() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let old = leader(&nodes);
@@ -240,7 +245,7 @@ async fn p5_the_term_guards_a_write_of_one_that_was_deposed_without_knowing() {
     let keyspace = old.keyspace().clone();
     cluster.store.delete(keyspace.election_key()).await.unwrap();
     followers(&nodes)[0].leads().await;
-    assert!(old.is_leader(), "for all it knows");
+    assert!(old.is_leader(), "it does not know yet that it is deposed");
     let refused = old.write().await.unwrap_err();
     let RequestError::Store(error) = &refused else { panic!("{refused}") };
     assert!(matches!(error.kind(), ErrorKind::GuardFailed { .. }), "{error}");
@@ -252,7 +257,7 @@ async fn p5_the_term_guards_a_write_of_one_that_was_deposed_without_knowing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p5_the_clusters_own_keys_and_those_of_followers_are_out_of_reach() {
+async fn p5_writes_to_the_clusters_own_keys_and_writes_of_followers_are_refused() {
     use clustering_core::store::Txn;
 
     let cluster = Cluster::new();
@@ -264,14 +269,14 @@ async fn p5_the_clusters_own_keys_and_those_of_followers_are_out_of_reach() {
         assert!(refused.to_string().contains(key), "{refused}");
     }
     assert_eq!(follower.write().await, Err(RequestError::NotLeader));
-    // One's own guards count too.
+    // The caller's own guards count too.
     let own = Txn::new().guard(clustering_core::store::Guard::absent("app/x")).put("app/x", "1", None);
     leader.commit_as_leader(own.clone()).await.unwrap();
     let refused = leader.commit_as_leader(own).await.unwrap_err();
     assert!(
         matches!(&refused, RequestError::Store(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }))
     );
-    // A write whose reply is lost is the user's to judge: it is neither repeated nor called done.
+    // A write whose reply is lost is neither repeated nor reported as done; the caller has to decide.
     leader.line.lose_reply_of_next_commit_matching(of(Kind::Other));
     leader.line.clear_log();
     let lost = leader.write().await.unwrap_err();

@@ -1,4 +1,4 @@
-//! P6 and P7: a node knows when its session is over, and comes back by itself.
+//! P6 and P7: a node knows when its session is over, and rejoins by itself.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::common::{Cluster, TTL, leader, ms, name, secs, soon, stable, start};
 
-/// The clock alone tells, although the status has not changed.
+/// The clock alone decides, although the status has not changed.
 #[tokio::test(start_paused = true)]
 async fn p6_leading_ends_at_the_deadline_without_network() {
     for disconnect in [FaultyStore::cut, FaultyStore::hang] {
@@ -27,9 +27,9 @@ async fn p6_leading_ends_at_the_deadline_without_network() {
         assert_eq!(node.term(), node.now().active_term);
         assert_eq!(node.leadership_left(), ms(1));
         tokio::time::advance(ms(1)).await;
-        // Nothing had a chance to run since: the clock alone tells.
+        // No task has run since, so only the clock can end it.
         assert!(!node.is_leader() && node.term().is_none());
-        assert!(node.is_member() && node.owns("key"), "the session lasts longer than the lead");
+        assert!(node.is_member() && node.owns("key"), "the session outlasts the leadership");
         tokio::time::advance(TTL - left - ms(1)).await;
         assert!(node.is_member() && node.view().is_some() && node.cluster_version().is_some());
         tokio::time::advance(ms(1)).await;
@@ -43,9 +43,9 @@ async fn p6_leading_ends_at_the_deadline_without_network() {
     }
 }
 
-/// Whoever waits for changes of the status is woken by the deadline, although the node hears of nothing.
+/// Tasks that wait for changes of the status are woken by the deadline, although the node receives no input.
 #[tokio::test(start_paused = true)]
-async fn p6_the_end_of_the_lead_wakes_those_who_wait_for_it() {
+async fn p6_the_end_of_leadership_wakes_waiting_tasks() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
@@ -56,14 +56,14 @@ async fn p6_the_end_of_the_lead_wakes_those_who_wait_for_it() {
     assert_eq!(begun.elapsed(), TTL * 2 / 3);
 }
 
-/// The deadline counts from the sending of the last good renewal, not from its reply.
+/// The deadline counts from the sending of the last successful renewal, not from its reply.
 #[tokio::test(start_paused = true)]
 async fn p6_the_deadline_counts_from_the_sending_of_a_renewal() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
     node.line.delay(secs(2));
-    // Renewed 5 s after the grant, answered 2 s later.
+    // The renewal is sent 5 s after the grant and answered 2 s later.
     tokio::time::sleep(secs(7) - ms(1)).await;
     assert_eq!(node.session_left(), TTL - secs(7) + ms(1));
     tokio::time::sleep(ms(2)).await;
@@ -71,7 +71,7 @@ async fn p6_the_deadline_counts_from_the_sending_of_a_renewal() {
     assert_eq!(node.leadership_left(), TTL * 2 / 3 - secs(2) - ms(1));
 }
 
-/// The TTL that the store gave counts, not the one that was asked for.
+/// The TTL that the store granted counts, not the requested one.
 #[tokio::test(start_paused = true)]
 async fn p6_the_granted_ttl_counts() {
     let store = clustering_memory::MemoryStore::builder().smallest_ttl(secs(60)).build();
@@ -86,7 +86,7 @@ async fn p6_the_granted_ttl_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p6_suspended_then_resumed_under_the_same_term() {
+async fn p6_leadership_is_suspended_and_resumed_under_the_same_term() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let node = leader(&nodes);
@@ -98,13 +98,13 @@ async fn p6_suspended_then_resumed_under_the_same_term() {
     node.log.next("resumed", |event| *event == Event::LeadershipResumed { term }).await;
     assert_eq!(node.term(), Some(term));
     tokio::time::sleep(TTL * 2).await;
-    assert_eq!(node.log.versions(), versions, "it costs no rebalance");
+    assert_eq!(node.log.versions(), versions, "no version was published");
     assert_eq!(node.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
     cluster.audit().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_node_that_lost_its_session_comes_back_in_a_newer_version() {
+async fn p7_a_node_that_lost_its_session_rejoins_in_a_newer_version() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let before = stable(&nodes).await;
@@ -127,8 +127,8 @@ async fn p7_a_node_that_lost_its_session_comes_back_in_a_newer_version() {
     cluster.audit().await;
 }
 
-/// The node is away for shorter than the others need to notice, and stands in the log under a new session while its
-/// acknowledgement of the old one would still say yes to the newest version.
+/// The node is disconnected too briefly for the others to notice. It is in the log under a new session, while the
+/// acknowledgement of its old session would still count for the newest version.
 #[tokio::test(start_paused = true)]
 async fn p7_acknowledgements_of_the_old_session_do_not_count() {
     let cluster = Cluster::new();
@@ -137,7 +137,7 @@ async fn p7_acknowledgements_of_the_old_session_do_not_count() {
     let all: Vec<_> = nodes.iter().chain([&node]).collect();
     let old = stable(all.clone()).await;
     gate.send(false).unwrap();
-    // By hand an acknowledgement of the version to come is not possible; but a revoked lease takes the old one away.
+    // The acknowledgement of the old session is deleted with its revoked lease.
     let lease = cluster.store.leases().last().unwrap().id;
     use clustering_core::store::CoordinationStore;
     cluster.store.revoke_lease(lease).await.unwrap();
@@ -145,7 +145,11 @@ async fn p7_acknowledgements_of_the_old_session_do_not_count() {
     node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
     tokio::time::sleep(secs(20)).await;
     let audit = cluster.audit().await;
-    assert_eq!(audit.confirmed().last().unwrap().version, old, "not stable without the new session's yes");
+    assert_eq!(
+        audit.confirmed().last().unwrap().version,
+        old,
+        "not stable without the acknowledgement of the new session"
+    );
     assert_eq!(nodes[0].node_versions().await.unwrap().len(), 2, "the old acknowledgement is gone");
     gate.send(true).unwrap();
     assert!(stable(all).await > old);
@@ -164,13 +168,13 @@ async fn p7_a_second_instance_waits_for_the_name() {
     first.stop().await.unwrap();
     let second = soon("the name", second).await.unwrap();
     stable([&second]).await;
-    assert_eq!(second.log.count(|event| matches!(event, Event::NameHeld { .. })), 1, "told once");
+    assert_eq!(second.log.count(|event| matches!(event, Event::NameHeld { .. })), 1, "reported once");
     assert_eq!(second.nodes()[0].uri.as_str(), "http://other:80");
     cluster.audit().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_second_instance_fails_if_it_is_told_to() {
+async fn p7_a_second_instance_fails_under_the_policy_fail() {
     let cluster = Cluster::new();
     let first = cluster.start("a").await;
     let version = stable([&first]).await;
@@ -179,15 +183,15 @@ async fn p7_a_second_instance_fails_if_it_is_told_to() {
     let by = first.uri().clone();
     assert_eq!(refused, StartError::Stopped(StopReason::NameTaken { by }));
     assert!(refused.to_string().contains("http://host:80"), "{refused}");
-    assert_eq!(cluster.store.lease_count(), 1, "it leaves nothing");
+    assert_eq!(cluster.store.lease_count(), 1, "it leaves no lease behind");
     assert_eq!((stable([&first]).await, cluster.store.open_watches()), (version, 2));
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_a_second_instance_takes_over_if_it_is_told_to() {
+async fn p7_a_second_instance_takes_over_under_the_policy_take_over() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
-    // The one taken over leads, at that: its lead goes with its name.
+    // The node that is taken over is the leader: it loses leadership together with its name.
     let first = leader(&nodes);
     let (line, builder) = cluster.builder(first.name().as_str());
     let builder = builder.seed(2).uri("http://other:80").name_conflict(NameConflict::TakeOver);
@@ -203,10 +207,10 @@ async fn p7_a_second_instance_takes_over_if_it_is_told_to() {
     cluster.audit().await;
 }
 
-/// Two processes under one name, both told to take over: on rejoin a foreign record means stopping, so they do not
-/// take the name from each other for ever.
+/// Two processes have the same name, and both take over. A process that rejoins and finds another's record stops, so they
+/// do not take the name from each other for ever.
 #[tokio::test(start_paused = true)]
-async fn p7_two_that_take_over_do_not_fight() {
+async fn p7_two_processes_that_take_over_do_not_alternate_for_ever() {
     let cluster = Cluster::new();
     let take = |seed| {
         let (line, builder) = cluster.builder("a");
@@ -225,7 +229,7 @@ async fn p7_two_that_take_over_do_not_fight() {
     assert_eq!(second.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
 }
 
-/// A process that crashed and is started again under its name waits for its own ghost, no longer than one TTL.
+/// A process that crashed and is restarted under its name waits for its old lease, at most for one TTL.
 #[tokio::test(start_paused = true)]
 async fn p7_a_restart_after_a_crash_waits_for_the_lease_to_end() {
     let cluster = Cluster::new();
@@ -245,9 +249,9 @@ async fn p7_a_restart_after_a_crash_waits_for_the_lease_to_end() {
     cluster.audit().await;
 }
 
-/// A record put by hand, without a lease, stands for ever: whoever wants the name waits, and says so.
+/// A record that is put by hand without a lease never expires: a node that wants the name waits and reports it.
 #[tokio::test(start_paused = true)]
-async fn p7_a_name_held_for_ever_is_told_of_and_can_be_freed() {
+async fn p7_a_name_held_for_ever_is_reported_and_can_be_freed() {
     let cluster = Cluster::new();
     let record = r#"{"uri":"http://by-hand:80","incarnation":"x"}"#;
     let key = "cluster/view/nodes/a";
@@ -268,9 +272,9 @@ async fn p7_a_name_held_for_ever_is_told_of_and_can_be_freed() {
     stable([&node]).await;
 }
 
-/// While a node is away, another process gets its name: the node waits its turn, and has its place when that one goes.
+/// While a node is disconnected, another process takes its name. The node waits, and rejoins when that process has left.
 #[tokio::test(start_paused = true)]
-async fn p7_a_name_lost_with_the_session_is_waited_for() {
+async fn p7_a_node_waits_for_a_name_that_it_lost_with_its_session() {
     let cluster = Cluster::new();
     let first = cluster.start("a").await;
     stable([&first]).await;

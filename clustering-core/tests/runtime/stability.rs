@@ -1,4 +1,4 @@
-//! One meaning of "stable": what a node, an observer and the report of the same keys say of it.
+//! Nodes, observers and reports use the same definition of "stable".
 
 use std::sync::{
     Arc,
@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 
 use crate::common::{Cluster, Node, TTL, leader, ms, secs, soon, stable};
 
-/// A cluster whose nodes, observers and report are compared at every millisecond.
+/// A cluster whose nodes, observers and report are compared every millisecond.
 struct Compared {
     cluster: Cluster,
     observers: Vec<Discovery>,
@@ -32,7 +32,7 @@ impl Compared {
         Compared { cluster, observers: vec![early], nodes: Vec::new(), stable: 0, conditions: Vec::new() }
     }
 
-    /// Compares for that many milliseconds, also with an observer that begins now.
+    /// Compares for the given number of milliseconds, also with an observer that starts now.
     async fn compare(&mut self, what: &str, milliseconds: u64) {
         self.observers.push(Discovery::observe(self.cluster.store.clone(), "cluster").await.unwrap());
         for _ in 0..milliseconds {
@@ -41,7 +41,7 @@ impl Compared {
             let namespace = self.observers[0].namespace().clone();
             let report = Report::read(&self.cluster.store, &namespace).await.unwrap();
             if self.cluster.store.revision() != before {
-                // What has just happened, as when the look itself ended a lease, is on its way to the others.
+                // A recent change, such as a lease that this read ended, may not have reached the other nodes yet.
                 continue;
             }
             let is_stable = report.as_ref().is_some_and(|report| report.condition.is_stable());
@@ -80,7 +80,7 @@ impl Compared {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nodes_observers_and_the_report_agree_whether_the_cluster_is_stable() {
+async fn nodes_observers_and_the_report_agree_on_stability() {
     let mut all = Compared::new().await;
     all.compare("nothing", 10).await;
     for name in ["a", "b", "c"] {
@@ -126,7 +126,7 @@ async fn nodes_observers_and_the_report_agree_whether_the_cluster_is_stable() {
     }
 }
 
-/// The deadline passes while nothing runs: no thread is left to note it, and the clock alone tells.
+/// The deadline passes while no task runs, so only the clock can show it.
 #[tokio::test(start_paused = true)]
 async fn p6_a_node_whose_session_is_over_is_not_stable() {
     let cluster = Cluster::new();
@@ -140,7 +140,7 @@ async fn p6_a_node_whose_session_is_over_is_not_stable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_without_a_place_is_not_stable() {
+async fn a_node_that_is_not_a_member_is_not_stable() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let (stays, goes) = (&nodes[0], &nodes[1]);
@@ -149,7 +149,7 @@ async fn a_node_without_a_place_is_not_stable() {
     let observer = goes.discovery();
     assert!(observer.is_stable() && !goes.is_stable() && !goes.now().is_stable());
     let waits = tokio::time::timeout(secs(60), goes.wait_stable());
-    assert!(waits.await.is_err(), "it is no part of the stable cluster");
+    assert!(waits.await.is_err(), "the node is not part of the stable cluster");
     goes.register().await.unwrap();
     assert_eq!(soon("stable", goes.wait_stable()).await.unwrap(), stable(&nodes).await);
 }
@@ -184,7 +184,7 @@ async fn a_node_that_leaves_is_not_stable() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_claims_stability_while_the_store_does_not_answer() {
+async fn no_node_is_stable_while_the_store_does_not_answer() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     let line = FaultyStore::new(cluster.store.clone());

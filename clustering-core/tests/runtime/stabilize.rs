@@ -1,5 +1,4 @@
-//! The stabilize callback: what it is given, what it may return, and what becomes of one that is slow, says no, panics
-//! or never returns.
+//! The stabilize callback: its argument, its return types, and calls that are slow, refuse, panic or never return.
 
 use std::sync::{
     Arc, Mutex,
@@ -15,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::common::{Cluster, Node, TTL, followers, leader, ms, secs, soon, stable};
 
-/// The refusals of a node: attempt and reason.
+/// Returns the refusals of a node: attempt and reason.
 fn refusals(node: &Node) -> Vec<(u32, String)> {
     let refusal = |event: &Arc<Event>| match &**event {
         Event::StabilizeRefused { attempt, reason, .. } => Some((*attempt, reason.clone())),
@@ -34,10 +33,10 @@ async fn blocked(node: &Node) -> Blocked {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p8_a_slow_one_is_warned_about_and_named() {
+async fn p8_a_slow_stabilize_is_reported_and_its_node_named() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
-    // Changes in a row would be published a moment later.
+    // Changes that follow each other closely would be published later.
     tokio::time::sleep(secs(2)).await;
     let begun = Instant::now();
     let slow = cluster
@@ -51,19 +50,19 @@ async fn p8_a_slow_one_is_warned_about_and_named() {
     assert_eq!((blocked.laggards[0].name.as_str(), &blocked.laggards[0].refused), ("slow", &None));
     assert!(Event::Blocked(blocked.clone()).to_string().contains("slow has not answered"));
     assert_eq!(leading.now().blocked.unwrap().laggards, blocked.laggards);
-    assert_eq!(followers(&nodes)[0].now().blocked, None, "only the leader can know");
+    assert_eq!(followers(&nodes)[0].now().blocked, None, "only the leader knows which nodes block");
     slow.log.next("slow", |event| matches!(event, Event::StabilizeSlow { attempt: 1, .. })).await;
     stable(nodes.iter().chain([&slow])).await;
     assert_eq!(begun.elapsed(), secs(60));
     assert_eq!(leading.now().blocked, None);
     assert_eq!(slow.log.count(|event| matches!(event, Event::StabilizeSlow { .. })), 1);
-    // It kept its session all the while.
+    // It kept its session throughout.
     assert_eq!(slow.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
     cluster.audit().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p8_one_that_says_no_is_tried_again_ever_more_slowly_until_it_says_yes() {
+async fn p8_a_refused_stabilize_is_retried_with_growing_delays_until_it_succeeds() {
     let cluster = Cluster::new();
     let attempts = Arc::new(Mutex::new(Vec::new()));
     let kept = attempts.clone();
@@ -104,7 +103,7 @@ async fn p8_panics_are_refusals_with_their_text() {
     let node = cluster
         .start_with("a", |builder| {
             builder.stabilize(|stabilization| {
-                // Before there is a future.
+                // Panics before it returns a future.
                 assert!(stabilization.attempt() != 1, "at once");
                 async move {
                     match stabilization.attempt() {
@@ -125,7 +124,7 @@ async fn p8_panics_are_refusals_with_their_text() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p8_one_that_never_returns_is_ended_by_the_timeout() {
+async fn p8_a_stabilize_that_never_returns_is_aborted_by_the_timeout() {
     let cluster = Cluster::new();
     let dropped = Arc::new(AtomicU32::new(0));
     struct Held(Arc<AtomicU32>);
@@ -152,15 +151,15 @@ async fn p8_one_that_never_returns_is_ended_by_the_timeout() {
         .await;
     stable([&node]).await;
     assert!(begun.elapsed() > secs(14) && begun.elapsed() < secs(15), "{:?}", begun.elapsed());
-    assert_eq!(dropped.load(Ordering::SeqCst), 3, "what it held is dropped");
+    assert_eq!(dropped.load(Ordering::SeqCst), 3, "the state of the aborted calls is dropped");
     let reason = "it was ended after 7s, the stabilize timeout".to_owned();
     assert_eq!(refusals(&node), [(1, reason.clone()), (2, reason)]);
 }
 
-/// Without a timeout nothing ends it, and its node is named for ever; but versions that come are still published, and
-/// the node can leave.
+/// Without a timeout a stabilize that hangs is never aborted, and its node blocks every version; but versions are still
+/// published, and the node can leave.
 #[tokio::test(start_paused = true)]
-async fn p8_one_that_ignores_its_token_blocks_its_node_only() {
+async fn p8_a_stabilize_that_ignores_its_token_blocks_only_its_own_node() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let stuck =
@@ -175,13 +174,13 @@ async fn p8_one_that_ignores_its_token_blocks_its_node_only() {
     assert_eq!(again.version, version);
     let begun = Instant::now();
     stuck.stop().await.unwrap();
-    assert_eq!(begun.elapsed(), secs(5), "the stop timeout is what it may take");
+    assert_eq!(begun.elapsed(), secs(5), "stop takes as long as the stop timeout");
     stable(&nodes).await;
     cluster.audit().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_laggard_is_evicted_if_that_is_wanted_and_comes_back() {
+async fn a_laggard_is_evicted_under_that_policy_and_rejoins() {
     let cluster = Cluster::new();
     let evict = Laggards::Evict { after: secs(45) };
     let mut nodes = Vec::new();
@@ -231,7 +230,7 @@ async fn p8_a_leader_that_is_itself_the_laggard_steps_down_and_is_evicted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn yes_in_every_form() {
+async fn every_return_type_can_report_success() {
     let cluster = Cluster::new();
     let nodes = [
         cluster.start_with("unit", |builder| builder.stabilize(|_| async {})).await,
@@ -246,7 +245,7 @@ async fn yes_in_every_form() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_in_every_form() {
+async fn every_return_type_can_report_a_refusal() {
     let cluster = Cluster::new();
     let no = |stabilization: &Stabilization| stabilization.attempt() == 1;
     let nodes = [
@@ -270,7 +269,7 @@ async fn no_in_every_form() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_leaves_while_it_stabilizes_is_told_and_waited_for() {
+async fn stop_tells_a_running_stabilize_and_waits_for_it() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     let told = Arc::new(AtomicBool::new(false));
@@ -291,7 +290,7 @@ async fn a_node_that_leaves_while_it_stabilizes_is_told_and_waited_for() {
     let begun = Instant::now();
     let (stopped, _) = tokio::join!(leaver.stop(), stable(&nodes));
     stopped.unwrap();
-    assert_eq!(begun.elapsed(), secs(1), "the others need not wait for it, but its stop does");
+    assert_eq!(begun.elapsed(), secs(1), "its own stop waits for the callback; the other nodes do not");
     assert!(told.load(Ordering::SeqCst));
     assert_eq!(
         leaver.log.ended().await.iter().filter(|event| matches!(***event, Event::Ready { .. })).count(),
@@ -301,7 +300,7 @@ async fn a_node_that_leaves_while_it_stabilizes_is_told_and_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_stops_while_the_barrier_is_open_leaves_it_to_the_next() {
+async fn a_barrier_that_is_open_when_the_leader_stops_is_completed_by_the_next() {
     let cluster = Cluster::new();
     let mut nodes = cluster.start_many(3).await;
     let slow = cluster
@@ -323,9 +322,9 @@ async fn a_leader_that_stops_while_the_barrier_is_open_leaves_it_to_the_next() {
     cluster.audit().await;
 }
 
-/// What a stabilize is given, over versions, refusals and a lost session.
+/// The argument of stabilize across versions, refusals and a lost session.
 #[tokio::test(start_paused = true)]
-async fn previous_joined_left_and_attempt_tell_what_the_process_is_adapted_to() {
+async fn previous_joined_left_and_attempt_describe_the_state_of_the_process() {
     #[derive(Debug, PartialEq)]
     struct Given(u32, Option<usize>, Vec<String>, Vec<String>, Vec<String>);
     let cluster = Cluster::new();
@@ -370,13 +369,13 @@ async fn previous_joined_left_and_attempt_tell_what_the_process_is_adapted_to() 
     b.stop().await.unwrap();
     assert_eq!(next().await, Given(1, Some(3), list(&[]), list(&["b"]), list(&[])));
     stable([&node, &c]).await;
-    // The session is lost; what the process is adapted to is not.
+    // The session is lost, but the process's state is not.
     let own = cluster.store.leases()[0].id;
     cluster.store.revoke_lease(own).await.unwrap();
     node.log.next("back", |event| matches!(event, Event::Rejoined { .. })).await;
     assert_eq!(next().await, Given(1, Some(2), list(&[]), list(&[]), list(&["me"])));
     stable([&node, &c]).await;
     tokio::time::sleep(TTL).await;
-    assert!(given.try_recv().is_err(), "and nothing else");
+    assert!(given.try_recv().is_err(), "no other call");
     cluster.audit().await;
 }

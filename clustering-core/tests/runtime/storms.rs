@@ -1,4 +1,4 @@
-//! Many at once: a storm of changes costs a handful of versions, and ends in a stable one.
+//! A storm of changes costs a few versions, and ends in a stable version.
 
 use std::time::Instant;
 
@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use crate::common::{Cluster, Node, ms, secs, stable, start};
 
-/// Starts nodes without a record of their events, each with its own round trip to the store.
+/// Starts nodes without recording their events, each with its own round trip to the store.
 async fn join_at_once(cluster: &Cluster, prefix: &str, count: usize) -> Vec<Node> {
     let join = |number: usize| async move {
         let (line, builder) = cluster.builder(&format!("{prefix}{number:03}"));
@@ -17,9 +17,9 @@ async fn join_at_once(cluster: &Cluster, prefix: &str, count: usize) -> Vec<Node
     join_all((0..count).map(join)).await
 }
 
-/// Two hundred join, one every 50 ms for ten seconds: the gap between versions grows.
+/// Two hundred nodes join, one every 50 ms for ten seconds: the pause between versions grows.
 #[tokio::test(start_paused = true)]
-async fn two_hundred_join_a_cluster_that_stands() {
+async fn two_hundred_nodes_join_a_running_cluster() {
     let cluster = &Cluster::new();
     let mut nodes = cluster.start_many(3).await;
     let begun = cluster.audit().await.versions().len();
@@ -72,7 +72,7 @@ async fn one_hundred_leave_at_once() {
     assert_eq!(cluster.store.lease_count(), 30);
 }
 
-/// One after the other is stopped and started again under its name, the leader among them.
+/// One node after the other is stopped and restarted under its name, including the leader.
 #[tokio::test(start_paused = true)]
 async fn a_rolling_restart_of_twenty() {
     let cluster = Cluster::new();

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::common::{Cluster, TTL, secs, soon, stable};
 
 #[tokio::test(start_paused = true)]
-async fn p6_a_leader_knows_at_once_after_a_suspend_that_its_lead_is_over() {
+async fn p6_a_leader_knows_at_once_after_a_suspend_that_its_leadership_is_over() {
     for slept in [TTL * 2 / 3, TTL, secs(3600)] {
         let (cluster, machine) = (Cluster::new(), SimulatedSuspends::new());
         let node = cluster.start_with("a", |builder| builder.suspends(&machine)).await;
@@ -20,29 +20,29 @@ async fn p6_a_leader_knows_at_once_after_a_suspend_that_its_lead_is_over() {
             async move { node.wait_deposed(term).await }
         });
         tokio::time::sleep(secs(1)).await;
-        // A renewal right after the resume would let the lead go on under the same term.
+        // A renewal right after the resume would continue the leadership under the same term.
         node.line.hang();
         let resumed = Instant::now();
         machine.suspend(slept);
-        // Nothing has run since: the clock alone tells.
+        // No task has run since, so only the clock can show it.
         assert!(!node.is_leader(), "suspended for {slept:?}");
         assert_eq!((node.is_member(), node.is_stable()), (slept < TTL - secs(1), slept < TTL - secs(1)));
         soon("the end of the lead", deposed).await.unwrap();
         soon("the status", status.wait_for(|status| status.active_term.is_none())).await.unwrap();
-        assert_eq!(resumed.elapsed(), secs(0), "late by this, after {slept:?}");
+        assert_eq!(resumed.elapsed(), secs(0), "woken late by this much after {slept:?}");
         if slept >= TTL {
             let lost = |event: &Event| *event == Event::SessionLost { reason: LostReason::Expired };
             node.log.next("the session is over", lost).await;
             assert_eq!(resumed.elapsed(), secs(0));
         }
-        // It comes back by itself.
+        // It rejoins by itself.
         node.line.heal();
         soon("the lead", node.wait_leader()).await.unwrap();
         stable([&node]).await;
     }
 }
 
-/// A short suspend ends nothing: the time that is left is shorter by it.
+/// A short suspend ends nothing, but shortens the time that is left.
 #[tokio::test(start_paused = true)]
 async fn p6_a_short_suspend_counts_towards_the_deadline() {
     let (cluster, machine) = (Cluster::new(), SimulatedSuspends::new());
@@ -58,7 +58,7 @@ async fn p6_a_short_suspend_counts_towards_the_deadline() {
     assert_eq!(resumed.elapsed(), left - secs(3));
 }
 
-/// In real time and on several threads, where other timers of the process run on as if nothing had happened.
+/// In real time and on several threads, where the other timers of the process do not notice the suspend.
 #[test]
 fn p6_a_suspend_is_noticed_in_real_time_too() {
     let runtime =
@@ -73,7 +73,9 @@ fn p6_a_suspend_is_noticed_in_real_time_too() {
         store.hang();
         machine.suspend(secs(500));
         assert!(!node.is_leader() && node.is_member());
-        tokio::time::timeout(secs(60), node.wait_deposed(term)).await.expect("not 400 s later");
+        tokio::time::timeout(secs(60), node.wait_deposed(term))
+            .await
+            .expect("woken at once, and not 400 s later");
         let mut status = node.status();
         let told = status.wait_for(|status| status.active_term.is_none());
         tokio::time::timeout(secs(60), told).await.expect("not 400 s later").unwrap();

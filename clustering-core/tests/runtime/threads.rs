@@ -1,4 +1,4 @@
-//! In real time and on several threads: what paused time on one thread cannot show.
+//! Tests in real time and on several threads, for what paused time on one thread cannot show.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use clustering_memory::MemoryStore;
 
 use crate::common::{audit, ms, secs};
 
-/// For a second nodes come and go, change, ask and resign, each in a task of its own. Then the newest version becomes
-/// stable, and the history is in order.
+/// For a second, nodes join and leave, change, request versions and resign, each in a task of its own. Then the newest
+/// version becomes stable, and the history is in order.
 #[test]
 fn p8_churn_on_several_threads_ends_in_a_stable_version() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
@@ -36,7 +36,7 @@ fn p8_churn_on_several_threads_ends_in_a_stable_version() {
                             let zone = ("zone".to_owned(), round.to_string());
                             node.set_metadata([zone].into()).await.unwrap();
                         }
-                        // Refused on all but the leader.
+                        // Refused on all nodes except the leader.
                         2 => drop(node.resign().await),
                         3 => {
                             node.stop().await.unwrap();

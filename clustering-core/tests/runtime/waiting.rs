@@ -1,4 +1,4 @@
-//! Waiting: for the lead and its end, for versions, for a node that has ended. And writes of an earlier term.
+//! Waiting for leadership and its end, for versions, and for the end of a node; and writes of an earlier term.
 
 use clustering_core::{
     StopReason,
@@ -15,7 +15,7 @@ fn write(value: &'static str) -> Txn {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p6_the_end_of_a_lead_is_told_at_its_deadline_without_the_store() {
+async fn p6_the_end_of_leadership_is_reported_at_its_deadline_without_the_store() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     let term = soon("the lead", node.wait_leader()).await.unwrap();
@@ -29,13 +29,13 @@ async fn p6_the_end_of_a_lead_is_told_at_its_deadline_without_the_store() {
     let passed = cut.elapsed();
     assert!(passed >= left && passed < left + TTL / 3, "{passed:?} instead of {left:?}");
 
-    // In time for the session: the same lead goes on.
+    // A renewal before the end of the session: the leadership continues.
     node.line.heal();
     assert_eq!(soon("the lead", node.wait_leader()).await, Ok(term));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lead_that_is_given_up_or_ends_with_its_node_is_told_of() {
+async fn a_resignation_and_the_end_of_the_node_end_the_wait_for_deposition() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.start("a").await, cluster.start("b").await);
     stable([&a, &b]).await;
@@ -50,7 +50,7 @@ async fn a_lead_that_is_given_up_or_ends_with_its_node_is_told_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p5_what_was_decided_under_an_earlier_term_of_the_same_node_is_refused() {
+async fn p5_a_write_decided_under_an_earlier_term_of_the_same_node_is_refused() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.start("a").await, cluster.start("b").await);
     stable([&a, &b]).await;
@@ -66,7 +66,7 @@ async fn p5_what_was_decided_under_an_earlier_term_of_the_same_node_is_refused()
     let third = soon("the lead of a", a.wait_leader()).await.unwrap();
     assert!(third > second && second > first);
     let Err(RequestError::Store(error)) = a.commit_under(first, write("a, too late")).await else {
-        panic!("a write of the first term was taken under the third")
+        panic!("a write of the first term was accepted under the third")
     };
     assert!(matches!(error.kind(), ErrorKind::GuardFailed { .. }), "{error}");
     assert_eq!(cluster.store.get("app/owner").await.unwrap().unwrap().value, "b");
@@ -74,7 +74,7 @@ async fn p5_what_was_decided_under_an_earlier_term_of_the_same_node_is_refused()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_after_a_given_one_is_waited_for() {
+async fn wait_stable_after_waits_for_a_later_version() {
     let cluster = Cluster::new();
     let (a, b) = (cluster.start("a").await, cluster.start("b").await);
     let both = stable([&a, &b]).await;
@@ -88,7 +88,7 @@ async fn a_version_after_a_given_one_is_waited_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_that_has_ended_knows_nothing_and_keeps_nobody_waiting() {
+async fn a_node_that_has_ended_answers_nothing_and_blocks_no_waiting_task() {
     let cluster = Cluster::new();
     let node = cluster.start("a").await;
     stable([&node]).await;
@@ -111,7 +111,7 @@ async fn a_node_that_has_ended_knows_nothing_and_keeps_nobody_waiting() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_weak_handle_in_a_callback_lets_its_node_go() {
+async fn a_weak_handle_in_a_callback_does_not_keep_its_node_alive() {
     let cluster = Cluster::new();
     let own = std::sync::Arc::new(std::sync::OnceLock::<clustering_core::WeakClustering>::new());
     let given = own.clone();

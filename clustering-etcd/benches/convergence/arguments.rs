@@ -13,13 +13,14 @@ Usage: cargo bench -p clustering-etcd --bench convergence -- [OPTIONS]
 Options:
   --nodes LIST    sizes of the cluster, separated by commas [default: 2,6,21,51,101,201]
   --rounds COUNT  rounds per size, each with two joins, a follower's leave and a leader's leave [default: 10]
-  --only LIST     run only some of: times, killed, counts [default: all]
+  --only LIST     run only some of: times, killed, counts, trace [default: all but trace]
   --json          print one JSON object per line
   --help          print this help
 
   times    time from the call until the leader, and until every node, sees the next stable version, and the ratio to
            the bare client
   killed   time from the end of a dead leader's keys, as seen by a separate watcher, until the next version
+  trace    time of each step on the critical path of a join, for the library and for the bare client
   counts   commits, requests, watch events and bytes of a change and of an idle cluster, from etcd's metrics
 
 The bench starts its own etcd: the binary at CLUSTERING_ETCD_BIN, or else the one on the PATH.
@@ -33,9 +34,14 @@ pub(crate) struct Arguments {
     pub(crate) json: bool,
 }
 
-const PARTS: &[&str] = &["times", "killed", "counts"];
+const PARTS: &[&str] = &["times", "killed", "counts", "trace"];
 
 impl Arguments {
+    /// True if the part runs only when it is named.
+    pub(crate) fn asks_for(&self, part: &str) -> bool {
+        self.only.iter().any(|only| only == part)
+    }
+
     pub(crate) fn does(&self, part: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| only == part)
     }

@@ -12,12 +12,16 @@ use etcd_client::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::rounds::{LONG, Member, Team};
+use crate::{
+    rounds::{LONG, Member, Team},
+    trace::{Mark, Trace, What},
+};
 
 pub(crate) struct Bare {
     pub(crate) endpoints: Vec<String>,
     pub(crate) namespace: String,
     pub(crate) ttl: Duration,
+    pub(crate) trace: Option<Trace>,
 }
 
 /// State of a member that others wait for.
@@ -50,17 +54,23 @@ impl Team for Bare {
         let client = Client::connect(&self.endpoints, Some(ConnectOptions::new())).await.unwrap();
         let (mut leases, mut kv) = (client.lease_client(), client.kv_client());
         let view = format!("{}/view/", self.namespace);
+        let mark = |mark| mark_in(self.trace.as_ref(), name, mark);
+        mark(Mark::Sent(What::Read));
         let (lease, snapshot) = tokio::join!(
             leases.grant(self.ttl.as_secs() as i64, None),
             kv.get(view.as_str(), Some(GetOptions::new().with_prefix())),
         );
+        mark(Mark::Answered(What::Read));
         let (lease, snapshot) = (lease.unwrap().id(), snapshot.unwrap());
-        let mut member = Replica::new(&self.namespace, name, lease, client.kv_client());
+        let mut member = Replica::new(&self.namespace, name, lease, client.kv_client(), self.trace.clone());
         for entry in snapshot.kvs() {
             member.put(entry.key_str().unwrap(), entry.create_revision(), entry.mod_revision());
         }
         let seen = snapshot.header().unwrap().revision();
+        mark(Mark::Sent(What::Watch));
         let log = open(&client, &view, seen + 1).await;
+        mark(Mark::Answered(What::Watch));
+        mark(Mark::Sent(What::Join));
         member.commit_join().await;
         let (sender, mut known) = watch::channel(Known::default());
         let task = tokio::spawn(member.run(client.clone(), log, sender));
@@ -115,6 +125,7 @@ struct Replica {
     keys: Keys,
     lease: i64,
     kv: KvClient,
+    trace: Option<Trace>,
     /// Nodes present, with the create and modification revisions of their records.
     present: BTreeMap<String, (i64, i64)>,
     leader: i64,
@@ -128,7 +139,7 @@ struct Replica {
     /// Acknowledgements of versions that the log has not delivered yet, since the two watches are not ordered.
     early: Vec<(String, i64)>,
     /// The version that has been or is being acknowledged.
-    told: i64,
+    last_acknowledged: i64,
     own_acknowledgement: i64,
     acknowledging: bool,
     /// True while a version is being published, and until the log has delivered it.
@@ -172,12 +183,13 @@ impl Keys {
 }
 
 impl Replica {
-    fn new(namespace: &str, name: &str, lease: i64, kv: KvClient) -> Self {
+    fn new(namespace: &str, name: &str, lease: i64, kv: KvClient, trace: Option<Trace>) -> Self {
         Replica {
             name: name.to_owned(),
             keys: Keys::new(namespace),
             lease,
             kv,
+            trace,
             present: BTreeMap::new(),
             leader: 0,
             leads: false,
@@ -186,7 +198,7 @@ impl Replica {
             stable: 0,
             acknowledged: BTreeSet::new(),
             early: Vec::new(),
-            told: 0,
+            last_acknowledged: 0,
             own_acknowledgement: 0,
             acknowledging: false,
             publishing: false,
@@ -265,6 +277,7 @@ impl Replica {
             tokio::select! {
                 message = log.message() => {
                     let Ok(Some(message)) = message else { return };
+                    self.mark_seen(message.events());
                     let by_revision = |a: &Event, b: &Event| {
                         a.kv().map(|kv| kv.mod_revision()) == b.kv().map(|kv| kv.mod_revision())
                     };
@@ -275,6 +288,7 @@ impl Replica {
                 }
                 message = acknowledged => {
                     let Ok(Some(message)) = message else { return };
+                    self.mark_seen(message.events());
                     for event in message.events() {
                         let entry = event.kv().unwrap();
                         let name = entry.key_str().unwrap().strip_prefix(&self.keys.ready);
@@ -331,7 +345,7 @@ impl Replica {
                     TxnOp::put(self.keys.version.as_str(), VERSION, None),
                     TxnOp::put(self.keys.history.as_str(), VERSION, None),
                 ]);
-            self.commit(txn, done, Done::Elected);
+            self.commit(What::Publish, txn, done, Done::Elected);
             return;
         }
         let published = self.leads && self.cut.iter().eq(self.present.keys());
@@ -343,11 +357,11 @@ impl Replica {
                     TxnOp::put(self.keys.version.as_str(), VERSION, None),
                     TxnOp::put(self.keys.history.as_str(), VERSION, None),
                 ]);
-            self.commit(txn, done, Done::Published);
+            self.commit(What::Publish, txn, done, Done::Published);
         }
-        if self.cut.contains(&self.name) && self.told != self.version && !self.acknowledging {
+        if self.cut.contains(&self.name) && self.last_acknowledged != self.version && !self.acknowledging {
             self.acknowledging = true;
-            self.told = self.version;
+            self.last_acknowledged = self.version;
             let own = format!("{}{}", self.keys.ready, self.name);
             let value = format!(r#"{{"version":"{}","outcome":"ready"}}"#, label(self.version));
             let txn = Txn::new()
@@ -357,7 +371,7 @@ impl Replica {
                     put_at(&own, self.own_acknowledgement),
                 ])
                 .and_then([TxnOp::put(own, value, Some(PutOptions::new().with_lease(self.lease)))]);
-            self.commit(txn, done, Done::Acknowledged);
+            self.commit(What::Acknowledge, txn, done, Done::Acknowledged);
         }
         let all = self.leads && published && self.acknowledged.len() == self.cut.len();
         if all && self.stable < self.version && self.confirming != self.version {
@@ -372,7 +386,7 @@ impl Replica {
                     TxnOp::put(self.keys.stable.as_str(), STABLE, None),
                     TxnOp::put(self.keys.history.as_str(), SETTLED, None),
                 ]);
-            self.commit(txn, done, |_| Done::Confirmed);
+            self.commit(What::Confirm, txn, done, |_| Done::Confirmed);
         }
     }
 
@@ -390,7 +404,21 @@ impl Replica {
         assert!(self.kv.txn(txn).await.unwrap().succeeded());
     }
 
-    fn commit(&self, txn: Txn, done: &mpsc::UnboundedSender<Done>, make: fn(Option<i64>) -> Done) {
+    fn mark_seen(&self, events: &[Event]) {
+        for event in events.iter().filter(|event| event.event_type() == EventType::Put) {
+            let what = What::of_key(event.kv().unwrap().key_str().unwrap());
+            mark_in(self.trace.as_ref(), &self.name, Mark::Seen(what));
+        }
+    }
+
+    fn commit(
+        &self,
+        what: What,
+        txn: Txn,
+        done: &mpsc::UnboundedSender<Done>,
+        make: fn(Option<i64>) -> Done,
+    ) {
+        mark_in(self.trace.as_ref(), &self.name, Mark::Sent(what));
         let (mut kv, done) = (self.kv.clone(), done.clone());
         tokio::spawn(async move {
             if let Ok(reply) = kv.txn(txn).await {
@@ -398,6 +426,12 @@ impl Replica {
                 let _ = done.send(make(revision.filter(|_| reply.succeeded())));
             }
         });
+    }
+}
+
+fn mark_in(trace: Option<&Trace>, member: &str, mark: Mark) {
+    if let Some(trace) = trace {
+        trace.mark(member, mark);
     }
 }
 

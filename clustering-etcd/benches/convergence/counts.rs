@@ -94,8 +94,10 @@ impl Count {
 pub(crate) async fn run(arguments: &Arguments, nodes: usize) -> Result<(), Box<dyn Error>> {
     // Use a separate etcd, since all its calls are counted.
     let etcd = EtcdServer::start().await?;
-    let ours = |ttl| Ours { endpoints: etcd.endpoints(), namespace: format!("counts/{ttl:?}"), ttl };
-    let bare = Bare { endpoints: etcd.endpoints(), namespace: "counts/bare".to_owned(), ttl: CALM };
+    let ours =
+        |ttl| Ours { endpoints: etcd.endpoints(), namespace: format!("counts/{ttl:?}"), ttl, trace: None };
+    let bare =
+        Bare { endpoints: etcd.endpoints(), namespace: "counts/bare".to_owned(), ttl: CALM, trace: None };
     changes(arguments, &etcd, ours(CALM), nodes).await?;
     changes(arguments, &etcd, bare, nodes).await?;
 

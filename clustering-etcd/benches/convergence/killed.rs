@@ -44,7 +44,8 @@ async fn one(etcd: &EtcdServer, nodes: usize, namespace: &str) -> Duration {
     let client = etcd.client().await.unwrap();
     let options = WatchOptions::new().with_prefix();
     let mut watcher = client.watch_client().watch(format!("{namespace}/view/"), Some(options)).await.unwrap();
-    let team = || Ours { endpoints: etcd.endpoints(), namespace: namespace.to_owned(), ttl: TTL };
+    let team =
+        || Ours { endpoints: etcd.endpoints(), namespace: namespace.to_owned(), ttl: TTL, trace: None };
     let doomed = Runtime::new().unwrap();
     let leader = doomed.spawn({
         let team = team();

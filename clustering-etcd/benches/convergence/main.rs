@@ -13,6 +13,7 @@ mod killed;
 mod ours;
 mod report;
 mod rounds;
+mod trace;
 
 use std::{error::Error, process::ExitCode};
 
@@ -37,6 +38,9 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         }
         if arguments.does("killed") && *nodes > 1 {
             killed::run(arguments, &etcd, *nodes).await;
+        }
+        if arguments.asks_for("trace") {
+            trace::run(arguments, &etcd, *nodes).await;
         }
         if arguments.does("counts") {
             counts::run(arguments, *nodes).await?;

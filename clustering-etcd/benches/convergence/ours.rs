@@ -5,13 +5,17 @@ use std::time::{Duration, Instant};
 use clustering_core::{Clustering, Status};
 use clustering_etcd::{EtcdConfig, EtcdStore};
 
-use crate::rounds::{LONG, Member, Team};
+use crate::{
+    rounds::{LONG, Member, Team},
+    trace::{Trace, Traced},
+};
 
 /// Nodes with one connection each, as if each ran in its own process.
 pub(crate) struct Ours {
     pub(crate) endpoints: Vec<String>,
     pub(crate) namespace: String,
     pub(crate) ttl: Duration,
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Team for Ours {
@@ -20,8 +24,13 @@ impl Team for Ours {
 
     async fn join(&self, name: &str) -> Clustering {
         let store = EtcdStore::new(EtcdConfig::new(&self.endpoints).unwrap()).unwrap();
-        let node =
-            Clustering::builder(store).namespace(&self.namespace).name(name).uri("http://10.0.0.7:8080");
+        let node = match &self.trace {
+            None => Clustering::builder(store),
+            Some(trace) => {
+                Clustering::builder(Traced { store, member: name.to_owned(), trace: trace.clone() })
+            }
+        };
+        let node = node.namespace(&self.namespace).name(name).uri("http://10.0.0.7:8080");
         node.ttl(self.ttl).start().await.unwrap()
     }
 }

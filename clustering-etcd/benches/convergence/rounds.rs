@@ -17,10 +17,10 @@ use crate::{
 pub(crate) const LONG: Duration = Duration::from_secs(120);
 
 /// TTL of leases that need no renewal while a change is measured, so that both teams do nothing but the change.
-const TTL: Duration = Duration::from_secs(600);
+pub(crate) const TTL: Duration = Duration::from_secs(600);
 
 /// Pause between changes, so that each counts as a lone change: the library delays the publication of a change that
-/// comes within a second of another (`Config::calm`). The bare client does not, but pauses as long, because a change
+/// comes within a second of another. The bare client does not, but pauses as long, because a change
 /// right after another would profit from warm caches.
 const CALM: Duration = Duration::from_millis(1_050);
 
@@ -71,7 +71,7 @@ impl<T: Team> Cluster<T> {
         format!("n{:05}", self.joined)
     }
 
-    async fn calm_down(&self) {
+    pub(crate) async fn calm_down(&self) {
         tokio::time::sleep_until((self.changed + CALM).into()).await;
     }
 
@@ -148,8 +148,8 @@ async fn done(waiting: &mut JoinSet<(Instant, bool)>, began: Instant) -> Sample 
 pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) {
     let (endpoints, ttl) = (etcd.endpoints(), TTL);
     let namespace = |team: &str| format!("times/{team}-{nodes}");
-    let ours = Ours { endpoints: endpoints.clone(), namespace: namespace("ours"), ttl };
-    let bare = Bare { endpoints, namespace: namespace("bare"), ttl };
+    let ours = Ours { endpoints: endpoints.clone(), namespace: namespace("ours"), ttl, trace: None };
+    let bare = Bare { endpoints, namespace: namespace("bare"), ttl, trace: None };
     let mut ours = Cluster::start(ours, nodes - 1).await;
     let mut bare = Cluster::start(bare, nodes - 1).await;
     let mut samples = report::Samples::default();

@@ -3,26 +3,26 @@ use std::{error::Error, time::Duration};
 use lexopt::prelude::*;
 
 pub(crate) const HELP: &str = "\
-One node of a cluster. It registers, shares 24 imaginary devices with the other nodes, and prints what happens.
+One node of a cluster. It joins, shares 24 imaginary devices with the other nodes, and prints events.
 
 Usage: cargo run -p clustering-etcd --example node -- [OPTIONS]
 
 Options:
-  --name NAME         the node's name; one that survives restarts gets its devices back [default: a ULID]
-  --uri URI           where others would reach it [default: http://localhost:8080]
-  --namespace NAME    the cluster [default: demo]
-  --endpoints LIST    etcd's members, with commas [default: ETCD_ENDPOINTS, ETCD_HOST and ETCD_PORT, ETCDCTL_ENDPOINTS,
+  --name NAME         name of the node; with the same name after a restart it gets its devices back [default: a ULID]
+  --uri URI           address for other nodes [default: http://localhost:8080]
+  --namespace NAME    name of the cluster [default: demo]
+  --endpoints LIST    endpoints of etcd, separated by commas [default: ETCD_ENDPOINTS, ETCD_HOST and ETCD_PORT, ETCDCTL_ENDPOINTS,
                       localhost:2379]
-  --ttl SECONDS       after which time a crash shows [default: 15]
-  --probes ADDRESS    serve /livez, /readyz, /leaderz and /metrics there, such as [::]:8081 [default: NODE_PROBES, or not at
-                      all]; needs the features metrics and probes
+  --ttl SECONDS       time after which a crash is noticed [default: 15]
+  --probes ADDRESS    serve /livez, /readyz, /leaderz and /metrics on this address, such as [::]:8081 [default:
+                      NODE_PROBES, or none]; requires the features metrics and probes
   --json              print one event per line as JSON, with `at_ms`
-  --help              print this
+  --help              print this help
 
-User, password and TLS come from the environment, as for etcdctl: ETCDCTL_USER, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY.
+User, password and TLS are configured by environment variables, as for etcdctl: ETCDCTL_USER, ETCDCTL_CACERT, ETCDCTL_CERT, ETCDCTL_KEY.
 
-Ctrl-C and SIGTERM leave in order, a second one ends at once. Exit codes: 0 after leaving, 1 if the node ended by itself or
-could not start, 2 for wrong arguments.
+Ctrl-C or SIGTERM makes the node leave; a second signal ends the process at once. Exit codes: 0 after leaving, 1 if the node
+ended by itself or could not start, 2 for wrong arguments.
 ";
 
 pub(crate) struct Arguments {

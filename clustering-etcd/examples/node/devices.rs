@@ -1,17 +1,17 @@
 use clustering_core::{Stabilization, View};
 
-/// How many devices the nodes of the cluster share.
+/// Number of devices that the nodes of the cluster share.
 const DEVICES: usize = 24;
 
-/// What a node has to do about its devices.
+/// Changes of the devices of a node.
 pub(crate) struct Diff {
     pub(crate) owned: usize,
     pub(crate) gained: Vec<String>,
     pub(crate) lost: Vec<String>,
 }
 
-/// What changes for this node with the new view. Every node computes the same placement from the same view, so that no
-/// two work on one device once all have adapted.
+/// Compares the devices of this node in the previous and in the new view. Every node computes the same placement from the
+/// same view, so that each device belongs to exactly one node once all have adapted.
 pub(crate) fn diff(change: &Stabilization) -> Diff {
     let owns = |view: Option<&View>, device: &str| view.is_some_and(|view| view.owns(device));
     let mut diff = Diff { owned: 0, gained: Vec::new(), lost: Vec::new() };

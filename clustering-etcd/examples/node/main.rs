@@ -1,12 +1,12 @@
-//! One node of a cluster as a process: start it in several terminals and watch them act as one.
+//! One node of a cluster as a process. Start it in several terminals to see a cluster.
 //!
 //! ```text
 //! cargo run -p clustering-etcd --example node -- --name a
 //! cargo run -p clustering-etcd --example node -- --name b
 //! ```
 //!
-//! It shares 24 imaginary devices with the other nodes, and prints what happens as a timeline. Ctrl-C and SIGTERM make it
-//! leave in order; `kill -9` shows what a crash looks like to the others.
+//! It shares 24 imaginary devices with the other nodes, and prints a timeline of events. Ctrl-C and SIGTERM make it leave;
+//! `kill -9` shows how the other nodes see a crash.
 
 mod arguments;
 mod devices;
@@ -47,7 +47,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let mut signals = Signals::new()?;
     let timeline = Timeline::new(arguments.json);
-    // Before anything that may wait for etcd: the process is alive meanwhile.
+    // Probes come first, since the process is alive while it waits for etcd.
     let probes = match &arguments.probes {
         Some(address) => Some(probes::serve(address).await?),
         None => None,
@@ -57,7 +57,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         config.endpoints = EtcdConfig::new(&arguments.endpoints)?.endpoints;
     }
     timeline.say("connecting", &format!("etcd at {}", endpoints(&config)));
-    // This does not fail while etcd is away: the node waits for it, and says so.
+    // This does not fail while etcd is down. The node waits for etcd, and emits an event.
     let store = EtcdStore::connect(config).await?;
 
     let mut builder = store
@@ -68,7 +68,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             let timeline = timeline.clone();
             move |change: Stabilization| {
                 let timeline = timeline.clone();
-                // A service would load what it gained and drop what it lost before it says yes.
+                // A real service would load the devices it gained and release those it lost before it returns.
                 async move { timeline.devices(&devices::diff(&change)) }
             }
         })
@@ -88,14 +88,17 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
 
     let mut events = builder.events();
-    let telling = tokio::spawn({
+    let printing = tokio::spawn({
         let timeline = timeline.clone();
         async move {
             loop {
                 match events.recv().await {
                     Ok(event) => timeline.event(&event),
                     Err(EventsError::Missed(missed)) => {
-                        timeline.say("missed", &format!("{missed} events were too fast for this terminal"));
+                        timeline.say(
+                            "missed",
+                            &format!("{missed} events were dropped, since this terminal is too slow"),
+                        );
                     }
                     Err(EventsError::Ended) => break,
                 }
@@ -105,9 +108,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
     let cluster = tokio::select! {
         cluster = builder.start() => cluster?,
-        // Dropping the start takes the node back.
+        // Dropping the future cancels the start.
         signal = signals.next() => {
-            timeline.say("signal", &format!("{signal}: not a member yet, nothing to leave"));
+            timeline.say("signal", &format!("{signal}: stopped before joining"));
             return Ok(());
         }
     };
@@ -117,7 +120,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let ended = tokio::select! {
         ended = cluster.ended() => Some(ended),
         signal = signals.next() => {
-            timeline.say("signal", &format!("{signal}: leaving; once more to end at once"));
+            timeline.say("signal", &format!("{signal}: leaving; send it again to end at once"));
             None
         }
     };
@@ -127,8 +130,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             _ = signals.next() => return Err("ended at once: the others see this node until its TTL has passed".into()),
         }
     }
-    telling.await?;
-    // Taken over, say: let the supervisor decide whether to start it again.
+    printing.await?;
+    // For example, another instance took over the name. The supervisor decides whether to restart this one.
     ended.map_or(Ok(()), |ended| Err(ended.into()))
 }
 

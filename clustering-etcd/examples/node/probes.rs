@@ -1,7 +1,7 @@
-//! What `--probes` serves.
+//! The HTTP server of `--probes`.
 
 #[cfg(all(feature = "metrics", feature = "probes"))]
-#[path = "../../src/bin/clustering/run/serve.rs"]
+#[path = "../../cli/src/run/serve.rs"]
 mod serve;
 
 use std::error::Error;
@@ -14,7 +14,7 @@ pub(crate) async fn serve(address: &str) -> Result<clustering_core::probes::Prob
     Ok(serve::serve(listener)?)
 }
 
-/// Stands for what is not compiled.
+/// Placeholder for builds without probes.
 #[cfg(not(all(feature = "metrics", feature = "probes")))]
 pub(crate) struct Probes;
 

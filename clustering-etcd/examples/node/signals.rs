@@ -2,7 +2,7 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The two ways in which a process is asked to end.
+/// The signals that ask the process to end.
 pub(crate) struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -16,7 +16,7 @@ impl Signals {
         })
     }
 
-    /// Waits for the next one and names it.
+    /// Waits for the next signal, and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "SIGINT",

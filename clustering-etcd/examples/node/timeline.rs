@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::devices::Diff;
 
-/// Where the node prints: one line for each event, as text for people or as JSON.
+/// Prints one line per event, as text or as JSON.
 #[derive(Clone)]
 pub(crate) struct Timeline {
     json: bool,
@@ -26,7 +26,7 @@ impl Timeline {
         self.line(value, &event.to_string());
     }
 
-    /// A line of the program's own.
+    /// Prints an event of this program.
     pub(crate) fn say(&self, kind: &str, text: &str) {
         self.line(|| json!({ "event": kind, "text": text }), text);
     }
@@ -60,7 +60,7 @@ impl Timeline {
     }
 }
 
-/// Prints a line. A reader that has gone, such as `head`, is no reason to fail.
+/// Prints a line. Ignores errors, since the reader may have ended, such as `head`.
 pub(crate) fn print(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }

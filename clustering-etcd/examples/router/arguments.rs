@@ -3,16 +3,16 @@ use std::error::Error;
 use lexopt::prelude::*;
 
 pub(crate) const HELP: &str = "\
-Tells which node of a cluster owns a key. Answers the keys given, or each line of standard input.
+Prints which node of a cluster owns a key, for the given keys or for each line of standard input.
 
 Usage: cargo run -p clustering-etcd --example router -- [OPTIONS] [KEY]...
 
 Options:
-  -n COUNT            how many nodes to name: the owner, and those that would follow it [default: 1]
-  --namespace NAME    the cluster [default: demo]
-  --endpoints LIST    etcd's members, with commas [default: from the environment, as for the node example]
+  -n COUNT            number of nodes to print: the owner and its successors [default: 1]
+  --namespace NAME    name of the cluster [default: demo]
+  --endpoints LIST    endpoints of etcd, separated by commas [default: from the environment, as for the node example]
   --json              print one JSON object per key
-  --help              print this
+  --help              print this help
 
 Exit codes: 0 if every key has an owner, 1 if not or if etcd does not answer, 2 for wrong arguments.
 ";
@@ -47,7 +47,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
                     .parse()
                     .ok()
                     .filter(|n| *n > 0)
-                    .ok_or_else(|| format!("-n {given:?}: expected a number from 1 on"))?;
+                    .ok_or_else(|| format!("-n {given:?}: expected a number of at least 1"))?;
             }
             Long("namespace") => arguments.namespace = parser.value()?.string()?,
             Long("endpoints") => {

@@ -1,8 +1,8 @@
-//! Answers "who owns this key?", without being a node: what a gateway does for each request.
+//! Finds the owner of a key without being a node, as a gateway does for each request.
 //!
 //! ```text
-//! cargo run -p clustering-etcd --example router -- device-7 device-8     # answers and ends
-//! cargo run -p clustering-etcd --example router                          # answers each line of standard input
+//! cargo run -p clustering-etcd --example router -- device-7 device-8     # prints two owners and exits
+//! cargo run -p clustering-etcd --example router                          # reads keys from standard input
 //! ```
 
 mod arguments;
@@ -42,7 +42,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether every key had an owner.
+/// Returns true if every key had an owner.
 async fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     let mut config = EtcdConfig::from_env()?;
     if !arguments.endpoints.is_empty() {
@@ -50,10 +50,10 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     }
     let store = EtcdStore::connect(config).await?;
     if !arguments.keys.is_empty() {
-        // A single answer is wanted now or not at all. Without this the router waits until etcd answers.
+        // Fail if etcd is down. Without this check the router would wait for it.
         store.check().await?;
     }
-    // It follows the cluster's log: each answer comes from memory, and is as new as the last change that etcd told of.
+    // The observer follows the cluster's log, so that each answer comes from memory and is up to date.
     let discovery = Discovery::observe(store, &arguments.namespace).await?;
 
     let mut all = true;
@@ -70,7 +70,7 @@ async fn run(arguments: &Arguments) -> Result<bool, Box<dyn Error>> {
     Ok(all)
 }
 
-/// Prints who owns the key, and who would follow.
+/// Prints the owner of the key and its successors. Returns true if there is an owner.
 fn answer(discovery: &Discovery, key: &str, arguments: &Arguments) -> io::Result<bool> {
     let owners = discovery.find_n(key, arguments.n);
     let stale = discovery.stale_for();
@@ -84,10 +84,10 @@ fn answer(discovery: &Discovery, key: &str, arguments: &Arguments) -> io::Result
         let names: Vec<_> =
             owners.iter().map(|node| format!("{} {}", node.name, node.uri.as_str())).collect();
         let names =
-            if names.is_empty() { "nobody: the cluster has no nodes".to_owned() } else { names.join(", ") };
-        // Routing by what was last known is right: nodes too keep their last view while etcd is away.
-        let note =
-            stale.map_or(String::new(), |stale| format!(" (etcd has been away for {} s)", stale.as_secs()));
+            if names.is_empty() { "no owner: the cluster has no nodes".to_owned() } else { names.join(", ") };
+        // Routing by the last known view is right, since nodes also keep their last view while etcd is down.
+        let note = stale
+            .map_or(String::new(), |stale| format!(" (etcd has not answered for {} s)", stale.as_secs()));
         writeln!(out, "{key}\t{names}{note}")?;
     }
     Ok(!owners.is_empty())

@@ -1,7 +1,5 @@
-//! How to run it, for those who do.
+//! Guides for operators.
 
-#[doc = include_str!("operators.md")]
-pub mod operators {}
 #[doc = include_str!("performance.md")]
 pub mod performance {}
 #[doc = include_str!("production.md")]

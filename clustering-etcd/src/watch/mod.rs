@@ -1,4 +1,4 @@
-//! Watches: streams of whole revisions that go on over lost connections, members and leaders of etcd.
+//! Watches: streams of whole revisions that survive the loss of connections, members and leaders of etcd.
 
 mod open;
 mod order;
@@ -18,36 +18,36 @@ use self::{
     order::Order,
 };
 use crate::{
+    backoff::Backoff,
     connection::Connection,
     failure::Failure,
+    key_codec::{decode_revision, encode_revision},
     measure,
-    pace::Pace,
-    wire::{revision, wire_revision},
 };
 
-/// The pauses before a lost watch is opened again. Already the first is not the same for all the watches that were lost
-/// together.
+/// First and longest pause before a lost watch is opened again. They have jitter, so that watches that were lost together
+/// are not opened together.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a member that is to give a sign of life is asked for one. Some versions of etcd leave the question without
-/// an answer while they look for old changes, which takes them up to 100 ms.
-const ASK_EVERY: Duration = Duration::from_millis(500);
+/// Interval between progress requests while a watch is checked. Some versions of etcd ignore a request while they search
+/// for past changes, which takes up to 100 ms.
+const REQUEST_EVERY: Duration = Duration::from_millis(500);
 
-/// Room for so many batches is kept.
+/// Number of batches for which memory is kept allocated.
 const FEW: usize = 4;
 
-/// Opens a watch of what comes under the prefix after a revision.
+/// Opens a watch of the changes under the prefix after a revision.
 ///
 /// # Errors
 ///
-/// It could not be opened for the first time. What happens later ends the stream.
+/// [`StoreError`] if the watch cannot be opened. Later failures end the stream.
 pub(crate) async fn watch(
     connection: &Arc<Connection>,
     prefix: &str,
     after: Revision,
 ) -> Result<WatchStream, StoreError> {
-    let after = wire_revision(after);
+    let after = encode_revision(after);
     let watched = Watched::new(prefix, Arc::clone(connection));
     let opened = match watched.open(after, None).await? {
         Opening::Opened(opened) => opened,
@@ -56,7 +56,7 @@ pub(crate) async fn watch(
         }
     };
     let watch = Watch {
-        order: Order::after(after, connection.wire().clone()),
+        order: Order::after(after, connection.codec().clone()),
         failures: connection.failures(opened.member),
         watched,
         opened,
@@ -77,20 +77,21 @@ struct Watch {
     watched: Watched,
     opened: Box<Opened>,
     order: Order,
-    /// Batches that came in one response with the one delivered last.
+    /// Received batches that have not been delivered yet.
     ready: VecDeque<Batch>,
-    /// When the member was last heard of.
+    /// Time of the last message from the member.
     heard: Instant,
-    /// Calls that fail at the member.
+    /// Changes when a call fails at the member.
     failures: Receiver<u64>,
-    /// Since the watch was lost, until something comes on it again.
+    /// Set from the loss of the watch until the next message.
     lost: Option<Lost>,
 }
 
+/// State of a watch that was lost.
 struct Lost {
-    /// The watch goes on by then, or ends.
+    /// Time at which the watch ends if it has not been resumed.
     deadline: Instant,
-    pace: Pace,
+    backoff: Backoff,
 }
 
 impl Watch {
@@ -99,64 +100,64 @@ impl Watch {
             if let Some(batch) = self.ready.pop_front() {
                 return Ok(batch);
             }
-            // Many come at once when a watch is behind, and hardly ever otherwise.
+            // A response contains many batches only if the watch is behind.
             self.ready.shrink_to(FEW);
             if let Some(compacted) = self.opened.compacted {
-                return Err(WatchEnd::Compacted { compacted: revision(compacted) });
+                return Err(WatchEnd::Compacted { compacted: decode_revision(compacted) });
             }
             match self.message().await {
                 Ok(message) if message.canceled() => match message.compact_revision() {
                     0 => {
-                        let why = format!("etcd ended the watch: {}", open::reason(&message));
+                        let why = format!("etcd cancelled the watch: {}", open::reason(&message));
                         Box::pin(self.resume(why)).await?;
                     }
-                    compacted => return Err(WatchEnd::Compacted { compacted: revision(compacted) }),
+                    compacted => return Err(WatchEnd::Compacted { compacted: decode_revision(compacted) }),
                 },
-                Ok(message) => self.take(message)?,
+                Ok(message) => self.receive(message)?,
                 Err(why) => {
-                    // The watch should not meet the same member again.
+                    // Resume at another member.
                     self.watched.connection.leave(self.opened.member, &why);
-                    // On the heap, while it is needed: a watch that runs would hold the room for it all the time, 16 KiB.
+                    // Boxed, since every watch would otherwise permanently use 16 KiB more.
                     Box::pin(self.resume(why)).await?;
                 }
             }
         }
     }
 
-    fn take(&mut self, WatchResponse(message): WatchResponse) -> Result<(), WatchEnd> {
+    fn receive(&mut self, WatchResponse(message): WatchResponse) -> Result<(), WatchEnd> {
         if self.lost.take().is_some() {
             let (prefix, after) = (self.watched.prefix(), self.order.last());
-            tracing::debug!(prefix, after, "a watch goes on");
+            tracing::debug!(prefix, after, "watch resumed");
         }
         let header = message.header.as_ref();
-        self.opened.history.seen_in(header.map_or(0, |header| header.raft_term));
+        self.opened.history.advance_to(header.map_or(0, |header| header.raft_term));
         match header {
-            // Etcd's own sign of life comes in its place among the events. That for which it was asked has no watch's
-            // number, and may come before events of which it speaks (until 3.4.25 and 3.5.8).
+            // Etcd sends its own progress notifications in order with the events. The reply to a progress request has no
+            // watch ID, and before 3.4.25 and 3.5.8 it may overtake events of earlier revisions.
             Some(header) if message.events.is_empty() && message.watch_id >= 0 => {
-                self.order.told_up_to(header.revision);
+                self.order.advance_to(header.revision);
             }
             _ => self.ready.extend(self.order.batches(message.events).map_err(disconnected)?),
         }
         Ok(())
     }
 
-    /// The next message, or why there is none: an error, the end of the stream, or silence.
+    /// Returns the next message, or the reason why there is none: an error, the end of the stream, or silence.
     ///
-    /// A watch of a quiet cluster costs no request: the pings of HTTP/2 show that the connection stands, and etcd tells
-    /// every few minutes that the watch does. Only if a call failed at the member, or that sign did not come, or the
-    /// watch was lost a moment ago, is it asked for.
+    /// A quiet watch costs no request: HTTP/2 pings show that the connection is up, and progress notifications show every
+    /// few minutes that the watch is alive. The watch requests a progress notification only if a call failed at the
+    /// member, if the regular notification is missing, or if the watch has just been resumed.
     async fn message(&mut self) -> Result<WatchResponse, String> {
         let config = self.watched.connection.config();
-        let ask_at = self.heard + if self.lost.is_some() { ASK_EVERY } else { config.watch_check };
+        let check_at = self.heard + if self.lost.is_some() { REQUEST_EVERY } else { config.watch_check };
         let stream = &mut self.opened.stream;
         let answer = tokio::select! {
             biased;
             answer = stream.message() => Some(answer),
-            () = doubt(&mut self.failures, ask_at) => {
+            () = reason_to_check(&mut self.failures, check_at) => {
                 let lost = self.lost.as_ref().map(|lost| lost.deadline);
                 let silent_at = Instant::now() + config.request_timeout;
-                timeout_at(lost.map_or(silent_at, |lost| lost.min(silent_at)), ask(stream)).await.ok()
+                timeout_at(lost.map_or(silent_at, |lost| lost.min(silent_at)), check(stream)).await.ok()
             }
         };
         match answer {
@@ -166,30 +167,30 @@ impl Watch {
             }
             Some(Ok(None)) => Err("the server ended the stream".to_owned()),
             Some(Err(error)) => Err(Failure::from(error).message),
-            None => Err(format!("no sign of life within {:?}", config.request_timeout)),
+            None => Err(format!("etcd did not answer on the watch within {:?}", config.request_timeout)),
         }
     }
 
-    /// Opens the watch again after the last revision, at whichever member answers.
+    /// Opens the watch again after the last revision, at a member that answers.
     ///
-    /// Time runs from when the watch was lost until something comes on it, so that one that is opened and lost over and
-    /// over ends too.
+    /// The time limit runs from the loss of the watch to the next message, so that a watch that is opened and lost over
+    /// and over ends too.
     async fn resume(&mut self, mut why: String) -> Result<(), WatchEnd> {
         let within = self.watched.connection.config().watch_resume;
         let (prefix, after) = (self.watched.prefix(), self.order.last());
         let lost = self.lost.get_or_insert_with(|| {
-            tracing::debug!(prefix, after, why, "a watch was lost");
-            Lost { deadline: Instant::now() + within, pace: Pace::new(FIRST_PAUSE, LONGEST_PAUSE) }
+            tracing::debug!(prefix, after, why, "watch lost");
+            Lost { deadline: Instant::now() + within, backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE) }
         });
         loop {
-            let pause = lost.pace.pause();
+            let pause = lost.backoff.pause();
             if Instant::now() + pause >= lost.deadline {
-                return Err(disconnected(format!("{why}; no way to go on within {within:?}")));
+                return Err(disconnected(format!("{why}; could not resume the watch within {within:?}")));
             }
             sleep(pause).await;
             match timeout_at(lost.deadline, self.watched.open(after, Some(self.opened.history))).await {
                 Ok(Ok(Opening::Opened(mut opened))) => {
-                    opened.history.seen_in(self.opened.history.term);
+                    opened.history.advance_to(self.opened.history.term);
                     self.failures = self.watched.connection.failures(opened.member);
                     self.opened = opened;
                     self.order.resumed();
@@ -199,7 +200,7 @@ impl Watch {
                 }
                 Ok(Ok(Opening::Rewound(revision))) => return Err(WatchEnd::Rewound { revision }),
                 Ok(Err(error)) if error.is_transient() => why = error.to_string(),
-                // Whoever watches again hears the same, as an error.
+                // The next call or watch gets this error.
                 Ok(Err(error)) => return Err(disconnected(error.to_string())),
                 Err(_elapsed) => {}
             }
@@ -207,8 +208,8 @@ impl Watch {
     }
 }
 
-/// Ends when there is reason to doubt that a silent watch lives.
-async fn doubt(failures: &mut Receiver<u64>, at: Instant) {
+/// Returns when a silent watch should be checked: a call failed at its member, or it is time.
+async fn reason_to_check(failures: &mut Receiver<u64>, at: Instant) {
     tokio::select! {
         biased;
         Ok(()) = failures.changed() => {}
@@ -216,15 +217,15 @@ async fn doubt(failures: &mut Receiver<u64>, at: Instant) {
     }
 }
 
-/// Asks for a sign of life until something comes, which may be something else.
-async fn ask(stream: &mut etcd_client::WatchStream) -> Result<Option<WatchResponse>, etcd_client::Error> {
+/// Requests progress notifications until any message arrives, which may be another one.
+async fn check(stream: &mut etcd_client::WatchStream) -> Result<Option<WatchResponse>, etcd_client::Error> {
     loop {
-        // If the request cannot be sent the stream is over, and says why.
+        // If the request cannot be sent, the stream has ended and returns the error.
         let _ = stream.request_progress().await;
         tokio::select! {
             biased;
             answer = stream.message() => return answer,
-            () = sleep(ASK_EVERY) => {}
+            () = sleep(REQUEST_EVERY) => {}
         }
     }
 }

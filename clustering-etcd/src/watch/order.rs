@@ -1,75 +1,83 @@
-//! From the events of etcd's responses to whole revisions.
+//! Converts the events of etcd's responses to batches of whole revisions.
 
 use clustering_core::store::{Batch, Change};
 use etcd_client::{EventType, proto::PbEvent};
 
-use crate::wire::{Wire, revision};
+use crate::key_codec::{KeyCodec, decode_revision};
 
-/// Makes whole revisions, each once and in order, of the events that come in.
+/// Converts events to batches: whole revisions, in order, each of them once.
 ///
-/// Etcd splits what it has to say at the borders of revisions, unless a watch asks for fragments, which these don't. If it
-/// ever came otherwise the watch ends, instead of delivering half of a revision.
+/// Etcd splits its responses only between revisions, unless a watch asks for fragments, which this one does not. If etcd
+/// ever sends a part of a revision, the watch ends instead of delivering it.
 pub(super) struct Order {
-    /// Events up to here are not wanted.
+    /// Revision up to which events are skipped.
     after: i64,
-    /// The last revision whose events have come, or were said to have come.
+    /// Last revision whose events have been received, or of which etcd has said that there are none.
     last: i64,
-    wire: Wire,
+    codec: KeyCodec,
 }
 
 impl Order {
-    /// For a watch of what comes after a revision.
-    pub(super) fn after(after: i64, wire: Wire) -> Self {
-        Order { after, last: after, wire }
+    /// Creates the state of a watch of the changes after a revision.
+    pub(super) fn after(after: i64, codec: KeyCodec) -> Self {
+        Order { after, last: after, codec }
     }
 
-    /// The revision after which the watch goes on if it is opened again.
+    /// Returns the revision after which to resume the watch.
     pub(super) fn last(&self) -> i64 {
         self.last
     }
 
-    /// The watch was opened again after [`last`](Self::last). What lies before was delivered.
+    /// Records that the watch was resumed after [`last`](Self::last). Earlier events have been delivered.
     pub(super) fn resumed(&mut self) {
         self.after = self.last;
     }
 
-    /// The server says that there are no more events up to this revision. Without that a watch of what seldom changes
-    /// would fall behind the compaction of what others write.
+    /// Records that the server has no more events up to this revision. Without that, a quiet watch would fall behind the
+    /// compaction of other services' changes.
     ///
-    /// Should such events come all the same, [`batches`](Self::batches) does not let them pass for others.
-    pub(super) fn told_up_to(&mut self, revision: i64) {
+    /// If such events arrive nevertheless, [`batches`](Self::batches) fails.
+    pub(super) fn advance_to(&mut self, revision: i64) {
         self.last = self.last.max(revision);
     }
 
+    /// Converts the events of one response.
+    ///
+    /// # Errors
+    ///
+    /// A message if the events are invalid or out of order. The watch must end.
     pub(super) fn batches(&mut self, events: Vec<PbEvent>) -> Result<Vec<Batch>, String> {
         let mut batches: Vec<(i64, Vec<Change>)> = Vec::new();
         let mut open = None;
         for event in events {
-            let kv = event.kv.ok_or("an event without a key")?;
+            let kv = event.kv.ok_or("etcd sent an event without a key")?;
             let at = kv.mod_revision;
             if at <= self.after {
                 continue;
             }
             if open != Some(at) {
                 if at <= self.last {
-                    return Err(format!("changes of revision {at} after those of revision {}", self.last));
+                    return Err(format!(
+                        "etcd sent changes of revision {at} after those of revision {}",
+                        self.last
+                    ));
                 }
                 self.last = at;
                 open = Some(at);
             }
             let change = match EventType::try_from(event.r#type) {
-                Ok(EventType::Put) => self.wire.entry(kv).map(Change::Put),
-                Ok(EventType::Delete) => self.wire.caller_key(&kv.key).map(Change::Delete),
-                Err(_) => return Err(format!("an event of the unknown type {}", event.r#type)),
+                Ok(EventType::Put) => self.codec.decode_entry(kv).map(Change::Put),
+                Ok(EventType::Delete) => self.codec.decode_key(&kv.key).map(Change::Delete),
+                Err(_) => return Err(format!("etcd sent an event of the unknown type {}", event.r#type)),
             };
-            // A revision that changed nothing but keys that are left out makes no batch.
+            // A revision that only changed skipped keys makes no batch.
             let Some(change) = change else { continue };
             match batches.last_mut() {
                 Some((open, changes)) if *open == at => changes.push(change),
                 _ => batches.push((at, vec![change])),
             }
         }
-        Ok(batches.into_iter().map(|(at, changes)| Batch::new(revision(at), changes)).collect())
+        Ok(batches.into_iter().map(|(at, changes)| Batch::new(decode_revision(at), changes)).collect())
     }
 }
 
@@ -95,7 +103,7 @@ mod tests {
     }
 
     fn order(after: i64) -> Order {
-        Order::after(after, Wire::new(String::new()))
+        Order::after(after, KeyCodec::new(String::new()))
     }
 
     fn shape(batches: &[Batch]) -> Vec<(u64, Vec<&str>)> {
@@ -106,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn one_batch_for_each_revision() {
+    fn each_revision_makes_one_batch() {
         let events = vec![put("a", 5), event(EventType::Delete, "b", 5), put("a", 7)];
         let batches = order(4).batches(events).unwrap();
         assert_eq!(shape(&batches), [(5, vec!["a", "b"]), (7, vec!["a"])]);
@@ -117,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_before_is_dropped() {
+    fn events_before_the_start_are_skipped() {
         let mut order = order(5);
         assert_eq!(
             shape(&order.batches(vec![put("a", 4), put("a", 5), put("a", 6)]).unwrap()),
@@ -127,19 +135,19 @@ mod tests {
     }
 
     #[test]
-    fn half_a_revision_ends_the_watch() {
+    fn a_part_of_a_revision_ends_the_watch() {
         let mut order = order(4);
         order.batches(vec![put("a", 5)]).unwrap();
         let error = order.batches(vec![put("b", 5)]).unwrap_err();
-        assert_eq!(error, "changes of revision 5 after those of revision 5");
+        assert_eq!(error, "etcd sent changes of revision 5 after those of revision 5");
     }
 
     #[test]
-    fn what_was_said_to_be_over_is_not_taken_for_new() {
+    fn events_at_a_revision_that_etcd_had_no_events_for_end_the_watch() {
         let mut order = order(4);
-        order.told_up_to(9);
-        // It may only go forward.
-        order.told_up_to(6);
+        order.advance_to(9);
+        // The revision never goes back.
+        order.advance_to(6);
         assert_eq!(order.last(), 9);
         assert!(order.batches(vec![put("a", 7)]).is_err());
         order.resumed();
@@ -147,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn disorder_and_nonsense_end_the_watch() {
+    fn events_that_are_out_of_order_or_invalid_end_the_watch() {
         assert!(order(0).batches(vec![put("a", 6), put("a", 5)]).is_err());
         assert!(order(0).batches(vec![PbEvent { r#type: 7, ..put("a", 5) }]).is_err());
         assert!(order(0).batches(vec![PbEvent { r#type: 0, kv: None, prev_kv: None }]).is_err());

@@ -7,13 +7,15 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
 };
 
-/// An authority and what it signs, as files of a temporary folder.
+const NAME: &str = "CA of the tests";
+
+/// A CA and the certificates that it issues, as files in a temporary directory.
 pub(crate) struct Pki {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     ca: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate and its key.
+/// Files of a certificate and its key.
 pub(crate) struct Issued {
     pub(crate) cert: PathBuf,
     pub(crate) key: PathBuf,
@@ -21,29 +23,30 @@ pub(crate) struct Issued {
 
 impl Pki {
     pub(crate) fn new() -> Self {
-        Pki::named("the tests' authority")
+        Pki::named(NAME)
     }
 
-    /// With an authority of that name.
+    /// Creates a CA with this name.
     pub(crate) fn named(name: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let pki = Pki { folder, ca: authority(name) };
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let pki = Pki { directory, ca: authority(name) };
         pki.write("ca.crt", &pki.ca.as_ref().pem());
         pki
     }
 
-    /// Another authority with the same files, which it writes anew.
+    /// Replaces the CA and its file by a new CA with the same name.
     pub(crate) fn renew(&mut self) {
-        self.ca = authority("the tests' authority");
+        self.ca = authority(NAME);
         self.write("ca.crt", &self.ca.as_ref().pem());
     }
 
-    /// The file with the authority's certificate.
+    /// Returns the file of the CA's certificate.
     pub(crate) fn ca(&self) -> PathBuf {
-        self.folder.path().join("ca.crt")
+        self.directory.path().join("ca.crt")
     }
 
-    /// A certificate for those names and addresses, with the first one as common name, in files of that name.
+    /// Issues a certificate for these names and addresses, and writes it to files with this name. The first name becomes
+    /// the common name.
     pub(crate) fn issue(
         &self,
         file: &str,
@@ -65,29 +68,29 @@ impl Pki {
         }
     }
 
-    /// A certificate for the server at loopback.
+    /// Issues a certificate for a server on the loopback interface.
     pub(crate) fn server(&self) -> Issued {
         self.issue("server", &["localhost", "127.0.0.1"], |_| {})
     }
 
-    /// A certificate for a client of that name.
+    /// Issues a certificate for a client with this common name.
     pub(crate) fn client(&self, name: &str) -> Issued {
         self.issue(name, &[name], |_| {})
     }
 
-    /// TLS with this authority.
+    /// Returns TLS settings that trust this CA.
     pub(crate) fn tls(&self) -> Tls {
         Tls::new().ca(Pem::file(self.ca()))
     }
 
-    /// And with a client's certificate.
+    /// Returns TLS settings that trust this CA and present a client certificate.
     pub(crate) fn mutual(&self, client: &Issued) -> Tls {
         self.tls().identity(Pem::file(&client.cert), Pem::file(&client.key))
     }
 
     fn write(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.folder.path().join(name);
-        std::fs::write(&path, content).expect("a file in the temporary folder");
+        let path = self.directory.path().join(name);
+        std::fs::write(&path, content).expect("the directory is writable");
         path
     }
 }

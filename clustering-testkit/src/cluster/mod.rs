@@ -130,7 +130,7 @@
 //!
 //! All processes share the test's memory, clock and thread. A task that the service spawns with `tokio::spawn` does not
 //! belong to the process (see [`Process::spawn`]). A callback that blocks its thread blocks all processes. Clocks don't
-//! drift: use the [simulation](crate::sim) for that, and the module `node` for real processes.
+//! drift.
 
 mod builder;
 mod failure;

@@ -173,7 +173,7 @@ impl Storm {
             // Drawing the maximum first makes short troubles more likely.
             let most = random.between(least, most);
             let lasts = random.ms(least, most);
-            plan.push(Planned { trouble, at, lasts, whom: random.next() });
+            plan.push(Planned { trouble, at, lasts, whom: random.next_u64() });
         }
     }
 }
@@ -214,7 +214,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                     let Some(name) = names.get((planned.whom % names.len().max(1) as u64) as usize) else {
                         break;
                     };
-                    let seed = Random::stream(storm.seed, 2 + number as u64).next();
+                    let seed = Random::stream(storm.seed, 2 + number as u64).next_u64();
                     self.trouble(name, planned, seed).await;
                     steps.push((at + planned.lasts, Step::End(planned.trouble, name.clone())));
                 }
@@ -303,7 +303,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_has_a_plan_of_its_own() {
+    fn each_seed_has_its_own_plan() {
         let plan = |seed| Storm::new(seed).plan();
         assert_eq!(plan(1), plan(1));
         assert_ne!(plan(1), plan(2));
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn the_troubles_are_those_that_are_wanted() {
+    fn a_storm_has_only_the_selected_troubles() {
         let kinds =
             |storm: Storm| -> BTreeSet<_> { storm.plan().iter().map(|planned| planned.trouble).collect() };
         assert_eq!(kinds(Storm::new(1).only([Trouble::Ask])), [Trouble::Ask].into());

@@ -160,7 +160,9 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         let nodes: Vec<(NodeName, Option<Clustering>)> = names
             .iter()
             .map(|name| {
-                self.with_seat(name, |seat| (seat.gate().node_name().expect("it has started"), seat.node()))
+                self.with_seat(name, |seat| {
+                    (seat.gate().node_name().expect("the process has started"), seat.node())
+                })
             })
             .collect();
         let expected: BTreeSet<&NodeName> = nodes.iter().map(|(name, _)| name).collect();

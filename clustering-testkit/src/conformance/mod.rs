@@ -107,7 +107,7 @@
 //! - that lease ids are never reused and revisions never decrease over restarts and years of operation;
 //! - resources that the store holds internally, and its performance.
 mod harness;
-mod model;
+mod mirrored;
 mod randomized;
 mod report;
 mod rule_01;

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{
     Harness,
-    model::Mirrored,
+    mirrored::Mirrored,
     scene::{Rule, show_entry},
     site::{Client, Site},
     tasks::{finish, outcome, stagger},

@@ -6,7 +6,7 @@ use tokio::task::{JoinSet, yield_now};
 
 use super::{
     Harness,
-    model::Mirrored,
+    mirrored::Mirrored,
     scene::{Rule, Scene, show_batch, show_entry},
     site::{Client, Site},
     tasks::{Start, finish, stagger},
@@ -242,7 +242,7 @@ async fn several_watches_yield_the_same<H: Harness>(harness: &H) {
     begin.go();
     let mut commits: BTreeMap<Revision, Txn> = BTreeMap::new();
     commits.extend(finish(writers).await.into_iter().flatten());
-    let mut model = super::model::Model::default();
+    let mut model = crate::contract::Contract::default();
     for (revision, txn) in &commits {
         model.apply(txn, *revision);
     }

@@ -1,7 +1,7 @@
 use bytes::Bytes;
 use clustering_core::store::{ErrorKind, Guard, Key, Limits, Revision, Txn};
 
-use super::{Harness, model::Mirrored, scene::Rule, site::Site};
+use super::{Harness, mirrored::Mirrored, scene::Rule, site::Site};
 
 /// Checks rule 10: sizes. In particular:
 ///

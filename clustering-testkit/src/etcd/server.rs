@@ -46,11 +46,11 @@ struct Ports {
     client: Port,
     peer: Port,
     metrics: Port,
-    /// With TLS: an additional port without TLS for the fixture's own calls, which have no certificate.
+    /// Additional port without TLS on a server with TLS, for the fixture's own calls, which have no certificate.
     plain: Option<Port>,
 }
 
-/// ClusterState that shows that a server is ready.
+/// Condition that shows that a server is ready.
 #[derive(Clone, Copy)]
 enum Sign {
     Listens,
@@ -328,7 +328,7 @@ impl EtcdServer {
         Etcd::compact_to(self, revision).await
     }
 
-    /// Freezes the server: connections stay open, but there are no replies, and the server's time stands still.
+    /// Freezes the server: connections stay open, but there are no replies, and no time passes for the server.
     pub fn pause(&self) -> Result<(), EtcdError> {
         let what = "pausing";
         self.running(what)?.pause().map_err(|error| self.error(what, error))?;

@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variable_decides() {
+    fn the_environment_variable_selects_the_source() {
         let given = Source::Given(vec!["a:1".into(), "http://b:2".into()]);
         assert_eq!(Source::choose(Some("a:1, http://b:2"), binary()).unwrap(), given);
         assert_eq!(Source::choose(Some("binary"), binary()).unwrap(), Source::Binary("/usr/bin/etcd".into()));
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_binary_is_taken_before_a_container() {
+    fn a_binary_is_preferred_to_a_container() {
         for unset in [None, Some("")] {
             assert_eq!(Source::choose(unset, binary()).unwrap(), Source::Binary("/usr/bin/etcd".into()));
             #[cfg(feature = "container")]

@@ -62,7 +62,7 @@ impl Plan {
         self.by_number.get_mut(&call)?.pop_front()
     }
 
-    /// KeyKind a commit back.
+    /// Holds a commit back.
     pub(super) fn hold(&mut self, txn: Txn) {
         self.held.push(txn);
     }

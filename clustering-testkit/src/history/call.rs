@@ -54,7 +54,7 @@ pub enum StoreAnswer {
 pub struct StoredEntry {
     /// The key.
     pub key: String,
-    /// Its value.
+    /// Digest of the value.
     pub value: Digest,
     /// Revision at which the key was created.
     pub created: Revision,

@@ -48,7 +48,7 @@ pub struct Clock(Arc<dyn Fn() -> Moment + Send + Sync>);
 
 impl Clock {
     /// Returns a clock of the time since the machine booted, including suspends. It is the same for all processes of
-    /// one machine, and goes on while processes are stopped.
+    /// one machine, and continues while processes are stopped.
     pub fn boot() -> Self {
         Clock(Arc::new(|| Moment::after_origin(since_boot())))
     }

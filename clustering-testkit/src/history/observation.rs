@@ -50,7 +50,7 @@ impl fmt::Display for Entry {
 /// Node in a view or record, with the fields that P1 promises to be the same for all nodes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Member {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
     /// URI at which the node is reached.
     pub uri: String,
@@ -88,7 +88,7 @@ pub enum WriteOutcome {
 /// Node whose acknowledgement is missing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    /// Its name.
+    /// Name of the node.
     pub name: NodeName,
     /// Reason that its stabilize gave, if it refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,9 +1,10 @@
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use bytes::Bytes;
-use clustering_core::store::{Guard, Key, Operation as Write, Revision, Txn};
+use clustering_core::store::{Entry, Key, Operation as Write, Revision, Txn};
 
 use super::{Answer, Call, History, Operation};
+use crate::contract::Contract;
 
 /// Reason why no order of the calls explains the answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl History {
         let mut order: Vec<_> = self.operations.iter().collect();
         // A commit that changed something at a revision comes before the calls that observed that revision.
         order.sort_by_key(|operation| (rank(operation), operation.invoked));
-        let mut map = Map::default();
+        let mut replay = Replay::default();
         // Latest invocation among the calls of lower rank, which must precede the current one, and among those of its
         // own rank.
         let (mut begun_before, mut begun_beside) = (0, 0);
@@ -61,7 +62,7 @@ impl History {
                 true => {
                     Err("it was answered before the start of a call that precedes it by revision".to_owned())
                 }
-                false => map.apply(operation),
+                false => replay.apply(operation),
             };
             begun_beside = begun_beside.max(operation.invoked);
             if let Err(why) = explained {
@@ -86,66 +87,43 @@ fn rank(operation: &Operation) -> (Revision, u8) {
     (operation.answer.revision(), rank)
 }
 
-/// Reference implementation: one map, with calls applied in sequence.
+/// The state that the calls explain so far.
 #[derive(Default)]
-struct Map {
-    entries: BTreeMap<Key, (Bytes, Revision, Revision)>,
+struct Replay {
+    contract: Contract,
     /// The revision of the last change.
     changed: Revision,
 }
 
-impl Map {
+impl Replay {
+    /// Applies a call to the state, or says why its answer is wrong in that state.
     fn apply(&mut self, operation: &Operation) -> Result<(), String> {
         match (&operation.call, &operation.answer) {
             (Call::Commit(txn), Answer::Committed(revision)) => {
-                if let Some(guard) = txn.guards().iter().find(|guard| !self.holds(guard)) {
+                if let Some(guard) = txn.guards().iter().find(|guard| !self.contract.holds(guard)) {
                     return Err(format!("{guard:?} did not hold"));
                 }
                 self.write(txn, *revision)
             }
             (Call::Commit(txn), Answer::GuardFailed(_)) => {
-                match txn.guards().iter().all(|guard| self.holds(guard)) {
+                match txn.guards().iter().all(|guard| self.contract.holds(guard)) {
                     true => Err("its guards held".to_owned()),
                     false => Ok(()),
                 }
             }
             (Call::Read(prefix), Answer::Shown(snapshot)) => {
-                let shown = snapshot.entries.iter();
-                let shown = shown.map(|entry| (&entry.key, (&entry.value, entry.created, entry.modified)));
-                let stand = self.entries.range(Key::from(prefix.as_str())..);
-                let stand = stand.take_while(|(key, _)| key.starts_with(prefix.as_str()));
-                let stand =
-                    stand.map(|(key, (value, created, modified))| (key, (value, *created, *modified)));
-                match shown.eq(stand) {
+                let entries = self.contract.read(prefix);
+                match snapshot.entries.iter().map(without_lease).eq(entries.iter().map(without_lease)) {
                     true => Ok(()),
-                    false => Err(format!("the entries at that revision were {:?}", self.entries)),
+                    false => Err(format!("the entries at that revision were {entries:?}")),
                 }
             }
             _ => Err("the answer does not fit the call".to_owned()),
         }
     }
 
-    fn holds(&self, guard: &Guard) -> bool {
-        let entry = self.entries.get(guard.key());
-        match guard {
-            Guard::CreatedAt(_, at) => entry.map_or(Revision::ZERO, |(_, created, _)| *created) == *at,
-            Guard::ModifiedAt(_, at) => entry.map_or(Revision::ZERO, |(_, _, modified)| *modified) == *at,
-        }
-    }
-
     fn write(&mut self, txn: &Txn, revision: Revision) -> Result<(), String> {
-        let mut changes = false;
-        for write in txn.operations() {
-            match write {
-                Write::Put { key, value, .. } => {
-                    let created = self.entries.get(key).map_or(revision, |(_, created, _)| *created);
-                    self.entries.insert(key.clone(), (value.clone(), created, revision));
-                    changes = true;
-                }
-                Write::Delete { key } => changes |= self.entries.remove(key).is_some(),
-            }
-        }
-        if !changes {
+        if !self.contract.apply(txn, revision) {
             return Ok(());
         }
         let before = std::mem::replace(&mut self.changed, revision);
@@ -154,4 +132,9 @@ impl Map {
             false => Err(format!("it changed something without a revision above {before}")),
         }
     }
+}
+
+/// Returns what is compared of an entry. Histories may lack the leases.
+fn without_lease(entry: &Entry) -> (&Key, &Bytes, Revision, Revision) {
+    (&entry.key, &entry.value, entry.created, entry.modified)
 }

@@ -23,7 +23,7 @@ impl Kept {
             Self::Process(pid) => ("pid", &pid.to_string()),
             Self::Folder(path) => ("dir", path),
             #[cfg(feature = "container")]
-            Self::Container(name) => ("container", name),
+            Self::Container(name) => ("run", &removal(name)),
         };
         if what.is_empty() || what.contains('\n') {
             return Err(io::Error::other(format!(
@@ -32,6 +32,14 @@ impl Kept {
         }
         Ok(format!("{sign} {kind} {what}\n"))
     }
+}
+
+/// Returns the shell command that removes a container. Retries, because Docker may still be executing its last command.
+#[cfg(feature = "container")]
+fn removal(name: &str) -> String {
+    let remove = format!("docker rm --force --volumes -- {name}");
+    let is_left = format!("docker container inspect -- {name}");
+    format!("for try in 1 2 3; do {remove}; {is_left} || break; sleep 1; done")
 }
 
 /// Registers a resource with the guardian of this process, which removes it when this process ends in any way.
@@ -63,6 +71,7 @@ fn guardian() -> io::Result<&'static Guardian> {
     static GUARDIAN: OnceLock<Result<Guardian, String>> = OnceLock::new();
     let started = GUARDIAN.get_or_init(|| {
         let mut shell = Command::new("/bin/sh");
+        // The script is a link to that of `clustering run`, which has the same task.
         shell.args(["-c", include_str!("guardian.sh"), "clustering-testkit-guardian"]);
         // The guardian must not hold the test's output open, because a test runner may wait for the output to end.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);

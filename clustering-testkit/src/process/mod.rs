@@ -23,17 +23,13 @@ mod child;
 mod folder;
 mod guardian;
 
+#[cfg(feature = "container")]
+pub(crate) use self::guardian::{Kept, keep, release};
+pub(crate) use self::{child::excerpt, folder::random};
 pub use self::{
     child::{Process, ProcessBuilder},
     folder::{FOLDER_PREFIX, Folder},
 };
-
-#[cfg(feature = "etcd")]
-pub(crate) use self::child::excerpt;
-#[cfg(any(feature = "etcd", feature = "nodes"))]
-pub(crate) use self::folder::random;
-#[cfg(feature = "container")]
-pub(crate) use self::guardian::{Kept, keep, release};
 
 /// Returns the process id of this process's guardian, which ends after it has cleaned up.
 pub fn guardian() -> std::io::Result<u32> {

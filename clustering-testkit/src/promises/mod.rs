@@ -1,10 +1,9 @@
-//! Whether the promises P1 to P9 and P11 are kept: one checker for each, in a file of its own, over a
-//! [history](crate::history).
+//! Checkers of the promises P1 to P9 and P11 over a [history](crate::history), each in its own file.
 //!
-//! [`Promises`] is fed with commits and observations one at a time, and tells at once when a promise is broken: a simulator
-//! feeds it after every step. A commit is fed before what a node saw of it; a node's entries in the order of its journal.
-//! [`check`] does so for a history that was collected: the ledger first, then the journals. When all has come to rest,
-//! [`Calm`] says who should be there, and the promises that speak of the end are judged too.
+//! [`Promises`] takes commits and observations one at a time and reports a broken promise at once, so a simulator can
+//! check after every step. Pass a commit before the observations that depend on it, and the entries of each node in the
+//! order of its journal. [`check`] does this for a recorded history: the ledger first, then the journals. When the
+//! cluster has come to rest, [`Calm`] names the expected members, and the promises about the end are checked too.
 //!
 //! ```
 //! use std::sync::{Arc, Mutex};
@@ -62,53 +61,53 @@ use crate::history::{
     timeline,
 };
 
-/// How many happenings are kept for the story of a violation.
+/// Maximum number of events that are kept for the timeline of a violation.
 const KEPT: usize = 1000;
 
-/// How many lines a story has at most.
+/// Maximum number of lines of a timeline.
 const LINES: usize = 60;
 
-/// A promise, judged as the history goes on.
+/// A checker of one promise.
 trait Promise: fmt::Debug + Send {
-    /// Its number and what it says.
+    /// Returns the promise's number and name.
     fn name(&self) -> &'static str;
 
-    /// A revision was committed; the ledger has it.
+    /// Checks a committed revision, which the ledger has already applied.
     fn commit(&mut self, _commit: &Commit, _ledger: &Ledger) -> Kept {
         Ok(())
     }
 
-    /// A node saw or did something.
+    /// Checks something that a node saw or did.
     fn observe(&mut self, _entry: &Entry, _ledger: &Ledger) -> Kept {
         Ok(())
     }
 
-    /// All has come to rest.
+    /// Checks the state in which the cluster has come to rest.
     fn calm(&mut self, _calm: &Calm, _ledger: &Ledger) -> Kept {
         Ok(())
     }
 }
 
-/// Who should be there when all has come to rest.
+/// Members that are expected when the cluster has come to rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Calm {
-    /// The nodes.
+    /// Names of the nodes.
     pub members: BTreeSet<NodeName>,
 }
 
 impl Calm {
-    /// These nodes, and no others.
+    /// Expects exactly these nodes.
     ///
     /// # Panics
     ///
-    /// If one is no name of a node.
+    /// Panics if a name is not a valid node name.
     pub fn of<N: AsRef<str>>(members: impl IntoIterator<Item = N>) -> Self {
-        let name = |name: N| NodeName::parse(name.as_ref()).expect("a name of a node");
+        let name = |name: N| NodeName::parse(name.as_ref()).expect("a valid node name");
         Calm { members: members.into_iter().map(name).collect() }
     }
 }
 
-/// The promises P1 to P8 and P11 over one cluster's history.
+/// Checkers of the promises P1 to P8 and P11 over the history of one cluster.
 #[derive(Debug)]
 pub struct Promises {
     ledger: Ledger,
@@ -116,7 +115,7 @@ pub struct Promises {
     story: VecDeque<(Option<Moment>, Happening)>,
 }
 
-/// What a story is made of. Its text is made when it is told, as it seldom is.
+/// Entry of a timeline. It is formatted only when needed, which is rare.
 #[derive(Clone, Debug)]
 enum Happening {
     Commit(Commit),
@@ -133,7 +132,7 @@ impl fmt::Display for Happening {
 }
 
 impl Promises {
-    /// Those of the cluster in that namespace.
+    /// Creates checkers for the cluster in a namespace.
     pub fn new(namespace: &str) -> Self {
         Promises {
             ledger: Ledger::new(namespace),
@@ -153,34 +152,35 @@ impl Promises {
         }
     }
 
-    /// What the store's history comes to so far.
+    /// Returns the ledger of the store's history so far.
     pub fn ledger(&self) -> &Ledger {
         &self.ledger
     }
 
-    /// Goes on with the store's history.
+    /// Adds a page of the store's history.
     ///
     /// # Errors
     ///
-    /// The first promise that is broken by it.
+    /// Returns the first promise that the page breaks.
     pub fn turn(&mut self, page: &Page) -> Result<(), Violation> {
         let Some(commit) = self.ledger.turn(page) else { return Ok(()) };
         self.remember(commit.at, Happening::Commit(commit.clone()));
         self.judge(|promise, ledger| promise.commit(&commit, ledger))
     }
 
-    /// Goes on with what a node saw or did.
+    /// Adds something that a node saw or did.
     ///
     /// # Errors
     ///
-    /// The first promise that is broken by it; a journal that has a hole, since nothing can be judged by it.
+    /// Returns the first promise that the entry breaks. An entry that reports missed events is an error too, because
+    /// promises cannot be checked with an incomplete journal.
     pub fn observe(&mut self, entry: &Entry) -> Result<(), Violation> {
         self.remember(Some(entry.at), Happening::Entry(entry.clone()));
         if let Observation::Missed { events } = entry.observation {
             return Err(Violation {
-                promise: "that journals are whole, on which all promises are judged,",
-                expected: "every event is taken down".to_owned(),
-                found: format!("{} missed {events}", entry.life),
+                promise: "journal completeness (a precondition of all checks)",
+                expected: "every event is recorded".to_owned(),
+                found: format!("{} missed {events} events", entry.life),
                 about: vec![entry.node.to_string()],
                 timeline: Vec::new(),
             });
@@ -188,11 +188,11 @@ impl Promises {
         self.judge(|promise, ledger| promise.observe(entry, ledger))
     }
 
-    /// All has come to rest: judges what is promised for the end.
+    /// Checks the promises about the state in which the cluster has come to rest.
     ///
     /// # Errors
     ///
-    /// The first promise that is broken.
+    /// Returns the first promise that is broken.
     pub fn calm(&mut self, calm: &Calm) -> Result<(), Violation> {
         self.judge(|promise, ledger| promise.calm(calm, ledger))
     }
@@ -215,7 +215,7 @@ impl Promises {
     }
 }
 
-/// A violation with its story: the happenings that are about the same versions and nodes, and the last of all.
+/// Builds a violation with its timeline: the events that concern the same versions and nodes, and the last event.
 fn told<'a>(
     promise: &'static str,
     broken: Broken,
@@ -236,19 +236,19 @@ fn told<'a>(
     Violation { promise, expected, found, about, timeline }
 }
 
-/// Whether a line names one of them.
+/// True if a line contains one of the names or versions.
 fn concerns(line: &str, about: &[String]) -> bool {
     let mut words = line.split(|c: char| !(c.is_alphanumeric() || "-_.".contains(c)));
     about.is_empty() || words.any(|word| about.iter().any(|about| word == about))
 }
 
-/// Judges a history that was collected: the store's, and the journal of each life in the order in which it was written.
+/// Checks a recorded history: that of the store, and the journal of each life in its order.
 ///
-/// With `calm`, the end of the history is the end of all changes.
+/// If `calm` is given, the cluster has come to rest at the end of the history.
 ///
 /// # Errors
 ///
-/// The first promise that is broken. Its story is told from the whole history, in the order of the times.
+/// Returns the first promise that is broken. Its timeline covers the whole history in the order of time.
 pub fn check(
     namespace: &str,
     pages: &[Page],
@@ -256,7 +256,7 @@ pub fn check(
     calm: Option<&Calm>,
 ) -> Result<Ledger, Violation> {
     let mut promises = Promises::new(namespace);
-    // What was written by hand becomes known later than the revision itself.
+    // Pages that mark a revision as written by hand come after the revision, but the checkers need them before it.
     let by_hand = |page: &&Page| matches!(page.content, Content::ByHand(_));
     let feed = |promises: &mut Promises| {
         pages.iter().filter(by_hand).try_for_each(|page| promises.turn(page))?;
@@ -270,7 +270,7 @@ pub fn check(
     }
 }
 
-/// Tells the story again, from all that happened in the order of the times: as it was judged, one part came after the
+/// Rebuilds the timeline from all events in the order of time, because the checkers saw the journals one after the
 /// other.
 fn retold(violation: Violation, namespace: &str, pages: &[Page], journals: &[Vec<Entry>]) -> Violation {
     let judged_last = violation.timeline.last().cloned();
@@ -279,7 +279,7 @@ fn retold(violation: Violation, namespace: &str, pages: &[Page], journals: &[Vec
     let until = judged.map_or(lines.len(), |judged| (judged + 10).min(lines.len()));
     let concerned = |line: &&String| concerns(line, &violation.about);
     let mut timeline: Vec<_> = lines[..until].iter().filter(concerned).cloned().collect();
-    timeline.extend(judged.map(|judged| format!("judged at: {}", lines[judged])));
+    timeline.extend(judged.map(|judged| format!("detected at: {}", lines[judged])));
     let timeline = timeline.split_off(timeline.len().saturating_sub(LINES));
     Violation { timeline, ..violation }
 }

@@ -1,8 +1,8 @@
-//! P11. A node that is not healthy gives up its session.
+//! P11. An unhealthy node gives up its session.
 //!
-//! By what the user's check said: after as many failures in a row as are enough, the node says that it is unhealthy before
-//! it checks again. From then on, and before the first check has passed, it does not say that it may act as leader, and
-//! does not join. It says that it is healthy only after a check that passed.
+//! Checked against the results of the user's health check. After the configured number of consecutive failures, the
+//! node reports that it is unhealthy before it checks again. While it is unhealthy, and before the first check has
+//! passed, it does not claim to lead and does not join. It reports that it is healthy only after a check that passed.
 
 use std::collections::BTreeMap;
 
@@ -16,18 +16,18 @@ pub(crate) struct Fit {
 
 #[derive(Clone, Debug, Default)]
 struct Checked {
-    /// How many failures are enough, if it is checked at all.
+    /// Number of failures that make the node unhealthy. `None` if its health is not checked.
     enough: Option<u32>,
     failed: u32,
     passed: bool,
     fit: bool,
-    /// When it said that it is unhealthy.
+    /// Time at which the node reported that it is unhealthy.
     fell: Option<Moment>,
 }
 
 impl Promise for Fit {
     fn name(&self) -> &'static str {
-        "P11, a node that is not healthy gives up its session,"
+        "P11 (an unhealthy node gives up its session)"
     }
 
     fn observe(&mut self, entry: &Entry, _: &Ledger) -> Kept {
@@ -42,27 +42,29 @@ impl Promise for Fit {
             Observation::CheckEnded { ending: Ending::Refused(_) } => {
                 (life.failed, life.passed) = (life.failed + 1, false);
             }
-            // It took too long; or the node gave its place up, and nobody wanted to know any more.
+            // The check took too long, or the node unregistered and the check was cancelled.
             Observation::CheckEnded { ending: Ending::Dropped } => life.passed = false,
             Observation::CheckBegan if life.fit && life.failed >= enough => {
-                let found = format!("{} takes part after {} failures in a row", entry.life, life.failed);
-                return broken("a node is unhealthy when enough checks have failed", found);
+                let found =
+                    format!("{} is still a member after {} consecutive failures", entry.life, life.failed);
+                return broken("a node becomes unhealthy when enough checks have failed", found);
             }
             Observation::Unhealthy { .. } => (life.fit, life.fell) = (false, Some(entry.at)),
             Observation::Healthy if !life.passed => {
-                let found = format!("{} says so, and the last check did not pass", entry.life);
-                return broken("a node is healthy after a check that passed", found);
+                let found =
+                    format!("{} reports that it is healthy, but its last check did not pass", entry.life);
+                return broken("a node becomes healthy after a passed check", found);
             }
             Observation::Healthy => (life.fit, life.fell) = (true, None),
             Observation::Joined { .. } | Observation::Rejoined { .. } if !life.fit => {
-                return broken("a node joins while it is healthy", format!("{} joined", entry.life));
+                return broken("a node joins only while it is healthy", format!("{} joined", entry.life));
             }
-            // A question that was asked before may be taken down after.
+            // A claim may be recorded after an event that followed it.
             Observation::AskedLeader { term: Some(term), .. }
                 if life.fell.is_some_and(|fell| entry.at > fell) =>
             {
-                let found = format!("asked at {}, {} said that it leads under {term}", entry.at, entry.life);
-                return broken("a node that is unhealthy does not act as leader", found);
+                let found = format!("at {}, {} claimed to lead under term {term}", entry.at, entry.life);
+                return broken("an unhealthy node does not act as leader", found);
             }
             _ => {}
         }
@@ -79,14 +81,14 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The health of a is checked.
+    /// Returns a scene in which the health of `a` is checked.
     fn checked() -> Scene {
         let mut scene = Scene::new();
         scene.saw("a", Observation::ChecksHealth { interval: SECOND, deadline: SECOND, failures: 2 });
         scene
     }
 
-    /// It is healthy, and leads.
+    /// Returns a scene in which `a` is healthy and leads.
     fn scene() -> Scene {
         let mut scene = checked();
         check(&mut scene, Ending::Ready);
@@ -104,18 +106,18 @@ mod tests {
     }
 
     fn no() -> Ending {
-        Ending::Refused("ill".to_owned())
+        Ending::Refused("unhealthy".to_owned())
     }
 
     fn falls(scene: &mut Scene) {
         check(scene, no());
         check(scene, no());
-        scene.saw("a", Observation::Unhealthy { reason: "ill".to_owned() });
+        scene.saw("a", Observation::Unhealthy { reason: "unhealthy".to_owned() });
         scene.loses("a");
     }
 
     #[test]
-    fn one_that_falls_and_comes_back() {
+    fn a_node_that_becomes_unhealthy_and_rejoins_keeps_the_promise() {
         let mut scene = scene();
         check(&mut scene, no());
         check(&mut scene, Ending::Ready);
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_goes_on_is_found() {
+    fn a_node_that_stays_healthy_after_enough_failures_is_detected() {
         let mut scene = scene();
         check(&mut scene, no());
         check(&mut scene, no());
@@ -141,31 +143,31 @@ mod tests {
     }
 
     #[test]
-    fn a_lead_after_the_fall_is_found() {
+    fn an_unhealthy_leader_is_detected() {
         let mut scene = checked();
         scene.join("a", 1);
         scene.elect("a", "V1");
         check(&mut scene, no());
-        scene.saw("a", Observation::Unhealthy { reason: "ill".to_owned() });
+        scene.saw("a", Observation::Unhealthy { reason: "unhealthy".to_owned() });
         scene.pass(SECOND);
         scene.says_yes("a", None);
         broken("P11", "does not act as leader", scene);
     }
 
     #[test]
-    fn a_join_before_a_check_has_passed_is_found() {
+    fn a_join_before_a_passed_check_is_detected() {
         let mut scene = checked();
         check(&mut scene, no());
         scene.join("a", 1);
         scene.joined("a");
-        broken("P11", "joins while it is healthy", scene);
+        broken("P11", "joins only while it is healthy", scene);
     }
 
     #[test]
-    fn health_without_a_check_that_passed_is_found() {
+    fn a_node_that_is_healthy_again_without_a_passed_check_is_detected() {
         let mut scene = scene();
         falls(&mut scene);
         scene.saw("a", Observation::Healthy);
-        broken("P11", "healthy after a check that passed", scene);
+        broken("P11", "healthy after a passed check", scene);
     }
 }

@@ -1,7 +1,7 @@
-//! P1. All nodes that stabilize for a version are given the identical list of nodes.
+//! P1. All nodes that stabilize for a version receive the identical list of nodes.
 //!
-//! The list is held against the cut that the ledger made by itself; where the ledger has a gap, against what the first
-//! node was given.
+//! The list is compared with the cut that the ledger has computed by itself. Where the ledger has a gap, it is compared
+//! with the list that the first node received.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ pub(crate) struct OneView {
 
 impl Promise for OneView {
     fn name(&self) -> &'static str {
-        "P1, one view per version,"
+        "P1 (one view per version)"
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
@@ -30,8 +30,8 @@ impl Promise for OneView {
                 return Err(differs(*version, "the log", &published.cut, by, nodes));
             }
         } else if !ledger.has_gaps() {
-            let expected = "a node stabilizes for versions that the log has";
-            let found = format!("{by} was given {version} @{revision}, and the log does not have it");
+            let expected = "nodes stabilize only for versions in the log";
+            let found = format!("{by} stabilized for {version} @{revision}, which is not in the log");
             return Err(Broken::new(expected, found).about(version).about(&entry.node));
         }
         let (first, same) =
@@ -44,8 +44,9 @@ impl Promise for OneView {
 }
 
 fn differs(version: Version, who: &str, theirs: &[Member], by: &Life, nodes: &[Member]) -> Broken {
-    let expected = format!("every node that stabilizes for {version} is given what {who} has: {theirs:?}");
-    Broken::new(expected, format!("{by} was given {nodes:?}")).about(version).about(by)
+    let expected =
+        format!("every node that stabilizes for {version} receives the nodes that {who} has: {theirs:?}");
+    Broken::new(expected, format!("{by} received {nodes:?}")).about(version).about(by)
 }
 
 #[cfg(test)]
@@ -57,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cut_given_to_all_is_one_view() {
+    fn nodes_that_receive_the_cut_keep_the_promise() {
         let mut scene = scene();
         scene.sees("a", "V1");
         scene.stabilizes("a", "V1", &["a", "b"]);
@@ -67,15 +68,15 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_left_out_is_found() {
+    fn a_missing_node_is_detected() {
         let mut scene = scene();
         scene.sees("a", "V1");
         scene.stabilizes("a", "V1", &["a"]);
-        broken("P1", "is given what the log has", scene);
+        broken("P1", "the nodes that the log has", scene);
     }
 
     #[test]
-    fn a_uri_or_metadata_of_another_time_is_found() {
+    fn an_outdated_uri_metadata_or_incarnation_is_detected() {
         for change in [
             |scene: &mut Scene| scene.given("a", "V1", |nodes| nodes[1].uri = "http://elsewhere".into()),
             |scene: &mut Scene| {
@@ -86,21 +87,21 @@ mod tests {
             let mut scene = scene();
             scene.sees("a", "V1");
             change(&mut scene);
-            broken("P1", "is given what the log has", scene);
+            broken("P1", "the nodes that the log has", scene);
         }
     }
 
     #[test]
-    fn a_version_that_the_log_does_not_have_is_found() {
+    fn a_version_that_is_not_in_the_log_is_detected() {
         let mut scene = scene();
         scene.sees_at("a", "V2", 99);
         scene.stabilizes_at("a", "V2", 99, &["a", "b"]);
-        // P2 finds it as well, and earlier: by what the node saw.
-        broken("P", "that the log has", scene);
+        // P2 detects it first, by the version that the node saw.
+        broken("P", "only versions in the log", scene);
     }
 
     #[test]
-    fn where_the_ledger_has_a_gap_nodes_are_compared_with_each_other() {
+    fn nodes_are_compared_with_each_other_where_the_ledger_has_a_gap() {
         let mut scene = scene();
         scene.gap();
         scene.sees_at("a", "V2", 99);
@@ -111,6 +112,6 @@ mod tests {
             scene.stabilizes_at("b", "V2", 99, nodes);
         }
         kept(scene);
-        broken("P1", "is given what a#1 has", other);
+        broken("P1", "the nodes that a#1 has", other);
     }
 }

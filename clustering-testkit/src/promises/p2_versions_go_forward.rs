@@ -1,9 +1,9 @@
-//! P2. No node ever sees versions out of order, whoever leads and however wrong its wall clock is.
+//! P2. No node ever sees versions out of order, no matter which node leads and how wrong its wall clock is.
 //!
-//! In the ledger the label of each version is above that of the one before it. On a node versions come in the order of
-//! the revisions that wrote them, each once, and are those that the log has. A store that was put back to an older
-//! state begins a new order of revisions. Labels keep increasing across it: a node that rejoins records the label that
-//! it had seen, and the next publisher whose previous cut contains that node mints a label above it.
+//! In the ledger, the label of each version is above the previous label. On a node, versions come in the order of the
+//! revisions that wrote them, each once, and only those in the log. Restoring the store to an older state begins a new
+//! order of revisions. Labels keep increasing across it: a node that rejoins records the label that it had seen, and
+//! the next publisher whose previous cut contains that node generates a label above it.
 
 use std::collections::BTreeMap;
 
@@ -18,9 +18,9 @@ use crate::history::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Forward {
     last: BTreeMap<Life, (Version, Revision)>,
-    /// The largest label that each process saw, in all eras.
+    /// Largest label that each process saw in any era.
     seen: BTreeMap<Life, Version>,
-    /// The largest label that each process had seen when the store was last restored.
+    /// Largest label that each process had seen when the store was last restored.
     before_rewind: BTreeMap<Life, Version>,
     /// Lower bound for the labels of versions, by the sessions in their cut.
     owed: BTreeMap<Incarnation, Version>,
@@ -35,7 +35,7 @@ impl Forward {
             return Ok(());
         }
         let expected =
-            format!("a version above {seen}, which {} saw before the store was put back", node.name);
+            format!("a version above {seen}, which {} saw before the store was restored", node.name);
         let found = format!("{} @{}", published.version, published.revision);
         Err(Broken::new(expected, found).about(published.version).about(&node.name))
     }
@@ -43,7 +43,7 @@ impl Forward {
 
 impl Promise for Forward {
     fn name(&self) -> &'static str {
-        "P2, versions go forward,"
+        "P2 (versions go forward)"
     }
 
     fn commit(&mut self, commit: &Commit, ledger: &Ledger) -> Kept {
@@ -51,8 +51,8 @@ impl Promise for Forward {
             return Ok(());
         }
         let [.., before, published] = ledger.present().versions() else { return Ok(()) };
-        // Labels are minted above the one that stands. Where none stood, somebody had deleted or overwritten it; and
-        // what was written by hand may be anything.
+        // A publisher generates a label above the current one. If there was none, an operator had deleted or overwritten
+        // it. Versions written by hand may have any label.
         let by_hand = ledger.is_by_hand(published.revision) || !before.version.is_plausible();
         let minted = !published.anew && !by_hand;
         if minted && published.version <= before.version {
@@ -60,8 +60,9 @@ impl Promise for Forward {
             let found = format!("{} @{}", published.version, published.revision);
             return Err(Broken::new(expected, found).about(before.version).about(published.version));
         }
-        // The publisher had folded the previous version, and thus all nodes in its cut. It may have missed nodes that
-        // joined later. If somebody had deleted that version, the publisher knows only those that are still present.
+        // The publisher had followed the log up to the previous version, so it knew all nodes in that version's cut. It
+        // may have missed nodes that joined later. If an operator had deleted that version, the publisher knows only those
+        // that are still present.
         let is_known = |node: &&Member| !published.anew || published.cut.contains(node);
         let known: Vec<Member> = before.cut.iter().filter(is_known).cloned().collect();
         self.above_what_was_seen(published, &known, ledger)
@@ -93,12 +94,14 @@ impl Promise for Forward {
                 let broken =
                     |expected: String| Err(Broken::new(expected, &found).about(version).about(&entry.node));
                 if ledger.published_at(*version, *revision).is_none() && !ledger.has_gaps() {
-                    return broken("nodes see versions that the log has".to_owned());
+                    return broken("nodes see only versions in the log".to_owned());
                 }
                 if let Some((last, at)) = self.last.insert(entry.life.clone(), now)
                     && *revision <= at
                 {
-                    return broken(format!("a version written after {last} @{at}, which it saw before"));
+                    return broken(format!(
+                        "a version written after {last} @{at}, which the node saw before"
+                    ));
                 }
             }
             _ => {}
@@ -119,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_in_their_order_and_some_left_out_go_forward() {
+    fn a_node_may_skip_versions() {
         let mut scene = scene();
         scene.sees("a", "V1");
         scene.sees("a", "V3");
@@ -127,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_version_after_a_newer_one_is_found() {
+    fn an_older_version_after_a_newer_one_is_detected() {
         let mut scene = scene();
         scene.sees("a", "V3");
         scene.sees("a", "V2");
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_version_twice_is_found() {
+    fn a_repeated_version_is_detected() {
         let mut scene = scene();
         scene.sees("a", "V3");
         scene.sees("a", "V3");
@@ -143,14 +146,14 @@ mod tests {
     }
 
     #[test]
-    fn a_label_below_the_one_before_is_found_in_the_log() {
+    fn a_label_in_the_log_below_the_previous_one_is_detected() {
         let mut scene = scene();
         scene.publish("V2b");
         broken("P2", "a version above", scene);
     }
 
     #[test]
-    fn a_label_by_hand_or_after_a_deletion_may_be_any() {
+    fn any_label_may_follow_a_deletion_or_be_written_by_hand() {
         let mut scene = scene();
         scene.delete("view/version");
         scene.publish("V1b");
@@ -160,7 +163,7 @@ mod tests {
     }
 
     /// Restores the store, and lets another node publish that label before `a` rejoins.
-    fn put_back(label: &str) -> Scene {
+    fn restored(label: &str) -> Scene {
         let mut scene = scene();
         scene.sees("a", "V3");
         scene.era();
@@ -174,8 +177,8 @@ mod tests {
     }
 
     #[test]
-    fn another_era_begins_another_order() {
-        let mut scene = put_back("V1");
+    fn a_restored_store_begins_a_new_order_of_versions() {
+        let mut scene = restored("V1");
         scene.publish("V4");
         scene.publish("V5");
         scene.sees("a", "V5");
@@ -183,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn a_publisher_that_finds_no_version_need_not_know_what_nodes_that_left_had_seen() {
-        let mut scene = put_back("V1");
+    fn a_publisher_that_finds_no_version_need_not_know_labels_seen_by_departed_nodes() {
+        let mut scene = restored("V1");
         scene.publish("V4");
         scene.delete("view/version");
         scene.leave("a");
@@ -193,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn a_label_below_what_a_node_of_the_cut_had_seen_is_found_across_eras() {
-        let mut scene = put_back("V1");
+    fn a_label_below_one_seen_by_a_node_of_the_cut_is_detected_across_eras() {
+        let mut scene = restored("V1");
         scene.publish("V1b");
         scene.publish("V2");
         scene.settled(&["a", "b"], "V2");
@@ -202,10 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn a_label_below_what_a_node_had_seen_that_stays_is_found() {
-        let mut scene = put_back("V1");
+    fn a_final_label_below_one_seen_by_a_node_is_detected() {
+        let mut scene = restored("V1");
         scene.publish("V2");
         scene.settled(&["a", "b"], "V2");
-        broken("P2", "which a saw before the store was put back", scene);
+        broken("P2", "which a saw before the store was restored", scene);
     }
 }

@@ -1,10 +1,12 @@
-//! P3. One stabilize at a time, for the newest version only. A run that is superseded is told, and its answer discarded.
+//! P3. A node runs one stabilize at a time, for the newest version only. A superseded run is notified, and its result
+//! is discarded.
 //!
-//! - On one life of a node no stabilize begins while another runs.
-//! - It begins for what the node had decided to stabilize, and that is the newest version that it had seen. After a gap in
-//!   what it saw, the last version counts only if it is still the newest.
-//! - A run is told within [`GRACE`] of a newer version, and a version for which it was told never becomes ready.
-//! - At the end: each yes in the store that counts was said by a stabilize of that node.
+//! - On one life of a node, no stabilize begins while another is running.
+//! - A stabilize begins for the version that the node decided on, which is the newest that it had seen. After a gap in
+//!   what the node saw, the last version counts only if it is still the newest.
+//! - A run is notified within [`GRACE`] of a newer version. After that, the node never becomes ready for the superseded
+//!   version.
+//! - At the end, each valid acknowledgement in the store follows from a stabilize of that node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,18 +21,17 @@ use crate::history::{
     ledger::{Act, Commit},
 };
 
-/// How long after a newer version a run must know that it is superseded: far more than it takes to tell it, and less than
-/// would go unnoticed.
+/// Time within which a run must be notified that it is superseded. This is far longer than a notification takes.
 const GRACE: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OneStabilize {
     lives: BTreeMap<Life, Progress>,
-    /// Who said yes to which version, by a stabilize that ran to its end.
+    /// Nodes and versions for which a stabilize succeeded.
     said_yes: BTreeSet<(NodeName, Version)>,
-    /// The nodes of whose stabilizes there is a journal.
+    /// Nodes whose stabilizes are recorded in a journal.
     journaled: BTreeSet<NodeName>,
-    /// The acknowledgements in the store that say yes.
+    /// Positive acknowledgements in the store.
     acknowledged: BTreeSet<(NodeName, Version)>,
 }
 
@@ -39,14 +40,14 @@ struct Progress {
     newest: Option<(Version, Revision)>,
     decided: Option<(Version, u32)>,
     running: Option<Version>,
-    /// When it saw a newer version than the one that runs.
+    /// Time at which the node saw a newer version than the one for which a stabilize is running.
     outdated: Option<Moment>,
     superseded: Option<Version>,
 }
 
 impl Promise for OneStabilize {
     fn name(&self) -> &'static str {
-        "P3, one stabilize at a time,"
+        "P3 (one stabilize at a time)"
     }
 
     fn commit(&mut self, commit: &Commit, ledger: &Ledger) -> Kept {
@@ -80,23 +81,25 @@ impl Promise for OneStabilize {
                 let newest = life.newest.map(|(newest, _)| newest);
                 if newest != Some(*version) {
                     let expected = match newest {
-                        Some(newest) => format!("it stabilizes for {newest}, the newest that it saw"),
-                        None => "it waits for a version whose view it can know".to_owned(),
+                        Some(newest) => {
+                            format!("the node stabilizes for {newest}, the newest version that it saw")
+                        }
+                        None => "the node waits for a version whose view it can compute".to_owned(),
                     };
-                    let found = format!("{} decides to stabilize for {version}", entry.life);
+                    let found = format!("{} decided to stabilize for {version}", entry.life);
                     return Err(about(Broken::new(expected, found), version));
                 }
                 life.decided = Some((*version, *attempt));
             }
             Observation::StabilizeBegan { version, attempt, .. } => {
                 self.journaled.insert(entry.node.clone());
-                let found = format!("{} began one for {version}, try {attempt}", entry.life);
+                let found = format!("{} began a stabilize for {version}, attempt {attempt}", entry.life);
                 if let Some(running) = life.running {
                     let expected = format!("the stabilize for {running} ends before another begins");
                     return Err(about(Broken::new(expected, found), version));
                 }
                 if life.decided != Some((*version, *attempt)) {
-                    let expected = format!("a stabilize begins as decided: {:?}", life.decided);
+                    let expected = format!("a stabilize begins as the node decided: {:?}", life.decided);
                     return Err(about(Broken::new(expected, found), version));
                 }
                 life.running = Some(*version);
@@ -109,8 +112,8 @@ impl Promise for OneStabilize {
                 life.running = None;
                 let late = life.outdated.take().is_some_and(|since| entry.at.since(since) > GRACE);
                 if late && !told {
-                    let expected = "a stabilize that runs while a newer version comes is told so";
-                    let found = format!("that of {} for {version} was not", entry.life);
+                    let expected = "a stabilize is told when it is superseded";
+                    let found = format!("{} did not tell its stabilize for {version}", entry.life);
                     return Err(about(Broken::new(expected, found), version));
                 }
                 if *ending == Ending::Ready {
@@ -118,8 +121,8 @@ impl Promise for OneStabilize {
                 }
             }
             Observation::Ready { version } if life.superseded == Some(*version) => {
-                let expected = "the answer of a stabilize that was superseded is discarded";
-                let found = format!("{} is ready at {version}", entry.life);
+                let expected = "the result of a superseded stabilize is discarded";
+                let found = format!("{} became ready for {version}", entry.life);
                 return Err(about(Broken::new(expected, found), version));
             }
             _ => {}
@@ -134,8 +137,8 @@ impl Promise for OneStabilize {
         match unsaid {
             None => Ok(()),
             Some((name, version)) => {
-                let expected = "a yes in the store was said by a stabilize that ran to its end";
-                let found = format!("no stabilize of {name} said yes to {version}");
+                let expected = "each acknowledgement in the store follows from a stabilize that succeeded";
+                let found = format!("no stabilize of {name} for {version} succeeded");
                 Err(Broken::new(expected, found).about(version).about(name))
             }
         }
@@ -164,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn one_after_the_other_for_the_newest_is_kept() {
+    fn consecutive_stabilizes_for_the_newest_version_keep_the_promise() {
         let mut scene = scene();
         begins(&mut scene, "V1");
         scene.publish("V2");
@@ -181,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn two_at_once_are_found() {
+    fn two_stabilizes_at_a_time_are_detected() {
         let mut scene = scene();
         begins(&mut scene, "V1");
         scene.publish("V2");
@@ -191,34 +194,34 @@ mod tests {
     }
 
     #[test]
-    fn one_for_an_older_version_is_found() {
+    fn a_stabilize_for_an_older_version_is_detected() {
         let mut scene = scene();
         scene.publish("V2");
         scene.sees("a", "V2");
         begins(&mut scene, "V1");
-        broken("P3", "the newest that it saw", scene);
+        broken("P3", "the newest version that it saw", scene);
     }
 
     #[test]
-    fn a_run_that_nobody_decided_is_found() {
+    fn a_stabilize_that_the_node_did_not_decide_on_is_detected() {
         let mut scene = scene();
         scene.stabilize_begins("a", "V1", 1, &["a"]);
         ends(&mut scene, "V1", false);
         scene.callback_begins("a", "V1", 2, &["a"]);
-        broken("P3", "begins as decided", scene);
+        broken("P3", "begins as the node decided", scene);
     }
 
     #[test]
-    fn a_version_kept_over_a_gap_in_which_newer_ones_came_is_found() {
+    fn a_stabilize_for_a_version_that_was_superseded_during_a_gap_is_detected() {
         let mut scene = scene();
         scene.publish("V2");
         scene.resynced("a", false);
         begins(&mut scene, "V1");
-        broken("P3", "whose view it can know", scene);
+        broken("P3", "whose view it can compute", scene);
     }
 
     #[test]
-    fn a_version_kept_over_a_gap_in_which_none_came_is_kept() {
+    fn a_stabilize_for_a_version_that_is_still_the_newest_after_a_gap_keeps_the_promise() {
         let mut scene = scene();
         scene.write_elsewhere();
         scene.resynced("a", false);
@@ -227,18 +230,18 @@ mod tests {
     }
 
     #[test]
-    fn a_run_that_is_never_told_is_found() {
+    fn a_superseded_stabilize_that_is_not_told_is_detected() {
         let mut scene = scene();
         begins(&mut scene, "V1");
         scene.publish("V2");
         scene.sees("a", "V2");
         scene.pass(Duration::from_secs(2));
         ends(&mut scene, "V1", false);
-        broken("P3", "is told so", scene);
+        broken("P3", "is told when it is superseded", scene);
     }
 
     #[test]
-    fn an_answer_that_was_to_be_discarded_is_found() {
+    fn a_result_of_a_superseded_stabilize_that_counts_is_detected() {
         let mut scene = scene();
         begins(&mut scene, "V1");
         scene.saw("a", Observation::Superseded { version: version("V1") });
@@ -248,11 +251,11 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_that_nobody_said_is_found_at_the_end() {
+    fn an_acknowledgement_without_a_stabilize_is_detected_at_the_end() {
         let mut scene = scene();
         begins(&mut scene, "V1");
         scene.acknowledge("a", "V1");
         scene.calm(&["a"]);
-        broken("P3", "was said by a stabilize", scene);
+        broken("P3", "follows from a stabilize", scene);
     }
 }

@@ -1,15 +1,17 @@
-//! P4. A version is recorded as stable only if everyone acknowledged it, once, by the leader; `on_stable` runs at most once
-//! for it, on that leader.
+//! P4. A version is recorded as stable only if all of its nodes have acknowledged it. The leader records it once, and
+//! `on_stable` runs for it at most once, on that leader.
 //!
-//! In the ledger: at some revision between the version's and the record's, every node of the cut stood as in the cut and
-//! held its yes under the session of the cut. The version is the newest when it is recorded, and was not recorded before.
-//! (That the recorder leads is [P5](super::p5_a_deposed_leader_cannot_write).)
+//! In the ledger: at some revision between the version and its stability record, the records of all nodes of the cut
+//! were as in the cut, and each node had a positive acknowledgement under the session of the cut. The version is the
+//! newest when it is recorded, and was not recorded before. ([P5](super::p5_a_deposed_leader_cannot_write) checks that
+//! the leader writes the record.)
 //!
-//! On the nodes: a node decides to call `on_stable` while by all that it saw it leads under the term that recorded the
-//! version, is not suspended, and has seen no newer one. The callback runs as decided; at most once for a version over all
-//! nodes; on one life never two at a time and never for an older version than before. Over all nodes later versions have
-//! later terms. (A callback that still runs on a leader that was deposed may overlap with one on its successor: it was
-//! told, and fences what it writes.)
+//! On the nodes: when a node decides to call `on_stable`, then, as far as it has seen, it leads under the term that
+//! recorded the version, is not suspended, and there is no newer version. The callback runs as decided. It runs at most
+//! once per version over all nodes. On one life it never runs twice at the same time, and never for an older version
+//! than before. Over all nodes, later versions have later terms. (A callback that is still running on a deposed leader
+//! may overlap with a callback on its successor: it was told that it is superseded, and its writes are guarded by the
+//! term.)
 
 use std::collections::BTreeMap;
 
@@ -27,7 +29,7 @@ pub(crate) struct Everyone {
     announced: BTreeMap<Version, Announced>,
 }
 
-/// A version for which `on_stable` ran.
+/// A version for which `on_stable` was called.
 #[derive(Clone, Debug)]
 struct Announced {
     life: Life,
@@ -48,7 +50,7 @@ struct Leading {
 
 impl Promise for Everyone {
     fn name(&self) -> &'static str {
-        "P4, stable means everyone,"
+        "P4 (stable means everyone)"
     }
 
     fn commit(&mut self, commit: &Commit, ledger: &Ledger) -> Kept {
@@ -61,16 +63,16 @@ impl Promise for Everyone {
         let version = confirmed.version;
         let broken = |expected: &str, found: String| Err(Broken::new(expected, found).about(version));
         if confirmed.again {
-            let found = format!("{version} is recorded again @{}", confirmed.revision);
+            let found = format!("{version} is recorded as stable again @{}", confirmed.revision);
             return broken("a version is recorded as stable once", found);
         }
         let newest = era.newest().filter(|newest| newest.version == version);
         match newest {
-            // What was published during a gap is not known.
+            // Versions published during a gap are unknown.
             None if era.has_gaps() && ledger.published(version).is_none() => Ok(()),
             None => {
                 let newest = confirmed.newest.map_or_else(|| "none".to_owned(), |newest| newest.to_string());
-                let found = format!("{version} is recorded, and {newest} is the newest");
+                let found = format!("{version} is recorded as stable, but the newest version is {newest}");
                 broken("only the newest version becomes stable", found)
             }
             Some(published) => match published.everyone {
@@ -78,10 +80,12 @@ impl Promise for Everyone {
                 _ if era.has_gaps() => Ok(()),
                 _ => {
                     let missing: Vec<_> = era.missing().iter().map(ToString::to_string).collect();
-                    let found =
-                        format!("{version} is recorded without a yes that counts of {}", missing.join(", "));
+                    let found = format!(
+                        "{version} is recorded as stable without a valid acknowledgement of {}",
+                        missing.join(", ")
+                    );
                     let expected =
-                        "at some revision every node of the cut stood and held its acknowledgement";
+                        "at some revision, all nodes of the cut were registered and had acknowledged";
                     let broken = Broken::new(expected, found).about(version);
                     Err(missing.into_iter().fold(broken, Broken::about))
                 }
@@ -117,15 +121,15 @@ impl Promise for Everyone {
     }
 }
 
-/// Whether the node may decide to call `on_stable`.
+/// Checks that the node may decide to call `on_stable`.
 fn decided(life: &Leading, entry: &Entry, version: Version, term: Term, ledger: &Ledger) -> Kept {
     let broken = |expected: String| {
-        let found = format!("{} decides to announce {version} under term {term}", entry.life);
+        let found = format!("{} decided to call on_stable for {version} under term {term}", entry.life);
         Err(Broken::new(expected, found).about(version).about(&entry.node))
     };
     if life.term != Some(term) || life.suspended {
         return broken(
-            "on_stable is called by a node that leads, is not suspended, and under its term".to_owned(),
+            "on_stable is called by a node that leads under this term and is not suspended".to_owned(),
         );
     }
     let newest = life.newest.map(|(newest, _)| newest);
@@ -142,9 +146,9 @@ fn decided(life: &Leading, entry: &Entry, version: Version, term: Term, ledger: 
     };
     match recorded && ledger.eras().iter().any(leads) {
         true => Ok(()),
-        false => {
-            broken("on_stable is called by the one that recorded the version, under that term".to_owned())
-        }
+        false => broken(
+            "on_stable is called by the leader that recorded the version, under the same term".to_owned(),
+        ),
     }
 }
 
@@ -152,14 +156,17 @@ impl Everyone {
     fn began(&mut self, entry: &Entry, version: Version, term: Term, ledger: &Ledger) -> Kept {
         let life = self.lives.entry(entry.life.clone()).or_default();
         let broken = |expected: String| {
-            let found = format!("{} began one for {version} under term {term}", entry.life);
+            let found = format!("{} called on_stable for {version} under term {term}", entry.life);
             Err(Broken::new(expected, found).about(version).about(&entry.node))
         };
         if let Some(before) = self.announced.get(&version) {
-            return broken(format!("on_stable runs once for a version, and it ran on {}", before.life));
+            return broken(format!(
+                "on_stable runs once for a version, but it has already run on {}",
+                before.life
+            ));
         }
         if life.decided != Some((version, term)) {
-            return broken(format!("on_stable runs as decided: {:?}", life.decided));
+            return broken(format!("on_stable runs as the node decided: {:?}", life.decided));
         }
         if let Some(running) = life.running {
             return broken(format!("on_stable for {running} ends before another begins"));
@@ -169,14 +176,17 @@ impl Everyone {
         if let (Some(revision), Some((last, at))) = (revision, life.last)
             && revision <= at
         {
-            return broken(format!("on_stable runs for versions newer than {last}, for which it ran"));
+            return broken(format!(
+                "on_stable runs for versions newer than {last}, for which it has already run"
+            ));
         }
         life.last = revision.map(|revision| (version, revision));
         life.running = Some(version);
         let era =
             ledger.eras().iter().rev().find(|era| era.confirmed().iter().any(|it| it.version == version));
         let era = era.map_or(ledger.present().number(), |era| era.number());
-        // By the revisions: labels go back where somebody deleted the version key and a node came that never saw it.
+        // Compares revisions instead of labels: labels go back if an operator deletes the version key and the next
+        // publisher has never seen the deleted version.
         let order = revision.unwrap_or_default();
         let same_era = self.announced.values().filter(|announced| announced.era == era);
         let in_order = same_era.into_iter().all(|other| match other.revision < order {
@@ -211,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_after_all_acknowledged_and_announced_once_is_kept() {
+    fn a_version_that_all_acknowledged_and_one_leader_announced_keeps_the_promise() {
         let mut scene = scene();
         stable(&mut scene);
         scene.announces("a", "V1");
@@ -220,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledgement_that_was_given_and_taken_back_later_counted() {
+    fn an_acknowledgement_counts_even_if_it_is_deleted_later() {
         let mut scene = scene();
         scene.acknowledge("a", "V1");
         scene.acknowledge("b", "V1");
@@ -230,44 +240,44 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_never_acknowledged_is_found() {
+    fn a_missing_acknowledgement_is_detected() {
         let mut scene = scene();
         scene.acknowledge("a", "V1");
         scene.confirm("V1");
-        broken("P4", "without a yes that counts of b", scene);
+        broken("P4", "without a valid acknowledgement of b", scene);
     }
 
     #[test]
-    fn an_acknowledgement_under_another_session_is_found() {
+    fn an_acknowledgement_under_another_session_does_not_count() {
         let mut scene = scene();
         scene.acknowledge("a", "V1");
         scene.acknowledge_under("b", "V1", 77, "ready");
         scene.confirm("V1");
-        broken("P4", "without a yes that counts of b", scene);
+        broken("P4", "without a valid acknowledgement of b", scene);
     }
 
     #[test]
-    fn a_no_is_found() {
+    fn a_refusal_does_not_count_as_an_acknowledgement() {
         let mut scene = scene();
         scene.acknowledge("a", "V1");
         scene.acknowledge_under("b", "V1", 2, "failed");
         scene.confirm("V1");
-        broken("P4", "without a yes that counts of b", scene);
+        broken("P4", "without a valid acknowledgement of b", scene);
     }
 
     #[test]
-    fn acknowledgements_that_never_stood_together_are_found() {
+    fn acknowledgements_that_were_never_valid_together_do_not_count() {
         let mut scene = scene();
         scene.acknowledge("a", "V1");
-        // Its record is put again before the other one acknowledges.
+        // The record of `a` is written again before `b` acknowledges.
         scene.join("a", 1);
         scene.acknowledge("b", "V1");
         scene.confirm("V1");
-        broken("P4", "without a yes that counts of a", scene);
+        broken("P4", "without a valid acknowledgement of a", scene);
     }
 
     #[test]
-    fn an_older_version_is_found() {
+    fn a_stability_record_of_an_older_version_is_detected() {
         let mut scene = scene();
         scene.acknowledge("a", "V1");
         scene.acknowledge("b", "V1");
@@ -277,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_record_is_found_unless_the_first_was_deleted() {
+    fn a_second_stability_record_is_detected_unless_the_first_was_deleted() {
         let mut scene = scene();
         stable(&mut scene);
         let mut deleted = scene.clone();
@@ -289,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_goes_back_after_the_version_was_deleted_is_announced_in_its_turn() {
+    fn a_lower_label_may_be_announced_after_the_version_key_was_deleted() {
         let mut scene = scene();
         stable(&mut scene);
         scene.announces("a", "V1");
@@ -306,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_call_is_found_wherever_it_is() {
+    fn a_second_on_stable_is_detected_on_any_node() {
         for second in ["a", "b"] {
             let mut scene = scene();
             stable(&mut scene);
@@ -318,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_by_one_that_does_not_lead_is_found() {
+    fn an_on_stable_on_a_follower_is_detected() {
         let mut scene = scene();
         stable(&mut scene);
         scene.sees("b", "V1");
@@ -327,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_by_one_that_is_suspended_is_found() {
+    fn an_on_stable_on_a_suspended_leader_is_detected() {
         let mut scene = scene();
         stable(&mut scene);
         let term = scene.term();
@@ -337,14 +347,14 @@ mod tests {
     }
 
     #[test]
-    fn a_call_for_what_nobody_recorded_is_found() {
+    fn an_on_stable_for_a_version_that_was_not_recorded_is_detected() {
         let mut scene = scene();
         scene.announces("a", "V1");
-        broken("P4", "the one that recorded", scene);
+        broken("P4", "the leader that recorded", scene);
     }
 
     #[test]
-    fn a_call_after_a_newer_version_is_found() {
+    fn an_on_stable_after_a_newer_version_is_detected() {
         let mut scene = scene();
         stable(&mut scene);
         scene.publish("V2");
@@ -354,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn two_calls_at_once_are_found() {
+    fn two_on_stables_at_a_time_are_detected() {
         let mut scene = scene();
         stable(&mut scene);
         scene.announces("a", "V1");
@@ -372,10 +382,10 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_nobody_decided_is_found() {
+    fn an_on_stable_that_the_node_did_not_decide_on_is_detected() {
         let mut scene = scene();
         stable(&mut scene);
         scene.callback_announces("a", "V1");
-        broken("P4", "runs as decided", scene);
+        broken("P4", "runs as the node decided", scene);
     }
 }

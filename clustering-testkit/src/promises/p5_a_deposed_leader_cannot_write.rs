@@ -1,11 +1,12 @@
-//! P5. Every write of a leader is guarded by its term: a deposed leader cannot write.
+//! P5. Every write of a leader is guarded by its term, so a deposed leader cannot write.
 //!
-//! - Each version, record of a stable version and fenced write in the ledger claims the term that stood when it was made.
-//! - An election key is created, never written over.
-//! - A fenced write that its node heard was done is in the log, at that revision and under that term; one that it heard was
-//!   refused is not; one whose outcome it does not know is there once at most.
+//! - Each version, stability record and leader commit in the ledger names the term that was current when it was
+//!   written.
+//! - An election key is created and never overwritten.
+//! - A leader commit that succeeded according to its node is in the log, at that revision and under that term. If it
+//!   was refused, it is not in the log. If its outcome is unknown, it is in the log at most once.
 //!
-//! Within one era: a store that was put back hands out old terms again.
+//! Each era is checked separately, because a restored store assigns the same terms again.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ pub(crate) struct Fenced {
 
 impl Promise for Fenced {
     fn name(&self) -> &'static str {
-        "P5, a deposed leader cannot write,"
+        "P5 (a deposed leader cannot write)"
     }
 
     fn commit(&mut self, commit: &Commit, ledger: &Ledger) -> Kept {
@@ -36,13 +37,14 @@ impl Promise for Fenced {
         for act in &commit.acts {
             match act {
                 Act::Published(version) => {
-                    let published = era.versions().last().expect("it was published just now");
+                    let published = era.versions().last().expect("the ledger has just applied a version");
                     let what = format!("version {version}");
                     under_its_term(commit, ledger, &what, Some(published.term), published.standing)
                         .map_err(|broken| broken.about(version))?;
                 }
                 Act::Confirmed(version) => {
-                    let confirmed = era.confirmed().last().expect("it was recorded just now");
+                    let confirmed =
+                        era.confirmed().last().expect("the ledger has just applied a stability record");
                     let what = format!("the record that {version} is stable");
                     under_its_term(commit, ledger, &what, confirmed.term, confirmed.standing)
                         .map_err(|broken| broken.about(version))?;
@@ -52,22 +54,24 @@ impl Promise for Fenced {
                     under_its_term(commit, ledger, &what, Some(write.term), write.standing)?;
                     let Some(id) = &write.id else { continue };
                     if self.refused.contains(id) {
-                        let expected = format!("write {id}, which was refused, is never made");
+                        let expected = format!("write {id} was refused and never takes effect");
                         return Err(
-                            Broken::new(expected, format!("it is there @{}", commit.revision)).about(id)
+                            Broken::new(expected, format!("it took effect @{}", commit.revision)).about(id)
                         );
                     }
                     let before = self.written.insert((commit.era, id.clone()), commit.revision);
                     if let Some(before) = before.filter(|before| *before != commit.revision) {
-                        let expected = format!("write {id} is made once, and it was @{before}");
-                        return Err(
-                            Broken::new(expected, format!("it is there @{}", commit.revision)).about(id)
-                        );
+                        let expected = format!("write {id} takes effect once, and did so @{before}");
+                        return Err(Broken::new(
+                            expected,
+                            format!("it took effect again @{}", commit.revision),
+                        )
+                        .about(id));
                     }
                 }
                 Act::Led(reign) if reign.modified != reign.term.revision() => {
-                    let expected = "an election key is created, and never written over";
-                    let found = format!("that of term {} was @{}", reign.term, reign.modified);
+                    let expected = "an election key is created and never overwritten";
+                    let found = format!("the key of term {} was overwritten @{}", reign.term, reign.modified);
                     return Err(Broken::new(expected, found).about(reign.term));
                 }
                 _ => {}
@@ -89,8 +93,8 @@ impl Promise for Fenced {
                 match there.next() {
                     None => Ok(()),
                     Some(write) => broken(
-                        "it was refused and is not made",
-                        format!("it is there @{} ({why})", write.revision),
+                        "it was refused and is not in the log",
+                        format!("the log has it @{} ({why})", write.revision),
                     ),
                 }
             }
@@ -101,7 +105,7 @@ impl Promise for Fenced {
                     None => {
                         let all: Vec<_> =
                             ledger.fenced(id).map(|write| (write.revision, write.term)).collect();
-                        let expected = format!("it was done @{revision} under term {term}");
+                        let expected = format!("it was committed @{revision} under term {term}");
                         broken(&expected, format!("the log has it at {all:?}"))
                     }
                 }
@@ -123,9 +127,9 @@ fn under_its_term(
     if standing.is_none() && ledger.present().has_gaps() && ledger.present().reigns().is_empty() {
         return Ok(());
     }
-    let term = |term: Option<Term>| term.map_or_else(|| "nobody's".to_owned(), |term| term.to_string());
-    let expected = format!("{what} is written under the term that stands, {}", term(standing));
-    let found = format!("@{} it is written under {}", commit.revision, term(claimed));
+    let term = |term: Option<Term>| term.map_or_else(|| "none".to_owned(), |term| term.to_string());
+    let expected = format!("{what} is written under the current term ({})", term(standing));
+    let found = format!("@{} it was written under term {}", commit.revision, term(claimed));
     Err(Broken::new(expected, found))
 }
 
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_under_the_terms_that_stand_are_kept() {
+    fn writes_under_the_current_term_keep_the_promise() {
         let mut scene = scene();
         let term = scene.term();
         let revision = scene.write("w1", term);
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_version_of_a_deposed_leader_is_found() {
+    fn a_version_of_a_deposed_leader_is_detected() {
         let mut scene = scene();
         let old = scene.term();
         scene.leave("a");
@@ -166,16 +170,16 @@ mod tests {
     }
 
     #[test]
-    fn a_version_while_nobody_leads_is_found() {
+    fn a_version_without_a_leader_is_detected() {
         let mut scene = scene();
         let old = scene.term();
         scene.leave("a");
         scene.publish_under("V3", old);
-        broken("P5", "nobody's", scene);
+        broken("P5", "the current term (none)", scene);
     }
 
     #[test]
-    fn a_late_record_of_a_stable_version_is_found() {
+    fn a_stability_record_of_a_deposed_leader_is_detected() {
         let mut scene = scene();
         let old = scene.term();
         scene.leave("a");
@@ -186,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_late_write_of_the_users_is_found() {
+    fn a_leader_commit_under_an_old_term_is_detected() {
         let mut scene = scene();
         let old = scene.term();
         scene.leave("a");
@@ -196,45 +200,45 @@ mod tests {
     }
 
     #[test]
-    fn an_election_key_that_is_written_over_is_found() {
+    fn an_overwritten_election_key_is_detected() {
         let mut scene = scene();
         scene.overwrite_leader("b");
-        broken("P5", "never written over", scene);
+        broken("P5", "never overwritten", scene);
     }
 
     #[test]
-    fn a_write_that_was_refused_and_is_there_is_found_whichever_comes_first() {
+    fn a_refused_write_that_takes_effect_is_detected_in_either_order() {
         let refused = WriteOutcome::Refused("guard".into());
         let mut scene = scene();
         let term = scene.term();
         let mut late = scene.clone();
         scene.write("w1", term);
         scene.wrote("a", "w1", term, refused.clone());
-        broken("P5", "is not made", scene);
+        broken("P5", "is not in the log", scene);
         late.wrote("a", "w1", term, refused);
         late.write("w1", term);
-        broken("P5", "is never made", late);
+        broken("P5", "never takes effect", late);
     }
 
     #[test]
-    fn a_write_that_was_done_and_is_not_there_is_found() {
+    fn a_successful_write_that_is_not_in_the_log_is_detected() {
         let mut scene = scene();
         let term = scene.term();
         scene.wrote("a", "w1", term, WriteOutcome::Done(Revision::new(3)));
-        broken("P5", "it was done @3", scene);
+        broken("P5", "it was committed @3", scene);
     }
 
     #[test]
-    fn a_write_that_is_made_twice_is_found() {
+    fn a_write_that_takes_effect_twice_is_detected() {
         let mut scene = scene();
         let term = scene.term();
         scene.write("w1", term);
         scene.write("w1", term);
-        broken("P5", "is made once", scene);
+        broken("P5", "takes effect once", scene);
     }
 
     #[test]
-    fn what_was_written_by_hand_is_nobody_s_fault() {
+    fn writes_by_hand_are_not_checked() {
         let mut scene = scene();
         let revision = scene.publish_under("V3", Term::new(Revision::new(1)));
         scene.by_hand(revision);

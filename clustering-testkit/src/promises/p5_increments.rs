@@ -1,11 +1,11 @@
-//! P5, for what leaders count: [nodes](crate::node) that write as leaders count one up with each write, and add its id to a
-//! list in the same commit.
+//! P5 for a counter: leaders that use it increment the counter with each write and append the id of the write to a list
+//! in the same commit.
 //!
-//! - Each write finds the count of the one before, and none is lost: the count goes up by one.
-//! - The list grows by the id of the write, and has all those before it.
-//! - No id comes twice: a write whose reply was lost is there once or not at all.
+//! - Each write finds the count of the previous one and increments it by one, so none is lost.
+//! - Each write appends its id to the list, which keeps all earlier ids.
+//! - No id occurs twice: a write whose reply was lost takes effect once or not at all.
 //!
-//! Within one era, from what it begins with.
+//! Each era is checked separately, starting from its initial count.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ use crate::history::{
 #[derive(Debug, Default)]
 pub(crate) struct Increments {
     era: usize,
-    /// The count, if it is known.
+    /// The last count, if it is known.
     count: Option<u64>,
     pages: BTreeMap<String, Vec<String>>,
     made: BTreeSet<String>,
@@ -40,7 +40,7 @@ struct Listed {
 
 impl Promise for Increments {
     fn name(&self) -> &'static str {
-        "P5, what leaders count is neither lost nor doubled,"
+        "P5 (leader writes are neither lost nor duplicated)"
     }
 
     fn commit(&mut self, commit: &Commit, ledger: &Ledger) -> Kept {
@@ -58,8 +58,8 @@ impl Promise for Increments {
         }
         let Some(Counter { id, count }) = read(era, &counter) else {
             return Err(Broken::new(
-                "a count that can be read",
-                format!("something else @{}", commit.revision),
+                "a counter that can be parsed",
+                format!("an invalid value @{}", commit.revision),
             ));
         };
         self.count(&id, count, era, commit.revision).map_err(|broken| broken.about(&id))
@@ -69,16 +69,16 @@ impl Promise for Increments {
 impl Increments {
     fn count(&mut self, id: &str, count: u64, era: &Era, revision: Revision) -> Kept {
         let broken = |expected: String, found: String| Err(Broken::new(expected, found));
-        // A history that begins with nothing begins to count at nothing.
+        // The first era starts with an empty store, so the count before its first write is 0.
         let before = self.count.replace(count).or((era.number() == 0).then_some(0));
         if let Some(before) = before.filter(|before| before + 1 != count) {
-            let expected = format!("a write that finds {before} makes it {}", before + 1);
-            return broken(expected, format!("{id} made it {count} @{revision}"));
+            let expected = format!("a write increments the counter from {before} to {}", before + 1);
+            return broken(expected, format!("{id} set it to {count} @{revision}"));
         }
         if !self.made.insert(id.to_owned()) {
             return broken(
-                format!("write {id} is made once"),
-                format!("it counts again @{revision}, to {count}"),
+                format!("write {id} takes effect once"),
+                format!("it took effect again @{revision} and set the counter to {count}"),
             );
         }
         let key = format!("{}{}", Ledger::FENCED, Ledger::page_of(count));
@@ -90,7 +90,7 @@ impl Increments {
         };
         expected.push(id.to_owned());
         if ids != expected {
-            let expected = format!("the list keeps all its ids, and {id} comes last: {expected:?}");
+            let expected = format!("the list keeps all its ids and ends with {id}: {expected:?}");
             return broken(expected, format!("@{revision} it is {ids:?}"));
         }
         self.pages.insert(key, ids);
@@ -106,7 +106,7 @@ fn read<T: for<'a> Deserialize<'a>>(era: &Era, key: &str) -> Option<T> {
 mod tests {
     use crate::promises::scene::{Scene, broken, kept};
 
-    /// a leads, and has counted to 2.
+    /// Returns a scene in which `a` leads and has counted to 2.
     fn scene() -> Scene {
         let mut scene = Scene::of(&["a", "b"]);
         scene.counts("a-1", 1, &["a-1"]);
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn steps_one_after_the_other_are_fine_whoever_leads() {
+    fn increments_of_consecutive_leaders_keep_the_promise() {
         let mut scene = scene();
         scene.leave("a");
         scene.elect("b", "V2");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_begin_anew() {
+    fn a_full_page_of_the_list_is_followed_by_a_new_one() {
         let mut scene = scene();
         let mut ids = vec!["a-1".to_owned(), "a-2".to_owned()];
         for count in 3..=100 {
@@ -136,35 +136,35 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_step_is_found() {
+    fn a_lost_increment_is_detected() {
         let mut scene = scene();
         scene.counts("a-3", 2, &["a-1", "a-3"]);
-        broken("P5", "finds 2 makes it 3", scene);
+        broken("P5", "from 2 to 3", scene);
     }
 
     #[test]
-    fn a_step_that_is_missing_in_the_list_is_found() {
+    fn an_id_that_is_missing_in_the_list_is_detected() {
         let mut scene = scene();
         scene.counts("a-3", 3, &["a-1", "a-3"]);
         broken("P5", "keeps all its ids", scene);
     }
 
     #[test]
-    fn a_doubled_step_is_found() {
+    fn a_repeated_increment_is_detected() {
         let mut scene = scene();
         scene.counts("a-2", 3, &["a-1", "a-2", "a-2"]);
-        broken("P5", "is made once", scene);
+        broken("P5", "takes effect once", scene);
     }
 
     #[test]
-    fn a_count_that_begins_elsewhere_is_found() {
+    fn a_count_that_does_not_start_at_one_is_detected() {
         let mut scene = Scene::of(&["a"]);
         scene.counts("a-1", 5, &["a-1"]);
-        broken("P5", "finds 0 makes it 1", scene);
+        broken("P5", "from 0 to 1", scene);
     }
 
     #[test]
-    fn a_store_that_was_restored_goes_on_from_what_it_has() {
+    fn a_restored_store_continues_from_its_own_count() {
         let mut scene = scene();
         scene.era();
         scene.join("a", 3);
@@ -173,6 +173,6 @@ mod tests {
         scene.counts("a-10", 3, &["a-1", "a-9", "a-10"]);
         kept(scene.clone());
         scene.counts("a-11", 3, &["a-1", "a-9", "a-11"]);
-        broken("P5", "finds 3 makes it 4", scene);
+        broken("P5", "from 3 to 4", scene);
     }
 }

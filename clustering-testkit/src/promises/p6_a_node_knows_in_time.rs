@@ -1,8 +1,8 @@
 //! P6. A node knows in time that its session is over.
 //!
-//! Whoever asks a node whether it may act as leader, and hears yes, asked before the leadership deadline: two thirds of the
-//! TTL, or what was configured, after the *sending* of the last renewal (or the grant) that had succeeded. The deadline that
-//! the node gives is no later. And the term is one under which the log has this node leading.
+//! A node claims to lead only before its leadership deadline: two thirds of the TTL, or the configured duration, after
+//! the *sending* of the last successful renewal (or the grant). The deadline that the node reports is no later.
+//! According to the log, the node leads under the claimed term.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -18,10 +18,10 @@ pub(crate) struct InTime {
 struct Lease {
     leadership: Option<Duration>,
     ttl: Duration,
-    /// Whether grants and renewals are taken down at all.
+    /// True if grants and renewals are recorded.
     known: bool,
     until: Option<Moment>,
-    /// When it was taken down that the session is over.
+    /// Time at which the end of the session was recorded.
     lost: Option<Moment>,
     lease: u64,
 }
@@ -35,7 +35,7 @@ impl Lease {
 
 impl Promise for InTime {
     fn name(&self) -> &'static str {
-        "P6, a node knows in time,"
+        "P6 (a node knows in time that its session is over)"
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
@@ -53,16 +53,16 @@ impl Promise for InTime {
             }
             Observation::AskedLeader { term: Some(term), until } if life.known => {
                 let said = until.map_or_else(String::new, |until| format!(" until {until}"));
-                let found = format!("asked at {}, {} said yes{said}", entry.at, entry.life);
+                let found = format!("at {}, {} claimed to lead{said}", entry.at, entry.life);
                 let broken = |expected: String| Err(Broken::new(expected, &found).about(&entry.node));
-                // A question that was asked before may be taken down after.
+                // A claim may be recorded after an event that followed it.
                 let lost = life.lost.is_some_and(|lost| entry.at > lost);
                 let Some(deadline) = life.until.filter(|_| !lost) else {
-                    return broken("a node without a session says no".to_owned());
+                    return broken("a node without a session does not claim to lead".to_owned());
                 };
                 if entry.at > deadline || until.is_some_and(|until| until > deadline) {
                     return broken(format!(
-                        "a yes until {deadline} at the latest, by the last renewal that succeeded"
+                        "a claim until {deadline} at the latest, according to the last successful renewal"
                     ));
                 }
                 let leads = ledger.eras().iter().any(|era| {
@@ -70,7 +70,7 @@ impl Promise for InTime {
                     reign.is_some_and(|reign| reign.leader.as_deref() == Some(entry.node.as_str()))
                 });
                 if !leads && !ledger.has_gaps() {
-                    return broken(format!("the log has {} leading under term {term}", entry.node));
+                    return broken(format!("the log has {} as the leader under term {term}", entry.node));
                 }
             }
             _ => {}
@@ -90,7 +90,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    /// Granted at 0 s.
+    /// Returns a scene in which the lease of `a` was granted at 0 s.
     fn scene() -> Scene {
         let mut scene = Scene::new();
         scene.grants("a", 1, TTL);
@@ -100,12 +100,12 @@ mod tests {
     }
 
     #[test]
-    fn yes_until_two_thirds_after_the_last_renewal_was_sent() {
+    fn a_node_may_lead_until_two_thirds_of_the_ttl_after_sending_the_last_renewal() {
         let mut scene = scene();
         scene.pass(secs(10));
         scene.says_yes("a", None);
         scene.renews("a", 1, secs(3), TTL);
-        // Sent at 10 s, answered at 13 s.
+        // The renewal is sent at 10 s and answered at 13 s.
         scene.pass(secs(7));
         scene.says_yes("a", None);
         scene.says_yes("a", Some(Moment::after_origin(secs(20))));
@@ -115,46 +115,46 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_after_the_deadline_is_found() {
+    fn a_claim_after_the_deadline_is_detected() {
         let mut scene = scene();
         scene.pass(secs(10) + Duration::from_millis(1));
         scene.says_yes("a", None);
-        broken("P6", "a yes until 10.0", scene);
+        broken("P6", "a claim until 10.0", scene);
     }
 
     #[test]
-    fn a_deadline_counted_from_the_reply_is_found() {
+    fn a_deadline_that_counts_from_the_reply_is_detected() {
         let mut scene = scene();
         scene.renews("a", 1, secs(3), TTL);
         scene.says_yes("a", Some(Moment::after_origin(secs(13))));
-        broken("P6", "a yes until 10.0", scene);
+        broken("P6", "a claim until 10.0", scene);
     }
 
     #[test]
-    fn a_renewal_that_failed_prolongs_nothing() {
+    fn a_failed_renewal_does_not_extend_the_deadline() {
         let mut scene = scene();
         let sent = Moment::after_origin(secs(5));
         scene.pass(secs(11));
         scene.saw("a", Observation::RenewalFailed { lease: 1, sent, error: "silence".into() });
         scene.says_yes("a", None);
-        broken("P6", "a yes until 10.0", scene);
+        broken("P6", "a claim until 10.0", scene);
     }
 
     #[test]
-    fn a_shorter_lease_than_asked_for_counts() {
+    fn a_shorter_ttl_in_a_renewal_does_not_shorten_the_deadline_of_the_grant() {
         let mut scene = scene();
         scene.renews("a", 1, secs(0), secs(4));
         scene.pass(secs(10));
         scene.says_yes("a", None);
         kept(scene.clone());
-        // The grant's own time is over too.
+        // The time allowed by the grant is over too.
         scene.pass(secs(1));
         scene.says_yes("a", None);
-        broken("P6", "a yes until 10.0", scene);
+        broken("P6", "a claim until 10.0", scene);
     }
 
     #[test]
-    fn a_yes_after_the_session_is_found() {
+    fn a_claim_without_a_session_is_detected() {
         let mut scene = scene();
         scene.loses("a");
         scene.pass(secs(1));
@@ -163,11 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn a_term_of_somebody_else_is_found() {
+    fn a_claim_under_the_term_of_another_node_is_detected() {
         let mut scene = scene();
         scene.grants("b", 2, TTL);
         scene.join("b", 2);
         scene.says_yes("b", None);
-        broken("P6", "the log has b leading", scene);
+        broken("P6", "the log has b as the leader", scene);
     }
 }

@@ -1,12 +1,13 @@
-//! P7. A node that lost its session joins again under a new one; a second instance never silently shares a name.
+//! P7. A node that lost its session rejoins by itself under a new one, and a second instance never silently shares its
+//! name.
 //!
-//! - A life joins as it stands in the log: under that incarnation, and under a lease that was granted to it.
-//! - After a lost session it joins under another lease and another incarnation.
-//! - A record is put over that of another life only by one that takes over, and only at its start.
-//! - At the end every node that should be there is: of the lives under its name that were not killed, just one is a member,
-//!   and the record that stands is its own. The newest version has it.
+//! - A life joins as recorded in the log: with that incarnation, and under a lease that was granted to it.
+//! - After losing its session it rejoins under another lease and with another incarnation.
+//! - Only a life that takes over names overwrites the record of another life, and only at its start.
+//! - At the end, every expected node is present: of the lives under its name that were not killed, exactly one is a
+//!   member, and the record belongs to it. The newest version has the node.
 //!
-//! (That acknowledgements of an older session don't count is [P4](super::p4_stable_means_everyone).)
+//! ([P4](super::p4_stable_means_everyone) checks that acknowledgements of an older session do not count.)
 
 use std::collections::BTreeMap;
 
@@ -18,9 +19,9 @@ use crate::history::{Entry, Ledger, Life, Observation, ledger::Registration};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ComesBack {
     lives: BTreeMap<Life, Session>,
-    /// To which life a lease was granted.
+    /// Life to which each lease was granted.
     leases: BTreeMap<u64, Life>,
-    /// Registrations over a record of another lease, until it is known whose that was.
+    /// Registrations that overwrote a record of another lease, until the owner of that lease is known.
     over: Vec<(Life, bool, u64)>,
 }
 
@@ -43,7 +44,7 @@ enum State {
 
 impl Promise for ComesBack {
     fn name(&self) -> &'static str {
-        "P7, it comes back by itself,"
+        "P7 (a node rejoins by itself)"
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
@@ -88,7 +89,7 @@ impl ComesBack {
         if let Some((before, lease)) = life.last.replace(now.clone())
             && (before == now.0 || lease.is_some() && lease == now.1)
         {
-            let found = format!("{} is {incarnation} again, under lease {lease:x?}", entry.life);
+            let found = format!("{} joined as {incarnation} again, under lease {lease:x?}", entry.life);
             return broken("a node that lost its session joins under a new one", found);
         }
         let lease = life.lease;
@@ -99,18 +100,22 @@ impl ComesBack {
         });
         let of_it: Vec<_> = of_it.collect();
         let under = |registration: &Registration| registration.lease.map(LeaseId::get);
-        // Two lives that mint from the same seed have the same incarnation; leases are never the same.
+        // Two lives that generate ids from the same seed have the same incarnation, but leases are unique.
         let own = of_it.iter().find(|registration| lease.is_none() || under(registration) == lease);
         let replaced = match (own, of_it.first()) {
             (Some(own), _) => own.replaced,
             (None, _) if ledger.has_gaps() => None,
             (None, Some(other)) => {
-                let found = format!("{} has lease {lease:x?}, its record {:x?}", entry.life, under(other));
+                let found =
+                    format!("{} has lease {lease:x?}, but its record has {:x?}", entry.life, under(other));
                 return broken("a node joins under the lease that was granted to it", found);
             }
             (None, None) => {
-                let found = format!("{} says so of {incarnation}, and no record does", entry.life);
-                return broken("a node has joined when the log has its record", found);
+                let found = format!(
+                    "{} reports that it joined as {incarnation}, but the log has no such record",
+                    entry.life
+                );
+                return broken("a node that has joined has a record in the log", found);
             }
         };
         let again = matches!(entry.observation, Observation::Rejoined { .. });
@@ -120,14 +125,15 @@ impl ComesBack {
         Ok(())
     }
 
-    /// Judges the registrations over another record of which it has become known whose that was.
+    /// Checks registrations that overwrote another record, if the owner of that record is known.
     fn judge_takeovers(&mut self) -> Kept {
         for (life, again, lease) in &self.over {
             let Some(other) = self.leases.get(lease).filter(|other| *other != life) else { continue };
             let Some(session) = self.lives.get(life) else { continue };
             if !session.takes_over || *again {
-                let expected = "a name that another life holds is taken over at start and if so configured, or not at all";
-                let found = format!("{life} put its record over that of {other}");
+                let expected =
+                    "a name held by another life is taken over only at the start, and only if so configured";
+                let found = format!("{life} overwrote the record of {other}");
                 return Err(Broken::new(expected, found).about(&session.node));
             }
         }
@@ -141,20 +147,18 @@ impl ComesBack {
         let [(life, session)] = members[..] else {
             let states: Vec<_> =
                 under().map(|(life, session)| format!("{life} {:?}", session.state)).collect();
-            return broken("in the end one life of each node is a member", states.join(", "));
+            return broken("at the end, one life of each node is a member", states.join(", "));
         };
         let stands = ledger.present().lease_of(name);
         let lease = session.lease;
         if lease.is_some() && stands != Some(lease.map(LeaseId::new)) {
-            let found = format!("{life} has lease {lease:x?}, the record {stands:?}");
-            return broken("in the end the record of a node is that of its member", found);
+            let found = format!("{life} has lease {lease:x?}, but the record has {stands:?}");
+            return broken("at the end, the record of a node belongs to its member", found);
         }
         match ledger.present().newest().is_some_and(|newest| newest.cut.iter().any(|node| node.name == *name))
         {
             true => Ok(()),
-            false => {
-                broken("in the end the newest version has every node", format!("it does not have {name}"))
-            }
+            false => broken("at the end, the newest version has every node", format!("{name} is missing")),
         }
     }
 }
@@ -178,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_under_a_new_session_is_fine() {
+    fn a_node_that_rejoins_under_a_new_session_keeps_the_promise() {
         let mut scene = scene();
         scene.loses("a");
         scene.leave("a");
@@ -191,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn who_never_comes_back_is_found() {
+    fn a_node_that_never_rejoins_is_detected() {
         let mut scene = scene();
         scene.settled(&["a"], "V1");
         scene.loses("a");
@@ -200,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_under_the_old_session_is_found() {
+    fn a_node_that_rejoins_under_its_old_session_is_detected() {
         let mut scene = scene();
         scene.loses("a");
         scene.rejoined("a");
@@ -208,16 +212,16 @@ mod tests {
     }
 
     #[test]
-    fn who_joined_without_a_record_is_found() {
+    fn a_node_that_joins_without_a_record_is_detected() {
         let mut scene = scene();
         scene.loses("a");
         scene.grants("a", 2, TTL);
         scene.saw("a", Observation::Rejoined { incarnation: "nobody".into() });
-        broken("P7", "when the log has its record", scene);
+        broken("P7", "has a record in the log", scene);
     }
 
     #[test]
-    fn who_joined_under_a_lease_that_is_not_its_own_is_found() {
+    fn a_node_that_joins_under_a_foreign_lease_is_detected() {
         let mut scene = scene();
         scene.loses("a");
         scene.leave("a");
@@ -228,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_that_two_share_is_found_whoever_tells_first() {
+    fn a_shared_name_is_detected_in_either_order_of_the_journals() {
         for first in ["a", "a2"] {
             let mut scene = Scene::new();
             scene.join("a", 1);
@@ -246,12 +250,12 @@ mod tests {
             if first == "a" {
                 second(&mut scene);
             }
-            broken("P7", "or not at all", scene);
+            broken("P7", "only if so configured", scene);
         }
     }
 
     #[test]
-    fn a_name_that_is_taken_over_is_told() {
+    fn a_life_whose_name_was_taken_over_must_stop() {
         let mut scene = scene();
         scene.as_life("a2");
         scene.starts_taking_over("a");
@@ -269,18 +273,18 @@ mod tests {
     }
 
     #[test]
-    fn a_takeover_when_it_comes_back_is_found() {
+    fn a_takeover_when_rejoining_is_detected() {
         let mut scene = scene();
         scene.as_life("a2");
         scene.starts_taking_over("a");
         scene.grants("a", 2, TTL);
         scene.join("a", 2);
         scene.rejoined("a");
-        broken("P7", "at start", scene);
+        broken("P7", "only at the start", scene);
     }
 
     #[test]
-    fn a_killed_life_is_not_waited_for() {
+    fn a_killed_life_does_not_have_to_rejoin() {
         let mut scene = scene();
         scene.leave("a");
         scene.saw("a", Observation::Killed);

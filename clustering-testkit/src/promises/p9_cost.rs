@@ -1,38 +1,40 @@
-//! P9. What a change of membership costs, by the ledger.
+//! P9. The cost of a membership change, counted in the ledger.
 //!
-//! From a stable version to the next, without faults: one revision in which the node comes or goes (also by its lease, which
-//! is no commit of anybody's), one that publishes, one acknowledgement of each node, one that records it. Of the view's N
-//! nodes that is N + 3, whichever change it was; a leader that is lost costs no more, as one commit elects and publishes.
+//! From one stable version to the next and without faults, there is one revision in which a node joins or departs
+//! (possibly by the expiry of its lease instead of a commit), one that publishes the version, one acknowledgement
+//! per node, and one that records stability. For a view of N nodes that is N + 3, whichever change it was. The loss of
+//! a leader costs no more, because one commit elects and publishes.
 
 use clustering_core::Version;
 
 use super::Violation;
 use crate::history::Ledger;
 
-/// Counts the revisions that took the cluster from one stable version to the next, and compares with what is promised.
+/// Counts the revisions that took the cluster from one stable version to the next, and checks the count against the
+/// promise.
 ///
 /// # Errors
 ///
-/// [`Violation`] if it took more, or if there were versions between the two.
+/// Returns a [`Violation`] if there were more revisions, or other versions between the two.
 ///
 /// # Panics
 ///
-/// If the versions are not two stable ones of the same era, in that order.
+/// Panics unless both versions became stable in the current era, in that order.
 pub fn check_change(ledger: &Ledger, from: Version, to: Version) -> Result<usize, Violation> {
     let era = ledger.present();
     let stable = |version: Version| {
         let mut all = era.confirmed().iter();
         let confirmed = all.find(|confirmed| confirmed.version == version);
-        confirmed.unwrap_or_else(|| panic!("{version} became stable in the present era")).revision
+        confirmed.unwrap_or_else(|| panic!("{version} should be stable in the current era")).revision
     };
     let (begin, end) = (stable(from), stable(to));
-    assert!(begin < end, "{from} was stable before {to}");
+    assert!(begin < end, "{from} should be stable before {to}");
     let between = |revision: clustering_core::store::Revision| begin < revision && revision <= end;
     let cost = era.commits().iter().filter(|revision| between(**revision)).count();
     let versions = era.versions().iter().filter(|published| between(published.revision)).count();
     let nodes = ledger.published(to).map_or(0, |published| published.cut.len());
     let violation = |expected: String, found: String| Violation {
-        promise: "P9, cost,",
+        promise: "P9 (cost)",
         expected,
         found,
         about: vec![from.to_string(), to.to_string()],
@@ -66,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_join_costs_n_and_three() {
+    fn a_join_costs_n_plus_three_commits() {
         let mut scene = scene();
         scene.acknowledge("b", "V2");
         scene.confirm("V2");
@@ -74,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn another_commit_is_found() {
+    fn an_additional_commit_is_detected() {
         let mut scene = scene();
         scene.acknowledge("b", "V2");
         scene.acknowledge("b", "V2");
@@ -84,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_found() {
+    fn an_additional_version_is_detected() {
         let mut scene = scene();
         scene.publish("V3");
         scene.acknowledge("a", "V3");

@@ -1,4 +1,4 @@
-//! Hand-made histories, for tests of the checkers.
+//! Hand-made histories for tests of the checkers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,28 +18,29 @@ use crate::history::{
 
 const NAMESPACE: &str = "c";
 
-/// `V1`, `V1b`, `V2` and so on, in that order.
+/// Returns the version with this label. `V1`, `V1b`, `V2` and so on are in ascending order.
 pub(crate) fn version(label: &str) -> Version {
     let digits = label.trim_start_matches('V');
     let number: u128 = digits.trim_end_matches('b').parse().unwrap();
     Version::from_u128(number * 10 + u128::from(digits.ends_with('b')))
 }
 
-/// Fails if a promise is found broken, as it goes or in hindsight.
+/// Panics if the checkers find a broken promise, either step by step or in the recorded history.
 #[track_caller]
 pub(crate) fn kept(scene: Scene) {
     scene.as_it_goes().unwrap();
     scene.in_hindsight().unwrap();
 }
 
-/// Fails unless that promise is found broken as it goes, with that in what is told; and in hindsight, some promise.
+/// Panics unless the checkers find this promise broken step by step, with `says` in the message. In the recorded
+/// history, any promise may be the first.
 #[track_caller]
 pub(crate) fn broken(promise: &str, says: &str, scene: Scene) {
-    let violation = scene.as_it_goes().expect_err("a promise is broken");
+    let violation = scene.as_it_goes().expect_err("the checkers should find a broken promise");
     assert!(violation.promise.starts_with(promise), "{violation}");
     let told = violation.to_string();
-    assert!(told.contains(says), "{says:?} is not in: {told}");
-    scene.in_hindsight().expect_err("a promise is broken, in hindsight");
+    assert!(told.contains(says), "{says:?} is missing in: {told}");
+    scene.in_hindsight().expect_err("the checkers should find a broken promise in the recorded history");
 }
 
 #[derive(Clone, Debug)]
@@ -71,7 +72,8 @@ impl Scene {
         }
     }
 
-    /// These nodes are there, under leases that count from 1, and the first one leads and has published V1.
+    /// Creates a scene in which these nodes are present, under leases counted from 1, and the first of them leads and
+    /// has published V1.
     pub(crate) fn of(names: &[&str]) -> Self {
         let mut scene = Scene::new();
         for (name, lease) in names.iter().zip(1..) {
@@ -151,7 +153,7 @@ impl Scene {
         self.commit(&[(&format!("view/nodes/{name}"), record, Some(lease))], &[]);
     }
 
-    /// Its lease ends.
+    /// Ends the node's lease.
     pub(crate) fn leave(&mut self, name: &str) {
         let leader = self
             .standing
@@ -164,7 +166,7 @@ impl Scene {
     }
 
     pub(crate) fn elect(&mut self, name: &str, label: &str) {
-        // A key created again is another key.
+        // A new leader creates the key again.
         self.standing.remove("view/leader");
         let lease = self.lease(name);
         let record = json!({"version": version(label), "leader": name});
@@ -193,7 +195,7 @@ impl Scene {
     }
 
     pub(crate) fn acknowledge(&mut self, name: &str, label: &str) {
-        let lease = self.lease(name).expect("it stands");
+        let lease = self.lease(name).expect("the node has a record");
         self.acknowledge_under(name, label, lease, "ready");
     }
 
@@ -214,7 +216,7 @@ impl Scene {
         self.commit(&[("fenced/list", json!({"id": id, "term": term}), None)], &[])
     }
 
-    /// A step of the count under the term that stands.
+    /// Increments the counter under the current term.
     pub(crate) fn counts(&mut self, id: &str, count: u64, ids: &[&str]) {
         let (term, page) = (self.term(), format!("fenced/{}", Ledger::page_of(count)));
         let counter = json!({"id": id, "term": term, "count": count});
@@ -252,7 +254,7 @@ impl Scene {
         self.now = self.now + duration;
     }
 
-    /// What is seen from now on is seen by that life.
+    /// Assigns all later observations to that life.
     pub(crate) fn as_life(&mut self, life: &str) {
         self.life = Some(life.into());
     }
@@ -296,7 +298,7 @@ impl Scene {
         self.stabilize_ends(node, label, 1, false);
     }
 
-    /// As the cut has it, but for a change.
+    /// Records a stabilize with the nodes of the cut, modified by `change`.
     pub(crate) fn given(&mut self, node: &str, label: &str, change: impl FnOnce(&mut Vec<Member>)) {
         let names: Vec<_> = self
             .standing
@@ -399,7 +401,7 @@ impl Scene {
         self.steps.push(Step::Calm(Calm { members }));
     }
 
-    /// These acknowledge the version, it is recorded, and that is the end.
+    /// Lets these nodes acknowledge the version, records it as stable, and ends the history.
     pub(crate) fn settled(&mut self, members: &[&str], label: &str) {
         members.iter().for_each(|name| self.acknowledge(name, label));
         self.confirm(label);

@@ -1,17 +1,17 @@
 use std::{error::Error, fmt};
 
-/// A promise that was not kept, and the story of it.
+/// A broken promise, with the events that led to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// Which promise.
+    /// Number and name of the promise.
     pub promise: &'static str,
-    /// What it says.
+    /// The behaviour that the promise requires.
     pub expected: String,
-    /// What came instead.
+    /// The behaviour that was observed.
     pub found: String,
     /// The nodes and versions that are concerned.
     pub about: Vec<String>,
-    /// The last things that happened to those concerned, in the order of their times.
+    /// The last events that concern them, in the order of time.
     pub timeline: Vec<String>,
 }
 
@@ -24,7 +24,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// As `Display`, so that `unwrap` tells the story too.
+/// Same as `Display`, so that `unwrap` prints the timeline.
 impl fmt::Debug for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -33,12 +33,12 @@ impl fmt::Debug for Violation {
 
 impl Error for Violation {}
 
-/// What a checker says of a violation: the story is added by those who know it.
+/// A checker's description of a violation. The caller adds the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Broken {
     pub(crate) expected: String,
     pub(crate) found: String,
-    /// Names and versions: lines that hold one of them belong to the story.
+    /// Names and versions. Events that mention one of them belong to the timeline.
     pub(crate) about: Vec<String>,
 }
 
@@ -53,5 +53,5 @@ impl Broken {
     }
 }
 
-/// Whether a promise is still kept.
+/// Result of checking a promise.
 pub(crate) type Kept = Result<(), Broken>;

@@ -147,7 +147,7 @@ async fn each_kind_of_call_can_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_is_cut_uses_up_no_fault() {
+async fn a_call_that_is_cut_does_not_use_up_a_fault() {
     let (_, faulty) = stores();
     faulty.fail_next(Call::Read, 1, ErrorKind::Busy);
     faulty.cut();

@@ -29,7 +29,9 @@ impl Layer {
         let listed = block.map_or("", |(block, _)| block);
         let words = listed.split(|c: char| !(c.is_alphanumeric() || c == '_'));
         let paths = self.source.split("super::").skip(1);
-        words.chain(paths.filter_map(|path| path.split(|c: char| !(c.is_alphanumeric() || c == '_')).next())).collect()
+        words
+            .chain(paths.filter_map(|path| path.split(|c: char| !(c.is_alphanumeric() || c == '_')).next()))
+            .collect()
     }
 
     /// Returns the types that the file declares for others.
@@ -78,7 +80,8 @@ fn the_order_is_drawn_and_complete() {
         .collect();
     assert_eq!(declared, LAYERS.iter().map(|layer| layer.module).collect());
     let concerns = LAYERS.iter().skip_while(|layer| layer.module != "health");
-    let concerns = concerns.map(|layer| layer.module).filter(|module| !["status", "versions"].contains(module));
+    let concerns =
+        concerns.map(|layer| layer.module).filter(|module| !["status", "versions"].contains(module));
     let drawn: Vec<&str> = page
         .lines()
         .filter_map(|line| line.strip_prefix("//!             "))

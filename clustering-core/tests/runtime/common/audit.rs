@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 
 use super::soon;
 
-/// Every change since the store was made.
+/// Returns every change since the store was created.
 pub(crate) async fn history(store: &MemoryStore) -> Vec<Batch> {
     let mut watch = store.watch("", Revision::ZERO).await.unwrap();
     let mut batches: Vec<Batch> = Vec::new();
@@ -18,7 +18,7 @@ pub(crate) async fn history(store: &MemoryStore) -> Vec<Batch> {
     batches
 }
 
-/// Checks P1 to P7 over the whole history of the cluster in the namespace `cluster`.
+/// Checks P1 to P7 for the whole history of the cluster in the namespace `cluster`.
 pub(crate) async fn audit(store: &MemoryStore, journals: &[Vec<Entry>]) -> Era {
     let pages: Vec<_> = history(store).await.into_iter().map(|batch| Page::of(None, batch)).collect();
     check("cluster", &pages, journals, None).unwrap().present().clone()

@@ -1,10 +1,10 @@
 use clustering_core::store::{Guard, Operation, Revision, Txn};
 
-/// A commit, by what it is for.
+/// The purpose of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Join,
-    /// Take over, or rewrite.
+    /// A takeover or a rewrite.
     Replace,
     Ask,
     Elect,
@@ -16,7 +16,7 @@ pub(crate) enum Kind {
     Other,
 }
 
-/// What a commit is for, by what it does.
+/// Determines the purpose of a commit from its operations.
 pub(crate) fn kind(txn: &Txn) -> Kind {
     let puts = |part: &str| {
         let is =
@@ -47,7 +47,7 @@ pub(crate) fn kind(txn: &Txn) -> Kind {
     }
 }
 
-/// Picks commits of that kind.
+/// Returns a predicate for commits of the given kind.
 pub(crate) fn of(wanted: Kind) -> impl FnMut(&Txn) -> bool + Send + 'static {
     move |txn| kind(txn) == wanted
 }

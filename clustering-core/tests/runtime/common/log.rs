@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::soon;
 
-/// All events of a node, from the start on, kept by a task of their own.
+/// All events of a node since its start, recorded by a task of their own.
 #[derive(Clone, Debug)]
 pub(crate) struct Log {
     events: watch::Receiver<Vec<Arc<Event>>>,
@@ -35,23 +35,23 @@ impl Log {
                 }
             }
             end.send_replace(true);
-            // Those who wait for events that will not come wait for their timeout, and say what they waited for.
+            // A test that waits for a missing event runs into its timeout, and reports what it waited for.
             std::future::pending::<()>().await;
         });
         Log { events: receiver, cursor: Arc::default(), ended }
     }
 
-    /// One that keeps nothing.
+    /// Returns a log that records nothing.
     pub(crate) fn none() -> Self {
         Log { events: watch::channel(Vec::new()).1, cursor: Arc::default(), ended: watch::channel(true).1 }
     }
 
-    /// The next event that is such a one, after the last that this returned.
+    /// Waits for the next matching event after the one that was returned last.
     pub(crate) async fn next(&self, what: &str, is: impl Fn(&Event) -> bool) -> Event {
         self.next_of(what, |event| is(event).then(|| event.clone())).await
     }
 
-    /// What `pick` makes of the next event of which it makes something.
+    /// Waits for the next event for which `pick` returns a value, and returns that value.
     pub(crate) async fn next_of<T: Debug>(&self, what: &str, pick: impl Fn(&Event) -> Option<T>) -> T {
         let mut events = self.events.clone();
         let find = async {
@@ -75,12 +75,12 @@ impl Log {
         })
     }
 
-    /// All so far.
+    /// Returns all events so far.
     pub(crate) fn all(&self) -> Vec<Arc<Event>> {
         self.events.borrow().clone()
     }
 
-    /// All once the node has ended.
+    /// Waits for the end of the node and returns all its events.
     pub(crate) async fn ended(&self) -> Vec<Arc<Event>> {
         soon("the end of the events", self.ended.clone().wait_for(|ended| *ended)).await.unwrap();
         self.all()
@@ -90,7 +90,7 @@ impl Log {
         self.events.borrow().iter().filter(|event| is(event)).count()
     }
 
-    /// The versions published, in the order in which this node saw them.
+    /// Returns the published versions, in the order in which this node saw them.
     pub(crate) fn versions(&self) -> Vec<Version> {
         let version = |event: &Arc<Event>| match **event {
             Event::VersionPublished { version, .. } => Some(version),

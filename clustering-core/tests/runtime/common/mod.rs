@@ -1,4 +1,4 @@
-//! Nodes of one cluster over one memory store, each on its own line to it, all of them watched.
+//! Nodes of one cluster on one memory store. Each node has a line of its own to the store, and all are observed.
 
 mod audit;
 mod kind;
@@ -33,7 +33,7 @@ pub(crate) use self::{
     log::Log,
 };
 
-/// Longer than anything here takes: whoever waits for that has waited for something that does not come.
+/// Longer than anything takes in these tests. A wait that exceeds it has failed.
 pub(crate) const LONG: Duration = Duration::from_secs(15 * 60);
 
 pub(crate) const TTL: Duration = Duration::from_secs(15);
@@ -46,7 +46,7 @@ pub(crate) const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Fails with what was waited for if it does not come.
+/// Waits for the future, and fails with the description if it takes too long.
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     tokio::time::timeout(LONG, future).await.unwrap_or_else(|_| panic!("{what} did not come"))
 }
@@ -55,7 +55,7 @@ pub(crate) fn name(text: &str) -> NodeName {
     NodeName::parse(text).unwrap()
 }
 
-/// One cluster, and what its nodes' callbacks were told.
+/// A cluster, and the observations of its nodes' callbacks.
 #[derive(Clone, Debug)]
 pub(crate) struct Cluster {
     pub(crate) store: MemoryStore,
@@ -63,10 +63,10 @@ pub(crate) struct Cluster {
     clock: Clock,
 }
 
-/// What callbacks were told, over all nodes, and the journal of each.
+/// The announcements of all nodes, and the journal of each node.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// The calls of `on_stable`.
+    /// The calls of `on_stable` on all nodes.
     announced: Mutex<Vec<(Version, Term, NodeName)>>,
     journals: Mutex<Vec<Arc<Mutex<Vec<Entry>>>>>,
 }
@@ -77,7 +77,7 @@ impl Seen {
         self.announced.lock().unwrap().push(announced);
     }
 
-    /// The calls of `on_stable` so far.
+    /// Returns the calls of `on_stable` so far.
     pub(crate) fn announced(&self) -> Vec<(Version, Term, NodeName)> {
         self.announced.lock().unwrap().clone()
     }
@@ -87,7 +87,7 @@ impl Seen {
     }
 }
 
-/// What can be judged without the store's history is judged after every test.
+/// Judges after every test what can be judged without the store's history.
 impl Drop for Seen {
     fn drop(&mut self) {
         if !std::thread::panicking() {
@@ -106,13 +106,13 @@ impl Cluster {
         Cluster { store, seen: Arc::default(), clock: Clock::tokio() }
     }
 
-    /// A node's line to the store and a builder on it. All that the node sees and does is taken down, save what callbacks
-    /// are given that a test sets instead of those here.
+    /// Returns a node's line to the store, and a builder on it. Everything that the node sees and does is recorded, except
+    /// the arguments of callbacks that a test sets in place of these.
     pub(crate) fn builder(&self, node: &str) -> (FaultyStore, Builder) {
         self.builder_with(node, |builder| builder)
     }
 
-    /// As [`builder`](Self::builder), with `change` before anything is taken down: what it sets is, too.
+    /// Like [`builder`](Self::builder), but applies `change` before recording starts, so that its callbacks are recorded.
     pub(crate) fn builder_with(
         &self,
         node: &str,
@@ -131,7 +131,7 @@ impl Cluster {
             seen.announce(&stable);
             async {}
         });
-        // The policy may still change: whoever takes over does it on purpose.
+        // A test may still change the policy: takeovers happen on purpose.
         journal.note(Observation::Started { leadership: None, takes_over: true });
         (line, builder)
     }
@@ -145,7 +145,7 @@ impl Cluster {
         start(line, change(builder)).await
     }
 
-    /// A node whose stabilize waits while its gate is shut, and says yes when it is open.
+    /// Starts a node whose stabilize waits while its gate is closed, and succeeds when it is open.
     pub(crate) async fn start_gated(&self, name: &str, open: bool) -> (Node, watch::Sender<bool>) {
         let (gate, passes) = watch::channel(open);
         let stabilize = move |_| {
@@ -155,7 +155,7 @@ impl Cluster {
         (self.start_with(name, |builder| builder.stabilize(stabilize)).await, gate)
     }
 
-    /// Nodes `n000`, `n001` and so on, started at once, and waits until they are stable.
+    /// Starts nodes `n000`, `n001` and so on at once, and waits until they are stable.
     pub(crate) async fn start_many(&self, count: usize) -> Vec<Node> {
         let nodes: Vec<Node> = join_all((0..count).map(|number| async move {
             let name = format!("n{number:03}");
@@ -166,7 +166,7 @@ impl Cluster {
         nodes
     }
 
-    /// Checks P1 to P7 by the store's history, which must not be compacted, and by the journals of all nodes.
+    /// Checks P1 to P7 against the store's history, which must not be compacted, and the journals of all nodes.
     pub(crate) async fn audit(&self) -> Era {
         audit(&self.store, &self.seen.journals()).await
     }
@@ -194,13 +194,13 @@ impl Deref for Node {
 }
 
 impl Node {
-    /// One whose events nobody keeps.
+    /// Returns a node whose events are not recorded.
     pub(crate) async fn quiet(line: FaultyStore, builder: Builder) -> Self {
         let cluster = soon("the start", builder.start()).await.unwrap();
         Node { cluster, line, log: Log::none() }
     }
 
-    /// As a process that is killed: the store never hears of it again.
+    /// Cuts the node off for good, as if its process had been killed.
     pub(crate) fn crash(self) {
         self.line.cut();
     }
@@ -209,12 +209,14 @@ impl Node {
         Status::clone(&self.cluster.status().get())
     }
 
-    /// Waits until its status is so.
+    /// Waits until the condition holds for the node's status.
     pub(crate) async fn until(&self, what: &str, is: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.cluster.status();
         match tokio::time::timeout(LONG, status.wait_for(is)).await {
             Ok(status) => Status::clone(&status.unwrap()),
-            Err(_) => panic!("{} was never so: {what}; it is {:?}", self.cluster.name(), self.now()),
+            Err(_) => {
+                panic!("{}: the status never reached: {what}; it is {:?}", self.cluster.name(), self.now())
+            }
         }
     }
 
@@ -222,13 +224,13 @@ impl Node {
         self.until("it leads", |status| status.active_term.is_some()).await
     }
 
-    /// A write of the user's, as leader.
+    /// Commits a write of the service as leader.
     pub(crate) async fn write(&self) -> Result<(), clustering_core::machine::RequestError> {
         self.cluster.commit_as_leader(Txn::new().put("app/owner", "value", None)).await.map(drop)
     }
 }
 
-/// Waits until these nodes are the cluster, and stable.
+/// Waits until the cluster consists of these nodes and is stable.
 pub(crate) async fn stable<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Version {
     let nodes: Vec<_> = nodes.into_iter().collect();
     let mut versions = Vec::new();
@@ -251,14 +253,14 @@ pub(crate) async fn stable<'a>(nodes: impl IntoIterator<Item = &'a Node>) -> Ver
     }
 }
 
-/// The node that leads.
+/// Returns the leader.
 pub(crate) fn leader(nodes: &[Node]) -> &Node {
     let leaders: Vec<_> = nodes.iter().filter(|node| node.is_leader()).collect();
-    assert_eq!(leaders.len(), 1, "one leads: {leaders:?}");
+    assert_eq!(leaders.len(), 1, "exactly one node leads: {leaders:?}");
     leaders[0]
 }
 
-/// Those that do not lead.
+/// Returns the nodes that do not lead.
 pub(crate) fn followers(nodes: &[Node]) -> Vec<&Node> {
     nodes.iter().filter(|node| !node.is_leader()).collect()
 }

@@ -86,11 +86,11 @@ impl Ledger {
 
     /// Returns the current era.
     pub fn present(&self) -> &Era {
-        self.eras.last().expect("there is always one")
+        self.eras.last().expect("there is always an era")
     }
 
     fn present_mut(&mut self) -> &mut Era {
-        self.eras.last_mut().expect("there is always one")
+        self.eras.last_mut().expect("there is always an era")
     }
 
     /// Returns all eras in order.

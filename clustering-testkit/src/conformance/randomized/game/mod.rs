@@ -8,13 +8,15 @@ use tokio::time::{Instant, sleep};
 
 use self::watches::Open;
 use super::steps::{At, Guarded, KEYS, PREFIXES, Step, Under, Written};
-use crate::conformance::{
-    Harness,
-    model::{Model, Verdict},
-    rule_04::Life,
-    scene::{Rule, Scene},
-    site::{Client, Site},
-    watch::Watch,
+use crate::{
+    conformance::{
+        Harness,
+        rule_04::Life,
+        scene::{Rule, Scene},
+        site::{Client, Site},
+        watch::Watch,
+    },
+    contract::{Contract, Verdict},
 };
 
 /// State of one random case: the store and the model after the same steps.
@@ -22,7 +24,7 @@ pub(super) struct Game<'h, H> {
     site: Site<'h, H>,
     scene: Scene,
     handles: [Client; 2],
-    model: Model,
+    model: Contract,
     leases: Vec<(Lease, Life)>,
     /// Watch of the whole prefix, read after every step that changes something.
     journal: Watch,
@@ -46,7 +48,7 @@ impl<'h, H: Harness> Game<'h, H> {
             site,
             scene,
             handles,
-            model: Model::default(),
+            model: Contract::default(),
             leases: Vec::new(),
             journal,
             watches: Vec::new(),

@@ -1,0 +1,4 @@
+//! Guides.
+
+#[doc = include_str!("operators.md")]
+pub mod operators {}

@@ -1,0 +1,226 @@
+use std::{collections::BTreeMap, process::ExitCode};
+
+use clap::Args;
+use clustering_core::{NodeName, Weight, placement};
+use serde::Serialize;
+
+use crate::{
+    context::Context,
+    failure::Failure,
+    find::{existing, read_keys},
+    output::{self, Format},
+};
+
+/// Show how keys are spread over the nodes, and how many keys would move if a node were added or removed
+///
+/// Reads the keys from the standard input, one per line.
+#[derive(Args, Debug)]
+pub(crate) struct Placement {
+    /// Node to add, as NAME or NAME=WEIGHT; can be repeated [default: one node of weight 1]
+    #[arg(long, value_name = "NAME")]
+    add: Vec<Newcomer>,
+    /// Node to remove; can be repeated [default: each node in turn]
+    #[arg(long, value_name = "NAME")]
+    remove: Vec<String>,
+    #[command(flatten)]
+    format: Format,
+}
+
+/// A node that `--add` names.
+#[derive(Clone, Debug)]
+struct Newcomer {
+    name: String,
+    weight: Weight,
+}
+
+impl std::str::FromStr for Newcomer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, weight) = match text.rsplit_once('=') {
+            None => (text, Weight::default()),
+            Some((name, weight)) => {
+                let weight =
+                    weight.parse().map_err(|_| format!("the weight {weight:?} is not a whole number"))?;
+                (name, weight)
+            }
+        };
+        let name = NodeName::parse(name).map_err(|error| error.to_string())?.to_string();
+        Ok(Newcomer { name, weight })
+    }
+}
+
+/// Weights of nodes by name.
+type Members = BTreeMap<String, Weight>;
+
+#[derive(Debug, Serialize)]
+struct Spread {
+    keys: usize,
+    nodes: Vec<Share>,
+    /// The change if the nodes of `--add` were added.
+    more: Change,
+    /// The changes if the nodes of `--remove` were removed together, or without that option each node alone.
+    less: Vec<Change>,
+}
+
+#[derive(Debug, Serialize)]
+struct Share {
+    name: String,
+    weight: u32,
+    keys: usize,
+    /// Percentage of all keys.
+    share: f64,
+    /// Percentage of all weights.
+    fair: f64,
+}
+
+#[derive(Debug, Serialize)]
+struct Change {
+    nodes: Vec<String>,
+    /// Number of keys that would go to another node.
+    moved: usize,
+    /// Minimum number of keys of a node with a weight.
+    fewest: usize,
+    /// Maximum number of keys of a node with a weight.
+    most: usize,
+}
+
+impl Placement {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let report = existing(context).await?;
+        let members: Members =
+            report.nodes.iter().map(|node| (node.name.to_string(), node.weight())).collect();
+        if members.values().all(|weight| weight.get() == 0) {
+            return Err(Failure::no("no node takes keys: none is present, or all have weight 0"));
+        }
+        let keys = read_keys()?;
+        if keys.is_empty() {
+            let failure =
+                Failure::unknown("there are no keys: give them on the standard input, one per line");
+            return Err(failure.hint("for example: seq -f 'device-%g' 1000 | clustering placement"));
+        }
+        let placed = Placed::new(&members, &keys);
+        let more = placed.with(self.newcomers(&members));
+        let less = self.departures(&members)?.into_iter().map(|names| placed.without(names)).collect();
+        let spread = Spread { keys: keys.len(), nodes: placed.shares(), more, less };
+        match self.format.is_json() {
+            true => output::json(&spread)?,
+            false => output::lines(text(&spread)),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Returns the nodes to add, by default one with a name that is free.
+    fn newcomers(&self, members: &Members) -> Vec<Newcomer> {
+        if !self.add.is_empty() {
+            return self.add.clone();
+        }
+        let free = (1..).map(|number| format!("new-{number}")).find(|name| !members.contains_key(name));
+        free.map(|name| Newcomer { name, weight: Weight::default() }).into_iter().collect()
+    }
+
+    /// Returns the groups of nodes to remove.
+    fn departures(&self, members: &Members) -> Result<Vec<Vec<String>>, Failure> {
+        if let Some(unknown) = self.remove.iter().find(|name| !members.contains_key(*name)) {
+            let present = members.keys().cloned().collect::<Vec<_>>().join(", ");
+            return Err(Failure::no(format!("no node {unknown} is present; there are {present}")));
+        }
+        Ok(match self.remove.is_empty() {
+            true => members.keys().map(|name| vec![name.clone()]).collect(),
+            false => vec![self.remove.clone()],
+        })
+    }
+}
+
+/// Keys that are placed on the present nodes.
+struct Placed<'a> {
+    members: &'a Members,
+    keys: &'a [String],
+    owners: Vec<Option<&'a str>>,
+}
+
+impl<'a> Placed<'a> {
+    fn new(members: &'a Members, keys: &'a [String]) -> Self {
+        Placed { members, keys, owners: owners(members, keys) }
+    }
+
+    fn shares(&self) -> Vec<Share> {
+        let counts = count(self.members, &self.owners);
+        let weights: u64 = self.members.values().map(|weight| u64::from(weight.get())).sum();
+        let percentage = |part: f64, whole: f64| 100.0 * part / whole;
+        let share = |(name, weight): (&String, &Weight)| Share {
+            name: name.clone(),
+            weight: weight.get(),
+            keys: counts[name.as_str()],
+            share: percentage(counts[name.as_str()] as f64, self.keys.len() as f64),
+            fair: percentage(f64::from(weight.get()), weights as f64),
+        };
+        self.members.iter().map(share).collect()
+    }
+
+    fn with(&self, newcomers: Vec<Newcomer>) -> Change {
+        let mut then = self.members.clone();
+        then.extend(newcomers.iter().map(|new| (new.name.clone(), new.weight)));
+        self.change(newcomers.into_iter().map(|new| new.name).collect(), &then)
+    }
+
+    fn without(&self, names: Vec<String>) -> Change {
+        let mut then = self.members.clone();
+        then.retain(|name, _| !names.contains(name));
+        self.change(names, &then)
+    }
+
+    /// Compares with the placement on the nodes `then`.
+    fn change(&self, nodes: Vec<String>, then: &Members) -> Change {
+        let owners = owners(then, self.keys);
+        let moved = owners.iter().zip(&self.owners).filter(|(then, now)| then != now).count();
+        let counts = count(then, &owners);
+        let of_takers = || counts.iter().filter(|(name, _)| then[**name].get() > 0).map(|(_, count)| *count);
+        let (fewest, most) = (of_takers().min().unwrap_or_default(), of_takers().max().unwrap_or_default());
+        Change { nodes, moved, fewest, most }
+    }
+}
+
+/// Returns the owner of each key.
+fn owners<'a>(members: &'a Members, keys: &[String]) -> Vec<Option<&'a str>> {
+    let names: Vec<_> = members.keys().collect();
+    let placement = placement::Placement::new(members.iter().map(|(name, weight)| (name.as_str(), *weight)));
+    keys.iter().map(|key| placement.find(key.as_bytes()).map(|index| names[index].as_str())).collect()
+}
+
+/// Counts the keys of each member.
+fn count<'a>(members: &'a Members, owners: &[Option<&str>]) -> BTreeMap<&'a str, usize> {
+    let mut counts: BTreeMap<_, _> = members.keys().map(|name| (name.as_str(), 0)).collect();
+    for owner in owners.iter().flatten() {
+        if let Some(count) = counts.get_mut(*owner) {
+            *count += 1;
+        }
+    }
+    counts
+}
+
+fn text(spread: &Spread) -> Vec<String> {
+    let rows: Vec<_> = spread.nodes.iter().map(row).collect();
+    let mut lines = output::table(["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows);
+    let line = |what: &str, change: &Change| {
+        let share = 100.0 * change.moved as f64 / spread.keys as f64;
+        let Change { nodes, moved, fewest, most } = change;
+        let (nodes, keys) = (nodes.join(", "), spread.keys);
+        format!(
+            "{what} {nodes}: {moved} of {keys} keys move ({share:.1} %), {fewest} to {most} keys per node"
+        )
+    };
+    lines.push(String::new());
+    lines.push(line("with", &spread.more));
+    lines.extend(spread.less.iter().map(|change| line("without", change)));
+    lines
+}
+
+fn row(share: &Share) -> [String; 5] {
+    [
+        share.name.clone(),
+        share.weight.to_string(),
+        share.keys.to_string(),
+        format!("{:.1} %", share.share),
+        format!("{:.1} %", share.fair),
+    ]
+}

@@ -1,0 +1,70 @@
+//! Commands that need no cluster: `completions`, `man`, `--version` and `--help`.
+
+use clustering_testkit::process::Folder;
+
+use crate::harness::{Said, command, run};
+
+async fn alone(args: &[&str]) -> Said {
+    let mut command = command();
+    command.args(args);
+    run(command).await
+}
+
+#[tokio::test]
+async fn completions_and_manual_pages_are_printed() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = alone(&["completions", shell]).await;
+        assert!(script.ended(0).contains("clustering") && script.out.contains("placement"), "{shell}");
+    }
+    let page = alone(&["man"]).await;
+    assert!(
+        page.ended(0).contains(".TH clustering 1") && page.out.contains("CLUSTERING_NAMESPACE"),
+        "{page:?}"
+    );
+    let folder = Folder::new().unwrap();
+    alone(&["man", "--dir", folder.path().to_str().unwrap()]).await.ended(0);
+    for page in ["clustering.1", "clustering-status.1", "clustering-run.1"] {
+        assert!(std::fs::read_to_string(folder.path().join(page)).unwrap().contains(".TH"), "{page}");
+    }
+    alone(&["man", "--dir", "/no/such/folder"]).await.refused(2, &["cannot write the manual pages"]);
+}
+
+#[tokio::test]
+async fn the_help_lists_all_commands() {
+    let version = alone(&["--version"]).await;
+    assert_eq!(version.ended(0), format!("clustering {}\n", env!("CARGO_PKG_VERSION")));
+    let help = alone(&["--help"]).await;
+    for command in [
+        "status",
+        "watch",
+        "run",
+        "find",
+        "history",
+        "why",
+        "placement",
+        "wait",
+        "change",
+        "resign",
+        "evict",
+        "services",
+        "purge",
+        "demo",
+        "completions",
+        "man",
+    ] {
+        assert!(help.ended(0).contains(&format!("\n  {command} ")), "{command} in {}", help.out);
+    }
+    assert!(help.out.starts_with("Show and operate clusters in etcd, and turn any program into a node\n"));
+    assert!(alone(&["run", "--help"]).await.ended(0).contains("[env: ETCD_TTL] [default: 15s]"));
+    // Each heading covers the options that belong to it.
+    let help = alone(&["run", "--help"]).await;
+    let health = help.ended(0).split("\nHealth:\n").nth(1).unwrap().split("\nConnection:\n").next().unwrap();
+    let options: Vec<_> = health.lines().filter_map(|line| line.strip_prefix("      --")).collect();
+    assert!(options.len() == 5 && options.iter().all(|option| option.starts_with("health")), "{options:?}");
+    alone(&[]).await.refused(2, &["Usage: clustering", "\n  status "]);
+    // Environment variables do not count as arguments.
+    let mut plain = command();
+    plain.env("CLUSTERING_NAMESPACE", "c").env("ETCD_ENDPOINTS", "127.0.0.1:1");
+    run(plain).await.refused(2, &["Usage: clustering", "\n  status "]);
+    alone(&["stauts"]).await.refused(2, &["unrecognized subcommand", "status"]);
+}

@@ -1,0 +1,133 @@
+use std::{
+    error::Error,
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use clustering_proofs::node::Breach;
+use lexopt::prelude::*;
+
+use crate::{kinds::kinds, numbers::number, plan::Kind};
+
+pub(crate) const HELP: &str = "\
+Tortures a cluster: runs nodes as separate processes on an etcd of several members, and injects faults drawn from a
+seed. Leaders increment a counter and append to a list, fenced by their terms. Afterwards the histories are checked: the
+promises P1 to P8, that no step was lost or done twice, and that the nodes' calls to etcd are linearizable.
+
+Usage: cargo run --release -p clustering-proofs --example torture -- [OPTIONS]
+
+Options:
+  --seconds N      time during which faults are injected [default: 120]
+  --nodes N        number of nodes [default: 7]
+  --members N      number of etcd members: 1, 3 or 5 [default: 3]
+  --ttl SECONDS    TTL of the nodes' leases, at least 3 [default: 3]
+  --seed N         seed of the faults, their times and their targets [default: random]
+  --only LIST      inject only these faults, separated by commas, such as Kill,HangAnswers
+  --keep FOLDER    folder for the logs if a promise is broken [default: a new folder in TMPDIR]
+  --breach KIND    make the nodes write incorrectly, to test the checks: unfenced, last-write-wins or repeats-lost
+  --json           print the result as one JSON object
+  --help           print this help
+
+The same seed plans the same faults. Their effects depend on timing: it may take several runs to reproduce a failure.
+
+Needs an etcd on the PATH, or at CLUSTERING_ETCD_BIN. Leaves no process and no temporary folder behind, however it ends.
+
+Exit codes: 0 if all promises hold, 1 if one is broken (the logs are kept, and the command to reproduce it is printed),
+2 if it could not run, 130 if it was interrupted.
+";
+
+/// Settings of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) time: Duration,
+    pub(crate) nodes: usize,
+    pub(crate) members: usize,
+    pub(crate) ttl: Duration,
+    pub(crate) seed: u64,
+    pub(crate) only: Vec<Kind>,
+    pub(crate) keep: Option<PathBuf>,
+    pub(crate) breach: Option<Breach>,
+    pub(crate) json: bool,
+}
+
+pub(crate) enum Asked {
+    Run(Settings),
+    Help,
+}
+
+pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let mut settings = Settings {
+        time: Duration::from_secs(120),
+        nodes: 7,
+        members: 3,
+        ttl: Duration::from_secs(3),
+        // Small enough to be typed.
+        seed: (now.as_nanos() % 1_000_000_007) as u64,
+        only: Kind::ALL.to_vec(),
+        keep: None,
+        breach: None,
+        json: false,
+    };
+    let mut parser = lexopt::Parser::from_env();
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("seconds") => {
+                settings.time = Duration::from_secs(number(&mut parser, "--seconds", 1..=86_400)?);
+            }
+            Long("nodes") => settings.nodes = number(&mut parser, "--nodes", 1..=50)? as usize,
+            Long("members") => settings.members = members(&mut parser)?,
+            Long("ttl") => settings.ttl = Duration::from_secs(number(&mut parser, "--ttl", 3..=60)?),
+            Long("seed") => settings.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
+            Long("only") => settings.only = kinds(&mut parser, &Kind::ALL)?,
+            Long("keep") => settings.keep = Some(parser.value()?.into()),
+            Long("breach") => settings.breach = Some(breach(&parser.value()?.string()?)?),
+            Long("json") => settings.json = true,
+            Long("help") | Short('h') => return Ok(Asked::Help),
+            _ => return Err(argument.unexpected().into()),
+        }
+    }
+    Ok(Asked::Run(settings))
+}
+
+fn members(parser: &mut lexopt::Parser) -> Result<usize, Box<dyn Error>> {
+    match number(parser, "--members", 1..=5)? {
+        even @ (2 | 4) => Err(format!("--members {even}: expected an odd number, 1, 3 or 5").into()),
+        odd => Ok(odd as usize),
+    }
+}
+
+fn breach(given: &str) -> Result<Breach, Box<dyn Error>> {
+    match given {
+        "unfenced" => Ok(Breach::Unfenced),
+        "last-write-wins" => Ok(Breach::LastWriteWins),
+        "repeats-lost" => Ok(Breach::RepeatsLost),
+        _ => Err(format!("--breach {given:?}: expected unfenced, last-write-wins or repeats-lost").into()),
+    }
+}
+
+impl Settings {
+    /// Returns the command that repeats this run.
+    pub(crate) fn command(&self) -> String {
+        let mut command = format!(
+            "cargo run --release -p clustering-proofs --example torture -- --seconds {} --nodes {} --members {} --ttl {} --seed {}",
+            self.time.as_secs(),
+            self.nodes,
+            self.members,
+            self.ttl.as_secs(),
+            self.seed
+        );
+        if self.only != Kind::ALL {
+            let only: Vec<_> = self.only.iter().map(|kind| format!("{kind:?}")).collect();
+            command += &format!(" --only {}", only.join(","));
+        }
+        let breach = match self.breach {
+            None => return command,
+            Some(Breach::Unfenced) => "unfenced",
+            Some(Breach::LastWriteWins) => "last-write-wins",
+            Some(Breach::RepeatsLost) => "repeats-lost",
+        };
+        command += &format!(" --breach {breach}");
+        command
+    }
+}

@@ -1,0 +1,8 @@
+//! A fault that leaves a superseded stabilize untold.
+
+use crate::{found, tampers::TellsNobody};
+
+#[test]
+fn p3_a_superseded_stabilize_that_is_not_told_is_found() {
+    found(|| TellsNobody, &["P3"]);
+}
