@@ -1,6 +1,6 @@
 //! What stands in the keys: JSON objects. Readers ignore fields that they don't know.
 //!
-//! Other programs read and write these; `machine/tests/wire.rs` pins what the machine writes.
+//! Other programs read and write these; `machine/tests/records.rs` pins what the machine writes.
 
 use bytes::Bytes;
 use serde::{
