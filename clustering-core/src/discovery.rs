@@ -181,7 +181,7 @@ impl Discovery {
     ///
     /// [`RequestError::Observer`] for an observer.
     pub async fn register(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Register { id }).await.map(drop)
+        self.handle.request(|id| Input::Register { id }).await
     }
 
     /// Unregisters this node; see [`Clustering::unregister`](crate::Clustering::unregister).
@@ -190,7 +190,7 @@ impl Discovery {
     ///
     /// [`RequestError::Observer`] for an observer.
     pub async fn unregister(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Unregister { id }).await.map(drop)
+        self.handle.request(|id| Input::Unregister { id }).await
     }
 }
 

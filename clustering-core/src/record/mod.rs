@@ -1,7 +1,7 @@
 //! The records that a cluster keeps in the store: JSON objects whose unknown fields readers ignore.
 //!
 //! Other programs read and write these records, so their format is part of the
-//! [protocol](crate::docs::protocol); `machine/tests/wire.rs` pins what the machine writes. Everything that reads a
+//! [protocol](crate::docs::protocol); `machine/tests/records.rs` pins what the machine writes. Everything that reads a
 //! record decodes it here.
 
 mod cause;

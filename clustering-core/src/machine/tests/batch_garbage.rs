@@ -136,7 +136,7 @@ fn p1_a_node_corrects_its_record_after_another_client_overwrote_it() {
         let event = "* another client overwrote c/view/nodes/b, which belongs to this node; correcting it";
         b.expect_only(&["* another client", "rewrite", "* session"], &[event, "rewrite"]);
         b.answer_all();
-        let own = b.machine.fold.own().unwrap().record.clone().unwrap();
+        let own = b.machine.facts.fold.own().unwrap().record.clone().unwrap();
         assert_eq!((own.uri.as_str(), own.metadata.len(), own.protocol), ("http://b", 0, 1), "{to}");
         b.skip();
         b.wait(secs(60));

@@ -136,7 +136,7 @@ fn p2_a_version_labelled_below_a_nodes_seen_field_is_followed_by_another() {
 
 /// Returns the version that the node's record names as seen.
 fn seen(bench: &Bench) -> Option<Version> {
-    bench.machine.fold.own().unwrap().record.as_ref().unwrap().seen
+    bench.machine.facts.fold.own().unwrap().record.as_ref().unwrap().seen
 }
 
 #[test]

@@ -205,7 +205,7 @@ fn stopping_aborts_a_running_check_and_does_not_wait_for_it() {
     a.wait_for("check health");
     a.skip();
     a.stop();
-    a.expect_only(&["abort", "check"], &["abort: nobody wants to know any more"]);
+    a.expect_only(&["abort", "check"], &["abort: check cancelled"]);
     a.answer_all();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
 }

@@ -108,7 +108,7 @@ impl Invariants {
     fn note_output(&mut self, bench: &Bench, before: &Machine, output: &Output) {
         match output {
             Output::Commit { token, txn, purpose, .. } => {
-                let ending = matches!(before.intent, Intent::Stop { .. } | Intent::Stopped { .. });
+                let ending = matches!(before.facts.intent, Intent::Stop { .. } | Intent::Stopped { .. });
                 assert!(!ending, "a commit while stopping: {purpose}");
                 txn.validate().expect("commits of the machine respect the limits");
                 if *purpose == Purpose::Leave {
@@ -141,7 +141,10 @@ impl Invariants {
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
-                assert!(bench.machine.is_fit(), "P11: {output:?} of one that is not healthy");
+                assert!(
+                    bench.machine.health.is_fit(&bench.machine.facts),
+                    "P11: {output:?} of one that is not healthy"
+                );
             }
             Output::Stabilize { token, view, .. } => {
                 assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
@@ -255,7 +258,7 @@ fn replies_with(token: Token) -> Vec<Input> {
 /// Checks that the status is consistent in itself.
 fn check_status(bench: &Bench) {
     let status = bench.status();
-    if !bench.machine.is_fit() {
+    if !bench.machine.health.is_fit(&bench.machine.facts) {
         assert_eq!(
             (status.leadership, &status.session),
             (None, &None),
@@ -282,7 +285,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         Guard::absent(key.clone())
     };
     let lease_of = |key: &Key| seen(key).and_then(|entry| entry.lease);
-    let held = |machine: &Machine| machine.session.held().map(|held| held.lease);
+    let held = |machine: &Machine| machine.session.lease();
     let lease = held(&bench.machine).or(held(before));
 
     let put = |key: &Key, lease: Option<LeaseId>| (key.clone(), Some(lease));

@@ -27,6 +27,7 @@ mod granted;
 mod hand_over;
 mod health;
 mod history;
+mod layers;
 mod leave;
 mod own_acknowledgement;
 mod read;

@@ -76,11 +76,13 @@ impl Names {
                 format!("* stabilize of {} refused, attempt {attempt}: {reason}", self.name(*version))
             }
             Output::Event(event) => format!("* {}", self.shorten(&event.to_string())),
-            Output::Reply { id, result } => match result {
-                Ok(Reply::Done) => format!("reply {}: done", id.0),
-                Ok(Reply::Version(version)) => format!("reply {}: {}", id.0, self.name(*version)),
-                Ok(Reply::Committed(revision)) => format!("reply {}: committed at {revision}", id.0),
-                Err(error) => format!("reply {}: {}", id.0, self.shorten(&error.to_string())),
+            Output::Reply { id, reply } => match reply {
+                Reply::Done(Ok(())) => format!("reply {}: done", id.0),
+                Reply::Version(Ok(version)) => format!("reply {}: {}", id.0, self.name(*version)),
+                Reply::Committed(Ok(revision)) => format!("reply {}: committed at {revision}", id.0),
+                Reply::Done(Err(error)) | Reply::Version(Err(error)) | Reply::Committed(Err(error)) => {
+                    format!("reply {}: {}", id.0, self.shorten(&error.to_string()))
+                }
             },
             Output::Stopped { reason } => format!("stopped: {reason}"),
         }

@@ -3,7 +3,7 @@ mod apply;
 use std::collections::{BTreeMap, BTreeSet};
 
 use clustering_core::{
-    NodeName, Term, Version,
+    NodeName, Term,
     store::{Entry, LeaseId, Revision},
 };
 

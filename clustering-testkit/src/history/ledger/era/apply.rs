@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use clustering_core::{
-    NodeName, Term, Version,
+    NodeName, Term,
     store::{Batch, Change, Entry, Revision, Snapshot},
 };
 
