@@ -385,5 +385,5 @@ fn modified(entry: Option<&Entry>) -> Revision {
 /// Reads the node's own key under `{ns}/ready/`.
 fn read_own(facts: &Facts, out: &mut Outbox) -> Option<Token> {
     let key = facts.keys().readiness_key(facts.name()?);
-    Some(out.read(Call::OwnAnswer, key, facts.now))
+    Some(out.read(Call::OwnAcknowledgement, key, facts.now))
 }

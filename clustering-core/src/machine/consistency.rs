@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    answers::{self, Answer, Answers, is_as_published},
+    acknowledgements::{self, Acknowledgements, StoredAcknowledgement, is_as_published},
     election::Election,
     facts::Facts,
     in_flight::InFlight,
@@ -91,7 +91,12 @@ impl Consistency {
     }
 
     /// Returns the nodes that keep the newest version from becoming stable, if that has taken too long.
-    pub(crate) fn blocked(&self, facts: &Facts, answers: &Answers, now: Timestamp) -> Option<Blocked> {
+    pub(crate) fn blocked(
+        &self,
+        facts: &Facts,
+        acknowledgements: &Acknowledgements,
+        now: Timestamp,
+    ) -> Option<Blocked> {
         let (view, judgement) = (facts.fold.newest()?, self.judgement.as_ref()?);
         let since = now.since(judgement.since);
         // A node may be missing since a version became stable. The next version will be judged without it.
@@ -99,7 +104,8 @@ impl Consistency {
         if !is_blocked || since < facts.config.warn_after {
             return None;
         }
-        let laggard = |name: &NodeName| Laggard { name: name.clone(), refused: answers.refusal(name, view) };
+        let laggard =
+            |name: &NodeName| Laggard { name: name.clone(), refused: acknowledgements.refusal(name, view) };
         let laggards = judgement.missing.iter().map(laggard).collect();
         Some(Blocked { version: view.version(), since, laggards })
     }
@@ -118,43 +124,50 @@ impl Consistency {
     }
 
     /// Takes note of a change of the log.
-    pub(crate) fn on_change(&mut self, facts: &Facts, answers: &Answers, change: &Changed) {
+    pub(crate) fn on_change(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, change: &Changed) {
         if let Changed::Up(node) | Changed::Renewed(node) | Changed::Down(node, _) = change {
-            self.judge_node(facts, answers, &node.name);
+            self.judge_node(facts, acknowledgements, &node.name);
         }
     }
 
-    /// Takes note of changed answers.
+    /// Takes note of changed acknowledgements.
     ///
-    /// The node itself writes its answer under its lease, and well-formed. Any other answer was put over an acknowledgement
-    /// by another client, which has the same effect as deleting it.
-    pub(crate) fn on_answers(&mut self, facts: &Facts, answers: &Answers, changed: &[answers::Changed]) {
-        for answers::Changed { name, before } in changed {
-            let counted = before.as_ref().is_some_and(|answer| answer.counts(facts, name));
-            let now = answers.get(name);
+    /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another client,
+    /// which has the same effect as deleting it.
+    pub(crate) fn on_acknowledgements(
+        &mut self,
+        facts: &Facts,
+        acknowledgements: &Acknowledgements,
+        changed: &[acknowledgements::Changed],
+    ) {
+        for acknowledgements::Changed { name, before } in changed {
+            let counted = before.as_ref().is_some_and(|acknowledgement| acknowledgement.counts(facts, name));
+            let now = acknowledgements.get(name);
             if now.is_some() {
                 self.lost.remove(name);
             }
-            if counted && !now.is_some_and(|answer| answer.is_own(facts, name)) {
+            if counted && !now.is_some_and(|acknowledgement| acknowledgement.is_own(facts, name)) {
                 self.lost.insert(name.clone(), facts.now);
             }
-            self.judge_node(facts, answers, name);
+            self.judge_node(facts, acknowledgements, name);
         }
     }
 
-    /// Takes note of a snapshot of the answers, which has replaced those in `before`.
+    /// Takes note of a snapshot of the acknowledgements, which has replaced those in `before`.
     ///
     /// An acknowledgement is lost if it was deleted or overwritten while it was not watched, or if the store was
     /// restored to a moment when the log was the same, but the acknowledgements were older.
-    pub(crate) fn on_answers_read(
+    pub(crate) fn on_acknowledgements_read(
         &mut self,
         facts: &Facts,
-        answers: &Answers,
-        before: &BTreeMap<NodeName, Answer>,
+        acknowledgements: &Acknowledgements,
+        before: &BTreeMap<NodeName, StoredAcknowledgement>,
     ) {
-        self.lost.retain(|name, _| answers.get(name).is_none());
-        for (name, before) in before.iter().filter(|(name, answer)| answer.counts(facts, name)) {
-            let now = answers.get(name);
+        self.lost.retain(|name, _| acknowledgements.get(name).is_none());
+        for (name, before) in
+            before.iter().filter(|(name, acknowledgement)| acknowledgement.counts(facts, name))
+        {
+            let now = acknowledgements.get(name);
             let is_older = now.is_none_or(|now| now.modified < before.modified);
             if is_older || !now.is_some_and(|now| now.is_own(facts, name)) {
                 self.lost.entry(name.clone()).or_insert(facts.now);
@@ -168,27 +181,27 @@ impl Consistency {
         facts: &Facts,
         log: &Log,
         election: &Election,
-        answers: &Answers,
+        acknowledgements: &Acknowledgements,
         out: &mut Outbox,
     ) {
         if election.leading().is_none() {
             *self = Consistency::default();
             return;
         }
-        self.judge(facts, log, answers);
+        self.judge(facts, log, acknowledgements);
         self.find_lost(facts);
-        self.confirm(facts, election, answers, out);
-        self.report_laggards(facts, answers, out);
+        self.confirm(facts, election, acknowledgements, out);
+        self.report_laggards(facts, acknowledgements, out);
     }
 
     /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when it
     /// changed.
-    fn judge(&mut self, facts: &Facts, log: &Log, answers: &Answers) {
+    fn judge(&mut self, facts: &Facts, log: &Log, acknowledgements: &Acknowledgements) {
         let Some(view) = facts.fold.newest() else {
             self.judgement = None;
             return;
         };
-        if !answers.is_synced() {
+        if !acknowledgements.is_synced() {
             return;
         }
         let is_new = self.judgement.as_ref().is_none_or(|judgement| judgement.version != view.revision());
@@ -203,20 +216,20 @@ impl Consistency {
         let Some(judgement) = &mut self.judgement else { return };
         if std::mem::take(&mut self.is_outdated) || is_new {
             let names = view.iter().map(|node| &node.name);
-            judgement.missing = names.filter(|name| !answers.counts(facts, name)).cloned().collect();
+            judgement.missing = names.filter(|name| !acknowledgements.counts(facts, name)).cloned().collect();
         }
         let complete = judgement.complete.unwrap_or(facts.now);
         judgement.complete = judgement.missing.is_empty().then_some(complete);
     }
 
     /// Judges one node again, unless all will be judged.
-    fn judge_node(&mut self, facts: &Facts, answers: &Answers, name: &NodeName) {
+    fn judge_node(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, name: &NodeName) {
         let Some(view) = facts.fold.newest() else { return };
         let Some(judgement) = &mut self.judgement else { return };
         if judgement.version != view.revision() {
             return;
         }
-        if view.get(name).is_some() && !answers.counts(facts, name) {
+        if view.get(name).is_some() && !acknowledgements.counts(facts, name) {
             judgement.missing.insert(name.clone());
         } else {
             judgement.missing.remove(name);
@@ -234,11 +247,17 @@ impl Consistency {
     }
 
     /// Records that the newest version is stable.
-    fn confirm(&mut self, facts: &Facts, election: &Election, answers: &Answers, out: &mut Outbox) {
+    fn confirm(
+        &mut self,
+        facts: &Facts,
+        election: &Election,
+        acknowledgements: &Acknowledgements,
+        out: &mut Outbox,
+    ) {
         let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty) && !facts.fold.is_stable();
-        // After the watch of the answers broke, what was known before may be gone with a store that was restored. It is
-        // not used before the answers were read again.
-        if !is_complete || !answers.is_whole() || !self.confirm.is_free(facts) {
+        // After the watch of the acknowledgements broke, those known before may be gone with a store that was restored. They
+        // are not used before a new snapshot was read.
+        if !is_complete || !acknowledgements.is_whole() || !self.confirm.is_free(facts) {
             return;
         }
         let (Some(term), Some(view)) = (election.active_term(facts.now), facts.fold.newest()) else { return };
@@ -252,17 +271,17 @@ impl Consistency {
             .guard(Guard::modified_at(keys.version_key().clone(), view.revision()))
             .guard(Guard::modified_at(stable.clone(), seen))
             .put(stable, encode(&record), None);
-        let txn = versions::put_settled(txn, facts, term, judgement.settled(facts, view, answers));
+        let txn = versions::put_settled(txn, facts, term, judgement.settled(facts, view, acknowledgements));
         self.confirm.sent(facts, out.commit(Purpose::Confirm, txn, facts.now));
     }
 
     /// Reports the nodes that are late: at first after the time to warn, then in intervals that double.
-    fn report_laggards(&mut self, facts: &Facts, answers: &Answers, out: &mut Outbox) {
+    fn report_laggards(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, out: &mut Outbox) {
         let is_due = |judgement: &Judgement| facts.now >= judgement.report.0;
         if !self.judgement.as_ref().is_some_and(is_due) {
             return;
         }
-        let Some(blocked) = self.blocked(facts, answers, facts.now) else { return };
+        let Some(blocked) = self.blocked(facts, acknowledgements, facts.now) else { return };
         let warn_after = facts.config.warn_after;
         if let Some(Judgement { report: (at, times), .. }) = &mut self.judgement {
             *times += 1;
@@ -285,8 +304,9 @@ impl Consistency {
 
 impl Judgement {
     /// Describes for the history how the version became stable.
-    fn settled(&self, facts: &Facts, view: &View, answers: &Answers) -> SettledRecord {
-        let modified = |name: &NodeName| answers.get(name).map(|answer| answer.modified);
+    fn settled(&self, facts: &Facts, view: &View, acknowledgements: &Acknowledgements) -> SettledRecord {
+        let modified =
+            |name: &NodeName| acknowledgements.get(name).map(|acknowledgement| acknowledgement.modified);
         let last = view.iter().map(|node| &node.name).max_by_key(|name| modified(name));
         let complete = self.complete.unwrap_or(facts.now);
         SettledRecord {

@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    asks::Asks,
     facts::Facts,
     in_flight::InFlight,
     log::{Log, Resync},
@@ -13,6 +12,7 @@ use super::{
     session::{Epoch, Session, SessionChange},
     timers::Timers,
     token::{RequestId, Token},
+    version_requests::VersionRequests,
     versions,
 };
 use crate::{
@@ -145,7 +145,7 @@ impl Election {
         facts: &Facts,
         session: &Session,
         log: &Log,
-        asks: &Asks,
+        version_requests: &VersionRequests,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -154,7 +154,7 @@ impl Election {
         self.report_suspension(facts, out);
         self.vacate_misnamed(facts, out);
         self.resign(facts, out);
-        self.campaign(facts, session, log, asks, membership, out);
+        self.campaign(facts, session, log, version_requests, membership, out);
     }
 
     /// Forgets the lead with the session.
@@ -240,7 +240,7 @@ impl Election {
         facts: &Facts,
         session: &Session,
         log: &Log,
-        asks: &Asks,
+        version_requests: &VersionRequests,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -261,7 +261,7 @@ impl Election {
             self.due = Some(turn);
         } else if !self.campaign.is_free(facts) {
             self.due = self.campaign.due(facts);
-        } else if let Some(txn) = candidacy(facts, session, log, asks, membership, out) {
+        } else if let Some(txn) = candidacy(facts, session, log, version_requests, membership, out) {
             self.campaign.sent(facts, out.commit(Purpose::Elect, txn, facts.now));
         }
     }
@@ -331,7 +331,7 @@ fn candidacy(
     facts: &Facts,
     session: &Session,
     log: &Log,
-    asks: &Asks,
+    version_requests: &VersionRequests,
     membership: &Membership,
     out: &mut Outbox,
 ) -> Option<Txn> {
@@ -339,7 +339,7 @@ fn candidacy(
     let name = facts.name()?.clone();
     let incarnation = membership.incarnation()?.clone();
     let mut causes = vec![Cause::Elected(name.clone())];
-    causes.extend(versions::causes(facts, log, asks, None));
+    causes.extend(versions::causes(facts, log, version_requests, None));
     let record = versions::next_version(facts, log, None, causes, out);
     let leader = LeaderRecord { node: name.clone(), incarnation };
     let keys = facts.keys();

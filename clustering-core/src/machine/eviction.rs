@@ -1,7 +1,7 @@
 //! Evicting nodes that keep a version from becoming stable (P8).
 
 use super::{
-    answers::is_as_published, consistency::Consistency, election::Election, facts::Facts,
+    acknowledgements::is_as_published, consistency::Consistency, election::Election, facts::Facts,
     in_flight::InFlight, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
 };
 use crate::{

@@ -10,24 +10,24 @@
 //!
 //! ```text
 //!              Input ──▶ Machine: routes a reply by the token of its call, and a change of the log to all
-//!                           │     that follow it; then lets each concern reconcile, from the bottom up
-//!                           │
-//!             departure     │     leaves, and gives the lease back                                          P7
-//!             requests      │     puts the request key; commits of the user as leader
-//!             announcement  │     calls `on_stable`, at most once                                           P4
-//!             acknowledgement     tells the others how `stabilize` went                                     P4, P8
-//!             stabilization │     runs `stabilize`, one at a time, for the newest version                   P3
-//!             publication   │     publishes versions                                                        P2, P9
-//!             eviction      │     removes laggards                                                          P8
-//!             consistency   │     judges which nodes are ready, records stability                           P4, P8
-//!             answers       │     follows the acknowledgements of all nodes
-//!             election      │     campaigns, leads, resigns                                                 P5, P6
-//!             membership    │     keeps the node's own record                                               P7
-//!             asks          │     open requests for a new version
-//!             log           │     follows and folds the log                                                 P1, P2
-//!             session       │     grants and renews the lease, and ends the session                         P6, P7
-//!             health        │     runs the health check                                                     P11
-//!                           ▼
+//!                              │  that follow it; then lets each concern reconcile, from the bottom up
+//!                              │
+//!             departure        │  leaves, and gives the lease back                         P7
+//!             requests         │  puts the request key; commits of the user as leader
+//!             announcement     │  calls `on_stable`, at most once                          P4
+//!             acknowledgement  │  tells the others how `stabilize` went                    P4, P8
+//!             stabilization    │  runs `stabilize`, one at a time, for the newest version  P3
+//!             publication      │  publishes versions                                       P2, P9
+//!             eviction         │  removes laggards                                         P8
+//!             consistency      │  judges which nodes are ready, records stability          P4, P8
+//!             acknowledgements │  follows the acknowledgements of all nodes
+//!             election         │  campaigns, leads, resigns                                P5, P6
+//!             membership       │  keeps the node's own record                              P7
+//!             version_requests │  open requests for a new version
+//!             log              │  follows and folds the log                                P1, P2
+//!             session          │  grants and renews the lease, and ends the session        P6, P7
+//!             health           │  runs the health check                                    P11
+//!                              ▼
 //!             outbox: the queue of outputs, and the table of calls that wait for a reply  ──▶ Output
 //!             facts (configuration, goal, folded log, time), follow, in_flight, timers, contact, failing
 //! ```
@@ -45,9 +45,8 @@
 //! The machine is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can compare states.
 
 mod acknowledgement;
+mod acknowledgements;
 mod announcement;
-mod answers;
-mod asks;
 mod consistency;
 mod contact;
 mod departure;
@@ -70,6 +69,7 @@ mod stabilization;
 mod status;
 mod timers;
 mod token;
+mod version_requests;
 mod versions;
 
 #[cfg(test)]
@@ -79,9 +79,8 @@ use std::sync::Arc;
 
 use self::{
     acknowledgement::Acknowledgement,
+    acknowledgements::Acknowledgements,
     announcement::Announcement,
-    answers::Answers,
-    asks::Asks,
     consistency::Consistency,
     departure::Departing,
     election::Election,
@@ -96,6 +95,7 @@ use self::{
     session::{Session, SessionEnd},
     stabilization::Stabilization,
     timers::Timers,
+    version_requests::VersionRequests,
 };
 pub use self::{
     facts::Identity,
@@ -126,10 +126,10 @@ pub struct Machine {
     health: Checks,
     session: Session,
     log: Log,
-    asks: Asks,
+    version_requests: VersionRequests,
     membership: Membership,
     election: Election,
-    answers: Answers,
+    acknowledgements: Acknowledgements,
     consistency: Consistency,
     eviction: Eviction,
     publication: Publication,
@@ -168,10 +168,10 @@ impl Machine {
             health: Checks::default(),
             session: Session::default(),
             log: Log::new(&keyspace),
-            asks: Asks::default(),
+            version_requests: VersionRequests::default(),
             membership: Membership::default(),
             election: Election::default(),
-            answers: Answers::new(&keyspace),
+            acknowledgements: Acknowledgements::new(&keyspace),
             consistency: Consistency::default(),
             eviction: Eviction::default(),
             publication: Publication::default(),
@@ -230,7 +230,7 @@ impl Machine {
                 self.log.timers(&mut timers);
                 self.membership.timers(facts, &mut timers);
                 self.election.timers(facts, &self.session, &mut timers);
-                self.answers.timers(&self.election, &mut timers);
+                self.acknowledgements.timers(&self.election, &mut timers);
                 self.consistency.timers(facts, &mut timers);
                 self.eviction.timers(facts, &self.consistency, &mut timers);
                 self.publication.timers(facts, &mut timers);
@@ -263,11 +263,11 @@ impl Machine {
             (Call::Commit(purpose), Input::Committed { result, .. }) => {
                 self.committed(purpose, token, sent, result);
             }
-            (Call::OwnAnswer, Input::Read { result, .. }) => {
+            (Call::OwnAcknowledgement, Input::Read { result, .. }) => {
                 self.acknowledgement.on_read(facts, session, token, result, out);
             }
             (Call::Log, input) => self.route_log(token, input),
-            (Call::Answers, input) => self.route_answers(token, input),
+            (Call::Acknowledgements, input) => self.route_acknowledgements(token, input),
             (Call::Stabilize, Input::Stabilized { outcome, .. }) => {
                 if let Some(report) = self.stabilization.on_ended(facts, token, outcome, out) {
                     self.acknowledgement.report(report);
@@ -309,7 +309,7 @@ impl Machine {
     fn resynced(&mut self, resync: &Resync) {
         let Machine { facts, session, out, .. } = self;
         if resync.first || resync.rewound {
-            self.asks.restart(facts);
+            self.version_requests.restart(facts);
         }
         self.election.on_resync(session, resync, out);
         self.consistency.on_resync();
@@ -321,32 +321,32 @@ impl Machine {
 
     /// Tells the concerns of changes of the log.
     fn changed(&mut self, changes: &[Changed]) {
-        let Machine { facts, session, log, election, answers, out, .. } = self;
+        let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
             log.on_change(facts, change, out);
             election.on_change(facts, session, change, out);
-            self.consistency.on_change(facts, answers, change);
+            self.consistency.on_change(facts, acknowledgements, change);
             self.eviction.on_change(change, out);
             self.publication.on_change(facts, log, change);
         }
     }
 
-    fn route_answers(&mut self, token: Token, input: Input) {
-        let Machine { facts, answers, consistency, out, .. } = self;
+    fn route_acknowledgements(&mut self, token: Token, input: Input) {
+        let Machine { facts, acknowledgements, consistency, out, .. } = self;
         let mut fold = |batch: &Batch| {
-            let changed = answers.on_batch(facts, token, batch, out);
-            consistency.on_answers(facts, answers, &changed);
+            let changed = acknowledgements.on_batch(facts, token, batch, out);
+            consistency.on_acknowledgements(facts, acknowledgements, &changed);
         };
         match input {
             Input::Batch { batch, .. } => fold(&batch),
             Input::Batches { batches, .. } => batches.iter().for_each(fold),
             Input::Read { result, .. } => {
-                if let Some(before) = answers.on_read(facts, token, result, out) {
-                    consistency.on_answers_read(facts, answers, &before);
+                if let Some(before) = acknowledgements.on_read(facts, token, result, out) {
+                    consistency.on_acknowledgements_read(facts, acknowledgements, &before);
                 }
             }
-            Input::WatchOpened { result, .. } => answers.on_opened(facts, token, result, out),
-            Input::WatchEnded { .. } => answers.on_watch_ended(facts, token),
+            Input::WatchOpened { result, .. } => acknowledgements.on_opened(facts, token, result, out),
+            Input::WatchEnded { .. } => acknowledgements.on_watch_ended(facts, token),
             _ => {}
         }
     }
@@ -397,7 +397,7 @@ impl Machine {
     fn request(&mut self, input: Input) {
         let Machine { facts, out, .. } = self;
         match input {
-            Input::RequestVersion { id, why } => self.asks.add(facts, id, why),
+            Input::RequestVersion { id, why } => self.version_requests.add(facts, id, why),
             Input::Resign { id } => self.election.on_resign(facts, id, out),
             Input::CommitAsLeader { id, txn } => {
                 self.requests.commit_as_leader(facts, &self.election, id, txn, out);
@@ -411,7 +411,7 @@ impl Machine {
             Input::Register { id } => self.register(id),
             Input::Unregister { id } => self.unregister(id),
             Input::Abandoned { ids } => {
-                self.asks.abandon(&ids);
+                self.version_requests.abandon(&ids);
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
@@ -460,16 +460,27 @@ impl Machine {
         if let Some(reason) = stop {
             self.stop(reason);
         }
-        let Machine { facts, session, log, asks, membership, election, answers, consistency, out, .. } = self;
-        election.reconcile(facts, session, log, asks, membership, out);
-        answers.reconcile(facts, election, out);
-        consistency.reconcile(facts, log, election, answers, out);
+        let Machine {
+            facts,
+            session,
+            log,
+            version_requests,
+            membership,
+            election,
+            acknowledgements,
+            consistency,
+            out,
+            ..
+        } = self;
+        election.reconcile(facts, session, log, version_requests, membership, out);
+        acknowledgements.reconcile(facts, election, out);
+        consistency.reconcile(facts, log, election, acknowledgements, out);
         self.eviction.reconcile(facts, election, consistency, out);
-        self.publication.reconcile(facts, log, asks, election, consistency, out);
+        self.publication.reconcile(facts, log, version_requests, election, consistency, out);
         self.stabilization.reconcile(facts, session, membership, out);
         self.acknowledgement.reconcile(facts, session, membership, out);
         self.announcement.reconcile(facts, election, out);
-        self.requests.reconcile(facts, log, asks, membership, election, out);
+        self.requests.reconcile(facts, log, version_requests, membership, election, out);
         self.departure.reconcile(facts, session, membership, out);
         self.report_failures();
         self.finish();
@@ -498,7 +509,7 @@ impl Machine {
             StoreCall::Rewrite => self.membership.fails_to_rewrite(facts),
             StoreCall::Elect => self.election.fails_to_elect(facts),
             StoreCall::Resign => self.election.fails_to_resign(facts),
-            StoreCall::FollowAcknowledgements => self.answers.is_failing(),
+            StoreCall::FollowAcknowledgements => self.acknowledgements.is_failing(),
             StoreCall::Confirm => self.consistency.fails_to_confirm(facts),
             StoreCall::Evict => self.eviction.fails_to_evict(facts),
             StoreCall::Publish => self.publication.fails_to_publish(facts),
@@ -518,8 +529,8 @@ impl Machine {
             return;
         }
         self.log.stop(&mut self.out);
-        self.answers.stop(&mut self.out);
-        self.asks.refuse_all(&reason, &mut self.out);
+        self.acknowledgements.stop(&mut self.out);
+        self.version_requests.refuse_all(&reason, &mut self.out);
         self.requests.refuse_all(&reason, &mut self.out);
         self.membership.refuse_all(&reason, &mut self.out);
         self.end(reason.clone());

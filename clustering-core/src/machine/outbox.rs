@@ -56,9 +56,9 @@ pub(crate) enum Call {
     /// Read or watch of `{ns}/view/`.
     Log,
     /// Read or watch of `{ns}/ready/`.
-    Answers,
+    Acknowledgements,
     /// Read of the node's own key under `{ns}/ready/`.
-    OwnAnswer,
+    OwnAcknowledgement,
     Commit(Purpose),
     Stabilize,
     Announce,

@@ -173,7 +173,7 @@ impl Purpose {
             Purpose::Join => "join",
             Purpose::TakeOver => "take over",
             Purpose::Rewrite => "rewrite",
-            Purpose::RequestVersion => "ask",
+            Purpose::RequestVersion => "request version",
             Purpose::Elect => "elect",
             Purpose::Publish => "publish",
             Purpose::Acknowledge => "acknowledge",
@@ -181,7 +181,7 @@ impl Purpose {
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
             Purpose::Leave => "leave",
-            Purpose::LeaderCommit => "fenced write",
+            Purpose::LeaderCommit => "leader commit",
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{
-    asks::Asks,
     consistency::Consistency,
     election::Election,
     facts::Facts,
@@ -13,6 +12,7 @@ use super::{
     output::Purpose,
     timers::Timers,
     token::Token,
+    version_requests::VersionRequests,
     versions,
 };
 use crate::{
@@ -92,12 +92,12 @@ impl Publication {
         &mut self,
         facts: &Facts,
         log: &Log,
-        asks: &Asks,
+        version_requests: &VersionRequests,
         election: &Election,
         consistency: &Consistency,
         out: &mut Outbox,
     ) {
-        let need = need(facts, log, asks, consistency);
+        let need = need(facts, log, version_requests, consistency);
         let Some(term) = election.active_term(facts.now).filter(|_| need != Need::None) else {
             self.dirty_since = None;
             return;
@@ -110,7 +110,7 @@ impl Publication {
         self.dirty_since = Some(since);
         let is_due = need == Need::Now || facts.now >= since + self.gap(facts);
         if is_due && self.publish.is_free(facts) {
-            let txn = new_version(facts, log, asks, consistency, term, out);
+            let txn = new_version(facts, log, version_requests, consistency, term, out);
             self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
         }
     }
@@ -127,9 +127,9 @@ impl Publication {
     }
 }
 
-fn need(facts: &Facts, log: &Log, asks: &Asks, consistency: &Consistency) -> Need {
+fn need(facts: &Facts, log: &Log, version_requests: &VersionRequests, consistency: &Consistency) -> Need {
     let fold = &facts.fold;
-    if fold.newest().is_none() || log.is_outdone(facts) || asks.is_open(facts) {
+    if fold.newest().is_none() || log.is_outdone(facts) || version_requests.is_open(facts) {
         Need::Now
     } else if fold.has_drifted()
         || fold.request().is_some_and(|request| request.modified > fold.version_modified())
@@ -145,12 +145,12 @@ fn need(facts: &Facts, log: &Log, asks: &Asks, consistency: &Consistency) -> Nee
 fn new_version(
     facts: &Facts,
     log: &Log,
-    asks: &Asks,
+    version_requests: &VersionRequests,
     consistency: &Consistency,
     term: Term,
     out: &mut Outbox,
 ) -> Txn {
-    let causes = versions::causes(facts, log, asks, consistency.unacknowledged());
+    let causes = versions::causes(facts, log, version_requests, consistency.unacknowledged());
     let record = versions::next_version(facts, log, Some(term), causes, out);
     let keys = facts.keys();
     let txn = Txn::new()

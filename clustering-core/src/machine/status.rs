@@ -138,7 +138,7 @@ impl Machine {
             acknowledged: self.acknowledgement.acknowledged().cloned(),
             stable: fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
             consistent: self.log.is_open() && away_since.is_none() && fold.is_settled(),
-            blocked: self.consistency.blocked(facts, &self.answers, now),
+            blocked: self.consistency.blocked(facts, &self.acknowledgements, now),
             mass_failure: self.eviction.mass_failure(),
             stale_since: away_since,
             failing: out.failing.reported(),

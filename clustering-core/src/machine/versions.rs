@@ -4,7 +4,7 @@
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
 //! and wakes nobody. No decision of the protocol depends on it.
 
-use super::{asks::Asks, facts::Facts, log::Log, outbox::Outbox};
+use super::{facts::Facts, log::Log, outbox::Outbox, version_requests::VersionRequests};
 use crate::{
     keyspace::Keyspace,
     name::NodeName,
@@ -34,10 +34,15 @@ pub(crate) fn next_version(
 }
 
 /// Returns the causes of the next version: differences between the log and the newest version, and open requests.
-pub(crate) fn causes(facts: &Facts, log: &Log, asks: &Asks, unacknowledged: Option<&NodeName>) -> Vec<Cause> {
+pub(crate) fn causes(
+    facts: &Facts,
+    log: &Log,
+    version_requests: &VersionRequests,
+    unacknowledged: Option<&NodeName>,
+) -> Vec<Cause> {
     let mut causes = changed_nodes(facts);
     causes.extend(stored_request(facts));
-    causes.extend(asks.cause(facts));
+    causes.extend(version_requests.cause(facts));
     causes.extend(unacknowledged.cloned().map(Cause::Unacknowledged));
     causes.extend(log.is_outdone(facts).then_some(Cause::Restored));
     causes

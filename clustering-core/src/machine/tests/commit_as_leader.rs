@@ -14,7 +14,7 @@ fn p5_a_leader_commit_carries_the_term_and_the_users_own_guards() {
     let guards = a.txn("fenced").guards();
     assert_eq!(guards, [Guard::absent("other"), Guard::created_at("c/view/leader", Revision::new(2))]);
     a.ok("fenced");
-    a.expect(&["fenced write", "reply 1: committed at 3"]);
+    a.expect(&["leader commit", "reply 1: committed at 3"]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_leader_commit_cannot_write_the_clusters_own_keys() {
         2,
         Txn::new().guard(Guard::modified_at("c/view/version", Revision::new(2))).put("c/mine", "x", None),
     );
-    a.expect(&["fenced write"]);
+    a.expect(&["leader commit"]);
 }
 
 #[test]
@@ -101,5 +101,5 @@ fn several_leader_commits_can_be_in_flight() {
     a.commit_as_leader(1, write("jobs/1"));
     a.commit_as_leader(2, write("jobs/2"));
     a.answer_all();
-    a.expect(&["fenced write", "fenced write", "reply 1: committed at 3", "reply 2: committed at 4"]);
+    a.expect(&["leader commit", "leader commit", "reply 1: committed at 3", "reply 2: committed at 4"]);
 }
