@@ -23,14 +23,14 @@ pub(crate) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 pub(crate) fn fields(record: &[u8]) -> Result<Fields<'_>, String> {
     let text = std::str::from_utf8(record).map_err(|error| error.to_string())?;
     let fields = serde_json::from_str(text).map_err(|error| match error.is_data() {
-        true => "it is no JSON object".to_owned(),
+        true => "it is not a JSON object".to_owned(),
         false => error.to_string(),
     })?;
     check(text)?;
     Ok(fields)
 }
 
-/// Returns a value's text without the blanks between its tokens.
+/// Returns a value's text without the whitespace between its tokens.
 pub(crate) fn compact(value: &RawValue) -> String {
     Tokens(value.get()).collect()
 }

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     name::Namespace,
-    store::{Batch, Change, LeaseId, Snapshot},
+    store::{Batch, Change, Entry, LeaseId, Snapshot},
     version::Version,
 };
 

@@ -17,10 +17,9 @@ use super::{
 use crate::{
     config::{Backoff, NameConflict},
     event::{Event, LostReason, StopReason},
-    fold::StoredRecord,
     name::Incarnation,
     node::Node,
-    record::{NodeRecord, PROTOCOL, encode},
+    record::{NodeRecord, PROTOCOL, StoredRecord, encode},
     store::{Guard, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
     version::Version,

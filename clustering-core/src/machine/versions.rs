@@ -6,10 +6,9 @@
 
 use super::{asks::Asks, facts::Facts, log::Log, outbox::Outbox};
 use crate::{
-    fold::StoredRecord,
     keyspace::Keyspace,
     name::NodeName,
-    record::{Cause, HistoryRecord, SettledRecord, VersionRecord, cut_off, encode, shorten},
+    record::{Cause, HistoryRecord, SettledRecord, StoredRecord, VersionRecord, cut_off, encode, shorten},
     store::{Revision, Txn},
     version::Term,
 };

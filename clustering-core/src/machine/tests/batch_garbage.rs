@@ -102,7 +102,7 @@ fn p4_an_unreadable_acknowledgement_does_not_count() {
                 "" => "* cannot read c/ready/a: EOF while parsing a value at line 1 column 0",
                 "garbage" => "* cannot read c/ready/a: expected value at line 1 column 1",
                 "{}" => "* cannot read c/ready/a: missing field `version`",
-                _ => "* cannot read c/ready/a: it is no JSON object",
+                _ => "* cannot read c/ready/a: it is not a JSON object",
             }],
         );
     }

@@ -1,7 +1,9 @@
 //! The state of a cluster according to the store's history: [`Ledger`].
 
 mod era;
+mod facts;
 mod follow;
+mod key;
 mod page;
 mod record;
 
@@ -13,7 +15,8 @@ use clustering_core::{
 };
 
 pub use self::{
-    era::{Acknowledged, Confirmed, Era, FencedWrite, Published, Registration, Reign},
+    era::Era,
+    facts::{Acknowledged, Confirmed, FencedWrite, Published, Registration, Reign},
     follow::{Follower, follow},
     page::{Act, Commit, Content, Page},
 };
