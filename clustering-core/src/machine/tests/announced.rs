@@ -86,7 +86,7 @@ fn p4_losing_leadership_supersedes_on_stable() {
 fn p4_stopping_supersedes_on_stable_and_waits_for_its_end() {
     let mut a = announcing();
     a.stop();
-    a.expect(&["unwatch", "leave", "supersede"]);
+    a.expect(&["unwatch", "supersede", "leave"]);
     a.ok("leave");
     a.ok("revoke");
     a.expect(&["revoke 1"]);

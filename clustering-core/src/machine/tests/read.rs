@@ -154,11 +154,11 @@ fn p7_after_a_rewind_the_node_discards_its_state_and_rejoins() {
     a.ok("read view/");
     a.expect(&[
         "* the store was restored to an older state: read a snapshot at revision 1",
+        "* nobody leads",
+        "watch view/ after 1",
         "unwatch",
         "* session lost: the store was restored to an older state",
         "revoke 1",
-        "* nobody leads",
-        "watch view/ after 1",
     ]);
     assert!(a.status().newest.is_none());
     a.answer_all();
