@@ -48,8 +48,8 @@ pub(crate) struct Changed {
 }
 
 impl Answer {
-    /// Returns what the node said to the newest version: in the session that is in its view, and after it was published.
-    /// An operator may write a label twice, but revisions are unique.
+    /// Returns what the node said to the newest version: in the session that is in its view, and after it was
+    /// published. An operator may write a label twice, but revisions are unique.
     fn valid_in(&self, name: &NodeName, view: &View) -> Option<&ReadinessRecord> {
         let same_session = view.get(name).is_some_and(|node| node.lease == self.lease);
         let is_newer = self.modified > view.revision();
@@ -124,8 +124,8 @@ impl Answers {
 
     /// Follows the answers while this node leads.
     ///
-    /// A candidate opens the watch while its candidacy is in flight: answers to the version that the election publishes come
-    /// right after it, and reading the prefix once more would take a store far longer.
+    /// A candidate opens the watch while its candidacy is in flight: answers to the version that the election publishes
+    /// come right after it, and reading the prefix once more would take a store far longer.
     pub(crate) fn reconcile(&mut self, facts: &Facts, election: &Election, out: &mut Outbox) {
         if election.leading().is_some() {
             self.follow.start(facts.now);

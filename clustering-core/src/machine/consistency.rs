@@ -36,16 +36,17 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// have, and reports the nodes that are late.
 ///
 /// An acknowledgement counts if it says yes to the newest version, under the lease that the node's record has in the
-/// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is deleted
-/// in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement existed too.
+/// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is
+/// deleted in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement
+/// existed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Consistency {
     confirm: InFlight,
     judgement: Option<Judgement>,
     /// True if all nodes are to be judged again.
     is_outdated: bool,
-    /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record had
-    /// not changed, and the time at which that was seen.
+    /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record
+    /// had not changed, and the time at which that was seen.
     lost: BTreeMap<NodeName, Timestamp>,
     /// The first of these nodes whose acknowledgement has been missing for too long. The node does not know about it,
     /// and will not acknowledge that version again.
@@ -126,8 +127,8 @@ impl Consistency {
 
     /// Takes note of changed answers.
     ///
-    /// The node itself writes its answer under its lease, and well-formed. Any other answer was put over an acknowledgement
-    /// by another client, which has the same effect as deleting it.
+    /// The node itself writes its answer under its lease, and well-formed. Any other answer was put over an
+    /// acknowledgement by another client, which has the same effect as deleting it.
     pub(crate) fn on_answers(&mut self, facts: &Facts, answers: &Answers, changed: &[answers::Changed]) {
         for answers::Changed { name, before } in changed {
             let counted = before.as_ref().is_some_and(|answer| answer.counts(facts, name));
@@ -181,8 +182,8 @@ impl Consistency {
         self.report_laggards(facts, answers, out);
     }
 
-    /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when it
-    /// changed.
+    /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when
+    /// it changed.
     fn judge(&mut self, facts: &Facts, log: &Log, answers: &Answers) {
         let Some(view) = facts.fold.newest() else {
             self.judgement = None;
@@ -223,8 +224,8 @@ impl Consistency {
         }
     }
 
-    /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted too,
-    /// and its record shows that a moment earlier or later, since the two are watched separately.
+    /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted
+    /// too, and its record shows that a moment earlier or later, since the two are watched separately.
     fn find_lost(&mut self, facts: &Facts) {
         self.lost.retain(|name, _| is_as_published(facts, name));
         // An acknowledgement that is lost after the version was recorded as stable is of no interest.
