@@ -25,9 +25,9 @@ use crate::{
 /// an older report changes nothing. Only the leader watches these keys. Therefore a node reads its own key
 ///
 /// - to *resolve* a report whose commit a guard refused: an earlier attempt, whose reply was lost, may have succeeded;
-/// - to *check* that an acknowledgement is still stored, while its version does not become stable. It can be lost without
-///   the leader seeing it: deleted by hand while nobody watched, or with a store that was restored to an earlier moment.
-///   Then it is repeated (P8). A version that is stable within a TTL costs no check.
+/// - to *check* that an acknowledgement is still stored, while its version does not become stable. It can be lost
+///   without the leader seeing it: deleted by hand while nobody watched, or with a store that was restored to an
+///   earlier moment. Then it is repeated (P8). A version that is stable within a TTL costs no check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acknowledgement {
     epoch: Epoch,
@@ -174,8 +174,8 @@ impl Acknowledgement {
         }
     }
 
-    /// Schedules the check of the acknowledgement while its version is the newest and not stable, and makes it when it is
-    /// due.
+    /// Schedules the check of the acknowledgement while its version is the newest and not stable, and makes it when it
+    /// is due.
     fn schedule_check(
         &mut self,
         facts: &Facts,
@@ -194,8 +194,8 @@ impl Acknowledgement {
         }
     }
 
-    /// Schedules the next check after `times` that found the acknowledgement. Many nodes may wait for the same laggard, so
-    /// their checks are spread.
+    /// Schedules the next check after `times` that found the acknowledgement. Many nodes may wait for the same laggard,
+    /// so their checks are spread.
     fn check_later(&mut self, facts: &Facts, session: &Session, times: u32, out: &mut Outbox) {
         let ttl = session.ttl(facts);
         let pause = Backoff::new(ttl, ttl * 4).after(times + 1);

@@ -48,8 +48,8 @@ pub(crate) struct Changed {
 }
 
 impl StoredAcknowledgement {
-    /// Returns what the node said to the newest version: in the session that is in its view, and after it was published.
-    /// An operator may write a label twice, but revisions are unique.
+    /// Returns the record if it is about the newest version: written in the session that is in its view, and after the
+    /// version was published. An operator may write a label twice, but revisions are unique.
     fn valid_in(&self, name: &NodeName, view: &View) -> Option<&ReadinessRecord> {
         let same_session = view.get(name).is_some_and(|node| node.lease == self.lease);
         let is_newer = self.modified > view.revision();

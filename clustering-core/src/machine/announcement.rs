@@ -40,8 +40,8 @@ impl Announcement {
         }
     }
 
-    /// Takes note of a snapshot of the log. After a restore of the store, revisions begin again below the last one announced.
-    /// Versions do not come again: their labels are greater than all that were seen.
+    /// Takes note of a snapshot of the log. After a restore of the store, revisions begin again below the last one
+    /// announced. Versions do not come again: their labels are greater than all that were seen.
     pub(crate) fn on_resync(&mut self, resync: &Resync) {
         if resync.rewound {
             self.announced = Revision::ZERO;

@@ -36,16 +36,17 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// have, and reports the nodes that are late.
 ///
 /// An acknowledgement counts if it says yes to the newest version, under the lease that the node's record has in the
-/// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is deleted
-/// in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement existed too.
+/// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is
+/// deleted in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement
+/// existed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Consistency {
     confirm: InFlight,
     judgement: Option<Judgement>,
     /// True if all nodes are to be judged again.
     is_outdated: bool,
-    /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record had
-    /// not changed, and the time at which that was seen.
+    /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record
+    /// had not changed, and the time at which that was seen.
     lost: BTreeMap<NodeName, Timestamp>,
     /// The first of these nodes whose acknowledgement has been missing for too long. The node does not know about it,
     /// and will not acknowledge that version again.
@@ -132,8 +133,8 @@ impl Consistency {
 
     /// Takes note of changed acknowledgements.
     ///
-    /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another client,
-    /// which has the same effect as deleting it.
+    /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another
+    /// client, which has the same effect as deleting it.
     pub(crate) fn on_acknowledgements(
         &mut self,
         facts: &Facts,
@@ -194,8 +195,8 @@ impl Consistency {
         self.report_laggards(facts, acknowledgements, out);
     }
 
-    /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when it
-    /// changed.
+    /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when
+    /// it changed.
     fn judge(&mut self, facts: &Facts, log: &Log, acknowledgements: &Acknowledgements) {
         let Some(view) = facts.fold.newest() else {
             self.judgement = None;
@@ -236,8 +237,8 @@ impl Consistency {
         }
     }
 
-    /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted too,
-    /// and its record shows that a moment earlier or later, since the two are watched separately.
+    /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted
+    /// too, and its record shows that a moment earlier or later, since the two are watched separately.
     fn find_lost(&mut self, facts: &Facts) {
         self.lost.retain(|name, _| is_as_published(facts, name));
         // An acknowledgement that is lost after the version was recorded as stable is of no interest.
@@ -255,8 +256,8 @@ impl Consistency {
         out: &mut Outbox,
     ) {
         let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty) && !facts.fold.is_stable();
-        // After the watch of the acknowledgements broke, those known before may be gone with a store that was restored. They
-        // are not used before a new snapshot was read.
+        // After the watch of the acknowledgements broke, those known before may be gone with a store that was restored.
+        // They are not used before a new snapshot was read.
         if !is_complete || !acknowledgements.is_whole() || !self.confirm.is_free(facts) {
             return;
         }

@@ -26,8 +26,8 @@ use crate::{
 ///        └─────── if it was lost ──┘ └──── failed ───┘
 /// ```
 ///
-/// A node that leaves of its own accord first commits that it does, and deletes its record with that. If keys are deleted
-/// with their lease, the log does not show whether the lease was revoked or expired.
+/// A node that leaves of its own accord first commits that it does, and deletes its record with that. If keys are
+/// deleted with their lease, the log does not show whether the lease was revoked or expired.
 ///
 /// This concern is above all others, so that each of them has ended what it did in the session before the keys go.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -150,8 +150,8 @@ impl Departing {
     }
 }
 
-/// Builds the leave commit, if the node's record is stored as it was put at `record`: it deletes the keys attached to the
-/// lease, and records that the node left.
+/// Builds the leave commit, if the node's record is stored as it was put at `record`: it deletes the keys attached to
+/// the lease, and records that the node left.
 fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>) -> Option<Txn> {
     let modified = record?;
     let node = facts.fold.own().filter(|own| own.modified == modified)?.record.as_ref()?;

@@ -43,8 +43,8 @@ impl Eviction {
         );
     }
 
-    /// Takes note of a change of the log: the node that this leader tried to evict is gone, or has put its record again,
-    /// so that the eviction fails.
+    /// Takes note of a change of the log: the node that this leader tried to evict is gone, or has put its record
+    /// again, so that the eviction fails.
     pub(crate) fn on_change(&mut self, change: &Changed, out: &mut Outbox) {
         match change {
             Changed::Renewed(node) => {

@@ -23,8 +23,8 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Log {
     follow: Follow,
-    /// True if the watch ended since the store was restored to an older state. The next snapshot then replaces everything
-    /// that was folded.
+    /// True if the watch ended since the store was restored to an older state. The next snapshot then replaces
+    /// everything that was folded.
     rewound: bool,
     /// The newest version label that this process has seen, or that a node record in the log names as seen. It is kept
     /// across sessions and restores of the store, and new labels are greater (P2).
@@ -76,8 +76,8 @@ impl Log {
         self.newest_seen
     }
 
-    /// True if a node has seen a newer label than the newest version has. This happens after a restore of the store, if a
-    /// node that had seen the newer label joins between the leader's last read and its commit.
+    /// True if a node has seen a newer label than the newest version has. This happens after a restore of the store, if
+    /// a node that had seen the newer label joins between the leader's last read and its commit.
     pub(crate) fn is_outdone(&self, facts: &Facts) -> bool {
         facts.fold.newest().is_some_and(|newest| Some(newest.version()) < self.newest_seen)
     }

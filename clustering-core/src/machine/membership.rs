@@ -143,8 +143,8 @@ impl Membership {
         timers.maybe(self.correction.due);
     }
 
-    /// Registers the node, keeps its record up to date, and ends the session if the record is gone. Returns the reason to
-    /// stop the node if its name belongs to another process.
+    /// Registers the node, keeps its record up to date, and ends the session if the record is gone. Returns the reason
+    /// to stop the node if its name belongs to another process.
     #[must_use]
     pub(crate) fn reconcile(
         &mut self,
@@ -501,8 +501,8 @@ impl Membership {
     }
 }
 
-/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, since nobody may lead under
-/// the name of another node. The lease identifies the holder, whose incarnation may differ from the elected one.
+/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, since nobody may lead
+/// under the name of another node. The lease identifies the holder, whose incarnation may differ from the elected one.
 fn depose(facts: &Facts, txn: Txn) -> Txn {
     let holder = facts.fold.own().and_then(|stored| stored.lease);
     let leader = facts.fold.leader().filter(|leader| holder.is_some() && leader.lease == holder);

@@ -76,8 +76,8 @@ impl Publication {
         if *change != Changed::Version {
             return;
         }
-        // The leader decided about the row when the change came. Other nodes decide by the log, in case they lead next: a
-        // deployment that restarts the leaders, too, is still one row.
+        // The leader decided about the row when the change came. Other nodes decide by the log, in case they lead next:
+        // a deployment that restarts the leaders, too, is still one row.
         if self.dirty_since.is_none() {
             let row = self.row.saturating_add(1);
             let latest = CALM.saturating_add(facts.config.publish_gap.after(row));

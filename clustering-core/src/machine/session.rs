@@ -28,9 +28,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 ///   Without ──grant──▶ Granting ──▶ Held ──renew──▶ Held ──end──▶ Ended ──given back──▶ Without
 /// ```
 ///
-/// A session ends if the node is to leave, or if it is lost: the deadline passed, the store no longer knows the lease, the
-/// record was removed, or the process is unhealthy. Its keys may stand until the lease is revoked or expires, and they
-/// would be in the way of the next session, which therefore waits for that.
+/// A session ends if the node is to leave, or if it is lost: the deadline passed, the store no longer knows the lease,
+/// the record was removed, or the process is unhealthy. Its keys may stand until the lease is revoked or expires, and
+/// they would be in the way of the next session, which therefore waits for that.
 ///
 /// Deadlines count from the *sending* of the last renewal that succeeded: the store cannot have handled it earlier, so
 /// the lease lives at least until then (P6).

@@ -85,8 +85,8 @@ pub(crate) fn put_version(txn: Txn, keys: &Keyspace, published: VersionRecord) -
     txn.put(keys.version_key().clone(), record, None).put(key, entry, None)
 }
 
-/// Adds to a commit the completed history entry of the present version, which is now stable. A version that was written by
-/// hand has no entry.
+/// Adds to a commit the completed history entry of the present version, which is now stable. A version that was written
+/// by hand has no entry.
 pub(crate) fn put_settled(txn: Txn, facts: &Facts, term: Term, settled: SettledRecord) -> Txn {
     let version: Option<&StoredRecord<VersionRecord>> = facts.fold.version();
     let record = version.and_then(|version| version.record.as_ref()).filter(|record| record.number > 0);
