@@ -1,4 +1,4 @@
-//! Who is there and which node takes which key: for nodes, and for processes that only route to them.
+//! The nodes of a cluster and the owners of keys, for nodes and for processes that only route requests to them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,20 +19,20 @@ use crate::{
     view::{Nodes, View},
 };
 
-/// The nodes of a service, kept up to date by following the log. Cheap to clone.
+/// The nodes of a cluster, kept up to date by following the log. Cheap to clone.
 ///
-/// One that comes from a [`Clustering`](crate::Clustering) shares the node's own replica. One that
-/// [observes](Self::observe) is for a process that is no node: it holds no lease, and writes nothing. Like any handle it
-/// keeps going what it comes from, until the last clone is dropped.
+/// The discovery of a [`Clustering`](crate::Clustering) uses that node's replica. A process that is not a node uses
+/// [`observe`](Self::observe), which holds no lease and writes nothing. Like other handles, a discovery keeps its node or
+/// observer running until the last clone is dropped.
 ///
-/// It routes by the *newest* version, whether or not the nodes have adapted to it: where to send what. What a node may
-/// work on is another question, which [`Clustering::owns`](crate::Clustering::owns) answers.
+/// Keys are placed by the *newest* version, even if nodes have not adapted to it yet, because this is where requests should
+/// be sent. To decide if a node may work on a key, call [`Clustering::owns`](crate::Clustering::owns).
 #[derive(Clone, Debug)]
 pub struct Discovery {
     handle: Arc<Handle>,
 }
 
-/// Something changed about who is there.
+/// A subscription to changes of the nodes, the leader and the version.
 #[derive(Debug)]
 pub struct Changes {
     events: Events,
@@ -43,12 +43,12 @@ impl Discovery {
         Discovery { handle }
     }
 
-    /// Follows the cluster in `namespace` without being a node of it. Returns once the log was read; while the store
-    /// cannot be reached it goes on trying. It ends when the last clone is dropped.
+    /// Follows the cluster in `namespace` without joining it. Returns when the log has been read, and retries while the store
+    /// is unreachable. The observer ends when the last clone is dropped.
     ///
     /// # Errors
     ///
-    /// [`StartError`] for a namespace that cannot be used, or a store that refuses.
+    /// [`StartError`] if the namespace is invalid, or if the store refuses a call.
     pub async fn observe(store: impl CoordinationStore, namespace: &str) -> Result<Self, StartError> {
         let keyspace = Keyspace::new(Namespace::parse(namespace)?);
         let clock = Clock::start();
@@ -72,24 +72,24 @@ impl Discovery {
     ///
     /// # Errors
     ///
-    /// What the store says, such as a refusal where the caller may not read everything; then ask for those
-    /// [below](Self::services_below) a prefix.
+    /// [`StoreError`] if the read fails. A caller that may not read everything can use
+    /// [`services_below`](Self::services_below).
     pub async fn services(store: &(impl CoordinationStore + ?Sized)) -> Result<Vec<Namespace>, StoreError> {
         Self::services_below(store, "").await
     }
 
-    /// As [`services`](Self::services), for namespaces that start with `prefix`.
+    /// Like [`services`](Self::services), for namespaces that start with `prefix`.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// [`StoreError`] if the read fails.
     pub async fn services_below(
         store: &(impl CoordinationStore + ?Sized),
         prefix: &str,
     ) -> Result<Vec<Namespace>, StoreError> {
         let keys = store.read_keys(prefix).await?;
         let mut services: Vec<_> = keys.iter().filter_map(|key| Keyspace::namespace_of_node(key)).collect();
-        // Keys start with the namespace and a slash: those of `a` lie below `a/` too.
+        // The keys of namespace `a` match the prefix `a/`, although the namespace does not.
         services.retain(|namespace| namespace.as_str().starts_with(prefix));
         services.sort();
         services.dedup();
@@ -100,31 +100,31 @@ impl Discovery {
         &self.handle.shared
     }
 
-    /// The namespace.
+    /// Returns the namespace.
     pub fn namespace(&self) -> &Namespace {
         self.shared().keyspace.namespace()
     }
 
-    /// The nodes that are present now, sorted by name.
+    /// Returns the nodes present, sorted by name.
     pub fn nodes(&self) -> Vec<Arc<Node>> {
         self.shared().machine().present().cloned().collect()
     }
 
-    /// The node of that name, if it is present.
+    /// Returns the node with that name if it is present.
     pub fn node(&self, name: &NodeName) -> Option<Arc<Node>> {
         self.shared().machine().node_named(name).cloned()
     }
 
-    /// The view of the newest version, if it is known.
+    /// Returns the view of the newest version, if it is known.
     pub fn newest(&self) -> Option<View> {
         self.shared().known.status().newest.clone()
     }
 
-    /// The node that takes `key`, by the newest version; by the nodes present where its view is not known.
+    /// Returns the owner of `key` in the newest version, or among the nodes present if its view is not known.
     ///
-    /// Every process that knows the version gives the same answer. A node that has just gone is still named until the
-    /// leader publishes the next version, and after the last node went the last version stands: whether the node is
-    /// present now is what [`node`](Self::node) tells.
+    /// All processes that know the version return the same owner. A node that has left remains the owner until the next
+    /// version is published, and after the last node has left, the last version remains. [`node`](Self::node) returns a node
+    /// only if it is still present.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<Arc<Node>> {
         match self.newest() {
             Some(view) => view.find(key).cloned(),
@@ -132,7 +132,7 @@ impl Discovery {
         }
     }
 
-    /// The node that takes `key` and those next in line, `n` in all, or fewer if there are fewer.
+    /// Returns the owner of `key` and the nodes that would own it next, `n` in total, or fewer if fewer nodes own keys.
     pub fn find_n(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<Arc<Node>> {
         match self.newest() {
             Some(view) => view.find_n(key, n),
@@ -140,20 +140,20 @@ impl Discovery {
         }
     }
 
-    /// Whether requests for `key` go to this node itself. Always false for an observer.
+    /// True if requests for `key` go to this node itself. Always false for an observer.
     pub fn is_own_node(&self, key: impl AsRef<[u8]>) -> bool {
         let owner = self.find(key);
         let machine = self.shared().machine();
         machine.identity().is_some_and(|own| owner.is_some_and(|owner| owner.name == own.name))
     }
 
-    /// The node that leads.
+    /// Returns the leader, if it is present.
     pub fn leader_node(&self) -> Option<Arc<Node>> {
         let leader = self.shared().known.status().leader.clone()?;
         self.node(&leader.name?)
     }
 
-    /// What happens from now on to who is there and who leads, and the versions published.
+    /// Subscribes to changes of the nodes, the leader and the version.
     pub fn changes(&self) -> Changes {
         Changes { events: self.shared().hub.subscribe() }
     }
@@ -175,32 +175,33 @@ impl Discovery {
         self.shared().known.stale_for()
     }
 
-    /// Takes the own node's place again; see [`Clustering::register`](crate::Clustering::register).
+    /// Registers this node again; see [`Clustering::register`](crate::Clustering::register).
     ///
     /// # Errors
     ///
     /// [`RequestError::Observer`] for an observer.
     pub async fn register(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Register { id }).await.map(drop)
+        self.handle.request(|id| Input::Register { id }).await
     }
 
-    /// Gives the own node's place up; see [`Clustering::unregister`](crate::Clustering::unregister).
+    /// Unregisters this node; see [`Clustering::unregister`](crate::Clustering::unregister).
     ///
     /// # Errors
     ///
     /// [`RequestError::Observer`] for an observer.
     pub async fn unregister(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Unregister { id }).await.map(drop)
+        self.handle.request(|id| Input::Unregister { id }).await
     }
 }
 
 impl Changes {
-    /// The next change: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged), [`NodeDown`](Event::NodeDown),
+    /// Waits for the next change: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged), [`NodeDown`](Event::NodeDown),
     /// [`LeaderChanged`](Event::LeaderChanged) or [`VersionPublished`](Event::VersionPublished). Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`EventsError::Missed`], after which it goes on: look at [`Discovery::nodes`] again. [`EventsError::Ended`].
+    /// [`EventsError::Missed`] if changes were lost; read [`Discovery::nodes`] again and continue. [`EventsError::Ended`] if
+    /// the node or observer has ended.
     pub async fn recv(&mut self) -> Result<Arc<Event>, EventsError> {
         loop {
             let event = self.events.recv().await?;

@@ -23,27 +23,13 @@ use crate::{
     keyspace::Keyspace,
     name::NodeName,
     node::Node,
-    record::{Departure, DepartureRecord, LeaderRecord, RequestRecord, StableRecord, VersionRecord},
-    store::{Entry, Key, LeaseId, Revision},
+    record::{
+        Departure, DepartureRecord, LeaderRecord, RequestRecord, StableRecord, StoredRecord, VersionRecord,
+    },
+    store::{Key, Revision},
     version::Term,
     view::View,
 };
-
-/// A record with the metadata of its key. Guards need the metadata even if the value cannot be decoded.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct StoredRecord<T> {
-    pub(crate) created: Revision,
-    pub(crate) modified: Revision,
-    pub(crate) lease: Option<LeaseId>,
-    /// The decoded value, or `None` if it is malformed.
-    pub(crate) record: Option<T>,
-}
-
-impl<T> StoredRecord<T> {
-    fn new(entry: &Entry, record: Option<T>) -> Self {
-        StoredRecord { created: entry.created, modified: entry.modified, lease: entry.lease, record }
-    }
-}
 
 /// A change of the replica, caused by a batch or a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

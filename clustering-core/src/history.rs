@@ -1,5 +1,5 @@
-//! Why did it change? The last versions of a cluster: who published each, for which reasons, how long it took to become
-//! stable, and who was last.
+//! The history of a cluster: for each of the last versions, the leader that published it, the causes, the time until it was
+//! stable, and the node that acknowledged last.
 //!
 //! ```
 //! # use clustering_memory::{Clustering, MemoryStore};
@@ -18,8 +18,8 @@
 //! # }
 //! ```
 //!
-//! The leader writes it within the commits that it makes anyway. It keeps the last [64](Keyspace::HISTORY) versions, and
-//! nobody is told of changes in it: read it when there is a question.
+//! The leader writes the history as part of commits that it makes anyway, so it costs no commits. It contains the last
+//! [64](Keyspace::HISTORY) versions. There are no events for its changes: read it when it is needed.
 
 use std::{fmt, time::Duration};
 
@@ -34,54 +34,54 @@ use crate::{
     version::{Term, Version},
 };
 
-/// A version of the past, or the newest. `Display` gives a line for people.
+/// A version in the history. `Display` writes a line for people.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct HistoryEntry {
-    /// How many versions there had been with it.
+    /// The number of the version, counted from the first version of the cluster.
     pub number: u64,
-    /// The version. Its label bears a time: [`Version::minted_ms`].
+    /// The version. Its label contains a time: [`Version::minted_ms`].
     pub version: Version,
-    /// The leader that published it.
+    /// The leader that published the version.
     pub leader: Option<NodeName>,
-    /// That leader's term.
+    /// The term of that leader.
     pub term: Term,
-    /// Why it was published.
+    /// The reasons for which the version was published.
     pub causes: Vec<Cause>,
-    /// How it became stable; `None` if it has not, or was superseded before.
+    /// How the version became stable; `None` if it is not stable yet, or was superseded before.
     pub stable: Option<Settled>,
 }
 
-/// How a version became stable. Times are its leader's, from when that saw the version published.
+/// How a version became stable. The leader measured all times from when it saw the version published.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
 pub struct Settled {
-    /// How long it took until this was recorded.
+    /// Time until the version was recorded as stable.
     #[serde(serialize_with = "milliseconds", rename = "after_ms")]
     pub after: Duration,
-    /// How many nodes the version has.
+    /// Number of nodes in the version's view.
     pub nodes: usize,
-    /// The node whose acknowledgement came last.
+    /// The node that acknowledged last.
     pub last: Option<NodeName>,
-    /// How long it took until that came.
+    /// Time until the last acknowledgement.
     #[serde(serialize_with = "milliseconds", rename = "last_after_ms")]
     pub last_after: Duration,
 }
 
-/// The history of the cluster with these keys, the newest version first. Costs one read.
+/// Reads the history of the cluster with these keys, newest version first. Takes one read.
 ///
-/// Entries that are missing or cannot be read are left out.
+/// Missing and malformed entries are left out.
 ///
 /// # Errors
 ///
-/// What the store says.
+/// [`StoreError`] if the read fails.
 pub async fn history(
     store: &(impl CoordinationStore + ?Sized),
     keys: &Keyspace,
 ) -> Result<Vec<HistoryEntry>, StoreError> {
     let mut entries = store.read(keys.history_prefix()).await?.entries;
     entries.retain(|entry| keys.history_slot(&entry.key).is_some());
-    // A version is published after the one before it became stable, if that did.
+    // An entry is last put when its version becomes stable, which is before the next version is published.
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
     Ok(entries.iter().filter_map(read).collect())
 }
@@ -92,7 +92,7 @@ fn read(entry: &Entry) -> Option<HistoryEntry> {
         number: published.number,
         version: published.version,
         leader: published.leader,
-        // The commit that elects leaves it out, and when the version is stable it is filled in.
+        // An election omits the term, which is the revision of its own commit, until the version is stable.
         term: published.term.unwrap_or_else(|| Term::new(entry.modified)),
         causes: published.causes,
         stable: stable.map(|stable| Settled {

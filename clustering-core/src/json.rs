@@ -23,14 +23,14 @@ pub(crate) type Fields<'a> = BTreeMap<String, &'a RawValue>;
 pub(crate) fn fields(record: &[u8]) -> Result<Fields<'_>, String> {
     let text = std::str::from_utf8(record).map_err(|error| error.to_string())?;
     let fields = serde_json::from_str(text).map_err(|error| match error.is_data() {
-        true => "it is no JSON object".to_owned(),
+        true => "it is not a JSON object".to_owned(),
         false => error.to_string(),
     })?;
     check(text)?;
     Ok(fields)
 }
 
-/// Returns a value's text without the blanks between its tokens.
+/// Returns a value's text without the whitespace between its tokens.
 pub(crate) fn compact(value: &RawValue) -> String {
     Tokens(value.get()).collect()
 }
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn each_field_has_the_text_that_was_written() {
+    fn each_field_keeps_its_text_as_written() {
         let record = "\n{ \"b\" : [ 1.50, -0 ,1E5, {\"z\": 1, \"a\" :2} ],\t\"a\\u0031\": \" \\\" { \\\\\" , \"\": true} ";
         let expected = [("", "true"), ("a1", r#"" \" { \\""#), ("b", r#"[1.50,-0,1E5,{"z":1,"a":2}]"#)];
         assert_eq!(texts(record), expected.map(|(field, text)| (field.to_owned(), text.to_owned())));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn what_readers_differ_in_is_refused_wherever_it_stands() {
+    fn values_on_which_parsers_differ_are_refused_at_any_depth() {
         let deep = |levels: usize| format!("{}1{}", "[".repeat(levels), "]".repeat(levels));
         for good in ["1e308", "-1.7976931348623157e308", "1e-999", "0e999", r#""\ud83d\ude00""#, &deep(126)] {
             assert!(fields(format!(r#"{{"x": [{good}]}}"#).as_bytes()).is_ok() || good.len() > 99, "{good}");

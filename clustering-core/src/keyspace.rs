@@ -1,4 +1,4 @@
-//! Which key holds what. Other programs rely on these names: they are part of the protocol.
+//! The names of the keys of a cluster. They are part of the protocol, because other programs rely on them.
 
 use std::sync::Arc;
 
@@ -10,17 +10,17 @@ use crate::{
 /// The keys of one cluster.
 ///
 /// ```text
-/// {ns}/view/leader         who leads            under the leader's lease   (the election key)
-/// {ns}/view/nodes/{name}   who is there         under the node's lease
-/// {ns}/view/version        the newest version   no lease
-/// {ns}/view/request        a wish for another   no lease
-/// {ns}/view/stable         the newest version that became stable, no lease
-/// {ns}/view/gone           the node that last went in order, and how, no lease
-/// {ns}/ready/{name}        which version a node acknowledged, under the node's lease
-/// {ns}/history/{slot}      how a version came about and went, no lease
+/// {ns}/view/leader         election key: the leader                     leader's lease
+/// {ns}/view/nodes/{name}   record of a node                             node's lease
+/// {ns}/view/version        newest version                               no lease
+/// {ns}/view/request        newest request for a version                 no lease
+/// {ns}/view/stable         newest version that became stable            no lease
+/// {ns}/view/gone           last node that left or was evicted           no lease
+/// {ns}/ready/{name}        version that a node acknowledged             node's lease
+/// {ns}/history/{slot}      causes and stabilization of a past version   no lease
 /// ```
 ///
-/// Keys under `{ns}/view/` that are not in this list are left alone.
+/// Nodes ignore all other keys under `{ns}/view/`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Keyspace(Arc<Keys>);
 
@@ -38,7 +38,7 @@ struct Keys {
     history: Key,
 }
 
-/// What a key under `{ns}/view/` holds.
+/// The kind of record under a key of `{ns}/view/`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum KeyKind {
     Leader,
@@ -47,17 +47,17 @@ pub(crate) enum KeyKind {
     Stable,
     Departure,
     Node(NodeName),
-    /// A key under `nodes/` whose rest is no name, and why.
+    /// A key under `nodes/` that does not end in a valid node name, with the reason.
     BadName(String),
-    /// Not ours, or not ours yet.
+    /// A key of another client or of a newer release.
     Unknown,
 }
 
 impl Keyspace {
-    /// How many versions the [history](crate::history()) keeps: each has a slot, and the next one after so many takes it.
+    /// Number of versions in the [history](crate::history()). Versions use their slots in turn.
     pub const HISTORY: u64 = 64;
 
-    /// The keys of the cluster in that namespace.
+    /// Returns the keys of the cluster in `namespace`.
     pub fn new(namespace: Namespace) -> Self {
         let key = |rest: &str| Key::from(format!("{namespace}/{rest}"));
         Keyspace(Arc::new(Keys {
@@ -74,7 +74,7 @@ impl Keyspace {
         }))
     }
 
-    /// The namespace: all of the cluster's keys start with it and a slash.
+    /// Returns the namespace. All keys of the cluster start with it and a slash.
     pub fn namespace(&self) -> &Namespace {
         &self.0.namespace
     }
@@ -173,7 +173,7 @@ impl Keyspace {
         }
     }
 
-    /// Whose acknowledgement that key holds.
+    /// Returns the node whose acknowledgement is under that key.
     pub(crate) fn acknowledger(&self, key: &str) -> Option<NodeName> {
         NodeName::parse(key.strip_prefix(self.0.ready.as_str())?).ok()
     }
@@ -211,7 +211,7 @@ impl Keyspace {
         (part != "history").then_some((namespace, part == "view"))
     }
 
-    /// The namespace of the cluster to which a node record under that key belongs.
+    /// Returns the namespace of the cluster to which a node record under that key belongs.
     pub(crate) fn namespace_of_node(key: &str) -> Option<Namespace> {
         let (rest, name) = key.rsplit_once('/')?;
         let namespace = rest.strip_suffix("/view/nodes")?;
@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_names_of_the_keys_are_fixed() {
+    fn keys_have_the_names_that_the_protocol_defines() {
         let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
         let node = NodeName::parse("n 1").unwrap();
         assert_eq!(keys.view_prefix().as_str(), "telemetry/ingest/view/");
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_told_apart() {
+    fn every_key_is_classified() {
         let keys = Keyspace::new(Namespace::parse("c").unwrap());
         let kind_of = |key: &str| keys.kind_of(&Key::from(key));
         assert_eq!(kind_of("c/view/leader"), KeyKind::Leader);
@@ -309,14 +309,14 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_names_make_a_key_that_every_store_takes() {
+    fn the_longest_names_fit_into_the_key_limit_of_stores() {
         let keys = Keyspace::new(Namespace::parse(&"n".repeat(Namespace::MAX)).unwrap());
         let node = NodeName::parse(&"m".repeat(NodeName::MAX)).unwrap();
         assert!(keys.node_key(&node).len() <= crate::store::Limits::KEY);
     }
 
     #[test]
-    fn every_key_tells_its_namespace() {
+    fn the_namespace_can_be_parsed_from_any_key_of_the_protocol() {
         let of =
             |key| Keyspace::namespace_of(key).map(|(namespace, is_view)| (namespace.to_string(), is_view));
         assert_eq!(of("a/b/view/leader"), Some(("a/b".to_owned(), true)));
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_key_tells_its_namespace() {
+    fn the_namespace_can_be_parsed_from_a_node_key() {
         let of = Keyspace::namespace_of_node;
         assert_eq!(of("a/b/view/nodes/n"), Some(Namespace::parse("a/b").unwrap()));
         assert_eq!(of("a/view/nodes/n/m"), None);

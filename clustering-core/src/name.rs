@@ -1,21 +1,21 @@
-//! Names: of nodes, of namespaces, of one life of a node, and where it is reached.
+//! Validated names: of nodes and namespaces, incarnations of nodes, and their URIs.
 //!
-//! Each is parsed once, at the edge; inside nothing is a raw string.
+//! Input from users is parsed into these types once; the rest of the code does not handle raw strings.
 
 use std::{borrow::Borrow, fmt, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 
-/// Input that cannot be used: which field, what was given, which rule it breaks.
+/// An invalid name or URI.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field} {given:?} cannot be used: {rule}")]
 pub struct InvalidInput {
-    /// The field that was given.
+    /// The field whose value is invalid.
     pub field: &'static str,
-    /// What was given, cut off where it is very long.
+    /// The value, truncated if it is very long.
     pub given: String,
-    /// The rule that it breaks, and so what to give instead.
+    /// The rule that the value breaks.
     pub rule: String,
 }
 
@@ -33,7 +33,7 @@ impl InvalidInput {
 macro_rules! text {
     ($type:ident) => {
         impl $type {
-            /// It as text.
+            /// Returns the text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -76,23 +76,23 @@ macro_rules! text {
     };
 }
 
-/// The name of a node: 1 to 255 bytes, no slash, no control characters, no blanks at either end.
+/// The name of a node: 1 to 255 bytes without slashes and control characters, and without blanks at either end.
 ///
-/// It is the identity by which keys are placed: a node that comes back under its name gets its keys back.
+/// Keys are placed by name: a node that comes back under the same name gets its keys back.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub struct NodeName(Arc<str>);
 text!(NodeName);
 
 impl NodeName {
-    /// The longest name, in bytes.
+    /// Maximum length in bytes.
     pub const MAX: usize = 255;
 
     /// Parses a name.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`], naming the rule that `name` breaks.
+    /// [`InvalidInput`] with the rule that `name` breaks.
     pub fn parse(name: &str) -> Result<Self, InvalidInput> {
         let refuse = |rule: &str| Err(InvalidInput::new("name", name, rule));
         if name.is_empty() {
@@ -118,7 +118,7 @@ impl TryFrom<String> for NodeName {
     }
 }
 
-/// The namespace of a cluster: everything that it stores lies under `{namespace}/`.
+/// The namespace of a cluster, which stores all its keys under `{namespace}/`.
 ///
 /// One or more segments separated by slashes, at most 200 bytes in total, such as `telemetry/ingest`. A segment must
 /// not be empty, contain control characters, begin or end with a blank, or be [reserved](Self::RESERVED).
@@ -127,7 +127,7 @@ pub struct Namespace(Arc<str>);
 text!(Namespace);
 
 impl Namespace {
-    /// The longest namespace, in bytes.
+    /// Maximum length in bytes.
     pub const MAX: usize = 200;
 
     /// The segments under which a cluster keeps its own keys. Namespaces must not contain them, so that namespaces can
@@ -138,7 +138,7 @@ impl Namespace {
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`], naming the rule that `namespace` breaks.
+    /// [`InvalidInput`] with the rule that `namespace` breaks.
     pub fn parse(namespace: &str) -> Result<Self, InvalidInput> {
         let refuse = |rule: &str| Err(InvalidInput::new("namespace", namespace, rule));
         if namespace.is_empty() {
@@ -161,9 +161,9 @@ impl Namespace {
     }
 }
 
-/// One life of a node under its name: minted anew for each session and each change of its record.
+/// The incarnation of a node, which changes with each session and with each change of the node's record.
 ///
-/// This library writes ULIDs; any text in a record is accepted, and only ever compared.
+/// This library uses ULIDs. It accepts any text in the records of other clients, and only compares it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 pub struct Incarnation(Arc<str>);
 text!(Incarnation);
@@ -174,43 +174,45 @@ impl<T: Into<Arc<str>>> From<T> for Incarnation {
     }
 }
 
-/// Where a node is reached, for those who look it up. The cluster itself never connects to it.
+/// The URI under which other processes can reach a node. The cluster itself never connects to it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeUri(Arc<str>);
 text!(NodeUri);
 
 impl NodeUri {
-    /// The longest URI, in bytes.
+    /// Maximum length in bytes.
     pub const MAX: usize = 4096;
 
-    /// Parses a URI of [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986) with scheme and host.
+    /// Parses an [RFC 3986](https://www.rfc-editor.org/rfc/rfc3986) URI with a scheme and a host.
     ///
     /// # Errors
     ///
-    /// [`InvalidInput`], naming what `uri` lacks.
+    /// [`InvalidInput`] with the rule that `uri` breaks.
     pub fn parse(uri: &str) -> Result<Self, InvalidInput> {
-        // What stands before an `@` may be a password.
+        // The part before an `@` may contain a password.
         let shown = if uri.contains('@') { "(not shown)" } else { uri };
         let refuse = |rule: &str| Err(InvalidInput::new("uri", shown, rule));
         if uri.is_empty() {
-            return refuse("it is needed: where others reach this node, such as `http://10.0.0.7:8080`");
+            return refuse(
+                "it is required: the URI under which others reach this node, such as `http://10.0.0.7:8080`",
+            );
         }
         if uri.len() > Self::MAX {
             return refuse("it must have at most 4096 bytes");
         }
-        // `10.0.0.7:8080` parses by the RFC only as a scheme and a path, or not at all: say what is missing instead.
+        // `10.0.0.7:8080` is not an RFC 3986 URI, or is one without a host. The rule below is more helpful than a parse error.
         if !uri.contains("://") {
             return refuse("it needs a scheme and a host, as in `http://10.0.0.7:8080`");
         }
         match fluent_uri::Uri::parse(uri) {
             Err(error) => {
-                refuse(&format!("it is no URI ({error}); expected one such as `http://10.0.0.7:8080`"))
+                refuse(&format!("it is not a URI ({error}); expected one such as `http://10.0.0.7:8080`"))
             }
             Ok(parsed) => match parsed.authority() {
                 None => refuse("it needs a host, as in `http://10.0.0.7:8080`"),
-                // All nodes can read it, and so can logs: no place for a password.
+                // All nodes can read the URI, and it is logged.
                 Some(authority) if authority.has_userinfo() => {
-                    refuse("it must not hold a user or password: every node's URI is public")
+                    refuse("it must not contain a user or password: every node's URI is public")
                 }
                 Some(authority) if authority.host().is_empty() => {
                     refuse("it needs a host, as in `http://10.0.0.7:8080`")
@@ -223,7 +225,7 @@ impl NodeUri {
         }
     }
 
-    /// As a record of another node has it, whatever it is: what others wrote is not judged here.
+    /// Accepts the URI in another node's record without validating it.
     pub(crate) fn recorded(uri: &str) -> Self {
         NodeUri(uri.into())
     }
@@ -234,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_keep_to_their_rules() {
+    fn names_are_checked_by_their_rules() {
         for good in ["a", "ingest-1", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "zwölf", "a b", &"n".repeat(255)] {
             assert_eq!(NodeName::parse(good).unwrap(), good);
         }
@@ -253,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces_never_nest_in_the_keys_of_another() {
+    fn namespaces_with_reserved_segments_are_refused() {
         for good in ["cluster", "telemetry/ingest", "a/b/c", "viewer/readying/history-1", &"n".repeat(200)] {
             assert_eq!(Namespace::parse(good).unwrap(), good);
         }
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn uris_need_scheme_and_host() {
+    fn uris_need_a_scheme_and_a_host() {
         for good in ["http://10.0.0.7:8080", "grpc://host", "https://[::1]:443/path?x=1", "tcp://h:1"] {
             assert_eq!(NodeUri::parse(good).unwrap(), good);
         }
@@ -288,7 +290,7 @@ mod tests {
         assert!(NodeUri::parse("http://h:99999").unwrap_err().rule.contains("65535"));
         let secret = NodeUri::parse("http://user:hunter2@h").unwrap_err().to_string();
         assert!(secret.contains("password") && !secret.contains("hunter2"), "{secret}");
-        // Fuzzing found these.
+        // Found by fuzzing.
         for secret in ["http://:hunter2@", "user:hunter2@h", "http://user:hunter2@h:%"] {
             let error = NodeUri::parse(secret).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_very_long_is_cut_off_in_the_message() {
+    fn long_input_is_truncated_in_error_messages() {
         let message = NodeName::parse(&"ä".repeat(4000)).unwrap_err().to_string();
         assert!(message.len() < 400 && message.contains("(8000 bytes)"), "{message}");
     }

@@ -1,4 +1,4 @@
-//! The labels of the cluster's history: versions and terms, and the mint that makes new ones.
+//! Versions and terms, and the generator of their ULIDs.
 
 use std::{fmt, str::FromStr};
 
@@ -8,9 +8,9 @@ use ulid::Ulid;
 
 use crate::{store::Revision, time::Timestamp};
 
-/// A version of the cluster: the label, a ULID, under which a view was published.
+/// The label of a cluster version: the ULID under which a view was published.
 ///
-/// People read it and sort by it. Safety never rests on it: revisions order what happens.
+/// Labels are for display and for sorting by people. Safety never depends on them, because revisions order all changes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Version(Ulid);
@@ -18,13 +18,13 @@ pub struct Version(Ulid);
 /// Milliseconds from 1970 to the year 10000, where the dates of RFC 3339 end.
 const YEAR_10000: u64 = 253_402_300_800_000;
 
-/// A text that is no version.
+/// A string that is not a version.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{0:?} is no version: expected a ULID, 26 characters such as 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
+#[error("{0:?} is not a version: expected a ULID, 26 characters such as 01ARZ3NDEKTSV4RRFFQ69G5FAV")]
 pub struct InvalidVersion(String);
 
 impl Version {
-    /// The version of those 128 bits.
+    /// Creates a version from the bits of a ULID.
     pub const fn from_u128(bits: u128) -> Self {
         Version(Ulid(bits))
     }
@@ -76,26 +76,26 @@ impl From<Version> for String {
     }
 }
 
-/// A leader's term: the creation revision of the election key. The fencing token.
+/// The term of a leader: the revision at which it created the election key. Terms serve as fencing tokens.
 ///
-/// A later leader has a larger one. Whoever takes writes from leaders, in this store or any other, keeps the largest
-/// term seen and refuses smaller ones: then a deposed leader cannot write (P5).
+/// A later leader has a larger term. A system that accepts writes from leaders keeps the largest term that it has seen and
+/// refuses smaller ones, so that a deposed leader cannot write (P5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Term(Revision);
 
 impl Term {
-    /// The term that began at that revision.
+    /// Creates the term that began at `revision`.
     pub const fn new(revision: Revision) -> Self {
         Term(revision)
     }
 
-    /// The creation revision of the election key.
+    /// Returns the revision at which the election key was created.
     pub const fn revision(self) -> Revision {
         self.0
     }
 
-    /// Its number, the fencing token to hand to other systems.
+    /// Returns the term as a number, to be passed to other systems as a fencing token.
     pub const fn get(self) -> u64 {
         self.0.get()
     }
@@ -107,61 +107,63 @@ impl fmt::Display for Term {
     }
 }
 
-/// Makes ULIDs and jitter from a seed and the time given with each input: no clock and no randomness of its own.
+/// Generates ULIDs and jitter deterministically, from a seed and the time of each input.
 ///
-/// The wall clock is read once, when the mint is made; from then on it follows the machine's own time, so a wall
-/// clock that jumps moves nothing.
+/// The wall clock is read only once, to create the generator. After that, the time in ULIDs advances with the machine's
+/// own time, so jumps of the wall clock have no effect.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdGenerator {
     epoch_ms: u64,
     origin: Timestamp,
     seed: u128,
-    minted: u64,
+    draws: u64,
 }
 
 impl IdGenerator {
-    /// One whose time was `wall_ms` milliseconds since 1970 at `now`, and whose entropy is drawn from `seed`.
+    /// Creates a generator. `wall_ms` is the wall clock time at `now`, in milliseconds since 1970; `seed` is the source of
+    /// its randomness.
     pub fn new(wall_ms: u64, now: Timestamp, seed: u128) -> Self {
-        IdGenerator { epoch_ms: wall_ms, origin: now, seed, minted: 0 }
+        IdGenerator { epoch_ms: wall_ms, origin: now, seed, draws: 0 }
     }
 
     fn draw(&mut self) -> u128 {
-        self.minted += 1;
-        // Two rounds of splitmix64 over seed and counter: distinct for each draw, and well spread.
+        self.draws += 1;
+        // Two rounds of splitmix64 over the seed and a counter: distinct for each draw, and well distributed.
         let mix = |mut z: u64| {
             z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             z ^ (z >> 31)
         };
-        let step = self.minted.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let step = self.draws.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let low = mix((self.seed as u64).wrapping_add(step));
         let high = mix(((self.seed >> 64) as u64).wrapping_add(step) ^ low);
         (u128::from(high) << 64) | u128::from(low)
     }
 
-    /// A ULID of this moment.
+    /// Generates a ULID for the time `now`.
     pub fn ulid(&mut self, now: Timestamp) -> Ulid {
         let passed = now.since(self.origin).as_millis() as u64;
         Ulid::from_parts(self.epoch_ms.saturating_add(passed), self.draw())
     }
 
-    /// A version of this moment, above `last` however far ahead the clock was that minted that one.
+    /// Generates a version for the time `now` that is greater than `last`, even if `last` was generated by a clock that is
+    /// ahead.
     ///
-    /// By how much is drawn too: two nodes that mint after the same version, in two histories of a store that was restored
-    /// between them, must not make one label for two views.
+    /// If `last` is ahead, the distance from it is random: two nodes that generate a version after the same one, before and
+    /// after a restore of the store, must not use the same label for two views.
     pub fn version(&mut self, now: Timestamp, last: Option<Version>) -> Version {
         let fresh = Version(self.ulid(now));
         match last {
             Some(last) if fresh <= last => {
                 let (last, step) = (last.0.0, 1 + (fresh.0.random() >> 16));
-                // The last ULIDs of all can only have been written by hand. Revisions order, so a label may fall back.
+                // Only labels that were written by hand can overflow. Revisions order versions, so the label may decrease.
                 last.checked_add(step).or(last.checked_add(1)).map_or(fresh, Version::from_u128)
             }
             _ => fresh,
         }
     }
 
-    /// A number from 0 to below `bound`; 0 if that is 0.
+    /// Returns a random number below `bound`, or 0 if `bound` is 0.
     pub fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.draw() as u64) * u128::from(bound)) >> 64) as u64
     }
@@ -176,7 +178,7 @@ mod tests {
     const WALL: u64 = 1_700_000_000_000;
 
     #[test]
-    fn versions_are_minted_above_the_last_one_whatever_the_clock_says() {
+    fn a_new_version_is_larger_than_the_last_one_even_if_the_clock_is_behind() {
         let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let first = ids.version(Timestamp::ZERO, None);
         assert_eq!(first.minted_ms(), WALL);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn p1_two_that_mint_after_the_same_version_make_two_labels() {
+    fn p1_two_generators_create_different_versions_after_the_same_one() {
         let ahead = IdGenerator::new(WALL + 3_600_000, Timestamp::ZERO, 7).version(Timestamp::ZERO, None);
         let after =
             |seed| IdGenerator::new(WALL, Timestamp::ZERO, seed).version(Timestamp::ZERO, Some(ahead));
@@ -210,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn the_last_ulid_of_all_stops_nobody() {
+    fn a_version_after_the_largest_ulid_starts_again_at_the_clock() {
         let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         let last = Version::from_u128(u128::MAX);
         assert_eq!(ids.version(Timestamp::ZERO, Some(last)).minted_ms(), WALL);
     }
 
     #[test]
-    fn same_seed_same_draws_and_other_seed_others() {
+    fn equal_seeds_give_equal_ids_and_other_seeds_different_ones() {
         let draw = |seed| {
             let mut ids = IdGenerator::new(WALL, Timestamp::ZERO, seed);
             [ids.ulid(Timestamp::ZERO), ids.ulid(Timestamp::ZERO)]
@@ -229,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_stay_below_their_bound_and_reach_all_of_it() {
+    fn random_numbers_cover_the_whole_range_below_their_bound() {
         let mut ids = IdGenerator::new(0, Timestamp::ZERO, 3);
         let mut seen = [false; 10];
         for _ in 0..1000 {
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_read_and_written_as_ulids() {
+    fn versions_are_parsed_and_displayed_as_ulids() {
         let version: Version = "01ARZ3NDEKTSV4RRFFQ69G5FAV".parse().unwrap();
         assert_eq!(version.to_string(), "01ARZ3NDEKTSV4RRFFQ69G5FAV");
         assert_eq!(serde_json::to_string(&version).unwrap(), "\"01ARZ3NDEKTSV4RRFFQ69G5FAV\"");

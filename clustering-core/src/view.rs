@@ -1,4 +1,4 @@
-//! The view of a version: who belongs to it, the same on every node.
+//! The view of a version: the nodes that belong to it, which are the same on every node.
 
 use std::{fmt, ops::Deref, sync::Arc};
 
@@ -13,9 +13,9 @@ use crate::{
     version::{Term, Version},
 };
 
-/// The nodes of one version: all that were present after the changes of the revision that wrote it.
+/// The nodes of one version: all nodes that were present after the changes of the revision that wrote the version.
 ///
-/// Every node that sees the version has the identical view (P1). Cheap to clone.
+/// Every node that sees the version has the identical view (P1). Views are cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct View(Arc<Inner>);
 
@@ -41,55 +41,55 @@ impl View {
         View(Arc::new(Inner { label, nodes, me, own }))
     }
 
-    /// The version.
+    /// Returns the version.
     pub fn version(&self) -> Version {
         self.0.label.version
     }
 
-    /// The revision that wrote it. A later version has a larger one.
+    /// Returns the revision that wrote the version. A later version has a larger revision.
     pub fn revision(&self) -> Revision {
         self.0.label.revision
     }
 
-    /// The term of the leader that published it.
+    /// Returns the term of the leader that published the version.
     pub fn term(&self) -> Term {
         self.0.label.term
     }
 
-    /// The leader that published it, as its record names it.
+    /// Returns the leader that published the version, if the version record names it.
     pub fn leader(&self) -> Option<&NodeName> {
         self.0.label.leader.as_ref()
     }
 
-    /// Why it was published.
+    /// Returns the reasons for which the version was published.
     pub fn causes(&self) -> &[Cause] {
         &self.0.label.causes
     }
 
-    /// Whether `key` belongs to the node that holds this view. False in the view of a process that is no node.
+    /// True if this node owns `key` in this view. Always false in the view of an observer.
     ///
-    /// A view does not know whether it is still good: to decide whether this node may work on a key *now*, ask
+    /// A view does not change when it becomes out of date. To decide if this node may work on a key *now*, call
     /// [`Clustering::owns`](crate::Clustering::owns).
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
         self.0.me.as_ref().is_some_and(|me| self.find(key).is_some_and(|owner| owner.name == *me))
     }
 
-    /// The name of the node that holds this view.
+    /// Returns the name of this node, or `None` for an observer.
     pub fn me(&self) -> Option<&NodeName> {
         self.0.me.as_ref()
     }
 
-    /// The node that holds this view, if it is in it.
+    /// Returns this node, if it belongs to the view.
     pub(crate) fn own(&self) -> Option<&Arc<Node>> {
         self.0.own.map(|place| &self.nodes[place])
     }
 
-    /// The protocol that all nodes of the view speak: the lowest among theirs.
+    /// Returns the highest protocol version that all nodes of the view support, which is the lowest of their versions.
     pub fn protocol(&self) -> u32 {
         self.iter().map(|node| node.protocol).min().unwrap_or(crate::record::PROTOCOL)
     }
 
-    /// What changed since `previous`; since nothing, if there is none.
+    /// Returns the differences from `previous`. Without a previous view, all nodes are new.
     pub fn diff(&self, previous: Option<&View>) -> Diff {
         let mut diff = Diff::default();
         let before = |name: &NodeName| previous.and_then(|view| view.get(name));
@@ -122,7 +122,7 @@ impl fmt::Debug for View {
     }
 }
 
-/// What a version record says of itself, beside the nodes.
+/// The content of a version record, as part of a view.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Label {
     pub(crate) version: Version,
@@ -132,7 +132,7 @@ pub(crate) struct Label {
     pub(crate) causes: Vec<Cause>,
 }
 
-/// Some nodes, sorted by name, and where keys belong among them.
+/// A set of nodes, sorted by name, with the placement of keys on them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Nodes {
     nodes: Box<[Arc<Node>]>,
@@ -140,7 +140,7 @@ pub struct Nodes {
 }
 
 impl Nodes {
-    /// Of nodes sorted by name.
+    /// Creates a set of nodes, which must be sorted by name.
     pub(crate) fn new(nodes: impl IntoIterator<Item = Arc<Node>>) -> Self {
         let nodes: Box<[_]> = nodes.into_iter().collect();
         debug_assert!(nodes.is_sorted_by(|a, b| a.name < b.name));
@@ -148,27 +148,27 @@ impl Nodes {
         Nodes { nodes, placement }
     }
 
-    /// The nodes, sorted by name.
+    /// Returns the nodes, sorted by name.
     pub fn nodes(&self) -> &[Arc<Node>] {
         &self.nodes
     }
 
-    /// The nodes, sorted by name.
+    /// Iterates over the nodes in the order of their names.
     pub fn iter(&self) -> std::slice::Iter<'_, Arc<Node>> {
         self.nodes.iter()
     }
 
-    /// How many there are.
+    /// Returns the number of nodes.
     pub fn len(&self) -> usize {
         self.nodes.len()
     }
 
-    /// Whether there are none.
+    /// True if there are no nodes.
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
     }
 
-    /// The node of that name.
+    /// Returns the node with that name.
     pub fn get(&self, name: &NodeName) -> Option<&Arc<Node>> {
         self.place(name).map(|place| &self.nodes[place])
     }
@@ -177,12 +177,12 @@ impl Nodes {
         self.nodes.binary_search_by(|node| node.name.cmp(name)).ok()
     }
 
-    /// The node that owns `key`, or `None` if no node takes keys. See [`placement`](crate::placement).
+    /// Returns the owner of `key`, or `None` if no node owns keys. See [`placement`](crate::placement).
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<&Arc<Node>> {
         self.placement.find(key.as_ref()).map(|index| &self.nodes[index])
     }
 
-    /// The owner of `key` and those next in line, `n` in all, or fewer if fewer take keys.
+    /// Returns the owner of `key` and the nodes that would own it next, `n` in total, or fewer if fewer nodes own keys.
     pub fn find_n(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<Arc<Node>> {
         self.placement.find_n(key.as_ref(), n).into_iter().map(|index| self.nodes[index].clone()).collect()
     }
@@ -196,20 +196,20 @@ impl<'a> IntoIterator for &'a Nodes {
     }
 }
 
-/// What changed from one view to another. Each list is sorted by name.
+/// The differences between two views. Each list is sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Diff {
-    /// Nodes whose names are new.
+    /// Nodes whose names are only in the newer view.
     pub joined: Vec<Arc<Node>>,
-    /// Nodes whose names are gone.
+    /// Nodes whose names are only in the older view.
     pub left: Vec<Arc<Node>>,
-    /// Nodes of the same name in another life: they restarted, lost their session, or changed their metadata. As the
-    /// newer view has them.
+    /// Nodes that are in both views with different incarnations, as they are in the newer view: they restarted, lost their
+    /// session, or changed their metadata.
     pub changed: Vec<Arc<Node>>,
 }
 
 impl Diff {
-    /// Whether nothing changed.
+    /// True if the views contain the same nodes.
     pub fn is_empty(&self) -> bool {
         self.joined.is_empty() && self.left.is_empty() && self.changed.is_empty()
     }
@@ -227,12 +227,12 @@ mod tests {
         NodeName::parse(name).unwrap()
     }
 
-    /// A node that lives for that long already, in so many words.
-    fn node(name: &str, life: &str) -> Node {
+    /// Returns a node with this incarnation.
+    fn node(name: &str, incarnation: &str) -> Node {
         Node {
             name: self::name(name),
             uri: crate::name::NodeUri::parse(&format!("http://{name}")).unwrap(),
-            incarnation: life.into(),
+            incarnation: incarnation.into(),
             metadata: Metadata::new(),
             protocol: PROTOCOL,
             created: Revision::new(1),
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_its_version_says_and_who_is_in_it() {
+    fn a_view_exposes_its_version_and_its_nodes() {
         let view = view(&nodes([node("a", "1"), node("b", "1"), node("c", "1")]), Some("b"));
         assert_eq!((view.version(), view.revision()), (Version::from_u128(7), Revision::new(7)));
         assert_eq!((view.term(), view.leader()), (Term::new(Revision::new(2)), Some(&name("a"))));
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nobody() {
+    fn an_empty_view_owns_nothing() {
         let view = view(&[], Some("a"));
         assert!(view.is_empty() && view.own().is_none() && view.find("k").is_none() && !view.owns("k"));
         assert!(view.find_n("k", 2).is_empty());
@@ -290,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_owned_by_one_node_and_the_next_in_line_stand_behind_it() {
+    fn every_key_has_one_owner_and_distinct_next_candidates() {
         let mut all = [node("a", "1"), node("b", "1"), node("c", "1"), node("d", "1")];
         all[3].metadata.insert(WEIGHT.to_owned(), "0".to_owned());
         let all = nodes(all);
@@ -304,15 +304,15 @@ mod tests {
             let line = views[0].find_n(&key, 2);
             assert_eq!((line.len(), &line[0]), (2, owner));
             assert_ne!(line[1], *owner);
-            assert_eq!(views[0].find_n(&key, 9).len(), 3, "one takes no keys");
-            assert!(!of(None).owns(&key), "no node, no keys");
+            assert_eq!(views[0].find_n(&key, 9).len(), 3, "the node of weight 0 takes no keys");
+            assert!(!of(None).owns(&key), "an observer owns no keys");
             owners.insert(owner.name.clone());
         }
         assert_eq!(owners, ["a", "b", "c"].map(name).into());
     }
 
     #[test]
-    fn its_protocol_is_the_lowest_that_one_of_its_nodes_speaks() {
+    fn the_protocol_of_a_view_is_the_lowest_of_its_nodes() {
         let speaking = |protocol, name| Node { protocol, ..node(name, "1") };
         let of = |protocols: [u32; 3]| {
             let named = protocols.into_iter().zip(["a", "b", "c"]);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_who_came_who_went_and_who_lives_anew() {
+    fn a_diff_lists_the_nodes_that_joined_left_and_changed() {
         let before = view(&nodes([node("a", "1"), node("b", "1"), node("c", "1")]), None);
         let after = view(&nodes([node("b", "1"), node("c", "2"), node("d", "1")]), None);
         let diff = after.diff(Some(&before));
@@ -330,7 +330,7 @@ mod tests {
             (names(&diff.joined), names(&diff.left), names(&diff.changed)),
             (vec!["d"], vec!["a"], vec!["c"])
         );
-        assert_eq!(diff.changed[0].incarnation, "2", "as the newer view has it");
+        assert_eq!(diff.changed[0].incarnation, "2", "a changed node is listed as in the newer view");
         assert!(after.diff(Some(&after)).is_empty());
         let first = after.diff(None);
         assert_eq!(

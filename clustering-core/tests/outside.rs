@@ -94,7 +94,7 @@ async fn a_stable_cluster_takes_two_reads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_keeps_it_from_becoming_stable_is_named_with_the_reason() {
+async fn laggards_are_reported_with_their_reasons() {
     let store = MemoryStore::new();
     let _a = node(&store, "a").await;
     let b = Clustering::builder(store.clone()).namespace("c").name("b").uri("http://h:1");
@@ -104,19 +104,20 @@ async fn who_keeps_it_from_becoming_stable_is_named_with_the_reason() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let report = report(&store).await;
     let ClusterState::Adapting { waiting_for } = &report.condition else { panic!("{report:?}") };
-    let waiting: Vec<_> = waiting_for.iter().map(|who| (who.name.as_str(), who.refused.as_deref())).collect();
+    let waiting: Vec<_> =
+        waiting_for.iter().map(|node| (node.name.as_str(), node.refused.as_deref())).collect();
     assert_eq!(waiting, [("b", Some("its disk is full")), ("c", None)]);
     assert_eq!(report.node(&name("b")).unwrap().readiness, Readiness::Refused("its disk is full".into()));
     assert_eq!(report.node(&name("c")).unwrap().readiness, Readiness::Stabilizing);
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_condition_is_told_apart() {
+async fn each_cluster_state_is_reported() {
     let store = MemoryStore::new();
     assert_eq!(Report::read(&store, &namespace()).await.unwrap(), None);
     by_hand(&store, "mine", "1").await;
     by_hand(&store, "ready/x", "garbage").await;
-    assert_eq!(Report::read(&store, &namespace()).await.unwrap(), None, "none of a cluster's own keys");
+    assert_eq!(Report::read(&store, &namespace()).await.unwrap(), None, "these are not keys of a cluster");
 
     by_hand(&store, "view/stable", &format!(r#"{{"version": "{LABEL}"}}"#)).await;
     assert_eq!(report(&store).await.condition, ClusterState::Empty);
@@ -126,7 +127,7 @@ async fn every_condition_is_told_apart() {
     assert_eq!(report(&store).await.condition, ClusterState::Unreadable);
     store.delete("c/view/leader").await.unwrap();
     version_by_hand(&store).await;
-    // The record that says stable is from before the version of that label.
+    // The stability record is older than the version.
     let waiting = report(&store).await.condition;
     assert!(matches!(waiting, ClusterState::Adapting { waiting_for } if waiting_for[0].name == "a"));
     by_hand(&store, "ready/a", &format!(r#"{{"version": "{LABEL}", "outcome": "ready"}}"#)).await;
@@ -162,7 +163,7 @@ async fn an_acknowledgement_of_another_session_or_version_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_read_is_listed_and_spoils_nothing_else() {
+async fn malformed_records_are_listed_and_do_not_affect_other_records() {
     let store = MemoryStore::new();
     let _nodes = nodes(&store, &["a"]).await;
     by_hand(&store, "view/nodes/bad", "garbage").await;
@@ -176,7 +177,7 @@ async fn what_cannot_be_read_is_listed_and_spoils_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clusters_are_found_with_what_is_left_of_old_ones() {
+async fn read_all_finds_clusters_and_the_remains_of_clusters() {
     let store = MemoryStore::new();
     let _nodes = nodes(&store, &["a"]).await;
     store.put("c/d/view/stable", "{}".into(), None).await.unwrap();
@@ -188,58 +189,61 @@ async fn clusters_are_found_with_what_is_left_of_old_ones() {
     assert_eq!(Report::read_all(&store, "c/d").await.unwrap().len(), 1);
 }
 
-/// Waits for the sightings that are named, in that order, others between them.
-async fn see(monitor: &mut Monitor, wanted: &[&str]) -> Vec<String> {
-    let mut said = Vec::new();
+/// Waits for events that contain these texts, in this order, with any others between them.
+async fn wait_for_events(monitor: &mut Monitor, wanted: &[&str]) -> Vec<String> {
+    let mut seen = Vec::new();
     let mut wanted = wanted.iter().peekable();
     while let Some(next) = wanted.peek() {
-        let sightings = tokio::time::timeout(Duration::from_secs(600), monitor.next()).await;
-        let Ok(sightings) = sightings else { panic!("{next} was not seen, but {said:#?}") };
-        for sighting in sightings {
-            let text = sighting.to_string();
+        let events = tokio::time::timeout(Duration::from_secs(600), monitor.next()).await;
+        let Ok(events) = events else { panic!("{next} was not seen, only {seen:#?}") };
+        for event in events {
+            let text = event.to_string();
             if wanted.peek().is_some_and(|wanted| text.contains(**wanted)) {
                 wanted.next();
             }
-            said.push(text);
+            seen.push(text);
         }
     }
-    said
+    seen
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_tells_what_happens_and_knows_what_a_look_would_show() {
+async fn a_monitor_returns_events_and_keeps_its_report_up_to_date() {
     let store = MemoryStore::new();
     let before = store.stats();
     let mut monitor = Monitor::start(Arc::new(store.clone()), &namespace()).await.unwrap();
     assert_eq!(monitor.report(), None);
     let a = node(&store, "a").await;
     let wanted = ["a is present", "a leads, term", "of 1 node: a was elected", "a is ready at", "stable at"];
-    see(&mut monitor, &wanted).await;
+    wait_for_events(&mut monitor, &wanted).await;
     let b = node(&store, "b").await;
-    see(&mut monitor, &["b is present at http://h:1", "of 2 nodes: b joined", "ready at", "stable at"]).await;
+    wait_for_events(
+        &mut monitor,
+        &["b is present at http://h:1", "of 2 nodes: b joined", "ready at", "stable at"],
+    )
+    .await;
     assert_eq!(monitor.report(), Some(report(&store).await));
     b.stop().await.unwrap();
-    see(&mut monitor, &["b is gone: it left", "of 1 node: b left", "stable at"]).await;
+    wait_for_events(&mut monitor, &["b is gone: it left", "of 1 node: b left", "stable at"]).await;
     operator(&store).change(Some("just so")).await.unwrap();
-    let said = see(&mut monitor, &["ops asks for a new version (just so)", "stable at"]).await;
+    let said = wait_for_events(&mut monitor, &["ops asks for a new version (just so)", "stable at"]).await;
     assert!(said.last().unwrap().contains(", after "), "{said:?}");
     a.stop().await.unwrap();
-    see(&mut monitor, &["nobody leads"]).await;
+    wait_for_events(&mut monitor, &["nobody leads"]).await;
     assert_eq!(monitor.report().unwrap().condition, ClusterState::Empty);
     by_hand(&store, "view/nodes/bad", "garbage").await;
-    see(&mut monitor, &["cannot read c/view/nodes/bad"]).await;
-    // That it is mended has no name, and is to be seen all the same.
+    wait_for_events(&mut monitor, &["cannot read c/view/nodes/bad"]).await;
+    // There is no event for the deletion of a malformed record, but the report changes.
     store.commit(Txn::new().delete("c/view/nodes/bad").delete("c/view/stable")).await.unwrap();
     while monitor.report() != Some(report(&store).await) {
         let seen = tokio::time::timeout(Duration::from_secs(600), monitor.next()).await;
         assert_eq!(seen.unwrap(), Vec::new());
     }
-    // Nodes read and watch too: two reads and two watches are the monitor's, two of each node's at least.
     assert!(store.stats().since(&before).watches >= 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_monitor_goes_on_after_a_compaction_and_an_outage() {
+async fn a_monitor_continues_after_a_compaction_and_an_outage() {
     let store = MemoryStore::new();
     let faulty = FaultyStore::new(store.clone());
     let mut monitor = Monitor::start(Arc::new(faulty.clone()), &namespace()).await.unwrap();
@@ -248,14 +252,14 @@ async fn a_monitor_goes_on_after_a_compaction_and_an_outage() {
     let _nodes = nodes(&store, &["a"]).await;
     store.compact(store.revision());
     faulty.heal();
-    see(&mut monitor, &["the store is back", "read a snapshot at revision"]).await;
+    wait_for_events(&mut monitor, &["the store is back", "read a snapshot at revision"]).await;
     assert_eq!(monitor.report(), Some(report(&store).await));
     let _b = node(&store, "b").await;
-    see(&mut monitor, &["b is present", "stable at"]).await;
+    wait_for_events(&mut monitor, &["b is present", "stable at"]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_gives_a_new_version_and_says_who_asked() {
+async fn a_change_publishes_a_version_that_names_the_requester() {
     let store = MemoryStore::new();
     assert_eq!(operator(&store).change(None).await, Err(OperatorError::NoCluster(namespace())));
     let nodes = nodes(&store, &["a", "b"]).await;
@@ -269,16 +273,16 @@ async fn a_change_gives_a_new_version_and_says_who_asked() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p5_a_leader_steps_down_and_another_leads() {
+async fn p5_after_a_resignation_another_node_leads() {
     let store = MemoryStore::new();
     assert_eq!(operator(&store).resign(None, None).await, Err(OperatorError::NoCluster(namespace())));
     let mut nodes = nodes(&store, &["a", "b", "c", "d"]).await;
     let term = operator(&store).resign(None, None).await.unwrap();
     let (leader, next) = operator(&store).led_after(term).await.unwrap();
-    assert_eq!(leader, Some(name("b")), "the oldest after the one that stepped down");
+    assert_eq!(leader, Some(name("b")), "the oldest of the other nodes");
     assert!(next > term && !nodes[0].is_leader());
 
-    // The youngest, because it was named.
+    // The youngest leads because the request favours it.
     let term = operator(&store).resign(Some(&name("d")), Some("a better machine")).await.unwrap();
     assert_eq!(operator(&store).led_after(term).await.unwrap().0, Some(name("d")));
     let causes = report(&store).await.version.unwrap().causes;
@@ -299,31 +303,34 @@ async fn p5_a_leader_steps_down_and_another_leads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_an_evicted_node_leaves_the_view_and_comes_back() {
+async fn p7_an_evicted_node_leaves_the_view_and_rejoins() {
     let store = MemoryStore::new();
     let nodes = nodes(&store, &["a", "b"]).await;
     let mut monitor = operator(&store).monitor().await.unwrap();
     operator(&store).evict(&name("b")).await.unwrap();
     let causes = "of 1 node: b was evicted, ops asked (evicted b)";
-    see(&mut monitor, &["b is gone: it was evicted", causes, "stable at", "b is present", "of 2 nodes"])
-        .await;
+    wait_for_events(
+        &mut monitor,
+        &["b is gone: it was evicted", causes, "stable at", "b is present", "of 2 nodes"],
+    )
+    .await;
     stable(&store, 2).await;
 
-    // The leader, too: another one leads.
+    // After the eviction of the leader, another node leads.
     let term = nodes[0].term().unwrap();
     operator(&store).evict(&name("a")).await.unwrap();
     assert_eq!(operator(&store).led_after(term).await.unwrap().0, Some(name("b")));
     stable(&store, 2).await;
     let gone = operator(&store).evict(&name("x")).await.unwrap_err();
     assert_eq!(gone.to_string(), "no node x is present; there are a, b");
-    // Also what cannot be read.
+    // A malformed record can be evicted too.
     by_hand(&store, "view/nodes/bad", "garbage").await;
     operator(&store).evict(&name("bad")).await.unwrap();
     assert_eq!(report(&store).await.malformed, []);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_verb_whose_reply_is_lost_is_done_once() {
+async fn an_operation_whose_reply_is_lost_is_executed_once() {
     let store = MemoryStore::new();
     let _nodes = nodes(&store, &["a", "b", "c"]).await;
     let faulty = FaultyStore::new(store.clone());
@@ -339,7 +346,7 @@ async fn a_verb_whose_reply_is_lost_is_done_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_text_is_too_long_for_a_verb() {
+async fn long_texts_do_not_make_operations_fail() {
     let store = MemoryStore::new();
     let _nodes = nodes(&store, &["a", "b"]).await;
     let long = "\u{1}".repeat(100_000);
@@ -348,7 +355,7 @@ async fn no_text_is_too_long_for_a_verb() {
     operator.published_after(seen).await.unwrap();
     let term = operator.resign(Some(&name("b")), Some(&long)).await.unwrap();
     operator.led_after(term).await.unwrap();
-    // A record of 64 KiB, whose incarnation cannot be told.
+    // A record of 64 KiB, whose incarnation is too long for a departure record.
     let record = format!(r#"{{"uri": "", "incarnation": "{}"}}"#, "x".repeat(65_500));
     by_hand(&store, "view/nodes/x", &record).await;
     operator.evict(&name("x")).await.unwrap();
@@ -356,7 +363,7 @@ async fn no_text_is_too_long_for_a_verb() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_takes_what_is_left_and_nothing_else() {
+async fn a_purge_deletes_only_the_keys_of_its_cluster() {
     let store = MemoryStore::new();
     let nodes = nodes(&store, &["a", "b"]).await;
     store.put("c/mine", "1".into(), None).await.unwrap();
@@ -371,7 +378,7 @@ async fn a_purge_takes_what_is_left_and_nothing_else() {
     }
     let view = store.read("c/view/").await.unwrap().entries.len() + 100;
     let standing = view + store.read("c/history/").await.unwrap().entries.len();
-    assert!(standing > view, "a history is left too");
+    assert!(standing > view, "the history has entries");
     let purged = operator(&store).purge(Purge::default()).await.unwrap();
     assert_eq!((purged.keys, purged.commits), (standing, standing.div_ceil(15)));
     assert!(purged.left.is_empty(), "{purged:?}");
@@ -380,9 +387,9 @@ async fn a_purge_takes_what_is_left_and_nothing_else() {
     assert_eq!(operator(&store).purge(Purge::default()).await, Err(OperatorError::NoCluster(namespace())));
 }
 
-/// Among them a cluster that an older release allowed in there, and one that a store's prefix hides.
+/// The other keys include a cluster that an older release allowed there, and one that a store's prefix hides.
 #[tokio::test(start_paused = true)]
-async fn a_purge_leaves_keys_below_the_prefixes_that_are_not_the_clusters() {
+async fn a_purge_leaves_foreign_keys_below_the_clusters_prefixes() {
     let store = MemoryStore::new();
     by_hand(&store, "view/stable", "{}").await;
     let others = [
@@ -400,7 +407,11 @@ async fn a_purge_leaves_keys_below_the_prefixes_that_are_not_the_clusters() {
             format!(r#"{{"uri": "http://h:1", "incarnation": "x", "version": "{LABEL}", "number": 7}}"#);
         by_hand(&store, other, &record).await;
     }
-    assert_eq!(history(&store, operator(&store).keyspace()).await.unwrap(), [], "of another cluster");
+    assert_eq!(
+        history(&store, operator(&store).keyspace()).await.unwrap(),
+        [],
+        "the entries belong to another cluster"
+    );
     let purged = operator(&store).purge(Purge::default()).await.unwrap();
     let left: Vec<_> = store.read("").await.unwrap().entries.into_iter().map(|entry| entry.key).collect();
     assert_eq!(left, others.map(|other| format!("c/{other}").into()));
@@ -411,7 +422,7 @@ async fn a_purge_leaves_keys_below_the_prefixes_that_are_not_the_clusters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_purge_and_no_history_touches_a_namespace_that_lies_in_another() {
+async fn purge_and_history_do_not_touch_nested_namespaces() {
     let namespaces = [
         "a",
         "a/b",
@@ -466,7 +477,7 @@ async fn no_purge_and_no_history_touches_a_namespace_that_lies_in_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_by_force_takes_the_nodes_too_and_those_that_live_come_back() {
+async fn after_a_forced_purge_live_nodes_rejoin() {
     let store = MemoryStore::new();
     let _nodes = nodes(&store, &["a", "b"]).await;
     let version = report(&store).await.version.unwrap().revision;
@@ -477,7 +488,7 @@ async fn a_purge_by_force_takes_the_nodes_too_and_those_that_live_come_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_does_not_take_what_changed_since_it_looked() {
+async fn a_purge_does_not_delete_keys_that_changed_since_its_read() {
     let store = MemoryStore::new();
     by_hand(&store, "view/stable", "{}").await;
     for number in 0..40 {

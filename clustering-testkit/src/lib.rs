@@ -20,6 +20,7 @@
 //! | Does my service survive crashes, pauses and partitions? | [`cluster::TestCluster`], with [`storm`](cluster::TestCluster::storm) and [`cluster::seeds`] |
 //! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
+//! | What does the contract require of a store after these calls? | [`contract::Contract`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
 //! | Does it work with real processes, `SIGSTOP` and `kill -9`? | `process` (feature `etcd`): processes and folders that are removed when the test ends in any way |
 //! | What happened, and were all promises kept? | [`history`] and [`promises`] |

@@ -73,8 +73,8 @@ fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {
         .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
-/// Measures how fast one machine handles rows of inputs. All rows go to the same machine: clones would share their
-/// replica, and copying the changed parts of it on write would be measured too.
+/// Measures how fast one machine handles rows of inputs. All rows go to the same machine, because a clone of the machine
+/// for each row would take most of the time.
 fn bench_inputs(bencher: Bencher<'_, '_>, node: Driven, row: impl Fn(&mut Driven) -> IntoIter<Input>) {
     let node = RefCell::new(node);
     bencher

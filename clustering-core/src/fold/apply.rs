@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
-use super::{Changed, Fold, StoredRecord};
+use super::{Changed, Fold};
 use crate::{
     keyspace::KeyKind,
     name::NodeName,
     node::Node,
-    record::{Departure, DepartureRecord, VersionRecord, decode, decode_node},
+    record::{Departure, DepartureRecord, StoredRecord, VersionRecord, decode_node},
     store::{Batch, Change, Entry},
     version::Term,
     view::{Label, View},
@@ -151,7 +151,7 @@ impl Fold {
         let departed = departed(changed).cloned();
         for change in changed {
             let Changed::Down(node, how) = change else { continue };
-            *how = DepartureRecord::tells(departed.as_ref(), node);
+            *how = DepartureRecord::how_departed(departed.as_ref(), node);
             self.departures.remove(&node.name);
             if *how != Departure::Ended && self.drift.contains(&node.name) {
                 self.departures.insert(node.name.clone(), *how);
@@ -180,8 +180,7 @@ impl Fold {
 
 /// Decodes a record, and reports it if it is malformed.
 fn read<T: DeserializeOwned>(entry: &Entry, changed: &mut Vec<Changed>) -> StoredRecord<T> {
-    let malformed = |reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason });
-    StoredRecord::new(entry, decode(&entry.value).map_err(malformed).ok())
+    StoredRecord::decode(entry, |reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason }))
 }
 
 /// Returns the departure record among the changes.

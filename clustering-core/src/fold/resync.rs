@@ -47,7 +47,7 @@ impl Fold {
             && self.drift.contains(&record.node)
             && !self.nodes.contains_key(&record.node)
             && let Some(node) = before.node(&record.node).or_else(|| view.get(&record.node))
-            && DepartureRecord::tells(departed, node) != Departure::Ended
+            && DepartureRecord::how_departed(departed, node) != Departure::Ended
         {
             self.departures.insert(record.node.clone(), record.how);
         }
@@ -56,7 +56,7 @@ impl Fold {
     /// Returns the differences from `before` as changes.
     fn differences(&self, before: &Fold, departed: Option<&DepartureRecord>) -> Vec<Changed> {
         let gone = before.present().filter(|old| !self.nodes.contains_key(&old.name));
-        let down = |old: &Arc<Node>| Changed::Down(old.clone(), DepartureRecord::tells(departed, old));
+        let down = |old: &Arc<Node>| Changed::Down(old.clone(), DepartureRecord::how_departed(departed, old));
         let mut changed: Vec<Changed> = gone.map(down).collect();
         changed.extend(self.present().filter_map(|node| match before.node(&node.name) {
             None => Some(Changed::Up(node.clone())),

@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     name::Namespace,
-    store::{Batch, Change, LeaseId, Snapshot},
+    store::{Batch, Change, Entry, LeaseId, Snapshot},
     version::Version,
 };
 
-/// What a step of the log does to one key.
+/// A change of one key.
 #[derive(Clone, Debug)]
 enum Step {
     Put(&'static str, Value),
@@ -21,8 +21,8 @@ enum Value {
     Node(u8),
     Leader(&'static str),
     Version(u8),
-    Wish(&'static str),
-    /// That node, in that life, left.
+    Request(&'static str),
+    /// The departure of this node and incarnation: it left.
     Gone(&'static str, u8),
     Garbage,
 }
@@ -39,7 +39,7 @@ const KEYS: [&str; 9] = [
     "c/view/nodes/x/y",
 ];
 
-/// The log, written out: what stands, and every batch on the way there.
+/// A log: its current entries, from which it creates batches and snapshots.
 #[derive(Default)]
 struct Log {
     revision: Revision,
@@ -47,7 +47,7 @@ struct Log {
 }
 
 impl Log {
-    /// All of that in one revision.
+    /// Writes all of these changes in one revision.
     fn write(&mut self, steps: &[Step]) -> Batch {
         self.revision = self.revision.next();
         let mut changes = Vec::new();
@@ -80,14 +80,14 @@ impl Log {
 impl Value {
     fn text(&self) -> String {
         match self {
-            Value::Node(life) => format!(r#"{{"uri": "http://n", "incarnation": "{life}"}}"#),
+            Value::Node(incarnation) => format!(r#"{{"uri": "http://n", "incarnation": "{incarnation}"}}"#),
             Value::Leader(node) => format!(r#"{{"node": "{node}", "incarnation": "x"}}"#),
             Value::Version(label) => {
                 format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
             }
-            Value::Wish(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
-            Value::Gone(node, life) => {
-                format!(r#"{{"node": "{node}", "incarnation": "{life}", "how": "left"}}"#)
+            Value::Request(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
+            Value::Gone(node, incarnation) => {
+                format!(r#"{{"node": "{node}", "incarnation": "{incarnation}", "how": "left"}}"#)
             }
             Value::Garbage => "garbage".to_owned(),
         }
@@ -114,7 +114,7 @@ fn version(label: u8) -> Step {
     Step::Put("c/view/version", Value::Version(label))
 }
 
-/// A fold of some batches.
+/// Returns a fold that has applied these batches, and their log.
 fn folded(batches: &[&[Step]]) -> (Fold, Log) {
     let (mut fold, mut log) = (fold(), Log::default());
     for steps in batches {
@@ -124,7 +124,7 @@ fn folded(batches: &[&[Step]]) -> (Fold, Log) {
 }
 
 #[test]
-fn p1_the_cut_is_taken_after_all_changes_of_the_revision() {
+fn p1_a_view_includes_all_changes_of_its_versions_revision() {
     let orders: [[Step; 3]; 2] = [
         [version(1), node("c/view/nodes/b"), Step::Delete("c/view/nodes/a")],
         [Step::Delete("c/view/nodes/a"), node("c/view/nodes/b"), version(1)],
@@ -137,7 +137,7 @@ fn p1_the_cut_is_taken_after_all_changes_of_the_revision() {
 }
 
 #[test]
-fn p2_batches_that_were_folded_already_change_nothing() {
+fn p2_applying_a_batch_again_changes_nothing() {
     let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a")]]);
     let newer = log.write(&[version(1)]);
     fold.apply(&newer);
@@ -156,46 +156,46 @@ fn the_term_of_a_version_that_elects_is_its_own_revision() {
 }
 
 #[test]
-fn a_version_that_cannot_be_read_or_is_deleted_has_no_view() {
+fn an_unreadable_or_deleted_version_has_no_view() {
     for last in [Step::Put("c/view/version", Value::Garbage), Step::Delete("c/view/version")] {
         let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(9)], &[last]]);
         assert!(fold.newest().is_none() && !fold.is_stable());
-        assert!(!fold.has_drifted(), "there is nothing to differ from");
+        assert!(!fold.has_drifted(), "without a view there is no drift");
     }
 }
 
 #[test]
-fn p4_stable_is_what_was_recorded_after_the_cut() {
+fn p4_only_a_stable_record_written_after_its_version_counts() {
     let stable = |label| Step::Put("c/view/stable", Value::Version(label));
     let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
     assert!(!fold.is_stable());
     fold.apply(&log.write(&[stable(2)]));
-    assert!(!fold.is_stable(), "of another version");
+    assert!(!fold.is_stable(), "the record names another version");
     fold.apply(&log.write(&[stable(1)]));
     assert!(fold.is_stable());
     fold.apply(&log.write(&[version(1)]));
-    assert!(!fold.is_stable(), "the same label, written again, is another cut");
+    assert!(!fold.is_stable(), "the same label written again is another version");
     fold.apply(&log.write(&[version(1), stable(1)]));
-    assert!(!fold.is_stable(), "nobody can have adapted to it by then");
+    assert!(!fold.is_stable(), "no node can have acknowledged a version in its own revision");
 }
 
 #[test]
-fn a_wish_favours_a_node_that_is_present_until_a_version_is_written() {
-    let wish = |node| Step::Put("c/view/request", Value::Wish(node));
+fn a_request_favours_a_present_node_until_the_next_version() {
+    let request = |node| Step::Put("c/view/request", Value::Request(node));
     let favoured = |fold: &Fold| fold.favoured().map(|node| node.name.to_string());
     let (mut fold, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
-    fold.apply(&log.write(&[wish("b")]));
-    assert_eq!(favoured(&fold), None, "it is not there");
+    fold.apply(&log.write(&[request("b")]));
+    assert_eq!(favoured(&fold), None, "an absent node is not favoured");
     fold.apply(&log.write(&[node("c/view/nodes/b")]));
     assert_eq!(favoured(&fold), Some("b".to_owned()));
     fold.apply(&log.write(&[version(2)]));
-    assert_eq!(favoured(&fold), None, "it was granted");
-    fold.apply(&log.write(&[wish("b"), version(3)]));
-    assert_eq!(favoured(&fold), None, "a version of the same revision grants it");
+    assert_eq!(favoured(&fold), None, "the request was fulfilled");
+    fold.apply(&log.write(&[request("b"), version(3)]));
+    assert_eq!(favoured(&fold), None, "a version in the same revision fulfils the request");
 }
 
 #[test]
-fn p1_a_resync_keeps_the_cut_of_the_version_folded_and_of_no_other() {
+fn p1_a_resync_keeps_the_view_only_if_the_version_is_unchanged() {
     let (before, mut log) = folded(&[&[node("c/view/nodes/a"), version(1)]]);
     log.write(&[node("c/view/nodes/b")]);
     let mut same = before.clone();
@@ -216,27 +216,27 @@ fn p1_a_resync_keeps_the_cut_of_the_version_folded_and_of_no_other() {
     assert!(changed.contains(&Changed::Version));
 }
 
-fn gone(node: &'static str, life: u8) -> Step {
-    Step::Put("c/view/gone", Value::Gone(node, life))
+fn gone(node: &'static str, incarnation: u8) -> Step {
+    Step::Put("c/view/gone", Value::Gone(node, incarnation))
 }
 
-fn how(fold: &Fold, name: &str) -> Departure {
+fn departure_of(fold: &Fold, name: &str) -> Departure {
     fold.departure(&NodeName::parse(name).unwrap())
 }
 
 #[test]
-fn who_went_in_order_is_told_by_what_comes_with_the_deletion_in_whatever_order() {
-    let begin = [node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)];
+fn a_departure_record_counts_only_together_with_the_deletion_in_either_order() {
+    let initial = [node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)];
     let deletion = || Step::Delete("c/view/nodes/a");
     for steps in [[gone("a", 1), deletion()], [deletion(), gone("a", 1)]] {
-        let (mut fold, mut log) = folded(&[&begin]);
+        let (mut fold, mut log) = folded(&[&initial]);
         let changed = fold.apply(&log.write(&steps));
         assert!(changed.iter().any(|change| matches!(change, Changed::Down(_, Departure::Left))));
-        assert_eq!(how(&fold, "a"), Departure::Left);
+        assert_eq!(departure_of(&fold, "a"), Departure::Left);
         fold.apply(&log.write(&[version(2)]));
-        assert!(fold.departures.is_empty(), "it is told in the next version, and no longer");
+        assert!(fold.departures.is_empty(), "a departure is kept only until the next version");
     }
-    // Of another life, of another node, or at another time.
+    // Records of another incarnation, of another node, or in another revision do not count.
     let others: [&[&[Step]]; 4] = [
         &[&[gone("a", 2), deletion()]],
         &[&[gone("b", 1), deletion()]],
@@ -244,31 +244,31 @@ fn who_went_in_order_is_told_by_what_comes_with_the_deletion_in_whatever_order()
         &[&[deletion()], &[gone("a", 1)]],
     ];
     for batches in others {
-        let (mut fold, mut log) = folded(&[&begin]);
+        let (mut fold, mut log) = folded(&[&initial]);
         for steps in batches {
             fold.apply(&log.write(steps));
         }
-        assert_eq!(how(&fold, "a"), Departure::Ended, "{batches:?}");
+        assert_eq!(departure_of(&fold, "a"), Departure::Ended, "{batches:?}");
     }
 }
 
 #[test]
-fn of_who_comes_and_goes_between_two_versions_nothing_is_kept() {
+fn no_departure_is_kept_for_a_node_outside_the_view_or_back_again() {
     let leaves = [Step::Delete("c/view/nodes/a"), gone("a", 1)];
     let (fold, _) = folded(&[&[version(1)], &[node("c/view/nodes/a")], &leaves]);
     assert!(fold.departures.is_empty());
-    // Nor of one whose leave was missed.
+    // The leave was missed.
     let (mut fold, mut log) = folded(&[&[version(1)], &[node("c/view/nodes/a")]]);
     log.write(&leaves);
     fold.resync(&log.snapshot(), false);
     assert!(fold.departures.is_empty());
-    // Nor of one that is back.
+    // The node is back.
     let (fold, _) = folded(&[&[node("c/view/nodes/a"), version(1)], &leaves, &[node("c/view/nodes/a")]]);
     assert!(fold.departures.is_empty());
 }
 
 #[test]
-fn after_a_gap_what_stands_tells_of_the_last_one_if_it_is_of_that_life() {
+fn after_a_gap_the_departure_record_counts_only_for_the_incarnation_it_names() {
     let (before, log) = folded(&[&[node("c/view/nodes/a"), node("c/view/nodes/b"), version(1)]]);
     let after = |batches: &[&[Step]]| {
         let (mut fold, mut log) =
@@ -281,23 +281,23 @@ fn after_a_gap_what_stands_tells_of_the_last_one_if_it_is_of_that_life() {
             Changed::Down(node, how) if node.name == "a" => Some(*how),
             _ => None,
         });
-        assert_eq!(down.unwrap_or(Departure::Ended), how(&fold, "a"));
-        how(&fold, "a")
+        assert_eq!(down.unwrap_or(Departure::Ended), departure_of(&fold, "a"));
+        departure_of(&fold, "a")
     };
     let a = || Step::Delete("c/view/nodes/a");
     let b = || Step::Delete("c/view/nodes/b");
     assert_eq!(after(&[&[a(), gone("a", 1)]]), Departure::Left);
     assert_eq!(after(&[&[a(), gone("a", 1)], &[b(), gone("b", 1)]]), Departure::Ended);
-    // It left in another life, long ago.
+    // An earlier incarnation left.
     assert_eq!(after(&[&[gone("a", 7)], &[a()]]), Departure::Ended);
-    // It is there.
+    // The node is present.
     assert_eq!(after(&[&[gone("a", 1)]]), Departure::Ended);
-    // One that was seen to have gone before.
+    // The departure was seen before the gap.
     let mut seen = before.clone();
     let mut later = Log { revision: log.revision, entries: log.entries.clone() };
     seen.apply(&later.write(&[a(), gone("a", 1)]));
     seen.resync(&later.snapshot(), false);
-    assert_eq!(how(&seen, "a"), Departure::Left);
+    assert_eq!(departure_of(&seen, "a"), Departure::Left);
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -305,19 +305,19 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (0..4u8).prop_map(Value::Node),
         2 => prop::sample::select(vec!["a", "b"]).prop_map(Value::Leader),
         3 => (1..9u8).prop_map(Value::Version),
-        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, life)| Value::Gone(node, life)),
+        2 => (prop::sample::select(vec!["a", "b"]), 0..4u8).prop_map(|(node, incarnation)| Value::Gone(node, incarnation)),
         1 => Just(Value::Garbage),
     ];
     let key = || prop::sample::select(KEYS.to_vec());
     prop_oneof![
         4 => (key(), value).prop_map(|(key, value)| Step::Put(key, value)),
         2 => (1..9u8).prop_map(version),
-        1 => (0..4u8).prop_map(|life| gone("a", life)),
+        1 => (0..4u8).prop_map(|incarnation| gone("a", incarnation)),
         2 => key().prop_map(Step::Delete),
     ]
 }
 
-/// A revision: some steps, each of another key.
+/// Generates the changes of one revision, each to a different key.
 fn revision() -> impl Strategy<Value = Vec<Step>> {
     let key_of = |step: &Step| match step {
         Step::Put(key, _) | Step::Delete(key) => *key,
@@ -329,24 +329,24 @@ fn revision() -> impl Strategy<Value = Vec<Step>> {
     })
 }
 
-/// The drift, worked out from scratch.
+/// Computes the drift from scratch.
 fn drift(fold: &Fold) -> BTreeSet<NodeName> {
     if fold.newest().is_none() {
         return BTreeSet::new();
     }
     let present = fold.present().map(|node| (node.name.clone(), node.modified));
     let present: BTreeMap<_, _> = present.collect();
-    let cut = fold.newest().into_iter().flat_map(|view| view.iter());
-    let cut: BTreeMap<_, _> = cut.map(|node| (node.name.clone(), node.modified)).collect();
-    let names = present.keys().chain(cut.keys());
-    names.filter(|name| present.get(*name) != cut.get(*name)).cloned().collect()
+    let viewed = fold.newest().into_iter().flat_map(|view| view.iter());
+    let viewed: BTreeMap<_, _> = viewed.map(|node| (node.name.clone(), node.modified)).collect();
+    let names = present.keys().chain(viewed.keys());
+    names.filter(|name| present.get(*name) != viewed.get(*name)).cloned().collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn p1_all_who_fold_the_same_log_agree_and_the_drift_is_kept_right(
+    fn p1_replicas_of_the_same_log_agree_and_track_the_drift_correctly(
         revisions in prop::collection::vec(revision(), 1..30),
         gap in 0..30usize,
     ) {
@@ -359,7 +359,7 @@ proptest! {
             }
             all.apply(&batch);
             prop_assert_eq!(all.drift().cloned().collect::<BTreeSet<_>>(), drift(&all));
-            // One that reads a snapshot once, somewhere, and applies everything else.
+            // `late` reads a snapshot at one place, and applies all other batches.
             if place == gap {
                 missed = log.revision;
                 late.resync(&log.snapshot(), false);
@@ -371,7 +371,7 @@ proptest! {
                 let is_gone = |name: &NodeName| drift(fold).contains(name) && fold.node(name).is_none();
                 prop_assert!(fold.departures.keys().all(is_gone), "{:?}", fold.departures);
             }
-            // They agree on all that stands; on the cut, if the late one saw it.
+            // Both agree on all records, and on the view unless `late` missed its version.
             prop_assert_eq!(names(all.present()), names(late.present()));
             prop_assert_eq!(all.leader(), late.leader());
             prop_assert_eq!(all.version(), late.version());
@@ -384,7 +384,7 @@ proptest! {
     }
 
     #[test]
-    fn a_resync_tells_the_same_as_the_changes_between(
+    fn a_resync_reports_the_same_changes_as_the_batches_in_between(
         first in prop::collection::vec(revision(), 1..10),
         between in prop::collection::vec(revision(), 1..10),
     ) {
@@ -396,16 +396,16 @@ proptest! {
         for steps in &between {
             log.write(steps);
         }
-        let told = fold.resync(&log.snapshot(), false);
-        // Who came, went or changed, by the lists before and after.
+        let reported = fold.resync(&log.snapshot(), false);
+        // The revisions of a node's record before and after show whether it joined, departed or changed.
         let changed = |name: &str| {
             let name = NodeName::parse(name).unwrap();
             (before.node(&name).map(|node| node.modified), fold.node(&name).map(|node| node.modified))
         };
         for name in ["a", "b", "c"] {
-            let up = told.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
-            let down = told.iter().any(|change| matches!(change, Changed::Down(node, _) if node.name == name));
-            let again = told.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
+            let up = reported.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
+            let down = reported.iter().any(|change| matches!(change, Changed::Down(node, _) if node.name == name));
+            let again = reported.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
             let expected = match changed(name) {
                 (None, Some(_)) => (true, false, false),
                 (Some(_), None) => (false, true, false),
@@ -414,9 +414,9 @@ proptest! {
             };
             prop_assert_eq!((up, down, again), expected, "{}", name);
         }
-        prop_assert_eq!(told.contains(&Changed::Leader), before.leader() != fold.leader());
-        prop_assert_eq!(told.contains(&Changed::Version), before.version() != fold.version());
-        prop_assert_eq!(told.contains(&Changed::Stable), before.stable() != fold.stable());
-        prop_assert_eq!(told.contains(&Changed::Request), before.request() != fold.request());
+        prop_assert_eq!(reported.contains(&Changed::Leader), before.leader() != fold.leader());
+        prop_assert_eq!(reported.contains(&Changed::Version), before.version() != fold.version());
+        prop_assert_eq!(reported.contains(&Changed::Stable), before.stable() != fold.stable());
+        prop_assert_eq!(reported.contains(&Changed::Request), before.request() != fold.request());
     }
 }

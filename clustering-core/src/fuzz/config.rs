@@ -5,7 +5,7 @@ use proptest::{option, prelude::*, sample::select};
 use super::cases;
 use crate::config::{Backoff, Config, Laggards};
 
-/// Usual, strange and extreme.
+/// Generates usual, unusual and extreme durations.
 fn time() -> impl Strategy<Value = Duration> {
     prop_oneof![
         4 => (0..20_000u64).prop_map(Duration::from_millis),
@@ -42,9 +42,9 @@ prop_compose! {
 proptest! {
     #![proptest_config(cases())]
 
-    /// Whatever is asked for is refused by the name of its field, or its deadlines stand in the order that P6 needs.
+    /// A configuration is either refused with the name of a field, or its deadlines are in the order that P6 requires.
     #[test]
-    fn fuzz_times_that_are_taken_can_work(config in times()) {
+    fn fuzz_accepted_times_satisfy_the_order_of_deadlines(config in times()) {
         match config.validate() {
             Ok(()) => {
                 let ttl = config.ttl;
@@ -60,7 +60,7 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_a_backoff_grows_to_its_limit_and_no_further(first in time(), max in time(), failures in any::<u32>()) {
+    fn fuzz_a_backoff_grows_and_never_exceeds_its_limit(first in time(), max in time(), failures in any::<u32>()) {
         let backoff = Backoff::new(first, max);
         let delay = backoff.after(failures);
         prop_assert!(delay <= max && backoff.after(failures.saturating_add(1)) >= delay);

@@ -1,12 +1,13 @@
-//! Whatever stands in the store or is given by the environment: it is read or refused, never trusted.
+//! Fuzz tests of everything that is read from the store or given by the environment. Such input is checked, and either
+//! read or refused.
 //!
-//! Each property runs 256 times, in a second or so; for longer, in all crates:
+//! Each property runs 256 cases, which takes about a second. To run more cases, in all crates:
 //!
 //! ```sh
 //! PROPTEST_CASES=1000000 cargo test --release --workspace --all-features fuzz_
 //! ```
 //!
-//! Inputs are not blind bytes: they are records with fields that are right, wrong or strange, and such records damaged.
+//! Inputs are not random bytes, but records with valid, invalid and unusual fields, some of them damaged.
 
 mod config;
 mod names;
@@ -20,7 +21,7 @@ pub(crate) fn cases() -> ProptestConfig {
     ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
 }
 
-/// The names of the fields of all records, and some that none has.
+/// Names of the fields of all records, and some that no record has.
 const FIELDS: [&str; 20] = [
     "uri",
     "incarnation",
@@ -44,7 +45,7 @@ const FIELDS: [&str; 20] = [
     "",
 ];
 
-/// Texts that mean something somewhere, or might.
+/// Texts that have a meaning in some record, or might confuse a reader.
 const TEXTS: [&str; 16] = [
     "a",
     "b",
@@ -64,7 +65,7 @@ const TEXTS: [&str; 16] = [
     "-1",
 ];
 
-/// A text: one of those above, or any.
+/// Generates a text, either one of [`TEXTS`] or an arbitrary one.
 pub(crate) fn text() -> impl Strategy<Value = String> {
     prop_oneof![2 => select(TEXTS.to_vec()).prop_map(str::to_owned), 1 => any::<String>()]
 }
@@ -80,8 +81,8 @@ fn scalar() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Any JSON.
-pub(crate) fn anything() -> impl Strategy<Value = Value> {
+/// Generates arbitrary JSON.
+pub(crate) fn any_json() -> impl Strategy<Value = Value> {
     scalar().prop_recursive(3, 24, 6, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..6).prop_map(Value::from),
@@ -90,8 +91,8 @@ pub(crate) fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object with the fields of a good record of some kind.
-fn good() -> impl Strategy<Value = Value> {
+/// Generates a valid record of any kind.
+fn valid_record() -> impl Strategy<Value = Value> {
     let label = select(vec![
         "01ARZ3NDEKTSV4RRFFQ69G5FAV",
         "01ARZ3NDEKTSV4RRFFQ69G5FAW",
@@ -111,17 +112,17 @@ fn good() -> impl Strategy<Value = Value> {
     })
 }
 
-/// An object whose fields are right, wrong or strange.
-pub(crate) fn object() -> impl Strategy<Value = Value> {
-    let strange = vec((select(FIELDS.to_vec()), anything()), 0..4);
-    let causes = vec(anything(), 0..3);
-    (good(), strange, causes, any::<[bool; 2]>()).prop_map(
-        |(mut object, strange, causes, [spoilt, caused])| {
+/// Generates a record whose fields are valid, invalid or unusual.
+pub(crate) fn any_record() -> impl Strategy<Value = Value> {
+    let strange = vec((select(FIELDS.to_vec()), any_json()), 0..4);
+    let causes = vec(any_json(), 0..3);
+    (valid_record(), strange, causes, any::<[bool; 2]>()).prop_map(
+        |(mut object, strange, causes, [with_strange, with_causes])| {
             if let Value::Object(fields) = &mut object {
-                if spoilt {
+                if with_strange {
                     fields.extend(strange.into_iter().map(|(field, value)| (field.to_owned(), value)));
                 }
-                if caused {
+                if with_causes {
                     fields.insert("cause".to_owned(), causes.into());
                 }
             }
@@ -130,7 +131,7 @@ pub(crate) fn object() -> impl Strategy<Value = Value> {
     )
 }
 
-/// One way to damage bytes, at a place that is taken modulo their length.
+/// A way to damage bytes. Positions are taken modulo their length.
 #[derive(Clone, Debug)]
 enum Damage {
     Flip(usize, u8),
@@ -153,17 +154,17 @@ fn damage() -> impl Strategy<Value = Damage> {
 fn damaged(mut bytes: Vec<u8>, damages: Vec<Damage>) -> Vec<u8> {
     for damage in damages {
         let len = bytes.len();
-        let range = |at: usize, long: usize| {
+        let range = |at: usize, count: usize| {
             let from = at % (len + 1);
-            from..(from + long).min(len)
+            from..(from + count).min(len)
         };
         match damage {
             Damage::Flip(at, with) if len > 0 => bytes[at % len] ^= with,
             Damage::Flip(..) => {}
-            Damage::Cut(at, long) => drop(bytes.drain(range(at, long))),
+            Damage::Cut(at, count) => drop(bytes.drain(range(at, count))),
             Damage::Insert(at, new) => drop(bytes.splice(range(at, 0), new)),
-            Damage::Double(at, long) => {
-                let again = bytes[range(at, long)].to_vec();
+            Damage::Double(at, count) => {
+                let again = bytes[range(at, count)].to_vec();
                 drop(bytes.splice(range(at, 0), again));
             }
         }
@@ -171,21 +172,21 @@ fn damaged(mut bytes: Vec<u8>, damages: Vec<Damage>) -> Vec<u8> {
     bytes
 }
 
-/// What may stand in a key of the cluster: a record, one that is spoilt or damaged, other JSON, or blind bytes.
+/// Generates a value for a key of the cluster: a record, an invalid or damaged record, other JSON, or random bytes.
 pub(crate) fn value() -> impl Strategy<Value = Bytes> {
     let bytes = |value: Value| value.to_string().into_bytes();
     let any = prop_oneof![
-        3 => good().prop_map(bytes),
-        4 => object().prop_map(bytes),
-        3 => (object(), vec(damage(), 1..4)).prop_map(move |(object, damages)| damaged(bytes(object), damages)),
-        1 => anything().prop_map(bytes),
+        3 => valid_record().prop_map(bytes),
+        4 => any_record().prop_map(bytes),
+        3 => (any_record(), vec(damage(), 1..4)).prop_map(move |(object, damages)| damaged(bytes(object), damages)),
+        1 => any_json().prop_map(bytes),
         1 => vec(any::<u8>(), 0..80),
     ];
-    // Shown as text when a test fails.
+    // `Bytes` are shown as text when a test fails.
     any.prop_map(Bytes::from)
 }
 
-/// A key under the cluster's prefixes: those that mean something, and some that don't.
+/// Generates a key under the cluster's prefixes, mostly one of the protocol.
 pub(crate) fn key() -> impl Strategy<Value = String> {
     let known = [
         "view/leader",

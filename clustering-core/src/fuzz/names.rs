@@ -65,9 +65,9 @@ fn uri() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(cases())]
 
-    /// By its rules, written once more; and the key of a good name holds that name again.
+    /// The rules are written here a second time. A valid name can be parsed from the node's keys again.
     #[test]
-    fn fuzz_names_are_refused_by_their_rules_and_found_in_their_keys(text in text(), long in 250..260usize) {
+    fn fuzz_names_follow_their_rules_and_can_be_parsed_from_their_keys(text in text(), long in 250..260usize) {
         for text in [text, "n".repeat(long)] {
             let good = !text.is_empty()
                 && text.len() <= 255
@@ -93,9 +93,9 @@ proptest! {
         }
     }
 
-    /// No two clusters have a key in common, and each finds its own.
+    /// Two clusters have no key in common, and each recognizes its own keys.
     #[test]
-    fn fuzz_namespaces_never_lie_in_each_other(one in namespace(), two in namespace(), name in text()) {
+    fn fuzz_different_namespaces_share_no_keys(one in namespace(), two in namespace(), name in text()) {
         let parsed = [&one, &two].map(|text| Namespace::parse(text).map(Keyspace::new));
         let name = NodeName::parse(&name).or_else(|_| NodeName::parse("n")).expect("a name");
         if let [Ok(one), Ok(two)] = &parsed {
@@ -112,13 +112,13 @@ proptest! {
         }
     }
 
-    /// Nothing that stands in the store under any key breaks the reading of the key.
+    /// Any key in the store can be classified without a panic, and keys of the protocol survive a round trip.
     #[test]
-    fn fuzz_keys_are_told_apart_whatever_they_are(key in super::key(), any in any::<String>()) {
+    fn fuzz_any_key_can_be_classified(key in super::key(), any in any::<String>()) {
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
         for key in [key, any] {
-            let held = keys.kind_of(&Key::from(key.clone()));
-            if let KeyKind::Node(name) = held {
+            let kind = keys.kind_of(&Key::from(key.clone()));
+            if let KeyKind::Node(name) = kind {
                 prop_assert_eq!(keys.node_key(&name), Key::from(key.clone()));
             }
             if let Some(name) = keys.acknowledger(&key) {
@@ -131,9 +131,9 @@ proptest! {
         }
     }
 
-    /// A URI that is taken has scheme and host; one with a password is refused, and does not show it.
+    /// An accepted URI has a scheme and contains no password.
     #[test]
-    fn fuzz_uris_that_are_taken_are_public(text in uri()) {
+    fn fuzz_accepted_uris_contain_no_password(text in uri()) {
         match NodeUri::parse(&text) {
             Ok(uri) => {
                 prop_assert_eq!(uri.as_str(), &text);
@@ -153,14 +153,14 @@ proptest! {
             if let Err(error) = NodeUri::parse(&text) {
                 prop_assert!(!format!("{error} {error:?}").contains(&secret), "{}", error);
             } else {
-                prop_assert!(false, "{} was taken", text);
+                prop_assert!(false, "{} was accepted", text);
             }
         }
     }
 
-    /// ULIDs in any case and with the letters that look like digits, and nothing else; they come back the same.
+    /// Every version can be parsed from its text in upper and lower case. Texts that parse do so consistently.
     #[test]
-    fn fuzz_versions_come_back_as_they_were(bits in any::<u128>(), text in text()) {
+    fn fuzz_versions_survive_a_round_trip_through_text(bits in any::<u128>(), text in text()) {
         let version = Version::from_u128(bits);
         prop_assert_eq!(version.to_string().parse::<Version>(), Ok(version));
         prop_assert_eq!(version.to_string().to_lowercase().parse::<Version>(), Ok(version));

@@ -5,7 +5,7 @@ use proptest::{prelude::*, sample::select};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{anything, cases, object, value};
+use super::{any_json, any_record, cases, value};
 use crate::{
     json,
     name::NodeName,
@@ -30,7 +30,7 @@ fn name() -> NodeName {
     NodeName::parse("n").expect("a name")
 }
 
-/// Reads a record, and if it can be read: it is an object, and what is written of it is read as the same.
+/// Checks that bytes are refused with a reason, or are an object that survives being written and read again.
 fn round_trip<T: Serialize + PartialEq + Debug>(
     bytes: &[u8],
     decode: fn(&[u8]) -> Result<T, String>,
@@ -38,16 +38,16 @@ fn round_trip<T: Serialize + PartialEq + Debug>(
     match decode(bytes) {
         Ok(record) => {
             let is_object = serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object());
-            prop_assert!(is_object, "what is no object was read as {record:?}");
+            prop_assert!(is_object, "a value that is not an object was read as {record:?}");
             prop_assert_eq!(decode(&encode(&record)), Ok(record));
         }
-        Err(reason) => prop_assert!(!reason.is_empty(), "refused, and nobody is told why"),
+        Err(reason) => prop_assert!(!reason.is_empty(), "refused without a reason"),
     }
     Ok(())
 }
 
-/// Generates texts that are nearly JSON, from parts that parsers treat differently.
-fn strange() -> impl Strategy<Value = String> {
+/// Generates texts that are almost JSON, from tokens that parsers treat differently.
+fn strange_json() -> impl Strategy<Value = String> {
     let token = select(vec![
         "{",
         "}",
@@ -98,7 +98,7 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn fuzz_records_are_refused_with_a_reason_or_read_and_written_as_they_were(bytes in value()) {
+    fn fuzz_records_are_refused_with_a_reason_or_survive_a_round_trip(bytes in value()) {
         round_trip::<LeaderRecord>(&bytes, decode)?;
         round_trip::<VersionRecord>(&bytes, decode)?;
         round_trip::<RequestRecord>(&bytes, decode)?;
@@ -110,24 +110,24 @@ proptest! {
 
     /// A record is readable exactly if `serde_json::Value` could parse it in a build without optional features.
     #[test]
-    fn fuzz_records_can_be_read_that_always_could(bytes in value(), strange in strange()) {
-        let within = format!(r#"{{"uri": "u", "incarnation": "x", "new": {strange}}}"#);
-        for record in [&bytes[..], strange.as_bytes(), within.as_bytes()] {
+    fn fuzz_records_are_readable_exactly_if_serde_json_can_parse_them(bytes in value(), strange_json in strange_json()) {
+        let within = format!(r#"{{"uri": "u", "incarnation": "x", "new": {strange_json}}}"#);
+        for record in [&bytes[..], strange_json.as_bytes(), within.as_bytes()] {
             let is_object = serde_json::from_slice::<Value>(record).is_ok_and(|value| value.is_object());
             prop_assert_eq!(json::fields(record).is_ok(), is_object);
         }
     }
 
-    /// Whether a node record parses decides whether the node is present, and must be the same for ever: two strings.
+    /// A node is present exactly if its record is readable. All releases must agree on that, so the rule never changes.
     #[test]
-    fn fuzz_a_node_record_needs_two_strings_and_nothing_else(object in object()) {
+    fn fuzz_a_node_record_needs_two_strings_and_nothing_else(object in any_record()) {
         let is_text = |field: &str| object[field].is_string();
         let decoded = decode_node(name(), &entry(object.to_string().as_bytes()));
         prop_assert_eq!(decoded.is_ok(), is_text("uri") && is_text("incarnation"), "{:?}", decoded);
         if let Ok(node) = decoded {
             prop_assert_eq!(Some(node.uri.as_str()), object["uri"].as_str());
             prop_assert_eq!(Some(node.incarnation.as_str()), object["incarnation"].as_str());
-            // What is read can be written, and is read again as the same.
+            // The record survives being written and read again.
             let record = NodeRecord {
                 uri: &node.uri,
                 incarnation: &node.incarnation,
@@ -140,15 +140,15 @@ proptest! {
     }
 
     #[test]
-    fn fuzz_no_bytes_at_all_break_the_reading_of_a_node_record(bytes in value()) {
+    fn fuzz_any_bytes_are_read_as_a_node_record_or_refused_with_a_reason(bytes in value()) {
         if let Err(reason) = decode_node(name(), &entry(&bytes)) {
             prop_assert!(!reason.is_empty());
         }
     }
 
-    /// Fields that this release does not know change nothing: newer ones may write them.
+    /// Newer releases may write fields that this release does not know.
     #[test]
-    fn fuzz_unknown_fields_are_ignored(object in object(), field in "[a-z]{12}", more in anything()) {
+    fn fuzz_unknown_fields_are_ignored(object in any_record(), field in "[a-z]{12}", more in any_json()) {
         let mut with = object.clone();
         with[&field] = more;
         let (without, with) = (object.to_string(), with.to_string());
@@ -159,9 +159,9 @@ proptest! {
         prop_assert_eq!(decode_node(name(), &entry(without)).ok(), decode_node(name(), &entry(with)).ok());
     }
 
-    /// Optional fields of the wrong type count as missing: only the label decides whether a version can be read.
+    /// Optional fields of the wrong type count as missing.
     #[test]
-    fn fuzz_only_the_label_decides_whether_a_version_is_read(object in object()) {
+    fn fuzz_only_the_label_decides_whether_a_version_is_readable(object in any_record()) {
         let label = object["version"].as_str().and_then(|label| label.parse::<crate::version::Version>().ok());
         let read = decode::<VersionRecord>(object.to_string().as_bytes()).ok();
         prop_assert_eq!(read.map(|record| record.version), label);

@@ -1,76 +1,109 @@
-use super::{Machine, Output, Purpose, Timers, Token};
+//! Acknowledging versions (P4, P8).
+
+use super::{
+    facts::Facts,
+    membership::Membership,
+    outbox::{Call, Outbox},
+    output::Purpose,
+    session::{Epoch, Session, SessionChange},
+    stabilization::Report,
+    timers::Timers,
+    token::Token,
+};
 use crate::{
     config::{Backoff, RETRY},
     event::{Event, StoreCall},
     record::{ReadinessOutcome, ReadinessRecord, decode, encode, shorten},
-    store::{ErrorKind, Guard, Revision, Snapshot, StoreError, Txn},
+    store::{Entry, ErrorKind, Guard, LeaseId, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
     view::View,
 };
 
-/// Telling the others how a stabilize went, in the node's own key under `{ns}/ready/`.
+/// Reports the results of `stabilize` to the other nodes, in the node's own key under `{ns}/ready/`.
 ///
-/// The key is guarded by what this node last knew to stand there, by its record and by the version: a late repeat of an
-/// older acknowledgement changes nothing. Only the leader watches those keys. So a node whose reply is lost repeats the
-/// commit, and if a guard refuses that, reads its own key to learn what became of it.
+/// The key is guarded by its last known revision, by the node's record and by the version, so that a late repetition of
+/// an older report changes nothing. Only the leader watches these keys. Therefore a node reads its own key
 ///
-/// What was told can be lost where no leader sees it: deleted by hand while nobody watched, or with a store that was
-/// restored to a moment before it. So a node whose version does not become stable looks now and then whether its yes
-/// still stands, and repeats it if not (P8). Where a version is stable within a TTL that costs nothing.
+/// - to *resolve* a report whose commit a guard refused: an earlier attempt, whose reply was lost, may have succeeded;
+/// - to *check* that an acknowledgement is still stored, while its version does not become stable. It can be lost without
+///   the leader seeing it: deleted by hand while nobody watched, or with a store that was restored to an earlier moment.
+///   Then it is repeated (P8). A version that is stable within a TTL costs no check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acknowledgement {
-    /// What is to be told, until the store has it.
-    report: Option<Report>,
+    epoch: Epoch,
+    /// The report that the store does not have yet.
+    open: Option<Report>,
     state: State,
+    /// Number of failures in a row.
     failures: u32,
-    /// When the own key was last put, as far as this node knows; zero if it is absent.
-    standing: Revision,
-    /// What the store has: the last report that got there.
-    told: Option<Report>,
-    /// The view of the newest version that this node acknowledged in its present session.
+    /// Revision at which the node's record was last put. Each put deletes the node's acknowledgement.
+    record: Option<Revision>,
+    /// Revision at which the node's own key was last put, as far as it knows; zero if the key is absent.
+    stored: Revision,
+    /// The last report that the store has.
+    reported: Option<Report>,
+    /// The view that this node acknowledged last in its present session.
     acknowledged: Option<View>,
-    /// When to look whether the acknowledgement still stands, and how often that was done: while its version is the newest
-    /// and not stable.
-    check: Option<(Timestamp, u32)>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Report {
-    view: View,
-    outcome: ReadinessOutcome,
-    detail: Option<String>,
+    /// The next check, while one is needed.
+    check: Option<Check>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 enum State {
     #[default]
     Idle,
-    Sent {
-        token: Token,
-        sent: Timestamp,
-        report: Report,
-    },
-    /// A guard refused: look what stands.
-    Reading {
-        token: Token,
-        report: Report,
-    },
-    Waiting {
-        until: Timestamp,
-        /// Whether to look before sending again.
-        unsure: bool,
-        report: Report,
-    },
+    /// The commit is in flight.
+    Sending { token: Token, report: Report },
+    /// The read that resolves a report is in flight.
+    Resolving { token: Token, report: Report },
+    /// The read that checks the last acknowledgement is in flight.
+    Checking { token: Token, version: Revision },
+    /// A call failed.
+    Waiting { until: Timestamp, version: Revision, next: Next },
+}
+
+/// The step after a failed call.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Next {
+    Send,
+    Resolve(Report),
+    Check,
+}
+
+/// Schedule of the checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Check {
+    at: Timestamp,
+    /// Number of checks that found the acknowledgement.
+    times: u32,
+}
+
+impl State {
+    /// Returns the revision of the version that the state is about. A commit in flight is awaited for any version.
+    fn version(&self) -> Option<Revision> {
+        match self {
+            State::Idle | State::Sending { .. } => None,
+            State::Resolving { report, .. } => Some(report.view.revision()),
+            State::Checking { version, .. } | State::Waiting { version, .. } => Some(*version),
+        }
+    }
 }
 
 impl Report {
     fn record(&self) -> ReadinessRecord {
         ReadinessRecord { version: self.view.version(), outcome: self.outcome, detail: self.detail.clone() }
     }
+
+    /// True if the entry contains this report, written in the session with that lease.
+    fn is_stored_in(&self, entry: Option<&Entry>, lease: LeaseId) -> bool {
+        entry.is_some_and(|entry| {
+            entry.lease == Some(lease) && decode(&entry.value).as_ref() == Ok(&self.record())
+        })
+    }
 }
 
 impl Acknowledgement {
-    /// The view of the newest version that this node acknowledged in its present session.
+    /// Returns the view that this node acknowledged last in its present session.
     pub(crate) fn acknowledged(&self) -> Option<&View> {
         self.acknowledged.as_ref()
     }
@@ -80,208 +113,277 @@ impl Acknowledgement {
     pub(crate) fn is_failing(&self) -> bool {
         match self.state {
             State::Idle => false,
-            State::Sent { .. } => self.failures > 0,
-            // A guard failed, or the store did not answer.
-            State::Reading { .. } | State::Waiting { .. } => true,
+            State::Sending { .. } => self.failures > 0,
+            State::Resolving { .. } | State::Checking { .. } | State::Waiting { .. } => true,
         }
     }
 
-    /// The own record was put again, and the acknowledgement that was given under it deleted with that.
-    pub(crate) fn record_changed(&mut self) {
-        self.standing = Revision::ZERO;
-    }
-}
-
-impl Machine {
-    pub(super) fn acknowledgement_timers(&self, timers: &mut Timers) {
-        if let State::Waiting { until, .. } = &self.acknowledgement.state {
+    pub(crate) fn timers(&self, timers: &mut Timers) {
+        if let State::Waiting { until, .. } = &self.state {
             timers.at(*until);
         }
-        timers.maybe(self.acknowledgement.check.map(|(at, _)| at));
+        timers.maybe(self.check.map(|check| check.at));
     }
 
-    /// Something is to be told. A no is told once for each reason, a yes always.
-    pub(super) fn report(&mut self, view: View, outcome: ReadinessOutcome, detail: Option<String>) {
-        let report = Report { view, outcome, detail: detail.map(shorten) };
-        if self.acknowledgement.told.as_ref() != Some(&report) {
-            self.acknowledgement.report = Some(report);
+    /// Takes a report. A refusal is reported once for each reason.
+    pub(crate) fn report(&mut self, report: Report) {
+        let report = Report { detail: report.detail.map(shorten), ..report };
+        if self.reported.as_ref() != Some(&report) {
+            self.open = Some(report);
         }
     }
 
-    pub(super) fn reconcile_acknowledgement(&mut self, now: Timestamp) {
-        let target = self.target().map(View::revision);
-        if self.acknowledgement.report.as_ref().is_some_and(|report| Some(report.view.revision()) != target) {
-            self.acknowledgement.report = None;
+    /// Sends the open report, or makes the check that is due.
+    pub(crate) fn reconcile(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        membership: &Membership,
+        out: &mut Outbox,
+    ) {
+        self.follow_session(session);
+        self.follow_record(membership);
+        let target = membership.target(facts).map(View::revision);
+        self.open.take_if(|report| Some(report.view.revision()) != target);
+        self.schedule_check(facts, session, target, out);
+        // A call for a version that is no longer the newest is not waited for.
+        let is_outdated = self.state.version().is_some_and(|version| Some(version) != target);
+        match std::mem::take(&mut self.state) {
+            State::Idle => self.send(facts, session, membership, out),
+            _ if is_outdated => self.send(facts, session, membership, out),
+            State::Waiting { until, next, .. } if facts.now >= until => match next {
+                Next::Send => self.send(facts, session, membership, out),
+                Next::Resolve(report) => self.resolve(facts, report, out),
+                Next::Check => self.check(facts, out),
+            },
+            waiting => self.state = waiting,
         }
-        self.reconcile_check(now, target);
-        match &self.acknowledgement.state {
-            // What waited is for a version that is no longer the newest: what is new need not wait for it.
-            State::Waiting { report, .. } | State::Reading { report, .. }
-                if Some(report.view.revision()) != target => {}
-            State::Waiting { until, .. } if now < *until => return,
-            State::Waiting { unsure: true, report, .. } => {
-                let report = report.clone();
-                return self.look(report);
-            }
-            State::Sent { .. } | State::Reading { .. } => return,
-            State::Idle | State::Waiting { .. } => {}
-        }
-        self.acknowledgement.state = State::Idle;
-        let Some(report) = self.acknowledgement.report.clone() else { return };
-        let (Some(identity), Some(modified), Some(held)) =
-            (&self.identity, self.membership.modified(), self.session.held())
-        else {
-            return;
-        };
-        let keys = self.fold.keyspace();
-        let own = keys.readiness_key(&identity.name);
-        let txn = Txn::new()
-            .guard(Guard::modified_at(keys.node_key(&identity.name), modified))
-            .guard(Guard::modified_at(keys.version_key().clone(), report.view.revision()))
-            .guard(Guard::modified_at(own.clone(), self.acknowledgement.standing))
-            .put(own, encode(&report.record()), held.lease);
-        let token = self.commit(Purpose::Acknowledge, txn);
-        self.acknowledgement.state = State::Sent { token, sent: now, report };
     }
 
-    /// Looks whether the yes that was told still stands, if the newest version waits although this node said yes.
-    fn reconcile_check(&mut self, now: Timestamp, target: Option<Revision>) {
-        let acknowledged = self.acknowledgement.acknowledged.as_ref().map(View::revision);
-        let waits = target.is_some() && acknowledged == target && !self.fold.is_stable();
-        let told = self.acknowledgement.told.clone();
-        let Some(told) = told.filter(|told| waits && told.outcome == ReadinessOutcome::Ready) else {
-            self.acknowledgement.check = None;
-            return;
-        };
-        match self.acknowledgement.check {
-            None => self.check_again(now, 0),
-            Some((at, _)) if now >= at && self.acknowledgement.state == State::Idle => self.look(told),
+    /// Forgets everything with the session: the key is deleted with the lease.
+    fn follow_session(&mut self, session: &Session) {
+        if session.change_since(&mut self.epoch) == Some(SessionChange::Ended) {
+            *self = Acknowledgement { epoch: self.epoch, ..Acknowledgement::default() };
+        }
+    }
+
+    fn follow_record(&mut self, membership: &Membership) {
+        let modified = membership.modified();
+        if std::mem::replace(&mut self.record, modified) != modified {
+            self.stored = Revision::ZERO;
+        }
+    }
+
+    /// Schedules the check of the acknowledgement while its version is the newest and not stable, and makes it when it is
+    /// due.
+    fn schedule_check(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        target: Option<Revision>,
+        out: &mut Outbox,
+    ) {
+        let acknowledged = self.acknowledged.as_ref().map(View::revision);
+        let waits = target.is_some() && acknowledged == target && !facts.fold.is_stable();
+        let is_ready = self.reported.as_ref().is_some_and(|last| last.outcome == ReadinessOutcome::Ready);
+        match self.check {
+            _ if !waits || !is_ready => self.check = None,
+            None => self.check_later(facts, session, 0, out),
+            Some(check) if facts.now >= check.at && self.state == State::Idle => self.check(facts, out),
             Some(_) => {}
         }
     }
 
-    /// The yes stands, and has been looked at so often. Many nodes may wait for the same one: they take turns.
-    fn check_again(&mut self, now: Timestamp, times: u32) {
-        let ttl = self.session.ttl().unwrap_or(self.config.ttl);
+    /// Schedules the next check after `times` that found the acknowledgement. Many nodes may wait for the same laggard, so
+    /// their checks are spread.
+    fn check_later(&mut self, facts: &Facts, session: &Session, times: u32, out: &mut Outbox) {
+        let ttl = session.ttl(facts);
         let pause = Backoff::new(ttl, ttl * 4).after(times + 1);
-        self.acknowledgement.check = Some((now + self.jittered(pause), times));
+        self.check = Some(Check { at: facts.now + out.jittered(pause), times });
     }
 
-    /// Reads the own key, to learn what became of a report.
-    fn look(&mut self, report: Report) {
-        let Some(identity) = &self.identity else { return };
-        let prefix = self.fold.keyspace().readiness_key(&identity.name);
-        let (token, timeout) = (self.token(), self.call_timeout());
-        self.outputs.push_back(Output::Read { token, prefix, timeout });
-        self.acknowledgement.state = State::Reading { token, report };
+    fn send(&mut self, facts: &Facts, session: &Session, membership: &Membership, out: &mut Outbox) {
+        let Some(report) = self.open.clone() else { return };
+        let (Some(name), Some(modified), Some(lease)) =
+            (facts.name(), membership.modified(), session.lease())
+        else {
+            return;
+        };
+        let keys = facts.keys();
+        let own = keys.readiness_key(name);
+        let txn = Txn::new()
+            .guard(Guard::modified_at(keys.node_key(name), modified))
+            .guard(Guard::modified_at(keys.version_key().clone(), report.view.revision()))
+            .guard(Guard::modified_at(own.clone(), self.stored))
+            .put(own, encode(&report.record()), lease);
+        let token = out.commit(Purpose::Acknowledge, txn, facts.now);
+        self.state = State::Sending { token, report };
     }
 
-    /// Takes the reply to an acknowledgement. Returns when that was sent, if it was one.
-    pub(super) fn on_acknowledged(
+    /// Reads the node's own key, to find out whether a report was stored.
+    fn resolve(&mut self, facts: &Facts, report: Report, out: &mut Outbox) {
+        if let Some(token) = read_own(facts, out) {
+            self.state = State::Resolving { token, report };
+        }
+    }
+
+    /// Reads the node's own key, to find out whether its acknowledgement is still stored.
+    fn check(&mut self, facts: &Facts, out: &mut Outbox) {
+        if let (Some(report), Some(token)) = (&self.reported, read_own(facts, out)) {
+            self.state = State::Checking { token, version: report.view.revision() };
+        }
+    }
+
+    /// Takes the reply to the commit. Returns false if it is not awaited any more.
+    #[must_use]
+    pub(crate) fn on_committed(
         &mut self,
-        now: Timestamp,
+        facts: &Facts,
+        session: &mut Session,
+        membership: &Membership,
         token: Token,
         result: &Result<Revision, StoreError>,
-    ) -> Option<Timestamp> {
-        let State::Sent { token: awaited, sent, report } = &self.acknowledgement.state else { return None };
-        if *awaited != token {
-            return None;
-        }
-        let (sent, report) = (*sent, report.clone());
+        out: &mut Outbox,
+    ) -> bool {
+        let report = match std::mem::take(&mut self.state) {
+            State::Sending { token: own, report } if own == token => report,
+            other => {
+                self.state = other;
+                return false;
+            }
+        };
         match result {
-            Ok(revision) => self.told(report, *revision),
-            // The version or the record moved on, as the log says already or soon will; or the own key did: look.
+            Ok(revision) => self.stored(session, report, *revision, out),
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
-                if self.target().map(View::revision) == Some(report.view.revision()) {
-                    self.look(report);
-                } else {
-                    self.acknowledgement.state = State::Idle;
+                // Either the version or the record has changed, which the log shows or soon will; or the own key has.
+                if membership.target(facts).map(View::revision) == Some(report.view.revision()) {
+                    self.resolve(facts, report, out);
                 }
             }
             Err(error) => {
-                self.acknowledgement.failures += 1;
+                self.failures += 1;
                 let delay = match error.is_transient() {
-                    true => RETRY.after(self.acknowledgement.failures),
+                    true => RETRY.after(self.failures),
                     false => RETRY.max,
                 };
-                let until = now + self.jittered(delay);
-                self.acknowledgement.state = State::Waiting { until, unsure: false, report };
+                self.wait(facts.now + out.jittered(delay), report.view.revision(), Next::Send);
             }
         }
-        Some(sent)
+        true
     }
 
-    pub(super) fn on_own_acknowledgement_read(
+    /// Takes the reply to a read of the node's own key.
+    pub(crate) fn on_read(
         &mut self,
-        now: Timestamp,
+        facts: &Facts,
+        session: &mut Session,
         token: Token,
         result: Result<Snapshot, StoreError>,
+        out: &mut Outbox,
     ) {
-        let State::Reading { token: awaited, report } = &self.acknowledgement.state else { return };
-        let (Some(identity), Some(held)) = (&self.identity, self.session.held()) else { return };
-        if *awaited != token {
-            return;
-        }
-        let report = report.clone();
-        self.acknowledgement.failures += 1;
-        let delay = RETRY.after(self.acknowledgement.failures);
-        let snapshot = match result {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                let until = now + self.jittered(delay);
-                self.acknowledgement.state = State::Waiting { until, unsure: true, report };
-                self.failing.failed(now, StoreCall::Acknowledge, &error);
-                return self.report_refusal(&error);
-            }
-        };
-        let own = self.fold.keyspace().readiness_key(&identity.name);
-        let entry = snapshot.entries.iter().find(|entry| entry.key == own);
-        let arrived = entry.is_some_and(|entry| {
-            entry.lease == Some(held.lease) && decode(&entry.value).as_ref() == Ok(&report.record())
-        });
-        let standing = entry.map_or(Revision::ZERO, |entry| entry.modified);
-        // Nothing is open of what was told: this was a look whether it still stands.
-        if self.acknowledgement.told.as_ref() == Some(&report) {
-            self.acknowledgement.failures = 0;
-            self.acknowledgement.standing = standing;
-            self.acknowledgement.state = State::Idle;
-            if arrived {
-                let times = self.acknowledgement.check.map_or(0, |(_, times)| times);
-                return self.check_again(now, times + 1);
-            }
-            self.acknowledgement.told = None;
-            self.acknowledgement.report.get_or_insert(report);
-            return;
-        }
-        if arrived {
-            return self.told(report, standing);
-        }
-        if standing == self.acknowledgement.standing {
-            // Not that guard: the log has news. Wait for it, but not for ever.
-            let until = now + self.jittered(delay);
-            self.acknowledgement.state = State::Waiting { until, unsure: false, report };
-        } else {
-            self.acknowledgement.standing = standing;
-            self.acknowledgement.state = State::Idle;
+        let (Some(name), Some(lease)) = (facts.name(), session.lease()) else { return };
+        let key = facts.keys().readiness_key(name);
+        let entry = |snapshot: Snapshot| snapshot.entries.into_iter().find(|entry| entry.key == key);
+        match std::mem::take(&mut self.state) {
+            State::Resolving { token: own, report } if own == token => match result.map(entry) {
+                Ok(entry) => self.resolved(facts, session, lease, report, entry.as_ref(), out),
+                Err(error) => {
+                    let version = report.view.revision();
+                    self.read_failed(facts, &error, version, Next::Resolve(report), out);
+                }
+            },
+            State::Checking { token: own, version } if own == token => match result.map(entry) {
+                Ok(entry) => self.checked(facts, session, lease, entry.as_ref(), out),
+                Err(error) => self.read_failed(facts, &error, version, Next::Check, out),
+            },
+            other => self.state = other,
         }
     }
 
-    /// The store has it.
-    fn told(&mut self, report: Report, standing: Revision) {
-        self.acknowledgement.failures = 0;
-        self.acknowledgement.standing = standing;
-        self.acknowledgement.state = State::Idle;
-        self.acknowledgement.report.take_if(|open| *open == report);
+    /// Decides by the stored entry what became of a report.
+    fn resolved(
+        &mut self,
+        facts: &Facts,
+        session: &mut Session,
+        lease: LeaseId,
+        report: Report,
+        entry: Option<&Entry>,
+        out: &mut Outbox,
+    ) {
+        let modified = modified(entry);
+        if report.is_stored_in(entry, lease) {
+            return self.stored(session, report, modified, out);
+        }
+        self.failures += 1;
+        if modified != self.stored {
+            // The own key had changed. With its present revision as guard, the report can be sent again.
+            self.stored = modified;
+            return;
+        }
+        // Another guard failed, so the log will change. Wait for that, but not for ever.
+        let delay = RETRY.after(self.failures);
+        self.wait(facts.now + out.jittered(delay), report.view.revision(), Next::Send);
+    }
+
+    /// Decides by the stored entry whether the last acknowledgement has to be repeated.
+    fn checked(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        lease: LeaseId,
+        entry: Option<&Entry>,
+        out: &mut Outbox,
+    ) {
+        self.failures = 0;
+        self.stored = modified(entry);
+        if self.reported.as_ref().is_some_and(|report| report.is_stored_in(entry, lease)) {
+            let times = self.check.map_or(0, |check| check.times);
+            return self.check_later(facts, session, times + 1, out);
+        }
+        if let Some(lost) = self.reported.take() {
+            self.open.get_or_insert(lost);
+        }
+    }
+
+    fn read_failed(
+        &mut self,
+        facts: &Facts,
+        error: &StoreError,
+        version: Revision,
+        next: Next,
+        out: &mut Outbox,
+    ) {
+        self.failures += 1;
+        let delay = RETRY.after(self.failures);
+        self.wait(facts.now + out.jittered(delay), version, next);
+        out.call_failed(StoreCall::Acknowledge, error, facts.now);
+    }
+
+    fn wait(&mut self, until: Timestamp, version: Revision, next: Next) {
+        self.state = State::Waiting { until, version, next };
+    }
+
+    /// The store has the report, which was put at `revision`.
+    fn stored(&mut self, session: &mut Session, report: Report, revision: Revision, out: &mut Outbox) {
+        self.failures = 0;
+        self.stored = revision;
+        self.open.take_if(|open| *open == report);
         if report.outcome == ReadinessOutcome::Ready {
-            self.session.forgive_removals();
-            self.acknowledgement.acknowledged = Some(report.view.clone());
-            self.emit(Event::Ready { version: report.view.version() });
+            session.forgive_removals();
+            self.acknowledged = Some(report.view.clone());
+            out.emit(Event::Ready { version: report.view.version() });
         }
-        self.acknowledgement.told = Some(report);
+        self.reported = Some(report);
     }
+}
 
-    /// The session is over, and its key gone with the lease.
-    pub(super) fn drop_acknowledgement(&mut self) {
-        self.acknowledgement = Acknowledgement::default();
-    }
+/// Returns the revision at which the entry was put, or zero if there is none.
+fn modified(entry: Option<&Entry>) -> Revision {
+    entry.map_or(Revision::ZERO, |entry| entry.modified)
+}
+
+/// Reads the node's own key under `{ns}/ready/`.
+fn read_own(facts: &Facts, out: &mut Outbox) -> Option<Token> {
+    let key = facts.keys().readiness_key(facts.name()?);
+    Some(out.read(Call::OwnAcknowledgement, key, facts.now))
 }

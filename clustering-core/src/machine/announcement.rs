@@ -1,16 +1,19 @@
-use super::{Machine, Output, Timers, Token};
+//! Calling the user's `on_stable` (P4).
+
+use super::{election::Election, facts::Facts, log::Resync, outbox::Outbox, timers::Timers, token::Token};
 use crate::{event::Event, store::Revision, time::Timestamp, version::Term, view::View};
 
-/// Calling the user's `on_stable`: at most once for a version, by the leader that recorded it, one at a time (P4).
+/// Calls `on_stable` at most once for each version, on the leader that recorded the version as stable, one call at a
+/// time.
 ///
-/// The log tells that it was recorded and under which term, not the reply to the commit, which may be lost.
+/// The log shows that the version was recorded, and under which term. The reply to the commit may be lost.
 ///
 /// A call that does not return keeps later versions from being announced. It is reported, and cancelled if a time limit
 /// is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Announcement {
     running: Option<Running>,
-    /// The last version announced, by the revision that wrote it.
+    /// Revision that published the last version that was announced.
     announced: Revision,
 }
 
@@ -30,79 +33,77 @@ impl Announcement {
         self.running.is_some()
     }
 
-    /// The store was restored to an older state: revisions begin again below the last one announced. Versions do not
-    /// come again, their labels are minted above all that were seen.
-    pub(crate) fn rewound(&mut self) {
-        self.announced = Revision::ZERO;
-    }
-}
-
-impl Machine {
-    pub(super) fn announcement_timers(&self, timers: &mut Timers) {
-        if let Some(run) = &self.announcement.running {
-            timers.at(run.started + self.config.warn_after);
-            timers.maybe(self.config.on_stable_timeout.map(|limit| run.started + limit));
+    pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
+        if let Some(run) = &self.running {
+            timers.at(run.started + facts.config.warn_after);
+            timers.maybe(facts.config.on_stable_timeout.map(|limit| run.started + limit));
         }
     }
 
-    pub(super) fn reconcile_announcement(&mut self, now: Timestamp) {
-        let acting = self.active_term(now);
-        let newest = self.fold.newest().map(View::revision);
-        if let Some(run) = &mut self.announcement.running {
-            let good = acting == Some(run.term) && newest == Some(run.view.revision());
-            if !good && !run.superseded {
+    /// Takes note of a snapshot of the log. After a restore of the store, revisions begin again below the last one announced.
+    /// Versions do not come again: their labels are greater than all that were seen.
+    pub(crate) fn on_resync(&mut self, resync: &Resync) {
+        if resync.rewound {
+            self.announced = Revision::ZERO;
+        }
+    }
+
+    /// Supersedes the call for an older version or term, or starts the call that is due.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, election: &Election, out: &mut Outbox) {
+        let acting = election.active_term(facts.now);
+        let newest = facts.fold.newest();
+        if let Some(run) = &mut self.running {
+            let version = newest.map(View::revision);
+            let is_current = acting == Some(run.term) && version == Some(run.view.revision());
+            if !is_current && !run.superseded {
                 run.superseded = true;
-                let token = run.token;
-                self.outputs.push_back(Output::Supersede { token });
+                out.supersede(run.token);
             }
-            return self.watch_announcement(now);
+            return run.check_time(facts, out);
         }
-        let Some(term) = acting else { return };
-        let recorded =
-            self.fold.stable().and_then(|stable| stable.record.as_ref()).and_then(|record| record.term);
-        if recorded != Some(term) || !self.fold.is_stable() {
-            return;
+        let stable = facts.fold.stable().filter(|_| facts.fold.is_stable());
+        let recorded = stable.and_then(|stable| stable.record.as_ref()).and_then(|record| record.term);
+        let (Some(term), Some(view)) = (acting, newest) else { return };
+        if recorded == Some(term) && view.revision() > self.announced {
+            self.start(facts, view.clone(), term, out);
         }
-        let Some(view) = self.fold.newest().filter(|view| view.revision() > self.announcement.announced)
-        else {
-            return;
-        };
-        let (view, token) = (view.clone(), self.token());
-        self.announcement.announced = view.revision();
-        self.announcement.running = Some(Running {
+    }
+
+    fn start(&mut self, facts: &Facts, view: View, term: Term, out: &mut Outbox) {
+        self.announced = view.revision();
+        let token = out.announce(view.clone(), term, facts.now);
+        self.running = Some(Running {
             token,
-            view: view.clone(),
+            view,
             term,
-            started: now,
+            started: facts.now,
             superseded: false,
             aborted: false,
             reported_slow: false,
         });
-        self.emit(Event::Announcing { version: view.version(), term });
-        self.outputs.push_back(Output::Announce { token, view, term });
     }
 
-    /// Reports a call that takes long, and cancels a call that exceeds the time limit.
-    fn watch_announcement(&mut self, now: Timestamp) {
-        let Some(run) = &mut self.announcement.running else { return };
-        let (token, version, running) = (run.token, run.view.version(), now.since(run.started));
-        let slow = running >= self.config.warn_after && !run.reported_slow;
-        run.reported_slow |= slow;
-        let limit = self.config.on_stable_timeout.filter(|limit| running >= *limit && !run.aborted);
-        run.aborted |= limit.is_some();
-        if slow {
-            self.emit(Event::AnnouncementSlow { version, running });
-        }
-        if let Some(limit) = limit {
-            let reason = format!("it was ended after {limit:?}, the on_stable timeout");
-            self.outputs.push_back(Output::Abort { token, reason });
-        }
-    }
-
-    pub(super) fn on_announced(&mut self, token: Token, result: Result<(), String>) {
-        let Some(run) = self.announcement.running.take_if(|run| run.token == token) else { return };
+    /// Takes the result of the call.
+    pub(crate) fn on_ended(&mut self, token: Token, result: Result<(), String>, out: &mut Outbox) {
+        let Some(run) = self.running.take_if(|run| run.token == token) else { return };
         if let Err(reason) = result {
-            self.emit(Event::AnnouncementFailed { version: run.view.version(), reason });
+            out.emit(Event::AnnouncementFailed { version: run.view.version(), reason });
+        }
+    }
+}
+
+impl Running {
+    /// Reports a call that takes long, and cancels a call that exceeds the time limit.
+    fn check_time(&mut self, facts: &Facts, out: &mut Outbox) {
+        let running = facts.now.since(self.started);
+        if running >= facts.config.warn_after && !self.reported_slow {
+            self.reported_slow = true;
+            out.emit(Event::AnnouncementSlow { version: self.view.version(), running });
+        }
+        let limit = facts.config.on_stable_timeout.filter(|limit| running >= *limit);
+        if let Some(limit) = limit.filter(|_| !self.aborted) {
+            self.aborted = true;
+            out.abort(self.token, format!("it was ended after {limit:?}, the on_stable timeout"));
         }
     }
 }

@@ -1,296 +1,353 @@
-use std::{collections::BTreeSet, time::Duration};
+//! The election of the leader (P5, P6).
 
-use super::{InFlight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, history};
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    facts::Facts,
+    in_flight::InFlight,
+    log::{Log, Resync},
+    membership::Membership,
+    outbox::Outbox,
+    output::{Purpose, RequestError},
+    session::{Epoch, Session, SessionChange},
+    timers::Timers,
+    token::{RequestId, Token},
+    version_requests::VersionRequests,
+    versions,
+};
 use crate::{
     config::STAGGER,
     event::Event,
+    fold::Changed,
     name::NodeName,
+    node::Node,
     record::{Cause, LeaderRecord, encode},
-    store::{Guard, LeaseId, Revision, Txn},
+    store::{Guard, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
     version::Term,
 };
 
-/// By how many staggers others let the one go first to whom the lead was handed: 500 ms.
+/// Number of staggers by which other candidates wait longer than the node that an operator proposed: 500 ms.
 const HEAD_START: u32 = 10;
 
-/// Who leads, and what this node does about it.
+/// Campaigns, leads and resigns.
 ///
-/// A node leads while the election key stands under the lease of its session, and *acts* as leader only until its
-/// leadership deadline. Nobody polls: candidates wait for the log to say that nobody leads, and then campaign in the
-/// order of their age, a stagger apart, each only if nobody leads yet.
+/// A node leads while the election key is stored under the lease of its session, and *acts* as leader only until its
+/// leadership deadline. Nobody polls: candidates wait until the log says that there is no leader, and then campaign in
+/// the order of their age, a stagger apart, each only if there still is no leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
-    pub(crate) campaign: InFlight,
-    pub(crate) resign: InFlight,
+    epoch: Epoch,
+    campaign: InFlight,
+    resign: InFlight,
     /// The term under which this node leads, by the log.
     leading: Option<Term>,
-    /// Whether it may act: told of in both directions.
+    /// Time until which it may act under that term; `None` if it may not, since it resigns or is about to end.
+    until: Option<Timestamp>,
+    /// True if the last event said that the node may act.
     acting: bool,
-    /// The term that it gives up. It does not act under it any more, whatever the log says yet.
+    /// The term that the node is giving up. It does not act under that term any more, whatever the log still says.
     resigning: Option<Term>,
-    /// It led and lost the lead while its session lives: others first, until one led or this time has come.
+    /// After this node lost the lead although its session lives: time until which other candidates go first, unless one
+    /// has led since.
     held_off_until: Option<Timestamp>,
-    /// Since when nobody leads, while this node has been a member.
+    /// Time since which there is no leader, as a member saw it.
     leaderless_since: Option<Timestamp>,
-    /// The place among the candidates, until those change.
+    /// Position among the candidates; `None` after they changed.
     rank: Option<u32>,
-    /// When this node will campaign, if nobody leads by then.
+    /// Time at which this node campaigns if there is no leader by then.
     due: Option<Timestamp>,
-    /// Who led last, and under which term.
+    /// The last leader and its term.
     last: Option<(NodeName, Term)>,
-    /// The lead of which was told: its term, and the lease that tells it from one of the same number in a history that
-    /// was rewound.
-    told: Option<(Term, Option<LeaseId>)>,
+    /// The last leadership that was reported: its term, and its lease, which distinguishes it from an equal term in a
+    /// rewound history.
+    reported: Option<(Term, Option<LeaseId>)>,
+    /// Requests to resign that are not granted yet.
     resigns: Vec<RequestId>,
 }
 
 impl Election {
-    /// The candidates changed.
-    pub(crate) fn rerank(&mut self) {
-        self.rank = None;
+    /// Returns the term under which this node leads, by the log. It may not be allowed to act at the moment.
+    pub(crate) fn leading(&self) -> Option<Term> {
+        self.leading
     }
 
-    /// Terms known from before say nothing of those to come.
-    pub(crate) fn rewound(&mut self) {
-        self.last = None;
+    /// Returns the term and the time until which this node may act under it without asking again.
+    pub(crate) fn leadership(&self) -> Option<(Term, Timestamp)> {
+        Some((self.leading?, self.until?))
+    }
+
+    /// Returns the term under which this node may act as leader at `now`.
+    pub(crate) fn active_term(&self, now: Timestamp) -> Option<Term> {
+        self.leadership().filter(|(_, until)| now < *until).map(|(term, _)| term)
+    }
+
+    /// True if this node's candidacy is in flight, or has succeeded and is not folded yet.
+    pub(crate) fn may_win(&self, facts: &Facts) -> bool {
+        self.campaign.is_under_way(facts)
+    }
+
+    pub(crate) fn fails_to_elect(&self, facts: &Facts) -> bool {
+        self.campaign.is_failing(facts)
+    }
+
+    pub(crate) fn fails_to_resign(&self, facts: &Facts) -> bool {
+        self.resign.is_failing(facts)
+    }
+
+    pub(crate) fn timers(&self, facts: &Facts, session: &Session, timers: &mut Timers) {
+        timers.maybe(self.due);
+        timers.maybe(self.resign.due(facts));
+        timers.maybe(session.leadership_deadline(facts).filter(|_| self.acting));
+    }
+
+    /// Takes note of a snapshot. Terms of a log that was replaced cannot be compared with later ones.
+    pub(crate) fn on_resync(&mut self, session: &Session, resync: &Resync, out: &mut Outbox) {
+        self.follow_session(session, out);
+        self.rank = None;
+        if resync.rewound {
+            self.last = None;
+        }
+    }
+
+    /// Takes note of a change of the log.
+    pub(crate) fn on_change(&mut self, facts: &Facts, session: &Session, change: &Changed, out: &mut Outbox) {
+        match change {
+            Changed::Down(..) => self.rank = None,
+            Changed::Leader => self.on_leader(facts, session, out),
+            _ => {}
+        }
+    }
+
+    fn on_leader(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
+        let leader = facts.fold.leader();
+        let lead = leader.map(|leader| (Term::new(leader.created), leader.lease));
+        if lead == self.reported {
+            return;
+        }
+        self.reported = lead;
+        let term = facts.fold.term();
+        let name = leader.and_then(|leader| leader.record.as_ref()).map(|record| record.node.clone());
+        if let Some(term) = term {
+            self.last = name.clone().map(|name| (name, term));
+        }
+        self.leaderless_since = term.is_none().then_some(facts.now);
+        self.rank = None;
+        // Another node has led, so this node may campaign again.
+        self.held_off_until = None;
+        let own = own_term(facts, session).is_some();
+        out.emit(Event::LeaderChanged { leader: name, term, own });
+    }
+
+    /// Follows the election key, and campaigns or resigns if that is due.
+    pub(crate) fn reconcile(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        log: &Log,
+        version_requests: &VersionRequests,
+        membership: &Membership,
+        out: &mut Outbox,
+    ) {
+        self.follow_session(session, out);
+        self.follow_lead(facts, session, membership, out);
+        self.report_suspension(facts, out);
+        self.vacate_misnamed(facts, out);
+        self.resign(facts, out);
+        self.campaign(facts, session, log, version_requests, membership, out);
+    }
+
+    /// Forgets the lead with the session.
+    fn follow_session(&mut self, session: &Session, out: &mut Outbox) {
+        if session.change_since(&mut self.epoch) == Some(SessionChange::Ended) {
+            self.change_lead(None, out);
+            self.held_off_until = None;
+            self.leaderless_since = None;
+        }
+    }
+
+    fn follow_lead(&mut self, facts: &Facts, session: &Session, membership: &Membership, out: &mut Outbox) {
+        let own = own_term(facts, session);
+        let changed = self.leading != own;
+        if changed {
+            // The node resigned, or somebody deleted the key to have another leader: let other candidates go first.
+            let pause = session.ttl(facts);
+            self.held_off_until = Some(facts.now + pause).filter(|_| facts.fold.leader().is_none());
+            self.change_lead(own, out);
+        }
+        let may_act = membership.is_member() && !facts.is_ending() && self.resigning.is_none();
+        self.until = session.leadership_deadline(facts).filter(|_| may_act);
+        if changed {
+            // A new lead needs no event, unless its deadline has already passed.
+            self.acting = self.active_term(facts.now).is_some();
+        }
+    }
+
+    fn change_lead(&mut self, leading: Option<Term>, out: &mut Outbox) {
+        self.leading = leading;
+        self.until = None;
+        self.acting = false;
+        self.resigning = None;
+        self.campaign.reset();
+        self.resign.reset();
+        std::mem::take(&mut self.resigns).into_iter().for_each(|id| out.done(id));
+    }
+
+    /// Reports that the node may no longer act under its term, or may act again.
+    fn report_suspension(&mut self, facts: &Facts, out: &mut Outbox) {
+        let Some(term) = self.leading.filter(|_| self.resigning.is_none()) else { return };
+        let acting = self.active_term(facts.now).is_some();
+        match (std::mem::replace(&mut self.acting, acting), acting) {
+            (true, false) => out.emit(Event::LeadershipSuspended { term }),
+            (false, true) => out.emit(Event::LeadershipResumed { term }),
+            _ => {}
+        }
+    }
+
+    /// Resigns if another client has overwritten the election key under this node's lease, so that it no longer names
+    /// this node. Until the key is deleted, other nodes would take the wrong node for the leader.
+    fn vacate_misnamed(&mut self, facts: &Facts, out: &mut Outbox) {
+        let (Some(_), Some(name), Some(leader)) =
+            (self.active_term(facts.now), facts.name(), facts.fold.leader())
+        else {
+            return;
+        };
+        if leader.record.as_ref().is_none_or(|record| record.node != *name) {
+            out.emit(Event::Overwritten { key: facts.keys().election_key().clone() });
+            self.step_down(facts, out);
+        }
+    }
+
+    /// Gives up the lead. From now on this node does not act as leader, and does not say that it leads.
+    pub(crate) fn step_down(&mut self, facts: &Facts, out: &mut Outbox) {
+        self.resigning = self.leading;
+        self.until = None;
+        self.resign(facts, out);
+    }
+
+    fn resign(&mut self, facts: &Facts, out: &mut Outbox) {
+        let Some(term) = self.resigning else { return };
+        if facts.is_ending() || !self.resign.is_free(facts) {
+            return;
+        }
+        let election = facts.keys().election_key().clone();
+        let txn = Txn::new().guard(Guard::created_at(election.clone(), term.revision())).delete(election);
+        self.resign.sent(facts, out.commit(Purpose::Resign, txn, facts.now));
+    }
+
+    fn campaign(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        log: &Log,
+        version_requests: &VersionRequests,
+        membership: &Membership,
+        out: &mut Outbox,
+    ) {
+        self.due = None;
+        let Some(created) = membership.created() else { return };
+        if facts.fold.leader().is_some() || facts.is_ending() {
+            return;
+        }
+        self.leaderless_since.get_or_insert(facts.now);
+        let rank = self.rank.unwrap_or_else(|| self.rank(facts, created));
+        self.rank = Some(rank);
+        if session.leadership_deadline(facts).is_none_or(|deadline| facts.now >= deadline) {
+            // The node could not act as leader. A renewal will change that, and is an input.
+            return;
+        }
+        let turn = self.turn(session, rank).max(self.held_off_until.unwrap_or_default());
+        if facts.now < turn {
+            self.due = Some(turn);
+        } else if !self.campaign.is_free(facts) {
+            self.due = self.campaign.due(facts);
+        } else if let Some(txn) = candidacy(facts, session, log, version_requests, membership, out) {
+            self.campaign.sent(facts, out.commit(Purpose::Elect, txn, facts.now));
+        }
+    }
+
+    /// Returns the time at which this node may campaign, by its position among the candidates.
+    fn turn(&self, session: &Session, rank: u32) -> Timestamp {
+        let since = self.leaderless_since.unwrap_or_default();
+        let stagger = STAGGER.max(session.round_trip() * 2);
+        since + stagger * rank
+    }
+
+    /// Returns this node's position among the candidates: the number of older ones. The last leader is not counted if
+    /// it is present: it gave up the lead, and lets the others go first. If an operator proposed a node, that node is
+    /// first, and the others follow once it has had its time.
+    fn rank(&self, facts: &Facts, created: Revision) -> u32 {
+        let last = self.last.as_ref().map(|(name, _)| name);
+        let is_older = |node: &&Arc<Node>| node.created < created && Some(&node.name) != last;
+        let older = facts.fold.present().filter(is_older).count() as u32;
+        match facts.fold.favoured().map(|node| &node.name) {
+            None => older,
+            favoured if favoured == facts.name() => 0,
+            Some(_) => HEAD_START + older,
+        }
+    }
+
+    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    #[must_use]
+    pub(crate) fn on_committed(
+        &mut self,
+        facts: &Facts,
+        purpose: Purpose,
+        token: Token,
+        result: &Result<Revision, StoreError>,
+    ) -> bool {
+        match purpose {
+            Purpose::Resign => self.resign.take(facts, token, result),
+            _ => self.campaign.take(facts, token, result),
+        }
+    }
+
+    /// Takes a request to resign. It is granted when the log shows that the lead is over.
+    pub(crate) fn on_resign(&mut self, facts: &Facts, id: RequestId, out: &mut Outbox) {
+        if self.active_term(facts.now).is_some() {
+            self.step_down(facts, out);
+        } else if self.resigning.is_none() {
+            return out.refuse(id, RequestError::NotLeader);
+        }
+        self.resigns.push(id);
     }
 
     /// Drops requests whose callers no longer wait.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         self.resigns.retain(|id| !ids.contains(id));
     }
-
-    /// The term under which this node leads, by the log. Whether it may act is another question.
-    pub(crate) fn leading(&self) -> Option<Term> {
-        self.leading
-    }
 }
 
-impl Machine {
-    /// The term under which this node may act as leader now.
-    pub(super) fn active_term(&self, now: Timestamp) -> Option<Term> {
-        let term = self.election.leading?;
-        let resigning = self.election.resigning == Some(term);
-        let in_time = now < self.leadership_deadline()?;
-        (in_time && !resigning && self.membership.is_member() && !self.is_ending()).then_some(term)
-    }
+/// Returns the term of the election key, if that is stored under the lease of this session.
+fn own_term(facts: &Facts, session: &Session) -> Option<Term> {
+    let lease = session.lease()?;
+    let leader = facts.fold.leader()?;
+    (leader.lease == Some(lease)).then(|| Term::new(leader.created))
+}
 
-    /// Until when this node may act as leader, and under which term: what others may rely on without asking again.
-    pub(super) fn leadership(&self) -> Option<(Term, Timestamp)> {
-        let term = self.election.leading?;
-        let resigning = self.election.resigning == Some(term);
-        let until = self.leadership_deadline()?;
-        (!resigning && self.membership.is_member() && !self.is_ending()).then_some((term, until))
-    }
-
-    pub(super) fn election_timers(&self, timers: &mut Timers) {
-        timers.maybe(self.election.due);
-        timers.maybe(self.election.resign.due(self.fold.revision()));
-        timers.maybe(self.leadership_deadline().filter(|_| self.election.acting));
-    }
-
-    /// The log says something new about the leader.
-    pub(super) fn note_leader(&mut self, now: Timestamp) {
-        let lead = self.fold.leader().map(|leader| (Term::new(leader.created), leader.lease));
-        if lead == self.election.told {
-            return;
-        }
-        self.election.told = lead;
-        let term = self.fold.term();
-        let name =
-            self.fold.leader().and_then(|leader| leader.record.as_ref()).map(|record| record.node.clone());
-        match (term, &name) {
-            (Some(term), Some(name)) => self.election.last = Some((name.clone(), term)),
-            (Some(_), None) => self.election.last = None,
-            (None, _) => {}
-        }
-        self.election.leaderless_since = term.is_none().then_some(now);
-        self.election.rank = None;
-        // Where another has led, this node may campaign again.
-        self.election.held_off_until = None;
-        let own = self.own_term().is_some();
-        self.emit(Event::LeaderChanged { leader: name, term, own });
-    }
-
-    /// The term of the election key, if that stands under the lease of this session.
-    pub(super) fn own_term(&self) -> Option<Term> {
-        let lease = self.session.held()?.lease;
-        let leader = self.fold.leader()?;
-        (leader.lease == Some(lease)).then(|| Term::new(leader.created))
-    }
-
-    pub(super) fn reconcile_election(&mut self, now: Timestamp) {
-        let own = self.own_term();
-        if self.election.leading != own {
-            // Resigned, or somebody deleted the key to have another leader: others first.
-            let pause = self.session.ttl().unwrap_or(self.config.ttl);
-            self.election.held_off_until = Some(now + pause).filter(|_| self.fold.leader().is_none());
-            self.election.leading = own;
-            self.election.acting = false;
-            self.election.resigning = None;
-            self.election.resign.reset();
-            self.election.campaign.reset();
-            for id in std::mem::take(&mut self.election.resigns) {
-                self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-            }
-            // Leading begins with acting, unless the deadline has passed already.
-            self.election.acting = self.active_term(now).is_some();
-        }
-        self.tell_suspension(now);
-        self.vacate_misnamed(now);
-        self.resign(now);
-        self.campaign(now);
-    }
-
-    /// Resigns if another client has overwritten the election key under this node's lease, so that it no longer names
-    /// this node. Until the key is deleted, other nodes would take the wrong node for the leader.
-    fn vacate_misnamed(&mut self, now: Timestamp) {
-        let (Some(term), Some(identity), Some(leader)) =
-            (self.active_term(now), &self.identity, self.fold.leader())
-        else {
-            return;
-        };
-        if leader.record.as_ref().is_none_or(|record| record.node != identity.name) {
-            let key = self.fold.keyspace().election_key().clone();
-            self.emit(Event::Overwritten { key });
-            self.step_down(now, term);
-        }
-    }
-
-    fn tell_suspension(&mut self, now: Timestamp) {
-        let Some(term) = self.election.leading else { return };
-        if self.election.resigning.is_some() {
-            return;
-        }
-        match (self.election.acting, self.active_term(now).is_some()) {
-            (true, false) => {
-                self.election.acting = false;
-                self.emit(Event::LeadershipSuspended { term });
-            }
-            (false, true) => {
-                self.election.acting = true;
-                self.emit(Event::LeadershipResumed { term });
-            }
-            _ => {}
-        }
-    }
-
-    pub(super) fn on_resign(&mut self, now: Timestamp, id: RequestId) {
-        match self.active_term(now) {
-            Some(term) => self.step_down(now, term),
-            None if self.election.resigning.is_some() => {}
-            None => {
-                return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::NotLeader) });
-            }
-        }
-        self.election.resigns.push(id);
-    }
-
-    /// Gives up the lead. From now on this node does not act, and does not say that it leads.
-    pub(super) fn step_down(&mut self, now: Timestamp, term: Term) {
-        self.election.resigning = Some(term);
-        self.resign(now);
-    }
-
-    fn resign(&mut self, now: Timestamp) {
-        let folded = self.fold.revision();
-        let Some(term) = self.election.resigning else { return };
-        if self.is_ending() || !self.election.resign.is_free(now, folded) {
-            return;
-        }
-        let election = self.fold.keyspace().election_key().clone();
-        let txn = Txn::new().guard(Guard::created_at(election.clone(), term.revision())).delete(election);
-        let token = self.commit(Purpose::Resign, txn);
-        self.election.resign.sent(token, now, folded);
-    }
-
-    /// The session is over, and the lead with it.
-    pub(super) fn lose_leadership(&mut self) {
-        self.election.leading = None;
-        self.election.acting = false;
-        self.election.resigning = None;
-        self.election.held_off_until = None;
-        self.election.leaderless_since = None;
-        self.election.campaign.reset();
-        self.election.resign.reset();
-        for id in std::mem::take(&mut self.election.resigns) {
-            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-        }
-    }
-
-    fn campaign(&mut self, now: Timestamp) {
-        self.election.due = None;
-        let Some(modified) = self.membership.modified() else { return };
-        if self.fold.leader().is_some() || self.is_ending() {
-            return;
-        }
-        self.election.leaderless_since.get_or_insert(now);
-        if self.election.rank.is_none() {
-            self.election.rank = Some(self.rank());
-        }
-        if self.leadership_deadline().is_none_or(|deadline| now >= deadline) {
-            // It could not act. A renewal will change that, and bring it here again.
-            return;
-        }
-        let turn = self.turn().max(self.election.held_off_until.unwrap_or_default());
-        if now < turn {
-            self.election.due = Some(turn);
-            return;
-        }
-        let folded = self.fold.revision();
-        if !self.election.campaign.is_free(now, folded) {
-            self.election.due = self.election.campaign.due(folded);
-            return;
-        }
-        let Some(lease) = self.session.held().map(|held| held.lease) else { return };
-        let Some(txn) = self.candidacy(now, lease, modified) else { return };
-        let token = self.commit(Purpose::Elect, txn);
-        self.election.campaign.sent(token, now, folded);
-    }
-
-    /// One commit elects and publishes. It leaves the term out of the version: that is the commit's own revision.
-    fn candidacy(&mut self, now: Timestamp, lease: LeaseId, modified: Revision) -> Option<Txn> {
-        let name = self.identity.as_ref()?.name.clone();
-        let incarnation = self.membership.incarnation()?.clone();
-        let mut causes = vec![Cause::Elected(name.clone())];
-        causes.extend(self.causes());
-        let record = self.next_version(now, None, causes);
-        let leader = LeaderRecord { node: name.clone(), incarnation };
-        let keys = self.fold.keyspace();
-        let election = keys.election_key().clone();
-        let txn = Txn::new()
-            .guard(Guard::absent(election.clone()))
-            .guard(Guard::modified_at(keys.node_key(&name), modified))
-            .guard(Guard::modified_at(keys.version_key().clone(), self.fold.version_modified()))
-            .put(election, encode(&leader), lease);
-        Some(history::put_version(txn, keys, record))
-    }
-
-    /// When this node may campaign: by its place among the candidates.
-    fn turn(&self) -> Timestamp {
-        let since = self.election.leaderless_since.unwrap_or_default();
-        let stagger: Duration = STAGGER.max(self.session.round_trip() * 2);
-        since + stagger * self.election.rank.unwrap_or_default()
-    }
-
-    /// How many candidates are older. One that led last and still stands gave up the lead: it lets others go first, and
-    /// nobody waits for it. Where an operator handed the lead to somebody, that one goes first, and the others come after
-    /// it has had its time.
-    fn rank(&self) -> u32 {
-        let favoured = self.fold.favoured().map(|node| &node.name);
-        let own = self.identity.as_ref().map(|identity| &identity.name);
-        match favoured {
-            None => self.seniority(),
-            favoured if favoured == own => 0,
-            Some(_) => HEAD_START + self.seniority(),
-        }
-    }
-
-    fn seniority(&self) -> u32 {
-        let Some(created) = self.membership.created() else { return 0 };
-        let last = self.election.last.as_ref().map(|(name, _)| name);
-        let older = self.fold.present().filter(|node| node.created < created && Some(&node.name) != last);
-        older.count() as u32
-    }
+/// Builds the commit that elects this node and publishes a version. The version record leaves the term out, since the term
+/// is the commit's own revision.
+fn candidacy(
+    facts: &Facts,
+    session: &Session,
+    log: &Log,
+    version_requests: &VersionRequests,
+    membership: &Membership,
+    out: &mut Outbox,
+) -> Option<Txn> {
+    let (lease, modified) = (session.lease()?, membership.modified()?);
+    let name = facts.name()?.clone();
+    let incarnation = membership.incarnation()?.clone();
+    let mut causes = vec![Cause::Elected(name.clone())];
+    causes.extend(versions::causes(facts, log, version_requests, None));
+    let record = versions::next_version(facts, log, None, causes, out);
+    let leader = LeaderRecord { node: name.clone(), incarnation };
+    let keys = facts.keys();
+    let election = keys.election_key().clone();
+    let txn = Txn::new()
+        .guard(Guard::absent(election.clone()))
+        .guard(Guard::modified_at(keys.node_key(&name), modified))
+        .guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified()))
+        .put(election, encode(&leader), lease);
+    Some(versions::put_version(txn, keys, record))
 }

@@ -1,16 +1,18 @@
-use std::collections::BTreeMap;
+//! Store calls that keep failing (P10).
 
-use super::{Machine, Timers};
+use std::{collections::BTreeMap, time::Duration};
+
+use super::timers::Timers;
 use crate::{
     event::{Event, StoreCall},
     store::StoreError,
     time::Timestamp,
 };
 
-/// Store calls that the node needs and that keep failing (P10).
+/// Detects store calls that the node needs and that have failed for too long.
 ///
-/// Every concern retries its own calls. This type detects a call that has failed for too long, whatever the reason: a
-/// full store, a missing permission, overload, lost replies, or a guard that never holds.
+/// Every concern retries its own calls. This type reports those that keep failing, whatever the reason: a full store, a
+/// missing permission, overload, lost replies, or a guard that never holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct FailingCalls(BTreeMap<StoreCall, Failure>);
 
@@ -21,7 +23,7 @@ struct Failure {
     /// Error of the last failure.
     reason: String,
     /// True once an event reported it.
-    told: bool,
+    reported: bool,
 }
 
 /// A store call that the node needs and that has kept failing for at least
@@ -40,66 +42,49 @@ pub struct FailingCall {
 impl FailingCalls {
     /// Records a failed attempt.
     pub(crate) fn failed(&mut self, now: Timestamp, call: StoreCall, error: &StoreError) {
-        let new = || Failure { since: now, reason: String::new(), told: false };
+        let new = || Failure { since: now, reason: String::new(), reported: false };
         self.0.entry(call).or_insert_with(new).reason = error.to_string();
     }
 
     /// Returns the calls that were reported as failing and still fail.
     pub(crate) fn reported(&self) -> Vec<FailingCall> {
-        let told = self.0.iter().filter(|(_, failure)| failure.told);
+        let reported = self.0.iter().filter(|(_, failure)| failure.reported);
         let call = |(call, failure): (&StoreCall, &Failure)| FailingCall {
             call: *call,
             since: failure.since,
             reason: failure.reason.clone(),
         };
-        told.map(call).collect()
-    }
-}
-
-impl Machine {
-    pub(super) fn failing_timers(&self, timers: &mut Timers) {
-        let unreported = self.failing.0.values().filter(|failure| !failure.told);
-        timers.maybe(unreported.map(|failure| failure.since + self.config.warn_after).min());
+        reported.map(call).collect()
     }
 
-    /// Reports calls that have kept failing for too long, and drops those that succeeded or are no longer needed. Runs
-    /// after all concerns: a call that was due for a retry and was not retried is no longer needed.
-    pub(super) fn reconcile_failing(&mut self, now: Timestamp) {
-        if self.failing.0.is_empty() {
-            return;
-        }
-        for (call, mut failure) in std::mem::take(&mut self.failing.0) {
-            let failing = now.since(failure.since);
-            if !self.still_fails(now, call) {
-                if failure.told {
-                    self.emit(Event::CallRecovered { call, failed: failing });
-                }
-                continue;
+    pub(crate) fn timers(&self, warn_after: Duration, timers: &mut Timers) {
+        let unreported = self.0.values().filter(|failure| !failure.reported);
+        timers.maybe(unreported.map(|failure| failure.since + warn_after).min());
+    }
+
+    /// Returns the events that are due: for calls that have failed for `warn_after`, and for reported calls that
+    /// recovered. Drops calls for which `still_fails` is false.
+    ///
+    /// Call it after all concerns have reconciled: a call that was due for a retry and was not retried is no longer needed.
+    pub(crate) fn update(
+        &mut self,
+        now: Timestamp,
+        warn_after: Duration,
+        still_fails: impl Fn(StoreCall) -> bool,
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        self.0.retain(|call, failure| {
+            let (call, failing) = (*call, now.since(failure.since));
+            let still_fails = still_fails(call);
+            if !still_fails && failure.reported {
+                events.push(Event::CallRecovered { call, failed: failing });
             }
-            if !failure.told && failing >= self.config.warn_after {
-                failure.told = true;
-                self.emit(Event::CallFailing { call, failing, reason: failure.reason.clone() });
+            if still_fails && !failure.reported && failing >= warn_after {
+                failure.reported = true;
+                events.push(Event::CallFailing { call, failing, reason: failure.reason.clone() });
             }
-            self.failing.0.insert(call, failure);
-        }
-    }
-
-    /// True if the last attempt of that call failed, and another attempt is in flight or due later.
-    fn still_fails(&self, now: Timestamp, call: StoreCall) -> bool {
-        let flight = match call {
-            StoreCall::Grant => return self.session.fails_to_grant(),
-            StoreCall::Revoke => return self.session.fails_to_revoke(),
-            StoreCall::Acknowledge => return self.acknowledgement.is_failing(),
-            StoreCall::FollowAcknowledgements => return self.consistency.follow.is_failing(),
-            StoreCall::Join => &self.membership.join,
-            StoreCall::Rewrite => &self.membership.rewrite,
-            StoreCall::RequestVersion => &self.requests.ask,
-            StoreCall::Elect => &self.election.campaign,
-            StoreCall::Resign => &self.election.resign,
-            StoreCall::Publish => &self.publication.publish,
-            StoreCall::Confirm => &self.consistency.confirm,
-            StoreCall::Evict => &self.consistency.evict,
-        };
-        flight.is_failing(now, self.fold.revision())
+            still_fails
+        });
+        events
     }
 }

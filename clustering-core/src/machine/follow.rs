@@ -1,18 +1,41 @@
+//! Following a prefix of the store.
+
 use std::time::Duration;
 
-use super::Token;
-use crate::{config::Backoff, store::Key, time::Timestamp};
+use super::{
+    facts::Facts,
+    outbox::{Call, Outbox},
+    token::Token,
+};
+use crate::{
+    config::RETRY,
+    store::{Key, Revision, StoreError},
+    time::Timestamp,
+};
 
-/// Follows a prefix: reads a snapshot, watches from its revision, and resumes when the watch breaks.
+/// Watches that broke are resumed within this time, spread at random, so that a thousand nodes whose connections broke
+/// together do not reconnect together.
+pub(crate) const RESUME_WITHIN: Duration = Duration::from_millis(100);
+
+/// Follows a prefix: reads a snapshot, watches from its revision, and resumes the watch when it breaks.
 ///
-/// It knows where it stands, not what it saw: its owner folds the snapshot and the batches.
+/// The type only tracks the calls. Its owner folds the snapshot and the batches.
+///
+/// ```text
+///   Off ──start──▶ Waiting(Read) ──▶ Reading ──▶ Waiting(Watch) ──▶ Opening ──▶ Open
+///                       ▲                             ▲                           │
+///                       └────────────── gap ──────────┴────────── broke ──────────┘
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Follow {
     prefix: Key,
+    call: Call,
     state: State,
+    /// Number of failures in a row.
     failures: u32,
+    /// True once a snapshot was read since the start.
     synced: bool,
-    /// The store did not answer, or broke the watch off, and the watch is not open again yet.
+    /// True from a failure on until the watch is open again.
     broken: bool,
 }
 
@@ -31,30 +54,19 @@ enum Next {
     Watch,
 }
 
-/// What a follower wants done now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Want {
-    Read,
-    Watch,
-}
-
 impl Follow {
-    pub(crate) fn new(prefix: Key) -> Self {
-        Follow { prefix, state: State::Off, failures: 0, synced: false, broken: false }
+    pub(crate) fn new(prefix: Key, call: Call) -> Self {
+        Follow { prefix, call, state: State::Off, failures: 0, synced: false, broken: false }
     }
 
-    pub(crate) fn prefix(&self) -> &Key {
-        &self.prefix
-    }
-
-    /// Starts from a snapshot, if it is off.
+    /// Starts with a snapshot, if it is off.
     pub(crate) fn start(&mut self, now: Timestamp) {
         if self.state == State::Off {
             self.state = State::Waiting { until: now, next: Next::Read };
         }
     }
 
-    /// Starts without a snapshot, if it is off: what stands there now is of no interest. Whether it was off.
+    /// Starts without a snapshot, if it is off, since what is stored now is of no interest. Returns true if it was off.
     pub(crate) fn start_watching(&mut self, now: Timestamp) -> bool {
         let off = self.state == State::Off;
         if off {
@@ -64,22 +76,26 @@ impl Follow {
         off
     }
 
-    /// Ends, and returns the watch to drop.
-    pub(crate) fn stop(&mut self) -> Option<Token> {
+    /// Ends, and drops the watch.
+    pub(crate) fn stop(&mut self, out: &mut Outbox) {
         let open = match self.state {
             State::Opening { token } | State::Open { token, .. } => Some(token),
             _ => None,
         };
-        *self = Follow::new(self.prefix.clone());
-        open
+        if let Some(token) = open {
+            out.unwatch(token);
+        }
+        if self.state != State::Off {
+            *self = Follow::new(self.prefix.clone(), self.call);
+        }
     }
 
-    /// Whether a snapshot was read since it was started.
+    /// True if a snapshot was read since the start.
     pub(crate) fn is_synced(&self) -> bool {
         self.synced
     }
 
-    /// Whether nothing was missed since the last snapshot: its watch is open, or is yet to be.
+    /// True if no change was missed since the last snapshot: the watch is open or will be opened.
     pub(crate) fn is_whole(&self) -> bool {
         match self.state {
             State::Opening { .. } | State::Open { .. } => true,
@@ -88,39 +104,38 @@ impl Follow {
         }
     }
 
-    /// Whether the watch is open, so that what happens from now on will be seen.
+    /// True if the watch is open, so that changes from now on will be seen.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.state, State::Open { .. })
     }
 
-    /// Whether the store did not answer, or broke the watch off, and it is not open again yet.
+    /// True if the store did not answer or broke the watch off, and the watch is not open again.
     pub(crate) fn is_failing(&self) -> bool {
         self.broken
     }
 
-    /// What is due. The caller does it, and tells under which token.
-    pub(crate) fn due(&self, now: Timestamp) -> Option<Want> {
-        match self.state {
-            State::Waiting { until, next } if now >= until => Some(match next {
-                Next::Read => Want::Read,
-                Next::Watch => Want::Watch,
-            }),
-            _ => None,
-        }
-    }
-
-    pub(crate) fn sent(&mut self, want: Want, token: Token) {
-        self.state = match want {
-            Want::Read => State::Reading { token },
-            Want::Watch => State::Opening { token },
-        };
-    }
-
-    /// When it goes on because time passed.
+    /// Returns the time of the next call, if one is scheduled.
     pub(crate) fn wakeup(&self) -> Option<Timestamp> {
         match self.state {
             State::Waiting { until, .. } => Some(until),
             _ => None,
+        }
+    }
+
+    /// Sends the call that is due, if any. A watch begins after `after`, the last revision folded: so no change is
+    /// missed, and none comes twice.
+    pub(crate) fn reconcile(&mut self, after: Revision, now: Timestamp, out: &mut Outbox) {
+        match self.state {
+            State::Waiting { until, .. } if now < until => {}
+            State::Waiting { next: Next::Read, .. } => {
+                let token = out.read(self.call, self.prefix.clone(), now);
+                self.state = State::Reading { token };
+            }
+            State::Waiting { next: Next::Watch, .. } => {
+                let token = out.watch(self.call, self.prefix.clone(), after, now);
+                self.state = State::Opening { token };
+            }
+            State::Off | State::Reading { .. } | State::Opening { .. } | State::Open { .. } => {}
         }
     }
 
@@ -129,57 +144,70 @@ impl Follow {
     }
 
     pub(crate) fn is_watching(&self, token: Token) -> bool {
-        matches!(self.state, State::Opening { token: mine } | State::Open { token: mine, .. } if mine == token)
+        matches!(self.state, State::Opening { token: own } | State::Open { token: own, .. } if own == token)
     }
 
-    /// The snapshot was read: watch from its revision, at once.
+    /// The snapshot was read. The watch is opened at once.
     pub(crate) fn read(&mut self, now: Timestamp) {
         self.synced = true;
         self.state = State::Waiting { until: now, next: Next::Watch };
     }
 
-    /// The watch is open.
-    pub(crate) fn opened(&mut self, token: Token, now: Timestamp) {
-        self.broken = false;
-        self.state = State::Open { token, since: now };
+    /// The snapshot could not be read. It is read again after a delay.
+    pub(crate) fn read_failed(&mut self, now: Timestamp) {
+        self.failures += 1;
+        self.broken = true;
+        self.state = State::Waiting { until: now + RETRY.after(self.failures), next: Next::Read };
     }
 
-    /// The watch yields: what was wrong is over.
+    /// The watch is open, or could not be opened: then the error is returned. Ignores a watch that was dropped.
+    pub(crate) fn opened(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        result: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if !self.is_watching(token) {
+            return Ok(());
+        }
+        match result {
+            Ok(()) => {
+                self.broken = false;
+                self.state = State::Open { token, since: facts.now };
+            }
+            Err(_) => self.broke(facts, RESUME_WITHIN),
+        }
+        result
+    }
+
+    /// The watch yielded a batch, so it works.
     pub(crate) fn yielded(&mut self) {
         self.failures = 0;
     }
 
-    /// The snapshot could not be read: again after a while.
-    pub(crate) fn read_failed(&mut self, now: Timestamp, retry: &Backoff) {
+    /// The watch broke. It is resumed after `pause`, and after longer pauses if that fails.
+    pub(crate) fn broke(&mut self, facts: &Facts, pause: Duration) {
+        self.forgive(facts.now);
+        let delay = if self.failures == 0 { pause } else { RETRY.after(self.failures) };
         self.failures += 1;
         self.broken = true;
-        self.state = State::Waiting { until: now + retry.after(self.failures), next: Next::Read };
+        self.state = State::Waiting { until: facts.now + delay, next: Next::Watch };
     }
 
-    /// The watch broke: resume it. The first try comes soon, `jitter` later, so that a thousand nodes whose connections
-    /// broke together do not come back together.
-    pub(crate) fn broke(&mut self, now: Timestamp, retry: &Backoff, jitter: Duration) {
-        self.forgive(now, retry);
-        let delay = if self.failures == 0 { jitter } else { retry.after(self.failures) };
+    /// The watch cannot be resumed from its last revision. A snapshot is read instead.
+    pub(crate) fn gap(&mut self, facts: &Facts) {
+        self.forgive(facts.now);
+        let delay = if self.failures == 0 { Duration::ZERO } else { RETRY.after(self.failures) };
         self.failures += 1;
-        self.broken = true;
-        self.state = State::Waiting { until: now + delay, next: Next::Watch };
+        self.state = State::Waiting { until: facts.now + delay, next: Next::Read };
     }
 
-    /// A watch that was open for a while was a good one, also if there was nothing to yield.
-    fn forgive(&mut self, now: Timestamp, retry: &Backoff) {
+    /// Resets the backoff if the watch was open for a while, even if it yielded nothing.
+    fn forgive(&mut self, now: Timestamp) {
         if let State::Open { since, .. } = self.state
-            && now.since(since) > retry.max
+            && now.since(since) > RETRY.max
         {
             self.failures = 0;
         }
-    }
-
-    /// The watch cannot go on from where it stood: start from a snapshot again.
-    pub(crate) fn gap(&mut self, now: Timestamp, retry: &Backoff) {
-        self.forgive(now, retry);
-        let delay = if self.failures == 0 { Duration::ZERO } else { retry.after(self.failures) };
-        self.failures += 1;
-        self.state = State::Waiting { until: now + delay, next: Next::Read };
     }
 }

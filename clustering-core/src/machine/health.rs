@@ -1,21 +1,24 @@
-use super::{Intent, Machine, Output, Timers, Token, session::SessionEnd};
-use crate::{
-    config::HealthChecks,
-    event::{Event, LostReason},
-    time::Timestamp,
-};
+//! Health of the process, by the user's own check (P11).
 
-/// Whether the process that the node speaks for is well, by the user's own check: one at a time.
+use super::{
+    facts::{Facts, Intent},
+    outbox::Outbox,
+    timers::Timers,
+    token::Token,
+};
+use crate::{config::HealthChecks, event::Event, time::Timestamp};
+
+/// Runs the user's health check, one at a time, and judges its results.
 ///
-/// A node takes part only while it is healthy (P11). Its lease lives by what the library does, and that goes on when the
-/// service is wedged; so the service is asked.
+/// A node is a member only while it is healthy. Its lease alone does not show that: the library renews it even if the
+/// service is stuck.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Checks {
     verdict: Verdict,
-    /// Checks that failed, in a row.
+    /// Number of checks that failed in a row.
     failures: u32,
     run: Option<Run>,
-    /// When the next check begins.
+    /// Time of the next check.
     due: Timestamp,
 }
 
@@ -29,44 +32,42 @@ enum Verdict {
     },
 }
 
-/// A check that runs.
+/// A check that is running.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Run {
     token: Token,
     started: Timestamp,
-    /// When it counts as a failure, or as another one, if it has not ended by then.
+    /// Time at which it counts as a failure if it has not ended, or as a further failure.
     overdue: Timestamp,
-    /// It counted as a failure, or nobody wants to know any more: it was to be ended, and whatever it says does not
-    /// matter.
-    given_up: bool,
+    /// True once it was cancelled. Its result is ignored.
+    cancelled: bool,
 }
 
-/// What a node knows of its own health.
+/// The health of a node, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Health {
-    /// It is not checked.
+    /// The node has no health check.
     Unchecked,
-    /// No check has ended yet: the node waits with joining.
+    /// No check has ended yet. The node does not join before one does.
     Unknown,
     /// The node takes part.
     Healthy,
     /// The node takes no part until a check passes.
     Unhealthy {
-        /// What the check said that decided it.
+        /// Error of the check that decided it.
         reason: String,
     },
 }
 
-impl Machine {
-    /// Whether the node may take part, as far as its health goes.
-    pub(super) fn is_fit(&self) -> bool {
-        self.config.health.is_none() || self.health.verdict == Verdict::Healthy
+impl Checks {
+    /// True if the node may take part, as far as its health is concerned.
+    pub(crate) fn is_fit(&self, facts: &Facts) -> bool {
+        facts.config.health.is_none() || self.verdict == Verdict::Healthy
     }
 
-    /// What is known of the node's health.
-    pub(super) fn health(&self) -> Health {
-        match (&self.config.health, &self.health.verdict) {
+    pub(crate) fn health(&self, facts: &Facts) -> Health {
+        match (&facts.config.health, &self.verdict) {
             (None, _) => Health::Unchecked,
             (Some(_), Verdict::Unknown) => Health::Unknown,
             (Some(_), Verdict::Healthy) => Health::Healthy,
@@ -74,85 +75,86 @@ impl Machine {
         }
     }
 
-    pub(super) fn health_timers(&self, timers: &mut Timers) {
-        if self.config.health.is_none() || self.intent != Intent::Register {
-            return;
+    pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
+        if facts.config.health.is_some() && facts.intent == Intent::Register {
+            timers.at(self.run.as_ref().map_or(self.due, |run| run.overdue));
         }
-        timers.at(self.health.run.as_ref().map_or(self.health.due, |run| run.overdue));
     }
 
-    pub(super) fn reconcile_health(&mut self, now: Timestamp) {
-        let Some(checks) = self.config.health else { return };
-        if self.intent != Intent::Register {
+    /// Starts the check that is due, and counts the one that takes too long as failed.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, out: &mut Outbox) {
+        let Some(checks) = facts.config.health else { return };
+        if facts.intent != Intent::Register {
             return;
         }
-        match &mut self.health.run {
-            None if now >= self.health.due => self.check(now, checks),
-            Some(run) if now >= run.overdue => {
-                // One failure, however late this is noticed: a process that was stopped as a whole was not asked.
-                run.overdue = now + checks.interval;
-                let (token, given_up) = (run.token, std::mem::replace(&mut run.given_up, true));
+        match &mut self.run {
+            None if facts.now >= self.due => {
+                let overdue = facts.now + checks.deadline;
+                let token = out.check_health(facts.now);
+                self.run = Some(Run { token, started: facts.now, overdue, cancelled: false });
+            }
+            Some(run) if facts.now >= run.overdue => {
+                // One failure, however late this is noticed: while the process was stopped, nothing was checked.
+                run.overdue = facts.now + checks.interval;
                 let reason = format!("the check did not answer within {:?}", checks.deadline);
-                if !given_up {
-                    self.outputs.push_back(Output::Abort { token, reason: reason.clone() });
+                if !std::mem::replace(&mut run.cancelled, true) {
+                    out.abort(run.token, reason.clone());
                 }
-                self.check_failed(now, checks, reason);
+                self.failed(checks, reason, out);
             }
             _ => {}
         }
     }
 
-    fn check(&mut self, now: Timestamp, checks: HealthChecks) {
-        let token = self.token();
-        let overdue = now + checks.deadline;
-        self.health.run = Some(Run { token, started: now, overdue, given_up: false });
-        self.outputs.push_back(Output::CheckHealth { token });
-    }
-
-    /// The node wants no place any more: nobody asks how it is, and the next time it has to pass a check first.
-    pub(super) fn drop_health(&mut self) {
-        self.health.verdict = Verdict::Unknown;
-        self.health.failures = 0;
-        if let Some(run) = &mut self.health.run
-            && !std::mem::replace(&mut run.given_up, true)
+    /// Forgets the verdict and cancels the running check, since the node is not to be a member. Before it becomes one
+    /// again, a check has to pass.
+    pub(crate) fn cancel(&mut self, out: &mut Outbox) {
+        self.verdict = Verdict::Unknown;
+        self.failures = 0;
+        if let Some(run) = &mut self.run
+            && !std::mem::replace(&mut run.cancelled, true)
         {
-            let reason = "nobody wants to know any more".to_owned();
-            self.outputs.push_back(Output::Abort { token: run.token, reason });
+            out.abort(run.token, "check cancelled".to_owned());
         }
     }
 
-    pub(super) fn on_health(&mut self, now: Timestamp, token: Token, result: Result<(), String>) {
-        let Some(run) = self.health.run.take_if(|run| run.token == token) else { return };
-        let Some(checks) = self.config.health else { return };
-        self.health.due = (run.started + checks.interval).max(now);
+    /// Takes the result of a check.
+    pub(crate) fn on_reported(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        result: Result<(), String>,
+        out: &mut Outbox,
+    ) {
+        let Some(run) = self.run.take_if(|run| run.token == token) else { return };
+        let Some(checks) = facts.config.health else { return };
+        self.due = (run.started + checks.interval).max(facts.now);
         match result {
-            _ if run.given_up => {}
-            Ok(()) => self.check_passed(),
-            Err(reason) => self.check_failed(now, checks, reason),
+            _ if run.cancelled => {}
+            Ok(()) => self.passed(out),
+            Err(reason) => self.failed(checks, reason, out),
         }
     }
 
-    fn check_passed(&mut self) {
-        self.health.failures = 0;
-        if self.health.verdict != Verdict::Healthy {
-            self.health.verdict = Verdict::Healthy;
-            self.emit(Event::Healthy);
+    fn passed(&mut self, out: &mut Outbox) {
+        self.failures = 0;
+        if self.verdict != Verdict::Healthy {
+            self.verdict = Verdict::Healthy;
+            out.emit(Event::Healthy);
         }
     }
 
-    fn check_failed(&mut self, now: Timestamp, checks: HealthChecks, reason: String) {
-        self.health.failures = self.health.failures.saturating_add(1);
-        let falls = match self.health.verdict {
+    fn failed(&mut self, checks: HealthChecks, reason: String, out: &mut Outbox) {
+        self.failures = self.failures.saturating_add(1);
+        let is_decisive = match self.verdict {
             Verdict::Unhealthy { .. } => false,
-            Verdict::Healthy => self.health.failures >= checks.failures,
-            // It has not joined: there is nothing to be patient about.
+            Verdict::Healthy => self.failures >= checks.failures,
+            // The node has not joined, so nothing would be moved by a false alarm.
             Verdict::Unknown => true,
         };
-        if falls {
-            self.health.verdict = Verdict::Unhealthy { reason: reason.clone() };
-            self.emit(Event::Unhealthy { failures: self.health.failures, reason });
-            self.session.give_up_granting();
-            self.end_session(now, SessionEnd::Lost(LostReason::Unhealthy));
+        if is_decisive {
+            self.verdict = Verdict::Unhealthy { reason: reason.clone() };
+            out.emit(Event::Unhealthy { failures: self.failures, reason });
         }
     }
 }

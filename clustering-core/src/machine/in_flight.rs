@@ -1,17 +1,19 @@
-use super::Token;
+//! A commit of which at most one is in flight.
+
+use super::{facts::Facts, token::Token};
 use crate::{
-    config::Backoff,
+    config::RETRY,
     store::{ErrorKind, Revision, StoreError},
     time::Timestamp,
 };
 
-/// One kind of commit, of which at most one is on its way.
+/// Tracks one kind of commit, so that it is not sent again before the log could show the result of the last attempt.
 ///
-/// Replies decide little: the log tells what happened. A flight only keeps the same commit from being sent again before
-/// the log had a chance to tell.
+/// Replies decide little: the log shows what happened.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct InFlight {
     state: State,
+    /// Number of failures in a row.
     failures: u32,
 }
 
@@ -19,21 +21,22 @@ pub(crate) struct InFlight {
 enum State {
     #[default]
     Idle,
-    /// On its way since the fold stood at `folded`.
-    Sent { token: Token, sent: Timestamp, folded: Revision },
+    /// Sent when the fold was at `folded`, and not answered.
+    Sent { token: Token, folded: Revision },
     /// Succeeded at that revision. Until the fold has reached it, new decisions would be based on outdated state. But
     /// if the store is restored to a moment before the commit, the commit never appears, and a watch that had not
     /// reached it need not report the restore. Therefore the commit is repeated at `until` if it is still needed.
     Folding { revision: Revision, until: Timestamp },
-    /// Refused by a guard: the fold was behind. Again once it moved past `folded`, or at `until` at the latest.
+    /// Refused by a guard, since the fold was behind. May be sent again once the fold is past `folded`, or at `until`.
     Refused { folded: Revision, until: Timestamp },
-    /// The store did not answer, or not now. Repeated at `until`; the guards make that safe.
+    /// Failed otherwise. May be sent again at `until`; the guards make that safe even if it was applied.
     Waiting { until: Timestamp },
 }
 
 impl InFlight {
-    /// Whether the commit may be sent, if it is still wanted.
-    pub(crate) fn is_free(&self, now: Timestamp, folded: Revision) -> bool {
+    /// True if the commit may be sent, if it is needed.
+    pub(crate) fn is_free(&self, facts: &Facts) -> bool {
+        let (now, folded) = (facts.now, facts.folded());
         match self.state {
             State::Idle => true,
             State::Sent { .. } => false,
@@ -43,63 +46,64 @@ impl InFlight {
         }
     }
 
-    /// Whether it is on its way, or done and the fold has not seen it yet.
-    pub(crate) fn is_under_way(&self, folded: Revision) -> bool {
+    /// True if the commit is in flight, or has succeeded and is not folded yet.
+    pub(crate) fn is_under_way(&self, facts: &Facts) -> bool {
         match self.state {
             State::Sent { .. } => true,
-            State::Folding { revision, .. } => folded < revision,
+            State::Folding { revision, .. } => facts.folded() < revision,
             State::Idle | State::Refused { .. } | State::Waiting { .. } => false,
         }
     }
 
     /// True if the last attempt failed, and another attempt is in flight or due later.
-    pub(crate) fn is_failing(&self, now: Timestamp, folded: Revision) -> bool {
-        self.failures > 0 && !self.is_free(now, folded)
+    pub(crate) fn is_failing(&self, facts: &Facts) -> bool {
+        self.failures > 0 && !self.is_free(facts)
     }
 
-    /// When a commit that is still wanted may be sent because time passed.
-    pub(crate) fn due(&self, folded: Revision) -> Option<Timestamp> {
+    /// Returns the time at which the commit may be sent even if the log does not change.
+    pub(crate) fn due(&self, facts: &Facts) -> Option<Timestamp> {
         match self.state {
             State::Refused { until, .. } | State::Waiting { until } => Some(until),
-            State::Folding { revision, until } => (folded < revision).then_some(until),
+            State::Folding { revision, until } => (facts.folded() < revision).then_some(until),
             State::Idle | State::Sent { .. } => None,
         }
     }
 
-    pub(crate) fn sent(&mut self, token: Token, now: Timestamp, folded: Revision) {
-        self.state = State::Sent { token, sent: now, folded };
+    pub(crate) fn sent(&mut self, facts: &Facts, token: Token) {
+        self.state = State::Sent { token, folded: facts.folded() };
     }
 
-    /// Takes the reply if it is to this commit. Returns when the commit was sent.
+    /// Takes the reply. Returns false if no attempt waits for a reply with that token.
+    #[must_use]
     pub(crate) fn take(
         &mut self,
+        facts: &Facts,
         token: Token,
         result: &Result<Revision, StoreError>,
-        now: Timestamp,
-        retry: &Backoff,
-    ) -> Option<Timestamp> {
-        let State::Sent { token: awaited, sent, folded } = self.state else { return None };
+    ) -> bool {
+        let State::Sent { token: awaited, folded } = self.state else { return false };
         if token != awaited {
-            return None;
+            return false;
         }
+        let now = facts.now;
         self.state = match result {
             Ok(revision) => {
                 self.failures = 0;
-                State::Folding { revision: *revision, until: now + retry.max }
+                State::Folding { revision: *revision, until: now + RETRY.max }
             }
             Err(error) => {
                 self.failures += 1;
                 match error.kind() {
-                    ErrorKind::GuardFailed { .. } => State::Refused { folded, until: now + retry.max },
-                    ErrorKind::Invalid | ErrorKind::Refused => State::Waiting { until: now + retry.max },
-                    _ => State::Waiting { until: now + retry.after(self.failures) },
+                    ErrorKind::GuardFailed { .. } => State::Refused { folded, until: now + RETRY.max },
+                    ErrorKind::Invalid | ErrorKind::Refused => State::Waiting { until: now + RETRY.max },
+                    _ => State::Waiting { until: now + RETRY.after(self.failures) },
                 }
             }
         };
-        Some(sent)
+        true
     }
 
-    /// Forgets what was on its way: its session is over, or the log that would tell was replaced.
+    /// Forgets the last attempt, since its session is over or the log was replaced.
     pub(crate) fn reset(&mut self) {
         *self = InFlight::default();
     }

@@ -1,146 +1,178 @@
+//! What the machine is told.
+
 use std::{collections::BTreeSet, time::Duration};
 
-use super::{RequestId, Token};
+use super::token::{RequestId, Token};
 use crate::{
     node::Metadata,
     outcome::Outcome,
     store::{Batch, Lease, Revision, Snapshot, StoreError, Txn, WatchEnd},
 };
 
-/// What the machine is told.
+/// An input of the machine: a reply, a change of the log, a request of the user, or the passing of time.
 ///
-/// Replies carry the token of the output that they answer. One whose token the machine no longer waits for changes
-/// nothing.
+/// A reply carries the token of the [`Output`](super::Output) that it answers. A reply with a token that the machine no
+/// longer waits for changes nothing.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// The time of [`next_wakeup`](super::Machine::next_wakeup) has come. Too early or too often does no harm.
+    /// The time of [`next_wakeup`](super::Machine::next_wakeup) has come. Ticks that come too early or too often do no
+    /// harm.
     Tick,
-    /// The reply to [`Output::Grant`](super::Output::Grant).
+    /// Reply to [`Output::Grant`](super::Output::Grant).
     Granted {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// What the store said, or what stopped it from saying.
+        /// The lease, or the error.
         result: Result<Lease, StoreError>,
     },
-    /// The reply to [`Output::Renew`](super::Output::Renew).
+    /// Reply to [`Output::Renew`](super::Output::Renew).
     Renewed {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// The time left, or what went wrong.
+        /// The time that the lease has left, or the error.
         result: Result<Duration, StoreError>,
     },
-    /// The reply to [`Output::Revoke`](super::Output::Revoke).
+    /// Reply to [`Output::Revoke`](super::Output::Revoke).
     Revoked {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// What the store said.
+        /// The error, if the call failed.
         result: Result<(), StoreError>,
     },
-    /// The reply to [`Output::Read`](super::Output::Read).
+    /// Reply to [`Output::Read`](super::Output::Read).
     Read {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// What stands there.
+        /// The snapshot, or the error.
         result: Result<Snapshot, StoreError>,
     },
     /// The watch of [`Output::Watch`](super::Output::Watch) is open, or could not be opened.
     WatchOpened {
-        /// The watch.
+        /// Token of the watch.
         token: Token,
-        /// What the store said.
+        /// The error, if the watch could not be opened.
         result: Result<(), StoreError>,
     },
     /// A watch yielded the changes of one revision.
     Batch {
-        /// The watch.
+        /// Token of the watch.
         token: Token,
         /// The changes.
         batch: Batch,
     },
-    /// A watch yielded those of several revisions, in their order. Each is taken down as if it had come alone, and what is
-    /// so then is looked at once: a node that is behind catches up without acting on what is over.
+    /// A watch yielded the changes of several revisions, in order. All are folded before the machine decides anything, so
+    /// that a node that is behind catches up without acting on outdated state.
     Batches {
-        /// The watch.
+        /// Token of the watch.
         token: Token,
-        /// The changes, each batch of a later revision than the one before.
+        /// The changes, in the order of their revisions.
         batches: Vec<Batch>,
     },
     /// A watch ended.
     WatchEnded {
-        /// The watch.
+        /// Token of the watch.
         token: Token,
-        /// Why.
+        /// The reason.
         end: WatchEnd,
     },
-    /// The reply to [`Output::Commit`](super::Output::Commit).
+    /// Reply to [`Output::Commit`](super::Output::Commit).
     Committed {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// The revision, or what went wrong.
+        /// The revision of the commit, or the error.
         result: Result<Revision, StoreError>,
     },
-    /// The stabilize of [`Output::Stabilize`](super::Output::Stabilize) has ended, whichever way.
+    /// The run of [`Output::Stabilize`](super::Output::Stabilize) ended, or was cancelled.
     Stabilized {
-        /// The run.
+        /// Token of the run.
         token: Token,
-        /// What it said.
+        /// Its result.
         outcome: Outcome,
     },
-    /// The callback of [`Output::Announce`](super::Output::Announce) has ended.
+    /// The run of [`Output::Announce`](super::Output::Announce) ended, or was cancelled.
     Announced {
-        /// The run.
+        /// Token of the run.
         token: Token,
-        /// What the error or the panic said, if it failed.
+        /// The message of the error or the panic, if it failed.
         result: Result<(), String>,
     },
-    /// The check of [`Output::CheckHealth`](super::Output::CheckHealth) has ended, whichever way.
+    /// The check of [`Output::CheckHealth`](super::Output::CheckHealth) ended, or was cancelled.
     HealthReported {
-        /// The check.
+        /// Token of the check.
         token: Token,
-        /// What is wrong, if the process is not well; what the panic said, if the check panicked.
+        /// The message of the error or the panic, if the check failed.
         result: Result<(), String>,
     },
-    /// The user asks for a new version.
+    /// The user requests a new version.
     RequestVersion {
-        /// The request.
+        /// The request, answered with [`Reply::Version`](super::Reply::Version).
         id: RequestId,
-        /// The reason that others will see.
+        /// The reason that other nodes will see.
         why: Option<String>,
     },
     /// The user makes this node give up the lead.
     Resign {
-        /// The request.
+        /// The request, answered with [`Reply::Done`](super::Reply::Done).
         id: RequestId,
     },
-    /// The user writes as leader: only while this node's term lasts.
+    /// The user commits a transaction that is applied only while this node's term lasts.
     CommitAsLeader {
-        /// The request.
+        /// The request, answered with [`Reply::Committed`](super::Reply::Committed).
         id: RequestId,
-        /// What to write, with the user's own guards.
+        /// The transaction, with the user's own guards.
         txn: Txn,
     },
     /// The user changes the node's metadata.
     Update {
-        /// The request.
+        /// The request, answered with [`Reply::Done`](super::Reply::Done).
         id: RequestId,
-        /// All of the new metadata.
+        /// The complete new metadata.
         metadata: Metadata,
     },
-    /// The user takes the node's place in the cluster, again.
+    /// The user makes the node a member of the cluster again.
     Register {
-        /// The request.
+        /// The request, answered with [`Reply::Done`](super::Reply::Done).
         id: RequestId,
     },
-    /// The user gives the node's place up, and only follows the log.
+    /// The user makes the node leave the cluster. It goes on following the log.
     Unregister {
-        /// The request.
+        /// The request, answered with [`Reply::Done`](super::Reply::Done).
         id: RequestId,
     },
-    /// The callers of these requests no longer wait for answers. The requests themselves are not cancelled.
+    /// The callers of these requests no longer wait for replies. The requests themselves are not cancelled.
     Abandoned {
         /// The requests.
         ids: BTreeSet<RequestId>,
     },
-    /// The user ends the node.
+    /// The user stops the node.
     Stop,
+}
+
+impl Input {
+    /// Returns the token of the call that the input is about, if it is about one.
+    pub(super) fn token(&self) -> Option<Token> {
+        match *self {
+            Input::Granted { token, .. }
+            | Input::Renewed { token, .. }
+            | Input::Revoked { token, .. }
+            | Input::Read { token, .. }
+            | Input::WatchOpened { token, .. }
+            | Input::Batch { token, .. }
+            | Input::Batches { token, .. }
+            | Input::WatchEnded { token, .. }
+            | Input::Committed { token, .. }
+            | Input::Stabilized { token, .. }
+            | Input::Announced { token, .. }
+            | Input::HealthReported { token, .. } => Some(token),
+            _ => None,
+        }
+    }
+
+    /// True if nothing more comes under the token. A watch goes on after it was opened and after each batch.
+    pub(super) fn ends_call(&self) -> bool {
+        !matches!(
+            self,
+            Input::WatchOpened { result: Ok(()), .. } | Input::Batch { .. } | Input::Batches { .. }
+        )
+    }
 }

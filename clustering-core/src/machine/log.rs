@@ -1,159 +1,239 @@
+//! Following the log, `{ns}/view/` (P1, P2).
+
 use std::time::Duration;
 
-use super::{Follow, Machine, Output, Token, follow::Want, session::SessionEnd};
+use super::{
+    facts::Facts,
+    follow::{Follow, RESUME_WITHIN},
+    outbox::{Call, Outbox},
+    session::{Session, SessionEnd},
+    timers::Timers,
+    token::Token,
+};
 use crate::{
-    config::RETRY,
-    event::{Event, LostReason, StoreCall},
+    event::{Event, LostReason},
+    fold::Changed,
     keyspace::Keyspace,
     store::{Batch, Snapshot, StoreError, WatchEnd},
     time::Timestamp,
+    version::Version,
 };
 
-/// Broken watches are resumed within this time, spread at random.
-const RESUME_WITHIN: Duration = Duration::from_millis(100);
-
-/// Following the log that all nodes fold.
+/// Follows the log, folds its changes and reports them as events.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Log {
-    pub(crate) follow: Follow,
-    /// The watch that ended said that the store was restored to an older state: the next snapshot starts all over.
+    follow: Follow,
+    /// True if the watch ended since the store was restored to an older state. The next snapshot then replaces everything
+    /// that was folded.
     rewound: bool,
+    /// The newest version label that this process has seen, or that a node record in the log names as seen. It is kept
+    /// across sessions and restores of the store, and new labels are greater (P2).
+    newest_seen: Option<Version>,
+    /// Time at which the newest version was folded.
+    version_at: Option<Timestamp>,
+    /// Time between the newest version and the one before.
+    version_interval: Option<Duration>,
+}
+
+/// The effect of a snapshot.
+#[derive(Debug)]
+pub(crate) struct Resync {
+    /// True for the first snapshot.
+    pub(crate) first: bool,
+    /// True if the store was restored to an older state: revisions count from lower again.
+    pub(crate) rewound: bool,
+    pub(crate) changes: Vec<Changed>,
 }
 
 impl Log {
     pub(crate) fn new(keyspace: &Keyspace) -> Self {
-        Log { follow: Follow::new(keyspace.view_prefix().clone()), rewound: false }
+        Log {
+            follow: Follow::new(keyspace.view_prefix().clone(), Call::Log),
+            rewound: false,
+            newest_seen: None,
+            version_at: None,
+            version_interval: None,
+        }
     }
-}
 
-impl Machine {
-    pub(super) fn reconcile_log(&mut self, now: Timestamp) {
-        if self.is_ending() {
+    /// True once a snapshot was read.
+    pub(crate) fn is_synced(&self) -> bool {
+        self.follow.is_synced()
+    }
+
+    /// True if the watch is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.follow.is_open()
+    }
+
+    /// True if the store did not answer or broke the watch off, and the watch is not open again.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.follow.is_failing()
+    }
+
+    /// Returns the label above which new labels are generated.
+    pub(crate) fn newest_seen(&self) -> Option<Version> {
+        self.newest_seen
+    }
+
+    /// True if a node has seen a newer label than the newest version has. This happens after a restore of the store, if a
+    /// node that had seen the newer label joins between the leader's last read and its commit.
+    pub(crate) fn is_outdone(&self, facts: &Facts) -> bool {
+        facts.fold.newest().is_some_and(|newest| Some(newest.version()) < self.newest_seen)
+    }
+
+    /// Returns the time at which the newest version was folded.
+    pub(crate) fn version_at(&self) -> Option<Timestamp> {
+        self.version_at
+    }
+
+    /// Returns the time between the newest version and the one before.
+    pub(crate) fn version_interval(&self) -> Option<Duration> {
+        self.version_interval
+    }
+
+    pub(crate) fn timers(&self, timers: &mut Timers) {
+        timers.maybe(self.follow.wakeup());
+    }
+
+    /// Sends the read or opens the watch that is due.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, out: &mut Outbox) {
+        if facts.is_ending() {
             return;
         }
-        self.log.follow.start(now);
-        let Some(want) = self.log.follow.due(now) else { return };
-        let token = self.token();
-        let (prefix, timeout) = (self.log.follow.prefix().clone(), self.call_timeout());
-        self.outputs.push_back(match want {
-            Want::Read => Output::Read { token, prefix, timeout },
-            // After the last revision folded: nothing is missed, nothing comes twice.
-            Want::Watch => Output::Watch { token, prefix, after: self.fold.revision(), timeout },
-        });
-        self.log.follow.sent(want, token);
+        self.follow.start(facts.now);
+        self.follow.reconcile(facts.folded(), facts.now, out);
     }
 
-    pub(super) fn on_read(&mut self, now: Timestamp, token: Token, result: Result<Snapshot, StoreError>) {
-        if self.log.follow.is_reading(token) {
-            match result {
-                Ok(snapshot) => self.resync(now, &snapshot),
-                Err(error) => {
-                    self.report_refusal(&error);
-                    self.contact.failed(&error);
-                    self.log.follow.read_failed(now, &RETRY);
-                }
+    /// Drops the watch, since the node ends.
+    pub(crate) fn stop(&mut self, out: &mut Outbox) {
+        self.follow.stop(out);
+    }
+
+    /// Takes the reply to a read of the log, and folds the snapshot. If the store was restored to an older state, the
+    /// session ends.
+    pub(crate) fn on_read(
+        &mut self,
+        facts: &mut Facts,
+        session: &mut Session,
+        token: Token,
+        result: Result<Snapshot, StoreError>,
+        out: &mut Outbox,
+    ) -> Option<Resync> {
+        if !self.follow.is_reading(token) {
+            return None;
+        }
+        let snapshot = match result {
+            Ok(snapshot) => snapshot,
+            Err(error) => {
+                out.report_refusal(&error);
+                out.contact.failed(&error);
+                self.follow.read_failed(facts.now);
+                return None;
             }
-        } else if self.consistency.follow.is_reading(token) {
-            self.on_acknowledgements_read(now, result);
-        } else {
-            self.on_own_acknowledgement_read(now, token, result);
-        }
-    }
-
-    fn resync(&mut self, now: Timestamp, snapshot: &Snapshot) {
-        // A snapshot older than what was folded tells the same: revisions never decrease.
-        let rewound = std::mem::take(&mut self.log.rewound) || snapshot.revision < self.fold.revision();
-        let first = !self.log.follow.is_synced();
-        let changes = self.fold.resync(snapshot, rewound);
-        self.log.follow.read(now);
-        self.consistency.rejudge();
-        self.election.rerank();
+        };
+        // Revisions never decrease, so an older snapshot than the fold shows that the store was restored.
+        let rewound = std::mem::take(&mut self.rewound) || snapshot.revision < facts.folded();
+        let first = !self.is_synced();
+        let changes = facts.fold.resync(&snapshot, rewound);
+        self.follow.read(facts.now);
         if !first {
-            self.emit(Event::Resynced { rewound, revision: snapshot.revision });
-            // Whoever missed a version cannot know its view. A member asks for a new one, which all can cut.
-            self.requests.note_gap(self.fold.version().is_some() && self.fold.newest().is_none());
-        }
-        if first || rewound {
-            self.requests.begin(self.fold.version_modified());
+            out.emit(Event::Resynced { rewound, revision: snapshot.revision });
         }
         if rewound {
-            self.reset_flights();
-            // Revisions count from lower again, and name other things than they did.
-            self.announcement.rewound();
-            self.election.rewound();
-            self.end_session(now, SessionEnd::Lost(LostReason::Rewound));
+            session.end(facts, SessionEnd::Lost(LostReason::Rewound), out);
         }
-        self.note_changes(now, &changes);
+        Some(Resync { first, rewound, changes })
     }
 
-    /// Forgets commits of which the log that was replaced would have told.
-    fn reset_flights(&mut self) {
-        self.membership.join.reset();
-        self.membership.rewrite.reset();
-        self.election.campaign.reset();
-        self.election.resign.reset();
-        self.publication.publish.reset();
-        self.consistency.confirm.reset();
-        self.consistency.evict.reset();
-        self.requests.ask.reset();
+    /// Takes the reply to the opening of the watch.
+    pub(crate) fn on_opened(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        result: Result<(), StoreError>,
+        out: &mut Outbox,
+    ) {
+        if let Err(error) = self.follow.opened(facts, token, result) {
+            out.contact.failed(&error);
+            out.report_refusal(&error);
+        }
     }
 
-    pub(super) fn on_watch_opened(&mut self, now: Timestamp, token: Token, result: Result<(), StoreError>) {
-        let (follow, call) = if self.log.follow.is_watching(token) {
-            (&mut self.log.follow, None)
-        } else if self.consistency.follow.is_watching(token) {
-            (&mut self.consistency.follow, Some(StoreCall::FollowAcknowledgements))
-        } else {
+    /// Folds a batch of the watch, and returns its changes.
+    pub(crate) fn on_batch(&mut self, facts: &mut Facts, token: Token, batch: &Batch) -> Vec<Changed> {
+        if !self.follow.is_watching(token) {
+            return Vec::new();
+        }
+        self.follow.yielded();
+        facts.fold.apply(batch)
+    }
+
+    /// Takes the end of the watch.
+    pub(crate) fn on_watch_ended(&mut self, facts: &Facts, token: Token, end: WatchEnd, out: &mut Outbox) {
+        if !self.follow.is_watching(token) {
             return;
-        };
-        match result {
-            Ok(()) => follow.opened(token, now),
-            Err(error) => {
-                follow.broke(now, &RETRY, RESUME_WITHIN);
-                self.contact.failed(&error);
-                if let Some(call) = call {
-                    self.failing.failed(now, call, &error);
-                }
-                self.report_refusal(&error);
+        }
+        out.contact.failed(&end);
+        match end {
+            WatchEnd::Compacted { .. } => self.follow.gap(facts),
+            WatchEnd::Rewound { .. } => {
+                self.rewound = true;
+                self.follow.gap(facts);
+            }
+            WatchEnd::Disconnected { .. } => {
+                let pause = Duration::from_nanos(out.ids.below(RESUME_WITHIN.as_nanos() as u64));
+                self.follow.broke(facts, pause);
             }
         }
     }
 
-    pub(super) fn on_batches(&mut self, now: Timestamp, token: Token, batches: &[Batch]) {
-        if self.log.follow.is_watching(token) {
-            self.log.follow.yielded();
-            for batch in batches {
-                let changes = self.fold.apply(batch);
-                self.note_changes(now, &changes);
+    /// Reports a change of the log, and remembers the newest label.
+    pub(crate) fn on_change(&mut self, facts: &Facts, change: &Changed, out: &mut Outbox) {
+        match change {
+            Changed::Up(node) => {
+                self.see(node.seen);
+                out.emit(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() });
             }
-        } else if self.consistency.follow.is_watching(token) {
-            batches.iter().for_each(|batch| self.on_acknowledgements(now, batch));
+            Changed::Renewed(node) => {
+                self.see(node.seen);
+                out.emit(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
+            }
+            Changed::Down(node, how) => {
+                out.emit(Event::NodeDown { name: node.name.clone(), how: *how });
+            }
+            Changed::Version => self.on_version(facts, out),
+            Changed::Stable => {
+                if facts.fold.is_stable()
+                    && let Some(view) = facts.fold.newest()
+                {
+                    out.emit(Event::Stable { version: view.version() });
+                }
+            }
+            Changed::Malformed { key, reason } => {
+                out.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
+            }
+            Changed::Leader | Changed::Request | Changed::Departed(_) => {}
         }
     }
 
-    pub(super) fn on_watch_ended(&mut self, now: Timestamp, token: Token, end: WatchEnd) {
-        if self.log.follow.is_watching(token) {
-            self.contact.failed(&end);
-            match end {
-                WatchEnd::Compacted { .. } => self.log.follow.gap(now, &RETRY),
-                WatchEnd::Rewound { .. } => {
-                    self.log.rewound = true;
-                    self.log.follow.gap(now, &RETRY);
-                }
-                WatchEnd::Disconnected { .. } => {
-                    let jitter = Duration::from_nanos(self.ids.below(RESUME_WITHIN.as_nanos() as u64));
-                    self.log.follow.broke(now, &RETRY, jitter);
-                }
-            }
-        } else if self.consistency.follow.is_watching(token) {
-            // Acknowledgements have no order to keep: a re-read shows all that stand.
-            self.consistency.follow.gap(now, &RETRY);
+    fn on_version(&mut self, facts: &Facts, out: &mut Outbox) {
+        let record = facts.fold.version().and_then(|version| version.record.as_ref());
+        self.see(record.map(|record| record.version));
+        self.version_interval = self.version_at.map(|last| facts.now.since(last));
+        self.version_at = Some(facts.now);
+        if let Some(view) = facts.fold.newest() {
+            out.emit(Event::VersionPublished {
+                version: view.version(),
+                revision: view.revision(),
+                nodes: view.len(),
+                causes: view.causes().to_vec(),
+            });
         }
     }
 
-    /// Drops all watches: nothing is followed any more.
-    pub(super) fn drop_watches(&mut self) {
-        let open = [self.log.follow.stop(), self.consistency.follow.stop()];
-        self.outputs.extend(open.into_iter().flatten().map(|token| Output::Unwatch { token }));
+    /// Records a label. Labels that are out of range were written by hand and are ignored.
+    fn see(&mut self, label: Option<Version>) {
+        self.newest_seen = self.newest_seen.max(label.filter(|label| label.is_plausible()));
     }
 }

@@ -1,84 +1,104 @@
+//! The node's own record (P7).
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+
 use super::{
-    InFlight, Intent, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers,
-    session::{Held, SessionEnd},
+    facts::{Facts, Identity, Intent},
+    in_flight::InFlight,
+    log::Log,
+    outbox::Outbox,
+    output::{Purpose, RequestError},
+    session::{Epoch, Session, SessionChange, SessionEnd},
+    timers::Timers,
+    token::{RequestId, Token},
 };
 use crate::{
     config::{Backoff, NameConflict},
     event::{Event, LostReason, StopReason},
-    fold::StoredRecord,
     name::Incarnation,
-    node::{Metadata, Node},
-    record::{NodeRecord, PROTOCOL, encode},
-    store::{Guard, LeaseId, Revision, Txn},
+    node::Node,
+    record::{NodeRecord, PROTOCOL, StoredRecord, encode},
+    store::{Guard, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
     version::Version,
+    view::View,
 };
 
 /// Backoff between corrections of the node's record, in case another client keeps overwriting it.
 const CORRECTIONS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(600));
 
-/// The node's own record in the log.
+/// Keeps the node's record in the log.
 ///
-/// A record is *mine* if it stands under the lease of the present session, with an incarnation that this process
-/// minted. Whatever a reply said, the node is a member while its record so stands, and no longer.
+/// A record is the node's own if it is stored under the lease of the present session and has an incarnation that this
+/// process generated. The node is a member while its own record is in the log, and no longer, whatever a reply said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Membership {
-    /// Registering: join, or take over.
-    pub(crate) join: InFlight,
-    /// Changing the record.
-    pub(crate) rewrite: InFlight,
+    epoch: Epoch,
+    /// The commit that registers: join, or take over.
+    join: InFlight,
+    /// The commit that changes the record.
+    rewrite: InFlight,
     member: Option<Member>,
-    /// The incarnation that the record should bear: kept over repeats of the same commit.
+    /// The incarnation that the record should have. It is kept while the same commit is repeated.
     wanted: Option<Incarnation>,
-    /// The newest version that the process had seen when it minted that incarnation. Stored in the record.
+    /// The newest version that the process had seen when it generated that incarnation. Stored in the record.
     seen: Option<Version>,
-    /// Number of consecutive times that another client overwrote the record.
-    overwritten: u32,
-    /// Time of the last correction, done or due.
-    overwritten_at: Timestamp,
-    /// Time at which to rewrite the record, since its contents are not what this process wrote.
-    correct_at: Option<Timestamp>,
     /// True once a commit that writes the wanted incarnation has been sent.
     is_written: bool,
-    /// Incarnations of this process that may still stand under its name.
-    minted: Vec<Incarnation>,
-    /// Whether this process has been a member: then taking the name over is no longer a matter of starting up.
+    /// Incarnations of this process that may be stored under its name.
+    generated: Vec<Incarnation>,
+    correction: Correction,
+    /// True if this process has been a member: then it no longer takes the name over from others.
     joined_before: bool,
-    /// The holder of the name of which was told.
-    told_of: Option<Incarnation>,
+    /// The other holder of the name that was reported last.
+    reported_holder: Option<Incarnation>,
+    waiting: Waiting,
+}
+
+/// The node's own record, as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Member {
+    /// Revision at which the record was last put.
+    modified: Revision,
+    created: Revision,
+    incarnation: Incarnation,
+}
+
+/// Corrections of a record that another client overwrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Correction {
+    /// Number of corrections in a row.
+    times: u32,
+    /// Time of the last one, done or due.
+    last: Timestamp,
+    /// Time of the next one, if one is due.
+    due: Option<Timestamp>,
+}
+
+/// Requests that wait for a change of the membership.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Waiting {
     /// Requests to change the metadata, and the incarnation under which they are granted.
     updates: Vec<(RequestId, Incarnation)>,
-    /// Requests to register, granted with the next membership.
+    /// Requests to register, granted when the node is a member.
     registers: Vec<RequestId>,
-    /// Requests to unregister, granted once the lease is given back.
+    /// Requests to unregister, granted when the lease is given back.
     unregisters: Vec<RequestId>,
     /// True while the node is unregistering, whether or not a caller waits for it.
     is_unregistering: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Member {
-    /// When the own record was last put, and when it was created.
-    modified: Revision,
-    created: Revision,
-    /// The incarnation that it bears.
-    incarnation: Incarnation,
-}
-
-/// What stands under the node's own name.
-enum Slot {
+/// The record under the node's name.
+enum Stored {
     Absent,
-    Mine {
-        modified: Revision,
-        created: Revision,
-        incarnation: Incarnation,
-    },
-    /// What nobody holds: it cannot be read, or this process wrote it under a lease that it no longer has.
+    Own(Member),
+    /// A record of nobody: it cannot be read, or this process wrote it under a lease that it no longer has.
     Leftover {
         modified: Revision,
     },
+    /// A record of another process.
     Foreign(Arc<Node>),
 }
 
@@ -87,349 +107,406 @@ impl Membership {
         self.member.is_some()
     }
 
-    /// Drops requests whose callers no longer wait.
-    pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
-        self.updates.retain(|(id, _)| !ids.contains(id));
-        self.registers.retain(|id| !ids.contains(id));
-        self.unregisters.retain(|id| !ids.contains(id));
-    }
-
-    /// When the own record was last put.
+    /// Returns the revision at which the node's record was last put.
     pub(crate) fn modified(&self) -> Option<Revision> {
         self.member.as_ref().map(|member| member.modified)
     }
 
-    /// When the own record was created: the node's age among candidates.
+    /// Returns the revision at which the node's record was created, which is its age among candidates.
     pub(crate) fn created(&self) -> Option<Revision> {
         self.member.as_ref().map(|member| member.created)
     }
 
-    /// The incarnation that the own record bears.
+    /// Returns the incarnation in the node's record.
     pub(crate) fn incarnation(&self) -> Option<&Incarnation> {
         self.member.as_ref().map(|member| &member.incarnation)
     }
-}
 
-impl Machine {
-    pub(super) fn membership_timers(&self, timers: &mut Timers) {
-        timers.maybe(self.membership.join.due(self.fold.revision()));
-        timers.maybe(self.membership.rewrite.due(self.fold.revision()));
-        timers.maybe(self.membership.correct_at);
+    /// Returns the view to which the node has to adapt: the newest, if it contains the node's present record.
+    pub(crate) fn target<'a>(&self, facts: &'a Facts) -> Option<&'a View> {
+        let modified = self.modified()?;
+        let view = facts.fold.newest()?;
+        (view.own()?.modified == modified).then_some(view)
     }
 
-    /// A session began: one incarnation for it.
-    pub(super) fn begin_membership(&mut self, now: Timestamp) {
-        self.membership.wanted = None;
-        self.want_incarnation(now);
-        self.membership.told_of = None;
+    pub(crate) fn fails_to_join(&self, facts: &Facts) -> bool {
+        self.join.is_failing(facts)
+    }
+
+    pub(crate) fn fails_to_rewrite(&self, facts: &Facts) -> bool {
+        self.rewrite.is_failing(facts)
+    }
+
+    pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
+        timers.maybe(self.join.due(facts));
+        timers.maybe(self.rewrite.due(facts));
+        timers.maybe(self.correction.due);
+    }
+
+    /// Registers the node, keeps its record up to date, and ends the session if the record is gone. Returns the reason to
+    /// stop the node if its name belongs to another process.
+    #[must_use]
+    pub(crate) fn reconcile(
+        &mut self,
+        facts: &Facts,
+        session: &mut Session,
+        log: &Log,
+        out: &mut Outbox,
+    ) -> Option<StopReason> {
+        self.follow_session(facts, session, log, out);
+        self.grant_unregisters(facts, session, out);
+        let lease = session.lease()?;
+        if self.is_up_to_date(facts) {
+            return None;
+        }
+        match (self.stored(facts, lease), self.member.is_some()) {
+            (Stored::Own(member), was_member) => {
+                let incarnation = member.incarnation.clone();
+                self.member = Some(member);
+                if !was_member {
+                    self.joined(&incarnation, out);
+                }
+                self.keep_record(facts, log, lease, &incarnation, out);
+            }
+            (Stored::Foreign(node), true) => {
+                self.end(facts, session, SessionEnd::GivenUp, out);
+                return Some(StopReason::TakenOver { by: node.uri.clone() });
+            }
+            (Stored::Absent | Stored::Leftover { .. }, true) => {
+                self.end(facts, session, SessionEnd::Lost(LostReason::Removed), out);
+            }
+            (Stored::Absent, false) => self.join(facts, log, lease, None, out),
+            (Stored::Leftover { modified }, false) => self.join(facts, log, lease, Some(modified), out),
+            (Stored::Foreign(node), false) => {
+                let reason = self.resolve_conflict(facts, log, lease, &node, out)?;
+                self.end(facts, session, SessionEnd::GivenUp, out);
+                return Some(reason);
+            }
+        }
+        None
+    }
+
+    /// Begins with a new session, and ends with it.
+    fn follow_session(&mut self, facts: &Facts, session: &Session, log: &Log, out: &mut Outbox) {
+        match session.change_since(&mut self.epoch) {
+            Some(SessionChange::Began) => {
+                self.wanted = None;
+                self.want_incarnation(facts, log, out);
+                self.reported_holder = None;
+            }
+            Some(SessionChange::Ended) => self.leave(),
+            None => {}
+        }
+    }
+
+    fn end(&mut self, facts: &Facts, session: &mut Session, end: SessionEnd, out: &mut Outbox) {
+        session.end(facts, end, out);
+        session.change_since(&mut self.epoch);
+        self.leave();
+    }
+
+    /// Forgets the record, since the session is over.
+    pub(crate) fn leave(&mut self) {
+        self.member = None;
+        self.join.reset();
+        self.rewrite.reset();
+        self.correction.due = None;
     }
 
     /// Returns the incarnation for the record's current contents. An incarnation that was never sent is reused;
-    /// otherwise a new one is minted.
-    fn want_incarnation(&mut self, now: Timestamp) -> Incarnation {
-        if let Some(wanted) = self.membership.wanted.clone().filter(|_| !self.membership.is_written) {
-            self.membership.seen = self.newest_seen;
+    /// otherwise a new one is generated.
+    fn want_incarnation(&mut self, facts: &Facts, log: &Log, out: &mut Outbox) -> Incarnation {
+        self.seen = log.newest_seen();
+        if let Some(wanted) = self.wanted.clone().filter(|_| !self.is_written) {
             return wanted;
         }
-        self.membership.is_written = false;
-        let incarnation = Incarnation::from(self.ids.ulid(now).to_string());
-        self.membership.minted.push(incarnation.clone());
-        // Changes that wait for the log are granted with this record too: it has the newest metadata.
-        for update in &mut self.membership.updates {
+        self.is_written = false;
+        let incarnation = Incarnation::from(out.ids.ulid(facts.now).to_string());
+        self.generated.push(incarnation.clone());
+        // Updates that wait for the log are granted with this record too, since it has the newest metadata.
+        for update in &mut self.waiting.updates {
             update.1 = incarnation.clone();
         }
-        self.membership.wanted = Some(incarnation.clone());
-        self.membership.seen = self.newest_seen;
+        self.wanted = Some(incarnation.clone());
         incarnation
     }
 
-    /// The session is over.
-    pub(super) fn leave_membership(&mut self) {
-        self.membership.member = None;
-        self.membership.join.reset();
-        self.membership.rewrite.reset();
-        self.membership.correct_at = None;
+    /// True if the record is stored as it was last seen and as it should be, which is the case at nearly every input.
+    fn is_up_to_date(&self, facts: &Facts) -> bool {
+        let (Some(member), Some(stored)) = (&self.member, facts.fold.own()) else { return false };
+        // A second incarnation is one that is wanted and not stored yet.
+        let single = self.generated.len() == 1;
+        stored.modified == member.modified && single && self.correction.due.is_none()
     }
 
-    pub(super) fn reconcile_membership(&mut self, now: Timestamp) {
-        self.grant_unregisters();
-        let Some(lease) = self.session.held().map(|held: &Held| held.lease) else { return };
-        if self.is_settled() {
-            return;
-        }
-        match (self.own_slot(lease), self.membership.is_member()) {
-            (Slot::Mine { modified, created, incarnation }, was) => {
-                let member = Member { modified, created, incarnation: incarnation.clone() };
-                let before = self.membership.member.replace(member);
-                if before.is_some_and(|before| before.modified != modified) {
-                    self.acknowledgement.record_changed();
-                }
-                if !was {
-                    self.joined(&incarnation);
-                }
-                self.rewrite(now, modified, lease, &incarnation);
-            }
-            (Slot::Foreign(node), true) => self.stop(now, StopReason::TakenOver { by: node.uri.clone() }),
-            (Slot::Absent | Slot::Leftover { .. }, true) => {
-                self.end_session(now, SessionEnd::Lost(LostReason::Removed));
-            }
-            (Slot::Absent, false) => self.join(now, lease, None),
-            (Slot::Leftover { modified }, false) => self.join(now, lease, Some(modified)),
-            (Slot::Foreign(node), false) => self.meet(now, lease, &node),
+    fn stored(&self, facts: &Facts, lease: LeaseId) -> Stored {
+        let Some(stored) = facts.fold.own() else { return Stored::Absent };
+        let StoredRecord { created, modified, .. } = *stored;
+        let Some(node) = &stored.record else { return Stored::Leftover { modified } };
+        let is_generated = self.generated.contains(&node.incarnation);
+        match (is_generated, stored.lease == Some(lease)) {
+            (true, true) => Stored::Own(Member { modified, created, incarnation: node.incarnation.clone() }),
+            // Another process would have its own lease, so this record was written by hand.
+            (true, false) | (false, true) => Stored::Leftover { modified },
+            (false, false) => Stored::Foreign(node.clone()),
         }
     }
 
-    /// Whether the record stands as it was last seen and as it should: so it is at nearly every input.
-    fn is_settled(&self) -> bool {
-        let (Some(member), Some(standing)) = (&self.membership.member, self.fold.own()) else { return false };
-        // One that is wanted and does not stand yet is a second one.
-        let single = self.membership.minted.len() == 1;
-        standing.modified == member.modified && single && self.membership.correct_at.is_none()
-    }
-
-    fn own_slot(&self, lease: LeaseId) -> Slot {
-        let Some(standing) = self.fold.own() else { return Slot::Absent };
-        let StoredRecord { created, modified, .. } = *standing;
-        match &standing.record {
-            None => Slot::Leftover { modified },
-            Some(node) => {
-                let minted = self.membership.minted.contains(&node.incarnation);
-                match (minted, standing.lease == Some(lease)) {
-                    (true, true) => Slot::Mine { modified, created, incarnation: node.incarnation.clone() },
-                    // Another process would have its own lease, so this record was written by hand.
-                    (true, false) | (false, true) => Slot::Leftover { modified },
-                    (false, false) => Slot::Foreign(node.clone()),
-                }
+    /// Decides what to do about another process that has this node's name: wait, take the name over, or stop for the
+    /// reason that is returned.
+    fn resolve_conflict(
+        &mut self,
+        facts: &Facts,
+        log: &Log,
+        lease: LeaseId,
+        node: &Node,
+        out: &mut Outbox,
+    ) -> Option<StopReason> {
+        match facts.config.name_conflict {
+            NameConflict::Fail => return Some(StopReason::NameTaken { by: node.uri.clone() }),
+            NameConflict::TakeOver if self.joined_before => {
+                return Some(StopReason::TakenOver { by: node.uri.clone() });
             }
-        }
-    }
-
-    /// The name is held by an incarnation that this process never minted.
-    fn meet(&mut self, now: Timestamp, lease: LeaseId, node: &Arc<Node>) {
-        match self.config.name_conflict {
-            NameConflict::Fail => self.stop(now, StopReason::NameTaken { by: node.uri.clone() }),
-            NameConflict::TakeOver if self.membership.joined_before => {
-                self.stop(now, StopReason::TakenOver { by: node.uri.clone() });
-            }
-            NameConflict::TakeOver => self.join(now, lease, Some(node.modified)),
+            NameConflict::TakeOver => self.join(facts, log, lease, Some(node.modified), out),
             NameConflict::Wait => {
-                if self.membership.told_of.as_ref() != Some(&node.incarnation) {
-                    self.membership.told_of = Some(node.incarnation.clone());
-                    self.emit(Event::NameHeld {
-                        incarnation: node.incarnation.clone(),
-                        uri: node.uri.clone(),
-                    });
+                if self.reported_holder.as_ref() != Some(&node.incarnation) {
+                    self.reported_holder = Some(node.incarnation.clone());
+                    let (incarnation, uri) = (node.incarnation.clone(), node.uri.clone());
+                    out.emit(Event::NameHeld { incarnation, uri });
                 }
             }
         }
+        None
     }
 
-    /// Registers, in place of what was put at the revision given, if anything.
-    fn join(&mut self, now: Timestamp, lease: LeaseId, instead_of: Option<Revision>) {
+    /// Registers the node. Replaces the record that was put at `replaced`, if that is given.
+    fn join(
+        &mut self,
+        facts: &Facts,
+        log: &Log,
+        lease: LeaseId,
+        replaced: Option<Revision>,
+        out: &mut Outbox,
+    ) {
         // Only once the watch is open: the node's own registration reaches it as an event like any other.
-        let folded = self.fold.revision();
-        if !self.log.follow.is_open() || !self.membership.join.is_free(now, folded) {
+        if !log.is_open() || !self.join.is_free(facts) {
             return;
         }
-        let Some((identity, record)) = self.own_record() else { return };
-        let keys = self.fold.keyspace();
-        let own = keys.node_key(&identity.name);
-        let (purpose, txn) = match instead_of {
+        let Some((identity, record)) = self.own_record(facts) else { return };
+        let own = facts.keys().node_key(&identity.name);
+        let (purpose, txn) = match replaced {
             None => (Purpose::Join, Txn::new().guard(Guard::absent(own.clone())).put(own, record, lease)),
             Some(seen) => {
-                let mut txn = Txn::new()
+                let txn = Txn::new()
                     .guard(Guard::modified_at(own.clone(), seen))
                     .put(own, record, lease)
-                    .delete(keys.readiness_key(&identity.name));
-                // If the other one leads, its lead goes with its name: nobody leads under a name that is another's. The
-                // lease tells: the incarnation may be another than the one that was elected.
-                let holder = self.fold.own().and_then(|standing| standing.lease);
-                if let Some(leader) = self.fold.leader().filter(|leader| leader.lease == holder)
-                    && holder.is_some()
-                {
-                    let election = keys.election_key().clone();
-                    txn = txn.guard(Guard::created_at(election.clone(), leader.created)).delete(election);
-                }
-                (Purpose::TakeOver, txn)
+                    .delete(facts.keys().readiness_key(&identity.name));
+                (Purpose::TakeOver, depose(facts, txn))
             }
         };
-        let token = self.commit(purpose, txn);
-        self.membership.is_written = true;
-        self.membership.join.sent(token, now, folded);
+        self.is_written = true;
+        self.join.sent(facts, out.commit(purpose, txn, facts.now));
     }
 
-    fn own_record(&self) -> Option<(&super::Identity, bytes::Bytes)> {
-        let identity = self.identity.as_ref()?;
-        let incarnation = self.membership.wanted.as_ref()?;
+    /// Returns the identity and the record to store.
+    fn own_record<'a>(&self, facts: &'a Facts) -> Option<(&'a Identity, Bytes)> {
+        let identity = facts.identity.as_ref()?;
         let record = NodeRecord {
             uri: &identity.uri,
-            incarnation,
+            incarnation: self.wanted.as_ref()?,
             metadata: &identity.metadata,
             protocol: PROTOCOL,
-            seen: self.membership.seen,
+            seen: self.seen,
         };
         Some((identity, encode(&record)))
     }
 
     /// True if the stored record has the contents that this process wrote.
-    fn says_what_was_written(&self) -> bool {
-        let (Some(identity), Some(own)) = (&self.identity, self.fold.own()) else { return true };
+    fn has_own_contents(&self, facts: &Facts) -> bool {
+        let (Some(identity), Some(own)) = (&facts.identity, facts.fold.own()) else { return true };
         own.record.as_ref().is_some_and(|node| {
             node.uri.as_str() == identity.uri.as_str()
                 && node.metadata == identity.metadata
                 && node.protocol == PROTOCOL
-                && node.seen == self.membership.seen
+                && node.seen == self.seen
         })
     }
 
-    /// Rewrites a record that another client overwrote, under a new incarnation. The first correction is immediate;
-    /// later ones back off exponentially, so that two clients that correct each other do not cause endless new
-    /// versions.
-    fn correct(&mut self, now: Timestamp) {
-        let at = match self.membership.correct_at {
-            Some(at) => at,
-            None => {
-                if now.since(self.membership.overwritten_at) > CORRECTIONS.max {
-                    self.membership.overwritten = 0;
-                }
-                let pause = match self.membership.overwritten {
-                    0 => Duration::ZERO,
-                    times => CORRECTIONS.after(times),
-                };
-                self.membership.overwritten += 1;
-                self.membership.overwritten_at = now + pause;
-                self.membership.correct_at = Some(now + pause);
-                let own =
-                    self.identity.as_ref().map(|identity| self.fold.keyspace().node_key(&identity.name));
-                self.outputs.extend(own.map(|key| Output::Event(Event::Overwritten { key })));
-                now + pause
-            }
-        };
-        if now >= at {
-            self.membership.correct_at = None;
-            self.want_incarnation(now);
-        }
-    }
-
-    fn joined(&mut self, incarnation: &Incarnation) {
-        let again = std::mem::replace(&mut self.membership.joined_before, true);
+    fn joined(&mut self, incarnation: &Incarnation, out: &mut Outbox) {
+        let again = std::mem::replace(&mut self.joined_before, true);
         let incarnation = incarnation.clone();
-        self.emit(match again {
+        out.emit(match again {
             false => Event::Joined { incarnation },
             true => Event::Rejoined { incarnation },
         });
-        for id in std::mem::take(&mut self.membership.registers) {
-            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
+        std::mem::take(&mut self.waiting.registers).into_iter().for_each(|id| out.done(id));
+    }
+
+    /// Rewrites the record if it is not the wanted one, or if another client overwrote it.
+    fn keep_record(
+        &mut self,
+        facts: &Facts,
+        log: &Log,
+        lease: LeaseId,
+        stored: &Incarnation,
+        out: &mut Outbox,
+    ) {
+        if self.wanted.as_ref() == Some(stored) {
+            if self.has_own_contents(facts) {
+                return self.settled(stored, out);
+            }
+            self.correct(facts, log, out);
+            if self.correction.due.is_some() {
+                return;
+            }
+        }
+        self.rewrite(facts, lease, out);
+    }
+
+    /// The stored record is the wanted one. Grants the updates that it contains.
+    fn settled(&mut self, stored: &Incarnation, out: &mut Outbox) {
+        self.correction.due = None;
+        self.generated.retain(|generated| generated == stored);
+        self.waiting.updates.retain(|(id, incarnation)| {
+            let granted = incarnation == stored;
+            if granted {
+                out.done(*id);
+            }
+            !granted
+        });
+    }
+
+    /// Prepares the correction of a record that another client overwrote: under a new incarnation, once it is due. The
+    /// first correction is immediate; later ones back off exponentially, so that two clients that correct each other do
+    /// not cause endless new versions.
+    fn correct(&mut self, facts: &Facts, log: &Log, out: &mut Outbox) {
+        let correction = &mut self.correction;
+        let due = correction.due.unwrap_or_else(|| {
+            if facts.now.since(correction.last) > CORRECTIONS.max {
+                correction.times = 0;
+            }
+            let pause = match correction.times {
+                0 => Duration::ZERO,
+                times => CORRECTIONS.after(times),
+            };
+            correction.times += 1;
+            correction.last = facts.now + pause;
+            if let Some(name) = facts.name() {
+                out.emit(Event::Overwritten { key: facts.keys().node_key(name) });
+            }
+            correction.last
+        });
+        correction.due = Some(due);
+        if facts.now >= due {
+            self.correction.due = None;
+            self.want_incarnation(facts, log, out);
         }
     }
 
-    /// Changes the record if it is not the one wanted.
-    fn rewrite(&mut self, now: Timestamp, modified: Revision, lease: LeaseId, standing: &Incarnation) {
-        if self.membership.wanted.as_ref() == Some(standing) && !self.says_what_was_written() {
-            self.correct(now);
-            if self.membership.correct_at.is_some() {
-                return;
-            }
-        } else if self.membership.wanted.as_ref() == Some(standing) {
-            self.membership.correct_at = None;
-            // No other incarnation of this process stands, and none is on its way.
-            self.membership.minted.retain(|minted| minted == standing);
-            let (granted, open) = std::mem::take(&mut self.membership.updates)
-                .into_iter()
-                .partition::<Vec<_>, _>(|(_, incarnation)| incarnation == standing);
-            self.membership.updates = open;
-            for (id, _) in granted {
-                self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-            }
-            return;
-        }
-        let folded = self.fold.revision();
-        if !self.membership.rewrite.is_free(now, folded) {
-            return;
-        }
-        let Some((identity, record)) = self.own_record() else { return };
-        let keys = self.fold.keyspace();
-        let own = keys.node_key(&identity.name);
-        // The acknowledgement goes with the record that it was given under. The two prefixes are watched apart: were it
-        // left standing, a leader that has not seen the new record yet could count it as if the old one still stood,
-        // together with acknowledgements given after the change, and record as stable what never was so at any revision.
+    fn rewrite(&mut self, facts: &Facts, lease: LeaseId, out: &mut Outbox) {
+        let Some(modified) = self.modified().filter(|_| self.rewrite.is_free(facts)) else { return };
+        let Some((identity, record)) = self.own_record(facts) else { return };
+        let own = facts.keys().node_key(&identity.name);
+        // The acknowledgement is deleted with the record under which it was given. The two prefixes are watched
+        // separately: if it were left, a leader that has not seen the new record yet could count it together with
+        // acknowledgements given after the change, and record as stable what never was stable at any revision.
         let txn = Txn::new()
             .guard(Guard::modified_at(own.clone(), modified))
             .put(own, record, lease)
-            .delete(keys.readiness_key(&identity.name));
-        let token = self.commit(Purpose::Rewrite, txn);
-        self.membership.is_written = true;
-        self.membership.rewrite.sent(token, now, folded);
+            .delete(facts.keys().readiness_key(&identity.name));
+        self.is_written = true;
+        self.rewrite.sent(facts, out.commit(Purpose::Rewrite, txn, facts.now));
     }
 
-    pub(super) fn on_update(&mut self, now: Timestamp, id: RequestId, metadata: Metadata) {
-        let Some(identity) = &mut self.identity else {
-            return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
-        };
-        identity.metadata = metadata;
-        if self.session.held().is_none() {
-            // The next session registers with it.
-            return self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-        }
-        let incarnation = self.want_incarnation(now);
-        self.membership.updates.push((id, incarnation));
-    }
-
-    pub(super) fn on_register(&mut self, id: RequestId) {
-        if self.identity.is_none() {
-            return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
-        }
-        if self.membership.is_member() {
-            return self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-        }
-        self.membership.registers.push(id);
-        if self.intent == Intent::Observe {
-            self.intent = Intent::Register;
+    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    #[must_use]
+    pub(crate) fn on_committed(
+        &mut self,
+        facts: &Facts,
+        purpose: Purpose,
+        token: Token,
+        result: &Result<Revision, StoreError>,
+    ) -> bool {
+        match purpose {
+            Purpose::Rewrite => self.rewrite.take(facts, token, result),
+            _ => self.join.take(facts, token, result),
         }
     }
 
-    pub(super) fn on_unregister(&mut self, now: Timestamp, id: RequestId) {
-        if self.identity.is_none() {
-            return self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Observer) });
+    /// Writes metadata that has just been changed. Without a session, the next one registers with it.
+    pub(crate) fn update(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        log: &Log,
+        id: RequestId,
+        out: &mut Outbox,
+    ) {
+        if session.held().is_none() {
+            return out.done(id);
         }
-        self.membership.unregisters.push(id);
-        self.membership.is_unregistering = true;
-        if self.intent != Intent::Register {
+        let incarnation = self.want_incarnation(facts, log, out);
+        self.waiting.updates.push((id, incarnation));
+    }
+
+    /// Answers a request to register once the node is a member.
+    pub(crate) fn register(&mut self, id: RequestId, out: &mut Outbox) {
+        match self.is_member() {
+            true => out.done(id),
+            false => self.waiting.registers.push(id),
+        }
+    }
+
+    /// Answers a request to unregister once the lease is given back.
+    pub(crate) fn unregister(&mut self, facts: &Facts, id: RequestId, out: &mut Outbox) {
+        self.waiting.unregisters.push(id);
+        self.waiting.is_unregistering = true;
+        if facts.intent != Intent::Observe {
             return;
         }
-        self.intent = Intent::Observe;
-        // These wait for what does not come now. New metadata is kept for the next place, as if given after this.
-        for id in std::mem::take(&mut self.membership.registers) {
-            self.outputs.push_back(Output::Reply { id, result: Err(RequestError::Unregistered) });
+        for id in std::mem::take(&mut self.waiting.registers) {
+            out.refuse(id, RequestError::Unregistered);
         }
-        for (id, _) in std::mem::take(&mut self.membership.updates) {
-            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-        }
-        self.drop_health();
-        self.session.give_up_granting();
-        self.end_session(now, SessionEnd::GivenUp);
+        // New metadata is kept for the next registration, as if it had been given after this request.
+        std::mem::take(&mut self.waiting.updates).into_iter().for_each(|(id, _)| out.done(id));
     }
 
-    fn grant_unregisters(&mut self) {
-        let given_up = match self.intent {
-            Intent::Observe => self.session.is_given_back(),
-            // Registering again has begun already; the place that was given up is gone all the same.
-            Intent::Register => !self.session.has_ghosts(),
+    fn grant_unregisters(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
+        let is_done = match facts.intent {
+            Intent::Observe => session.is_given_back(),
+            // The node is registering again already, and its former place is gone all the same.
+            Intent::Register => session.ended().is_none(),
             Intent::Stop { .. } | Intent::Stopped { .. } => false,
         };
-        if given_up && std::mem::take(&mut self.membership.is_unregistering) {
-            self.emit(Event::Unregistered);
-            for id in std::mem::take(&mut self.membership.unregisters) {
-                self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Done) });
-            }
+        if is_done && std::mem::take(&mut self.waiting.is_unregistering) {
+            out.emit(Event::Unregistered);
+            std::mem::take(&mut self.waiting.unregisters).into_iter().for_each(|id| out.done(id));
         }
     }
 
-    /// Requests that wait for a membership: refused when the node ends.
-    pub(super) fn membership_requests(&mut self) -> Vec<RequestId> {
-        let updates = std::mem::take(&mut self.membership.updates).into_iter().map(|(id, _)| id);
-        let registers = std::mem::take(&mut self.membership.registers);
-        let unregisters = std::mem::take(&mut self.membership.unregisters);
-        updates.chain(registers).chain(unregisters).collect()
+    /// Drops requests whose callers no longer wait.
+    pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
+        self.waiting.updates.retain(|(id, _)| !ids.contains(id));
+        self.waiting.registers.retain(|id| !ids.contains(id));
+        self.waiting.unregisters.retain(|id| !ids.contains(id));
     }
+
+    /// Refuses all requests, since the node ends.
+    pub(crate) fn refuse_all(&mut self, reason: &StopReason, out: &mut Outbox) {
+        let Waiting { updates, registers, unregisters, .. } = std::mem::take(&mut self.waiting);
+        let updates = updates.into_iter().map(|(id, _)| id);
+        for id in updates.chain(registers).chain(unregisters) {
+            out.refuse(id, RequestError::Stopped(reason.clone()));
+        }
+    }
+}
+
+/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, since nobody may lead under
+/// the name of another node. The lease identifies the holder, whose incarnation may differ from the elected one.
+fn depose(facts: &Facts, txn: Txn) -> Txn {
+    let holder = facts.fold.own().and_then(|stored| stored.lease);
+    let leader = facts.fold.leader().filter(|leader| holder.is_some() && leader.lease == holder);
+    let Some(leader) = leader else { return txn };
+    let election = facts.keys().election_key().clone();
+    txn.guard(Guard::created_at(election.clone(), leader.created)).delete(election)
 }

@@ -1,54 +1,66 @@
 //! The protocol as a pure state machine: no I/O, no clock, no randomness.
 //!
+//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns what is to be done, until
+//! it returns `None`; [`Machine::next_wakeup`] returns the time at which [`Input::Tick`] is due if no other input comes
+//! before. The runtime around it decides nothing.
+//!
+//! The machine is driven by state, not by events: it routes an input to the concern that waits for it, and then every
+//! concern *reconciles*: it compares the present state with the goal, and sends what is missing. So a lost reply, a
+//! repeated reply or a late timer is harmless.
+//!
 //! ```text
-//!                       ┌───────────────────── Machine ─────────────────────┐
-//!                       │  session ─▶ membership ─▶ election ─▶ publication │
-//!  store, timers,       │                  ▲                        │       │       runtime:
-//!  callbacks, user      │                  │                        ▼       │       calls, watches,
-//!  ──────── Input ────▶ │   log ─▶ fold ───┴──────▶ stabilization, ─┘       │ ─ Output ─▶ callbacks,
-//!                       │                           consistency             │       events, replies
-//!                       └──────────────── next_wakeup() ────────────────────┘
+//!              Input ──▶ Machine: routes a reply by the token of its call, and a change of the log to all
+//!                              │  that follow it; then lets each concern reconcile, from the bottom up
+//!                              │
+//!             departure        │  leaves, and gives the lease back                         P7
+//!             requests         │  puts the request key; commits of the user as leader
+//!             announcement     │  calls `on_stable`, at most once                          P4
+//!             acknowledgement  │  tells the others how `stabilize` went                    P4, P8
+//!             stabilization    │  runs `stabilize`, one at a time, for the newest version  P3
+//!             publication      │  publishes versions                                       P2, P9
+//!             eviction         │  removes laggards                                         P8
+//!             consistency      │  judges which nodes are ready, records stability          P4, P8
+//!             acknowledgements │  follows the acknowledgements of all nodes
+//!             election         │  campaigns, leads, resigns                                P5, P6
+//!             membership       │  keeps the node's own record                              P7
+//!             version_requests │  open requests for a new version
+//!             log              │  follows and folds the log                                P1, P2
+//!             session          │  grants and renews the lease, and ends the session        P6, P7
+//!             health           │  runs the health check                                    P11
+//!                              ▼
+//!             outbox: the queue of outputs, and the table of calls that wait for a reply  ──▶ Output
+//!             facts (configuration, goal, folded log, time), follow, in_flight, timers, contact, failing
 //! ```
 //!
-//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then yields what is to be done, until
-//! it yields `None`; [`Machine::next_wakeup`] tells when [`Input::Tick`] is due if nothing else comes. Whoever drives
-//! it decides nothing.
+//! Each concern is a struct in a file of its own. It reads only concerns below it, which are arguments of its methods, so
+//! that a signature shows what a method can read and change. No file names a concern above it; a test checks that. If one
+//! concern needs to know what happened in a lower one, it looks at the lower one's state when it reconciles: for example,
+//! concerns that belong to a session reset themselves when they see that [the session](session::Session::change_since) has
+//! changed.
 //!
-//! It is driven by state, not by events: each input is first taken down, then every concern looks at what is so now and
-//! at what it wants, and sends what is missing. A lost reply, a repeated one or a late timer changes nothing in that.
-//! Each concern has a file:
+//! Example: a node joins. The watch yields its record ([`Input::Batch`]), `log` folds it, and `publication` on the leader
+//! sees that the log differs from the newest version and commits a new one. When the watch yields that, `log` folds it,
+//! `membership` returns the new view as the node's target, and `stabilization` puts out [`Output::Stabilize`].
 //!
-//! | file | concern | promises |
-//! |---|---|---|
-//! | `log` | following `{ns}/view/`, resuming, resyncing | P1, P2 |
-//! | `health` | whether the process is well, and takes part | P11 |
-//! | `session` | the lease, its deadlines, giving it back | P6, P7 |
-//! | `membership` | the own record: joining, names, changes | P7 |
-//! | `election` | campaigning, leading, resigning | P5, P6 |
-//! | `publication` | when to publish, and how often | P2, P9 |
-//! | `stabilization` | one callback at a time, for the newest version | P3 |
-//! | `acknowledgement` | telling the others how it went | P4 |
-//! | `consistency` | who is ready, who is late, recording stability | P4, P8 |
-//! | `history` | what is kept of versions | P9 |
-//! | `announcement` | `on_stable`, at most once | P4 |
-//! | `requests` | what the user asks for | |
-//! | `failing` | store calls that keep failing | P10 |
-//!
-//! It is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can tell states apart.
+//! The machine is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can compare states.
 
 mod acknowledgement;
+mod acknowledgements;
 mod announcement;
 mod consistency;
 mod contact;
+mod departure;
 mod election;
+mod eviction;
+mod facts;
 mod failing;
 mod follow;
 mod health;
-mod history;
 mod in_flight;
 mod input;
 mod log;
 mod membership;
+mod outbox;
 mod output;
 mod publication;
 mod requests;
@@ -56,454 +68,506 @@ mod session;
 mod stabilization;
 mod status;
 mod timers;
+mod token;
+mod version_requests;
+mod versions;
 
 #[cfg(test)]
 mod tests;
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use self::{
-    acknowledgement::Acknowledgement, announcement::Announcement, consistency::Consistency, contact::Contact,
-    election::Election, failing::FailingCalls, health::Checks, membership::Membership,
-    publication::Publication, requests::Requests, session::Session, stabilization::Stabilization,
+    acknowledgement::Acknowledgement,
+    acknowledgements::Acknowledgements,
+    announcement::Announcement,
+    consistency::Consistency,
+    departure::Departing,
+    election::Election,
+    eviction::Eviction,
+    facts::{Facts, Intent},
+    health::Checks,
+    log::{Log, Resync},
+    membership::Membership,
+    outbox::{Call, Outbox, Pending},
+    publication::Publication,
+    requests::Requests,
+    session::{Session, SessionEnd},
+    stabilization::Stabilization,
+    timers::Timers,
+    version_requests::VersionRequests,
 };
 pub use self::{
+    facts::Identity,
     failing::FailingCall,
     health::Health,
     input::Input,
     output::{Output, Purpose, Reply, RequestError},
     status::{Leader, Leadership, Phase, SessionStatus, Status},
+    token::{RequestId, Token},
 };
-pub(crate) use self::{follow::Follow, in_flight::InFlight, timers::Timers};
 use crate::{
     config::Config,
-    event::{Event, StopReason},
+    event::{LostReason, StopReason, StoreCall},
     fold::{Changed, Fold},
     keyspace::Keyspace,
-    name::{NodeName, NodeUri},
-    node::{Metadata, Node},
-    store::{ErrorKind, StoreError, Txn},
+    name::NodeName,
+    node::Metadata,
+    store::{Batch, ErrorKind, Revision, StoreError},
     time::Timestamp,
-    version::{IdGenerator, Version},
-    view::View,
+    version::IdGenerator,
 };
-
-/// Room for so many outputs is kept. A snapshot of a thousand nodes has a thousand, once.
-pub(crate) const FEW_OUTPUTS: usize = 16;
-
-/// Names a call, a watch or a run of a callback. Replies carry it; stale ones fall away by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(u64);
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-/// Names a request of the user. Whoever drives the machine chooses it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RequestId(pub u64);
-
-/// Who a node is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
-    /// Its name, unique in the cluster.
-    pub name: NodeName,
-    /// Where it is reached.
-    pub uri: NodeUri,
-    /// What it tells about itself.
-    pub metadata: Metadata,
-}
-
-/// What the node is there for.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Intent {
-    /// Follow the log, and no more.
-    Observe,
-    /// Hold a place in the cluster.
-    Register,
-    /// End, for that reason, by that time at the latest.
-    Stop { reason: StopReason, deadline: Timestamp },
-    /// Ended.
-    Stopped { reason: StopReason },
-}
+pub(crate) use outbox::FEW_OUTPUTS;
 
 /// The state machine of one node. See the [module's page](self).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Machine {
-    identity: Option<Identity>,
-    config: Arc<Config>,
-    ids: IdGenerator,
-    tokens: u64,
-    /// When the last input came: what was due by then has been seen to.
-    seen_to: Timestamp,
-    intent: Intent,
-    fold: Fold,
-    /// The newest version that this process has seen, or that a node record in the log names as seen. It is kept across
-    /// sessions and restores of the store, and versions are minted above it (P2).
-    newest_seen: Option<Version>,
-    log: log::Log,
-    contact: Contact,
-    session: Session,
+    facts: Facts,
     health: Checks,
+    session: Session,
+    log: Log,
+    version_requests: VersionRequests,
     membership: Membership,
     election: Election,
+    acknowledgements: Acknowledgements,
+    consistency: Consistency,
+    eviction: Eviction,
     publication: Publication,
     stabilization: Stabilization,
     acknowledgement: Acknowledgement,
-    consistency: Consistency,
     announcement: Announcement,
     requests: Requests,
-    failing: FailingCalls,
-    outputs: VecDeque<Output>,
+    departure: Departing,
+    out: Outbox,
 }
 
 impl Machine {
-    /// A node that joins the cluster as soon as it is driven.
+    /// Creates a node that joins the cluster as soon as it is driven.
     ///
-    /// `mint` gives it its ULIDs and jitter: seed it differently for every process. `config` must be
+    /// `ids` generates its ULIDs and jitter: seed it differently for every process. `config` must be
     /// [valid](Config::validate).
     pub fn node(keyspace: Keyspace, identity: Identity, config: Config, ids: IdGenerator) -> Self {
-        let me = Some(identity.name.clone());
-        Machine { intent: Intent::Register, ..Machine::new(keyspace, me, Some(identity), config, ids) }
+        let name = identity.name.clone();
+        Machine::new(keyspace, Some(name), Some(identity), Intent::Register, config, ids)
     }
 
-    /// An observer: it follows the log and writes nothing but requests for a new version.
+    /// Creates an observer, which follows the log and writes nothing but requests for a new version.
     pub fn observer(keyspace: Keyspace, config: Config, ids: IdGenerator) -> Self {
-        Machine::new(keyspace, None, None, config, ids)
+        Machine::new(keyspace, None, None, Intent::Observe, config, ids)
     }
 
     fn new(
         keyspace: Keyspace,
-        me: Option<NodeName>,
+        name: Option<NodeName>,
         identity: Option<Identity>,
+        intent: Intent,
         config: Config,
         ids: IdGenerator,
     ) -> Self {
         Machine {
-            identity,
-            ids,
-            tokens: 0,
-            seen_to: Timestamp::ZERO,
-            newest_seen: None,
-            intent: Intent::Observe,
-            log: log::Log::new(&keyspace),
-            contact: Contact::default(),
-            session: Session::default(),
             health: Checks::default(),
+            session: Session::default(),
+            log: Log::new(&keyspace),
+            version_requests: VersionRequests::default(),
             membership: Membership::default(),
             election: Election::default(),
+            acknowledgements: Acknowledgements::new(&keyspace),
+            consistency: Consistency::default(),
+            eviction: Eviction::default(),
             publication: Publication::default(),
             stabilization: Stabilization::default(),
             acknowledgement: Acknowledgement::default(),
-            consistency: Consistency::new(&keyspace),
             announcement: Announcement::default(),
             requests: Requests::default(),
-            failing: FailingCalls::default(),
-            outputs: VecDeque::new(),
-            config: Arc::new(config),
-            fold: Fold::new(keyspace, me),
+            departure: Departing::default(),
+            out: Outbox::new(&config, ids),
+            facts: Facts {
+                config: Arc::new(config),
+                identity,
+                intent,
+                fold: Fold::new(keyspace, name),
+                now: Timestamp::ZERO,
+            },
         }
     }
 
-    /// Takes one input that came at `now`. The times of a machine's inputs never decrease.
+    /// Handles one input that came at `now`. The times of a machine's inputs never decrease.
     pub fn handle(&mut self, now: Timestamp, input: Input) {
-        if matches!(self.intent, Intent::Stopped { .. }) {
-            return self.refuse(input);
+        if let Intent::Stopped { reason } = &self.facts.intent {
+            return refuse(input, reason, &mut self.out);
         }
-        self.seen_to = now;
-        match input {
-            Input::Tick => {}
-            Input::Granted { token, result } => self.on_granted(now, token, result),
-            Input::Renewed { token, result } => self.on_renewed(now, token, result),
-            Input::Revoked { token, result } => self.on_revoked(now, token, result),
-            Input::Read { token, result } => self.on_read(now, token, result),
-            Input::WatchOpened { token, result } => self.on_watch_opened(now, token, result),
-            Input::Batch { token, batch } => self.on_batches(now, token, &[batch]),
-            Input::Batches { token, batches } => self.on_batches(now, token, &batches),
-            Input::WatchEnded { token, end } => self.on_watch_ended(now, token, end),
-            Input::Committed { token, result } => self.on_committed(now, token, result),
-            Input::Stabilized { token, outcome } => self.on_stabilized(now, token, outcome),
-            Input::Announced { token, result } => self.on_announced(token, result),
-            Input::HealthReported { token, result } => self.on_health(now, token, result),
-            Input::RequestVersion { id, why } => self.on_ask(id, why),
-            Input::Resign { id } => self.on_resign(now, id),
-            Input::CommitAsLeader { id, txn } => self.on_fence(now, id, txn),
-            Input::Update { id, metadata } => self.on_update(now, id, metadata),
-            Input::Register { id } => self.on_register(id),
-            Input::Unregister { id } => self.on_unregister(now, id),
-            Input::Abandoned { ids } => self.on_abandoned(&ids),
-            Input::Stop => self.stop(now, StopReason::Asked),
+        self.facts.now = now;
+        match input.token() {
+            Some(token) => self.route(token, input),
+            None => self.request(input),
         }
-        self.settle(now);
+        self.reconcile();
     }
 
-    /// The next thing to be done, or `None` once all is said. Poll until then after every input.
+    /// Returns the next output, or `None` if there is none. Call it until then after every input.
     #[must_use]
     pub fn poll_output(&mut self) -> Option<Output> {
-        let output = self.outputs.pop_front();
-        if output.is_none() {
-            self.outputs.shrink_to(FEW_OUTPUTS);
-        }
-        output
+        self.out.poll()
     }
 
-    /// When [`Input::Tick`] is due if no other input comes before; `None`: never.
+    /// Returns the time at which [`Input::Tick`] is due if no other input comes before; `None` if it is never due.
     ///
-    /// Ask again after every input. It lies later than the last input.
+    /// Ask again after every input. The time is later than that of the last input.
     pub fn next_wakeup(&self) -> Option<Timestamp> {
-        let mut timers = Timers::after(self.seen_to);
-        match self.intent {
+        let facts = &self.facts;
+        let mut timers = Timers::after(facts.now);
+        match facts.intent {
             Intent::Stopped { .. } => {}
             Intent::Stop { deadline, .. } => {
                 timers.at(deadline);
-                self.session_timers(&mut timers);
-                timers.maybe(self.session.expiry());
+                self.session.timers(&mut timers);
+                self.departure.timers(&mut timers);
+                timers.maybe(self.session.ended().map(|ended| ended.expires));
             }
             Intent::Observe | Intent::Register => {
-                timers.maybe(self.log.follow.wakeup());
-                self.health_timers(&mut timers);
-                self.session_timers(&mut timers);
-                self.membership_timers(&mut timers);
-                self.election_timers(&mut timers);
-                self.consistency_timers(&mut timers);
-                self.publication_timers(&mut timers);
-                self.stabilization_timers(&mut timers);
-                self.acknowledgement_timers(&mut timers);
-                self.announcement_timers(&mut timers);
-                self.requests_timers(&mut timers);
-                self.failing_timers(&mut timers);
+                self.health.timers(facts, &mut timers);
+                self.session.timers(&mut timers);
+                self.log.timers(&mut timers);
+                self.membership.timers(facts, &mut timers);
+                self.election.timers(facts, &self.session, &mut timers);
+                self.acknowledgements.timers(&self.election, &mut timers);
+                self.consistency.timers(facts, &mut timers);
+                self.eviction.timers(facts, &self.consistency, &mut timers);
+                self.publication.timers(facts, &mut timers);
+                self.stabilization.timers(facts, &mut timers);
+                self.acknowledgement.timers(&mut timers);
+                self.announcement.timers(facts, &mut timers);
+                self.requests.timers(facts, &mut timers);
+                self.departure.timers(&mut timers);
+                self.out.failing.timers(facts.config.warn_after, &mut timers);
             }
         }
         timers.next()
     }
 
-    /// Lets every concern look at what is so now, each after those that it rests on.
-    fn settle(&mut self, now: Timestamp) {
-        self.reconcile_health(now);
-        self.reconcile_session(now);
-        self.reconcile_log(now);
-        self.reconcile_membership(now);
-        self.reconcile_election(now);
-        self.reconcile_consistency(now);
-        self.reconcile_publication(now);
-        self.reconcile_stabilization(now);
-        self.reconcile_acknowledgement(now);
-        self.reconcile_announcement(now);
-        self.reconcile_requests(now);
-        self.reconcile_contact(now);
-        self.reconcile_failing(now);
-        self.reconcile_stop(now);
-    }
-
-    /// Begins to end. What is asked of the node from now on is refused.
-    fn stop(&mut self, now: Timestamp, reason: StopReason) {
-        if matches!(self.intent, Intent::Stop { .. } | Intent::Stopped { .. }) {
-            return;
+    /// Routes a reply to the concern that sent the call. A reply that no call waits for is ignored.
+    fn route(&mut self, token: Token, input: Input) {
+        let pending = if input.ends_call() { self.out.take(token) } else { self.out.pending(token) };
+        let Some(Pending { call, sent }) = pending else { return };
+        let Machine { facts, session, out, .. } = self;
+        match (call, input) {
+            (Call::Grant, Input::Granted { result, .. }) => {
+                session.on_granted(facts, &self.health, sent, result, out);
+            }
+            (Call::Renew, Input::Renewed { result, .. }) => {
+                session.on_renewed(facts, token, sent, result, out)
+            }
+            (Call::Revoke, Input::Revoked { result, .. }) => {
+                self.departure.on_revoked(facts, session, token, result, out);
+            }
+            (Call::Commit(purpose), Input::Committed { result, .. }) => {
+                self.committed(purpose, token, sent, result);
+            }
+            (Call::OwnAcknowledgement, Input::Read { result, .. }) => {
+                self.acknowledgement.on_read(facts, session, token, result, out);
+            }
+            (Call::Log, input) => self.route_log(token, input),
+            (Call::Acknowledgements, input) => self.route_acknowledgements(token, input),
+            (Call::Stabilize, Input::Stabilized { outcome, .. }) => {
+                if let Some(report) = self.stabilization.on_ended(facts, token, outcome, out) {
+                    self.acknowledgement.report(report);
+                }
+            }
+            (Call::Announce, Input::Announced { result, .. }) => {
+                self.announcement.on_ended(token, result, out)
+            }
+            (Call::CheckHealth, Input::HealthReported { result, .. }) => {
+                self.health.on_reported(facts, token, result, out);
+            }
+            // The runtime answered with the reply to another kind of call.
+            _ => {}
         }
-        self.intent = Intent::Stop { reason, deadline: now + self.config.stop_timeout };
-        self.drop_health();
-        self.end_session(now, session::SessionEnd::GivenUp);
     }
 
-    fn reconcile_stop(&mut self, now: Timestamp) {
-        let Intent::Stop { reason, deadline } = &self.intent else { return };
+    fn route_log(&mut self, token: Token, input: Input) {
+        let Machine { facts, session, log, out, .. } = self;
+        match input {
+            Input::Read { result, .. } => {
+                if let Some(resync) = log.on_read(facts, session, token, result, out) {
+                    self.resynced(&resync);
+                }
+            }
+            Input::WatchOpened { result, .. } => log.on_opened(facts, token, result, out),
+            Input::Batch { batch, .. } => self.fold(token, &batch),
+            Input::Batches { batches, .. } => batches.iter().for_each(|batch| self.fold(token, batch)),
+            Input::WatchEnded { end, .. } => log.on_watch_ended(facts, token, end, out),
+            _ => {}
+        }
+    }
+
+    fn fold(&mut self, token: Token, batch: &Batch) {
+        let changes = self.log.on_batch(&mut self.facts, token, batch);
+        self.changed(&changes);
+    }
+
+    /// Tells the concerns of a snapshot of the log.
+    fn resynced(&mut self, resync: &Resync) {
+        let Machine { facts, session, out, .. } = self;
+        if resync.first || resync.rewound {
+            self.version_requests.restart(facts);
+        }
+        self.election.on_resync(session, resync, out);
+        self.consistency.on_resync();
+        self.publication.on_resync(resync);
+        self.announcement.on_resync(resync);
+        self.requests.on_resync(facts, resync);
+        self.changed(&resync.changes);
+    }
+
+    /// Tells the concerns of changes of the log.
+    fn changed(&mut self, changes: &[Changed]) {
+        let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
+        for change in changes {
+            log.on_change(facts, change, out);
+            election.on_change(facts, session, change, out);
+            self.consistency.on_change(facts, acknowledgements, change);
+            self.eviction.on_change(change, out);
+            self.publication.on_change(facts, log, change);
+        }
+    }
+
+    fn route_acknowledgements(&mut self, token: Token, input: Input) {
+        let Machine { facts, acknowledgements, consistency, out, .. } = self;
+        let mut fold = |batch: &Batch| {
+            let changed = acknowledgements.on_batch(facts, token, batch, out);
+            consistency.on_acknowledgements(facts, acknowledgements, &changed);
+        };
+        match input {
+            Input::Batch { batch, .. } => fold(&batch),
+            Input::Batches { batches, .. } => batches.iter().for_each(fold),
+            Input::Read { result, .. } => {
+                if let Some(before) = acknowledgements.on_read(facts, token, result, out) {
+                    consistency.on_acknowledgements_read(facts, acknowledgements, &before);
+                }
+            }
+            Input::WatchOpened { result, .. } => acknowledgements.on_opened(facts, token, result, out),
+            Input::WatchEnded { .. } => acknowledgements.on_watch_ended(facts, token),
+            _ => {}
+        }
+    }
+
+    /// Routes the reply to a commit, and handles what all commits have in common.
+    fn committed(
+        &mut self,
+        purpose: Purpose,
+        token: Token,
+        sent: Timestamp,
+        result: Result<Revision, StoreError>,
+    ) {
+        let Machine { facts, session, membership, out, .. } = self;
+        let (call, is_awaited) = match purpose {
+            Purpose::Join | Purpose::TakeOver => {
+                (StoreCall::Join, membership.on_committed(facts, purpose, token, &result))
+            }
+            Purpose::Rewrite => (StoreCall::Rewrite, membership.on_committed(facts, purpose, token, &result)),
+            Purpose::Elect => (StoreCall::Elect, self.election.on_committed(facts, purpose, token, &result)),
+            Purpose::Resign => {
+                (StoreCall::Resign, self.election.on_committed(facts, purpose, token, &result))
+            }
+            Purpose::Publish => (StoreCall::Publish, self.publication.on_committed(facts, token, &result)),
+            Purpose::Confirm => (StoreCall::Confirm, self.consistency.on_committed(facts, token, &result)),
+            Purpose::Evict => (StoreCall::Evict, self.eviction.on_committed(facts, token, &result)),
+            Purpose::RequestVersion => {
+                (StoreCall::RequestVersion, self.requests.on_committed(facts, token, &result))
+            }
+            Purpose::Acknowledge => {
+                let reply =
+                    self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
+                (StoreCall::Acknowledge, reply)
+            }
+            Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
+            Purpose::Leave => return self.departure.on_left(facts, token, &result, out),
+        };
+        match result {
+            _ if !is_awaited => {}
+            Ok(_) => session.measured(facts.now.since(sent)),
+            Err(error) if error.kind() == ErrorKind::LeaseNotFound => {
+                session.end(facts, SessionEnd::Lost(LostReason::LeaseGone), out);
+            }
+            Err(error) => out.call_failed(call, &error, facts.now),
+        }
+    }
+
+    /// Takes a request of the user.
+    fn request(&mut self, input: Input) {
+        let Machine { facts, out, .. } = self;
+        match input {
+            Input::RequestVersion { id, why } => self.version_requests.add(facts, id, why),
+            Input::Resign { id } => self.election.on_resign(facts, id, out),
+            Input::CommitAsLeader { id, txn } => {
+                self.requests.commit_as_leader(facts, &self.election, id, txn, out);
+            }
+            Input::Update { id, .. } | Input::Register { id } | Input::Unregister { id }
+                if facts.identity.is_none() =>
+            {
+                out.refuse(id, RequestError::Observer);
+            }
+            Input::Update { id, metadata } => self.update(id, metadata),
+            Input::Register { id } => self.register(id),
+            Input::Unregister { id } => self.unregister(id),
+            Input::Abandoned { ids } => {
+                self.version_requests.abandon(&ids);
+                self.membership.abandon(&ids);
+                self.election.abandon(&ids);
+            }
+            Input::Stop => self.stop(StopReason::Asked),
+            _ => {}
+        }
+    }
+
+    fn update(&mut self, id: RequestId, metadata: Metadata) {
+        if let Some(identity) = &mut self.facts.identity {
+            identity.metadata = metadata;
+        }
+        self.membership.update(&self.facts, &self.session, &self.log, id, &mut self.out);
+    }
+
+    fn register(&mut self, id: RequestId) {
+        self.membership.register(id, &mut self.out);
+        if self.facts.intent == Intent::Observe {
+            self.facts.intent = Intent::Register;
+        }
+    }
+
+    fn unregister(&mut self, id: RequestId) {
+        if self.facts.intent == Intent::Register {
+            self.facts.intent = Intent::Observe;
+            self.health.cancel(&mut self.out);
+        }
+        self.membership.unregister(&self.facts, id, &mut self.out);
+    }
+
+    /// Begins to stop. Calls that come while the node is stopping are refused when it has stopped.
+    fn stop(&mut self, reason: StopReason) {
+        if !self.facts.is_ending() {
+            let deadline = self.facts.now + self.facts.config.stop_timeout;
+            self.facts.intent = Intent::Stop { reason, deadline };
+            self.health.cancel(&mut self.out);
+        }
+    }
+
+    /// Lets every concern compare the present state with its goal, each after those that it reads.
+    fn reconcile(&mut self) {
+        self.health.reconcile(&self.facts, &mut self.out);
+        self.session.reconcile(&self.facts, &self.health, &mut self.out);
+        self.log.reconcile(&self.facts, &mut self.out);
+        let stop = self.membership.reconcile(&self.facts, &mut self.session, &self.log, &mut self.out);
+        if let Some(reason) = stop {
+            self.stop(reason);
+        }
+        let Machine {
+            facts,
+            session,
+            log,
+            version_requests,
+            membership,
+            election,
+            acknowledgements,
+            consistency,
+            out,
+            ..
+        } = self;
+        election.reconcile(facts, session, log, version_requests, membership, out);
+        acknowledgements.reconcile(facts, election, out);
+        consistency.reconcile(facts, log, election, acknowledgements, out);
+        self.eviction.reconcile(facts, election, consistency, out);
+        self.publication.reconcile(facts, log, version_requests, election, consistency, out);
+        self.stabilization.reconcile(facts, session, membership, out);
+        self.acknowledgement.reconcile(facts, session, membership, out);
+        self.announcement.reconcile(facts, election, out);
+        self.requests.reconcile(facts, log, version_requests, membership, election, out);
+        self.departure.reconcile(facts, session, membership, out);
+        self.report_failures();
+        self.finish();
+    }
+
+    /// Reports whether the store answers, and which calls keep failing.
+    fn report_failures(&mut self) {
+        let now = self.facts.now;
+        let is_away = self.log.is_failing() || self.session.is_failing() || self.departure.is_failing();
+        if let Some(event) = self.out.contact.update(is_away, now) {
+            self.out.emit(event);
+        }
+        let mut failing = std::mem::take(&mut self.out.failing);
+        let events = failing.update(now, self.facts.config.warn_after, |call| self.still_fails(call));
+        self.out.failing = failing;
+        events.into_iter().for_each(|event| self.out.emit(event));
+    }
+
+    /// True if the last attempt of that call failed, and another attempt is in flight or due later.
+    fn still_fails(&self, call: StoreCall) -> bool {
+        let facts = &self.facts;
+        match call {
+            StoreCall::Grant => self.session.fails_to_grant(),
+            StoreCall::Revoke => self.departure.is_failing(),
+            StoreCall::Join => self.membership.fails_to_join(facts),
+            StoreCall::Rewrite => self.membership.fails_to_rewrite(facts),
+            StoreCall::Elect => self.election.fails_to_elect(facts),
+            StoreCall::Resign => self.election.fails_to_resign(facts),
+            StoreCall::FollowAcknowledgements => self.acknowledgements.is_failing(),
+            StoreCall::Confirm => self.consistency.fails_to_confirm(facts),
+            StoreCall::Evict => self.eviction.fails_to_evict(facts),
+            StoreCall::Publish => self.publication.fails_to_publish(facts),
+            StoreCall::Acknowledge => self.acknowledgement.is_failing(),
+            StoreCall::RequestVersion => self.requests.fails_to_request(facts),
+        }
+    }
+
+    /// Ends the node once it has left and its callbacks have ended, or at its deadline.
+    fn finish(&mut self) {
+        let Intent::Stop { reason, deadline } = self.facts.intent.clone() else { return };
         // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
-        let is_away = self.contact.away_since().is_some();
-        let idle = (self.session.is_given_back() || is_away && self.session.shows_nothing(now))
-            && !self.stabilization.is_running()
-            && !self.announcement.is_running();
-        if !idle && now < *deadline {
+        let is_away = self.out.contact.away_since().is_some();
+        let has_left = self.session.is_given_back() || is_away && self.session.shows_nothing(self.facts.now);
+        let is_idle = !self.stabilization.is_running() && !self.announcement.is_running();
+        if !(has_left && is_idle) && self.facts.now < deadline {
             return;
         }
-        let reason = reason.clone();
-        self.drop_watches();
-        self.requests.refuse_all(&reason, &mut self.outputs);
-        for id in self.membership_requests() {
-            let result = Err(RequestError::Stopped(reason.clone()));
-            self.outputs.push_back(Output::Reply { id, result });
-        }
+        self.log.stop(&mut self.out);
+        self.acknowledgements.stop(&mut self.out);
+        self.version_requests.refuse_all(&reason, &mut self.out);
+        self.requests.refuse_all(&reason, &mut self.out);
+        self.membership.refuse_all(&reason, &mut self.out);
         self.end(reason.clone());
-        self.emit(Event::Stopped { reason: reason.clone() });
-        self.outputs.push_back(Output::Stopped { reason });
+        self.out.stopped(reason);
     }
 
-    /// Whoever drove the node is gone, and nobody will from now on: it ends as it is.
+    /// Ends the node at once, since nobody will drive it from now on.
     pub fn abort(&mut self) {
-        if !matches!(self.intent, Intent::Stopped { .. }) {
+        if !matches!(self.facts.intent, Intent::Stopped { .. }) {
             self.end(StopReason::Aborted);
         }
     }
 
-    /// A node that has ended hears nothing any more. It says that it knows nothing, rather than what once was so.
+    /// Forgets what will be out of date. A node that has ended takes no more inputs, and its status says that it knows
+    /// nothing.
     fn end(&mut self, reason: StopReason) {
-        self.intent = Intent::Stopped { reason };
-        self.leave_membership();
-        self.fold = Fold::new(self.keyspace().clone(), None);
+        self.facts.intent = Intent::Stopped { reason };
+        self.facts.fold = Fold::new(self.facts.keys().clone(), None);
+        self.membership.leave();
+        self.election = Election::default();
         self.acknowledgement = Acknowledgement::default();
-        self.failing = FailingCalls::default();
+        self.out.failing = failing::FailingCalls::default();
     }
+}
 
-    /// What comes after the end.
-    fn refuse(&mut self, input: Input) {
-        let Intent::Stopped { reason } = &self.intent else { return };
-        if let Input::RequestVersion { id, .. }
-        | Input::Resign { id }
-        | Input::CommitAsLeader { id, .. }
+/// Refuses a request to a node that has ended.
+fn refuse(input: Input, reason: &StopReason, out: &mut Outbox) {
+    let stopped = RequestError::Stopped(reason.clone());
+    match input {
+        Input::RequestVersion { id, .. } => out.reply(id, Reply::Version(Err(stopped))),
+        Input::CommitAsLeader { id, .. } => out.reply(id, Reply::Committed(Err(stopped))),
+        Input::Resign { id }
         | Input::Update { id, .. }
         | Input::Register { id }
-        | Input::Unregister { id } = input
-        {
-            let result = Err(RequestError::Stopped(reason.clone()));
-            self.outputs.push_back(Output::Reply { id, result });
+        | Input::Unregister { id } => {
+            out.refuse(id, stopped);
         }
-    }
-
-    /// Whether the node is to have a place in the cluster now.
-    fn wants_place(&self) -> bool {
-        self.intent == Intent::Register && self.is_fit()
-    }
-
-    fn is_ending(&self) -> bool {
-        matches!(self.intent, Intent::Stop { .. } | Intent::Stopped { .. })
-    }
-
-    fn token(&mut self) -> Token {
-        self.tokens += 1;
-        Token(self.tokens)
-    }
-
-    fn emit(&mut self, event: Event) {
-        self.outputs.push_back(Output::Event(event));
-    }
-
-    /// Sends a commit, and returns its token.
-    fn commit(&mut self, purpose: Purpose, txn: Txn) -> Token {
-        let token = self.token();
-        self.outputs.push_back(Output::Commit { token, txn, purpose, timeout: self.call_timeout() });
-        token
-    }
-
-    /// How long a call may take, by the TTL that the store granted or, before that, by the one asked for.
-    fn call_timeout(&self) -> Duration {
-        self.config.call_timeout.unwrap_or_else(|| self.session.ttl().unwrap_or(self.config.ttl) / 6)
-    }
-
-    /// A delay, with up to a quarter of it taken off at random, so that nodes that failed together do not come back
-    /// together.
-    fn jittered(&mut self, delay: Duration) -> Duration {
-        delay - Duration::from_nanos(self.ids.below(delay.as_nanos() as u64 / 4))
-    }
-
-    /// Tells of an answer that only a person can mend.
-    fn report_refusal(&mut self, error: &StoreError) {
-        if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Invalid) {
-            self.emit(Event::StoreRefused { reason: error.to_string() });
-        }
-    }
-
-    /// The nodes present now, sorted by name: whom one may find, whether or not a version has them yet.
-    pub fn present(&self) -> impl Iterator<Item = &Arc<Node>> {
-        self.fold.present()
-    }
-
-    /// How many there are.
-    pub fn present_count(&self) -> usize {
-        self.fold.present_count()
-    }
-
-    /// The node of that name, if it is present.
-    pub fn node_named(&self, name: &NodeName) -> Option<&Arc<Node>> {
-        self.fold.node(name)
-    }
-
-    /// True if, as far as the node knows, the store contains none of its keys any more: its leases were revoked, have
-    /// expired, or never held a key.
-    pub fn is_given_back(&self) -> bool {
-        self.session.shows_nothing(self.seen_to)
-    }
-
-    /// The view of the newest version, if it is known.
-    pub fn newest(&self) -> Option<&View> {
-        self.fold.newest()
-    }
-
-    /// On the leader, once it knows: how many nodes of the newest version have not acknowledged it.
-    pub fn unready(&self) -> Option<usize> {
-        let newest = self.fold.newest()?;
-        self.consistency.missing(newest.revision()).filter(|_| self.election.leading().is_some())
-    }
-
-    /// The keys of the cluster.
-    pub fn keyspace(&self) -> &Keyspace {
-        self.fold.keyspace()
-    }
-
-    /// Who the node is, as it last said; `None` for an observer.
-    pub fn identity(&self) -> Option<&Identity> {
-        self.identity.as_ref()
-    }
-
-    /// Tells what the log brought, and lets the concerns that keep books about it keep them.
-    fn note_changes(&mut self, now: Timestamp, changes: &[Changed]) {
-        for change in changes {
-            match change {
-                Changed::Up(node) => {
-                    self.consistency.touch(&node.name);
-                    self.note_label(node.seen);
-                    self.emit(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() });
-                }
-                Changed::Renewed(node) => {
-                    self.note_label(node.seen);
-                    self.consistency.touch(&node.name);
-                    self.consistency.spared(&node.name);
-                    self.emit(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
-                }
-                Changed::Down(node, how) => {
-                    self.consistency.touch(&node.name);
-                    self.election.rerank();
-                    self.emit(Event::NodeDown { name: node.name.clone(), how: *how });
-                    self.note_evicted(&node.name, *how);
-                }
-                Changed::Leader => self.note_leader(now),
-                Changed::Version => self.note_version(now),
-                Changed::Stable => self.note_stable(),
-                Changed::Request | Changed::Departed(_) => {}
-                Changed::Malformed { key, reason } => {
-                    self.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
-                }
-            }
-        }
-    }
-
-    /// Records a label that this or another node has seen. Labels that are out of range were written by hand and are
-    /// ignored.
-    fn note_label(&mut self, label: Option<Version>) {
-        self.newest_seen = self.newest_seen.max(label.filter(|label| label.is_plausible()));
-    }
-
-    fn note_version(&mut self, now: Timestamp) {
-        let record = self.fold.version().and_then(|version| version.record.as_ref());
-        self.note_label(record.map(|record| record.version));
-        self.publication.published(now, &self.config);
-        if let Some(view) = self.fold.newest() {
-            let event = Event::VersionPublished {
-                version: view.version(),
-                revision: view.revision(),
-                nodes: view.len(),
-                causes: view.causes().to_vec(),
-            };
-            self.emit(event);
-        }
-    }
-
-    fn note_stable(&mut self) {
-        if self.fold.is_stable()
-            && let Some(view) = self.fold.newest()
-        {
-            let version = view.version();
-            self.emit(Event::Stable { version });
-        }
+        _ => {}
     }
 }

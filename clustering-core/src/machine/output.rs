@@ -1,8 +1,10 @@
+//! What the machine wants done.
+
 use std::{fmt, time::Duration};
 
 use thiserror::Error;
 
-use super::{RequestId, Token};
+use super::token::{RequestId, Token};
 use crate::{
     event::{Event, StopReason},
     store::{Key, LeaseId, Revision, StoreError, Txn},
@@ -10,167 +12,168 @@ use crate::{
     view::View,
 };
 
-/// What the machine wants done. The runtime does it at once, in this order, and reports back under the same token.
+/// An output of the machine. The runtime executes outputs at once and in order, and reports the results of calls under
+/// their tokens.
 ///
-/// Calls to the store are bounded by their `timeout`: after it the runtime reports
-/// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown). The machine counts leases from the moment at which it
-/// gave the output, which is before the call was sent.
+/// Calls to the store are limited by their `timeout`. After it, the runtime reports
+/// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown). The machine counts the time of leases from the moment of
+/// the output, which is before the call was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Grant a lease.
     Grant {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// For how long.
+        /// TTL of the lease.
         ttl: Duration,
-        /// How long the call may take.
+        /// Time limit of the call.
         timeout: Duration,
     },
-    /// Renew the session's lease.
+    /// Renew the lease of the session.
     Renew {
-        /// The call.
+        /// Token of the call.
         token: Token,
         /// The lease.
         lease: LeaseId,
-        /// How long the call may take.
+        /// Time limit of the call.
         timeout: Duration,
     },
-    /// Give a lease back.
+    /// Revoke a lease.
     Revoke {
-        /// The call.
+        /// Token of the call.
         token: Token,
         /// The lease.
         lease: LeaseId,
-        /// How long the call may take.
+        /// Time limit of the call.
         timeout: Duration,
     },
     /// Read all keys under a prefix.
     Read {
-        /// The call.
+        /// Token of the call.
         token: Token,
         /// The prefix.
         prefix: Key,
-        /// How long the call may take.
+        /// Time limit of the call.
         timeout: Duration,
     },
     /// Open a watch.
     Watch {
-        /// The watch.
+        /// Token of the watch.
         token: Token,
         /// The prefix.
         prefix: Key,
-        /// After that revision.
+        /// The watch yields changes of later revisions than this one.
         after: Revision,
-        /// How long opening it may take.
+        /// Time limit for the opening.
         timeout: Duration,
     },
-    /// Drop a watch, open or opening.
+    /// Drop a watch that is open or being opened.
     Unwatch {
-        /// The watch.
+        /// Token of the watch.
         token: Token,
     },
-    /// Commit.
+    /// Commit a transaction.
     Commit {
-        /// The call.
+        /// Token of the call.
         token: Token,
-        /// What.
+        /// The transaction.
         txn: Txn,
-        /// What for.
+        /// Purpose of the commit.
         purpose: Purpose,
-        /// How long the call may take.
+        /// Time limit of the call.
         timeout: Duration,
     },
-    /// Run the user's stabilize.
+    /// Run the user's `stabilize`. There is at most one run at a time.
     Stabilize {
-        /// The run.
+        /// Token of the run.
         token: Token,
         /// The view to adapt to.
         view: View,
-        /// The last view that this process acknowledged.
+        /// The last view to which this process has adapted.
         previous: Option<View>,
-        /// 1 for the first try at this view.
+        /// Number of the attempt at this view, from 1.
         attempt: u32,
     },
-    /// Run the user's `on_stable`.
+    /// Run the user's `on_stable`. There is at most one run at a time.
     Announce {
-        /// The run.
+        /// Token of the run.
         token: Token,
         /// The view of the version that became stable.
         view: View,
-        /// The term under which it was recorded.
+        /// The term under which that was recorded.
         term: Term,
     },
-    /// Ask the user's health check how the process is. There is one at a time.
+    /// Run the user's health check. There is at most one run at a time.
     CheckHealth {
-        /// The check.
+        /// Token of the check.
         token: Token,
     },
-    /// Tell a running callback that it is superseded. It goes on until it returns.
+    /// Tell a running callback that it is superseded. It runs on until it returns.
     Supersede {
-        /// The run.
+        /// Token of the run.
         token: Token,
     },
-    /// End a running callback by dropping its future. It still reports that it ended.
+    /// Cancel a running callback by dropping its future. Its end is reported nevertheless.
     Abort {
-        /// The run.
+        /// Token of the run.
         token: Token,
         /// The reason to report.
         reason: String,
     },
-    /// Tell those who listen.
+    /// Send an event to its subscribers.
     Event(Event),
     /// Answer a request of the user.
     Reply {
         /// The request.
         id: RequestId,
         /// The answer.
-        result: Result<Reply, RequestError>,
+        reply: Reply,
     },
-    /// The node has ended. Nothing follows.
+    /// The node has ended. This is the last output.
     Stopped {
-        /// Why.
+        /// The reason.
         reason: StopReason,
     },
 }
 
-/// What a commit is for. The names are those of the commits in the protocol.
+/// Purpose of a commit. The names are those of the commits in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
-    /// Register.
+    /// Registers the node.
     Join,
-    /// Register in place of what stands under the name.
+    /// Registers the node in place of another holder of its name.
     TakeOver,
-    /// Change the own record.
+    /// Changes the node's record.
     Rewrite,
-    /// Ask for a new version.
+    /// Requests a new version.
     RequestVersion,
-    /// Become leader and publish.
+    /// Elects this node and publishes a version.
     Elect,
-    /// Publish a version.
+    /// Publishes a version.
     Publish,
-    /// Acknowledge a version, or say why not.
+    /// Acknowledges a version, or reports the reason for not doing so.
     Acknowledge,
-    /// Record that a version is stable.
+    /// Records that a version is stable.
     Confirm,
-    /// Remove a laggard.
+    /// Removes a laggard.
     Evict,
-    /// Give up the lead.
+    /// Gives up the lead.
     Resign,
-    /// Leave.
+    /// Removes the node, which leaves.
     Leave,
-    /// The user's own write.
+    /// Commits a transaction of the user.
     LeaderCommit,
 }
 
 impl Purpose {
-    /// Its name.
+    /// Returns the name of the commit.
     pub const fn name(self) -> &'static str {
         match self {
             Purpose::Join => "join",
             Purpose::TakeOver => "take over",
             Purpose::Rewrite => "rewrite",
-            Purpose::RequestVersion => "ask",
+            Purpose::RequestVersion => "request version",
             Purpose::Elect => "elect",
             Purpose::Publish => "publish",
             Purpose::Acknowledge => "acknowledge",
@@ -178,7 +181,7 @@ impl Purpose {
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
             Purpose::Leave => "leave",
-            Purpose::LeaderCommit => "fenced write",
+            Purpose::LeaderCommit => "leader commit",
         }
     }
 }
@@ -189,25 +192,25 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// The answer to a request.
+/// The answer to a request: each kind of request has its own type of result.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Reply {
-    /// It is done.
-    Done,
-    /// That version was published since.
-    Version(Version),
-    /// It was committed at that revision.
-    Committed(Revision),
+    /// Answer to a request that has no result: to resign, update, register or unregister.
+    Done(Result<(), RequestError>),
+    /// Answer to a request for a version: a version that was published since.
+    Version(Result<Version, RequestError>),
+    /// Answer to a commit as leader: its revision.
+    Committed(Result<Revision, RequestError>),
 }
 
-/// Why a request was not granted.
+/// Reason for which a request was not granted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// This node does not lead, or may not act as leader for now. Nothing was written.
+    /// This node does not lead, or may not act as leader at the moment. Nothing was written.
     #[error("this node does not lead: ask the leader, or wait until this node leads")]
     NotLeader,
-    /// The write names a key that is the cluster's own. Nothing was written.
+    /// The transaction writes a key that belongs to the cluster. Nothing was written.
     #[error(
         "{key} is the cluster's own key: write to keys outside of `view/`, `ready/` and `history/` of its namespace"
     )]
@@ -215,16 +218,16 @@ pub enum RequestError {
         /// The key.
         key: Key,
     },
-    /// The process only observes: it has no place in the cluster to change.
+    /// This process only observes the cluster, and cannot be a member of it.
     #[error("this process only observes: it has no name to register")]
     Observer,
-    /// The place that was to be taken was given up again before it was.
+    /// The node was unregistered before it was a member.
     #[error("the node was unregistered before it had its place")]
     Unregistered,
-    /// What the store said. [`StoreError::effect`] tells whether it may have happened.
+    /// The store returned an error. [`StoreError::effect`] tells whether the transaction may have been applied.
     #[error(transparent)]
     Store(StoreError),
-    /// The node has ended, or does so before the request is granted. A write that was on its way may have happened.
+    /// The node has ended, or ended before the request was granted. A commit that was in flight may have been applied.
     #[error("the node has ended: {0}")]
     Stopped(StopReason),
 }

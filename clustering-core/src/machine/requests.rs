@@ -1,229 +1,149 @@
-use std::collections::{BTreeSet, VecDeque};
+//! Requests of the user that are commits: for a new version, and writes of the leader.
 
 use super::{
-    Identity, InFlight, Machine, Output, Purpose, Reply, RequestError, RequestId, Timers, Token,
-    session::SessionEnd,
+    election::Election,
+    facts::Facts,
+    in_flight::InFlight,
+    log::{Log, Resync},
+    membership::Membership,
+    outbox::Outbox,
+    output::{Purpose, Reply, RequestError},
+    timers::Timers,
+    token::{RequestId, Token},
+    version_requests::VersionRequests,
 };
 use crate::{
-    config::RETRY,
-    event::{LostReason, StopReason, StoreCall},
-    record::{Cause, RequestRecord, encode, shorten},
-    store::{ErrorKind, Guard, Revision, StoreError, Txn},
-    time::Timestamp,
+    event::StopReason,
+    record::{RequestRecord, encode},
+    store::{Guard, Revision, StoreError, Txn},
 };
 
-/// What the user asks for: new versions, and writes under the term.
+/// Puts the request key on behalf of the user or of this node, and commits the user's transactions as leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
-    pub(crate) ask: InFlight,
-    asks: Vec<Ask>,
-    fenced: Vec<(Token, RequestId)>,
-    /// A version was missed whose view cannot be known: this node needs another.
-    gap: bool,
-}
-
-/// A wish for a version newer than the one seen when it was made.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Ask {
-    /// The request that waits for the answer; `None` if its caller no longer waits.
-    id: Option<RequestId>,
-    seen: Revision,
-    why: Option<String>,
+    request: InFlight,
+    /// True if this node needs a new version, since it missed a version whose view cannot be known.
+    needs_version: bool,
+    /// Commits of the user as leader that are in flight.
+    leader_commits: Vec<(Token, RequestId)>,
 }
 
 impl Requests {
-    /// Whether this node's user waits for a version after `seen`.
-    pub(crate) fn asked_since(&self, seen: Revision) -> bool {
-        self.asks.iter().any(|ask| ask.seen >= seen)
+    pub(crate) fn fails_to_request(&self, facts: &Facts) -> bool {
+        self.request.is_failing(facts)
     }
 
-    /// This node's own wish as a cause.
-    pub(crate) fn own_cause(&self, seen: Revision, identity: Option<&Identity>) -> Option<Cause> {
-        let ask = self.asks.iter().find(|ask| ask.seen >= seen)?;
-        Some(Cause::Asked { by: asker(identity), why: ask.why.clone() })
+    pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
+        timers.maybe(self.request.due(facts));
     }
 
-    /// The log begins, or begins anew: what is asked for is newer than what stands there now.
-    pub(crate) fn begin(&mut self, seen: Revision) {
-        for ask in &mut self.asks {
-            ask.seen = seen;
+    /// Takes note of a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view
+    /// that all nodes know.
+    pub(crate) fn on_resync(&mut self, facts: &Facts, resync: &Resync) {
+        if !resync.first {
+            self.needs_version = facts.fold.version().is_some() && facts.fold.newest().is_none();
+        }
+        if resync.rewound {
+            self.request.reset();
         }
     }
 
-    /// After a resync: whether the newest version's view could not be kept.
-    pub(crate) fn note_gap(&mut self, gap: bool) {
-        self.gap = gap;
-    }
-
-    /// Drops requests whose callers no longer wait. They are merged into a single one, so that dropped requests do not
-    /// accumulate.
-    fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
-        let mut left: Option<Ask> = None;
-        for mut ask in std::mem::take(&mut self.asks) {
-            if ask.id.is_some_and(|id| !ids.contains(&id)) {
-                self.asks.push(ask);
-                continue;
-            }
-            ask.id = None;
-            match &mut left {
-                Some(left) => left.seen = left.seen.max(ask.seen),
-                None => left = Some(ask),
-            }
+    /// Answers granted requests for a version, and puts the request key if a version is needed and not requested yet.
+    pub(crate) fn reconcile(
+        &mut self,
+        facts: &Facts,
+        log: &Log,
+        version_requests: &mut VersionRequests,
+        membership: &Membership,
+        election: &Election,
+        out: &mut Outbox,
+    ) {
+        if facts.fold.newest().is_some() {
+            self.needs_version = false;
         }
-        self.asks.extend(left);
-    }
-
-    /// Refuses what is still open: the node ends.
-    pub(crate) fn refuse_all(&mut self, reason: &StopReason, outputs: &mut VecDeque<Output>) {
-        let asks = std::mem::take(&mut self.asks).into_iter().filter_map(|ask| ask.id);
-        let fenced = std::mem::take(&mut self.fenced).into_iter().map(|(_, id)| id);
-        outputs.extend(asks.chain(fenced).map(|id| refused(id, reason)));
-    }
-}
-
-fn refused(id: RequestId, reason: &StopReason) -> Output {
-    Output::Reply { id, result: Err(RequestError::Stopped(reason.clone())) }
-}
-
-fn asker(identity: Option<&Identity>) -> String {
-    identity.map_or_else(|| "observer".to_owned(), |identity| identity.name.to_string())
-}
-
-impl Machine {
-    pub(super) fn requests_timers(&self, timers: &mut Timers) {
-        timers.maybe(self.requests.ask.due(self.fold.revision()));
-    }
-
-    pub(super) fn on_ask(&mut self, id: RequestId, why: Option<String>) {
-        let seen = self.fold.version_modified();
-        self.requests.asks.push(Ask { id: Some(id), seen, why: why.map(shorten) });
-    }
-
-    pub(super) fn on_abandoned(&mut self, ids: &BTreeSet<RequestId>) {
-        self.requests.abandon(ids);
-        self.membership.abandon(ids);
-        self.election.abandon(ids);
-    }
-
-    /// Whether a request should stand in the log that does not stand there yet.
-    fn wants_to_ask(&self) -> bool {
-        let seen = self.fold.version_modified();
-        let stands = self.fold.request().is_some_and(|request| request.modified > seen);
-        let gap = self.requests.gap && self.membership.is_member();
-        let wanted = self.requests.asked_since(seen) || gap;
-        // The leader needs no request: it publishes. And a candidate's election publishes too.
-        wanted
-            && !stands
-            && self.election.leading().is_none()
-            && self.log.follow.is_synced()
-            && !self.is_ending()
-    }
-
-    pub(super) fn reconcile_requests(&mut self, now: Timestamp) {
-        if self.fold.newest().is_some() {
-            self.requests.gap = false;
-        }
-        self.grant_asks();
-        let folded = self.fold.revision();
-        if !self.wants_to_ask() || !self.requests.ask.is_free(now, folded) {
-            return;
-        }
-        let seen = self.fold.version_modified();
-        let own = self.requests.asks.iter().find(|ask| ask.seen >= seen);
-        let why = match own {
-            Some(ask) => ask.why.clone(),
-            None => Some("the view of the newest version is not known here".to_owned()),
-        };
-        let record = RequestRecord { by: Some(asker(self.identity.as_ref())), why, leader: None };
-        let keys = self.fold.keyspace();
-        // The guard makes many who ask at once get one version: whoever comes after it was published has got it.
-        let txn = Txn::new().guard(Guard::modified_at(keys.version_key().clone(), seen)).put(
-            keys.request_key().clone(),
-            encode(&record),
-            None,
-        );
-        let token = self.commit(Purpose::RequestVersion, txn);
-        self.requests.ask.sent(token, now, folded);
-    }
-
-    fn grant_asks(&mut self) {
-        // Whether its view is known is another matter.
-        let Some(newest) = self.fold.version() else { return };
-        let Some(version) = newest.record.as_ref().map(|record| record.version) else { return };
-        let modified = newest.modified;
-        let (granted, open) = std::mem::take(&mut self.requests.asks)
-            .into_iter()
-            .partition::<Vec<_>, _>(|ask| ask.seen < modified);
-        self.requests.asks = open;
-        for id in granted.into_iter().filter_map(|ask| ask.id) {
-            self.outputs.push_back(Output::Reply { id, result: Ok(Reply::Version(version)) });
+        version_requests.grant(facts, out);
+        let is_needed = version_requests.is_open(facts) || self.needs_version && membership.is_member();
+        // The leader needs no request: it publishes. A candidate's election publishes too.
+        let may_ask = election.leading().is_none() && log.is_synced() && !facts.is_ending();
+        if is_needed && may_ask && !is_requested(facts) && self.request.is_free(facts) {
+            let txn = request(facts, version_requests);
+            self.request.sent(facts, out.commit(Purpose::RequestVersion, txn, facts.now));
         }
     }
 
-    pub(super) fn on_fence(&mut self, now: Timestamp, id: RequestId, txn: Txn) {
-        let keys = self.fold.keyspace();
-        let reserved =
-            txn.operations().iter().map(|operation| operation.key()).find(|key| keys.is_reserved(key));
-        let refusal = match (reserved, self.active_term(now)) {
+    /// Takes the reply to a commit of the request key. Returns false if it is not awaited any more.
+    #[must_use]
+    pub(crate) fn on_committed(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        result: &Result<Revision, StoreError>,
+    ) -> bool {
+        self.request.take(facts, token, result)
+    }
+
+    /// Commits the user's transaction, guarded by this node's term.
+    pub(crate) fn commit_as_leader(
+        &mut self,
+        facts: &Facts,
+        election: &Election,
+        id: RequestId,
+        txn: Txn,
+        out: &mut Outbox,
+    ) {
+        let keys = facts.keys();
+        let mut written = txn.operations().iter().map(|operation| operation.key());
+        let refusal = match (written.find(|key| keys.is_reserved(key)), election.active_term(facts.now)) {
             (Some(key), _) => RequestError::Reserved { key: key.clone() },
             (None, None) => RequestError::NotLeader,
             (None, Some(term)) => {
                 let guard = Guard::created_at(keys.election_key().clone(), term.revision());
-                let token = self.commit(Purpose::LeaderCommit, txn.guard(guard));
-                return self.requests.fenced.push((token, id));
+                let token = out.commit(Purpose::LeaderCommit, txn.guard(guard), facts.now);
+                return self.leader_commits.push((token, id));
             }
         };
-        self.outputs.push_back(Output::Reply { id, result: Err(refusal) });
+        out.reply(id, Reply::Committed(Err(refusal)));
     }
 
-    /// The reply to a fenced write is the user's: what it means and whether to repeat it only they know.
-    fn on_fenced(&mut self, token: Token, result: &Result<Revision, StoreError>) {
-        let Some(place) = self.requests.fenced.iter().position(|(awaited, _)| *awaited == token) else {
-            return;
-        };
-        let (_, id) = self.requests.fenced.remove(place);
-        let result = result.clone().map(Reply::Committed).map_err(RequestError::Store);
-        self.outputs.push_back(Output::Reply { id, result });
-    }
-
-    /// The store no longer knows the lease under which something was to be written.
-    fn on_lease_gone(&mut self, now: Timestamp) {
-        self.end_session(now, SessionEnd::Lost(LostReason::LeaseGone));
-    }
-
-    pub(super) fn on_committed(
+    /// Takes the reply to a commit of the user. Only the user knows what it means, and whether to repeat it.
+    pub(crate) fn on_leader_committed(
         &mut self,
-        now: Timestamp,
         token: Token,
         result: Result<Revision, StoreError>,
+        out: &mut Outbox,
     ) {
-        if self.on_left(now, token, &result) {
-            return;
-        }
-        let flights = [
-            (StoreCall::Join, &mut self.membership.join),
-            (StoreCall::Rewrite, &mut self.membership.rewrite),
-            (StoreCall::Elect, &mut self.election.campaign),
-            (StoreCall::Resign, &mut self.election.resign),
-            (StoreCall::Publish, &mut self.publication.publish),
-            (StoreCall::Confirm, &mut self.consistency.confirm),
-            (StoreCall::Evict, &mut self.consistency.evict),
-            (StoreCall::RequestVersion, &mut self.requests.ask),
-        ];
-        let mut taken = flights
-            .into_iter()
-            .find_map(|(call, flight)| Some((call, flight.take(token, &result, now, &RETRY)?)));
-        if taken.is_none() {
-            taken = self.on_acknowledged(now, token, &result).map(|sent| (StoreCall::Acknowledge, sent));
-        }
-        let Some((call, sent)) = taken else { return self.on_fenced(token, &result) };
-        match result {
-            Err(error) if error.kind() == ErrorKind::LeaseNotFound => self.on_lease_gone(now),
-            Err(error) => {
-                self.failing.failed(now, call, &error);
-                self.report_refusal(&error);
-            }
-            Ok(_) => self.session.measured(now.since(sent)),
+        let place = self.leader_commits.iter().position(|(own, _)| *own == token);
+        let Some(place) = place else { return };
+        let (_, id) = self.leader_commits.remove(place);
+        out.reply(id, Reply::Committed(result.map_err(RequestError::Store)));
+    }
+
+    /// Refuses all requests, since the node ends.
+    pub(crate) fn refuse_all(&mut self, reason: &StopReason, out: &mut Outbox) {
+        for (_, id) in std::mem::take(&mut self.leader_commits) {
+            out.reply(id, Reply::Committed(Err(RequestError::Stopped(reason.clone()))));
         }
     }
+}
+
+/// True if the request key is newer than the newest version.
+fn is_requested(facts: &Facts) -> bool {
+    let fold = &facts.fold;
+    fold.request().is_some_and(|request| request.modified > fold.version_modified())
+}
+
+/// Builds the commit that requests a version. Its guard makes concurrent requests of many nodes result in one version: a
+/// request that comes after the version was published is granted by it.
+fn request(facts: &Facts, version_requests: &VersionRequests) -> Txn {
+    let why = match version_requests.is_open(facts) {
+        true => version_requests.reason(facts),
+        false => Some("the view of the newest version is not known here".to_owned()),
+    };
+    let record = RequestRecord { by: Some(facts.author()), why, leader: None };
+    let keys = facts.keys();
+    Txn::new().guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified())).put(
+        keys.request_key().clone(),
+        encode(&record),
+        None,
+    )
 }

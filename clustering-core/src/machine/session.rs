@@ -1,11 +1,18 @@
+//! The lease of the node (P6, P7).
+
 use std::time::Duration;
 
-use super::{Machine, Output, Purpose, Timers, Token};
+use super::{
+    facts::{Facts, Intent},
+    health::Checks,
+    outbox::Outbox,
+    timers::Timers,
+    token::Token,
+};
 use crate::{
     config::{Backoff, RENEW_RETRY, RETRY},
-    event::{Event, LostReason, StoreCall},
-    record::{Departure, DepartureRecord},
-    store::{Effect, ErrorKind, Guard, Lease, LeaseId, Revision, StoreError, Txn},
+    event::{LostReason, StoreCall},
+    store::{Effect, ErrorKind, Lease, LeaseId, StoreError},
     time::Timestamp,
 };
 
@@ -15,30 +22,30 @@ const PAUSE: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 /// Upper limit for TTLs. A store may grant a TTL that would overflow the node's timestamps.
 const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 
-/// The node's one lease, and those of earlier sessions that are still to be given back.
+/// The session: one lease at a time, from its grant until it was given back.
 ///
 /// ```text
-///   Without ──Grant──▶ Granting ──▶ Held ──Renew, Renew, …──▶ Held
-///      ▲                              │ deadline, lease gone, record removed, unhealthy
-///      └─ revoked ◀─ stale ◀─ farewell, if the node goes of itself
+///   Without ──grant──▶ Granting ──▶ Held ──renew──▶ Held ──end──▶ Ended ──given back──▶ Without
 /// ```
 ///
-/// A node that goes of itself says so first, in the commit that deletes its record: of keys that go with their lease the
-/// log does not tell whether it was revoked or expired.
+/// A session ends if the node is to leave, or if it is lost: the deadline passed, the store no longer knows the lease, the
+/// record was removed, or the process is unhealthy. Its keys may stand until the lease is revoked or expires, and they
+/// would be in the way of the next session, which therefore waits for that.
 ///
 /// Deadlines count from the *sending* of the last renewal that succeeded: the store cannot have handled it earlier, so
 /// the lease lives at least until then (P6).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Session {
     state: State,
-    stale_leases: Vec<StaleLease>,
-    /// Grants that failed in a row.
+    /// Number of sessions that began or ended so far.
+    epoch: u64,
+    /// Number of grants that failed in a row.
     failures: u32,
     /// Number of times that the node was removed since it was last ready.
     removals: u32,
-    /// No new session before that.
+    /// No lease is requested before this time.
     not_before: Timestamp,
-    /// The measured time from sending a call to its reply, smoothed.
+    /// Measured time from the sending of a call to its reply, smoothed.
     round_trip: Duration,
 }
 
@@ -46,71 +53,66 @@ pub(crate) struct Session {
 enum State {
     #[default]
     Without,
-    Granting {
-        token: Token,
-        sent: Timestamp,
-    },
+    Granting,
     Held(Held),
+    Ended(Ended),
 }
 
-/// A lease that is held.
+/// A lease that the node holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Held {
     pub(crate) lease: LeaseId,
     ttl: Duration,
-    /// When the last good renewal, or the grant, was sent.
+    /// Time at which the last renewal that succeeded, or the grant, was sent.
     renewed: Timestamp,
-    /// How long the store then said that it has left.
+    /// Time that the lease then had left, by the store's reply.
     left: Duration,
     /// Time at which the lease has certainly expired, even if unanswered renewals succeeded.
     expires: Timestamp,
     renewal: Renewal,
+    /// True if the last renewal failed.
     failing: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Renewal {
-    Due { at: Timestamp },
-    Sent { token: Token, sent: Timestamp },
-}
-
-/// A lease that is no longer used, and to be revoked before the node joins again: until its keys are gone they stand in
-/// the way of the node's own.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct StaleLease {
-    lease: LeaseId,
-    /// Time at which the lease has expired, as far as this node knows; zero if no key was ever put under it.
-    expires: Timestamp,
-    /// Its record was removed by somebody else. If the lease turns out to be alive, the node was removed on purpose.
-    removed: bool,
-    /// Calls that failed in a row: revocations, and the renewal before them.
-    failures: u32,
-    step: Step,
-}
-
-/// How far giving a lease back has come.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Step {
-    /// The commit by which the node leaves is on its way. Whatever comes of it, the lease is revoked then, and not before:
-    /// the commit would find nothing to delete any more, and say nothing.
-    Leaving(Token),
-    /// To be revoked at that time.
     Due(Timestamp),
-    /// Being revoked.
-    Revoking(Token),
+    Sent(Token),
 }
 
-/// How a session ends.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// The lease of a session that is over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Ended {
+    pub(crate) lease: LeaseId,
+    pub(crate) end: SessionEnd,
+    /// Time at which the lease has expired, even if nobody revokes it; zero if no key was ever put under it.
+    pub(crate) expires: Timestamp,
+    /// True if the last renewal failed.
+    pub(crate) failing: bool,
+}
+
+/// The reason for which a session ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SessionEnd {
-    /// The node gives it up.
+    /// The node is to leave.
     GivenUp,
-    /// It is lost.
+    /// The session was lost.
     Lost(LostReason),
 }
 
+/// The last change of the session that a concern has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Epoch(u64);
+
+/// A change of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionChange {
+    Began,
+    Ended,
+}
+
 impl Held {
-    /// After that moment the store may have given the node's place to others.
+    /// Returns the end of the session: after that, the store may give the node's name to others.
     pub(crate) fn deadline(&self) -> Timestamp {
         self.renewed + self.left
     }
@@ -124,54 +126,64 @@ impl Session {
         }
     }
 
-    pub(crate) fn ttl(&self) -> Option<Duration> {
-        self.held().map(|held| held.ttl)
+    pub(crate) fn lease(&self) -> Option<LeaseId> {
+        self.held().map(|held| held.lease)
     }
 
-    /// Whether nothing is left that the store should get back.
+    /// Returns the TTL that the store granted, or the one that is to be requested.
+    pub(crate) fn ttl(&self, facts: &Facts) -> Duration {
+        self.held().map_or(facts.config.ttl, |held| held.ttl)
+    }
+
+    /// Returns the lease that is still to be given back.
+    pub(crate) fn ended(&self) -> Option<&Ended> {
+        match &self.state {
+            State::Ended(ended) => Some(ended),
+            _ => None,
+        }
+    }
+
+    /// True if the node has no lease, and none is being granted.
     pub(crate) fn is_given_back(&self) -> bool {
-        self.stale_leases.is_empty() && self.state == State::Without
+        self.state == State::Without
     }
 
     /// True if no lease of this node can hold a key any more at `now`.
     pub(crate) fn shows_nothing(&self, now: Timestamp) -> bool {
-        self.held().is_none() && self.stale_leases.iter().all(|stale| now >= stale.expires)
+        self.held().is_none() && self.ended().is_none_or(|ended| now >= ended.expires)
     }
 
-    /// Returns the time at which the last of the leases to be revoked will have expired by itself.
-    pub(crate) fn expiry(&self) -> Option<Timestamp> {
-        self.stale_leases.iter().map(|stale| stale.expires).max()
+    /// Returns how the session has changed since the concern last called this method.
+    pub(crate) fn change_since(&self, seen: &mut Epoch) -> Option<SessionChange> {
+        let seen = std::mem::replace(&mut seen.0, self.epoch);
+        (seen != self.epoch).then(|| match self.held() {
+            Some(_) => SessionChange::Began,
+            None => SessionChange::Ended,
+        })
     }
 
-    /// Whether leases of earlier sessions are still to be given back.
-    pub(crate) fn has_ghosts(&self) -> bool {
-        !self.stale_leases.is_empty()
+    /// Returns the time until which this node may act as leader. It is earlier than the end of the session, so that
+    /// there is time to stop work.
+    pub(crate) fn leadership_deadline(&self, facts: &Facts) -> Option<Timestamp> {
+        let held = self.held()?;
+        let share = facts.config.leadership.unwrap_or(held.ttl * 2 / 3);
+        Some(held.renewed + share.min(held.left))
     }
 
-    /// No session is wanted any more: that grants failed no longer matters.
-    pub(crate) fn give_up_granting(&mut self) {
-        self.failures = 0;
-    }
-
-    /// Whether the store did not answer the last call.
+    /// True if the last renewal or grant failed.
     pub(crate) fn is_failing(&self) -> bool {
-        let held = self.held().is_some_and(|held| held.failing);
-        held || self.failures > 0 || self.stale_leases.iter().any(|stale| stale.failures > 0)
+        self.fails_to_grant() || self.held().is_some_and(|held| held.failing)
     }
 
     pub(crate) fn fails_to_grant(&self) -> bool {
         self.failures > 0
     }
 
-    pub(crate) fn fails_to_revoke(&self) -> bool {
-        self.stale_leases.iter().any(|stale| stale.failures > 0)
-    }
-
     pub(crate) fn round_trip(&self) -> Duration {
         self.round_trip
     }
 
-    /// Takes down how long a call took.
+    /// Takes the duration of a call into account.
     pub(crate) fn measured(&mut self, took: Duration) {
         self.round_trip = if self.round_trip.is_zero() { took } else { (self.round_trip * 7 + took) / 8 };
     }
@@ -181,259 +193,169 @@ impl Session {
     pub(crate) fn forgive_removals(&mut self) {
         self.removals = 0;
     }
-}
 
-impl Machine {
-    /// After that moment this node must not act as leader. Earlier than the end of the session, so that there is time
-    /// to stop.
-    pub(super) fn leadership_deadline(&self) -> Option<Timestamp> {
-        let held = self.session.held()?;
-        let share = self.config.leadership.unwrap_or(held.ttl * 2 / 3);
-        Some(held.renewed + share.min(held.left))
-    }
-
-    fn renew_every(&self, ttl: Duration) -> Duration {
-        self.config.renew_every.unwrap_or(ttl / 3)
-    }
-
-    pub(super) fn session_timers(&self, timers: &mut Timers) {
-        for stale in &self.session.stale_leases {
-            if let Step::Due(at) = stale.step {
-                timers.at(at);
-            }
-        }
-        match &self.session.state {
-            State::Without => timers.at(self.session.not_before),
-            State::Granting { .. } => {}
+    pub(crate) fn timers(&self, timers: &mut Timers) {
+        match &self.state {
+            State::Without => timers.at(self.not_before),
+            State::Granting | State::Ended(_) => {}
             State::Held(held) => {
                 timers.at(held.deadline());
-                if let Renewal::Due { at } = held.renewal {
+                if let Renewal::Due(at) = held.renewal {
                     timers.at(at);
                 }
             }
         }
     }
 
-    pub(super) fn reconcile_session(&mut self, now: Timestamp) {
-        if self.session.held().is_some_and(|held| now >= held.deadline()) {
-            self.end_session(now, SessionEnd::Lost(LostReason::Expired));
+    /// Ends the session if it is to end, renews the lease when that is due, and requests one if the node needs it.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, health: &Checks, out: &mut Outbox) {
+        if let Some(end) = self.due_end(facts, health) {
+            self.end(facts, end, out);
         }
-        self.revoke_ghosts(now);
-        self.renew(now);
-        self.grant(now);
+        if !wants_lease(facts, health) && !facts.is_ending() {
+            // Failed grants say nothing about the store once no lease is wanted.
+            self.failures = 0;
+        }
+        if let State::Held(held) = &mut self.state
+            && matches!(held.renewal, Renewal::Due(at) if facts.now >= at)
+        {
+            held.renewal = Renewal::Sent(out.renew(held.lease, facts.now));
+        }
+        if self.state == State::Without && wants_lease(facts, health) && facts.now >= self.not_before {
+            out.grant(facts.config.ttl, facts.now);
+            self.state = State::Granting;
+        }
     }
 
-    fn revoke_ghosts(&mut self, now: Timestamp) {
-        let timeout = self.call_timeout();
-        for place in 0..self.session.stale_leases.len() {
-            if matches!(self.session.stale_leases[place].step, Step::Due(at) if now >= at) {
-                let token = self.token();
-                let stale = &mut self.session.stale_leases[place];
-                stale.step = Step::Revoking(token);
-                self.outputs.push_back(Output::Revoke { token, lease: stale.lease, timeout });
-            }
+    /// Returns the reason for which the session ends now, if it does.
+    fn due_end(&self, facts: &Facts, health: &Checks) -> Option<SessionEnd> {
+        let held = self.held()?;
+        if facts.intent != Intent::Register {
+            Some(SessionEnd::GivenUp)
+        } else if !health.is_fit(facts) {
+            Some(SessionEnd::Lost(LostReason::Unhealthy))
+        } else if facts.now >= held.deadline() {
+            Some(SessionEnd::Lost(LostReason::Expired))
+        } else {
+            None
         }
     }
 
-    fn renew(&mut self, now: Timestamp) {
-        let Some(held) = self.session.held() else { return };
-        let lease = held.lease;
-        if !matches!(held.renewal, Renewal::Due { at } if now >= at) {
+    /// Ends the session, if there is one. Nothing that was done under its lease counts from now on.
+    pub(crate) fn end(&mut self, facts: &Facts, end: SessionEnd, out: &mut Outbox) {
+        // A lease that is being granted is no session yet. The reply will be handled by what the node then wants.
+        let State::Held(held) = &self.state else { return };
+        let expires = match held.renewal {
+            Renewal::Due(_) => held.expires,
+            Renewal::Sent(_) => facts.now + out.call_timeout() + held.ttl,
+        };
+        self.state = State::Ended(Ended { lease: held.lease, end, expires, failing: held.failing });
+        self.epoch += 1;
+        out.limit_calls(&facts.config, facts.config.ttl);
+    }
+
+    /// The lease of the last session was given back. `was_alive` tells whether the store still knew it.
+    pub(crate) fn given_back(&mut self, facts: &Facts, was_alive: bool) {
+        let State::Ended(ended) = std::mem::take(&mut self.state) else { return };
+        if was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
+            // The lease was alive, so somebody deleted the record on purpose: wait before coming back.
+            self.removals += 1;
+            self.not_before = facts.now + PAUSE.after(self.removals);
+        }
+    }
+
+    /// Takes the reply to a grant that was sent at `sent`.
+    pub(crate) fn on_granted(
+        &mut self,
+        facts: &Facts,
+        health: &Checks,
+        sent: Timestamp,
+        result: Result<Lease, StoreError>,
+        out: &mut Outbox,
+    ) {
+        if std::mem::take(&mut self.state) != State::Granting {
             return;
         }
-        let (token, timeout) = (self.token(), self.call_timeout());
-        if let State::Held(held) = &mut self.session.state {
-            held.renewal = Renewal::Sent { token, sent: now };
-        }
-        self.outputs.push_back(Output::Renew { token, lease, timeout });
-    }
-
-    fn grant(&mut self, now: Timestamp) {
-        let free = self.session.state == State::Without && self.session.stale_leases.is_empty();
-        if !self.wants_place() || !free || now < self.session.not_before {
-            return;
-        }
-        let (token, timeout) = (self.token(), self.call_timeout());
-        self.session.state = State::Granting { token, sent: now };
-        self.outputs.push_back(Output::Grant { token, ttl: self.config.ttl, timeout });
-    }
-
-    pub(super) fn on_granted(&mut self, now: Timestamp, token: Token, result: Result<Lease, StoreError>) {
-        let State::Granting { token: awaited, sent } = self.session.state else { return };
-        if token != awaited {
-            return;
-        }
-        self.session.state = State::Without;
         match result {
-            Ok(Lease { id, .. }) if !self.wants_place() => {
-                let step = Step::Due(now);
-                let expires = Timestamp::ZERO;
-                self.give_back(now, StaleLease { lease: id, expires, removed: false, failures: 0, step });
+            Ok(Lease { id, .. }) if !wants_lease(facts, health) => {
+                let (end, expires) = (SessionEnd::GivenUp, Timestamp::ZERO);
+                self.state = State::Ended(Ended { lease: id, end, expires, failing: false });
             }
-            Ok(Lease { id, ttl }) => {
-                let ttl = ttl.min(LONGEST);
-                self.session.measured(now.since(sent));
-                self.session.failures = 0;
-                let renewal = Renewal::Due { at: sent + self.renew_every(ttl) };
-                let expires = now + ttl;
-                let held =
-                    Held { lease: id, ttl, renewed: sent, left: ttl, expires, renewal, failing: false };
-                self.session.state = State::Held(held);
-                self.begin_membership(now);
-            }
-            Err(_) if !self.wants_place() => {}
+            Ok(Lease { id, ttl }) => self.begin(facts, sent, id, ttl.min(LONGEST), out),
+            Err(_) if !wants_lease(facts, health) => {}
             Err(error) => {
-                self.session.failures += 1;
+                self.failures += 1;
                 let delay = match error.is_transient() {
-                    true => RETRY.after(self.session.failures),
+                    true => RETRY.after(self.failures),
                     false => RETRY.max,
                 };
-                self.session.not_before = now + self.jittered(delay);
-                self.contact.failed(&error);
-                self.failing.failed(now, StoreCall::Grant, &error);
-                self.report_refusal(&error);
+                self.not_before = facts.now + out.jittered(delay);
+                out.contact.failed(&error);
+                out.call_failed(StoreCall::Grant, &error, facts.now);
             }
         }
     }
 
-    pub(super) fn on_renewed(&mut self, now: Timestamp, token: Token, result: Result<Duration, StoreError>) {
-        let State::Held(held) = &mut self.session.state else { return };
-        let Renewal::Sent { token: awaited, sent } = held.renewal else { return };
-        if token != awaited {
+    fn begin(&mut self, facts: &Facts, sent: Timestamp, lease: LeaseId, ttl: Duration, out: &mut Outbox) {
+        self.measured(facts.now.since(sent));
+        self.failures = 0;
+        self.state = State::Held(Held {
+            lease,
+            ttl,
+            renewed: sent,
+            left: ttl,
+            expires: facts.now + ttl,
+            renewal: Renewal::Due(sent + renew_every(facts, ttl)),
+            failing: false,
+        });
+        self.epoch += 1;
+        out.limit_calls(&facts.config, ttl);
+    }
+
+    /// Takes the reply to a renewal that was sent at `sent`.
+    pub(crate) fn on_renewed(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        sent: Timestamp,
+        result: Result<Duration, StoreError>,
+        out: &mut Outbox,
+    ) {
+        let State::Held(held) = &mut self.state else { return };
+        if held.renewal != Renewal::Sent(token) {
             return;
         }
-        let ttl = held.ttl;
-        let every = self.config.renew_every.unwrap_or(ttl / 3);
         match result {
             Ok(left) if !left.is_zero() => {
                 held.renewed = sent;
-                held.left = left.min(ttl);
-                held.expires = now + held.left;
+                held.left = left.min(held.ttl);
+                held.expires = facts.now + held.left;
                 held.failing = false;
-                held.renewal = Renewal::Due { at: (sent + every).max(now) };
-                self.session.measured(now.since(sent));
+                held.renewal = Renewal::Due((sent + renew_every(facts, held.ttl)).max(facts.now));
+                self.measured(facts.now.since(sent));
             }
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 held.failing = true;
                 if error.effect() == Effect::Unknown {
-                    held.expires = now + ttl;
+                    held.expires = facts.now + held.ttl;
                 }
-                held.renewal = Renewal::Due { at: now + RENEW_RETRY.min(ttl / 6) };
-                self.contact.failed(&error);
-                self.report_refusal(&error);
+                held.renewal = Renewal::Due(facts.now + RENEW_RETRY.min(held.ttl / 6));
+                out.contact.failed(&error);
+                out.report_refusal(&error);
             }
             _ => {
                 held.failing = false;
-                self.end_session(now, SessionEnd::Lost(LostReason::LeaseGone));
+                self.end(facts, SessionEnd::Lost(LostReason::LeaseGone), out);
             }
         }
     }
+}
 
-    pub(super) fn on_revoked(&mut self, now: Timestamp, token: Token, result: Result<(), StoreError>) {
-        let Some(place) =
-            self.session.stale_leases.iter().position(|stale| stale.step == Step::Revoking(token))
-        else {
-            return;
-        };
-        let stale = &mut self.session.stale_leases[place];
-        match result {
-            Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
-                stale.failures += 1;
-                stale.step = Step::Due(now + RETRY.after(stale.failures));
-                self.contact.failed(&error);
-                self.failing.failed(now, StoreCall::Revoke, &error);
-                self.report_refusal(&error);
-            }
-            outcome => {
-                let removed = self.session.stale_leases.remove(place).removed;
-                if removed && outcome.is_ok() {
-                    // The lease lived, so somebody deleted the record on purpose: don't come straight back.
-                    self.session.removals += 1;
-                    self.session.not_before = now + PAUSE.after(self.session.removals);
-                }
-            }
-        }
-    }
+/// True if the node is to be a member now, and therefore needs a lease.
+fn wants_lease(facts: &Facts, health: &Checks) -> bool {
+    facts.intent == Intent::Register && health.is_fit(facts)
+}
 
-    fn give_back(&mut self, now: Timestamp, stale: StaleLease) {
-        self.session.stale_leases.push(stale);
-        self.revoke_ghosts(now);
-    }
-
-    /// The commit by which the node leaves, if its record is known to stand: what the end of its lease would delete, and how
-    /// it came to that.
-    fn farewell(&self) -> Option<Txn> {
-        let modified = self.membership.modified()?;
-        let node = self.fold.own().filter(|own| own.modified == modified)?.record.as_ref()?;
-        let keys = self.fold.keyspace();
-        let record = keys.node_key(&node.name);
-        let txn = Txn::new()
-            .guard(Guard::modified_at(record.clone(), modified))
-            .delete(record)
-            .delete(keys.readiness_key(&node.name));
-        let txn = DepartureRecord::add_to(txn, keys, node, Departure::Left);
-        let Some(term) = self.own_term() else { return Some(txn) };
-        let election = keys.election_key().clone();
-        Some(txn.guard(Guard::created_at(election.clone(), term.revision())).delete(election))
-    }
-
-    fn leave(&mut self, txn: Txn) -> Step {
-        let token = self.token();
-        // A node that ends has to come to the revocation: a store that says nothing gets half of the time.
-        let timeout = self.call_timeout().min(self.config.stop_timeout / 2);
-        self.outputs.push_back(Output::Commit { token, txn, purpose: Purpose::Leave, timeout });
-        Step::Leaving(token)
-    }
-
-    /// Takes the reply if it is to the commit by which the node leaves. The lease is revoked next, in any case: if that commit
-    /// was done, nothing is left under it.
-    pub(super) fn on_left(
-        &mut self,
-        now: Timestamp,
-        token: Token,
-        result: &Result<Revision, StoreError>,
-    ) -> bool {
-        let Some(stale) =
-            self.session.stale_leases.iter_mut().find(|stale| stale.step == Step::Leaving(token))
-        else {
-            return false;
-        };
-        stale.step = Step::Due(now);
-        if let Err(error) = result {
-            self.report_refusal(error);
-        }
-        true
-    }
-
-    /// Ends the session, if there is one: nothing that was held under it counts from now on.
-    pub(super) fn end_session(&mut self, now: Timestamp, end: SessionEnd) {
-        // A grant on its way is no session yet. Its reply will find out what became of the node.
-        let Some(held) = self.session.held() else { return };
-        let (lease, failing) = (held.lease, held.failing);
-        let expires = match held.renewal {
-            Renewal::Due { .. } => held.expires,
-            Renewal::Sent { .. } => now + self.call_timeout() + held.ttl,
-        };
-        let farewell = match end {
-            SessionEnd::GivenUp | SessionEnd::Lost(LostReason::Unhealthy) => self.farewell(),
-            SessionEnd::Lost(_) => None,
-        };
-        self.session.state = State::Without;
-        let was_member = self.membership.is_member();
-        self.leave_membership();
-        self.lose_leadership();
-        self.drop_stabilization();
-        self.drop_acknowledgement();
-        self.stop_consistency();
-        if let SessionEnd::Lost(reason) = &end
-            && was_member
-        {
-            self.emit(Event::SessionLost { reason: reason.clone() });
-        }
-        // A store that did not answer is not back because nobody asks it to renew any more.
-        let failures = u32::from(failing);
-        let removed = end == SessionEnd::Lost(LostReason::Removed);
-        let step = farewell.map_or(Step::Due(now), |txn| self.leave(txn));
-        self.give_back(now, StaleLease { lease, expires, removed, failures, step });
-    }
+fn renew_every(facts: &Facts, ttl: Duration) -> Duration {
+    facts.config.renew_every.unwrap_or(ttl / 3)
 }

@@ -1,18 +1,28 @@
-use super::{Machine, Output, Timers, Token};
+//! Running the user's `stabilize` (P3).
+
+use super::{
+    facts::Facts,
+    membership::Membership,
+    outbox::Outbox,
+    session::{Epoch, Session, SessionChange},
+    timers::Timers,
+    token::Token,
+};
 use crate::{
     event::Event, outcome::Outcome, record::ReadinessOutcome, store::Revision, time::Timestamp, view::View,
 };
 
-/// Running the user's stabilize: one at a time, for the newest version only, until it says yes (P3).
+/// Runs `stabilize` for the newest version, one run at a time, until it succeeds.
 ///
-/// The target is the newest view if this node is in it under its present session. A run for anything else is told
-/// that it is superseded, and its answer is discarded; the next one begins when it has ended, not before.
+/// The target is the newest view, if this node is in it under its present session. A run for another view is told that
+/// it is superseded, and its result is ignored; the next run begins when that one has ended, not before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Stabilization {
+    epoch: Epoch,
     running: Option<Running>,
-    /// The version last worked on, and how it went.
+    /// The version last worked on, and the result.
     progress: Option<Progress>,
-    /// The last view to which a stabilize of this process said yes: what its own state is adapted to.
+    /// The last view for which a run of this process succeeded: the process is adapted to it.
     adapted: Option<View>,
 }
 
@@ -24,13 +34,13 @@ struct Running {
     started: Timestamp,
     superseded: bool,
     aborted: bool,
-    told_slow: bool,
+    reported_slow: bool,
 }
 
-/// How far this node is with a version, by the revision that wrote it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Progress {
-    revision: Revision,
+    /// Revision that published the version.
+    version: Revision,
     attempts: u32,
     state: State,
 }
@@ -41,128 +51,129 @@ enum State {
     Done,
 }
 
+/// The result of a run, to be reported to the other nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Report {
+    pub(crate) view: View,
+    pub(crate) outcome: ReadinessOutcome,
+    pub(crate) detail: Option<String>,
+}
+
 impl Stabilization {
     pub(crate) fn is_running(&self) -> bool {
         self.running.is_some()
     }
-}
 
-impl Machine {
-    pub(super) fn stabilization_timers(&self, timers: &mut Timers) {
-        if let Some(run) = &self.stabilization.running {
-            timers.at(run.started + self.config.warn_after);
-            timers.maybe(self.config.stabilize_timeout.map(|limit| run.started + limit));
+    pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
+        if let Some(run) = &self.running {
+            timers.at(run.started + facts.config.warn_after);
+            timers.maybe(facts.config.stabilize_timeout.map(|limit| run.started + limit));
         }
-        if let Some(Progress { state: State::Refused { again }, .. }) = &self.stabilization.progress {
+        if let Some(Progress { state: State::Refused { again }, .. }) = &self.progress {
             timers.at(*again);
         }
     }
 
-    /// The view to adapt to: the newest, if this node is in it as it stands now.
-    pub(super) fn target(&self) -> Option<&View> {
-        let modified = self.membership.modified()?;
-        let view = self.fold.newest()?;
-        let own = view.own()?;
-        (own.modified == modified).then_some(view)
+    /// Supersedes the run for an older version, or starts the run that is due.
+    pub(crate) fn reconcile(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        membership: &Membership,
+        out: &mut Outbox,
+    ) {
+        if session.change_since(&mut self.epoch) == Some(SessionChange::Ended) {
+            self.progress = None;
+        }
+        let target = membership.target(facts);
+        if let Some(run) = &mut self.running {
+            if Some(run.view.revision()) != target.map(View::revision) && !run.superseded {
+                run.superseded = true;
+                out.supersede(run.token);
+                out.emit(Event::Superseded { version: run.view.version() });
+            }
+            return run.check_time(facts, out);
+        }
+        if let Some(view) = target.filter(|_| !facts.is_ending())
+            && let Some(attempt) = self.next_attempt(facts, view)
+        {
+            self.start(facts, view.clone(), attempt, out);
+        }
     }
 
-    pub(super) fn reconcile_stabilization(&mut self, now: Timestamp) {
-        let wanted = self.target().map(View::revision);
-        if let Some(run) = &mut self.stabilization.running {
-            if Some(run.view.revision()) != wanted && !run.superseded {
-                run.superseded = true;
-                let (token, version) = (run.token, run.view.version());
-                self.outputs.push_back(Output::Supersede { token });
-                self.emit(Event::Superseded { version });
-            }
-            return self.watch_run(now);
+    /// Returns the number of the run that is due for that view, if one is.
+    fn next_attempt(&self, facts: &Facts, view: &View) -> Option<u32> {
+        let progress = self.progress.as_ref().filter(|progress| progress.version == view.revision());
+        let Some(progress) = progress else { return Some(1) };
+        match progress.state {
+            State::Refused { again } if facts.now >= again => Some(progress.attempts + 1),
+            State::Refused { .. } | State::Done => None,
         }
-        let Some(view) = self.target().filter(|_| !self.is_ending()) else { return };
-        let attempts = match &self.stabilization.progress {
-            Some(progress) if progress.revision == view.revision() => match progress.state {
-                State::Done => return,
-                State::Refused { again } if now < again => return,
-                State::Refused { .. } => progress.attempts,
-            },
-            _ => 0,
-        };
-        let (view, token, attempt) = (view.clone(), self.token(), attempts + 1);
-        let previous = self.stabilization.adapted.clone();
-        self.stabilization.running = Some(Running {
+    }
+
+    fn start(&mut self, facts: &Facts, view: View, attempt: u32, out: &mut Outbox) {
+        let token = out.stabilize(view.clone(), self.adapted.clone(), attempt, facts.now);
+        self.running = Some(Running {
             token,
-            view: view.clone(),
+            view,
             attempt,
-            started: now,
+            started: facts.now,
             superseded: false,
             aborted: false,
-            told_slow: false,
+            reported_slow: false,
         });
-        self.emit(Event::Stabilizing { version: view.version(), attempt });
-        self.outputs.push_back(Output::Stabilize { token, view, previous, attempt });
     }
 
-    /// Warns of a run that takes long, and ends one that takes too long.
-    fn watch_run(&mut self, now: Timestamp) {
-        let Some(run) = &mut self.stabilization.running else { return };
-        let (token, running) = (run.token, now.since(run.started));
-        let mut slow = None;
-        if running >= self.config.warn_after && !run.told_slow {
-            run.told_slow = true;
-            slow = Some(Event::StabilizeSlow { version: run.view.version(), attempt: run.attempt, running });
-        }
-        let limit = self.config.stabilize_timeout.filter(|limit| running >= *limit && !run.aborted);
-        run.aborted |= limit.is_some();
-        if let Some(event) = slow {
-            self.emit(event);
-        }
-        if let Some(limit) = limit {
-            let reason = format!("it was ended after {limit:?}, the stabilize timeout");
-            self.outputs.push_back(Output::Abort { token, reason });
-        }
-    }
-
-    pub(super) fn on_stabilized(&mut self, now: Timestamp, token: Token, outcome: Outcome) {
-        let Some(run) = self.stabilization.running.take_if(|run| run.token == token) else { return };
+    /// Takes the result of a run. Returns the report for the other nodes, unless the run was superseded.
+    #[must_use]
+    pub(crate) fn on_ended(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        outcome: Outcome,
+        out: &mut Outbox,
+    ) -> Option<Report> {
+        let run = self.running.take_if(|run| run.token == token)?;
         if outcome == Outcome::Ready {
-            // Also if the answer no longer matters: the process has adapted to that view, and the next difference that it
-            // is shown has to start from there.
-            self.stabilization.adapted = Some(run.view.clone());
+            // Also if the run was superseded: the process has adapted to that view, and the next difference that it is
+            // shown has to start from there.
+            self.adapted = Some(run.view.clone());
         }
         if run.superseded {
-            return;
+            return None;
         }
-        let (revision, version, attempts) = (run.view.revision(), run.view.version(), run.attempt);
-        let (state, detail) = match outcome {
-            Outcome::Ready => (State::Done, None),
+        let (state, outcome, detail) = match outcome {
+            Outcome::Ready => (State::Done, ReadinessOutcome::Ready, None),
             Outcome::Refused { reason } => {
-                let retry_in = self.jittered(self.config.stabilize_retry.after(attempts));
-                self.emit(Event::StabilizeRefused {
-                    version,
-                    attempt: attempts,
+                let retry_in = out.jittered(facts.config.stabilize_retry.after(run.attempt));
+                out.emit(Event::StabilizeRefused {
+                    version: run.view.version(),
+                    attempt: run.attempt,
                     reason: reason.clone(),
                     retry_in,
                 });
-                (State::Refused { again: now + retry_in }, Some(reason))
+                let state = State::Refused { again: facts.now + retry_in };
+                (state, ReadinessOutcome::Failed, Some(reason))
             }
         };
-        let outcome = match state {
-            State::Done => ReadinessOutcome::Ready,
-            State::Refused { .. } => ReadinessOutcome::Failed,
-        };
-        self.stabilization.progress = Some(Progress { revision, attempts, state });
-        self.report(run.view, outcome, detail);
+        self.progress = Some(Progress { version: run.view.revision(), attempts: run.attempt, state });
+        Some(Report { view: run.view, outcome, detail })
     }
+}
 
-    /// The session is over: what runs is for nothing, and the next session begins anew.
-    pub(super) fn drop_stabilization(&mut self) {
-        self.stabilization.progress = None;
-        if let Some(run) = &mut self.stabilization.running
-            && !run.superseded
-        {
-            run.superseded = true;
-            let (token, version) = (run.token, run.view.version());
-            self.outputs.push_back(Output::Supersede { token });
-            self.emit(Event::Superseded { version });
+impl Running {
+    /// Reports a run that takes long, and cancels a run that exceeds the time limit.
+    fn check_time(&mut self, facts: &Facts, out: &mut Outbox) {
+        let running = facts.now.since(self.started);
+        if running >= facts.config.warn_after && !self.reported_slow {
+            self.reported_slow = true;
+            let (version, attempt) = (self.view.version(), self.attempt);
+            out.emit(Event::StabilizeSlow { version, attempt, running });
+        }
+        let limit = facts.config.stabilize_timeout.filter(|limit| running >= *limit);
+        if let Some(limit) = limit.filter(|_| !self.aborted) {
+            self.aborted = true;
+            out.abort(self.token, format!("it was ended after {limit:?}, the stabilize timeout"));
         }
     }
 }

@@ -1,26 +1,32 @@
-use super::{FailingCall, Health, Intent, Machine};
+//! What the machine knows, for its users.
+
+use std::sync::Arc;
+
+use super::{Identity, Machine, facts::Intent, failing::FailingCall, health::Health};
 use crate::{
     event::{Blocked, MassFailure, StopReason},
+    keyspace::Keyspace,
     name::{Incarnation, NodeName},
+    node::Node,
     store::Revision,
     time::Timestamp,
     version::{Term, Version},
     view::View,
 };
 
-/// Where a node is in its life.
+/// Phase in the life of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Phase {
-    /// It only follows the log.
+    /// The node only follows the log.
     Observing,
-    /// It has no place in the log yet, or lost it, and is about to get one.
+    /// The node is not a member yet, or lost its membership, and is about to join.
     Joining,
-    /// It stands in the log.
+    /// The node's record is in the log.
     Member,
-    /// It is giving its place up.
+    /// The node is leaving.
     Leaving,
-    /// It has ended.
+    /// The node has ended.
     Stopped(StopReason),
 }
 
@@ -33,9 +39,9 @@ pub enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// Where the node is in its life.
+    /// Phase in the life of the node.
     pub phase: Phase,
-    /// Whether the process is well, by its own check.
+    /// Health of the process, by its own check.
     pub health: Health,
     /// True if the node was registered in the log and its session was live.
     pub member: bool,
@@ -76,23 +82,23 @@ pub struct Status {
     pub revision: Revision,
 }
 
-/// A session: the node's place in the log.
+/// The session of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SessionStatus {
-    /// The life of the node under its name.
+    /// Incarnation of the node.
     pub incarnation: Incarnation,
     /// Deadline of the session, by the node's own clock. Each renewal moves it.
     pub until: Timestamp,
 }
 
-/// Who leads.
+/// The leader of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Leader {
-    /// Its name; `None` if the election key cannot be read.
+    /// Name of the leader; `None` if the election key cannot be decoded.
     pub name: Option<NodeName>,
-    /// Its term.
+    /// Term of the leader.
     pub term: Term,
 }
 
@@ -107,45 +113,91 @@ pub struct Leadership {
 }
 
 impl Machine {
-    /// What the node knows at `now`. Costs the same however many nodes there are, save for naming laggards.
+    /// Returns what the node knows at `now`. The cost does not depend on the number of nodes, except for naming laggards.
     pub fn status(&self, now: Timestamp) -> Status {
-        let member = self.membership.is_member();
-        let phase = match &self.intent {
-            Intent::Observe => Phase::Observing,
-            Intent::Register if member => Phase::Member,
-            Intent::Register => Phase::Joining,
-            Intent::Stop { .. } => Phase::Leaving,
-            Intent::Stopped { reason } => Phase::Stopped(reason.clone()),
-        };
-        let session = self.session.held().filter(|_| member).and_then(|held| {
-            let incarnation = self.membership.incarnation()?.clone();
+        let Machine { facts, session, membership, election, out, .. } = self;
+        let fold = &facts.fold;
+        let session = session.held().and_then(|held| {
+            let incarnation = membership.incarnation()?.clone();
             Some(SessionStatus { incarnation, until: held.deadline() })
         });
-        let leader = self.fold.leader().map(|leader| Leader {
+        let leader = fold.leader().map(|leader| Leader {
             name: leader.record.as_ref().map(|record| record.node.clone()),
             term: Term::new(leader.created),
         });
+        let away_since = out.contact.away_since();
         Status {
-            phase,
-            health: self.health(),
+            phase: self.phase(),
+            health: self.health.health(facts),
             member: session.as_ref().is_some_and(|session| now < session.until),
             session,
             leader,
-            active_term: self.active_term(now),
-            leadership: self.leadership().map(|(term, until)| Leadership { term, until }),
-            newest: self.fold.newest().cloned(),
+            active_term: election.active_term(now),
+            leadership: election.leadership().map(|(term, until)| Leadership { term, until }),
+            newest: fold.newest().cloned(),
             acknowledged: self.acknowledgement.acknowledged().cloned(),
-            stable: self.fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
-            consistent: self.log.follow.is_open()
-                && self.contact.away_since().is_none()
-                && self.fold.is_settled(),
-            blocked: self.blocked(now),
-            mass_failure: self.consistency.mass_failure(),
-            stale_since: self.contact.away_since(),
-            failing: self.failing.reported(),
-            synced: self.log.follow.is_synced(),
-            revision: self.fold.revision(),
+            stable: fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
+            consistent: self.log.is_open() && away_since.is_none() && fold.is_settled(),
+            blocked: self.consistency.blocked(facts, &self.acknowledgements, now),
+            mass_failure: self.eviction.mass_failure(),
+            stale_since: away_since,
+            failing: out.failing.reported(),
+            synced: self.log.is_synced(),
+            revision: fold.revision(),
         }
+    }
+
+    fn phase(&self) -> Phase {
+        match &self.facts.intent {
+            Intent::Observe => Phase::Observing,
+            Intent::Register if self.membership.is_member() => Phase::Member,
+            Intent::Register => Phase::Joining,
+            Intent::Stop { .. } => Phase::Leaving,
+            Intent::Stopped { reason } => Phase::Stopped(reason.clone()),
+        }
+    }
+
+    /// Returns the nodes that are present now, sorted by name, whether or not a version contains them yet.
+    pub fn present(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.facts.fold.present()
+    }
+
+    /// Returns the number of nodes that are present.
+    pub fn present_count(&self) -> usize {
+        self.facts.fold.present_count()
+    }
+
+    /// Returns the node with that name, if it is present.
+    pub fn node_named(&self, name: &NodeName) -> Option<&Arc<Node>> {
+        self.facts.fold.node(name)
+    }
+
+    /// True if, as far as the node knows, the store contains none of its keys any more: its leases were revoked, have
+    /// expired, or never held a key.
+    pub fn is_given_back(&self) -> bool {
+        self.session.shows_nothing(self.facts.now)
+    }
+
+    /// Returns the view of the newest version, if it is known.
+    pub fn newest(&self) -> Option<&View> {
+        self.facts.fold.newest()
+    }
+
+    /// Returns the number of nodes of the newest version that have not acknowledged it. Only the leader knows it, after
+    /// it has read the acknowledgements.
+    pub fn unready(&self) -> Option<usize> {
+        let missing = self.consistency.missing(&self.facts).filter(|_| self.election.leading().is_some());
+        missing.map(|missing| missing.len())
+    }
+
+    /// Returns the keys of the cluster.
+    pub fn keyspace(&self) -> &Keyspace {
+        self.facts.keys()
+    }
+
+    /// Returns the identity of the node with its newest metadata; `None` for an observer.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.facts.identity.as_ref()
     }
 }
 

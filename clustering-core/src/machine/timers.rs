@@ -1,34 +1,37 @@
+//! The next wake-up of the machine.
+
 use crate::time::Timestamp;
 
-/// Collects when something is due because time passes, and not because anything happens.
+/// Collects the times at which concerns have something to do, and keeps the earliest.
 ///
-/// What was due by the last input has been seen to: where a concern could not act then, some other input will change
-/// that. So only later moments count, and a machine never asks to be woken at once.
+/// Times up to the last input are ignored: all that was due by then has been done, and a concern that could not act
+/// waits for an input, not for time to pass. So the machine never asks to be woken at once.
 #[derive(Debug)]
 pub(crate) struct Timers {
-    seen_to: Timestamp,
+    last_input: Timestamp,
     next: Timestamp,
 }
 
 impl Timers {
-    pub(crate) fn after(seen_to: Timestamp) -> Self {
-        Timers { seen_to, next: Timestamp::NEVER }
+    pub(crate) fn after(last_input: Timestamp) -> Self {
+        Timers { last_input, next: Timestamp::NEVER }
     }
 
-    /// Something is due at that time.
+    /// Adds a time.
     pub(crate) fn at(&mut self, time: Timestamp) {
-        if time > self.seen_to {
+        if time > self.last_input {
             self.next = self.next.min(time);
         }
     }
 
-    /// Something is due at that time, if there is one.
+    /// Adds a time, if there is one.
     pub(crate) fn maybe(&mut self, time: Option<Timestamp>) {
         if let Some(time) = time {
             self.at(time);
         }
     }
 
+    /// Returns the earliest time, if any was added.
     pub(crate) fn next(self) -> Option<Timestamp> {
         (self.next != Timestamp::NEVER).then_some(self.next)
     }

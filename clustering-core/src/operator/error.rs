@@ -5,45 +5,46 @@ use crate::{
     store::StoreError,
 };
 
-/// Why what an operator asked for is not done.
+/// The reason why a request of an operator failed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum OperatorError {
-    /// Nothing of a cluster stands in that namespace. Nothing happened.
+    /// There is no cluster in the namespace. Nothing was changed.
     #[error("there is no cluster in the namespace {0}")]
     NoCluster(Namespace),
-    /// Nobody leads. Nothing happened.
-    #[error("nobody leads: there is nobody to step down")]
+    /// There is no leader. Nothing was changed.
+    #[error("there is no leader that could step down")]
     NoLeader,
-    /// That node leads already. Nothing happened.
-    #[error("{0} leads already")]
+    /// The node is the leader already. Nothing was changed.
+    #[error("{0} is the leader already")]
     LeadsAlready(NodeName),
-    /// No node of that name is present. Nothing happened.
+    /// No node with that name is present. Nothing was changed.
     #[error("no node {name} is present; there {}", there(present))]
     NotPresent {
-        /// The name.
+        /// The requested name.
         name: NodeName,
-        /// Those that are.
+        /// The nodes that are present.
         present: Vec<NodeName>,
     },
-    /// The leader is the only node: nobody else could lead. Nothing happened.
-    #[error("the leader is the only node: nobody else could lead")]
+    /// The leader is the only node, so that no other node could lead. Nothing was changed.
+    #[error("the leader is the only node: no other node could lead")]
     Alone,
-    /// Nodes are present, whose keys are not to be deleted. Nothing more was deleted.
+    /// Nodes are present, so their keys were not deleted. Other keys may have been deleted before.
     #[error("nodes are present: {}", list(.0))]
     NodesPresent(
-        /// Which.
+        /// The nodes that are present.
         Vec<NodeName>,
     ),
-    /// The cluster changed each time before what was decided could be done. Nothing happened.
-    #[error("the cluster changed each time before it could be done: try again")]
+    /// The cluster changed during each of several attempts. Nothing was changed, except that a purge may have deleted some
+    /// keys. Try again.
+    #[error("the cluster changed during every attempt: try again")]
     Contended,
-    /// What the store said.
+    /// A call to the store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// How many names a message lists.
+/// Maximum number of names in a message.
 const LISTED: usize = 10;
 
 fn there(present: &[NodeName]) -> String {

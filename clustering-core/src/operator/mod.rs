@@ -1,4 +1,4 @@
-//! A cluster handled from outside: what operators and tools ask of it.
+//! Operations on a cluster from outside, for operators and tools.
 //!
 //! ```
 //! use clustering_memory::{MemoryStore, operator::Operator};
@@ -15,8 +15,8 @@
 //! # }
 //! ```
 //!
-//! Each verb is one commit of the [protocol](crate::docs::protocol), under guards: what was decided by an older look
-//! changes nothing. One whose reply is lost is repeated, safely, until it is known what became of it.
+//! Each operation is a commit of the [protocol](crate::docs::protocol) with guards, so that a decision based on outdated
+//! data has no effect. A commit whose reply is lost is repeated until its outcome is known, which the guards make safe.
 
 mod error;
 mod purge;
@@ -36,13 +36,13 @@ use crate::{
     version::{Term, Version},
 };
 
-/// How often what was decided by a look is decided anew, because the cluster changed meanwhile.
+/// Maximum number of attempts if the cluster changes between the read and the commit.
 const TRIES: u32 = 8;
 
-/// How often a commit is repeated whose reply was lost.
+/// Maximum number of times that a commit is repeated after a lost reply.
 const REPEATS: u32 = 5;
 
-/// Somebody who handles a cluster from outside. Cheap to clone; holds no lease.
+/// Operates a cluster from outside. Cheap to clone, and holds no lease.
 #[derive(Clone)]
 pub struct Operator {
     store: Arc<dyn CoordinationStore>,
@@ -50,10 +50,10 @@ pub struct Operator {
     by: String,
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 enum Done {
     Yes,
-    /// Its guards did not hold. Whether they may have held for a try before, whose reply was lost.
+    /// A guard failed. `unsure` is true if an earlier attempt, whose reply was lost, may have succeeded.
     Refused {
         unsure: bool,
     },
@@ -66,33 +66,33 @@ impl Operator {
         Operator { store: Arc::new(store), keyspace: Keyspace::new(namespace), by: by.into() }
     }
 
-    /// The cluster's keys.
+    /// Returns the keys of the cluster.
     pub fn keyspace(&self) -> &Keyspace {
         &self.keyspace
     }
 
-    /// A look at the cluster; `None` if there is none.
+    /// Reads the state of the cluster. Returns `None` if there is no cluster.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// [`StoreError`] if a read fails.
     pub async fn report(&self) -> Result<Option<Report>, StoreError> {
         Report::read(&self.store, self.keyspace.namespace()).await
     }
 
-    /// Follows the cluster.
+    /// Starts to follow the cluster.
     ///
     /// # Errors
     ///
-    /// What the store says to the first reads.
+    /// [`StoreError`] if one of the first reads fails.
     pub async fn monitor(&self) -> Result<Monitor, StoreError> {
         Monitor::start(self.store.clone(), self.keyspace.namespace()).await
     }
 
-    /// Asks for a new version. Returns the revision of the version that was the newest then: one that is published
-    /// [after](Self::published_after) it is what was asked for. Many who ask at once get one version.
+    /// Requests a new version. Returns the revision of the newest version at that time: the version that is published
+    /// [after](Self::published_after) it fulfills the request. Requests at the same time are fulfilled by one version.
     ///
-    /// The leader publishes it; if nobody leads, whoever is elected next.
+    /// The leader publishes the version; without a leader, the next leader does.
     ///
     /// # Errors
     ///
@@ -102,21 +102,21 @@ impl Operator {
         let seen = version_revision(&report);
         let txn = Txn::new().guard(Guard::modified_at(self.keyspace.version_key().clone(), seen)).put(
             self.keyspace.request_key().clone(),
-            self.wish(why, None),
+            self.request(why, None),
             None,
         );
-        // A guard that does not hold says that a newer version was published since: that is what was asked for.
+        // If the guard fails, a newer version was published since, which fulfills the request.
         self.commit(txn).await?;
         Ok(seen)
     }
 
     /// Waits until a version is published whose revision is larger than `seen`, and returns its label.
     ///
-    /// Cancel safe, and without a limit of its own.
+    /// Cancel safe. There is no time limit.
     ///
     /// # Errors
     ///
-    /// What the store says to the first reads.
+    /// [`StoreError`] if one of the first reads fails.
     pub async fn published_after(&self, seen: Revision) -> Result<Version, StoreError> {
         let newer = move |report: &Report| {
             let version = report.version.as_ref()?;
@@ -125,14 +125,14 @@ impl Operator {
         self.wait_for(newer).await
     }
 
-    /// Waits until the newest version, written after the revision `seen`, is stable, and returns the report that says so.
+    /// Waits until the newest version is stable and was written after the revision `seen`, and returns the report.
     /// [`Revision::ZERO`] is before all versions.
     ///
-    /// Cancel safe, and without a limit of its own.
+    /// Cancel safe. There is no time limit.
     ///
     /// # Errors
     ///
-    /// What the store says to the first reads.
+    /// [`StoreError`] if one of the first reads fails.
     pub async fn stable_after(&self, seen: Revision) -> Result<Report, StoreError> {
         let stable = move |report: &Report| {
             let newer = report.version.as_ref().is_some_and(|version| version.revision > seen);
@@ -141,28 +141,27 @@ impl Operator {
         self.wait_for(stable).await
     }
 
-    /// Waits until the report has something to say.
-    async fn wait_for<T>(&self, what: impl Fn(&Report) -> Option<T>) -> Result<T, StoreError> {
+    /// Waits until `condition` returns a value for the report.
+    async fn wait_for<T>(&self, condition: impl Fn(&Report) -> Option<T>) -> Result<T, StoreError> {
         let mut monitor = self.monitor().await?;
         loop {
-            if let Some(said) = monitor.report().as_ref().and_then(&what) {
-                return Ok(said);
+            if let Some(value) = monitor.report().as_ref().and_then(&condition) {
+                return Ok(value);
             }
             monitor.next().await;
         }
     }
 
-    /// Makes the leader step down, and returns the term that ended. From the moment in which the log tells it, it does not
-    /// act as leader, and it lets others go first for one TTL; what it wrote in between is refused by its guards (P5).
+    /// Makes the leader step down, and returns the term that ended. The leader stops acting as leader when it sees the change
+    /// in the log, and lets other nodes campaign first for one TTL. Its writes in between are refused by their guards (P5).
     ///
-    /// With `in_favour_of`, that node goes first in the election that follows, half a second before the others: it leads
-    /// unless it is in no state to, and then the oldest does, as ever. It is a wish to the nodes, and no guard; releases
-    /// that do not know it elect as ever.
+    /// With `in_favour_of`, that node campaigns half a second before the others, so that it becomes the leader if it can.
+    /// Otherwise the oldest node does, as usual. This is a hint to the nodes, not a guard; older releases ignore it.
     ///
     /// # Errors
     ///
     /// [`OperatorError::NoCluster`], [`OperatorError::NoLeader`]; [`OperatorError::NotPresent`] and
-    /// [`OperatorError::LeadsAlready`] for the node in favour; [`OperatorError::Alone`] if no other node is there to lead.
+    /// [`OperatorError::LeadsAlready`] for the node `in_favour_of`; [`OperatorError::Alone`] if no other node is present.
     pub async fn resign(
         &self,
         in_favour_of: Option<&NodeName>,
@@ -185,11 +184,11 @@ impl Operator {
             let mut txn =
                 Txn::new().guard(Guard::created_at(election.clone(), term.revision())).delete(election);
             if in_favour_of.is_some() || why.is_some() {
-                // A wish that is older than the version would count for nothing.
+                // A request that is older than the version has no effect.
                 let version = self.keyspace.version_key().clone();
                 txn = txn.guard(Guard::modified_at(version, version_revision(&report))).put(
                     self.keyspace.request_key().clone(),
-                    self.wish(why, in_favour_of),
+                    self.request(why, in_favour_of),
                     None,
                 );
             }
@@ -208,13 +207,14 @@ impl Operator {
         Err(OperatorError::Contended)
     }
 
-    /// Waits until somebody leads under a term after `term`, and returns who; `None` if that cannot be read.
+    /// Waits until a node leads in a later term than `term`, and returns its name and its term. The name is `None` if the
+    /// leader's record is malformed.
     ///
-    /// Cancel safe, and without a limit of its own.
+    /// Cancel safe. There is no time limit.
     ///
     /// # Errors
     ///
-    /// What the store says to the first reads.
+    /// [`StoreError`] if one of the first reads fails.
     pub async fn led_after(&self, term: Term) -> Result<(Option<NodeName>, Term), StoreError> {
         let newer = move |report: &Report| {
             let leader = report.leader.as_ref().filter(|leader| leader.term > term)?;
@@ -223,8 +223,9 @@ impl Operator {
         self.wait_for(newer).await
     }
 
-    /// Removes a node from the cluster: deletes its record and acknowledgement, and the election key if it leads. Returns
-    /// the revision of the newest version then, after which one without the node follows; its causes tell who did it.
+    /// Removes a node from the cluster: deletes its record and its acknowledgement, and the election key if it is the leader.
+    /// Returns the revision of the newest version at that time. The next version is without the node, and its causes contain
+    /// the requester.
     ///
     /// A node that is alive rejoins by itself, after a pause that grows each time. To keep it out, stop it.
     ///
@@ -238,7 +239,7 @@ impl Operator {
             let report = self.existing().await?;
             let seen = version_revision(&report);
             let node = report.node(name);
-            // One that cannot be read is nobody's either.
+            // A malformed record is evicted too.
             let modified = match node {
                 Some(node) => node.modified,
                 None => match self.store.get(&record).await? {
@@ -251,13 +252,13 @@ impl Operator {
             let term = report.leader.as_ref().map_or(Revision::ZERO, |leader| leader.term.revision());
             let mut txn = Txn::new()
                 .guard(Guard::modified_at(record.clone(), modified))
-                // Whoever leads goes on to, and this node does not come to lead meanwhile.
+                // The leader must not change: if the evicted node became the leader, its election key would remain.
                 .guard(Guard::created_at(election.clone(), term))
                 .delete(record.clone())
                 .delete(self.keyspace.readiness_key(name))
                 .put(
                     self.keyspace.request_key().clone(),
-                    self.wish(Some(&format!("evicted {name}")), None),
+                    self.request(Some(&format!("evicted {name}")), None),
                     None,
                 );
             if let Some(node) = node {
@@ -288,13 +289,13 @@ impl Operator {
         OperatorError::NotPresent { name: name.clone(), present }
     }
 
-    fn wish(&self, why: Option<&str>, leader: Option<&NodeName>) -> bytes::Bytes {
+    fn request(&self, why: Option<&str>, leader: Option<&NodeName>) -> bytes::Bytes {
         let by = Some(shorten(self.by.clone()));
         let why = why.map(|why| shorten(why.to_owned()));
         encode(&RequestRecord { by, why, leader: leader.cloned() })
     }
 
-    /// Commits, and repeats it while it is not known what became of it: its guards make that safe.
+    /// Commits, and repeats the commit while its outcome is unknown, which its guards make safe.
     async fn commit(&self, txn: Txn) -> Result<Done, StoreError> {
         let mut unsure = false;
         let mut repeats = 0;

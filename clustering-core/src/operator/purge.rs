@@ -4,30 +4,30 @@ use crate::{
     store::{CoordinationStore, Entry, Guard, Key, Limits, Revision, Txn},
 };
 
-/// How to delete what a cluster left in the store.
+/// Options for deleting a cluster's keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Purge {
-    /// Also while nodes are present. Those that live lose their place, and join again.
+    /// True to delete the keys even if nodes are present. Nodes that are alive lose their records and join again.
     pub force: bool,
 }
 
 impl Purge {
-    /// With [`force`](Self::force) as given.
+    /// Creates options with the given [`force`](Self::force).
     pub fn new(force: bool) -> Self {
         Purge { force }
     }
 }
 
-/// What was deleted.
+/// The result of a purge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Purged {
-    /// How many keys.
+    /// Number of deleted keys.
     pub keys: usize,
-    /// In how many commits.
+    /// Number of commits.
     pub commits: usize,
-    /// Keys below the cluster's prefixes that no cluster of this release writes. They were not deleted.
+    /// Keys below the cluster's prefixes that are not those of a cluster of this release. They were not deleted.
     pub left: Vec<Key>,
 }
 
@@ -36,12 +36,13 @@ impl Operator {
     /// and nothing else below the namespace: keys that do not parse as this cluster's are [left](Purged::left). Works
     /// in commits of at most [`Limits::OPERATIONS`] keys, each of which is guarded against changes since the read.
     ///
-    /// The history of versions goes with them: the next cluster of that name begins anew.
+    /// The history of versions is deleted too. A new cluster in that namespace starts from scratch.
     ///
     /// # Errors
     ///
-    /// [`OperatorError::NoCluster`]; [`OperatorError::NodesPresent`] if nodes are, and [`Purge::force`] is not set, or
-    /// if one joins meanwhile; [`OperatorError::Contended`] if keys change meanwhile. Some keys may be deleted then.
+    /// [`OperatorError::NoCluster`]; [`OperatorError::NodesPresent`] if nodes are present or join meanwhile, and
+    /// [`Purge::force`] is false; [`OperatorError::Contended`] if keys change meanwhile. In the last two cases, some keys may
+    /// have been deleted.
     pub async fn purge(&self, how: Purge) -> Result<Purged, OperatorError> {
         let keys = self.keyspace();
         let view = self.store.read(keys.view_prefix()).await?;
@@ -51,17 +52,17 @@ impl Operator {
             return Err(OperatorError::NoCluster(keys.namespace().clone()));
         };
         if !how.force {
-            nobody_in(&report)?;
+            check_empty(&report)?;
         }
         let (mut entries, others): (Vec<&Entry>, Vec<&Entry>) = [&view, &ready, &history]
             .into_iter()
             .flat_map(|read| &read.entries)
             .partition(|entry| keys.is_own(&entry.key));
-        // The nodes first, so that what is left is never a version of nobody that somebody trusts.
+        // Node records first: after an incomplete purge, no version must remain whose nodes appear to be present.
         entries.sort_by_key(|entry| !entry.key.starts_with(keys.nodes_prefix().as_str()));
         let left = others.into_iter().map(|entry| entry.key.clone()).collect();
         let mut purged = Purged { keys: 0, commits: 0, left };
-        // One guard is for the election key: whoever joins in an empty cluster is elected, and so shows.
+        // One guard is for the election key: a node that joins an empty cluster is elected, which makes the guard fail.
         for part in entries.chunks(Limits::OPERATIONS - 1) {
             let mut txn = Txn::new();
             if !how.force && !part.iter().any(|entry| entry.key == *keys.election_key()) {
@@ -79,7 +80,7 @@ impl Operator {
                 Done::Yes | Done::Refused { unsure: true } => {}
                 Done::Refused { unsure: false } => {
                     if let Some(report) = self.report().await?.filter(|_| !how.force) {
-                        nobody_in(&report)?;
+                        check_empty(&report)?;
                     }
                     return Err(OperatorError::Contended);
                 }
@@ -91,7 +92,7 @@ impl Operator {
     }
 }
 
-fn nobody_in(report: &Report) -> Result<(), OperatorError> {
+fn check_empty(report: &Report) -> Result<(), OperatorError> {
     match report.nodes.is_empty() {
         true => Ok(()),
         false => {

@@ -1,4 +1,4 @@
-//! A cluster as its keys show it, for operators and tools, which are no nodes.
+//! The state of a cluster as its keys show it, for operators and tools outside of the cluster.
 //!
 //! ```
 //! use clustering_memory::{MemoryStore, report::{ClusterState, Report}};
@@ -21,19 +21,20 @@
 //! # }
 //! ```
 //!
-//! A [`Report`] is one look: two reads, however many nodes there are. A [`Monitor`] keeps one up to date and tells what
-//! happens, at the cost of two watches. Neither writes anything, and neither holds a lease.
+//! A [`Report`] is a snapshot, which takes two reads for any number of nodes. A [`Monitor`] keeps a report up to date with
+//! two watches, and returns events. Neither writes to the store nor holds a lease.
 
-mod log;
 mod monitor;
 mod monitor_event;
+mod records;
+mod watched;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
-use self::log::Records;
+use self::records::Records;
 pub use self::{monitor::Monitor, monitor_event::MonitorEvent};
 use crate::{
     event::Laggard,
@@ -49,123 +50,123 @@ use crate::{
 /// Number of clusters that are read at a time.
 const READS: usize = 16;
 
-/// What the keys of a cluster say, at one revision.
+/// The state of a cluster at one revision.
 ///
-/// Serialized it is an object, the form in which tools hand it on.
+/// Tools exchange reports as JSON objects.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Report {
     /// The cluster's namespace.
     pub namespace: Namespace,
-    /// The revision of the look at `{ns}/view/`. What it says of acknowledgements may be newer, never older.
+    /// The revision at which `{ns}/view/` was read. The acknowledgements may be newer, but not older.
     pub revision: Revision,
-    /// How the cluster is.
+    /// The state of the cluster.
     pub condition: ClusterState,
-    /// Who leads; `None` if nobody does.
+    /// The leader, if there is one.
     pub leader: Option<LeaderReport>,
-    /// The newest version; `None` if none was ever published.
+    /// The newest version; `None` if no version was published.
     pub version: Option<VersionReport>,
-    /// The newest version that was recorded as stable, whether or not newer ones were published since.
+    /// The newest version that was recorded as stable. Newer versions may have been published since.
     pub stable: Option<Version>,
-    /// A wish for a new version that was not granted yet.
+    /// The open request for a new version.
     pub request: Option<RequestReport>,
     /// The nodes present, sorted by name.
     pub nodes: Vec<NodeReport>,
-    /// Keys of the cluster that cannot be read, with what is wrong with them. A node record among them counts as absent.
+    /// The malformed records of the cluster. A malformed node record counts as absent.
     pub malformed: Vec<Malformed>,
 }
 
-/// How a cluster is.
+/// The state of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ClusterState {
-    /// Every node is ready at the newest version, and the leader recorded so.
+    /// All nodes have acknowledged the newest version, and the leader has recorded it as stable.
     Stable,
-    /// Every node is ready at the newest version; the leader has yet to record it.
+    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
     Confirming,
-    /// Nodes have yet to acknowledge the newest version.
+    /// Some nodes have not acknowledged the newest version yet.
     Adapting {
-        /// Which, by name, and why if they said so.
+        /// The nodes, sorted by name, with their reasons if they refused.
         waiting_for: Vec<Laggard>,
     },
-    /// The newest version is out of date, and the leader has yet to publish the next.
+    /// The newest version is out of date, and the leader has not published the next one yet.
     Due {
-        /// The nodes that are new, or whose record changed, since the newest version.
+        /// The nodes that joined, or whose record changed, since the newest version.
         changed: Vec<NodeName>,
-        /// By how many there are fewer nodes than when it became stable.
+        /// Number of nodes that have left since the version became stable.
         gone: usize,
-        /// Whether somebody asked for a new version.
+        /// True if a new version was requested.
         asked: bool,
     },
-    /// Nobody leads.
+    /// There is no leader.
     Leaderless,
-    /// The election key or the version cannot be read, and must be deleted by hand: nodes do not touch it.
+    /// The record of the leader or of the version is malformed. An operator must delete it, since nodes do not touch it.
     Unreadable,
     /// No node is present.
     Empty,
 }
 
 impl ClusterState {
-    /// Whether it is [`Stable`](ClusterState::Stable).
+    /// True if the state is [`Stable`](ClusterState::Stable).
     pub fn is_stable(&self) -> bool {
         *self == ClusterState::Stable
     }
 }
 
-/// Who leads.
+/// The leader in a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LeaderReport {
-    /// Its name; `None` if the election key cannot be read.
+    /// The leader's name; `None` if its record is malformed.
     pub name: Option<NodeName>,
-    /// Its term.
+    /// The leader's term.
     pub term: Term,
 }
 
-/// The newest version.
+/// The newest version in a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct VersionReport {
-    /// Its label; `None` if the record cannot be read.
+    /// The version's label; `None` if the record is malformed.
     pub version: Option<Version>,
-    /// The revision that wrote it.
+    /// The revision that wrote the version.
     pub revision: Revision,
-    /// The term of the leader that published it.
+    /// The term of the leader that published the version.
     pub term: Option<Term>,
-    /// That leader.
+    /// The leader that published the version.
     pub leader: Option<NodeName>,
-    /// Why it was published.
+    /// The reasons for which the version was published.
     pub causes: Vec<Cause>,
-    /// Time in its label, in milliseconds since 1970: the publisher's wall clock time, or later (see
-    /// [`Version::minted_ms`]). `None` if the record cannot be read, or the label is not
+    /// The time in the label, in milliseconds since 1970: the publisher's wall clock time, or later (see
+    /// [`Version::minted_ms`]). `None` if the record is malformed, or the label is not
     /// [plausible](Version::is_plausible).
     pub published_ms: Option<u64>,
 }
 
-/// A wish for a new version.
+/// An open request for a new version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RequestReport {
-    /// Who asked.
+    /// The requester.
     pub by: Option<String>,
-    /// What they gave as the reason.
+    /// The reason given by the requester.
     pub why: Option<String>,
 }
 
-/// A node that is present.
+/// A node in a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NodeReport {
-    /// Its record.
+    /// The node's record.
     #[serde(flatten)]
     pub node: Arc<Node>,
-    /// What it said of the newest version.
+    /// The node's readiness for the newest version.
     pub readiness: Readiness,
-    /// Whether it leads.
+    /// True if the node is the leader.
     pub leads: bool,
-    /// When it registered or last changed its record, by its own wall clock, in milliseconds since 1970; `None` if its
-    /// incarnation is no ULID of a [plausible](Version::is_plausible) time.
+    /// The time at which the node registered or last changed its record, by its own wall clock, in milliseconds since 1970;
+    /// `None` if its incarnation is not a ULID with a [plausible](Version::is_plausible) time.
     pub registered_ms: Option<u64>,
 }
 
@@ -176,21 +177,21 @@ impl std::ops::Deref for NodeReport {
     }
 }
 
-/// What a node said of the newest version.
+/// The readiness of a node for the newest version.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Readiness {
-    /// It acknowledged it.
+    /// The node acknowledged the version.
     Ready,
-    /// It has not answered yet.
+    /// The node has not answered yet.
     Stabilizing,
-    /// Its stabilize said no, and is tried again.
+    /// The node's stabilize refused the version. The node will try again.
     Refused(
         /// The reason.
         String,
     ),
-    /// It is not part of it: it registered, or changed its record, since.
+    /// The node does not belong to the version: it registered or changed its record later.
     New,
 }
 
@@ -205,14 +206,14 @@ impl fmt::Display for Readiness {
     }
 }
 
-/// A key that cannot be read.
+/// A malformed record, or a key without a valid name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Malformed {
     /// The key.
     #[serde(serialize_with = "text")]
     pub key: Key,
-    /// What is wrong with it.
+    /// The reason why it is malformed.
     pub reason: String,
 }
 
@@ -221,19 +222,19 @@ fn text<S: serde::Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 impl Report {
-    /// Looks at the cluster in that namespace; `None` if there is none: nothing of one stands in the store.
-    ///
-    /// Costs two reads.
+    /// Reads the state of the cluster in `namespace`, with two reads. Returns `None` if there is no cluster: none of its
+    /// records is in the store.
     ///
     /// # Errors
     ///
-    /// What the store says.
+    /// [`StoreError`] if a read fails.
     pub async fn read(
         store: &(impl CoordinationStore + ?Sized),
         namespace: &Namespace,
     ) -> Result<Option<Report>, StoreError> {
         let keyspace = Keyspace::new(namespace.clone());
-        // In this order: whoever acknowledged a version by then stands in what was read before, or a later version is out.
+        // The order matters: with the acknowledgements read last, every acknowledged version is in the first read, or a newer
+        // version is.
         let view = store.read(keyspace.view_prefix()).await?;
         let ready = store.read(keyspace.ready_prefix()).await?;
         Ok(Report::of(&keyspace, &view, &ready))
@@ -247,7 +248,7 @@ impl Report {
     ///
     /// # Errors
     ///
-    /// What the store says, such as a refusal where the caller may not read all of it.
+    /// [`StoreError`] if a read fails, for example because the caller may not read all keys.
     pub async fn read_all(
         store: &(impl CoordinationStore + ?Sized),
         prefix: &str,
@@ -258,37 +259,37 @@ impl Report {
             .filter_map(|key| Keyspace::namespace_of(key))
             .map(|(namespace, _)| namespace)
             .collect();
-        // Keys start with the namespace and a slash: those of `a` lie below `a/` too.
+        // The keys of namespace `a` match the prefix `a/`, although the namespace does not.
         let wanted = namespaces.into_iter().filter(|namespace| namespace.as_str().starts_with(prefix));
         let reports =
             stream::iter(wanted).map(|namespace| async move { Report::read(store, &namespace).await });
         reports.buffered(READS).try_filter_map(|report| async { Ok(report) }).try_collect().await
     }
 
-    /// What snapshots of `{ns}/view/` and `{ns}/ready/` say, the second taken no earlier than the first; `None` if there
-    /// is no cluster.
+    /// Creates a report from snapshots of `{ns}/view/` and `{ns}/ready/`. The second must not be older than the first.
+    /// Returns `None` if there is no cluster.
     pub fn of(keyspace: &Keyspace, view: &Snapshot, ready: &Snapshot) -> Option<Report> {
-        let records = Records::read(keyspace, &view.entries, &ready.entries);
-        records.is_something().then(|| records.report(view.revision))
+        let records = Records::read(keyspace, view, ready);
+        records.is_cluster().then(|| records.report())
     }
 
-    /// The nodes present, for placement: who takes which key, as [`Discovery::find`](crate::Discovery::find) of a process
-    /// that has just begun to look.
+    /// Returns the nodes present, to find the owners of keys as [`Discovery::find`](crate::Discovery::find) does in a process
+    /// that has just started.
     pub fn placement(&self) -> Nodes {
         Nodes::new(self.nodes.iter().map(|node| node.node.clone()))
     }
 
-    /// The node of that name, if it is present.
+    /// Returns the node with that name if it is present.
     pub fn node(&self, name: &NodeName) -> Option<&NodeReport> {
         self.nodes.binary_search_by(|node| node.name.cmp(name)).ok().map(|index| &self.nodes[index])
     }
 
-    /// The name of the leader, if one leads whose key can be read.
+    /// Returns the name of the leader, if there is a leader with a valid record.
     pub fn leader_name(&self) -> Option<&NodeName> {
         self.leader.as_ref()?.name.as_ref()
     }
 
-    /// How many nodes are ready at the newest version.
+    /// Returns the number of nodes that have acknowledged the newest version.
     pub fn ready(&self) -> usize {
         self.nodes.iter().filter(|node| node.readiness == Readiness::Ready).count()
     }

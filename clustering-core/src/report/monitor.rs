@@ -1,323 +1,267 @@
-use std::{collections::BTreeMap, future::pending, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
-use super::{MonitorEvent, Readiness, Report, log::Records};
+use super::{
+    MonitorEvent, Readiness, Report,
+    records::Records,
+    watched::{Gap, Watched},
+};
 use crate::{
     config::Backoff,
+    event::Event,
+    fold::Changed,
     keyspace::Keyspace,
     name::{Namespace, NodeName},
-    node::Node,
-    record::{DepartureRecord, ReadinessOutcome},
-    store::{
-        Batch, Change, CoordinationStore, Entry, Key, Revision, Snapshot, StoreError, WatchEnd, WatchStream,
-    },
-    version::{Term, Version},
+    record::ReadinessOutcome,
+    store::{Batch, Change, CoordinationStore, Entry, StoreError},
+    version::Version,
 };
 
-/// Between tries of what the store did not answer.
+/// Delay between attempts to reach a store that does not answer.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
 
-/// How much later than the one watch the other may tell what happened before.
+/// Maximum time by which one watch is expected to lag behind the other.
 const LAG: Duration = Duration::from_millis(250);
 
-/// Follows a cluster without being a node of it: keeps a [`Report`] up to date, and tells what happens.
+/// Follows a cluster from outside: keeps a [`Report`] up to date and returns what happens as [`MonitorEvent`]s.
 ///
-/// It costs two watches and writes nothing. While the store is away it says so and goes on when it is back; where changes
-/// were compacted away in between it reads everything anew.
+/// A monitor uses two watches and writes nothing. It reports when the store becomes unavailable and continues when the
+/// store is back. If changes were compacted away meanwhile, it reads everything again.
 pub struct Monitor {
     store: Arc<dyn CoordinationStore>,
     keyspace: Keyspace,
     records: Records,
-    view: Follow,
-    ready: Follow,
-    /// When versions were published that are not stable yet, as seen here.
-    published: BTreeMap<Version, Instant>,
-    away: Option<Instant>,
+    view: Watched,
+    ready: Watched,
+    /// The newest version until it is stable, and the time at which its publication was seen.
+    published: Option<(Version, Instant)>,
+    /// The time at which the store became unavailable.
+    away_since: Option<Instant>,
+    /// Failed attempts in a row to reach the store.
     failures: u32,
-    /// When the store is to be asked again.
-    again: Option<Instant>,
-}
-
-/// One of the two prefixes.
-struct Follow {
-    prefix: Key,
-    revision: Revision,
-    watch: Option<WatchStream>,
-    /// What the watch said last, to be taken in its turn.
-    said: Option<Option<Result<Batch, WatchEnd>>>,
-    /// The history after the revision cannot be had; whether because the store was restored.
-    lost: Option<bool>,
+    retry_at: Option<Instant>,
 }
 
 impl Monitor {
-    /// Reads what stands, and follows it from there.
+    /// Reads the cluster in `namespace`, and follows it from there.
     ///
     /// # Errors
     ///
-    /// What the store says to the first reads.
+    /// [`StoreError`] if one of the first reads fails.
     pub async fn start(store: Arc<dyn CoordinationStore>, namespace: &Namespace) -> Result<Self, StoreError> {
         let keyspace = Keyspace::new(namespace.clone());
-        let follow = |prefix: &Key| Follow {
-            prefix: prefix.clone(),
-            revision: Revision::ZERO,
-            watch: None,
-            said: None,
-            lost: None,
-        };
         let mut monitor = Monitor {
             store,
             records: Records::new(keyspace.clone()),
-            view: follow(keyspace.view_prefix()),
-            ready: follow(keyspace.ready_prefix()),
-            published: BTreeMap::new(),
-            away: None,
+            view: Watched::new(keyspace.view_prefix().clone()),
+            ready: Watched::new(keyspace.ready_prefix().clone()),
+            published: None,
+            away_since: None,
             failures: 0,
-            again: None,
+            retry_at: None,
             keyspace,
         };
-        let (view, ready) = monitor.read().await?;
-        monitor.take(&view, &ready);
+        monitor.read().await?;
         Ok(monitor)
     }
 
-    /// The cluster as it is known now; `None` if there is none.
+    /// Returns the current report, or `None` if there is no cluster in the namespace.
     pub fn report(&self) -> Option<Report> {
-        self.records.is_something().then(|| self.records.report(self.view.revision))
+        self.records.is_cluster().then(|| self.records.report())
     }
 
-    /// Whether the store does not answer, so that the report is the last that was known.
+    /// True while the store does not answer, so that the report may be out of date.
     pub fn is_away(&self) -> bool {
-        self.away.is_some()
+        self.away_since.is_some()
     }
 
-    /// Waits until something happens, and tells what: all that one revision did. Nothing, if the report has changed by what
-    /// has no name of its own, such as a key that was deleted by hand.
+    /// Waits until something happens, and returns all events of one revision. The list is empty if the report changed in
+    /// a way for which there is no event, for example because a key was deleted by hand.
     ///
-    /// Cancel safe. It does not return errors: that the store is away is something that happens.
+    /// Cancel safe. Errors of the store are returned as events.
     pub async fn next(&mut self) -> Vec<MonitorEvent> {
         loop {
-            if let Some(again) = self.again {
-                tokio::time::sleep_until(again).await;
-                self.again = None;
+            if let Some(at) = self.retry_at {
+                tokio::time::sleep_until(at).await;
+                self.retry_at = None;
             }
-            if let Err(error) = self.open().await {
+            if let Err(error) = self.connect().await {
                 self.failures = self.failures.saturating_add(1);
-                self.again = Some(Instant::now() + RETRY.after(self.failures));
-                if self.away.is_none() {
-                    self.away = Some(Instant::now());
-                    return vec![MonitorEvent::StoreAway { reason: error.to_string() }];
+                self.retry_at = Some(Instant::now() + RETRY.after(self.failures));
+                if self.away_since.is_none() {
+                    self.away_since = Some(Instant::now());
+                    return vec![Event::StoreAway { reason: error.to_string() }.into()];
                 }
                 continue;
             }
             self.failures = 0;
-            if let Some(since) = self.away.take() {
-                return vec![MonitorEvent::StoreBack { away: since.elapsed() }];
+            if let Some(since) = self.away_since.take() {
+                return vec![Event::StoreBack { away: since.elapsed() }.into()];
             }
-            if let Some(rewound) = self.view.lost.max(self.ready.lost) {
-                // `open` read everything anew.
-                self.view.lost = None;
-                self.ready.lost = None;
-                return vec![MonitorEvent::Resynced { rewound, revision: self.view.revision }];
+            if let Some(gap) = self.view.gap().max(self.ready.gap()) {
+                self.view.clear_gap();
+                self.ready.clear_gap();
+                let (rewound, revision) = (gap == Gap::Rewound, self.records.log.revision());
+                return vec![Event::Resynced { rewound, revision }.into()];
             }
-            tokio::select! {
-                biased;
-                () = self.ready.fill() => {}
-                () = self.view.fill() => {}
-            }
-            // The two are watched apart: of what has come from both, what happened first.
-            self.view.fill().now_or_never();
-            self.ready.fill().now_or_never();
-            if self.ready.said.is_none() && self.is_stable_early() {
-                let _ = tokio::time::timeout(LAG, self.ready.fill()).await;
-            }
-            let follow = match (self.view.at(), self.ready.at()) {
-                (Some(view), Some(ready)) if ready < view => &mut self.ready,
-                (None, _) => &mut self.ready,
-                _ => &mut self.view,
-            };
-            if let Some(batch) = follow.accept() {
-                return self.fold(&batch);
+            if let Some(events) = self.next_batch().await {
+                return events;
             }
         }
     }
 
-    /// Whether the next thing to tell is that a version is stable, while acknowledgements of it have yet to come.
-    fn is_stable_early(&self) -> bool {
-        let Some(Some(Ok(batch))) = &self.view.said else { return false };
-        let stable = batch.changes.iter().any(|change| change.key() == self.keyspace.stable_key());
-        stable
-            && self.records.nodes.values().any(|node| self.records.readiness(node) == Readiness::Stabilizing)
+    /// Opens both watches unless they are open, and first reads everything again if one of them cannot be resumed.
+    async fn connect(&mut self) -> Result<(), StoreError> {
+        if self.view.needs_snapshot() || self.ready.needs_snapshot() {
+            self.read().await?;
+        }
+        self.view.open(&*self.store).await?;
+        self.ready.open(&*self.store).await
     }
 
-    /// Sees to it that both watches run, after reading anew what cannot be followed any more.
-    async fn open(&mut self) -> Result<(), StoreError> {
-        let lost = |follow: &Follow| follow.lost.is_some() && follow.watch.is_none();
-        if lost(&self.view) || lost(&self.ready) {
-            let (view, ready) = self.read().await?;
-            self.take(&view, &ready);
-        }
-        for follow in [&mut self.view, &mut self.ready] {
-            if follow.watch.is_none() {
-                follow.watch = Some(self.store.watch(&follow.prefix, follow.revision).await?);
-            }
-        }
+    async fn read(&mut self) -> Result<(), StoreError> {
+        let view = self.store.read(self.keyspace.view_prefix()).await?;
+        let ready = self.store.read(self.keyspace.ready_prefix()).await?;
+        self.records = Records::read(&self.keyspace, &view, &ready);
+        self.view.reset(view.revision);
+        self.ready.reset(ready.revision);
+        self.published = None;
         Ok(())
     }
 
-    async fn read(&mut self) -> Result<(Snapshot, Snapshot), StoreError> {
-        let view = self.store.read(&self.view.prefix).await?;
-        let ready = self.store.read(&self.ready.prefix).await?;
-        Ok((view, ready))
-    }
-
-    fn take(&mut self, view: &Snapshot, ready: &Snapshot) {
-        self.records = Records::read(&self.keyspace, &view.entries, &ready.entries);
-        self.published.clear();
-        for (follow, snapshot) in [(&mut self.view, view), (&mut self.ready, ready)] {
-            follow.revision = snapshot.revision;
-            follow.watch = None;
-            follow.said = None;
+    /// Waits for the next batch of either watch, and returns its events; `None` if a watch ended.
+    ///
+    /// Nothing orders the items of two watches. If items of both are available, the one with the smaller revision is
+    /// taken first.
+    async fn next_batch(&mut self) -> Option<Vec<MonitorEvent>> {
+        tokio::select! {
+            biased;
+            () = self.ready.wait() => {}
+            () = self.view.wait() => {}
+        }
+        self.view.wait().now_or_never();
+        self.ready.wait().now_or_never();
+        if self.ready.next_revision().is_none() && self.lacks_acknowledgements() {
+            // If they do not come in time, the version is reported as stable before its last acknowledgements.
+            let _ = tokio::time::timeout(LAG, self.ready.wait()).await;
+        }
+        let is_ready_first = match (self.view.next_revision(), self.ready.next_revision()) {
+            (Some(view), Some(ready)) => ready < view,
+            (view, _) => view.is_none(),
+        };
+        if is_ready_first {
+            let batch = self.ready.take()?;
+            Some(self.apply_acknowledgements(&batch))
+        } else {
+            let batch = self.view.take()?;
+            Some(self.apply(&batch))
         }
     }
 
-    fn fold(&mut self, batch: &Batch) -> Vec<MonitorEvent> {
-        let before = Before::of(&self.records, batch);
-        for change in &*batch.changes {
+    /// True if the next batch records a version as stable, but not all acknowledgements have been seen.
+    fn lacks_acknowledgements(&self) -> bool {
+        let Some(batch) = self.view.peek() else { return false };
+        let is_stable = batch.changes.iter().any(|change| change.key() == self.keyspace.stable_key());
+        let is_missing = |node| self.records.readiness(node) == Readiness::Stabilizing;
+        is_stable && self.records.log.present().any(|node| is_missing(node))
+    }
+
+    /// Folds a batch of `{ns}/view/`. The events of one revision are sorted: a new leader, nodes by name, all others.
+    fn apply(&mut self, batch: &Batch) -> Vec<MonitorEvent> {
+        let changed = self.records.apply(batch);
+        let mut events: Vec<Event> = Vec::new();
+        let mut others = Vec::new();
+        for change in changed {
             match change {
-                Change::Put(entry) => self.records.put(entry),
-                Change::Delete(key) => self.records.delete(key),
+                Changed::Up(node) => {
+                    events.push(Event::NodeUp { name: node.name.clone(), uri: node.uri.clone() });
+                }
+                Changed::Renewed(node) => {
+                    events.push(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
+                }
+                Changed::Down(node, how) => events.push(Event::NodeDown { name: node.name.clone(), how }),
+                other => others.extend(self.event(other, batch)),
             }
         }
-        let mut sightings = Vec::new();
-        // Who is there first, then what was made of it.
-        let gone = self.records.gone.as_ref().filter(|gone| gone.modified == batch.revision);
-        let gone = gone.and_then(|gone| gone.record.as_ref());
-        for (name, old) in &before.nodes {
-            sightings.extend(node_sighting(name, old.as_ref(), self.records.nodes.get(name), gone));
-        }
-        for change in &*batch.changes {
-            if let Change::Put(entry) = change {
-                self.see(entry, &mut sightings);
-            } else if *change.key() == *self.keyspace.election_key() && before.leader {
-                sightings.push(MonitorEvent::LeaderChanged { leader: None, term: None });
+        events.sort_by_key(|event| node_name(event).cloned());
+        let mut events: Vec<MonitorEvent> = events.into_iter().map(MonitorEvent::from).collect();
+        let is_new_leader = |event: &MonitorEvent| {
+            matches!(event, MonitorEvent::Common(Event::LeaderChanged { term: Some(_), .. }))
+        };
+        let (first, last): (Vec<_>, Vec<_>) = others.into_iter().partition(is_new_leader);
+        events.splice(0..0, first);
+        events.extend(last);
+        events
+    }
+
+    /// Returns the event for a change other than of a node.
+    fn event(&mut self, change: Changed, batch: &Batch) -> Option<MonitorEvent> {
+        let log = &self.records.log;
+        let event = match change {
+            Changed::Leader => {
+                let leader = log.leader().and_then(|leader| Some(leader.record.as_ref()?.node.clone()));
+                Event::LeaderChanged { leader, term: log.term(), own: false }
             }
-        }
-        sightings
-    }
-
-    /// What a put of one of the cluster's own keys means.
-    fn see(&mut self, entry: &Entry, sightings: &mut Vec<MonitorEvent>) {
-        let key = &entry.key;
-        if let Some(reason) = self.records.malformed.get(key) {
-            sightings.push(MonitorEvent::Malformed { key: key.clone(), reason: reason.clone() });
-        }
-        if key == self.keyspace.election_key() {
-            let report = self.records.leader.as_ref();
-            let leader = report.and_then(|leader| Some(leader.record.as_ref()?.node.clone()));
-            let term = report.map(|leader| Term::new(leader.created));
-            sightings.insert(0, MonitorEvent::LeaderChanged { leader, term });
-        } else if key == self.keyspace.version_key() {
-            let Some(record) = self.records.version.as_ref().and_then(|version| version.record.as_ref())
-            else {
-                return;
-            };
-            self.published.clear();
-            self.published.insert(record.version, Instant::now());
-            sightings.push(MonitorEvent::VersionPublished {
-                version: record.version,
-                revision: entry.modified,
-                nodes: self.records.nodes.len(),
-                causes: record.causes.clone(),
-            });
-        } else if key == self.keyspace.stable_key() {
-            let Some(version) = self.records.stable.as_ref().and_then(|stable| stable.record.as_ref()) else {
-                return;
-            };
-            let version = version.version;
-            let took = self.published.remove(&version).map(|since| since.elapsed());
-            sightings.push(MonitorEvent::Stable { version, took });
-        } else if key == self.keyspace.request_key() {
-            if let Some(record) = self.records.request.as_ref().and_then(|request| request.record.as_ref()) {
-                sightings
-                    .push(MonitorEvent::VersionRequested { by: record.by.clone(), why: record.why.clone() });
+            Changed::Version => {
+                let record = log.version()?.record.as_ref()?;
+                self.published = Some((record.version, Instant::now()));
+                Event::VersionPublished {
+                    version: record.version,
+                    revision: batch.revision,
+                    nodes: log.present_count(),
+                    causes: record.causes.clone(),
+                }
             }
-        } else if let Some(name) = self.keyspace.acknowledger(key)
-            && let Some(record) = self.records.ready.get(&name).and_then(|ready| ready.record.as_ref())
-        {
-            let (version, reason) = (record.version, record.detail.clone());
-            sightings.push(match record.outcome {
-                ReadinessOutcome::Ready => MonitorEvent::NodeReady { name, version },
-                ReadinessOutcome::Failed => MonitorEvent::NodeRefused { name, version, reason },
-            });
-        }
-    }
-}
-
-impl Follow {
-    /// Waits until the watch has said something. Cancel safe.
-    async fn fill(&mut self) {
-        if self.said.is_none() {
-            self.said = Some(match &mut self.watch {
-                Some(watch) => watch.next().await,
-                None => pending().await,
-            });
-        }
+            Changed::Stable => {
+                let version = log.stable()?.record.as_ref()?.version;
+                let published = self.published.take_if(|(published, _)| *published == version);
+                return Some(MonitorEvent::Stable { version, took: published.map(|(_, at)| at.elapsed()) });
+            }
+            Changed::Request => {
+                let record = log.request()?.record.as_ref()?;
+                let (by, why) = (record.by.clone(), record.why.clone());
+                return Some(MonitorEvent::VersionRequested { by, why });
+            }
+            Changed::Malformed { key, reason } => Event::Malformed { key, reason },
+            Changed::Up(_) | Changed::Renewed(_) | Changed::Down(..) | Changed::Departed(_) => return None,
+        };
+        Some(event.into())
     }
 
-    /// The revision of what the watch said; that it ended comes before everything else.
-    fn at(&self) -> Option<Revision> {
-        self.said.as_ref().map(|said| match said {
-            Some(Ok(batch)) => batch.revision,
-            _ => Revision::ZERO,
+    /// Takes in a batch of `{ns}/ready/`.
+    fn apply_acknowledgements(&mut self, batch: &Batch) -> Vec<MonitorEvent> {
+        self.records.apply_acknowledgements(batch);
+        let puts = batch.changes.iter().filter_map(|change| match change {
+            Change::Put(entry) => Some(entry),
+            Change::Delete(_) => None,
+        });
+        puts.filter_map(|entry| self.acknowledgement(entry)).collect()
+    }
+
+    /// Returns the event for an acknowledgement that was put.
+    fn acknowledgement(&self, entry: &Entry) -> Option<MonitorEvent> {
+        if let Some(reason) = self.records.malformed(&entry.key) {
+            return Some(Event::Malformed { key: entry.key.clone(), reason: reason.clone() }.into());
+        }
+        let name = self.keyspace.acknowledger(&entry.key)?;
+        let record = self.records.ready.get(&name)?.record.as_ref()?;
+        let (version, reason) = (record.version, record.detail.clone());
+        Some(match record.outcome {
+            ReadinessOutcome::Ready => MonitorEvent::NodeReady { name, version },
+            ReadinessOutcome::Failed => MonitorEvent::NodeRefused { name, version, reason },
         })
     }
+}
 
-    /// Takes what the watch said; a batch is to be folded.
-    fn accept(&mut self) -> Option<Batch> {
-        match self.said.take()? {
-            Some(Ok(batch)) => {
-                self.revision = batch.revision;
-                return Some(batch);
-            }
-            Some(Err(WatchEnd::Compacted { .. })) => self.lost = Some(false),
-            Some(Err(WatchEnd::Rewound { .. })) => self.lost = Some(true),
-            Some(Err(WatchEnd::Disconnected { .. })) | None => {}
+/// Returns the name of the node that joined, changed or left.
+fn node_name(event: &Event) -> Option<&NodeName> {
+    match event {
+        Event::NodeUp { name, .. } | Event::NodeChanged { name, .. } | Event::NodeDown { name, .. } => {
+            Some(name)
         }
-        self.watch = None;
-        None
-    }
-}
-
-/// What stood before a batch, of that which it changes.
-struct Before {
-    nodes: BTreeMap<NodeName, Option<Arc<Node>>>,
-    leader: bool,
-}
-
-impl Before {
-    fn of(records: &Records, batch: &Batch) -> Self {
-        let prefix = records.keyspace().nodes_prefix().as_str();
-        let names = batch.changes.iter().filter_map(|change| change.key().strip_prefix(prefix));
-        let names = names.filter_map(|name| NodeName::parse(name).ok());
-        let nodes = names.map(|name| (name.clone(), records.nodes.get(&name).cloned())).collect();
-        Before { nodes, leader: records.leader.is_some() }
-    }
-}
-
-fn node_sighting(
-    name: &NodeName,
-    old: Option<&Arc<Node>>,
-    new: Option<&Arc<Node>>,
-    gone: Option<&DepartureRecord>,
-) -> Option<MonitorEvent> {
-    let name = name.clone();
-    match (old, new) {
-        (None, Some(new)) => Some(MonitorEvent::NodeUp { name, uri: new.uri.clone() }),
-        (Some(_), Some(new)) => Some(MonitorEvent::NodeChanged { name, uri: new.uri.clone() }),
-        (Some(old), None) => Some(MonitorEvent::NodeDown { name, how: DepartureRecord::tells(gone, old) }),
-        (None, None) => None,
+        _ => None,
     }
 }
 
@@ -325,20 +269,22 @@ impl std::fmt::Debug for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Monitor")
             .field("namespace", self.keyspace.namespace())
-            .field("revision", &self.view.revision)
+            .field("revision", &self.records.log.revision())
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    /// It can be followed in a task of its own.
+    use super::*;
+
+    /// A monitor can run in a task of its own.
     #[test]
-    fn it_goes_from_thread_to_thread() {
+    fn the_future_of_a_monitor_is_send() {
         fn is_send<T: Send>(value: T) -> T {
             value
         }
-        fn next(monitor: &mut super::Monitor) -> impl Future<Output = Vec<super::MonitorEvent>> + Send {
+        fn next(monitor: &mut Monitor) -> impl Future<Output = Vec<MonitorEvent>> + Send {
             is_send(monitor.next())
         }
         let _ = next;

@@ -17,7 +17,7 @@ use crate::{
     discovery::Discovery,
     history::{HistoryEntry, history},
     keyspace::Keyspace,
-    machine::{Input, Reply, RequestError, Status},
+    machine::{Input, RequestError, Status},
     name::{Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
     record::{ReadinessOutcome, ReadinessRecord, decode},
@@ -309,10 +309,7 @@ impl Clustering {
     }
 
     async fn request_version_for(&self, reason: Option<String>) -> Result<Version, RequestError> {
-        match self.handle.request(move |id| Input::RequestVersion { id, why: reason }).await? {
-            Reply::Version(version) => Ok(version),
-            _ => unreachable!("requests for a version are answered with a version"),
-        }
+        self.handle.request(move |id| Input::RequestVersion { id, why: reason }).await
     }
 
     /// Commits `txn` if this node leads. The commit is guarded by the current term, so the write of a deposed leader
@@ -328,10 +325,7 @@ impl Clustering {
     /// [`RequestError::NotLeader`] or [`RequestError::Reserved`] if nothing was sent; [`RequestError::Store`] otherwise,
     /// with [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of `txn` failed.
     pub async fn commit_as_leader(&self, txn: Txn) -> Result<Revision, RequestError> {
-        match self.handle.request(move |id| Input::CommitAsLeader { id, txn }).await? {
-            Reply::Committed(revision) => Ok(revision),
-            _ => unreachable!("fenced writes are answered with a revision"),
-        }
+        self.handle.request(move |id| Input::CommitAsLeader { id, txn }).await
     }
 
     /// Commits `txn` only if this node leads under `term`. Use it for writes that were decided under that term.
@@ -360,7 +354,7 @@ impl Clustering {
     ///
     /// [`RequestError::NotLeader`] if this node does not lead.
     pub async fn resign(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Resign { id }).await.map(drop)
+        self.handle.request(|id| Input::Resign { id }).await
     }
 
     /// Replaces the node's metadata and waits until the log contains the change. The node stays a member, under a new
@@ -372,8 +366,7 @@ impl Clustering {
     /// [`UpdateError::Input`] for metadata that the builder would refuse, too.
     pub async fn set_metadata(&self, metadata: Metadata) -> Result<(), UpdateError> {
         check_metadata(&metadata)?;
-        self.handle.request(|id| Input::Update { id, metadata }).await?;
-        Ok(())
+        Ok(self.handle.request(|id| Input::Update { id, metadata }).await?)
     }
 
     /// Leaves the cluster without ending the node, and waits until the store has revoked the lease. The node still
@@ -383,7 +376,7 @@ impl Clustering {
     ///
     /// [`RequestError::Stopped`] if the node ends first.
     pub async fn unregister(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Unregister { id }).await.map(drop)
+        self.handle.request(|id| Input::Unregister { id }).await
     }
 
     /// Rejoins the cluster after [`unregister`](Self::unregister), and waits until the node is a member.
@@ -393,7 +386,7 @@ impl Clustering {
     /// [`RequestError::Unregistered`] if the node is unregistered again first; [`RequestError::Stopped`] if it ends
     /// first.
     pub async fn register(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Register { id }).await.map(drop)
+        self.handle.request(|id| Input::Register { id }).await
     }
 
     /// Leaves the cluster and ends the node: revokes the lease, tells running callbacks that they are superseded, and

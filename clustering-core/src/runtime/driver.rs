@@ -169,12 +169,12 @@ impl Driver {
     fn command(&mut self, command: Command) -> Input {
         match command {
             Command::Stop => Input::Stop,
-            Command::Request { make, reply } => {
+            Command::Request(make) => {
                 let ids = self.requests.abandoned();
                 if !ids.is_empty() {
                     self.handle(Input::Abandoned { ids });
                 }
-                (make.0)(self.requests.add(reply))
+                (make.0)(&mut self.requests)
             }
         }
     }
@@ -246,7 +246,7 @@ impl Driver {
             Output::Supersede { token } => self.supersede(token),
             Output::Abort { token, reason } => self.abort(token, reason),
             Output::Event(event) => self.emit(event),
-            Output::Reply { id, result } => self.requests.answer(id, result),
+            Output::Reply { id, reply } => self.requests.answer(id, reply),
             Output::Stopped { .. } => self.stopped = true,
         }
     }

@@ -2,56 +2,127 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::oneshot;
 
-use crate::machine::{Reply, RequestError, RequestId};
-
-type Result = std::result::Result<Reply, RequestError>;
+use crate::{
+    machine::{Reply, RequestError, RequestId},
+    store::Revision,
+    version::Version,
+};
 
 /// Number of open requests below which dropped requests are not searched for.
 const FEW: usize = 64;
 
-/// Reply channels of open requests, by request.
+/// Reply channels of open requests, by the type of their answers.
 ///
 /// A request can stay open for as long as the store is away, even if its caller has dropped the future. Dropped
 /// requests are therefore removed whenever the number of requests has doubled since the last removal, which bounds the
-/// map by the number of live callers.
+/// maps by the number of live callers.
 #[derive(Debug)]
 pub(crate) struct Repliers {
-    waiting: BTreeMap<RequestId, oneshot::Sender<Result>>,
+    done: Waiting<()>,
+    versions: Waiting<Version>,
+    commits: Waiting<Revision>,
     next: u64,
     look_at: usize,
 }
 
+/// Sender of an answer, or of the reason for which there is none.
+pub(crate) type Replier<T> = oneshot::Sender<Result<T, RequestError>>;
+
+/// Reply channels of requests with one type of answer.
+#[derive(Debug)]
+pub(crate) struct Waiting<T>(BTreeMap<RequestId, Replier<T>>);
+
+/// An answer to a request.
+pub(crate) trait Answer: Sized + Send + 'static {
+    /// Returns the reply channels for this type of answer.
+    fn waiting(repliers: &mut Repliers) -> &mut Waiting<Self>;
+}
+
+impl Answer for () {
+    fn waiting(repliers: &mut Repliers) -> &mut Waiting<Self> {
+        &mut repliers.done
+    }
+}
+
+impl Answer for Version {
+    fn waiting(repliers: &mut Repliers) -> &mut Waiting<Self> {
+        &mut repliers.versions
+    }
+}
+
+impl Answer for Revision {
+    fn waiting(repliers: &mut Repliers) -> &mut Waiting<Self> {
+        &mut repliers.commits
+    }
+}
+
+impl<T> Waiting<T> {
+    fn new() -> Self {
+        Waiting(BTreeMap::new())
+    }
+
+    /// Sends the answer to the request, if its caller still waits.
+    fn answer(&mut self, id: RequestId, answer: Result<T, RequestError>) {
+        if let Some(replier) = self.0.remove(&id) {
+            // An error only means that the caller no longer waits.
+            let _ = replier.send(answer);
+        }
+    }
+
+    /// Removes the requests whose callers no longer wait, and adds them to `dropped`.
+    fn remove_dropped(&mut self, dropped: &mut BTreeSet<RequestId>) {
+        self.0.retain(|id, replier| {
+            let is_dropped = replier.is_closed();
+            if is_dropped {
+                dropped.insert(*id);
+            }
+            !is_dropped
+        });
+    }
+}
+
 impl Repliers {
     pub(crate) fn new() -> Self {
-        Repliers { waiting: BTreeMap::new(), next: 0, look_at: FEW }
+        Repliers {
+            done: Waiting::new(),
+            versions: Waiting::new(),
+            commits: Waiting::new(),
+            next: 0,
+            look_at: FEW,
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.done.0.len() + self.versions.0.len() + self.commits.0.len()
     }
 
     /// Registers a request and returns its number.
-    pub(crate) fn add(&mut self, reply: oneshot::Sender<Result>) -> RequestId {
+    pub(crate) fn add<T: Answer>(&mut self, replier: Replier<T>) -> RequestId {
         let id = RequestId(self.next);
         self.next += 1;
-        self.waiting.insert(id, reply);
+        T::waiting(self).0.insert(id, replier);
         id
     }
 
     /// Sends the reply to the request, if its caller still waits.
-    pub(crate) fn answer(&mut self, id: RequestId, result: Result) {
-        if let Some(reply) = self.waiting.remove(&id) {
-            // An error only means that the caller no longer waits.
-            let _ = reply.send(result);
+    pub(crate) fn answer(&mut self, id: RequestId, reply: Reply) {
+        match reply {
+            Reply::Done(answer) => self.done.answer(id, answer),
+            Reply::Version(answer) => self.versions.answer(id, answer),
+            Reply::Committed(answer) => self.commits.answer(id, answer),
         }
     }
 
     /// If a search is due, removes the requests whose callers no longer wait, and returns them.
     pub(crate) fn abandoned(&mut self) -> BTreeSet<RequestId> {
-        if self.waiting.len() < self.look_at {
-            return BTreeSet::new();
+        let mut dropped = BTreeSet::new();
+        if self.len() >= self.look_at {
+            self.done.remove_dropped(&mut dropped);
+            self.versions.remove_dropped(&mut dropped);
+            self.commits.remove_dropped(&mut dropped);
+            self.look_at = FEW.max(self.len() * 2);
         }
-        let gone = self.waiting.iter().filter(|(_, reply)| reply.is_closed()).map(|(id, _)| *id);
-        let gone: BTreeSet<_> = gone.collect();
-        self.waiting.retain(|id, _| !gone.contains(id));
-        self.look_at = FEW.max(self.waiting.len() * 2);
-        gone
+        dropped
     }
 }
 
@@ -70,12 +141,12 @@ mod tests {
                 kept.push((id, answer));
             }
             abandoned.extend(repliers.abandoned());
-            assert!(repliers.waiting.len() <= FEW.max(2 * kept.len() + FEW), "{}", repliers.waiting.len());
+            assert!(repliers.len() <= FEW.max(2 * kept.len() + FEW), "{}", repliers.len());
         }
         for (id, mut answer) in kept {
             assert!(!abandoned.contains(&id));
-            repliers.answer(id, Ok(Reply::Done));
-            assert_eq!(answer.try_recv(), Ok(Ok(Reply::Done)));
+            repliers.answer(id, Reply::Done(Ok(())));
+            assert_eq!(answer.try_recv(), Ok(Ok(())));
         }
     }
 }

@@ -9,11 +9,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     clock::Clock,
     events::Hub,
+    repliers::{Answer, Repliers},
     status::{Known, Publisher},
 };
 use crate::{
     keyspace::Keyspace,
-    machine::{Input, Machine, Reply, RequestError, RequestId, Status},
+    machine::{Input, Machine, RequestError, RequestId, Status},
     store::CoordinationStore,
 };
 
@@ -70,12 +71,12 @@ impl fmt::Debug for Shared {
 /// A command from a handle to the driver.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Request { make: MakeRequest, reply: oneshot::Sender<Result<Reply, RequestError>> },
+    Request(MakeRequest),
     Stop,
 }
 
-/// Creates the input of a request from the number that the driver assigned to it.
-pub(crate) struct MakeRequest(pub(crate) Box<dyn FnOnce(RequestId) -> Input + Send>);
+/// Registers the reply channel of a request, and creates its input with the number that the request was given.
+pub(crate) struct MakeRequest(pub(crate) Box<dyn FnOnce(&mut Repliers) -> Input + Send>);
 
 impl fmt::Debug for MakeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -92,12 +93,13 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// Sends a request to the machine and waits for the reply. Dropping the future does not cancel the request.
-    pub(crate) async fn request(
+    pub(crate) async fn request<T: Answer>(
         &self,
         make: impl FnOnce(RequestId) -> Input + Send + 'static,
-    ) -> Result<Reply, RequestError> {
-        let (reply, answer) = oneshot::channel();
-        let command = Command::Request { make: MakeRequest(Box::new(make)), reply };
+    ) -> Result<T, RequestError> {
+        let (replier, answer) = oneshot::channel();
+        let make = move |repliers: &mut Repliers| make(repliers.add(replier));
+        let command = Command::Request(MakeRequest(Box::new(make)));
         let gone = || RequestError::Stopped(self.shared.known.stop_reason());
         self.commands.send(command).map_err(|_| gone())?;
         answer.await.unwrap_or_else(|_| Err(gone()))

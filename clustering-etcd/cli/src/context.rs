@@ -28,7 +28,7 @@ pub(crate) struct Common {
         default_value = NAMESPACE
     )]
     namespace: String,
-    /// Time limit for a command, not counting the time that it spends waiting for a change of the cluster
+    /// Time limit for calls to the store, not counting the time that a command waits for a change of the cluster
     #[arg(long, global = true, value_name = "TIME", value_parser = duration, default_value = "5s")]
     command_timeout: Duration,
 }

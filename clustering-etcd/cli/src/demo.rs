@@ -36,12 +36,12 @@ const GRACE: Duration = Duration::from_secs(2);
 /// TTL of the nodes. It is short, so that the crash is noticed soon; in production the default is the better choice.
 const TTL: &str = "2s";
 
-/// Show a cluster at work: nodes join, one leaves, the leader crashes, an operator asks for a new version
+/// Show a cluster at work
 ///
-/// Each node is a process of its own (`clustering run`). The nodes use the store that the options or the environment
-/// name, with a namespace of their own that is purged at the end. If none is named, a server is started with its data in
-/// a temporary directory. Nothing is left behind. Exit codes: 0 everything was shown, 1 a step did not happen, 2 there is
-/// no store.
+/// Nodes join, one leaves, the leader crashes, and an operator asks for a new version. Each node is a process of its
+/// own (`clustering run`). The nodes use the store that the options or the environment name, with a namespace of their
+/// own that is purged at the end. If none is named, a server is started with its data in a temporary directory. Nothing
+/// is left behind. Exit codes: 0 everything was shown, 1 a step did not happen, 2 there is no store.
 #[derive(Args, Debug)]
 pub(crate) struct Demo {
     /// Number of nodes

@@ -19,10 +19,11 @@ use crate::{
     output::{self, Format},
 };
 
-/// Print the node that takes each key: the key, the node's name and its URI, separated by tabs
+/// Print the node that takes each key
 ///
-/// Uses the nodes that are present, as a router does. With --view, uses the nodes of that version, as a hook must do. Exit
-/// codes: 0 every key has a node, 1 no node takes keys, 2 unknown.
+/// Each line has the key, the node's name and its URI, separated by tabs. Uses the nodes that are present, as a router
+/// does. With --view, uses the nodes of that version, as a hook must do. Exit codes: 0 every key has a node, 1 no node
+/// takes keys, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Find {
     /// The keys; - stands for keys from the standard input, one per line [default: -]
@@ -33,8 +34,8 @@ pub(crate) struct Find {
     /// Print only the keys that this node takes
     #[arg(long, value_name = "NAME", conflicts_with = "count")]
     node: Option<String>,
-    /// Use the view in this file, as hooks get it on their standard input, instead of asking the store; - for the standard
-    /// input
+    /// Use the view in this file, as hooks get it on their standard input, instead of asking the store; - for the
+    /// standard input
     #[arg(long, value_name = "FILE")]
     view: Option<PathBuf>,
     #[command(flatten)]

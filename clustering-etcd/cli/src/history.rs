@@ -14,7 +14,10 @@ use crate::{
     times::{brief, label_time, moment},
 };
 
-/// List the last versions, newest first: time of the label, time until stable, last node to become ready, causes
+/// List the last versions and their causes
+///
+/// The newest version comes first. Each line also has the time of the label, the time until the version was stable, and
+/// the last node to become ready.
 ///
 /// The label contains the wall clock time of the leader that published the version, or a later time if an earlier label
 /// was ahead of that clock. The leader measures the durations.
@@ -29,8 +32,8 @@ pub(crate) struct History {
 
 /// Print why a version was published, and whether it became stable
 ///
-/// Exit codes: 0 printed, 1 the history does not contain the version, 2 unknown: the store cannot be reached or refuses, or
-/// there is no cluster.
+/// Exit codes: 0 printed, 1 the history does not contain the version, 2 unknown: the store cannot be reached or
+/// refuses, or there is no cluster.
 #[derive(Args, Debug)]
 pub(crate) struct Why {
     /// The version, or its number [default: the newest]

@@ -1,8 +1,8 @@
 //! The command `clustering`: shows and operates clusters, and turns any program into a node.
 //!
-//! The binary of this crate is the command for etcd; the [operator's guide](docs::operators) describes it. Everything but
-//! the connection works on any [`CoordinationStore`](clustering_core::store::CoordinationStore), so the same command
-//! for another store takes one type: command-line arguments that implement [`Connect`].
+//! The binary of this crate is the command for etcd; the [operator's guide](docs::operators) describes it. Everything
+//! but the connection works on any [`CoordinationStore`](clustering_core::store::CoordinationStore), so the same
+//! command for another store takes one type: command-line arguments that implement [`Connect`].
 //!
 //! ```no_run
 //! use std::{process::ExitCode, sync::Arc};

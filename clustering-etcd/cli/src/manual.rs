@@ -23,7 +23,7 @@ pub(crate) struct Completions {
     shell: Shell,
 }
 
-/// Print the manual page, or write the pages of all commands to a directory
+/// Print the manual page
 #[derive(Args, Debug)]
 pub(crate) struct Man {
     /// Write clustering.1 and one page for each subcommand to this directory

@@ -24,10 +24,10 @@ struct Follow {
     timeout: Duration,
 }
 
-/// Ask for a new version, to which every node adapts
+/// Ask for a new version
 ///
-/// Several requests at the same time lead to one version. Exit codes: 0 the version is published (with --wait: stable), 1
-/// timed out, 2 unknown.
+/// Every node adapts to it. Several requests at the same time lead to one version. Exit codes: 0 the version is
+/// published (with --wait: stable), 1 timed out, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Change {
     /// Reason, shown in the causes of the version
@@ -51,10 +51,11 @@ impl Change {
     }
 }
 
-/// Ask the leader to step down, so that another node leads
+/// Ask the leader to step down
 ///
-/// The old leader stays in the cluster, and does not campaign again for one TTL unless another node has led. Exit codes: 0
-/// another node leads (with --wait: and its version is stable), 1 refused or timed out, 2 unknown.
+/// Another node leads then. The old leader stays in the cluster, and does not campaign again for one TTL unless another
+/// node has led. Exit codes: 0 another node leads (with --wait: and its version is stable), 1 refused or timed out, 2
+/// unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Resign {
     /// Name of the node that should lead next, if it is able to [default: the oldest other node]
@@ -88,11 +89,11 @@ impl Resign {
     }
 }
 
-/// Remove a node from the cluster, for example because it hangs; other nodes take over its keys
+/// Remove a node from the cluster
 ///
-/// A node that is alive rejoins by itself, after a pause that grows from one second to ten minutes. Stop the node to keep
-/// it out. Exit codes: 0 the node is removed (with --wait: and a version without it is stable), 1 refused or timed out, 2
-/// unknown.
+/// Use this for a node that hangs, for example. Other nodes take over its keys. A node that is alive rejoins by itself,
+/// after a pause that grows from one second to ten minutes. Stop the node to keep it out. Exit codes: 0 the node is
+/// removed (with --wait: and a version without it is stable), 1 refused or timed out, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Evict {
     /// Name of the node

@@ -11,9 +11,10 @@ use crate::{
     output::{self, Format},
 };
 
-/// Show how keys are spread over the nodes, and how many keys would move if a node were added or removed
+/// Show how keys are spread over the nodes
 ///
-/// Reads the keys from the standard input, one per line.
+/// Also shows how many keys would move if a node were added or removed. Reads the keys from the standard input, one per
+/// line.
 #[derive(Args, Debug)]
 pub(crate) struct Placement {
     /// Node to add, as NAME or NAME=WEIGHT; can be repeated [default: one node of weight 1]

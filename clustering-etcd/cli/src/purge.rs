@@ -13,9 +13,10 @@ use crate::{
     output::{self, counted},
 };
 
-/// Delete the remains of a cluster from the store: the keys that clusters write, and no others below the namespace
+/// Delete the remains of a cluster from the store
 ///
-/// Asks for confirmation, and refuses while nodes are present. Exit codes: 0 deleted, 1 refused, 2 unknown.
+/// Deletes the keys that clusters write, and no others below the namespace. Asks for confirmation, and refuses while
+/// nodes are present. Exit codes: 0 deleted, 1 refused, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Purge {
     /// Namespace of the cluster. It must be given here, so that a variable cannot select the wrong cluster

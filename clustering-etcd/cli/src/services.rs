@@ -11,10 +11,11 @@ use crate::{
     status,
 };
 
-/// List the clusters in the store: namespace, number of nodes, state, leader
+/// List the clusters in the store
 ///
-/// Reads the names of all keys with the prefix, or of all keys in the store if there is no prefix, but only values of
-/// clusters. Give a prefix if the store holds millions of other keys, or if the user may not read all of them.
+/// Each line has the namespace, the number of nodes, the state and the leader. Reads the names of all keys with the
+/// prefix, or of all keys in the store if there is no prefix, but only values of clusters. Give a prefix if the store
+/// holds millions of other keys, or if the user may not read all of them.
 #[derive(Args, Debug)]
 pub(crate) struct Services {
     /// List only namespaces that start with this

@@ -14,10 +14,11 @@ use crate::{
 /// Maximum number of nodes that a list of reasons names.
 const NAMED: usize = 10;
 
-/// Show the leader, the newest version, the state and the nodes of the cluster
+/// Show the state of the cluster
 ///
-/// If the cluster is not stable, names the nodes that it waits for, with their reasons. Exit codes: 0 stable, 1 not stable,
-/// 2 unknown: the store cannot be reached or refuses, or there is no cluster.
+/// Prints the leader, the newest version, the state and the nodes. If the cluster is not stable, names the nodes that
+/// it waits for, with their reasons. Exit codes: 0 stable, 1 not stable, 2 unknown: the store cannot be reached or
+/// refuses, or there is no cluster.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     #[command(flatten)]

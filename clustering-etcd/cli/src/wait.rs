@@ -14,10 +14,11 @@ use crate::{
 /// Wait until the cluster is stable
 ///
 /// Also waits for a cluster that does not exist yet, and while the store is away. Prints the stable version, or with
-/// --json the whole report. Exit codes: 0 stable, 1 timed out, 2 the store could not be reached at the start, or refused.
+/// --json the whole report. Exit codes: 0 stable, 1 timed out, 2 the store could not be reached at the start, or it
+/// refused.
 #[derive(Args, Debug)]
 pub(crate) struct Wait {
-    /// Wait until every node is ready at the newest version; this is always the case
+    /// Has no effect, because the command always waits for a stable version; it makes scripts explicit
     #[arg(long)]
     stable: bool,
     /// Wait until the cluster is stable with this number of nodes

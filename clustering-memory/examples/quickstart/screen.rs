@@ -172,14 +172,16 @@ impl State {
             Event::VersionPublished { version, nodes, causes, .. } if leads => {
                 let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
                 let plural = if *nodes == 1 { "" } else { "s" };
-                Some(format!("publishes {version}, of {nodes} node{plural}: {}", causes.join(", ")))
+                Some(format!("publishes {version} ({nodes} node{plural}): {}", causes.join(", ")))
             }
             Event::Joined { .. } => Some("joined".to_owned()),
             Event::LeaderChanged { own: true, term: Some(term), .. } => Some(format!("★ leads, term {term}")),
             Event::Stable { .. } if leads => Some(event.to_string()),
             Event::Ready { version } => Some(format!("ready at {version}")),
             Event::StabilizeRefused { .. } | Event::SessionLost { .. } => Some(event.to_string()),
-            Event::Announcing { .. } => Some("on_stable runs: here a leader would announce it".to_owned()),
+            Event::Announcing { .. } => {
+                Some("calls on_stable, where a service would announce the version".to_owned())
+            }
             Event::Stopped { .. } => Some("left".to_owned()),
             _ => None,
         }

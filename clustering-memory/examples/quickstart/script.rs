@@ -47,7 +47,7 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     show_placement(screen, Some(&first), &second);
     only_keys_of(&name, &first, &second)?;
 
-    screen.act(&format!("the leader crashes: its lease runs out within {} s", TTL.as_secs()));
+    screen.act(&format!("the leader crashes: its lease expires within {} s", TTL.as_secs()));
     let crashed = nodes.remove(the_leader(&nodes)?);
     let name = crashed.name.clone();
     crashed.crash()?;
@@ -64,15 +64,15 @@ async fn acts(count: usize, screen: &Screen) -> Result<(), Box<dyn Error>> {
     only_keys_of(&name, &second, &third)?;
 
     screen.act(&format!("a new version is requested, and a node refuses it {REFUSALS} times"));
-    let stubborn = (0..nodes.len()).find(|place| *place != next).ok_or("there is no follower")?;
-    nodes[stubborn].refuse(REFUSALS);
+    let refusing = (0..nodes.len()).find(|place| *place != next).ok_or("there is no follower")?;
+    nodes[refusing].refuse(REFUSALS);
     let requested = nodes[next].cluster.request_version("manual rebalance").await?;
     let fourth = stable(&nodes, screen).await?;
     expect(fourth.version() == requested, || {
         format!("{} became stable instead of {requested}", fourth.version())
     })?;
-    expect(!nodes[stubborn].refuses(), || {
-        format!("{requested} became stable although {} refused", nodes[stubborn].name)
+    expect(!nodes[refusing].refuses(), || {
+        format!("{requested} became stable although {} refused", nodes[refusing].name)
     })?;
 
     screen.act("all nodes leave");

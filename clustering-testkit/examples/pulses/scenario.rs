@@ -42,7 +42,7 @@ pub(crate) async fn every_pulse_counts(seed: u64, mistake: Option<Mistake>) -> R
     let after = database.pulses();
     match meters().iter().find(|meter| after.get(*meter) == before.get(*meter)) {
         None => Ok(()),
-        Some(meter) => Err(cluster.failure(format!("no instance counts {meter} any more"))),
+        Some(meter) => Err(cluster.failure(format!("no instance counts {meter} anymore"))),
     }
 }
 

@@ -116,9 +116,9 @@ impl Service {
         }
     }
 
-    /// Returns true if the instance answers a client that was sent here by the newest version that it knows to be recorded as
-    /// stable, and false if it wrongly refuses. Returns `None` if the version does not assign the meter to this instance, or if
-    /// the instance is busy, adapting or without a session.
+    /// Returns true if the instance answers a client that was sent here by the newest version recorded as stable, and
+    /// false if it wrongly refuses. Returns `None` if that version does not assign the meter to this instance, or if the
+    /// instance is busy, adapting or without a session.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
         let status = self.cluster.status().get();
         // The instance keeps answering from the newest version that is recorded as stable while the next one is pending.

@@ -35,12 +35,15 @@
 //!     simulation.run(seed).unwrap_or_else(|failure| panic!("{failure}"));
 //! }
 //!
-//! /// Makes nodes that became leader claim the lead without a time limit.
+//! /// Makes leaders ignore the end of their leases.
 //! struct LeadsForEver;
 //!
 //! impl Tamper for LeadsForEver {
 //!     fn leadership(&mut self, _: &Seat<'_>, told: Option<Leadership>) -> Option<Leadership> {
-//!         told.map(|leadership| Leadership { until: Timestamp::NEVER, ..leadership })
+//!         told.map(|mut leadership| {
+//!             leadership.until = Timestamp::NEVER;
+//!             leadership
+//!         })
 //!     }
 //! }
 //!

@@ -73,7 +73,7 @@ pub enum Ending {
     Dropped,
 }
 
-/// Outcome of a fenced write.
+/// Outcome of a leader commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteOutcome {

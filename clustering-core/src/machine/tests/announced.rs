@@ -1,9 +1,9 @@
-//! The user's on_stable has ended.
+//! The user's `on_stable` callback has ended.
 
 use super::bench::{Bench, ms, secs};
 use crate::{config::Config, outcome::Outcome};
 
-/// a leads, V1 is stable, and its callback runs.
+/// Returns the leader a while `on_stable` runs for V1.
 fn announcing() -> Bench {
     announcing_with(|_| {})
 }
@@ -18,107 +18,107 @@ fn announcing_with(change: impl FnOnce(&mut Config)) -> Bench {
 }
 
 #[test]
-fn p4_it_does_not_run_again() {
+fn p4_on_stable_does_not_run_again_for_the_same_version() {
     let mut a = announcing();
     a.announced();
     a.wait(secs(60));
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn p10_a_panic_is_told_and_it_does_not_run_again() {
+fn p10_an_on_stable_that_panics_is_reported_and_not_repeated() {
     let mut a = announcing();
     a.announce_panics("out of luck");
-    a.says(&["* on_stable of V1 failed and is not retried: out of luck"]);
+    a.expect(&["* on_stable of V1 failed and is not retried: out of luck"]);
     a.wait(secs(60));
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn p4_a_newer_version_supersedes_it_and_the_next_waits_for_its_end() {
+fn p4_a_newer_version_supersedes_on_stable_and_its_own_call_waits_for_the_end() {
     let mut a = announcing().after(secs(2));
-    a.asks("ops");
+    a.requests("ops");
     a.skip();
     a.ok("publish");
     a.deliver();
-    a.says_of(&["supersede"], &["supersede"]);
+    a.expect_only(&["supersede"], &["supersede"]);
     a.stabilized(Outcome::Ready);
     a.answer_all();
-    a.says_of(&["announce", "* stable"], &["* stable at V2"]);
+    a.expect_only(&["announce", "* stable"], &["* stable at V2"]);
     a.announced();
-    a.says(&["* calling on_stable of V2, term 2", "announce V2 in term 2"]);
+    a.expect(&["* calling on_stable of V2, term 2", "announce V2 in term 2"]);
 }
 
 #[test]
-fn p4_versions_that_became_stable_meanwhile_are_skipped() {
+fn p4_only_the_newest_of_the_versions_that_became_stable_meanwhile_is_announced() {
     let mut a = announcing();
     for _ in 0..2 {
         a = a.after(secs(2));
-        a.asks("ops");
+        a.requests("ops");
         a.answer_all();
         a.stabilized(Outcome::Ready);
         a.answer_all();
     }
     a.skip();
     a.announced();
-    a.says(&["* calling on_stable of V3, term 2", "announce V3 in term 2"]);
+    a.expect(&["* calling on_stable of V3, term 2", "announce V3 in term 2"]);
 }
 
 #[test]
-fn p4_a_suspended_leader_supersedes_it_and_does_not_run_it_again() {
+fn p4_suspended_leadership_supersedes_on_stable_and_resuming_does_not_repeat_it() {
     let mut a = announcing();
     a.advance(secs(5));
     a.advance(secs(5));
-    a.says(&["renew", "* leadership suspended, term 2: no renewal in time", "supersede"]);
+    a.expect(&["renew", "* leadership suspended, term 2: no renewal in time", "supersede"]);
     a.ok("renew");
     a.announced();
-    a.says_of(&["announce"], &[]);
+    a.expect_only(&["announce"], &[]);
 }
 
 #[test]
-fn p4_losing_the_lead_supersedes_it() {
+fn p4_losing_leadership_supersedes_on_stable() {
     let mut a = announcing();
     a.delete("view/leader");
-    a.says(&["* nobody leads", "unwatch", "supersede"]);
+    a.expect(&["* nobody leads", "unwatch", "supersede"]);
 }
 
 #[test]
-fn p4_stopping_supersedes_it_and_waits_for_it() {
+fn p4_stopping_supersedes_on_stable_and_waits_for_its_end() {
     let mut a = announcing();
     a.stop();
-    a.says(&["unwatch", "leave", "supersede"]);
+    a.expect(&["unwatch", "supersede", "leave"]);
     a.ok("leave");
     a.ok("revoke");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.announced();
-    a.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+    a.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
-fn p10_an_on_stable_that_runs_long_is_reported_once_and_never_ended() {
+fn p10_a_slow_on_stable_is_reported_once_and_never_aborted() {
     let mut a = announcing();
     a.wait(ms(29_999));
-    a.says(&[]);
+    a.expect(&[]);
     a.wait(ms(1));
-    a.says(&["* on_stable of V1 has been running for 30s; later versions wait for it"]);
+    a.expect(&["* on_stable of V1 has been running for 30s; later versions wait for it"]);
     a.wait(secs(3600));
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn an_on_stable_timeout_ends_it_and_the_next_version_is_announced() {
+fn an_on_stable_that_exceeds_its_timeout_is_aborted_and_the_next_version_is_announced() {
     let mut a = announcing_with(|config| config.on_stable_timeout = Some(secs(10))).after(secs(2));
-    a.asks("ops");
+    a.requests("ops");
     a.answer_all();
     a.stabilized(Outcome::Ready);
     a.answer_all();
     a.skip();
     a.wait(secs(8));
-    a.says(&["abort: it was ended after 10s, the on_stable timeout"]);
+    a.expect(&["abort: it was ended after 10s, the on_stable timeout"]);
     a.wait(secs(5));
-    a.says(&[]);
+    a.expect(&[]);
     a.announce_panics("ended");
-    a.says(&[
+    a.expect(&[
         "* on_stable of V1 failed and is not retried: ended",
         "* calling on_stable of V2, term 2",
         "announce V2 in term 2",
@@ -127,13 +127,13 @@ fn an_on_stable_timeout_ends_it_and_the_next_version_is_announced() {
 
 /// Its result is no longer needed, but it still delays the next call.
 #[test]
-fn p10_a_superseded_on_stable_that_hangs_is_reported_and_ended_too() {
+fn p10_a_superseded_on_stable_that_hangs_is_reported_and_aborted_too() {
     let mut a = announcing_with(|config| config.on_stable_timeout = Some(secs(60)));
     a.resign(1);
     a.answer_all();
     a.skip();
     a.wait(secs(60));
-    a.says_of(
+    a.expect_only(
         &["abort", "* on_stable"],
         &[
             "* on_stable of V1 has been running for 30s; later versions wait for it",

@@ -1,4 +1,4 @@
-//! The log brings requests for a version.
+//! The log brings requests for new versions.
 
 use super::bench::{Bench, secs};
 use crate::{
@@ -6,9 +6,9 @@ use crate::{
     store::{Revision, Txn},
 };
 
-/// By hand: a request in one revision with a version.
-fn asks_and_publishes(bench: &mut Bench) {
-    let version = bench.mint_version();
+/// Another client writes a request and a version in one revision.
+fn requests_and_publishes(bench: &mut Bench) {
+    let version = bench.generate_version();
     let record = VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() };
     let request = RequestRecord { by: Some("ops".to_owned()), why: None, leader: None };
     let both = Txn::new().put("c/view/request", encode(&request), None);
@@ -17,61 +17,61 @@ fn asks_and_publishes(bench: &mut Bench) {
 }
 
 #[test]
-fn a_leader_publishes_when_somebody_asks() {
+fn a_leader_publishes_when_another_client_requests_a_version() {
     let mut a = Bench::node("a").joined().leading().after(secs(2));
-    a.asks("ops");
-    a.says(&["publish V2: ops asked"]);
+    a.requests("ops");
+    a.expect(&["publish V2: ops asked"]);
     a.answer_all();
     a.wait(secs(10));
-    a.says_of(&["publish"], &[]);
+    a.expect_only(&["publish"], &[]);
 }
 
 #[test]
-fn many_who_ask_at_once_get_one_version() {
+fn many_requests_at_once_share_one_version() {
     let mut a = Bench::node("a").joined().leading().after(secs(2));
-    a.asks("one");
-    a.asks("two");
-    a.asks("three");
+    a.requests("one");
+    a.requests("two");
+    a.requests("three");
     a.answer_all();
-    // The others came before the first was granted.
-    a.says_of(&["publish"], &["publish V2: one asked"]);
+    // The other requests arrived before the first one was fulfilled.
+    a.expect_only(&["publish"], &["publish V2: one asked"]);
     a.wait(secs(10));
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn a_request_that_cannot_be_read_is_one_all_the_same() {
+fn an_unreadable_request_still_counts() {
     let mut a = Bench::node("a").joined().leading().after(secs(2));
     a.put("view/request", "garbage");
-    a.says(&["* cannot read c/view/request: expected value at line 1 column 1", "publish V2:  asked"]);
+    a.expect(&["* cannot read c/view/request: expected value at line 1 column 1", "publish V2:  asked"]);
 }
 
 #[test]
-fn a_request_from_before_the_newest_version_is_granted_already() {
+fn a_request_older_than_the_newest_version_is_already_fulfilled() {
     let mut b = Bench::node("b").with(&["a"]);
-    b.asks("ops");
+    b.requests("ops");
     let mut b = b.led_by("a").joined();
     assert_eq!(b.store.revision, Revision::new(4));
     b.ends("a");
-    b.says_of(&["elect"], &["elect V2: b was elected, the previous view is unknown"]);
+    b.expect_only(&["elect"], &["elect V2: b was elected, the previous view is unknown"]);
 }
 
 #[test]
-fn a_request_that_came_with_a_version_is_granted_by_it() {
+fn a_request_from_the_same_revision_as_a_version_is_already_fulfilled() {
     let mut a = Bench::node("a").joined().leading().after(secs(2));
-    asks_and_publishes(&mut a);
+    requests_and_publishes(&mut a);
     a = a.after(secs(2));
     a.joins("b");
-    a.says_of(&["publish"], &["publish V3: b joined"]);
+    a.expect_only(&["publish"], &["publish V3: b joined"]);
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    asks_and_publishes(&mut b);
-    b.ask(1, "rebalance");
-    b.says_of(&["ask"], &["ask: b, rebalance"]);
+    requests_and_publishes(&mut b);
+    b.request_version(1, "rebalance");
+    b.expect_only(&["request"], &["request: b, rebalance"]);
 }
 
 #[test]
-fn a_follower_does_nothing_about_the_requests_of_others() {
+fn a_follower_ignores_the_requests_of_others() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.asks("ops");
-    b.says(&[]);
+    b.requests("ops");
+    b.expect(&[]);
 }

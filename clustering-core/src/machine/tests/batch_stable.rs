@@ -1,4 +1,4 @@
-//! The log brings the newest stable version.
+//! The log brings the record of the newest stable version.
 
 use super::bench::{Bench, secs};
 use crate::{outcome::Outcome, store::Txn};
@@ -8,7 +8,7 @@ fn a_follower_learns_from_one_key_that_the_version_is_stable() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     assert!(!b.status().consistent);
     b.confirms();
-    b.says(&["* stable at V1"]);
+    b.expect(&["* stable at V1"]);
     assert!(b.status().consistent);
     assert_eq!(b.status().stable, Some(b.newest()));
 }
@@ -17,40 +17,40 @@ fn a_follower_learns_from_one_key_that_the_version_is_stable() {
 fn p4_a_follower_never_announces() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.confirms();
-    b.says_of(&["announce"], &[]);
+    b.expect_only(&["announce"], &[]);
 }
 
 #[test]
-fn p4_the_leader_announces_by_the_log_also_when_the_reply_is_lost() {
+fn p4_the_leader_announces_once_the_log_shows_a_confirm_whose_reply_was_lost() {
     let mut a = Bench::node("a").joined().leading();
     a.stabilized(Outcome::Ready);
     a.ok("acknowledge");
     a.deliver();
     a.skip();
     a.lose("confirm");
-    a.says(&[]);
+    a.expect(&[]);
     a.deliver();
-    a.says(&["* stable at V1", "* calling on_stable of V1, term 2", "announce V1 in term 2"]);
+    a.expect(&["* stable at V1", "* calling on_stable of V1, term 2", "announce V1 in term 2"]);
     a.wait(secs(10));
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn p4_it_is_announced_once_even_if_stable_is_written_again() {
+fn p4_a_version_is_announced_once_even_if_the_stable_record_is_written_again() {
     let mut a = Bench::node("a").joined().leading().stable();
     let value = a.snapshot("view/stable").entries[0].value.clone();
     a.write(Txn::new().put("c/view/stable", value, None));
-    a.says_of(&["announce", "confirm"], &[]);
+    a.expect_only(&["announce", "confirm"], &[]);
 }
 
 #[test]
-fn p4_stable_by_another_term_is_not_announced() {
+fn p4_a_version_recorded_as_stable_in_another_term_is_not_announced() {
     let mut a = Bench::node("a").joined().leading();
     a.stabilized(Outcome::Ready);
     a.ok("acknowledge");
     let version = a.newest();
     a.put("view/stable", &format!(r#"{{"version": "{version}", "term": 1}}"#));
-    a.says_of(&["announce", "* stable"], &["* stable at V1"]);
+    a.expect_only(&["announce", "* stable"], &["* stable at V1"]);
 }
 
 #[test]
@@ -64,30 +64,30 @@ fn p4_a_suspended_leader_does_not_announce() {
     a.skip();
     a.ok("confirm");
     a.deliver();
-    a.says(&["* stable at V1"]);
+    a.expect(&["* stable at V1"]);
     a.ok("renew");
-    a.says_of(&["announce", "* leadership"], &["* leadership resumed, term 2", "announce V1 in term 2"]);
+    a.expect_only(&["announce", "* leadership"], &["* leadership resumed, term 2", "announce V1 in term 2"]);
 }
 
 #[test]
-fn stable_that_cannot_be_read_is_reported_and_recorded_again() {
+fn an_unreadable_stable_record_is_reported_and_written_again() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.put("view/stable", "garbage");
-    a.says(&["* cannot read c/view/stable: expected value at line 1 column 1", "confirm V1"]);
+    a.expect(&["* cannot read c/view/stable: expected value at line 1 column 1", "confirm V1"]);
     a.answer_all();
-    // It was announced before.
-    a.says(&["* stable at V1"]);
+    // The version was already announced.
+    a.expect(&["* stable at V1"]);
 }
 
 #[test]
-fn stable_that_was_deleted_is_recorded_again() {
+fn a_deleted_stable_record_is_written_again() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.delete("view/stable");
-    a.says(&["confirm V1"]);
+    a.expect(&["confirm V1"]);
 }
 
 #[test]
-fn p4_a_stable_of_an_older_version_is_not_this_ones() {
+fn p4_the_stable_record_of_an_older_version_does_not_apply_to_a_newer_one() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.confirms();
     b.publishes();

@@ -17,7 +17,7 @@ use crate::{
     version::IdGenerator,
 };
 
-/// A moment of 2023, for ULIDs.
+/// Wall clock of the tests in milliseconds, a moment in 2023. ULIDs are created from it.
 const WALL: u64 = 1_700_000_000_000;
 
 pub(super) const fn ms(millis: u64) -> Duration {
@@ -32,42 +32,42 @@ pub(super) fn name(name: &str) -> NodeName {
     NodeName::parse(name).unwrap()
 }
 
-/// Runs a test for some seeds, and tells the one that fails. The variable, as in `WORLD_SEEDS=2000..9000`, runs others
-/// than the few that are run always.
-pub(super) fn for_seeds(variable: &str, always: u64, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
+/// Runs a test with several seeds and reports the seed that fails. By default these are the seeds below `default`; an
+/// environment variable, such as `WORLD_SEEDS=2000..9000`, chooses others.
+pub(super) fn for_seeds(variable: &str, default: u64, run: impl Fn(u64) + std::panic::RefUnwindSafe) {
     let chosen = std::env::var(variable).ok();
     let bound = |text: &str| text.parse::<u64>().expect("first..last");
     let range = chosen.as_deref().and_then(|seeds| seeds.split_once(".."));
-    for seed in range.map_or(0..always, |(first, last)| bound(first)..bound(last)) {
+    for seed in range.map_or(0..default, |(first, last)| bound(first)..bound(last)) {
         let run = std::panic::catch_unwind(|| run(seed));
-        assert!(run.is_ok(), "seed {seed}: {variable}={seed}..{} repeats it", seed + 1);
+        assert!(run.is_ok(), "seed {seed} failed; to repeat it, set {variable}={seed}..{}", seed + 1);
     }
 }
 
-/// One machine on the bench, a store beside it, and the other nodes as hands that write to that store.
+/// A harness for one machine and a store. Other nodes exist only as writes to that store.
 ///
 /// Nothing happens by itself: a call of the machine stays open until the test answers it ([`ok`](Bench::ok),
-/// [`fail`](Bench::fail), [`lose`](Bench::lose)), and what the store has is seen when the test delivers it. The hands of
-/// others deliver at once; [`unseen`](Bench::unseen) keeps what they do from the machine.
+/// [`fail`](Bench::fail), [`lose`](Bench::lose)), and the machine sees changes of the store when the test delivers
+/// them. Actions of other nodes are delivered at once, except within [`unseen`](Bench::unseen).
 #[derive(Clone)]
 pub(super) struct Bench {
     pub(super) machine: Machine,
     pub(super) now: Timestamp,
     pub(super) store: Store,
     pub(super) keys: Keyspace,
-    /// Calls and callbacks that have not ended.
+    /// Store calls and callbacks that have not ended.
     pub(super) open: Vec<Output>,
     watches: Vec<Watch>,
-    /// What the machine put out since the test last looked.
-    pub(super) said: Vec<Output>,
+    /// Outputs since the last check.
+    pub(super) outputs: Vec<Output>,
     pub(super) names: Names,
     invariants: Invariants,
-    /// The log as the machine was given it.
+    /// The log's entries, as far as they were delivered to the machine.
     pub(super) seen: BTreeMap<Key, Entry>,
-    /// The leases of other nodes.
+    /// Leases of the other nodes.
     pub(super) others: BTreeMap<String, LeaseId>,
-    pub(super) hand: IdGenerator,
-    /// What others do stays unseen.
+    pub(super) other_ids: IdGenerator,
+    /// True while actions of other nodes are not delivered to the machine.
     pub(super) hidden: bool,
 }
 
@@ -79,9 +79,9 @@ struct Watch {
     open: bool,
 }
 
-/// Building states.
+/// Builds states.
 impl Bench {
-    /// A node of that name that has not been driven yet.
+    /// Returns a node with this name that has not received any input yet.
     pub(super) fn node(name: &str) -> Self {
         Bench::node_with(name, |_| {})
     }
@@ -95,11 +95,11 @@ impl Bench {
             uri: NodeUri::parse(&format!("http://{name}")).unwrap(),
             metadata: Metadata::new(),
         };
-        let mint = IdGenerator::new(WALL, Timestamp::ZERO, 7);
-        Bench::of(Machine::node(keyspace(), identity, config, mint))
+        let ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
+        Bench::of(Machine::node(keyspace(), identity, config, ids))
     }
 
-    /// One that as leader evicts who has been missing for 10 s.
+    /// Returns a node that, as leader, evicts nodes that have not acknowledged a version for 10 s.
     pub(super) fn evicting(name: &str) -> Self {
         Bench::node_with(name, |config| config.laggards = Laggards::Evict { after: secs(10) })
     }
@@ -120,17 +120,17 @@ impl Bench {
             keys: keyspace(),
             open: Vec::new(),
             watches: Vec::new(),
-            said: Vec::new(),
+            outputs: Vec::new(),
             names: Names::default(),
             invariants: Invariants::default(),
             seen: BTreeMap::new(),
             others: BTreeMap::new(),
-            hand: IdGenerator::new(WALL, Timestamp::ZERO, 99),
+            other_ids: IdGenerator::new(WALL, Timestamp::ZERO, 99),
             hidden: false,
         }
     }
 
-    /// Other nodes stand in the log, in that order of age.
+    /// Adds other nodes to the log, the oldest first.
     pub(super) fn with(mut self, others: &[&str]) -> Self {
         for other in others {
             self.joins(other);
@@ -139,14 +139,14 @@ impl Bench {
         self
     }
 
-    /// Somebody else leads and published a version.
+    /// Makes another node the leader, which publishes a version.
     pub(super) fn led_by(mut self, leader: &str) -> Self {
         self.elects(leader);
         self.skip();
         self
     }
 
-    /// The node stands in the log: all calls that it took were answered.
+    /// Lets the node join: answers all calls that this needs.
     pub(super) fn joined(mut self) -> Self {
         self.tick();
         self.answer_all();
@@ -154,15 +154,15 @@ impl Bench {
         self
     }
 
-    /// The node, which must be the first whose turn it is, leads. Nothing is acknowledged yet.
+    /// Lets the node, which must be first in the ranking of candidates, become leader. Nothing is acknowledged yet.
     pub(super) fn leading(mut self) -> Self {
         self.answer_all();
-        assert!(self.status().leadership.is_some(), "it does not lead: {:?}", self.status());
+        assert!(self.status().leadership.is_some(), "the node does not lead: {:?}", self.status());
         self.skip();
         self
     }
 
-    /// The node acknowledged the newest version.
+    /// Lets the node acknowledge the newest version.
     pub(super) fn acknowledged(mut self) -> Self {
         self.stabilized(Outcome::Ready);
         self.answer_all();
@@ -170,7 +170,8 @@ impl Bench {
         self
     }
 
-    /// As leader: all acknowledged, `stable` is recorded, and the callback is over.
+    /// Makes the newest version stable: all nodes acknowledge it, and this node, the leader, records it. `on_stable`
+    /// has ended.
     pub(super) fn stable(mut self) -> Self {
         self = self.acknowledged();
         for other in self.others.keys().cloned().collect::<Vec<_>>() {
@@ -182,13 +183,13 @@ impl Bench {
         assert_eq!(
             status.stable,
             status.newest.as_ref().map(|view| view.version()),
-            "it is not recorded: {status:?}"
+            "the version is not recorded as stable: {status:?}"
         );
         self.skip();
         self
     }
 
-    /// Nobody renewed or changed anything for so long.
+    /// Lets this much time pass without any change.
     pub(super) fn after(mut self, calm: Duration) -> Self {
         self.wait(calm);
         self.skip();
@@ -200,9 +201,9 @@ fn keyspace() -> Keyspace {
     Keyspace::new(Namespace::parse("c").unwrap())
 }
 
-/// What the store and the callbacks answer.
+/// Acknowledgements of the store and of the callbacks.
 impl Bench {
-    /// One input, now. Everything that holds in every step is checked around it.
+    /// Gives the machine an input at the current time, and checks the invariants.
     pub(super) fn input(&mut self, input: Input) {
         let before = self.machine.clone();
         self.machine.handle(self.now, input.clone());
@@ -213,7 +214,10 @@ impl Bench {
             match output {
                 Output::Watch { token, prefix, after, .. } => {
                     let twice = self.watches.iter().any(|watch| watch.prefix == *prefix);
-                    assert!(!twice, "a leak: a second watch of {prefix}, and the first was never dropped");
+                    assert!(
+                        !twice,
+                        "a leak: {prefix} is watched again, but the first watch was never dropped"
+                    );
                     self.watches.push(Watch {
                         token: *token,
                         prefix: prefix.clone(),
@@ -227,7 +231,7 @@ impl Bench {
                 call => self.open.push(call.clone()),
             }
         }
-        self.said.extend(outputs);
+        self.outputs.extend(outputs);
     }
 
     pub(super) fn invariants(&mut self) -> &mut Invariants {
@@ -238,13 +242,13 @@ impl Bench {
         self.input(Input::Tick);
     }
 
-    /// Time passes, and then the machine is woken, once.
+    /// Lets time pass, then wakes the machine once.
     pub(super) fn advance(&mut self, by: Duration) {
         self.now = self.now + by;
         self.tick();
     }
 
-    /// Time passes, the machine is woken whenever it asked for it, and renewals succeed.
+    /// Lets time pass: wakes the machine whenever it asked for it, and lets all renewals succeed.
     pub(super) fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(at) = self.machine.next_wakeup().filter(|at| *at <= end) {
@@ -252,23 +256,23 @@ impl Bench {
             self.tick();
             while self.is_open("renew") {
                 self.ok("renew");
-                self.said.retain(|output| !matches!(output, Output::Renew { .. }));
+                self.outputs.retain(|output| !matches!(output, Output::Renew { .. }));
             }
         }
         self.now = end;
     }
 
-    /// Time passes until a call that begins like that is open; tells how long that took, to the millisecond.
+    /// Lets time pass until a call that starts with `what` is open, and returns how long that took, in steps of 1 ms.
     pub(super) fn wait_for(&mut self, what: &str) -> Duration {
         let since = self.now;
         while !self.is_open(what) {
             self.wait(ms(1));
-            assert!(self.now.since(since) < secs(60), "no {what:?} within a minute");
+            assert!(self.now.since(since) < secs(60), "no call {what:?} within a minute");
         }
         self.now.since(since)
     }
 
-    /// Whether a call that begins like that is open.
+    /// True if a call that starts with `what` is open.
     pub(super) fn is_open(&self, what: &str) -> bool {
         self.open.iter().any(|call| self.names.render(call).starts_with(what))
     }
@@ -279,7 +283,7 @@ impl Bench {
         self.open.remove(place.unwrap_or_else(|| panic!("no open call {what:?} among {shown:?}")))
     }
 
-    /// Lets that call reach the store, and answers with what it said.
+    /// Executes the call on the store, and answers it with the store's reply.
     pub(super) fn ok(&mut self, what: &str) {
         if let Some(watch) = self.opening(what) {
             let (prefix, seen) = (watch.prefix.clone(), watch.seen);
@@ -295,9 +299,9 @@ impl Bench {
         self.answer(input);
     }
 
-    /// That call never reaches the store, which answers with an error of that kind.
+    /// Acknowledgements the call with an error of this kind, without executing it.
     pub(super) fn fail(&mut self, what: &str, kind: ErrorKind) {
-        let error = StoreError::new(kind, "as the test has it");
+        let error = StoreError::new(kind, "injected by the test");
         if let Some(watch) = self.opening(what) {
             let token = watch.token;
             self.watches.retain(|watch| watch.token != token);
@@ -307,14 +311,14 @@ impl Bench {
         self.answer(refused(&call, error));
     }
 
-    /// That call reaches the store, but its reply is lost.
+    /// Executes the call on the store, but loses the reply.
     pub(super) fn lose(&mut self, what: &str) {
         let call = self.take(what);
         self.perform(&call);
-        self.answer(refused(&call, StoreError::outcome_unknown("as the test has it")));
+        self.answer(refused(&call, StoreError::outcome_unknown("injected by the test")));
     }
 
-    /// That call never reaches the store, and nobody knows.
+    /// Loses the call before it reaches the store; its outcome is unknown to the machine.
     pub(super) fn drop_call(&mut self, what: &str) {
         self.fail(what, ErrorKind::OutcomeUnknown);
     }
@@ -327,12 +331,12 @@ impl Bench {
             .find(|watch| !watch.open && what.starts_with("watch") && shown(watch).starts_with(what))
     }
 
-    /// Whether such a watch waits to be opened.
+    /// True if this watch has been requested and is not open yet.
     pub(super) fn is_opening(&mut self, what: &str) -> bool {
         self.opening(what).is_some()
     }
 
-    /// Whether such a watch is open.
+    /// True if a watch of this prefix is open.
     pub(super) fn is_watching(&self, prefix: &str) -> bool {
         let here = |watch: &Watch| super::render::short(&self.keys, &watch.prefix) == prefix;
         self.watches.iter().any(|watch| watch.open && here(watch))
@@ -349,11 +353,11 @@ impl Bench {
             Output::Revoke { token, lease, .. } => Input::Revoked { token, result: self.store.revoke(lease) },
             Output::Read { token, prefix, .. } => Input::Read { token, result: Ok(self.store.read(&prefix)) },
             Output::Commit { token, txn, .. } => Input::Committed { token, result: self.store.commit(&txn) },
-            other => panic!("{other:?} is no call of the store"),
+            other => panic!("{other:?} is not a store call"),
         }
     }
 
-    /// Answers a call with what the test made up.
+    /// Acknowledgements a call with the given input.
     pub(super) fn answer(&mut self, input: Input) {
         if let Input::Read { token, result: Ok(snapshot) } = &input
             && self.invariants.reads_log(*token)
@@ -363,20 +367,20 @@ impl Bench {
         self.input(input);
     }
 
-    /// Grants the lease with another TTL than the one asked for.
+    /// Grants the lease with a TTL other than the requested one.
     pub(super) fn grant_with(&mut self, ttl: Duration) {
         let Output::Grant { token, .. } = self.take("grant") else { unreachable!() };
         let lease: Lease = self.store.grant(self.now, ttl);
         self.answer(Input::Granted { token, result: Ok(lease) });
     }
 
-    /// Answers the open renewal with so much time left.
+    /// Acknowledgements the open renewal with this remaining time.
     pub(super) fn renew_with(&mut self, left: Duration) {
         let Output::Renew { token, .. } = self.take("renew") else { unreachable!() };
         self.answer(Input::Renewed { token, result: Ok(left) });
     }
 
-    /// Brings what the store has to all open watches, the log's first.
+    /// Delivers all pending changes to the open watches, first to the watch of the log.
     pub(super) fn deliver(&mut self) {
         self.deliver_to("view/");
         self.deliver_to("ready/");
@@ -393,8 +397,8 @@ impl Bench {
 
     fn next_batch(&self, prefix: &str) -> Option<(Token, Result<Batch, WatchEnd>)> {
         let of = |watch: &Watch| {
-            let coming = self.store.changes(&watch.prefix, watch.seen);
-            let next = coming.map(|batches| batches.into_iter().next()).transpose();
+            let pending = self.store.changes(&watch.prefix, watch.seen);
+            let next = pending.map(|batches| batches.into_iter().next()).transpose();
             next.map(|batch| (watch.token, batch))
         };
         let here = |watch: &&Watch| super::render::short(&self.keys, &watch.prefix) == prefix;
@@ -426,13 +430,13 @@ impl Bench {
         self.watch_ends(prefix, WatchEnd::Disconnected { reason: "reset".to_owned() });
     }
 
-    /// Answers every open call and delivers every change until nothing is left but callbacks.
+    /// Acknowledgements all open calls and delivers all changes until only callbacks are left.
     pub(super) fn answer_all(&mut self) {
         loop {
             self.deliver();
             let calls = ["grant", "renew", "revoke", "read", "watch"];
             let purposes =
-                ["join", "take over", "rewrite", "ask", "elect", "publish", "acknowledge", "confirm"];
+                ["join", "take over", "rewrite", "request", "elect", "publish", "acknowledge", "confirm"];
             let more = ["evict", "resign", "fenced", "leave"];
             let all = calls.into_iter().chain(purposes).chain(more);
             let Some(next) = all.into_iter().find(|call| self.is_open(call) || self.opening(call).is_some())
@@ -448,7 +452,7 @@ impl Bench {
         self.input(Input::Stabilized { token, outcome });
     }
 
-    /// The open health check passes, or says what is wrong.
+    /// Acknowledgements the open health check.
     pub(super) fn health(&mut self, result: Result<(), &str>) {
         let Output::CheckHealth { token } = self.take("check health") else { unreachable!() };
         self.input(Input::HealthReported { token, result: result.map_err(str::to_owned) });
@@ -459,9 +463,9 @@ impl Bench {
         self.input(Input::Announced { token, result: Ok(()) });
     }
 
-    pub(super) fn announce_panics(&mut self, says: &str) {
+    pub(super) fn announce_panics(&mut self, message: &str) {
         let Output::Announce { token, .. } = self.take("announce") else { unreachable!() };
-        self.input(Input::Announced { token, result: Err(says.to_owned()) });
+        self.input(Input::Announced { token, result: Err(message.to_owned()) });
     }
 }
 
@@ -472,6 +476,6 @@ fn refused(call: &Output, error: StoreError) -> Input {
         Output::Revoke { token, .. } => Input::Revoked { token, result: Err(error) },
         Output::Read { token, .. } => Input::Read { token, result: Err(error) },
         Output::Commit { token, .. } => Input::Committed { token, result: Err(error) },
-        _ => panic!("{call:?} is no call of the store"),
+        _ => panic!("{call:?} is not a store call"),
     }
 }

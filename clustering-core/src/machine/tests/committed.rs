@@ -1,6 +1,6 @@
-//! A commit was answered: done, refused, not done, or nobody knows.
+//! A commit was answered: it succeeded, failed, or its outcome is unknown.
 //!
-//! The log tells what happened, the reply only when to try again.
+//! The log shows what happened. The reply only decides when to try again.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::{
     store::{ErrorKind, Revision, StoreError},
 };
 
-/// A state in which the machine has just sent one commit, for each purpose.
-fn on_its_way(purpose: &str) -> Bench {
+/// Returns a machine that has just sent a commit with this purpose.
+fn in_flight(purpose: &str) -> Bench {
     let follower = || Bench::node("b").with(&["a"]).joined().led_by("a");
     let leader = || Bench::node("a").joined().leading().stable().after(secs(2));
     let start = |mut b: Bench| {
@@ -34,9 +34,9 @@ fn on_its_way(purpose: &str) -> Bench {
             b.update(1, "x");
             b
         }
-        "ask" => {
+        "request" => {
             let mut b = follower();
-            b.ask(1, "why");
+            b.request_version(1, "why");
             b
         }
         "elect" => {
@@ -79,29 +79,40 @@ fn on_its_way(purpose: &str) -> Bench {
     bench
 }
 
-const ALL: [&str; 10] =
-    ["join", "take over", "rewrite", "ask", "elect", "publish", "acknowledge", "confirm", "evict", "resign"];
+const ALL: [&str; 10] = [
+    "join",
+    "take over",
+    "rewrite",
+    "request",
+    "elect",
+    "publish",
+    "acknowledge",
+    "confirm",
+    "evict",
+    "resign",
+];
 
 #[test]
-fn a_reply_that_was_lost_after_the_commit_applied_costs_nothing() {
+fn a_successful_commit_whose_reply_was_lost_is_not_repeated() {
     for purpose in ALL {
-        let mut bench = on_its_way(purpose);
+        let mut bench = in_flight(purpose);
         bench.lose(purpose);
         bench.deliver();
-        bench.says_if(purpose, &mut Vec::new());
+        bench.collect(purpose, &mut Vec::new());
         bench.wait(secs(2));
         let mut again = Vec::new();
-        bench.says_if(purpose, &mut again);
-        // An acknowledgement is watched by the leader alone: its node repeats it, and looks when it is refused.
+        bench.collect(purpose, &mut again);
+        // Only the leader watches acknowledgements. The node repeats its acknowledgement, and reads it when the guard
+        // fails.
         assert_eq!(again.len(), usize::from(purpose == "acknowledge"), "{purpose}: {again:?}");
     }
 }
 
 #[test]
-fn p8_a_commit_that_a_restored_store_lost_is_repeated_though_it_was_done() {
+fn p8_a_successful_commit_that_a_restored_store_lost_is_repeated() {
     // The watch had not delivered the commit yet, so it resumes without reporting the restore.
     for purpose in ALL.into_iter().filter(|purpose| *purpose != "acknowledge") {
-        let mut bench = on_its_way(purpose);
+        let mut bench = in_flight(purpose);
         let before = bench.store.revision;
         bench.unseen(|bench| bench.ok(purpose));
         bench.store.rewind(before);
@@ -110,7 +121,7 @@ fn p8_a_commit_that_a_restored_store_lost_is_repeated_though_it_was_done() {
         bench.ok("watch view/");
         bench.skip();
         bench.wait(secs(4));
-        assert!(!bench.is_open(purpose), "{purpose}: the log may only be slow");
+        assert!(!bench.is_open(purpose), "{purpose}: repeated although the log may only be slow");
         bench.wait(secs(1));
         assert!(bench.is_open(purpose), "{purpose} is not repeated");
         bench.ok(purpose);
@@ -118,19 +129,19 @@ fn p8_a_commit_that_a_restored_store_lost_is_repeated_though_it_was_done() {
         bench.skip();
         bench.wait(secs(6));
         let mut again = Vec::new();
-        bench.says_if(purpose, &mut again);
-        assert!(again.is_empty(), "{purpose}: once is enough, {again:?}");
+        bench.collect(purpose, &mut again);
+        assert!(again.is_empty(), "{purpose}: repeated again, {again:?}");
     }
 }
 
 #[test]
-fn a_commit_that_did_not_happen_is_repeated_with_growing_pauses() {
+fn a_failed_commit_is_repeated_with_backoff() {
     for purpose in ALL {
         for kind in [ErrorKind::Unreachable, ErrorKind::OutcomeUnknown, ErrorKind::Busy] {
-            let mut bench = on_its_way(purpose);
+            let mut bench = in_flight(purpose);
             for whole in [100, 200, 400] {
                 bench.fail(purpose, kind);
-                assert!(!bench.is_open(purpose), "{purpose} {kind:?}: not at once");
+                assert!(!bench.is_open(purpose), "{purpose} {kind:?}: repeated immediately");
                 let pause = bench.wait_for(purpose);
                 assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{purpose} {kind:?}: {pause:?}");
             }
@@ -139,21 +150,21 @@ fn a_commit_that_did_not_happen_is_repeated_with_growing_pauses() {
             bench.skip();
             bench.wait(secs(2));
             let mut again = Vec::new();
-            bench.says_if(purpose, &mut again);
+            bench.collect(purpose, &mut again);
             assert!(again.is_empty(), "{purpose}: {again:?}");
         }
     }
 }
 
 #[test]
-fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
+fn a_commit_that_needs_operator_action_is_reported_and_rarely_retried() {
     for purpose in ALL {
         for kind in [ErrorKind::Refused, ErrorKind::Invalid] {
-            let mut bench = on_its_way(purpose);
+            let mut bench = in_flight(purpose);
             bench.fail(purpose, kind);
-            let mut told = Vec::new();
-            bench.says_if("* operator action needed", &mut told);
-            assert_eq!(told.len(), 1, "{purpose} {kind:?}");
+            let mut reports = Vec::new();
+            bench.collect("* operator action needed", &mut reports);
+            assert_eq!(reports.len(), 1, "{purpose} {kind:?}");
             bench.wait(ms(3_700));
             assert!(!bench.is_open(purpose), "{purpose} {kind:?}");
             bench.wait(ms(1_300));
@@ -162,12 +173,12 @@ fn what_the_store_refuses_for_good_is_reported_and_tried_seldom() {
     }
 }
 
-/// Returns the call of that commit, as events name it.
+/// Returns the call that events name for this purpose.
 fn call(purpose: &str) -> StoreCall {
     match purpose {
         "join" | "take over" => StoreCall::Join,
         "rewrite" => StoreCall::Rewrite,
-        "ask" => StoreCall::RequestVersion,
+        "request" => StoreCall::RequestVersion,
         "elect" => StoreCall::Elect,
         "publish" => StoreCall::Publish,
         "acknowledge" => StoreCall::Acknowledge,
@@ -178,7 +189,7 @@ fn call(purpose: &str) -> StoreCall {
     }
 }
 
-/// Lets that commit fail repeatedly for that time.
+/// Lets the commit fail repeatedly for this time.
 fn keeps_failing(bench: &mut Bench, purpose: &str, kind: ErrorKind, time: Duration) {
     let end = bench.now + time;
     while bench.now < end {
@@ -192,18 +203,19 @@ fn keeps_failing(bench: &mut Bench, purpose: &str, kind: ErrorKind, time: Durati
     }
 }
 
-fn told(bench: &mut Bench) -> Vec<String> {
-    let mut told = Vec::new();
-    for output in std::mem::take(&mut bench.said) {
+/// Returns the events about failing and recovered calls since the last check.
+fn failure_events(bench: &mut Bench) -> Vec<String> {
+    let mut events = Vec::new();
+    for output in std::mem::take(&mut bench.outputs) {
         if let Output::Event(event @ (Event::CallFailing { .. } | Event::CallRecovered { .. })) = output {
-            told.push(event.to_string());
+            events.push(event.to_string());
         }
     }
-    told
+    events
 }
 
 #[test]
-fn p10_a_commit_that_keeps_failing_is_told_once_with_its_reason_and_again_when_it_works() {
+fn p10_a_commit_that_keeps_failing_is_reported_once_and_so_is_its_recovery() {
     let guard = ErrorKind::GuardFailed { revision: Revision::new(1) };
     for purpose in ALL {
         for kind in [
@@ -214,15 +226,15 @@ fn p10_a_commit_that_keeps_failing_is_told_once_with_its_reason_and_again_when_i
             ErrorKind::Invalid,
             guard,
         ] {
-            let (mut bench, what) = (on_its_way(purpose), call(purpose));
+            let (mut bench, what) = (in_flight(purpose), call(purpose));
             let since = bench.now;
             keeps_failing(&mut bench, purpose, kind, ms(29_900));
-            assert_eq!(told(&mut bench), [""; 0], "{purpose} {kind:?}: not yet");
+            assert_eq!(failure_events(&mut bench), [""; 0], "{purpose} {kind:?}: reported too early");
             assert_eq!(bench.status().failing, []);
             keeps_failing(&mut bench, purpose, kind, secs(60));
-            let error = StoreError::new(kind, "as the test has it").to_string();
+            let error = StoreError::new(kind, "injected by the test").to_string();
             let failing = format!("{what} has been failing for 30s and is being retried: {error}");
-            assert_eq!(told(&mut bench), [failing], "{purpose} {kind:?}");
+            assert_eq!(failure_events(&mut bench), [failing], "{purpose} {kind:?}");
             let status = bench.status().failing;
             assert_eq!(
                 (status.len(), status[0].call, status[0].since),
@@ -239,82 +251,82 @@ fn p10_a_commit_that_keeps_failing_is_told_once_with_its_reason_and_again_when_i
             let failed = bench.now.since(since);
             bench.ok(purpose);
             let recovered = format!("{what} no longer fails, after {failed:?}");
-            assert_eq!(told(&mut bench), [recovered], "{purpose} {kind:?}");
+            assert_eq!(failure_events(&mut bench), [recovered], "{purpose} {kind:?}");
             assert_eq!(bench.status().failing, []);
         }
     }
 }
 
 #[test]
-fn p10_a_commit_that_fails_now_and_then_is_not_told() {
+fn p10_a_commit_that_fails_now_and_then_is_not_reported() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     for round in 0..20 {
-        a.ask(round, "again");
+        a.request_version(round, "again");
         a.fail("publish", ErrorKind::Busy);
         a.wait(secs(6));
         a.answer_all();
         assert!(a.status().failing.is_empty());
         a = a.acknowledged();
     }
-    assert_eq!(told(&mut a), [""; 0]);
+    assert_eq!(failure_events(&mut a), [""; 0]);
 }
 
 #[test]
-fn p10_a_failing_commit_that_is_no_longer_needed_is_told_too() {
-    let mut a = on_its_way("publish");
+fn p10_the_end_of_a_failure_is_reported_when_the_commit_is_no_longer_needed() {
+    let mut a = in_flight("publish");
     keeps_failing(&mut a, "publish", ErrorKind::Busy, secs(31));
-    assert_eq!(told(&mut a).len(), 1);
+    assert_eq!(failure_events(&mut a).len(), 1);
     a.delete("view/leader");
     a.wait(secs(5));
-    assert_eq!(told(&mut a).len(), 1, "another publishes");
+    assert_eq!(failure_events(&mut a).len(), 1, "another node publishes from now on");
     assert_eq!(a.status().failing, []);
 }
 
 #[test]
-fn p10_a_lease_that_cannot_be_had_or_given_back_is_told() {
+fn p10_repeated_failures_to_grant_or_revoke_a_lease_are_reported() {
     let mut a = Bench::node("a");
     a.tick();
     keeps_failing(&mut a, "grant", ErrorKind::Busy, secs(31));
-    let failing = "granting a lease has been failing for 30s and is being retried: the store is busy: as the test has it";
-    assert_eq!(told(&mut a), [failing]);
+    let failing = "granting a lease has been failing for 30s and is being retried: the store is busy: injected by the test";
+    assert_eq!(failure_events(&mut a), [failing]);
     a.wait_for("grant");
     a.ok("grant");
-    assert_eq!(told(&mut a).len(), 1, "it works again");
+    assert_eq!(failure_events(&mut a).len(), 1, "the recovery is reported");
 
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.delete("view/nodes/b");
     keeps_failing(&mut b, "revoke", ErrorKind::Refused, secs(31));
-    let failing = "revoking an old lease has been failing for 30s and is being retried: the store refused: as the test has it";
-    assert_eq!(told(&mut b), [failing]);
+    let failing = "revoking an old lease has been failing for 30s and is being retried: the store refused: injected by the test";
+    assert_eq!(failure_events(&mut b), [failing]);
     b.wait_for("revoke");
     b.ok("revoke");
-    assert_eq!(told(&mut b).len(), 1, "it works again");
+    assert_eq!(failure_events(&mut b).len(), 1, "the recovery is reported");
 }
 
 #[test]
-fn p10_a_leader_that_cannot_read_the_acknowledgements_says_so() {
+fn p10_repeated_failures_to_read_the_acknowledgements_are_reported() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
-    // It learns too late that it leads, and has to read the acknowledgements that arrived meanwhile.
+    // The node learns too late that it leads, and has to read the acknowledgements that arrived meanwhile.
     b.lose("elect");
     b.deliver();
     keeps_failing(&mut b, "read ready/", ErrorKind::Refused, secs(31));
-    let failing = "watching the acknowledgements has been failing for 30s and is being retried: the store refused: as the test has it";
-    assert_eq!(told(&mut b), [failing]);
+    let failing = "watching the acknowledgements has been failing for 30s and is being retried: the store refused: injected by the test";
+    assert_eq!(failure_events(&mut b), [failing]);
     b.wait_for("read ready/");
     b.ok("read ready/");
     b.ok("watch ready/");
-    assert_eq!(told(&mut b).len(), 1, "it works again");
+    assert_eq!(failure_events(&mut b).len(), 1, "the recovery is reported");
 }
 
 #[test]
-fn p7_a_lease_that_is_gone_ends_the_session_whichever_commit_finds_out() {
+fn p7_any_commit_that_finds_the_lease_gone_ends_the_session() {
     for purpose in ["join", "take over", "rewrite", "elect", "acknowledge"] {
-        let mut bench = on_its_way(purpose);
+        let mut bench = in_flight(purpose);
         bench.fail(purpose, ErrorKind::LeaseNotFound);
-        let mut told = Vec::new();
-        bench.says_if("revoke", &mut told);
-        assert_eq!(told.len(), 1, "{purpose}");
+        let mut revokes = Vec::new();
+        bench.collect("revoke", &mut revokes);
+        assert_eq!(revokes.len(), 1, "{purpose}");
         assert_eq!(bench.status().phase, Phase::Joining, "{purpose}");
         bench.answer_all();
         assert_eq!(bench.status().phase, Phase::Member, "{purpose}");
@@ -322,35 +334,35 @@ fn p7_a_lease_that_is_gone_ends_the_session_whichever_commit_finds_out() {
 }
 
 #[test]
-fn a_refused_guard_waits_for_the_log_to_tell_why() {
+fn a_commit_whose_guard_failed_waits_for_news_in_the_log() {
     for purpose in ALL.into_iter().filter(|purpose| *purpose != "acknowledge") {
-        let mut bench = on_its_way(purpose);
+        let mut bench = in_flight(purpose);
         let revision = bench.store.revision;
         bench.fail(purpose, ErrorKind::GuardFailed { revision });
         bench.wait(ms(1_000));
         assert!(!bench.is_open(purpose), "{purpose}");
-        // Anything new in the log, and it is looked at again.
+        // Any change in the log triggers another attempt.
         bench.put("view/something", "{}");
         assert!(bench.is_open(purpose), "{purpose}");
     }
 }
 
 #[test]
-fn a_done_commit_is_not_repeated_before_the_log_has_it() {
+fn a_successful_commit_is_not_repeated_while_the_log_is_slow() {
     for purpose in ALL {
-        let mut bench = on_its_way(purpose);
+        let mut bench = in_flight(purpose);
         bench.ok(purpose);
         bench.skip();
         bench.wait(secs(4));
         let mut again = Vec::new();
-        bench.says_if(purpose, &mut again);
+        bench.collect(purpose, &mut again);
         assert!(again.is_empty(), "{purpose}: {again:?}");
     }
 }
 
 #[test]
-fn p5_a_publish_of_a_deposed_leader_is_refused() {
-    let mut a = on_its_way("publish");
+fn p5_a_deposed_leader_cannot_publish() {
+    let mut a = in_flight("publish");
     let version = a.newest();
     a.unseen(|a| {
         a.delete("view/leader");
@@ -360,28 +372,28 @@ fn p5_a_publish_of_a_deposed_leader_is_refused() {
     assert_ne!(a.newest(), version);
     a.deliver();
     a.wait(secs(60));
-    a.says_of(&["publish", "confirm"], &[]);
+    a.expect_only(&["publish", "confirm"], &[]);
 }
 
 #[test]
-fn p4_a_confirm_that_a_newer_version_overtook_is_refused_and_dropped() {
-    let mut a = on_its_way("confirm");
+fn p4_a_confirm_of_a_superseded_version_fails_and_is_not_repeated() {
+    let mut a = in_flight("confirm");
     a.unseen(Bench::publishes);
     a.ok("confirm");
     a.skip();
     a.deliver();
     a.wait(secs(5));
-    a.says_of(&["confirm", "announce"], &[]);
+    a.expect_only(&["confirm", "announce"], &[]);
 }
 
 #[test]
-fn p7_a_join_that_found_the_name_taken_meets_whoever_took_it() {
-    let mut b = on_its_way("join");
+fn p7_a_join_that_lost_a_race_for_the_name_waits_until_it_is_free() {
+    let mut b = in_flight("join");
     b.unseen(|b| b.joins("b"));
     b.ok("join");
-    b.says(&[]);
+    b.expect(&[]);
     b.deliver();
-    b.says_of(
+    b.expect_only(
         &["* the name"],
         &["* the name is held by the process at http://other-b; waiting until it is free"],
     );
@@ -389,7 +401,7 @@ fn p7_a_join_that_found_the_name_taken_meets_whoever_took_it() {
 
 #[test]
 fn p4_a_late_repeat_of_an_older_acknowledgement_changes_nothing() {
-    let mut b = on_its_way("acknowledge");
+    let mut b = in_flight("acknowledge");
     let late = b.txn("acknowledge").clone();
     b.drop_call("acknowledge");
     b.publishes();
@@ -402,19 +414,19 @@ fn p4_a_late_repeat_of_an_older_acknowledgement_changes_nothing() {
 }
 
 #[test]
-fn p8_an_acknowledgement_whose_reply_was_lost_looks_what_became_of_it() {
-    let mut b = on_its_way("acknowledge");
+fn p8_a_node_reads_its_acknowledgement_if_its_reply_was_lost() {
+    let mut b = in_flight("acknowledge");
     b.lose("acknowledge");
     b.wait(ms(100));
     b.ok("acknowledge");
-    b.says(&["acknowledge V1", "read ready/b"]);
+    b.expect(&["acknowledge V1", "read ready/b"]);
     b.ok("read ready/b");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
     assert!(b.status().acknowledged.is_some());
 }
 
 #[test]
-fn p8_an_older_answer_that_stands_is_overwritten_after_a_look() {
+fn p8_an_older_acknowledgement_of_unknown_outcome_is_read_and_overwritten() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stabilized(crate::Outcome::refused("disk full"));
     b.lose("acknowledge V1 failed");
@@ -423,46 +435,46 @@ fn p8_an_older_answer_that_stands_is_overwritten_after_a_look() {
     b.stabilized(crate::Outcome::Ready);
     b.skip();
     b.ok("acknowledge V2");
-    b.says(&["read ready/b"]);
+    b.expect(&["read ready/b"]);
     b.ok("read ready/b");
-    b.says(&["acknowledge V2"]);
+    b.expect(&["acknowledge V2"]);
     b.ok("acknowledge V2");
-    b.says(&["* ready at V2"]);
+    b.expect(&["* ready at V2"]);
 }
 
 #[test]
-fn p8_a_look_that_failed_is_repeated() {
-    let mut b = on_its_way("acknowledge");
+fn p8_a_failed_read_of_the_nodes_own_acknowledgement_is_repeated() {
+    let mut b = in_flight("acknowledge");
     b.lose("acknowledge");
     b.wait(ms(100));
     b.ok("acknowledge");
     b.fail("read ready/b", ErrorKind::Unreachable);
     b.skip();
     b.wait(ms(400));
-    b.says(&["read ready/b"]);
+    b.expect(&["read ready/b"]);
     b.ok("read ready/b");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
 }
 
 #[test]
-fn p4_a_refused_acknowledgement_of_an_overtaken_version_is_dropped() {
-    let mut b = on_its_way("acknowledge");
+fn p4_a_failed_acknowledgement_of_a_superseded_version_is_not_repeated() {
+    let mut b = in_flight("acknowledge");
     b.unseen(Bench::publishes);
     b.ok("acknowledge");
-    // The log has not told yet, so it looks; then the log tells.
-    b.says(&["read ready/b"]);
+    // The log has not shown the newer version yet, so the node reads its acknowledgement.
+    b.expect(&["read ready/b"]);
     b.ok("read ready/b");
     b.deliver();
-    b.says_of(&["acknowledge", "stabilize"], &["stabilize V2 of a b after V1"]);
+    b.expect_only(&["acknowledge", "stabilize"], &["stabilize V2 of a b after V1"]);
     b.stabilized(crate::Outcome::Ready);
-    b.says_of(&["acknowledge"], &["acknowledge V2"]);
+    b.expect_only(&["acknowledge"], &["acknowledge V2"]);
 }
 
 #[test]
-fn a_commit_under_a_session_that_is_over_means_nothing() {
-    let mut b = on_its_way("elect");
+fn the_result_of_a_commit_from_an_ended_session_is_ignored() {
+    let mut b = in_flight("elect");
     b.advance(secs(15));
     b.skip();
     b.fail("elect", ErrorKind::LeaseNotFound);
-    b.says(&[]);
+    b.expect(&[]);
 }

@@ -1,5 +1,5 @@
-//! Anything at all under the cluster's keys, while the machine lives its life: it never panics, never loops, and goes on
-//! folding; and two machines that read the same see the same.
+//! Arbitrary values under the cluster's keys. The machine must never panic or loop, must keep folding, and two machines
+//! that read the same log must agree on it.
 
 use std::time::Duration;
 
@@ -23,17 +23,17 @@ use crate::{
     version::IdGenerator,
 };
 
-/// More inputs than any life here needs: a machine that takes more wants to be woken again and again.
-const BOUND: usize = 5_000;
+/// Maximum number of inputs that a process may need within a step. A process that needs more is in a busy loop.
+const MAX_INPUTS: usize = 5_000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Somebody writes something.
+    /// Another client writes a key.
     Put(String, Bytes),
     Delete(String),
-    /// So much time passes, with all that comes due in it.
+    /// This many milliseconds pass, and all wake-ups within that time happen.
     Pass(u64),
-    /// The watches break, and what they owe is forgotten.
+    /// The store is compacted, so that watches that lag behind end.
     Gap,
 }
 
@@ -47,19 +47,19 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..40)
 }
 
-/// A machine on a store that answers everything at once.
-struct Player {
+/// A machine on a store that answers every call immediately.
+struct Process {
     name: String,
     machine: Machine,
     watches: Vec<(Token, Key, Revision)>,
     inputs: usize,
-    /// Its callbacks fail.
-    fails: bool,
+    /// True if callbacks and health checks fail.
+    callbacks_fail: bool,
 }
 
-impl Player {
+impl Process {
     fn new(name: &str, seed: u128) -> Self {
-        Player::with(name, seed, Config::default())
+        Process::with(name, seed, Config::default())
     }
 
     fn with(name: &str, seed: u128, config: Config) -> Self {
@@ -70,15 +70,15 @@ impl Player {
         };
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
         let machine = Machine::node(keys, identity, config, IdGenerator::new(0, Timestamp::ZERO, seed));
-        Player { name: name.to_owned(), machine, watches: Vec::new(), inputs: 0, fails: false }
+        Process { name: name.to_owned(), machine, watches: Vec::new(), inputs: 0, callbacks_fail: false }
     }
 
-    /// One input, and all that follows from it at this moment.
+    /// Gives the machine an input, and executes all that follows from it without time passing.
     fn input(&mut self, store: &mut Store, now: Timestamp, input: Input) {
         let mut inputs = vec![input];
         while let Some(input) = inputs.pop() {
             self.inputs += 1;
-            assert!(self.inputs < BOUND, "it does not come to rest");
+            assert!(self.inputs < MAX_INPUTS, "the machine does not settle");
             self.machine.handle(now, input);
             while let Some(output) = self.machine.poll_output() {
                 inputs.extend(self.execute(store, now, output));
@@ -101,11 +101,11 @@ impl Player {
                 self.watches.retain(|(open, ..)| *open != token);
                 return None;
             }
-            Output::Stabilize { token, .. } if self.fails => {
+            Output::Stabilize { token, .. } if self.callbacks_fail => {
                 Input::Stabilized { token, outcome: Outcome::refused("not yet") }
             }
-            Output::CheckHealth { token } if self.fails => {
-                Input::HealthReported { token, result: Err("ill".to_owned()) }
+            Output::CheckHealth { token } if self.callbacks_fail => {
+                Input::HealthReported { token, result: Err("sick".to_owned()) }
             }
             Output::Stabilize { token, .. } => Input::Stabilized { token, outcome: Outcome::Ready },
             Output::Announce { token, .. } => Input::Announced { token, result: Ok(()) },
@@ -114,13 +114,13 @@ impl Player {
         })
     }
 
-    /// Whether it watches the log: then it has read all there is, once it was delivered.
+    /// True if the process watches the log, so that it knows all of it once everything was delivered.
     fn watches_log(&self) -> bool {
         let log = self.machine.keyspace().view_prefix();
         self.watches.iter().any(|(_, prefix, _)| prefix == log)
     }
 
-    /// Delivers what the watches owe. Returns whether there was anything.
+    /// Delivers one pending batch, or the end of a watch. Returns true if there was one.
     fn deliver(&mut self, store: &mut Store, now: Timestamp) -> bool {
         for place in 0..self.watches.len() {
             let (token, prefix, seen) = self.watches[place].clone();
@@ -144,107 +144,108 @@ impl Player {
     }
 }
 
-/// Two machines over one store.
-struct Game {
+/// Two machines that share a store.
+struct Pair {
     store: Store,
     now: Timestamp,
-    players: [Player; 2],
-    lives: u128,
+    processes: [Process; 2],
+    last_seed: u128,
 }
 
-impl Game {
+impl Pair {
     fn new() -> Self {
-        Game::with(&Config::default())
+        Pair::with(&Config::default())
     }
 
     fn with(config: &Config) -> Self {
-        let players = [("a", 1), ("b", 2)].map(|(name, seed)| Player::with(name, seed, config.clone()));
-        let mut game = Game { store: Store::default(), now: Timestamp::ZERO + ms(1_000), players, lives: 2 };
-        for player in &mut game.players {
-            player.input(&mut game.store, game.now, Input::Tick);
+        let processes = [("a", 1), ("b", 2)].map(|(name, seed)| Process::with(name, seed, config.clone()));
+        let mut pair =
+            Pair { store: Store::default(), now: Timestamp::ZERO + ms(1_000), processes, last_seed: 2 };
+        for process in &mut pair.processes {
+            process.input(&mut pair.store, pair.now, Input::Tick);
         }
-        game
+        pair
     }
 
-    /// Until nobody is owed anything.
-    fn rest(&mut self) {
-        let Game { store, now, players: [a, b], .. } = self;
+    /// Delivers all pending changes.
+    fn deliver_all(&mut self) {
+        let Pair { store, now, processes: [a, b], .. } = self;
         while a.deliver(store, *now) | b.deliver(store, *now) {}
     }
 
     fn pass(&mut self, time: std::time::Duration) {
         let end = self.now + time;
         loop {
-            self.rest();
-            let wakeups = self.players.iter().filter_map(|player| player.machine.next_wakeup());
+            self.deliver_all();
+            let wakeups = self.processes.iter().filter_map(|process| process.machine.next_wakeup());
             let Some(at) = wakeups.min().filter(|at| *at <= end) else { break };
-            // What is overdue is due now.
+            // Overdue wake-ups happen now.
             self.now = self.now.max(at);
             self.store.expire(self.now);
-            for player in &mut self.players {
-                if player.machine.next_wakeup().is_some_and(|at| at <= self.now) {
-                    player.input(&mut self.store, self.now, Input::Tick);
+            for process in &mut self.processes {
+                if process.machine.next_wakeup().is_some_and(|at| at <= self.now) {
+                    process.input(&mut self.store, self.now, Input::Tick);
                 }
             }
         }
         self.now = end;
     }
 
-    /// The next wake-ups, up to this number: with very short times they never end.
-    fn creep(&mut self, most: usize) {
+    /// Runs up to this many wake-ups. Very short configured times would otherwise keep this running forever.
+    fn next_wakeups(&mut self, most: usize) {
         for _ in 0..most {
-            self.rest();
-            let wakeups = self.players.iter().filter_map(|player| player.machine.next_wakeup());
+            self.deliver_all();
+            let wakeups = self.processes.iter().filter_map(|process| process.machine.next_wakeup());
             let Some(at) = wakeups.min() else { return };
             self.jump(at.since(self.now));
         }
     }
 
-    /// This time passes at once, and then all nodes are woken.
+    /// Lets this time pass in one step, then wakes all machines.
     fn jump(&mut self, time: Duration) {
         self.now = self.now + time;
         self.store.expire(self.now);
-        for player in &mut self.players {
-            player.inputs = 0;
-            player.input(&mut self.store, self.now, Input::Tick);
+        for process in &mut self.processes {
+            process.inputs = 0;
+            process.input(&mut self.store, self.now, Input::Tick);
         }
-        self.rest();
+        self.deliver_all();
     }
 
     fn step(&mut self, step: &Step) {
         match step {
             Step::Put(key, value) => {
                 let txn = Txn::new().put(key.clone(), value.clone(), None);
-                // Keys that no store takes are refused.
+                // The store refuses invalid keys.
                 let _ = self.store.commit(&txn);
-                self.rest();
+                self.deliver_all();
             }
             Step::Delete(key) => {
                 let _ = self.store.commit(&Txn::new().delete(key.clone()));
-                self.rest();
+                self.deliver_all();
             }
             Step::Pass(millis) => self.pass(ms(*millis)),
             Step::Gap => {
                 self.store.compact();
-                self.rest();
+                self.deliver_all();
             }
         }
-        for player in &mut self.players {
-            player.inputs = 0;
-            // One whose name was taken over has ended. It is started again.
-            if let Phase::Stopped(_) = player.machine.status(self.now).phase {
-                self.lives += 1;
-                *player = Player::new(&player.name, self.lives);
-                player.input(&mut self.store, self.now, Input::Tick);
+        for process in &mut self.processes {
+            process.inputs = 0;
+            // A process whose name was taken over has stopped. It is restarted.
+            if let Phase::Stopped(_) = process.machine.status(self.now).phase {
+                self.last_seed += 1;
+                *process = Process::new(&process.name, self.last_seed);
+                process.input(&mut self.store, self.now, Input::Tick);
             }
         }
-        self.rest();
+        self.deliver_all();
     }
 }
 
 type Set = fn(&mut Config, Duration);
 
-/// Every time and number of a configuration.
+/// All durations and numbers of a configuration.
 const FIELDS: [(&str, Set); 14] = [
     ("ttl", |config, time| config.ttl = time),
     ("renew_every", |config, time| config.renew_every = Some(time)),
@@ -276,9 +277,9 @@ const EXTREMES: [Duration; 9] = [
     Duration::MAX,
 ];
 
-/// Joins, refusals, changes, departures, returns and ends, with jumps of time between them.
-fn live(config: &Config) {
-    let mut game = Game::with(config);
+/// Runs two nodes through joins, refusals, updates, departures and stops, with jumps of time in between.
+fn exercise(config: &Config) {
+    let mut pair = Pair::with(config);
     let id = |number| RequestId(number);
     let zone = || Metadata::from([("zone".to_owned(), "b".to_owned())]);
     let inputs = [
@@ -291,32 +292,32 @@ fn live(config: &Config) {
     ];
     let leaps = [1, 20, 60, 3_600, 86_400, u64::MAX].map(Duration::from_secs);
     for (round, (input, leap)) in inputs.into_iter().zip(leaps).enumerate() {
-        for (place, player) in game.players.iter_mut().enumerate() {
-            player.fails = (round + place) % 3 == 1;
+        for (place, process) in pair.processes.iter_mut().enumerate() {
+            process.callbacks_fail = (round + place) % 3 == 1;
         }
-        game.creep(30);
-        let Game { store, now, players, .. } = &mut game;
-        for player in players {
-            player.inputs = 0;
-            player.input(store, *now, input.clone());
+        pair.next_wakeups(30);
+        let Pair { store, now, processes, .. } = &mut pair;
+        for process in processes {
+            process.inputs = 0;
+            process.input(store, *now, input.clone());
         }
-        game.creep(30);
-        game.jump(leap);
+        pair.next_wakeups(30);
+        pair.jump(leap);
     }
-    for player in &game.players {
-        let _ = player.machine.status(Timestamp::NEVER);
+    for process in &pair.processes {
+        let _ = process.machine.status(Timestamp::NEVER);
     }
 }
 
-/// A value is either refused with the name of its field, or works.
+/// Sets each field to each extreme value, which must either be refused or work.
 #[test]
-fn each_extreme_time_is_refused_by_its_field_or_works() {
+fn an_extreme_time_is_refused_with_the_name_of_its_field_or_works() {
     for (field, set) in FIELDS {
         for time in EXTREMES {
             let mut config = Config::default();
             set(&mut config, time);
             match config.validate() {
-                Ok(()) => live(&config),
+                Ok(()) => exercise(&config),
                 // Other fields are checked against the TTL, and may be refused instead.
                 Err(error) => assert!(error.field == field || field == "ttl", "{field} of {time:?}: {error}"),
             }
@@ -326,7 +327,7 @@ fn each_extreme_time_is_refused_by_its_field_or_works() {
 
 /// A store may grant a longer TTL than requested.
 #[test]
-fn a_store_that_grants_an_endless_ttl_is_believed_as_far_as_a_node_can_count() {
+fn a_node_works_with_the_longest_possible_ttl() {
     let mut a = Bench::node("a");
     a.tick();
     let Output::Grant { token, ttl, .. } = a.take("grant") else { unreachable!() };
@@ -342,17 +343,17 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn fuzz_p1_p8_no_garbage_stops_the_machine_and_all_see_the_same(steps in steps()) {
-        let mut game = Game::new();
-        game.pass(ms(5_000));
+    fn fuzz_p1_p8_nodes_survive_garbage_and_agree(steps in steps()) {
+        let mut pair = Pair::new();
+        pair.pass(ms(5_000));
         for step in &steps {
-            game.step(step);
-            if !game.players.iter().all(Player::watches_log) {
-                // One that missed changes again and again waits before it reads what stands.
+            pair.step(step);
+            if !pair.processes.iter().all(Process::watches_log) {
+                // A process that missed changes repeatedly waits before it reads a snapshot.
                 continue;
             }
-            let [a, b] = game.players.each_ref().map(|player| player.machine.status(game.now));
-            // Both have read all there is. What they know of the log is the same, except a cut that one of them missed.
+            let [a, b] = pair.processes.each_ref().map(|process| process.machine.status(pair.now));
+            // Both have read the whole log and agree on it, except that one of them may have missed a version's view.
             prop_assert_eq!(&a.leader, &b.leader);
             prop_assert_eq!(a.stable, b.stable);
             if let (Some(a), Some(b)) = (&a.newest, &b.newest) {
@@ -360,21 +361,21 @@ proptest! {
                 prop_assert_eq!(a.nodes(), b.nodes());
             }
         }
-        // Somebody cleans up: everything that is none of theirs goes, and the cluster is whole again.
-        let standing = game.store.read(&Key::from("c/"));
-        for entry in standing.entries.iter().filter(|entry| entry.lease.is_none()) {
-            game.step(&Step::Delete(entry.key.to_string()));
+        // An operator deletes all keys of other clients, after which the cluster recovers.
+        let snapshot = pair.store.read(&Key::from("c/"));
+        for entry in snapshot.entries.iter().filter(|entry| entry.lease.is_none()) {
+            pair.step(&Step::Delete(entry.key.to_string()));
         }
-        // A node that was removed by hand stays away for up to ten minutes. Then its name holds its own record again.
-        game.pass(ms(900_000));
-        let [a, b] = game.players.each_ref().map(|player| player.machine.status(game.now));
+        // A node whose record was deleted rejoins after at most ten minutes.
+        pair.pass(ms(900_000));
+        let [a, b] = pair.processes.each_ref().map(|process| process.machine.status(pair.now));
         prop_assert!(a.consistent && b.consistent, "not stable: {a:?} {b:?}");
         prop_assert_eq!(a.newest.map(|view| view.len()), Some(2));
     }
 
     /// No accepted combination of extreme times makes a node panic.
     #[test]
-    fn fuzz_times_that_are_taken_work(changes in vec((0..FIELDS.len(), select(EXTREMES.to_vec())), 1..6)) {
+    fn fuzz_accepted_times_work(changes in vec((0..FIELDS.len(), select(EXTREMES.to_vec())), 1..6)) {
         let mut config = Config::default();
         for (field, time) in changes {
             let mut changed = config.clone();
@@ -383,7 +384,6 @@ proptest! {
                 config = changed;
             }
         }
-        live(&config);
+        exercise(&config);
     }
-
 }

@@ -1,34 +1,34 @@
-//! The store granted a lease, or did not.
+//! The store granted a lease, or failed to.
 
 use super::bench::{Bench, ms, secs};
 use crate::{machine::Phase, store::ErrorKind};
 
 #[test]
-fn nothing_is_registered_before_the_watch_is_open() {
+fn a_node_does_not_register_before_its_watch_is_open() {
     let mut a = Bench::node("a");
     a.tick();
     a.skip();
     a.ok("grant");
-    a.says(&[]);
+    a.expect(&[]);
     a.ok("read view/");
-    a.says(&["watch view/ after 0"]);
+    a.expect(&["watch view/ after 0"]);
     a.ok("watch");
-    a.says(&["join"]);
+    a.expect(&["join"]);
 }
 
 #[test]
-fn a_lease_that_comes_last_registers_at_once() {
+fn a_node_that_already_watches_registers_as_soon_as_its_lease_is_granted() {
     let mut a = Bench::node("a");
     a.tick();
     a.ok("read view/");
     a.ok("watch");
     a.skip();
     a.ok("grant");
-    a.says(&["join"]);
+    a.expect(&["join"]);
 }
 
 #[test]
-fn p6_deadlines_count_from_the_sending_and_from_the_ttl_that_was_granted() {
+fn p6_deadlines_count_from_the_time_of_sending_and_use_the_granted_ttl() {
     let mut a = Bench::node("a");
     let sent = a.now;
     a.tick();
@@ -42,56 +42,56 @@ fn p6_deadlines_count_from_the_sending_and_from_the_ttl_that_was_granted() {
 }
 
 #[test]
-fn a_grant_that_failed_is_tried_again_with_growing_pauses() {
+fn a_failed_grant_is_repeated_with_backoff() {
     let mut a = Bench::node("a");
     a.tick();
     a.ok("read view/");
     a.ok("watch");
     a.skip();
     a.fail("grant", ErrorKind::Unreachable);
-    a.says(&["* the store is away: the store cannot be reached: as the test has it"]);
+    a.expect(&["* the store is away: the store cannot be reached: injected by the test"]);
     assert_eq!(a.status().stale_since, Some(a.now));
     for whole in [100, 200, 400] {
         let pause = a.wakes_in().unwrap();
         assert!((ms(whole * 3 / 4)..=ms(whole)).contains(&pause), "{pause:?}");
         a.wait(pause);
-        a.says(&["grant 15s"]);
+        a.expect(&["grant 15s"]);
         a.fail("grant", ErrorKind::OutcomeUnknown);
-        a.says(&[]);
+        a.expect(&[]);
     }
     a.wait(secs(1));
     a.skip();
     a.ok("grant");
-    a.says_of(&["join"], &["join"]);
+    a.expect_only(&["join"], &["join"]);
     assert_eq!(a.status().stale_since, None);
 }
 
 #[test]
-fn nodes_that_failed_together_do_not_come_back_together() {
+fn retries_of_failed_grants_are_spread_by_jitter() {
     let mut a = Bench::node("a");
     a.tick();
     let spread = (0..20).map(|_| {
         a.fail("grant", ErrorKind::Refused);
         a.wait_for("grant").as_millis()
     });
-    // Of 5 s, up to a quarter is taken off at random.
+    // The pause is 5 s, less up to a quarter at random.
     let (least, most) =
         spread.fold((u128::MAX, 0), |(least, most), pause| (least.min(pause), most.max(pause)));
     assert!((3_750..4_100).contains(&least) && (4_650..=5_000).contains(&most), "{least} to {most}");
 }
 
 #[test]
-fn a_store_that_refuses_is_reported_each_time_and_asked_seldom() {
+fn a_refused_grant_is_reported_each_time_and_rarely_retried() {
     for kind in [ErrorKind::Refused, ErrorKind::Invalid] {
         let mut a = Bench::node("a");
         a.tick();
         a.skip();
         a.fail("grant", kind);
-        a.says_of(
+        a.expect_only(
             &["* operator action needed"],
             &[match kind {
-                ErrorKind::Refused => "* operator action needed: the store refused: as the test has it",
-                _ => "* operator action needed: invalid call: as the test has it",
+                ErrorKind::Refused => "* operator action needed: the store refused: injected by the test",
+                _ => "* operator action needed: invalid call: injected by the test",
             }],
         );
         assert!(a.wakes_in().unwrap() >= ms(3_750));
@@ -99,33 +99,33 @@ fn a_store_that_refuses_is_reported_each_time_and_asked_seldom() {
 }
 
 #[test]
-fn a_lease_that_nobody_wants_any_more_is_given_back() {
+fn a_lease_granted_after_a_stop_is_revoked() {
     let mut a = Bench::node("a");
     a.tick();
     a.skip();
     a.stop();
-    a.says(&[]);
+    a.expect(&[]);
     assert_eq!(a.status().phase, Phase::Leaving);
     a.ok("grant");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.ok("revoke");
-    a.says(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
+    a.expect(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
 }
 
 #[test]
-fn p6_a_grant_whose_reply_took_longer_than_the_lease_is_no_session() {
+fn p6_a_lease_that_expired_before_its_reply_arrived_is_revoked_and_replaced() {
     let mut a = Bench::node("a");
     a.tick();
     a.skip();
     a.now = a.now + secs(15);
     a.ok("grant");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.ok("revoke");
-    a.says(&["grant 15s"]);
+    a.expect(&["grant 15s"]);
 }
 
 #[test]
-fn calls_may_take_a_sixth_of_the_ttl_asked_for_and_then_of_the_one_granted() {
+fn the_call_timeout_is_a_sixth_of_the_requested_ttl_and_then_of_the_granted_one() {
     let mut a = Bench::node("a");
     a.tick();
     assert_eq!(a.timeouts(), [ms(2_500), ms(2_500)]);

@@ -1,4 +1,4 @@
-//! Health checks, and what hangs on them (P11).
+//! Health checks and their consequences (P11).
 
 use super::bench::{Bench, ms, secs};
 use crate::{
@@ -7,14 +7,14 @@ use crate::{
     machine::{Health, Phase},
 };
 
-/// Checked every 2 s, with 1 s for an answer; three failures in a row are enough.
+/// Returns a node that is checked every 2 s, with a deadline of 1 s, and is unhealthy after three failures in a row.
 fn checked(name: &str) -> Bench {
     Bench::node_with(name, |config| {
         config.health = Some(HealthChecks { interval: secs(2), deadline: secs(1), failures: 3 });
     })
 }
 
-/// a leads, alone with b, and is healthy.
+/// Returns the leader a of a healthy cluster of a and b.
 fn leading() -> Bench {
     let mut a = checked("a");
     a.tick();
@@ -25,103 +25,103 @@ fn leading() -> Bench {
     a.stable()
 }
 
-/// The next check fails.
-fn fails(bench: &mut Bench, says: &str) {
+/// Lets the next check fail.
+fn fails(bench: &mut Bench, reason: &str) {
     bench.wait_for("check health");
-    bench.health(Err(says));
+    bench.health(Err(reason));
 }
 
 #[test]
 fn p11_a_node_joins_only_after_a_check_has_passed() {
     let mut a = checked("a");
     a.tick();
-    a.says_of(&["check", "grant", "*"], &["check health"]);
+    a.expect_only(&["check", "grant", "*"], &["check health"]);
     assert_eq!(a.status().health, Health::Unknown);
     a.health(Err("no disk"));
-    a.says_of(&["check", "grant", "*"], &["* unhealthy: no disk"]);
+    a.expect_only(&["check", "grant", "*"], &["* unhealthy: no disk"]);
     assert_eq!(a.status().health, Health::Unhealthy { reason: "no disk".to_owned() });
     a.wait(secs(2));
     a.health(Err("still no disk"));
     a.wait(secs(2));
     a.health(Ok(()));
-    a.says_of(&["check", "grant", "*"], &["check health", "check health", "* healthy", "grant 15s"]);
+    a.expect_only(&["check", "grant", "*"], &["check health", "check health", "* healthy", "grant 15s"]);
     assert_eq!((a.status().health, a.status().phase), (Health::Healthy, Phase::Joining));
 }
 
 #[test]
-fn p11_the_failure_that_decides_ends_the_lead_and_the_session_at_once() {
+fn p11_the_third_failure_in_a_row_ends_leadership_and_session_immediately() {
     let mut a = leading();
-    fails(&mut a, "ill");
-    fails(&mut a, "ill");
+    fails(&mut a, "sick");
+    fails(&mut a, "sick");
     a.skip();
     assert!(a.is_leader());
-    fails(&mut a, "very ill");
+    fails(&mut a, "very sick");
     assert!(!a.is_leader());
-    a.says(&[
+    a.expect(&[
         "check health",
-        "* unhealthy after 3 failed checks: very ill",
+        "* unhealthy after 3 failed checks: very sick",
         "unwatch",
         "* session lost: the node is not healthy",
         "leave",
     ]);
     a.answer_all();
-    // It follows the log, and does no more.
+    // The node follows the log and does nothing else.
     a.skip();
     a.wait(secs(60));
-    a.says_of(&["grant", "renew", "join", "elect", "stabilize"], &[]);
+    a.expect_only(&["grant", "renew", "join", "elect", "stabilize"], &[]);
 }
 
 #[test]
-fn p11_it_comes_back_under_a_new_session_when_a_check_passes() {
+fn p11_an_unhealthy_node_rejoins_when_a_check_passes() {
     let mut a = leading();
-    (0..3).for_each(|_| fails(&mut a, "ill"));
+    (0..3).for_each(|_| fails(&mut a, "sick"));
     a.answer_all();
     a.skip();
     a.wait_for("check health");
     a.health(Ok(()));
-    a.says_of(&["grant", "* h"], &["* healthy", "grant 15s"]);
+    a.expect_only(&["grant", "* h"], &["* healthy", "grant 15s"]);
     a.answer_all();
-    a.says_of(&["* joined"], &["* joined again as a life"]);
+    a.expect_only(&["* joined"], &["* joined again as <ULID>"]);
 }
 
 #[test]
-fn a_check_that_passes_in_between_forgives() {
+fn a_check_that_passes_resets_the_count_of_failures() {
     let mut a = leading();
     for _ in 0..10 {
-        fails(&mut a, "ill");
-        fails(&mut a, "ill");
+        fails(&mut a, "sick");
+        fails(&mut a, "sick");
         a.wait_for("check health");
         a.health(Ok(()));
     }
     assert!(a.is_leader());
-    a.says_of(&["*"], &[]);
+    a.expect_only(&["*"], &[]);
 }
 
 #[test]
-fn p11_a_check_that_does_not_answer_in_time_is_ended_and_failed() {
+fn p11_a_check_that_misses_its_deadline_is_aborted_and_counts_as_failed() {
     let mut a = leading();
     a.wait_for("check health");
     a.skip();
     a.wait(secs(1));
-    a.says(&["abort: the check did not answer within 1s"]);
-    // It ends late, and what it says then does not count.
+    a.expect(&["abort: the check did not answer within 1s"]);
+    // The check ends late, and its result is ignored.
     a.health(Ok(()));
-    fails(&mut a, "ill");
-    fails(&mut a, "ill");
-    a.says_of(&["* un"], &["* unhealthy after 3 failed checks: ill"]);
+    fails(&mut a, "sick");
+    fails(&mut a, "sick");
+    a.expect_only(&["* un"], &["* unhealthy after 3 failed checks: sick"]);
 }
 
-/// Its future is dropped, and yet it does not end: it blocks its thread.
+/// The future of the check is dropped, but it blocks its thread and does not end.
 #[test]
-fn p11_a_check_that_never_ends_fails_again_for_each_interval() {
+fn p11_a_check_that_never_ends_counts_as_failed_once_per_interval() {
     let mut a = leading();
     a.wait_for("check health");
     a.skip();
-    // One deadline, and two intervals.
+    // The failures occur after the deadline and after each of two intervals.
     a.wait(secs(1) + secs(4) - ms(1));
     assert!(a.is_leader());
     a.wait(ms(1));
-    a.says_of(
+    a.expect_only(
         &["abort", "check", "*"],
         &[
             "abort: the check did not answer within 1s",
@@ -129,103 +129,103 @@ fn p11_a_check_that_never_ends_fails_again_for_each_interval() {
             "* session lost: the node is not healthy",
         ],
     );
-    // No second one beside it. When it ends at last, the next one decides.
+    // No second check runs beside it. Once it ends, the next check decides.
     a.answer_all();
     a.wait(secs(600));
-    a.says_of(&["check", "grant", "* healthy"], &[]);
+    a.expect_only(&["check", "grant", "* healthy"], &[]);
     a.health(Ok(()));
-    a.says(&["check health"]);
+    a.expect(&["check health"]);
     a.health(Ok(()));
-    a.says_of(&["grant"], &["grant 15s"]);
+    a.expect_only(&["grant"], &["grant 15s"]);
 }
 
-/// A process that was stopped as a whole was not asked: the time does not count against it.
+/// A check cannot answer while its whole process is frozen, so the missed intervals do not count as further failures.
 #[test]
-fn a_freeze_counts_once() {
+fn a_frozen_process_counts_as_one_failed_check() {
     let mut a = leading();
     a.wait_for("check health");
     a.skip();
     a.advance(secs(9));
-    a.says_of(&["abort", "* un"], &["abort: the check did not answer within 1s"]);
+    a.expect_only(&["abort", "* un"], &["abort: the check did not answer within 1s"]);
     a.health(Ok(()));
-    a.says_of(&["check", "* un"], &["check health"]);
+    a.expect_only(&["check", "* un"], &["check health"]);
     a.health(Ok(()));
     assert_eq!(a.status().health, Health::Healthy);
 }
 
 #[test]
-fn p11_a_lease_that_comes_after_the_verdict_is_given_back() {
+fn p11_a_lease_granted_to_an_unhealthy_node_is_revoked() {
     let mut a = checked("a");
     a.tick();
     a.health(Ok(()));
-    (0..3).for_each(|_| fails(&mut a, "ill"));
+    (0..3).for_each(|_| fails(&mut a, "sick"));
     a.skip();
     a.ok("grant");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.answer_all();
-    a.says_of(&["join", "grant"], &[]);
+    a.expect_only(&["join", "grant"], &[]);
 }
 
 #[test]
-fn p11_a_join_on_its_way_does_not_make_a_member_of_it() {
+fn p11_an_unhealthy_node_whose_join_is_in_flight_does_not_become_a_member() {
     let mut a = checked("a");
     a.tick();
     a.health(Ok(()));
     a.ok("grant");
     a.ok("read view/");
     a.ok("watch view/");
-    (0..3).for_each(|_| fails(&mut a, "ill"));
+    (0..3).for_each(|_| fails(&mut a, "sick"));
     a.ok("join");
     a.deliver();
-    a.says_of(&["* joined", "elect"], &[]);
+    a.expect_only(&["* joined", "elect"], &[]);
     a.answer_all();
     assert!(a.store.read(a.keys.nodes_prefix()).entries.is_empty());
 }
 
 #[test]
-fn who_is_not_registered_is_not_asked_and_begins_anew() {
+fn an_unregistered_node_is_not_checked_and_starts_over_when_it_registers() {
     let mut a = leading();
     a.unregister(1);
     a.answer_all();
     a.skip();
     assert_eq!(a.wakes_in(), None);
     a.wait(secs(60));
-    a.says(&[]);
+    a.expect(&[]);
     a.register(2);
-    a.says(&["check health"]);
+    a.expect(&["check health"]);
     assert_eq!(a.status().health, Health::Unknown);
     a.health(Ok(()));
     a.answer_all();
-    a.says_of(&["reply"], &["reply 2: done"]);
+    a.expect_only(&["reply"], &["reply 2: done"]);
 }
 
 #[test]
-fn a_check_that_runs_when_the_node_ends_is_ended_and_holds_nothing_up() {
+fn stopping_aborts_a_running_check_and_does_not_wait_for_it() {
     let mut a = leading();
     a.wait_for("check health");
     a.skip();
     a.stop();
-    a.says_of(&["abort", "check"], &["abort: nobody wants to know any more"]);
+    a.expect_only(&["abort", "check"], &["abort: check cancelled"]);
     a.answer_all();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
 }
 
 #[test]
-fn a_check_that_was_to_be_ended_already_is_not_ended_again() {
+fn stopping_does_not_abort_a_check_that_was_already_aborted() {
     let mut a = leading();
     a.wait_for("check health");
     a.wait(secs(1));
     a.skip();
     a.stop();
-    a.says_of(&["abort"], &[]);
+    a.expect_only(&["abort"], &[]);
     a.answer_all();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
 }
 
 #[test]
-fn without_checks_nobody_is_asked() {
+fn without_configured_checks_none_is_run() {
     let mut a = Bench::node("a").joined().leading();
     a.wait(secs(60));
-    a.says_of(&["check"], &[]);
+    a.expect_only(&["check"], &[]);
     assert_eq!(a.status().health, Health::Unchecked);
 }

@@ -1,4 +1,4 @@
-//! What is kept of versions.
+//! The history of versions.
 
 use super::{
     bench::{Bench, ms, secs},
@@ -20,7 +20,7 @@ fn number(bench: &Bench, purpose: &str) -> u64 {
 }
 
 #[test]
-fn who_was_last_and_how_long_it_took() {
+fn an_entry_names_the_last_node_to_acknowledge_and_the_time_it_took() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.joins("c");
@@ -36,13 +36,13 @@ fn who_was_last_and_how_long_it_took() {
     a.answer_all();
     let settled = entry(&a, 2).unwrap().stable.unwrap();
     assert_eq!((settled.nodes, settled.last.unwrap().as_str()), (3, "b"));
-    // The store did not answer at first, which is nobody's fault.
+    // The store did not answer at first. This delay is not counted as the node's.
     assert_eq!(settled.last_after_ms, 350);
     assert!(settled.after_ms > 350, "{}", settled.after_ms);
 }
 
 #[test]
-fn one_that_was_superseded_is_not_stable_and_keeps_its_causes() {
+fn a_superseded_version_is_kept_with_its_causes_and_without_a_stable_time() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -56,10 +56,10 @@ fn one_that_was_superseded_is_not_stable_and_keeps_its_causes() {
 }
 
 #[test]
-fn a_ring_of_slots() {
+fn version_128_is_written_to_slot_0() {
     let mut a = Bench::node("a").joined().leading();
     let record = VersionRecord {
-        version: a.mint_version(),
+        version: a.generate_version(),
         number: 127,
         term: None,
         leader: None,
@@ -73,38 +73,38 @@ fn a_ring_of_slots() {
 }
 
 #[test]
-fn the_count_goes_on_over_what_others_wrote() {
+fn numbering_continues_across_unnumbered_and_deleted_versions() {
     let mut a = Bench::node("a").joined().leading().stable();
     let uncounted =
         |version| VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() };
-    let version = a.mint_version();
+    let version = a.generate_version();
     a.publishes_as(uncounted(version));
     let mut a = a.stable();
-    assert_eq!(entry(&a, 0), None, "a version that is not counted has no entry, also when it is stable");
-    a.ask(1, "x");
+    assert_eq!(entry(&a, 0), None, "an unnumbered version has no entry, even once it is stable");
+    a.request_version(1, "x");
     assert_eq!(number(&a, "publish"), 2);
-    // And over one that is gone, for those who saw it.
+    // A node that saw a version continues after its number even if the version was deleted.
     a.answer_all();
     a.delete("view/version");
     assert_eq!(number(&a, "publish"), 3);
 }
 
 #[test]
-fn the_last_number_of_all_stops_nobody() {
+fn the_largest_version_number_is_followed_by_1() {
     let mut a = Bench::node("a").joined().leading();
-    let version = a.mint_version();
+    let version = a.generate_version();
     a.publishes_as(VersionRecord { version, number: u64::MAX, term: None, leader: None, causes: Vec::new() });
-    a.ask(1, "x");
+    a.request_version(1, "x");
     assert_eq!(number(&a, "publish"), 1);
 }
 
-/// Reasons are people's texts, and a record takes only so much.
+/// Users choose the texts of reasons, and the size of a record is limited.
 #[test]
-fn long_reasons_are_cut_off() {
+fn long_reasons_of_requests_are_truncated() {
     let mut a = Bench::node("a").joined().leading();
     let long = "ü".repeat(15_000);
     a.put("view/request", &format!(r#"{{"by": "{long}", "why": "{long}"}}"#));
-    a.ask(1, &long);
+    a.request_version(1, &long);
     let record: VersionRecord = value(a.txn("publish"), "version").unwrap();
     let short = |text: &str| assert!((1..=1030).contains(&text.len()), "{}", text.len());
     assert_eq!(record.causes.len(), 2);
@@ -114,13 +114,13 @@ fn long_reasons_are_cut_off() {
         short(&why.unwrap());
     }
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, &long);
-    let request: crate::record::RequestRecord = value(b.txn("ask"), "request").unwrap();
+    b.request_version(1, &long);
+    let request: crate::record::RequestRecord = value(b.txn("request"), "request").unwrap();
     short(&request.why.unwrap());
 }
 
 #[test]
-fn versions_are_labelled_by_the_log_not_by_their_number() {
+fn a_version_with_a_lower_number_can_be_the_newest() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.publishes_as(VersionRecord {
         version: Version::from_u128(1),

@@ -15,17 +15,17 @@ use crate::{
     version::Version,
 };
 
-/// What holds in every step, whatever the test is about.
+/// State of the checks that run after every input of every test.
 #[derive(Clone, Default)]
 pub(super) struct Invariants {
     log_reads: BTreeSet<Token>,
-    /// What the node last knew of its own acknowledgement.
+    /// Revision of the node's own acknowledgement, as far as the node knows it.
     own_ready: Revision,
     own_record: Revision,
-    /// The acknowledgement that is on its way.
+    /// The acknowledgement in flight.
     acknowledging: Option<Token>,
-    /// The look at the own acknowledgement that is on its way.
-    looking: Option<Token>,
+    /// The read of the node's own acknowledgement in flight.
+    reading_own: Option<Token>,
     in_flight: BTreeMap<Purpose, Token>,
     checking: Option<Token>,
     stabilizing: Option<Token>,
@@ -33,12 +33,12 @@ pub(super) struct Invariants {
     announced: BTreeSet<(Version, Revision)>,
     newest: Revision,
     stopped: bool,
-    /// Tokens that were answered: nothing that comes under them again means anything.
+    /// Tokens that have been answered. Further inputs with these tokens must have no effect.
     stale: Vec<Token>,
 }
 
 impl Invariants {
-    /// Whether that is a read of the log, not of acknowledgements.
+    /// True if the token belongs to a read of the log rather than of acknowledgements.
     pub(super) fn reads_log(&self, token: Token) -> bool {
         self.log_reads.contains(&token)
     }
@@ -47,7 +47,10 @@ impl Invariants {
         let mut this = std::mem::take(bench.invariants());
         this.note_input(bench, input);
         for output in outputs {
-            assert!(!this.stopped || matches!(output, Output::Reply { .. }), "after the end: {output:?}");
+            assert!(
+                !this.stopped || matches!(output, Output::Reply { .. }),
+                "an output after the machine has stopped: {output:?}"
+            );
             this.note_output(bench, before, output);
         }
         this.check_time(bench);
@@ -64,12 +67,12 @@ impl Invariants {
                 {
                     self.own_ready = *revision;
                 }
-                self.in_flight.retain(|_, flight| flight != token);
+                self.in_flight.retain(|_, own| own != token);
                 self.stale.push(*token);
             }
             Input::Read { token, result } => {
                 let own = bench.machine.identity().map(|own| bench.keys.readiness_key(&own.name));
-                if self.looking.take_if(|own| own == token).is_some()
+                if self.reading_own.take_if(|own| own == token).is_some()
                     && let Ok(snapshot) = result
                 {
                     let entry = snapshot.entries.iter().find(|entry| Some(&entry.key) == own.as_ref());
@@ -105,9 +108,9 @@ impl Invariants {
     fn note_output(&mut self, bench: &Bench, before: &Machine, output: &Output) {
         match output {
             Output::Commit { token, txn, purpose, .. } => {
-                let ending = matches!(before.intent, Intent::Stop { .. } | Intent::Stopped { .. });
-                assert!(!ending, "a commit after the stop: {purpose}");
-                txn.validate().expect("what the machine commits keeps to the limits");
+                let ending = matches!(before.facts.intent, Intent::Stop { .. } | Intent::Stopped { .. });
+                assert!(!ending, "a commit while stopping: {purpose}");
+                txn.validate().expect("commits of the machine respect the limits");
                 if *purpose == Purpose::Leave {
                     self.forget_session();
                 }
@@ -118,8 +121,8 @@ impl Invariants {
                 );
                 if *purpose == Purpose::Acknowledge {
                     assert!(self.acknowledging.replace(*token).is_none(), "two acknowledgements at once");
-                    // A look on account of an older version is no longer of interest.
-                    self.looking = None;
+                    // The reply to a read for an older version is ignored.
+                    self.reading_own = None;
                 }
                 check_commit(bench, before, *purpose, txn, self.own_ready);
             }
@@ -127,15 +130,21 @@ impl Invariants {
                 self.log_reads.insert(*token);
             }
             Output::Read { token, prefix, .. } if prefix != bench.keys.ready_prefix() => {
-                assert!(self.acknowledging.is_none(), "it looks while it acknowledges");
-                assert!(self.looking.replace(*token).is_none(), "two looks at once");
+                assert!(self.acknowledging.is_none(), "reads its acknowledgement while committing one");
+                assert!(
+                    self.reading_own.replace(*token).is_none(),
+                    "two reads of its acknowledgement at once"
+                );
             }
             Output::CheckHealth { token } => {
                 assert!(self.checking.is_none(), "P11: two health checks at once");
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
-                assert!(bench.machine.is_fit(), "P11: {output:?} of one that is not healthy");
+                assert!(
+                    bench.machine.health.is_fit(&bench.machine.facts),
+                    "P11: {output:?} of one that is not healthy"
+                );
             }
             Output::Stabilize { token, view, .. } => {
                 assert!(self.stabilizing.is_none(), "P3: two stabilize at once");
@@ -152,7 +161,7 @@ impl Invariants {
                 assert!(*revision > self.newest, "P2: versions go forward");
                 self.newest = *revision;
             }
-            // What was on its way is forgotten with the session, the lead, or the log that would have told of it.
+            // The machine forgets calls in flight when it loses the session, when the leader changes, and on a resync.
             Output::Event(Event::SessionLost { .. } | Event::LeaderChanged { .. }) => self.in_flight.clear(),
             Output::Event(Event::Resynced { rewound, .. }) => {
                 self.in_flight.clear();
@@ -166,42 +175,47 @@ impl Invariants {
 
     fn forget_session(&mut self) {
         self.in_flight.clear();
-        (self.acknowledging, self.looking) = (None, None);
+        (self.acknowledging, self.reading_own) = (None, None);
         self.own_ready = Revision::ZERO;
     }
 
-    /// The machine never asks to be woken at once, a wake-up leads on, and the same one twice changes nothing.
+    /// Checks that the machine never asks to be woken immediately, that each wake-up moves the next one forward, and
+    /// that a second tick at the same time changes nothing.
     fn check_time(&self, bench: &Bench) {
         let mut again = bench.machine.clone();
         again.handle(bench.now, Input::Tick);
-        assert_eq!(again.poll_output(), None, "a second look at the same time has news");
-        assert_same(&again, &bench.machine, "a second look at the same time changes something");
+        assert_eq!(again.poll_output(), None, "a second tick at the same time has outputs");
+        assert_same(&again, &bench.machine, "a second tick at the same time changes the state");
 
         let Some(at) = bench.machine.next_wakeup() else { return };
-        assert!(at > bench.now, "a busy loop: it wants to be woken at {at:?}, now is {:?}", bench.now);
+        assert!(at > bench.now, "a busy loop: the next wake-up is at {at:?}, but now is {:?}", bench.now);
         let mut woken = bench.machine.clone();
         woken.handle(at, Input::Tick);
         while woken.poll_output().is_some() {}
         assert!(woken.next_wakeup().is_none_or(|next| next > at), "a busy loop at {at:?}");
         let mut again = woken.clone();
         again.handle(at, Input::Tick);
-        assert_eq!(again.poll_output(), None, "the same tick twice has news");
-        assert_same(&again, &woken, "the same tick twice changes something");
+        assert_eq!(again.poll_output(), None, "a repeated wake-up has outputs");
+        assert_same(&again, &woken, "a repeated wake-up changes the state");
     }
 
     fn check_stale_tokens(&self, bench: &Bench) {
         let last = self.stale.iter().rev().take(2).copied();
         for token in last.chain([Token(0)]) {
-            for input in under(token) {
+            for input in replies_with(token) {
                 let mut machine = bench.machine.clone();
                 machine.handle(bench.now, input.clone());
-                assert_same(&machine, &bench.machine, &format!("stale, and yet it changed: {input:?}"));
+                assert_same(
+                    &machine,
+                    &bench.machine,
+                    &format!("a reply with a stale token changed the state: {input:?}"),
+                );
             }
         }
     }
 }
 
-/// Tells the lines in which two states differ, not all of both.
+/// Panics if two states differ, and prints only lines that differ.
 fn assert_same(left: &Machine, right: &Machine, what: &str) {
     if left != right {
         let (left, right) = (format!("{left:#?}"), format!("{right:#?}"));
@@ -211,19 +225,19 @@ fn assert_same(left: &Machine, right: &Machine, what: &str) {
     }
 }
 
-/// Every reply that could come under a token.
-fn under(token: Token) -> Vec<Input> {
+/// Returns every kind of reply with this token.
+fn replies_with(token: Token) -> Vec<Input> {
     let revision = Revision::new(1_000_000);
     let lease = LeaseId::new(1_000_000);
-    let gone = || StoreError::lease_not_found(lease);
+    let not_found = || StoreError::lease_not_found(lease);
     let (key, value) = (Key::from("c/view/leader"), bytes::Bytes::new());
     let entry = Entry { key, value, created: revision, modified: revision, lease: None };
     let snapshot = Snapshot { revision, entries: Vec::new() };
     vec![
         Input::Granted { token, result: Ok(Lease { id: lease, ttl: Duration::from_secs(15) }) },
-        Input::Granted { token, result: Err(gone()) },
+        Input::Granted { token, result: Err(not_found()) },
         Input::Renewed { token, result: Ok(Duration::from_secs(15)) },
-        Input::Renewed { token, result: Err(gone()) },
+        Input::Renewed { token, result: Err(not_found()) },
         Input::Revoked { token, result: Ok(()) },
         Input::Revoked { token, result: Err(StoreError::busy("x")) },
         Input::Read { token, result: Ok(snapshot) },
@@ -233,7 +247,7 @@ fn under(token: Token) -> Vec<Input> {
         Input::Batch { token, batch: Batch::new(revision, [Change::Put(entry)]) },
         Input::WatchEnded { token, end: WatchEnd::Rewound { revision: Revision::ZERO } },
         Input::Committed { token, result: Ok(revision) },
-        Input::Committed { token, result: Err(gone()) },
+        Input::Committed { token, result: Err(not_found()) },
         Input::Stabilized { token, outcome: crate::outcome::Outcome::Ready },
         Input::Announced { token, result: Err("x".to_owned()) },
         Input::HealthReported { token, result: Ok(()) },
@@ -241,14 +255,14 @@ fn under(token: Token) -> Vec<Input> {
     ]
 }
 
-/// What the status says agrees with itself.
+/// Checks that the status is consistent in itself.
 fn check_status(bench: &Bench) {
     let status = bench.status();
-    if !bench.machine.is_fit() {
+    if !bench.machine.health.is_fit(&bench.machine.facts) {
         assert_eq!(
             (status.leadership, &status.session),
             (None, &None),
-            "P11: one that is not healthy has a place"
+            "P11: an unhealthy node has a session or leads"
         );
     }
     let Some(leadership) = status.leadership else { return };
@@ -258,7 +272,8 @@ fn check_status(bench: &Bench) {
     assert_eq!(status.leader.map(|leader| leader.term), Some(leadership.term));
 }
 
-/// The table of commits: what each is guarded by and what it writes, by the log as the machine was given it.
+/// Checks a commit against the protocol's table of commits: its guards and its writes, given the log that the machine
+/// has seen.
 fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, own_ready: Revision) {
     let keys = &bench.keys;
     let seen = |key: &Key| bench.seen.get(key);
@@ -266,24 +281,24 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
     let modified =
         |key: &Key| Guard::modified_at(key.clone(), seen(key).map_or(Revision::ZERO, |e| e.modified));
     let absent = |key: &Key| {
-        assert!(seen(key).is_none(), "{purpose}: {key} stands");
+        assert!(seen(key).is_none(), "{purpose}: {key} exists");
         Guard::absent(key.clone())
     };
     let lease_of = |key: &Key| seen(key).and_then(|entry| entry.lease);
-    let held = |machine: &Machine| machine.session.held().map(|held| held.lease);
+    let held = |machine: &Machine| machine.session.lease();
     let lease = held(&bench.machine).or(held(before));
 
     let put = |key: &Key, lease: Option<LeaseId>| (key.clone(), Some(lease));
     let delete = |key: &Key| (key.clone(), None);
     let (leader, version, stable) = (keys.election_key(), keys.version_key(), keys.stable_key());
     let me = bench.machine.identity().map(|own| (keys.node_key(&own.name), keys.readiness_key(&own.name)));
-    let me = || me.clone().expect("an observer commits nothing under a name");
+    let me = || me.clone().expect("only nodes commit under a name");
     let leads = || {
-        assert_eq!(lease_of(leader), lease, "P5: {purpose} by one that does not lead");
+        assert_eq!(lease_of(leader), lease, "P5: {purpose} by a node that does not lead");
         created(leader)
     };
 
-    // A version has a slot in the history by its number, which is one more than the last version's.
+    // A version's number is one more than the last version's, and determines its slot in the history.
     let numbered = || {
         let entry = seen(version)?;
         let number = decode::<VersionRecord>(&entry.value).ok()?.number;
@@ -344,7 +359,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         Purpose::Resign => (vec![leads()], vec![delete(leader)]),
         Purpose::Leave => {
             let (own, ready) = me();
-            assert_eq!(lease_of(&own), lease, "P7: {purpose} of one that is no member");
+            assert_eq!(lease_of(&own), lease, "P7: {purpose} of a node that is not a member");
             let mut guards = vec![modified(&own)];
             let mut writes = vec![delete(&own), delete(&ready), put(keys.departure_key(), None)];
             if lease_of(leader) == lease {
@@ -354,7 +369,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             (guards, writes)
         }
         Purpose::LeaderCommit => {
-            assert_eq!(txn.guards().last(), Some(&leads()), "P5: a fenced write bears the term");
+            assert_eq!(txn.guards().last(), Some(&leads()), "P5: a leader commit is guarded by the term");
             assert!(txn.operations().iter().all(|operation| !keys.is_reserved(operation.key())));
             return;
         }
@@ -367,7 +382,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
     let mut expected = writes;
     written.sort();
     expected.sort();
-    assert_eq!(written, expected, "what {purpose} writes");
-    let alike = txn.guards().len() == guards.len() && guards.iter().all(|guard| txn.guards().contains(guard));
-    assert!(alike, "{purpose} is guarded by {:#?}, expected {guards:#?}", txn.guards());
+    assert_eq!(written, expected, "unexpected writes of {purpose}");
+    let same = txn.guards().len() == guards.len() && guards.iter().all(|guard| txn.guards().contains(guard));
+    assert!(same, "unexpected guards of {purpose}: {:#?}, expected {guards:#?}", txn.guards());
 }

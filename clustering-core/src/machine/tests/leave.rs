@@ -1,4 +1,4 @@
-//! A node goes of itself, and says so: by the commit that deletes its record. Its lease is revoked after that.
+//! A node leaves on its own: it commits the deletion of its record together with its departure, then revokes its lease.
 
 use super::bench::{Bench, ms, secs};
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     store::{ErrorKind, Key, WatchEnd},
 };
 
-/// A follower of a, with a stable version.
+/// Returns b, a follower of a, with a stable version.
 fn follower() -> Bench {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.acknowledges("a");
@@ -17,7 +17,7 @@ fn follower() -> Bench {
     b
 }
 
-/// The leader of b, with nothing to do for a while.
+/// Returns the leader a of a cluster of a and b, after a quiet period.
 fn leading_b() -> Bench {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
@@ -25,21 +25,21 @@ fn leading_b() -> Bench {
     a.after(secs(4))
 }
 
-/// What stands of who last went in order.
-fn gone(bench: &Bench) -> Option<(String, String)> {
+/// Returns the last recorded departure: the node, and how it departed.
+fn departure(bench: &Bench) -> Option<(String, String)> {
     let record: DepartureRecord = decode(&bench.store.get(bench.keys.departure_key())?.value).unwrap();
     Some((record.node.to_string(), format!("{:?}", record.how)))
 }
 
-fn is_gone(bench: &Bench, how: &str) -> bool {
-    gone(bench) == Some(("b".to_owned(), how.to_owned()))
+fn has_departed(bench: &Bench, how: &str) -> bool {
+    departure(bench) == Some(("b".to_owned(), how.to_owned()))
 }
 
-fn stands(bench: &Bench, key: &str) -> bool {
+fn exists(bench: &Bench, key: &str) -> bool {
     bench.store.get(&Key::from(format!("c/{key}"))).is_some()
 }
 
-fn timeout_of_leave(bench: &Bench) -> std::time::Duration {
+fn leave_timeout(bench: &Bench) -> std::time::Duration {
     let timeout = |call: &Output| match call {
         Output::Commit { timeout, .. } => Some(*timeout),
         _ => None,
@@ -48,36 +48,36 @@ fn timeout_of_leave(bench: &Bench) -> std::time::Duration {
 }
 
 #[test]
-fn p9_what_its_lease_held_goes_in_one_revision_and_the_lease_makes_no_other() {
+fn p9_leaving_costs_exactly_one_revision() {
     let mut b = follower();
     b.stop();
-    b.says(&["leave"]);
+    b.expect(&["leave"]);
     let before = b.store.revision;
     b.ok("leave");
-    b.says(&["revoke 2"]);
-    assert!(!stands(&b, "view/nodes/b") && !stands(&b, "ready/b"));
-    assert!(is_gone(&b, "Left"));
+    b.expect(&["revoke 2"]);
+    assert!(!exists(&b, "view/nodes/b") && !exists(&b, "ready/b"));
+    assert!(has_departed(&b, "Left"));
     b.ok("revoke");
     assert_eq!(b.store.revision, before.next());
-    b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+    b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
-fn p9_the_lead_goes_along() {
+fn p9_a_leaving_leader_deletes_the_election_key_in_the_same_revision() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.joins("b");
     a.stop();
     assert!(!a.is_leader());
     let before = a.store.revision;
     a.ok("leave");
-    assert!(!stands(&a, "view/leader") && !stands(&a, "view/nodes/a") && !stands(&a, "ready/a"));
-    assert!(stands(&a, "view/nodes/b"));
+    assert!(!exists(&a, "view/leader") && !exists(&a, "view/nodes/a") && !exists(&a, "ready/a"));
+    assert!(exists(&a, "view/nodes/b"));
     a.ok("revoke");
     assert_eq!(a.store.revision, before.next());
 }
 
 #[test]
-fn whatever_the_store_says_the_lease_is_revoked_next_and_at_once() {
+fn a_failed_leave_is_followed_immediately_by_revoking_the_lease() {
     let kinds = [
         ErrorKind::Unreachable,
         ErrorKind::OutcomeUnknown,
@@ -91,36 +91,36 @@ fn whatever_the_store_says_the_lease_is_revoked_next_and_at_once() {
         b.stop();
         b.skip();
         b.fail("leave", kind);
-        b.says_of(&["revoke", "leave"], &["revoke 2"]);
+        b.expect_only(&["revoke", "leave"], &["revoke 2"]);
         b.ok("revoke");
-        assert!(!stands(&b, "view/nodes/b"), "{kind:?}");
-        assert_eq!(gone(&b), None, "{kind:?}");
-        b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+        assert!(!exists(&b, "view/nodes/b"), "{kind:?}");
+        assert_eq!(departure(&b), None, "{kind:?}");
+        b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
     }
 }
 
 #[test]
-fn p10_a_store_that_refuses_it_is_to_be_mended() {
+fn p10_a_leave_that_the_store_refuses_is_reported_for_operator_action() {
     let mut b = follower();
     b.stop();
     b.skip();
     b.fail("leave", ErrorKind::Refused);
-    b.says(&["* operator action needed: the store refused: as the test has it", "revoke 2"]);
+    b.expect(&["* operator action needed: the store refused: injected by the test", "revoke 2"]);
 }
 
 #[test]
-fn one_whose_reply_is_lost_was_done_all_the_same() {
+fn a_leave_whose_reply_was_lost_still_takes_effect() {
     let mut b = follower();
     b.stop();
     b.lose("leave");
     b.skip();
-    assert!(is_gone(&b, "Left"));
+    assert!(has_departed(&b, "Left"));
     b.ok("revoke");
-    b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+    b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
-fn p7_one_that_comes_late_changes_nothing() {
+fn p7_a_leave_that_arrives_late_does_not_remove_the_rejoined_node() {
     let mut b = follower();
     b.unregister(1);
     let late = b.txn("leave").clone();
@@ -131,31 +131,31 @@ fn p7_one_that_comes_late_changes_nothing() {
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member);
     assert!(b.store.commit(&late).is_err());
-    assert!(stands(&b, "view/nodes/b"));
+    assert!(exists(&b, "view/nodes/b"));
 }
 
 #[test]
-fn of_a_record_that_was_changed_or_removed_meanwhile_it_says_nothing() {
-    // Its own change, which reached the store before.
+fn a_leave_writes_no_departure_if_the_record_was_changed_or_removed_meanwhile() {
+    // The node's own rewrite reached the store before the leave.
     let mut b = follower();
     b.update(1, "x");
     b.lose("rewrite");
     b.stop();
     b.ok("leave");
-    assert_eq!(gone(&b), None);
-    assert!(stands(&b, "view/nodes/b"));
+    assert_eq!(departure(&b), None);
+    assert!(exists(&b, "view/nodes/b"));
     b.ok("revoke");
-    assert!(!stands(&b, "view/nodes/b"));
+    assert!(!exists(&b, "view/nodes/b"));
 
     let mut b = follower();
     b.unseen(|b| b.evicts("b"));
     b.stop();
     b.ok("leave");
-    assert!(is_gone(&b, "Evicted"));
+    assert!(has_departed(&b, "Evicted"));
 }
 
 #[test]
-fn a_lead_that_was_taken_away_unseen_is_no_reason_to_take_that_of_another() {
+fn a_leaving_former_leader_does_not_delete_its_successors_election_key() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.joins("b");
     a.unseen(|a| a.delete("view/leader"));
@@ -163,30 +163,30 @@ fn a_lead_that_was_taken_away_unseen_is_no_reason_to_take_that_of_another() {
     a.stop();
     a.ok("leave");
     a.ok("revoke");
-    assert!(stands(&a, "view/leader"));
-    assert!(!stands(&a, "view/nodes/a"));
+    assert!(exists(&a, "view/leader"));
+    assert!(!exists(&a, "view/nodes/a"));
 }
 
 #[test]
-fn p6_nothing_renews_the_lease_and_nobody_leads_meanwhile() {
-    for goes in [|a: &mut Bench| a.stop(), |a: &mut Bench| a.unregister(1)] {
+fn p6_a_leaving_node_neither_leads_nor_renews_its_lease() {
+    for leave in [|a: &mut Bench| a.stop(), |a: &mut Bench| a.unregister(1)] {
         let mut a = Bench::node("a").joined().leading().stable();
-        goes(&mut a);
+        leave(&mut a);
         assert!(!a.is_leader());
         assert_eq!(a.status().session, None);
         a.skip();
         a.wait(secs(4));
-        a.says(&[]);
+        a.expect(&[]);
         a.joins("b");
-        a.asks("ops");
+        a.requests("ops");
         a.wait(ms(500));
-        a.says_of(&["renew", "publish", "revoke", "confirm", "acknowledge", "stabilize"], &[]);
+        a.expect_only(&["renew", "publish", "revoke", "confirm", "acknowledge", "stabilize"], &[]);
     }
 }
 
 #[test]
-fn one_that_is_no_member_has_nothing_to_say() {
-    // Its join is on the way.
+fn a_node_that_is_not_a_member_revokes_its_lease_without_a_leave_commit() {
+    // The join is in flight.
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.tick();
     b.ok("read");
@@ -194,20 +194,20 @@ fn one_that_is_no_member_has_nothing_to_say() {
     b.ok("grant");
     b.skip();
     b.stop();
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
 }
 
 #[test]
-fn what_is_lost_is_not_left() {
+fn a_node_that_lost_its_session_does_not_record_a_departure() {
     let mut b = follower();
     b.advance(secs(15));
-    b.says(&["* session lost: no renewal succeeded in time", "revoke 2"]);
+    b.expect(&["* session lost: no renewal succeeded in time", "revoke 2"]);
     b.ok("revoke");
-    assert_eq!(gone(&b), None);
+    assert_eq!(departure(&b), None);
 }
 
 #[test]
-fn p11_one_that_is_unhealthy_leaves_and_comes_back_once_its_lease_is_given_back() {
+fn p11_an_unhealthy_node_leaves_and_rejoins_once_its_lease_is_revoked() {
     let checks = |config: &mut crate::Config| {
         config.health = Some(HealthChecks { failures: 1, ..HealthChecks::default() });
     };
@@ -217,77 +217,77 @@ fn p11_one_that_is_unhealthy_leaves_and_comes_back_once_its_lease_is_given_back(
     b.answer_all();
     b.wait_for("check health");
     b.skip();
-    b.health(Err("ill"));
-    b.says_of(&["* session", "leave", "revoke"], &["* session lost: the node is not healthy", "leave"]);
+    b.health(Err("sick"));
+    b.expect_only(&["* session", "leave", "revoke"], &["* session lost: the node is not healthy", "leave"]);
     b.wait_for("check health");
     b.health(Ok(()));
-    b.says_of(&["grant", "revoke"], &[]);
+    b.expect_only(&["grant", "revoke"], &[]);
     b.ok("leave");
-    assert!(is_gone(&b, "Left"));
-    b.says_of(&["grant", "revoke"], &["revoke 2"]);
+    assert!(has_departed(&b, "Left"));
+    b.expect_only(&["grant", "revoke"], &["revoke 2"]);
     b.ok("revoke");
-    b.says_of(&["grant"], &["grant 15s"]);
+    b.expect_only(&["grant"], &["grant 15s"]);
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member);
 }
 
 #[test]
-fn it_gets_half_of_the_time_to_stop_at_most_so_that_the_lease_is_revoked_in_the_other() {
+fn a_leave_takes_at_most_half_of_the_stop_timeout() {
     for (time, timeout) in [(secs(1), ms(500)), (secs(5), ms(2_500)), (secs(60), ms(2_500))] {
         let mut b = Bench::node_with("b", |config| config.stop_timeout = time).with(&["a"]).joined();
         b.stop();
-        assert_eq!(timeout_of_leave(&b), timeout, "of {time:?}");
+        assert_eq!(leave_timeout(&b), timeout, "of {time:?}");
     }
 }
 
 #[test]
-fn a_publisher_tells_how_others_went() {
-    type Goes = fn(&mut Bench);
-    let goes: [(Goes, &str, &str); 3] = [
+fn a_publisher_names_how_each_node_departed() {
+    type Depart = fn(&mut Bench);
+    let departures: [(Depart, &str, &str); 3] = [
         (|a| a.leaves("b"), "* b is gone: it left", "publish V3: b left"),
-        // By somebody else than this leader.
+        // Another client evicts the node.
         (|a| a.evicts("b"), "* b is gone: it was evicted", "publish V3: b was evicted"),
         (|a| a.ends("b"), "* b is gone: its session ended", "publish V3: b's session ended"),
     ];
-    for (go, gone, cause) in goes {
+    for (depart, event, cause) in departures {
         let mut a = leading_b();
-        go(&mut a);
-        a.says_of(&["* b", "* evicted", "publish"], &[gone, cause]);
+        depart(&mut a);
+        a.expect_only(&["* b", "* evicted", "publish"], &[event, cause]);
     }
 }
 
 #[test]
-fn who_left_and_came_back_and_crashed_did_not_leave() {
+fn a_node_that_left_and_rejoined_and_crashed_is_reported_as_crashed() {
     let mut a = leading_b();
     a.unseen(|a| a.leaves("b"));
     a.unseen(|a| a.joins("b"));
     a.unseen(|a| a.ends("b"));
-    // The version that says that it left does not come about.
+    // The version with the cause "b left" is never committed.
     a.deliver();
-    a.says_of(
+    a.expect_only(
         &["* b"],
         &["* b is gone: it left", "* b is present at http://other-b", "* b is gone: its session ended"],
     );
     a.fail("publish", ErrorKind::Busy);
     a.wait(secs(1));
-    a.says_of(&["publish"], &["publish V4: b's session ended"]);
+    a.expect_only(&["publish"], &["publish V4: b's session ended"]);
 }
 
 #[test]
-fn the_next_leader_tells_how_the_last_one_went() {
+fn a_new_leader_names_how_its_predecessor_departed() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     let mut crashed = b.clone();
-    // The lease goes in a revision of its own, and the lead with it.
+    // The leave commit deletes the election key too.
     b.leaves("a");
     b.wait(secs(1));
-    b.says_of(&["elect"], &["elect V2: b was elected, a left"]);
+    b.expect_only(&["elect"], &["elect V2: b was elected, a left"]);
     crashed.ends("a");
     crashed.wait(secs(1));
-    crashed.says_of(&["elect"], &["elect V2: b was elected, a's session ended"]);
+    crashed.expect_only(&["elect"], &["elect V2: b was elected, a's session ended"]);
 }
 
 #[test]
-fn of_those_who_went_in_a_gap_only_the_last_one_is_known_to_have_left() {
+fn after_missed_changes_only_the_last_departure_is_known_as_a_leave() {
     let mut a = leading_b();
     a.joins("c");
     a.answer_all();
@@ -299,17 +299,17 @@ fn of_those_who_went_in_a_gap_only_the_last_one_is_known_to_have_left() {
     a.wait(secs(1));
     a.ok("read view/");
     a.wait(secs(10));
-    let told =
+    let expected =
         ["* b is gone: its session ended", "* c is gone: it left", "publish V4: b's session ended, c left"];
-    a.says_of(&["* b", "* c", "publish"], &told);
+    a.expect_only(&["* b", "* c", "publish"], &expected);
 }
 
 #[test]
-fn what_cannot_be_read_says_nothing_and_is_reported() {
+fn an_unreadable_departure_record_is_reported_and_ignored() {
     let mut a = leading_b();
     let key = a.keys.node_key(&super::bench::name("b"));
     a.write(crate::store::Txn::new().delete(key).put("c/view/gone", "{}", None));
-    a.says_of(
+    a.expect_only(
         &["* b", "* cannot", "publish"],
         &[
             "* b is gone: its session ended",

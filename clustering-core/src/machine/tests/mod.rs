@@ -1,19 +1,18 @@
 //! Tests of the machine: one file per input.
 //!
-//! Each builds a state, gives one input (or the few that belong together), and compares all that the machine puts out,
-//! in order, a line for each. [`bench`] says how; [`invariants`] says what is checked in every step besides;
-//! [`world`] lets several machines play together under faults.
+//! A test builds a state, gives the machine one input (or the few that belong together), and compares all outputs, in
+//! order and rendered as one line each. [`bench`] has the harness. [`invariants`] are checked after every input of
+//! every test. [`walk`] and [`fuzz`] generate inputs at random. [`world`] runs several machines against one store
+//! under faults.
 
+mod actions;
 mod bench;
-mod handed;
-mod hands;
+mod expect;
 mod invariants;
-mod look;
 mod model;
 mod render;
 
 mod announced;
-mod ask;
 mod batch_garbage;
 mod batch_leader;
 mod batch_membership;
@@ -21,17 +20,21 @@ mod batch_ready;
 mod batch_request;
 mod batch_stable;
 mod batch_version;
-mod check;
+mod commit_as_leader;
 mod committed;
-mod fence;
 mod fuzz;
 mod granted;
+mod hand_over;
 mod health;
 mod history;
+mod layers;
 mod leave;
+mod own_acknowledgement;
 mod read;
+mod records;
 mod register;
 mod renewed;
+mod request_version;
 mod resign;
 mod revoked;
 mod sizes;
@@ -43,5 +46,4 @@ mod update;
 mod walk;
 mod watch_ended;
 mod watch_opened;
-mod wire;
 mod world;

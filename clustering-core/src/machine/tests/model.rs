@@ -8,7 +8,7 @@ use crate::{
     time::Timestamp,
 };
 
-/// The store contract, pure and under virtual time, with its whole history to look back on.
+/// A model of the store contract, pure and under virtual time. It keeps its whole history.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Store {
     pub(super) revision: Revision,
@@ -35,22 +35,22 @@ impl Store {
 
     pub(super) fn revoke(&mut self, id: LeaseId) -> Result<(), StoreError> {
         self.leases.remove(&id).ok_or_else(|| StoreError::lease_not_found(id))?;
-        let theirs = self.entries.values().filter(|entry| entry.lease == Some(id));
-        let changes: Vec<Change> = theirs.map(|entry| Change::Delete(entry.key.clone())).collect();
+        let attached = self.entries.values().filter(|entry| entry.lease == Some(id));
+        let changes: Vec<Change> = attached.map(|entry| Change::Delete(entry.key.clone())).collect();
         self.append(changes);
         Ok(())
     }
 
-    /// Ends the leases whose time is over, each in a revision of its own.
+    /// Revokes the leases that have expired, each in a revision of its own.
     pub(super) fn expire(&mut self, now: Timestamp) {
-        let over: Vec<LeaseId> =
+        let expired: Vec<LeaseId> =
             self.leases.iter().filter(|(_, (_, until))| now >= *until).map(|(id, _)| *id).collect();
-        for id in over {
-            self.revoke(id).expect("it stands in the list");
+        for id in expired {
+            self.revoke(id).expect("an expired lease still exists");
         }
     }
 
-    /// Until when that lease lives, if it does.
+    /// Returns the time at which the lease expires, or `None` if it does not exist.
     pub(super) fn lives_until(&self, id: LeaseId) -> Option<Timestamp> {
         self.leases.get(&id).map(|(_, until)| *until)
     }
@@ -104,7 +104,7 @@ impl Store {
         self.history.push(Batch::new(self.revision, changes));
     }
 
-    /// What a watch of `prefix` that saw everything up to `after` has coming.
+    /// Returns the batches that a watch of `prefix` receives after revision `after`.
     pub(super) fn changes(&self, prefix: &Key, after: Revision) -> Result<Vec<Batch>, WatchEnd> {
         if after > self.revision {
             return Err(WatchEnd::Rewound { revision: self.revision });
@@ -117,17 +117,17 @@ impl Store {
         Ok(later.filter_map(under).collect())
     }
 
-    /// Watches that have not seen everything can no longer be served.
+    /// Compacts the history up to the current revision: watches that lag behind can no longer be served.
     pub(super) fn compact(&mut self) {
         self.compacted = self.revision;
     }
 
-    /// All that ever happened.
+    /// Returns all batches since the beginning.
     pub(super) fn history(&self) -> &[Batch] {
         &self.history
     }
 
-    /// The store is restored to what it was at `revision`.
+    /// Restores the store to its state at `revision`.
     pub(super) fn rewind(&mut self, revision: Revision) {
         self.history.retain(|batch| batch.revision <= revision);
         self.entries.clear();
@@ -139,7 +139,7 @@ impl Store {
     }
 }
 
-/// Brings a replica up to date.
+/// Applies changes to a copy of the entries.
 pub(super) fn apply(entries: &mut BTreeMap<Key, Entry>, changes: &[Change]) {
     for change in changes {
         match change {

@@ -1,4 +1,4 @@
-//! The store read a snapshot, or did not.
+//! The store returned a snapshot, or failed to.
 
 use super::bench::{Bench, ms, secs};
 use crate::{
@@ -6,24 +6,27 @@ use crate::{
     store::{ErrorKind, Revision, WatchEnd},
 };
 
-/// The log's watch falls behind what the store keeps.
+/// Compacts the store and ends the watch of the log, which has fallen behind.
 fn falls_behind(bench: &mut Bench) {
     bench.store.compact();
     bench.watch_ends("view/", WatchEnd::Compacted { compacted: bench.store.revision });
 }
 
 #[test]
-fn the_watch_begins_right_after_the_snapshot() {
+fn the_watch_starts_at_the_revision_of_the_snapshot() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.tick();
     b.skip();
     b.ok("read view/");
-    b.says(&["* a is present at http://other-a", "* a leads, term 2", "watch view/ after 2"]);
-    assert!(b.status().newest.is_none(), "nobody can tell from a snapshot who was there when it was cut");
+    b.expect(&["* a is present at http://other-a", "* a leads, term 2", "watch view/ after 2"]);
+    assert!(
+        b.status().newest.is_none(),
+        "a snapshot does not show which nodes were present when the version was written"
+    );
 }
 
 #[test]
-fn a_read_that_failed_is_tried_again_with_growing_pauses() {
+fn a_failed_read_is_repeated_with_backoff() {
     let mut a = Bench::observer();
     a.tick();
     a.skip();
@@ -32,24 +35,24 @@ fn a_read_that_failed_is_tried_again_with_growing_pauses() {
         assert_eq!(a.wakes_in(), Some(ms(pause)));
         a.wait(ms(pause));
     }
-    a.says(&[
-        "* the store is away: the store cannot be reached: as the test has it",
+    a.expect(&[
+        "* the store is away: the store cannot be reached: injected by the test",
         "read view/",
         "read view/",
         "read view/",
     ]);
     a.answer_all();
-    a.says(&["watch view/ after 0", "* the store is back after 700ms"]);
+    a.expect(&["watch view/ after 0", "* the store is back after 700ms"]);
 }
 
 #[test]
-fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
+fn p1_a_resync_keeps_the_view_if_the_version_is_unchanged() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| b.joins("c"));
     falls_behind(&mut b);
-    b.says(&["read view/"]);
+    b.expect(&["read view/"]);
     b.answer_all();
-    b.says(&[
+    b.expect(&[
         "* missed changes: read a snapshot at revision 5",
         "* c is present at http://other-c",
         "watch view/ after 5",
@@ -59,55 +62,55 @@ fn p1_a_resync_keeps_the_cut_while_the_version_is_the_one_folded() {
 }
 
 #[test]
-fn p1_a_member_that_missed_a_version_asks_for_another() {
+fn p1_a_member_that_missed_a_version_requests_another() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(Bench::publishes);
     falls_behind(&mut b);
     b.skip();
     b.answer_all();
-    b.says(&[
+    b.expect(&[
         "* missed changes: read a snapshot at revision 5",
         "watch view/ after 5",
-        "ask: b, the view of the newest version is not known here",
+        "request: b, the view of the newest version is not known here",
     ]);
     assert!(b.status().newest.is_none());
     b.publishes();
-    b.says(&["* version V3 of 2 nodes: ", "* stabilizing V3, attempt 1", "stabilize V3 of a b after V1"]);
+    b.expect(&["* version V3 of 2 nodes: ", "* stabilizing V3, attempt 1", "stabilize V3 of a b after V1"]);
 }
 
 #[test]
-fn p1_a_stabilize_for_a_version_that_was_overtaken_unseen_is_superseded() {
+fn p1_a_stabilize_is_superseded_if_a_newer_version_was_missed() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unseen(Bench::publishes);
     falls_behind(&mut b);
     b.skip();
     b.ok("read view/");
-    b.says_of(&["supersede", "* stabilize"], &["supersede", "* stabilize of V1 superseded"]);
+    b.expect_only(&["supersede", "* stabilize"], &["supersede", "* stabilize of V1 superseded"]);
     b.stabilized(Outcome::Ready);
-    b.says_of(&["acknowledge"], &[]);
+    b.expect_only(&["acknowledge"], &[]);
 }
 
 #[test]
-fn an_observer_that_missed_a_version_asks_for_nothing() {
+fn an_observer_that_missed_a_version_requests_none() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
     o.unseen(Bench::publishes);
     falls_behind(&mut o);
     o.skip();
     o.answer_all();
-    o.says(&["* missed changes: read a snapshot at revision 3", "watch view/ after 3"]);
+    o.expect(&["* missed changes: read a snapshot at revision 3", "watch view/ after 3"]);
     assert!(o.status().newest.is_none());
 }
 
 #[test]
-fn one_request_is_enough_for_all_that_missed_a_version() {
+fn nodes_that_missed_a_version_share_one_request() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| {
         b.publishes();
-        b.asks("c");
+        b.requests("c");
     });
     falls_behind(&mut b);
     b.answer_all();
-    b.says_of(&["ask"], &[]);
+    b.expect_only(&["request"], &[]);
 }
 
 #[test]
@@ -117,11 +120,11 @@ fn p1_a_leader_that_missed_a_version_publishes() {
     falls_behind(&mut a);
     a.skip();
     a.ok("read view/");
-    a.says_of(&["publish"], &["publish V3: the previous view is unknown"]);
+    a.expect_only(&["publish"], &["publish V3: the previous view is unknown"]);
 }
 
 #[test]
-fn a_resync_tells_of_everyone_who_came_went_or_changed() {
+fn a_resync_reports_all_nodes_that_joined_departed_or_changed() {
     let mut d = Bench::node("d").with(&["a", "b", "c"]).joined().led_by("a");
     d.unseen(|d| {
         d.ends("a");
@@ -131,7 +134,7 @@ fn a_resync_tells_of_everyone_who_came_went_or_changed() {
     falls_behind(&mut d);
     d.skip();
     d.ok("read view/");
-    d.says(&[
+    d.expect(&[
         "* missed changes: read a snapshot at revision 8",
         "* a is gone: its session ended",
         "* b has a new record, at http://other-b",
@@ -143,30 +146,30 @@ fn a_resync_tells_of_everyone_who_came_went_or_changed() {
 }
 
 #[test]
-fn p7_after_a_rewind_nothing_is_kept_and_the_node_joins_again() {
+fn p7_after_a_rewind_the_node_discards_its_state_and_rejoins() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.store.rewind(Revision::new(1));
     a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(1) });
-    a.says(&["read view/"]);
+    a.expect(&["read view/"]);
     a.ok("read view/");
-    a.says(&[
+    a.expect(&[
         "* the store was restored to an older state: read a snapshot at revision 1",
+        "* nobody leads",
+        "watch view/ after 1",
         "unwatch",
         "* session lost: the store was restored to an older state",
         "revoke 1",
-        "* nobody leads",
-        "watch view/ after 1",
     ]);
     assert!(a.status().newest.is_none());
     a.answer_all();
-    a.says(&[
+    a.expect(&[
         "grant 15s",
-        // The log has not told yet that the record went with the lease.
+        // The log has not shown yet that the record was deleted with the lease.
         "take over",
         "* a is gone: its session ended",
         "join",
         "* a is present at http://a",
-        "* joined again as a life",
+        "* joined again as <ULID>",
         "elect V2: a was elected, a joined",
         "watch ready/ after 3",
         "* a leads, term 4 (this node)",
@@ -190,7 +193,7 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
     a.skip();
     a.stabilized(Outcome::Ready);
     a.answer_all();
-    a.says(&[
+    a.expect(&[
         "acknowledge V2",
         "* ready at V2",
         "confirm V2",
@@ -200,8 +203,8 @@ fn p4_after_a_rewind_on_stable_runs_again_for_newer_versions() {
     ]);
 }
 
-/// The store counts far, and of that the machine sees nothing.
-fn counts_on(bench: &mut Bench) {
+/// Advances the store's revision without delivering the changes to the machine.
+fn advances_unseen(bench: &mut Bench) {
     bench.unseen(|bench| {
         for _ in 0..10 {
             bench.joins("x");
@@ -210,8 +213,8 @@ fn counts_on(bench: &mut Bench) {
     });
 }
 
-/// The store is restored to that revision.
-fn is_restored(bench: &mut Bench, revision: u64) {
+/// Restores the store to this revision.
+fn restore(bench: &mut Bench, revision: u64) {
     let revision = Revision::new(revision);
     bench.store.rewind(revision);
     bench.watch_ends("view/", WatchEnd::Rewound { revision });
@@ -219,24 +222,24 @@ fn is_restored(bench: &mut Bench, revision: u64) {
 }
 
 #[test]
-fn p2_after_a_rewind_nobody_waits_for_a_version_that_the_log_never_told_of() {
+fn p2_after_a_rewind_the_leader_does_not_wait_for_a_lost_publish() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
-    a.ask(1, "x");
-    counts_on(&mut a);
+    a.request_version(1, "x");
+    advances_unseen(&mut a);
     a.ok("publish");
-    is_restored(&mut a, 1);
+    restore(&mut a, 1);
     let mut a = a.after(secs(2));
     a.joins("b");
-    a.says_of(&["publish"], &["publish V4: b joined"]);
+    a.expect_only(&["publish"], &["publish V4: b joined"]);
 }
 
 #[test]
-fn a_request_that_a_restored_store_lost_is_made_again() {
+fn a_request_that_a_restored_store_lost_is_repeated() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
-    o.ask(1, "x");
-    counts_on(&mut o);
-    o.ok("ask");
+    o.request_version(1, "x");
+    advances_unseen(&mut o);
+    o.ok("request");
     o.skip();
-    is_restored(&mut o, 2);
-    o.says_of(&["ask"], &["ask: observer, x"]);
+    restore(&mut o, 2);
+    o.expect_only(&["request"], &["request: observer, x"]);
 }

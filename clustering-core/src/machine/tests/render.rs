@@ -9,13 +9,13 @@ use crate::{
     version::Version,
 };
 
-/// Gives versions short names, in the order in which they come up: V1, V2, …
+/// Short names of versions, in the order in which they first appear: V1, V2, …
 #[derive(Clone, Default)]
 pub(super) struct Names {
     versions: Vec<Version>,
 }
 
-/// A key or prefix without the namespace.
+/// Returns a key or prefix without the namespace.
 pub(super) fn short(keys: &Keyspace, key: &Key) -> String {
     let namespace = format!("{}/", keys.namespace());
     key.strip_prefix(namespace.as_str()).unwrap_or(key).to_owned()
@@ -45,7 +45,7 @@ impl Names {
         }
     }
 
-    /// One output in a line, without tokens and timeouts.
+    /// Renders an output as one line, without tokens and timeouts.
     pub(super) fn render(&self, output: &Output) -> String {
         match output {
             Output::Grant { ttl, .. } => format!("grant {ttl:?}"),
@@ -76,11 +76,13 @@ impl Names {
                 format!("* stabilize of {} refused, attempt {attempt}: {reason}", self.name(*version))
             }
             Output::Event(event) => format!("* {}", self.shorten(&event.to_string())),
-            Output::Reply { id, result } => match result {
-                Ok(Reply::Done) => format!("reply {}: done", id.0),
-                Ok(Reply::Version(version)) => format!("reply {}: {}", id.0, self.name(*version)),
-                Ok(Reply::Committed(revision)) => format!("reply {}: committed at {revision}", id.0),
-                Err(error) => format!("reply {}: {}", id.0, self.shorten(&error.to_string())),
+            Output::Reply { id, reply } => match reply {
+                Reply::Done(Ok(())) => format!("reply {}: done", id.0),
+                Reply::Version(Ok(version)) => format!("reply {}: {}", id.0, self.name(*version)),
+                Reply::Committed(Ok(revision)) => format!("reply {}: committed at {revision}", id.0),
+                Reply::Done(Err(error)) | Reply::Version(Err(error)) | Reply::Committed(Err(error)) => {
+                    format!("reply {}: {}", id.0, self.shorten(&error.to_string()))
+                }
             },
             Output::Stopped { reason } => format!("stopped: {reason}"),
         }
@@ -94,7 +96,7 @@ impl Names {
                 format!("{purpose} {}: {}", self.name(record.version), causes.join(", "))
             }
             Purpose::Acknowledge => {
-                let record: ReadinessRecord = value(txn, "").expect("an answer");
+                let record: ReadinessRecord = value(txn, "").expect("an acknowledgement");
                 let version = self.name(record.version);
                 match (record.outcome, record.detail) {
                     (ReadinessOutcome::Ready, _) => format!("acknowledge {version}"),
@@ -109,7 +111,7 @@ impl Names {
             }
             Purpose::RequestVersion => {
                 let record: RequestRecord = value(txn, "request").expect("a request");
-                format!("ask: {}, {}", record.by.unwrap_or_default(), record.why.unwrap_or_default())
+                format!("request: {}, {}", record.by.unwrap_or_default(), record.why.unwrap_or_default())
             }
             Purpose::Evict => {
                 let key = txn.operations()[0].key();
@@ -119,14 +121,14 @@ impl Names {
         }
     }
 
-    /// Versions by their short names, lives without their ULIDs.
+    /// Replaces versions by their short names, and the ULIDs of incarnations by a placeholder.
     fn shorten(&self, text: &str) -> String {
         let is_ulid = |word: &str| word.len() == 26 && word.chars().all(|c| c.is_ascii_alphanumeric());
         let word = |word: &str| {
             let bare = word.trim_end_matches([',', ':', ';']);
             match bare.parse::<Version>() {
                 Ok(version) if self.versions.contains(&version) => word.replace(bare, &self.name(version)),
-                Ok(_) if is_ulid(bare) => word.replace(bare, "a life"),
+                Ok(_) if is_ulid(bare) => word.replace(bare, "<ULID>"),
                 _ => word.to_owned(),
             }
         };
@@ -134,7 +136,7 @@ impl Names {
     }
 }
 
-/// The record that a transaction puts under the key with that end.
+/// Returns the record that a transaction puts under the key that ends with `end`.
 pub(super) fn value<T: serde::de::DeserializeOwned>(txn: &Txn, end: &str) -> Option<T> {
     txn.operations().iter().find_map(|operation| match operation {
         Operation::Put { key, value, .. } if key.ends_with(end) => decode(value).ok(),

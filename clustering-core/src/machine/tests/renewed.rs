@@ -1,10 +1,10 @@
-//! The store renewed the lease, or did not.
+//! The store renewed the lease, or failed to.
 
 use super::bench::{Bench, ms, secs};
 use crate::{machine::Phase, store::ErrorKind};
 
 #[test]
-fn p6_deadlines_count_from_the_sending_of_the_renewal_not_from_its_reply() {
+fn p6_deadlines_count_from_the_time_a_renewal_was_sent() {
     let mut a = Bench::node("a").joined().leading();
     a.advance(secs(5));
     let sent = a.now;
@@ -16,7 +16,7 @@ fn p6_deadlines_count_from_the_sending_of_the_renewal_not_from_its_reply() {
 }
 
 #[test]
-fn p6_less_time_than_the_ttl_is_believed_and_more_is_not() {
+fn p6_a_remaining_time_below_the_ttl_shortens_the_session_and_a_longer_one_is_ignored() {
     for (left, until) in [(secs(4), secs(4)), (secs(3600), secs(15))] {
         let mut a = Bench::node("a").joined().leading();
         a.advance(secs(5));
@@ -31,19 +31,19 @@ fn a_failed_renewal_is_repeated_every_half_second_until_the_deadline() {
         let mut a = Bench::node("a").joined().leading();
         a.advance(secs(5));
         a.fail("renew", kind);
-        a.says_of(
+        a.expect_only(
             &["* the store is away", "* session", "renew"],
             &[
                 "renew",
                 match kind {
                     ErrorKind::Unreachable => {
-                        "* the store is away: the store cannot be reached: as the test has it"
+                        "* the store is away: the store cannot be reached: injected by the test"
                     }
                     ErrorKind::OutcomeUnknown => {
-                        "* the store is away: the outcome is unknown: as the test has it"
+                        "* the store is away: the outcome is unknown: injected by the test"
                     }
-                    ErrorKind::Busy => "* the store is away: the store is busy: as the test has it",
-                    _ => "* the store is away: the store refused: as the test has it",
+                    ErrorKind::Busy => "* the store is away: the store is busy: injected by the test",
+                    _ => "* the store is away: the store refused: injected by the test",
                 },
             ],
         );
@@ -52,10 +52,10 @@ fn a_failed_renewal_is_repeated_every_half_second_until_the_deadline() {
             a.advance(ms(500));
             a.fail("renew", kind);
         }
-        a.says_of(&["* session", "* the store is away"], &[]);
+        a.expect_only(&["* session", "* the store is away"], &[]);
         a.advance(ms(500));
         a.ok("renew");
-        a.says(&["renew", "* the store is back after 4.5s"]);
+        a.expect(&["renew", "* the store is back after 4.5s"]);
     }
 }
 
@@ -68,76 +68,76 @@ fn a_failed_renewal_is_repeated_sooner_if_the_lease_is_short() {
 }
 
 #[test]
-fn p10_a_store_that_is_away_is_back_when_it_answers_not_when_the_session_ends() {
+fn p10_an_outage_ends_when_the_store_answers_and_not_when_the_session_ends() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.advance(secs(5));
     b.fail("renew", ErrorKind::Unreachable);
     b.skip();
     b.advance(secs(10));
-    b.says_of(&["* session", "* the store"], &["* session lost: no renewal succeeded in time"]);
+    b.expect_only(&["* session", "* the store"], &["* session lost: no renewal succeeded in time"]);
     b.fail("revoke", ErrorKind::Unreachable);
-    b.says_of(&["* the store"], &[]);
+    b.expect_only(&["* the store"], &[]);
     assert!(b.status().stale_since.is_some());
     b.wait(secs(1));
     b.ok("revoke");
-    b.says_of(&["* the store"], &["* the store is back after 11s"]);
+    b.expect_only(&["* the store"], &["* the store is back after 11s"]);
 
-    // That it knows no such lease is an answer.
+    // An unknown lease is an answer too.
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.advance(secs(5));
     b.fail("renew", ErrorKind::Unreachable);
     b.skip();
     b.advance(ms(500));
     b.fail("renew", ErrorKind::LeaseNotFound);
-    b.says_of(&["* the store"], &["* the store is back after 500ms"]);
+    b.expect_only(&["* the store"], &["* the store is back after 500ms"]);
 }
 
 #[test]
-fn p6_a_leader_that_renews_in_the_last_third_leads_on_under_its_term() {
+fn p6_a_suspended_leader_whose_renewal_succeeds_resumes_its_term() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(5));
     a.advance(secs(6));
-    a.says(&["renew", "* leadership suspended, term 2: no renewal in time"]);
+    a.expect(&["renew", "* leadership suspended, term 2: no renewal in time"]);
     assert!(!a.is_leader());
     a.unseen(|a| a.joins("b"));
     a.deliver();
-    a.says(&["* b is present at http://other-b"]);
+    a.expect(&["* b is present at http://other-b"]);
     a.ok("renew");
-    a.says(&["renew", "* leadership resumed, term 2", "publish V2: b joined"]);
+    a.expect(&["renew", "* leadership resumed, term 2", "publish V2: b joined"]);
     assert!(a.is_leader());
 }
 
 #[test]
-fn p7_a_lease_that_is_gone_ends_the_session_at_once() {
+fn p7_an_unknown_lease_ends_the_session_immediately() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.advance(secs(5));
     a.skip();
     a.fail("renew", ErrorKind::LeaseNotFound);
-    a.says(&["unwatch", "* session lost: the store no longer knows the lease", "revoke 1"]);
+    a.expect(&["unwatch", "* session lost: the store no longer knows the lease", "revoke 1"]);
     let status = a.status();
     assert_eq!((status.phase, status.leadership, status.acknowledged), (Phase::Joining, None, None));
 }
 
 #[test]
-fn p7_no_time_left_is_a_lease_that_is_gone() {
+fn p7_a_renewal_with_no_remaining_time_ends_the_session() {
     let mut a = Bench::node("a").joined();
     a.advance(secs(5));
     a.renew_with(ms(0));
-    a.says_of(&["* session"], &["* session lost: the store no longer knows the lease"]);
+    a.expect_only(&["* session"], &["* session lost: the store no longer knows the lease"]);
 }
 
 #[test]
-fn a_renewal_that_took_longer_than_its_interval_is_followed_at_once() {
+fn a_renewal_slower_than_its_interval_is_followed_immediately_by_the_next() {
     let mut a = Bench::node("a").joined().leading();
     a.advance(secs(5));
     a.skip();
     a.now = a.now + secs(6);
     a.ok("renew");
-    a.says_of(&["renew"], &["renew"]);
+    a.expect_only(&["renew"], &["renew"]);
 }
 
 #[test]
-fn renewals_go_on_while_the_node_campaigns_and_waits_for_its_name() {
+fn a_node_that_waits_for_its_name_keeps_its_lease() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.wait(secs(60));
     assert_eq!(b.status().phase, Phase::Joining);
@@ -145,16 +145,16 @@ fn renewals_go_on_while_the_node_campaigns_and_waits_for_its_name() {
 }
 
 #[test]
-fn a_node_that_lost_its_session_before_it_was_a_member_says_nothing_of_it() {
+fn losing_a_lease_before_the_node_is_a_member_is_not_reported() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.advance(secs(5));
     b.skip();
     b.fail("renew", ErrorKind::LeaseNotFound);
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
 }
 
 #[test]
-fn times_that_are_set_go_before_those_that_follow_from_the_ttl() {
+fn configured_times_override_those_derived_from_the_ttl() {
     let mut a = Bench::node_with("a", |config| {
         config.renew_every = Some(secs(2));
         config.leadership = Some(secs(8));
@@ -168,8 +168,8 @@ fn times_that_are_set_go_before_those_that_follow_from_the_ttl() {
 }
 
 #[test]
-fn p6_a_renewal_that_succeeded_counts_also_when_its_reply_comes_late() {
-    // Frozen over its deadline, with the reply waiting: the store renewed in time, so the lease lives.
+fn p6_a_successful_renewal_counts_even_if_its_reply_arrives_after_the_deadline() {
+    // The process is frozen past its deadline while the reply waits. The store renewed in time, so the lease is alive.
     let mut a = Bench::node("a").joined().leading();
     a.advance(secs(5));
     a.advance(secs(4));
@@ -179,7 +179,7 @@ fn p6_a_renewal_that_succeeded_counts_also_when_its_reply_comes_late() {
     assert!(!a.is_leader());
     a.skip();
     a.renew_with(secs(15));
-    a.says_of(&["* session"], &[]);
+    a.expect_only(&["* session"], &[]);
     assert_eq!(a.status().session.unwrap().until, renewed - secs(4) + secs(15));
-    assert!(!a.is_leader(), "but it was sent too long ago to lead");
+    assert!(!a.is_leader(), "the renewal was sent too long ago to lead");
 }

@@ -1,49 +1,49 @@
-//! The user ends the node.
+//! The user stops the node.
 
 use super::bench::{Bench, ms, secs};
 use crate::{event::StopReason, machine::Phase, outcome::Outcome, store::ErrorKind};
 
 #[test]
-fn stop_is_leave_alone() {
+fn a_stopping_node_leaves_and_then_revokes_its_lease() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.stop();
-    a.says(&["unwatch", "leave"]);
+    a.expect(&["unwatch", "leave"]);
     assert_eq!((a.status().phase, a.is_leader()), (Phase::Leaving, false));
     a.ok("leave");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     assert!(!a.machine.is_given_back());
     a.ok("revoke");
     assert!(a.machine.is_given_back());
-    a.says(&["unwatch", "* stopped: it was asked to stop", "stopped: it was asked to stop"]);
+    a.expect(&["unwatch", "* stopped: it was asked to stop", "stopped: it was asked to stop"]);
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Asked));
     assert_eq!(a.machine.next_wakeup(), None);
     a.tick();
     a.stop();
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn a_node_that_was_never_driven_ends_at_once() {
+fn a_node_that_was_never_driven_stops_immediately() {
     let mut a = Bench::node("a");
     a.stop();
-    a.says(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
+    a.expect(&["* stopped: it was asked to stop", "stopped: it was asked to stop"]);
 }
 
 #[test]
-fn it_waits_for_callbacks_that_run() {
+fn a_stopping_node_waits_for_running_callbacks() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
-    b.says(&["supersede", "* stabilize of V1 superseded", "leave"]);
+    b.expect(&["supersede", "* stabilize of V1 superseded", "leave"]);
     b.ok("leave");
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
     b.ok("revoke");
-    b.says(&[]);
+    b.expect(&[]);
     b.stabilized(Outcome::Ready);
-    b.says_of(&["stopped", "acknowledge"], &["stopped: it was asked to stop"]);
+    b.expect_only(&["stopped", "acknowledge"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
-fn a_store_that_does_not_answer_is_asked_until_the_timeout() {
+fn a_revoke_is_retried_until_the_stop_timeout() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.stop();
     let end = a.now + secs(5);
@@ -58,43 +58,43 @@ fn a_store_that_does_not_answer_is_asked_until_the_timeout() {
 }
 
 #[test]
-fn a_callback_that_does_not_end_is_waited_for_until_the_timeout() {
+fn a_stopping_node_waits_for_a_callback_until_the_stop_timeout() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
     b.ok("leave");
     b.ok("revoke");
     b.skip();
     b.wait(ms(4_999));
-    b.says(&[]);
+    b.expect(&[]);
     b.wait(ms(1));
-    b.says_of(&["stopped"], &["stopped: it was asked to stop"]);
+    b.expect_only(&["stopped"], &["stopped: it was asked to stop"]);
 }
 
 #[test]
-fn nothing_is_committed_or_begun_while_it_ends() {
+fn a_stopping_node_commits_and_starts_nothing() {
     let mut a = Bench::node("a").joined().leading();
     a.stop();
     a.skip();
-    a.ask(1, "late");
+    a.request_version(1, "late");
     a.joins("b");
-    a.asks("ops");
+    a.requests("ops");
     a.delete("view/leader");
     a.wait(secs(1));
-    a.says_of(&["publish", "elect", "confirm", "ask", "stabilize", "announce", "read", "grant"], &[]);
+    a.expect_only(&["publish", "elect", "confirm", "request", "stabilize", "announce", "read", "grant"], &[]);
 }
 
 #[test]
-fn what_waits_is_refused() {
+fn pending_requests_fail_when_the_node_stops() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.update(1, "x");
-    b.ask(2, "why");
+    b.request_version(2, "why");
     b.stabilized(Outcome::Ready);
     b.stop();
     b.resign(3);
     b.unregister(4);
     b.ok("leave");
     b.ok("revoke");
-    b.says_of(
+    b.expect_only(
         &["reply"],
         &[
             "reply 3: this node does not lead: ask the leader, or wait until this node leads",
@@ -106,21 +106,21 @@ fn what_waits_is_refused() {
 }
 
 #[test]
-fn a_node_that_nobody_drives_any_more_has_ended_as_it_is() {
+fn an_aborted_node_stops_without_revoking_its_lease() {
     let mut a = Bench::node("a").joined().leading();
     a.machine.abort();
     assert_eq!(a.status().phase, Phase::Stopped(StopReason::Aborted));
     assert_eq!((a.is_leader(), a.machine.next_wakeup()), (false, None));
     assert!(!a.machine.is_given_back());
-    a.ask(1, "late");
-    a.says_of(
+    a.request_version(1, "late");
+    a.expect_only(
         &["reply"],
         &["reply 1: the node has ended: its task was aborted: the runtime was shut down, or the store panicked"],
     );
 }
 
 #[test]
-fn one_that_has_ended_ended_for_that_reason_whatever_comes_later() {
+fn aborting_a_stopped_node_does_not_change_its_stop_reason() {
     let mut a = Bench::node("a");
     a.stop();
     a.machine.abort();
@@ -128,8 +128,8 @@ fn one_that_has_ended_ended_for_that_reason_whatever_comes_later() {
 }
 
 #[test]
-fn an_observer_ends_at_once() {
+fn an_observer_stops_immediately() {
     let mut o = Bench::observer().joined();
     o.stop();
-    o.says(&["unwatch", "* stopped: it was asked to stop", "stopped: it was asked to stop"]);
+    o.expect(&["unwatch", "* stopped: it was asked to stop", "stopped: it was asked to stop"]);
 }

@@ -1,47 +1,47 @@
-//! The user gives the node's place up, and follows on.
+//! The user unregisters the node, which then only observes.
 
 use super::bench::{Bench, secs};
 use crate::{machine::Phase, store::ErrorKind};
 
 #[test]
-fn it_is_answered_once_the_lease_is_given_back() {
+fn an_unregister_request_succeeds_once_the_lease_is_revoked() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.unregister(1);
-    a.says(&["unwatch", "leave"]);
+    a.expect(&["unwatch", "leave"]);
     assert_eq!((a.status().phase, a.is_leader()), (Phase::Observing, false));
     a.ok("leave");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.deliver();
-    a.says(&["* a is gone: it left", "* nobody leads"]);
+    a.expect(&["* a is gone: it left", "* nobody leads"]);
     a.ok("revoke");
-    a.says(&["* unregistered", "reply 1: done"]);
+    a.expect(&["* unregistered", "reply 1: done"]);
     a.wait(secs(60));
-    a.says(&[]);
+    a.expect(&[]);
 }
 
 #[test]
-fn a_running_stabilize_is_superseded() {
+fn unregistering_supersedes_a_running_stabilize() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unregister(1);
-    b.says(&["supersede", "* stabilize of V1 superseded", "leave"]);
+    b.expect(&["supersede", "* stabilize of V1 superseded", "leave"]);
     b.stabilized(crate::Outcome::Ready);
-    b.says(&[]);
+    b.expect(&[]);
 }
 
 #[test]
-fn a_grant_on_its_way_is_given_back() {
+fn a_lease_granted_after_unregistering_is_revoked() {
     let mut a = Bench::node("a");
     a.tick();
     a.unregister(1);
     a.skip();
     a.ok("grant");
-    a.says(&["revoke 1"]);
+    a.expect(&["revoke 1"]);
     a.ok("revoke");
-    a.says(&["* unregistered", "reply 1: done"]);
+    a.expect(&["* unregistered", "reply 1: done"]);
 }
 
 #[test]
-fn a_grant_that_fails_meanwhile_leaves_nothing_to_be_away_for() {
+fn a_grant_that_fails_after_unregistering_does_not_count_as_an_outage() {
     let mut a = Bench::node("a");
     a.tick();
     a.ok("read");
@@ -51,32 +51,32 @@ fn a_grant_that_fails_meanwhile_leaves_nothing_to_be_away_for() {
     a.unregister(1);
     a.fail("grant", ErrorKind::Unreachable);
     assert_eq!(a.status().stale_since, None);
-    a.says_of(&["reply"], &["reply 1: done"]);
+    a.expect_only(&["reply"], &["reply 1: done"]);
 }
 
 #[test]
-fn a_place_that_was_never_taken_is_given_up_at_once() {
+fn a_node_that_never_joined_only_revokes_its_lease() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.unregister(1);
-    b.says(&["revoke 2"]);
+    b.expect(&["revoke 2"]);
     b.ok("revoke");
-    b.says(&["* unregistered", "reply 1: done"]);
+    b.expect(&["* unregistered", "reply 1: done"]);
     b.ends("b");
-    b.says(&["* b is gone: its session ended"]);
+    b.expect(&["* b is gone: its session ended"]);
 }
 
 #[test]
-fn p10_a_place_that_is_given_up_is_told_of_although_nobody_waits() {
+fn p10_unregistering_is_reported_even_if_the_request_was_cancelled() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.unregister(1);
     b.abandon(&[1]);
     b.answer_all();
-    b.says_of(&["* unregistered", "reply"], &["* unregistered"]);
+    b.expect_only(&["* unregistered", "reply"], &["* unregistered"]);
 }
 
 #[test]
-fn an_observer_has_no_place() {
+fn unregistering_an_observer_fails() {
     let mut o = Bench::observer();
     o.unregister(1);
-    o.says_of(&["reply"], &["reply 1: this process only observes: it has no name to register"]);
+    o.expect_only(&["reply"], &["reply 1: this process only observes: it has no name to register"]);
 }

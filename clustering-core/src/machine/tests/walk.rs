@@ -1,5 +1,5 @@
-//! Random walks of one machine: whatever is answered, seen and done by others, in whatever order, every step keeps to
-//! the [`invariants`](super::invariants): the table of commits, no busy loop, no overlap, stale tokens.
+//! Random walks of one machine. For any order of replies, delivered changes and actions of other nodes, every step must
+//! satisfy the [`invariants`](super::invariants).
 
 use super::bench::{Bench, for_seeds, ms, name};
 use crate::{
@@ -81,13 +81,13 @@ impl Walk {
             7 => self.user(),
             _ => {
                 self.bench.hidden = self.below(2) == 0;
-                self.others();
+                self.other_nodes();
                 self.bench.hidden = false;
             }
         }
     }
 
-    /// Some open call or callback ends, somehow.
+    /// Ends a random open call or callback, in a random way.
     fn answer(&mut self) {
         if self.below(3) == 0 {
             return self.bench.answer_all();
@@ -115,7 +115,7 @@ impl Walk {
             }
             call if call.starts_with("stabilize") => self.bench.stabilized(Outcome::Ready),
             call if call.starts_with("announce") => self.bench.announced(),
-            call if call.starts_with("check health") && self.below(3) == 0 => self.bench.health(Err("ill")),
+            call if call.starts_with("check health") && self.below(3) == 0 => self.bench.health(Err("sick")),
             call if call.starts_with("check health") => self.bench.health(Ok(())),
             call => match self.below(4) {
                 0 => self.bench.fail(call, kind),
@@ -160,9 +160,9 @@ impl Walk {
         let id = self.requests;
         match self.below(12) {
             0..3 => self.bench.update(id, &id.to_string()),
-            3..6 => self.bench.ask(id, "walk"),
+            3..6 => self.bench.request_version(id, "walk"),
             6 => self.bench.resign(id),
-            7 => self.bench.fence(id, Txn::new().put("mine", "x", None)),
+            7 => self.bench.commit_as_leader(id, Txn::new().put("mine", "x", None)),
             8 => self.bench.register(id),
             9 => self.bench.unregister(id),
             10 if self.below(4) == 0 => self.bench.stop(),
@@ -170,10 +170,10 @@ impl Walk {
         }
     }
 
-    fn others(&mut self) {
+    fn other_nodes(&mut self) {
         let other = *self.one_of(&OTHERS);
         let key = *self.one_of(&KEYS);
-        let joined = self.bench.stands(other);
+        let joined = self.bench.has_session(other);
         let led = self.bench.store.get(self.bench.keys.election_key()).is_some();
         let published = self.bench.has_version();
         match self.below(14) {
@@ -185,7 +185,7 @@ impl Walk {
             4 => self.bench.publishes(),
             5 | 6 if joined && published => self.bench.acknowledges(other),
             7 if published => self.bench.confirms(),
-            8 => self.bench.asks("ops"),
+            8 => self.bench.requests("ops"),
             9 => self.bench.put(key, "garbage"),
             10 => self.bench.delete(key),
             11 if self.below(6) == 0 => self.bench.joins("b"),
@@ -200,7 +200,7 @@ impl Bench {
         self.open.iter().map(|call: &Output| self.names.render(call)).collect()
     }
 
-    fn stands(&self, node: &str) -> bool {
+    fn has_session(&self, node: &str) -> bool {
         self.others.get(node).is_some_and(|lease| self.store.lives_until(*lease).is_some())
     }
 

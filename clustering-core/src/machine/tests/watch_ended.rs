@@ -7,22 +7,22 @@ use crate::{
 };
 
 #[test]
-fn p1_a_broken_watch_goes_on_after_the_last_revision_folded() {
+fn p1_a_broken_watch_resumes_after_the_last_delivered_revision() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.unseen(|b| {
         b.joins("c");
         b.publishes();
     });
     b.disconnects("view/");
-    b.says(&[
+    b.expect(&[
         "* the store is away: the watch was disconnected (reset): watch again after the last revision seen",
     ]);
-    assert!(b.wakes_in().unwrap() < ms(100), "soon, but not all nodes at once");
+    assert!(b.wakes_in().unwrap() < ms(100), "the retry comes soon, but not from all nodes at once");
     b.wait(ms(100));
-    b.says(&["watch view/ after 3"]);
+    b.expect(&["watch view/ after 3"]);
     b.ok("watch view/");
     b.deliver();
-    b.says_of(
+    b.expect_only(
         &["* c", "stabilize", "* the store"],
         &[
             "* the store is back after 100ms",
@@ -33,7 +33,7 @@ fn p1_a_broken_watch_goes_on_after_the_last_revision_folded() {
 }
 
 #[test]
-fn a_watch_that_breaks_again_and_again_is_opened_ever_more_seldom() {
+fn a_watch_that_breaks_repeatedly_is_reopened_with_backoff() {
     let mut o = Bench::observer().joined();
     o.disconnects("view/");
     for pause in [100, 200, 400, 800, 1600, 3200, 5000, 5000] {
@@ -42,7 +42,7 @@ fn a_watch_that_breaks_again_and_again_is_opened_ever_more_seldom() {
         o.disconnects("view/");
         assert_eq!(o.wakes_in(), Some(ms(pause)));
     }
-    // One that was open for longer than that was a good one.
+    // A watch that was open for longer than the pause resets the backoff.
     o.wait(secs(5));
     o.ok("watch view/");
     o.wait(secs(5));
@@ -56,7 +56,7 @@ fn a_watch_that_breaks_again_and_again_is_opened_ever_more_seldom() {
 }
 
 #[test]
-fn a_watch_that_yields_was_a_good_one() {
+fn a_watch_that_delivered_changes_resets_the_backoff() {
     let mut o = Bench::observer().joined();
     for _ in 0..5 {
         o.disconnects("view/");
@@ -68,15 +68,15 @@ fn a_watch_that_yields_was_a_good_one() {
 }
 
 #[test]
-fn compacted_means_to_read_anew() {
+fn a_compacted_watch_leads_to_a_new_snapshot() {
     let mut o = Bench::observer().joined();
     o.skip();
     o.watch_ends("view/", WatchEnd::Compacted { compacted: Revision::new(7) });
-    o.says(&["read view/"]);
+    o.expect(&["read view/"]);
 }
 
 #[test]
-fn nothing_is_said_to_be_stable_while_changes_are_missing() {
+fn the_version_is_not_reported_as_stable_while_changes_are_missing() {
     for end in [
         WatchEnd::Compacted { compacted: Revision::new(7) },
         WatchEnd::Disconnected { reason: "reset".to_owned() },
@@ -92,7 +92,7 @@ fn nothing_is_said_to_be_stable_while_changes_are_missing() {
 }
 
 #[test]
-fn a_node_does_not_register_while_it_does_not_watch() {
+fn a_node_does_not_register_while_its_watch_lags() {
     let mut b = Bench::node("b").with(&["b"]).joined();
     b.disconnects("view/");
     b.store.compact();
@@ -100,13 +100,13 @@ fn a_node_does_not_register_while_it_does_not_watch() {
     b.wait(ms(100));
     b.skip();
     b.ok("watch view/");
-    b.says_of(&["join"], &[]);
+    b.expect_only(&["join"], &[]);
     b.deliver();
-    b.says_of(&["join"], &["join"]);
+    b.expect_only(&["join"], &["join"]);
 }
 
 #[test]
-fn a_leader_leads_on_while_its_watch_is_broken() {
+fn a_leader_keeps_leading_while_its_watch_is_broken() {
     let mut a = Bench::node("a").joined().leading().stable();
     a.disconnects("view/");
     assert!(a.is_leader());
@@ -114,7 +114,7 @@ fn a_leader_leads_on_while_its_watch_is_broken() {
 }
 
 #[test]
-fn acknowledgements_are_read_anew_whatever_ended_their_watch() {
+fn acknowledgements_are_read_again_however_their_watch_ended() {
     let ends = [
         WatchEnd::Disconnected { reason: "reset".to_owned() },
         WatchEnd::Compacted { compacted: Revision::new(7) },
@@ -127,14 +127,14 @@ fn acknowledgements_are_read_anew_whatever_ended_their_watch() {
         a = a.acknowledged();
         a.unseen(|a| a.acknowledges("b"));
         a.watch_ends("ready/", end);
-        a.says(&["read ready/"]);
+        a.expect(&["read ready/"]);
         a.ok("read ready/");
-        a.says(&[&format!("watch ready/ after {}", a.store.revision), "confirm V2"]);
+        a.expect(&[&format!("watch ready/ after {}", a.store.revision), "confirm V2"]);
     }
 }
 
 #[test]
-fn the_acknowledgements_watch_that_ends_at_once_is_read_ever_more_seldom_and_forgiven() {
+fn a_watch_of_acknowledgements_that_breaks_repeatedly_is_reopened_with_backoff() {
     let mut a = Bench::node("a").joined().leading().stable();
     let mut pauses = Vec::new();
     for _ in 0..4 {
@@ -147,11 +147,11 @@ fn the_acknowledgements_watch_that_ends_at_once_is_read_ever_more_seldom_and_for
     a.wait(secs(6));
     a.skip();
     a.disconnects("ready/");
-    a.says(&["read ready/"]);
+    a.expect(&["read ready/"]);
 }
 
 #[test]
-fn p8_a_read_of_acknowledgements_that_failed_is_repeated() {
+fn p8_a_failed_read_of_acknowledgements_is_repeated() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
     a.joins("b");
     a.answer_all();
@@ -159,34 +159,34 @@ fn p8_a_read_of_acknowledgements_that_failed_is_repeated() {
     a.unseen(|a| a.acknowledges("b"));
     a.disconnects("ready/");
     a.fail("read ready/", ErrorKind::Refused);
-    a.says_of(
+    a.expect_only(
         &["* operator action needed"],
-        &["* operator action needed: the store refused: as the test has it"],
+        &["* operator action needed: the store refused: injected by the test"],
     );
     a.wait(ms(200));
     a.ok("read ready/");
-    a.says_of(&["confirm"], &["confirm V2"]);
+    a.expect_only(&["confirm"], &["confirm V2"]);
 }
 
 #[test]
-fn p4_what_runs_goes_on_while_the_watch_is_broken() {
+fn p4_a_running_stabilize_continues_while_the_watch_is_broken() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.disconnects("view/");
     b.skip();
     b.stabilized(Outcome::Ready);
-    b.says(&["acknowledge V1"]);
+    b.expect(&["acknowledge V1"]);
     b.ok("acknowledge");
-    b.says(&["* ready at V1"]);
+    b.expect(&["* ready at V1"]);
 }
 
 #[test]
-fn p7_a_snapshot_from_before_what_was_folded_is_a_rewind_too() {
+fn p7_a_snapshot_older_than_the_last_delivered_revision_is_a_rewind() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
     b.store.rewind(Revision::new(2));
     b.watch_ends("view/", WatchEnd::Compacted { compacted: Revision::new(9) });
     b.skip();
     b.ok("read view/");
-    b.says_of(
+    b.expect_only(
         &["* the store was", "* session"],
         &[
             "* the store was restored to an older state: read a snapshot at revision 2",

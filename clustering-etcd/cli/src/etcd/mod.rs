@@ -27,8 +27,8 @@ pub(crate) struct Etcd {
     /// [env: ETCD_ENDPOINTS, or ETCD_HOST and ETCD_PORT, or ETCDCTL_ENDPOINTS] [default: localhost:2379]
     #[arg(long, global = true, value_name = "LIST")]
     endpoints: Option<String>,
-    /// User, or user:password. A password that is missing is read from --password-file, ETCDCTL_PASSWORD or the terminal
-    /// [env: ETCDCTL_USER]
+    /// User, or user:password. A password that is missing is read from --password-file, ETCDCTL_PASSWORD or the
+    /// terminal [env: ETCDCTL_USER]
     #[arg(long, global = true, value_name = "NAME")]
     user: Option<String>,
     /// Password. It is visible in the process list of this machine; prefer --password-file [env: ETCDCTL_PASSWORD]

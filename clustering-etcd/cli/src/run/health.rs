@@ -15,7 +15,8 @@ use crate::times::duration;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Health")]
 pub(crate) struct Health {
-    /// Command that checks the program. Exit code 0 means healthy; otherwise the last line of its standard error is the reason
+    /// Command that checks the program. Exit code 0 means healthy; otherwise the last line of its standard error is the
+    /// reason
     #[arg(long, value_name = "COMMAND", group = "check")]
     health: Option<String>,
     /// URL that checks the program. A status from 200 to 299 means healthy; http only

@@ -20,8 +20,8 @@ use tokio::{
 use super::{log::Log, shortage::wait_out};
 use crate::{group::Group, guardian::Guardian};
 
-/// Time limit for the rest of the output after a hook has ended. A process that the hook started may hold the output open
-/// forever.
+/// Time limit for the rest of the output after a hook has ended. A process that the hook started may hold the output
+/// open forever.
 const LAST_OUTPUT: Duration = Duration::from_millis(200);
 
 /// Runs hooks, and holds the data that all of them are given.

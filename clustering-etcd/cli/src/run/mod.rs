@@ -36,17 +36,18 @@ use crate::{
     times::{duration, now_ms},
 };
 
-/// Run a program as a node, for as long as the program runs
+/// Run a program as a node
 ///
-/// Starts the program, registers the node, calls the hooks, and exits with the exit code of the program, or with 128 plus
-/// the number of the signal that ended it. When the program ends, the node leaves the cluster. While the store is away,
-/// the program keeps running and the node waits. While the program is unhealthy (see --health and --health-url), the node
-/// leaves the cluster and other nodes take over its keys; it rejoins when the program is healthy again.
+/// The node lives as long as the program. Starts the program, registers the node, calls the hooks, and exits with the
+/// exit code of the program, or with 128 plus the number of the signal that ended it. When the program ends, the node
+/// leaves the cluster. While the store is away, the program keeps running and the node waits. While the program is
+/// unhealthy (see --health and --health-url), the node leaves the cluster and other nodes take over its keys; it
+/// rejoins when the program is healthy again.
 ///
-/// On the first INT or TERM the node leaves the cluster, so that no more requests are sent to it. Then the program and all
-/// its child processes get the signal. Leaving takes one call to the store, or 5 seconds if the store is away. A second
-/// INT or TERM is passed on at once, as are HUP, QUIT, USR1, USR2 and WINCH. Ctrl-Z pauses the program together with this
-/// command.
+/// On the first INT or TERM the node leaves the cluster, so that no more requests are sent to it. Then the program and
+/// all its child processes get the signal. Leaving takes one call to the store, or 5 seconds if the store is away. A
+/// second INT or TERM is passed on at once, as are HUP, QUIT, USR1, USR2 and WINCH. Ctrl-Z pauses the program together
+/// with this command.
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and these environment variables:
 /// CLUSTERING_HOOK, CLUSTERING_NAMESPACE, CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM,
@@ -54,8 +55,8 @@ use crate::{
 /// and with --listen CLUSTERING_LISTEN (the actual address). Its output goes to the standard error. A hook that is
 /// superseded by a newer version gets SIGTERM, and SIGKILL after --hook-grace; the next hook starts when it has ended.
 ///
-/// Exit codes of the command itself: 2 wrong arguments or refused by the store, 3 the node has ended (for example because
-/// its name was taken over), 126 the program cannot be executed, 127 the program does not exist.
+/// Exit codes of the command itself: 2 wrong arguments or refused by the store, 3 the node has ended (for example
+/// because its name was taken over), 126 the program cannot be executed, 127 the program does not exist.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// Address of the program, for those who look the node up [env: CLUSTERING_URI]
@@ -81,8 +82,8 @@ pub(crate) struct Run {
     /// What to do if another node has the name
     #[arg(long, value_name = "POLICY", default_value = "wait")]
     name_conflict: Conflict,
-    /// Hook that adapts the program to a new view. Exit code 0 means ready; on any other the hook is retried. Without this
-    /// option the node is always ready
+    /// Hook that adapts the program to a new view. Exit code 0 means ready; on any other the hook is retried. Without
+    /// this option the node is always ready
     #[arg(long, value_name = "COMMAND")]
     stabilize: Option<String>,
     /// Hook that the leader alone runs, once for each version at which all nodes are ready
@@ -98,13 +99,13 @@ pub(crate) struct Run {
     /// Time limit for the stabilize hook; after it the hook is killed and counts as a refusal [default: none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     stabilize_timeout: Option<Duration>,
-    /// Time limit for the on-stable hook; after it the hook is killed and counts as failed. No later version is announced
-    /// while the hook runs [default: none]
+    /// Time limit for the on-stable hook; after it the hook is killed and counts as failed. No later version is
+    /// announced while the hook runs [default: none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     on_stable_timeout: Option<Duration>,
-    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez) and Prometheus metrics (/metrics) over HTTP, such as
-    /// 127.0.0.1:8081, or :8081 for all addresses; port 0 picks a free port and logs it [env: CLUSTERING_LISTEN]
-    /// [default: none]
+    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez) and Prometheus metrics (/metrics) over HTTP,
+    /// such as 127.0.0.1:8081, or :8081 for all addresses; port 0 picks a free port and logs it [env:
+    /// CLUSTERING_LISTEN] [default: none]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
     /// Time that a superseded hook gets to end

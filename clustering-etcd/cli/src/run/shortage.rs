@@ -1,5 +1,5 @@
-//! Local shortages of resources. These errors of the operating system are temporary, and say nothing about the health of
-//! the program.
+//! Local shortages of resources. These errors of the operating system are temporary, and say nothing about the health
+//! of the program.
 
 use std::{future::Future, io, time::Duration};
 

@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use clustering_core::{
-    HistoryEntry, MonitorEvent, Namespace, Readiness, Report, Version, report::NodeReport,
+    Event, HistoryEntry, MonitorEvent, Namespace, Readiness, Report, Version, report::NodeReport,
 };
 
 use super::Update;
@@ -110,7 +110,7 @@ impl App {
 
     fn note(&mut self, event: &MonitorEvent, now: Now) {
         match event {
-            MonitorEvent::VersionPublished { version, nodes, causes: why, .. } => {
+            MonitorEvent::Common(Event::VersionPublished { version, nodes, causes: why, .. }) => {
                 for period in &mut self.versions {
                     if period.course == Course::Adapting {
                         period.course = Course::Superseded;
@@ -135,8 +135,8 @@ impl App {
                     }
                 }
             }
-            MonitorEvent::StoreAway { reason } => self.away = Some(reason.clone()),
-            MonitorEvent::StoreBack { .. } => self.away = None,
+            MonitorEvent::Common(Event::StoreAway { reason }) => self.away = Some(reason.clone()),
+            MonitorEvent::Common(Event::StoreBack { .. }) => self.away = None,
             _ => {}
         }
     }

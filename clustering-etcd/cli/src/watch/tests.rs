@@ -6,7 +6,7 @@ use std::{
 };
 
 use clustering_core::{
-    Cause, Keyspace, MonitorEvent, Namespace, Report, Version,
+    Cause, Event, Keyspace, MonitorEvent, Namespace, Report, Version,
     store::{CoordinationStoreExt, Entry, Key, Revision, Snapshot},
 };
 use clustering_memory::MemoryStore;
@@ -79,7 +79,7 @@ fn after(moment: Now, millis: u64) -> Now {
 fn published(nodes: usize) -> MonitorEvent {
     // Causes cannot be constructed here, so take those of a report.
     let causes = report(3, 0).unwrap().version.unwrap().causes;
-    MonitorEvent::VersionPublished { version: version(), revision: Revision::new(7), nodes, causes }
+    Event::VersionPublished { version: version(), revision: Revision::new(7), nodes, causes }.into()
 }
 
 /// Renders the screen into lines, without trailing blanks.
@@ -166,7 +166,7 @@ fn five_hundred_nodes_fit_and_unready_nodes_come_first() {
 fn a_missing_cluster_and_a_store_that_is_away_are_shown() {
     let mut app = app();
     assert_eq!(rendered(&app, Now::read(), 80, 12)[1], " no cluster yet");
-    let away = MonitorEvent::StoreAway { reason: "refused".into() };
+    let away = Event::StoreAway { reason: "refused".into() }.into();
     app.apply(Update { events: vec![away], report: report(3, 0) }, Now::read());
     assert!(rendered(&app, Now::read(), 100, 12)[1].contains("etcd does not answer") && app.has_timer());
     // No size of the terminal makes it panic.
@@ -185,7 +185,7 @@ fn a_small_terminal_shows_why_a_version_was_published() {
     let mut app = app();
     let asked = |why: &str| {
         let mut event = published(3);
-        if let MonitorEvent::VersionPublished { causes: shown, .. } = &mut event {
+        if let MonitorEvent::Common(Event::VersionPublished { causes: shown, .. }) = &mut event {
             *shown = vec![Cause::Asked { by: "ops@host".into(), why: Some(why.into()) }];
         }
         Update { events: vec![event], report: report(3, 0) }
@@ -214,7 +214,7 @@ fn a_small_terminal_shows_why_a_version_was_published() {
 #[test]
 fn wide_characters_keep_their_column_and_escape_sequences_are_shown() {
     let mut app = app();
-    let odd = MonitorEvent::StoreAway { reason: "\u{1b}[2Jbad\nforged \u{202e}".into() };
+    let odd = Event::StoreAway { reason: "\u{1b}[2Jbad\nforged \u{202e}".into() }.into();
     app.apply(Update { events: vec![odd], report: report(3, 0) }, noon());
     let text = rendered(&app, noon(), 120, 20).join("\n");
     assert_eq!(text.matches("\\u{1b}[2Jbad\\nforged \\u{202e}").count(), 2, "{text}");

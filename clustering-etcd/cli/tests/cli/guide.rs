@@ -1,7 +1,7 @@
 //! The operator's guide shows the real output of the commands.
 //!
-//! Every line of its `console` blocks that begins with `$ ` is run, on the cluster that the comment above the block names.
-//! With `UPDATE_GUIDE=1` in the environment, the outputs in the guide are replaced by the current ones.
+//! Every line of its `console` blocks that begins with `$ ` is run, on the cluster that the comment above the block
+//! names. With `UPDATE_GUIDE=1` in the environment, the outputs in the guide are replaced by the current ones.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -159,7 +159,8 @@ async fn updated(guide: &str) -> String {
     text
 }
 
-/// Replaces the parts that differ from run to run: versions, times, durations, terms, the host name and the width of columns.
+/// Replaces the parts that differ from run to run: versions, times, durations, terms, the host name and the width of
+/// columns.
 fn normalized(guide: &str) -> Vec<String> {
     let is_version =
         |word: &str| word.len() == 26 && word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase());

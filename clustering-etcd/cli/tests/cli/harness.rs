@@ -134,8 +134,8 @@ pub(crate) async fn by_hand(etcd: &EtcdServer, key: &str, value: &str) {
     store(etcd).put(key, value.to_owned().into(), None).await.unwrap();
 }
 
-/// Writes the records of a stable cluster with this number of nodes, led by `ingest-0000`, without starting nodes. Returns
-/// the version.
+/// Writes the records of a stable cluster with this number of nodes, led by `ingest-0000`, without starting nodes.
+/// Returns the version.
 pub(crate) async fn crowd(etcd: &EtcdServer, nodes: usize) -> Version {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     let label = Version::from_u128(now << 80);

@@ -13,7 +13,8 @@ use crate::{
     watch::printed,
 };
 
-/// A service in Python that answers health checks. It is healthy while the file `well` exists, and hangs while `hang` exists.
+/// A service in Python that answers health checks. It is healthy while the file `well` exists, and hangs while `hang`
+/// exists.
 const WEB: &str = "
 import http.server, os, sys, time
 class Handler(http.server.BaseHTTPRequestHandler):

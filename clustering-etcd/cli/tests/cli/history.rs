@@ -50,8 +50,8 @@ async fn versions_are_listed_with_their_causes() {
     stop(nodes).await;
 }
 
-/// The labels are written by hand: two after the year 9999, which dates cannot express, and one from a clock that is a day
-/// ahead.
+/// The labels are written by hand: two after the year 9999, which dates cannot express, and one from a clock that is a
+/// day ahead.
 #[tokio::test]
 async fn labels_of_any_time_are_shown_and_not_used_for_durations() {
     let etcd = EtcdServer::start().await.unwrap();

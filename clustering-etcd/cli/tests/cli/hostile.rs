@@ -10,8 +10,8 @@ use crate::{
     watch::printed,
 };
 
-/// Text that clears the screen, sets the title, forges a line and a column, and changes colours (with a C1 character) and the
-/// direction of text.
+/// Text that clears the screen, sets the title, forges a line and a column, and changes colours (with a C1 character)
+/// and the direction of text.
 const HOSTILE: &str = "x\u{1b}[2J\u{1b}]0;mine\u{7} y\r\nforged\tcell\u{7f} \u{9b}31m \u{202e}back\u{200b}";
 
 /// Checks that the text contains no character that a terminal executes or hides, except for those in `allowed`.

@@ -45,7 +45,7 @@ async fn p5_the_leader_steps_down_for_the_named_node() {
     assert!(new > term && !nodes[0].is_leader());
     let shown = clustering(&etcd, &["status"]).await;
     assert!(shown.ended(0).contains("c was elected, ops@"), "{shown:?}");
-    clustering(&etcd, &["resign", "--for", "c"]).await.refused(1, &["c leads already"]);
+    clustering(&etcd, &["resign", "--for", "c"]).await.refused(1, &["c is the leader already"]);
     clustering(&etcd, &["resign", "--for", "x"])
         .await
         .refused(1, &["no node x is present; there are a, b, c"]);

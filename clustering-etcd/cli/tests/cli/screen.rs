@@ -1,4 +1,5 @@
-//! `watch` on a terminal: the content of the screen, the number of bytes written, and the state of the terminal afterwards.
+//! `watch` on a terminal: the content of the screen, the number of bytes written, and the state of the terminal
+//! afterwards.
 
 use std::{
     fs,

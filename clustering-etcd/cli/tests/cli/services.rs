@@ -102,8 +102,8 @@ async fn the_reason_why_etcd_does_not_answer_is_named() {
         said.refused(2, &["no reply within 2s", "overloaded or paused"]);
         assert!(!said.err.contains("is etcd running"), "{said:?}");
     };
-    // The connection is established once the client has sent more than the preface of HTTP/2. Replies get lost from then
-    // on.
+    // The connection is established once the client has sent more than the preface of HTTP/2. Replies get lost from
+    // then on.
     let hang = async {
         while line.sent() <= 24 {
             tokio::task::yield_now().await;

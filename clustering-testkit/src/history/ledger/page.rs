@@ -84,7 +84,7 @@ pub enum Act {
     Unconfirmed,
     /// A new version was requested.
     Asked,
-    /// A fenced write.
+    /// A leader commit.
     Wrote(FencedWrite),
     /// Another key was put or deleted.
     Other(String),

@@ -3,7 +3,7 @@ use crate::{
     store::StoreError,
 };
 
-/// Under which token a call is answered.
+/// Returns the token of a call.
 pub(super) fn token_of(call: &Output) -> Option<Token> {
     match call {
         Output::Grant { token, .. }
@@ -16,7 +16,7 @@ pub(super) fn token_of(call: &Output) -> Option<Token> {
     }
 }
 
-/// The reply that a call gets when something went wrong.
+/// Returns the reply with which a call fails.
 pub(super) fn refusal(call: &Output, error: StoreError) -> Input {
     match *call {
         Output::Grant { token, .. } => Input::Granted { token, result: Err(error) },
@@ -25,6 +25,6 @@ pub(super) fn refusal(call: &Output, error: StoreError) -> Input {
         Output::Read { token, .. } => Input::Read { token, result: Err(error) },
         Output::Watch { token, .. } => Input::WatchOpened { token, result: Err(error) },
         Output::Commit { token, .. } => Input::Committed { token, result: Err(error) },
-        _ => unreachable!("no call: {call:?}"),
+        _ => unreachable!("not a store call: {call:?}"),
     }
 }

@@ -1,6 +1,6 @@
-//! Several machines and one store, under virtual time, at random: calls are slow, replies are lost before or after they
-//! took effect, watches break, processes freeze, crash and come back, operators meddle. In the end all is calm, and then
-//! everything must be as promised. A run is told by its seed alone.
+//! Several machines on one store, under virtual time and random faults: calls are slow, calls and replies are lost,
+//! watches break, processes freeze, crash and restart, and operators interfere. After a while the faults cease, and
+//! then every node must be a member and the newest version stable. The seed alone determines a run.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,8 +9,8 @@ use std::{
 };
 
 mod calls;
+mod faults;
 mod promises;
-mod trouble;
 
 use self::calls::{refusal, token_of};
 use super::{
@@ -34,46 +34,46 @@ const CALM: Duration = secs(120);
 const TTL: Duration = secs(5);
 
 #[test]
-fn p1_to_p8_hold_under_faults_and_calm_brings_stability() {
+fn p1_to_p8_hold_under_faults_and_the_cluster_becomes_stable_afterwards() {
     for_seeds("WORLD_SEEDS", 150, |seed| World::new(seed).run());
 }
 
-/// What is still to happen.
+/// An event that is due later.
 enum Due {
     Wake {
         process: usize,
-        life: u64,
+        generation: u64,
     },
     /// A call reaches the store.
     Arrive {
         process: usize,
-        life: u64,
+        generation: u64,
         call: Output,
     },
-    /// A reply, or what stands for one, reaches the process.
+    /// A reply, or a timeout in its place, reaches the process.
     Reply {
         process: usize,
-        life: u64,
+        generation: u64,
         token: Option<Token>,
         input: Input,
     },
-    /// What the store has for a watch reaches the process.
+    /// Pending changes of a watch reach the process.
     Pump {
         process: usize,
-        life: u64,
+        generation: u64,
         token: Token,
     },
-    Trouble,
+    Fault,
 }
 
 struct Process {
     name: NodeName,
-    /// How often it was started.
-    life: u64,
+    /// Number of times that the process has died.
+    generation: u64,
     machine: Option<Machine>,
     frozen_until: Timestamp,
     wake_at: Option<Timestamp>,
-    /// Calls that were not answered yet.
+    /// Calls that have not been answered yet.
     waiting: BTreeSet<Token>,
     watches: Vec<Watch>,
     stabilizing: Option<Token>,
@@ -97,8 +97,8 @@ struct World {
     numbered: u64,
     processes: Vec<Process>,
     stormy: bool,
-    /// The store cannot be reached until then.
-    away_until: Timestamp,
+    /// The store is unreachable until this time.
+    unreachable_until: Timestamp,
     views: BTreeMap<(Revision, Version), Vec<Arc<Node>>>,
     announced: BTreeSet<(Revision, Version)>,
 }
@@ -114,14 +114,14 @@ impl World {
             numbered: 0,
             processes: Vec::new(),
             stormy: true,
-            away_until: Timestamp::ZERO,
+            unreachable_until: Timestamp::ZERO,
             views: BTreeMap::new(),
             announced: BTreeSet::new(),
         };
         for n in 0..2 + world.below(4) {
             world.processes.push(Process {
                 name: name(&format!("n{n}")),
-                life: 0,
+                generation: 0,
                 machine: None,
                 frozen_until: Timestamp::ZERO,
                 wake_at: None,
@@ -154,27 +154,28 @@ impl World {
         self.due.insert((time, self.numbered), due);
     }
 
-    /// How long something is on its way: a moment, now and then much longer than anybody waits.
+    /// Returns a random latency, which is mostly short and now and then longer than any timeout.
     fn latency(&mut self) -> Duration {
         if self.one_in(20) { ms(self.below(3_000)) } else { Duration::from_micros(200 + self.below(5_000)) }
     }
 
     fn run(mut self) {
         let storm = self.now + STORM;
-        self.at(self.now + secs(1), Due::Trouble);
+        self.at(self.now + secs(1), Due::Fault);
         self.run_until(storm);
         self.stormy = false;
-        self.away_until = self.now;
+        self.unreachable_until = self.now;
         for process in &mut self.processes {
             process.frozen_until = self.now;
         }
         let end = self.now + CALM;
-        // All well, and nothing is written while nothing changes: what the storm left on its way may stir it once more.
+        // The cluster must come to rest, with no more writes. Calls still in flight from the storm may disturb it
+        // once more.
         loop {
             for process in 0..self.processes.len() {
                 match self.processes[process].machine {
                     None => self.start(process),
-                    Some(_) => self.ask(process, |id| Input::Register { id }),
+                    Some(_) => self.request(process, |id| Input::Register { id }),
                 }
             }
             let (calm, revision, handled) = (self.is_calm(), self.store.revision, self.handled());
@@ -184,7 +185,7 @@ impl World {
                 assert!(per_process <= 20, "a busy loop: {per_process} inputs in 10 s");
                 return;
             }
-            assert!(self.now < end, "P8: no calm\n{}", self.report());
+            assert!(self.now < end, "P8: the cluster does not become stable\n{}", self.report());
         }
     }
 
@@ -192,7 +193,7 @@ impl World {
         self.processes.iter().map(|process| process.handled).sum()
     }
 
-    /// P7, P8: all are members of the newest version, and it is stable for everyone.
+    /// P7, P8: true if all processes are members of the newest version, and know that it is stable.
     fn is_calm(&self) -> bool {
         let names: Vec<&NodeName> = self.processes.iter().map(|process| &process.name).collect();
         let newest = |machine: &Machine| machine.status(self.now).newest;
@@ -210,7 +211,7 @@ impl World {
     fn report(&self) -> String {
         let of = |process: &Process| {
             let status = process.machine.as_ref().map(|machine| machine.status(self.now));
-            format!("{} (life {}): {status:?}", process.name, process.life)
+            format!("{} (generation {}): {status:?}", process.name, process.generation)
         };
         self.processes.iter().map(of).collect::<Vec<_>>().join("\n")
     }
@@ -223,29 +224,34 @@ impl World {
             let ((time, _), due) = entry.remove_entry();
             self.now = self.now.max(time);
             self.store.expire(self.now);
-            self.happen(due);
+            self.run_event(due);
             self.check_leaders();
         }
         self.now = end;
     }
 
-    fn happen(&mut self, due: Due) {
-        let (process, life) = match &due {
-            Due::Wake { process, life } | Due::Pump { process, life, .. } => (*process, *life),
-            Due::Reply { process, life, .. } | Due::Arrive { process, life, .. } => (*process, *life),
-            Due::Trouble => return self.trouble(),
+    fn run_event(&mut self, due: Due) {
+        let (process, generation) = match &due {
+            Due::Wake { process, generation } | Due::Pump { process, generation, .. } => {
+                (*process, *generation)
+            }
+            Due::Reply { process, generation, .. } | Due::Arrive { process, generation, .. } => {
+                (*process, *generation)
+            }
+            Due::Fault => return self.inject_fault(),
         };
-        let alive = self.processes[process].life == life && self.processes[process].machine.is_some();
+        let alive =
+            self.processes[process].generation == generation && self.processes[process].machine.is_some();
         match due {
-            // What was sent by one that is dead may still arrive.
-            Due::Arrive { call, .. } => self.arrive(process, life, call),
+            // A call may still arrive after its process has died.
+            Due::Arrive { call, .. } => self.arrive(process, generation, call),
             _ if !alive => {}
             _ if self.processes[process].frozen_until > self.now => {
                 let until = self.processes[process].frozen_until;
                 self.at(until, due);
             }
             Due::Wake { .. } => {
-                // Others were set for times that are no longer asked for.
+                // Other wake-ups are out of date: the machine has asked for another time since.
                 if self.processes[process].wake_at.take_if(|at| *at <= self.now).is_some() {
                     self.handle(process, Input::Tick);
                 }
@@ -275,7 +281,7 @@ impl World {
                 self.handle(process, input);
             }
             Due::Pump { token, .. } => self.pump(process, token),
-            Due::Trouble => unreachable!("seen to above"),
+            Due::Fault => unreachable!("handled above"),
         }
     }
 
@@ -285,20 +291,20 @@ impl World {
         machine.handle(now, input);
         let outputs: Vec<Output> = std::iter::from_fn(|| machine.poll_output()).collect();
         let wakeup = machine.next_wakeup();
-        assert!(wakeup.is_none_or(|at| at > now), "a busy loop");
+        assert!(wakeup.is_none_or(|at| at > now), "a busy loop: the next wake-up is already due");
         self.processes[process].handled += 1;
         for output in outputs {
-            self.put_out(process, output);
+            self.execute(process, output);
         }
-        let life = self.processes[process].life;
+        let generation = self.processes[process].generation;
         if let Some(at) = wakeup.filter(|at| self.processes[process].wake_at != Some(*at)) {
             self.processes[process].wake_at = Some(at);
-            self.at(at, Due::Wake { process, life });
+            self.at(at, Due::Wake { process, generation });
         }
     }
 
-    fn put_out(&mut self, process: usize, output: Output) {
-        let life = self.processes[process].life;
+    fn execute(&mut self, process: usize, output: Output) {
+        let generation = self.processes[process].generation;
         match output {
             Output::Stabilize { token, view, .. } => {
                 let this = &mut self.processes[process];
@@ -313,18 +319,18 @@ impl World {
                 let outcome = if refuses { Outcome::refused("no") } else { Outcome::Ready };
                 let time = if self.one_in(10) { secs(self.below(8)) } else { ms(self.below(200)) };
                 let input = Input::Stabilized { token, outcome };
-                self.at(self.now + time, Due::Reply { process, life, token: None, input });
+                self.at(self.now + time, Due::Reply { process, generation, token: None, input });
             }
             Output::Announce { token, view, term } => {
                 assert!(self.processes[process].announcing.replace(token).is_none(), "P4: two on_stable");
                 let version = (view.revision(), view.version());
                 assert!(self.announced.insert(version), "P4: on_stable twice for {version:?}");
-                let machine = self.processes[process].machine.as_ref().expect("it put this out");
+                let machine = self.processes[process].machine.as_ref().expect("the process has a machine");
                 let leadership = machine.status(self.now).leadership.expect("P4: on_stable by the leader");
                 assert_eq!(leadership.term, term, "P4: on_stable in its term");
                 let time = ms(self.below(500));
                 let input = Input::Announced { token, result: Ok(()) };
-                self.at(self.now + time, Due::Reply { process, life, token: None, input });
+                self.at(self.now + time, Due::Reply { process, generation, token: None, input });
             }
             Output::Watch { token, ref prefix, after, timeout } => {
                 let watch = Watch { token, prefix: prefix.clone(), seen: after };
@@ -342,26 +348,26 @@ impl World {
             Output::Stopped { .. } => self.kill(process),
             Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
-            Output::CheckHealth { .. } => unreachable!("no node here checks its health"),
+            Output::CheckHealth { .. } => unreachable!("no health checks are configured"),
         }
     }
 
-    /// Sends a call to the store; after its timeout nobody waits for the reply any more.
+    /// Sends a call to the store. After the timeout the machine is told that the outcome is unknown.
     fn call(&mut self, process: usize, token: Token, timeout: Duration, call: Output) {
-        let life = self.processes[process].life;
+        let generation = self.processes[process].generation;
         self.processes[process].waiting.insert(token);
-        let silence = refusal(&call, StoreError::outcome_unknown("timeout"));
-        self.at(self.now + timeout, Due::Reply { process, life, token: Some(token), input: silence });
+        let timed_out = refusal(&call, StoreError::outcome_unknown("timeout"));
+        self.at(self.now + timeout, Due::Reply { process, generation, token: Some(token), input: timed_out });
         if !self.one_in(30) {
             let time = self.now + self.latency();
-            self.at(time, Due::Arrive { process, life, call });
+            self.at(time, Due::Arrive { process, generation, call });
         }
     }
 
-    fn arrive(&mut self, process: usize, life: u64, call: Output) {
+    fn arrive(&mut self, process: usize, generation: u64, call: Output) {
         let now = self.now;
-        let reply = if now < self.away_until {
-            refusal(&call, StoreError::unreachable("away"))
+        let reply = if now < self.unreachable_until {
+            refusal(&call, StoreError::unreachable("injected by the test"))
         } else {
             match call.clone() {
                 Output::Grant { token, ttl, .. } => {
@@ -384,32 +390,32 @@ impl World {
                     }
                     Input::Committed { token, result }
                 }
-                other => unreachable!("no call: {other:?}"),
+                other => unreachable!("not a store call: {other:?}"),
             }
         };
-        self.tell_watches();
+        self.notify_watches();
         if !self.one_in(30) {
             let time = now + self.latency();
             let token = token_of(&call);
-            self.at(time, Due::Reply { process, life, token, input: reply });
+            self.at(time, Due::Reply { process, generation, token, input: reply });
         }
     }
 
-    /// Whoever watches will hear of it.
-    fn tell_watches(&mut self) {
+    /// Schedules the delivery of new changes to all watches.
+    fn notify_watches(&mut self) {
         for process in 0..self.processes.len() {
-            let life = self.processes[process].life;
+            let generation = self.processes[process].generation;
             let tokens: Vec<Token> =
                 self.processes[process].watches.iter().map(|watch| watch.token).collect();
             for token in tokens {
                 let time = self.now + self.latency();
-                self.at(time, Due::Pump { process, life, token });
+                self.at(time, Due::Pump { process, generation, token });
             }
         }
     }
 
     fn pump(&mut self, process: usize, token: Token) {
-        // Not before it is open, and then at once.
+        // Changes are delivered only once the watch is open.
         if self.processes[process].waiting.contains(&token) {
             return;
         }
@@ -448,17 +454,17 @@ impl World {
         if self.below(3) == 0 {
             config.laggards = Laggards::Evict { after: secs(15) };
         }
-        config.validate().expect("a config that works");
+        config.validate().expect("a valid configuration");
         let this = &self.processes[process];
         let identity = Identity {
             name: this.name.clone(),
-            uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.life)).expect("a URI"),
+            uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.generation)).expect("a URI"),
             metadata: Metadata::new(),
         };
         // Wall clocks are wrong by up to an hour.
         let wall = 1_700_000_000_000 + self.below(3_600_000);
-        let mint = IdGenerator::new(wall, self.now, u128::from(self.below(u64::MAX)));
-        let machine = Machine::node(self.keys.clone(), identity, config, mint);
+        let ids = IdGenerator::new(wall, self.now, u128::from(self.below(u64::MAX)));
+        let machine = Machine::node(self.keys.clone(), identity, config, ids);
         let this = &mut self.processes[process];
         (this.machine, this.wake_at, this.newest) = (Some(machine), None, Revision::ZERO);
         self.handle(process, Input::Tick);
@@ -466,7 +472,7 @@ impl World {
 
     fn kill(&mut self, process: usize) {
         let this = &mut self.processes[process];
-        this.life += 1;
+        this.generation += 1;
         this.machine = None;
         this.waiting.clear();
         this.watches.clear();

@@ -154,13 +154,13 @@ impl World<'_> {
     }
 
     /// Handles the reply to a request of the user.
-    pub(super) fn answered(&mut self, process: usize, id: RequestId, result: Result<Reply, RequestError>) {
+    pub(super) fn answered(&mut self, process: usize, id: RequestId, reply: Reply) {
+        let Reply::Committed(result) = reply else { return };
         let asked = &mut self.processes[process].asked;
         let Some(place) = asked.iter().position(|(asked, ..)| *asked == id) else { return };
         let (_, id, term) = asked.swap_remove(place);
         let outcome = match result {
-            Ok(Reply::Committed(revision)) => WriteOutcome::Done(revision),
-            Ok(_) => return,
+            Ok(revision) => WriteOutcome::Done(revision),
             Err(RequestError::Store(error)) if error.effect() == clustering_core::store::Effect::Unknown => {
                 WriteOutcome::Unknown(String::new())
             }

@@ -403,7 +403,7 @@ impl<'a> World<'a> {
             Output::CheckHealth { token } => self.check_health(process, token),
             Output::Supersede { token } => self.supersede(process, token),
             Output::Abort { token, reason } => self.abort(process, token, reason),
-            Output::Reply { id, result } => self.answered(process, id, result),
+            Output::Reply { id, reply } => self.answered(process, id, reply),
             Output::Unwatch { token } => {
                 self.processes[process].watches.retain(|watch| watch.token != token);
             }

@@ -133,7 +133,7 @@ pub(crate) fn output(output: &Output) -> Option<String> {
         Output::Supersede { token } => format!("▶ supersede {token}"),
         Output::Abort { token, reason } => format!("▶ abort {token}: {reason}"),
         Output::Event(event) => format!("• {event}"),
-        Output::Reply { id, result } => format!("▶ answer {}: {result:?}", id.0),
+        Output::Reply { id, reply } => format!("▶ answer {}: {reply:?}", id.0),
         Output::Stopped { reason } => format!("▶ stopped: {reason}"),
     })
 }

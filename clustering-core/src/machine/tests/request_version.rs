@@ -1,177 +1,177 @@
-//! The user asks for a new version.
+//! The user requests a new version.
 
 use super::bench::{Bench, secs};
 use crate::store::{ErrorKind, Revision, WatchEnd};
 
 #[test]
-fn the_leader_publishes_at_once_and_answers_with_the_version() {
+fn the_leader_publishes_immediately_and_replies_with_the_version() {
     let mut a = Bench::node("a").joined().leading();
-    // Not even a row of changes makes it wait.
-    a.ask(1, "rebalance");
-    a.says(&["publish V2: a asked (rebalance)"]);
+    // Requests of the leader's own service are never delayed, not even right after another version.
+    a.request_version(1, "rebalance");
+    a.expect(&["publish V2: a asked (rebalance)"]);
     a.ok("publish");
-    a.says(&[]);
+    a.expect(&[]);
     a.deliver();
-    a.says_of(&["reply"], &["reply 1: V2"]);
+    a.expect_only(&["reply"], &["reply 1: V2"]);
 }
 
 #[test]
-fn another_node_writes_a_request() {
+fn a_follower_writes_a_request_and_replies_once_a_version_is_published() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "rebalance");
-    b.says(&["ask: b, rebalance"]);
-    b.ok("ask");
+    b.request_version(1, "rebalance");
+    b.expect(&["request: b, rebalance"]);
+    b.ok("request");
     b.deliver();
-    b.says(&[]);
+    b.expect(&[]);
     b.publishes();
-    b.says_of(&["reply"], &["reply 1: V2"]);
+    b.expect_only(&["reply"], &["reply 1: V2"]);
 }
 
 #[test]
-fn two_who_ask_get_one_version() {
+fn two_requests_share_one_version() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "one");
-    b.ask(2, "two");
+    b.request_version(1, "one");
+    b.request_version(2, "two");
     b.answer_all();
     b.publishes();
-    b.says_of(&["ask", "reply"], &["ask: b, one", "reply 1: V2", "reply 2: V2"]);
+    b.expect_only(&["request", "reply"], &["request: b, one", "reply 1: V2", "reply 2: V2"]);
 }
 
 #[test]
-fn a_request_of_somebody_else_serves_as_well() {
+fn a_pending_request_of_another_client_is_reused() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.asks("ops");
-    b.ask(1, "rebalance");
-    b.says(&[]);
+    b.requests("ops");
+    b.request_version(1, "rebalance");
+    b.expect(&[]);
     b.publishes();
-    b.says_of(&["reply"], &["reply 1: V2"]);
+    b.expect_only(&["reply"], &["reply 1: V2"]);
 }
 
 #[test]
-fn a_request_that_a_version_overtook_is_granted_by_it() {
+fn a_version_published_while_the_request_is_in_flight_fulfils_it() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "rebalance");
+    b.request_version(1, "rebalance");
     b.unseen(Bench::publishes);
     b.skip();
-    b.ok("ask");
-    b.says(&[]);
+    b.ok("request");
+    b.expect(&[]);
     b.deliver();
-    b.says_of(&["ask", "reply"], &["reply 1: V2"]);
+    b.expect_only(&["request", "reply"], &["reply 1: V2"]);
 }
 
 #[test]
-fn an_observer_may_ask() {
+fn an_observer_can_request_a_version() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
-    o.ask(1, "ops");
-    o.says(&["ask: observer, ops"]);
+    o.request_version(1, "ops");
+    o.expect(&["request: observer, ops"]);
 }
 
 #[test]
-fn while_nobody_leads_the_next_election_grants_it() {
+fn without_a_leader_the_next_election_fulfils_the_request() {
     let mut b = Bench::node("b").with(&["a"]).joined();
-    b.ask(1, "rebalance");
+    b.request_version(1, "rebalance");
     b.answer_all();
     b.skip();
     b.elects("a");
-    b.says_of(&["reply"], &["reply 1: V1"]);
+    b.expect_only(&["reply"], &["reply 1: V1"]);
 }
 
 #[test]
-fn what_was_asked_before_the_log_was_read_is_not_forgotten() {
+fn a_request_made_before_the_log_was_read_is_sent_afterwards() {
     let mut o = Bench::observer().with(&["a"]).led_by("a");
-    o.ask(1, "early");
+    o.request_version(1, "early");
     o.answer_all();
-    o.says_of(&["ask", "reply"], &["ask: observer, early"]);
+    o.expect_only(&["request", "reply"], &["request: observer, early"]);
     o.publishes();
-    o.says_of(&["reply"], &["reply 1: V2"]);
+    o.expect_only(&["reply"], &["reply 1: V2"]);
 }
 
 #[test]
-fn a_version_that_was_missed_grants_it_too() {
+fn a_version_that_was_only_seen_in_a_snapshot_fulfils_the_request() {
     let mut o = Bench::observer().with(&["a"]).joined().led_by("a");
-    o.ask(1, "ops");
+    o.request_version(1, "ops");
     o.answer_all();
     o.unseen(Bench::publishes);
     o.store.compact();
     o.watch_ends("view/", WatchEnd::Compacted { compacted: o.store.revision });
     o.skip();
     o.answer_all();
-    o.says_of(&["ask", "reply"], &["reply 1: V2"]);
+    o.expect_only(&["request", "reply"], &["reply 1: V2"]);
 }
 
 #[test]
-fn p9_a_rewind_does_not_make_the_leader_publish_without_end() {
+fn p9_a_request_pending_during_a_rewind_leads_to_one_version_only() {
     let mut a = Bench::node("a");
     for _ in 0..20 {
         a.joins("x");
         a.ends("x");
     }
     let mut a = a.joined().leading();
-    a.ask(1, "rebalance");
+    a.request_version(1, "rebalance");
     a.fail("publish", ErrorKind::Unreachable);
     a.store.rewind(Revision::new(2));
     a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(2) });
     a.skip();
     a.answer_all();
-    // V2 is the one that never got there.
+    // V2 was never written to the store.
     let elected = "elect V3: a was elected, a joined, a asked (rebalance)";
-    a.says_of(&["elect", "publish", "reply"], &[elected, "reply 1: V3"]);
+    a.expect_only(&["elect", "publish", "reply"], &[elected, "reply 1: V3"]);
     a.wait(secs(10));
-    a.says_of(&["publish"], &[]);
+    a.expect_only(&["publish"], &[]);
 }
 
 /// While the store is away, a service may request a version repeatedly, and cancel each request.
 #[test]
-fn requests_that_were_dropped_are_one_wish_and_do_not_pile_up() {
+fn cancelled_requests_do_not_accumulate() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     let size = |b: &Bench| format!("{:?}", b.machine).len();
-    b.ask(0, "first");
-    b.fail("ask", ErrorKind::Unreachable);
+    b.request_version(0, "first");
+    b.fail("request", ErrorKind::Unreachable);
     b.abandon(&[0]);
     b.skip();
     let before = size(&b);
     for id in 1..1_000 {
-        b.ask(id, "again");
+        b.request_version(id, "again");
         b.update(id + 10_000, "x");
         b.abandon(&[id, id + 10_000]);
     }
     assert!(size(&b) < before + 1_000, "{} bytes after {before}", size(&b));
-    // The request is kept, and callers that still wait get an answer.
-    b.ask(1_000, "kept");
+    // The request is kept, and callers that still wait get a reply.
+    b.request_version(1_000, "kept");
     b.abandon(&[]);
     b.wait(secs(10));
     b.answer_all();
     b.publishes();
-    b.says_of(&["reply"], &["reply 1000: V2"]);
+    b.expect_only(&["reply"], &["reply 1000: V2"]);
 }
 
 #[test]
-fn a_wish_that_nobody_waits_for_any_more_is_granted_all_the_same() {
+fn a_cancelled_request_is_still_sent() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "rebalance");
-    b.fail("ask", ErrorKind::Unreachable);
+    b.request_version(1, "rebalance");
+    b.fail("request", ErrorKind::Unreachable);
     b.abandon(&[1]);
     b.skip();
     b.wait(secs(10));
-    b.says(&["ask: b, rebalance"]);
+    b.expect(&["request: b, rebalance"]);
     b.answer_all();
     b.publishes();
     b.skip();
     b.wait(secs(60));
-    b.says_of(&["ask", "reply"], &[]);
+    b.expect_only(&["request", "reply"], &[]);
 }
 
 #[test]
-fn a_node_that_ends_refuses_what_it_was_asked() {
+fn pending_and_later_requests_fail_when_the_node_stops() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "rebalance");
+    b.request_version(1, "rebalance");
     b.stop();
-    b.ask(2, "late");
+    b.request_version(2, "late");
     b.stabilized(crate::Outcome::Ready);
     b.ok("leave");
     b.ok("revoke");
-    b.ask(3, "after the end");
-    b.says_of(
+    b.request_version(3, "after the stop");
+    b.expect_only(
         &["reply"],
         &[
             "reply 1: the node has ended: it was asked to stop",

@@ -11,9 +11,9 @@ use crate::{
     version::{Term, Version},
 };
 
-/// What the user asks for.
+/// Requests of the user.
 impl Bench {
-    pub(super) fn ask(&mut self, id: u64, why: &str) {
+    pub(super) fn request_version(&mut self, id: u64, why: &str) {
         self.input(Input::RequestVersion { id: RequestId(id), why: Some(why.to_owned()) });
     }
 
@@ -25,7 +25,7 @@ impl Bench {
         self.input(Input::Resign { id: RequestId(id) });
     }
 
-    pub(super) fn fence(&mut self, id: u64, txn: Txn) {
+    pub(super) fn commit_as_leader(&mut self, id: u64, txn: Txn) {
         self.input(Input::CommitAsLeader { id: RequestId(id), txn });
     }
 
@@ -47,9 +47,9 @@ impl Bench {
     }
 }
 
-/// The hands of others.
+/// Writes of other nodes and clients.
 impl Bench {
-    /// Does something that the machine does not see yet.
+    /// Runs actions whose changes are not delivered to the machine yet.
     pub(super) fn unseen(&mut self, act: impl FnOnce(&mut Bench)) {
         let before = std::mem::replace(&mut self.hidden, true);
         act(self);
@@ -57,11 +57,11 @@ impl Bench {
     }
 
     pub(super) fn write(&mut self, txn: Txn) {
-        self.store.commit(&txn).expect("what others write is good");
-        self.show();
+        self.store.commit(&txn).expect("writes of other clients succeed");
+        self.deliver_unless_hidden();
     }
 
-    fn show(&mut self) {
+    fn deliver_unless_hidden(&mut self) {
         if !self.hidden {
             self.deliver();
         }
@@ -78,14 +78,14 @@ impl Bench {
     fn record(&mut self, node: &str, seen: Option<Version>) -> bytes::Bytes {
         encode(&NodeRecord {
             uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
-            incarnation: &Incarnation::from(self.hand.ulid(self.now).to_string()),
+            incarnation: &Incarnation::from(self.other_ids.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
             seen,
         })
     }
 
-    /// Another process registers under that name, or puts its record again, under a lease of its own.
+    /// Another process registers under this name, with a lease of its own. An existing record is overwritten.
     pub(super) fn joins(&mut self, node: &str) {
         self.joins_having_seen(node, None);
     }
@@ -97,7 +97,7 @@ impl Bench {
         self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
     }
 
-    /// The other process of that name changes its record, and takes its acknowledgement back with it.
+    /// The other process with this name rewrites its record, and deletes its acknowledgement with the same commit.
     pub(super) fn rewrites(&mut self, node: &str) {
         let (lease, record) = (self.others[node], self.record(node, None));
         let own = name(node);
@@ -106,39 +106,39 @@ impl Bench {
         self.write(txn);
     }
 
-    /// The session of that other process ends, and all its keys with it.
+    /// The session of the other process ends, and all its keys are deleted.
     pub(super) fn ends(&mut self, node: &str) {
-        let lease = self.others.remove(node).expect("one that joined");
+        let lease = self.others.remove(node).expect("a node that joined");
         self.store.revoke(lease).unwrap();
-        self.show();
+        self.deliver_unless_hidden();
     }
 
-    /// That other process leaves in order.
+    /// The other process leaves gracefully.
     pub(super) fn leaves(&mut self, node: &str) {
-        self.goes(node, Departure::Left);
-        let lease = self.others.remove(node).expect("one that joined");
+        self.departs(node, Departure::Left);
+        let lease = self.others.remove(node).expect("a node that joined");
         self.store.revoke(lease).unwrap();
-        self.show();
+        self.deliver_unless_hidden();
     }
 
-    /// Somebody removes that other process, and says so.
+    /// Another client evicts the process, and records that.
     pub(super) fn evicts(&mut self, node: &str) {
-        self.goes(node, Departure::Evicted);
+        self.departs(node, Departure::Evicted);
     }
 
-    fn goes(&mut self, node: &str, how: Departure) {
+    fn departs(&mut self, node: &str, how: Departure) {
         let own = name(node);
         let key = self.keys.node_key(&own);
-        let entry = self.store.get(&key).expect("one that joined");
+        let entry = self.store.get(&key).expect("a node that joined");
         let node = decode_node(own.clone(), entry).unwrap();
         let txn = Txn::new().delete(key).delete(self.keys.readiness_key(&own));
         self.write(DepartureRecord::add_to(txn, &self.keys, &node, how));
     }
 
-    pub(super) fn mint_version(&mut self) -> Version {
+    pub(super) fn generate_version(&mut self) -> Version {
         let last = self.store.get(self.keys.version_key());
         let last = last.and_then(|entry| decode::<VersionRecord>(&entry.value).ok());
-        self.hand.version(self.now, last.map(|record| record.version))
+        self.other_ids.version(self.now, last.map(|record| record.version))
     }
 
     fn next_number(&self) -> u64 {
@@ -147,10 +147,10 @@ impl Bench {
         last.map_or(0, |record| record.number) + 1
     }
 
-    /// Another node is elected and publishes, in one commit.
+    /// Another node is elected and publishes a version, in one commit.
     pub(super) fn elects(&mut self, node: &str) {
         let leader = LeaderRecord { node: name(node), incarnation: Incarnation::from("x") };
-        let version = self.mint_version();
+        let version = self.generate_version();
         let causes = vec![Cause::Elected(name(node))];
         let number = self.next_number();
         let record = VersionRecord { version, number, term: None, leader: Some(name(node)), causes };
@@ -163,10 +163,10 @@ impl Bench {
         self.write(txn);
     }
 
-    /// The other node that leads publishes a version.
+    /// The other node, which leads, publishes a version.
     pub(super) fn publishes(&mut self) {
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
-        let version = self.mint_version();
+        let version = self.generate_version();
         let number = self.next_number();
         self.publishes_as(VersionRecord { version, number, term, leader: None, causes: Vec::new() });
     }
@@ -184,33 +184,33 @@ impl Bench {
     /// Another node acknowledges the newest version.
     pub(super) fn acknowledges(&mut self, node: &str) {
         let version = self.newest();
-        self.answers(node, version, None);
+        self.acknowledges_version(node, version, None);
     }
 
-    /// Another node says yes, or no for the reason given, to that version.
-    pub(super) fn answers(&mut self, node: &str, version: Version, refused: Option<&str>) {
+    /// Another node acknowledges this version as ready or, if a reason is given, as refused.
+    pub(super) fn acknowledges_version(&mut self, node: &str, version: Version, refused: Option<&str>) {
         let outcome = if refused.is_some() { ReadinessOutcome::Failed } else { ReadinessOutcome::Ready };
         let record = ReadinessRecord { version, outcome, detail: refused.map(str::to_owned) };
         let (key, lease) = (self.keys.readiness_key(&name(node)), self.others[node]);
         self.write(Txn::new().put(key, encode(&record), lease));
     }
 
-    /// The other node that leads records the newest version as stable.
+    /// The other node, which leads, records the newest version as stable.
     pub(super) fn confirms(&mut self) {
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
         let record = StableRecord { version: self.newest(), term, nodes: None };
         self.write(Txn::new().put(self.keys.stable_key().clone(), encode(&record), None));
     }
 
-    /// Somebody asks for a version.
-    pub(super) fn asks(&mut self, by: &str) {
+    /// Another client requests a version.
+    pub(super) fn requests(&mut self, by: &str) {
         let record = RequestRecord { by: Some(by.to_owned()), why: None, leader: None };
         self.write(Txn::new().put(self.keys.request_key().clone(), encode(&record), None));
     }
 
-    /// The lease under which a key stands.
+    /// Returns the lease that a key is attached to.
     pub(super) fn lease_of(&self, key: &str) -> LeaseId {
-        let entry = self.store.get(&format!("c/{key}").into()).expect("the key stands");
-        entry.lease.expect("under a lease")
+        let entry = self.store.get(&format!("c/{key}").into()).expect("the key exists");
+        entry.lease.expect("the key has a lease")
     }
 }

@@ -1,9 +1,9 @@
-//! What the machine writes, byte for byte. Other programs read it: none of this may change.
+//! Records that the machine writes, byte for byte. Other programs read them, so they must not change.
 
 use super::bench::{Bench, ms};
 use crate::store::Operation;
 
-/// What the commit for that purpose puts under each key, ULIDs left out.
+/// Returns the keys and values that the commit with this purpose puts, with ULIDs replaced by a placeholder.
 fn puts(bench: &Bench, purpose: &str) -> Vec<(String, String)> {
     let put = |operation: &Operation| match operation {
         Operation::Put { key, value, .. } => {
@@ -22,33 +22,33 @@ fn without_ulids(json: &str) -> String {
 }
 
 #[track_caller]
-fn written(bench: &Bench, purpose: &str, expected: &[(&str, &str)]) {
+fn assert_puts(bench: &Bench, purpose: &str, expected: &[(&str, &str)]) {
     let puts = puts(bench, purpose);
     let puts: Vec<_> = puts.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
     assert_eq!(puts, expected);
 }
 
 #[test]
-fn a_node_record() {
+fn joining_and_rewriting_write_the_documented_node_record() {
     let mut b = Bench::node("b").with(&["a"]).led_by("a");
     b.tick();
     b.ok("grant");
     b.ok("read");
     b.ok("watch");
     let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{},"protocol":1}"#;
-    written(&b, "join", &[("c/view/nodes/b", record)]);
+    assert_puts(&b, "join", &[("c/view/nodes/b", record)]);
     b.answer_all();
     b.update(1, "x");
     let record =
         r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{"zone":"x"},"protocol":1,"seen":"<ULID>"}"#;
-    written(&b, "rewrite", &[("c/view/nodes/b", record)]);
+    assert_puts(&b, "rewrite", &[("c/view/nodes/b", record)]);
 }
 
 #[test]
-fn an_election() {
+fn an_election_writes_the_documented_records() {
     let mut b = Bench::node("b").with(&["a"]).joined();
     b.wait(ms(50));
-    written(
+    assert_puts(
         &b,
         "elect",
         &[
@@ -66,29 +66,29 @@ fn an_election() {
 }
 
 #[test]
-fn a_version_and_its_causes() {
+fn publishing_writes_the_documented_version_and_its_causes() {
     let mut a = Bench::node("a").joined().leading();
     a.joins("b");
-    a.asks("ops");
-    a.ask(1, "rebalance");
+    a.requests("ops");
+    a.request_version(1, "rebalance");
     let causes = r#"{"joined":"b"},{"asked":{"by":"ops","why":null}},{"asked":{"by":"a","why":"rebalance"}}"#;
     let record = format!(r#"{{"version":"<ULID>","number":2,"term":2,"leader":"a","cause":[{causes}]}}"#);
-    written(&a, "publish", &[("c/view/version", &record), ("c/history/2", &record)]);
+    assert_puts(&a, "publish", &[("c/view/version", &record), ("c/history/2", &record)]);
 }
 
 #[test]
-fn an_acknowledgement() {
+fn acknowledging_writes_the_documented_record() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    let mut no = b.clone();
+    let mut refusing = b.clone();
     b.stabilized(crate::Outcome::Ready);
-    written(&b, "acknowledge", &[("c/ready/b", r#"{"version":"<ULID>","outcome":"ready"}"#)]);
-    no.stabilized(crate::Outcome::refused("disk full"));
+    assert_puts(&b, "acknowledge", &[("c/ready/b", r#"{"version":"<ULID>","outcome":"ready"}"#)]);
+    refusing.stabilized(crate::Outcome::refused("disk full"));
     let record = r#"{"version":"<ULID>","outcome":"failed","detail":"disk full"}"#;
-    written(&no, "acknowledge", &[("c/ready/b", record)]);
+    assert_puts(&refusing, "acknowledge", &[("c/ready/b", record)]);
 }
 
 #[test]
-fn a_stable_version() {
+fn confirming_writes_the_documented_stable_record_and_history_entry() {
     let mut a = Bench::node("a").joined().leading().stable().after(ms(7));
     a.delete("view/stable");
     let stable = ("c/view/stable", r#"{"version":"<ULID>","term":2,"nodes":1}"#);
@@ -96,15 +96,15 @@ fn a_stable_version() {
         (r#"[{"elected":"a"},{"joined":"a"}]"#, r#"{"after_ms":7,"nodes":1,"last":"a","last_after_ms":0}"#);
     let entry =
         format!(r#"{{"version":"<ULID>","number":1,"term":2,"leader":"a","cause":{causes},"stable":{how}}}"#);
-    written(&a, "confirm", &[stable, ("c/history/1", &entry)]);
+    assert_puts(&a, "confirm", &[stable, ("c/history/1", &entry)]);
 }
 
 #[test]
-fn who_left_and_who_was_evicted() {
+fn leaving_and_evicting_write_the_documented_departure_record() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
     b.stop();
     let record = r#"{"node":"b","incarnation":"<ULID>","how":"left"}"#;
-    written(&b, "leave", &[("c/view/gone", record)]);
+    assert_puts(&b, "leave", &[("c/view/gone", record)]);
 
     let mut a = Bench::evicting("a").joined().leading().stable().after(ms(2_000));
     a.joins("b");
@@ -112,12 +112,12 @@ fn who_left_and_who_was_evicted() {
     a = a.acknowledged();
     a.wait(ms(10_000));
     let record = r#"{"node":"b","incarnation":"<ULID>","how":"evicted"}"#;
-    written(&a, "evict", &[("c/view/gone", record)]);
+    assert_puts(&a, "evict", &[("c/view/gone", record)]);
 }
 
 #[test]
-fn a_request() {
+fn requesting_a_version_writes_the_documented_record() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a");
-    b.ask(1, "rebalance");
-    written(&b, "ask", &[("c/view/request", r#"{"by":"b","why":"rebalance"}"#)]);
+    b.request_version(1, "rebalance");
+    assert_puts(&b, "request", &[("c/view/request", r#"{"by":"b","why":"rebalance"}"#)]);
 }

@@ -1,4 +1,4 @@
-//! The user writes as leader.
+//! The user commits as leader.
 
 use super::bench::{Bench, secs};
 use crate::store::{ErrorKind, Guard, Revision, Txn};
@@ -8,73 +8,73 @@ fn write(key: &str) -> Txn {
 }
 
 #[test]
-fn p5_the_write_bears_the_term_and_the_users_own_guards() {
+fn p5_a_leader_commit_carries_the_term_and_the_users_own_guards() {
     let mut a = Bench::node("a").joined().leading();
-    a.fence(1, write("jobs/1"));
+    a.commit_as_leader(1, write("jobs/1"));
     let guards = a.txn("fenced").guards();
     assert_eq!(guards, [Guard::absent("other"), Guard::created_at("c/view/leader", Revision::new(2))]);
     a.ok("fenced");
-    a.says(&["fenced write", "reply 1: committed at 3"]);
+    a.expect(&["leader commit", "reply 1: committed at 3"]);
 }
 
 #[test]
-fn p5_it_is_refused_once_another_leads() {
+fn p5_a_leader_commit_fails_once_another_node_leads() {
     let mut a = Bench::node("a").joined().leading();
     a.joins("b");
-    a.fence(1, write("jobs/1"));
+    a.commit_as_leader(1, write("jobs/1"));
     a.unseen(|a| {
         a.delete("view/leader");
         a.elects("b");
     });
     a.skip();
     a.ok("fenced");
-    a.says(&["reply 1: guard failed: a guard of the commit did not hold at revision 5"]);
+    a.expect(&["reply 1: guard failed: a guard of the commit did not hold at revision 5"]);
 }
 
 #[test]
-fn p5_p6_nothing_is_sent_by_one_that_may_not_act() {
+fn p5_p6_a_node_that_may_not_act_as_leader_sends_no_leader_commit() {
     let refusal = "reply 1: this node does not lead: ask the leader, or wait until this node leads";
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
-    b.fence(1, write("jobs/1"));
-    b.says(&[refusal]);
+    b.commit_as_leader(1, write("jobs/1"));
+    b.expect(&[refusal]);
 
     let mut a = Bench::node("a").joined().leading();
     a.now = a.now + secs(10);
-    a.fence(1, write("jobs/1"));
-    a.says_of(&["fenced", "reply"], &[refusal]);
+    a.commit_as_leader(1, write("jobs/1"));
+    a.expect_only(&["fenced", "reply"], &[refusal]);
 
     let mut a = Bench::node("a").joined().leading();
     a.resign(2);
-    a.fence(1, write("jobs/1"));
-    a.says_of(&["fenced", "reply"], &[refusal]);
+    a.commit_as_leader(1, write("jobs/1"));
+    a.expect_only(&["fenced", "reply"], &[refusal]);
 
     let mut a = Bench::node("a").joined().leading();
     a.stop();
-    a.fence(1, write("jobs/1"));
-    a.says_of(&["fenced", "reply"], &[refusal]);
+    a.commit_as_leader(1, write("jobs/1"));
+    a.expect_only(&["fenced", "reply"], &[refusal]);
 }
 
 #[test]
-fn the_clusters_own_keys_are_not_the_users_to_write() {
+fn a_leader_commit_cannot_write_the_clusters_own_keys() {
     let mut a = Bench::node("a").joined().leading();
     for key in ["c/view/version", "c/view/anything", "c/ready/a", "c/history/7"] {
-        a.fence(1, write(key));
-        a.says(&[&format!(
+        a.commit_as_leader(1, write(key));
+        a.expect(&[&format!(
             "reply 1: {key} is the cluster's own key: write to keys outside of `view/`, `ready/` and \
              `history/` of its namespace"
         )]);
-        a.fence(1, Txn::new().delete(key));
+        a.commit_as_leader(1, Txn::new().delete(key));
         a.skip();
     }
-    a.fence(
+    a.commit_as_leader(
         2,
         Txn::new().guard(Guard::modified_at("c/view/version", Revision::new(2))).put("c/mine", "x", None),
     );
-    a.says(&["fenced write"]);
+    a.expect(&["leader commit"]);
 }
 
 #[test]
-fn the_users_errors_are_the_users_also_that_of_their_lease() {
+fn errors_of_a_leader_commit_are_returned_to_the_user_and_do_not_affect_the_session() {
     let kinds = [
         (ErrorKind::Unreachable, "the store cannot be reached"),
         (ErrorKind::OutcomeUnknown, "the outcome is unknown"),
@@ -85,21 +85,21 @@ fn the_users_errors_are_the_users_also_that_of_their_lease() {
     ];
     for (kind, text) in kinds {
         let mut a = Bench::node("a").joined().leading();
-        a.fence(1, write("jobs/1"));
+        a.commit_as_leader(1, write("jobs/1"));
         a.skip();
         a.fail("fenced", kind);
-        a.says(&[&format!("reply 1: {text}: as the test has it")]);
+        a.expect(&[&format!("reply 1: {text}: injected by the test")]);
         assert!(a.is_leader());
         a.wait(secs(4));
-        a.says(&[]);
+        a.expect(&[]);
     }
 }
 
 #[test]
-fn several_writes_are_on_their_way_at_once() {
+fn several_leader_commits_can_be_in_flight() {
     let mut a = Bench::node("a").joined().leading();
-    a.fence(1, write("jobs/1"));
-    a.fence(2, write("jobs/2"));
+    a.commit_as_leader(1, write("jobs/1"));
+    a.commit_as_leader(2, write("jobs/2"));
     a.answer_all();
-    a.says(&["fenced write", "fenced write", "reply 1: committed at 3", "reply 2: committed at 4"]);
+    a.expect(&["leader commit", "leader commit", "reply 1: committed at 3", "reply 2: committed at 4"]);
 }

@@ -5,9 +5,9 @@ use crate::{
     store::{Txn, WatchEnd},
 };
 
-/// What goes wrong.
+/// Injects faults.
 impl World {
-    pub(super) fn trouble(&mut self) {
+    pub(super) fn inject_fault(&mut self) {
         if !self.stormy {
             return;
         }
@@ -19,7 +19,7 @@ impl World {
             0 => self.kill(process),
             1 if self.is_awake(process) => self.handle(process, Input::Stop),
             2 => self.processes[process].frozen_until = self.now + ms(self.below(12_000)),
-            3 => self.away_until = self.now + ms(self.below(7_000)),
+            3 => self.unreachable_until = self.now + ms(self.below(7_000)),
             4 => self.store.compact(),
             5 | 6 => {
                 while !self.processes[process].watches.is_empty() && self.is_awake(process) {
@@ -30,18 +30,18 @@ impl World {
                     }
                 }
             }
-            7 => self.meddle(Txn::new().delete(self.keys.election_key().clone())),
-            8 => self.meddle(Txn::new().delete(node_key).delete(ready_key)),
-            9 => self.meddle(Txn::new().put(self.keys.request_key().clone(), "{}", None)),
-            10 => self.meddle(Txn::new().delete(ready_key)),
+            7 => self.interfere(Txn::new().delete(self.keys.election_key().clone())),
+            8 => self.interfere(Txn::new().delete(node_key).delete(ready_key)),
+            9 => self.interfere(Txn::new().put(self.keys.request_key().clone(), "{}", None)),
+            10 => self.interfere(Txn::new().delete(ready_key)),
             11 => {
                 let metadata = Metadata::from([("n".to_owned(), self.numbered.to_string())]);
-                self.ask(process, |id| Input::Update { id, metadata });
+                self.request(process, |id| Input::Update { id, metadata });
             }
-            12 => self.ask(process, |id| Input::Resign { id }),
-            13 => self.ask(process, |id| Input::Unregister { id }),
-            14 => self.ask(process, |id| Input::Register { id }),
-            _ => self.ask(process, |id| Input::RequestVersion { id, why: None }),
+            12 => self.request(process, |id| Input::Resign { id }),
+            13 => self.request(process, |id| Input::Unregister { id }),
+            14 => self.request(process, |id| Input::Register { id }),
+            _ => self.request(process, |id| Input::RequestVersion { id, why: None }),
         }
         for process in 0..self.processes.len() {
             if self.processes[process].machine.is_none() && self.below(3) == 0 {
@@ -49,22 +49,22 @@ impl World {
             }
         }
         let time = self.now + ms(200 + self.below(2_500));
-        self.at(time, Due::Trouble);
+        self.at(time, Due::Fault);
     }
 
     fn is_awake(&self, process: usize) -> bool {
         self.processes[process].frozen_until <= self.now && self.processes[process].machine.is_some()
     }
 
-    pub(super) fn ask(&mut self, process: usize, input: impl FnOnce(RequestId) -> Input) {
+    pub(super) fn request(&mut self, process: usize, input: impl FnOnce(RequestId) -> Input) {
         if self.is_awake(process) {
             let id = RequestId(self.numbered);
             self.handle(process, input(id));
         }
     }
 
-    fn meddle(&mut self, txn: Txn) {
-        self.store.commit(&txn).expect("unguarded");
-        self.tell_watches();
+    fn interfere(&mut self, txn: Txn) {
+        self.store.commit(&txn).expect("a commit without guards succeeds");
+        self.notify_watches();
     }
 }

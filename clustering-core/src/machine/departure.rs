@@ -1,0 +1,169 @@
+//! Leaving, and giving the lease back (P7).
+
+use super::{
+    facts::Facts,
+    membership::Membership,
+    outbox::Outbox,
+    output::Purpose,
+    session::{Ended, Session, SessionEnd},
+    timers::Timers,
+    token::Token,
+};
+use crate::{
+    config::RETRY,
+    event::{Event, LostReason, StoreCall},
+    record::{Departure, DepartureRecord},
+    store::{ErrorKind, Guard, Revision, StoreError, Txn},
+    time::Timestamp,
+    version::Term,
+};
+
+/// Gives the lease of an ended session back.
+///
+/// ```text
+///   session ended ──▶ Leaving ──▶ Due ──revoke──▶ Revoking ──▶ given back
+///        │                         ▲ ▲               │
+///        └─────── if it was lost ──┘ └──── failed ───┘
+/// ```
+///
+/// A node that leaves of its own accord first commits that it does, and deletes its record with that. If keys are deleted
+/// with their lease, the log does not show whether the lease was revoked or expired.
+///
+/// This concern is above all others, so that each of them has ended what it did in the session before the keys go.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Departing {
+    /// Revision of the node's record in the present session, or in the one that is being ended.
+    record: Option<Revision>,
+    /// Progress of giving the lease back; `None` while the session lives.
+    step: Option<Step>,
+    /// Number of calls that failed in a row: revocations, and the renewal before them.
+    failures: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    /// The leave commit is in flight. Whatever its result, the lease is revoked next, and not before: the commit would
+    /// find nothing to delete, and record nothing.
+    Leaving(Token),
+    /// The lease is to be revoked at this time.
+    Due(Timestamp),
+    /// The revocation is in flight.
+    Revoking(Token),
+}
+
+impl Departing {
+    /// True if the last revocation, or the renewal before it, failed.
+    pub(crate) fn is_failing(&self) -> bool {
+        self.failures > 0
+    }
+
+    pub(crate) fn timers(&self, timers: &mut Timers) {
+        if let Some(Step::Due(at)) = self.step {
+            timers.at(at);
+        }
+    }
+
+    /// Begins to give the lease back once the session has ended, and revokes it when that is due.
+    pub(crate) fn reconcile(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        membership: &Membership,
+        out: &mut Outbox,
+    ) {
+        let Some(ended) = session.ended() else {
+            self.record = membership.modified();
+            return;
+        };
+        if self.step.is_none() {
+            self.begin(facts, ended, out);
+        }
+        if matches!(self.step, Some(Step::Due(at)) if facts.now >= at) {
+            self.step = Some(Step::Revoking(out.revoke(ended.lease, facts.now)));
+        }
+    }
+
+    fn begin(&mut self, facts: &Facts, ended: &Ended, out: &mut Outbox) {
+        // A store that did not answer has not recovered just because the node does not renew the lease any more.
+        self.failures = u32::from(ended.failing);
+        let record = self.record.take();
+        if let SessionEnd::Lost(reason) = &ended.end
+            && record.is_some()
+        {
+            out.emit(Event::SessionLost { reason: reason.clone() });
+        }
+        let leave = match ended.end {
+            SessionEnd::GivenUp | SessionEnd::Lost(LostReason::Unhealthy) => leave(facts, ended, record),
+            SessionEnd::Lost(_) => None,
+        };
+        self.step = Some(match leave {
+            Some(txn) => {
+                // A node that ends must get to the revocation: a store that does not answer gets half of the time.
+                let timeout = out.call_timeout().min(facts.config.stop_timeout / 2);
+                Step::Leaving(out.commit_within(timeout, Purpose::Leave, txn, facts.now))
+            }
+            None => Step::Due(facts.now),
+        });
+    }
+
+    /// Takes the reply to the leave commit.
+    pub(crate) fn on_left(
+        &mut self,
+        facts: &Facts,
+        token: Token,
+        result: &Result<Revision, StoreError>,
+        out: &mut Outbox,
+    ) {
+        if self.step != Some(Step::Leaving(token)) {
+            return;
+        }
+        self.step = Some(Step::Due(facts.now));
+        if let Err(error) = result {
+            out.report_refusal(error);
+        }
+    }
+
+    /// Takes the reply to the revocation.
+    pub(crate) fn on_revoked(
+        &mut self,
+        facts: &Facts,
+        session: &mut Session,
+        token: Token,
+        result: Result<(), StoreError>,
+        out: &mut Outbox,
+    ) {
+        if self.step != Some(Step::Revoking(token)) {
+            return;
+        }
+        match result {
+            Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
+                self.failures += 1;
+                self.step = Some(Step::Due(facts.now + RETRY.after(self.failures)));
+                out.contact.failed(&error);
+                out.call_failed(StoreCall::Revoke, &error, facts.now);
+            }
+            revoked => {
+                *self = Departing::default();
+                session.given_back(facts, revoked.is_ok());
+            }
+        }
+    }
+}
+
+/// Builds the leave commit, if the node's record is stored as it was put at `record`: it deletes the keys attached to the
+/// lease, and records that the node left.
+fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>) -> Option<Txn> {
+    let modified = record?;
+    let node = facts.fold.own().filter(|own| own.modified == modified)?.record.as_ref()?;
+    let keys = facts.keys();
+    let own = keys.node_key(&node.name);
+    let txn = Txn::new()
+        .guard(Guard::modified_at(own.clone(), modified))
+        .delete(own)
+        .delete(keys.readiness_key(&node.name));
+    let txn = DepartureRecord::add_to(txn, keys, node, Departure::Left);
+    let leader = facts.fold.leader().filter(|leader| leader.lease == Some(ended.lease));
+    let Some(term) = leader.map(|leader| Term::new(leader.created)) else { return Some(txn) };
+    let election = keys.election_key().clone();
+    Some(txn.guard(Guard::created_at(election.clone(), term.revision())).delete(election))
+}

@@ -1,0 +1,79 @@
+//! The state that every concern may read.
+
+use std::sync::Arc;
+
+use crate::{
+    config::Config,
+    event::StopReason,
+    fold::Fold,
+    keyspace::Keyspace,
+    name::{NodeName, NodeUri},
+    node::Metadata,
+    store::Revision,
+    time::Timestamp,
+};
+
+/// The identity of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// Name of the node, unique in the cluster.
+    pub name: NodeName,
+    /// URI at which the node can be reached.
+    pub uri: NodeUri,
+    /// Metadata that the node publishes about itself.
+    pub metadata: Metadata,
+}
+
+/// The goal of the node, which only its user changes, except that a node stops when its name is taken.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Intent {
+    /// Only follow the log.
+    Observe,
+    /// Be a member of the cluster.
+    Register,
+    /// Leave and end, by the deadline at the latest.
+    Stop { reason: StopReason, deadline: Timestamp },
+    /// The node has ended.
+    Stopped { reason: StopReason },
+}
+
+/// The configuration, the goal, the folded log and the time of the input that is being handled.
+///
+/// Every concern reads these, so they are not arguments of their own. They are changed only while an input is routed: a
+/// batch is folded, or the user changes the goal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Facts {
+    pub(crate) config: Arc<Config>,
+    /// The identity of the node; `None` for an observer.
+    pub(crate) identity: Option<Identity>,
+    pub(crate) intent: Intent,
+    pub(crate) fold: Fold,
+    /// Time of the last input. Everything that was due by then has been done.
+    pub(crate) now: Timestamp,
+}
+
+impl Facts {
+    pub(crate) fn keys(&self) -> &Keyspace {
+        self.fold.keyspace()
+    }
+
+    /// Returns the name of the node; `None` for an observer.
+    pub(crate) fn name(&self) -> Option<&NodeName> {
+        self.identity.as_ref().map(|identity| &identity.name)
+    }
+
+    /// Returns the last revision that was folded.
+    pub(crate) fn folded(&self) -> Revision {
+        self.fold.revision()
+    }
+
+    /// True once the node has begun to stop.
+    pub(crate) fn is_ending(&self) -> bool {
+        matches!(self.intent, Intent::Stop { .. } | Intent::Stopped { .. })
+    }
+
+    /// Returns the author to name in a request for a version.
+    pub(crate) fn author(&self) -> String {
+        self.name().map_or_else(|| "observer".to_owned(), NodeName::to_string)
+    }
+}

@@ -1,0 +1,247 @@
+//! Everything that leaves the machine: calls, events and replies.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use super::{
+    contact::Contact,
+    failing::FailingCalls,
+    output::{Output, Purpose, Reply, RequestError},
+    token::{RequestId, Token},
+};
+use crate::{
+    config::Config,
+    event::{Event, StopReason, StoreCall},
+    store::{ErrorKind, Key, LeaseId, Revision, StoreError, Txn},
+    time::Timestamp,
+    version::{IdGenerator, Term},
+    view::View,
+};
+
+/// Capacity that the queue of outputs keeps. A snapshot of a thousand nodes needs a thousand, once.
+pub(crate) const FEW_OUTPUTS: usize = 16;
+
+/// The queue of outputs, and the table of calls that wait for a reply.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Output>,
+    /// Number of tokens given out.
+    tokens: u64,
+    /// Calls, watches and runs of callbacks that have not ended.
+    pending: BTreeMap<Token, Pending>,
+    /// Time limit for store calls.
+    call_timeout: Duration,
+    /// Source of ULIDs and jitter.
+    pub(crate) ids: IdGenerator,
+    pub(crate) contact: Contact,
+    pub(crate) failing: FailingCalls,
+}
+
+/// A call that waits for its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pending {
+    pub(crate) call: Call,
+    /// Time at which it was sent.
+    pub(crate) sent: Timestamp,
+}
+
+/// The kind of a call, by which its reply is routed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    Grant,
+    Renew,
+    Revoke,
+    /// Read or watch of `{ns}/view/`.
+    Log,
+    /// Read or watch of `{ns}/ready/`.
+    Acknowledgements,
+    /// Read of the node's own key under `{ns}/ready/`.
+    OwnAcknowledgement,
+    Commit(Purpose),
+    Stabilize,
+    Announce,
+    CheckHealth,
+}
+
+impl Outbox {
+    pub(crate) fn new(config: &Config, ids: IdGenerator) -> Self {
+        let mut outbox = Outbox {
+            queue: VecDeque::new(),
+            tokens: 0,
+            pending: BTreeMap::new(),
+            call_timeout: Duration::ZERO,
+            ids,
+            contact: Contact::default(),
+            failing: FailingCalls::default(),
+        };
+        outbox.limit_calls(config, config.ttl);
+        outbox
+    }
+
+    /// Removes the next output. Frees the queue's memory once it is empty.
+    pub(crate) fn poll(&mut self) -> Option<Output> {
+        let output = self.queue.pop_front();
+        if output.is_none() {
+            self.queue.shrink_to(FEW_OUTPUTS);
+        }
+        output
+    }
+
+    /// Returns the call with that token, which goes on.
+    pub(crate) fn pending(&self, token: Token) -> Option<Pending> {
+        self.pending.get(&token).copied()
+    }
+
+    /// Removes the call with that token, since it has ended.
+    pub(crate) fn take(&mut self, token: Token) -> Option<Pending> {
+        self.pending.remove(&token)
+    }
+
+    /// Sets the time limit for store calls: a sixth of `ttl` if it is not configured.
+    pub(crate) fn limit_calls(&mut self, config: &Config, ttl: Duration) {
+        self.call_timeout = config.call_timeout.unwrap_or(ttl / 6);
+    }
+
+    pub(crate) fn call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    fn begin(&mut self, call: Call, now: Timestamp) -> Token {
+        self.tokens += 1;
+        let token = Token(self.tokens);
+        self.pending.insert(token, Pending { call, sent: now });
+        token
+    }
+
+    pub(crate) fn grant(&mut self, ttl: Duration, now: Timestamp) {
+        let (token, timeout) = (self.begin(Call::Grant, now), self.call_timeout);
+        self.queue.push_back(Output::Grant { token, ttl, timeout });
+    }
+
+    pub(crate) fn renew(&mut self, lease: LeaseId, now: Timestamp) -> Token {
+        let (token, timeout) = (self.begin(Call::Renew, now), self.call_timeout);
+        self.queue.push_back(Output::Renew { token, lease, timeout });
+        token
+    }
+
+    pub(crate) fn revoke(&mut self, lease: LeaseId, now: Timestamp) -> Token {
+        let (token, timeout) = (self.begin(Call::Revoke, now), self.call_timeout);
+        self.queue.push_back(Output::Revoke { token, lease, timeout });
+        token
+    }
+
+    pub(crate) fn read(&mut self, call: Call, prefix: Key, now: Timestamp) -> Token {
+        let (token, timeout) = (self.begin(call, now), self.call_timeout);
+        self.queue.push_back(Output::Read { token, prefix, timeout });
+        token
+    }
+
+    pub(crate) fn watch(&mut self, call: Call, prefix: Key, after: Revision, now: Timestamp) -> Token {
+        let (token, timeout) = (self.begin(call, now), self.call_timeout);
+        self.queue.push_back(Output::Watch { token, prefix, after, timeout });
+        token
+    }
+
+    /// Drops a watch.
+    pub(crate) fn unwatch(&mut self, token: Token) {
+        self.pending.remove(&token);
+        self.queue.push_back(Output::Unwatch { token });
+    }
+
+    pub(crate) fn commit(&mut self, purpose: Purpose, txn: Txn, now: Timestamp) -> Token {
+        self.commit_within(self.call_timeout, purpose, txn, now)
+    }
+
+    /// Sends a commit with a time limit of its own.
+    pub(crate) fn commit_within(
+        &mut self,
+        timeout: Duration,
+        purpose: Purpose,
+        txn: Txn,
+        now: Timestamp,
+    ) -> Token {
+        let token = self.begin(Call::Commit(purpose), now);
+        self.queue.push_back(Output::Commit { token, txn, purpose, timeout });
+        token
+    }
+
+    pub(crate) fn stabilize(
+        &mut self,
+        view: View,
+        previous: Option<View>,
+        attempt: u32,
+        now: Timestamp,
+    ) -> Token {
+        let token = self.begin(Call::Stabilize, now);
+        self.emit(Event::Stabilizing { version: view.version(), attempt });
+        self.queue.push_back(Output::Stabilize { token, view, previous, attempt });
+        token
+    }
+
+    pub(crate) fn announce(&mut self, view: View, term: Term, now: Timestamp) -> Token {
+        let token = self.begin(Call::Announce, now);
+        self.emit(Event::Announcing { version: view.version(), term });
+        self.queue.push_back(Output::Announce { token, view, term });
+        token
+    }
+
+    pub(crate) fn check_health(&mut self, now: Timestamp) -> Token {
+        let token = self.begin(Call::CheckHealth, now);
+        self.queue.push_back(Output::CheckHealth { token });
+        token
+    }
+
+    /// Tells a running callback that it is superseded.
+    pub(crate) fn supersede(&mut self, token: Token) {
+        self.queue.push_back(Output::Supersede { token });
+    }
+
+    /// Cancels a running callback.
+    pub(crate) fn abort(&mut self, token: Token, reason: String) {
+        self.queue.push_back(Output::Abort { token, reason });
+    }
+
+    pub(crate) fn emit(&mut self, event: Event) {
+        self.queue.push_back(Output::Event(event));
+    }
+
+    pub(crate) fn reply(&mut self, id: RequestId, reply: Reply) {
+        self.queue.push_back(Output::Reply { id, reply });
+    }
+
+    /// Answers a request that has no result.
+    pub(crate) fn done(&mut self, id: RequestId) {
+        self.reply(id, Reply::Done(Ok(())));
+    }
+
+    /// Refuses a request that has no result.
+    pub(crate) fn refuse(&mut self, id: RequestId, error: RequestError) {
+        self.reply(id, Reply::Done(Err(error)));
+    }
+
+    /// The last output: the node has ended.
+    pub(crate) fn stopped(&mut self, reason: StopReason) {
+        self.emit(Event::Stopped { reason: reason.clone() });
+        self.queue.push_back(Output::Stopped { reason });
+    }
+
+    /// Returns `delay` shortened by up to a quarter at random, so that nodes that failed together do not retry together.
+    pub(crate) fn jittered(&mut self, delay: Duration) -> Duration {
+        delay - Duration::from_nanos(self.ids.below(delay.as_nanos() as u64 / 4))
+    }
+
+    /// Records a failed attempt of a call that the node needs, and reports an error that needs operator action.
+    pub(crate) fn call_failed(&mut self, call: StoreCall, error: &StoreError, now: Timestamp) {
+        self.failing.failed(now, call, error);
+        self.report_refusal(error);
+    }
+
+    /// Reports an error that needs operator action.
+    pub(crate) fn report_refusal(&mut self, error: &StoreError) {
+        if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Invalid) {
+            self.emit(Event::StoreRefused { reason: error.to_string() });
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Building version records, and the commits that publish and confirm them (P9).
+//!
+//! Each version also gets an entry in the history, a ring of keys that says later why something changed. The leader
+//! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
+//! and wakes nobody. No decision of the protocol depends on it.
+
+use super::{facts::Facts, log::Log, outbox::Outbox, version_requests::VersionRequests};
+use crate::{
+    keyspace::Keyspace,
+    name::NodeName,
+    record::{Cause, HistoryRecord, SettledRecord, StoredRecord, VersionRecord, cut_off, encode, shorten},
+    store::{Revision, Txn},
+    version::Term,
+};
+
+/// Maximum number of causes that are looked for: a few more than a record names.
+const CAUSES: usize = 64;
+
+/// Returns the record of the next version. An election leaves the term out, since it is the commit's own revision.
+pub(crate) fn next_version(
+    facts: &Facts,
+    log: &Log,
+    term: Option<Term>,
+    causes: Vec<Cause>,
+    out: &mut Outbox,
+) -> VersionRecord {
+    VersionRecord {
+        version: out.ids.version(facts.now, log.newest_seen()),
+        number: facts.fold.next_number(),
+        term,
+        leader: facts.name().cloned(),
+        causes: cut_off(causes),
+    }
+}
+
+/// Returns the causes of the next version: differences between the log and the newest version, and open requests.
+pub(crate) fn causes(
+    facts: &Facts,
+    log: &Log,
+    version_requests: &VersionRequests,
+    unacknowledged: Option<&NodeName>,
+) -> Vec<Cause> {
+    let mut causes = changed_nodes(facts);
+    causes.extend(stored_request(facts));
+    causes.extend(version_requests.cause(facts));
+    causes.extend(unacknowledged.cloned().map(Cause::Unacknowledged));
+    causes.extend(log.is_outdone(facts).then_some(Cause::Restored));
+    causes
+}
+
+fn changed_nodes(facts: &Facts) -> Vec<Cause> {
+    let fold = &facts.fold;
+    let Some(newest) = fold.newest() else {
+        return match fold.version_modified() {
+            Revision::ZERO => {
+                fold.present().take(CAUSES).map(|node| Cause::Joined(node.name.clone())).collect()
+            }
+            _ => vec![Cause::Resync],
+        };
+    };
+    let cause = |name: &NodeName| match (newest.get(name), fold.node(name)) {
+        (None, _) => Cause::Joined(name.clone()),
+        (Some(_), None) => fold.departure(name).cause(name.clone()),
+        (Some(cut), Some(now)) if cut.lease != now.lease => Cause::Returned(name.clone()),
+        (Some(_), Some(_)) => Cause::Changed(name.clone()),
+    };
+    fold.drift().take(CAUSES).map(cause).collect()
+}
+
+/// Returns the request key as a cause, if it is newer than the newest version.
+fn stored_request(facts: &Facts) -> Option<Cause> {
+    let fold = &facts.fold;
+    let request = fold.request().filter(|request| request.modified > fold.version_modified())?;
+    let (by, why) = match &request.record {
+        Some(record) => (record.by.clone(), record.why.clone()),
+        None => (None, None),
+    };
+    Some(Cause::Asked { by: shorten(by.unwrap_or_default()), why: why.map(shorten) })
+}
+
+/// Adds to a commit the new version and its history entry.
+pub(crate) fn put_version(txn: Txn, keys: &Keyspace, published: VersionRecord) -> Txn {
+    let (key, record) = (keys.history_key(published.number), encode(&published));
+    let entry = encode(&HistoryRecord { published, stable: None });
+    txn.put(keys.version_key().clone(), record, None).put(key, entry, None)
+}
+
+/// Adds to a commit the completed history entry of the present version, which is now stable. A version that was written by
+/// hand has no entry.
+pub(crate) fn put_settled(txn: Txn, facts: &Facts, term: Term, settled: SettledRecord) -> Txn {
+    let version: Option<&StoredRecord<VersionRecord>> = facts.fold.version();
+    let record = version.and_then(|version| version.record.as_ref()).filter(|record| record.number > 0);
+    let Some(record) = record else { return txn };
+    // The record may have been written by hand, without regard to the limits. The commit must not fail because of
+    // causes, which are only informational.
+    let causes = cut_off(record.causes.clone());
+    let published = VersionRecord { term: record.term.or(Some(term)), causes, ..record.clone() };
+    let entry = HistoryRecord { published, stable: Some(settled) };
+    txn.put(facts.keys().history_key(record.number), encode(&entry), None)
+}

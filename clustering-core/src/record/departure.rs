@@ -1,0 +1,71 @@
+use serde::{Deserialize, Serialize};
+
+use super::{Cause, encode, lenient_or_default};
+use crate::{
+    keyspace::Keyspace,
+    name::{Incarnation, NodeName},
+    node::Node,
+    store::{Limits, Txn},
+};
+
+/// The last node that left or was evicted. The commit that deletes the node's record writes it; a node record that is
+/// deleted without it ended with its session.
+///
+/// ```json
+/// {"node": "ingest-2", "incarnation": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "how": "left"}
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct DepartureRecord {
+    pub(crate) node: NodeName,
+    /// The incarnation in the deleted record.
+    pub(crate) incarnation: Incarnation,
+    /// An unknown value, written by a newer release, counts as [`Left`](Departure::Left).
+    #[serde(default, deserialize_with = "lenient_or_default")]
+    pub(crate) how: Departure,
+}
+
+impl DepartureRecord {
+    /// Adds the record to a commit that deletes the node's own. An incarnation that was written by hand may be too long
+    /// for it. In this case the record is left out, so that the commit does not fail.
+    pub(crate) fn add_to(txn: Txn, keys: &Keyspace, node: &Node, how: Departure) -> Txn {
+        let (name, incarnation) = (node.name.clone(), node.incarnation.clone());
+        let record = encode(&DepartureRecord { node: name, incarnation, how });
+        match record.len() <= Limits::VALUE {
+            true => txn.put(keys.departure_key().clone(), record, None),
+            false => txn,
+        }
+    }
+
+    /// Returns how `node` departed, given the departure record at that time. The incarnations must match, because the
+    /// record may be about an earlier departure of the same node.
+    pub(crate) fn how_departed(record: Option<&Self>, node: &Node) -> Departure {
+        let is_about = |record: &&Self| record.node == node.name && record.incarnation == node.incarnation;
+        record.filter(is_about).map_or(Departure::Ended, |record| record.how)
+    }
+}
+
+/// How a node departed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Departure {
+    /// The node left: it was stopped or unregistered, or found itself unhealthy.
+    #[default]
+    Left,
+    /// The leader removed the node because it kept a version from becoming stable, or an operator removed it.
+    Evicted,
+    /// The node's session ended: it crashed, was cut off or paused for too long, or an older release left. Also used if
+    /// the departure is unknown: the record was deleted by hand, or the changes were compacted away.
+    Ended,
+}
+
+impl Departure {
+    /// Returns the departure of `name` as a cause of the next version.
+    pub(crate) fn cause(self, name: NodeName) -> Cause {
+        match self {
+            Departure::Left => Cause::Left(name),
+            Departure::Evicted => Cause::Evicted(name),
+            Departure::Ended => Cause::Ended(name),
+        }
+    }
+}

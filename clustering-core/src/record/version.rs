@@ -1,0 +1,39 @@
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+
+use super::{Cause, lenient, lenient_or_default};
+use crate::{
+    name::NodeName,
+    version::{Term, Version},
+};
+
+/// The newest version.
+///
+/// ```json
+/// {"version": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "number": 7, "term": 12, "leader": "ingest-1", "cause": [{"joined": "ingest-2"}]}
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct VersionRecord {
+    pub(crate) version: Version,
+    /// The number of this version, one more than that of the version before. 0 if another client wrote the record
+    /// without a number.
+    #[serde(default, deserialize_with = "lenient_or_default")]
+    pub(crate) number: u64,
+    /// Omitted by an election, whose term is the revision of its own commit.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) term: Option<Term>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) leader: Option<NodeName>,
+    #[serde(default, rename = "cause", deserialize_with = "causes")]
+    pub(crate) causes: Vec<Cause>,
+}
+
+/// Reads a list of causes, or a single cause.
+fn causes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Cause>, D::Error> {
+    let value = <&RawValue>::deserialize(deserializer)?;
+    Ok(match serde_json::from_str::<Vec<&RawValue>>(value.get()) {
+        Ok(values) => values.into_iter().map(Cause::decode).collect(),
+        Err(_) if value.get() == "null" => Vec::new(),
+        Err(_) => vec![Cause::decode(value)],
+    })
+}
