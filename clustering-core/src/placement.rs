@@ -55,7 +55,7 @@ impl FromStr for Weight {
 /// Assigns keys to members, which are identified by their index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Placement {
-    /// Members grouped by weight; each group is in name order. There is nearly always a single group, and then no
+    /// Members grouped by weight; each group is in name order. There is nearly always a single group, in which case no
     /// logarithm has to be computed.
     groups: Vec<Group>,
 }

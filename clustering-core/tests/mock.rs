@@ -158,7 +158,7 @@ async fn a_lease_that_has_ended_already_is_no_error_at_the_stop() {
     assert_eq!(node.stop().await, Ok(()));
 }
 
-/// The store's code panics in the node's task. The start, or the handles, return that the node has ended.
+/// The store's code panics in the node's task. The start, or the handles, report that the node has ended.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_panics_ends_the_node_and_is_reported() {
     let refused = builder(MockCoordinationStore::new()).start().await.unwrap_err();

@@ -5,7 +5,7 @@
 //! before. The runtime around it decides nothing.
 //!
 //! The machine is driven by state, not by events: it routes an input to the concern that waits for it, and then every
-//! concern *reconciles*: it compares the present state with the goal, and sends what is missing. So a lost reply, a
+//! concern *reconciles*: it compares the current state with the goal, and sends what is missing. So a lost reply, a
 //! repeated reply or a late timer is harmless.
 //!
 //! ```text
@@ -305,7 +305,7 @@ impl Machine {
         self.changed(&changes);
     }
 
-    /// Tells the concerns of a snapshot of the log.
+    /// Notifies the concerns of a snapshot of the log.
     fn resynced(&mut self, resync: &Resync) {
         let Machine { facts, session, out, .. } = self;
         if resync.first || resync.rewound {
@@ -319,7 +319,7 @@ impl Machine {
         self.changed(&resync.changes);
     }
 
-    /// Tells the concerns of changes of the log.
+    /// Notifies the concerns of changes of the log.
     fn changed(&mut self, changes: &[Changed]) {
         let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
@@ -393,7 +393,7 @@ impl Machine {
         }
     }
 
-    /// Takes a request of the user.
+    /// Handles a request of the user.
     fn request(&mut self, input: Input) {
         let Machine { facts, out, .. } = self;
         match input {
@@ -451,7 +451,7 @@ impl Machine {
         }
     }
 
-    /// Lets every concern compare the present state with its goal, each after those that it reads.
+    /// Lets every concern compare the current state with its goal, each after those that it reads.
     fn reconcile(&mut self) {
         self.health.reconcile(&self.facts, &mut self.out);
         self.session.reconcile(&self.facts, &self.health, &mut self.out);
@@ -544,8 +544,8 @@ impl Machine {
         }
     }
 
-    /// Forgets what will be out of date. A node that has ended takes no more inputs, and its status says that it knows
-    /// nothing.
+    /// Discards state that would become outdated. A node that has ended handles no more inputs, and its status shows
+    /// that it knows nothing.
     fn end(&mut self, reason: StopReason) {
         self.facts.intent = Intent::Stopped { reason };
         self.facts.fold = Fold::new(self.facts.keys().clone(), None);

@@ -1,4 +1,4 @@
-//! A timer that counts the time during which the machine is suspended.
+//! A timer that keeps counting while the machine is suspended.
 
 use std::{
     io,
