@@ -25,9 +25,9 @@ use crate::{
 /// an older report changes nothing. Only the leader watches these keys. Therefore a node reads its own key
 ///
 /// - to *resolve* a report whose commit a guard refused: an earlier attempt, whose reply was lost, may have succeeded;
-/// - to *check* that an acknowledgement is still stored, while its version does not become stable. It can be lost without
-///   the leader seeing it: deleted by hand while nobody watched, or with a store that was restored to an earlier moment.
-///   Then it is repeated (P8). A version that is stable within a TTL costs no check.
+/// - to *check* that an acknowledgement is still stored, while its version does not become stable. It can be lost
+///   without the leader seeing it: deleted by hand while no leader watched, or missing because the store was restored
+///   to an earlier state. Then it is repeated (P8). A version that is stable within a TTL costs no check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acknowledgement {
     epoch: Epoch,

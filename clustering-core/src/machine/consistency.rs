@@ -43,7 +43,7 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Consistency {
     confirm: InFlight,
     judgement: Option<Judgement>,
-    /// True if all nodes are to be judged again.
+    /// True if all nodes have to be judged again.
     is_outdated: bool,
     /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record had
     /// not changed, and the time at which that was seen.

@@ -501,8 +501,9 @@ impl Membership {
     }
 }
 
-/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, since nobody may lead under
-/// the name of another node. The lease identifies the holder, whose incarnation may differ from the elected one.
+/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, because that process
+/// must not lead under a name that it no longer holds. The lease identifies the holder, whose incarnation may differ
+/// from the elected one.
 fn depose(facts: &Facts, txn: Txn) -> Txn {
     let holder = facts.fold.own().and_then(|stored| stored.lease);
     let leader = facts.fold.leader().filter(|leader| holder.is_some() && leader.lease == holder);

@@ -1,8 +1,8 @@
 //! The protocol as a pure state machine: no I/O, no clock, no randomness.
 //!
-//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns what is to be done, until
-//! it returns `None`; [`Machine::next_wakeup`] returns the time at which [`Input::Tick`] is due if no other input comes
-//! before. The runtime around it decides nothing.
+//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns the actions to execute,
+//! until it returns `None`; [`Machine::next_wakeup`] returns the time at which [`Input::Tick`] is due if no other input
+//! comes before. The runtime around it decides nothing.
 //!
 //! The machine is driven by state, not by events: it routes an input to the concern that waits for it, and then every
 //! concern *reconciles*: it compares the current state with the goal, and sends what is missing. So a lost reply, a
@@ -537,7 +537,7 @@ impl Machine {
         self.out.stopped(reason);
     }
 
-    /// Ends the node at once, since nobody will drive it from now on.
+    /// Ends the node at once, because it will not be driven any more.
     pub fn abort(&mut self) {
         if !matches!(self.facts.intent, Intent::Stopped { .. }) {
             self.end(StopReason::Aborted);

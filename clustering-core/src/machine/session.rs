@@ -130,7 +130,7 @@ impl Session {
         self.held().map(|held| held.lease)
     }
 
-    /// Returns the TTL that the store granted, or the one that is to be requested.
+    /// Returns the TTL that the store granted, or the one to request.
     pub(crate) fn ttl(&self, facts: &Facts) -> Duration {
         self.held().map_or(facts.config.ttl, |held| held.ttl)
     }

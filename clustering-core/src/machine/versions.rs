@@ -2,7 +2,7 @@
 //!
 //! Each version also gets an entry in the history, a ring of keys that shows later why something changed. The leader
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
-//! and wakes nobody. No decision of the protocol depends on it.
+//! and wakes no node. No decision of the protocol depends on it.
 
 use super::{facts::Facts, log::Log, outbox::Outbox, version_requests::VersionRequests};
 use crate::{
