@@ -48,9 +48,8 @@ pub(crate) struct Changed {
 }
 
 impl StoredAcknowledgement {
-    /// Returns the node's acknowledgement of the newest version, if the node made it in the session that is in the
-    /// version's view and after the version was published. An operator may write a label twice, but revisions are
-    /// unique.
+    /// Returns the record if it is about the newest version: written in the session that is in its view, and after the
+    /// version was published. An operator may write a label twice, but revisions are unique.
     fn valid_in(&self, name: &NodeName, view: &View) -> Option<&ReadinessRecord> {
         let same_session = view.get(name).is_some_and(|node| node.lease == self.lease);
         let is_newer = self.modified > view.revision();

@@ -45,8 +45,8 @@ pub(crate) struct Consistency {
     judgement: Option<Judgement>,
     /// True if all nodes have to be judged again.
     is_outdated: bool,
-    /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record had
-    /// not changed, and the time at which that was seen.
+    /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record
+    /// had not changed, and the time at which that was seen.
     lost: BTreeMap<NodeName, Timestamp>,
     /// The first of these nodes whose acknowledgement has been missing for too long. The node does not know about it,
     /// and will not acknowledge that version again.
@@ -133,8 +133,8 @@ impl Consistency {
 
     /// Handles changed acknowledgements.
     ///
-    /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another client,
-    /// which has the same effect as deleting it.
+    /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another
+    /// client, which has the same effect as deleting it.
     pub(crate) fn on_acknowledgements(
         &mut self,
         facts: &Facts,
@@ -195,8 +195,8 @@ impl Consistency {
         self.report_laggards(facts, acknowledgements, out);
     }
 
-    /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when it
-    /// changed.
+    /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when
+    /// it changed.
     fn judge(&mut self, facts: &Facts, log: &Log, acknowledgements: &Acknowledgements) {
         let Some(view) = facts.fold.newest() else {
             self.judgement = None;
@@ -237,8 +237,8 @@ impl Consistency {
         }
     }
 
-    /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted too,
-    /// and its record shows that a moment earlier or later, since the two are watched separately.
+    /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted
+    /// too, and its record shows that a moment earlier or later, since the two are watched separately.
     fn find_lost(&mut self, facts: &Facts) {
         self.lost.retain(|name, _| is_as_published(facts, name));
         // An acknowledgement that is lost after the version was recorded as stable is of no interest.

@@ -152,8 +152,8 @@ impl Departing {
     }
 }
 
-/// Builds the leave commit, if the node's record is stored as it was put at `record`: it deletes the keys attached to the
-/// lease, and records that the node left.
+/// Builds the leave commit, if the node's record is stored as it was put at `record`: it deletes the keys attached to
+/// the lease, and records that the node left.
 fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>) -> Option<Txn> {
     let modified = record?;
     let node = facts.fold.own().filter(|own| own.modified == modified)?.record.as_ref()?;

@@ -326,8 +326,8 @@ fn own_term(facts: &Facts, session: &Session) -> Option<Term> {
     (leader.lease == Some(lease)).then(|| Term::new(leader.created))
 }
 
-/// Builds the commit that elects this node and publishes a version. The version record leaves the term out, since the term
-/// is the commit's own revision.
+/// Builds the commit that elects this node and publishes a version. The version record leaves the term out, since the
+/// term is the commit's own revision.
 fn candidacy(
     facts: &Facts,
     session: &Session,

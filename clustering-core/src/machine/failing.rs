@@ -65,7 +65,8 @@ impl FailingCalls {
     /// Returns the events that are due: for calls that have failed for `warn_after`, and for reported calls that
     /// recovered. Drops calls for which `still_fails` is false.
     ///
-    /// Call it after all concerns have reconciled: a call that was due for a retry and was not retried is no longer needed.
+    /// Call it after all concerns have reconciled: a call that was due for a retry and was not retried is no longer
+    /// needed.
     pub(crate) fn update(
         &mut self,
         now: Timestamp,

@@ -60,8 +60,8 @@ pub enum Input {
         /// The changes.
         batch: Batch,
     },
-    /// A watch yielded the changes of several revisions, in order. All are folded before the machine decides anything, so
-    /// that a node that is behind catches up without acting on outdated state.
+    /// A watch yielded the changes of several revisions, in order. All are folded before the machine decides anything,
+    /// so that a node that is behind catches up without acting on outdated state.
     Batches {
         /// Token of the watch.
         token: Token,

@@ -76,8 +76,8 @@ impl Log {
         self.newest_seen
     }
 
-    /// True if a node has seen a newer label than the newest version has. This happens after a restore of the store, if a
-    /// node that had seen the newer label joins between the leader's last read and its commit.
+    /// True if a node has seen a newer label than the newest version has. This happens after a restore of the store, if
+    /// a node that had seen the newer label joins between the leader's last read and its commit.
     pub(crate) fn is_outdone(&self, facts: &Facts) -> bool {
         facts.fold.newest().is_some_and(|newest| Some(newest.version()) < self.newest_seen)
     }

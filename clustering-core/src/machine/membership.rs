@@ -143,8 +143,8 @@ impl Membership {
         timers.maybe(self.correction.due);
     }
 
-    /// Registers the node, keeps its record up to date, and ends the session if the record is gone. Returns the reason to
-    /// stop the node if its name belongs to another process.
+    /// Registers the node, keeps its record up to date, and ends the session if the record is gone. Returns the reason
+    /// to stop the node if its name belongs to another process.
     #[must_use]
     pub(crate) fn reconcile(
         &mut self,

@@ -23,6 +23,7 @@
 //!             acknowledgements │  follows the acknowledgements of all nodes
 //!             election         │  campaigns, leads, resigns                                P5, P6
 //!             membership       │  keeps the node's own record                              P7
+//!             versions         │  builds version records from the causes of a version      P9
 //!             version_requests │  open requests for a new version
 //!             log              │  follows and folds the log                                P1, P2
 //!             session          │  grants and renews the lease, and ends the session        P6, P7
@@ -32,15 +33,15 @@
 //!             facts (configuration, goal, folded log, time), follow, in_flight, timers, contact, failing
 //! ```
 //!
-//! Each concern is a struct in a file of its own. It reads only concerns below it, which are arguments of its methods, so
-//! that a signature shows what a method can read and change. No file names a concern above it; a test checks that. If one
-//! concern needs to know what happened in a lower one, it looks at the lower one's state when it reconciles: for example,
-//! concerns that belong to a session reset themselves when they see that [the session](session::Session::change_since) has
-//! changed.
+//! Each concern is a struct in a file of its own. It reads only concerns below it, which are arguments of its methods,
+//! so that a signature shows what a method can read and change. No file names a concern above it; a test checks that.
+//! If one concern needs to know what happened in a lower one, it looks at the lower one's state when it reconciles: for
+//! example, concerns that belong to a session reset themselves when they see that the session has changed.
 //!
-//! Example: a node joins. The watch yields its record ([`Input::Batch`]), `log` folds it, and `publication` on the leader
-//! sees that the log differs from the newest version and commits a new one. When the watch yields that, `log` folds it,
-//! `membership` returns the new view as the node's target, and `stabilization` puts out [`Output::Stabilize`].
+//! Example: a node joins. The watch yields its record ([`Input::Batch`]), `log` folds it, and `publication` on the
+//! leader sees that the log differs from the newest version and commits a new one. When the watch yields that, `log`
+//! folds it, `membership` returns the new view as the node's target, and `stabilization` puts out
+//! [`Output::Stabilize`].
 //!
 //! The machine is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can compare states.
 
@@ -255,7 +256,7 @@ impl Machine {
                 session.on_granted(facts, &self.health, sent, result, out);
             }
             (Call::Renew, Input::Renewed { result, .. }) => {
-                session.on_renewed(facts, token, sent, result, out)
+                session.on_renewed(facts, token, sent, result, out);
             }
             (Call::Revoke, Input::Revoked { result, .. }) => {
                 self.departure.on_revoked(facts, session, token, result, out);
@@ -274,7 +275,7 @@ impl Machine {
                 }
             }
             (Call::Announce, Input::Announced { result, .. }) => {
-                self.announcement.on_ended(token, result, out)
+                self.announcement.on_ended(token, result, out);
             }
             (Call::CheckHealth, Input::HealthReported { result, .. }) => {
                 self.health.on_reported(facts, token, result, out);

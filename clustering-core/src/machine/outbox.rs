@@ -227,7 +227,8 @@ impl Outbox {
         self.queue.push_back(Output::Stopped { reason });
     }
 
-    /// Returns `delay` shortened by up to a quarter at random, so that nodes that failed together do not retry together.
+    /// Returns `delay` shortened by up to a quarter at random, so that nodes that failed together do not retry
+    /// together.
     pub(crate) fn jittered(&mut self, delay: Duration) -> Duration {
         delay - Duration::from_nanos(self.ids.below(delay.as_nanos() as u64 / 4))
     }

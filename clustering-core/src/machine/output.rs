@@ -16,8 +16,8 @@ use crate::{
 /// their tokens.
 ///
 /// Calls to the store are limited by their `timeout`. After it, the runtime reports
-/// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown). The machine counts the time of leases from the moment of
-/// the output, which is before the call was sent.
+/// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown). The machine counts the time of leases from the moment
+/// of the output, which is before the call was sent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Output {
     /// Grant a lease.

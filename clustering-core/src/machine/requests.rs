@@ -133,8 +133,8 @@ fn is_requested(facts: &Facts) -> bool {
     fold.request().is_some_and(|request| request.modified > fold.version_modified())
 }
 
-/// Builds the commit that requests a version. Its guard makes concurrent requests of many nodes result in one version: a
-/// request that comes after the version was published is granted by it.
+/// Builds the commit that requests a version. Its guard makes concurrent requests of many nodes result in one version:
+/// a request that comes after the version was published is granted by it.
 fn request(facts: &Facts, version_requests: &VersionRequests) -> Txn {
     let why = match version_requests.is_open(facts) {
         true => version_requests.reason(facts),

@@ -113,7 +113,8 @@ pub struct Leadership {
 }
 
 impl Machine {
-    /// Returns what the node knows at `now`. The cost does not depend on the number of nodes, except for naming laggards.
+    /// Returns what the node knows at `now`. The cost does not depend on the number of nodes, except for naming
+    /// laggards.
     pub fn status(&self, now: Timestamp) -> Status {
         let Machine { facts, session, membership, election, out, .. } = self;
         let fold = &facts.fold;

@@ -16,8 +16,8 @@ use crate::{
 
 /// Requests for a new version that are not granted yet.
 ///
-/// The leader publishes a version for them, and other nodes put the request key. Either way a request is granted once the
-/// log has a newer version than the request had seen.
+/// The leader publishes a version for them, and other nodes put the request key. Either way a request is granted once
+/// the log has a newer version than the request had seen.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct VersionRequests(Vec<VersionRequest>);
 

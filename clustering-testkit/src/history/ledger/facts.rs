@@ -75,7 +75,7 @@ pub struct Reign {
     pub ended: Option<Revision>,
 }
 
-/// A write under [`Ledger::FENCED`].
+/// A write under [`Ledger::FENCED`](super::Ledger::FENCED).
 #[derive(Clone, Debug)]
 pub struct FencedWrite {
     /// Key without the namespace.
