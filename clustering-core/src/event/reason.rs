@@ -171,7 +171,7 @@ impl fmt::Display for Blocked {
 pub struct Laggard {
     /// The node's name.
     pub name: NodeName,
-    /// The reason that its `stabilize` gave for refusing the version; `None` while it has not answered.
+    /// The reason that the node's `stabilize` gave for refusing the version; `None` while the node has not answered.
     pub refused: Option<String>,
 }
 
