@@ -56,7 +56,7 @@ impl StoredAcknowledgement {
         self.record.as_ref().filter(|record| same_session && is_newer && record.version == view.version())
     }
 
-    /// True if the node is ready at the newest version, and its record has not changed since that was published.
+    /// True if the node is ready at the newest version, and its record has not changed since the version was published.
     pub(crate) fn counts(&self, facts: &Facts, name: &NodeName) -> bool {
         let Some(view) = facts.fold.newest() else { return false };
         let is_ready =
@@ -87,7 +87,7 @@ impl Acknowledgements {
         }
     }
 
-    /// True if the acknowledgements were read, or are of interest only from the opening of the watch on.
+    /// True if the acknowledgements were read, or if only those that follow the opening of the watch matter.
     pub(crate) fn is_synced(&self) -> bool {
         self.follow.is_synced()
     }
@@ -105,12 +105,12 @@ impl Acknowledgements {
         self.stored.get(name)
     }
 
-    /// True if that node's acknowledgement of the newest version says that it is ready, and counts now.
+    /// True if that node's acknowledgement of the newest version says that it is ready, and currently counts.
     pub(crate) fn counts(&self, facts: &Facts, name: &NodeName) -> bool {
         self.get(name).is_some_and(|acknowledgement| acknowledgement.counts(facts, name))
     }
 
-    /// Returns the reason for which that node refused the version, if it did.
+    /// Returns the reason why that node refused the version, if it did.
     pub(crate) fn refusal(&self, name: &NodeName, view: &View) -> Option<String> {
         let record = self.get(name)?.valid_in(name, view)?;
         Some(record.detail.clone().unwrap_or_else(|| "without a reason".to_owned()))
@@ -125,7 +125,7 @@ impl Acknowledgements {
     /// Follows the acknowledgements while this node leads.
     ///
     /// A candidate opens the watch while its candidacy is in flight: acknowledgements of the version that the election
-    /// publishes come right after it, and reading the prefix once more would take a store far longer.
+    /// publishes come right after it, and a store would take far longer to read the prefix once more.
     pub(crate) fn reconcile(&mut self, facts: &Facts, election: &Election, out: &mut Outbox) {
         if election.leading().is_some() {
             self.follow.start(facts.now);
@@ -137,14 +137,15 @@ impl Acknowledgements {
         self.follow.reconcile(self.revision, facts.now, out);
     }
 
-    /// Drops the watch and the acknowledgements, which will be out of date.
+    /// Drops the watch and the acknowledgements, which would become outdated.
     pub(crate) fn stop(&mut self, out: &mut Outbox) {
         self.follow.stop(out);
         self.stored.clear();
         self.revision = Revision::ZERO;
     }
 
-    /// Takes the reply to a read. Returns the acknowledgements that were known before, if a snapshot has replaced them.
+    /// Handles the reply to a read. Returns the acknowledgements that were known before, if a snapshot has replaced
+    /// them.
     #[must_use]
     pub(crate) fn on_read(
         &mut self,
@@ -173,7 +174,7 @@ impl Acknowledgements {
         Some(before)
     }
 
-    /// Takes the reply to the opening of the watch.
+    /// Handles the reply to the opening of the watch.
     pub(crate) fn on_opened(
         &mut self,
         facts: &Facts,
@@ -215,7 +216,8 @@ impl Acknowledgements {
         batch.changes.iter().filter_map(change).collect()
     }
 
-    /// Takes the end of the watch. Acknowledgements have no order to keep, so a snapshot shows all that are stored.
+    /// Handles the end of the watch. The order of acknowledgements does not matter, so it is enough to read a snapshot
+    /// of those that are stored.
     pub(crate) fn on_watch_ended(&mut self, facts: &Facts, token: Token) {
         if self.follow.is_watching(token) {
             self.follow.gap(facts);

@@ -28,14 +28,14 @@ use crate::{
     view::View,
 };
 
-/// Time for which a deleted acknowledgement may be missing before it counts as lost: it may come back, or its node may
-/// be gone, which shows in the log.
+/// Time for which a deleted acknowledgement may be missing before it counts as lost: the node may write it again, or
+/// may have departed, which the log will show.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 
-/// Judges on the leader which nodes have not acknowledged the newest version, records the version as stable when all
-/// have, and reports the nodes that are late.
+/// On the leader, determines which nodes have not acknowledged the newest version, records the version as stable when
+/// all have, and reports the nodes that are late.
 ///
-/// An acknowledgement counts if it says yes to the newest version, under the lease that the node's record has in the
+/// An acknowledgement counts if it accepts the newest version, under the lease that the node's record has in the
 /// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is
 /// deleted in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement
 /// existed too.
@@ -43,7 +43,7 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Consistency {
     confirm: InFlight,
     judgement: Option<Judgement>,
-    /// True if all nodes are to be judged again.
+    /// True if all nodes have to be judged again.
     is_outdated: bool,
     /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record
     /// had not changed, and the time at which that was seen.
@@ -61,7 +61,7 @@ struct Judgement {
     /// Time at which this node saw the version.
     since: Timestamp,
     missing: BTreeSet<NodeName>,
-    /// Time since which no node is missing.
+    /// Time at which all nodes had acknowledged the version.
     complete: Option<Timestamp>,
     /// Time of the next report of late nodes, and the number of reports so far.
     report: (Timestamp, u32),
@@ -100,7 +100,7 @@ impl Consistency {
     ) -> Option<Blocked> {
         let (view, judgement) = (facts.fold.newest()?, self.judgement.as_ref()?);
         let since = now.since(judgement.since);
-        // A node may be missing since a version became stable. The next version will be judged without it.
+        // A node may lose its acknowledgement after the version became stable. A stable version is not blocked.
         let is_blocked = !judgement.missing.is_empty() && !facts.fold.is_stable();
         if !is_blocked || since < facts.config.warn_after {
             return None;
@@ -119,19 +119,19 @@ impl Consistency {
         }
     }
 
-    /// Takes note of a snapshot of the log.
+    /// Handles a snapshot of the log.
     pub(crate) fn on_resync(&mut self) {
         self.is_outdated = true;
     }
 
-    /// Takes note of a change of the log.
+    /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, change: &Changed) {
         if let Changed::Up(node) | Changed::Renewed(node) | Changed::Down(node, _) = change {
             self.judge_node(facts, acknowledgements, &node.name);
         }
     }
 
-    /// Takes note of changed acknowledgements.
+    /// Handles changed acknowledgements.
     ///
     /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another
     /// client, which has the same effect as deleting it.
@@ -154,7 +154,7 @@ impl Consistency {
         }
     }
 
-    /// Takes note of a snapshot of the acknowledgements, which has replaced those in `before`.
+    /// Handles a snapshot of the acknowledgements, which has replaced those in `before`.
     ///
     /// An acknowledgement is lost if it was deleted or overwritten while it was not watched, or if the store was
     /// restored to a moment when the log was the same, but the acknowledgements were older.
@@ -256,8 +256,8 @@ impl Consistency {
         out: &mut Outbox,
     ) {
         let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty) && !facts.fold.is_stable();
-        // After the watch of the acknowledgements broke, those known before may be gone with a store that was restored.
-        // They are not used before a new snapshot was read.
+        // After the watch of the acknowledgements broke, those known before may no longer exist, if the store was
+        // restored. They are not used until a new snapshot was read.
         if !is_complete || !acknowledgements.is_whole() || !self.confirm.is_free(facts) {
             return;
         }
@@ -276,7 +276,7 @@ impl Consistency {
         self.confirm.sent(facts, out.commit(Purpose::Confirm, txn, facts.now));
     }
 
-    /// Reports the nodes that are late: at first after the time to warn, then in intervals that double.
+    /// Reports the nodes that are late: first after `warn_after`, then at intervals that double.
     fn report_laggards(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, out: &mut Outbox) {
         let is_due = |judgement: &Judgement| facts.now >= judgement.report.0;
         if !self.judgement.as_ref().is_some_and(is_due) {
@@ -291,7 +291,7 @@ impl Consistency {
         out.emit(Event::Blocked(blocked));
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,

@@ -1,11 +1,11 @@
 //! The protocol as a pure state machine: no I/O, no clock, no randomness.
 //!
-//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns what is to be done,
+//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns the actions to execute,
 //! until it returns `None`; [`Machine::next_wakeup`] returns the time at which [`Input::Tick`] is due if no other input
 //! comes before. The runtime around it decides nothing.
 //!
 //! The machine is driven by state, not by events: it routes an input to the concern that waits for it, and then every
-//! concern *reconciles*: it compares the present state with the goal, and sends what is missing. So a lost reply, a
+//! concern *reconciles*: it compares the current state with the goal, and sends what is missing. So a lost reply, a
 //! repeated reply or a late timer is harmless.
 //!
 //! ```text
@@ -306,7 +306,7 @@ impl Machine {
         self.changed(&changes);
     }
 
-    /// Tells the concerns of a snapshot of the log.
+    /// Notifies the concerns of a snapshot of the log.
     fn resynced(&mut self, resync: &Resync) {
         let Machine { facts, session, out, .. } = self;
         if resync.first || resync.rewound {
@@ -320,7 +320,7 @@ impl Machine {
         self.changed(&resync.changes);
     }
 
-    /// Tells the concerns of changes of the log.
+    /// Notifies the concerns of changes of the log.
     fn changed(&mut self, changes: &[Changed]) {
         let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
@@ -394,7 +394,7 @@ impl Machine {
         }
     }
 
-    /// Takes a request of the user.
+    /// Handles a request of the user.
     fn request(&mut self, input: Input) {
         let Machine { facts, out, .. } = self;
         match input {
@@ -452,7 +452,7 @@ impl Machine {
         }
     }
 
-    /// Lets every concern compare the present state with its goal, each after those that it reads.
+    /// Lets every concern compare the current state with its goal, each after those that it reads.
     fn reconcile(&mut self) {
         self.health.reconcile(&self.facts, &mut self.out);
         self.session.reconcile(&self.facts, &self.health, &mut self.out);
@@ -538,15 +538,15 @@ impl Machine {
         self.out.stopped(reason);
     }
 
-    /// Ends the node at once, since nobody will drive it from now on.
+    /// Ends the node at once, because it will not be driven any more.
     pub fn abort(&mut self) {
         if !matches!(self.facts.intent, Intent::Stopped { .. }) {
             self.end(StopReason::Aborted);
         }
     }
 
-    /// Forgets what will be out of date. A node that has ended takes no more inputs, and its status says that it knows
-    /// nothing.
+    /// Discards state that would become outdated. A node that has ended handles no more inputs, and its status shows
+    /// that it knows nothing.
     fn end(&mut self, reason: StopReason) {
         self.facts.intent = Intent::Stopped { reason };
         self.facts.fold = Fold::new(self.facts.keys().clone(), None);

@@ -23,17 +23,17 @@ use crate::{
     version::Term,
 };
 
-/// Publishes a new version on the leader, whenever the log differs from what the newest version says: the nodes are
-/// others, the version's view is not known, or somebody requested a version after it was published.
+/// Publishes a new version on the leader, whenever the log differs from the newest version: other nodes are present,
+/// the version's view is not known, or somebody has requested another version since.
 ///
 /// A lone change is published at once. When changes follow each other, the gap between publications doubles, so that a
 /// thousand joins cost a handful of versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Publication {
     publish: InFlight,
-    /// Time since which there is something to publish.
+    /// Time at which the first unpublished change was seen.
     dirty_since: Option<Timestamp>,
-    /// Number of publications in the present row before the next one.
+    /// Number of publications so far in the current series of changes.
     row: u32,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Publication {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     None,
-    /// Together with other changes.
+    /// Publish together with other changes.
     Soon,
     Now,
 }
@@ -64,20 +64,20 @@ impl Publication {
         }
     }
 
-    /// Takes note of a snapshot of the log.
+    /// Handles a snapshot of the log.
     pub(crate) fn on_resync(&mut self, resync: &Resync) {
         if resync.rewound {
             self.publish.reset();
         }
     }
 
-    /// Takes note of a change of the log.
+    /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, log: &Log, change: &Changed) {
         if *change != Changed::Version {
             return;
         }
-        // The leader decided about the row when the change came. Other nodes decide by the log, in case they lead next:
-        // a deployment that restarts the leaders, too, is still one row.
+        // The leader determined the length of the series when the change came. Other nodes determine it from the log,
+        // in case they lead next: a deployment that also restarts the leaders is still one series.
         if self.dirty_since.is_none() {
             let row = self.row.saturating_add(1);
             let latest = CALM.saturating_add(facts.config.publish_gap.after(row));
@@ -115,7 +115,7 @@ impl Publication {
         }
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,

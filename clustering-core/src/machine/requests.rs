@@ -37,8 +37,8 @@ impl Requests {
         timers.maybe(self.request.due(facts));
     }
 
-    /// Takes note of a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view
-    /// that all nodes know.
+    /// Handles a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view that
+    /// all nodes know.
     pub(crate) fn on_resync(&mut self, facts: &Facts, resync: &Resync) {
         if !resync.first {
             self.needs_version = facts.fold.version().is_some() && facts.fold.newest().is_none();
@@ -71,7 +71,7 @@ impl Requests {
         }
     }
 
-    /// Takes the reply to a commit of the request key. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit of the request key. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -105,7 +105,8 @@ impl Requests {
         out.reply(id, Reply::Committed(Err(refusal)));
     }
 
-    /// Takes the reply to a commit of the user. Only the user knows what it means, and whether to repeat it.
+    /// Handles the reply to a commit of the user. Only the user knows what the result means, and whether to repeat the
+    /// commit.
     pub(crate) fn on_leader_committed(
         &mut self,
         token: Token,

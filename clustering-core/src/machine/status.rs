@@ -1,4 +1,4 @@
-//! What the machine knows, for its users.
+//! Snapshots of the machine's knowledge, for its users.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub struct Status {
     pub leadership: Option<Leadership>,
     /// The view of the newest version, if it is known.
     pub newest: Option<View>,
-    /// The view of the version that this node acknowledged in its present session.
+    /// The view of the version that this node acknowledged in its current session.
     pub acknowledged: Option<View>,
     /// The newest version that was recorded as stable, whether or not newer ones were published since.
     pub stable: Option<Version>,
@@ -203,7 +203,7 @@ impl Machine {
 }
 
 impl Status {
-    /// Returns the version that this node acknowledged in its present session.
+    /// Returns the version that this node acknowledged in its current session.
     pub fn cluster_version(&self) -> Option<Version> {
         self.acknowledged.as_ref().map(View::version)
     }

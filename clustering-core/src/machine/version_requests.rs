@@ -24,7 +24,7 @@ pub(crate) struct VersionRequests(Vec<VersionRequest>);
 /// A request for a version newer than the one seen when it was made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct VersionRequest {
-    /// The request to answer; `None` if its caller no longer waits.
+    /// The request to answer; `None` if its caller is no longer waiting.
     id: Option<RequestId>,
     /// Revision of the version that was the newest when the request was made.
     seen: Revision,
@@ -41,12 +41,12 @@ impl VersionRequests {
         });
     }
 
-    /// True if a version newer than the present one is requested.
+    /// True if a version newer than the current one is requested.
     pub(crate) fn is_open(&self, facts: &Facts) -> bool {
         self.first_open(facts).is_some()
     }
 
-    /// Returns the reason of the first request for a version newer than the present one.
+    /// Returns the reason of the first request for a version newer than the current one.
     pub(crate) fn reason(&self, facts: &Facts) -> Option<String> {
         self.first_open(facts)?.why.clone()
     }
@@ -82,8 +82,8 @@ impl VersionRequests {
         });
     }
 
-    /// Drops requests whose callers no longer wait. They are merged into a single one, so that dropped requests do not
-    /// accumulate.
+    /// Drops requests whose callers are no longer waiting. They are merged into a single one, so that dropped requests
+    /// do not accumulate.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         let mut left: Option<VersionRequest> = None;
         for mut request in std::mem::take(&mut self.0) {

@@ -1,8 +1,8 @@
 //! Building version records, and the commits that publish and confirm them (P9).
 //!
-//! Each version also gets an entry in the history, a ring of keys that says later why something changed. The leader
+//! Each version also gets an entry in the history, a ring of keys that shows later why something changed. The leader
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
-//! and wakes nobody. No decision of the protocol depends on it.
+//! and wakes no node. No decision of the protocol depends on it.
 
 use super::{facts::Facts, log::Log, outbox::Outbox, version_requests::VersionRequests};
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
     version::Term,
 };
 
-/// Maximum number of causes that are looked for: a few more than a record names.
+/// Maximum number of causes that are collected: a few more than a record names.
 const CAUSES: usize = 64;
 
 /// Returns the record of the next version. An election leaves the term out, since it is the commit's own revision.
@@ -85,7 +85,7 @@ pub(crate) fn put_version(txn: Txn, keys: &Keyspace, published: VersionRecord) -
     txn.put(keys.version_key().clone(), record, None).put(key, entry, None)
 }
 
-/// Adds to a commit the completed history entry of the present version, which is now stable. A version that was written
+/// Adds to a commit the completed history entry of the current version, which is now stable. A version that was written
 /// by hand has no entry.
 pub(crate) fn put_settled(txn: Txn, facts: &Facts, term: Term, settled: SettledRecord) -> Txn {
     let version: Option<&StoredRecord<VersionRecord>> = facts.fold.version();

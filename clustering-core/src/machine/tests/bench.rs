@@ -201,7 +201,7 @@ fn keyspace() -> Keyspace {
     Keyspace::new(Namespace::parse("c").unwrap())
 }
 
-/// Acknowledgements of the store and of the callbacks.
+/// Answers of the store and of the callbacks.
 impl Bench {
     /// Gives the machine an input at the current time, and checks the invariants.
     pub(super) fn input(&mut self, input: Input) {
@@ -299,7 +299,7 @@ impl Bench {
         self.answer(input);
     }
 
-    /// Acknowledgements the call with an error of this kind, without executing it.
+    /// Answers the call with an error of this kind, without executing it.
     pub(super) fn fail(&mut self, what: &str, kind: ErrorKind) {
         let error = StoreError::new(kind, "injected by the test");
         if let Some(watch) = self.opening(what) {
@@ -357,7 +357,7 @@ impl Bench {
         }
     }
 
-    /// Acknowledgements a call with the given input.
+    /// Answers a call with the given input.
     pub(super) fn answer(&mut self, input: Input) {
         if let Input::Read { token, result: Ok(snapshot) } = &input
             && self.invariants.reads_log(*token)
@@ -374,7 +374,7 @@ impl Bench {
         self.answer(Input::Granted { token, result: Ok(lease) });
     }
 
-    /// Acknowledgements the open renewal with this remaining time.
+    /// Answers the open renewal with this remaining time.
     pub(super) fn renew_with(&mut self, left: Duration) {
         let Output::Renew { token, .. } = self.take("renew") else { unreachable!() };
         self.answer(Input::Renewed { token, result: Ok(left) });
@@ -430,7 +430,7 @@ impl Bench {
         self.watch_ends(prefix, WatchEnd::Disconnected { reason: "reset".to_owned() });
     }
 
-    /// Acknowledgements all open calls and delivers all changes until only callbacks are left.
+    /// Answers all open calls and delivers all changes until only callbacks are left.
     pub(super) fn answer_all(&mut self) {
         loop {
             self.deliver();
@@ -452,7 +452,7 @@ impl Bench {
         self.input(Input::Stabilized { token, outcome });
     }
 
-    /// Acknowledgements the open health check.
+    /// Answers the open health check.
     pub(super) fn health(&mut self, result: Result<(), &str>) {
         let Output::CheckHealth { token } = self.take("check health") else { unreachable!() };
         self.input(Input::HealthReported { token, result: result.map_err(str::to_owned) });

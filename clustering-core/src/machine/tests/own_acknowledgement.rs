@@ -21,7 +21,7 @@ fn time_until_read(bench: &mut Bench) -> std::time::Duration {
     pause
 }
 
-/// Acknowledgements the open read, which shows that the acknowledgement is missing, and checks that the node repeats it.
+/// Answers the open read, which shows that the acknowledgement is missing, and checks that the node repeats it.
 fn acknowledges_again(b: &mut Bench) {
     b.ok("read ready/b");
     b.expect(&["acknowledge V1"]);

@@ -117,7 +117,7 @@ pub struct Acknowledged {
 }
 
 impl Reign {
-    /// Returns the reign that an election key shows.
+    /// Returns the reign that an entry of the election key describes.
     pub(super) fn of(entry: &Entry) -> Self {
         Reign {
             term: Term::new(entry.created),
