@@ -19,6 +19,9 @@ pub(crate) struct Alarm {
 #[derive(Debug)]
 enum Resume {
     Unnoticed,
+    /// The system's timer, which starts with the first wait. Its thread takes longer to start than a call takes to be
+    /// sent, so it must not delay the node's first calls.
+    NotStarted,
     #[cfg(any(target_os = "linux", target_os = "android"))]
     Timer(BoottimeTimer),
     #[cfg(feature = "test-util")]
@@ -36,7 +39,7 @@ impl Alarm {
         let resume = match clock.suspends() {
             // Real timers must not wake a test under paused time, or the test would not be deterministic.
             Suspends::System if is_paused() => Resume::Unnoticed,
-            Suspends::System => Resume::system(),
+            Suspends::System => Resume::NotStarted,
             #[cfg(feature = "test-util")]
             Suspends::Simulated(simulated) => Resume::Simulated(simulated.resumed()),
         };
@@ -79,8 +82,11 @@ impl Resume {
 
     /// Waits until the machine may have been resumed after `time`.
     async fn resumed(&mut self, _clock: &Clock, _time: Timestamp) {
+        if matches!(self, Resume::NotStarted) {
+            *self = Resume::system();
+        }
         match self {
-            Resume::Unnoticed => std::future::pending().await,
+            Resume::Unnoticed | Resume::NotStarted => std::future::pending().await,
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Resume::Timer(timer) => timer.wait_until(_clock, _time).await,
             #[cfg(feature = "test-util")]
