@@ -49,7 +49,7 @@ async fn service(process: Process, ttl: Duration) -> Result<Clustering, StartErr
 /// Repeatedly takes the term while leader, waits, and then writes under that term. The write must be refused if the
 /// lead was lost in between, for example during a pause.
 async fn write_as_leader(process: Process, node: Clustering) {
-    let key = format!("{}/{}total", node.namespace(), Ledger::FENCED);
+    let key = format!("{}/{}total", node.namespace(), Ledger::LEADER_COMMITS);
     for number in 0.. {
         tokio::time::sleep(Duration::from_millis(400)).await;
         let Some(term) = node.term() else { continue };
@@ -66,7 +66,7 @@ async fn write_as_leader(process: Process, node: Clustering) {
             }
             Err(error) => WriteOutcome::Unknown(error.to_string()),
         };
-        process.observe(Observation::FencedWrite { id, term, outcome });
+        process.observe(Observation::LeaderCommit { id, term, outcome });
     }
 }
 
@@ -100,7 +100,7 @@ fn p1_to_p8_hold_in_any_storm() {
         let mut reached = reached.lock().unwrap();
         reached.0 += era.versions().len();
         reached.1 += era.reigns().len();
-        reached.2 += era.fenced().len();
+        reached.2 += era.leader_commits().len();
         Ok(())
     });
     let (versions, reigns, writes) = reached.into_inner().unwrap();

@@ -97,10 +97,10 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
 
     /// Returns the last lines of the timeline, up to `until` if given, without uninteresting entries.
     fn last_lines(&self, until: Option<Moment>) -> Vec<String> {
-        use Observation::{AskedLeader, FencedWrite, Renewed};
+        use Observation::{AskedLeader, LeaderCommit, Renewed};
         let late = |at: Moment| until.is_some_and(|until| at > until);
         let dull = |entry: &Entry| {
-            matches!(entry.observation, Renewed { .. } | AskedLeader { .. } | FencedWrite { .. })
+            matches!(entry.observation, Renewed { .. } | AskedLeader { .. } | LeaderCommit { .. })
         };
         let mut journals = self.entries();
         journals.iter_mut().for_each(|entries| entries.retain(|entry| !dull(entry) && !late(entry.at)));

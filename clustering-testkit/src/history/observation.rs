@@ -259,7 +259,7 @@ pub enum Observation {
         until: Option<Moment>,
     },
     /// A write of this node that is fenced by a term.
-    FencedWrite {
+    LeaderCommit {
         /// Unique id of the write.
         id: String,
         /// The term.
@@ -496,7 +496,7 @@ impl fmt::Display for Observation {
                 until.map_or(Ok(()), |until| write!(f, ", until {until}"))
             }
             Observation::AskedLeader { term: None, .. } => f.write_str("says that it may not act as leader"),
-            Observation::FencedWrite { id, term, outcome } => {
+            Observation::LeaderCommit { id, term, outcome } => {
                 write!(f, "write {id} under term {term}: {outcome:?}")
             }
             Observation::Called { call, what } => write!(f, "call {call}: {what}"),

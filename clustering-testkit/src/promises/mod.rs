@@ -141,7 +141,7 @@ impl Promises {
                 Box::<p2_versions_go_forward::Forward>::default(),
                 Box::<p3_one_stabilize_at_a_time::OneStabilize>::default(),
                 Box::<p4_stable_means_everyone::Everyone>::default(),
-                Box::<p5_a_deposed_leader_cannot_write::Fenced>::default(),
+                Box::<p5_a_deposed_leader_cannot_write::LeaderCommits>::default(),
                 Box::<p5_increments::Increments>::default(),
                 Box::<p6_a_node_knows_in_time::InTime>::default(),
                 Box::<p7_it_comes_back_by_itself::ComesBack>::default(),

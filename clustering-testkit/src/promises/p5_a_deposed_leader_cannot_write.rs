@@ -19,12 +19,12 @@ use crate::history::{
 };
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Fenced {
+pub(crate) struct LeaderCommits {
     refused: BTreeSet<String>,
     written: BTreeMap<(usize, String), Revision>,
 }
 
-impl Promise for Fenced {
+impl Promise for LeaderCommits {
     fn name(&self) -> &'static str {
         "P5 (a deposed leader cannot write)"
     }
@@ -81,8 +81,8 @@ impl Promise for Fenced {
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
-        let Observation::FencedWrite { id, term, outcome } = &entry.observation else { return Ok(()) };
-        let mut there = ledger.fenced(id);
+        let Observation::LeaderCommit { id, term, outcome } = &entry.observation else { return Ok(()) };
+        let mut there = ledger.leader_commits(id);
         let broken = |expected: &str, found: String| {
             Err(Broken::new(format!("write {id}: {expected}"), found).about(id).about(&entry.node))
         };
@@ -104,7 +104,7 @@ impl Promise for Fenced {
                     None if ledger.has_gaps() => Ok(()),
                     None => {
                         let all: Vec<_> =
-                            ledger.fenced(id).map(|write| (write.revision, write.term)).collect();
+                            ledger.leader_commits(id).map(|write| (write.revision, write.term)).collect();
                         let expected = format!("it was committed @{revision} under term {term}");
                         broken(&expected, format!("the log has it at {all:?}"))
                     }

@@ -51,7 +51,7 @@ impl Promise for Increments {
         if self.era != commit.era {
             *self = Increments { era: commit.era, ..Increments::default() };
         }
-        let counter = format!("{}{}", Ledger::FENCED, Ledger::COUNTER);
+        let counter = format!("{}{}", Ledger::LEADER_COMMITS, Ledger::COUNTER);
         let counts = |act: &Act| matches!(act, Act::Wrote(write) if write.key == counter);
         if !commit.acts.iter().any(counts) {
             return Ok(());
@@ -81,7 +81,7 @@ impl Increments {
                 format!("it took effect again @{revision} and set the counter to {count}"),
             );
         }
-        let key = format!("{}{}", Ledger::FENCED, Ledger::page_of(count));
+        let key = format!("{}{}", Ledger::LEADER_COMMITS, Ledger::page_of(count));
         let ids = read(era, &key).map_or_else(Vec::new, |Listed { ids }| ids);
         let mut expected = match (self.pages.get(&key), before) {
             (Some(ids), _) => ids.clone(),

@@ -213,15 +213,15 @@ impl Scene {
     }
 
     pub(crate) fn write(&mut self, id: &str, term: Term) -> Revision {
-        self.commit(&[("fenced/list", json!({"id": id, "term": term}), None)], &[])
+        self.commit(&[("leader-commits/list", json!({"id": id, "term": term}), None)], &[])
     }
 
     /// Increments the counter under the current term.
     pub(crate) fn counts(&mut self, id: &str, count: u64, ids: &[&str]) {
-        let (term, page) = (self.term(), format!("fenced/{}", Ledger::page_of(count)));
+        let (term, page) = (self.term(), format!("leader-commits/{}", Ledger::page_of(count)));
         let counter = json!({"id": id, "term": term, "count": count});
         let listed = json!({"id": id, "term": term, "ids": ids});
-        self.commit(&[("fenced/counter", counter, None), (&page, listed, None)], &[]);
+        self.commit(&[("leader-commits/counter", counter, None), (&page, listed, None)], &[]);
     }
 
     pub(crate) fn delete(&mut self, key: &str) {
@@ -354,7 +354,7 @@ impl Scene {
     }
 
     pub(crate) fn wrote(&mut self, node: &str, id: &str, term: Term, outcome: WriteOutcome) {
-        self.saw(node, Observation::FencedWrite { id: id.to_owned(), term, outcome });
+        self.saw(node, Observation::LeaderCommit { id: id.to_owned(), term, outcome });
     }
 
     pub(crate) fn starts_taking_over(&mut self, node: &str) {

@@ -111,7 +111,7 @@ impl Report {
 
 fn count(verdict: &Verdict) -> BTreeMap<&'static str, u64> {
     let era = verdict.ledger.present();
-    let counted = |act: &Act| matches!(act, Act::Wrote(write) if write.key == format!("{}{}", Ledger::FENCED, Ledger::COUNTER));
+    let counted = |act: &Act| matches!(act, Act::Wrote(write) if write.key == format!("{}{}", Ledger::LEADER_COMMITS, Ledger::COUNTER));
     let mut ledger = Ledger::new(NAMESPACE);
     let commits = verdict.pages.iter().filter_map(|page| ledger.turn(page));
     let steps = commits.filter(|commit| commit.acts.iter().any(counted)).count();
@@ -132,8 +132,8 @@ fn count(verdict: &Verdict) -> BTreeMap<&'static str, u64> {
             Observation::Resynced { .. } => "resyncs",
             Observation::OnStableBegan { .. } => "on_stable calls",
             Observation::RenewalFailed { .. } => "renewals failed",
-            Observation::FencedWrite { outcome: WriteOutcome::Refused(_), .. } => "leaders' writes refused",
-            Observation::FencedWrite { outcome: WriteOutcome::Unknown(_), .. } => "leaders' writes unknown",
+            Observation::LeaderCommit { outcome: WriteOutcome::Refused(_), .. } => "leaders' writes refused",
+            Observation::LeaderCommit { outcome: WriteOutcome::Unknown(_), .. } => "leaders' writes unknown",
             _ => continue,
         };
         *numbers.entry(what).or_default() += 1;

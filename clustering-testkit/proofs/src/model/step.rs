@@ -206,7 +206,7 @@ impl<'a> Step<'a> {
         let node = &self.state.nodes[place];
         let Some((term, _)) = node.claim else { return };
         let value = format!(r#"{{"term": {term}, "id": "{}-{}-{}"}}"#, node.name, node.life, id.0);
-        let key = self.model.keys().view_prefix().replace("view/", Ledger::FENCED) + "x";
+        let key = self.model.keys().view_prefix().replace("view/", Ledger::LEADER_COMMITS) + "x";
         self.feed(place, Input::CommitAsLeader { id, txn: Txn::new().put(key, value, None) });
     }
 

@@ -50,12 +50,12 @@ impl Writer {
             let Some(outcome) = self.step(term, &id).await else { continue };
             let repeats = self.breach == Some(Breach::RepeatsLost);
             lost = (repeats && matches!(outcome, WriteOutcome::Unknown(_))).then(|| id.clone());
-            self.journal.note(Observation::FencedWrite { id, term, outcome });
+            self.journal.note(Observation::LeaderCommit { id, term, outcome });
         }
     }
 
     fn key(&self, name: &str) -> String {
-        format!("{}/{}{name}", self.node.namespace(), Ledger::FENCED)
+        format!("{}/{}{name}", self.node.namespace(), Ledger::LEADER_COMMITS)
     }
 
     /// Reads the counter and the current page of the list, and writes the next values. Returns `None` if a read fails.
@@ -104,7 +104,7 @@ impl Writer {
             txn = txn.guard(Guard::created_at(election, term.revision()));
         }
         let outcome = outcome(self.node.store().commit(txn).await);
-        self.journal.note(Observation::FencedWrite { id: id.to_owned(), term, outcome });
+        self.journal.note(Observation::LeaderCommit { id: id.to_owned(), term, outcome });
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads() 
     let (scenario, _) = Alone::with(&NAMES).await;
     let (leader, term) = scenario.leader().await;
     // The leader is writing, so one of its writes is late after the pause.
-    leader.next("a write", LONG, |it| matches!(it, Observation::FencedWrite { .. })).await;
+    leader.next("a write", LONG, |it| matches!(it, Observation::LeaderCommit { .. })).await;
     pause_past_the_lease(&scenario, &leader).await;
     let (other, later) = scenario.leader().await;
     assert!(other.name() != leader.name() && later > term);
@@ -40,7 +40,7 @@ pub(crate) async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads() 
         "the first answer after the pause"
     );
     let late = |entry: &Entry| match &entry.observation {
-        Observation::FencedWrite { id, term, outcome } if id.ends_with("-late") => {
+        Observation::LeaderCommit { id, term, outcome } if id.ends_with("-late") => {
             Some((term.get(), outcome.clone()))
         }
         _ => None,

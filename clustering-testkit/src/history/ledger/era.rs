@@ -8,7 +8,7 @@ use clustering_core::{
 };
 
 use super::{
-    facts::{Acknowledged, Confirmed, FencedWrite, Published, Registration, Reign},
+    facts::{Acknowledged, Confirmed, LeaderCommit, Published, Registration, Reign},
     record,
 };
 use crate::history::Member;
@@ -24,7 +24,7 @@ pub struct Era {
     versions: Vec<Published>,
     confirmed: Vec<Confirmed>,
     reigns: Vec<Reign>,
-    fenced: Vec<FencedWrite>,
+    leader_commits: Vec<LeaderCommit>,
     registrations: Vec<Registration>,
     commits: Vec<Revision>,
     gaps: Vec<Revision>,
@@ -46,7 +46,7 @@ impl Era {
             versions: Vec::new(),
             confirmed: Vec::new(),
             reigns: Vec::new(),
-            fenced: Vec::new(),
+            leader_commits: Vec::new(),
             registrations: Vec::new(),
             commits: Vec::new(),
             gaps: Vec::new(),
@@ -82,8 +82,8 @@ impl Era {
     }
 
     /// Returns all leader commits in order.
-    pub fn fenced(&self) -> &[FencedWrite] {
-        &self.fenced
+    pub fn leader_commits(&self) -> &[LeaderCommit] {
+        &self.leader_commits
     }
 
     /// Returns all puts of node records in order.

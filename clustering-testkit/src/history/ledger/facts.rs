@@ -75,9 +75,9 @@ pub struct Reign {
     pub ended: Option<Revision>,
 }
 
-/// A write under [`Ledger::FENCED`](super::Ledger::FENCED).
+/// A write under [`Ledger::LEADER_COMMITS`](super::Ledger::LEADER_COMMITS).
 #[derive(Clone, Debug)]
-pub struct FencedWrite {
+pub struct LeaderCommit {
     /// Key without the namespace.
     pub key: String,
     /// Unique id of the write, if it has one.

@@ -14,7 +14,7 @@ pub(super) enum Key {
     Gone,
     /// A version's entry in the history, written together with the change that it describes.
     History,
-    Fenced(String),
+    LeaderCommit(String),
     Other(String),
 }
 
@@ -32,7 +32,7 @@ impl Key {
                 (Some(node), _) => Key::Node(node),
                 (_, Some(node)) => Key::Ready(node),
                 _ if key.starts_with("history/") => Key::History,
-                _ if key.starts_with(Ledger::FENCED) => Key::Fenced(key.to_owned()),
+                _ if key.starts_with(Ledger::LEADER_COMMITS) => Key::LeaderCommit(key.to_owned()),
                 _ => Key::Other(key.to_owned()),
             },
         }
@@ -52,6 +52,6 @@ impl Key {
 
     /// True if the cluster itself writes the key.
     pub(super) fn is_own(&self) -> bool {
-        !matches!(self, Key::Fenced(_) | Key::Other(_))
+        !matches!(self, Key::LeaderCommit(_) | Key::Other(_))
     }
 }

@@ -16,7 +16,7 @@ use clustering_core::{
 
 pub use self::{
     era::Era,
-    facts::{Acknowledged, Confirmed, FencedWrite, Published, Registration, Reign},
+    facts::{Acknowledged, Confirmed, LeaderCommit, Published, Registration, Reign},
     follow::{Follower, follow},
     page::{Act, Commit, Content, Page},
 };
@@ -38,12 +38,12 @@ pub struct Ledger {
 impl Ledger {
     /// Prefix, relative to the namespace, of the keys of leader commits. Their values have a `term`, under which the
     /// writer claims to lead, and a unique `id`.
-    pub const FENCED: &'static str = "fenced/";
+    pub const LEADER_COMMITS: &'static str = "leader-commits/";
 
-    /// Key below [`FENCED`](Self::FENCED) in which leaders count their steps: `{"id", "term", "count"}`.
+    /// Key below [`LEADER_COMMITS`](Self::LEADER_COMMITS) in which leaders count their steps: `{"id", "term", "count"}`.
     pub const COUNTER: &'static str = "counter";
 
-    /// Returns the key below [`FENCED`](Self::FENCED) of the page that lists the step with number `count`: `{"id",
+    /// Returns the key below [`LEADER_COMMITS`](Self::LEADER_COMMITS) of the page that lists the step with number `count`: `{"id",
     /// "term", "ids"}`.
     pub fn page_of(count: u64) -> String {
         format!("list/{:06}", count.saturating_sub(1) / 100)
@@ -130,8 +130,8 @@ impl Ledger {
     }
 
     /// Returns the leader commits with this id. There should be at most one.
-    pub fn fenced(&self, id: &str) -> impl Iterator<Item = &FencedWrite> {
-        let all = self.eras.iter().flat_map(|era| era.fenced());
+    pub fn leader_commits(&self, id: &str) -> impl Iterator<Item = &LeaderCommit> {
+        let all = self.eras.iter().flat_map(|era| era.leader_commits());
         all.filter(move |write| write.id.as_deref() == Some(id))
     }
 }

@@ -5,7 +5,7 @@ use clustering_core::{
     store::{Batch, Revision, Snapshot},
 };
 
-use super::{FencedWrite, Registration, Reign};
+use super::{LeaderCommit, Registration, Reign};
 use crate::history::Moment;
 
 /// Part of the store's history, with the time at which the observer saw it.
@@ -85,7 +85,7 @@ pub enum Act {
     /// A new version was requested.
     Asked,
     /// A leader commit.
-    Wrote(FencedWrite),
+    Wrote(LeaderCommit),
     /// Another key was put or deleted.
     Other(String),
 }

@@ -171,6 +171,6 @@ impl World<'_> {
             WriteOutcome::Done(_) => Reached::LeaderCommitDone,
             _ => Reached::LeaderCommitRefused,
         });
-        self.observe(process, Observation::FencedWrite { id, term, outcome });
+        self.observe(process, Observation::LeaderCommit { id, term, outcome });
     }
 }

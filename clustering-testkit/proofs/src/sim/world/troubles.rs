@@ -302,7 +302,7 @@ impl World<'_> {
         };
         let (id, term) = (self.request(), claim.term);
         let named = format!("w{}", id.0);
-        let key = Key::from(format!("{}/{}k{}", self.keys.namespace(), Ledger::FENCED, id.0 % 3));
+        let key = Key::from(format!("{}/{}k{}", self.keys.namespace(), Ledger::LEADER_COMMITS, id.0 % 3));
         let value = format!(r#"{{"id": "{named}", "term": {term}}}"#);
         self.processes[process].asked.push((id, named, term));
         self.handle(process, Input::CommitAsLeader { id, txn: Txn::new().put(key, value, None) });

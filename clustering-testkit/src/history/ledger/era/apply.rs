@@ -10,7 +10,7 @@ use clustering_core::{
 use super::Era;
 use crate::history::ledger::{
     Act,
-    facts::{Acknowledged, Confirmed, FencedWrite, Published, RecordId, Registration, Reign},
+    facts::{Acknowledged, Confirmed, LeaderCommit, Published, RecordId, Registration, Reign},
     key::Key,
     record,
 };
@@ -102,7 +102,7 @@ impl Era {
             Key::Stable => self.put_stable(entry, term),
             Key::Request => Act::Asked,
             Key::Gone | Key::History => return None,
-            Key::Fenced(key) => self.put_fenced(key, entry, term),
+            Key::LeaderCommit(key) => self.put_leader_commit(key, entry, term),
             Key::Other(key) => Act::Other(key),
         })
     }
@@ -175,10 +175,10 @@ impl Era {
         Act::Confirmed(version)
     }
 
-    fn put_fenced(&mut self, key: String, entry: &Entry, standing: Option<Term>) -> Act {
-        let Some((id, term)) = record::fenced(&entry.value) else { return Act::Other(key) };
-        let write = FencedWrite { key, id, revision: entry.modified, term, standing };
-        self.fenced.push(write.clone());
+    fn put_leader_commit(&mut self, key: String, entry: &Entry, standing: Option<Term>) -> Act {
+        let Some((id, term)) = record::leader_commit(&entry.value) else { return Act::Other(key) };
+        let write = LeaderCommit { key, id, revision: entry.modified, term, standing };
+        self.leader_commits.push(write.clone());
         Act::Wrote(write)
     }
 
@@ -206,7 +206,7 @@ impl Era {
                 Act::Unconfirmed
             }
             Key::Request | Key::Gone | Key::History => return None,
-            Key::Fenced(key) | Key::Other(key) => Act::Other(key),
+            Key::LeaderCommit(key) | Key::Other(key) => Act::Other(key),
         })
     }
 
