@@ -256,7 +256,7 @@ impl Machine {
                 session.on_granted(facts, &self.health, sent, result, out);
             }
             (Call::Renew, Input::Renewed { result, .. }) => {
-                session.on_renewed(facts, token, sent, result, out)
+                session.on_renewed(facts, token, sent, result, out);
             }
             (Call::Revoke, Input::Revoked { result, .. }) => {
                 self.departure.on_revoked(facts, session, token, result, out);
@@ -275,7 +275,7 @@ impl Machine {
                 }
             }
             (Call::Announce, Input::Announced { result, .. }) => {
-                self.announcement.on_ended(token, result, out)
+                self.announcement.on_ended(token, result, out);
             }
             (Call::CheckHealth, Input::HealthReported { result, .. }) => {
                 self.health.on_reported(facts, token, result, out);
