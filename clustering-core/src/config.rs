@@ -47,7 +47,8 @@ pub struct Config {
     /// Time limit for a call to the store. `None`, the default, is a sixth of the granted TTL. Less than a third of the
     /// TTL, so that a renewal that hangs leaves time for another attempt.
     ///
-    /// Raise it if a short TTL meets a store with long round trips. With a limit below the round trip no call succeeds.
+    /// Raise it if the TTL is short and round trips to the store are long. With a limit below the round trip, no call
+    /// succeeds.
     pub call_timeout: Option<Duration>,
     /// Delay before a [`stabilize`](crate::Builder::stabilize) callback that refused is called again. 100 ms doubling to
     /// 5 s by default.
@@ -139,13 +140,13 @@ impl Backoff {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Laggards {
-    /// Waits for them, and reports them after [`Config::warn_after`].
+    /// Waits for the laggards, and reports them after [`Config::warn_after`].
     #[default]
     Wait,
-    /// Removes them from the cluster after that time, counted from the version's publication. They rejoin by themselves
-    /// as new members, after a pause that doubles from 1 s to 10 min until they are ready at a version. A leader that
-    /// is itself the laggard steps down. The leader removes no nodes while the share of late or refusing nodes exceeds
-    /// [`Config::mass_failure_percent`].
+    /// Removes the laggards from the cluster after this time, counted from the version's publication. They rejoin by
+    /// themselves as new members, after a pause that doubles from 1 s to 10 min until they are ready at a version. A
+    /// leader that is itself the laggard steps down. The leader removes no nodes while the share of late or refusing
+    /// nodes exceeds [`Config::mass_failure_percent`].
     Evict {
         /// Time limit for acknowledging a version. At least 1 s; more than an ordinary `stabilize` takes.
         after: Duration,
@@ -189,20 +190,20 @@ impl Default for Config {
     }
 }
 
-/// A field of [`Config`] whose value cannot work together with the others.
+/// A field of [`Config`] with a value that is invalid, alone or together with the other fields.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field} of {value:?} cannot work: {rule}")]
 pub struct InvalidConfig {
     /// Name of the field.
     pub field: &'static str,
-    /// The value of the field. A number of failures is given in seconds.
+    /// The value of the field. A number of failures is given as that many seconds.
     pub value: Duration,
     /// The rule that the value breaks.
     pub rule: String,
 }
 
 impl Config {
-    /// Checks that the configuration can work.
+    /// Checks that the values are valid and fit together.
     ///
     /// # Errors
     ///

@@ -46,7 +46,7 @@ pub struct HistoryEntry {
     pub leader: Option<NodeName>,
     /// The term of that leader.
     pub term: Term,
-    /// The reasons for which the version was published.
+    /// The reasons why the version was published.
     pub causes: Vec<Cause>,
     /// How the version became stable; `None` if it is not stable yet, or was superseded before.
     pub stable: Option<Settled>,

@@ -61,7 +61,7 @@
 //! # Modules
 //!
 //! - [`store`]: the contract of a coordination store, as a trait and ten rules.
-//! - [`machine`]: the protocol as a pure state machine, without I/O and clocks.
+//! - [`machine`]: the protocol as a pure state machine, without I/O or clocks.
 //! - [`runtime`]: the loop that drives the machine, and [`Clustering`], the handle to a node.
 //! - [`discovery`] and [`placement`]: the nodes that are present, and the owners of keys.
 //! - [`report`] and [`operator`]: inspecting and changing a cluster from outside, for tools and operators.

@@ -76,7 +76,7 @@ macro_rules! text {
     };
 }
 
-/// The name of a node: 1 to 255 bytes without slashes and control characters, and without blanks at either end.
+/// The name of a node: 1 to 255 bytes without slashes or control characters, and without blanks at either end.
 ///
 /// Keys are placed by name: a node that comes back under the same name gets its keys back.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]

@@ -14,7 +14,7 @@
 //! cost(node, key) = −log2((draw + 1) / 2^64) / weight
 //! ```
 //!
-//! The node with the least cost owns the key; among nodes of equal weight this is the node with the largest draw. If
+//! The node with the lowest cost owns the key; among nodes of equal weight this is the node with the largest draw. If
 //! costs are equal, the node whose name sorts first (by bytes) wins. The logarithm is computed in fixed point with 56
 //! fractional bits, so the result is the same on every machine. A node of weight 2 owns twice as many keys as a node of
 //! weight 1; a node of weight 0 owns none. When the weight of a node changes, keys move only to or from that node.
@@ -55,7 +55,7 @@ impl FromStr for Weight {
 /// Assigns keys to members, which are identified by their index.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Placement {
-    /// Members grouped by weight; each group is in name order. There is nearly always a single group, and then no
+    /// Members grouped by weight; each group is in name order. There is nearly always a single group, in which case no
     /// logarithm has to be computed.
     groups: Vec<Group>,
 }
@@ -72,7 +72,7 @@ struct Seat {
     member: u32,
 }
 
-/// A member's bid for a key. The member with the least bid owns the key.
+/// A member's bid for a key. The member with the lowest bid owns the key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Bid {
     draw: u64,
@@ -97,7 +97,7 @@ impl Bid {
 /// Largest number of bids for which [`select_few`] is faster than [`select_many`].
 const FEW: usize = 8;
 
-/// Returns the least `n` bids in ascending order, by inserting each bid into a short sorted list.
+/// Returns the `n` lowest bids in ascending order, by inserting each bid into a short sorted list.
 fn select_few(bids: impl Iterator<Item = Bid>, n: usize) -> Vec<Bid> {
     let mut best: Vec<Bid> = Vec::with_capacity(n + 1);
     for bid in bids {
@@ -111,7 +111,7 @@ fn select_few(bids: impl Iterator<Item = Bid>, n: usize) -> Vec<Bid> {
     best
 }
 
-/// Returns the least `n` bids in ascending order, by partitioning and then sorting them.
+/// Returns the `n` lowest bids in ascending order, by partitioning and then sorting them.
 fn select_many(mut bids: Vec<Bid>, n: usize) -> Vec<Bid> {
     if n < bids.len() {
         bids.select_nth_unstable_by(n, Bid::cmp);
@@ -156,7 +156,7 @@ impl Placement {
         self.groups.iter().filter_map(best_of).min_by(Bid::cmp).map(|bid| bid.member as usize)
     }
 
-    /// Returns the indices of the `n` members with the least bids, in ascending order of their bids.
+    /// Returns the indices of the `n` members with the lowest bids, in ascending order of their bids.
     ///
     /// The first is the owner; each of the others would own the key if all members before it left. Fewer than `n`
     /// indices are returned if fewer members have a weight above 0.

@@ -61,7 +61,7 @@ impl View {
         self.0.label.leader.as_ref()
     }
 
-    /// Returns the reasons for which the version was published.
+    /// Returns the reasons why the version was published.
     pub fn causes(&self) -> &[Cause] {
         &self.0.label.causes
     }

@@ -129,7 +129,7 @@ async fn a_store_that_is_away_or_busy_is_retried_until_it_answers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_that_fails_at_the_stop_is_reported_in_time() {
+async fn a_revocation_that_fails_during_a_stop_is_reported_in_time() {
     for kind in [ErrorKind::Unreachable, ErrorKind::Busy, ErrorKind::Refused, ErrorKind::OutcomeUnknown] {
         let store = MemoryStore::new();
         let mock = behind(&store, |mock| {
@@ -149,7 +149,7 @@ async fn a_revocation_that_fails_at_the_stop_is_reported_in_time() {
 
 /// A lease that has already ended need not be revoked.
 #[tokio::test(start_paused = true)]
-async fn a_lease_that_has_ended_already_is_no_error_at_the_stop() {
+async fn a_stop_after_the_lease_has_ended_is_not_an_error() {
     let store = MemoryStore::new();
     let mock = behind(&store, |mock| {
         mock.expect_revoke_lease().returning(|id| Err(StoreError::lease_not_found(id)));
@@ -158,7 +158,7 @@ async fn a_lease_that_has_ended_already_is_no_error_at_the_stop() {
     assert_eq!(node.stop().await, Ok(()));
 }
 
-/// The store's code panics in the node's task. The start, or the handles, return that the node has ended.
+/// The store's code panics in the node's task. The start, or the handles, report that the node has ended.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_panics_ends_the_node_and_is_reported() {
     let refused = builder(MockCoordinationStore::new()).start().await.unwrap_err();

@@ -145,7 +145,7 @@ async fn a_rolling_update_that_waits_for_readiness_does_not_deadlock() {
     sleep(secs(60)).await;
     assert!(!is_ok(&pods[0].router, "/readyz").await && is_ok(&pods[1].router, "/readyz").await);
 
-    // As a stateful set does it: from the last pod to the first, each once the previous one is ready.
+    // In the order of a stateful set: from the last pod to the first, each once the previous one is ready.
     for place in (0..3).rev() {
         pods[place].cluster.stop().await.unwrap();
         pods[place] = pod(&store, &format!("pod-{place}"), true).await;
@@ -155,7 +155,7 @@ async fn a_rolling_update_that_waits_for_readiness_does_not_deadlock() {
             }
         };
         timeout(secs(60), ready).await.expect("the pod becomes ready, so the rollout continues");
-        // If it waited for the cluster to be stable, it would wait for ever.
+        // If it waited for the cluster to be stable, it would wait forever.
         let stable = pods[place].cluster.wait_stable();
         assert_eq!(timeout(secs(600), stable).await.is_ok(), place == 0);
     }

@@ -135,9 +135,9 @@ impl EtcdStore {
     /// | `ETCD_TTL` | [`EtcdConfig::ttl`] in seconds: `15` or `15s` |
     /// | `ETCD_FOLLOW_MEMBERS` | `false` disables the search for members that replaced the configured ones; see [`EtcdConfig::member_refresh`] |
     ///
-    /// The `ETCDCTL_` variables have the same meaning as for `etcdctl`. An empty variable counts as unset. If no variable
-    /// is set, the endpoint is `localhost:2379`, without TLS and credentials. With TLS, endpoints without a scheme are
-    /// `https://`.
+    /// The `ETCDCTL_` variables have the same meaning as for `etcdctl`. An empty variable counts as unset. If no
+    /// variable is set, the endpoint is `localhost:2379`, without TLS or credentials. With TLS, endpoints without a
+    /// scheme are `https://`.
     ///
     /// The TTL applies to nodes that are created by [`node`](Self::node).
     ///

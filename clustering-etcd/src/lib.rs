@@ -143,7 +143,7 @@
 //!
 //! The user is configured with [`Credentials`], or is the common name of the client certificate. A cluster needs to read
 //! and write three prefixes of its namespace, `view/`, `ready/` and `history/` (after [`EtcdConfig::prefix`], if that is
-//! set), which contain no keys of other clusters. [Running in production](docs::production#rights) has the commands.
+//! set), which contain no keys of other clusters. [Running in production](docs::production#permissions) has the commands.
 //!
 //! - **Tokens** that etcd no longer accepts are replaced without failing the call, whether they have expired, the member
 //!   was restarted, or users and roles were changed. All calls of a store share one token, which every member accepts.

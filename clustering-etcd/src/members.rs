@@ -175,7 +175,7 @@ impl Members {
         }
         let left = self.current.compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if left {
-            tracing::debug!(member = %member.endpoint, why, "left an etcd member after a failure");
+            tracing::debug!(member = %member.endpoint, why, "stopped using an etcd member after a failure");
         }
         if self.all_are_away() {
             self.alarm.notify_one();

@@ -105,8 +105,9 @@ impl Mismatches {
         }
     }
 
-    /// A call fails because of a mismatch only if every member has one, since only then a retry is useless. Otherwise
-    /// the mismatch is mentioned beside the other failure.
+    /// Adds the mismatch to the failure of the call. The call fails because of a mismatch only if the settings match at
+    /// no member, because only then is a retry useless. Otherwise the message mentions the mismatch beside the other
+    /// failure.
     fn add_to(self, failure: &mut Failure) {
         use FailureKind::{Busy, NoLeader, NoSpace, NotSent, ReadTimedOut, ReplyLost, SettingsMismatch};
         match (failure.kind, self.last) {

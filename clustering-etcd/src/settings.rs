@@ -296,7 +296,7 @@ fn check(is_valid: bool, field: &str, value: Duration, rule: &str) -> Result<(),
     }
 }
 
-/// The endpoint `localhost:2379`, without TLS and credentials.
+/// The endpoint `localhost:2379`, without TLS or credentials.
 impl Default for EtcdConfig {
     fn default() -> Self {
         let secs = Duration::from_secs;

@@ -145,7 +145,7 @@ async fn p9_a_change(nodes_after: usize) {
     let etcd = EtcdServer::start().await.unwrap();
     let mut nodes = start_many(&etcd, nodes_after - 1, CALM).await;
 
-    // A join costs the record, the version, N acknowledgements, and stable.
+    // A join costs the record, the version, N acknowledgements, and the stability record.
     let mut joined = None;
     let join = cost(&etcd, async {
         joined = Some(start(&etcd, "z-last", CALM).await);
@@ -156,7 +156,8 @@ async fn p9_a_change(nodes_after: usize) {
     assert_eq!(join.commits, n + 3, "a join among {n}: {:?}", join.messages);
     assert_eq!(join.messages["Txn"], n + 3, "a commit had no effect: {:?}", join.messages);
     assert_eq!(join.messages["LeaseGrant"], 1, "{:?}", join.messages);
-    // Every node receives the record, the version and stable. The leader also receives N acknowledgements.
+    // Every node receives the record, the version and the stability record. The leader also receives N
+    // acknowledgements.
     assert_eq!(join.events, 3 * n + n, "events of a join among {n}");
 
     // A follower leaves with a commit that deletes its record and its acknowledgement. Its lease has no keys then, so that

@@ -88,7 +88,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Returns a builder for a store with other than the default settings.
+    /// Returns a builder for a store with settings other than the defaults.
     pub fn builder() -> MemoryStoreBuilder {
         MemoryStoreBuilder::default()
     }

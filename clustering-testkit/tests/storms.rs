@@ -104,7 +104,7 @@ fn p1_to_p8_hold_in_any_storm() {
         Ok(())
     });
     let (versions, reigns, writes) = reached.into_inner().unwrap();
-    println!("{versions} versions, {reigns} reigns, {writes} fenced writes");
+    println!("{versions} versions, {reigns} reigns, {writes} leader commits");
     assert!(versions > reigns && reigns > 120 && writes > 1000, "{versions}, {reigns}, {writes}");
 }
 

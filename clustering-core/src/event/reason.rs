@@ -110,14 +110,14 @@ impl fmt::Display for LostReason {
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The service asked it to stop, or dropped the last handle.
+    /// The service asked the node to stop, or dropped the last handle.
     Asked,
-    /// Another process took over its name.
+    /// Another process took over the node's name.
     TakenOver {
         /// The URI of that process.
         by: NodeUri,
     },
-    /// Another process holds its name, and [`NameConflict::Fail`](crate::NameConflict) is set.
+    /// Another process holds the node's name, and [`NameConflict::Fail`](crate::NameConflict) is set.
     NameTaken {
         /// The URI of that process.
         by: NodeUri,
@@ -171,7 +171,7 @@ impl fmt::Display for Blocked {
 pub struct Laggard {
     /// The node's name.
     pub name: NodeName,
-    /// The reason that its `stabilize` gave for refusing the version; `None` while it has not answered.
+    /// The reason that the node's `stabilize` gave for refusing the version; `None` while the node has not answered.
     pub refused: Option<String>,
 }
 

@@ -35,7 +35,7 @@ impl Fold {
         changed
     }
 
-    /// Takes over the newest view from the replica before the gap, and determines the drift and the departures anew.
+    /// Takes over the newest view from the replica before the gap, and recomputes the drift and the departures.
     fn keep_view(&mut self, before: &Fold, departed: Option<&DepartureRecord>) {
         let Some(view) = before.newest.clone() else { return };
         let names: Vec<NodeName> =

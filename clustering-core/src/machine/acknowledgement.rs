@@ -26,8 +26,8 @@ use crate::{
 ///
 /// - to *resolve* a report whose commit a guard refused: an earlier attempt, whose reply was lost, may have succeeded;
 /// - to *check* that an acknowledgement is still stored, while its version does not become stable. It can be lost
-///   without the leader seeing it: deleted by hand while nobody watched, or with a store that was restored to an
-///   earlier moment. Then it is repeated (P8). A version that is stable within a TTL costs no check.
+///   without the leader seeing it: deleted by hand while no leader watched, or missing because the store was restored
+///   to an earlier state. Then it is repeated (P8). A version that is stable within a TTL costs no check.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Acknowledgement {
     epoch: Epoch,
@@ -42,7 +42,7 @@ pub(crate) struct Acknowledgement {
     stored: Revision,
     /// The last report that the store has.
     reported: Option<Report>,
-    /// The view that this node acknowledged last in its present session.
+    /// The view that this node acknowledged last in its current session.
     acknowledged: Option<View>,
     /// The next check, while one is needed.
     check: Option<Check>,
@@ -79,7 +79,8 @@ struct Check {
 }
 
 impl State {
-    /// Returns the revision of the version that the state is about. A commit in flight is awaited for any version.
+    /// Returns the revision of the version that the state concerns. Returns `None` for a commit in flight, because its
+    /// reply is awaited even if the version is superseded.
     fn version(&self) -> Option<Revision> {
         match self {
             State::Idle | State::Sending { .. } => None,
@@ -103,7 +104,7 @@ impl Report {
 }
 
 impl Acknowledgement {
-    /// Returns the view that this node acknowledged last in its present session.
+    /// Returns the view that this node acknowledged last in its current session.
     pub(crate) fn acknowledged(&self) -> Option<&View> {
         self.acknowledged.as_ref()
     }
@@ -125,7 +126,7 @@ impl Acknowledgement {
         timers.maybe(self.check.map(|check| check.at));
     }
 
-    /// Takes a report. A refusal is reported once for each reason.
+    /// Accepts a report to be sent to the other nodes. Repeated refusals are reported only when their reason changes.
     pub(crate) fn report(&mut self, report: Report) {
         let report = Report { detail: report.detail.map(shorten), ..report };
         if self.reported.as_ref() != Some(&report) {
@@ -133,7 +134,7 @@ impl Acknowledgement {
         }
     }
 
-    /// Sends the open report, or makes the check that is due.
+    /// Sends the pending report, or performs the check that is due.
     pub(crate) fn reconcile(
         &mut self,
         facts: &Facts,
@@ -146,7 +147,7 @@ impl Acknowledgement {
         let target = membership.target(facts).map(View::revision);
         self.open.take_if(|report| Some(report.view.revision()) != target);
         self.schedule_check(facts, session, target, out);
-        // A call for a version that is no longer the newest is not waited for.
+        // Do not wait for a call about a version that is no longer the newest.
         let is_outdated = self.state.version().is_some_and(|version| Some(version) != target);
         match std::mem::take(&mut self.state) {
             State::Idle => self.send(facts, session, membership, out),
@@ -160,7 +161,7 @@ impl Acknowledgement {
         }
     }
 
-    /// Forgets everything with the session: the key is deleted with the lease.
+    /// Resets the state when the session ends: the key is deleted with the lease.
     fn follow_session(&mut self, session: &Session) {
         if session.change_since(&mut self.epoch) == Some(SessionChange::Ended) {
             *self = Acknowledgement { epoch: self.epoch, ..Acknowledgement::default() };
@@ -174,8 +175,8 @@ impl Acknowledgement {
         }
     }
 
-    /// Schedules the check of the acknowledgement while its version is the newest and not stable, and makes it when it
-    /// is due.
+    /// Schedules the check of the acknowledgement while its version is the newest and not stable, and performs the
+    /// check when it is due.
     fn schedule_check(
         &mut self,
         facts: &Facts,
@@ -194,8 +195,8 @@ impl Acknowledgement {
         }
     }
 
-    /// Schedules the next check after `times` that found the acknowledgement. Many nodes may wait for the same laggard,
-    /// so their checks are spread.
+    /// Schedules the next check, after `times` checks that found the acknowledgement. Many nodes may wait for the same
+    /// laggard, so their checks are spread out.
     fn check_later(&mut self, facts: &Facts, session: &Session, times: u32, out: &mut Outbox) {
         let ttl = session.ttl(facts);
         let pause = Backoff::new(ttl, ttl * 4).after(times + 1);
@@ -234,7 +235,7 @@ impl Acknowledgement {
         }
     }
 
-    /// Takes the reply to the commit. Returns false if it is not awaited any more.
+    /// Handles the reply to the commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -255,7 +256,8 @@ impl Acknowledgement {
         match result {
             Ok(revision) => self.stored(session, report, *revision, out),
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
-                // Either the version or the record has changed, which the log shows or soon will; or the own key has.
+                // Either the version or the record has changed, which the log shows or will soon show; or the node's
+                // own key has changed.
                 if membership.target(facts).map(View::revision) == Some(report.view.revision()) {
                     self.resolve(facts, report, out);
                 }
@@ -272,7 +274,7 @@ impl Acknowledgement {
         true
     }
 
-    /// Takes the reply to a read of the node's own key.
+    /// Handles the reply to a read of the node's own key.
     pub(crate) fn on_read(
         &mut self,
         facts: &Facts,
@@ -300,7 +302,7 @@ impl Acknowledgement {
         }
     }
 
-    /// Decides by the stored entry what became of a report.
+    /// Determines from the stored entry what became of a report.
     fn resolved(
         &mut self,
         facts: &Facts,
@@ -316,16 +318,16 @@ impl Acknowledgement {
         }
         self.failures += 1;
         if modified != self.stored {
-            // The own key had changed. With its present revision as guard, the report can be sent again.
+            // The node's own key had changed. With its current revision as the guard, the report can be sent again.
             self.stored = modified;
             return;
         }
-        // Another guard failed, so the log will change. Wait for that, but not for ever.
+        // Another guard failed, so the log will change. Wait for that, but not forever.
         let delay = RETRY.after(self.failures);
         self.wait(facts.now + out.jittered(delay), report.view.revision(), Next::Send);
     }
 
-    /// Decides by the stored entry whether the last acknowledgement has to be repeated.
+    /// Determines from the stored entry whether the last acknowledgement has to be repeated.
     fn checked(
         &mut self,
         facts: &Facts,
@@ -363,7 +365,7 @@ impl Acknowledgement {
         self.state = State::Waiting { until, version, next };
     }
 
-    /// The store has the report, which was put at `revision`.
+    /// Records that the store has the report, which was put at `revision`.
     fn stored(&mut self, session: &mut Session, report: Report, revision: Revision, out: &mut Outbox) {
         self.failures = 0;
         self.stored = revision;
@@ -385,5 +387,5 @@ fn modified(entry: Option<&Entry>) -> Revision {
 /// Reads the node's own key under `{ns}/ready/`.
 fn read_own(facts: &Facts, out: &mut Outbox) -> Option<Token> {
     let key = facts.keys().readiness_key(facts.name()?);
-    Some(out.read(Call::OwnAnswer, key, facts.now))
+    Some(out.read(Call::OwnAcknowledgement, key, facts.now))
 }

@@ -40,8 +40,8 @@ impl Announcement {
         }
     }
 
-    /// Takes note of a snapshot of the log. After a restore of the store, revisions begin again below the last one
-    /// announced. Versions do not come again: their labels are greater than all that were seen.
+    /// Handles a snapshot of the log. After a restore of the store, revisions start again below that of the last
+    /// announced version. Versions do not repeat, because new labels are greater than all that were seen.
     pub(crate) fn on_resync(&mut self, resync: &Resync) {
         if resync.rewound {
             self.announced = Revision::ZERO;
@@ -83,7 +83,7 @@ impl Announcement {
         });
     }
 
-    /// Takes the result of the call.
+    /// Handles the result of the call.
     pub(crate) fn on_ended(&mut self, token: Token, result: Result<(), String>, out: &mut Outbox) {
         let Some(run) = self.running.take_if(|run| run.token == token) else { return };
         if let Err(reason) = result {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    answers::{self, Answer, Answers, is_as_published},
+    acknowledgements::{self, Acknowledgements, StoredAcknowledgement, is_as_published},
     election::Election,
     facts::Facts,
     in_flight::InFlight,
@@ -28,14 +28,14 @@ use crate::{
     view::View,
 };
 
-/// Time for which a deleted acknowledgement may be missing before it counts as lost: it may come back, or its node may
-/// be gone, which shows in the log.
+/// Time for which a deleted acknowledgement may be missing before it counts as lost: the node may write it again, or
+/// may have departed, which the log will show.
 const LOST_AFTER: Duration = Duration::from_secs(1);
 
-/// Judges on the leader which nodes have not acknowledged the newest version, records the version as stable when all
-/// have, and reports the nodes that are late.
+/// On the leader, determines which nodes have not acknowledged the newest version, records the version as stable when
+/// all have, and reports the nodes that are late.
 ///
-/// An acknowledgement counts if it says yes to the newest version, under the lease that the node's record has in the
+/// An acknowledgement counts if it accepts the newest version, under the lease that the node's record has in the
 /// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is
 /// deleted in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement
 /// existed too.
@@ -43,7 +43,7 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Consistency {
     confirm: InFlight,
     judgement: Option<Judgement>,
-    /// True if all nodes are to be judged again.
+    /// True if all nodes have to be judged again.
     is_outdated: bool,
     /// Nodes whose acknowledgement of the newest version was deleted, or overwritten by others, although their record
     /// had not changed, and the time at which that was seen.
@@ -61,7 +61,7 @@ struct Judgement {
     /// Time at which this node saw the version.
     since: Timestamp,
     missing: BTreeSet<NodeName>,
-    /// Time since which no node is missing.
+    /// Time at which all nodes had acknowledged the version.
     complete: Option<Timestamp>,
     /// Time of the next report of late nodes, and the number of reports so far.
     report: (Timestamp, u32),
@@ -92,15 +92,21 @@ impl Consistency {
     }
 
     /// Returns the nodes that keep the newest version from becoming stable, if that has taken too long.
-    pub(crate) fn blocked(&self, facts: &Facts, answers: &Answers, now: Timestamp) -> Option<Blocked> {
+    pub(crate) fn blocked(
+        &self,
+        facts: &Facts,
+        acknowledgements: &Acknowledgements,
+        now: Timestamp,
+    ) -> Option<Blocked> {
         let (view, judgement) = (facts.fold.newest()?, self.judgement.as_ref()?);
         let since = now.since(judgement.since);
-        // A node may be missing since a version became stable. The next version will be judged without it.
+        // A node may lose its acknowledgement after the version became stable. A stable version is not blocked.
         let is_blocked = !judgement.missing.is_empty() && !facts.fold.is_stable();
         if !is_blocked || since < facts.config.warn_after {
             return None;
         }
-        let laggard = |name: &NodeName| Laggard { name: name.clone(), refused: answers.refusal(name, view) };
+        let laggard =
+            |name: &NodeName| Laggard { name: name.clone(), refused: acknowledgements.refusal(name, view) };
         let laggards = judgement.missing.iter().map(laggard).collect();
         Some(Blocked { version: view.version(), since, laggards })
     }
@@ -113,49 +119,56 @@ impl Consistency {
         }
     }
 
-    /// Takes note of a snapshot of the log.
+    /// Handles a snapshot of the log.
     pub(crate) fn on_resync(&mut self) {
         self.is_outdated = true;
     }
 
-    /// Takes note of a change of the log.
-    pub(crate) fn on_change(&mut self, facts: &Facts, answers: &Answers, change: &Changed) {
+    /// Handles a change of the log.
+    pub(crate) fn on_change(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, change: &Changed) {
         if let Changed::Up(node) | Changed::Renewed(node) | Changed::Down(node, _) = change {
-            self.judge_node(facts, answers, &node.name);
+            self.judge_node(facts, acknowledgements, &node.name);
         }
     }
 
-    /// Takes note of changed answers.
+    /// Handles changed acknowledgements.
     ///
-    /// The node itself writes its answer under its lease, and well-formed. Any other answer was put over an
-    /// acknowledgement by another client, which has the same effect as deleting it.
-    pub(crate) fn on_answers(&mut self, facts: &Facts, answers: &Answers, changed: &[answers::Changed]) {
-        for answers::Changed { name, before } in changed {
-            let counted = before.as_ref().is_some_and(|answer| answer.counts(facts, name));
-            let now = answers.get(name);
+    /// A node writes its acknowledgement under its lease, and well-formed. Anything else was put over it by another
+    /// client, which has the same effect as deleting it.
+    pub(crate) fn on_acknowledgements(
+        &mut self,
+        facts: &Facts,
+        acknowledgements: &Acknowledgements,
+        changed: &[acknowledgements::Changed],
+    ) {
+        for acknowledgements::Changed { name, before } in changed {
+            let counted = before.as_ref().is_some_and(|acknowledgement| acknowledgement.counts(facts, name));
+            let now = acknowledgements.get(name);
             if now.is_some() {
                 self.lost.remove(name);
             }
-            if counted && !now.is_some_and(|answer| answer.is_own(facts, name)) {
+            if counted && !now.is_some_and(|acknowledgement| acknowledgement.is_own(facts, name)) {
                 self.lost.insert(name.clone(), facts.now);
             }
-            self.judge_node(facts, answers, name);
+            self.judge_node(facts, acknowledgements, name);
         }
     }
 
-    /// Takes note of a snapshot of the answers, which has replaced those in `before`.
+    /// Handles a snapshot of the acknowledgements, which has replaced those in `before`.
     ///
     /// An acknowledgement is lost if it was deleted or overwritten while it was not watched, or if the store was
     /// restored to a moment when the log was the same, but the acknowledgements were older.
-    pub(crate) fn on_answers_read(
+    pub(crate) fn on_acknowledgements_read(
         &mut self,
         facts: &Facts,
-        answers: &Answers,
-        before: &BTreeMap<NodeName, Answer>,
+        acknowledgements: &Acknowledgements,
+        before: &BTreeMap<NodeName, StoredAcknowledgement>,
     ) {
-        self.lost.retain(|name, _| answers.get(name).is_none());
-        for (name, before) in before.iter().filter(|(name, answer)| answer.counts(facts, name)) {
-            let now = answers.get(name);
+        self.lost.retain(|name, _| acknowledgements.get(name).is_none());
+        for (name, before) in
+            before.iter().filter(|(name, acknowledgement)| acknowledgement.counts(facts, name))
+        {
+            let now = acknowledgements.get(name);
             let is_older = now.is_none_or(|now| now.modified < before.modified);
             if is_older || !now.is_some_and(|now| now.is_own(facts, name)) {
                 self.lost.entry(name.clone()).or_insert(facts.now);
@@ -169,27 +182,27 @@ impl Consistency {
         facts: &Facts,
         log: &Log,
         election: &Election,
-        answers: &Answers,
+        acknowledgements: &Acknowledgements,
         out: &mut Outbox,
     ) {
         if election.leading().is_none() {
             *self = Consistency::default();
             return;
         }
-        self.judge(facts, log, answers);
+        self.judge(facts, log, acknowledgements);
         self.find_lost(facts);
-        self.confirm(facts, election, answers, out);
-        self.report_laggards(facts, answers, out);
+        self.confirm(facts, election, acknowledgements, out);
+        self.report_laggards(facts, acknowledgements, out);
     }
 
     /// Judges all nodes, if the version is new or if any of them may have changed. Otherwise each node was judged when
     /// it changed.
-    fn judge(&mut self, facts: &Facts, log: &Log, answers: &Answers) {
+    fn judge(&mut self, facts: &Facts, log: &Log, acknowledgements: &Acknowledgements) {
         let Some(view) = facts.fold.newest() else {
             self.judgement = None;
             return;
         };
-        if !answers.is_synced() {
+        if !acknowledgements.is_synced() {
             return;
         }
         let is_new = self.judgement.as_ref().is_none_or(|judgement| judgement.version != view.revision());
@@ -204,20 +217,20 @@ impl Consistency {
         let Some(judgement) = &mut self.judgement else { return };
         if std::mem::take(&mut self.is_outdated) || is_new {
             let names = view.iter().map(|node| &node.name);
-            judgement.missing = names.filter(|name| !answers.counts(facts, name)).cloned().collect();
+            judgement.missing = names.filter(|name| !acknowledgements.counts(facts, name)).cloned().collect();
         }
         let complete = judgement.complete.unwrap_or(facts.now);
         judgement.complete = judgement.missing.is_empty().then_some(complete);
     }
 
     /// Judges one node again, unless all will be judged.
-    fn judge_node(&mut self, facts: &Facts, answers: &Answers, name: &NodeName) {
+    fn judge_node(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, name: &NodeName) {
         let Some(view) = facts.fold.newest() else { return };
         let Some(judgement) = &mut self.judgement else { return };
         if judgement.version != view.revision() {
             return;
         }
-        if view.get(name).is_some() && !answers.counts(facts, name) {
+        if view.get(name).is_some() && !acknowledgements.counts(facts, name) {
             judgement.missing.insert(name.clone());
         } else {
             judgement.missing.remove(name);
@@ -235,11 +248,17 @@ impl Consistency {
     }
 
     /// Records that the newest version is stable.
-    fn confirm(&mut self, facts: &Facts, election: &Election, answers: &Answers, out: &mut Outbox) {
+    fn confirm(
+        &mut self,
+        facts: &Facts,
+        election: &Election,
+        acknowledgements: &Acknowledgements,
+        out: &mut Outbox,
+    ) {
         let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty) && !facts.fold.is_stable();
-        // After the watch of the answers broke, what was known before may be gone with a store that was restored. It is
-        // not used before the answers were read again.
-        if !is_complete || !answers.is_whole() || !self.confirm.is_free(facts) {
+        // After the watch of the acknowledgements broke, those known before may no longer exist, if the store was
+        // restored. They are not used until a new snapshot was read.
+        if !is_complete || !acknowledgements.is_whole() || !self.confirm.is_free(facts) {
             return;
         }
         let (Some(term), Some(view)) = (election.active_term(facts.now), facts.fold.newest()) else { return };
@@ -253,17 +272,17 @@ impl Consistency {
             .guard(Guard::modified_at(keys.version_key().clone(), view.revision()))
             .guard(Guard::modified_at(stable.clone(), seen))
             .put(stable, encode(&record), None);
-        let txn = versions::put_settled(txn, facts, term, judgement.settled(facts, view, answers));
+        let txn = versions::put_settled(txn, facts, term, judgement.settled(facts, view, acknowledgements));
         self.confirm.sent(facts, out.commit(Purpose::Confirm, txn, facts.now));
     }
 
-    /// Reports the nodes that are late: at first after the time to warn, then in intervals that double.
-    fn report_laggards(&mut self, facts: &Facts, answers: &Answers, out: &mut Outbox) {
+    /// Reports the nodes that are late: first after `warn_after`, then at intervals that double.
+    fn report_laggards(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, out: &mut Outbox) {
         let is_due = |judgement: &Judgement| facts.now >= judgement.report.0;
         if !self.judgement.as_ref().is_some_and(is_due) {
             return;
         }
-        let Some(blocked) = self.blocked(facts, answers, facts.now) else { return };
+        let Some(blocked) = self.blocked(facts, acknowledgements, facts.now) else { return };
         let warn_after = facts.config.warn_after;
         if let Some(Judgement { report: (at, times), .. }) = &mut self.judgement {
             *times += 1;
@@ -272,7 +291,7 @@ impl Consistency {
         out.emit(Event::Blocked(blocked));
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -286,8 +305,9 @@ impl Consistency {
 
 impl Judgement {
     /// Describes for the history how the version became stable.
-    fn settled(&self, facts: &Facts, view: &View, answers: &Answers) -> SettledRecord {
-        let modified = |name: &NodeName| answers.get(name).map(|answer| answer.modified);
+    fn settled(&self, facts: &Facts, view: &View, acknowledgements: &Acknowledgements) -> SettledRecord {
+        let modified =
+            |name: &NodeName| acknowledgements.get(name).map(|acknowledgement| acknowledgement.modified);
         let last = view.iter().map(|node| &node.name).max_by_key(|name| modified(name));
         let complete = self.complete.unwrap_or(facts.now);
         SettledRecord {

@@ -1,4 +1,4 @@
-//! Leaving, and giving the lease back (P7).
+//! Leaving the cluster, and giving the lease back (P7).
 
 use super::{
     facts::Facts,
@@ -18,7 +18,7 @@ use crate::{
     version::Term,
 };
 
-/// Gives the lease of an ended session back.
+/// Gives back the lease of an ended session.
 ///
 /// ```text
 ///   session ended ──▶ Leaving ──▶ Due ──revoke──▶ Revoking ──▶ given back
@@ -26,13 +26,14 @@ use crate::{
 ///        └─────── if it was lost ──┘ └──── failed ───┘
 /// ```
 ///
-/// A node that leaves of its own accord first commits that it does, and deletes its record with that. If keys are
-/// deleted with their lease, the log does not show whether the lease was revoked or expired.
+/// A node that leaves of its own accord first commits its departure, which also deletes its record. If the keys were
+/// only deleted with their lease, the log would not show whether the lease was revoked or expired.
 ///
-/// This concern is above all others, so that each of them has ended what it did in the session before the keys go.
+/// This concern is above all others, so that each of them has finished its work in the session before the keys are
+/// deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Departing {
-    /// Revision of the node's record in the present session, or in the one that is being ended.
+    /// Revision of the node's record in the current session, or in the one that is being ended.
     record: Option<Revision>,
     /// Progress of giving the lease back; `None` while the session lives.
     step: Option<Step>,
@@ -42,8 +43,8 @@ pub(crate) struct Departing {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
-    /// The leave commit is in flight. Whatever its result, the lease is revoked next, and not before: the commit would
-    /// find nothing to delete, and record nothing.
+    /// The leave commit is in flight. Whatever its result, the lease is revoked next. It is not revoked earlier,
+    /// because the commit would then find nothing to delete and record nothing.
     Leaving(Token),
     /// The lease is to be revoked at this time.
     Due(Timestamp),
@@ -98,7 +99,8 @@ impl Departing {
         };
         self.step = Some(match leave {
             Some(txn) => {
-                // A node that ends must get to the revocation: a store that does not answer gets half of the time.
+                // A node that ends needs time for the revocation, so it waits for this commit for at most half of the
+                // time limit.
                 let timeout = out.call_timeout().min(facts.config.stop_timeout / 2);
                 Step::Leaving(out.commit_within(timeout, Purpose::Leave, txn, facts.now))
             }
@@ -106,7 +108,7 @@ impl Departing {
         });
     }
 
-    /// Takes the reply to the leave commit.
+    /// Handles the reply to the leave commit.
     pub(crate) fn on_left(
         &mut self,
         facts: &Facts,
@@ -123,7 +125,7 @@ impl Departing {
         }
     }
 
-    /// Takes the reply to the revocation.
+    /// Handles the reply to the revocation.
     pub(crate) fn on_revoked(
         &mut self,
         facts: &Facts,

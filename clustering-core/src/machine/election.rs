@@ -3,7 +3,6 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    asks::Asks,
     facts::Facts,
     in_flight::InFlight,
     log::{Log, Resync},
@@ -13,6 +12,7 @@ use super::{
     session::{Epoch, Session, SessionChange},
     timers::Timers,
     token::{RequestId, Token},
+    version_requests::VersionRequests,
     versions,
 };
 use crate::{
@@ -33,25 +33,25 @@ const HEAD_START: u32 = 10;
 /// Campaigns, leads and resigns.
 ///
 /// A node leads while the election key is stored under the lease of its session, and *acts* as leader only until its
-/// leadership deadline. Nobody polls: candidates wait until the log says that there is no leader, and then campaign in
-/// the order of their age, a stagger apart, each only if there still is no leader.
+/// leadership deadline. Candidates do not poll: they wait until the log shows that there is no leader, and then
+/// campaign in the order of their age, one stagger apart, each only if there is still no leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
     epoch: Epoch,
     campaign: InFlight,
     resign: InFlight,
-    /// The term under which this node leads, by the log.
+    /// The term under which this node leads, according to the log.
     leading: Option<Term>,
-    /// Time until which it may act under that term; `None` if it may not, since it resigns or is about to end.
+    /// Time until which it may act under that term; `None` if it may not, because it is resigning or about to end.
     until: Option<Timestamp>,
     /// True if the last event said that the node may act.
     acting: bool,
     /// The term that the node is giving up. It does not act under that term any more, whatever the log still says.
     resigning: Option<Term>,
-    /// After this node lost the lead although its session lives: time until which other candidates go first, unless one
-    /// has led since.
+    /// Time until which other candidates go first, if this node lost its leadership while its session was live and no
+    /// other node has led since.
     held_off_until: Option<Timestamp>,
-    /// Time since which there is no leader, as a member saw it.
+    /// Time at which this node, as a member, saw that there is no leader.
     leaderless_since: Option<Timestamp>,
     /// Position among the candidates; `None` after they changed.
     rank: Option<u32>,
@@ -67,7 +67,8 @@ pub(crate) struct Election {
 }
 
 impl Election {
-    /// Returns the term under which this node leads, by the log. It may not be allowed to act at the moment.
+    /// Returns the term under which this node leads, according to the log. The node may not be allowed to act under it
+    /// at the moment.
     pub(crate) fn leading(&self) -> Option<Term> {
         self.leading
     }
@@ -101,7 +102,7 @@ impl Election {
         timers.maybe(session.leadership_deadline(facts).filter(|_| self.acting));
     }
 
-    /// Takes note of a snapshot. Terms of a log that was replaced cannot be compared with later ones.
+    /// Handles a snapshot. Terms of a log that was replaced cannot be compared with later ones.
     pub(crate) fn on_resync(&mut self, session: &Session, resync: &Resync, out: &mut Outbox) {
         self.follow_session(session, out);
         self.rank = None;
@@ -110,7 +111,7 @@ impl Election {
         }
     }
 
-    /// Takes note of a change of the log.
+    /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, session: &Session, change: &Changed, out: &mut Outbox) {
         match change {
             Changed::Down(..) => self.rank = None,
@@ -145,7 +146,7 @@ impl Election {
         facts: &Facts,
         session: &Session,
         log: &Log,
-        asks: &Asks,
+        version_requests: &VersionRequests,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -154,10 +155,10 @@ impl Election {
         self.report_suspension(facts, out);
         self.vacate_misnamed(facts, out);
         self.resign(facts, out);
-        self.campaign(facts, session, log, asks, membership, out);
+        self.campaign(facts, session, log, version_requests, membership, out);
     }
 
-    /// Forgets the lead with the session.
+    /// Ends the leadership together with the session.
     fn follow_session(&mut self, session: &Session, out: &mut Outbox) {
         if session.change_since(&mut self.epoch) == Some(SessionChange::Ended) {
             self.change_lead(None, out);
@@ -240,7 +241,7 @@ impl Election {
         facts: &Facts,
         session: &Session,
         log: &Log,
-        asks: &Asks,
+        version_requests: &VersionRequests,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -253,7 +254,7 @@ impl Election {
         let rank = self.rank.unwrap_or_else(|| self.rank(facts, created));
         self.rank = Some(rank);
         if session.leadership_deadline(facts).is_none_or(|deadline| facts.now >= deadline) {
-            // The node could not act as leader. A renewal will change that, and is an input.
+            // The node may not act as leader now. A renewal will change that, and is an input.
             return;
         }
         let turn = self.turn(session, rank).max(self.held_off_until.unwrap_or_default());
@@ -261,7 +262,7 @@ impl Election {
             self.due = Some(turn);
         } else if !self.campaign.is_free(facts) {
             self.due = self.campaign.due(facts);
-        } else if let Some(txn) = candidacy(facts, session, log, asks, membership, out) {
+        } else if let Some(txn) = candidacy(facts, session, log, version_requests, membership, out) {
             self.campaign.sent(facts, out.commit(Purpose::Elect, txn, facts.now));
         }
     }
@@ -287,7 +288,7 @@ impl Election {
         }
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -302,7 +303,7 @@ impl Election {
         }
     }
 
-    /// Takes a request to resign. It is granted when the log shows that the lead is over.
+    /// Handles a request to resign. It is granted when the log shows that the lead is over.
     pub(crate) fn on_resign(&mut self, facts: &Facts, id: RequestId, out: &mut Outbox) {
         if self.active_term(facts.now).is_some() {
             self.step_down(facts, out);
@@ -312,7 +313,7 @@ impl Election {
         self.resigns.push(id);
     }
 
-    /// Drops requests whose callers no longer wait.
+    /// Drops requests whose callers are no longer waiting.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         self.resigns.retain(|id| !ids.contains(id));
     }
@@ -331,7 +332,7 @@ fn candidacy(
     facts: &Facts,
     session: &Session,
     log: &Log,
-    asks: &Asks,
+    version_requests: &VersionRequests,
     membership: &Membership,
     out: &mut Outbox,
 ) -> Option<Txn> {
@@ -339,7 +340,7 @@ fn candidacy(
     let name = facts.name()?.clone();
     let incarnation = membership.incarnation()?.clone();
     let mut causes = vec![Cause::Elected(name.clone())];
-    causes.extend(versions::causes(facts, log, asks, None));
+    causes.extend(versions::causes(facts, log, version_requests, None));
     let record = versions::next_version(facts, log, None, causes, out);
     let leader = LeaderRecord { node: name.clone(), incarnation };
     let keys = facts.keys();

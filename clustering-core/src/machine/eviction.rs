@@ -1,7 +1,7 @@
 //! Evicting nodes that keep a version from becoming stable (P8).
 
 use super::{
-    answers::is_as_published, consistency::Consistency, election::Election, facts::Facts,
+    acknowledgements::is_as_published, consistency::Consistency, election::Election, facts::Facts,
     in_flight::InFlight, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
 };
 use crate::{
@@ -43,8 +43,8 @@ impl Eviction {
         );
     }
 
-    /// Takes note of a change of the log: the node that this leader tried to evict is gone, or has put its record
-    /// again, so that the eviction fails.
+    /// Handles a change of the log. The eviction is over if the node is gone, or if it has put its record again, which
+    /// makes the eviction fail.
     pub(crate) fn on_change(&mut self, change: &Changed, out: &mut Outbox) {
         match change {
             Changed::Renewed(node) => {
@@ -81,7 +81,8 @@ impl Eviction {
         }
         let is_due = due(facts, consistency).is_some_and(|due| facts.now >= due);
         let Some(laggards) = consistency.missing(facts).filter(|_| is_due) else { return };
-        // A node whose record has changed is no laggard of this version. The next version takes account of it.
+        // A node whose record has changed is not a laggard of this version. The next version takes the change into
+        // account.
         let laggards: Vec<&NodeName> = laggards.iter().filter(|name| is_as_published(facts, name)).collect();
         if self.is_mass_failure(facts, laggards.len(), out) || !self.evict.is_free(facts) {
             return;
@@ -132,7 +133,7 @@ impl Eviction {
         }
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -144,7 +145,7 @@ impl Eviction {
     }
 }
 
-/// Returns the time from which on laggards are evicted.
+/// Returns the time after which laggards are evicted.
 fn due(facts: &Facts, consistency: &Consistency) -> Option<Timestamp> {
     let Laggards::Evict { after } = facts.config.laggards else { return None };
     Some(consistency.since()? + after)

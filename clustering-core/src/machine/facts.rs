@@ -27,11 +27,11 @@ pub struct Identity {
 /// The goal of the node, which only its user changes, except that a node stops when its name is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Intent {
-    /// Only follow the log.
+    /// The node should only follow the log.
     Observe,
-    /// Be a member of the cluster.
+    /// The node should be a member of the cluster.
     Register,
-    /// Leave and end, by the deadline at the latest.
+    /// The node should leave and end, by the deadline at the latest.
     Stop { reason: StopReason, deadline: Timestamp },
     /// The node has ended.
     Stopped { reason: StopReason },

@@ -59,14 +59,15 @@ impl Follow {
         Follow { prefix, call, state: State::Off, failures: 0, synced: false, broken: false }
     }
 
-    /// Starts with a snapshot, if it is off.
+    /// Starts by reading a snapshot, unless it has already started.
     pub(crate) fn start(&mut self, now: Timestamp) {
         if self.state == State::Off {
             self.state = State::Waiting { until: now, next: Next::Read };
         }
     }
 
-    /// Starts without a snapshot, if it is off, since what is stored now is of no interest. Returns true if it was off.
+    /// Starts with the watch, unless it has already started. No snapshot is read, because what is stored now does not
+    /// matter. Returns true if it had not started.
     pub(crate) fn start_watching(&mut self, now: Timestamp) -> bool {
         let off = self.state == State::Off;
         if off {
@@ -76,7 +77,7 @@ impl Follow {
         off
     }
 
-    /// Ends, and drops the watch.
+    /// Stops, and drops the watch.
     pub(crate) fn stop(&mut self, out: &mut Outbox) {
         let open = match self.state {
             State::Opening { token } | State::Open { token, .. } => Some(token),
@@ -109,7 +110,7 @@ impl Follow {
         matches!(self.state, State::Open { .. })
     }
 
-    /// True if the store did not answer or broke the watch off, and the watch is not open again.
+    /// True if the store did not answer or ended the watch, and the watch is not open again.
     pub(crate) fn is_failing(&self) -> bool {
         self.broken
     }
@@ -147,20 +148,21 @@ impl Follow {
         matches!(self.state, State::Opening { token: own } | State::Open { token: own, .. } if own == token)
     }
 
-    /// The snapshot was read. The watch is opened at once.
+    /// Handles a snapshot that was read. The watch is opened at once.
     pub(crate) fn read(&mut self, now: Timestamp) {
         self.synced = true;
         self.state = State::Waiting { until: now, next: Next::Watch };
     }
 
-    /// The snapshot could not be read. It is read again after a delay.
+    /// Handles a failed read. The snapshot is read again after a delay.
     pub(crate) fn read_failed(&mut self, now: Timestamp) {
         self.failures += 1;
         self.broken = true;
         self.state = State::Waiting { until: now + RETRY.after(self.failures), next: Next::Read };
     }
 
-    /// The watch is open, or could not be opened: then the error is returned. Ignores a watch that was dropped.
+    /// Handles the result of opening the watch, and returns the error if the watch could not be opened. Ignores a watch
+    /// that was dropped.
     pub(crate) fn opened(
         &mut self,
         facts: &Facts,
@@ -180,12 +182,12 @@ impl Follow {
         result
     }
 
-    /// The watch yielded a batch, so it works.
+    /// Resets the backoff: the watch yielded a batch, so it works.
     pub(crate) fn yielded(&mut self) {
         self.failures = 0;
     }
 
-    /// The watch broke. It is resumed after `pause`, and after longer pauses if that fails.
+    /// Handles a broken watch. It is resumed after `pause`, and after longer pauses if that fails.
     pub(crate) fn broke(&mut self, facts: &Facts, pause: Duration) {
         self.forgive(facts.now);
         let delay = if self.failures == 0 { pause } else { RETRY.after(self.failures) };
@@ -194,7 +196,7 @@ impl Follow {
         self.state = State::Waiting { until: facts.now + delay, next: Next::Watch };
     }
 
-    /// The watch cannot be resumed from its last revision. A snapshot is read instead.
+    /// Handles a watch that cannot be resumed from its last revision. A snapshot is read instead.
     pub(crate) fn gap(&mut self, facts: &Facts) {
         self.forgive(facts.now);
         let delay = if self.failures == 0 { Duration::ZERO } else { RETRY.after(self.failures) };

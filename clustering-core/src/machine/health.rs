@@ -37,7 +37,7 @@ enum Verdict {
 struct Run {
     token: Token,
     started: Timestamp,
-    /// Time at which it counts as a failure if it has not ended, or as a further failure.
+    /// Time at which the check counts as failed, or as failed once more, if it has not ended.
     overdue: Timestamp,
     /// True once it was cancelled. Its result is ignored.
     cancelled: bool,
@@ -51,11 +51,11 @@ pub enum Health {
     Unchecked,
     /// No check has ended yet. The node does not join before one does.
     Unknown,
-    /// The node takes part.
+    /// The node may take part in the cluster.
     Healthy,
-    /// The node takes no part until a check passes.
+    /// The node may not take part in the cluster until a check passes.
     Unhealthy {
-        /// Error of the check that decided it.
+        /// Error of the check that made the node unhealthy.
         reason: String,
     },
 }
@@ -81,7 +81,7 @@ impl Checks {
         }
     }
 
-    /// Starts the check that is due, and counts the one that takes too long as failed.
+    /// Starts the check that is due, and counts a check that takes too long as failed.
     pub(crate) fn reconcile(&mut self, facts: &Facts, out: &mut Outbox) {
         let Some(checks) = facts.config.health else { return };
         if facts.intent != Intent::Register {
@@ -106,8 +106,8 @@ impl Checks {
         }
     }
 
-    /// Forgets the verdict and cancels the running check, since the node is not to be a member. Before it becomes one
-    /// again, a check has to pass.
+    /// Forgets the verdict and cancels the running check, because the node should not be a member. A check has to pass
+    /// before it becomes a member again.
     pub(crate) fn cancel(&mut self, out: &mut Outbox) {
         self.verdict = Verdict::Unknown;
         self.failures = 0;
@@ -118,7 +118,7 @@ impl Checks {
         }
     }
 
-    /// Takes the result of a check.
+    /// Handles the result of a check.
     pub(crate) fn on_reported(
         &mut self,
         facts: &Facts,
@@ -149,7 +149,7 @@ impl Checks {
         let is_decisive = match self.verdict {
             Verdict::Unhealthy { .. } => false,
             Verdict::Healthy => self.failures >= checks.failures,
-            // The node has not joined, so nothing would be moved by a false alarm.
+            // The node has not joined, so a false alarm moves no keys.
             Verdict::Unknown => true,
         };
         if is_decisive {

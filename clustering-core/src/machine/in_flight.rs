@@ -1,4 +1,4 @@
-//! A commit of which at most one is in flight.
+//! A kind of commit of which at most one is in flight.
 
 use super::{facts::Facts, token::Token};
 use crate::{
@@ -21,7 +21,7 @@ pub(crate) struct InFlight {
 enum State {
     #[default]
     Idle,
-    /// Sent when the fold was at `folded`, and not answered.
+    /// Sent when the fold was at `folded`, and not answered yet.
     Sent { token: Token, folded: Revision },
     /// Succeeded at that revision. Until the fold has reached it, new decisions would be based on outdated state. But
     /// if the store is restored to a moment before the commit, the commit never appears, and a watch that had not
@@ -34,7 +34,7 @@ enum State {
 }
 
 impl InFlight {
-    /// True if the commit may be sent, if it is needed.
+    /// True if the commit may be sent now, provided that it is needed.
     pub(crate) fn is_free(&self, facts: &Facts) -> bool {
         let (now, folded) = (facts.now, facts.folded());
         match self.state {
@@ -73,7 +73,7 @@ impl InFlight {
         self.state = State::Sent { token, folded: facts.folded() };
     }
 
-    /// Takes the reply. Returns false if no attempt waits for a reply with that token.
+    /// Handles the reply. Returns false if no attempt waits for a reply with that token.
     #[must_use]
     pub(crate) fn take(
         &mut self,

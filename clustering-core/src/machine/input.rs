@@ -1,4 +1,4 @@
-//! What the machine is told.
+//! Inputs of the machine.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -134,12 +134,12 @@ pub enum Input {
         /// The request, answered with [`Reply::Done`](super::Reply::Done).
         id: RequestId,
     },
-    /// The user makes the node leave the cluster. It goes on following the log.
+    /// The user makes the node leave the cluster. The node continues to follow the log.
     Unregister {
         /// The request, answered with [`Reply::Done`](super::Reply::Done).
         id: RequestId,
     },
-    /// The callers of these requests no longer wait for replies. The requests themselves are not cancelled.
+    /// The callers of these requests are no longer waiting for replies. The requests themselves are not cancelled.
     Abandoned {
         /// The requests.
         ids: BTreeSet<RequestId>,
@@ -168,7 +168,7 @@ impl Input {
         }
     }
 
-    /// True if nothing more comes under the token. A watch goes on after it was opened and after each batch.
+    /// True if no further inputs have this token. A watch continues after it was opened and after each batch.
     pub(super) fn ends_call(&self) -> bool {
         !matches!(
             self,

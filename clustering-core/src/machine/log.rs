@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Log {
     follow: Follow,
-    /// True if the watch ended since the store was restored to an older state. The next snapshot then replaces
+    /// True if the watch ended because the store was restored to an older state. The next snapshot then replaces
     /// everything that was folded.
     rewound: bool,
     /// The newest version label that this process has seen, or that a node record in the log names as seen. It is kept
@@ -105,12 +105,12 @@ impl Log {
         self.follow.reconcile(facts.folded(), facts.now, out);
     }
 
-    /// Drops the watch, since the node ends.
+    /// Drops the watch, because the node ends.
     pub(crate) fn stop(&mut self, out: &mut Outbox) {
         self.follow.stop(out);
     }
 
-    /// Takes the reply to a read of the log, and folds the snapshot. If the store was restored to an older state, the
+    /// Handles the reply to a read of the log, and folds the snapshot. If the store was restored to an older state, the
     /// session ends.
     pub(crate) fn on_read(
         &mut self,
@@ -146,7 +146,7 @@ impl Log {
         Some(Resync { first, rewound, changes })
     }
 
-    /// Takes the reply to the opening of the watch.
+    /// Handles the reply to the opening of the watch.
     pub(crate) fn on_opened(
         &mut self,
         facts: &Facts,
@@ -169,7 +169,7 @@ impl Log {
         facts.fold.apply(batch)
     }
 
-    /// Takes the end of the watch.
+    /// Handles the end of the watch.
     pub(crate) fn on_watch_ended(&mut self, facts: &Facts, token: Token, end: WatchEnd, out: &mut Outbox) {
         if !self.follow.is_watching(token) {
             return;

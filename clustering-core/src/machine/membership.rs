@@ -31,7 +31,7 @@ const CORRECTIONS: Backoff = Backoff::new(Duration::from_secs(1), Duration::from
 
 /// Keeps the node's record in the log.
 ///
-/// A record is the node's own if it is stored under the lease of the present session and has an incarnation that this
+/// A record is the node's own if it is stored under the lease of the current session and has an incarnation that this
 /// process generated. The node is a member while its own record is in the log, and no longer, whatever a reply said.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Membership {
@@ -94,7 +94,7 @@ struct Waiting {
 enum Stored {
     Absent,
     Own(Member),
-    /// A record of nobody: it cannot be read, or this process wrote it under a lease that it no longer has.
+    /// A leftover: a record that cannot be read, or that this process wrote under a lease that it no longer has.
     Leftover {
         modified: Revision,
     },
@@ -122,7 +122,7 @@ impl Membership {
         self.member.as_ref().map(|member| &member.incarnation)
     }
 
-    /// Returns the view to which the node has to adapt: the newest, if it contains the node's present record.
+    /// Returns the view to which the node has to adapt: the newest, if it contains the node's current record.
     pub(crate) fn target<'a>(&self, facts: &'a Facts) -> Option<&'a View> {
         let modified = self.modified()?;
         let view = facts.fold.newest()?;
@@ -186,7 +186,7 @@ impl Membership {
         None
     }
 
-    /// Begins with a new session, and ends with it.
+    /// Generates a new incarnation when a session begins, and forgets the record when it ends.
     fn follow_session(&mut self, facts: &Facts, session: &Session, log: &Log, out: &mut Outbox) {
         match session.change_since(&mut self.epoch) {
             Some(SessionChange::Began) => {
@@ -205,7 +205,7 @@ impl Membership {
         self.leave();
     }
 
-    /// Forgets the record, since the session is over.
+    /// Forgets the record, because the session is over.
     pub(crate) fn leave(&mut self) {
         self.member = None;
         self.join.reset();
@@ -363,7 +363,7 @@ impl Membership {
         self.rewrite(facts, lease, out);
     }
 
-    /// The stored record is the wanted one. Grants the updates that it contains.
+    /// Grants the updates that the stored record contains. Called when the stored record is the wanted one.
     fn settled(&mut self, stored: &Incarnation, out: &mut Outbox) {
         self.correction.due = None;
         self.generated.retain(|generated| generated == stored);
@@ -409,7 +409,7 @@ impl Membership {
         let own = facts.keys().node_key(&identity.name);
         // The acknowledgement is deleted with the record under which it was given. The two prefixes are watched
         // separately: if it were left, a leader that has not seen the new record yet could count it together with
-        // acknowledgements given after the change, and record as stable what never was stable at any revision.
+        // acknowledgements given after the change, and record as stable a version that was not stable at any revision.
         let txn = Txn::new()
             .guard(Guard::modified_at(own.clone(), modified))
             .put(own, record, lease)
@@ -418,7 +418,7 @@ impl Membership {
         self.rewrite.sent(facts, out.commit(Purpose::Rewrite, txn, facts.now));
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -474,7 +474,7 @@ impl Membership {
     fn grant_unregisters(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
         let is_done = match facts.intent {
             Intent::Observe => session.is_given_back(),
-            // The node is registering again already, and its former place is gone all the same.
+            // The node is already registering again, but the session that it gave up is over in any case.
             Intent::Register => session.ended().is_none(),
             Intent::Stop { .. } | Intent::Stopped { .. } => false,
         };
@@ -484,14 +484,14 @@ impl Membership {
         }
     }
 
-    /// Drops requests whose callers no longer wait.
+    /// Drops requests whose callers are no longer waiting.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         self.waiting.updates.retain(|(id, _)| !ids.contains(id));
         self.waiting.registers.retain(|id| !ids.contains(id));
         self.waiting.unregisters.retain(|id| !ids.contains(id));
     }
 
-    /// Refuses all requests, since the node ends.
+    /// Refuses all requests, because the node ends.
     pub(crate) fn refuse_all(&mut self, reason: &StopReason, out: &mut Outbox) {
         let Waiting { updates, registers, unregisters, .. } = std::mem::take(&mut self.waiting);
         let updates = updates.into_iter().map(|(id, _)| id);
@@ -501,8 +501,9 @@ impl Membership {
     }
 }
 
-/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, since nobody may lead
-/// under the name of another node. The lease identifies the holder, whose incarnation may differ from the elected one.
+/// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, because that process
+/// must not lead under a name that it no longer holds. The lease identifies the holder, whose incarnation may differ
+/// from the elected one.
 fn depose(facts: &Facts, txn: Txn) -> Txn {
     let holder = facts.fold.own().and_then(|stored| stored.lease);
     let leader = facts.fold.leader().filter(|leader| holder.is_some() && leader.lease == holder);

@@ -1,34 +1,34 @@
 //! The protocol as a pure state machine: no I/O, no clock, no randomness.
 //!
-//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns what is to be done,
+//! [`Machine::handle`] takes the time and one [`Input`]; [`Machine::poll_output`] then returns the actions to execute,
 //! until it returns `None`; [`Machine::next_wakeup`] returns the time at which [`Input::Tick`] is due if no other input
 //! comes before. The runtime around it decides nothing.
 //!
 //! The machine is driven by state, not by events: it routes an input to the concern that waits for it, and then every
-//! concern *reconciles*: it compares the present state with the goal, and sends what is missing. So a lost reply, a
+//! concern *reconciles*: it compares the current state with the goal, and sends what is missing. So a lost reply, a
 //! repeated reply or a late timer is harmless.
 //!
 //! ```text
 //!              Input ──▶ Machine: routes a reply by the token of its call, and a change of the log to all
-//!                           │     that follow it; then lets each concern reconcile, from the bottom up
-//!                           │
-//!             departure     │     leaves, and gives the lease back                                          P7
-//!             requests      │     puts the request key; commits of the user as leader
-//!             announcement  │     calls `on_stable`, at most once                                           P4
-//!             acknowledgement     tells the others how `stabilize` went                                     P4, P8
-//!             stabilization │     runs `stabilize`, one at a time, for the newest version                   P3
-//!             publication   │     publishes versions                                                        P2, P9
-//!             eviction      │     removes laggards                                                          P8
-//!             consistency   │     judges which nodes are ready, records stability                           P4, P8
-//!             answers       │     follows the acknowledgements of all nodes
-//!             election      │     campaigns, leads, resigns                                                 P5, P6
-//!             membership    │     keeps the node's own record                                               P7
-//!             versions      │     builds version records from the causes of a version                       P9
-//!             asks          │     open requests for a new version
-//!             log           │     follows and folds the log                                                 P1, P2
-//!             session       │     grants and renews the lease, and ends the session                         P6, P7
-//!             health        │     runs the health check                                                     P11
-//!                           ▼
+//!                              │  that follow it; then lets each concern reconcile, from the bottom up
+//!                              │
+//!             departure        │  leaves, and gives the lease back                         P7
+//!             requests         │  puts the request key; commits of the user as leader
+//!             announcement     │  calls `on_stable`, at most once                          P4
+//!             acknowledgement  │  tells the others how `stabilize` went                    P4, P8
+//!             stabilization    │  runs `stabilize`, one at a time, for the newest version  P3
+//!             publication      │  publishes versions                                       P2, P9
+//!             eviction         │  removes laggards                                         P8
+//!             consistency      │  judges which nodes are ready, records stability          P4, P8
+//!             acknowledgements │  follows the acknowledgements of all nodes
+//!             election         │  campaigns, leads, resigns                                P5, P6
+//!             membership       │  keeps the node's own record                              P7
+//!             versions         │  builds version records from the causes of a version      P9
+//!             version_requests │  open requests for a new version
+//!             log              │  follows and folds the log                                P1, P2
+//!             session          │  grants and renews the lease, and ends the session        P6, P7
+//!             health           │  runs the health check                                    P11
+//!                              ▼
 //!             outbox: the queue of outputs, and the table of calls that wait for a reply  ──▶ Output
 //!             facts (configuration, goal, folded log, time), follow, in_flight, timers, contact, failing
 //! ```
@@ -46,9 +46,8 @@
 //! The machine is `Clone + Eq + Hash`, so that a simulator can fork it and a model checker can compare states.
 
 mod acknowledgement;
+mod acknowledgements;
 mod announcement;
-mod answers;
-mod asks;
 mod consistency;
 mod contact;
 mod departure;
@@ -71,6 +70,7 @@ mod stabilization;
 mod status;
 mod timers;
 mod token;
+mod version_requests;
 mod versions;
 
 #[cfg(test)]
@@ -80,9 +80,8 @@ use std::sync::Arc;
 
 use self::{
     acknowledgement::Acknowledgement,
+    acknowledgements::Acknowledgements,
     announcement::Announcement,
-    answers::Answers,
-    asks::Asks,
     consistency::Consistency,
     departure::Departing,
     election::Election,
@@ -97,6 +96,7 @@ use self::{
     session::{Session, SessionEnd},
     stabilization::Stabilization,
     timers::Timers,
+    version_requests::VersionRequests,
 };
 pub use self::{
     facts::Identity,
@@ -127,10 +127,10 @@ pub struct Machine {
     health: Checks,
     session: Session,
     log: Log,
-    asks: Asks,
+    version_requests: VersionRequests,
     membership: Membership,
     election: Election,
-    answers: Answers,
+    acknowledgements: Acknowledgements,
     consistency: Consistency,
     eviction: Eviction,
     publication: Publication,
@@ -169,10 +169,10 @@ impl Machine {
             health: Checks::default(),
             session: Session::default(),
             log: Log::new(&keyspace),
-            asks: Asks::default(),
+            version_requests: VersionRequests::default(),
             membership: Membership::default(),
             election: Election::default(),
-            answers: Answers::new(&keyspace),
+            acknowledgements: Acknowledgements::new(&keyspace),
             consistency: Consistency::default(),
             eviction: Eviction::default(),
             publication: Publication::default(),
@@ -231,7 +231,7 @@ impl Machine {
                 self.log.timers(&mut timers);
                 self.membership.timers(facts, &mut timers);
                 self.election.timers(facts, &self.session, &mut timers);
-                self.answers.timers(&self.election, &mut timers);
+                self.acknowledgements.timers(&self.election, &mut timers);
                 self.consistency.timers(facts, &mut timers);
                 self.eviction.timers(facts, &self.consistency, &mut timers);
                 self.publication.timers(facts, &mut timers);
@@ -264,11 +264,11 @@ impl Machine {
             (Call::Commit(purpose), Input::Committed { result, .. }) => {
                 self.committed(purpose, token, sent, result);
             }
-            (Call::OwnAnswer, Input::Read { result, .. }) => {
+            (Call::OwnAcknowledgement, Input::Read { result, .. }) => {
                 self.acknowledgement.on_read(facts, session, token, result, out);
             }
             (Call::Log, input) => self.route_log(token, input),
-            (Call::Answers, input) => self.route_answers(token, input),
+            (Call::Acknowledgements, input) => self.route_acknowledgements(token, input),
             (Call::Stabilize, Input::Stabilized { outcome, .. }) => {
                 if let Some(report) = self.stabilization.on_ended(facts, token, outcome, out) {
                     self.acknowledgement.report(report);
@@ -306,11 +306,11 @@ impl Machine {
         self.changed(&changes);
     }
 
-    /// Tells the concerns of a snapshot of the log.
+    /// Notifies the concerns of a snapshot of the log.
     fn resynced(&mut self, resync: &Resync) {
         let Machine { facts, session, out, .. } = self;
         if resync.first || resync.rewound {
-            self.asks.restart(facts);
+            self.version_requests.restart(facts);
         }
         self.election.on_resync(session, resync, out);
         self.consistency.on_resync();
@@ -320,34 +320,34 @@ impl Machine {
         self.changed(&resync.changes);
     }
 
-    /// Tells the concerns of changes of the log.
+    /// Notifies the concerns of changes of the log.
     fn changed(&mut self, changes: &[Changed]) {
-        let Machine { facts, session, log, election, answers, out, .. } = self;
+        let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
             log.on_change(facts, change, out);
             election.on_change(facts, session, change, out);
-            self.consistency.on_change(facts, answers, change);
+            self.consistency.on_change(facts, acknowledgements, change);
             self.eviction.on_change(change, out);
             self.publication.on_change(facts, log, change);
         }
     }
 
-    fn route_answers(&mut self, token: Token, input: Input) {
-        let Machine { facts, answers, consistency, out, .. } = self;
+    fn route_acknowledgements(&mut self, token: Token, input: Input) {
+        let Machine { facts, acknowledgements, consistency, out, .. } = self;
         let mut fold = |batch: &Batch| {
-            let changed = answers.on_batch(facts, token, batch, out);
-            consistency.on_answers(facts, answers, &changed);
+            let changed = acknowledgements.on_batch(facts, token, batch, out);
+            consistency.on_acknowledgements(facts, acknowledgements, &changed);
         };
         match input {
             Input::Batch { batch, .. } => fold(&batch),
             Input::Batches { batches, .. } => batches.iter().for_each(fold),
             Input::Read { result, .. } => {
-                if let Some(before) = answers.on_read(facts, token, result, out) {
-                    consistency.on_answers_read(facts, answers, &before);
+                if let Some(before) = acknowledgements.on_read(facts, token, result, out) {
+                    consistency.on_acknowledgements_read(facts, acknowledgements, &before);
                 }
             }
-            Input::WatchOpened { result, .. } => answers.on_opened(facts, token, result, out),
-            Input::WatchEnded { .. } => answers.on_watch_ended(facts, token),
+            Input::WatchOpened { result, .. } => acknowledgements.on_opened(facts, token, result, out),
+            Input::WatchEnded { .. } => acknowledgements.on_watch_ended(facts, token),
             _ => {}
         }
     }
@@ -394,11 +394,11 @@ impl Machine {
         }
     }
 
-    /// Takes a request of the user.
+    /// Handles a request of the user.
     fn request(&mut self, input: Input) {
         let Machine { facts, out, .. } = self;
         match input {
-            Input::RequestVersion { id, why } => self.asks.add(facts, id, why),
+            Input::RequestVersion { id, why } => self.version_requests.add(facts, id, why),
             Input::Resign { id } => self.election.on_resign(facts, id, out),
             Input::CommitAsLeader { id, txn } => {
                 self.requests.commit_as_leader(facts, &self.election, id, txn, out);
@@ -412,7 +412,7 @@ impl Machine {
             Input::Register { id } => self.register(id),
             Input::Unregister { id } => self.unregister(id),
             Input::Abandoned { ids } => {
-                self.asks.abandon(&ids);
+                self.version_requests.abandon(&ids);
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
@@ -452,7 +452,7 @@ impl Machine {
         }
     }
 
-    /// Lets every concern compare the present state with its goal, each after those that it reads.
+    /// Lets every concern compare the current state with its goal, each after those that it reads.
     fn reconcile(&mut self) {
         self.health.reconcile(&self.facts, &mut self.out);
         self.session.reconcile(&self.facts, &self.health, &mut self.out);
@@ -461,16 +461,27 @@ impl Machine {
         if let Some(reason) = stop {
             self.stop(reason);
         }
-        let Machine { facts, session, log, asks, membership, election, answers, consistency, out, .. } = self;
-        election.reconcile(facts, session, log, asks, membership, out);
-        answers.reconcile(facts, election, out);
-        consistency.reconcile(facts, log, election, answers, out);
+        let Machine {
+            facts,
+            session,
+            log,
+            version_requests,
+            membership,
+            election,
+            acknowledgements,
+            consistency,
+            out,
+            ..
+        } = self;
+        election.reconcile(facts, session, log, version_requests, membership, out);
+        acknowledgements.reconcile(facts, election, out);
+        consistency.reconcile(facts, log, election, acknowledgements, out);
         self.eviction.reconcile(facts, election, consistency, out);
-        self.publication.reconcile(facts, log, asks, election, consistency, out);
+        self.publication.reconcile(facts, log, version_requests, election, consistency, out);
         self.stabilization.reconcile(facts, session, membership, out);
         self.acknowledgement.reconcile(facts, session, membership, out);
         self.announcement.reconcile(facts, election, out);
-        self.requests.reconcile(facts, log, asks, membership, election, out);
+        self.requests.reconcile(facts, log, version_requests, membership, election, out);
         self.departure.reconcile(facts, session, membership, out);
         self.report_failures();
         self.finish();
@@ -499,7 +510,7 @@ impl Machine {
             StoreCall::Rewrite => self.membership.fails_to_rewrite(facts),
             StoreCall::Elect => self.election.fails_to_elect(facts),
             StoreCall::Resign => self.election.fails_to_resign(facts),
-            StoreCall::FollowAcknowledgements => self.answers.is_failing(),
+            StoreCall::FollowAcknowledgements => self.acknowledgements.is_failing(),
             StoreCall::Confirm => self.consistency.fails_to_confirm(facts),
             StoreCall::Evict => self.eviction.fails_to_evict(facts),
             StoreCall::Publish => self.publication.fails_to_publish(facts),
@@ -519,23 +530,23 @@ impl Machine {
             return;
         }
         self.log.stop(&mut self.out);
-        self.answers.stop(&mut self.out);
-        self.asks.refuse_all(&reason, &mut self.out);
+        self.acknowledgements.stop(&mut self.out);
+        self.version_requests.refuse_all(&reason, &mut self.out);
         self.requests.refuse_all(&reason, &mut self.out);
         self.membership.refuse_all(&reason, &mut self.out);
         self.end(reason.clone());
         self.out.stopped(reason);
     }
 
-    /// Ends the node at once, since nobody will drive it from now on.
+    /// Ends the node at once, because it will not be driven any more.
     pub fn abort(&mut self) {
         if !matches!(self.facts.intent, Intent::Stopped { .. }) {
             self.end(StopReason::Aborted);
         }
     }
 
-    /// Forgets what will be out of date. A node that has ended takes no more inputs, and its status says that it knows
-    /// nothing.
+    /// Discards state that would become outdated. A node that has ended handles no more inputs, and its status shows
+    /// that it knows nothing.
     fn end(&mut self, reason: StopReason) {
         self.facts.intent = Intent::Stopped { reason };
         self.facts.fold = Fold::new(self.facts.keys().clone(), None);

@@ -56,9 +56,9 @@ pub(crate) enum Call {
     /// Read or watch of `{ns}/view/`.
     Log,
     /// Read or watch of `{ns}/ready/`.
-    Answers,
+    Acknowledgements,
     /// Read of the node's own key under `{ns}/ready/`.
-    OwnAnswer,
+    OwnAcknowledgement,
     Commit(Purpose),
     Stabilize,
     Announce,
@@ -89,12 +89,12 @@ impl Outbox {
         output
     }
 
-    /// Returns the call with that token, which goes on.
+    /// Returns the call with that token, which remains pending.
     pub(crate) fn pending(&self, token: Token) -> Option<Pending> {
         self.pending.get(&token).copied()
     }
 
-    /// Removes the call with that token, since it has ended.
+    /// Removes the call with that token, because it has ended.
     pub(crate) fn take(&mut self, token: Token) -> Option<Pending> {
         self.pending.remove(&token)
     }
@@ -221,7 +221,7 @@ impl Outbox {
         self.reply(id, Reply::Done(Err(error)));
     }
 
-    /// The last output: the node has ended.
+    /// Puts out the last output: the node has ended.
     pub(crate) fn stopped(&mut self, reason: StopReason) {
         self.emit(Event::Stopped { reason: reason.clone() });
         self.queue.push_back(Output::Stopped { reason });

@@ -1,4 +1,4 @@
-//! What the machine wants done.
+//! Outputs of the machine.
 
 use std::{fmt, time::Duration};
 
@@ -108,7 +108,7 @@ pub enum Output {
         /// Token of the check.
         token: Token,
     },
-    /// Tell a running callback that it is superseded. It runs on until it returns.
+    /// Tell a running callback that it is superseded. It keeps running until it returns.
     Supersede {
         /// Token of the run.
         token: Token,
@@ -160,7 +160,7 @@ pub enum Purpose {
     Evict,
     /// Gives up the lead.
     Resign,
-    /// Removes the node, which leaves.
+    /// Removes the record of this node, which leaves.
     Leave,
     /// Commits a transaction of the user.
     LeaderCommit,
@@ -173,7 +173,7 @@ impl Purpose {
             Purpose::Join => "join",
             Purpose::TakeOver => "take over",
             Purpose::Rewrite => "rewrite",
-            Purpose::RequestVersion => "ask",
+            Purpose::RequestVersion => "request version",
             Purpose::Elect => "elect",
             Purpose::Publish => "publish",
             Purpose::Acknowledge => "acknowledge",
@@ -181,7 +181,7 @@ impl Purpose {
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
             Purpose::Leave => "leave",
-            Purpose::LeaderCommit => "fenced write",
+            Purpose::LeaderCommit => "leader commit",
         }
     }
 }
@@ -203,7 +203,7 @@ pub enum Reply {
     Committed(Result<Revision, RequestError>),
 }
 
-/// Reason for which a request was not granted.
+/// Reason why a request was not granted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Error)]
 #[non_exhaustive]
 pub enum RequestError {
@@ -221,8 +221,8 @@ pub enum RequestError {
     /// This process only observes the cluster, and cannot be a member of it.
     #[error("this process only observes: it has no name to register")]
     Observer,
-    /// The node was unregistered before it was a member.
-    #[error("the node was unregistered before it had its place")]
+    /// The node was unregistered before it became a member.
+    #[error("the node was unregistered before it became a member")]
     Unregistered,
     /// The store returned an error. [`StoreError::effect`] tells whether the transaction may have been applied.
     #[error(transparent)]

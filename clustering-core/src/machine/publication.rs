@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{
-    asks::Asks,
     consistency::Consistency,
     election::Election,
     facts::Facts,
@@ -13,6 +12,7 @@ use super::{
     output::Purpose,
     timers::Timers,
     token::Token,
+    version_requests::VersionRequests,
     versions,
 };
 use crate::{
@@ -23,17 +23,17 @@ use crate::{
     version::Term,
 };
 
-/// Publishes a new version on the leader, whenever the log differs from what the newest version says: the nodes are
-/// others, the version's view is not known, or somebody requested a version after it was published.
+/// Publishes a new version on the leader, whenever the log differs from the newest version: other nodes are present,
+/// the version's view is not known, or somebody has requested another version since.
 ///
 /// A lone change is published at once. When changes follow each other, the gap between publications doubles, so that a
 /// thousand joins cost a handful of versions.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Publication {
     publish: InFlight,
-    /// Time since which there is something to publish.
+    /// Time at which the first unpublished change was seen.
     dirty_since: Option<Timestamp>,
-    /// Number of publications in the present row before the next one.
+    /// Number of publications so far in the current series of changes.
     row: u32,
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct Publication {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     None,
-    /// Together with other changes.
+    /// Publish together with other changes.
     Soon,
     Now,
 }
@@ -64,20 +64,20 @@ impl Publication {
         }
     }
 
-    /// Takes note of a snapshot of the log.
+    /// Handles a snapshot of the log.
     pub(crate) fn on_resync(&mut self, resync: &Resync) {
         if resync.rewound {
             self.publish.reset();
         }
     }
 
-    /// Takes note of a change of the log.
+    /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, log: &Log, change: &Changed) {
         if *change != Changed::Version {
             return;
         }
-        // The leader decided about the row when the change came. Other nodes decide by the log, in case they lead next:
-        // a deployment that restarts the leaders, too, is still one row.
+        // The leader determined the length of the series when the change came. Other nodes determine it from the log,
+        // in case they lead next: a deployment that also restarts the leaders is still one series.
         if self.dirty_since.is_none() {
             let row = self.row.saturating_add(1);
             let latest = CALM.saturating_add(facts.config.publish_gap.after(row));
@@ -92,12 +92,12 @@ impl Publication {
         &mut self,
         facts: &Facts,
         log: &Log,
-        asks: &Asks,
+        version_requests: &VersionRequests,
         election: &Election,
         consistency: &Consistency,
         out: &mut Outbox,
     ) {
-        let need = need(facts, log, asks, consistency);
+        let need = need(facts, log, version_requests, consistency);
         let Some(term) = election.active_term(facts.now).filter(|_| need != Need::None) else {
             self.dirty_since = None;
             return;
@@ -110,12 +110,12 @@ impl Publication {
         self.dirty_since = Some(since);
         let is_due = need == Need::Now || facts.now >= since + self.gap(facts);
         if is_due && self.publish.is_free(facts) {
-            let txn = new_version(facts, log, asks, consistency, term, out);
+            let txn = new_version(facts, log, version_requests, consistency, term, out);
             self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
         }
     }
 
-    /// Takes the reply to a commit. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -127,9 +127,9 @@ impl Publication {
     }
 }
 
-fn need(facts: &Facts, log: &Log, asks: &Asks, consistency: &Consistency) -> Need {
+fn need(facts: &Facts, log: &Log, version_requests: &VersionRequests, consistency: &Consistency) -> Need {
     let fold = &facts.fold;
-    if fold.newest().is_none() || log.is_outdone(facts) || asks.is_open(facts) {
+    if fold.newest().is_none() || log.is_outdone(facts) || version_requests.is_open(facts) {
         Need::Now
     } else if fold.has_drifted()
         || fold.request().is_some_and(|request| request.modified > fold.version_modified())
@@ -145,12 +145,12 @@ fn need(facts: &Facts, log: &Log, asks: &Asks, consistency: &Consistency) -> Nee
 fn new_version(
     facts: &Facts,
     log: &Log,
-    asks: &Asks,
+    version_requests: &VersionRequests,
     consistency: &Consistency,
     term: Term,
     out: &mut Outbox,
 ) -> Txn {
-    let causes = versions::causes(facts, log, asks, consistency.unacknowledged());
+    let causes = versions::causes(facts, log, version_requests, consistency.unacknowledged());
     let record = versions::next_version(facts, log, Some(term), causes, out);
     let keys = facts.keys();
     let txn = Txn::new()

@@ -1,7 +1,6 @@
 //! Requests of the user that are commits: for a new version, and writes of the leader.
 
 use super::{
-    asks::Asks,
     election::Election,
     facts::Facts,
     in_flight::InFlight,
@@ -11,6 +10,7 @@ use super::{
     output::{Purpose, Reply, RequestError},
     timers::Timers,
     token::{RequestId, Token},
+    version_requests::VersionRequests,
 };
 use crate::{
     event::StopReason,
@@ -37,8 +37,8 @@ impl Requests {
         timers.maybe(self.request.due(facts));
     }
 
-    /// Takes note of a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view
-    /// that all nodes know.
+    /// Handles a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view that
+    /// all nodes know.
     pub(crate) fn on_resync(&mut self, facts: &Facts, resync: &Resync) {
         if !resync.first {
             self.needs_version = facts.fold.version().is_some() && facts.fold.newest().is_none();
@@ -53,7 +53,7 @@ impl Requests {
         &mut self,
         facts: &Facts,
         log: &Log,
-        asks: &mut Asks,
+        version_requests: &mut VersionRequests,
         membership: &Membership,
         election: &Election,
         out: &mut Outbox,
@@ -61,17 +61,17 @@ impl Requests {
         if facts.fold.newest().is_some() {
             self.needs_version = false;
         }
-        asks.grant(facts, out);
-        let is_needed = asks.is_open(facts) || self.needs_version && membership.is_member();
+        version_requests.grant(facts, out);
+        let is_needed = version_requests.is_open(facts) || self.needs_version && membership.is_member();
         // The leader needs no request: it publishes. A candidate's election publishes too.
         let may_ask = election.leading().is_none() && log.is_synced() && !facts.is_ending();
         if is_needed && may_ask && !is_requested(facts) && self.request.is_free(facts) {
-            let txn = request(facts, asks);
+            let txn = request(facts, version_requests);
             self.request.sent(facts, out.commit(Purpose::RequestVersion, txn, facts.now));
         }
     }
 
-    /// Takes the reply to a commit of the request key. Returns false if it is not awaited any more.
+    /// Handles the reply to a commit of the request key. Returns false if it is no longer awaited.
     #[must_use]
     pub(crate) fn on_committed(
         &mut self,
@@ -105,7 +105,8 @@ impl Requests {
         out.reply(id, Reply::Committed(Err(refusal)));
     }
 
-    /// Takes the reply to a commit of the user. Only the user knows what it means, and whether to repeat it.
+    /// Handles the reply to a commit of the user. Only the user knows what the result means, and whether to repeat the
+    /// commit.
     pub(crate) fn on_leader_committed(
         &mut self,
         token: Token,
@@ -134,9 +135,9 @@ fn is_requested(facts: &Facts) -> bool {
 
 /// Builds the commit that requests a version. Its guard makes concurrent requests of many nodes result in one version:
 /// a request that comes after the version was published is granted by it.
-fn request(facts: &Facts, asks: &Asks) -> Txn {
-    let why = match asks.is_open(facts) {
-        true => asks.reason(facts),
+fn request(facts: &Facts, version_requests: &VersionRequests) -> Txn {
+    let why = match version_requests.is_open(facts) {
+        true => version_requests.reason(facts),
         false => Some("the view of the newest version is not known here".to_owned()),
     };
     let record = RequestRecord { by: Some(facts.author()), why, leader: None };

@@ -29,8 +29,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// ```
 ///
 /// A session ends if the node is to leave, or if it is lost: the deadline passed, the store no longer knows the lease,
-/// the record was removed, or the process is unhealthy. Its keys may stand until the lease is revoked or expires, and
-/// they would be in the way of the next session, which therefore waits for that.
+/// the record was removed, or the process is unhealthy. Its keys may remain until the lease is revoked or expires, and
+/// would block the next session, which therefore waits for that.
 ///
 /// Deadlines count from the *sending* of the last renewal that succeeded: the store cannot have handled it earlier, so
 /// the lease lives at least until then (P6).
@@ -65,7 +65,7 @@ pub(crate) struct Held {
     ttl: Duration,
     /// Time at which the last renewal that succeeded, or the grant, was sent.
     renewed: Timestamp,
-    /// Time that the lease then had left, by the store's reply.
+    /// Remaining time of the lease at that moment, according to the store's reply.
     left: Duration,
     /// Time at which the lease has certainly expired, even if unanswered renewals succeeded.
     expires: Timestamp,
@@ -91,10 +91,10 @@ pub(crate) struct Ended {
     pub(crate) failing: bool,
 }
 
-/// The reason for which a session ended.
+/// The reason why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum SessionEnd {
-    /// The node is to leave.
+    /// The node leaves.
     GivenUp,
     /// The session was lost.
     Lost(LostReason),
@@ -130,7 +130,7 @@ impl Session {
         self.held().map(|held| held.lease)
     }
 
-    /// Returns the TTL that the store granted, or the one that is to be requested.
+    /// Returns the TTL that the store granted, or the one to request.
     pub(crate) fn ttl(&self, facts: &Facts) -> Duration {
         self.held().map_or(facts.config.ttl, |held| held.ttl)
     }
@@ -207,7 +207,8 @@ impl Session {
         }
     }
 
-    /// Ends the session if it is to end, renews the lease when that is due, and requests one if the node needs it.
+    /// Ends the session if it should end, renews the lease when that is due, and requests a lease if the node needs
+    /// one.
     pub(crate) fn reconcile(&mut self, facts: &Facts, health: &Checks, out: &mut Outbox) {
         if let Some(end) = self.due_end(facts, health) {
             self.end(facts, end, out);
@@ -227,7 +228,7 @@ impl Session {
         }
     }
 
-    /// Returns the reason for which the session ends now, if it does.
+    /// Returns the reason why the session ends now, if it does.
     fn due_end(&self, facts: &Facts, health: &Checks) -> Option<SessionEnd> {
         let held = self.held()?;
         if facts.intent != Intent::Register {
@@ -243,7 +244,8 @@ impl Session {
 
     /// Ends the session, if there is one. Nothing that was done under its lease counts from now on.
     pub(crate) fn end(&mut self, facts: &Facts, end: SessionEnd, out: &mut Outbox) {
-        // A lease that is being granted is no session yet. The reply will be handled by what the node then wants.
+        // A lease that is being granted is not a session yet. The reply will be handled according to the goal of the
+        // node at that time.
         let State::Held(held) = &self.state else { return };
         let expires = match held.renewal {
             Renewal::Due(_) => held.expires,
@@ -264,7 +266,7 @@ impl Session {
         }
     }
 
-    /// Takes the reply to a grant that was sent at `sent`.
+    /// Handles the reply to a grant that was sent at `sent`.
     pub(crate) fn on_granted(
         &mut self,
         facts: &Facts,
@@ -312,7 +314,7 @@ impl Session {
         out.limit_calls(&facts.config, ttl);
     }
 
-    /// Takes the reply to a renewal that was sent at `sent`.
+    /// Handles the reply to a renewal that was sent at `sent`.
     pub(crate) fn on_renewed(
         &mut self,
         facts: &Facts,
@@ -351,7 +353,7 @@ impl Session {
     }
 }
 
-/// True if the node is to be a member now, and therefore needs a lease.
+/// True if the node should be a member now, and therefore needs a lease.
 fn wants_lease(facts: &Facts, health: &Checks) -> bool {
     facts.intent == Intent::Register && health.is_fit(facts)
 }

@@ -14,7 +14,7 @@ use crate::{
 
 /// Runs `stabilize` for the newest version, one run at a time, until it succeeds.
 ///
-/// The target is the newest view, if this node is in it under its present session. A run for another view is told that
+/// The target is the newest view, if this node is in it under its current session. A run for another view is told that
 /// it is superseded, and its result is ignored; the next run begins when that one has ended, not before.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Stabilization {
@@ -124,7 +124,7 @@ impl Stabilization {
         });
     }
 
-    /// Takes the result of a run. Returns the report for the other nodes, unless the run was superseded.
+    /// Handles the result of a run. Returns the report for the other nodes, unless the run was superseded.
     #[must_use]
     pub(crate) fn on_ended(
         &mut self,

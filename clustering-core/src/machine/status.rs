@@ -1,4 +1,4 @@
-//! What the machine knows, for its users.
+//! Snapshots of the machine's knowledge, for its users.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ pub struct Status {
     pub leadership: Option<Leadership>,
     /// The view of the newest version, if it is known.
     pub newest: Option<View>,
-    /// The view of the version that this node acknowledged in its present session.
+    /// The view of the version that this node acknowledged in its current session.
     pub acknowledged: Option<View>,
     /// The newest version that was recorded as stable, whether or not newer ones were published since.
     pub stable: Option<Version>,
@@ -139,7 +139,7 @@ impl Machine {
             acknowledged: self.acknowledgement.acknowledged().cloned(),
             stable: fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
             consistent: self.log.is_open() && away_since.is_none() && fold.is_settled(),
-            blocked: self.consistency.blocked(facts, &self.answers, now),
+            blocked: self.consistency.blocked(facts, &self.acknowledgements, now),
             mass_failure: self.eviction.mass_failure(),
             stale_since: away_since,
             failing: out.failing.reported(),
@@ -203,7 +203,7 @@ impl Machine {
 }
 
 impl Status {
-    /// Returns the version that this node acknowledged in its present session.
+    /// Returns the version that this node acknowledged in its current session.
     pub fn cluster_version(&self) -> Option<Version> {
         self.acknowledged.as_ref().map(View::version)
     }

@@ -1,10 +1,10 @@
 //! Building version records, and the commits that publish and confirm them (P9).
 //!
-//! Each version also gets an entry in the history, a ring of keys that says later why something changed. The leader
+//! Each version also gets an entry in the history, a ring of keys that shows later why something changed. The leader
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
-//! and wakes nobody. No decision of the protocol depends on it.
+//! and wakes no node. No decision of the protocol depends on it.
 
-use super::{asks::Asks, facts::Facts, log::Log, outbox::Outbox};
+use super::{facts::Facts, log::Log, outbox::Outbox, version_requests::VersionRequests};
 use crate::{
     keyspace::Keyspace,
     name::NodeName,
@@ -13,7 +13,7 @@ use crate::{
     version::Term,
 };
 
-/// Maximum number of causes that are looked for: a few more than a record names.
+/// Maximum number of causes that are collected: a few more than a record names.
 const CAUSES: usize = 64;
 
 /// Returns the record of the next version. An election leaves the term out, since it is the commit's own revision.
@@ -34,10 +34,15 @@ pub(crate) fn next_version(
 }
 
 /// Returns the causes of the next version: differences between the log and the newest version, and open requests.
-pub(crate) fn causes(facts: &Facts, log: &Log, asks: &Asks, unacknowledged: Option<&NodeName>) -> Vec<Cause> {
+pub(crate) fn causes(
+    facts: &Facts,
+    log: &Log,
+    version_requests: &VersionRequests,
+    unacknowledged: Option<&NodeName>,
+) -> Vec<Cause> {
     let mut causes = changed_nodes(facts);
     causes.extend(stored_request(facts));
-    causes.extend(asks.cause(facts));
+    causes.extend(version_requests.cause(facts));
     causes.extend(unacknowledged.cloned().map(Cause::Unacknowledged));
     causes.extend(log.is_outdone(facts).then_some(Cause::Restored));
     causes
@@ -80,7 +85,7 @@ pub(crate) fn put_version(txn: Txn, keys: &Keyspace, published: VersionRecord) -
     txn.put(keys.version_key().clone(), record, None).put(key, entry, None)
 }
 
-/// Adds to a commit the completed history entry of the present version, which is now stable. A version that was written
+/// Adds to a commit the completed history entry of the current version, which is now stable. A version that was written
 /// by hand has no entry.
 pub(crate) fn put_settled(txn: Txn, facts: &Facts, term: Term, settled: SettledRecord) -> Txn {
     let version: Option<&StoredRecord<VersionRecord>> = facts.fold.version();

@@ -223,9 +223,9 @@ impl Operator {
         self.wait_for(newer).await
     }
 
-    /// Removes a node from the cluster: deletes its record and its acknowledgement, and the election key if it is the leader.
-    /// Returns the revision of the newest version at that time. The next version is without the node, and its causes contain
-    /// the requester.
+    /// Removes a node from the cluster: deletes its record and its acknowledgement, and the election key if it is the
+    /// leader. Returns the revision of the newest version at that time. The next version does not contain the node, and
+    /// its causes name the requester.
     ///
     /// A node that is alive rejoins by itself, after a pause that grows each time. To keep it out, stop it.
     ///

@@ -19,7 +19,7 @@ pub(crate) struct VersionRecord {
     /// without a number.
     #[serde(default, deserialize_with = "lenient_or_default")]
     pub(crate) number: u64,
-    /// Omitted by an election, whose term is the revision of its own commit.
+    /// The term of the leader. The record of an election omits it, because the term is the revision of that commit.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
     pub(crate) term: Option<Term>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]

@@ -136,7 +136,7 @@ pub struct VersionReport {
     pub term: Option<Term>,
     /// The leader that published the version.
     pub leader: Option<NodeName>,
-    /// The reasons for which the version was published.
+    /// The reasons why the version was published.
     pub causes: Vec<Cause>,
     /// The time in the label, in milliseconds since 1970: the publisher's wall clock time, or later (see
     /// [`Version::minted_ms`]). `None` if the record is malformed, or the label is not

@@ -230,7 +230,7 @@ impl Monitor {
         Some(event.into())
     }
 
-    /// Takes in a batch of `{ns}/ready/`.
+    /// Handles a batch of `{ns}/ready/`.
     fn apply_acknowledgements(&mut self, batch: &Batch) -> Vec<MonitorEvent> {
         self.records.apply_acknowledgements(batch);
         let puts = batch.changes.iter().filter_map(|change| match change {

@@ -54,7 +54,7 @@ impl Records {
         changed
     }
 
-    /// Takes in a batch of the watch of `{ns}/ready/`.
+    /// Handles a batch of the watch of `{ns}/ready/`.
     pub(super) fn apply_acknowledgements(&mut self, batch: &Batch) {
         for change in &*batch.changes {
             self.malformed.remove(change.key());

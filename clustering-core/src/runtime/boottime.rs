@@ -1,4 +1,4 @@
-//! A timer that counts the time during which the machine is suspended.
+//! A timer that keeps counting while the machine is suspended.
 
 use std::{
     io,
@@ -112,7 +112,7 @@ mod tests {
     const SOON: Duration = Duration::from_secs(20);
 
     #[tokio::test]
-    async fn it_fires_at_the_time_however_often_the_time_is_moved() {
+    async fn the_timer_fires_at_its_time_however_often_the_time_is_moved() {
         let clock = Clock::start();
         let mut timer = BoottimeTimer::start().unwrap();
         for (first, then) in [(3600, 1), (1, 20), (20, 1)] {
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn it_works_on_a_runtime_without_an_io_driver_and_its_thread_ends_with_it() {
+    fn the_timer_works_on_a_runtime_without_an_io_driver_and_its_thread_ends_with_it() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         runtime.block_on(async {
             let clock = Clock::start();

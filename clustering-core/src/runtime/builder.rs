@@ -123,7 +123,7 @@ impl Builder {
     ///
     /// The callback must not await [`wait_stable`](Clustering::wait_stable), [`stop`](Clustering::stop) or
     /// [`ended`](Clustering::ended), since these wait for the callback. Everything else of [`Clustering`] may be used.
-    /// Capture a [weak handle](Clustering::downgrade): a strong one would keep the node alive for ever.
+    /// Capture a [weak handle](Clustering::downgrade): a strong one would keep the node alive forever.
     pub fn stabilize<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,

@@ -408,8 +408,8 @@ impl Clustering {
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }
     }
 
-    /// Returns a handle that does not keep the node alive. Use it in the node's own callbacks, which would otherwise keep
-    /// the node alive for ever.
+    /// Returns a handle that does not keep the node alive. Use it in the node's own callbacks, which would otherwise
+    /// keep the node alive forever.
     pub fn downgrade(&self) -> WeakClustering {
         WeakClustering {
             handle: Arc::downgrade(&self.handle),

@@ -336,7 +336,7 @@ impl Driver {
         if let Some(started) = started
             && let Some(waiting) = self.started.take()
         {
-            // An error only means that the caller no longer waits for the start.
+            // An error only means that the caller is no longer waiting for the start.
             let _ = waiting.send(started);
         }
         self.shared.hub.send(event);

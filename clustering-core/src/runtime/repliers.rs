@@ -25,7 +25,7 @@ pub(crate) struct Repliers {
     look_at: usize,
 }
 
-/// Sender of an answer, or of the reason for which there is none.
+/// Sender of an answer, or of the reason why there is none.
 pub(crate) type Replier<T> = oneshot::Sender<Result<T, RequestError>>;
 
 /// Reply channels of requests with one type of answer.
@@ -64,12 +64,12 @@ impl<T> Waiting<T> {
     /// Sends the answer to the request, if its caller still waits.
     fn answer(&mut self, id: RequestId, answer: Result<T, RequestError>) {
         if let Some(replier) = self.0.remove(&id) {
-            // An error only means that the caller no longer waits.
+            // An error only means that the caller is no longer waiting.
             let _ = replier.send(answer);
         }
     }
 
-    /// Removes the requests whose callers no longer wait, and adds them to `dropped`.
+    /// Removes the requests whose callers are no longer waiting, and adds them to `dropped`.
     fn remove_dropped(&mut self, dropped: &mut BTreeSet<RequestId>) {
         self.0.retain(|id, replier| {
             let is_dropped = replier.is_closed();
@@ -113,7 +113,7 @@ impl Repliers {
         }
     }
 
-    /// If a search is due, removes the requests whose callers no longer wait, and returns them.
+    /// If a search is due, removes the requests whose callers are no longer waiting, and returns them.
     pub(crate) fn abandoned(&mut self) -> BTreeSet<RequestId> {
         let mut dropped = BTreeSet::new();
         if self.len() >= self.look_at {

@@ -115,7 +115,7 @@ pub struct Txn {
 }
 
 impl Txn {
-    /// Creates a transaction without guards and operations.
+    /// Creates a transaction without guards or operations.
     pub fn new() -> Self {
         Txn::default()
     }

@@ -52,17 +52,17 @@ async fn p9_membership_changes_with(size: usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p9_membership_changes_among_2() {
+async fn p9_membership_changes_among_2_cost_at_most_5_commits() {
     p9_membership_changes_with(2).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p9_membership_changes_among_5() {
+async fn p9_membership_changes_among_5_cost_at_most_8_commits() {
     p9_membership_changes_with(5).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn p9_membership_changes_among_20() {
+async fn p9_membership_changes_among_20_cost_at_most_23_commits() {
     p9_membership_changes_with(20).await;
 }
 

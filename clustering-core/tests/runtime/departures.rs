@@ -145,7 +145,7 @@ enum Fate {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leave_commit_that_fails_only_costs_the_reason_of_the_departure() {
+async fn a_failed_leave_commit_loses_only_the_reason_of_the_departure() {
     let fates = [
         Fate::LosesReply,
         Fate::Fails(ErrorKind::OutcomeUnknown),
@@ -214,7 +214,7 @@ async fn p6_a_leaving_node_whose_store_is_away_ends_in_time_and_its_lease_expire
 
 /// Each departure in one version is reported with its own reason.
 #[tokio::test(start_paused = true)]
-async fn nodes_that_depart_at_once_in_different_ways_are_reported_each_in_its_own() {
+async fn nodes_that_depart_together_are_each_reported_with_their_own_reason() {
     let cluster = Cluster::new();
     let gap = Backoff::new(secs(30), secs(30));
     let patient = |builder: Builder| builder.configure(|config| config.publish_gap = gap);

@@ -185,7 +185,7 @@ async fn requests_that_were_dropped_in_an_outage_are_merged() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_node_with_the_longest_times_runs_and_ends() {
+async fn a_node_with_the_longest_allowed_times_starts_and_stops() {
     let cluster = Cluster::new();
     let endless = |config: &mut Config| {
         let never = Backoff::new(Duration::MAX, Duration::MAX);
@@ -246,7 +246,7 @@ async fn unregister_leaves_and_register_rejoins() {
 
 /// Concurrent calls in either order are both answered, and the last one counts.
 #[tokio::test(start_paused = true)]
-async fn unregister_and_register_at_once_are_both_answered() {
+async fn concurrent_unregister_and_register_are_both_answered() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(2).await;
     for delay in [0, 1, 30] {

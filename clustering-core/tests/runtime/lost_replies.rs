@@ -54,7 +54,7 @@ async fn at_rest(cluster: &Cluster, nodes: &[Node], fate: Fate) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_join() {
+async fn a_join_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let mut nodes = cluster.start_many(2).await;
@@ -66,7 +66,7 @@ async fn of_a_join() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_an_election() {
+async fn an_election_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let (line, builder) = cluster.builder("a");
@@ -78,7 +78,7 @@ async fn of_an_election() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_publication() {
+async fn a_publication_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let mut nodes = cluster.start_many(2).await;
@@ -92,7 +92,7 @@ async fn of_a_publication() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_of_an_acknowledgement() {
+async fn p4_an_acknowledgement_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(3).await;
@@ -110,7 +110,7 @@ async fn p4_of_an_acknowledgement() {
 
 /// An acknowledgement is applied so late that the node has acknowledged a newer version too.
 #[tokio::test(start_paused = true)]
-async fn p4_of_an_acknowledgement_that_is_applied_after_the_next_one() {
+async fn p4_an_acknowledgement_may_be_applied_after_the_next_one() {
     let cluster = Cluster::new();
     let nodes = cluster.start_many(3).await;
     let node = followers(&nodes)[0];
@@ -125,7 +125,7 @@ async fn p4_of_an_acknowledgement_that_is_applied_after_the_next_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p4_of_a_confirmation() {
+async fn p4_a_confirmation_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -138,7 +138,7 @@ async fn p4_of_a_confirmation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_resignation() {
+async fn a_resignation_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(3).await;
@@ -164,7 +164,7 @@ async fn of_a_resignation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_request() {
+async fn a_request_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -179,7 +179,7 @@ async fn of_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_change_of_metadata() {
+async fn a_change_of_metadata_survives_a_lost_reply() {
     for fate in FATES {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(2).await;
@@ -194,7 +194,7 @@ async fn of_a_change_of_metadata() {
 
 /// A lease whose ID was lost expires by itself, and the node gets another one.
 #[tokio::test(start_paused = true)]
-async fn of_a_grant() {
+async fn a_grant_survives_a_lost_reply() {
     let cluster = Cluster::new();
     let (line, builder) = cluster.builder("a");
     line.lose_replies(Call::Grant, 1);
@@ -213,7 +213,7 @@ async fn of_a_grant() {
 
 /// All nodes lose every second reply of every call for a while.
 #[tokio::test(start_paused = true)]
-async fn of_everything_now_and_then() {
+async fn the_cluster_survives_the_loss_of_every_second_reply() {
     for seed in 0..5 {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(4).await;

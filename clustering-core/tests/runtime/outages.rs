@@ -54,7 +54,7 @@ async fn p6_an_outage_shorter_than_the_ttl_costs_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p7_an_outage_longer_than_the_ttl_is_recovered_from() {
+async fn p7_nodes_recover_from_an_outage_longer_than_the_ttl() {
     for disconnect in [FaultyStore::cut, FaultyStore::hang, FaultyStore::hang_replies] {
         let cluster = Cluster::new();
         let nodes = cluster.start_many(5).await;

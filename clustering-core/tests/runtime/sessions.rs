@@ -207,8 +207,8 @@ async fn p7_a_second_instance_takes_over_under_the_policy_take_over() {
     cluster.audit().await;
 }
 
-/// Two processes have the same name, and both take over. A process that rejoins and finds another's record stops, so they
-/// do not take the name from each other for ever.
+/// Two processes have the same name, and both take over. A process that rejoins and finds another's record stops, so
+/// they do not take the name from each other forever.
 #[tokio::test(start_paused = true)]
 async fn p7_two_processes_that_take_over_do_not_alternate_for_ever() {
     let cluster = Cluster::new();

@@ -66,7 +66,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             Long("json") => arguments.json = true,
             Long("bench") => benches = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
-            // Arguments of test runners.
+            // Do nothing if a test runner passes its own arguments.
             Long("test" | "list" | "ignored" | "nocapture") => return Ok(Asked::Nothing),
             Long("format") => drop(parser.value()?),
             _ => return Err(argument.unexpected().into()),

@@ -151,12 +151,12 @@ const STEPS: &[(&str, Which, Mark)] = &[
     ("etcd: confirm → event at last node", Which::Last, Mark::Seen(What::Confirm)),
 ];
 
-/// The mark that ends a step, if several members or calls have one.
+/// The choice of the mark that ends a step, if several members or calls have such a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Which {
     First,
     Last,
-    /// That of the member that publishes.
+    /// The mark of the member that publishes.
     Leader,
 }
 

@@ -197,7 +197,7 @@ impl Stage {
         self.until(&what, |report| report.condition.is_stable() && report.nodes.len() == count).await
     }
 
-    /// Prints what happens until the report is as wanted.
+    /// Prints events until `is_wanted` returns true for the report.
     async fn until(&mut self, what: &str, is_wanted: impl Fn(&Report) -> bool) -> Result<(), Failure> {
         let waiting = async {
             while let Some(update) = self.updates.recv().await {

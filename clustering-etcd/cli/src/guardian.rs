@@ -12,7 +12,7 @@ use rustix::process::Pid;
 
 /// A shell that outlives this process, and kills the processes that this one started if it is killed itself.
 ///
-/// Otherwise a program would go on working on keys that other nodes have taken over.
+/// Otherwise a program would keep working on keys that other nodes have taken over.
 #[derive(Debug)]
 pub(crate) struct Guardian {
     input: Mutex<ChildStdin>,

@@ -56,8 +56,8 @@ fn stable_line(report: &Report) -> String {
     format!("{version} is stable, with {}", counted(report.nodes.len()))
 }
 
-/// Follows the cluster until the report is as wanted. After the time limit, fails with the message `missing` and the
-/// state of the cluster.
+/// Follows the cluster until `is_wanted` returns true for the report. After the time limit, fails with the message
+/// `missing` and the state of the cluster.
 pub(crate) async fn until(
     context: &Context,
     operator: &Operator,

@@ -49,7 +49,7 @@ fn commands_work_on_the_cluster_in_the_store() {
 }
 
 #[test]
-fn a_program_runs_as_a_node_in_the_store() {
+fn a_program_runs_as_a_node_on_the_store() {
     let program = "echo \"$CLUSTERING_NAME in $CLUSTERING_NAMESPACE\"; exit 7";
     let options = ["--name", "a", "--uri", "http://a.test:80", "--start-when", "stable"];
     let (code, out, err) = memory(&[&["run"], &options[..], &["--", "sh", "-c", program]].concat());

@@ -138,7 +138,7 @@ async fn open_at(mut clients: Clients, range: Range, start: i64) -> Result<Opene
     Ok(Opened { stream, member: clients.member, at, history, compacted })
 }
 
-/// Returns the reason for which etcd cancelled a watch.
+/// Returns the reason why etcd cancelled a watch.
 pub(super) fn reason(message: &WatchResponse) -> &str {
     without_code(message.cancel_reason())
 }

@@ -17,7 +17,7 @@ use tokio::{
     time::sleep,
 };
 
-/// Time for the server to process a request whose answer is to be lost, before the connection is closed.
+/// Time for the server to process a request whose answer will be lost, before the connection is closed.
 const DONE: Duration = Duration::from_millis(100);
 
 /// A TCP proxy for one address. Dropping it closes its listener and connections.
@@ -37,7 +37,7 @@ struct Counts {
     received: AtomicU64,
 }
 
-/// Bytes that identify the next request whose answer is to be lost.
+/// Bytes that identify the next request whose answer will be lost.
 type Unanswered = watch::Sender<Option<Vec<u8>>>;
 
 /// State of the connections through a proxy.
@@ -165,7 +165,7 @@ async fn connection(
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let (mut from_client, mut to_client) = client.split();
         let (mut from_server, mut to_server) = server.split();
-        // True once the answer to a request of this connection is to be lost.
+        // True once a request of this connection was received whose answer must be lost.
         let (lose, mut lost) = watch::channel(false);
         let loses = lost.clone();
         let there = async {

@@ -94,7 +94,7 @@ fn without_faults_there_is_one_leader_and_no_session_is_lost() {
 /// Seeds that have found a fault. What a seed draws changes with the simulation. Faults that were found by older seeds,
 /// which do not find them any more, are in `planted/` of this crate instead.
 #[test]
-fn seeds_that_found_faults_find_none_any_more() {
+fn seeds_that_once_found_faults_now_pass() {
     let found = [
         // P8: a leader resigned, and the store was restored to the moment before that. The node neither led nor
         // resigned again.

@@ -176,7 +176,7 @@ impl Drop for Gate {
     }
 }
 
-/// Aborts the tasks of a gate when the cluster is dropped. The tasks hold the gate, so that it would otherwise never be
+/// Aborts the tasks of a gate when the cluster is dropped. The tasks hold the gate, so it would otherwise never be
 /// dropped.
 pub(super) fn end_tasks(gate: &Gate) {
     end(&mut gate.state());

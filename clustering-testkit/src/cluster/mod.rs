@@ -182,7 +182,7 @@ impl<S> Clone for TestCluster<S> {
 }
 
 impl TestCluster<()> {
-    /// Returns a builder for a cluster with other than the default settings.
+    /// Returns a builder for a cluster with settings other than the defaults.
     pub fn builder() -> TestClusterBuilder {
         TestClusterBuilder::default()
     }

@@ -40,11 +40,11 @@ pub(super) struct Seats<S> {
     pub(super) lives: u64,
 }
 
-/// One process. Its connection to the store persists over all its lives.
+/// One process. Its connection to the store lasts across all its lives.
 pub(super) struct Seat<S> {
     pub(super) name: String,
     pub(super) line: FaultyStore,
-    /// All lives of the process, ending with the current one.
+    /// All lives of the process; the last one is the current one.
     pub(super) gates: Vec<Arc<Gate>>,
     pub(super) stage: Stage<S>,
 }

@@ -111,7 +111,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     }
 }
 
-/// True if the page has no change of the cluster's own keys, but fenced writes and changes of other keys.
+/// True if the page has no change of the cluster's own keys, but leader commits and changes of other keys.
 fn is_write(page: &Page) -> bool {
     let Content::Batch(batch) = &page.content else { return false };
     !batch.changes.iter().any(|change| change.key().contains("/view/") || change.key().contains("/ready/"))

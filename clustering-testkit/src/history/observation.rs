@@ -73,7 +73,7 @@ pub enum Ending {
     Dropped,
 }
 
-/// Outcome of a fenced write.
+/// Outcome of a leader commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WriteOutcome {
@@ -155,8 +155,8 @@ pub enum Observation {
         /// True if the session was lost because the store was restored to an older state.
         rewound: bool,
     },
-    /// The node gave up its place with [`unregister`](clustering_core::Clustering::unregister), and only follows the
-    /// log ([`Event::Unregistered`]).
+    /// The node left the cluster with [`unregister`](clustering_core::Clustering::unregister), and only follows the log
+    /// ([`Event::Unregistered`]).
     Unregistered,
     /// The node saw a new version ([`Event::VersionPublished`]).
     VersionPublished {
@@ -251,7 +251,7 @@ pub enum Observation {
         /// The term.
         term: Term,
     },
-    /// The node was asked if it may act as leader, at the entry's time or later.
+    /// The node was asked whether it may act as leader, at the entry's time or later.
     AskedLeader {
         /// The term under which the node may act as leader, or `None` if it may not.
         term: Option<Term>,

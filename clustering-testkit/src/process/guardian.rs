@@ -71,7 +71,7 @@ fn guardian() -> io::Result<&'static Guardian> {
     static GUARDIAN: OnceLock<Result<Guardian, String>> = OnceLock::new();
     let started = GUARDIAN.get_or_init(|| {
         let mut shell = Command::new("/bin/sh");
-        // The script is a link to that of `clustering run`, which has the same task.
+        // The script is a symbolic link to that of `clustering run`, whose guardian has the same task.
         shell.args(["-c", include_str!("guardian.sh"), "clustering-testkit-guardian"]);
         // The guardian must not hold the test's output open, because a test runner may wait for the output to end.
         shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);

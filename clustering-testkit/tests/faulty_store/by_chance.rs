@@ -150,7 +150,7 @@ async fn watches_break_between_batches() {
 
 /// Requested faults take precedence over random ones.
 #[tokio::test(start_paused = true)]
-async fn requested_faults_precede_random_ones() {
+async fn requested_faults_take_precedence_over_random_ones() {
     let (_, faulty) = stores();
     faulty.by_chance(Chances::new(1).lose_replies(1000));
     faulty.fail_next(Call::Commit, 1, ErrorKind::Refused);

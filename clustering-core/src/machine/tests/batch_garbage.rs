@@ -1,4 +1,4 @@
-//! The log brings unreadable records, and keys that another client overwrote.
+//! The log delivers unreadable records, and keys that another client overwrote.
 
 use super::bench::{Bench, secs};
 use crate::{

@@ -1,4 +1,4 @@
-//! The log brings the election key.
+//! The log delivers the election key.
 
 use super::bench::{Bench, ms, secs};
 use crate::store::{Txn, WatchEnd};

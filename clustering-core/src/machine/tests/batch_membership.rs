@@ -1,4 +1,4 @@
-//! The log brings node records: the node's own, and those of others.
+//! The log delivers node records: the node's own, and those of others.
 
 use super::bench::{Bench, ms, name, secs};
 use crate::{

@@ -1,4 +1,4 @@
-//! The leader's second watch brings acknowledgements.
+//! The leader's second watch delivers acknowledgements.
 
 use super::bench::{Bench, ms, name, secs};
 use crate::{

@@ -1,4 +1,4 @@
-//! The log brings requests for new versions.
+//! The log delivers requests for new versions.
 
 use super::bench::{Bench, secs};
 use crate::{

@@ -1,4 +1,4 @@
-//! The log brings the record of the newest stable version.
+//! The log delivers the record of the newest stable version.
 
 use super::bench::{Bench, secs};
 use crate::{outcome::Outcome, store::Txn};

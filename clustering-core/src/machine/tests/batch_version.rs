@@ -1,4 +1,4 @@
-//! The log brings versions.
+//! The log delivers versions.
 
 use super::bench::{Bench, ms, secs};
 use crate::{

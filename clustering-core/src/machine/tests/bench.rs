@@ -437,7 +437,7 @@ impl Bench {
             let calls = ["grant", "renew", "revoke", "read", "watch"];
             let purposes =
                 ["join", "take over", "rewrite", "request", "elect", "publish", "acknowledge", "confirm"];
-            let more = ["evict", "resign", "fenced", "leave"];
+            let more = ["evict", "resign", "leader commit", "leave"];
             let all = calls.into_iter().chain(purposes).chain(more);
             let Some(next) = all.into_iter().find(|call| self.is_open(call) || self.opening(call).is_some())
             else {

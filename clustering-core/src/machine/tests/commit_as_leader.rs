@@ -11,10 +11,10 @@ fn write(key: &str) -> Txn {
 fn p5_a_leader_commit_carries_the_term_and_the_users_own_guards() {
     let mut a = Bench::node("a").joined().leading();
     a.commit_as_leader(1, write("jobs/1"));
-    let guards = a.txn("fenced").guards();
+    let guards = a.txn("leader commit").guards();
     assert_eq!(guards, [Guard::absent("other"), Guard::created_at("c/view/leader", Revision::new(2))]);
-    a.ok("fenced");
-    a.expect(&["fenced write", "reply 1: committed at 3"]);
+    a.ok("leader commit");
+    a.expect(&["leader commit", "reply 1: committed at 3"]);
 }
 
 #[test]
@@ -27,7 +27,7 @@ fn p5_a_leader_commit_fails_once_another_node_leads() {
         a.elects("b");
     });
     a.skip();
-    a.ok("fenced");
+    a.ok("leader commit");
     a.expect(&["reply 1: guard failed: a guard of the commit did not hold at revision 5"]);
 }
 
@@ -41,17 +41,17 @@ fn p5_p6_a_node_that_may_not_act_as_leader_sends_no_leader_commit() {
     let mut a = Bench::node("a").joined().leading();
     a.now = a.now + secs(10);
     a.commit_as_leader(1, write("jobs/1"));
-    a.expect_only(&["fenced", "reply"], &[refusal]);
+    a.expect_only(&["leader commit", "reply"], &[refusal]);
 
     let mut a = Bench::node("a").joined().leading();
     a.resign(2);
     a.commit_as_leader(1, write("jobs/1"));
-    a.expect_only(&["fenced", "reply"], &[refusal]);
+    a.expect_only(&["leader commit", "reply"], &[refusal]);
 
     let mut a = Bench::node("a").joined().leading();
     a.stop();
     a.commit_as_leader(1, write("jobs/1"));
-    a.expect_only(&["fenced", "reply"], &[refusal]);
+    a.expect_only(&["leader commit", "reply"], &[refusal]);
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_leader_commit_cannot_write_the_clusters_own_keys() {
         2,
         Txn::new().guard(Guard::modified_at("c/view/version", Revision::new(2))).put("c/mine", "x", None),
     );
-    a.expect(&["fenced write"]);
+    a.expect(&["leader commit"]);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn errors_of_a_leader_commit_are_returned_to_the_user_and_do_not_affect_the_sess
         let mut a = Bench::node("a").joined().leading();
         a.commit_as_leader(1, write("jobs/1"));
         a.skip();
-        a.fail("fenced", kind);
+        a.fail("leader commit", kind);
         a.expect(&[&format!("reply 1: {text}: injected by the test")]);
         assert!(a.is_leader());
         a.wait(secs(4));
@@ -101,5 +101,5 @@ fn several_leader_commits_can_be_in_flight() {
     a.commit_as_leader(1, write("jobs/1"));
     a.commit_as_leader(2, write("jobs/2"));
     a.answer_all();
-    a.expect(&["fenced write", "fenced write", "reply 1: committed at 3", "reply 2: committed at 4"]);
+    a.expect(&["leader commit", "leader commit", "reply 1: committed at 3", "reply 2: committed at 4"]);
 }

@@ -225,7 +225,7 @@ fn assert_same(left: &Machine, right: &Machine, what: &str) {
     }
 }
 
-/// Returns every kind of reply with this token.
+/// Returns one input of each kind that answers a call, all with this token.
 fn replies_with(token: Token) -> Vec<Input> {
     let revision = Revision::new(1_000_000);
     let lease = LeaseId::new(1_000_000);

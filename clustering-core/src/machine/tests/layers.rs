@@ -17,7 +17,7 @@ macro_rules! layers {
 /// The files from the bottom up, as the module's page draws them. `mod.rs` and `status.rs` are on top.
 const LAYERS: [Layer; 27] = layers! {
     "token" "timers" "facts" "contact" "failing" "in_flight" "output" "input" "outbox" "follow"
-    "health" "session" "log" "asks" "versions" "membership" "election" "answers" "consistency" "eviction" "publication"
+    "health" "session" "log" "version_requests" "versions" "membership" "election" "acknowledgements" "consistency" "eviction" "publication"
     "stabilization" "acknowledgement" "announcement" "requests" "departure"
     "status"
 };

@@ -45,7 +45,7 @@ impl Names {
         }
     }
 
-    /// Renders an output as one line, without tokens and timeouts.
+    /// Renders an output as one line, without tokens or timeouts.
     pub(super) fn render(&self, output: &Output) -> String {
         match output {
             Output::Grant { ttl, .. } => format!("grant {ttl:?}"),

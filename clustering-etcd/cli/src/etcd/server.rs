@@ -23,7 +23,7 @@ pub(super) fn prepare(folder: &Path) -> Result<Server, Failure> {
     Ok(Server { command, arguments: arguments(&endpoint), hint: hint.to_owned() })
 }
 
-/// Returns options that connect to this endpoint without TLS and user, even if the environment sets them.
+/// Returns options that connect to this endpoint without TLS or a user, even if the environment sets them.
 fn arguments(endpoint: &str) -> Vec<OsString> {
     let unset = ["user", "password", "cacert", "cert", "key"].map(|option| format!("--{option}="));
     let set = [format!("--endpoints={endpoint}"), "--insecure-transport=true".to_owned()];

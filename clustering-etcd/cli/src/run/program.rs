@@ -31,8 +31,9 @@ impl Program {
         }
     }
 
-    /// Pauses the program and then this process, as a shell expects from a job that it pauses. If the program ran on,
-    /// it would outlive its node's session. The signal that continues this process is passed on like other signals.
+    /// Pauses the program and then this process, as a shell expects from a job that it pauses. If the program kept
+    /// running, it would outlive its node's session. The signal that continues this process is passed on like other
+    /// signals.
     ///
     /// As the first process of a container, this process cannot be paused from within. In that case neither is paused.
     pub(super) fn pause_with_this(&self) {

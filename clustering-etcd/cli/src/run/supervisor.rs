@@ -45,7 +45,7 @@ enum Shutdown {
     NotRequested,
     /// The node leaves the cluster. After that, the program gets this signal.
     Leaving(Signal),
-    /// The program has got the signal, or there is none to get it.
+    /// The program has received the signal, or is not running.
     Passed,
 }
 

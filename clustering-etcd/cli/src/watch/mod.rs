@@ -31,7 +31,7 @@ use crate::{
 ///
 /// Shows the nodes and their readiness, the versions with the time that each took to become stable, and all events.
 ///
-/// On a terminal it is a screen; q or Ctrl-C ends it, and the arrow keys scroll the nodes. Otherwise it prints lines,
+/// On a terminal it shows a screen; q or Ctrl-C quits, and the arrow keys scroll the nodes. Otherwise it prints lines,
 /// or with --json objects with the time `at_ms` in milliseconds since 1970. It also follows a cluster that does not
 /// exist yet, and continues while the store is away. Exit codes: 0 ended by the user or after --for, 2 the store could
 /// not be reached at the start, or refused.

@@ -244,7 +244,7 @@ async fn redraws(updates_in_ms: u64, report: Option<Report>, then: Duration) -> 
 }
 
 #[tokio::test(start_paused = true)]
-async fn frequent_updates_make_ten_redraws_a_second_and_none_make_none() {
+async fn frequent_updates_cause_ten_redraws_a_second_and_no_updates_cause_none() {
     let stable = report(3, 0);
     let drawn = redraws(2_000, stable.clone(), Duration::ZERO).await;
     assert!((18..=22).contains(&drawn), "{drawn}");

@@ -103,7 +103,7 @@ impl Terminal {
         self.seen.lock().unwrap().bytes
     }
 
-    /// Waits until the screen is as wanted, and returns its text.
+    /// Waits until the condition holds for the screen, and returns its text.
     async fn until(&mut self, what: &str, is_wanted: impl Fn(&Screen) -> bool) -> String {
         let waiting = async {
             while !self.look(&is_wanted) {

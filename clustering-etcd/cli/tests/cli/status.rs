@@ -148,7 +148,7 @@ async fn missing_permissions_are_named_and_passwords_come_from_several_sources()
     with(&[user, &["--password", users::PASSWORD]].concat(), Some("wrong"), "").await.refused(2, &none);
     let both = format!("{}:{}", users::USER, users::PASSWORD);
     with(&["-n", "telemetry/ingest", "--user", &both], Some("wrong"), "").await.refused(2, &none);
-    // With a missing permission, its keys are named.
+    // If a permission is missing, the error names its keys.
     let foreign = with(&["-n", "c", "--user", users::USER], Some(users::PASSWORD), "").await;
     foreign.refused(2, &["the store refused", "c/view/"]);
     assert!(!foreign.err.contains(users::PASSWORD));

@@ -71,7 +71,7 @@ async fn each_line_is_an_object_with_json() {
 }
 
 #[tokio::test]
-async fn it_ends_after_the_given_time_and_reports_a_missing_etcd() {
+async fn watch_ends_after_the_given_time_and_reports_a_missing_etcd() {
     let etcd = EtcdServer::start().await.unwrap();
     assert!(
         clustering(&etcd, &["watch", "--for", "100ms"])

@@ -18,7 +18,7 @@
 //! In addition to being a member of the cluster, a node does the following:
 //!
 //! - A thread asks it every 20 ms if it may act as leader.
-//! - As leader it makes fenced writes, each of which increments a counter and appends its id to a list in the store.
+//! - As leader it makes leader commits, each of which increments a counter and appends its id to a list in the store.
 //! - When it wakes from a pause, it makes the write that it was about to make before, under the term of that time and
 //!   without any checks of its own.
 //! - If its health is checked, the test sets [the result](Node::set_condition).

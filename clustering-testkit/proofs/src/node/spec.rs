@@ -31,7 +31,7 @@ pub struct NodeSpec {
     pub stabilize_refuses: u32,
     /// Duration of the `on_stable` callback.
     pub on_stable_takes: Duration,
-    /// Interval of the fenced writes that the node makes as leader. `None` means no writes.
+    /// Interval of the leader commits that the node makes as leader. `None` means no writes.
     pub write_every: Option<Duration>,
     /// Time after which a version that is not stable is reported.
     pub warn_after: Duration,

@@ -11,7 +11,7 @@ named! {
     pub enum Kind {
         /// The process dies and is restarted after a while.
         Crash = "crash",
-        /// The node stops in good order and is restarted after a while.
+        /// The node stops gracefully and is restarted after a while.
         Leave = "leave",
         /// Several nodes leave or crash at about the same time, and return at about the same time.
         Burst = "burst of leaves and joins",

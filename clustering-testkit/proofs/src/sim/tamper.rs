@@ -39,7 +39,7 @@ pub trait Tamper {
         None
     }
 
-    /// Returns the acknowledged view that the node's status shows, instead of `told`.
+    /// Returns the acknowledged view that the node's status shows instead of the true one, `told`.
     fn acknowledged(&mut self, _seat: &Seat<'_>, told: Option<View>) -> Option<View> {
         told
     }

@@ -26,7 +26,7 @@ async fn loses_the_lead(condition: Condition, why: &str) {
     }
     let before = scenario.stable(&NAMES).await;
     let (leader, term) = scenario.leader().await;
-    // The leader is writing, so it has something to stop.
+    // The leader is writing, so it has writes to stop.
     leader.next("a write", LONG, |it| matches!(it, Observation::FencedWrite { .. })).await;
 
     let since = scenario.now();

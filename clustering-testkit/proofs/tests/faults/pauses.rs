@@ -20,7 +20,7 @@ async fn pause_past_the_lease(scenario: &Scenario, node: &Node) {
 pub(crate) async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads() {
     let (scenario, _) = Alone::with(&NAMES).await;
     let (leader, term) = scenario.leader().await;
-    // The leader is writing, so it has a write that is late after the pause.
+    // The leader is writing, so one of its writes is late after the pause.
     leader.next("a write", LONG, |it| matches!(it, Observation::FencedWrite { .. })).await;
     pause_past_the_lease(&scenario, &leader).await;
     let (other, later) = scenario.leader().await;

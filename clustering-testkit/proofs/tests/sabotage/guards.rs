@@ -7,7 +7,7 @@ use crate::{
     tampers::{KeepsTheAcknowledgement, unguarded},
 };
 
-// Each guard of an election alone is almost sufficient, because an elected node also writes the version.
+// An election with only one of these guards is almost safe, because an elected node also writes the version.
 #[test]
 fn p2_p5_an_election_without_guards_on_leader_and_version_is_found() {
     found(unguarded!(Elect, "c/view/leader", "c/view/version"), &["P2", "P5"]);

@@ -1,4 +1,4 @@
-//! Faults that let nodes give up for ever.
+//! Faults that let nodes give up forever.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -59,7 +59,7 @@ fn p8_never_retrying_a_refused_stabilize_is_found() {
     found(|| NeverAgain, &["P8"]);
 }
 
-/// Resumes a watch for ever although its changes were compacted.
+/// Resumes a watch forever although its changes were compacted.
 struct NeverResyncs;
 
 impl Tamper for NeverResyncs {

@@ -1,4 +1,4 @@
-//! A fault that leaves a superseded stabilize untold.
+//! A fault: a superseded stabilize is not told that it is superseded.
 
 use crate::{found, tampers::TellsNobody};
 

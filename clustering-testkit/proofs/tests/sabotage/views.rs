@@ -84,7 +84,7 @@ impl Tamper for ByWallClock {
     }
 }
 
-/// Reports all nodes whose session ended as nodes that left in order.
+/// Reports all nodes whose session ended as nodes that left gracefully.
 struct ReportsEndedSessionsAsLeft;
 
 impl Tamper for ReportsEndedSessionsAsLeft {

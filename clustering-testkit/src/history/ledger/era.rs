@@ -81,7 +81,7 @@ impl Era {
         &self.reigns
     }
 
-    /// Returns all fenced writes in order.
+    /// Returns all leader commits in order.
     pub fn fenced(&self) -> &[FencedWrite] {
         &self.fenced
     }

@@ -75,7 +75,7 @@ pub struct Reign {
     pub ended: Option<Revision>,
 }
 
-/// A write under [`Ledger::FENCED`].
+/// A write under [`Ledger::FENCED`](super::Ledger::FENCED).
 #[derive(Clone, Debug)]
 pub struct FencedWrite {
     /// Key without the namespace.
@@ -117,7 +117,7 @@ pub struct Acknowledged {
 }
 
 impl Reign {
-    /// Returns the reign that an election key shows.
+    /// Returns the reign that an entry of the election key describes.
     pub(super) fn of(entry: &Entry) -> Self {
         Reign {
             term: Term::new(entry.created),

@@ -36,7 +36,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Prefix, relative to the namespace, of the keys of fenced writes. Their values have a `term`, under which the
+    /// Prefix, relative to the namespace, of the keys of leader commits. Their values have a `term`, under which the
     /// writer claims to lead, and a unique `id`.
     pub const FENCED: &'static str = "fenced/";
 
@@ -129,7 +129,7 @@ impl Ledger {
         all.filter(move |confirmed| confirmed.version == version)
     }
 
-    /// Returns the fenced writes with this id. There should be at most one.
+    /// Returns the leader commits with this id. There should be at most one.
     pub fn fenced(&self, id: &str) -> impl Iterator<Item = &FencedWrite> {
         let all = self.eras.iter().flat_map(|era| era.fenced());
         all.filter(move |write| write.id.as_deref() == Some(id))

@@ -22,8 +22,8 @@ pub struct Page {
 pub enum Content {
     /// The changes of one revision.
     Batch(Batch),
-    /// The store was restored to an older state or replaced. The pages that follow tell the new history from its first
-    /// revision.
+    /// The store was restored to an older state or replaced. The pages that follow contain the new history from its
+    /// first revision on.
     Era,
     /// Changes are missing because they were compacted. The snapshot has the state after them.
     Gap(Snapshot),
@@ -84,7 +84,7 @@ pub enum Act {
     Unconfirmed,
     /// A new version was requested.
     Asked,
-    /// A fenced write.
+    /// A leader commit.
     Wrote(FencedWrite),
     /// Another key was put or deleted.
     Other(String),

@@ -66,7 +66,7 @@ pub(super) fn acknowledgement(value: &[u8]) -> Option<(Version, bool)> {
     }
 }
 
-/// Returns the id and the term of a fenced write.
+/// Returns the id and the term of a leader commit.
 pub(super) fn fenced(value: &[u8]) -> Option<(Option<String>, Term)> {
     let fields = object(value)?;
     Some((text(&fields, "id").map(str::to_owned), term(&fields)?))

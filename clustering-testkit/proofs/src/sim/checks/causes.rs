@@ -5,7 +5,7 @@ use clustering_core::{
 };
 use serde_json::Value;
 
-/// Checks that a version tells the truth if it names a node that left in order or was evicted as a cause: the node's
+/// Checks that a version tells the truth if it names as a cause a node that left gracefully or was evicted: the node's
 /// record was deleted since the previous version, by a revision that records this departure.
 ///
 /// The reverse does not hold: a leader that has read a snapshot in between does not know how nodes departed.

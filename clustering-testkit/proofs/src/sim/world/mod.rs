@@ -307,7 +307,7 @@ impl<'a> World<'a> {
         self.handle(number, Input::Tick);
     }
 
-    /// Ends a process like `kill -9`.
+    /// Ends a process as `kill -9` does.
     fn kill(&mut self, process: usize) {
         if self.processes[process].is_up() {
             self.book.tell(self.now, &self.processes[process].label, || "is killed".to_owned());

@@ -262,7 +262,7 @@ impl World<'_> {
         }
     }
 
-    /// Makes a user's request to the node.
+    /// Makes a request to the node, as a user would.
     fn wish(&mut self, kind: Kind, process: usize, choice: u64, end: clustering_testkit::history::Moment) {
         if !self.processes[process].is_awake() {
             return;

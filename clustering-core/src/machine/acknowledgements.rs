@@ -21,42 +21,42 @@ use crate::{
 
 /// Replica of the keys under `{ns}/ready/`. Only the leader needs it, so only the leader follows that prefix.
 ///
-/// The log and these keys are watched separately, so the two replicas may be at different revisions. An answer is
-/// therefore kept as it is stored, and judged again when either side changes.
+/// The log and these keys are watched separately, so the two replicas may be at different revisions. An acknowledgement
+/// is therefore kept as it is stored, and judged again when either side changes.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Answers {
+pub(crate) struct Acknowledgements {
     follow: Follow,
-    stored: BTreeMap<NodeName, Answer>,
+    stored: BTreeMap<NodeName, StoredAcknowledgement>,
     /// The last revision that was folded.
     revision: Revision,
 }
 
-/// The answer of a node to a version, as stored.
+/// A node's acknowledgement of a version, as stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Answer {
+pub(crate) struct StoredAcknowledgement {
     pub(crate) modified: Revision,
     lease: Option<LeaseId>,
     /// The decoded value, or `None` if it is malformed.
     record: Option<ReadinessRecord>,
 }
 
-/// A change of a node's answer.
+/// A change of a node's acknowledgement.
 #[derive(Debug)]
 pub(crate) struct Changed {
     pub(crate) name: NodeName,
-    pub(crate) before: Option<Answer>,
+    pub(crate) before: Option<StoredAcknowledgement>,
 }
 
-impl Answer {
-    /// Returns what the node said to the newest version: in the session that is in its view, and after it was
-    /// published. An operator may write a label twice, but revisions are unique.
+impl StoredAcknowledgement {
+    /// Returns the record if it is about the newest version: written in the session that is in its view, and after the
+    /// version was published. An operator may write a label twice, but revisions are unique.
     fn valid_in(&self, name: &NodeName, view: &View) -> Option<&ReadinessRecord> {
         let same_session = view.get(name).is_some_and(|node| node.lease == self.lease);
         let is_newer = self.modified > view.revision();
         self.record.as_ref().filter(|record| same_session && is_newer && record.version == view.version())
     }
 
-    /// True if the answer says yes to the newest version, and the node's record has not changed since it was published.
+    /// True if the node is ready at the newest version, and its record has not changed since the version was published.
     pub(crate) fn counts(&self, facts: &Facts, name: &NodeName) -> bool {
         let Some(view) = facts.fold.newest() else { return false };
         let is_ready =
@@ -64,7 +64,7 @@ impl Answer {
         is_ready && is_as_published(facts, name)
     }
 
-    /// True if the node itself wrote the answer, in its session of the newest view: under its lease, and well-formed.
+    /// True if the node itself wrote it, in its session of the newest view: under its lease, and well-formed.
     pub(crate) fn is_own(&self, facts: &Facts, name: &NodeName) -> bool {
         let node = facts.fold.newest().and_then(|view| view.get(name));
         self.record.is_some() && node.is_some_and(|node| node.lease == self.lease)
@@ -78,16 +78,16 @@ pub(crate) fn is_as_published(facts: &Facts, name: &NodeName) -> bool {
     published.is_some_and(|node| present.is_some_and(|present| present.modified == node.modified))
 }
 
-impl Answers {
+impl Acknowledgements {
     pub(crate) fn new(keyspace: &Keyspace) -> Self {
-        Answers {
-            follow: Follow::new(keyspace.ready_prefix().clone(), Call::Answers),
+        Acknowledgements {
+            follow: Follow::new(keyspace.ready_prefix().clone(), Call::Acknowledgements),
             stored: BTreeMap::new(),
             revision: Revision::ZERO,
         }
     }
 
-    /// True if the answers were read, or are of interest only from the opening of the watch on.
+    /// True if the acknowledgements were read, or if only those that follow the opening of the watch matter.
     pub(crate) fn is_synced(&self) -> bool {
         self.follow.is_synced()
     }
@@ -101,16 +101,16 @@ impl Answers {
         self.follow.is_failing()
     }
 
-    pub(crate) fn get(&self, name: &NodeName) -> Option<&Answer> {
+    pub(crate) fn get(&self, name: &NodeName) -> Option<&StoredAcknowledgement> {
         self.stored.get(name)
     }
 
-    /// True if that node's answer to the newest version is yes, and counts now.
+    /// True if that node's acknowledgement of the newest version says that it is ready, and currently counts.
     pub(crate) fn counts(&self, facts: &Facts, name: &NodeName) -> bool {
-        self.get(name).is_some_and(|answer| answer.counts(facts, name))
+        self.get(name).is_some_and(|acknowledgement| acknowledgement.counts(facts, name))
     }
 
-    /// Returns the reason for which that node refused the version, if it did.
+    /// Returns the reason why that node refused the version, if it did.
     pub(crate) fn refusal(&self, name: &NodeName, view: &View) -> Option<String> {
         let record = self.get(name)?.valid_in(name, view)?;
         Some(record.detail.clone().unwrap_or_else(|| "without a reason".to_owned()))
@@ -122,10 +122,10 @@ impl Answers {
         }
     }
 
-    /// Follows the answers while this node leads.
+    /// Follows the acknowledgements while this node leads.
     ///
-    /// A candidate opens the watch while its candidacy is in flight: answers to the version that the election publishes
-    /// come right after it, and reading the prefix once more would take a store far longer.
+    /// A candidate opens the watch while its candidacy is in flight: acknowledgements of the version that the election
+    /// publishes come right after it, and a store would take far longer to read the prefix once more.
     pub(crate) fn reconcile(&mut self, facts: &Facts, election: &Election, out: &mut Outbox) {
         if election.leading().is_some() {
             self.follow.start(facts.now);
@@ -137,14 +137,15 @@ impl Answers {
         self.follow.reconcile(self.revision, facts.now, out);
     }
 
-    /// Drops the watch and the answers, which will be out of date.
+    /// Drops the watch and the acknowledgements, which would become outdated.
     pub(crate) fn stop(&mut self, out: &mut Outbox) {
         self.follow.stop(out);
         self.stored.clear();
         self.revision = Revision::ZERO;
     }
 
-    /// Takes the reply to a read. Returns the answers that were known before, if a snapshot has replaced them.
+    /// Handles the reply to a read. Returns the acknowledgements that were known before, if a snapshot has replaced
+    /// them.
     #[must_use]
     pub(crate) fn on_read(
         &mut self,
@@ -152,7 +153,7 @@ impl Answers {
         token: Token,
         result: Result<Snapshot, StoreError>,
         out: &mut Outbox,
-    ) -> Option<BTreeMap<NodeName, Answer>> {
+    ) -> Option<BTreeMap<NodeName, StoredAcknowledgement>> {
         if !self.follow.is_reading(token) {
             return None;
         }
@@ -173,7 +174,7 @@ impl Answers {
         Some(before)
     }
 
-    /// Takes the reply to the opening of the watch.
+    /// Handles the reply to the opening of the watch.
     pub(crate) fn on_opened(
         &mut self,
         facts: &Facts,
@@ -215,7 +216,8 @@ impl Answers {
         batch.changes.iter().filter_map(change).collect()
     }
 
-    /// Takes the end of the watch. Answers have no order to keep, so a snapshot shows all that are stored.
+    /// Handles the end of the watch. The order of acknowledgements does not matter, so it is enough to read a snapshot
+    /// of those that are stored.
     pub(crate) fn on_watch_ended(&mut self, facts: &Facts, token: Token) {
         if self.follow.is_watching(token) {
             self.follow.gap(facts);
@@ -229,8 +231,8 @@ impl Answers {
             return None;
         };
         let record = decode(&entry.value).map_err(malformed).ok();
-        let answer = Answer { modified: entry.modified, lease: entry.lease, record };
-        let before = self.stored.insert(name.clone(), answer);
+        let acknowledgement = StoredAcknowledgement { modified: entry.modified, lease: entry.lease, record };
+        let before = self.stored.insert(name.clone(), acknowledgement);
         Some(Changed { name, before })
     }
 }
