@@ -21,7 +21,7 @@ const INPUT: &[(&str, &str, &str, Change)] = &[
     ("name", "\"\\0\"", "control", |builder| builder.name("\0")),
     ("name", "(256 bytes)", "at most 255 bytes", |builder| builder.name("n".repeat(256))),
     ("name", "(256 bytes)", "at most 255 bytes", |builder| builder.name("é".repeat(128))),
-    ("uri", "\"\"", "needed", |builder| builder.uri("")),
+    ("uri", "\"\"", "required", |builder| builder.uri("")),
     ("uri", "not shown", "password", |builder| builder.uri("http://user:pass@host")),
     ("uri", "\"http://host:99999\"", "65535", |builder| builder.uri("http://host:99999")),
     ("uri", "\"10.0.0.7:8080\"", "scheme", |builder| builder.uri("10.0.0.7:8080")),
