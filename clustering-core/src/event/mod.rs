@@ -5,7 +5,7 @@ mod reason;
 mod serialize;
 mod text;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "metrics"))]
 pub(crate) use self::kind::samples;
 pub use self::reason::{Blocked, Laggard, LostReason, MassFailure, StopReason, StoreCall};
 pub(crate) use self::{
