@@ -2,7 +2,7 @@
 
 use super::{
     acknowledgements::is_as_published, consistency::Consistency, election::Election, facts::Facts,
-    in_flight::InFlight, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
+    in_flight::InFlight, log::Resync, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
 };
 use crate::{
     config::Laggards,
@@ -41,6 +41,13 @@ impl Eviction {
             due(facts, consistency)
                 .filter(|_| consistency.missing(facts).is_some_and(|missing| !missing.is_empty())),
         );
+    }
+
+    /// Handles a snapshot of the log. After a rewind, departures are those of another history.
+    pub(crate) fn on_resync(&mut self, resync: &Resync) {
+        if resync.rewound {
+            self.evicting = None;
+        }
     }
 
     /// Handles a change of the log. The eviction is over if the node is gone, or if it has put its record again, which

@@ -246,10 +246,9 @@ impl Machine {
         timers.next()
     }
 
-    /// Routes a reply to the concern that sent the call. A reply that no call waits for is ignored.
+    /// Routes a reply to the concern that sent the call. A reply that no call waits for, or of the wrong kind, is ignored.
     fn route(&mut self, token: Token, input: Input) {
-        let pending = if input.ends_call() { self.out.take(token) } else { self.out.pending(token) };
-        let Some(Pending { call, sent }) = pending else { return };
+        let Some(Pending { call, sent, .. }) = self.out.answered(token, &input) else { return };
         let Machine { facts, session, out, .. } = self;
         match (call, input) {
             (Call::Grant, Input::Granted { result, .. }) => {
@@ -280,7 +279,7 @@ impl Machine {
             (Call::CheckHealth, Input::HealthReported { result, .. }) => {
                 self.health.on_reported(facts, token, result, out);
             }
-            // The runtime answered with the reply to another kind of call.
+            // No call is answered by another kind of reply.
             _ => {}
         }
     }
@@ -314,6 +313,7 @@ impl Machine {
         }
         self.election.on_resync(session, resync, out);
         self.consistency.on_resync();
+        self.eviction.on_resync(resync);
         self.publication.on_resync(resync);
         self.announcement.on_resync(resync);
         self.requests.on_resync(facts, resync);

@@ -8,6 +8,7 @@ use std::{
 use super::{
     contact::Contact,
     failing::FailingCalls,
+    input::Input,
     output::{Output, Purpose, Reply, RequestError},
     token::{RequestId, Token},
 };
@@ -43,8 +44,36 @@ pub(crate) struct Outbox {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pending {
     pub(crate) call: Call,
+    /// True for a watch, which has replies of its own.
+    is_watch: bool,
     /// Time at which it was sent.
     pub(crate) sent: Timestamp,
+}
+
+impl Pending {
+    /// True if the input is a reply to this kind of call.
+    fn is_answered_by(&self, input: &Input) -> bool {
+        match (self.call, input) {
+            (Call::Grant, Input::Granted { .. })
+            | (Call::Renew, Input::Renewed { .. })
+            | (Call::Revoke, Input::Revoked { .. })
+            | (Call::Commit(_), Input::Committed { .. })
+            | (Call::Stabilize, Input::Stabilized { .. })
+            | (Call::Announce, Input::Announced { .. })
+            | (Call::CheckHealth, Input::HealthReported { .. }) => true,
+            (Call::Log | Call::Acknowledgements | Call::OwnAcknowledgement, Input::Read { .. }) => {
+                !self.is_watch
+            }
+            (
+                Call::Log | Call::Acknowledgements,
+                Input::WatchOpened { .. }
+                | Input::Batch { .. }
+                | Input::Batches { .. }
+                | Input::WatchEnded { .. },
+            ) => self.is_watch,
+            _ => false,
+        }
+    }
 }
 
 /// The kind of a call, by which its reply is routed.
@@ -89,14 +118,14 @@ impl Outbox {
         output
     }
 
-    /// Returns the call with that token, which remains pending.
-    pub(crate) fn pending(&self, token: Token) -> Option<Pending> {
-        self.pending.get(&token).copied()
-    }
-
-    /// Removes the call with that token, because it has ended.
-    pub(crate) fn take(&mut self, token: Token) -> Option<Pending> {
-        self.pending.remove(&token)
+    /// Returns the call that the input is a reply to, and removes it if that ends the call. A reply of the wrong kind must
+    /// not remove it, or the right reply would be ignored.
+    pub(crate) fn answered(&mut self, token: Token, input: &Input) -> Option<Pending> {
+        let pending = self.pending.get(&token).copied().filter(|pending| pending.is_answered_by(input))?;
+        if input.ends_call() {
+            self.pending.remove(&token);
+        }
+        Some(pending)
     }
 
     /// Sets the time limit for store calls: a sixth of `ttl` if it is not configured.
@@ -111,7 +140,7 @@ impl Outbox {
     fn begin(&mut self, call: Call, now: Timestamp) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
-        self.pending.insert(token, Pending { call, sent: now });
+        self.pending.insert(token, Pending { call, is_watch: false, sent: now });
         token
     }
 
@@ -139,7 +168,9 @@ impl Outbox {
     }
 
     pub(crate) fn watch(&mut self, call: Call, prefix: Key, after: Revision, now: Timestamp) -> Token {
-        let (token, timeout) = (self.begin(call, now), self.call_timeout);
+        self.tokens += 1;
+        let (token, timeout) = (Token(self.tokens), self.call_timeout);
+        self.pending.insert(token, Pending { call, is_watch: true, sent: now });
         self.queue.push_back(Output::Watch { token, prefix, after, timeout });
         token
     }

@@ -258,12 +258,13 @@ impl Session {
 
     /// The lease of the last session was given back. `was_alive` tells whether the store still knew it.
     pub(crate) fn given_back(&mut self, facts: &Facts, was_alive: bool) {
-        let State::Ended(ended) = std::mem::take(&mut self.state) else { return };
+        let State::Ended(ended) = &self.state else { return };
         if was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
             // The lease was alive, so somebody deleted the record on purpose: wait before coming back.
             self.removals += 1;
             self.not_before = facts.now + PAUSE.after(self.removals);
         }
+        self.state = State::Without;
     }
 
     /// Handles the reply to a grant that was sent at `sent`.
@@ -275,9 +276,10 @@ impl Session {
         result: Result<Lease, StoreError>,
         out: &mut Outbox,
     ) {
-        if std::mem::take(&mut self.state) != State::Granting {
+        if self.state != State::Granting {
             return;
         }
+        self.state = State::Without;
         match result {
             Ok(Lease { id, .. }) if !wants_lease(facts, health) => {
                 let (end, expires) = (SessionEnd::GivenUp, Timestamp::ZERO);

@@ -1,7 +1,10 @@
 //! The store renewed the lease, or failed to.
 
 use super::bench::{Bench, ms, secs};
-use crate::{machine::Phase, store::ErrorKind};
+use crate::{
+    machine::{Input, Output, Phase},
+    store::{ErrorKind, Revision},
+};
 
 #[test]
 fn p6_deadlines_count_from_the_time_a_renewal_was_sent() {
@@ -23,6 +26,16 @@ fn p6_a_remaining_time_below_the_ttl_shortens_the_session_and_a_longer_one_is_ig
         a.renew_with(left);
         assert_eq!(a.status().session.unwrap().until, a.now + until);
     }
+}
+
+#[test]
+fn a_reply_of_the_wrong_kind_does_not_cost_the_right_one() {
+    let mut a = Bench::node("a").joined().leading();
+    a.advance(secs(5));
+    let Output::Renew { token, .. } = a.take("renew") else { unreachable!() };
+    a.machine.handle(a.now, Input::Committed { token, result: Ok(Revision::new(9)) });
+    a.input(Input::Renewed { token, result: Ok(secs(15)) });
+    assert_eq!(a.status().session.unwrap().until, a.now + secs(15));
 }
 
 #[test]

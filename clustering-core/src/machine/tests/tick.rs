@@ -1,7 +1,11 @@
 //! Time passes.
 
 use super::bench::{Bench, ms, secs};
-use crate::{machine::Phase, outcome::Outcome, store::ErrorKind};
+use crate::{
+    machine::Phase,
+    outcome::Outcome,
+    store::{ErrorKind, Revision, WatchEnd},
+};
 
 #[test]
 fn the_first_tick_requests_a_lease_and_reads_the_log() {
@@ -342,6 +346,20 @@ fn p10_a_node_whose_eviction_failed_and_that_crashes_later_is_not_reported_as_ev
     a.skip();
     a.ends("b");
     a.expect_only(&["* evicted", "* b"], &["* b is gone: its session ended"]);
+}
+
+#[test]
+fn p10_an_eviction_is_not_reported_after_the_store_was_restored() {
+    let mut a = Bench::evicting("a").joined().leading().stable().after(secs(2));
+    a.joins("b");
+    a.answer_all();
+    a = a.acknowledged();
+    a.wait(secs(10));
+    a.unseen(|a| a.ok("evict"));
+    a.watch_ends("view/", WatchEnd::Rewound { revision: Revision::new(1) });
+    a.skip();
+    a.ok("read view/");
+    a.expect_only(&["* evicted", "* b"], &["* b is gone: it was evicted"]);
 }
 
 #[test]
