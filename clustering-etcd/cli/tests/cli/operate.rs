@@ -52,7 +52,7 @@ async fn p5_the_leader_steps_down_for_the_named_node() {
     let said = clustering(&etcd, &["resign"]).await;
     assert!(said.ended(0).starts_with("a leads, term "), "the oldest: {said:?}");
     stop(nodes).await;
-    clustering(&etcd, &["resign"]).await.refused(1, &["nobody leads"]);
+    clustering(&etcd, &["resign"]).await.refused(1, &["there is no leader"]);
 }
 
 #[tokio::test]
