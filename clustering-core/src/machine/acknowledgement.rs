@@ -147,6 +147,9 @@ impl Acknowledgement {
         let target = membership.target(facts).map(View::revision);
         self.open.take_if(|report| Some(report.view.revision()) != target);
         self.schedule_check(facts, session, target, out);
+        if self.state == State::Idle && self.open.is_none() {
+            return;
+        }
         // Do not wait for a call about a version that is no longer the newest.
         let is_outdated = self.state.version().is_some_and(|version| Some(version) != target);
         match std::mem::take(&mut self.state) {

@@ -41,6 +41,8 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// existed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Consistency {
+    /// True from when this node leads until the other fields have been reset.
+    is_leading: bool,
     confirm: InFlight,
     judgement: Option<Judgement>,
     /// True if all nodes have to be judged again.
@@ -186,9 +188,12 @@ impl Consistency {
         out: &mut Outbox,
     ) {
         if election.leading().is_none() {
-            *self = Consistency::default();
+            if self.is_leading {
+                *self = Consistency::default();
+            }
             return;
         }
+        self.is_leading = true;
         self.judge(facts, log, acknowledgements);
         self.find_lost(facts);
         self.confirm(facts, election, acknowledgements, out);
@@ -225,8 +230,8 @@ impl Consistency {
 
     /// Judges one node again, unless all will be judged.
     fn judge_node(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, name: &NodeName) {
-        let Some(view) = facts.fold.newest() else { return };
         let Some(judgement) = &mut self.judgement else { return };
+        let Some(view) = facts.fold.newest() else { return };
         if judgement.version != view.revision() {
             return;
         }

@@ -46,6 +46,10 @@ impl FailingCalls {
         self.0.entry(call).or_insert_with(new).reason = error.to_string();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the calls that were reported as failing and still fail.
     pub(crate) fn reported(&self) -> Vec<FailingCall> {
         let reported = self.0.iter().filter(|(_, failure)| failure.reported);

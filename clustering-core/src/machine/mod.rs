@@ -494,6 +494,9 @@ impl Machine {
         if let Some(event) = self.out.contact.update(is_away, now) {
             self.out.emit(event);
         }
+        if self.out.failing.is_empty() {
+            return;
+        }
         let mut failing = std::mem::take(&mut self.out.failing);
         let events = failing.update(now, self.facts.config.warn_after, |call| self.still_fails(call));
         self.out.failing = failing;
@@ -521,7 +524,8 @@ impl Machine {
 
     /// Ends the node once it has left and its callbacks have ended, or at its deadline.
     fn finish(&mut self) {
-        let Intent::Stop { reason, deadline } = self.facts.intent.clone() else { return };
+        let Intent::Stop { reason, deadline } = &self.facts.intent else { return };
+        let (reason, deadline) = (reason.clone(), *deadline);
         // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
         let is_away = self.out.contact.away_since().is_some();
         let has_left = self.session.is_given_back() || is_away && self.session.shows_nothing(self.facts.now);

@@ -1,9 +1,6 @@
 //! Everything that leaves the machine: calls, events and replies.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    time::Duration,
-};
+use std::{collections::VecDeque, time::Duration};
 
 use super::{
     contact::Contact,
@@ -30,8 +27,8 @@ pub(crate) struct Outbox {
     queue: VecDeque<Output>,
     /// Number of tokens given out.
     tokens: u64,
-    /// Calls, watches and runs of callbacks that have not ended.
-    pending: BTreeMap<Token, Pending>,
+    /// Calls, watches and runs of callbacks that have not ended, in the order of their tokens.
+    pending: Vec<(Token, Pending)>,
     /// Time limit for store calls.
     call_timeout: Duration,
     /// Source of ULIDs and jitter.
@@ -99,7 +96,7 @@ impl Outbox {
         let mut outbox = Outbox {
             queue: VecDeque::new(),
             tokens: 0,
-            pending: BTreeMap::new(),
+            pending: Vec::new(),
             call_timeout: Duration::ZERO,
             ids,
             contact: Contact::default(),
@@ -121,11 +118,20 @@ impl Outbox {
     /// Returns the call that the input is a reply to, and removes it if that ends the call. A reply of the wrong kind must
     /// not remove it, or the right reply would be ignored.
     pub(crate) fn answered(&mut self, token: Token, input: &Input) -> Option<Pending> {
-        let pending = self.pending.get(&token).copied().filter(|pending| pending.is_answered_by(input))?;
+        let place = self.find(token)?;
+        let (_, pending) = self.pending[place];
+        if !pending.is_answered_by(input) {
+            return None;
+        }
         if input.ends_call() {
-            self.pending.remove(&token);
+            self.pending.remove(place);
         }
         Some(pending)
+    }
+
+    /// Returns the index of the call with that token.
+    fn find(&self, token: Token) -> Option<usize> {
+        self.pending.binary_search_by_key(&token, |(token, _)| *token).ok()
     }
 
     /// Sets the time limit for store calls: a sixth of `ttl` if it is not configured.
@@ -140,7 +146,7 @@ impl Outbox {
     fn begin(&mut self, call: Call, now: Timestamp) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
-        self.pending.insert(token, Pending { call, is_watch: false, sent: now });
+        self.pending.push((token, Pending { call, is_watch: false, sent: now }));
         token
     }
 
@@ -170,14 +176,16 @@ impl Outbox {
     pub(crate) fn watch(&mut self, call: Call, prefix: Key, after: Revision, now: Timestamp) -> Token {
         self.tokens += 1;
         let (token, timeout) = (Token(self.tokens), self.call_timeout);
-        self.pending.insert(token, Pending { call, is_watch: true, sent: now });
+        self.pending.push((token, Pending { call, is_watch: true, sent: now }));
         self.queue.push_back(Output::Watch { token, prefix, after, timeout });
         token
     }
 
     /// Drops a watch.
     pub(crate) fn unwatch(&mut self, token: Token) {
-        self.pending.remove(&token);
+        if let Some(place) = self.find(token) {
+            self.pending.remove(place);
+        }
         self.queue.push_back(Output::Unwatch { token });
     }
 

@@ -73,7 +73,7 @@ impl Publication {
 
     /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, log: &Log, change: &Changed) {
-        if *change != Changed::Version {
+        if !matches!(change, Changed::Version) {
             return;
         }
         // The leader determined the length of the series when the change came. Other nodes determine it from the log,
