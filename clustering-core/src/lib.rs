@@ -98,6 +98,7 @@ pub mod probes;
 mod record;
 pub mod report;
 pub mod runtime;
+pub mod slots;
 pub mod store;
 pub mod time;
 pub mod trace;
