@@ -41,8 +41,6 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// existed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Consistency {
-    /// True from when this node leads until the other fields have been reset.
-    is_leading: bool,
     confirm: InFlight,
     judgement: Option<Judgement>,
     /// True if all nodes have to be judged again.
@@ -188,12 +186,9 @@ impl Consistency {
         out: &mut Outbox,
     ) {
         if election.leading().is_none() {
-            if self.is_leading {
-                *self = Consistency::default();
-            }
+            *self = Consistency::default();
             return;
         }
-        self.is_leading = true;
         self.judge(facts, log, acknowledgements);
         self.find_lost(facts);
         self.confirm(facts, election, acknowledgements, out);

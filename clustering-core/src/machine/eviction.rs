@@ -18,8 +18,6 @@ use crate::{
 /// are late at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Eviction {
-    /// True from when this node leads until the other fields have been reset.
-    is_leading: bool,
     evict: InFlight,
     /// The node that this leader last tried to evict.
     evicting: Option<NodeName>,
@@ -80,13 +78,10 @@ impl Eviction {
         out: &mut Outbox,
     ) {
         if election.leading().is_none() {
-            if self.is_leading {
-                self.end_mass_failure(out);
-                *self = Eviction::default();
-            }
+            self.end_mass_failure(out);
+            *self = Eviction::default();
             return;
         }
-        self.is_leading = true;
         let Laggards::Evict { .. } = facts.config.laggards else { return };
         if facts.fold.is_stable() {
             return self.end_mass_failure(out);

@@ -144,9 +144,13 @@ impl Outbox {
     }
 
     fn begin(&mut self, call: Call, now: Timestamp) -> Token {
+        self.wait_for(Pending { call, is_watch: false, sent: now })
+    }
+
+    fn wait_for(&mut self, pending: Pending) -> Token {
         self.tokens += 1;
         let token = Token(self.tokens);
-        self.pending.push((token, Pending { call, is_watch: false, sent: now }));
+        self.pending.push((token, pending));
         token
     }
 
@@ -174,9 +178,8 @@ impl Outbox {
     }
 
     pub(crate) fn watch(&mut self, call: Call, prefix: Key, after: Revision, now: Timestamp) -> Token {
-        self.tokens += 1;
-        let (token, timeout) = (Token(self.tokens), self.call_timeout);
-        self.pending.push((token, Pending { call, is_watch: true, sent: now }));
+        let token = self.wait_for(Pending { call, is_watch: true, sent: now });
+        let timeout = self.call_timeout;
         self.queue.push_back(Output::Watch { token, prefix, after, timeout });
         token
     }

@@ -61,7 +61,7 @@ impl<T> Waiting<T> {
         Waiting(BTreeMap::new())
     }
 
-    /// Sends the answer to the request, if its caller still waits.
+    /// Sends the answer to the request, if its caller is still waiting.
     fn answer(&mut self, id: RequestId, answer: Result<T, RequestError>) {
         if let Some(replier) = self.0.remove(&id) {
             // An error only means that the caller is no longer waiting.
@@ -104,7 +104,7 @@ impl Repliers {
         id
     }
 
-    /// Sends the reply to the request, if its caller still waits.
+    /// Sends the reply to the request, if its caller is still waiting.
     pub(crate) fn answer(&mut self, id: RequestId, reply: Reply) {
         match reply {
             Reply::Done(answer) => self.done.answer(id, answer),
