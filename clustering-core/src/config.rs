@@ -1,8 +1,14 @@
 //! Times and policies of a node.
 
-use std::time::Duration;
+use std::{
+    hash::{Hash, Hasher},
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use thiserror::Error;
+
+use crate::slots::{Assignor, Balanced, SlotCount};
 
 /// Time after a failed renewal until the next attempt; at most a sixth of the TTL.
 pub(crate) const RENEW_RETRY: Duration = Duration::from_millis(500);
@@ -86,9 +92,50 @@ pub struct Config {
     /// no check and the node counts as healthy. Setting the callback sets [`HealthChecks::default`].
     pub health: Option<HealthChecks>,
     /// Time limit for [`stop`](crate::Clustering::stop): for the commit by which the node leaves (at most half of the
-    /// limit), for revoking the lease while the store does not answer, and for running callbacks to return. 5 s by
-    /// default. After that the lease expires by its TTL, and callbacks are dropped.
-    pub stop_timeout: Duration,
+    /// limit), for releasing all keys on an exclusive node, for revoking the lease while the store does not answer, and
+    /// for running callbacks to return. `None`, the default, is 5 s, and 30 s on an exclusive node. After that the lease
+    /// expires by its TTL, and callbacks are dropped.
+    pub stop_timeout: Option<Duration>,
+    /// Number of slots into which the keys of an exclusive cluster are divided (P12). `None`, the default, means that
+    /// the node is not exclusive. Set it by [`Builder::exclusive`](crate::Builder::exclusive).
+    ///
+    /// All nodes of a namespace have the same number, for as long as the namespace exists. A node with another number is
+    /// refused.
+    pub exclusive: Option<SlotCount>,
+    /// True if the service has a [`release`](crate::Builder::release) callback. Setting the callback sets it.
+    pub has_release: bool,
+    /// Time after which a node that has not let go of the slots that it lost gives up its session, so that it does not
+    /// keep the others from going on. 2 min by default; `None` waits forever. It rejoins after a pause that doubles from
+    /// 1 s to 10 min until it is ready at a version.
+    ///
+    /// Raise it if a flush can take longer. It has no effect on nodes that are not exclusive.
+    pub release_timeout: Option<Duration>,
+    /// Assignor of slots to nodes, used while this node leads. [`Balanced`](crate::slots::Balanced) by default.
+    pub assignor: SharedAssignor,
+}
+
+/// An [`Assignor`] that can be shared and compared: two are equal if they are the same object.
+#[derive(Clone, Debug)]
+pub struct SharedAssignor(pub Arc<dyn Assignor>);
+
+impl Default for SharedAssignor {
+    fn default() -> Self {
+        SharedAssignor(DEFAULT_ASSIGNOR.clone())
+    }
+}
+
+static DEFAULT_ASSIGNOR: LazyLock<Arc<dyn Assignor>> = LazyLock::new(|| Arc::new(Balanced));
+
+impl PartialEq for SharedAssignor {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for SharedAssignor {}
+
+impl Hash for SharedAssignor {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 /// Timing of the health check, and the number of failures that make a node unhealthy.
@@ -185,7 +232,11 @@ impl Default for Config {
             name_conflict: NameConflict::Wait,
             publish_gap: backoff,
             health: None,
-            stop_timeout: secs(5),
+            stop_timeout: None,
+            exclusive: None,
+            has_release: false,
+            release_timeout: Some(secs(120)),
+            assignor: SharedAssignor::default(),
         }
     }
 }
@@ -203,6 +254,12 @@ pub struct InvalidConfig {
 }
 
 impl Config {
+    /// Returns the time limit for stopping.
+    pub(crate) fn stop_timeout(&self) -> Duration {
+        let default = Duration::from_secs(if self.exclusive.is_some() { 30 } else { 5 });
+        self.stop_timeout.unwrap_or(default)
+    }
+
     /// Checks that the values are valid and fit together.
     ///
     /// # Errors
@@ -218,6 +275,9 @@ impl Config {
         }
         if let Some(timeout) = self.on_stable_timeout {
             check_nonzero("on_stable_timeout", timeout)?;
+        }
+        if let Some(timeout) = self.release_timeout {
+            check_nonzero("release_timeout", timeout)?;
         }
         if let Some(health) = self.health {
             check_nonzero("health.interval", health.interval)?;

@@ -24,9 +24,11 @@ use crate::{
     name::NodeName,
     node::Node,
     record::{
-        Departure, DepartureRecord, LeaderRecord, RequestRecord, StableRecord, StoredRecord, VersionRecord,
+        CordonRecord, Departure, DepartureRecord, DrainRecord, HoldsRecord, LeaderRecord, ReleasedRecord,
+        RequestRecord, StableRecord, StoredRecord, VersionRecord,
     },
-    store::{Key, Revision},
+    slots::Assignment,
+    store::{Key, LeaseId, Revision},
     version::Term,
     view::View,
 };
@@ -50,6 +52,15 @@ pub(crate) enum Changed {
     Stable,
     /// The request key changed.
     Request,
+    /// The key of the newest released version changed.
+    Released,
+    /// A node was cordoned.
+    Cordoned(NodeName),
+    /// The cordon of a node was lifted.
+    Uncordoned(NodeName),
+    /// Another key changed from which the concerns read the current state: the witness of a session, the assignment, or
+    /// a request to leave.
+    Other,
     /// A record cannot be decoded, or a key under `nodes/` contains no valid name.
     Malformed { key: Key, reason: String },
 }
@@ -65,6 +76,14 @@ pub(crate) struct Fold {
     version: Option<StoredRecord<VersionRecord>>,
     request: Option<StoredRecord<RequestRecord>>,
     stable: Option<StoredRecord<StableRecord>>,
+    released: Option<StoredRecord<ReleasedRecord>>,
+    slots: Option<StoredRecord<Arc<Assignment>>>,
+    /// Witnesses of sessions that may still hold keys.
+    holds: BTreeMap<LeaseId, StoredRecord<HoldsRecord>>,
+    /// Leases outside of the newest cut whose witness was there before that version and still stands.
+    standing: BTreeSet<LeaseId>,
+    cordoned: BTreeMap<NodeName, StoredRecord<CordonRecord>>,
+    drains: BTreeMap<NodeName, StoredRecord<DrainRecord>>,
     /// The nodes present: those with a valid record.
     nodes: BTreeMap<NodeName, Arc<Node>>,
     /// Node records that cannot be decoded.
@@ -73,6 +92,8 @@ pub(crate) struct Fold {
     own: Option<StoredRecord<Arc<Node>>>,
     /// The view of the newest version, if its cut is known.
     newest: Option<View>,
+    /// The view of the version before the newest, if both cuts are known and it had hand-over.
+    previous: Option<View>,
     /// Names whose records differ from those in the newest view. Maintained with each change, so that no change needs a
     /// comparison of the whole lists.
     drift: BTreeSet<NodeName>,
@@ -92,10 +113,17 @@ impl Fold {
             version: None,
             request: None,
             stable: None,
+            released: None,
+            slots: None,
+            holds: BTreeMap::new(),
+            standing: BTreeSet::new(),
+            cordoned: BTreeMap::new(),
+            drains: BTreeMap::new(),
             nodes: BTreeMap::new(),
             malformed_nodes: BTreeMap::new(),
             own: None,
             newest: None,
+            previous: None,
             drift: BTreeSet::new(),
             departures: BTreeMap::new(),
             last_number: 0,
@@ -171,6 +199,51 @@ impl Fold {
     /// cut cannot be known.
     pub(crate) fn newest(&self) -> Option<&View> {
         self.newest.as_ref()
+    }
+
+    /// Returns the view of the version before the newest, if both cuts are known and it had hand-over.
+    pub(crate) fn previous(&self) -> Option<&View> {
+        self.previous.as_ref()
+    }
+
+    pub(crate) fn released(&self) -> Option<&StoredRecord<ReleasedRecord>> {
+        self.released.as_ref()
+    }
+
+    /// Returns the stored assignment of slots. The assignment of a version is the one in its [view](Self::newest).
+    pub(crate) fn slots(&self) -> Option<&StoredRecord<Arc<Assignment>>> {
+        self.slots.as_ref()
+    }
+
+    /// Returns the witnesses of all sessions that may still hold keys.
+    pub(crate) fn holds(&self) -> &BTreeMap<LeaseId, StoredRecord<HoldsRecord>> {
+        &self.holds
+    }
+
+    /// Returns the sessions that keep the slots of the newest version from being acquired, whoever acknowledges it:
+    /// they are outside of its cut, and their witness was there before the version and still stands.
+    pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = LeaseId> {
+        self.standing.iter().copied()
+    }
+
+    pub(crate) fn is_cordoned(&self, name: &NodeName) -> bool {
+        self.cordoned.contains_key(name)
+    }
+
+    pub(crate) fn cordoned(&self) -> &BTreeMap<NodeName, StoredRecord<CordonRecord>> {
+        &self.cordoned
+    }
+
+    /// Returns the request to leave under that name.
+    pub(crate) fn drain(&self, name: &NodeName) -> Option<&StoredRecord<DrainRecord>> {
+        self.drains.get(name)
+    }
+
+    /// True if the slots of the newest version may be acquired: everybody who lost some has let go of them.
+    pub(crate) fn is_released(&self) -> bool {
+        let (Some(newest), Some(released)) = (&self.newest, &self.released) else { return false };
+        let names_it = released.record.as_ref().is_some_and(|record| record.version == newest.version());
+        names_it && released.modified > newest.revision()
     }
 
     /// True if the newest version is recorded as stable. The record must be newer than the cut: an operator may write

@@ -80,7 +80,7 @@ pub async fn history(
     keys: &Keyspace,
 ) -> Result<Vec<HistoryEntry>, StoreError> {
     let mut entries = store.read(keys.history_prefix()).await?.entries;
-    entries.retain(|entry| keys.history_slot(&entry.key).is_some());
+    entries.retain(|entry| keys.history_entry(&entry.key).is_some());
     // An entry is last put when its version becomes stable, which is before the next version is published.
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.modified));
     Ok(entries.iter().filter_map(read).collect())

@@ -4,20 +4,25 @@ use std::sync::Arc;
 
 use crate::{
     name::{Namespace, NodeName},
-    store::Key,
+    store::{Key, LeaseId},
 };
 
 /// The keys of one cluster.
 ///
 /// ```text
-/// {ns}/view/leader         election key: the leader                     leader's lease
-/// {ns}/view/nodes/{name}   record of a node                             node's lease
-/// {ns}/view/version        newest version                               no lease
-/// {ns}/view/request        newest request for a version                 no lease
-/// {ns}/view/stable         newest version that became stable            no lease
-/// {ns}/view/gone           last node that left or was evicted           no lease
-/// {ns}/ready/{name}        version that a node acknowledged             node's lease
-/// {ns}/history/{slot}      causes and stabilization of a past version   no lease
+/// {ns}/view/leader           election key: the leader                      leader's lease
+/// {ns}/view/nodes/{name}     record of a node                              node's lease
+/// {ns}/view/holds/{lease}    witness that a session may still hold keys    that lease
+/// {ns}/view/version          newest version                                no lease
+/// {ns}/view/slots            assignment of slots to nodes                  no lease
+/// {ns}/view/released         newest version whose slots may be acquired    no lease
+/// {ns}/view/stable           newest version that became stable             no lease
+/// {ns}/view/request          newest request for a version                  no lease
+/// {ns}/view/gone             last node that left or was evicted            no lease
+/// {ns}/view/cordoned/{name}  node that is to own no slots                  no lease
+/// {ns}/view/drain/{name}     request to a node to leave in order           node's lease
+/// {ns}/ready/{name}          version that a node released or acknowledged  node's lease
+/// {ns}/history/{entry}       causes and stabilization of a past version    no lease
 /// ```
 ///
 /// Nodes ignore all other keys under `{ns}/view/`.
@@ -34,6 +39,11 @@ struct Keys {
     request: Key,
     stable: Key,
     gone: Key,
+    holds: Key,
+    slots: Key,
+    released: Key,
+    cordoned: Key,
+    drain: Key,
     ready: Key,
     history: Key,
 }
@@ -46,15 +56,21 @@ pub(crate) enum KeyKind {
     Request,
     Stable,
     Departure,
+    Holds(LeaseId),
+    Slots,
+    Released,
+    Cordon(NodeName),
+    Drain(NodeName),
     Node(NodeName),
-    /// A key under `nodes/` that does not end in a valid node name, with the reason.
+    /// A key under `nodes/`, `holds/`, `cordoned/` or `drain/` that does not end in a valid name or lease, with the
+    /// reason.
     BadName(String),
     /// A key of another client or of a newer release.
     Unknown,
 }
 
 impl Keyspace {
-    /// Number of versions in the [history](crate::history()). Versions use their slots in turn.
+    /// Number of versions in the [history](crate::history()). Versions use its entries in turn.
     pub const HISTORY: u64 = 64;
 
     /// Returns the keys of the cluster in `namespace`.
@@ -68,6 +84,11 @@ impl Keyspace {
             request: key("view/request"),
             stable: key("view/stable"),
             gone: key("view/gone"),
+            holds: key("view/holds/"),
+            slots: key("view/slots"),
+            released: key("view/released"),
+            cordoned: key("view/cordoned/"),
+            drain: key("view/drain/"),
             ready: key("ready/"),
             history: key("history/"),
             namespace,
@@ -114,6 +135,31 @@ impl Keyspace {
         &self.0.gone
     }
 
+    /// Returns the key that shows, as long as it stands, that the session with that lease may still hold keys.
+    pub fn holds_key(&self, lease: LeaseId) -> Key {
+        format!("{}{lease}", self.0.holds).into()
+    }
+
+    /// Returns the key of the assignment of slots to nodes.
+    pub fn slots_key(&self) -> &Key {
+        &self.0.slots
+    }
+
+    /// Returns the key of the newest version whose slots their new owners may acquire.
+    pub fn released_key(&self) -> &Key {
+        &self.0.released
+    }
+
+    /// Returns the key that cordons a node.
+    pub fn cordon_key(&self, name: &NodeName) -> Key {
+        format!("{}{name}", self.0.cordoned).into()
+    }
+
+    /// Returns the key that asks a node to leave in order.
+    pub fn drain_key(&self, name: &NodeName) -> Key {
+        format!("{}{name}", self.0.drain).into()
+    }
+
     /// Returns the prefix of the acknowledgements.
     pub fn ready_prefix(&self) -> &Key {
         &self.0.ready
@@ -156,8 +202,18 @@ impl Keyspace {
 
     pub(crate) fn kind_of(&self, key: &Key) -> KeyKind {
         let keys = &*self.0;
+        let named = |name: &str, kind: fn(NodeName) -> KeyKind| {
+            NodeName::parse(name).map_or_else(|error| KeyKind::BadName(error.to_string()), kind)
+        };
         if let Some(name) = key.strip_prefix(keys.nodes.as_str()) {
-            NodeName::parse(name).map_or_else(|error| KeyKind::BadName(error.to_string()), KeyKind::Node)
+            named(name, KeyKind::Node)
+        } else if let Some(lease) = key.strip_prefix(keys.holds.as_str()) {
+            let lease = lease.parse().ok().filter(|lease| self.holds_key(*lease) == *key);
+            lease.map_or_else(|| KeyKind::BadName("its last part is no lease".to_owned()), KeyKind::Holds)
+        } else if let Some(name) = key.strip_prefix(keys.cordoned.as_str()) {
+            named(name, KeyKind::Cordon)
+        } else if let Some(name) = key.strip_prefix(keys.drain.as_str()) {
+            named(name, KeyKind::Drain)
         } else if *key == keys.version {
             KeyKind::Version
         } else if *key == keys.leader {
@@ -168,6 +224,10 @@ impl Keyspace {
             KeyKind::Request
         } else if *key == keys.gone {
             KeyKind::Departure
+        } else if *key == keys.slots {
+            KeyKind::Slots
+        } else if *key == keys.released {
+            KeyKind::Released
         } else {
             KeyKind::Unknown
         }
@@ -178,26 +238,20 @@ impl Keyspace {
         NodeName::parse(key.strip_prefix(self.0.ready.as_str())?).ok()
     }
 
-    /// Returns the slot of the history entry under that key.
-    pub(crate) fn history_slot(&self, key: &str) -> Option<u64> {
+    /// Returns the number of the history entry under that key.
+    pub(crate) fn history_entry(&self, key: &str) -> Option<u64> {
         let text = key.strip_prefix(self.0.history.as_str())?;
-        let slot = text.parse().ok().filter(|slot| *slot < Self::HISTORY)?;
-        (*self.history_key(slot) == *key).then_some(slot)
+        let entry = text.parse().ok().filter(|entry| *entry < Self::HISTORY)?;
+        (*self.history_key(entry) == *key).then_some(entry)
     }
 
-    /// True if a cluster in this namespace writes exactly this key, or the protocol reserves it. Stricter than
+    /// True if a cluster in this namespace writes exactly this key. Stricter than
     /// [`is_reserved`](Self::is_reserved): other clients may have put any keys below the cluster's prefixes, and only
     /// keys that parse may be read or deleted as the cluster's own.
     pub(crate) fn is_own(&self, key: &Key) -> bool {
         match self.kind_of(key) {
             KeyKind::BadName(_) => false,
-            KeyKind::Unknown => {
-                let reserved = key.strip_prefix(self.0.view.as_str()).is_some_and(|rest| {
-                    let removed = rest.strip_prefix("removed/");
-                    rest == "released" || removed.is_some_and(|name| NodeName::parse(name).is_ok())
-                });
-                reserved || self.acknowledger(key).is_some() || self.history_slot(key).is_some()
-            }
+            KeyKind::Unknown => self.acknowledger(key).is_some() || self.history_entry(key).is_some(),
             _ => true,
         }
     }
@@ -235,6 +289,11 @@ mod tests {
         assert_eq!(keys.request_key().as_str(), "telemetry/ingest/view/request");
         assert_eq!(keys.stable_key().as_str(), "telemetry/ingest/view/stable");
         assert_eq!(keys.departure_key().as_str(), "telemetry/ingest/view/gone");
+        assert_eq!(keys.holds_key(LeaseId::new(255)).as_str(), "telemetry/ingest/view/holds/ff");
+        assert_eq!(keys.slots_key().as_str(), "telemetry/ingest/view/slots");
+        assert_eq!(keys.released_key().as_str(), "telemetry/ingest/view/released");
+        assert_eq!(keys.cordon_key(&node).as_str(), "telemetry/ingest/view/cordoned/n 1");
+        assert_eq!(keys.drain_key(&node).as_str(), "telemetry/ingest/view/drain/n 1");
         assert_eq!(keys.ready_prefix().as_str(), "telemetry/ingest/ready/");
         assert_eq!(keys.node_key(&node).as_str(), "telemetry/ingest/view/nodes/n 1");
         assert_eq!(keys.readiness_key(&node).as_str(), "telemetry/ingest/ready/n 1");
@@ -254,7 +313,16 @@ mod tests {
         assert_eq!(kind_of("c/view/nodes/a"), KeyKind::Node(NodeName::parse("a").unwrap()));
         assert!(matches!(kind_of("c/view/nodes/a/b"), KeyKind::BadName(_)));
         assert!(matches!(kind_of("c/view/nodes/"), KeyKind::BadName(_)));
-        for unknown in ["c/view/released", "c/view/leader/x", "c/view/removed/a", "c/view/", "d/view/leader"]
+        assert_eq!(kind_of("c/view/slots"), KeyKind::Slots);
+        assert_eq!(kind_of("c/view/released"), KeyKind::Released);
+        assert_eq!(kind_of("c/view/holds/2f"), KeyKind::Holds(LeaseId::new(0x2f)));
+        for bad in ["", "2F", "02f", "x", "+2f", "2f/x", "1ffffffffffffffff"] {
+            assert!(matches!(kind_of(&format!("c/view/holds/{bad}")), KeyKind::BadName(_)), "{bad}");
+        }
+        assert_eq!(kind_of("c/view/cordoned/a"), KeyKind::Cordon(NodeName::parse("a").unwrap()));
+        assert_eq!(kind_of("c/view/drain/a"), KeyKind::Drain(NodeName::parse("a").unwrap()));
+        assert!(matches!(kind_of("c/view/drain/a/b"), KeyKind::BadName(_)));
+        for unknown in ["c/view/releases", "c/view/leader/x", "c/view/removed/a", "c/view/", "d/view/leader"]
         {
             assert_eq!(kind_of(unknown), KeyKind::Unknown, "{unknown}");
         }
@@ -275,7 +343,10 @@ mod tests {
             "view/leader",
             "view/nodes/a",
             "view/released",
-            "view/removed/a",
+            "view/slots",
+            "view/holds/2f",
+            "view/cordoned/a",
+            "view/drain/a",
             "ready/a",
             "history/0",
             "history/63",
@@ -289,7 +360,10 @@ mod tests {
             "view/leader/x",
             "view/nodes/",
             "view/nodes/a/b",
-            "view/removed/a/b",
+            "view/removed/a",
+            "view/holds/2F",
+            "view/cordoned/a/b",
+            "view/drain/",
             "view/a/view/leader",
             "ready/a/b",
             "ready/a/view/leader",

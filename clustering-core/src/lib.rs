@@ -106,9 +106,9 @@ pub mod version;
 pub mod view;
 
 pub use self::{
-    config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict},
+    config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict, SharedAssignor},
     discovery::{Changes, Discovery},
-    event::{Blocked, Event, Laggard, LostReason, StopReason},
+    event::{Blocked, Event, Holder, Laggard, LostReason, StopReason},
     history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,
     machine::{Health, RequestError},

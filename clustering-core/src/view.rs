@@ -9,6 +9,7 @@ use crate::{
     node::Node,
     placement::Placement,
     record::Cause,
+    slots::{Assignment, Slot, SlotCount, SlotSet},
     store::Revision,
     version::{Term, Version},
 };
@@ -23,6 +24,8 @@ pub struct View(Arc<Inner>);
 struct Inner {
     label: Label,
     nodes: Nodes,
+    /// The slots, if a node of the view is exclusive.
+    slots: Option<ViewSlots>,
     me: Option<NodeName>,
     /// The index of the node that holds the view, if it belongs to it. Kept because it is needed far more often than views
     /// are created.
@@ -35,10 +38,11 @@ impl View {
         label: Label,
         nodes: impl IntoIterator<Item = Arc<Node>>,
         me: Option<NodeName>,
+        slots: Option<ViewSlots>,
     ) -> Self {
         let nodes = Nodes::new(nodes);
         let own = me.as_ref().and_then(|me| nodes.place(me));
-        View(Arc::new(Inner { label, nodes, me, own }))
+        View(Arc::new(Inner { label, nodes, slots, me, own }))
     }
 
     /// Returns the version.
@@ -89,6 +93,77 @@ impl View {
         self.iter().map(|node| node.protocol).min().unwrap_or(crate::record::PROTOCOL)
     }
 
+    /// True if keys are handed over in this version: every node of the view is [exclusive](crate::Builder::exclusive).
+    /// In other versions nothing new is acquired.
+    pub fn has_handover(&self) -> bool {
+        self.0.slots.as_ref().is_some_and(|slots| slots.lacking.is_empty())
+    }
+
+    /// Returns the nodes because of which keys are not handed over in this version: those that are not exclusive. Empty
+    /// if all are, or if none is.
+    pub fn not_exclusive(&self) -> &[NodeName] {
+        self.0.slots.as_ref().map_or(&[], |slots| &slots.lacking)
+    }
+
+    /// Returns the number of slots, if slots were assigned in this version or an earlier one.
+    pub fn slot_count(&self) -> Option<SlotCount> {
+        self.assignment().map(|assignment| assignment.count())
+    }
+
+    /// Returns the slot of a key, if slots are assigned.
+    pub fn slot_of(&self, key: impl AsRef<[u8]>) -> Option<Slot> {
+        self.slot_count().map(|count| count.slot_of(key))
+    }
+
+    /// Returns the owner of a slot. A slot has no owner if it is assigned to nobody, or to a node outside of the view.
+    pub fn owner_of(&self, slot: Slot) -> Option<&Arc<Node>> {
+        let slots = self.0.slots.as_ref()?;
+        let place = *slots.owners.get(usize::from(slot.number()))?;
+        self.nodes().get(usize::from(place))
+    }
+
+    /// Returns the slots that the node with that name owns.
+    pub fn slots_of(&self, name: &NodeName) -> SlotSet {
+        match (&self.0.slots, self.place(name)) {
+            (Some(slots), Some(place)) => slots.of(place),
+            _ => SlotSet::default(),
+        }
+    }
+
+    /// Returns the slots that this node owns.
+    pub(crate) fn own_slots(&self) -> SlotSet {
+        match (&self.0.slots, self.0.own) {
+            (Some(slots), Some(place)) => slots.of(place),
+            _ => SlotSet::default(),
+        }
+    }
+
+    pub(crate) fn assignment(&self) -> Option<&Arc<Assignment>> {
+        self.0.slots.as_ref()?.assignment.as_ref()
+    }
+
+    /// True if only sessions of the previous cut that lose slots have to release anything.
+    pub(crate) fn is_clean_start(&self) -> bool {
+        self.0.label.clean
+    }
+
+    /// Returns the owner of `key`, or `None` if no node owns it: by the slots in an exclusive cluster, and by
+    /// [`placement`](crate::placement) otherwise.
+    pub fn find(&self, key: impl AsRef<[u8]>) -> Option<&Arc<Node>> {
+        match self.slot_of(&key).filter(|_| self.has_handover()) {
+            Some(slot) => self.owner_of(slot),
+            None => self.0.nodes.find(key),
+        }
+    }
+
+    /// Returns the owner of `key` and the nodes that would own it next, `n` in total, or fewer if fewer nodes own keys.
+    pub fn find_n(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<Arc<Node>> {
+        let next = self.0.nodes.find_n(&key, n.saturating_add(1));
+        let owner = self.find(&key).cloned();
+        let others = next.into_iter().filter(|node| Some(node) != owner.as_ref());
+        owner.iter().cloned().chain(others).take(n).collect()
+    }
+
     /// Returns the differences from `previous`. Without a previous view, all nodes are new.
     pub fn diff(&self, previous: Option<&View>) -> Diff {
         let mut diff = Diff::default();
@@ -104,6 +179,39 @@ impl View {
             previous.into_iter().flat_map(|view| view.iter()).filter(|node| self.get(&node.name).is_none());
         diff.left.extend(gone.cloned());
         diff
+    }
+}
+
+/// The slots of a view.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ViewSlots {
+    /// The assignment that was stored when the version was written.
+    assignment: Option<Arc<Assignment>>,
+    /// The nodes that are not exclusive.
+    lacking: Box<[NodeName]>,
+    /// For each slot the index of its owner, or [`NOBODY`].
+    owners: Box<[u16]>,
+}
+
+const NOBODY: u16 = u16::MAX;
+
+impl ViewSlots {
+    /// Creates the slots of a view of these nodes, which are sorted by name.
+    pub(crate) fn new<'a>(
+        assignment: Option<Arc<Assignment>>,
+        lacking: Box<[NodeName]>,
+        nodes: impl Iterator<Item = &'a Arc<Node>>,
+    ) -> Self {
+        let owners = assignment.as_ref().map(|assignment| assignment.among(nodes.map(|node| &node.name)));
+        let index = |owner: Option<usize>| owner.and_then(|place| place.try_into().ok()).unwrap_or(NOBODY);
+        let owners = owners.into_iter().flatten().map(index).collect();
+        ViewSlots { assignment, lacking, owners }
+    }
+
+    fn of(&self, place: usize) -> SlotSet {
+        let Some(assignment) = &self.assignment else { return SlotSet::default() };
+        let owned = |(_, owner): &(Slot, &u16)| usize::from(**owner) == place;
+        assignment.count().iter().zip(&self.owners).filter(owned).map(|(slot, _)| slot).collect()
     }
 }
 
@@ -130,6 +238,7 @@ pub(crate) struct Label {
     pub(crate) term: Term,
     pub(crate) leader: Option<NodeName>,
     pub(crate) causes: Vec<Cause>,
+    pub(crate) clean: bool,
 }
 
 /// A set of nodes, sorted by name, with the placement of keys on them.
@@ -253,11 +362,12 @@ mod tests {
             term: Term::new(Revision::new(2)),
             leader: Some(name("a")),
             causes: vec![Cause::Resync],
+            clean: false,
         }
     }
 
     fn view(nodes: &[Arc<Node>], me: Option<&str>) -> View {
-        View::new(label(7), nodes.iter().cloned(), me.map(name))
+        View::new(label(7), nodes.iter().cloned(), me.map(name), None)
     }
 
     fn names<'a>(nodes: impl IntoIterator<Item = &'a Arc<Node>>) -> Vec<&'a str> {

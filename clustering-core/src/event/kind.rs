@@ -23,6 +23,18 @@ impl Event {
         "superseded",
         "stabilize_slow",
         "ready",
+        "slots_lost",
+        "slots_acquired",
+        "holds_suspended",
+        "holds_resumed",
+        "releasing",
+        "release_refused",
+        "release_slow",
+        "released",
+        "cordoned",
+        "uncordoned",
+        "reclaiming",
+        "assignor_failed",
         "stable",
         "announcing",
         "announcement_slow",
@@ -64,6 +76,18 @@ impl Event {
             Event::Superseded { .. } => "superseded",
             Event::StabilizeSlow { .. } => "stabilize_slow",
             Event::Ready { .. } => "ready",
+            Event::SlotsLost { .. } => "slots_lost",
+            Event::SlotsAcquired { .. } => "slots_acquired",
+            Event::HoldsSuspended => "holds_suspended",
+            Event::HoldsResumed => "holds_resumed",
+            Event::Releasing { .. } => "releasing",
+            Event::ReleaseRefused { .. } => "release_refused",
+            Event::ReleaseSlow { .. } => "release_slow",
+            Event::Released { .. } => "released",
+            Event::Cordoned { .. } => "cordoned",
+            Event::Uncordoned { .. } => "uncordoned",
+            Event::Reclaiming { .. } => "reclaiming",
+            Event::AssignorFailed { .. } => "assignor_failed",
             Event::Stable { .. } => "stable",
             Event::Announcing { .. } => "announcing",
             Event::AnnouncementSlow { .. } => "announcement_slow",
@@ -91,11 +115,12 @@ impl Event {
 pub(crate) fn samples() -> Vec<Event> {
     use std::time::Duration;
 
-    use super::{Blocked, LostReason, MassFailure, StopReason, StoreCall};
+    use super::{Blocked, Holder, LostReason, MassFailure, StopReason, StoreCall};
     use crate::{
         name::{Incarnation, NodeName, NodeUri},
         record::{Cause, Departure},
-        store::Revision,
+        slots::{SlotCount, SlotSet},
+        store::{LeaseId, Revision},
         version::{Term, Version},
     };
 
@@ -103,6 +128,13 @@ pub(crate) fn samples() -> Vec<Event> {
     let uri = || NodeUri::parse("http://n").unwrap();
     let incarnation = || Incarnation::from("x");
     let (version, term, revision) = (Version::from_u128(1), Term::new(Revision::new(2)), Revision::new(3));
+    let slots = || SlotCount::MAX.iter().take(2).collect::<SlotSet>();
+    let holder = || Holder {
+        lease: LeaseId::new(4),
+        node: Some(name()),
+        incarnation: Some(incarnation()),
+        left: false,
+    };
     let (reason, running) = ("why".to_owned(), Duration::from_secs(1));
     vec![
         Event::Joined { incarnation: incarnation() },
@@ -123,11 +155,29 @@ pub(crate) fn samples() -> Vec<Event> {
         Event::Superseded { version },
         Event::StabilizeSlow { version, attempt: 1, running },
         Event::Ready { version },
+        Event::SlotsLost { slots: slots() },
+        Event::SlotsAcquired { version, slots: slots() },
+        Event::HoldsSuspended,
+        Event::HoldsResumed,
+        Event::Releasing { slots: slots(), attempt: 1 },
+        Event::ReleaseRefused { attempt: 1, reason: reason.clone(), retry_in: running },
+        Event::ReleaseSlow { in_use: slots(), releasing: true, waiting: running },
+        Event::Released { version },
+        Event::Cordoned { name: name() },
+        Event::Uncordoned { name: name() },
+        Event::Reclaiming { holder: holder() },
+        Event::AssignorFailed { reason: reason.clone() },
         Event::Stable { version },
         Event::Announcing { version, term },
         Event::AnnouncementSlow { version, running },
         Event::AnnouncementFailed { version, reason: reason.clone() },
-        Event::Blocked(Blocked { version, since: running, laggards: Vec::new() }),
+        Event::Blocked(Blocked {
+            version,
+            since: running,
+            laggards: Vec::new(),
+            holders: Vec::new(),
+            releasing: false,
+        }),
         Event::Evicted { name: name() },
         Event::MassFailure(MassFailure { version, failing: 3, nodes: 5 }),
         Event::MassFailureOver,

@@ -7,7 +7,7 @@ mod text;
 
 #[cfg(all(test, feature = "metrics"))]
 pub(crate) use self::kind::samples;
-pub use self::reason::{Blocked, Laggard, LostReason, MassFailure, StopReason, StoreCall};
+pub use self::reason::{Blocked, Holder, Laggard, LostReason, MassFailure, StopReason, StoreCall};
 pub(crate) use self::{
     serialize::milliseconds,
     text::{Causes, brief, counted},
@@ -21,6 +21,7 @@ use self::serialize::text;
 use crate::{
     name::{Incarnation, NodeName, NodeUri},
     record::{Cause, Departure},
+    slots::SlotSet,
     store::{Key, Revision},
     version::{Term, Version},
 };
@@ -158,6 +159,77 @@ pub enum Event {
         /// The version.
         version: Version,
     },
+    /// This node let go of slots, or must do so now: the newest version takes them away, or its session is ending.
+    SlotsLost {
+        /// The slots.
+        slots: SlotSet,
+    },
+    /// This node holds further slots.
+    SlotsAcquired {
+        /// The version that assigns them to it.
+        version: Version,
+        /// The slots.
+        slots: SlotSet,
+    },
+    /// This node's lease was not renewed in time. Its holds are lost, and it gives out no new ones until a renewal
+    /// succeeds.
+    HoldsSuspended,
+    /// A renewal succeeded before the session ended. This node gives out holds again.
+    HoldsResumed,
+    /// This node calls its `release` callback.
+    Releasing {
+        /// The slots to release.
+        slots: SlotSet,
+        /// Number of the attempt, starting at 1.
+        attempt: u32,
+    },
+    /// This node's `release` callback returned an error, panicked, or exceeded its time limit. It is called again.
+    ReleaseRefused {
+        /// Number of the attempt, starting at 1.
+        attempt: u32,
+        /// The error, or the message of the panic.
+        reason: String,
+        /// Time until the next attempt.
+        #[serde(serialize_with = "milliseconds", rename = "retry_in_ms")]
+        retry_in: Duration,
+    },
+    /// This node has not let go of its lost slots for [`Config::warn_after`](crate::Config::warn_after). Until it does,
+    /// nobody can acquire a slot that has moved.
+    ReleaseSlow {
+        /// Slots with holds that were not dropped.
+        in_use: SlotSet,
+        /// True if the `release` callback has not succeeded yet.
+        releasing: bool,
+        /// Time since the slots were lost.
+        #[serde(serialize_with = "milliseconds", rename = "waiting_ms")]
+        waiting: Duration,
+    },
+    /// The leader recorded that every slot that moves in a version is released. Their new owners may acquire them.
+    Released {
+        /// The version.
+        version: Version,
+    },
+    /// An operator cordoned a node: it is to own no slots.
+    Cordoned {
+        /// The node's name.
+        name: NodeName,
+    },
+    /// An operator lifted the cordon of a node.
+    Uncordoned {
+        /// The node's name.
+        name: NodeName,
+    },
+    /// This node leads and ends the lease of a removed session, because its process still renews it two TTLs after the
+    /// removal. The session's slots can be acquired one more TTL later.
+    Reclaiming {
+        /// The session.
+        holder: Holder,
+    },
+    /// This node leads, and its [assignor](crate::slots::Assignor) is faulty. The slots stay where they are.
+    AssignorFailed {
+        /// What is wrong with its result.
+        reason: String,
+    },
     /// The leader recorded that every node in a version's view has acknowledged it.
     Stable {
         /// The version.
@@ -278,6 +350,8 @@ impl Event {
             | Event::StabilizeSlow { version, .. }
             | Event::Ready { version }
             | Event::Stable { version }
+            | Event::SlotsAcquired { version, .. }
+            | Event::Released { version }
             | Event::Announcing { version, .. }
             | Event::AnnouncementSlow { version, .. }
             | Event::AnnouncementFailed { version, .. }

@@ -9,7 +9,9 @@ use super::{
     text::{brief, counted},
 };
 use crate::{
-    name::{NodeName, NodeUri},
+    name::{Incarnation, NodeName, NodeUri},
+    slots::SlotCount,
+    store::LeaseId,
     version::Version,
 };
 
@@ -36,6 +38,10 @@ pub enum StoreCall {
     Acknowledge,
     /// Reads and watches the acknowledgements of all nodes, on the leader.
     FollowAcknowledgements,
+    /// Records that the slots of a version may be acquired.
+    Permit,
+    /// Ends the witness of a removed session whose process does not follow the log.
+    Reclaim,
     /// Records that a version is stable.
     Confirm,
     /// Removes a laggard.
@@ -56,6 +62,8 @@ impl fmt::Display for StoreCall {
             StoreCall::Publish => "publishing a version",
             StoreCall::Acknowledge => "acknowledging a version",
             StoreCall::FollowAcknowledgements => "watching the acknowledgements",
+            StoreCall::Permit => "recording that slots are released",
+            StoreCall::Reclaim => "reclaiming the slots of a removed session",
             StoreCall::Confirm => "recording that a version is stable",
             StoreCall::Evict => "evicting a laggard",
             StoreCall::Resign => "resigning",
@@ -78,6 +86,8 @@ pub enum LostReason {
     Rewound,
     /// The node's health checks failed, so it gave up the session (P11).
     Unhealthy,
+    /// The node did not let go of slots that it lost within [`Config::release_timeout`](crate::Config::release_timeout).
+    ReleaseTimeout,
 }
 
 impl LostReason {
@@ -89,6 +99,7 @@ impl LostReason {
             LostReason::Removed => "removed",
             LostReason::Rewound => "rewound",
             LostReason::Unhealthy => "unhealthy",
+            LostReason::ReleaseTimeout => "release_timeout",
         }
     }
 }
@@ -101,6 +112,7 @@ impl fmt::Display for LostReason {
             LostReason::Removed => "the node's record was removed",
             LostReason::Rewound => "the store was restored to an older state",
             LostReason::Unhealthy => "the node is not healthy",
+            LostReason::ReleaseTimeout => "the node did not release its lost slots in time",
         })
     }
 }
@@ -122,6 +134,20 @@ pub enum StopReason {
         /// The URI of that process.
         by: NodeUri,
     },
+    /// An operator asked this incarnation of the node to leave.
+    Drained {
+        /// The operator.
+        by: String,
+        /// The reason that the operator gave.
+        why: String,
+    },
+    /// The node is configured with another number of slots than the cluster.
+    SlotCount {
+        /// The node's number of slots.
+        configured: SlotCount,
+        /// The cluster's number of slots.
+        cluster: SlotCount,
+    },
     /// The node's task was aborted: the tokio runtime was shut down, or the store's code panicked. The node's lease
     /// expires after its TTL.
     Aborted,
@@ -133,6 +159,11 @@ impl fmt::Display for StopReason {
             StopReason::Asked => f.write_str("it was asked to stop"),
             StopReason::TakenOver { by } => write!(f, "another process, at {by}, took over its name"),
             StopReason::NameTaken { by } => write!(f, "its name is held by another process, at {by}"),
+            StopReason::Drained { by, why } => write!(f, "{by} drained it: {why}"),
+            StopReason::SlotCount { configured, cluster } => write!(
+                f,
+                "it is configured with {configured} slots, but the cluster has {cluster}: configure {cluster}, or use another namespace"
+            ),
             StopReason::Aborted => {
                 f.write_str("its task was aborted: the runtime was shut down, or the store panicked")
             }
@@ -148,21 +179,47 @@ pub struct Blocked {
     /// Time since this leader saw the version published.
     #[serde(serialize_with = "milliseconds", rename = "since_ms")]
     pub since: Duration,
-    /// The nodes that have not acknowledged the version, sorted by name.
+    /// The nodes that have not acknowledged the version, sorted by name. While slots are being handed over, the nodes
+    /// that have not released the slots that they lost.
     pub laggards: Vec<Laggard>,
+    /// Sessions outside of the version that may still hold keys. Their slots are not acquired before they end.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<Holder>,
+    /// True if the nodes wait for the release of slots.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub releasing: bool,
+}
+
+/// A session outside of the newest version that may still hold keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The lease of the session.
+    #[serde(serialize_with = "super::serialize::text")]
+    pub lease: LeaseId,
+    /// Name of the node; `None` if the key cannot be read.
+    pub node: Option<NodeName>,
+    /// Incarnation of the node; `None` if the key cannot be read.
+    pub incarnation: Option<Incarnation>,
+    /// True if the node left by itself.
+    pub left: bool,
 }
 
 impl fmt::Display for Blocked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is not stable after {:?}: ", self.version, brief(self.since))?;
-        for (index, laggard) in self.laggards.iter().enumerate() {
-            let separator = if index == 0 { "" } else { ", " };
-            match &laggard.refused {
-                Some(reason) => write!(f, "{separator}{} refused ({reason})", laggard.name)?,
-                None => write!(f, "{separator}{} has not answered", laggard.name)?,
-            }
-        }
-        Ok(())
+        let laggard = |laggard: &Laggard| match (&laggard.refused, self.releasing) {
+            (Some(reason), _) => format!("{} refused ({reason})", laggard.name),
+            (None, true) => format!("{} has not released its lost slots", laggard.name),
+            (None, false) => format!("{} has not answered", laggard.name),
+        };
+        let holder = |holder: &Holder| {
+            let name = holder.node.as_ref().map_or("an unreadable session", NodeName::as_str);
+            format!("{name} may still hold keys under its earlier lease {}", holder.lease)
+        };
+        let reasons: Vec<String> =
+            self.laggards.iter().map(laggard).chain(self.holders.iter().map(holder)).collect();
+        f.write_str(&reasons.join(", "))
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use super::Event;
+use super::{Event, Holder};
 use crate::{
     name::NodeName,
     record::{Cause, Departure},
+    slots::SlotSet,
     version::Term,
 };
 
@@ -48,6 +49,23 @@ impl fmt::Display for Event {
                 write!(f, "stabilize of {version}, attempt {attempt}, has been running for {running:?}")
             }
             Event::Ready { version } => write!(f, "ready at {version}"),
+            Event::SlotsLost { slots } => write!(f, "lost slots {slots}"),
+            Event::SlotsAcquired { version, slots } => write!(f, "holds slots {slots} since {version}"),
+            Event::HoldsSuspended => f.write_str("all holds are lost: no renewal in time"),
+            Event::HoldsResumed => f.write_str("holds are given out again: a renewal succeeded"),
+            Event::Releasing { slots, attempt } => write!(f, "releasing slots {slots}, attempt {attempt}"),
+            Event::ReleaseRefused { attempt, reason, retry_in } => {
+                let delay = brief(*retry_in);
+                write!(f, "release failed, attempt {attempt}: {reason}; next attempt in {delay:?}")
+            }
+            Event::ReleaseSlow { in_use, releasing, waiting } => {
+                release_slow(f, in_use, *releasing, brief(*waiting))
+            }
+            Event::Released { version } => write!(f, "the slots that move in {version} are released"),
+            Event::Cordoned { name } => write!(f, "{name} is cordoned: it is to own no slots"),
+            Event::Uncordoned { name } => write!(f, "{name} is no longer cordoned"),
+            Event::Reclaiming { holder } => reclaiming(f, holder),
+            Event::AssignorFailed { reason } => write!(f, "the assignor is faulty, no slot moves: {reason}"),
             Event::Stable { version } => write!(f, "stable at {version}"),
             Event::Announcing { version, term } => write!(f, "calling on_stable of {version}, term {term}"),
             Event::AnnouncementSlow { version, running } => {
@@ -89,6 +107,27 @@ impl fmt::Display for Event {
             Event::Stopped { reason } => write!(f, "stopped: {reason}"),
         }
     }
+}
+
+fn release_slow(
+    f: &mut fmt::Formatter<'_>,
+    in_use: &SlotSet,
+    releasing: bool,
+    waiting: Duration,
+) -> fmt::Result {
+    let callback = if releasing { "the release callback has not succeeded" } else { "" };
+    let separator = if releasing && !in_use.is_empty() { ", and " } else { "" };
+    write!(f, "lost slots are not released after {waiting:?}: {callback}{separator}")?;
+    if in_use.is_empty() {
+        return Ok(());
+    }
+    write!(f, "holds of slots {in_use} were not dropped")
+}
+
+fn reclaiming(f: &mut fmt::Formatter<'_>, holder: &Holder) -> fmt::Result {
+    let node = holder.node.as_ref().map_or("a session", NodeName::as_str);
+    let lease = holder.lease;
+    write!(f, "{node} was removed but renews its lease {lease}: ending it, so that its slots can be acquired")
 }
 
 fn leader_changed(
@@ -153,6 +192,9 @@ impl fmt::Display for Cause {
             Cause::Resync => f.write_str("the previous view is unknown"),
             Cause::Unacknowledged(name) => write!(f, "the acknowledgement of {name} was deleted"),
             Cause::Restored => f.write_str("nodes had seen newer versions"),
+            Cause::Cordoned(name) => write!(f, "{name} was cordoned"),
+            Cause::Uncordoned(name) => write!(f, "{name} was uncordoned"),
+            Cause::Assigned => f.write_str("slots were assigned anew"),
             Cause::More(more) => write!(f, "{more} more"),
             Cause::Other(json) => f.write_str(json),
         }

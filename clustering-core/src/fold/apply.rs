@@ -1,6 +1,6 @@
 //! Folding the changes of one revision.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::de::DeserializeOwned;
 
@@ -9,10 +9,11 @@ use crate::{
     keyspace::KeyKind,
     name::NodeName,
     node::Node,
-    record::{Departure, DepartureRecord, StoredRecord, VersionRecord, decode_node},
-    store::{Batch, Change, Entry},
+    record::{Departure, DepartureRecord, HoldsRecord, StoredRecord, VersionRecord, decode_node},
+    slots::Assignment,
+    store::{Batch, Change, Entry, LeaseId},
     version::Term,
-    view::{Label, View},
+    view::{Label, View, ViewSlots},
 };
 
 impl Fold {
@@ -63,6 +64,34 @@ impl Fold {
                 let record = read(entry, changed).record;
                 changed.extend(record.map(Changed::Departed));
             }
+            KeyKind::Released => {
+                self.released = Some(read(entry, changed));
+                changed.push(Changed::Released);
+            }
+            KeyKind::Slots => {
+                let malformed = |reason| {
+                    changed.push(Changed::Malformed { key: entry.key.clone(), reason });
+                };
+                let assignment = Assignment::decode(&entry.value).map(Arc::new).map_err(malformed);
+                self.slots = Some(StoredRecord::new(entry, assignment.ok()));
+                changed.push(Changed::Other);
+            }
+            KeyKind::Holds(lease) => {
+                let record = read(entry, changed);
+                self.holds.insert(lease, record);
+                changed.push(Changed::Other);
+            }
+            KeyKind::Cordon(name) => {
+                let record = read(entry, changed);
+                if self.cordoned.insert(name.clone(), record).is_none() {
+                    changed.push(Changed::Cordoned(name));
+                }
+            }
+            KeyKind::Drain(name) => {
+                let record = read(entry, changed);
+                self.drains.insert(name, record);
+                changed.push(Changed::Other);
+            }
             KeyKind::BadName(reason) => changed.push(Changed::Malformed { key: entry.key.clone(), reason }),
             KeyKind::Unknown => {}
         }
@@ -109,6 +138,28 @@ impl Fold {
             KeyKind::Stable => {
                 self.stable = None;
                 changed.push(Changed::Stable);
+            }
+            KeyKind::Released => {
+                self.released = None;
+                changed.push(Changed::Released);
+            }
+            KeyKind::Slots => {
+                self.slots = None;
+                changed.push(Changed::Other);
+            }
+            KeyKind::Holds(lease) => {
+                self.holds.remove(&lease);
+                self.standing.remove(&lease);
+                changed.push(Changed::Other);
+            }
+            KeyKind::Cordon(name) => {
+                if self.cordoned.remove(&name).is_some() {
+                    changed.push(Changed::Uncordoned(name));
+                }
+            }
+            KeyKind::Drain(name) => {
+                self.drains.remove(&name);
+                changed.push(Changed::Other);
             }
             KeyKind::Departure | KeyKind::BadName(_) | KeyKind::Unknown => {}
         }
@@ -161,6 +212,7 @@ impl Fold {
 
     /// Creates the view of the version that was just written.
     fn cut(&mut self) {
+        self.previous = self.newest.take().filter(View::has_handover);
         self.newest = self.version.as_ref().and_then(|version| {
             let record = version.record.as_ref()?;
             let label = Label {
@@ -170,11 +222,36 @@ impl Fold {
                 term: record.term.unwrap_or_else(|| Term::new(version.modified)),
                 leader: record.leader.clone(),
                 causes: record.causes.clone(),
+                clean: record.clean,
             };
-            Some(View::new(label, self.present().cloned(), self.me.clone()))
+            Some(View::new(label, self.present().cloned(), self.me.clone(), self.view_slots()))
         });
         self.drift.clear();
         self.departures.clear();
+        self.find_standing();
+    }
+
+    /// Returns the assignment of the version that was just written; `None` if no node present is exclusive.
+    fn view_slots(&self) -> Option<ViewSlots> {
+        let is_exclusive =
+            |node: &&Arc<Node>| node.lease.is_some_and(|lease| self.holds.contains_key(&lease));
+        if !self.present().any(|node| is_exclusive(&node)) {
+            return None;
+        }
+        let lacking = self.present().filter(|node| !is_exclusive(node)).map(|node| node.name.clone());
+        let assignment = self.slots.as_ref().and_then(|slots| slots.record.clone());
+        Some(ViewSlots::new(assignment, lacking.collect(), self.present()))
+    }
+
+    /// Finds the sessions outside of the newest cut that may still hold keys.
+    pub(super) fn find_standing(&mut self) {
+        self.standing.clear();
+        let Some(newest) = self.newest.as_ref().filter(|_| !self.holds.is_empty()) else { return };
+        let cut: BTreeSet<LeaseId> = newest.iter().filter_map(|node| node.lease).collect();
+        let is_standing = |(lease, witness): &(&LeaseId, &StoredRecord<HoldsRecord>)| {
+            witness.created <= newest.revision() && !cut.contains(lease)
+        };
+        self.standing = self.holds.iter().filter(is_standing).map(|(lease, _)| *lease).collect();
     }
 }
 

@@ -38,10 +38,12 @@ impl Fold {
     /// Takes over the newest view from the replica before the gap, and recomputes the drift and the departures.
     fn keep_view(&mut self, before: &Fold, departed: Option<&DepartureRecord>) {
         let Some(view) = before.newest.clone() else { return };
+        self.previous = before.previous.clone();
         let names: Vec<NodeName> =
             view.iter().map(|node| &node.name).chain(self.nodes.keys()).cloned().collect();
         self.newest = Some(view.clone());
         names.iter().for_each(|name| self.note_drift(name));
+        self.find_standing();
         // Departures during the gap were missed, except for the last one, whose record is in the snapshot.
         if let Some(record) = departed
             && self.drift.contains(&record.node)
@@ -68,7 +70,17 @@ impl Fold {
             (before.version != self.version, Changed::Version),
             (before.request != self.request, Changed::Request),
             (before.stable != self.stable, Changed::Stable),
+            (before.released != self.released, Changed::Released),
+            (
+                before.holds != self.holds || before.slots != self.slots || before.drains != self.drains,
+                Changed::Other,
+            ),
         ];
+        let added = |a: &Fold, b: &Fold, change: fn(NodeName) -> Changed| -> Vec<Changed> {
+            b.cordoned.keys().filter(|name| !a.is_cordoned(name)).cloned().map(change).collect()
+        };
+        changed.extend(added(before, self, Changed::Cordoned));
+        changed.extend(added(self, before, Changed::Uncordoned));
         changed.extend(keys.into_iter().filter_map(|(differs, change)| differs.then_some(change)));
         changed
     }

@@ -92,7 +92,12 @@ impl State {
 
 impl Report {
     fn record(&self) -> ReadinessRecord {
-        ReadinessRecord { version: self.view.version(), outcome: self.outcome, detail: self.detail.clone() }
+        ReadinessRecord {
+            version: self.view.version(),
+            outcome: self.outcome,
+            detail: self.detail.clone(),
+            phase: Default::default(),
+        }
     }
 
     /// True if the entry contains this report, written in the session with that lease.

@@ -108,7 +108,7 @@ impl Consistency {
         let laggard =
             |name: &NodeName| Laggard { name: name.clone(), refused: acknowledgements.refusal(name, view) };
         let laggards = judgement.missing.iter().map(laggard).collect();
-        Some(Blocked { version: view.version(), since, laggards })
+        Some(Blocked { version: view.version(), since, laggards, holders: Vec::new(), releasing: false })
     }
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {

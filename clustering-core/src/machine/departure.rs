@@ -101,7 +101,7 @@ impl Departing {
             Some(txn) => {
                 // A node that ends needs time for the revocation, so it waits for this commit for at most half of the
                 // time limit.
-                let timeout = out.call_timeout().min(facts.config.stop_timeout / 2);
+                let timeout = out.call_timeout().min(facts.config.stop_timeout() / 2);
                 Step::Leaving(out.commit_within(timeout, Purpose::Leave, txn, facts.now))
             }
             None => Step::Due(facts.now),

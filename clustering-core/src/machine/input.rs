@@ -6,6 +6,7 @@ use super::token::{RequestId, Token};
 use crate::{
     node::Metadata,
     outcome::Outcome,
+    slots::{Slot, SlotSet},
     store::{Batch, Lease, Revision, Snapshot, StoreError, Txn, WatchEnd},
 };
 
@@ -89,6 +90,20 @@ pub enum Input {
         /// Its result.
         outcome: Outcome,
     },
+    /// Report for [`Output::Retract`](super::Output::Retract).
+    Retracted {
+        /// Token of the call.
+        token: Token,
+        /// The slots that are still in use. If there are none, the call has ended.
+        in_use: SlotSet,
+    },
+    /// The run of [`Output::Release`](super::Output::Release) ended, or was cancelled.
+    Released {
+        /// Token of the run.
+        token: Token,
+        /// Its result.
+        outcome: Outcome,
+    },
     /// The run of [`Output::Announce`](super::Output::Announce) ended, or was cancelled.
     Announced {
         /// Token of the run.
@@ -119,6 +134,17 @@ pub enum Input {
     CommitAsLeader {
         /// The request, answered with [`Reply::Committed`](super::Reply::Committed).
         id: RequestId,
+        /// The transaction, with the user's own guards.
+        txn: Txn,
+    },
+    /// The user commits a transaction that is applied only while this node holds a slot.
+    CommitAsOwner {
+        /// The request, answered with [`Reply::Committed`](super::Reply::Committed).
+        id: RequestId,
+        /// The slot.
+        slot: Slot,
+        /// The version under which the user's hold was acquired, which is its token.
+        acquired: Revision,
         /// The transaction, with the user's own guards.
         txn: Txn,
     },
@@ -162,17 +188,21 @@ impl Input {
             | Input::WatchEnded { token, .. }
             | Input::Committed { token, .. }
             | Input::Stabilized { token, .. }
+            | Input::Retracted { token, .. }
+            | Input::Released { token, .. }
             | Input::Announced { token, .. }
             | Input::HealthReported { token, .. } => Some(token),
             _ => None,
         }
     }
 
-    /// True if no further inputs have this token. A watch continues after it was opened and after each batch.
+    /// True if no further inputs have this token. A watch continues after it was opened and after each batch, and a
+    /// retraction while a slot is in use.
     pub(super) fn ends_call(&self) -> bool {
-        !matches!(
-            self,
-            Input::WatchOpened { result: Ok(()), .. } | Input::Batch { .. } | Input::Batches { .. }
-        )
+        match self {
+            Input::WatchOpened { result: Ok(()), .. } | Input::Batch { .. } | Input::Batches { .. } => false,
+            Input::Retracted { in_use, .. } => in_use.is_empty(),
+            _ => true,
+        }
     }
 }

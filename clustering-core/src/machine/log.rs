@@ -213,7 +213,16 @@ impl Log {
             Changed::Malformed { key, reason } => {
                 out.emit(Event::Malformed { key: key.clone(), reason: reason.clone() });
             }
-            Changed::Leader | Changed::Request | Changed::Departed(_) => {}
+            Changed::Released => {
+                if facts.fold.is_released()
+                    && let Some(view) = facts.fold.newest()
+                {
+                    out.emit(Event::Released { version: view.version() });
+                }
+            }
+            Changed::Cordoned(name) => out.emit(Event::Cordoned { name: name.clone() }),
+            Changed::Uncordoned(name) => out.emit(Event::Uncordoned { name: name.clone() }),
+            Changed::Leader | Changed::Request | Changed::Departed(_) | Changed::Other => {}
         }
     }
 

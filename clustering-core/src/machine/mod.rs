@@ -103,8 +103,8 @@ pub use self::{
     failing::FailingCall,
     health::Health,
     input::Input,
-    output::{Output, Purpose, Reply, RequestError},
-    status::{Leader, Leadership, Phase, SessionStatus, Status},
+    output::{Output, Purpose, Reply, RequestError, SlotChange},
+    status::{Holdings, Leader, Leadership, Phase, SessionStatus, Status},
     token::{RequestId, Token},
 };
 use crate::{
@@ -381,6 +381,7 @@ impl Machine {
                     self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
                 (StoreCall::Acknowledge, reply)
             }
+            Purpose::Release | Purpose::Permit | Purpose::Reclaim | Purpose::OwnerCommit => return,
             Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
             Purpose::Leave => return self.departure.on_left(facts, token, &result, out),
         };
@@ -446,7 +447,7 @@ impl Machine {
     /// Begins to stop. Calls that come while the node is stopping are refused when it has stopped.
     fn stop(&mut self, reason: StopReason) {
         if !self.facts.is_ending() {
-            let deadline = self.facts.now + self.facts.config.stop_timeout;
+            let deadline = self.facts.now + self.facts.config.stop_timeout();
             self.facts.intent = Intent::Stop { reason, deadline };
             self.health.cancel(&mut self.out);
         }
@@ -514,6 +515,7 @@ impl Machine {
             StoreCall::Elect => self.election.fails_to_elect(facts),
             StoreCall::Resign => self.election.fails_to_resign(facts),
             StoreCall::FollowAcknowledgements => self.acknowledgements.is_failing(),
+            StoreCall::Permit | StoreCall::Reclaim => false,
             StoreCall::Confirm => self.consistency.fails_to_confirm(facts),
             StoreCall::Evict => self.eviction.fails_to_evict(facts),
             StoreCall::Publish => self.publication.fails_to_publish(facts),

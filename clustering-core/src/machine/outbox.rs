@@ -6,12 +6,13 @@ use super::{
     contact::Contact,
     failing::FailingCalls,
     input::Input,
-    output::{Output, Purpose, Reply, RequestError},
+    output::{Output, Purpose, Reply, RequestError, SlotChange},
     token::{RequestId, Token},
 };
 use crate::{
     config::Config,
     event::{Event, StopReason, StoreCall},
+    slots::SlotSet,
     store::{ErrorKind, Key, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
     version::{IdGenerator, Term},
@@ -56,6 +57,8 @@ impl Pending {
             | (Call::Revoke, Input::Revoked { .. })
             | (Call::Commit(_), Input::Committed { .. })
             | (Call::Stabilize, Input::Stabilized { .. })
+            | (Call::Retract, Input::Retracted { .. })
+            | (Call::Release, Input::Released { .. })
             | (Call::Announce, Input::Announced { .. })
             | (Call::CheckHealth, Input::HealthReported { .. }) => true,
             (Call::Log | Call::Acknowledgements | Call::OwnAcknowledgement, Input::Read { .. }) => {
@@ -87,6 +90,8 @@ pub(crate) enum Call {
     OwnAcknowledgement,
     Commit(Purpose),
     Stabilize,
+    Retract,
+    Release,
     Announce,
     CheckHealth,
 }
@@ -214,11 +219,32 @@ impl Outbox {
         view: View,
         previous: Option<View>,
         attempt: u32,
+        slots: Option<SlotChange>,
         now: Timestamp,
     ) -> Token {
         let token = self.begin(Call::Stabilize, now);
         self.emit(Event::Stabilizing { version: view.version(), attempt });
-        self.queue.push_back(Output::Stabilize { token, view, previous, attempt });
+        self.queue.push_back(Output::Stabilize { token, view, previous, attempt, slots });
+        token
+    }
+
+    pub(crate) fn retract(&mut self, slots: SlotSet, now: Timestamp) -> Token {
+        let token = self.begin(Call::Retract, now);
+        self.queue.push_back(Output::Retract { token, slots });
+        token
+    }
+
+    pub(crate) fn release(
+        &mut self,
+        slots: SlotSet,
+        lease: LeaseId,
+        view: Option<View>,
+        attempt: u32,
+        now: Timestamp,
+    ) -> Token {
+        let token = self.begin(Call::Release, now);
+        self.emit(Event::Releasing { slots: slots.clone(), attempt });
+        self.queue.push_back(Output::Release { token, slots, lease, view, attempt });
         token
     }
 

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::token::{RequestId, Token};
 use crate::{
     event::{Event, StopReason},
+    slots::SlotSet,
     store::{Key, LeaseId, Revision, StoreError, Txn},
     version::{Term, Version},
     view::View,
@@ -93,6 +94,29 @@ pub enum Output {
         previous: Option<View>,
         /// Number of the attempt at this view, from 1.
         attempt: u32,
+        /// The slots that the node gains and keeps; `None` on a node that is not exclusive.
+        slots: Option<SlotChange>,
+    },
+    /// Make the outstanding holds of these slots end: they are [lost](crate::Hold::lost). Report at once, and whenever
+    /// it changes, which of the slots are still in use. Once none is, the call has ended.
+    Retract {
+        /// Token of the call.
+        token: Token,
+        /// The slots.
+        slots: SlotSet,
+    },
+    /// Run the user's `release`. There is at most one run at a time.
+    Release {
+        /// Token of the run.
+        token: Token,
+        /// The slots to let go of.
+        slots: SlotSet,
+        /// The lease under which they were held.
+        lease: LeaseId,
+        /// The view that takes them away; `None` if the session ends.
+        view: Option<View>,
+        /// Number of the attempt, from 1.
+        attempt: u32,
     },
     /// Run the user's `on_stable`. There is at most one run at a time.
     Announce {
@@ -136,6 +160,17 @@ pub enum Output {
     },
 }
 
+/// The slots of a version, from the point of view of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct SlotChange {
+    /// Slots that the node is about to acquire.
+    pub gained: SlotSet,
+    /// Slots that the node had before and that the version takes from it. They are released already.
+    pub lost: SlotSet,
+    /// Slots that the node holds and keeps.
+    pub kept: SlotSet,
+}
+
 /// Purpose of a commit. The names are those of the commits in the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
@@ -154,6 +189,12 @@ pub enum Purpose {
     Publish,
     /// Acknowledges a version, or reports the reason for not doing so.
     Acknowledge,
+    /// Acknowledges that the slots that a version takes from this node are released.
+    Release,
+    /// Records that the slots of a version may be acquired.
+    Permit,
+    /// Ends the witness of a removed session whose process does not follow the log.
+    Reclaim,
     /// Records that a version is stable.
     Confirm,
     /// Removes a laggard.
@@ -162,8 +203,10 @@ pub enum Purpose {
     Resign,
     /// Removes the record of this node, which leaves.
     Leave,
-    /// Commits a transaction of the user.
+    /// Commits a transaction of the user as leader.
     LeaderCommit,
+    /// Commits a transaction of the user as owner of a key.
+    OwnerCommit,
 }
 
 impl Purpose {
@@ -177,11 +220,15 @@ impl Purpose {
             Purpose::Elect => "elect",
             Purpose::Publish => "publish",
             Purpose::Acknowledge => "acknowledge",
+            Purpose::Release => "release",
+            Purpose::Permit => "permit",
+            Purpose::Reclaim => "reclaim",
             Purpose::Confirm => "confirm",
             Purpose::Evict => "evict",
             Purpose::Resign => "resign",
             Purpose::Leave => "leave",
             Purpose::LeaderCommit => "leader commit",
+            Purpose::OwnerCommit => "owner commit",
         }
     }
 }
@@ -199,7 +246,7 @@ pub enum Reply {
     Done(Result<(), RequestError>),
     /// Answer to a request for a version: a version that was published since.
     Version(Result<Version, RequestError>),
-    /// Answer to a commit as leader: its revision.
+    /// Answer to a commit as leader or as owner: its revision.
     Committed(Result<Revision, RequestError>),
 }
 
@@ -210,6 +257,9 @@ pub enum RequestError {
     /// This node does not lead, or may not act as leader at the moment. Nothing was written.
     #[error("this node does not lead: ask the leader, or wait until this node leads")]
     NotLeader,
+    /// This node does not hold the key under the given hold any more. Nothing was written.
+    #[error("this node no longer holds the key: take a new hold, or ask the key's new owner")]
+    NotHeld,
     /// The transaction writes a key that belongs to the cluster. Nothing was written.
     #[error(
         "{key} is the cluster's own key: write to keys outside of `view/`, `ready/` and `history/` of its namespace"

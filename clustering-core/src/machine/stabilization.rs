@@ -112,7 +112,7 @@ impl Stabilization {
     }
 
     fn start(&mut self, facts: &Facts, view: View, attempt: u32, out: &mut Outbox) {
-        let token = out.stabilize(view.clone(), self.adapted.clone(), attempt, facts.now);
+        let token = out.stabilize(view.clone(), self.adapted.clone(), attempt, None, facts.now);
         self.running = Some(Running {
             token,
             view,

@@ -1,6 +1,6 @@
 //! Snapshots of the machine's knowledge, for its users.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Identity, Machine, facts::Intent, failing::FailingCall, health::Health};
 use crate::{
@@ -8,7 +8,8 @@ use crate::{
     keyspace::Keyspace,
     name::{Incarnation, NodeName},
     node::Node,
-    store::Revision,
+    slots::{Slot, SlotSet},
+    store::{LeaseId, Revision},
     time::Timestamp,
     version::{Term, Version},
     view::View,
@@ -66,6 +67,8 @@ pub struct Status {
     ///
     /// [`is_stable`](Self::is_stable) also requires that this node is part of it.
     pub consistent: bool,
+    /// The slots that this node holds (P12); `None` on a node that is not exclusive.
+    pub holdings: Option<Holdings>,
     /// On the leader: the nodes that have kept the newest version from becoming stable for a while.
     pub blocked: Option<Blocked>,
     /// On the leader: the mass failure during which it evicts no nodes.
@@ -90,6 +93,27 @@ pub struct SessionStatus {
     pub incarnation: Incarnation,
     /// Deadline of the session, by the node's own clock. Each renewal moves it.
     pub until: Timestamp,
+}
+
+/// The slots that an exclusive node holds, and the time for which it does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holdings {
+    /// The lease under which the slots are held; `None` without a session. After a session ended in order, it is the
+    /// lease that is kept until everything is released.
+    pub lease: Option<LeaseId>,
+    /// The slots that this node holds. The value is the fencing token: the revision of the version under which the slot
+    /// was acquired.
+    pub held: Arc<BTreeMap<Slot, Revision>>,
+    /// Time until which holds are given out, by the node's own clock. Outstanding holds are lost then, unless a renewal
+    /// succeeds before. Each renewal moves it.
+    pub until: Timestamp,
+    /// Time after which all holds of this lease are void, by the node's own clock. Each renewal moves it.
+    pub void: Timestamp,
+    /// Slots that this node lost and whose holds were not dropped yet.
+    pub in_use: SlotSet,
+    /// True while the `release` callback has not succeeded for all slots that were lost.
+    pub releasing: bool,
 }
 
 /// The leader of the cluster.
@@ -139,6 +163,7 @@ impl Machine {
             acknowledged: self.acknowledgement.acknowledged().cloned(),
             stable: fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
             consistent: self.log.is_open() && away_since.is_none() && fold.is_settled(),
+            holdings: None,
             blocked: self.consistency.blocked(facts, &self.acknowledgements, now),
             mass_failure: self.eviction.mass_failure(),
             stale_since: away_since,
@@ -255,6 +280,12 @@ impl Status {
             let incarnation = status.session.as_ref().map(|session| session.incarnation.clone());
             (incarnation, status.leadership.map(|leadership| leadership.term))
         };
+        let held = |holdings: &Option<Holdings>| {
+            holdings.as_ref().map(|holdings| {
+                let Holdings { lease, held, until: _, void: _, in_use, releasing } = holdings.clone();
+                (lease, held, in_use, releasing)
+            })
+        };
         let blocked = |status: &Status| {
             status.blocked.as_ref().map(|blocked| (blocked.version, blocked.laggards.clone()))
         };
@@ -270,6 +301,7 @@ impl Status {
             acknowledged,
             stable,
             consistent,
+            holdings,
             blocked: _,
             mass_failure,
             stale_since,
@@ -287,6 +319,7 @@ impl Status {
             && *acknowledged == next.acknowledged
             && *stable == next.stable
             && *consistent == next.consistent
+            && held(holdings) == held(&next.holdings)
             && blocked(self) == blocked(next)
             && *mass_failure == next.mass_failure
             && *stale_since == next.stale_since

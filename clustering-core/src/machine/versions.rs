@@ -30,6 +30,7 @@ pub(crate) fn next_version(
         term,
         leader: facts.name().cloned(),
         causes: cut_off(causes),
+        clean: false,
     }
 }
 

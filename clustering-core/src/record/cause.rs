@@ -48,6 +48,12 @@ pub enum Cause {
     Unacknowledged(NodeName),
     /// Nodes had seen a newer label than that of the previous version, since the store was restored to an older state.
     Restored,
+    /// An operator cordoned the node: it owns no slots.
+    Cordoned(NodeName),
+    /// An operator lifted the cordon of the node.
+    Uncordoned(NodeName),
+    /// The assignment of the slots no longer fitted the nodes of the previous version.
+    Assigned,
     /// Number of further causes.
     More(usize),
     /// A cause that a newer release of this library wrote, as its JSON. It is written as it was read.
@@ -83,6 +89,7 @@ impl Cause {
         match read::<String>(value).as_deref() {
             Some("resync") => return Some(Cause::Resync),
             Some("restored") => return Some(Cause::Restored),
+            Some("assigned") => return Some(Cause::Assigned),
             _ => {}
         }
         let fields: Fields<'_> = read(value)?;
@@ -96,6 +103,8 @@ impl Cause {
             "evicted" => Cause::Evicted(read(value)?),
             "elected" => Cause::Elected(read(value)?),
             "unacknowledged" => Cause::Unacknowledged(read(value)?),
+            "cordoned" => Cause::Cordoned(read(value)?),
+            "uncordoned" => Cause::Uncordoned(read(value)?),
             "more" => Cause::More(read(value)?),
             "asked" => read(value).map(|Asked { by, why }| Cause::Asked { by, why })?,
             _ => return None,
@@ -117,6 +126,9 @@ impl Cause {
             Cause::Resync => "resync",
             Cause::Unacknowledged(_) => "unacknowledged",
             Cause::Restored => "restored",
+            Cause::Cordoned(_) => "cordoned",
+            Cause::Uncordoned(_) => "uncordoned",
+            Cause::Assigned => "assigned",
             Cause::More(_) => return None,
             Cause::Other(_) => "other",
         })

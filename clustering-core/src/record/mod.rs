@@ -9,6 +9,7 @@ mod departure;
 mod history;
 mod leader;
 mod node;
+mod ownership;
 mod readiness;
 mod request;
 mod stable;
@@ -28,6 +29,7 @@ pub(crate) use self::{
     history::{HistoryRecord, SettledRecord},
     leader::LeaderRecord,
     node::{NodeRecord, decode_node},
+    ownership::{CordonRecord, DrainRecord, HoldsRecord, ReleasedRecord},
     readiness::{ReadinessOutcome, ReadinessRecord},
     request::RequestRecord,
     stable::StableRecord,

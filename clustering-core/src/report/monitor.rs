@@ -225,7 +225,14 @@ impl Monitor {
                 return Some(MonitorEvent::VersionRequested { by, why });
             }
             Changed::Malformed { key, reason } => Event::Malformed { key, reason },
-            Changed::Up(_) | Changed::Renewed(_) | Changed::Down(..) | Changed::Departed(_) => return None,
+            Changed::Released => Event::Released { version: log.released()?.record.as_ref()?.version },
+            Changed::Cordoned(name) => Event::Cordoned { name },
+            Changed::Uncordoned(name) => Event::Uncordoned { name },
+            Changed::Other
+            | Changed::Up(_)
+            | Changed::Renewed(_)
+            | Changed::Down(..)
+            | Changed::Departed(_) => return None,
         };
         Some(event.into())
     }
@@ -249,6 +256,7 @@ impl Monitor {
         let record = self.records.ready.get(&name)?.record.as_ref()?;
         let (version, reason) = (record.version, record.detail.clone());
         Some(match record.outcome {
+            ReadinessOutcome::Pending => return None,
             ReadinessOutcome::Ready => MonitorEvent::NodeReady { name, version },
             ReadinessOutcome::Failed => MonitorEvent::NodeRefused { name, version, reason },
         })

@@ -238,7 +238,8 @@ impl Driver {
                 self.opening.remove(&token);
                 self.watches.remove(token);
             }
-            Output::Stabilize { token, view, previous, attempt } => {
+            Output::Retract { .. } | Output::Release { .. } => {}
+            Output::Stabilize { token, view, previous, attempt, .. } => {
                 self.stabilize(token, view, previous, attempt);
             }
             Output::Announce { token, view, term } => self.announce(token, view, term),

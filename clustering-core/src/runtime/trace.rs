@@ -135,6 +135,11 @@ fn level(event: &Event) -> Level {
         | Event::LeadershipSuspended { .. }
         | Event::StabilizeRefused { .. }
         | Event::StabilizeSlow { .. }
+        | Event::HoldsSuspended
+        | Event::ReleaseRefused { .. }
+        | Event::ReleaseSlow { .. }
+        | Event::Reclaiming { .. }
+        | Event::AssignorFailed { .. }
         | Event::AnnouncementSlow { .. }
         | Event::AnnouncementFailed { .. }
         | Event::Blocked(_)
@@ -150,6 +155,11 @@ fn level(event: &Event) -> Level {
         | Event::Healthy
         | Event::LeaderChanged { .. }
         | Event::LeadershipResumed { .. }
+        | Event::HoldsResumed
+        | Event::SlotsLost { .. }
+        | Event::SlotsAcquired { .. }
+        | Event::Cordoned { .. }
+        | Event::Uncordoned { .. }
         | Event::VersionPublished { .. }
         | Event::Stable { .. }
         | Event::MassFailureOver
@@ -163,6 +173,8 @@ fn level(event: &Event) -> Level {
         | Event::NodeDown { .. }
         | Event::Stabilizing { .. }
         | Event::Superseded { .. }
+        | Event::Releasing { .. }
+        | Event::Released { .. }
         | Event::Ready { .. }
         | Event::Announcing { .. } => Level::DEBUG,
     }

@@ -15,16 +15,21 @@
 
 mod assignment;
 mod balance;
+mod set;
 
 use std::fmt;
 
+use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-pub use self::assignment::{Assignment, Assignor, Balanced, Candidate};
+pub use self::{
+    assignment::{Assignment, Assignor, Balanced, Candidate},
+    set::SlotSet,
+};
 use crate::name::InvalidInput;
 
 /// The number of slots of a cluster: 1 to 4,096. It is fixed for the life of a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct SlotCount(u16);
 
 impl SlotCount {
@@ -54,14 +59,25 @@ impl SlotCount {
         Slot((scaled >> 64) as u16)
     }
 
+    /// Returns the slot with that number, if there is one.
+    pub fn slot(self, number: u16) -> Option<Slot> {
+        (number < self.0).then_some(Slot(number))
+    }
+
     /// Returns all slots in ascending order.
     pub fn iter(self) -> impl ExactSizeIterator<Item = Slot> {
         (0..self.0).map(Slot)
     }
 }
 
+impl fmt::Display for SlotCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// A slot, numbered from 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Serialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Slot(u16);
 
 impl Slot {

@@ -1,4 +1,4 @@
-use std::{fmt, time::Duration};
+use std::{fmt, num::ParseIntError, str::FromStr, time::Duration};
 
 /// The ID of a lease. A store never uses the same ID for another lease (contract rule 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,6 +20,15 @@ impl LeaseId {
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:x}", self.0)
+    }
+}
+
+impl FromStr for LeaseId {
+    type Err = ParseIntError;
+
+    /// Parses an ID in hexadecimal, as [`Display`](fmt::Display) formats it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        u64::from_str_radix(text, 16).map(LeaseId)
     }
 }
 

@@ -153,7 +153,8 @@ impl Bench {
         let version = self.generate_version();
         let causes = vec![Cause::Elected(name(node))];
         let number = self.next_number();
-        let record = VersionRecord { version, number, term: None, leader: Some(name(node)), causes };
+        let record =
+            VersionRecord { version, number, term: None, leader: Some(name(node)), causes, clean: false };
         let lease = self.others[node];
         let txn = Txn::new()
             .guard(Guard::absent(self.keys.election_key().clone()))
@@ -168,7 +169,14 @@ impl Bench {
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
         let version = self.generate_version();
         let number = self.next_number();
-        self.publishes_as(VersionRecord { version, number, term, leader: None, causes: Vec::new() });
+        self.publishes_as(VersionRecord {
+            version,
+            number,
+            term,
+            leader: None,
+            causes: Vec::new(),
+            clean: false,
+        });
     }
 
     pub(super) fn publishes_as(&mut self, record: VersionRecord) {

@@ -109,7 +109,7 @@ fn p4_an_acknowledgement_from_the_same_revision_as_its_version_does_not_count() 
     let mut a = waiting_for_b();
     // Another client writes both in one revision. No node can have adapted to a version that did not exist yet.
     let (version, leader) = (a.generate_version(), None);
-    let record = VersionRecord { version, number: 9, term: None, leader, causes: Vec::new() };
+    let record = VersionRecord { version, number: 9, term: None, leader, causes: Vec::new(), clean: false };
     let ready = ReadinessRecord { version, outcome: ReadinessOutcome::Ready, detail: None };
     let both = Txn::new().put("c/view/version", encode(&record), None);
     a.names.version(version);

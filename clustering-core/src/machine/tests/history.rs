@@ -75,8 +75,14 @@ fn version_128_is_written_to_slot_0() {
 #[test]
 fn numbering_continues_across_unnumbered_and_deleted_versions() {
     let mut a = Bench::node("a").joined().leading().stable();
-    let uncounted =
-        |version| VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new() };
+    let uncounted = |version| VersionRecord {
+        version,
+        number: 0,
+        term: None,
+        leader: None,
+        causes: Vec::new(),
+        clean: false,
+    };
     let version = a.generate_version();
     a.publishes_as(uncounted(version));
     let mut a = a.stable();
@@ -93,7 +99,14 @@ fn numbering_continues_across_unnumbered_and_deleted_versions() {
 fn the_largest_version_number_is_followed_by_1() {
     let mut a = Bench::node("a").joined().leading();
     let version = a.generate_version();
-    a.publishes_as(VersionRecord { version, number: u64::MAX, term: None, leader: None, causes: Vec::new() });
+    a.publishes_as(VersionRecord {
+        version,
+        number: u64::MAX,
+        term: None,
+        leader: None,
+        causes: Vec::new(),
+        clean: false,
+    });
     a.request_version(1, "x");
     assert_eq!(number(&a, "publish"), 1);
 }
