@@ -143,7 +143,7 @@ async fn a_stop_in_a_long_outage_does_not_wait_for_an_expired_lease() {
         let cluster = Cluster::new();
         let (line, builder) = cluster.builder("a");
         // The session expires while the node stops, so it need not wait any longer.
-        let patient = builder.configure(|config| config.stop_timeout = secs(3600));
+        let patient = builder.configure(|config| config.stop_timeout = Some(secs(3600)));
         let patient = start(line, patient).await;
         let nodes = [cluster.start("b").await, cluster.start("c").await];
         stable([&patient, &nodes[0], &nodes[1]]).await;
@@ -190,7 +190,7 @@ async fn a_node_with_the_longest_allowed_times_starts_and_stops() {
     let endless = |config: &mut Config| {
         let never = Backoff::new(Duration::MAX, Duration::MAX);
         (config.stabilize_retry, config.publish_gap) = (never, never);
-        (config.warn_after, config.stop_timeout) = (Duration::MAX, Duration::MAX);
+        (config.warn_after, config.stop_timeout) = (Duration::MAX, Some(Duration::MAX));
         (config.stabilize_timeout, config.on_stable_timeout) = (Some(Duration::MAX), Some(Duration::MAX));
         config.laggards = Laggards::Evict { after: Duration::MAX };
     };
