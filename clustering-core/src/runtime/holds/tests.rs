@@ -44,7 +44,7 @@ impl Table {
         let (holds, clock) = (Arc::new(Holds::new()), Clock::start());
         let keeper = Keeper::new(holds.clone(), clock.clone());
         let holdings = Holdings {
-            lease: LeaseId::new(1),
+            lease: Some(LeaseId::new(1)),
             held: Arc::default(),
             until: Timestamp::ZERO,
             void: Timestamp::ZERO,
@@ -129,18 +129,18 @@ async fn p12_a_slot_is_reported_as_in_use_until_its_last_hold_is_dropped() {
     let (a, b) = (table.holds.hold(slot(1)).unwrap(), table.holds.hold(slot(1)).unwrap());
     let two = table.holds.hold(slot(2)).unwrap();
     table.hold(&[], 0);
-    table.keeper.retract(Token(5), &set(&[1, 2, 3]));
-    assert_eq!(table.report(Token(5)), Some(set(&[1, 2])));
-    assert_eq!(table.report(Token(5)), None, "a report is not repeated");
+    table.keeper.retract(Token::new(5), &set(&[1, 2, 3]));
+    assert_eq!(table.report(Token::new(5)), Some(set(&[1, 2])));
+    assert_eq!(table.report(Token::new(5)), None, "a report is not repeated");
     drop(a);
-    assert_eq!(table.report(Token(5)), None, "another hold of the slot is outstanding");
+    assert_eq!(table.report(Token::new(5)), None, "another hold of the slot is outstanding");
     drop(b);
     assert!(is_done(table.holds.noticed()), "the driver is woken");
-    assert_eq!(table.report(Token(5)), Some(set(&[2])));
+    assert_eq!(table.report(Token::new(5)), Some(set(&[2])));
     drop(two);
     assert!(is_done(table.holds.noticed()));
-    assert_eq!(table.report(Token(5)), Some(set(&[])));
-    assert_eq!(table.report(Token(5)), None, "the call has ended");
+    assert_eq!(table.report(Token::new(5)), Some(set(&[])));
+    assert_eq!(table.report(Token::new(5)), None, "the call has ended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -159,14 +159,14 @@ async fn p12_holds_of_all_earlier_acquisitions_count_and_those_of_later_ones_do_
     let second = table.holds.hold(slot(1)).unwrap();
     assert_eq!((first.token(), second.token()), (Revision::new(7), Revision::new(9)));
     table.hold(&[], 0);
-    table.keeper.retract(Token(1), &set(&[1]));
+    table.keeper.retract(Token::new(1), &set(&[1]));
     table.hold(&[1], 11);
     let third = table.holds.hold(slot(1)).unwrap();
-    assert_eq!(table.report(Token(1)), Some(set(&[1])));
+    assert_eq!(table.report(Token::new(1)), Some(set(&[1])));
     drop(second);
-    assert_eq!(table.report(Token(1)), None, "the oldest hold is outstanding");
+    assert_eq!(table.report(Token::new(1)), None, "the oldest hold is outstanding");
     drop(first);
-    assert_eq!(table.report(Token(1)), Some(set(&[])));
+    assert_eq!(table.report(Token::new(1)), Some(set(&[])));
     assert!(!third.is_lost());
 }
 
@@ -225,11 +225,11 @@ async fn p12_a_void_hold_counts_as_dropped_and_never_becomes_valid_again() {
     let mut table = Table::new(&[1]);
     let hold = table.holds.hold(slot(1)).unwrap();
     table.hold(&[], 0);
-    table.keeper.retract(Token(3), &set(&[1]));
-    assert_eq!(table.report(Token(3)), Some(set(&[1])));
+    table.keeper.retract(Token::new(3), &set(&[1]));
+    assert_eq!(table.report(Token::new(3)), Some(set(&[1])));
     assert_eq!(table.keeper.next_deadline(), Some(table.holdings.void));
     advance(TTL).await;
-    assert_eq!(table.report(Token(3)), Some(set(&[])));
+    assert_eq!(table.report(Token::new(3)), Some(set(&[])));
     table.renew();
     table.hold(&[1], 9);
     assert!(!hold.is_valid(), "it was reported as dropped");
@@ -246,7 +246,7 @@ async fn holds_of_a_lease_that_is_kept_after_its_session_stay_valid_while_it_is_
         table.renew();
     }
     assert!(hold.is_lost() && hold.is_valid());
-    assert!(table.keeper.lease(LeaseId::new(1).unwrap()).is_valid());
+    assert!(table.keeper.lease(LeaseId::new(1)).is_valid());
 }
 
 #[tokio::test(start_paused = true)]
@@ -254,13 +254,13 @@ async fn p12_holds_of_the_last_session_are_lost_and_run_out_under_their_own_leas
     let mut table = Table::new(&[1]);
     let hold = table.holds.hold(slot(1)).unwrap();
     advance(TTL / 2).await;
-    table.holdings.lease = LeaseId::new(2);
+    table.holdings.lease = Some(LeaseId::new(2));
     table.renew();
     assert!(hold.is_lost() && hold.is_valid());
     let next = table.holds.hold(slot(1)).unwrap();
-    let (old, new) = (LeaseId::new(1).unwrap(), LeaseId::new(2).unwrap());
+    let (old, new) = (LeaseId::new(1), LeaseId::new(2));
     assert!(table.keeper.lease(old).is_valid() && table.keeper.lease(new).is_valid());
-    assert!(!table.keeper.lease(LeaseId::new(3).unwrap()).is_valid(), "a lease that nobody knows");
+    assert!(!table.keeper.lease(LeaseId::new(3)).is_valid(), "a lease that nobody knows");
     advance(TTL / 2).await;
     assert!(!hold.is_valid() && next.is_valid());
     assert!(!table.keeper.lease(old).is_valid());
@@ -297,7 +297,7 @@ fn p12_no_hold_is_given_out_after_its_slot_was_reported_free() {
     let mut keeper = Keeper::new(holds.clone(), clock);
     let far = Timestamp::from_nanos(u64::MAX / 2);
     let mut holdings = Holdings {
-        lease: LeaseId::new(1),
+        lease: Some(LeaseId::new(1)),
         held: Arc::default(),
         until: far,
         void: far,
@@ -335,7 +335,7 @@ fn p12_no_hold_is_given_out_after_its_slot_was_reported_free() {
         holdings.held = Arc::default();
         keeper.apply(Some(&holdings), Timestamp::ZERO);
         keeper.wake();
-        keeper.retract(Token(round), &set(&[0]));
+        keeper.retract(Token::new(round), &set(&[0]));
         loop {
             if let Some(Input::Retracted { in_use, .. }) = keeper.report()
                 && in_use.is_empty()
