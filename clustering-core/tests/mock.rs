@@ -170,7 +170,7 @@ async fn a_store_that_panics_ends_the_node_and_is_reported() {
     let node = builder(mock).start().await.unwrap();
     node.wait_stable().await.unwrap();
     assert!(node.is_leader());
-    assert_eq!(node.ended().await.0, StopReason::Aborted);
+    assert_eq!(node.ended().await.unwrap().0, StopReason::Aborted);
     assert!(!node.is_leader());
     assert_eq!(node.stop().await, Err(StopError::LeaseNotGivenBack));
 }

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Identity, Machine, facts::Intent, failing::FailingCall, health::Health};
 use crate::{
+    config::Config,
     event::{Blocked, MassFailure, StopReason},
+    fold::Fold,
     keyspace::Keyspace,
     name::{Incarnation, NodeName},
     node::Node,
@@ -231,6 +233,16 @@ impl Machine {
     /// Returns the keys of the cluster.
     pub fn keyspace(&self) -> &Keyspace {
         self.facts.keys()
+    }
+
+    /// Returns the configuration of the node.
+    pub(crate) fn config(&self) -> &Config {
+        &self.facts.config
+    }
+
+    /// Returns the node's replica of the log.
+    pub(crate) fn replica(&self) -> &Fold {
+        &self.facts.fold
     }
 
     /// Returns the identity of the node with its newest metadata; `None` for an observer.
