@@ -117,7 +117,8 @@ pub async fn run(
     }
     // Written after the node's last events.
     journal.note(Observation::Note { text: "the process ends".to_owned() });
-    Ok(ended.0)
+    // It fails only within callbacks.
+    Ok(ended.map_or(StopReason::Aborted, |ended| ended.0))
 }
 
 /// Sleeps for `time` or until superseded. Returns true if superseded.
