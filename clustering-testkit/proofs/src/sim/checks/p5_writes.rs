@@ -12,7 +12,13 @@ pub(crate) fn check(
     is_own: impl Fn(LeaseId) -> bool,
 ) -> Result<(), String> {
     match purpose {
-        Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Resign | Purpose::LeaderCommit => {
+        Purpose::Publish
+        | Purpose::Permit
+        | Purpose::Reclaim
+        | Purpose::Confirm
+        | Purpose::Evict
+        | Purpose::Resign
+        | Purpose::LeaderCommit => {
             match leader.and_then(|entry| entry.lease).is_some_and(is_own) {
                 true => Ok(()),
                 false => Err(format!(
