@@ -2,8 +2,8 @@ use std::{collections::BTreeMap, mem};
 
 use clustering_core::{
     Config, Event, Outcome,
-    node::WEIGHT,
     machine::{Holdings, Input, Output, Purpose, Token},
+    node::WEIGHT,
     slots::{Slot, SlotCount, SlotSet},
     store::{Key, LeaseId, Revision, Txn},
     time::Timestamp,
@@ -181,8 +181,8 @@ impl World<'_> {
         this.holds.is_outdated = true;
         let time = if this.window(Kind::LeakedHold, self.now).is_some() {
             this.random.ms(5_000, 1_000_000)
-        } else if self.stormy && this.random.percent(5) {
-            this.random.ms(0, 20_000)
+        } else if this.random.percent(5) {
+            this.random.ms(0, 1_500)
         } else {
             this.random.ms(0, 400)
         };
@@ -313,7 +313,9 @@ impl World<'_> {
     /// P12. Checks that a version is not published only because of joins, while slots are handed over.
     pub(super) fn look_at_publication(&mut self, process: usize, output: &Output) {
         let this = &self.processes[process];
-        if let (Output::Commit { purpose: Purpose::Publish, txn, .. }, Some(machine)) = (output, &this.machine) {
+        if let (Output::Commit { purpose: Purpose::Publish, txn, .. }, Some(machine)) =
+            (output, &this.machine)
+        {
             let since = this.clock.at(self.now).since(this.seen_version_at);
             let result = p12_starvation::check(&this.label, machine, since, txn);
             self.book.check(result);
@@ -428,10 +430,9 @@ impl World<'_> {
     /// P12. Checks a commit of an owner that the store has accepted.
     pub(super) fn check_owner_commit(&mut self, (process, life): (usize, u32), txn: &Txn) {
         let prefix = format!("{}/owned/", self.keys.namespace());
-        let number = txn.operations().iter().find_map(|operation| operation.key().strip_prefix(prefix.as_str()));
-        let slot = SlotCount::new(self.swarm.slots)
-            .ok()
-            .and_then(|count| count.slot(number?.parse().ok()?));
+        let number =
+            txn.operations().iter().find_map(|operation| operation.key().strip_prefix(prefix.as_str()));
+        let slot = SlotCount::new(self.swarm.slots).ok().and_then(|count| count.slot(number?.parse().ok()?));
         let Some(slot) = slot else { return };
         self.book.counts.note(Reached::OwnerCommitDone);
         let result = self.fence.check_commit(slot, (process, life));
