@@ -48,6 +48,8 @@ pub(crate) struct Ownership {
     loaded: SlotSet,
     /// Slots that the running `stabilize` is to gain. `release` is not called for them before it has ended.
     loading: SlotSet,
+    /// True if slots were lost in the current session.
+    has_lost: bool,
     /// Lost slots whose holds may be outstanding.
     retractions: Vec<Retraction>,
     release: Release,
@@ -142,7 +144,21 @@ impl Ownership {
         facts.config.exclusive?;
         let view = membership.target(facts).filter(|view| view.has_handover())?;
         let is_due = !facts.fold.is_released() && self.has_let_go() && self.gains(view);
-        (is_due && must_release(facts, view)).then_some(view)
+        (is_due && self.must_release(facts, view)).then_some(view)
+    }
+
+    /// True if this node has to release slots before the slots of that view may be acquired.
+    ///
+    /// After a stable version only its nodes that lose slots have to. A node that joined later does not know who they are.
+    /// But it would have lost slots itself if it were one of them.
+    fn must_release(&self, facts: &Facts, view: &View) -> bool {
+        if !view.is_clean_start() {
+            return true;
+        }
+        match facts.fold.previous() {
+            Some(previous) => facts.name().is_some_and(|name| view.loses(name, previous)),
+            None => self.has_lost,
+        }
     }
 
     /// True if the view assigns slots to the node that it does not hold.
@@ -186,7 +202,7 @@ impl Ownership {
         }
         match session.change_since(&mut self.epoch) {
             Some(SessionChange::Ended) => self.lose(facts, self.loaded.clone(), out),
-            Some(SessionChange::Began) => self.lease = session.lease(),
+            Some(SessionChange::Began) => (self.lease, self.has_lost) = (session.lease(), false),
             None => {}
         }
         let is_valid = |retraction: &Retraction| !session.is_void(retraction.lease, facts.now);
@@ -199,6 +215,7 @@ impl Ownership {
     /// Loses slots: ends their holds, and lets `release` be called.
     fn lose(&mut self, facts: &Facts, lost: SlotSet, out: &mut Outbox) {
         let Some(lease) = self.lease.filter(|_| !lost.is_empty()) else { return };
+        self.has_lost = true;
         self.loaded = self.loaded.difference(&lost);
         let held: SlotSet = lost.iter().filter(|slot| self.held.contains_key(slot)).collect();
         if !held.is_empty() {
@@ -320,13 +337,5 @@ impl Ownership {
         let held = Arc::make_mut(&mut self.held);
         held.extend(gained.iter().map(|slot| (slot, view.revision())));
         out.emit(Event::SlotsAcquired { version: view.version(), slots: gained });
-    }
-}
-
-/// True if this node has to release slots before the slots of that view may be acquired.
-fn must_release(facts: &Facts, view: &View) -> bool {
-    match facts.fold.previous().filter(|_| view.is_clean_start()) {
-        Some(previous) => facts.name().is_some_and(|name| view.loses(name, previous)),
-        None => true,
     }
 }
