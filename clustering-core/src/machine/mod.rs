@@ -420,7 +420,7 @@ impl Machine {
                     self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
                 (StoreCall::Acknowledge, reply)
             }
-            Purpose::OwnerCommit => return self.requests.on_owner_committed(token, result, out),
+            Purpose::OwnerCommit => return self.requests.on_owner_committed(facts, token, result, out),
             Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
             Purpose::Leave => return self.departure.on_left(facts, token, &result, out),
         };

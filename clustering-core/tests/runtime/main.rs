@@ -16,6 +16,7 @@ mod handover_cost;
 mod harness;
 mod health;
 mod history;
+mod holds;
 mod input;
 mod lifecycle;
 mod lost_replies;
