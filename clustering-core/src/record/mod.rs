@@ -30,7 +30,7 @@ pub(crate) use self::{
     leader::LeaderRecord,
     node::{NodeRecord, decode_node},
     ownership::{CordonRecord, DrainRecord, HoldsRecord, ReleasedRecord},
-    readiness::{ReadinessOutcome, ReadinessRecord},
+    readiness::{ReadinessOutcome, ReadinessPhase, ReadinessRecord},
     request::RequestRecord,
     stable::StableRecord,
     version::VersionRecord,
