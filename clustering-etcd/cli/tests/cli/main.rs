@@ -22,5 +22,6 @@ mod placement;
 mod run;
 mod screen;
 mod services;
+mod slots;
 mod status;
 mod watch;
