@@ -10,6 +10,9 @@ use thiserror::Error;
 
 use crate::slots::{Assignor, Balanced, SlotCount};
 
+/// Longest time for which joins wait while slots are being handed over.
+pub(crate) const JOINS_WAIT: Duration = Duration::from_secs(30);
+
 /// Time after a failed renewal until the next attempt; at most a sixth of the TTL.
 pub(crate) const RENEW_RETRY: Duration = Duration::from_millis(500);
 
@@ -320,7 +323,7 @@ impl Config {
 }
 
 const MIN_TTL: Duration = Duration::from_secs(1);
-const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn check(holds: bool, field: &'static str, value: Duration, rule: &str) -> Result<(), InvalidConfig> {
     if holds { Ok(()) } else { Err(InvalidConfig { field, value, rule: rule.to_owned() }) }

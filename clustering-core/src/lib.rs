@@ -120,8 +120,9 @@ pub use self::{
     record::{Cause, Departure},
     report::{ClusterState, Monitor, MonitorEvent, Readiness, Report},
     runtime::{
-        Builder, Clustering, Ended, Events, EventsError, Stabilization, Stable, StartError, Status,
-        StatusWatch, StopError, UpdateError, WeakClustering,
+        Builder, Clustering, Ended, Events, EventsError, HeldTasks, Hold, InCallback, NotHeld, Release,
+        Stabilization, Stable, StartError, Status, StatusWatch, StopError, UpdateError, WaitError,
+        WeakClustering, WorkError,
     },
     version::{Term, Version},
     view::{Diff, View},

@@ -21,6 +21,11 @@ pub const VERSION_SPAN: &str = "version";
 ///
 /// [`OUTCOME`] is recorded at its end: `ready` or `refused`. It is not recorded if the callback was dropped.
 pub const STABILIZE_SPAN: &str = "stabilize";
+/// Span of one attempt of `release`, inside the span of the version that takes the slots away, with [`NODE`],
+/// [`VERSION`], [`ATTEMPT`] and [`SLOTS`]. It has no version if the session ends.
+///
+/// [`OUTCOME`] is recorded at its end: `ready` or `refused`. It is not recorded if the callback was dropped.
+pub const RELEASE_SPAN: &str = "release";
 /// Span of the `on_stable` callback, with [`NODE`], [`VERSION`] and [`TERM`].
 ///
 /// [`OUTCOME`] is recorded at its end: `ready` or `refused`. It is not recorded if the callback was dropped.
@@ -42,5 +47,7 @@ pub const NODES: &str = "nodes";
 pub const CAUSES: &str = "causes";
 /// Field: the number of the attempt, starting at 1.
 pub const ATTEMPT: &str = "attempt";
+/// Field: the number of slots to let go of.
+pub const SLOTS: &str = "slots";
 /// Field: the outcome of the span, recorded at its end.
 pub const OUTCOME: &str = "outcome";

@@ -1,6 +1,6 @@
 //! The view of a version: the nodes that belong to it, which are the same on every node.
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::{collections::BTreeSet, fmt, ops::Deref, sync::Arc};
 
 use serde::Serialize;
 
@@ -136,6 +136,25 @@ impl View {
             (Some(slots), Some(place)) => slots.of(place),
             _ => SlotSet::default(),
         }
+    }
+
+    /// Returns the nodes that own less in this view than in `previous`, in the same session: they have to let go of slots.
+    pub(crate) fn losers(&self, previous: &View) -> BTreeSet<NodeName> {
+        let count = previous.slot_count().into_iter().flat_map(SlotCount::iter);
+        let name = |view: &View, slot| view.owner_of(slot).map(|node| node.name.clone());
+        let lost = |slot: &Slot| name(previous, *slot) != name(self, *slot);
+        let losers: BTreeSet<NodeName> = count.filter(lost).filter_map(|slot| name(previous, slot)).collect();
+        losers.into_iter().filter(|name| self.is_same_session(name, previous)).collect()
+    }
+
+    /// True if the node owns less in this view than in `previous`, in the same session.
+    pub(crate) fn loses(&self, name: &NodeName, previous: &View) -> bool {
+        self.is_same_session(name, previous) && !previous.slots_of(name).is_subset(&self.slots_of(name))
+    }
+
+    fn is_same_session(&self, name: &NodeName, previous: &View) -> bool {
+        let lease = |view: &View| view.get(name).map(|node| node.lease);
+        lease(self).is_some() && lease(self) == lease(previous)
     }
 
     pub(crate) fn assignment(&self) -> Option<&Arc<Assignment>> {

@@ -136,7 +136,7 @@ async fn a_revocation_that_fails_during_a_stop_is_reported_in_time() {
             mock.expect_revoke_lease().returning(move |_| Err(error(kind)));
         });
         let stop_timeout = 3 * SECOND;
-        let builder = builder(mock).configure(|config| config.stop_timeout = stop_timeout);
+        let builder = builder(mock).configure(|config| config.stop_timeout = Some(stop_timeout));
         let node = builder.start().await.unwrap();
         let begun = Instant::now();
         assert_eq!(node.stop().await, Err(StopError::LeaseNotGivenBack));
@@ -170,7 +170,7 @@ async fn a_store_that_panics_ends_the_node_and_is_reported() {
     let node = builder(mock).start().await.unwrap();
     node.wait_stable().await.unwrap();
     assert!(node.is_leader());
-    assert_eq!(node.ended().await.0, StopReason::Aborted);
+    assert_eq!(node.ended().await.unwrap().0, StopReason::Aborted);
     assert!(!node.is_leader());
     assert_eq!(node.stop().await, Err(StopError::LeaseNotGivenBack));
 }

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     name::{Incarnation, NodeName, NodeUri},
+    record::{HoldsRecord, StoredRecord},
     slots::SlotCount,
     store::LeaseId,
     version::Version,
@@ -231,6 +232,18 @@ pub struct Laggard {
     pub name: NodeName,
     /// The reason that the node's `stabilize` gave for refusing the version; `None` while the node has not answered.
     pub refused: Option<String>,
+}
+
+impl Holder {
+    pub(crate) fn new(lease: LeaseId, witness: &StoredRecord<HoldsRecord>) -> Self {
+        let record = witness.record.as_ref();
+        Holder {
+            lease,
+            node: record.map(|record| record.node.clone()),
+            incarnation: record.map(|record| record.incarnation.clone()),
+            left: record.is_some_and(|record| record.left),
+        }
+    }
 }
 
 /// Simultaneous failure of so many nodes that a common cause is assumed.

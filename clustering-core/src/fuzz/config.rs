@@ -31,7 +31,7 @@ prop_compose! {
         (config.ttl, config.renew_every) = (ttl, renew_every);
         (config.leadership, config.call_timeout) = (leadership, call_timeout);
         (config.stabilize_retry, config.publish_gap) = (Backoff::new(first, max), Backoff::new(first, max));
-        (config.stabilize_timeout, config.warn_after, config.stop_timeout) = (stabilize_timeout, warn_after, stop_timeout);
+        (config.stabilize_timeout, config.warn_after, config.stop_timeout) = (stabilize_timeout, warn_after, Some(stop_timeout));
         if let Some(after) = evict {
             config.laggards = Laggards::Evict { after };
         }

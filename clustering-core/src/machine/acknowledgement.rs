@@ -5,6 +5,7 @@ use super::{
     membership::Membership,
     outbox::{Call, Outbox},
     output::Purpose,
+    ownership::Ownership,
     session::{Epoch, Session, SessionChange},
     stabilization::Report,
     timers::Timers,
@@ -13,7 +14,7 @@ use super::{
 use crate::{
     config::{Backoff, RETRY},
     event::{Event, StoreCall},
-    record::{ReadinessOutcome, ReadinessRecord, decode, encode, shorten},
+    record::{ReadinessOutcome, ReadinessPhase, ReadinessRecord, decode, encode, shorten},
     store::{Entry, ErrorKind, Guard, LeaseId, Revision, Snapshot, StoreError, Txn},
     time::Timestamp,
     view::View,
@@ -96,7 +97,7 @@ impl Report {
             version: self.view.version(),
             outcome: self.outcome,
             detail: self.detail.clone(),
-            phase: Default::default(),
+            phase: self.phase,
         }
     }
 
@@ -145,10 +146,12 @@ impl Acknowledgement {
         facts: &Facts,
         session: &Session,
         membership: &Membership,
+        ownership: &Ownership,
         out: &mut Outbox,
     ) {
         self.follow_session(session);
         self.follow_record(membership);
+        self.report_release(facts, membership, ownership);
         let target = membership.target(facts).map(View::revision);
         self.open.take_if(|report| Some(report.view.revision()) != target);
         self.schedule_check(facts, session, target, out);
@@ -166,6 +169,28 @@ impl Acknowledgement {
                 Next::Check => self.check(facts, out),
             },
             waiting => self.state = waiting,
+        }
+    }
+
+    /// Reports that the slots that the newest version takes from this node are released.
+    fn report_release(&mut self, facts: &Facts, membership: &Membership, ownership: &Ownership) {
+        let Some(view) = ownership.released(facts, membership) else { return };
+        let is_said = |report: &Option<Report>| {
+            report.as_ref().is_some_and(|report| report.view.revision() == view.revision())
+        };
+        let is_sending = match &self.state {
+            State::Sending { report, .. } | State::Resolving { report, .. } => {
+                report.view.revision() == view.revision()
+            }
+            _ => false,
+        };
+        if !is_said(&self.reported) && !is_said(&self.open) && !is_sending {
+            self.report(Report {
+                view: view.clone(),
+                outcome: ReadinessOutcome::Pending,
+                detail: None,
+                phase: ReadinessPhase::Released,
+            });
         }
     }
 
@@ -192,11 +217,15 @@ impl Acknowledgement {
         target: Option<Revision>,
         out: &mut Outbox,
     ) {
-        let acknowledged = self.acknowledged.as_ref().map(View::revision);
-        let waits = target.is_some() && acknowledged == target && !facts.fold.is_stable();
-        let is_ready = self.reported.as_ref().is_some_and(|last| last.outcome == ReadinessOutcome::Ready);
+        let waits = |report: &Report| match report.outcome {
+            _ if target != Some(report.view.revision()) => false,
+            ReadinessOutcome::Ready => !facts.fold.is_stable(),
+            ReadinessOutcome::Pending | ReadinessOutcome::Failed => {
+                report.phase == ReadinessPhase::Released && !facts.fold.is_released()
+            }
+        };
         match self.check {
-            _ if !waits || !is_ready => self.check = None,
+            _ if !self.reported.as_ref().is_some_and(waits) => self.check = None,
             None => self.check_later(facts, session, 0, out),
             Some(check) if facts.now >= check.at && self.state == State::Idle => self.check(facts, out),
             Some(_) => {}

@@ -64,6 +64,13 @@ impl StoredAcknowledgement {
         is_ready && is_as_published(facts, name)
     }
 
+    /// True if the node has released the slots that the newest version takes from it, and its record has not changed
+    /// since the version was published.
+    pub(crate) fn releases(&self, facts: &Facts, name: &NodeName) -> bool {
+        let Some(view) = facts.fold.newest() else { return false };
+        self.valid_in(name, view).is_some_and(ReadinessRecord::is_released) && is_as_published(facts, name)
+    }
+
     /// True if the node itself wrote it, in its session of the newest view: under its lease, and well-formed.
     pub(crate) fn is_own(&self, facts: &Facts, name: &NodeName) -> bool {
         let node = facts.fold.newest().and_then(|view| view.get(name));
@@ -110,9 +117,18 @@ impl Acknowledgements {
         self.get(name).is_some_and(|acknowledgement| acknowledgement.counts(facts, name))
     }
 
+    /// True if that node's acknowledgement of the newest version says that its lost slots are released, and currently
+    /// counts.
+    pub(crate) fn releases(&self, facts: &Facts, name: &NodeName) -> bool {
+        self.get(name).is_some_and(|acknowledgement| acknowledgement.releases(facts, name))
+    }
+
     /// Returns the reason why that node refused the version, if it did.
     pub(crate) fn refusal(&self, name: &NodeName, view: &View) -> Option<String> {
         let record = self.get(name)?.valid_in(name, view)?;
+        if record.outcome != ReadinessOutcome::Failed {
+            return None;
+        }
         Some(record.detail.clone().unwrap_or_else(|| "without a reason".to_owned()))
     }
 

@@ -19,10 +19,10 @@ use super::{
 };
 use crate::{
     config::Backoff,
-    event::{Blocked, Event, Laggard},
+    event::{Blocked, Event, Holder, Laggard},
     fold::Changed,
     name::NodeName,
-    record::{SettledRecord, StableRecord, encode},
+    record::{ReleasedRecord, SettledRecord, StableRecord, encode},
     store::{Guard, Revision, StoreError, Txn},
     time::Timestamp,
     view::View,
@@ -35,12 +35,17 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// On the leader, determines which nodes have not acknowledged the newest version, records the version as stable when
 /// all have, and reports the nodes that are late.
 ///
+/// A version with hand-over has two phases. First, everybody who loses slots releases them; then the leader *permits*
+/// the new owners to acquire them, and everybody becomes ready. A session outside of the version that may still hold
+/// slots delays the permission, too, and no node is late meanwhile.
+///
 /// An acknowledgement counts if it accepts the newest version, under the lease that the node's record has in the
 /// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is
 /// deleted in the same revision in which its record ends, so as long as the record is in the log, the acknowledgement
 /// existed too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Consistency {
+    permit: InFlight,
     confirm: InFlight,
     judgement: Option<Judgement>,
     /// True if all nodes have to be judged again.
@@ -60,7 +65,13 @@ struct Judgement {
     version: Revision,
     /// Time at which this node saw the version.
     since: Timestamp,
+    /// The nodes that are not ready.
     missing: BTreeSet<NodeName>,
+    /// The nodes that have not released the slots that they lose. Empty once the version is released, and if it has no
+    /// hand-over.
+    unreleased: BTreeSet<NodeName>,
+    /// Time at which this node saw that the version was released.
+    released: Option<Timestamp>,
     /// Time at which all nodes had acknowledged the version.
     complete: Option<Timestamp>,
     /// Time of the next report of late nodes, and the number of reports so far.
@@ -77,14 +88,43 @@ impl Consistency {
             .map(|judgement| &judgement.missing)
     }
 
-    /// Returns the time at which this node saw the newest version, once it was judged.
+    /// Returns the nodes that the newest version waits for in its current phase, once they are known. Nobody is late
+    /// while it waits for a session outside of the version.
+    pub(crate) fn laggards(&self, facts: &Facts) -> Option<&BTreeSet<NodeName>> {
+        let missing = self.missing(facts)?;
+        let judgement = self.judgement.as_ref()?;
+        match is_in_release(facts) {
+            true => Some(&judgement.unreleased),
+            false => Some(missing),
+        }
+    }
+
+    /// Returns the time at which this node saw the current phase of the newest version, once it was judged.
     pub(crate) fn since(&self) -> Option<Timestamp> {
-        self.judgement.as_ref().map(|judgement| judgement.since)
+        self.judgement.as_ref().map(Judgement::phase_since)
+    }
+
+    /// True if slots are being handed over, and the hand-over can make progress: the version is not stable, and it waits
+    /// for a node that still has its session.
+    pub(crate) fn hands_over(&self, facts: &Facts) -> bool {
+        let has_handover = facts.fold.newest().is_some_and(View::has_handover);
+        if !has_handover || facts.fold.is_stable() {
+            return false;
+        }
+        let Some(judgement) = self.judgement.as_ref().filter(|_| self.missing(facts).is_some()) else {
+            return true;
+        };
+        judgement.unreleased.iter().all(|name| is_as_published(facts, name))
+            && judgement.missing.iter().any(|name| is_as_published(facts, name))
     }
 
     /// Returns a node whose acknowledgement was lost for good.
     pub(crate) fn unacknowledged(&self) -> Option<&NodeName> {
         self.unacknowledged.as_ref()
+    }
+
+    pub(crate) fn fails_to_permit(&self, facts: &Facts) -> bool {
+        self.permit.is_failing(facts)
     }
 
     pub(crate) fn fails_to_confirm(&self, facts: &Facts) -> bool {
@@ -100,18 +140,27 @@ impl Consistency {
     ) -> Option<Blocked> {
         let (view, judgement) = (facts.fold.newest()?, self.judgement.as_ref()?);
         let since = now.since(judgement.since);
+        let late = now.since(judgement.phase_since());
         // A node may lose its acknowledgement after the version became stable. A stable version is not blocked.
         let is_blocked = !judgement.missing.is_empty() && !facts.fold.is_stable();
-        if !is_blocked || since < facts.config.warn_after {
+        if !is_blocked || late < facts.config.warn_after {
             return None;
         }
         let laggard =
             |name: &NodeName| Laggard { name: name.clone(), refused: acknowledgements.refusal(name, view) };
-        let laggards = judgement.missing.iter().map(laggard).collect();
-        Some(Blocked { version: view.version(), since, laggards, holders: Vec::new(), releasing: false })
+        let releasing = is_in_release(facts);
+        let laggards = if releasing { &judgement.unreleased } else { &judgement.missing };
+        Some(Blocked {
+            version: view.version(),
+            since,
+            laggards: laggards.iter().map(laggard).collect(),
+            holders: if releasing { holders(facts) } else { Vec::new() },
+            releasing,
+        })
     }
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
+        timers.maybe(self.permit.due(facts));
         timers.maybe(self.confirm.due(facts));
         timers.maybe(self.lost.values().min().map(|since| *since + LOST_AFTER));
         if let Some(judgement) = self.judgement.as_ref().filter(|judgement| !judgement.missing.is_empty()) {
@@ -142,7 +191,8 @@ impl Consistency {
         changed: &[acknowledgements::Changed],
     ) {
         for acknowledgements::Changed { name, before } in changed {
-            let counted = before.as_ref().is_some_and(|acknowledgement| acknowledgement.counts(facts, name));
+            let counted =
+                before.as_ref().is_some_and(|acknowledgement| acknowledgement.releases(facts, name));
             let now = acknowledgements.get(name);
             if now.is_some() {
                 self.lost.remove(name);
@@ -166,7 +216,7 @@ impl Consistency {
     ) {
         self.lost.retain(|name, _| acknowledgements.get(name).is_none());
         for (name, before) in
-            before.iter().filter(|(name, acknowledgement)| acknowledgement.counts(facts, name))
+            before.iter().filter(|(name, acknowledgement)| acknowledgement.releases(facts, name))
         {
             let now = acknowledgements.get(name);
             let is_older = now.is_none_or(|now| now.modified < before.modified);
@@ -191,6 +241,7 @@ impl Consistency {
         }
         self.judge(facts, log, acknowledgements);
         self.find_lost(facts);
+        self.permit(facts, election, acknowledgements, out);
         self.confirm(facts, election, acknowledgements, out);
         self.report_laggards(facts, acknowledgements, out);
     }
@@ -209,8 +260,15 @@ impl Consistency {
         if is_new {
             let since = log.version_at().unwrap_or(facts.now);
             let report = (since + facts.config.warn_after, 0);
-            let (version, missing) = (view.revision(), BTreeSet::new());
-            self.judgement = Some(Judgement { version, since, missing, complete: None, report });
+            self.judgement = Some(Judgement {
+                version: view.revision(),
+                since,
+                missing: BTreeSet::new(),
+                unreleased: BTreeSet::new(),
+                released: None,
+                complete: None,
+                report,
+            });
             self.lost.clear();
             self.unacknowledged = None;
         }
@@ -218,6 +276,13 @@ impl Consistency {
         if std::mem::take(&mut self.is_outdated) || is_new {
             let names = view.iter().map(|node| &node.name);
             judgement.missing = names.filter(|name| !acknowledgements.counts(facts, name)).cloned().collect();
+            judgement.unreleased = losers(facts, view);
+            judgement.unreleased.retain(|name| !acknowledgements.releases(facts, name));
+        }
+        if facts.fold.is_released() && judgement.released.is_none() {
+            judgement.released = Some(facts.now);
+            judgement.unreleased.clear();
+            judgement.report = (facts.now + facts.config.warn_after, 0);
         }
         let complete = judgement.complete.unwrap_or(facts.now);
         judgement.complete = judgement.missing.is_empty().then_some(complete);
@@ -235,6 +300,11 @@ impl Consistency {
         } else {
             judgement.missing.remove(name);
         }
+        if acknowledgements.releases(facts, name) {
+            judgement.unreleased.remove(name);
+        } else if is_in_release(facts) && must_release(facts, view, name) {
+            judgement.unreleased.insert(name.clone());
+        }
     }
 
     /// Finds acknowledgements that were deleted by hand. The acknowledgement of a node whose session ends is deleted
@@ -247,6 +317,38 @@ impl Consistency {
         self.unacknowledged = overdue.map(|(name, _)| name.clone());
     }
 
+    /// Records that the slots of the newest version may be acquired: everybody who loses some has released them, and no
+    /// session outside of the version may still hold any.
+    fn permit(
+        &mut self,
+        facts: &Facts,
+        election: &Election,
+        acknowledgements: &Acknowledgements,
+        out: &mut Outbox,
+    ) {
+        let is_complete = self.missing(facts).is_some()
+            && self.judgement.as_ref().is_some_and(|judgement| judgement.unreleased.is_empty())
+            && facts.fold.standing().len() == 0;
+        if !is_in_release(facts)
+            || !is_complete
+            || !acknowledgements.is_whole()
+            || !self.permit.is_free(facts)
+        {
+            return;
+        }
+        let (Some(term), Some(view)) = (election.active_term(facts.now), facts.fold.newest()) else { return };
+        let keys = facts.keys();
+        let released = keys.released_key().clone();
+        let seen = facts.fold.released().map_or(Revision::ZERO, |released| released.modified);
+        let record = ReleasedRecord { version: view.version(), term };
+        let txn = Txn::new()
+            .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
+            .guard(Guard::modified_at(keys.version_key().clone(), view.revision()))
+            .guard(Guard::modified_at(released.clone(), seen))
+            .put(released, encode(&record), None);
+        self.permit.sent(facts, out.commit(Purpose::Permit, txn, facts.now));
+    }
+
     /// Records that the newest version is stable.
     fn confirm(
         &mut self,
@@ -255,7 +357,9 @@ impl Consistency {
         acknowledgements: &Acknowledgements,
         out: &mut Outbox,
     ) {
-        let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty) && !facts.fold.is_stable();
+        let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty)
+            && !facts.fold.is_stable()
+            && !is_in_release(facts);
         // After the watch of the acknowledgements broke, those known before may no longer exist, if the store was
         // restored. They are not used until a new snapshot was read.
         if !is_complete || !acknowledgements.is_whole() || !self.confirm.is_free(facts) {
@@ -296,14 +400,58 @@ impl Consistency {
     pub(crate) fn on_committed(
         &mut self,
         facts: &Facts,
+        purpose: Purpose,
         token: Token,
         result: &Result<Revision, StoreError>,
     ) -> bool {
-        self.confirm.take(facts, token, result)
+        match purpose {
+            Purpose::Permit => self.permit.take(facts, token, result),
+            _ => self.confirm.take(facts, token, result),
+        }
     }
 }
 
+/// True if the newest version has hand-over and its slots are not released yet.
+fn is_in_release(facts: &Facts) -> bool {
+    facts.fold.newest().is_some_and(View::has_handover) && !facts.fold.is_released()
+}
+
+/// Returns the nodes that have to release slots before the slots of that view may be acquired: after a stable version
+/// those that lose some, otherwise all.
+fn losers(facts: &Facts, view: &View) -> BTreeSet<NodeName> {
+    if !is_in_release(facts) {
+        return BTreeSet::new();
+    }
+    match facts.fold.previous().filter(|_| view.is_clean_start()) {
+        Some(previous) => view.losers(previous),
+        None => view.iter().map(|node| node.name.clone()).collect(),
+    }
+}
+
+/// True if that node has to release slots before the slots of that view may be acquired.
+fn must_release(facts: &Facts, view: &View, name: &NodeName) -> bool {
+    if view.get(name).is_none() {
+        return false;
+    }
+    match facts.fold.previous().filter(|_| view.is_clean_start()) {
+        Some(previous) => view.loses(name, previous),
+        None => true,
+    }
+}
+
+/// Returns the sessions outside of the newest version that may still hold slots.
+fn holders(facts: &Facts) -> Vec<Holder> {
+    let holds = facts.fold.holds();
+    let holder = |lease| holds.get(&lease).map(|witness| Holder::new(lease, witness));
+    facts.fold.standing().filter_map(holder).collect()
+}
+
 impl Judgement {
+    /// Returns the time at which this node saw the current phase of the version.
+    fn phase_since(&self) -> Timestamp {
+        self.released.unwrap_or(self.since)
+    }
+
     /// Describes for the history how the version became stable.
     fn settled(&self, facts: &Facts, view: &View, acknowledgements: &Acknowledgements) -> SettledRecord {
         let modified =

@@ -5,14 +5,15 @@ use super::{
     membership::Membership,
     outbox::Outbox,
     output::Purpose,
+    ownership::Ownership,
     session::{Ended, Session, SessionEnd},
     timers::Timers,
     token::Token,
 };
 use crate::{
     config::RETRY,
-    event::{Event, LostReason, StoreCall},
-    record::{Departure, DepartureRecord},
+    event::{Event, StoreCall},
+    record::{Departure, DepartureRecord, HoldsRecord, encode},
     store::{ErrorKind, Guard, Revision, StoreError, Txn},
     time::Timestamp,
     version::Term,
@@ -25,6 +26,9 @@ use crate::{
 ///        │                         ▲ ▲               │
 ///        └─────── if it was lost ──┘ └──── failed ───┘
 /// ```
+///
+/// An exclusive node revokes the lease only after it has let go of all slots. If that takes longer than the lease lives,
+/// the lease expires instead.
 ///
 /// A node that leaves of its own accord first commits its departure, which also deletes its record. If the keys were
 /// only deleted with their lease, the log would not show whether the lease was revoked or expired.
@@ -58,9 +62,10 @@ impl Departing {
         self.failures > 0
     }
 
-    pub(crate) fn timers(&self, timers: &mut Timers) {
+    pub(crate) fn timers(&self, session: &Session, timers: &mut Timers) {
         if let Some(Step::Due(at)) = self.step {
             timers.at(at);
+            timers.maybe(session.ended().map(|ended| ended.expires));
         }
     }
 
@@ -68,23 +73,32 @@ impl Departing {
     pub(crate) fn reconcile(
         &mut self,
         facts: &Facts,
-        session: &Session,
+        session: &mut Session,
         membership: &Membership,
+        ownership: &Ownership,
         out: &mut Outbox,
     ) {
         let Some(ended) = session.ended() else {
             self.record = membership.modified();
             return;
         };
-        if self.step.is_none() {
-            self.begin(facts, ended, out);
+        // Only then it is known whether the commit can delete the witness, too.
+        if self.step.is_none() && ownership.is_reported() {
+            self.begin(facts, ended, ownership.has_let_go(), out);
         }
-        if matches!(self.step, Some(Step::Due(at)) if facts.now >= at) {
-            self.step = Some(Step::Revoking(out.revoke(ended.lease, facts.now)));
+        match self.step {
+            Some(Step::Due(at)) if ownership.has_let_go() && facts.now >= at => {
+                self.step = Some(Step::Revoking(out.revoke(ended.lease, facts.now)));
+            }
+            Some(Step::Due(_)) if !ownership.has_let_go() && facts.now >= ended.expires => {
+                *self = Departing::default();
+                session.given_back(facts, false);
+            }
+            _ => {}
         }
     }
 
-    fn begin(&mut self, facts: &Facts, ended: &Ended, out: &mut Outbox) {
+    fn begin(&mut self, facts: &Facts, ended: &Ended, has_let_go: bool, out: &mut Outbox) {
         // A store that did not answer has not recovered just because the node does not renew the lease any more.
         self.failures = u32::from(ended.failing);
         let record = self.record.take();
@@ -93,9 +107,9 @@ impl Departing {
         {
             out.emit(Event::SessionLost { reason: reason.clone() });
         }
-        let leave = match ended.end {
-            SessionEnd::GivenUp | SessionEnd::Lost(LostReason::Unhealthy) => leave(facts, ended, record),
-            SessionEnd::Lost(_) => None,
+        let leave = match ended.end.is_in_order() {
+            true => leave(facts, ended, record, has_let_go),
+            false => None,
         };
         self.step = Some(match leave {
             Some(txn) => {
@@ -153,8 +167,9 @@ impl Departing {
 }
 
 /// Builds the leave commit, if the node's record is stored as it was put at `record`: it deletes the keys attached to
-/// the lease, and records that the node left.
-fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>) -> Option<Txn> {
+/// the lease, and records that the node left. The witness of an exclusive session stays until the node has let go of
+/// its slots.
+fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>, has_let_go: bool) -> Option<Txn> {
     let modified = record?;
     let node = facts.fold.own().filter(|own| own.modified == modified)?.record.as_ref()?;
     let keys = facts.keys();
@@ -164,6 +179,13 @@ fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>) -> Option<Txn> 
         .delete(own)
         .delete(keys.readiness_key(&node.name));
     let txn = DepartureRecord::add_to(txn, keys, node, Departure::Left);
+    let witness = facts.fold.holds().get(&ended.lease).and_then(|witness| witness.record.clone());
+    let key = keys.holds_key(ended.lease);
+    let txn = match witness {
+        None => txn,
+        Some(_) if has_let_go => txn.delete(key),
+        Some(witness) => txn.put(key, encode(&HoldsRecord { left: true, ..witness }), ended.lease),
+    };
     let leader = facts.fold.leader().filter(|leader| leader.lease == Some(ended.lease));
     let Some(term) = leader.map(|leader| Term::new(leader.created)) else { return Some(txn) };
     let election = keys.election_key().clone();

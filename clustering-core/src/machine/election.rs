@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    assignment::Assigning,
     facts::Facts,
     in_flight::InFlight,
     log::{Log, Resync},
@@ -114,7 +115,7 @@ impl Election {
     /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, session: &Session, change: &Changed, out: &mut Outbox) {
         match change {
-            Changed::Down(..) => self.rank = None,
+            Changed::Down(..) | Changed::Cordoned(_) | Changed::Uncordoned(_) => self.rank = None,
             Changed::Leader => self.on_leader(facts, session, out),
             _ => {}
         }
@@ -147,6 +148,7 @@ impl Election {
         session: &Session,
         log: &Log,
         version_requests: &VersionRequests,
+        assigning: &Assigning,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -154,8 +156,9 @@ impl Election {
         self.follow_lead(facts, session, membership, out);
         self.report_suspension(facts, out);
         self.vacate_misnamed(facts, out);
+        self.vacate_cordoned(facts, out);
         self.resign(facts, out);
-        self.campaign(facts, session, log, version_requests, membership, out);
+        self.campaign(facts, session, log, version_requests, assigning, membership, out);
     }
 
     /// Ends the leadership together with the session.
@@ -219,6 +222,17 @@ impl Election {
         }
     }
 
+    /// Resigns if this node is cordoned and another candidate is not.
+    fn vacate_cordoned(&mut self, facts: &Facts, out: &mut Outbox) {
+        let is_cordoned = facts.name().is_some_and(|name| facts.fold.is_cordoned(name));
+        if is_cordoned
+            && self.active_term(facts.now).is_some()
+            && facts.fold.present().any(|node| !facts.fold.is_cordoned(&node.name))
+        {
+            self.step_down(facts, out);
+        }
+    }
+
     /// Gives up the lead. From now on this node does not act as leader, and does not say that it leads.
     pub(crate) fn step_down(&mut self, facts: &Facts, out: &mut Outbox) {
         self.resigning = self.leading;
@@ -242,6 +256,7 @@ impl Election {
         session: &Session,
         log: &Log,
         version_requests: &VersionRequests,
+        assigning: &Assigning,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -262,7 +277,8 @@ impl Election {
             self.due = Some(turn);
         } else if !self.campaign.is_free(facts) {
             self.due = self.campaign.due(facts);
-        } else if let Some(txn) = candidacy(facts, session, log, version_requests, membership, out) {
+        } else if let Some(txn) = candidacy(facts, session, log, version_requests, assigning, membership, out)
+        {
             self.campaign.sent(facts, out.commit(Purpose::Elect, txn, facts.now));
         }
     }
@@ -274,12 +290,15 @@ impl Election {
         since + stagger * rank
     }
 
-    /// Returns this node's position among the candidates: the number of older ones. The last leader is not counted if
-    /// it is present: it gave up the lead, and lets the others go first. If an operator proposed a node, that node is
-    /// first, and the others follow once it has had its time.
+    /// Returns this node's position among the candidates: the number of older ones. Cordoned nodes come after all others.
+    /// The last leader is not counted if it is present: it gave up the lead, and lets the others go first. If an
+    /// operator proposed a node, that node is first, and the others follow once it has had its time.
     fn rank(&self, facts: &Facts, created: Revision) -> u32 {
         let last = self.last.as_ref().map(|(name, _)| name);
-        let is_older = |node: &&Arc<Node>| node.created < created && Some(&node.name) != last;
+        let is_cordoned = |name: &NodeName| facts.fold.is_cordoned(name);
+        let own = (facts.name().is_some_and(is_cordoned), created);
+        let is_older =
+            |node: &&Arc<Node>| (is_cordoned(&node.name), node.created) < own && Some(&node.name) != last;
         let older = facts.fold.present().filter(is_older).count() as u32;
         match facts.fold.favoured().map(|node| &node.name) {
             None => older,
@@ -333,6 +352,7 @@ fn candidacy(
     session: &Session,
     log: &Log,
     version_requests: &VersionRequests,
+    assigning: &Assigning,
     membership: &Membership,
     out: &mut Outbox,
 ) -> Option<Txn> {
@@ -340,7 +360,7 @@ fn candidacy(
     let name = facts.name()?.clone();
     let incarnation = membership.incarnation()?.clone();
     let mut causes = vec![Cause::Elected(name.clone())];
-    causes.extend(versions::causes(facts, log, version_requests, None));
+    causes.extend(versions::causes(facts, log, version_requests, assigning, None));
     let record = versions::next_version(facts, log, None, causes, out);
     let leader = LeaderRecord { node: name.clone(), incarnation };
     let keys = facts.keys();
@@ -350,5 +370,5 @@ fn candidacy(
         .guard(Guard::modified_at(keys.node_key(&name), modified))
         .guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified()))
         .put(election, encode(&leader), lease);
-    Some(versions::put_version(txn, keys, record))
+    Some(versions::put_version(txn, facts, record))
 }

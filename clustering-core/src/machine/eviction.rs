@@ -39,7 +39,7 @@ impl Eviction {
         timers.maybe(self.evict.due(facts));
         timers.maybe(
             due(facts, consistency)
-                .filter(|_| consistency.missing(facts).is_some_and(|missing| !missing.is_empty())),
+                .filter(|_| consistency.laggards(facts).is_some_and(|missing| !missing.is_empty())),
         );
     }
 
@@ -87,7 +87,7 @@ impl Eviction {
             return self.end_mass_failure(out);
         }
         let is_due = due(facts, consistency).is_some_and(|due| facts.now >= due);
-        let Some(laggards) = consistency.missing(facts).filter(|_| is_due) else { return };
+        let Some(laggards) = consistency.laggards(facts).filter(|_| is_due) else { return };
         // A node whose record has changed is not a laggard of this version. The next version takes the change into
         // account.
         let laggards: Vec<&NodeName> = laggards.iter().filter(|name| is_as_published(facts, name)).collect();

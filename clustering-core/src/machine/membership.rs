@@ -19,7 +19,8 @@ use crate::{
     event::{Event, LostReason, StopReason},
     name::Incarnation,
     node::Node,
-    record::{NodeRecord, PROTOCOL, StoredRecord, encode},
+    record::{DrainRecord, HoldsRecord, NodeRecord, PROTOCOL, StoredRecord, encode},
+    slots::SlotCount,
     store::{Guard, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
     version::Version,
@@ -156,6 +157,10 @@ impl Membership {
         self.follow_session(facts, session, log, out);
         self.grant_unregisters(facts, session, out);
         let lease = session.lease()?;
+        if let Some(reason) = self.reason_to_stop(facts) {
+            self.end(facts, session, SessionEnd::GivenUp, out);
+            return Some(reason);
+        }
         if self.is_up_to_date(facts) {
             return None;
         }
@@ -175,15 +180,44 @@ impl Membership {
             (Stored::Absent | Stored::Leftover { .. }, true) => {
                 self.end(facts, session, SessionEnd::Lost(LostReason::Removed), out);
             }
-            (Stored::Absent, false) => self.join(facts, log, lease, None, out),
-            (Stored::Leftover { modified }, false) => self.join(facts, log, lease, Some(modified), out),
+            (Stored::Absent, false) => self.join(facts, session, log, lease, None, out),
+            (Stored::Leftover { modified }, false) => {
+                self.join(facts, session, log, lease, Some(modified), out)
+            }
             (Stored::Foreign(node), false) => {
-                let reason = self.resolve_conflict(facts, log, lease, &node, out)?;
+                let reason = self.resolve_conflict(facts, session, log, lease, &node, out)?;
                 self.end(facts, session, SessionEnd::GivenUp, out);
                 return Some(reason);
             }
         }
         None
+    }
+
+    /// Returns the reason to stop the node, if the cluster has another number of slots, or an operator asks this
+    /// incarnation to leave.
+    fn reason_to_stop(&self, facts: &Facts) -> Option<StopReason> {
+        if let Some(configured) = facts.config.exclusive
+            && let Some(cluster) = self.cluster_slots(facts).filter(|cluster| *cluster != configured)
+        {
+            return Some(StopReason::SlotCount { configured, cluster });
+        }
+        let request = facts.fold.drain(facts.name()?)?.record.as_ref()?;
+        let is_meant = self.incarnation() == Some(&request.incarnation);
+        let DrainRecord { by, why, .. } = request.clone();
+        is_meant.then_some(StopReason::Drained { by, why })
+    }
+
+    /// Returns the number of slots of the cluster. Before slots were assigned, it is that of the oldest session.
+    fn cluster_slots(&self, facts: &Facts) -> Option<SlotCount> {
+        if let Some(slots) = facts.fold.slots() {
+            return slots.record.as_ref().map(|assignment| assignment.count());
+        }
+        if self.is_member() {
+            return None;
+        }
+        let witnesses = facts.fold.holds().values();
+        let oldest = witnesses.min_by_key(|witness| witness.created)?.record.as_ref()?;
+        SlotCount::new(oldest.slots).ok()
     }
 
     /// Generates a new incarnation when a session begins, and forgets the record when it ends.
@@ -257,6 +291,7 @@ impl Membership {
     fn resolve_conflict(
         &mut self,
         facts: &Facts,
+        session: &Session,
         log: &Log,
         lease: LeaseId,
         node: &Node,
@@ -267,7 +302,7 @@ impl Membership {
             NameConflict::TakeOver if self.joined_before => {
                 return Some(StopReason::TakenOver { by: node.uri.clone() });
             }
-            NameConflict::TakeOver => self.join(facts, log, lease, Some(node.modified), out),
+            NameConflict::TakeOver => self.join(facts, session, log, lease, Some(node.modified), out),
             NameConflict::Wait => {
                 if self.reported_holder.as_ref() != Some(&node.incarnation) {
                     self.reported_holder = Some(node.incarnation.clone());
@@ -283,6 +318,7 @@ impl Membership {
     fn join(
         &mut self,
         facts: &Facts,
+        session: &Session,
         log: &Log,
         lease: LeaseId,
         replaced: Option<Revision>,
@@ -294,6 +330,7 @@ impl Membership {
         }
         let Some((identity, record)) = self.own_record(facts) else { return };
         let own = facts.keys().node_key(&identity.name);
+        let ttl = session.ttl(facts);
         let (purpose, txn) = match replaced {
             None => (Purpose::Join, Txn::new().guard(Guard::absent(own.clone())).put(own, record, lease)),
             Some(seen) => {
@@ -304,8 +341,26 @@ impl Membership {
                 (Purpose::TakeOver, depose(facts, txn))
             }
         };
+        let txn = match self.witness(facts, ttl) {
+            Some(witness) => txn.put(facts.keys().holds_key(lease), encode(&witness), lease),
+            None => txn,
+        };
         self.is_written = true;
         self.join.sent(facts, out.commit(purpose, txn, facts.now));
+    }
+
+    /// Returns the witness of an exclusive session: as long as it stands, the process may hold keys. It is put with the
+    /// record, but deleted only with the lease, so it outlives a record that others remove.
+    fn witness(&self, facts: &Facts, ttl: Duration) -> Option<HoldsRecord> {
+        let (identity, slots) = (facts.identity.as_ref()?, facts.config.exclusive?);
+        Some(HoldsRecord {
+            node: identity.name.clone(),
+            incarnation: self.wanted.clone()?,
+            uri: identity.uri.to_string(),
+            ttl_ms: ttl.as_millis() as u64,
+            slots: slots.get(),
+            left: false,
+        })
     }
 
     /// Returns the identity and the record to store.

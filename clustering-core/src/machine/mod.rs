@@ -19,11 +19,14 @@
 //!             stabilization    │  runs `stabilize`, one at a time, for the newest version  P3
 //!             publication      │  publishes versions                                       P2, P9
 //!             eviction         │  removes laggards                                         P8
-//!             consistency      │  judges which nodes are ready, records stability          P4, P8
+//!             reclaim          │  ends removed sessions that do not let go                 P12
+//!             consistency      │  judges who has released and is ready, records both       P4, P8, P12
 //!             acknowledgements │  follows the acknowledgements of all nodes
 //!             election         │  campaigns, leads, resigns                                P5, P6
+//!             ownership        │  holds slots, and lets go of them                         P12
 //!             membership       │  keeps the node's own record                              P7
 //!             versions         │  builds version records from the causes of a version      P9
+//!             assignment       │  assigns slots to nodes                                   P12
 //!             version_requests │  open requests for a new version
 //!             log              │  follows and folds the log                                P1, P2
 //!             session          │  grants and renews the lease, and ends the session        P6, P7
@@ -48,6 +51,7 @@
 mod acknowledgement;
 mod acknowledgements;
 mod announcement;
+mod assignment;
 mod consistency;
 mod contact;
 mod departure;
@@ -63,7 +67,9 @@ mod log;
 mod membership;
 mod outbox;
 mod output;
+mod ownership;
 mod publication;
+mod reclaim;
 mod requests;
 mod session;
 mod stabilization;
@@ -82,6 +88,7 @@ use self::{
     acknowledgement::Acknowledgement,
     acknowledgements::Acknowledgements,
     announcement::Announcement,
+    assignment::Assigning,
     consistency::Consistency,
     departure::Departing,
     election::Election,
@@ -91,7 +98,9 @@ use self::{
     log::{Log, Resync},
     membership::Membership,
     outbox::{Call, Outbox, Pending},
+    ownership::Ownership,
     publication::Publication,
+    reclaim::Reclaim,
     requests::Requests,
     session::{Session, SessionEnd},
     stabilization::Stabilization,
@@ -114,6 +123,7 @@ use crate::{
     keyspace::Keyspace,
     name::NodeName,
     node::Metadata,
+    record::ReadinessOutcome,
     store::{Batch, ErrorKind, Revision, StoreError},
     time::Timestamp,
     version::IdGenerator,
@@ -128,10 +138,13 @@ pub struct Machine {
     session: Session,
     log: Log,
     version_requests: VersionRequests,
+    assigning: Assigning,
     membership: Membership,
+    ownership: Ownership,
     election: Election,
     acknowledgements: Acknowledgements,
     consistency: Consistency,
+    reclaim: Reclaim,
     eviction: Eviction,
     publication: Publication,
     stabilization: Stabilization,
@@ -170,10 +183,13 @@ impl Machine {
             session: Session::default(),
             log: Log::new(&keyspace),
             version_requests: VersionRequests::default(),
+            assigning: Assigning::default(),
             membership: Membership::default(),
+            ownership: Ownership::default(),
             election: Election::default(),
             acknowledgements: Acknowledgements::new(&keyspace),
             consistency: Consistency::default(),
+            reclaim: Reclaim::default(),
             eviction: Eviction::default(),
             publication: Publication::default(),
             stabilization: Stabilization::default(),
@@ -222,7 +238,8 @@ impl Machine {
             Intent::Stop { deadline, .. } => {
                 timers.at(deadline);
                 self.session.timers(&mut timers);
-                self.departure.timers(&mut timers);
+                self.ownership.timers(facts, &self.session, &mut timers);
+                self.departure.timers(&self.session, &mut timers);
                 timers.maybe(self.session.ended().map(|ended| ended.expires));
             }
             Intent::Observe | Intent::Register => {
@@ -230,16 +247,18 @@ impl Machine {
                 self.session.timers(&mut timers);
                 self.log.timers(&mut timers);
                 self.membership.timers(facts, &mut timers);
+                self.ownership.timers(facts, &self.session, &mut timers);
                 self.election.timers(facts, &self.session, &mut timers);
                 self.acknowledgements.timers(&self.election, &mut timers);
                 self.consistency.timers(facts, &mut timers);
+                self.reclaim.timers(facts, &mut timers);
                 self.eviction.timers(facts, &self.consistency, &mut timers);
                 self.publication.timers(facts, &mut timers);
                 self.stabilization.timers(facts, &mut timers);
                 self.acknowledgement.timers(&mut timers);
                 self.announcement.timers(facts, &mut timers);
                 self.requests.timers(facts, &mut timers);
-                self.departure.timers(&mut timers);
+                self.departure.timers(&self.session, &mut timers);
                 self.out.failing.timers(facts.config.warn_after, &mut timers);
             }
         }
@@ -260,6 +279,9 @@ impl Machine {
             (Call::Revoke, Input::Revoked { result, .. }) => {
                 self.departure.on_revoked(facts, session, token, result, out);
             }
+            (Call::Reclaim, Input::Revoked { result, .. }) => {
+                self.reclaim.on_revoked(facts, token, result, out);
+            }
             (Call::Commit(purpose), Input::Committed { result, .. }) => {
                 self.committed(purpose, token, sent, result);
             }
@@ -269,9 +291,17 @@ impl Machine {
             (Call::Log, input) => self.route_log(token, input),
             (Call::Acknowledgements, input) => self.route_acknowledgements(token, input),
             (Call::Stabilize, Input::Stabilized { outcome, .. }) => {
+                self.ownership.loading_ended();
                 if let Some(report) = self.stabilization.on_ended(facts, token, outcome, out) {
+                    if report.outcome == ReadinessOutcome::Ready {
+                        self.ownership.acquire(facts, &report.view, out);
+                    }
                     self.acknowledgement.report(report);
                 }
+            }
+            (Call::Retract, Input::Retracted { in_use, .. }) => self.ownership.on_retracted(token, in_use),
+            (Call::Release, Input::Released { outcome, .. }) => {
+                self.ownership.on_released(facts, token, outcome, out);
             }
             (Call::Announce, Input::Announced { result, .. }) => {
                 self.announcement.on_ended(token, result, out);
@@ -325,6 +355,9 @@ impl Machine {
         let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
             log.on_change(facts, change, out);
+            self.assigning.on_change(change);
+            self.ownership.on_change(facts, change, out);
+            self.reclaim.on_change(change);
             election.on_change(facts, session, change, out);
             self.consistency.on_change(facts, acknowledgements, change);
             self.eviction.on_change(change, out);
@@ -371,7 +404,13 @@ impl Machine {
                 (StoreCall::Resign, self.election.on_committed(facts, purpose, token, &result))
             }
             Purpose::Publish => (StoreCall::Publish, self.publication.on_committed(facts, token, &result)),
-            Purpose::Confirm => (StoreCall::Confirm, self.consistency.on_committed(facts, token, &result)),
+            Purpose::Permit => {
+                (StoreCall::Permit, self.consistency.on_committed(facts, purpose, token, &result))
+            }
+            Purpose::Confirm => {
+                (StoreCall::Confirm, self.consistency.on_committed(facts, purpose, token, &result))
+            }
+            Purpose::Reclaim => (StoreCall::Reclaim, self.reclaim.on_committed(facts, token, &result)),
             Purpose::Evict => (StoreCall::Evict, self.eviction.on_committed(facts, token, &result)),
             Purpose::RequestVersion => {
                 (StoreCall::RequestVersion, self.requests.on_committed(facts, token, &result))
@@ -381,7 +420,7 @@ impl Machine {
                     self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
                 (StoreCall::Acknowledge, reply)
             }
-            Purpose::Release | Purpose::Permit | Purpose::Reclaim | Purpose::OwnerCommit => return,
+            Purpose::OwnerCommit => return self.requests.on_owner_committed(token, result, out),
             Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
             Purpose::Leave => return self.departure.on_left(facts, token, &result, out),
         };
@@ -403,6 +442,9 @@ impl Machine {
             Input::Resign { id } => self.election.on_resign(facts, id, out),
             Input::CommitAsLeader { id, txn } => {
                 self.requests.commit_as_leader(facts, &self.election, id, txn, out);
+            }
+            Input::CommitAsOwner { id, slot, acquired, txn } => {
+                self.requests.commit_as_owner(facts, &self.ownership, id, (slot, acquired), txn, out);
             }
             Input::Update { id, .. } | Input::Register { id } | Input::Unregister { id }
                 if facts.identity.is_none() =>
@@ -467,23 +509,28 @@ impl Machine {
             session,
             log,
             version_requests,
+            assigning,
             membership,
+            ownership,
             election,
             acknowledgements,
             consistency,
             out,
             ..
         } = self;
-        election.reconcile(facts, session, log, version_requests, membership, out);
+        ownership.reconcile(facts, session, out);
+        election.reconcile(facts, session, log, version_requests, assigning, membership, out);
         acknowledgements.reconcile(facts, election, out);
         consistency.reconcile(facts, log, election, acknowledgements, out);
+        assigning.reconcile(facts, election.leading().is_some(), out);
+        self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
-        self.publication.reconcile(facts, log, version_requests, election, consistency, out);
-        self.stabilization.reconcile(facts, session, membership, out);
-        self.acknowledgement.reconcile(facts, session, membership, out);
+        self.publication.reconcile(facts, log, version_requests, assigning, election, consistency, out);
+        self.stabilization.reconcile(facts, session, membership, ownership, out);
+        self.acknowledgement.reconcile(facts, session, membership, ownership, out);
         self.announcement.reconcile(facts, election, out);
-        self.requests.reconcile(facts, log, version_requests, membership, election, out);
-        self.departure.reconcile(facts, session, membership, out);
+        self.requests.reconcile(facts, log, version_requests, membership, ownership, election, out);
+        self.departure.reconcile(facts, session, membership, ownership, out);
         self.report_failures();
         self.finish();
     }
@@ -515,7 +562,8 @@ impl Machine {
             StoreCall::Elect => self.election.fails_to_elect(facts),
             StoreCall::Resign => self.election.fails_to_resign(facts),
             StoreCall::FollowAcknowledgements => self.acknowledgements.is_failing(),
-            StoreCall::Permit | StoreCall::Reclaim => false,
+            StoreCall::Permit => self.consistency.fails_to_permit(facts),
+            StoreCall::Reclaim => self.reclaim.fails_to_reclaim(facts),
             StoreCall::Confirm => self.consistency.fails_to_confirm(facts),
             StoreCall::Evict => self.eviction.fails_to_evict(facts),
             StoreCall::Publish => self.publication.fails_to_publish(facts),
@@ -531,7 +579,9 @@ impl Machine {
         // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
         let is_away = self.out.contact.away_since().is_some();
         let has_left = self.session.is_given_back() || is_away && self.session.shows_nothing(self.facts.now);
-        let is_idle = !self.stabilization.is_running() && !self.announcement.is_running();
+        let is_idle = !self.stabilization.is_running()
+            && !self.announcement.is_running()
+            && !self.ownership.is_running();
         if !(has_left && is_idle) && self.facts.now < deadline {
             return;
         }
@@ -557,6 +607,7 @@ impl Machine {
         self.facts.intent = Intent::Stopped { reason };
         self.facts.fold = Fold::new(self.facts.keys().clone(), None);
         self.membership.leave();
+        self.ownership = Ownership::default();
         self.election = Election::default();
         self.acknowledgement = Acknowledgement::default();
         self.out.failing = failing::FailingCalls::default();
@@ -568,7 +619,9 @@ fn refuse(input: Input, reason: &StopReason, out: &mut Outbox) {
     let stopped = RequestError::Stopped(reason.clone());
     match input {
         Input::RequestVersion { id, .. } => out.reply(id, Reply::Version(Err(stopped))),
-        Input::CommitAsLeader { id, .. } => out.reply(id, Reply::Committed(Err(stopped))),
+        Input::CommitAsLeader { id, .. } | Input::CommitAsOwner { id, .. } => {
+            out.reply(id, Reply::Committed(Err(stopped)))
+        }
         Input::Resign { id }
         | Input::Update { id, .. }
         | Input::Register { id }

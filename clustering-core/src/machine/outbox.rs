@@ -54,7 +54,7 @@ impl Pending {
         match (self.call, input) {
             (Call::Grant, Input::Granted { .. })
             | (Call::Renew, Input::Renewed { .. })
-            | (Call::Revoke, Input::Revoked { .. })
+            | (Call::Revoke | Call::Reclaim, Input::Revoked { .. })
             | (Call::Commit(_), Input::Committed { .. })
             | (Call::Stabilize, Input::Stabilized { .. })
             | (Call::Retract, Input::Retracted { .. })
@@ -82,6 +82,8 @@ pub(crate) enum Call {
     Grant,
     Renew,
     Revoke,
+    /// Revocation of the lease of another session.
+    Reclaim,
     /// Read or watch of `{ns}/view/`.
     Log,
     /// Read or watch of `{ns}/ready/`.
@@ -172,6 +174,13 @@ impl Outbox {
 
     pub(crate) fn revoke(&mut self, lease: LeaseId, now: Timestamp) -> Token {
         let (token, timeout) = (self.begin(Call::Revoke, now), self.call_timeout);
+        self.queue.push_back(Output::Revoke { token, lease, timeout });
+        token
+    }
+
+    /// Revokes the lease of another session.
+    pub(crate) fn reclaim(&mut self, lease: LeaseId, now: Timestamp) -> Token {
+        let (token, timeout) = (self.begin(Call::Reclaim, now), self.call_timeout);
         self.queue.push_back(Output::Revoke { token, lease, timeout });
         token
     }

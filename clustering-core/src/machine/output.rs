@@ -189,8 +189,6 @@ pub enum Purpose {
     Publish,
     /// Acknowledges a version, or reports the reason for not doing so.
     Acknowledge,
-    /// Acknowledges that the slots that a version takes from this node are released.
-    Release,
     /// Records that the slots of a version may be acquired.
     Permit,
     /// Ends the witness of a removed session whose process does not follow the log.
@@ -220,7 +218,6 @@ impl Purpose {
             Purpose::Elect => "elect",
             Purpose::Publish => "publish",
             Purpose::Acknowledge => "acknowledge",
-            Purpose::Release => "release",
             Purpose::Permit => "permit",
             Purpose::Reclaim => "reclaim",
             Purpose::Confirm => "confirm",

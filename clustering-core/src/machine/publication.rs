@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::{
+    assignment::Assigning,
     consistency::Consistency,
     election::Election,
     facts::Facts,
@@ -16,7 +17,7 @@ use super::{
     versions,
 };
 use crate::{
-    config::CALM,
+    config::{CALM, JOINS_WAIT},
     fold::Changed,
     store::{Guard, Revision, StoreError, Txn},
     time::Timestamp,
@@ -27,7 +28,8 @@ use crate::{
 /// the version's view is not known, or somebody has requested another version since.
 ///
 /// A lone change is published at once. When changes follow each other, the gap between publications doubles, so that a
-/// thousand joins cost a handful of versions.
+/// thousand joins cost a handful of versions. While slots are being handed over, joins wait for the hand-over to finish,
+/// for a limited time: otherwise nodes that keep joining would keep slots unheld forever.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Publication {
     publish: InFlight,
@@ -35,12 +37,16 @@ pub(crate) struct Publication {
     dirty_since: Option<Timestamp>,
     /// Number of publications so far in the current series of changes.
     row: u32,
+    /// True if only joins are to be published while slots are being handed over.
+    waits_for_handover: bool,
 }
 
 /// The urgency of a new version.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     None,
+    /// Publish when slots are handed over, or after a while.
+    AfterHandover,
     /// Publish together with other changes.
     Soon,
     Now,
@@ -54,6 +60,7 @@ impl Publication {
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
         timers.maybe(self.publish.due(facts));
         timers.maybe(self.dirty_since.map(|since| since + self.gap(facts)));
+        timers.maybe(self.dirty_since.filter(|_| self.waits_for_handover).map(|since| since + JOINS_WAIT));
     }
 
     /// Returns the time for which changes are collected before they are published.
@@ -93,11 +100,12 @@ impl Publication {
         facts: &Facts,
         log: &Log,
         version_requests: &VersionRequests,
+        assigning: &Assigning,
         election: &Election,
         consistency: &Consistency,
         out: &mut Outbox,
     ) {
-        let need = need(facts, log, version_requests, consistency);
+        let need = need(facts, log, version_requests, assigning, consistency);
         let Some(term) = election.active_term(facts.now).filter(|_| need != Need::None) else {
             self.dirty_since = None;
             return;
@@ -108,9 +116,11 @@ impl Publication {
             facts.now
         });
         self.dirty_since = Some(since);
-        let is_due = need == Need::Now || facts.now >= since + self.gap(facts);
+        self.waits_for_handover = need == Need::AfterHandover;
+        let pause = if self.waits_for_handover { JOINS_WAIT } else { self.gap(facts) };
+        let is_due = need == Need::Now || facts.now >= since + pause;
         if is_due && self.publish.is_free(facts) {
-            let txn = new_version(facts, log, version_requests, consistency, term, out);
+            let txn = new_version(facts, log, version_requests, assigning, consistency, term, out);
             self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
         }
     }
@@ -127,18 +137,38 @@ impl Publication {
     }
 }
 
-fn need(facts: &Facts, log: &Log, version_requests: &VersionRequests, consistency: &Consistency) -> Need {
+fn need(
+    facts: &Facts,
+    log: &Log,
+    version_requests: &VersionRequests,
+    assigning: &Assigning,
+    consistency: &Consistency,
+) -> Need {
     let fold = &facts.fold;
     if fold.newest().is_none() || log.is_outdone(facts) || version_requests.is_open(facts) {
         Need::Now
-    } else if fold.has_drifted()
-        || fold.request().is_some_and(|request| request.modified > fold.version_modified())
+    } else if fold.request().is_some_and(|request| request.modified > fold.version_modified())
         || consistency.unacknowledged().is_some()
+        || assigning.is_outdated()
     {
         Need::Soon
-    } else {
+    } else if !fold.has_drifted() {
         Need::None
+    } else if consistency.hands_over(facts) && has_only_arrivals(facts) {
+        Need::AfterHandover
+    } else {
+        Need::Soon
     }
+}
+
+/// True if nodes joined or came back since the newest version, and none departed or changed.
+fn has_only_arrivals(facts: &Facts) -> bool {
+    let Some(newest) = facts.fold.newest() else { return false };
+    facts.fold.drift().all(|name| match (newest.get(name), facts.fold.node(name)) {
+        (None, Some(_)) => true,
+        (Some(cut), Some(now)) => cut.lease != now.lease,
+        (_, None) => false,
+    })
 }
 
 /// Builds the commit that publishes a version under that term.
@@ -146,15 +176,16 @@ fn new_version(
     facts: &Facts,
     log: &Log,
     version_requests: &VersionRequests,
+    assigning: &Assigning,
     consistency: &Consistency,
     term: Term,
     out: &mut Outbox,
 ) -> Txn {
-    let causes = versions::causes(facts, log, version_requests, consistency.unacknowledged());
+    let causes = versions::causes(facts, log, version_requests, assigning, consistency.unacknowledged());
     let record = versions::next_version(facts, log, Some(term), causes, out);
     let keys = facts.keys();
     let txn = Txn::new()
         .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
         .guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified()));
-    versions::put_version(txn, keys, record)
+    versions::put_version(txn, facts, record)
 }

@@ -1,4 +1,4 @@
-//! Requests of the user that are commits: for a new version, and writes of the leader.
+//! Requests of the user that are commits: for a new version, and writes of the leader or of the owner of a slot.
 
 use super::{
     election::Election,
@@ -8,6 +8,7 @@ use super::{
     membership::Membership,
     outbox::Outbox,
     output::{Purpose, Reply, RequestError},
+    ownership::Ownership,
     timers::Timers,
     token::{RequestId, Token},
     version_requests::VersionRequests,
@@ -15,10 +16,12 @@ use super::{
 use crate::{
     event::StopReason,
     record::{RequestRecord, encode},
-    store::{Guard, Revision, StoreError, Txn},
+    slots::Slot,
+    store::{ErrorKind, Guard, Revision, StoreError, Txn},
 };
 
-/// Puts the request key on behalf of the user or of this node, and commits the user's transactions as leader.
+/// Puts the request key on behalf of the user or of this node, and commits the user's transactions as leader or as owner
+/// of a slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
     request: InFlight,
@@ -26,6 +29,28 @@ pub(crate) struct Requests {
     needs_version: bool,
     /// Commits of the user as leader that are in flight.
     leader_commits: Vec<(Token, RequestId)>,
+    /// Commits of the user as owner that are not answered.
+    owner_commits: Vec<OwnerCommit>,
+}
+
+/// A commit of the user as owner of a slot.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct OwnerCommit {
+    id: RequestId,
+    slot: Slot,
+    /// The version under which the user's hold was acquired.
+    acquired: Revision,
+    txn: Txn,
+    /// The version that guarded the last attempt.
+    guarded_by: Revision,
+    state: OwnerState,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum OwnerState {
+    Sent(Token),
+    /// A guard failed at that revision. Once the log is folded up to it, it shows which guard.
+    Refused(Revision),
 }
 
 impl Requests {
@@ -55,9 +80,11 @@ impl Requests {
         log: &Log,
         version_requests: &mut VersionRequests,
         membership: &Membership,
+        ownership: &Ownership,
         election: &Election,
         out: &mut Outbox,
     ) {
+        self.settle_owner_commits(facts, ownership, out);
         if facts.fold.newest().is_some() {
             self.needs_version = false;
         }
@@ -119,12 +146,86 @@ impl Requests {
         out.reply(id, Reply::Committed(result.map_err(RequestError::Store)));
     }
 
+    /// Commits the user's transaction, guarded by the newest version: the slot's next owner can only acquire it under a
+    /// later one.
+    pub(crate) fn commit_as_owner(
+        &mut self,
+        facts: &Facts,
+        ownership: &Ownership,
+        id: RequestId,
+        (slot, acquired): (Slot, Revision),
+        txn: Txn,
+        out: &mut Outbox,
+    ) {
+        let keys = facts.keys();
+        let mut written = txn.operations().iter().map(|operation| operation.key());
+        if let Some(key) = written.find(|key| keys.is_reserved(key)) {
+            let refusal = RequestError::Reserved { key: key.clone() };
+            return out.reply(id, Reply::Committed(Err(refusal)));
+        }
+        if !ownership.holds(slot, acquired) {
+            return out.reply(id, Reply::Committed(Err(RequestError::NotHeld)));
+        }
+        let guarded_by = facts.fold.version_modified();
+        let state = send_as_owner(facts, &txn, out);
+        self.owner_commits.push(OwnerCommit { id, slot, acquired, txn, guarded_by, state });
+    }
+
+    /// Handles the reply to a commit of the user as owner.
+    pub(crate) fn on_owner_committed(
+        &mut self,
+        token: Token,
+        result: Result<Revision, StoreError>,
+        out: &mut Outbox,
+    ) {
+        let is_it = |commit: &OwnerCommit| commit.state == OwnerState::Sent(token);
+        let Some(place) = self.owner_commits.iter().position(is_it) else { return };
+        if let Err(error) = &result
+            && let ErrorKind::GuardFailed { revision } = error.kind()
+        {
+            self.owner_commits[place].state = OwnerState::Refused(revision);
+            return;
+        }
+        let OwnerCommit { id, .. } = self.owner_commits.remove(place);
+        out.reply(id, Reply::Committed(result.map_err(RequestError::Store)));
+    }
+
+    /// Repeats commits that were refused because a newer version was published, while the slot is still held, and
+    /// answers those that were refused for another reason.
+    fn settle_owner_commits(&mut self, facts: &Facts, ownership: &Ownership, out: &mut Outbox) {
+        self.owner_commits.retain_mut(|commit| {
+            let OwnerState::Refused(revision) = commit.state else { return true };
+            let newest = facts.fold.version_modified();
+            let refusal = if !ownership.holds(commit.slot, commit.acquired) {
+                RequestError::NotHeld
+            } else if newest != commit.guarded_by {
+                commit.guarded_by = newest;
+                commit.state = send_as_owner(facts, &commit.txn, out);
+                return true;
+            } else if facts.folded() >= revision {
+                RequestError::Store(StoreError::guard_failed(revision))
+            } else {
+                return true;
+            };
+            out.reply(commit.id, Reply::Committed(Err(refusal)));
+            false
+        });
+    }
+
     /// Refuses all requests, since the node ends.
     pub(crate) fn refuse_all(&mut self, reason: &StopReason, out: &mut Outbox) {
         for (_, id) in std::mem::take(&mut self.leader_commits) {
             out.reply(id, Reply::Committed(Err(RequestError::Stopped(reason.clone()))));
         }
+        for OwnerCommit { id, .. } in std::mem::take(&mut self.owner_commits) {
+            out.reply(id, Reply::Committed(Err(RequestError::Stopped(reason.clone()))));
+        }
     }
+}
+
+fn send_as_owner(facts: &Facts, txn: &Txn, out: &mut Outbox) -> OwnerState {
+    let newest = Guard::modified_at(facts.keys().version_key().clone(), facts.fold.version_modified());
+    OwnerState::Sent(out.commit(Purpose::OwnerCommit, txn.clone().guard(newest), facts.now))
 }
 
 /// True if the request key is newer than the newest version.

@@ -29,8 +29,11 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// ```
 ///
 /// A session ends if the node is to leave, or if it is lost: the deadline passed, the store no longer knows the lease,
-/// the record was removed, or the process is unhealthy. Its keys may remain until the lease is revoked or expires, and
-/// would block the next session, which therefore waits for that.
+/// the record was removed, the process is unhealthy, or does not let go of slots that it lost. Its keys may remain until
+/// the lease is revoked or expires, and would block the next session, which therefore waits for that.
+///
+/// An exclusive node that leaves by itself keeps renewing the lease until it has released its slots, so that a long
+/// release is not cut short (P12).
 ///
 /// Deadlines count from the *sending* of the last renewal that succeeded: the store cannot have handled it earlier, so
 /// the lease lives at least until then (P6).
@@ -85,10 +88,23 @@ enum Renewal {
 pub(crate) struct Ended {
     pub(crate) lease: LeaseId,
     pub(crate) end: SessionEnd,
-    /// Time at which the lease has expired, even if nobody revokes it; zero if no key was ever put under it.
+    /// Time at which the lease has expired, even if nobody revokes it; zero if no key was ever put under it. If the lease
+    /// is still renewed, this moves.
     pub(crate) expires: Timestamp,
+    /// Time after which nothing is held under the lease any more. If the lease is still renewed, this moves.
+    void: Timestamp,
     /// True if the last renewal failed.
     pub(crate) failing: bool,
+    /// The lease while it is still renewed.
+    kept: Option<Kept>,
+}
+
+/// The lease of an ended session that is still renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Kept {
+    held: Held,
+    /// Time at which the renewals stop.
+    until: Timestamp,
 }
 
 /// The reason why a session ended.
@@ -116,6 +132,30 @@ impl Held {
     pub(crate) fn deadline(&self) -> Timestamp {
         self.renewed + self.left
     }
+
+    /// Returns the time until which holds are given out. It is earlier than the end of the session, so that there is time
+    /// to let go.
+    fn hold_deadline(&self) -> Timestamp {
+        self.renewed + (self.ttl * 2 / 3).min(self.left)
+    }
+
+    /// Returns the time at which the lease has certainly expired.
+    fn expires(&self, now: Timestamp, out: &Outbox) -> Timestamp {
+        match self.renewal {
+            Renewal::Due(_) => self.expires,
+            Renewal::Sent(_) => now + out.call_timeout() + self.ttl,
+        }
+    }
+}
+
+/// The times of the lease under which slots are, or were, held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HoldTimes {
+    pub(crate) lease: LeaseId,
+    /// Time until which holds are given out; zero if the session is over.
+    pub(crate) until: Timestamp,
+    /// Time after which all holds are void.
+    pub(crate) void: Timestamp,
 }
 
 impl Session {
@@ -141,6 +181,24 @@ impl Session {
             State::Ended(ended) => Some(ended),
             _ => None,
         }
+    }
+
+    /// Returns the times of the lease of this session, or of the one that is to be given back.
+    pub(crate) fn hold_times(&self) -> Option<HoldTimes> {
+        match &self.state {
+            State::Held(held) => {
+                Some(HoldTimes { lease: held.lease, until: held.hold_deadline(), void: held.deadline() })
+            }
+            State::Ended(ended) => {
+                Some(HoldTimes { lease: ended.lease, until: Timestamp::ZERO, void: ended.void })
+            }
+            State::Without | State::Granting => None,
+        }
+    }
+
+    /// True if nothing that was held under that lease is valid any more at `now`.
+    pub(crate) fn is_void(&self, lease: LeaseId, now: Timestamp) -> bool {
+        self.hold_times().is_none_or(|times| times.lease != lease || now >= times.void)
     }
 
     /// True if the node has no lease, and none is being granted.
@@ -172,7 +230,24 @@ impl Session {
 
     /// True if the last renewal or grant failed.
     pub(crate) fn is_failing(&self) -> bool {
-        self.fails_to_grant() || self.held().is_some_and(|held| held.failing)
+        self.fails_to_grant() || self.renewing().is_some_and(|held| held.failing)
+    }
+
+    /// Returns the lease that is renewed.
+    fn renewing(&self) -> Option<&Held> {
+        match &self.state {
+            State::Held(held) => Some(held),
+            State::Ended(ended) => ended.kept.as_ref().map(|kept| &kept.held),
+            State::Without | State::Granting => None,
+        }
+    }
+
+    fn renewing_mut(&mut self) -> Option<&mut Held> {
+        match &mut self.state {
+            State::Held(held) => Some(held),
+            State::Ended(ended) => ended.kept.as_mut().map(|kept| &mut kept.held),
+            State::Without | State::Granting => None,
+        }
     }
 
     pub(crate) fn fails_to_grant(&self) -> bool {
@@ -197,12 +272,13 @@ impl Session {
     pub(crate) fn timers(&self, timers: &mut Timers) {
         match &self.state {
             State::Without => timers.at(self.not_before),
-            State::Granting | State::Ended(_) => {}
-            State::Held(held) => {
-                timers.at(held.deadline());
-                if let Renewal::Due(at) = held.renewal {
-                    timers.at(at);
-                }
+            State::Granting | State::Held(_) => {}
+            State::Ended(ended) => timers.maybe(ended.kept.as_ref().map(|kept| kept.until)),
+        }
+        if let Some(held) = self.renewing() {
+            timers.at(held.deadline());
+            if let Renewal::Due(at) = held.renewal {
+                timers.at(at);
             }
         }
     }
@@ -217,7 +293,8 @@ impl Session {
             // Failed grants say nothing about the store once no lease is wanted.
             self.failures = 0;
         }
-        if let State::Held(held) = &mut self.state
+        self.stop_keeping_in_time(facts, out);
+        if let Some(held) = self.renewing_mut()
             && matches!(held.renewal, Renewal::Due(at) if facts.now >= at)
         {
             held.renewal = Renewal::Sent(out.renew(held.lease, facts.now));
@@ -225,6 +302,15 @@ impl Session {
         if self.state == State::Without && wants_lease(facts, health) && facts.now >= self.not_before {
             out.grant(facts.config.ttl, facts.now);
             self.state = State::Granting;
+        }
+    }
+
+    /// Stops renewing the lease of an ended session at the time limit, or when it has expired.
+    fn stop_keeping_in_time(&mut self, facts: &Facts, out: &mut Outbox) {
+        let State::Ended(ended) = &mut self.state else { return };
+        let is_over = |kept: &mut Kept| facts.now >= kept.until.min(kept.held.deadline());
+        if let Some(kept) = ended.kept.take_if(is_over) {
+            ended.note_times(&kept.held, facts.now, out);
         }
     }
 
@@ -247,11 +333,18 @@ impl Session {
         // A lease that is being granted is not a session yet. The reply will be handled according to the goal of the
         // node at that time.
         let State::Held(held) = &self.state else { return };
-        let expires = match held.renewal {
-            Renewal::Due(_) => held.expires,
-            Renewal::Sent(_) => facts.now + out.call_timeout() + held.ttl,
+        let keeps = facts.config.exclusive.is_some() && end.is_in_order();
+        let until = facts.now + facts.config.stop_timeout();
+        let mut ended = Ended {
+            lease: held.lease,
+            end,
+            expires: Timestamp::ZERO,
+            void: Timestamp::ZERO,
+            failing: held.failing,
+            kept: keeps.then(|| Kept { held: held.clone(), until }),
         };
-        self.state = State::Ended(Ended { lease: held.lease, end, expires, failing: held.failing });
+        ended.note_times(held, facts.now, out);
+        self.state = State::Ended(ended);
         self.epoch += 1;
         out.limit_calls(&facts.config, facts.config.ttl);
     }
@@ -259,8 +352,10 @@ impl Session {
     /// The lease of the last session was given back. `was_alive` tells whether the store still knew it.
     pub(crate) fn given_back(&mut self, facts: &Facts, was_alive: bool) {
         let State::Ended(ended) = &self.state else { return };
-        if was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
-            // The lease was alive, so somebody deleted the record on purpose: wait before coming back.
+        let is_stuck = ended.end == SessionEnd::Lost(LostReason::ReleaseTimeout);
+        if is_stuck || was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
+            // The lease was alive, so somebody deleted the record on purpose; or the node left because it did not let go
+            // of its slots. In both cases wait before coming back.
             self.removals += 1;
             self.not_before = facts.now + PAUSE.after(self.removals);
         }
@@ -282,8 +377,14 @@ impl Session {
         self.state = State::Without;
         match result {
             Ok(Lease { id, .. }) if !wants_lease(facts, health) => {
-                let (end, expires) = (SessionEnd::GivenUp, Timestamp::ZERO);
-                self.state = State::Ended(Ended { lease: id, end, expires, failing: false });
+                self.state = State::Ended(Ended {
+                    lease: id,
+                    end: SessionEnd::GivenUp,
+                    expires: Timestamp::ZERO,
+                    void: Timestamp::ZERO,
+                    failing: false,
+                    kept: None,
+                });
             }
             Ok(Lease { id, ttl }) => self.begin(facts, sent, id, ttl.min(LONGEST), out),
             Err(_) if !wants_lease(facts, health) => {}
@@ -325,7 +426,7 @@ impl Session {
         result: Result<Duration, StoreError>,
         out: &mut Outbox,
     ) {
-        let State::Held(held) = &mut self.state else { return };
+        let Some(held) = self.renewing_mut() else { return };
         if held.renewal != Renewal::Sent(token) {
             return;
         }
@@ -336,6 +437,10 @@ impl Session {
                 held.expires = facts.now + held.left;
                 held.failing = false;
                 held.renewal = Renewal::Due((sent + renew_every(facts, held.ttl)).max(facts.now));
+                let held = held.clone();
+                if let State::Ended(ended) = &mut self.state {
+                    ended.note_times(&held, facts.now, out);
+                }
                 self.measured(facts.now.since(sent));
             }
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
@@ -349,9 +454,33 @@ impl Session {
             }
             _ => {
                 held.failing = false;
+                if let State::Ended(ended) = &mut self.state {
+                    // Another client has ended the lease.
+                    ended.kept = None;
+                    ended.expires = ended.void;
+                }
                 self.end(facts, SessionEnd::Lost(LostReason::LeaseGone), out);
             }
         }
+    }
+}
+
+impl Ended {
+    /// Takes over the times at which the lease ends if it is not renewed any more.
+    fn note_times(&mut self, held: &Held, now: Timestamp, out: &Outbox) {
+        self.expires = held.expires(now, out);
+        self.void = held.deadline();
+        self.failing = held.failing;
+    }
+}
+
+impl SessionEnd {
+    /// True if the node leaves by itself while its lease is live: it says so in the log, and lets go in order.
+    pub(crate) fn is_in_order(&self) -> bool {
+        matches!(
+            self,
+            SessionEnd::GivenUp | SessionEnd::Lost(LostReason::Unhealthy | LostReason::ReleaseTimeout)
+        )
     }
 }
 

@@ -4,15 +4,22 @@ use super::{
     facts::Facts,
     membership::Membership,
     outbox::Outbox,
+    ownership::Ownership,
     session::{Epoch, Session, SessionChange},
     timers::Timers,
     token::Token,
 };
 use crate::{
-    event::Event, outcome::Outcome, record::ReadinessOutcome, store::Revision, time::Timestamp, view::View,
+    event::Event,
+    outcome::Outcome,
+    record::{ReadinessOutcome, ReadinessPhase},
+    store::Revision,
+    time::Timestamp,
+    view::View,
 };
 
-/// Runs `stabilize` for the newest version, one run at a time, until it succeeds.
+/// Runs `stabilize` for the newest version, one run at a time, until it succeeds. On an exclusive node it waits until the
+/// slots that the node would gain are released.
 ///
 /// The target is the newest view, if this node is in it under its current session. A run for another view is told that
 /// it is superseded, and its result is ignored; the next run begins when that one has ended, not before.
@@ -57,6 +64,7 @@ pub(crate) struct Report {
     pub(crate) view: View,
     pub(crate) outcome: ReadinessOutcome,
     pub(crate) detail: Option<String>,
+    pub(crate) phase: ReadinessPhase,
 }
 
 impl Stabilization {
@@ -80,6 +88,7 @@ impl Stabilization {
         facts: &Facts,
         session: &Session,
         membership: &Membership,
+        ownership: &mut Ownership,
         out: &mut Outbox,
     ) {
         if session.change_since(&mut self.epoch) == Some(SessionChange::Ended) {
@@ -95,9 +104,10 @@ impl Stabilization {
             return run.check_time(facts, out);
         }
         if let Some(view) = target.filter(|_| !facts.is_ending())
+            && ownership.may_stabilize(facts, view)
             && let Some(attempt) = self.next_attempt(facts, view)
         {
-            self.start(facts, view.clone(), attempt, out);
+            self.start(facts, view.clone(), attempt, ownership, out);
         }
     }
 
@@ -111,8 +121,16 @@ impl Stabilization {
         }
     }
 
-    fn start(&mut self, facts: &Facts, view: View, attempt: u32, out: &mut Outbox) {
-        let token = out.stabilize(view.clone(), self.adapted.clone(), attempt, None, facts.now);
+    fn start(
+        &mut self,
+        facts: &Facts,
+        view: View,
+        attempt: u32,
+        ownership: &mut Ownership,
+        out: &mut Outbox,
+    ) {
+        let slots = ownership.load(facts, &view, self.adapted.as_ref());
+        let token = out.stabilize(view.clone(), self.adapted.clone(), attempt, slots, facts.now);
         self.running = Some(Running {
             token,
             view,
@@ -157,7 +175,12 @@ impl Stabilization {
             }
         };
         self.progress = Some(Progress { version: run.view.revision(), attempts: run.attempt, state });
-        Some(Report { view: run.view, outcome, detail })
+        // `stabilize` runs only after the node has let go of the slots that it lost.
+        let phase = match run.view.has_handover() && outcome == ReadinessOutcome::Failed {
+            true => ReadinessPhase::Released,
+            false => ReadinessPhase::Holding,
+        };
+        Some(Report { view: run.view, outcome, detail, phase })
     }
 }
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Identity, Machine, facts::Intent, failing::FailingCall, health::Health};
 use crate::{
+    config::Config,
     event::{Blocked, MassFailure, StopReason},
+    fold::Fold,
     keyspace::Keyspace,
     name::{Incarnation, NodeName},
     node::Node,
@@ -163,13 +165,25 @@ impl Machine {
             acknowledged: self.acknowledgement.acknowledged().cloned(),
             stable: fold.stable().and_then(|stable| stable.record.as_ref()).map(|record| record.version),
             consistent: self.log.is_open() && away_since.is_none() && fold.is_settled(),
-            holdings: None,
+            holdings: facts.config.exclusive.map(|_| self.holdings()),
             blocked: self.consistency.blocked(facts, &self.acknowledgements, now),
             mass_failure: self.eviction.mass_failure(),
             stale_since: away_since,
             failing: out.failing.reported(),
             synced: self.log.is_synced(),
             revision: fold.revision(),
+        }
+    }
+
+    fn holdings(&self) -> Holdings {
+        let times = self.session.hold_times();
+        Holdings {
+            lease: times.map(|times| times.lease),
+            held: self.ownership.held().clone(),
+            until: times.map_or(Timestamp::ZERO, |times| times.until),
+            void: times.map_or(Timestamp::ZERO, |times| times.void),
+            in_use: self.ownership.in_use(),
+            releasing: self.ownership.is_releasing(),
         }
     }
 
@@ -219,6 +233,16 @@ impl Machine {
     /// Returns the keys of the cluster.
     pub fn keyspace(&self) -> &Keyspace {
         self.facts.keys()
+    }
+
+    /// Returns the configuration of the node.
+    pub(crate) fn config(&self) -> &Config {
+        &self.facts.config
+    }
+
+    /// Returns the node's replica of the log.
+    pub(crate) fn replica(&self) -> &Fold {
+        &self.facts.fold
     }
 
     /// Returns the identity of the node with its newest metadata; `None` for an observer.

@@ -4,13 +4,19 @@
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
 //! and wakes no node. No decision of the protocol depends on it.
 
-use super::{facts::Facts, log::Log, outbox::Outbox, version_requests::VersionRequests};
+use super::{
+    assignment::{Assigning, put_assignment},
+    facts::Facts,
+    log::Log,
+    outbox::Outbox,
+    version_requests::VersionRequests,
+};
 use crate::{
-    keyspace::Keyspace,
     name::NodeName,
     record::{Cause, HistoryRecord, SettledRecord, StoredRecord, VersionRecord, cut_off, encode, shorten},
     store::{Revision, Txn},
     version::Term,
+    view::View,
 };
 
 /// Maximum number of causes that are collected: a few more than a record names.
@@ -30,8 +36,14 @@ pub(crate) fn next_version(
         term,
         leader: facts.name().cloned(),
         causes: cut_off(causes),
-        clean: false,
+        clean: is_clean_start(facts),
     }
+}
+
+/// True if the newest version has hand-over and is stable, so that exactly its nodes hold its slots. Then only those
+/// that lose slots in the next version have to release any.
+fn is_clean_start(facts: &Facts) -> bool {
+    facts.fold.is_stable() && facts.fold.newest().is_some_and(View::has_handover)
 }
 
 /// Returns the causes of the next version: differences between the log and the newest version, and open requests.
@@ -39,9 +51,11 @@ pub(crate) fn causes(
     facts: &Facts,
     log: &Log,
     version_requests: &VersionRequests,
+    assigning: &Assigning,
     unacknowledged: Option<&NodeName>,
 ) -> Vec<Cause> {
     let mut causes = changed_nodes(facts);
+    causes.extend(assigning.causes());
     causes.extend(stored_request(facts));
     causes.extend(version_requests.cause(facts));
     causes.extend(unacknowledged.cloned().map(Cause::Unacknowledged));
@@ -79,11 +93,12 @@ fn stored_request(facts: &Facts) -> Option<Cause> {
     Some(Cause::Asked { by: shorten(by.unwrap_or_default()), why: why.map(shorten) })
 }
 
-/// Adds to a commit the new version and its history entry.
-pub(crate) fn put_version(txn: Txn, keys: &Keyspace, published: VersionRecord) -> Txn {
+/// Adds to a commit the new version, its history entry, and the assignment of the slots.
+pub(crate) fn put_version(txn: Txn, facts: &Facts, published: VersionRecord) -> Txn {
+    let keys = facts.keys();
     let (key, record) = (keys.history_key(published.number), encode(&published));
     let entry = encode(&HistoryRecord { published, stable: None });
-    txn.put(keys.version_key().clone(), record, None).put(key, entry, None)
+    put_assignment(txn.put(keys.version_key().clone(), record, None).put(key, entry, None), facts)
 }
 
 /// Adds to a commit the completed history entry of the current version, which is now stable. A version that was written

@@ -109,6 +109,7 @@ fn causes_round_trip_and_unknown_causes_are_kept() {
         term: None,
         leader: None,
         causes: written.clone(),
+        clean: false,
     };
     assert_eq!(decode::<VersionRecord>(&encode(&record)).unwrap().causes, written);
 

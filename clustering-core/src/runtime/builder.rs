@@ -5,8 +5,8 @@ use tokio::sync::{mpsc, oneshot};
 #[cfg(feature = "test-util")]
 use super::callbacks::Callback;
 use super::{
-    Clustering,
-    callbacks::{Callbacks, Stabilization, Stable},
+    Clustering, WeakClustering,
+    callbacks::{Callbacks, Release, Stabilization, Stable},
     clock::{Clock, Suspends},
     driver::{Driver, Started},
     error::StartError,
@@ -15,7 +15,7 @@ use super::{
     spawn::spawn_task,
 };
 use crate::{
-    config::{Config, Laggards, NameConflict},
+    config::{Config, Laggards, NameConflict, SharedAssignor},
     keyspace::Keyspace,
     machine::{Identity, Machine},
     name::{InvalidInput, Namespace, NodeName, NodeUri},
@@ -23,6 +23,7 @@ use crate::{
     outcome::IntoOutcome,
     placement::Weight,
     record::encode,
+    slots::{Assignor, SlotCount},
     store::CoordinationStore,
     version::IdGenerator,
 };
@@ -48,6 +49,8 @@ pub struct Builder {
     uri: String,
     metadata: Metadata,
     config: Config,
+    /// Number of slots as given, which may be invalid.
+    slots: Option<u16>,
     callbacks: Callbacks,
     seed: Option<u64>,
     hub: Arc<Hub>,
@@ -71,6 +74,7 @@ impl Builder {
             uri: String::new(),
             metadata: Metadata::new(),
             config: Config::default(),
+            slots: None,
             callbacks: Callbacks::default(),
             seed: None,
             hub: Arc::default(),
@@ -121,9 +125,9 @@ impl Builder {
     /// It runs as a task of its own. Move code that blocks its thread to
     /// [`spawn_blocking`](tokio::task::spawn_blocking): while all threads are blocked, the node cannot renew its lease.
     ///
-    /// The callback must not await [`wait_stable`](Clustering::wait_stable), [`stop`](Clustering::stop) or
-    /// [`ended`](Clustering::ended), since these wait for the callback. Everything else of [`Clustering`] may be used.
-    /// Capture a [weak handle](Clustering::downgrade): a strong one would keep the node alive forever.
+    /// The callback must not wait for its own node: [`stop`](Clustering::stop), [`ended`](Clustering::ended) and the
+    /// methods whose names begin with `wait_` return an error in callbacks. Everything else of [`Clustering`] may be
+    /// used through [`Stabilization::cluster`]. Do not capture a strong handle, which would keep the node alive forever.
     pub fn stabilize<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,
@@ -131,6 +135,55 @@ impl Builder {
     {
         self.callbacks.set_stabilize(callback);
         self
+    }
+
+    /// Makes the node exclusive: each key is held by at most one process at any time (P12). Keys hash to this many
+    /// slots, from 1 to 4,096, which the leader distributes among the nodes.
+    ///
+    /// All nodes of the namespace need the same number, for as long as the namespace exists; a node with another number
+    /// is refused at the start. Choose about ten to a hundred slots per node of the largest cluster that you expect.
+    /// Work on a key while you have a [hold](Clustering::hold) of it. As long as one node of the cluster is not
+    /// exclusive, no keys are acquired.
+    ///
+    /// The TTL then also is the time for which the keys of a crashed node are held by nobody.
+    pub fn exclusive(mut self, slots: u16) -> Self {
+        self.slots = Some(slots);
+        self
+    }
+
+    /// Sets the callback that lets go of slots that this [exclusive](Self::exclusive) node lost, for example by writing
+    /// out what is only in memory. The slots are handed over after it has succeeded and all holds are dropped.
+    ///
+    /// The callback returns the same types as [`stabilize`](Self::stabilize), and is called again in the same way after
+    /// `false`, an error or a panic. One call runs at a time, and a newer version does not cancel it. Without a callback
+    /// only the holds are waited for.
+    ///
+    /// It is also called when the node stops or loses its session. Check [`Release::still_held`] before each write:
+    /// once it is false, others may work on the slots.
+    ///
+    /// A node whose callback does not succeed within [`release_timeout`](Self::release_timeout) leaves the cluster and
+    /// rejoins later, because all slots that move in that version wait for it.
+    pub fn release<F, R>(mut self, callback: F) -> Self
+    where
+        F: Fn(Release) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.callbacks.set_release(callback);
+        self.config.has_release = true;
+        self
+    }
+
+    /// Sets the time that this node has to let go of lost slots; see
+    /// [`Config::release_timeout`]. `None` waits forever.
+    pub fn release_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
+        let timeout = timeout.into();
+        self.configure(|config| config.release_timeout = timeout)
+    }
+
+    /// Sets the assignor of slots to nodes, which is used while this node leads. The default,
+    /// [`Balanced`](crate::slots::Balanced), balances by weight and moves as few slots as possible.
+    pub fn assignor(self, assignor: impl Assignor) -> Self {
+        self.configure(|config| config.assignor = SharedAssignor(Arc::new(assignor)))
     }
 
     /// Sets the callback that announces a stable version. It is called when every node is ready at a version: on the
@@ -225,7 +278,13 @@ impl Builder {
         let name = self.name.as_deref().map(NodeName::parse).transpose()?;
         check_metadata(&self.metadata)?;
         self.config.validate()?;
+        self.slots()?;
         Ok((namespace, uri, name))
+    }
+
+    /// Returns the number of slots; `None` if the node is not exclusive.
+    fn slots(&self) -> Result<Option<SlotCount>, InvalidInput> {
+        self.slots.map(SlotCount::new).transpose().map(|slots| slots.or(self.config.exclusive))
     }
 
     /// Starts the node and waits until it is a member: until it sees its own registration in the log.
@@ -253,8 +312,9 @@ impl Builder {
         self.begin().await
     }
 
-    async fn begin(self) -> Result<Clustering, StartError> {
+    async fn begin(mut self) -> Result<Clustering, StartError> {
         let (namespace, uri, given) = self.parsed()?;
+        self.config.exclusive = self.slots()?;
         let clock = Clock::with(self.suspends);
         let mut ids = id_generator(&clock, self.seed, given.as_ref())?;
         let name = match given {
@@ -264,8 +324,7 @@ impl Builder {
         let identity = Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata };
         let machine = Machine::node(Keyspace::new(namespace), identity, self.config, ids);
         let (started, decided) = oneshot::channel();
-        let handle =
-            spawn(machine, self.store.0, clock, self.hub, Some(name.clone()), self.callbacks, started)?;
+        let handle = spawn(machine, self.store.0, clock, self.hub, self.callbacks, started)?;
         match decided.await {
             Ok(Started::Joined) => Ok(Clustering::new(handle, name, uri)),
             Ok(Started::Refused(reason)) => {
@@ -298,6 +357,16 @@ impl Builder {
     /// Returns the `stabilize` callback; the default one is always ready.
     pub fn stabilize_given(&self) -> Callback<Stabilization> {
         self.callbacks.stabilize.clone()
+    }
+
+    /// Returns the `release` callback; the default one lets go at once.
+    pub fn release_given(&self) -> Callback<Release> {
+        self.callbacks.release.clone()
+    }
+
+    /// Returns the number of slots, which may be invalid; `None` if the node is not exclusive.
+    pub fn slots_given(&self) -> Option<u16> {
+        self.slots.or(self.config.exclusive.map(SlotCount::get))
     }
 
     /// Returns the `on_stable` callback; the default one does nothing.
@@ -371,15 +440,17 @@ pub(crate) fn spawn(
     store: Arc<dyn CoordinationStore>,
     clock: Clock,
     hub: Arc<Hub>,
-    node: Option<NodeName>,
     callbacks: Callbacks,
     started: oneshot::Sender<Started>,
-) -> Result<Handle, StartError> {
+) -> Result<Arc<Handle>, StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+    let identity = machine.identity().cloned();
     let (shared, status) = Shared::new(machine, store, clock, hub);
     let shared = Arc::new(shared);
     let (commands, received) = mpsc::unbounded_channel();
-    let driver = Driver::new(shared.clone(), status, node, callbacks, received, Some(started));
+    let handle = Arc::new(Handle { shared: shared.clone(), commands });
+    let node = identity.map(|own| WeakClustering::new(Arc::downgrade(&handle), own.name, own.uri));
+    let driver = Driver::new(shared, status, node, callbacks, received, Some(started));
     spawn_task(&runtime, driver.run());
-    Ok(Handle { shared, commands })
+    Ok(handle)
 }

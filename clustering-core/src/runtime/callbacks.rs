@@ -2,9 +2,12 @@ use std::{future::Future, pin::Pin, sync::Arc};
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::{WeakClustering, holds::LeaseClock};
 use crate::{
+    machine::SlotChange,
     node::Node,
     outcome::{IntoOutcome, Outcome},
+    slots::SlotSet,
     version::{Term, Version},
     view::{Diff, View},
 };
@@ -16,12 +19,29 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 #[cfg_attr(not(feature = "test-util"), expect(unreachable_pub, reason = "that feature exports it"))]
 pub type Callback<T> = Arc<dyn Fn(T) -> Running + Send + Sync>;
 
+tokio::task_local! {
+    /// The address of the state of the node whose callback is running.
+    static CALLBACK_OF: usize;
+}
+
+/// Runs a callback of the node whose shared state has this address.
+pub(super) async fn within<F: Future>(node: usize, callback: F) -> F::Output {
+    CALLBACK_OF.scope(node, callback).await
+}
+
+/// True if this is called by a callback of the node whose shared state has this address.
+pub(super) fn is_within(node: usize) -> bool {
+    CALLBACK_OF.try_with(|running| *running == node).unwrap_or(false)
+}
+
 /// Argument of the `stabilize` callback: the view to adapt to, and the differences from the previous view.
 #[derive(Clone, Debug)]
 pub struct Stabilization {
     view: View,
     previous: Option<View>,
     attempt: u32,
+    slots: SlotChange,
+    cluster: WeakClustering,
     superseded: CancellationToken,
 }
 
@@ -30,9 +50,16 @@ impl Stabilization {
         view: View,
         previous: Option<View>,
         attempt: u32,
+        slots: SlotChange,
+        cluster: WeakClustering,
         superseded: CancellationToken,
     ) -> Self {
-        Stabilization { view, previous, attempt, superseded }
+        Stabilization { view, previous, attempt, slots, cluster, superseded }
+    }
+
+    /// Returns a weak handle to the node.
+    pub fn cluster(&self) -> &WeakClustering {
+        &self.cluster
     }
 
     /// Returns the version to adapt to.
@@ -70,6 +97,25 @@ impl Stabilization {
         self.diff().left
     }
 
+    /// Returns the slots that this node acquires when the callback succeeds. Load what belongs to them. Empty on a node
+    /// that is not [exclusive](crate::Builder::exclusive).
+    ///
+    /// All former owners have let go of them. If the version is superseded, slots that were never held may be taken
+    /// away again; the [`release`](crate::Builder::release) callback is called for them, too.
+    pub fn gained(&self) -> &SlotSet {
+        &self.slots.gained
+    }
+
+    /// Returns the slots that the version takes from this node. They are released already: drop what is left of them.
+    pub fn lost(&self) -> &SlotSet {
+        &self.slots.lost
+    }
+
+    /// Returns the slots that this node holds and keeps. It goes on working on them during the callback.
+    pub fn kept(&self) -> &SlotSet {
+        &self.slots.kept
+    }
+
     /// Returns the number of the attempt at this version, starting at 1.
     pub fn attempt(&self) -> u32 {
         self.attempt
@@ -92,12 +138,23 @@ impl Stabilization {
 pub struct Stable {
     view: View,
     term: Term,
+    cluster: WeakClustering,
     superseded: CancellationToken,
 }
 
 impl Stable {
-    pub(crate) fn new(view: View, term: Term, superseded: CancellationToken) -> Self {
-        Stable { view, term, superseded }
+    pub(crate) fn new(
+        view: View,
+        term: Term,
+        cluster: WeakClustering,
+        superseded: CancellationToken,
+    ) -> Self {
+        Stable { view, term, cluster, superseded }
+    }
+
+    /// Returns a weak handle to the node.
+    pub fn cluster(&self) -> &WeakClustering {
+        &self.cluster
     }
 
     /// Returns the stable version.
@@ -127,9 +184,69 @@ impl Stable {
     }
 }
 
+/// Argument of the `release` callback: the slots that this node lost.
+#[derive(Clone, Debug)]
+pub struct Release {
+    lost: SlotSet,
+    view: Option<View>,
+    attempt: u32,
+    lease: Arc<LeaseClock>,
+    cluster: WeakClustering,
+}
+
+impl Release {
+    pub(crate) fn new(
+        lost: SlotSet,
+        view: Option<View>,
+        attempt: u32,
+        lease: Arc<LeaseClock>,
+        cluster: WeakClustering,
+    ) -> Self {
+        Release { lost, view, attempt, lease, cluster }
+    }
+
+    /// Returns a weak handle to the node.
+    pub fn cluster(&self) -> &WeakClustering {
+        &self.cluster
+    }
+
+    /// Returns the slots to let go of. They include slots that the node was about to acquire and never held: a
+    /// `stabilize` callback may have begun to load them.
+    ///
+    /// A newer version does not cancel the callback. What it takes away in addition is left to the next call.
+    pub fn lost(&self) -> &SlotSet {
+        &self.lost
+    }
+
+    /// True if no other process can hold the slots at this moment: write what has to be kept. If false, the session was
+    /// lost, and others may already work on the slots: discard everything, and write nothing.
+    ///
+    /// This is decided by the clock at each call. It can become false while the callback runs, so ask again before each
+    /// write.
+    pub fn still_held(&self) -> bool {
+        self.lease.is_valid()
+    }
+
+    /// Returns the view of the version that takes the slots away; `None` if the session ends, as when the node stops.
+    pub fn view(&self) -> Option<&View> {
+        self.view.as_ref()
+    }
+
+    /// Returns the version that takes the slots away; `None` if the session ends, as when the node stops.
+    pub fn version(&self) -> Option<Version> {
+        self.view().map(View::version)
+    }
+
+    /// Returns the number of the attempt, starting at 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+}
+
 /// The service's callbacks.
 #[derive(Clone)]
 pub(crate) struct Callbacks {
+    pub(crate) release: Callback<Release>,
     pub(crate) stabilize: Callback<Stabilization>,
     pub(crate) on_stable: Callback<Stable>,
     pub(crate) health: Callback<()>,
@@ -138,6 +255,7 @@ pub(crate) struct Callbacks {
 impl Default for Callbacks {
     fn default() -> Self {
         Callbacks {
+            release: Arc::new(|_| Box::pin(std::future::ready(Outcome::Ready))),
             stabilize: Arc::new(|_| Box::pin(std::future::ready(Outcome::Ready))),
             on_stable: Arc::new(|_| Box::pin(std::future::ready(Outcome::Ready))),
             health: Arc::new(|()| Box::pin(std::future::ready(Outcome::Ready))),
@@ -153,6 +271,17 @@ impl Callbacks {
     {
         self.stabilize = Arc::new(move |stabilization| {
             let running = callback(stabilization);
+            Box::pin(async move { running.await.into_outcome() })
+        });
+    }
+
+    pub(crate) fn set_release<F, R>(&mut self, callback: F)
+    where
+        F: Fn(Release) -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.release = Arc::new(move |release| {
+            let running = callback(release);
             Box::pin(async move { running.await.into_outcome() })
         });
     }

@@ -8,7 +8,7 @@ use std::{
 use super::Known;
 use super::{
     builder::{Builder, check_metadata},
-    error::{Ended, StopError, UpdateError},
+    error::{Ended, InCallback, StopError, UpdateError, WaitError},
     events::Events,
     shared::{Handle, Shared},
     status::StatusWatch,
@@ -46,11 +46,15 @@ impl Clustering {
         Builder::new(Arc::new(store))
     }
 
-    pub(super) fn new(handle: Handle, name: NodeName, uri: NodeUri) -> Self {
-        Clustering { handle: Arc::new(handle), name, uri }
+    pub(super) fn new(handle: Arc<Handle>, name: NodeName, uri: NodeUri) -> Self {
+        Clustering { handle, name, uri }
     }
 
-    fn shared(&self) -> &Shared {
+    pub(super) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(super) fn shared(&self) -> &Shared {
         &self.handle.shared
     }
 
@@ -149,14 +153,19 @@ impl Clustering {
         self.shared().known.acknowledged()
     }
 
-    /// True if this node may work on `key` at this moment: its session is live, and the version that it acknowledged
-    /// assigns the key to it.
+    /// True if this node may work on `key` at this moment.
     ///
-    /// While the nodes adapt to a newer version, the new owner of a key may be ready before the old owner is. Work that
-    /// two nodes must not do at the same time has to wait until the version is [stable](Self::wait_stable), and its
-    /// writes have to be guarded by the version's revision; see [`docs::recipes`](crate::docs::recipes).
+    /// On an [exclusive](Builder::exclusive) node: it holds the key (P12). Take a [hold](Self::hold) before work begins,
+    /// since the answer may be out of date right after the call.
+    ///
+    /// On other nodes: the session is live, and the version that the node acknowledged assigns the key to it. While the
+    /// nodes adapt to a newer version, the new owner of a key may be ready before the old owner is. Work that two nodes
+    /// must not do at the same time needs an exclusive cluster.
     pub fn owns(&self, key: impl AsRef<[u8]>) -> bool {
-        self.view().is_some_and(|view| view.owns(key))
+        match self.slot_of(&key) {
+            Some(slot) => self.shared().known.holds.has(slot),
+            None => self.view().is_some_and(|view| view.owns(key)),
+        }
     }
 
     /// Returns the newest version that this node acknowledged in its current session.
@@ -234,20 +243,22 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`Ended`], if the node ends first.
-    pub async fn wait_stable(&self) -> Result<Version, Ended> {
-        self.shared().known.wait_for_some(Status::stable_version_at).await
+    /// [`WaitError::Ended`], if the node ends first; [`WaitError::InCallback`] in the node's own callbacks.
+    pub async fn wait_stable(&self) -> Result<Version, WaitError> {
+        self.shared().may_wait()?;
+        Ok(self.shared().known.wait_for_some(Status::stable_version_at).await?)
     }
 
     /// Waits until a version newer than `version` is stable, and returns that version. Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`Ended`], if the node ends first.
-    pub async fn wait_stable_after(&self, version: Version) -> Result<Version, Ended> {
+    /// [`WaitError::Ended`], if the node ends first; [`WaitError::InCallback`] in the node's own callbacks.
+    pub async fn wait_stable_after(&self, version: Version) -> Result<Version, WaitError> {
+        self.shared().may_wait()?;
         let newer = |stable: &Version| *stable > version;
         let stable = |status: &Status, now| status.stable_version_at(now).filter(newer);
-        self.shared().known.wait_for_some(stable).await
+        Ok(self.shared().known.wait_for_some(stable).await?)
     }
 
     /// Waits until this node may act as leader, and returns its term.
@@ -255,9 +266,9 @@ impl Clustering {
     /// Use it together with [`wait_deposed`](Self::wait_deposed):
     ///
     /// ```
-    /// # use clustering_core::{Clustering, Ended, Term};
+    /// # use clustering_core::{Clustering, Term, WaitError};
     /// # async fn lead(term: Term) {}
-    /// # async fn example(cluster: Clustering) -> Result<(), Ended> {
+    /// # async fn example(cluster: Clustering) -> Result<(), WaitError> {
     /// loop {
     ///     let term = cluster.wait_leader().await?;
     ///     tokio::select! {
@@ -273,9 +284,10 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`Ended`], if the node ends first.
-    pub async fn wait_leader(&self) -> Result<Term, Ended> {
-        self.shared().known.wait_for_some(Status::term_at).await
+    /// [`WaitError::Ended`], if the node ends first; [`WaitError::InCallback`] in the node's own callbacks.
+    pub async fn wait_leader(&self) -> Result<Term, WaitError> {
+        self.shared().may_wait()?;
+        Ok(self.shared().known.wait_for_some(Status::term_at).await?)
     }
 
     /// Waits until this node may no longer act as leader under `term`: another node was elected, this node resigned or
@@ -392,24 +404,31 @@ impl Clustering {
     /// Leaves the cluster and ends the node: revokes the lease, tells running callbacks that they are superseded, and
     /// waits until they have ended. Afterwards no task of the node is left, except callbacks that block their thread.
     ///
+    /// An [exclusive](Builder::exclusive) node hands over its keys first: it loses its holds at once, and waits until the
+    /// service has dropped them and the [`release`](Builder::release) callback has succeeded.
+    ///
     /// Stopping takes one store call plus the time that the callbacks need to return. It is bounded by
     /// [`Config::stop_timeout`](crate::Config::stop_timeout) plus one second, as long as the runtime on which the node
-    /// was started keeps running. If the store does not answer, it waits at most until the lease has expired. Do not
-    /// await it in the node's own callbacks: it waits for them to end. It ends the node for all clones of the handle,
-    /// and calling it twice is harmless. The node also ends if the future is dropped.
+    /// was started keeps running. If the store does not answer, it waits at most until the lease has expired. It
+    /// ends the node for all clones of the handle, and calling it twice is harmless. The node also ends if the future is
+    /// dropped.
     ///
     /// # Errors
     ///
     /// [`StopError::LeaseNotGivenBack`] if the store did not answer: the node has ended, but the others may see it
     /// until its TTL has passed. If the store was down, and not merely unreachable, it may restart the TTL of every
     /// lease when it comes back, as etcd does. The others may then see the node for another TTL.
+    ///
+    /// [`StopError::InCallback`] in the node's own callbacks: the node begins to stop, and this call returns at once.
     pub async fn stop(&self) -> Result<(), StopError> {
-        self.handle.stop().await;
+        self.handle.begin_stop();
+        self.shared().may_wait().map_err(|InCallback| StopError::InCallback)?;
+        self.shared().ended.cancelled().await;
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }
     }
 
-    /// Returns a handle that does not keep the node alive. Use it in the node's own callbacks, which would otherwise
-    /// keep the node alive forever.
+    /// Returns a handle that does not keep the node alive, for tasks that should end with the node. Callbacks are given
+    /// one; see [`Stabilization::cluster`](crate::Stabilization::cluster).
     pub fn downgrade(&self) -> WeakClustering {
         WeakClustering {
             handle: Arc::downgrade(&self.handle),
@@ -419,13 +438,18 @@ impl Clustering {
     }
 
     /// Waits until the node has ended, and returns the reason. Cancel safe.
-    pub async fn ended(&self) -> Ended {
+    ///
+    /// # Errors
+    ///
+    /// [`InCallback`] in the node's own callbacks.
+    pub async fn ended(&self) -> Result<Ended, InCallback> {
+        self.shared().may_wait()?;
         self.shared().ended.cancelled().await;
-        Ended(self.shared().known.stop_reason())
+        Ok(Ended(self.shared().known.stop_reason()))
     }
 }
 
-/// A handle to a node that does not keep it alive. See [`Clustering::downgrade`].
+/// A handle to a node that does not keep it alive. Callbacks are given one, and [`Clustering::downgrade`] returns one.
 #[derive(Clone, Debug)]
 pub struct WeakClustering {
     handle: Weak<Handle>,
@@ -434,6 +458,20 @@ pub struct WeakClustering {
 }
 
 impl WeakClustering {
+    pub(super) fn new(handle: Weak<Handle>, name: NodeName, uri: NodeUri) -> Self {
+        WeakClustering { handle, name, uri }
+    }
+
+    /// Returns the node's name.
+    pub fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    /// Returns the URI under which others reach the node.
+    pub fn uri(&self) -> &NodeUri {
+        &self.uri
+    }
+
     /// Returns a strong handle, unless all of them have been dropped.
     pub fn upgrade(&self) -> Option<Clustering> {
         let handle = self.handle.upgrade()?;

@@ -17,8 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    WeakClustering,
     alarm::Alarm,
-    callbacks::{Callbacks, Stabilization, Stable},
+    callbacks::{self, Callbacks, Release, Stabilization, Stable},
+    holds::Keeper,
     meter::Meter,
     repliers::Repliers,
     shared::{Command, Shared},
@@ -29,10 +31,10 @@ use super::{
 };
 use crate::{
     event::{Event, StopReason},
-    machine::{FEW_OUTPUTS, Input, Output, Token},
-    name::NodeName,
+    machine::{FEW_OUTPUTS, Input, Output, SlotChange, Token},
     outcome::Outcome,
-    store::{Key, Revision, StoreError, WatchStream},
+    slots::SlotSet,
+    store::{Key, LeaseId, Revision, StoreError, WatchStream},
     version::Term,
     view::View,
 };
@@ -59,7 +61,11 @@ pub(crate) enum Started {
 pub(crate) struct Driver {
     shared: Arc<Shared>,
     status: Publisher,
+    /// The node, for its callbacks; `None` for an observer, which has none.
+    node: Option<WeakClustering>,
     callbacks: Callbacks,
+    /// Dropped with the driver, which makes all holds lost.
+    keeper: Keeper,
     commands: mpsc::UnboundedReceiver<Command>,
     /// True while a handle may still send commands.
     held: bool,
@@ -91,7 +97,7 @@ impl Driver {
     pub(crate) fn new(
         shared: Arc<Shared>,
         status: Publisher,
-        node: Option<NodeName>,
+        node: Option<WeakClustering>,
         callbacks: Callbacks,
         commands: mpsc::UnboundedReceiver<Command>,
         started: Option<oneshot::Sender<Started>>,
@@ -100,11 +106,15 @@ impl Driver {
         // An observer has no deadlines, so it needs no timer that counts suspends.
         let clock = shared.known.clock.clone();
         let alarm = if node.is_some() { Alarm::new(clock) } else { Alarm::plain(clock) };
-        let tracer = Tracer::new(shared.keyspace.namespace().as_str(), node);
+        let name = node.as_ref().map(|node| node.name().clone());
+        let tracer = Tracer::new(shared.keyspace.namespace().as_str(), name);
+        let keeper = Keeper::new(shared.known.holds.clone(), shared.known.clock.clone());
         Driver {
             shared,
             status,
+            node,
             callbacks,
+            keeper,
             commands,
             held: true,
             alarm,
@@ -135,8 +145,11 @@ impl Driver {
 
     /// Waits for the next input. Sources are polled in a fixed order, so that seeded runs are reproducible.
     async fn next_input(&mut self) -> Input {
+        if let Some(report) = self.keeper.report() {
+            return report;
+        }
         let wakeup = self.shared.machine().next_wakeup();
-        let tick = self.alarm.wait_until(wakeup);
+        let tick = self.alarm.wait_until(wakeup.into_iter().chain(self.keeper.next_deadline()).min());
         let watches = &mut self.watches;
         let done = tokio::select! {
             biased;
@@ -150,6 +163,7 @@ impl Driver {
             },
             Some(done) = self.pending.next(), if !self.pending.is_empty() => done,
             input = poll_fn(|context| watches.poll(context)) => return input,
+            () = self.shared.known.holds.noticed() => return Input::Tick,
             () = tick => return Input::Tick,
         };
         match done {
@@ -193,9 +207,12 @@ impl Driver {
             self.meter.look(&machine);
             machine.status(now)
         };
+        self.keeper.apply(known.holdings.as_ref(), now);
         // Published before the outputs are executed: a task that is woken by an event or a reply must find the status
         // that goes with it.
         let status = self.status.publish(known);
+        // After the status is published, for the same reason.
+        self.keeper.wake();
         self.meter.outputs(now, &outputs, &status);
         for output in outputs.drain(..) {
             self.execute(output);
@@ -238,9 +255,12 @@ impl Driver {
                 self.opening.remove(&token);
                 self.watches.remove(token);
             }
-            Output::Retract { .. } | Output::Release { .. } => {}
-            Output::Stabilize { token, view, previous, attempt, .. } => {
-                self.stabilize(token, view, previous, attempt);
+            Output::Retract { token, slots } => self.keeper.retract(token, &slots),
+            Output::Release { token, slots, lease, view, attempt } => {
+                self.release(token, slots, lease, view, attempt);
+            }
+            Output::Stabilize { token, view, previous, attempt, slots } => {
+                self.stabilize(token, view, previous, attempt, slots.unwrap_or_default());
             }
             Output::Announce { token, view, term } => self.announce(token, view, term),
             Output::CheckHealth { token } => self.check_health(token),
@@ -260,21 +280,47 @@ impl Driver {
             .push(Box::pin(async move { Done::Watching { token, result: bounded(timeout, opening).await } }));
     }
 
-    fn stabilize(&mut self, token: Token, view: View, previous: Option<View>, attempt: u32) {
+    fn release(
+        &mut self,
+        token: Token,
+        slots: SlotSet,
+        lease: LeaseId,
+        view: Option<View>,
+        attempt: u32,
+    ) {
+        let Some(node) = self.node.clone() else { return };
+        let (callback, lease) = (self.callbacks.release.clone(), self.keeper.lease(lease));
+        let version = view.as_ref().map(View::version);
+        let run = self.tracer.release(slots.len(), version, attempt, move || {
+            callback(Release::new(slots, view, attempt, lease, node))
+        });
+        self.run_callback(token, Input::released, CancellationToken::new(), run);
+    }
+
+    fn stabilize(
+        &mut self,
+        token: Token,
+        view: View,
+        previous: Option<View>,
+        attempt: u32,
+        slots: SlotChange,
+    ) {
+        let Some(node) = self.node.clone() else { return };
         let callback = self.callbacks.stabilize.clone();
         let superseded = CancellationToken::new();
         let given = superseded.clone();
         let run = self.tracer.stabilize(view.version(), attempt, move || {
-            callback(Stabilization::new(view, previous, attempt, given))
+            callback(Stabilization::new(view, previous, attempt, slots, node, given))
         });
         self.run_callback(token, Input::stabilized, superseded, run);
     }
 
     fn announce(&mut self, token: Token, view: View, term: Term) {
+        let Some(node) = self.node.clone() else { return };
         let callback = self.callbacks.on_stable.clone();
         let superseded = CancellationToken::new();
         let given = superseded.clone();
-        let run = self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, given)));
+        let run = self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, node, given)));
         self.run_callback(token, Input::announced, superseded, run);
     }
 
@@ -317,7 +363,7 @@ impl Driver {
         superseded: CancellationToken,
         run: Pin<Box<dyn Future<Output = Outcome> + Send>>,
     ) {
-        let task = spawn_task(&Handle::current(), run);
+        let task = spawn_task(&Handle::current(), callbacks::within(self.shared.address(), run));
         let reason = Arc::new(OnceLock::new());
         self.runs.insert(token, Run { superseded, abort: task.abort_handle(), reason: reason.clone() });
         self.pending.push(Box::pin(async move {
@@ -383,6 +429,7 @@ impl Drop for Driver {
             run.superseded.cancel();
             run.abort.abort();
         }
+        self.keeper.end();
         self.shared.hub.end();
         self.shared.ended.cancel();
     }
@@ -404,6 +451,7 @@ async fn bounded<T>(
 fn ended(input: &Input) -> Option<Token> {
     match input {
         Input::Stabilized { token, .. }
+        | Input::Released { token, .. }
         | Input::Announced { token, .. }
         | Input::HealthReported { token, .. } => Some(*token),
         _ => None,
@@ -426,6 +474,10 @@ fn panic_message(panic: &(dyn Any + Send)) -> &str {
 impl Input {
     fn stabilized(token: Token, outcome: Outcome) -> Self {
         Input::Stabilized { token, outcome }
+    }
+
+    fn released(token: Token, outcome: Outcome) -> Self {
+        Input::Released { token, outcome }
     }
 
     fn announced(token: Token, outcome: Outcome) -> Self {

@@ -35,6 +35,26 @@ pub struct Ended(
     pub StopReason,
 );
 
+/// A callback of a node waited for something that comes only after the callback has returned. It would wait forever.
+///
+/// Only code that the callback itself runs is recognized. A task that the callback has spawned may wait, but the
+/// callback must not wait for that task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a callback must not wait for its own node: return from it first, or spawn a task that waits")]
+pub struct InCallback;
+
+/// Reason why a wait for a node ended without a result.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The node has ended.
+    #[error(transparent)]
+    Ended(#[from] Ended),
+    /// A callback of the node waited for the node.
+    #[error(transparent)]
+    InCallback(#[from] InCallback),
+}
+
 /// Problem that occurred while a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -43,6 +63,10 @@ pub enum StopError {
     /// the TTL has passed.
     #[error("the store did not revoke the lease in time: other nodes see this node until its TTL has passed")]
     LeaseNotGivenBack,
+    /// A callback of the node awaited the node's end. The node has begun to stop, but it ends only after the callback
+    /// has returned.
+    #[error("the node has begun to stop, but a callback must not wait for the end of its own node: return from it")]
+    InCallback,
 }
 
 /// Reason why the metadata could not be changed.

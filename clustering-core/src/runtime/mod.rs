@@ -10,7 +10,9 @@ mod cluster;
 mod driver;
 mod error;
 mod events;
+mod holds;
 mod meter;
+mod ownership;
 #[cfg(feature = "test-util")]
 pub mod process;
 mod repliers;
@@ -24,10 +26,11 @@ mod watches;
 pub(crate) use self::status::Known;
 pub use self::{
     builder::Builder,
-    callbacks::{Stabilization, Stable},
+    callbacks::{Release, Stabilization, Stable},
     cluster::{Clustering, WeakClustering},
-    error::{Ended, StartError, StopError, UpdateError},
+    error::{Ended, InCallback, StartError, StopError, UpdateError, WaitError},
     events::{Events, EventsError},
+    holds::{HeldTasks, Hold, NotHeld, WorkError},
     status::StatusWatch,
 };
 pub(crate) use self::{

@@ -8,7 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     clock::Clock,
+    callbacks,
+    error::InCallback,
     events::Hub,
+    ownership::Own,
     repliers::{Answer, Repliers},
     status::{Known, Publisher},
 };
@@ -40,7 +43,7 @@ impl Shared {
         clock: Clock,
         hub: Arc<Hub>,
     ) -> (Self, Publisher) {
-        let (known, publisher) = Known::new(machine.status(clock.now()), clock);
+        let (known, publisher) = Known::new(machine.status(clock.now()), clock, Own::of(&machine));
         let shared = Shared {
             keyspace: machine.keyspace().clone(),
             machine: Mutex::new(machine),
@@ -54,6 +57,16 @@ impl Shared {
 
     pub(crate) fn machine(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the address of this state, which identifies the node in this process.
+    pub(crate) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Refuses to wait inside of the node's own callbacks.
+    pub(crate) fn may_wait(&self) -> Result<(), InCallback> {
+        if callbacks::is_within(self.address()) { Err(InCallback) } else { Ok(()) }
     }
 
     /// Returns the machine's current status.
@@ -105,10 +118,15 @@ impl Handle {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Ends the node, and waits until all its tasks have ended.
-    pub(crate) async fn stop(&self) {
+    /// Tells the node to leave and to end.
+    pub(crate) fn begin_stop(&self) {
         // An error only means that the driver has already ended.
         let _ = self.commands.send(Command::Stop);
+    }
+
+    /// Ends the node, and waits until all its tasks have ended.
+    pub(crate) async fn stop(&self) {
+        self.begin_stop();
         self.shared.ended.cancelled().await;
     }
 }

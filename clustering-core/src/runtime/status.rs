@@ -2,7 +2,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{clock::Clock, error::Ended};
+use super::{
+    clock::Clock,
+    error::Ended,
+    holds::Holds,
+    ownership::Own,
+};
 use crate::{
     event::StopReason,
     machine::{Phase, Status},
@@ -72,12 +77,16 @@ impl StatusWatch {
 pub(crate) struct Known {
     newest: StatusWatch,
     pub(crate) clock: Clock,
+    pub(crate) holds: Arc<Holds>,
+    /// The node itself; `None` for an observer.
+    pub(crate) own: Option<Own>,
 }
 
 impl Known {
-    pub(crate) fn new(status: Status, clock: Clock) -> (Self, Publisher) {
+    pub(crate) fn new(status: Status, clock: Clock, own: Option<Own>) -> (Self, Publisher) {
         let (sender, receiver) = watch::channel(Arc::new(status));
-        let known = Known { newest: StatusWatch { receiver }, clock: clock.clone() };
+        let newest = StatusWatch { receiver };
+        let known = Known { newest, clock: clock.clone(), holds: Arc::new(Holds::new()), own };
         (known, Publisher { sender, clock })
     }
 

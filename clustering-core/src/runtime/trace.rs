@@ -8,8 +8,8 @@ use crate::{
     name::NodeName,
     outcome::Outcome,
     trace::{
-        ATTEMPT, CAUSES, EVENT, NAMESPACE, NODE, NODES, ON_STABLE_SPAN, OUTCOME, STABILIZE_SPAN, TARGET,
-        TERM, VERSION, VERSION_SPAN,
+        ATTEMPT, CAUSES, EVENT, NAMESPACE, NODE, NODES, ON_STABLE_SPAN, OUTCOME, RELEASE_SPAN, SLOTS,
+        STABILIZE_SPAN, TARGET, TERM, VERSION, VERSION_SPAN,
     },
     version::Version,
     view::View,
@@ -108,6 +108,26 @@ impl Tracer {
             { NODE } = self.node(),
             { VERSION } = %version,
             { ATTEMPT } = attempt,
+            { OUTCOME } = Empty,
+        );
+        within(span, run)
+    }
+
+    /// Runs one attempt of `release` in a span of its own, inside the span of the version that caused it.
+    pub(crate) fn release(
+        &self,
+        slots: usize,
+        version: Option<Version>,
+        attempt: u32,
+        run: impl FnOnce() -> Running + Send + 'static,
+    ) -> Running {
+        let parent = self.version.as_ref().filter(|(newest, _)| Some(*newest) == version);
+        let span = span!(
+            target: TARGET, parent: parent.and_then(|(_, span)| span.id()), Level::INFO, RELEASE_SPAN,
+            { NODE } = self.node(),
+            { VERSION } = version.map(tracing::field::display),
+            { ATTEMPT } = attempt,
+            { SLOTS } = slots,
             { OUTCOME } = Empty,
         );
         within(span, run)

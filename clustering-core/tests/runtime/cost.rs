@@ -157,7 +157,7 @@ async fn p8_when_changes_cease_the_newest_version_becomes_stable() {
     cluster.audit().await;
     for node in &nodes {
         node.stop().await.unwrap();
-        assert_eq!(node.ended().await.0, StopReason::Asked);
+        assert_eq!(node.ended().await.unwrap().0, StopReason::Asked);
     }
     assert_eq!((cluster.store.lease_count(), cluster.store.open_watches()), (0, 0));
 }

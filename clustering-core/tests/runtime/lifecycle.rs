@@ -9,7 +9,7 @@ use std::{
 };
 
 use clustering_core::{
-    Backoff, Clustering, Config, Event, Laggards, Metadata, NameConflict, StopReason,
+    Backoff, Clustering, Config, Ended, Event, Laggards, Metadata, NameConflict, StopReason, WaitError,
     machine::{Phase, RequestError},
     runtime::{EventsError, StopError, UpdateError},
 };
@@ -93,7 +93,7 @@ async fn stopping_several_times_concurrently_or_afterwards_is_harmless() {
     let (a, b) = tokio::join!(node.stop(), clone.stop());
     assert_eq!((a, b), (Ok(()), Ok(())));
     assert_eq!(node.stop().await, Ok(()));
-    assert_eq!(node.ended().await.0, StopReason::Asked);
+    assert_eq!(node.ended().await.unwrap().0, StopReason::Asked);
     assert_eq!(node.now().phase, Phase::Stopped(StopReason::Asked));
     let stopped = RequestError::Stopped(StopReason::Asked);
     assert_eq!(node.cluster_change().await, Err(stopped.clone()));
@@ -129,7 +129,7 @@ async fn waiting_tasks_and_requests_learn_that_the_node_ended() {
         soon("the end", async { tokio::join!(waits, stop) }).await;
     assert_eq!(stop, Err(StopError::LeaseNotGivenBack));
     assert!(begun.elapsed() <= secs(7), "{:?}", begun.elapsed());
-    assert_eq!(stable_at.unwrap_err(), ended);
+    assert_eq!(stable_at.unwrap_err(), WaitError::Ended(ended.unwrap()));
     assert_eq!(change.map(drop), stopped);
     assert_eq!(unregister, stopped);
     assert_eq!(write, Err(RequestError::NotLeader));
@@ -143,7 +143,7 @@ async fn a_stop_in_a_long_outage_does_not_wait_for_an_expired_lease() {
         let cluster = Cluster::new();
         let (line, builder) = cluster.builder("a");
         // The session expires while the node stops, so it need not wait any longer.
-        let patient = builder.configure(|config| config.stop_timeout = secs(3600));
+        let patient = builder.configure(|config| config.stop_timeout = Some(secs(3600)));
         let patient = start(line, patient).await;
         let nodes = [cluster.start("b").await, cluster.start("c").await];
         stable([&patient, &nodes[0], &nodes[1]]).await;
@@ -190,7 +190,7 @@ async fn a_node_with_the_longest_allowed_times_starts_and_stops() {
     let endless = |config: &mut Config| {
         let never = Backoff::new(Duration::MAX, Duration::MAX);
         (config.stabilize_retry, config.publish_gap) = (never, never);
-        (config.warn_after, config.stop_timeout) = (Duration::MAX, Duration::MAX);
+        (config.warn_after, config.stop_timeout) = (Duration::MAX, Some(Duration::MAX));
         (config.stabilize_timeout, config.on_stable_timeout) = (Some(Duration::MAX), Some(Duration::MAX));
         config.laggards = Laggards::Evict { after: Duration::MAX };
     };
@@ -426,9 +426,9 @@ fn a_runtime_that_is_shut_down_ends_its_nodes() {
     assert!(!node.is_leader() && !node.owns("key") && node.term().is_none());
     let elsewhere = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     elsewhere.block_on(async {
-        assert_eq!(node.ended().await.0, StopReason::Aborted);
+        assert_eq!(node.ended().await.unwrap().0, StopReason::Aborted);
         assert_eq!(node.cluster_change().await, Err(RequestError::Stopped(StopReason::Aborted)));
-        assert_eq!(node.wait_stable().await.unwrap_err().0, StopReason::Aborted);
+        assert_eq!(node.wait_stable().await.unwrap_err(), WaitError::Ended(Ended(StopReason::Aborted)));
         assert_eq!(node.stop().await, Err(StopError::LeaseNotGivenBack));
         let mut last = None;
         while let Ok(event) = events.recv().await {

@@ -196,7 +196,7 @@ async fn p7_a_second_instance_takes_over_under_the_policy_take_over() {
     let (line, builder) = cluster.builder(first.name().as_str());
     let builder = builder.seed(2).uri("http://other:80").name_conflict(NameConflict::TakeOver);
     let second = start(line, builder).await;
-    let ended = soon("the end", first.ended()).await;
+    let ended = soon("the end", first.ended()).await.unwrap();
     assert_eq!(ended.0, StopReason::TakenOver { by: second.uri().clone() });
     assert!(!first.is_leader());
     assert_eq!(first.now().phase, Phase::Stopped(ended.0.clone()));
@@ -221,7 +221,7 @@ async fn p7_two_processes_that_take_over_do_not_alternate_for_ever() {
     first.log.next("lost", |event| matches!(event, Event::SessionLost { .. })).await;
     let second = take(3).await;
     first.line.heal();
-    let ended = soon("the end", first.ended()).await;
+    let ended = soon("the end", first.ended()).await.unwrap();
     assert!(matches!(ended.0, StopReason::TakenOver { .. }), "{ended}");
     stable([&second]).await;
     tokio::time::sleep(TTL * 4).await;

@@ -1,7 +1,7 @@
 //! Waiting for leadership and its end, for versions, and for the end of a node; and writes of an earlier term.
 
 use clustering_core::{
-    StopReason,
+    Ended, StopReason, WaitError,
     machine::{Phase, RequestError},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
@@ -46,7 +46,7 @@ async fn a_resignation_and_the_end_of_the_node_end_the_wait_for_deposition() {
     let term = soon("the next", b.wait_leader()).await.unwrap();
     let (deposed, stopped) = tokio::join!(soon("the end", b.wait_deposed(term)), b.stop());
     assert_eq!((deposed, stopped), ((), Ok(())));
-    assert_eq!(b.wait_leader().await.unwrap_err().0, StopReason::Asked);
+    assert_eq!(b.wait_leader().await.unwrap_err(), WaitError::Ended(Ended(StopReason::Asked)));
 }
 
 #[tokio::test(start_paused = true)]
@@ -84,7 +84,7 @@ async fn wait_stable_after_waits_for_a_later_version() {
     assert!(next > both);
     assert_eq!((a.wait_stable().await, a.nodes().len()), (Ok(next), 1));
     let (after, _) = tokio::join!(a.wait_stable_after(next), a.stop());
-    assert_eq!(after.unwrap_err().0, StopReason::Asked);
+    assert_eq!(after.unwrap_err(), WaitError::Ended(Ended(StopReason::Asked)));
 }
 
 #[tokio::test(start_paused = true)]

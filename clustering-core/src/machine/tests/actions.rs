@@ -198,7 +198,12 @@ impl Bench {
     /// Another node acknowledges this version as ready or, if a reason is given, as refused.
     pub(super) fn acknowledges_version(&mut self, node: &str, version: Version, refused: Option<&str>) {
         let outcome = if refused.is_some() { ReadinessOutcome::Failed } else { ReadinessOutcome::Ready };
-        let record = ReadinessRecord { version, outcome, detail: refused.map(str::to_owned) };
+        let record = ReadinessRecord {
+            version,
+            outcome,
+            detail: refused.map(str::to_owned),
+            phase: Default::default(),
+        };
         let (key, lease) = (self.keys.readiness_key(&name(node)), self.others[node]);
         self.write(Txn::new().put(key, encode(&record), lease));
     }

@@ -17,7 +17,12 @@ fn waiting_for_b() -> Bench {
 
 /// Writes an acknowledgement of the newest version by b with this lease.
 fn acknowledges_under(bench: &mut Bench, lease: Option<LeaseId>) {
-    let record = ReadinessRecord { version: bench.newest(), outcome: ReadinessOutcome::Ready, detail: None };
+    let record = ReadinessRecord {
+        version: bench.newest(),
+        outcome: ReadinessOutcome::Ready,
+        detail: None,
+        phase: Default::default(),
+    };
     bench.write(Txn::new().put("c/ready/b", encode(&record), lease));
 }
 
@@ -110,7 +115,12 @@ fn p4_an_acknowledgement_from_the_same_revision_as_its_version_does_not_count() 
     // Another client writes both in one revision. No node can have adapted to a version that did not exist yet.
     let (version, leader) = (a.generate_version(), None);
     let record = VersionRecord { version, number: 9, term: None, leader, causes: Vec::new(), clean: false };
-    let ready = ReadinessRecord { version, outcome: ReadinessOutcome::Ready, detail: None };
+    let ready = ReadinessRecord {
+        version,
+        outcome: ReadinessOutcome::Ready,
+        detail: None,
+        phase: Default::default(),
+    };
     let both = Txn::new().put("c/view/version", encode(&record), None);
     a.names.version(version);
     a.write(both.put("c/ready/b", encode(&ready), a.others["b"]));

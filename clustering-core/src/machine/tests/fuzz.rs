@@ -262,7 +262,7 @@ const FIELDS: [(&str, Set); 14] = [
     ("health.failures", |config, time| {
         config.health.get_or_insert_default().failures = u32::try_from(time.as_nanos()).unwrap_or(u32::MAX);
     }),
-    ("stop_timeout", |config, time| config.stop_timeout = time),
+    ("stop_timeout", |config, time| config.stop_timeout = Some(time)),
 ];
 
 const EXTREMES: [Duration; 9] = [

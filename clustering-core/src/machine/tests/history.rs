@@ -64,6 +64,7 @@ fn version_128_is_written_to_slot_0() {
         term: None,
         leader: None,
         causes: Vec::new(),
+        clean: false,
     };
     a.publishes_as(record);
     a.wait(secs(2));
@@ -141,6 +142,7 @@ fn a_version_with_a_lower_number_can_be_the_newest() {
         term: None,
         leader: None,
         causes: Vec::new(),
+        clean: false,
     });
     assert_eq!(b.status().newest.unwrap().version(), Version::from_u128(1));
 }

@@ -298,7 +298,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         created(leader)
     };
 
-    // A version's number is one more than the last version's, and determines its slot in the history.
+    // A version's number is one more than the last version's, and determines its entry in the history.
     let numbered = || {
         let entry = seen(version)?;
         let number = decode::<VersionRecord>(&entry.value).ok()?.number;
@@ -314,12 +314,20 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         keys.history_key(number)
     };
 
+    let written_under = |prefix: &str| {
+        let prefix = format!("c/{prefix}");
+        txn.operations().iter().filter(move |operation| operation.key().starts_with(&prefix))
+    };
+    // The witness of an exclusive session, and the assignment of slots, are written with other records.
+    let witness =
+        || -> Vec<_> { written_under("view/holds/").map(|write| put(write.key(), lease)).collect() };
+    let assigned = || -> Vec<_> { written_under("view/slots").map(|write| put(write.key(), None)).collect() };
     let (guards, writes) = match purpose {
-        Purpose::Join => (vec![absent(&me().0)], vec![put(&me().0, lease)]),
+        Purpose::Join => (vec![absent(&me().0)], [vec![put(&me().0, lease)], witness()].concat()),
         Purpose::TakeOver => {
             let (own, ready) = me();
             let mut guards = vec![modified(&own)];
-            let mut writes = vec![put(&own, lease), delete(&ready)];
+            let mut writes = [vec![put(&own, lease), delete(&ready)], witness()].concat();
             if lease_of(&own).is_some() && lease_of(&own) == lease_of(leader) {
                 guards.push(created(leader));
                 writes.push(delete(leader));
@@ -330,9 +338,25 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         Purpose::RequestVersion => (vec![modified(version)], vec![put(keys.request_key(), None)]),
         Purpose::Elect => (
             vec![absent(leader), modified(&me().0), modified(version)],
-            vec![put(leader, lease), put(version, None), put(&slot(), None)],
+            [vec![put(leader, lease), put(version, None), put(&slot(), None)], assigned()].concat(),
         ),
-        Purpose::Publish => (vec![leads(), modified(version)], vec![put(version, None), put(&slot(), None)]),
+        Purpose::Publish => (
+            vec![leads(), modified(version)],
+            [vec![put(version, None), put(&slot(), None)], assigned()].concat(),
+        ),
+        Purpose::Permit => (
+            vec![leads(), modified(version), modified(keys.released_key())],
+            vec![put(keys.released_key(), None)],
+        ),
+        Purpose::Reclaim => {
+            let key = txn.operations()[0].key().clone();
+            assert!(key.starts_with("c/view/holds/"), "P12: {purpose} of {key}");
+            let write = match &txn.operations()[0] {
+                Operation::Put { .. } => put(&key, None),
+                Operation::Delete { .. } => delete(&key),
+            };
+            (vec![leads(), modified(&key)], vec![write])
+        }
         Purpose::Acknowledge => {
             let (own, ready) = me();
             let last = Guard::modified_at(ready.clone(), own_ready);
@@ -362,11 +386,25 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             assert_eq!(lease_of(&own), lease, "P7: {purpose} of a node that is not a member");
             let mut guards = vec![modified(&own)];
             let mut writes = vec![delete(&own), delete(&ready), put(keys.departure_key(), None)];
+            let left = written_under("view/holds/").map(|operation| match operation {
+                Operation::Put { key, .. } => put(key, lease),
+                Operation::Delete { key } => delete(key),
+            });
+            writes.extend(left);
             if lease_of(leader) == lease {
                 guards.push(created(leader));
                 writes.push(delete(leader));
             }
             (guards, writes)
+        }
+        Purpose::OwnerCommit => {
+            assert_eq!(
+                txn.guards().last(),
+                Some(&modified(version)),
+                "P12: {purpose} is guarded by the version"
+            );
+            assert!(txn.operations().iter().all(|operation| !keys.is_reserved(operation.key())));
+            return;
         }
         Purpose::LeaderCommit => {
             assert_eq!(txn.guards().last(), Some(&leads()), "P5: a leader commit is guarded by the term");

@@ -234,7 +234,7 @@ fn p11_an_unhealthy_node_leaves_and_rejoins_once_its_lease_is_revoked() {
 #[test]
 fn a_leave_takes_at_most_half_of_the_stop_timeout() {
     for (time, timeout) in [(secs(1), ms(500)), (secs(5), ms(2_500)), (secs(60), ms(2_500))] {
-        let mut b = Bench::node_with("b", |config| config.stop_timeout = time).with(&["a"]).joined();
+        let mut b = Bench::node_with("b", |config| config.stop_timeout = Some(time)).with(&["a"]).joined();
         b.stop();
         assert_eq!(leave_timeout(&b), timeout, "of {time:?}");
     }

@@ -4,7 +4,9 @@ use crate::{
     event::Event,
     keyspace::Keyspace,
     machine::{Output, Purpose, Reply},
-    record::{ReadinessOutcome, ReadinessRecord, RequestRecord, StableRecord, VersionRecord, decode},
+    record::{
+        ReadinessOutcome, ReadinessRecord, ReleasedRecord, RequestRecord, StableRecord, VersionRecord, decode,
+    },
     store::{Key, Operation, Txn},
     version::Version,
 };
@@ -66,6 +68,9 @@ impl Names {
                 }
                 line
             }
+            Output::Retract { slots, .. } => format!("retract {slots}"),
+            Output::Release { slots, attempt: 1, .. } => format!("release {slots}"),
+            Output::Release { slots, attempt, .. } => format!("release {slots}, attempt {attempt}"),
             Output::Announce { view, term, .. } => {
                 format!("announce {} in term {term}", self.name(view.version()))
             }
@@ -99,6 +104,7 @@ impl Names {
                 let record: ReadinessRecord = value(txn, "").expect("an acknowledgement");
                 let version = self.name(record.version);
                 match (record.outcome, record.detail) {
+                    (ReadinessOutcome::Pending, _) => format!("acknowledge {version} released"),
                     (ReadinessOutcome::Ready, _) => format!("acknowledge {version}"),
                     (ReadinessOutcome::Failed, detail) => {
                         format!("acknowledge {version} failed: {}", detail.unwrap_or_default())
@@ -108,6 +114,10 @@ impl Names {
             Purpose::Confirm => {
                 let record: StableRecord = value(txn, "stable").expect("a stable version");
                 format!("confirm {}", self.name(record.version))
+            }
+            Purpose::Permit => {
+                let record: ReleasedRecord = value(txn, "released").expect("a released version");
+                format!("permit {}", self.name(record.version))
             }
             Purpose::RequestVersion => {
                 let record: RequestRecord = value(txn, "request").expect("a request");

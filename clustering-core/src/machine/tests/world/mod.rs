@@ -10,9 +10,13 @@ use std::{
 
 mod calls;
 mod faults;
+mod holds;
 mod promises;
 
-use self::calls::{refusal, token_of};
+use self::{
+    calls::{refusal, token_of},
+    holds::{Exclusivity, Hold, Holds},
+};
 use super::{
     bench::{for_seeds, ms, name, secs},
     model::Store,
@@ -24,6 +28,7 @@ use crate::{
     name::{Namespace, NodeName, NodeUri},
     node::{Metadata, Node},
     outcome::Outcome,
+    slots::Slot,
     store::{Key, Revision, StoreError, WatchEnd},
     time::Timestamp,
     version::{IdGenerator, Version},
@@ -63,6 +68,18 @@ enum Due {
         generation: u64,
         token: Token,
     },
+    /// The user of a process drops a hold.
+    Drop {
+        process: usize,
+        generation: u64,
+        hold: Hold,
+    },
+    /// The result of a callback, or a report about holds.
+    Report {
+        process: usize,
+        generation: u64,
+        input: Input,
+    },
     Fault,
 }
 
@@ -78,6 +95,8 @@ struct Process {
     watches: Vec<Watch>,
     stabilizing: Option<Token>,
     announcing: Option<Token>,
+    releasing: Option<Token>,
+    holds: Holds,
     newest: Revision,
     handled: u64,
 }
@@ -101,6 +120,9 @@ struct World {
     unreachable_until: Timestamp,
     views: BTreeMap<(Revision, Version), Vec<Arc<Node>>>,
     announced: BTreeSet<(Revision, Version)>,
+    exclusivity: Exclusivity,
+    /// Holds of processes that have ended, each with the time after which it is void.
+    abandoned: Vec<(Slot, Timestamp)>,
 }
 
 impl World {
@@ -117,6 +139,13 @@ impl World {
             unreachable_until: Timestamp::ZERO,
             views: BTreeMap::new(),
             announced: BTreeSet::new(),
+            exclusivity: Exclusivity::Nobody,
+            abandoned: Vec::new(),
+        };
+        world.exclusivity = match world.below(4) {
+            0 => Exclusivity::Nobody,
+            1 => Exclusivity::Some,
+            _ => Exclusivity::Everybody,
         };
         for n in 0..2 + world.below(4) {
             world.processes.push(Process {
@@ -129,6 +158,8 @@ impl World {
                 watches: Vec::new(),
                 stabilizing: None,
                 announcing: None,
+                releasing: None,
+                holds: Holds::default(),
                 newest: Revision::ZERO,
                 handled: 0,
             });
@@ -202,6 +233,7 @@ impl World {
         let whole = first.iter().map(|node| &node.name).eq(names);
         whole
             && views.all(|view| view.is_some_and(|view| view.revision() == first.revision()))
+            && self.are_slots_held()
             && self.processes.iter().filter_map(|process| process.machine.as_ref()).all(|machine| {
                 let status = machine.status(self.now);
                 status.phase == Phase::Member && status.consistent && status.stale_since.is_none()
@@ -226,15 +258,17 @@ impl World {
             self.store.expire(self.now);
             self.run_event(due);
             self.check_leaders();
+            self.check_holders();
         }
         self.now = end;
     }
 
     fn run_event(&mut self, due: Due) {
         let (process, generation) = match &due {
-            Due::Wake { process, generation } | Due::Pump { process, generation, .. } => {
-                (*process, *generation)
-            }
+            Due::Wake { process, generation }
+            | Due::Pump { process, generation, .. }
+            | Due::Drop { process, generation, .. }
+            | Due::Report { process, generation, .. } => (*process, *generation),
             Due::Reply { process, generation, .. } | Due::Arrive { process, generation, .. } => {
                 (*process, *generation)
             }
@@ -281,6 +315,13 @@ impl World {
                 self.handle(process, input);
             }
             Due::Pump { token, .. } => self.pump(process, token),
+            Due::Drop { hold, .. } => self.drop_hold(process, hold),
+            Due::Report { input, .. } => {
+                if matches!(input, Input::Released { .. }) {
+                    self.processes[process].releasing = None;
+                }
+                self.handle(process, input);
+            }
             Due::Fault => unreachable!("handled above"),
         }
     }
@@ -293,6 +334,7 @@ impl World {
         let wakeup = machine.next_wakeup();
         assert!(wakeup.is_none_or(|at| at > now), "a busy loop: the next wake-up is already due");
         self.processes[process].handled += 1;
+        self.use_holds(process);
         for output in outputs {
             self.execute(process, output);
         }
@@ -321,6 +363,8 @@ impl World {
                 let input = Input::Stabilized { token, outcome };
                 self.at(self.now + time, Due::Reply { process, generation, token: None, input });
             }
+            Output::Retract { token, slots } => self.retract(process, token, &slots),
+            Output::Release { token, .. } => self.release(process, token),
             Output::Announce { token, view, term } => {
                 assert!(self.processes[process].announcing.replace(token).is_none(), "P4: two on_stable");
                 let version = (view.revision(), view.version());
@@ -345,7 +389,10 @@ impl World {
             | Output::Revoke { token, timeout, .. }
             | Output::Read { token, timeout, .. }
             | Output::Commit { token, timeout, .. } => self.call(process, token, timeout, output),
-            Output::Stopped { .. } => self.kill(process),
+            Output::Stopped { .. } => {
+                self.abandon_holds(process);
+                self.kill(process);
+            }
             Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
             Output::CheckHealth { .. } => unreachable!("no health checks are configured"),
@@ -454,6 +501,7 @@ impl World {
         if self.below(3) == 0 {
             config.laggards = Laggards::Evict { after: secs(15) };
         }
+        self.make_exclusive(&mut config);
         config.validate().expect("a valid configuration");
         let this = &self.processes[process];
         let identity = Identity {
@@ -476,6 +524,7 @@ impl World {
         this.machine = None;
         this.waiting.clear();
         this.watches.clear();
-        (this.stabilizing, this.announcing) = (None, None);
+        (this.stabilizing, this.announcing, this.releasing) = (None, None, None);
+        this.holds = Holds::default();
     }
 }

@@ -1,0 +1,156 @@
+//! Assigning slots to nodes (P12).
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use super::{facts::Facts, outbox::Outbox};
+use crate::{
+    event::Event,
+    fold::Changed,
+    name::NodeName,
+    node::Node,
+    placement::Weight,
+    record::Cause,
+    slots::{Assignment, Candidate, Slot, SlotCount},
+    store::{Revision, Txn},
+    view::View,
+};
+
+/// On the leader, finds out whether the slots of the newest version have to be assigned anew.
+///
+/// They have to if the assignor returns another assignment for the nodes of that version than the one that was written
+/// with it: a node was cordoned, or joined between the leader's last look at the log and its commit.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Assigning {
+    /// The version that was checked, and the number of changed cordons at that time.
+    checked: Option<(Revision, u64)>,
+    /// Number of cordons that were put or lifted.
+    cordons: u64,
+    /// Cordons that were put or lifted since the newest version.
+    changes: Vec<Cause>,
+    /// True if the slots have to be assigned anew.
+    is_outdated: bool,
+    /// The nodes and cordons for which a version was published only because of the assignment.
+    attempted: Option<Inputs>,
+}
+
+/// Everything that an assignment depends on besides the previous one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Inputs {
+    nodes: Vec<(NodeName, Revision)>,
+    cordons: u64,
+}
+
+impl Assigning {
+    /// True if the newest version is to be followed by another one with a better assignment.
+    pub(crate) fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// Returns the reasons for another assignment.
+    pub(crate) fn causes(&self) -> Vec<Cause> {
+        match self.is_outdated {
+            true if self.changes.is_empty() => vec![Cause::Assigned],
+            true => self.changes.clone(),
+            false => Vec::new(),
+        }
+    }
+
+    /// Handles a change of the log.
+    pub(crate) fn on_change(&mut self, change: &Changed) {
+        let cause = match change {
+            Changed::Cordoned(name) => Cause::Cordoned(name.clone()),
+            Changed::Uncordoned(name) => Cause::Uncordoned(name.clone()),
+            Changed::Version => return self.changes.clear(),
+            _ => return,
+        };
+        self.cordons += 1;
+        self.changes.push(cause);
+    }
+
+    /// Checks the assignment of the newest version, if it was not checked yet.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, is_leading: bool, out: &mut Outbox) {
+        let view = facts.fold.newest().filter(|view| is_leading && view.has_handover());
+        let Some((view, count)) = view.zip(facts.config.exclusive) else {
+            self.checked = None;
+            self.is_outdated = false;
+            return;
+        };
+        let check = (view.revision(), self.cordons);
+        if self.checked.replace(check) == Some(check) {
+            return;
+        }
+        let stored = view.assignment().map(|assignment| &**assignment);
+        let nodes: Vec<&Arc<Node>> = view.iter().collect();
+        let outcome = assign(facts, count, stored, &nodes);
+        if let Err(reason) = &outcome {
+            out.emit(Event::AssignorFailed { reason: reason.clone() });
+        }
+        self.is_outdated = outcome.is_ok_and(|next| Some(&next) != stored) && self.may_attempt(view, out);
+    }
+
+    /// True unless a version was already published for the same nodes, only because of its assignment. An assignor that
+    /// keeps changing its mind must not make the leader publish versions forever.
+    fn may_attempt(&mut self, view: &View, out: &mut Outbox) -> bool {
+        let nodes = view.iter().map(|node| (node.name.clone(), node.modified)).collect();
+        let inputs = Inputs { nodes, cordons: self.cordons };
+        if self.attempted.as_ref() == Some(&inputs) {
+            let reason = "it returns another assignment when it is given its own".to_owned();
+            out.emit(Event::AssignorFailed { reason });
+            return false;
+        }
+        self.attempted = Some(inputs);
+        true
+    }
+}
+
+/// Adds the assignment of the next version to the commit that publishes it, unless it is stored already. It is only
+/// written while all nodes present are exclusive.
+pub(crate) fn put_assignment(txn: Txn, facts: &Facts) -> Txn {
+    let Some(count) = facts.config.exclusive.filter(|_| all_exclusive(facts)) else { return txn };
+    let stored = facts.fold.slots().and_then(|slots| slots.record.as_deref());
+    let nodes: Vec<&Arc<Node>> = facts.fold.present().collect();
+    match assign(facts, count, stored, &nodes) {
+        Ok(next) if Some(&next) != stored => txn.put(facts.keys().slots_key().clone(), next.encode(), None),
+        _ => txn,
+    }
+}
+
+/// True if every node present has a witness of its session.
+fn all_exclusive(facts: &Facts) -> bool {
+    let is_exclusive =
+        |node: &Arc<Node>| node.lease.is_some_and(|lease| facts.fold.holds().contains_key(&lease));
+    facts.fold.present().all(is_exclusive)
+}
+
+/// Calls the assignor. It is the user's code, so its result is checked.
+fn assign(
+    facts: &Facts,
+    count: SlotCount,
+    previous: Option<&Assignment>,
+    nodes: &[&Arc<Node>],
+) -> Result<Assignment, String> {
+    let weight = |node: &Node| match facts.fold.is_cordoned(&node.name) {
+        true => Weight::new(0),
+        false => node.weight(),
+    };
+    let candidates: Vec<Candidate<'_>> =
+        nodes.iter().map(|node| Candidate { node, weight: weight(node) }).collect();
+    let previous = match previous.filter(|previous| previous.count() == count) {
+        Some(previous) => previous.among(nodes.iter().map(|node| &node.name)),
+        None => vec![None; count.get().into()],
+    };
+    let assignor = &facts.config.assignor.0;
+    let owners = catch_unwind(AssertUnwindSafe(|| assignor.assign(&previous, &candidates)))
+        .map_err(|_| "it panicked".to_owned())?;
+    if owners.len() != previous.len() {
+        return Err(format!("it assigned {} slots of {}", owners.len(), previous.len()));
+    }
+    if let Some(place) = owners.iter().flatten().find(|place| **place >= nodes.len()) {
+        return Err(format!("it assigned a slot to candidate {place} of {}", nodes.len()));
+    }
+    let owner = |slot: Slot| owners[usize::from(slot.number())].map(|place| &nodes[place].name);
+    Ok(Assignment::new(count, owner))
+}

@@ -1,0 +1,332 @@
+//! Holding slots, and letting go of them (P12).
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::{
+    facts::Facts,
+    membership::Membership,
+    outbox::Outbox,
+    output::SlotChange,
+    session::{Epoch, Session, SessionChange, SessionEnd},
+    timers::Timers,
+    token::Token,
+};
+use crate::{
+    event::{Event, LostReason},
+    fold::Changed,
+    outcome::Outcome,
+    slots::{Slot, SlotSet},
+    store::{LeaseId, Revision},
+    time::Timestamp,
+    view::View,
+};
+
+/// The slots that this node holds, and those that it has lost and not let go of yet.
+///
+/// ```text
+///   stabilize begins      stabilize succeeds         a version, or the end of the session, takes the slot away
+///        loaded ──────────────▶ held ──────────────────▶ lost: its holds end, `release` runs ──────▶ let go
+/// ```
+///
+/// Three rules keep two nodes from holding a slot at once:
+///
+/// - *Narrow*: when the node folds a version, it loses every slot that the version does not assign to it, at once.
+///   What it holds is never computed anew from an older version.
+/// - *Acquire*: it acquires slots only when `stabilize` has succeeded for the newest version, whose slots were released
+///   by everybody who lost some.
+/// - *Let go*: it says that it has released its slots, and gives its lease back, only when no hold of a lost slot is
+///   outstanding and `release` has succeeded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Ownership {
+    epoch: Epoch,
+    /// Lease of the session in which the slots below were acquired.
+    lease: Option<LeaseId>,
+    /// The slots that the node holds, each with its fencing token: the revision of the version under which it was
+    /// acquired.
+    held: Arc<BTreeMap<Slot, Revision>>,
+    /// Slots for which `stabilize` has begun since they were last lost. Contains all that are held.
+    loaded: SlotSet,
+    /// Slots that the running `stabilize` is to gain. `release` is not called for them before it has ended.
+    loading: SlotSet,
+    /// Lost slots whose holds may be outstanding.
+    retractions: Vec<Retraction>,
+    release: Release,
+    /// Time since which lost slots have not been let go.
+    since: Option<Timestamp>,
+    /// True if that was reported as slow.
+    reported_slow: bool,
+    /// True if the last event said that holds are not given out, because a renewal is late.
+    suspended: bool,
+}
+
+/// Holds that were told to end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Retraction {
+    token: Token,
+    lease: LeaseId,
+    /// Slots with outstanding holds.
+    in_use: SlotSet,
+    /// True once the runtime has reported which slots are in use.
+    is_reported: bool,
+}
+
+/// Calls of the user's `release`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Release {
+    /// Lost slots that no successful call has covered, without those of the running call.
+    due: SlotSet,
+    /// Lease under which they were lost.
+    lease: Option<LeaseId>,
+    running: Option<Running>,
+    /// Number of calls that failed in a row.
+    failures: u32,
+    /// Time of the next call after a failure.
+    again: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Running {
+    token: Token,
+    slots: SlotSet,
+}
+
+impl Ownership {
+    /// Returns the slots that the node holds, with their fencing tokens.
+    pub(crate) fn held(&self) -> &Arc<BTreeMap<Slot, Revision>> {
+        &self.held
+    }
+
+    /// True if the node holds the slot, as it was acquired under that version.
+    pub(crate) fn holds(&self, slot: Slot, acquired: Revision) -> bool {
+        self.held.get(&slot) == Some(&acquired)
+    }
+
+    /// Returns the lost slots that are still in use.
+    pub(crate) fn in_use(&self) -> SlotSet {
+        self.retractions.iter().fold(SlotSet::default(), |all, retraction| all.union(&retraction.in_use))
+    }
+
+    /// True if `release` has not succeeded yet for all lost slots.
+    pub(crate) fn is_releasing(&self) -> bool {
+        self.release.running.is_some() || !self.release.due.is_empty()
+    }
+
+    /// True while a call of `release` runs.
+    pub(crate) fn is_running(&self) -> bool {
+        self.release.running.is_some()
+    }
+
+    /// True if the node has let go of everything that it lost.
+    pub(crate) fn has_let_go(&self) -> bool {
+        self.retractions.is_empty() && !self.is_releasing()
+    }
+
+    /// True once it is known which lost slots are in use.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.retractions.iter().all(|retraction| retraction.is_reported)
+    }
+
+    /// True if the node may run `stabilize` for that view: it has let go of what it lost, and what it would gain is
+    /// released.
+    pub(crate) fn may_stabilize(&self, facts: &Facts, view: &View) -> bool {
+        if facts.config.exclusive.is_none() {
+            return true;
+        }
+        let may_acquire = !view.has_handover() || !self.gains(view) || facts.fold.is_released();
+        self.has_let_go() && may_acquire
+    }
+
+    /// Returns the view of which the node has to say that its lost slots are released. It needs not if it gains nothing,
+    /// because then it is ready as soon as `stabilize` succeeds, or if nobody waits for it.
+    pub(crate) fn released<'a>(&self, facts: &'a Facts, membership: &Membership) -> Option<&'a View> {
+        facts.config.exclusive?;
+        let view = membership.target(facts).filter(|view| view.has_handover())?;
+        let is_due = !facts.fold.is_released() && self.has_let_go() && self.gains(view);
+        (is_due && must_release(facts, view)).then_some(view)
+    }
+
+    /// True if the view assigns slots to the node that it does not hold.
+    fn gains(&self, view: &View) -> bool {
+        view.own_slots().iter().any(|slot| !self.held.contains_key(&slot))
+    }
+
+    pub(crate) fn timers(&self, facts: &Facts, session: &Session, timers: &mut Timers) {
+        if facts.config.exclusive.is_none() {
+            return;
+        }
+        let times = session.hold_times();
+        if !self.release.due.is_empty() && self.release.running.is_none() {
+            timers.at(self.release.again);
+        }
+        if !self.retractions.is_empty() {
+            timers.maybe(times.map(|times| times.void));
+        }
+        if !self.held.is_empty() && !self.suspended {
+            timers.maybe(times.map(|times| times.until));
+        }
+        if let Some(since) = self.since {
+            timers.at(since + facts.config.warn_after);
+            timers.maybe(facts.config.release_timeout.map(|limit| since + limit));
+        }
+    }
+
+    /// Handles a change of the log. Every version narrows, also those that are superseded at once.
+    pub(crate) fn on_change(&mut self, facts: &Facts, change: &Changed, out: &mut Outbox) {
+        if let (Changed::Version, Some(view)) = (change, facts.fold.newest())
+            && !self.loaded.is_empty()
+        {
+            self.lose(facts, self.loaded.difference(&view.own_slots()), out);
+        }
+    }
+
+    /// Lets go of everything when the session ends, calls `release`, and ends the session if that takes too long.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, session: &mut Session, out: &mut Outbox) {
+        if facts.config.exclusive.is_none() {
+            return;
+        }
+        match session.change_since(&mut self.epoch) {
+            Some(SessionChange::Ended) => self.lose(facts, self.loaded.clone(), out),
+            Some(SessionChange::Began) => self.lease = session.lease(),
+            None => {}
+        }
+        let is_valid = |retraction: &Retraction| !session.is_void(retraction.lease, facts.now);
+        self.retractions.retain(is_valid);
+        self.release(facts, session, out);
+        self.report_suspension(facts, session, out);
+        self.check_time(facts, session, out);
+    }
+
+    /// Loses slots: ends their holds, and lets `release` be called.
+    fn lose(&mut self, facts: &Facts, lost: SlotSet, out: &mut Outbox) {
+        let Some(lease) = self.lease.filter(|_| !lost.is_empty()) else { return };
+        self.loaded = self.loaded.difference(&lost);
+        let held: SlotSet = lost.iter().filter(|slot| self.held.contains_key(slot)).collect();
+        if !held.is_empty() {
+            Arc::make_mut(&mut self.held).retain(|slot, _| !held.contains(*slot));
+            out.emit(Event::SlotsLost { slots: held.clone() });
+            let token = out.retract(held.clone(), facts.now);
+            self.retractions.push(Retraction { token, lease, in_use: held, is_reported: false });
+        }
+        if facts.config.has_release {
+            self.release.due = self.release.due.union(&lost);
+            self.release.lease = Some(lease);
+        }
+        self.since.get_or_insert(facts.now);
+    }
+
+    /// Calls `release` if that is due.
+    fn release(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
+        let Release { due, lease: Some(lease), running: None, failures, again } = &mut self.release else {
+            return;
+        };
+        let slots = due.difference(&self.loading);
+        if slots.is_empty() || facts.now < *again {
+            return;
+        }
+        *due = due.difference(&slots);
+        let lease = *lease;
+        let view = facts.fold.newest().filter(|_| session.held().is_some()).cloned();
+        let token = out.release(slots.clone(), lease, view, *failures + 1, facts.now);
+        self.release.running = Some(Running { token, slots });
+    }
+
+    /// Handles the result of a call of `release`.
+    pub(crate) fn on_released(&mut self, facts: &Facts, token: Token, outcome: Outcome, out: &mut Outbox) {
+        let Some(run) = self.release.running.take_if(|run| run.token == token) else { return };
+        let Outcome::Refused { reason } = outcome else {
+            self.release.failures = 0;
+            return;
+        };
+        self.release.failures += 1;
+        let attempt = self.release.failures;
+        let retry_in = out.jittered(facts.config.stabilize_retry.after(attempt));
+        self.release.again = facts.now + retry_in;
+        self.release.due = self.release.due.union(&run.slots);
+        out.emit(Event::ReleaseRefused { attempt, reason, retry_in });
+    }
+
+    /// Handles a report about outstanding holds.
+    pub(crate) fn on_retracted(&mut self, token: Token, in_use: SlotSet) {
+        let found = self.retractions.iter().position(|retraction| retraction.token == token);
+        let Some(place) = found else { return };
+        if in_use.is_empty() {
+            self.retractions.remove(place);
+        } else {
+            let retraction = &mut self.retractions[place];
+            (retraction.in_use, retraction.is_reported) = (in_use, true);
+        }
+    }
+
+    /// Reports that holds are not given out since a renewal is late, or are given out again.
+    fn report_suspension(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
+        let until = session.hold_times().map(|times| times.until);
+        let suspended = !self.held.is_empty() && until.is_some_and(|until| facts.now >= until);
+        match (std::mem::replace(&mut self.suspended, suspended), suspended) {
+            (false, true) => out.emit(Event::HoldsSuspended),
+            (true, false) if !self.held.is_empty() => out.emit(Event::HoldsResumed),
+            _ => {}
+        }
+    }
+
+    /// Reports lost slots that are not let go, and ends the session if that takes too long: otherwise one hold that is
+    /// never dropped would keep every moving slot from being acquired.
+    fn check_time(&mut self, facts: &Facts, session: &mut Session, out: &mut Outbox) {
+        let Some(since) = self.since else { return };
+        if self.has_let_go() {
+            self.since = None;
+            self.reported_slow = false;
+            return;
+        }
+        let waiting = facts.now.since(since);
+        if waiting >= facts.config.warn_after && !std::mem::replace(&mut self.reported_slow, true) {
+            let (in_use, releasing) = (self.in_use(), self.is_releasing());
+            out.emit(Event::ReleaseSlow { in_use, releasing, waiting });
+        }
+        if facts.config.release_timeout.is_some_and(|limit| waiting >= limit) && session.held().is_some() {
+            self.since = Some(facts.now);
+            session.end(facts, SessionEnd::Lost(LostReason::ReleaseTimeout), out);
+        }
+    }
+
+    /// Handles the start of `stabilize` for that view. Returns what it means for this node's slots.
+    pub(crate) fn load(&mut self, facts: &Facts, view: &View, adapted: Option<&View>) -> Option<SlotChange> {
+        facts.config.exclusive?;
+        let own = view.own_slots();
+        let held: SlotSet = self.held.keys().copied().collect();
+        let before = adapted.map(View::own_slots).unwrap_or_default();
+        if !view.has_handover() {
+            return Some(SlotChange { kept: held, ..SlotChange::default() });
+        }
+        self.loaded = self.loaded.union(&own);
+        let (gained, lost) = (own.difference(&held), before.difference(&own));
+        self.loading = gained.clone();
+        Some(SlotChange { gained, lost, kept: held })
+    }
+
+    /// Handles the end of `stabilize`, whatever its result.
+    pub(crate) fn loading_ended(&mut self) {
+        self.loading = SlotSet::default();
+    }
+
+    /// Acquires the slots of that view, for which `stabilize` has succeeded and which is the newest.
+    pub(crate) fn acquire(&mut self, facts: &Facts, view: &View, out: &mut Outbox) {
+        if facts.config.exclusive.is_none() || !view.has_handover() {
+            return;
+        }
+        let gained: SlotSet = view.own_slots().iter().filter(|slot| !self.held.contains_key(slot)).collect();
+        if gained.is_empty() {
+            return;
+        }
+        let held = Arc::make_mut(&mut self.held);
+        held.extend(gained.iter().map(|slot| (slot, view.revision())));
+        out.emit(Event::SlotsAcquired { version: view.version(), slots: gained });
+    }
+}
+
+/// True if this node has to release slots before the slots of that view may be acquired.
+fn must_release(facts: &Facts, view: &View) -> bool {
+    match facts.fold.previous().filter(|_| view.is_clean_start()) {
+        Some(previous) => facts.name().is_some_and(|name| view.loses(name, previous)),
+        None => true,
+    }
+}
