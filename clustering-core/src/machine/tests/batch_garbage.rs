@@ -85,7 +85,7 @@ fn unreadable_records_in_a_snapshot_are_reported_too() {
 #[test]
 fn unknown_keys_under_the_prefix_are_ignored() {
     let mut a = Bench::node("a").joined().leading().stable().after(secs(2));
-    for key in ["view/released", "view/removed/a", "view/leader/x", "view/versions"] {
+    for key in ["view/releases", "view/removed/a", "view/leader/x", "view/versions"] {
         a.put(key, "garbage");
     }
     a.expect(&[]);

@@ -15,7 +15,7 @@ impl World {
         let own = self.processes[process].name.clone();
         let node_key = self.keys.node_key(&own);
         let ready_key = self.keys.readiness_key(&own);
-        match self.below(16) {
+        match self.below(17) {
             0 => self.kill(process),
             1 if self.is_awake(process) => self.handle(process, Input::Stop),
             2 => self.processes[process].frozen_until = self.now + ms(self.below(12_000)),
@@ -41,6 +41,7 @@ impl World {
             12 => self.request(process, |id| Input::Resign { id }),
             13 => self.request(process, |id| Input::Unregister { id }),
             14 => self.request(process, |id| Input::Register { id }),
+            15 => self.processes[process].deaf_until = self.now + ms(self.below(30_000)),
             _ => self.request(process, |id| Input::RequestVersion { id, why: None }),
         }
         for process in 0..self.processes.len() {

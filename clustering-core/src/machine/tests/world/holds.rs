@@ -110,8 +110,8 @@ impl World {
 
     pub(super) fn retract(&mut self, process: usize, token: Token, slots: &SlotSet) {
         let holds = &mut self.processes[process].holds;
-        let waiting: BTreeSet<Hold> =
-            holds.outstanding.iter().filter(|hold| slots.contains(hold.slot)).copied().collect();
+        let is_valid = |hold: &&Hold| slots.contains(hold.slot) && self.now < holds.void(hold.lease);
+        let waiting: BTreeSet<Hold> = holds.outstanding.iter().filter(is_valid).copied().collect();
         let in_use: SlotSet = waiting.iter().map(|hold| hold.slot).collect();
         if !waiting.is_empty() {
             holds.retractions.push((token, waiting));

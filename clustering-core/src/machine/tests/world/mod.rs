@@ -35,7 +35,7 @@ use crate::{
 };
 
 const STORM: Duration = secs(40);
-const CALM: Duration = secs(120);
+const CALM: Duration = secs(400);
 const TTL: Duration = secs(5);
 
 #[test]
@@ -89,6 +89,8 @@ struct Process {
     generation: u64,
     machine: Option<Machine>,
     frozen_until: Timestamp,
+    /// Until this time, no watch yields anything, although calls succeed.
+    deaf_until: Timestamp,
     wake_at: Option<Timestamp>,
     /// Calls that have not been answered yet.
     waiting: BTreeSet<Token>,
@@ -153,6 +155,7 @@ impl World {
                 generation: 0,
                 machine: None,
                 frozen_until: Timestamp::ZERO,
+                deaf_until: Timestamp::ZERO,
                 wake_at: None,
                 waiting: BTreeSet::new(),
                 watches: Vec::new(),
@@ -198,7 +201,9 @@ impl World {
         self.unreachable_until = self.now;
         for process in &mut self.processes {
             process.frozen_until = self.now;
+            process.deaf_until = self.now;
         }
+        self.notify_watches();
         let end = self.now + CALM;
         // The cluster must come to rest, with no more writes. Calls still in flight from the storm may disturb it
         // once more.
@@ -463,7 +468,8 @@ impl World {
 
     fn pump(&mut self, process: usize, token: Token) {
         // Changes are delivered only once the watch is open.
-        if self.processes[process].waiting.contains(&token) {
+        let this = &self.processes[process];
+        if this.waiting.contains(&token) || this.deaf_until > self.now {
             return;
         }
         let Some(place) = self.processes[process].watches.iter().position(|watch| watch.token == token)
