@@ -8,6 +8,7 @@ mod users;
 
 mod demo;
 mod deployment;
+mod exclusive;
 mod features;
 mod guide;
 mod harness;
