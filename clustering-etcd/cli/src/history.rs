@@ -106,11 +106,11 @@ fn blockers(entry: &HistoryEntry, report: &Report) -> Vec<String> {
         let state = state(report, None).into_iter().enumerate();
         lines.extend(state.map(|(place, line)| if place == 0 { line } else { format!("  {line}") }));
     }
-    let advice = slots::advice(report);
-    if !advice.is_empty() {
-        lines.push(format!("slots: {}", slots::summary(report).join("; ")));
-        lines.extend(advice.into_iter().map(|line| format!("  {line}")));
+    let summary = slots::summary(report);
+    if summary.len() > 1 {
+        lines.push(format!("slots: {}", summary.join("; ")));
     }
+    lines.extend(slots::advice(report).into_iter().map(|line| format!("  {line}")));
     lines
 }
 

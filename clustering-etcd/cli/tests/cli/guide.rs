@@ -31,7 +31,12 @@ struct Scene {
 
 impl Scene {
     async fn set(name: &str) -> Self {
-        let mut scene = Scene { etcd: EtcdServer::start().await.unwrap(), nodes: Vec::new(), by_hand: None, service: None };
+        let mut scene = Scene {
+            etcd: EtcdServer::start().await.unwrap(),
+            nodes: Vec::new(),
+            by_hand: None,
+            service: None,
+        };
         match name {
             "stable" => scene.nodes(&["ingest-1", "ingest-2", "ingest-3"]).await,
             "blocked" => scene.blocked().await,

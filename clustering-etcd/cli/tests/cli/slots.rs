@@ -74,9 +74,12 @@ impl ByHand {
         let assignment = Assignment::new(SlotCount::new(slots).unwrap(), owner).encode();
         let key = format!("{}/view/slots", self.namespace);
         self.store.put(&key, assignment.into(), None).await.unwrap();
-        self.put("view/leader", json!({"node": owners[0], "incarnation": self.label}), None).await;
+        let leader = json!({"node": owners[0], "incarnation": self.label});
+        self.put("view/leader", leader, None).await;
+        let key = format!("{}/view/leader", self.namespace);
+        let term = self.store.get(&key).await.unwrap().unwrap().created;
         let version =
-            json!({"version": self.label, "number": 4, "term": 3, "leader": owners[0], "cause": cause});
+            json!({"version": self.label, "number": 4, "term": term, "leader": owners[0], "cause": cause});
         self.put("view/version", version.clone(), None).await;
         self.put("history/4", version, None).await;
     }
