@@ -15,6 +15,7 @@ mod guards;
 mod harness;
 mod health;
 mod history;
+mod holds;
 mod input;
 mod lifecycle;
 mod lost_replies;
