@@ -117,7 +117,7 @@ pub async fn run(
     }
     // Written after the node's last events.
     journal.note(Observation::Note { text: "the process ends".to_owned() });
-    Ok(ended.0)
+    Ok(ended.expect("no callback waits for the end").0)
 }
 
 /// Sleeps for `time` or until superseded. Returns true if superseded.
