@@ -346,6 +346,21 @@ pub enum Observation {
         /// Reason: `asked`, `taken_over`, `name_taken` or `aborted`.
         reason: String,
     },
+    /// The process may work on a key from now on (P12). If it may already, its time is extended.
+    ///
+    /// A process that works on a key in several places at once reports the first begin and the last end.
+    Holds {
+        /// The key, or anything else that only one process may work on at a time.
+        key: String,
+        /// Time after which the process does not count as the holder any more, whatever it does. `None` if it holds the
+        /// key until it lets go.
+        until: Option<Moment>,
+    },
+    /// The process does not work on the key any more.
+    LetGo {
+        /// The key.
+        key: String,
+    },
     /// The life was killed from outside, as by `kill -9`. Recorded by the killer.
     Killed,
     /// Events were lost before they reached the journal, so that no promise can be checked with it any more.
@@ -527,6 +542,11 @@ impl fmt::Display for Observation {
                 write!(f, "{version} has been blocked for {since:?} by")?;
                 missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))
             }
+            Observation::Holds { key, until } => {
+                write!(f, "holds {key}")?;
+                until.map_or(Ok(()), |until| write!(f, " until {until}"))
+            }
+            Observation::LetGo { key } => write!(f, "lets go of {key}"),
             Observation::Stopped { reason } => write!(f, "stopped: {reason}"),
             Observation::Killed => f.write_str("was killed"),
             Observation::Missed { events } => write!(f, "missed {events} events"),
