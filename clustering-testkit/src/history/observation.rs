@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use clustering_core::{
-    Event, Incarnation, LostReason, NodeName, StopReason, Term, Version, View, store::Revision,
+    Event, Holder, Incarnation, LostReason, NodeName, StopReason, Term, Version, View, store::Revision,
 };
 use serde::{Deserialize, Serialize};
 
@@ -340,6 +340,10 @@ pub enum Observation {
         since: Duration,
         /// Nodes whose acknowledgements are missing.
         missing: Vec<Missing>,
+        /// Sessions outside of the version that may still hold keys, by their nodes, or by their leases if those are not
+        /// known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holders: Vec<String>,
     },
     /// The node ended ([`Event::Stopped`]).
     Stopped {
@@ -428,11 +432,16 @@ impl From<&Event> for Observation {
                     .iter()
                     .map(|laggard| Missing { name: laggard.name.clone(), refused: laggard.refused.clone() })
                     .collect(),
+                holders: blocked.holders.iter().map(holder).collect(),
             },
             Event::Stopped { reason } => Observation::Stopped { reason: why_stopped(reason) },
             other => Observation::Note { text: other.to_string() },
         }
     }
+}
+
+fn holder(holder: &Holder) -> String {
+    holder.node.as_ref().map_or_else(|| holder.lease.to_string(), NodeName::to_string)
 }
 
 fn why_stopped(reason: &StopReason) -> String {
@@ -538,9 +547,10 @@ impl fmt::Display for Observation {
             Observation::Resynced { rewound, revision } => {
                 write!(f, "read a snapshot @{revision}{}", if *rewound { " of a restored store" } else { "" })
             }
-            Observation::Blocked { version, since, missing } => {
+            Observation::Blocked { version, since, missing, holders } => {
                 write!(f, "{version} has been blocked for {since:?} by")?;
-                missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))
+                missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))?;
+                holders.iter().try_for_each(|holder| write!(f, " {holder} (an earlier session)"))
             }
             Observation::Holds { key, until } => {
                 write!(f, "holds {key}")?;
