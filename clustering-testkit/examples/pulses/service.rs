@@ -55,13 +55,8 @@ pub(crate) enum Mistake {
 
 impl Mistake {
     /// All mistakes.
-    pub(crate) const ALL: [Mistake; 5] = [
-        Mistake::OwnList,
-        Mistake::IgnoresPhase,
-        Mistake::IgnoresLost,
-        Mistake::Detached,
-        Mistake::Unfenced,
-    ];
+    pub(crate) const ALL: [Mistake; 5] =
+        [Mistake::OwnList, Mistake::IgnoresPhase, Mistake::IgnoresLost, Mistake::Detached, Mistake::Unfenced];
 }
 
 impl fmt::Display for Mistake {

@@ -142,8 +142,11 @@ impl Invariants {
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
+                // An exclusive node renews the lease of an ended session until it has released its slots.
+                let is_letting_go =
+                    bench.machine.session.ended().is_some() && bench.machine.facts.config.exclusive.is_some();
                 assert!(
-                    bench.machine.health.is_fit(&bench.machine.facts),
+                    is_letting_go || bench.machine.health.is_fit(&bench.machine.facts),
                     "P11: {output:?} of one that is not healthy"
                 );
             }
@@ -168,7 +171,12 @@ impl Invariants {
                 self.in_flight.clear();
                 self.newest = if *rewound { Revision::ZERO } else { self.newest };
             }
-            Output::Revoke { .. } => self.forget_session(),
+            // A leader also revokes leases of removed sessions.
+            Output::Revoke { lease, .. } => {
+                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) {
+                    self.forget_session();
+                }
+            }
             Output::Stopped { .. } => self.stopped = true,
             _ => {}
         }

@@ -87,11 +87,23 @@ impl Swarm {
             most: one_of(&[20, 200, 1_500]),
         });
         let slow = slow.collect();
-        let exclusivity =
-            [Exclusivity::Nobody, Exclusivity::Some, Exclusivity::Everybody][one_of(&[0, 0, 1, 2, 2]) as usize];
+        let exclusivity = [Exclusivity::Nobody, Exclusivity::Some, Exclusivity::Everybody]
+            [one_of(&[0, 0, 1, 2, 2]) as usize];
         let rolled_out = one_of(&[0, 100]);
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
-        Swarm { exclusivity, rolled_out, slots, wall_spread, take_over, fail, evict, stabilize_timeout, health, weighted, slow }
+        Swarm {
+            exclusivity,
+            rolled_out,
+            slots,
+            wall_spread,
+            take_over,
+            fail,
+            evict,
+            stabilize_timeout,
+            health,
+            weighted,
+            slow,
+        }
     }
 
     /// Draws the additional delay of a step.

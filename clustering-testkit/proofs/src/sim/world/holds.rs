@@ -417,10 +417,9 @@ impl World<'_> {
     /// P12. Checks a commit of an owner that the store has accepted.
     pub(super) fn check_owner_commit(&mut self, (process, life): (usize, u32), txn: &Txn) {
         let prefix = format!("{}/owned/", self.keys.namespace());
-        let number = txn.operations().iter().find_map(|operation| operation.key().strip_prefix(prefix.as_str()));
-        let slot = SlotCount::new(self.swarm.slots)
-            .ok()
-            .and_then(|count| count.slot(number?.parse().ok()?));
+        let number =
+            txn.operations().iter().find_map(|operation| operation.key().strip_prefix(prefix.as_str()));
+        let slot = SlotCount::new(self.swarm.slots).ok().and_then(|count| count.slot(number?.parse().ok()?));
         let Some(slot) = slot else { return };
         self.book.counts.note(Reached::OwnerCommitDone);
         let result = self.fence.check_commit(slot, (process, life));
