@@ -202,7 +202,10 @@ async fn p12_work_without_a_hold_is_reported_at_once() {
     cluster.check().await.unwrap();
     drop(process(&processes, &other).working_on("a"));
     let told = failure(cluster.check().await);
-    assert_says(&told, &["P12 (one holder) is broken", &format!("{other}#"), "works on a ", "it has no hold"]);
+    assert_says(
+        &told,
+        &["P12 (one holder) is broken", &format!("{other}#"), "works on a ", "it has no hold"],
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -20,7 +20,8 @@ fn p12_the_correct_service_keeps_the_promise_in_any_storm() {
 /// Panics unless one of the first seeds finds the mistake, with one of these texts in the report.
 #[track_caller]
 fn found(mistake: Mistake, within: u64, reports: &[&str]) {
-    let found = Seeds::new(0..within).first_failure(async |seed| every_pulse_counts(seed, Some(mistake)).await);
+    let found =
+        Seeds::new(0..within).first_failure(async |seed| every_pulse_counts(seed, Some(mistake)).await);
     let Some((seed, failure)) = found else {
         panic!("{within} seeds do not find that the service {mistake}");
     };
