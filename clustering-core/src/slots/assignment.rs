@@ -34,10 +34,19 @@ pub struct Candidate<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Balanced;
 
+impl Balanced {
+    /// Returns the owner of each slot as [`Assignor::assign`] does, for candidates of which only the weights are known. Tools
+    /// use it to show what would move if the nodes were others.
+    pub fn assign_by_weight(previous: &[Option<usize>], weights: &[Weight]) -> Vec<Option<usize>> {
+        let weights: Vec<u32> = weights.iter().map(|weight| weight.get()).collect();
+        balance(previous, &weights)
+    }
+}
+
 impl Assignor for Balanced {
     fn assign(&self, previous: &[Option<usize>], candidates: &[Candidate<'_>]) -> Vec<Option<usize>> {
-        let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight.get()).collect();
-        balance(previous, &weights)
+        let weights: Vec<Weight> = candidates.iter().map(|candidate| candidate.weight).collect();
+        Balanced::assign_by_weight(previous, &weights)
     }
 }
 

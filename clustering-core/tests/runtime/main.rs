@@ -12,6 +12,7 @@ mod discovery;
 mod eviction;
 mod garbage;
 mod guards;
+mod handover_cost;
 mod harness;
 mod health;
 mod history;

@@ -109,14 +109,15 @@ impl Invariants {
         match output {
             Output::Commit { token, txn, purpose, .. } => {
                 let ending = matches!(before.facts.intent, Intent::Stop { .. } | Intent::Stopped { .. });
-                assert!(!ending, "a commit while stopping: {purpose}");
+                // A node leaves once it knows whether it has let go of its slots.
+                assert!(!ending || *purpose == Purpose::Leave, "a commit while stopping: {purpose}");
                 txn.validate().expect("commits of the machine respect the limits");
                 if *purpose == Purpose::Leave {
                     self.forget_session();
                 }
                 let other = self.in_flight.insert(*purpose, *token);
                 assert!(
-                    other.is_none() || *purpose == Purpose::LeaderCommit,
+                    other.is_none() || matches!(purpose, Purpose::LeaderCommit | Purpose::OwnerCommit),
                     "two commits at once: {purpose}"
                 );
                 if *purpose == Purpose::Acknowledge {
@@ -141,8 +142,11 @@ impl Invariants {
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
+                // An exclusive node renews the lease of an ended session until it has released its slots.
+                let is_letting_go =
+                    bench.machine.session.ended().is_some() && bench.machine.facts.config.exclusive.is_some();
                 assert!(
-                    bench.machine.health.is_fit(&bench.machine.facts),
+                    is_letting_go || bench.machine.health.is_fit(&bench.machine.facts),
                     "P11: {output:?} of one that is not healthy"
                 );
             }
@@ -167,7 +171,12 @@ impl Invariants {
                 self.in_flight.clear();
                 self.newest = if *rewound { Revision::ZERO } else { self.newest };
             }
-            Output::Revoke { .. } => self.forget_session(),
+            // A leader also revokes leases of removed sessions.
+            Output::Revoke { lease, .. } => {
+                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) {
+                    self.forget_session();
+                }
+            }
             Output::Stopped { .. } => self.stopped = true,
             _ => {}
         }
@@ -286,7 +295,8 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
     };
     let lease_of = |key: &Key| seen(key).and_then(|entry| entry.lease);
     let held = |machine: &Machine| machine.session.lease();
-    let lease = held(&bench.machine).or(held(before));
+    let ended = before.session.ended().map(|ended| ended.lease);
+    let lease = held(&bench.machine).or(held(before)).or(ended);
 
     let put = |key: &Key, lease: Option<LeaseId>| (key.clone(), Some(lease));
     let delete = |key: &Key| (key.clone(), None);
