@@ -273,7 +273,8 @@ impl World<'_> {
 
     /// Lets the node's watches deliver what they have held back.
     fn hear(&mut self, process: usize) {
-        for token in self.processes[process].watches.iter().map(|watch| watch.token).collect::<Vec<_>>() {
+        let open = self.processes[process].watches.iter().filter(|watch| watch.open);
+        for token in open.map(|watch| watch.token).collect::<Vec<_>>() {
             self.come(process, token);
         }
     }
