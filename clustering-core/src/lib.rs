@@ -110,7 +110,7 @@ pub mod view;
 
 pub use self::{
     config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict, SharedAssignor},
-    discovery::{Changes, Discovery},
+    discovery::{Changes, Discovery, Route},
     event::{Blocked, Event, Holder, Laggard, LostReason, StopReason},
     history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,

@@ -150,13 +150,11 @@ impl Consistency {
             |name: &NodeName| Laggard { name: name.clone(), refused: acknowledgements.refusal(name, view) };
         let releasing = is_in_release(facts);
         let laggards = if releasing { &judgement.unreleased } else { &judgement.missing };
-        Some(Blocked {
-            version: view.version(),
-            since,
-            laggards: laggards.iter().map(laggard).collect(),
-            holders: if releasing { holders(facts) } else { Vec::new() },
-            releasing,
-        })
+        let laggards: Vec<Laggard> = laggards.iter().map(laggard).collect();
+        let holders = if releasing { holders(facts) } else { Vec::new() };
+        // Otherwise only a commit of this node is missing.
+        let is_known = !laggards.is_empty() || !holders.is_empty();
+        is_known.then(|| Blocked { version: view.version(), since, laggards, holders, releasing })
     }
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
@@ -386,13 +384,15 @@ impl Consistency {
         if !self.judgement.as_ref().is_some_and(is_due) {
             return;
         }
-        let Some(blocked) = self.blocked(facts, acknowledgements, facts.now) else { return };
+        let blocked = self.blocked(facts, acknowledgements, facts.now);
         let warn_after = facts.config.warn_after;
         if let Some(Judgement { report: (at, times), .. }) = &mut self.judgement {
-            *times += 1;
+            *times += u32::from(blocked.is_some());
             *at = facts.now + Backoff::new(warn_after, warn_after.saturating_mul(32)).after(*times);
         }
-        out.emit(Event::Blocked(blocked));
+        if let Some(blocked) = blocked {
+            out.emit(Event::Blocked(blocked));
+        }
     }
 
     /// Handles the reply to a commit. Returns false if it is no longer awaited.

@@ -134,6 +134,7 @@
 //! `etcd` (both with the feature `etcd`).
 
 mod builder;
+mod claims;
 mod failure;
 mod gate;
 mod looks;
@@ -155,13 +156,14 @@ use futures_util::FutureExt;
 
 pub use self::{
     builder::TestClusterBuilder,
+    claims::Working,
     failure::Failure,
     process::Process,
     seeds::{Seeds, seeds},
     storm::{Storm, Trouble},
 };
 use self::{
-    gate::{Gate, spawn_in},
+    gate::{Gate, Home, spawn_in},
     shared::{Seat, Shared, Stage},
 };
 use crate::faulty::FaultyStore;
@@ -446,16 +448,21 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// Makes the store end the lease of the process's node now, as if it had expired. Does nothing if the node has no
     /// lease.
     ///
+    /// A store that keeps its contract never does this, and P12 does not cover it: the node cannot know in time that
+    /// others may hold its keys. So nothing that the process holds or works on under this lease is judged.
+    ///
     /// # Panics
     ///
     /// Panics if there is no process with that name.
     pub async fn expire(&self, name: &str) {
-        let Some(node) = self.with_seat(name, |seat| seat.gate().node_name()) else { return };
+        let gate = self.with_seat(name, |seat| seat.gate().clone());
+        let Some(node) = gate.node_name() else { return };
         let key = format!("{}/view/nodes/{node}", self.shared.namespace);
         // The memory store always answers, and a lease that has ended in the meantime needs no revocation.
         if let Ok(Some(entry)) = self.shared.store.get(&key).await
             && let Some(lease) = entry.lease
         {
+            gate.excuse_lease(lease.get());
             let _ = self.shared.store.revoke_lease(lease).await;
         }
     }
@@ -507,17 +514,19 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             let changed = shared.changed.clone();
             let changed = Arc::new(move || changed.send_modify(|count| *count += 1));
             let seed = shared.seed.wrapping_mul(1_000_003).wrapping_add(life);
-            let gate = Gate::new(&shared.namespace, name, life, seed, shared.clock.clone(), changed);
-            seat.gates.push(gate.clone());
-            seat.stage = Stage::Starting;
-            Process {
+            let home = Home {
+                namespace: shared.namespace.clone(),
                 name: name.to_owned(),
                 index,
-                namespace: shared.namespace.clone(),
                 line: seat.line.clone(),
-                gate,
+                clock: shared.clock.clone(),
                 verdicts: shared.verdicts.clone(),
-            }
+                changed,
+            };
+            let gate = Gate::new(home, life, seed);
+            seat.gates.push(gate.clone());
+            seat.stage = Stage::Starting;
+            Process { gate }
         };
         let (gate, factory, name) = (process.gate.clone(), shared.factory.clone(), name.to_owned());
         let shared = Arc::downgrade(shared);

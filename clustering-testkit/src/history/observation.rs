@@ -1,7 +1,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use clustering_core::{
-    Event, Incarnation, LostReason, NodeName, StopReason, Term, Version, View, store::Revision,
+    Event, Holder, Incarnation, LostReason, NodeName, StopReason, Term, Version, View, store::Revision,
 };
 use serde::{Deserialize, Serialize};
 
@@ -340,11 +340,30 @@ pub enum Observation {
         since: Duration,
         /// Nodes whose acknowledgements are missing.
         missing: Vec<Missing>,
+        /// Sessions outside of the version that may still hold keys, by their nodes, or by their leases if those are not
+        /// known.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        holders: Vec<String>,
     },
     /// The node ended ([`Event::Stopped`]).
     Stopped {
         /// Reason: `asked`, `taken_over`, `name_taken` or `aborted`.
         reason: String,
+    },
+    /// The process may work on a key from now on (P12). If it may already, its time is extended.
+    ///
+    /// A process that works on a key in several places at once reports the first begin and the last end.
+    Holds {
+        /// The key, or anything else that only one process may work on at a time.
+        key: String,
+        /// Time after which the process does not count as the holder any more, whatever it does. `None` if it holds the
+        /// key until it lets go.
+        until: Option<Moment>,
+    },
+    /// The process does not work on the key any more.
+    LetGo {
+        /// The key.
+        key: String,
     },
     /// The life was killed from outside, as by `kill -9`. Recorded by the killer.
     Killed,
@@ -413,11 +432,16 @@ impl From<&Event> for Observation {
                     .iter()
                     .map(|laggard| Missing { name: laggard.name.clone(), refused: laggard.refused.clone() })
                     .collect(),
+                holders: blocked.holders.iter().map(holder).collect(),
             },
             Event::Stopped { reason } => Observation::Stopped { reason: why_stopped(reason) },
             other => Observation::Note { text: other.to_string() },
         }
     }
+}
+
+fn holder(holder: &Holder) -> String {
+    holder.node.as_ref().map_or_else(|| holder.lease.to_string(), NodeName::to_string)
 }
 
 fn why_stopped(reason: &StopReason) -> String {
@@ -523,10 +547,16 @@ impl fmt::Display for Observation {
             Observation::Resynced { rewound, revision } => {
                 write!(f, "read a snapshot @{revision}{}", if *rewound { " of a restored store" } else { "" })
             }
-            Observation::Blocked { version, since, missing } => {
+            Observation::Blocked { version, since, missing, holders } => {
                 write!(f, "{version} has been blocked for {since:?} by")?;
-                missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))
+                missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))?;
+                holders.iter().try_for_each(|holder| write!(f, " {holder} (an earlier session)"))
             }
+            Observation::Holds { key, until } => {
+                write!(f, "holds {key}")?;
+                until.map_or(Ok(()), |until| write!(f, " until {until}"))
+            }
+            Observation::LetGo { key } => write!(f, "lets go of {key}"),
             Observation::Stopped { reason } => write!(f, "stopped: {reason}"),
             Observation::Killed => f.write_str("was killed"),
             Observation::Missed { events } => write!(f, "missed {events} events"),

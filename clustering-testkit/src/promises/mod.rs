@@ -1,4 +1,4 @@
-//! Checkers of the promises P1 to P9 and P11 over a [history](crate::history), each in its own file.
+//! Checkers of the promises P1 to P9, P11 and P12 over a [history](crate::history), each in its own file.
 //!
 //! [`Promises`] takes commits and observations one at a time and reports a broken promise at once, so a simulator can
 //! check after every step. Pass a commit before the observations that depend on it, and the entries of each node in the
@@ -32,6 +32,7 @@
 //! ```
 
 mod p11_health;
+mod p12_one_holder;
 mod p1_one_view_per_version;
 mod p2_versions_go_forward;
 mod p3_one_stabilize_at_a_time;
@@ -82,6 +83,11 @@ trait Promise: fmt::Debug + Send {
         Ok(())
     }
 
+    /// Checks what is still going on where the history ends.
+    fn end(&mut self, _ledger: &Ledger) -> Kept {
+        Ok(())
+    }
+
     /// Checks the state in which the cluster has come to rest.
     fn calm(&mut self, _calm: &Calm, _ledger: &Ledger) -> Kept {
         Ok(())
@@ -107,7 +113,7 @@ impl Calm {
     }
 }
 
-/// Checkers of the promises P1 to P8 and P11 over the history of one cluster.
+/// Checkers of the promises P1 to P8, P11 and P12 over the history of one cluster.
 #[derive(Debug)]
 pub struct Promises {
     ledger: Ledger,
@@ -147,6 +153,7 @@ impl Promises {
                 Box::<p7_it_comes_back_by_itself::ComesBack>::default(),
                 Box::<p8_progress::Progress>::default(),
                 Box::<p11_health::Fit>::default(),
+                Box::<p12_one_holder::OneHolder>::default(),
             ],
             story: VecDeque::new(),
         }
@@ -262,6 +269,7 @@ pub fn check(
         pages.iter().filter(by_hand).try_for_each(|page| promises.turn(page))?;
         pages.iter().try_for_each(|page| promises.turn(page))?;
         journals.iter().flatten().try_for_each(|entry| promises.observe(entry))?;
+        promises.judge(|promise, ledger| promise.end(ledger))?;
         calm.map_or(Ok(()), |calm| promises.calm(calm))
     };
     match feed(&mut promises) {

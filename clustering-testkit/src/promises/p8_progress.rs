@@ -18,10 +18,12 @@ impl Promise for Progress {
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
-        let Observation::Blocked { version, missing, .. } = &entry.observation else { return Ok(()) };
+        let Observation::Blocked { version, missing, holders, .. } = &entry.observation else {
+            return Ok(());
+        };
         let Some(published) = ledger.published(*version) else { return Ok(()) };
         let known = |name: &NodeName| published.cut.iter().any(|node| node.name == *name);
-        if missing.is_empty() {
+        if missing.is_empty() && holders.is_empty() {
             let expected = "the report of a blocked version names the nodes that block it";
             return Err(Broken::new(expected, "no node is named").about(version).about(&entry.node));
         }
@@ -141,7 +143,8 @@ mod tests {
             let mut scene = scene();
             let missing = |name: &&str| Missing { name: NodeName::parse(name).unwrap(), refused: None };
             let missing = named.iter().map(missing).collect();
-            scene.saw("a", Observation::Blocked { version: version("V1"), since: Duration::ZERO, missing });
+            let (version, since, holders) = (version("V1"), Duration::ZERO, Vec::new());
+            scene.saw("a", Observation::Blocked { version, since, missing, holders });
             broken("P8", says, scene);
         }
     }

@@ -394,6 +394,16 @@ impl Scene {
         self.saw(node, Observation::Rejoined { incarnation });
     }
 
+    /// Records that a node holds a key, at the most until that many seconds after the start of the scene.
+    pub(crate) fn holds(&mut self, node: &str, key: &str, until: Option<u64>) {
+        let until = until.map(|until| Moment::default() + Duration::from_secs(until));
+        self.saw(node, Observation::Holds { key: key.to_owned(), until });
+    }
+
+    pub(crate) fn lets_go(&mut self, node: &str, key: &str) {
+        self.saw(node, Observation::LetGo { key: key.to_owned() });
+    }
+
     // ---- the end ---------------------------------------------------------------------------------------------------
 
     pub(crate) fn calm(&mut self, members: &[&str]) {

@@ -3,6 +3,7 @@ use std::{collections::VecDeque, sync::Arc};
 use clustering_core::{
     Event, NodeUri, Outcome,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
+    slots::SlotSet,
     store::{ErrorKind, LeaseId, Revision, StoreError, Txn, WatchEnd},
     version::IdGenerator,
 };
@@ -470,6 +471,12 @@ impl<'a> Step<'a> {
                 if let Some(run) = runs.find(|run| run.token == token) {
                     run.told = true;
                 }
+            }
+            Output::Retract { token, .. } => {
+                self.inputs.push_back((place, Input::Retracted { token, in_use: SlotSet::default() }));
+            }
+            Output::Release { token, .. } => {
+                self.inputs.push_back((place, Input::Released { token, outcome: Outcome::Ready }));
             }
             Output::Event(event) => self.event(&event),
             Output::Stopped { .. } => self.node(place).end(),

@@ -135,6 +135,15 @@ impl Book {
         self.judged(result);
     }
 
+    /// Records an observation that was made into an entry already.
+    pub(super) fn entry(&mut self, entry: &Entry) {
+        if self.is_told() {
+            self.tell(entry.at, &entry.life, || format!("• {}", entry.observation));
+        }
+        let result = self.promises.observe(entry);
+        self.judged(result);
+    }
+
     /// Records an event of a node.
     pub(super) fn event(&mut self, at: Moment, node: &NodeName, life: &Life, event: &Event) {
         let reached = match event {
@@ -159,6 +168,7 @@ impl Book {
             // These events are frequent, and no promise depends on them.
             Event::NodeUp { .. } | Event::NodeDown { .. } | Event::NodeChanged { .. } => {}
             Event::StoreAway { .. } | Event::StoreBack { .. } | Event::StabilizeRefused { .. } => {}
+            Event::SlotsAcquired { .. } | Event::SlotsLost { .. } | Event::ReleaseRefused { .. } => {}
             Event::StabilizeSlow { .. } | Event::AnnouncementSlow { .. } | Event::Malformed { .. } => {}
             event => self.observe(at, node, life, event.into()),
         }

@@ -62,6 +62,22 @@ named! {
         Rewound = "rewinds seen",
         /// A leader commit succeeded.
         LeaderCommitDone = "leader commits done",
+        /// A node acquired slots.
+        Acquired = "acquisitions",
+        /// A release refused.
+        RefusedRelease = "refused releases",
+        /// A node took long to let go of slots.
+        SlowRelease = "slow releases",
+        /// A leader ended the session of a process that does not follow the log.
+        Reclaimed = "reclaimed sessions",
+        /// A node gave out no holds because its renewals were late.
+        HoldsSuspended = "holds suspended",
+        /// An owner commit succeeded.
+        OwnerCommitDone = "owner commits done",
+        /// An owner commit was refused, or the node did not hold the slot.
+        OwnerCommitRefused = "owner commits refused",
+        /// A node left because it could not release its slots in time.
+        ReleaseTimeout = "release timeouts",
         /// A leader commit was refused, or the node was not the leader.
         LeaderCommitRefused = "leader commits refused",
     }

@@ -3,7 +3,10 @@ use std::{fmt, time::Duration};
 use clustering_core::machine::Purpose;
 use clustering_testkit::{history::Moment, random::Random};
 
-use super::Simulation;
+use super::{
+    Simulation,
+    swarm::{Exclusivity, Swarm},
+};
 use crate::named::named;
 
 named! {
@@ -57,6 +60,22 @@ named! {
         HandDelete = "deletion by hand",
         /// The store is restored from a backup.
         Rewind = "restored backup",
+        /// Calls of the node succeed, but its watches yield nothing.
+        Deaf = "deaf watches",
+        /// The user keeps the holds that it takes for a long time.
+        LeakedHold = "leaked hold",
+        /// The release callback is slow.
+        SlowRelease = "slow release",
+        /// The release callback refuses.
+        RefusingRelease = "refusing release",
+        /// The release callback does not return.
+        StuckRelease = "stuck release",
+        /// The users of all nodes write as owners of slots.
+        OwnerCommit = "owner commit",
+        /// An operator cordons the node, so that it is to own no slots, and lifts the cordon after a while.
+        Cordon = "cordon",
+        /// An operator asks the node to leave.
+        Drain = "drain",
         /// The user requests a new version.
         RequestVersion = "version request",
         /// The user changes the node's metadata.
@@ -75,13 +94,25 @@ named! {
 }
 
 impl Kind {
+    /// True if the fault concerns only exclusive nodes.
+    const fn is_of_holds(self) -> bool {
+        matches!(
+            self,
+            Kind::LeakedHold
+                | Kind::SlowRelease
+                | Kind::RefusingRelease
+                | Kind::StuckRelease
+                | Kind::OwnerCommit
+        )
+    }
+
     /// Returns the relative frequency of this kind.
     const fn weight(self) -> u64 {
         match self {
             Kind::Rewind => 2,
             Kind::Burst | Kind::EarlyExpiry | Kind::Outage | Kind::Twin | Kind::HandDelete => 4,
             Kind::Crash | Kind::Pause | Kind::LostReplies | Kind::SlowCalls | Kind::WatchLag => 10,
-            Kind::LeaderCommit => 12,
+            Kind::LeaderCommit | Kind::OwnerCommit => 12,
             _ => 6,
         }
     }
@@ -92,8 +123,10 @@ impl Kind {
             Kind::Pause | Kind::Outage | Kind::Partition => (100, 9_000),
             Kind::Crash | Kind::Leave | Kind::Burst | Kind::WallJump | Kind::Unregister => (1, 8_000),
             Kind::Twin => (500, 12_000),
-            Kind::StuckStabilize | Kind::HangingHealth => (1_000, 20_000),
+            Kind::StuckStabilize | Kind::StuckRelease | Kind::HangingHealth => (1_000, 20_000),
+            Kind::Deaf => (1_000, 40_000),
             Kind::EarlyExpiry | Kind::HandDelete | Kind::Rewind | Kind::WatchBreak | Kind::WatchGap => (0, 0),
+            Kind::OwnerCommit | Kind::Drain => (0, 0),
             Kind::Drift | Kind::RequestVersion | Kind::Update | Kind::Resign | Kind::LeaderCommit => (0, 0),
             _ => (500, 10_000),
         }
@@ -156,7 +189,7 @@ impl fmt::Display for Fault {
 }
 
 /// Purposes of the commits that trigger faults. Purposes that should be chosen more often occur more than once.
-const PURPOSES: [Purpose; 16] = [
+const PURPOSES: [Purpose; 18] = [
     Purpose::Rewrite,
     Purpose::Elect,
     Purpose::Acknowledge,
@@ -173,10 +206,12 @@ const PURPOSES: [Purpose; 16] = [
     Purpose::Resign,
     Purpose::Leave,
     Purpose::LeaderCommit,
+    Purpose::Permit,
+    Purpose::OwnerCommit,
 ];
 
 /// Faults that change the stored state while a commit is in transit or just after it.
-const MEDDLERS: [Kind; 14] = [
+const MEDDLERS: [Kind; 16] = [
     Kind::Leave,
     Kind::Pause,
     Kind::EarlyExpiry,
@@ -191,6 +226,8 @@ const MEDDLERS: [Kind; 14] = [
     Kind::RequestVersion,
     Kind::Update,
     Kind::Resign,
+    Kind::Deaf,
+    Kind::Drain,
 ];
 
 /// Draws the faults of a seed, in the order of their times.
@@ -211,6 +248,12 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
     // old one. That is a limit of the contract.
     if bag.iter().any(|(kind, _)| *kind == Kind::Rewind) {
         bag.retain(|(kind, _)| *kind != Kind::WatchGap);
+    }
+    if bag.len() > 1 {
+        // Outstanding holds are valid for the whole TTL, by the clock of their process. So P12 requires that clocks run at
+        // the same rate.
+        let is_exclusive = Swarm::draw(seed).exclusivity != Exclusivity::Nobody;
+        bag.retain(|(kind, _)| if is_exclusive { *kind != Kind::Drift } else { !kind.is_of_holds() });
     }
     // Some kinds occur far more often than the rest.
     for _ in 0..random.below(3).min(bag.len() as u64) {

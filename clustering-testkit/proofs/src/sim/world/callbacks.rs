@@ -125,6 +125,9 @@ impl World<'_> {
     }
 
     pub(super) fn callback_ended(&mut self, process: usize, token: Token, outcome: Outcome) {
+        if self.release_ended(process, token, &outcome) {
+            return;
+        }
         let ending = match &outcome {
             Outcome::Ready => Ending::Ready,
             Outcome::Refused { reason } => Ending::Refused(reason.clone()),
@@ -156,6 +159,14 @@ impl World<'_> {
     /// Handles the reply to a request of the user.
     pub(super) fn answered(&mut self, process: usize, id: RequestId, reply: Reply) {
         let Reply::Committed(result) = reply else { return };
+        let owner_commits = &mut self.processes[process].owner_commits;
+        if let Some(place) = owner_commits.iter().position(|(asked, _)| *asked == id) {
+            owner_commits.swap_remove(place);
+            if result.is_err() {
+                self.book.counts.note(Reached::OwnerCommitRefused);
+            }
+            return;
+        }
         let asked = &mut self.processes[process].asked;
         let Some(place) = asked.iter().position(|(asked, ..)| *asked == id) else { return };
         let (_, id, term) = asked.swap_remove(place);

@@ -298,6 +298,9 @@ impl World<'_> {
         match &result {
             Ok(_) => {
                 self.book.check(judged);
+                if purpose == Purpose::OwnerCommit {
+                    self.check_owner_commit((process, life), txn);
+                }
                 self.committed(before, By::Node { process, life, purpose: Some(purpose) });
                 self.spring(process, purpose, true);
             }

@@ -94,12 +94,16 @@ impl World<'_> {
     fn end_storm(&mut self) {
         self.stormy = false;
         self.outage_until = Moment::default();
+        self.uncordon_all();
         for process in 0..self.processes.len() {
             self.processes[process].close_windows();
             if self.processes[process].frozen {
                 self.over(Kind::Pause, process);
             }
             self.unstick(process);
+            self.unstick_release(process);
+            self.over(Kind::Deaf, process);
+            self.drop_patient_holds(process);
             let life = self.processes[process].life;
             if self.processes[process].twin.is_some() {
                 // Half of the second instances crash, the other half leave.
@@ -133,6 +137,7 @@ impl World<'_> {
         let twins_gone = self.processes[self.setup.nodes..].iter().all(|twin| !twin.is_up());
         whole
             && twins_gone
+            && self.are_slots_held()
             && machines().zip(&self.processes).all(|(machine, process)| {
                 let Some(machine) = machine else { return false };
                 let status = machine.status(process.clock.at(self.now));

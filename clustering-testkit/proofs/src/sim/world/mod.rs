@@ -3,16 +3,20 @@
 mod callbacks;
 mod calls;
 mod calm;
+mod holds;
 mod process;
 pub(crate) mod render;
 mod troubles;
 mod watches;
+
+use std::collections::BTreeMap;
 
 use clustering_core::{
     Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
     Outcome, StopReason,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
     node::{Metadata, WEIGHT},
+    slots::Slot,
     store::{LeaseId, Revision},
     time::Timestamp,
     version::IdGenerator,
@@ -24,12 +28,13 @@ use clustering_testkit::{
 
 use self::{
     calls::Call,
+    holds::{Hold, Holder},
     process::{Claim, Process},
 };
 use super::{
     Fault, Kind, Reached, Seat, Simulation, Store, Tamper,
     book::Book,
-    checks::{self, p6_claims::Reigns, p11_health::Owed},
+    checks::{self, p6_claims::Reigns, p11_health::Owed, p12_fence::Fence},
     queue::Queue,
     swarm::Swarm,
 };
@@ -65,6 +70,10 @@ enum Due {
     Break { process: usize, life: u32, token: Token },
     /// The process reconnects to a store of another era.
     Reconnect { process: usize, life: u32 },
+    /// The user drops a hold.
+    Drop { process: usize, life: u32, hold: Hold },
+    /// The runtime reports about holds.
+    Report { process: usize, life: u32, input: Input },
     /// A callback returns.
     Ended { process: usize, life: u32, token: Token, outcome: Outcome },
 }
@@ -86,6 +95,13 @@ pub(super) struct World<'a> {
     /// Owner of each lease as process and life, at the index of the lease's number.
     owners: Vec<(usize, u32)>,
     reigns: Reigns,
+    /// The processes that may work on each slot, according to what they know themselves.
+    holders: BTreeMap<Slot, Vec<Holder>>,
+    /// Number of holds that were taken.
+    holds: u64,
+    /// False after a restore of the store, which P12 does not cover.
+    judges_holds: bool,
+    fence: Fence,
     /// Owners of some keys, by the era and revision of the version.
     placed: Option<Placed>,
     outage_until: Moment,
@@ -136,6 +152,10 @@ impl<'a> World<'a> {
             processes: Vec::new(),
             owners: vec![(usize::MAX, 0)],
             reigns: Reigns::default(),
+            holders: BTreeMap::new(),
+            holds: 0,
+            judges_holds: true,
+            fence: Fence::default(),
             placed: None,
             outage_until: Moment::default(),
             stormy: true,
@@ -201,6 +221,8 @@ impl<'a> World<'a> {
             | Due::Deliver { process, life, .. }
             | Due::Break { process, life, .. }
             | Due::Reconnect { process, life }
+            | Due::Drop { process, life, .. }
+            | Due::Report { process, life, .. }
             | Due::Ended { process, life, .. } => Some((*process, *life)),
         };
         if let Some((process, life)) = whose {
@@ -234,6 +256,8 @@ impl<'a> World<'a> {
             Due::Deliver { process, token, .. } => self.deliver(process, token),
             Due::Break { process, token, .. } => self.break_watch(process, token),
             Due::Reconnect { process, .. } => self.reconnect(process),
+            Due::Drop { process, hold, .. } => self.drop_hold(process, hold),
+            Due::Report { process, input, .. } => self.handle(process, input),
             Due::Ended { process, token, outcome, .. } => self.callback_ended(process, token, outcome),
         }
     }
@@ -246,14 +270,15 @@ impl<'a> World<'a> {
     /// Starts a process, if it is not running.
     fn start(&mut self, number: usize) {
         let ttl = self.setup.ttl;
-        let process = &mut self.processes[number];
-        if process.is_up() {
+        if self.processes[number].is_up() {
             return;
         }
+        let mut config = Config::default();
+        self.make_exclusive(number, &mut config);
+        let process = &mut self.processes[number];
         process.life += 1;
         let life = process.life;
         let random = &mut process.random;
-        let mut config = Config::default();
         config.ttl = ttl;
         config.warn_after = ttl;
         let swarm = &self.swarm;
@@ -312,6 +337,7 @@ impl<'a> World<'a> {
         if self.processes[process].is_up() {
             self.book.tell(self.now, &self.processes[process].label, || "is killed".to_owned());
             self.observe(process, Observation::Killed);
+            self.forget_holder(process);
             self.processes[process].end();
         }
     }
@@ -336,6 +362,7 @@ impl<'a> World<'a> {
                 at_once(inputs).into_iter().for_each(|input| self.feed(process, input));
             }
         }
+        self.look_at_holds(process);
         self.check_rest(process);
         self.look_at(process);
         self.look_at_status(process);
@@ -368,6 +395,11 @@ impl<'a> World<'a> {
         machine.handle(this.clock.at(self.now), input);
         let mut outputs = std::mem::take(&mut self.outputs);
         outputs.extend(std::iter::from_fn(|| machine.poll_output()));
+        if self.is_exclusive(process) {
+            // The runtime publishes the status before it executes outputs, and users may act in between.
+            self.follow_holdings(process);
+            self.use_holds(process);
+        }
         for output in outputs.drain(..) {
             let Some(mut tamper) = self.tamper.take() else {
                 self.carry_out(process, output);
@@ -390,6 +422,7 @@ impl<'a> World<'a> {
         {
             let result = checks::causes::unacknowledged(machine, txn);
             self.book.check(result);
+            self.look_at_publication(process, &output);
         }
         if self.book.is_told()
             && let Some(line) = render::output(&output)
@@ -404,11 +437,16 @@ impl<'a> World<'a> {
             Output::Supersede { token } => self.supersede(process, token),
             Output::Abort { token, reason } => self.abort(process, token, reason),
             Output::Reply { id, reply } => self.answered(process, id, reply),
+            Output::Retract { token, slots } => self.retract(process, token, &slots),
+            Output::Release { token, slots, .. } => self.release(process, token, slots),
             Output::Unwatch { token } => {
                 self.processes[process].watches.retain(|watch| watch.token != token);
             }
             Output::Stopped { reason } => self.stopped(process, &reason),
             call => {
+                if let Output::Commit { purpose: Purpose::Acknowledge, txn, .. } = &call {
+                    self.look_at_acknowledgement(process, txn);
+                }
                 let owes = &mut self.processes[process].owes;
                 match (&call, &mut *owes) {
                     (Output::Revoke { lease, .. }, Some(owed)) if owed.lease == *lease => *owes = None,
@@ -427,8 +465,9 @@ impl<'a> World<'a> {
         self.book.event(self.now, &this.name, &this.label, event);
         match event {
             Event::VersionPublished { version, .. } => {
-                self.processes[process].seen_label = Some(*version);
-                let this = &self.processes[process];
+                let this = &mut self.processes[process];
+                this.seen_label = Some(*version);
+                this.seen_version_at = this.clock.at(self.now);
                 if let Some(newest) = this.machine.as_ref().and_then(Machine::newest) {
                     let result = checks::p1_newest_views::check(newest, self.book.ledger());
                     self.book.check(result);
@@ -438,16 +477,22 @@ impl<'a> World<'a> {
             Event::LeaderChanged { term, .. } => self.processes[process].told_leader = *term,
             Event::SessionLost { reason: LostReason::Unhealthy } => {
                 let this = &mut self.processes[process];
-                this.owes = this.lease.map(|held| Owed { lease: held.id, leaving: None });
+                // An exclusive node keeps the lease until it has let go of its slots.
+                let lease = this.lease.filter(|_| !this.holds.exclusive);
+                this.owes = lease.map(|held| Owed { lease: held.id, leaving: None });
             }
             Event::SessionLost { reason: LostReason::Removed } => self.book.counts.note(Reached::Removed),
-            _ => {}
+            Event::SessionLost { reason: LostReason::ReleaseTimeout } => {
+                self.book.counts.note(Reached::ReleaseTimeout);
+            }
+            event => self.slot_event(process, event),
         }
     }
 
     /// Handles a node that has ended.
     fn stopped(&mut self, process: usize, reason: &StopReason) {
-        if *reason != StopReason::Asked {
+        self.abandon_holds(process);
+        if !matches!(reason, StopReason::Asked | StopReason::Drained { .. }) {
             self.book.counts.note(Reached::NameLost);
         }
         let this = &mut self.processes[process];
@@ -535,7 +580,11 @@ impl<'a> World<'a> {
             let Some(published) = self.book.ledger().published_at(view.version(), view.revision()) else {
                 return;
             };
-            let owners = checks::p1_placement::owners(&published.cut);
+            // The log assigns the slots of a version with hand-over. All nodes have to agree with the first.
+            let owners = match view.has_handover() {
+                true => checks::p1_placement::KEYS.map(|key| view.find(key).map(|node| node.name.clone())),
+                false => checks::p1_placement::owners(&published.cut),
+            };
             self.placed = Some((self.store.era(), view.revision(), owners));
         }
         let mut tamper = self.tamper.take();

@@ -3,6 +3,7 @@ use std::time::Duration;
 use clustering_core::{
     HealthChecks, NameConflict, NodeName, Term, Version,
     machine::{Machine, RequestId, Token},
+    slots::Slot,
     store::{Key, LeaseId, Revision},
     time::Timestamp,
 };
@@ -11,7 +12,7 @@ use clustering_testkit::{
     random::Random,
 };
 
-use super::Due;
+use super::{Due, holds::Holds};
 use crate::sim::{Kind, checks::p11_health::Owed, clock::DriftingClock};
 
 /// A process: its machine, its environment, and the results of its calls.
@@ -49,11 +50,15 @@ pub(super) struct Process {
     pub(super) told_leader: Option<Term>,
     /// Last label that the process saw published.
     pub(super) seen_label: Option<Version>,
+    /// Time on the clock when the process last saw a version published.
+    pub(super) seen_version_at: Timestamp,
     /// Version of the last `on_stable` call.
     pub(super) announced: Option<Version>,
     /// Time on the clock when the process was frozen.
     pub(super) frozen_at: Timestamp,
     pub(super) asked: Vec<(RequestId, String, Term)>,
+    pub(super) owner_commits: Vec<(RequestId, Slot)>,
+    pub(super) holds: Holds,
     /// Eras of the store from which the process knows `view/` and `ready/`.
     pub(super) seen_in: [usize; 2],
     /// Era of the store to which the process is connected.
@@ -137,9 +142,12 @@ impl Process {
             claim: None,
             told_leader: None,
             seen_label: None,
+            seen_version_at: Timestamp::ZERO,
             announced: None,
             frozen_at: Timestamp::ZERO,
             asked: Vec::new(),
+            owner_commits: Vec::new(),
+            holds: Holds::default(),
             seen_in: [0; 2],
             era: 0,
             handled: 0,
@@ -159,6 +167,8 @@ impl Process {
         (self.lease, self.claim) = (None, None);
         (self.told_leader, self.seen_label, self.announced) = (None, None, None);
         self.asked.clear();
+        self.owner_commits.clear();
+        self.holds = Holds::default();
     }
 
     /// Starts a fault that lasts until `until`.

@@ -128,6 +128,8 @@ pub(crate) fn output(output: &Output) -> Option<String> {
             format!("▶ commit {token} {purpose}:{}", txn(what))
         }
         Output::Stabilize { view, attempt, .. } => format!("▶ stabilize {view:?}, attempt {attempt}"),
+        Output::Retract { token, slots } => format!("▶ retract {token} {slots}"),
+        Output::Release { slots, attempt, .. } => format!("▶ release {slots}, attempt {attempt}"),
         Output::Announce { view, term, .. } => format!("▶ on_stable {}, term {term}", view.version()),
         Output::CheckHealth { token } => format!("▶ check health {token}"),
         Output::Supersede { token } => format!("▶ supersede {token}"),

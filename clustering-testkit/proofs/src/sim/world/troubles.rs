@@ -111,7 +111,16 @@ impl World<'_> {
             Kind::Twin => self.start_twin(node, choice, fault.lasts),
             Kind::HandDelete => self.delete_by_hand(node, choice),
             Kind::Rewind => self.rewind(choice),
-            Kind::StuckStabilize | Kind::HangingHealth => {
+            Kind::Cordon => {
+                self.cordon(node);
+                let life = self.processes[node].life;
+                self.queue.push(end, Due::Over { kind: Kind::Cordon, process: node, life });
+            }
+            Kind::Drain => self.drain(node),
+            Kind::OwnerCommit => {
+                (0..self.processes.len()).for_each(|process| self.write_as_owner(process));
+            }
+            Kind::StuckStabilize | Kind::StuckRelease | Kind::HangingHealth | Kind::Deaf => {
                 self.processes[node].open_window(fault.kind, end, choice);
                 let life = self.processes[node].life;
                 self.queue.push(end, Due::Over { kind: fault.kind, process: node, life });
@@ -123,6 +132,9 @@ impl World<'_> {
             | Kind::HeldCommit
             | Kind::WatchLag
             | Kind::SlowStabilize
+            | Kind::SlowRelease
+            | Kind::RefusingRelease
+            | Kind::LeakedHold
             | Kind::RefusingStabilize
             | Kind::PanickingStabilize
             | Kind::FailingHealth => self.processes[node].open_window(fault.kind, end, choice),
@@ -161,6 +173,9 @@ impl World<'_> {
                 // The user queries the node before it has received any input.
                 self.look_at(process);
             }
+            Kind::StuckRelease => self.unstick_release(process),
+            Kind::Deaf => self.hear(process),
+            Kind::Cordon => self.uncordon(process),
             _ => self.unstick(process),
         }
     }
@@ -190,6 +205,7 @@ impl World<'_> {
     fn expire_early(&mut self, node: usize) {
         let Some(lease) = self.processes[node].lease.map(|held| held.id) else { return };
         let before = self.store.revision();
+        self.betray(node, lease);
         if self.store.end(lease).is_ok() {
             self.book.tell(self.now, "store", || format!("lease {lease} is ended early"));
             self.committed(before, By::Hand);
@@ -222,6 +238,47 @@ impl World<'_> {
         self.queue.push(at, Due::Stop { process, life });
     }
 
+    /// Changes keys as an operator does.
+    fn operate(&mut self, txn: &Txn) {
+        let before = self.store.revision();
+        let changed = self.store.commit(txn);
+        debug_assert!(changed.is_ok(), "the commit has no guards");
+        self.committed(before, By::Hand);
+    }
+
+    fn cordon(&mut self, node: usize) {
+        let key = self.keys.cordon_key(&self.processes[node].name);
+        self.operate(&Txn::new().put(key, "{}", None));
+    }
+
+    fn uncordon(&mut self, node: usize) {
+        let key = self.keys.cordon_key(&self.processes[node].name);
+        self.operate(&Txn::new().delete(key));
+    }
+
+    /// Lifts all cordons.
+    pub(super) fn uncordon_all(&mut self) {
+        (0..self.setup.nodes).for_each(|node| self.uncordon(node));
+    }
+
+    /// Asks the node's current incarnation to leave, if there is one.
+    fn drain(&mut self, node: usize) {
+        let name = self.processes[node].name.clone();
+        let Some(entry) = self.store.get(&self.keys.node_key(&name)) else { return };
+        let record: serde_json::Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+        let value = serde_json::json!({ "incarnation": record["incarnation"], "by": "operator" });
+        let (key, lease) = (self.keys.drain_key(&name), entry.lease);
+        self.operate(&Txn::new().put(key, value.to_string(), lease));
+    }
+
+    /// Lets the node's watches deliver what they have held back.
+    fn hear(&mut self, process: usize) {
+        let open = self.processes[process].watches.iter().filter(|watch| watch.open);
+        for token in open.map(|watch| watch.token).collect::<Vec<_>>() {
+            self.come(process, token);
+        }
+    }
+
     /// Deletes keys as an operator might do.
     fn delete_by_hand(&mut self, node: usize, choice: u64) {
         let (keys, name) = (&self.keys, &self.processes[node].name);
@@ -248,6 +305,7 @@ impl World<'_> {
             4..7 => choice / 8 % 40,
             _ => choice / 8 % 300,
         };
+        self.stop_judging_holds();
         let revision = Revision::new(self.store.revision().get().saturating_sub(1 + by));
         self.store.rewind(self.now, revision);
         self.book.tell(self.now, "store", || format!("is restored to revision {revision}"));

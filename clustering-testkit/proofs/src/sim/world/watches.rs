@@ -63,7 +63,7 @@ impl World<'_> {
     }
 
     /// Schedules the next delivery of a watch, if there are changes and no delivery is in flight.
-    fn come(&mut self, process: usize, token: Token) {
+    pub(super) fn come(&mut self, process: usize, token: Token) {
         let watches = &self.processes[process].watches;
         let Some(place) = watches.iter().find(|watch| watch.token == token).map(|watch| watch.place) else {
             return;
@@ -92,8 +92,12 @@ impl World<'_> {
             let (now, era) = (self.now, self.store.era());
             let away = self.outage_until.max(self.processes[process].window_ends(Kind::Partition));
             let this = &mut self.processes[process];
-            let life = this.life;
+            let (life, deaf) = (this.life, this.window(Kind::Deaf, now).is_some());
             let Some(watch) = this.watches.iter_mut().find(|watch| watch.token == token) else { return };
+            if deaf {
+                watch.coming = false;
+                return;
+            }
             if now < away {
                 return self.queue.push(away, Due::Deliver { process, life, token });
             }
