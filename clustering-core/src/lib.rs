@@ -51,8 +51,8 @@
 //! | question | method |
 //! |---|---|
 //! | May this node act as leader now? | [`Clustering::is_leader`]; guard writes with [`commit_as_leader`](Clustering::commit_as_leader), or with the [`term`](Clustering::term) in other systems |
-//! | May this node work on this key now? | [`Clustering::owns`] |
-//! | Which node gets a request for this key? | [`Discovery::find`] |
+//! | May this node work on this key now? | [`Clustering::hold`] in an [exclusive](Builder::exclusive) cluster, where no other node may at the same time; [`Clustering::owns`] in others |
+//! | Which node gets a request for this key? | [`Discovery::route`], [`Discovery::find`] |
 //! | Have all nodes adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
 //! | Is this process healthy? | set the check [`Builder::health`] |
 //! | Why did the cluster change, and which node was slow? | [`Clustering::history`] |
@@ -64,13 +64,16 @@
 //! - [`machine`]: the protocol as a pure state machine, without I/O or clocks.
 //! - [`runtime`]: the loop that drives the machine, and [`Clustering`], the handle to a node.
 //! - [`discovery`] and [`placement`]: the nodes that are present, and the owners of keys.
+//! - [`slots`]: the shares of the keys that nodes of an exclusive cluster hold, and their assignment. [`Hold`] is the right
+//!   to work on one; [`docs::ownership`] is the guide.
 //! - [`report`] and [`operator`]: inspecting and changing a cluster from outside, for tools and operators.
-//! - [`docs`]: guides to the promises, the protocol with its keys and commits, operation, and adding a store.
+//! - [`docs`]: guides to the promises, exclusive ownership, the protocol with its keys and commits, operation, and adding a
+//!   store.
 //!
 //! # Features
 //!
 //! - `metrics`: metrics of nodes through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] lists them.
-//! - `probes`: `/livez`, `/readyz`, `/leaderz` and `/stablez` as an [`axum`](https://docs.rs/axum) router.
+//! - `probes`: `/livez`, `/readyz`, `/leaderz`, `/stablez` and `/ownz` as an [`axum`](https://docs.rs/axum) router.
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
 //! - `test-util`: `runtime::process`, with which test tools pause and kill single nodes within one process. It is meant
 //!   for `clustering-testkit`.
@@ -107,7 +110,7 @@ pub mod view;
 
 pub use self::{
     config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict, SharedAssignor},
-    discovery::{Changes, Discovery},
+    discovery::{Changes, Discovery, Route},
     event::{Blocked, Event, Holder, Laggard, LostReason, StopReason},
     history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,

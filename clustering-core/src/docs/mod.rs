@@ -1,4 +1,5 @@
-//! Guides: how the library works, how to operate it, how to add a store, and the protocol for other languages.
+//! Guides: how the library works, how to own keys exclusively, how to operate it, how to add a store, and the protocol for
+//! other languages.
 
 #[doc = include_str!("checked.md")]
 pub mod checked {}
@@ -11,6 +12,9 @@ pub mod crystal {}
 
 #[doc = include_str!("operating.md")]
 pub mod operating {}
+
+#[doc = include_str!("ownership.md")]
+pub mod ownership {}
 
 #[doc = include_str!("promises.md")]
 pub mod promises {}

@@ -160,6 +160,7 @@ impl fmt::Display for StopReason {
             StopReason::Asked => f.write_str("it was asked to stop"),
             StopReason::TakenOver { by } => write!(f, "another process, at {by}, took over its name"),
             StopReason::NameTaken { by } => write!(f, "its name is held by another process, at {by}"),
+            StopReason::Drained { by, why } if why.is_empty() => write!(f, "{by} drained it"),
             StopReason::Drained { by, why } => write!(f, "{by} drained it: {why}"),
             StopReason::SlotCount { configured, cluster } => write!(
                 f,

@@ -73,7 +73,7 @@ impl Departing {
     pub(crate) fn reconcile(
         &mut self,
         facts: &Facts,
-        session: &mut Session,
+        session: &Session,
         membership: &Membership,
         ownership: &Ownership,
         out: &mut Outbox,
@@ -82,19 +82,24 @@ impl Departing {
             self.record = membership.modified();
             return;
         };
-        // Only then it is known whether the commit can delete the witness, too.
-        if self.step.is_none() && ownership.is_reported() {
+        // A leave commit deletes the witness, too, if it is known by then that nothing is held any more.
+        if self.step.is_none() && (ownership.is_reported() || !ended.end.is_in_order()) {
             self.begin(facts, ended, ownership.has_let_go(), out);
         }
-        match self.step {
-            Some(Step::Due(at)) if ownership.has_let_go() && facts.now >= at => {
-                self.step = Some(Step::Revoking(out.revoke(ended.lease, facts.now)));
-            }
-            Some(Step::Due(_)) if !ownership.has_let_go() && facts.now >= ended.expires => {
-                *self = Departing::default();
-                session.given_back(facts, false);
-            }
-            _ => {}
+        if matches!(self.step, Some(Step::Due(at)) if ownership.has_let_go() && facts.now >= at) {
+            self.step = Some(Step::Revoking(out.revoke(ended.lease, facts.now)));
+        }
+    }
+
+    /// Gives up an expired lease if the node still has not let go of its slots after its time limit. It then joins again,
+    /// but acquires nothing before it has.
+    pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, ownership: &Ownership) {
+        let Some(expires) = session.ended().map(|ended| ended.expires) else { return };
+        let is_over = facts.now >= expires.max(ownership.patience(facts));
+        let is_idle = matches!(self.step, None | Some(Step::Due(_)));
+        if is_over && is_idle && !ownership.has_let_go() {
+            *self = Departing::default();
+            session.given_back(facts, false);
         }
     }
 

@@ -420,7 +420,7 @@ impl Machine {
                     self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
                 (StoreCall::Acknowledge, reply)
             }
-            Purpose::OwnerCommit => return self.requests.on_owner_committed(token, result, out),
+            Purpose::OwnerCommit => return self.requests.on_owner_committed(facts, token, result, out),
             Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
             Purpose::Leave => return self.departure.on_left(facts, token, &result, out),
         };
@@ -497,6 +497,9 @@ impl Machine {
 
     /// Lets every concern compare the current state with its goal, each after those that it reads.
     fn reconcile(&mut self) {
+        // These two end sessions for reasons that concerns further up know. All others follow below.
+        self.ownership.give_up(&self.facts, &mut self.session, &mut self.out);
+        self.departure.give_up(&self.facts, &mut self.session, &self.ownership);
         self.health.reconcile(&self.facts, &mut self.out);
         self.session.reconcile(&self.facts, &self.health, &mut self.out);
         self.log.reconcile(&self.facts, &mut self.out);

@@ -121,6 +121,12 @@ impl Ownership {
         self.retractions.is_empty() && !self.is_releasing()
     }
 
+    /// Returns the time until which the node waits for the release of its lost slots.
+    pub(crate) fn patience(&self, facts: &Facts) -> Timestamp {
+        let limit = facts.config.release_timeout;
+        limit.map_or(Timestamp::NEVER, |limit| self.since.map_or(facts.now, |since| since + limit))
+    }
+
     /// True once it is known which lost slots are in use.
     pub(crate) fn is_reported(&self) -> bool {
         self.retractions.iter().all(|retraction| retraction.is_reported)
@@ -179,13 +185,17 @@ impl Ownership {
         }
     }
 
-    /// Lets go of everything when the session ends, calls `release`, and ends the session if that takes too long.
-    pub(crate) fn reconcile(&mut self, facts: &Facts, session: &mut Session, out: &mut Outbox) {
+    /// Loses everything when the session ends, and calls `release`.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
         if facts.config.exclusive.is_none() {
             return;
         }
         match session.change_since(&mut self.epoch) {
-            Some(SessionChange::Ended) => self.lose(facts, self.loaded.clone(), out),
+            Some(SessionChange::Ended) => {
+                self.lose(facts, self.loaded.clone(), out);
+                // What was lost before gets the same time as the rest, since nothing of it blocks a version any more.
+                self.since = self.since.map(|_| facts.now);
+            }
             Some(SessionChange::Began) => self.lease = session.lease(),
             None => {}
         }
@@ -193,7 +203,7 @@ impl Ownership {
         self.retractions.retain(is_valid);
         self.release(facts, session, out);
         self.report_suspension(facts, session, out);
-        self.check_time(facts, session, out);
+        self.check_time(facts, out);
     }
 
     /// Loses slots: ends their holds, and lets `release` be called.
@@ -268,9 +278,16 @@ impl Ownership {
         }
     }
 
-    /// Reports lost slots that are not let go, and ends the session if that takes too long: otherwise one hold that is
-    /// never dropped would keep every moving slot from being acquired.
-    fn check_time(&mut self, facts: &Facts, session: &mut Session, out: &mut Outbox) {
+    /// Ends the session if the node has not let go of lost slots for too long: otherwise one hold that is never dropped
+    /// would keep every moving slot from being acquired.
+    pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, out: &mut Outbox) {
+        if session.held().is_some() && !self.has_let_go() && facts.now >= self.patience(facts) {
+            session.end(facts, SessionEnd::Lost(LostReason::ReleaseTimeout), out);
+        }
+    }
+
+    /// Reports lost slots that are not let go.
+    fn check_time(&mut self, facts: &Facts, out: &mut Outbox) {
         let Some(since) = self.since else { return };
         if self.has_let_go() {
             self.since = None;
@@ -281,10 +298,6 @@ impl Ownership {
         if waiting >= facts.config.warn_after && !std::mem::replace(&mut self.reported_slow, true) {
             let (in_use, releasing) = (self.in_use(), self.is_releasing());
             out.emit(Event::ReleaseSlow { in_use, releasing, waiting });
-        }
-        if facts.config.release_timeout.is_some_and(|limit| waiting >= limit) && session.held().is_some() {
-            self.since = Some(facts.now);
-            session.end(facts, SessionEnd::Lost(LostReason::ReleaseTimeout), out);
         }
     }
 
@@ -324,9 +337,10 @@ impl Ownership {
 }
 
 /// True if this node has to release slots before the slots of that view may be acquired.
+///
+/// After a stable version, only nodes of that version that lose slots have to. They all know its nodes. A node that does
+/// not has joined since.
 fn must_release(facts: &Facts, view: &View) -> bool {
-    match facts.fold.previous().filter(|_| view.is_clean_start()) {
-        Some(previous) => facts.name().is_some_and(|name| view.loses(name, previous)),
-        None => true,
-    }
+    let loses = |previous| facts.name().is_some_and(|name| view.loses(name, previous));
+    !view.is_clean_start() || facts.fold.previous().is_some_and(loses)
 }

@@ -1,5 +1,7 @@
 //! Requests of the user that are commits: for a new version, and writes of the leader or of the owner of a slot.
 
+use std::time::Duration;
+
 use super::{
     election::Election,
     facts::Facts,
@@ -18,6 +20,7 @@ use crate::{
     record::{RequestRecord, encode},
     slots::Slot,
     store::{ErrorKind, Guard, Revision, StoreError, Txn},
+    time::Timestamp,
 };
 
 /// Puts the request key on behalf of the user or of this node, and commits the user's transactions as leader or as owner
@@ -32,6 +35,9 @@ pub(crate) struct Requests {
     /// Commits of the user as owner that are not answered.
     owner_commits: Vec<OwnerCommit>,
 }
+
+/// Time after which a version that refused a commit has appeared in the log. If it has not, another guard failed.
+const SHOWS_WITHIN: Duration = Duration::from_millis(100);
 
 /// A commit of the user as owner of a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -49,8 +55,12 @@ struct OwnerCommit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum OwnerState {
     Sent(Token),
-    /// A guard failed at that revision. Once the log is folded up to it, it shows which guard.
-    Refused(Revision),
+    /// A guard failed at that revision. Once the log is folded up to it, it shows which guard. If the cluster's keys have
+    /// not changed, the log never gets there, so the wait for it ends at `until`.
+    Refused {
+        revision: Revision,
+        until: Timestamp,
+    },
 }
 
 impl Requests {
@@ -60,6 +70,11 @@ impl Requests {
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
         timers.maybe(self.request.due(facts));
+        for commit in &self.owner_commits {
+            if let OwnerState::Refused { until, .. } = commit.state {
+                timers.at(until);
+            }
+        }
     }
 
     /// Handles a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view that
@@ -174,6 +189,7 @@ impl Requests {
     /// Handles the reply to a commit of the user as owner.
     pub(crate) fn on_owner_committed(
         &mut self,
+        facts: &Facts,
         token: Token,
         result: Result<Revision, StoreError>,
         out: &mut Outbox,
@@ -183,7 +199,8 @@ impl Requests {
         if let Err(error) = &result
             && let ErrorKind::GuardFailed { revision } = error.kind()
         {
-            self.owner_commits[place].state = OwnerState::Refused(revision);
+            let until = facts.now + SHOWS_WITHIN;
+            self.owner_commits[place].state = OwnerState::Refused { revision, until };
             return;
         }
         let OwnerCommit { id, .. } = self.owner_commits.remove(place);
@@ -194,7 +211,7 @@ impl Requests {
     /// answers those that were refused for another reason.
     fn settle_owner_commits(&mut self, facts: &Facts, ownership: &Ownership, out: &mut Outbox) {
         self.owner_commits.retain_mut(|commit| {
-            let OwnerState::Refused(revision) = commit.state else { return true };
+            let OwnerState::Refused { revision, until } = commit.state else { return true };
             let newest = facts.fold.version_modified();
             let refusal = if !ownership.holds(commit.slot, commit.acquired) {
                 RequestError::NotHeld
@@ -202,7 +219,7 @@ impl Requests {
                 commit.guarded_by = newest;
                 commit.state = send_as_owner(facts, &commit.txn, out);
                 return true;
-            } else if facts.folded() >= revision {
+            } else if facts.folded() >= revision || facts.now >= until {
                 RequestError::Store(StoreError::guard_failed(revision))
             } else {
                 return true;

@@ -29,6 +29,17 @@ pub enum OperatorError {
     /// The leader is the only node, so that no other node could lead. Nothing was changed.
     #[error("the leader is the only node: no other node could lead")]
     Alone,
+    /// The node is not cordoned. Nothing was changed.
+    #[error("{name} is not cordoned{}", others(cordoned))]
+    NotCordoned {
+        /// The requested name.
+        name: NodeName,
+        /// The nodes that are cordoned.
+        cordoned: Vec<NodeName>,
+    },
+    /// The node's record has no lease, so there is no session that could end. Nothing was changed.
+    #[error("the record of {0} has no lease, because it was written by hand: evict the node instead")]
+    NoSession(NodeName),
     /// Nodes are present, so their keys were not deleted. Other keys may have been deleted before.
     #[error("nodes are present: {}", list(.0))]
     NodesPresent(
@@ -52,6 +63,14 @@ fn there(present: &[NodeName]) -> String {
         [] => "is none at all".to_owned(),
         [one] => format!("is {one}"),
         many => format!("are {}", list(many)),
+    }
+}
+
+fn others(cordoned: &[NodeName]) -> String {
+    match cordoned {
+        [] => "; no node is".to_owned(),
+        [one] => format!("; {one} is"),
+        many => format!("; {} are", list(many)),
     }
 }
 

@@ -20,12 +20,14 @@
 
 mod error;
 mod purge;
+mod slots;
 
 use std::sync::Arc;
 
 pub use self::{
     error::OperatorError,
     purge::{Purge, Purged},
+    slots::{Cordoned, Draining},
 };
 use crate::{
     keyspace::Keyspace,

@@ -29,12 +29,17 @@ pub struct Purged {
     pub commits: usize,
     /// Keys below the cluster's prefixes that are not those of a cluster of this release. They were not deleted.
     pub left: Vec<Key>,
+    /// Number of sessions that may still hold keys. Their `holds` keys were not deleted, because a new cluster must wait
+    /// until these sessions have ended (P12). The keys disappear with the leases of the sessions.
+    pub sessions: usize,
 }
 
 impl Operator {
     /// Deletes the cluster's own keys under `view/`, `ready/` and `history/` that existed when the cluster was read,
     /// and nothing else below the namespace: keys that do not parse as this cluster's are [left](Purged::left). Works
     /// in commits of at most [`Limits::OPERATIONS`] keys, each of which is guarded against changes since the read.
+    ///
+    /// The `holds` keys of [live sessions](Purged::sessions) stay: they disappear by themselves.
     ///
     /// The history of versions is deleted too. A new cluster in that namespace starts from scratch.
     ///
@@ -58,10 +63,13 @@ impl Operator {
             .into_iter()
             .flat_map(|read| &read.entries)
             .partition(|entry| keys.is_own(&entry.key));
+        let own = entries.len();
+        entries.retain(|entry| !self.is_live_witness(entry));
+        let sessions = own - entries.len();
         // Node records first: after an incomplete purge, no version must remain whose nodes appear to be present.
         entries.sort_by_key(|entry| !entry.key.starts_with(keys.nodes_prefix().as_str()));
         let left = others.into_iter().map(|entry| entry.key.clone()).collect();
-        let mut purged = Purged { keys: 0, commits: 0, left };
+        let mut purged = Purged { keys: 0, commits: 0, left, sessions };
         // One guard is for the election key: a node that joins an empty cluster is elected, which makes the guard fail.
         for part in entries.chunks(Limits::OPERATIONS - 1) {
             let mut txn = Txn::new();

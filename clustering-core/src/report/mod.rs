@@ -26,6 +26,7 @@
 
 mod monitor;
 mod monitor_event;
+mod ownership;
 mod records;
 mod watched;
 
@@ -35,13 +36,18 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde::Serialize;
 
 use self::records::Records;
-pub use self::{monitor::Monitor, monitor_event::MonitorEvent};
+pub use self::{
+    monitor::Monitor,
+    monitor_event::MonitorEvent,
+    ownership::{CordonReport, DrainReport, Handover, Move, SlotsReport, StandingReport},
+};
 use crate::{
     event::Laggard,
     keyspace::Keyspace,
     name::{Namespace, NodeName},
     node::Node,
     record::Cause,
+    slots::SlotSet,
     store::{CoordinationStore, Key, Revision, Snapshot, StoreError},
     version::{Term, Version},
     view::Nodes,
@@ -70,6 +76,12 @@ pub struct Report {
     pub stable: Option<Version>,
     /// The open request for a new version.
     pub request: Option<RequestReport>,
+    /// The slots; `None` if the cluster is not exclusive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<SlotsReport>,
+    /// The nodes that are cordoned, sorted by name, whether or not they are present.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub cordoned: Vec<CordonReport>,
     /// The nodes present, sorted by name.
     pub nodes: Vec<NodeReport>,
     /// The malformed records of the cluster. A malformed node record counts as absent.
@@ -85,6 +97,13 @@ pub enum ClusterState {
     Stable,
     /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
     Confirming,
+    /// Slots are being handed over: some of those that move in the newest version are not released yet, so that no node
+    /// acquires any. [`SlotsReport::standing`] has the sessions that may still hold slots.
+    Releasing {
+        /// The nodes that have not released the slots that they lost, sorted by name. A report from a single read may
+        /// name nodes that lose none.
+        waiting_for: Vec<Laggard>,
+    },
     /// Some nodes have not acknowledged the newest version yet.
     Adapting {
         /// The nodes, sorted by name, with their reasons if they refused.
@@ -165,6 +184,21 @@ pub struct NodeReport {
     pub readiness: Readiness,
     /// True if the node is the leader.
     pub leads: bool,
+    /// True if the node is [exclusive](crate::Builder::exclusive).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub exclusive: bool,
+    /// The slots that the newest version assigns to the node. It may not hold all of them yet.
+    #[serde(skip_serializing_if = "SlotSet::is_empty")]
+    pub slots: SlotSet,
+    /// The progress of the hand-over on the node; `None` if the newest version has no hand-over, or not this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub handover: Option<Handover>,
+    /// The cordon of the node, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cordon: Option<CordonReport>,
+    /// The request to leave in order, if there is one for the node's session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainReport>,
     /// The time at which the node registered or last changed its record, by its own wall clock, in milliseconds since 1970;
     /// `None` if its incarnation is not a ULID with a [plausible](Version::is_plausible) time.
     pub registered_ms: Option<u64>,

@@ -5,6 +5,7 @@ use tokio::time::Instant;
 
 use super::{
     MonitorEvent, Readiness, Report,
+    ownership::holder,
     records::Records,
     watched::{Gap, Watched},
 };
@@ -12,10 +13,10 @@ use crate::{
     config::Backoff,
     event::Event,
     fold::Changed,
-    keyspace::Keyspace,
+    keyspace::{KeyKind, Keyspace},
     name::{Namespace, NodeName},
-    record::ReadinessOutcome,
-    store::{Batch, Change, CoordinationStore, Entry, StoreError},
+    record::{ReadinessOutcome, ReadinessPhase},
+    store::{Batch, Change, CoordinationStore, Entry, LeaseId, StoreError},
     version::Version,
 };
 
@@ -170,6 +171,7 @@ impl Monitor {
 
     /// Folds a batch of `{ns}/view/`. The events of one revision are sorted: a new leader, nodes by name, all others.
     fn apply(&mut self, batch: &Batch) -> Vec<MonitorEvent> {
+        let reclaimed = self.reclaimed(batch);
         let changed = self.records.apply(batch);
         let mut events: Vec<Event> = Vec::new();
         let mut others = Vec::new();
@@ -193,7 +195,37 @@ impl Monitor {
         let (first, last): (Vec<_>, Vec<_>) = others.into_iter().partition(is_new_leader);
         events.splice(0..0, first);
         events.extend(last);
+        events.extend(reclaimed.into_iter().filter_map(|lease| self.reclaiming(lease)));
+        events.extend(batch.changes.iter().filter_map(|change| self.drain_requested(change)));
         events
+    }
+
+    /// Returns the sessions that the leader ends by this batch: it takes the lease from the key of the session, which
+    /// therefore stands until the leader deletes it.
+    fn reclaimed(&self, batch: &Batch) -> Vec<LeaseId> {
+        let reclaimed = |change: &Change| match change {
+            Change::Put(entry) if entry.lease.is_none() => match self.keyspace.kind_of(&entry.key) {
+                KeyKind::Holds(lease) => Some(lease),
+                _ => None,
+            },
+            _ => None,
+        };
+        let holds = self.records.log.holds();
+        let is_live = |lease: &LeaseId| holds.get(lease).is_some_and(|stored| stored.lease.is_some());
+        batch.changes.iter().filter_map(reclaimed).filter(is_live).collect()
+    }
+
+    fn reclaiming(&self, lease: LeaseId) -> Option<MonitorEvent> {
+        let stored = self.records.log.holds().get(&lease)?;
+        Some(Event::Reclaiming { holder: holder(lease, stored) }.into())
+    }
+
+    fn drain_requested(&self, change: &Change) -> Option<MonitorEvent> {
+        let Change::Put(entry) = change else { return None };
+        let KeyKind::Drain(name) = self.keyspace.kind_of(&entry.key) else { return None };
+        let record = self.records.log.drain(&name)?.record.as_ref()?;
+        let (by, why) = (record.by.clone(), record.why.clone());
+        Some(MonitorEvent::DrainRequested { name, by, why })
     }
 
     /// Returns the event for a change other than of a node.
@@ -256,6 +288,9 @@ impl Monitor {
         let record = self.records.ready.get(&name)?.record.as_ref()?;
         let (version, reason) = (record.version, record.detail.clone());
         Some(match record.outcome {
+            ReadinessOutcome::Pending if record.phase == ReadinessPhase::Released => {
+                MonitorEvent::NodeReleased { name, version }
+            }
             ReadinessOutcome::Pending => return None,
             ReadinessOutcome::Ready => MonitorEvent::NodeReady { name, version },
             ReadinessOutcome::Failed => MonitorEvent::NodeRefused { name, version, reason },

@@ -30,6 +30,22 @@ pub enum MonitorEvent {
         /// The version.
         version: Version,
     },
+    /// A node holds none of the slots any more that a version takes from it.
+    NodeReleased {
+        /// The node's name.
+        name: NodeName,
+        /// The version.
+        version: Version,
+    },
+    /// An operator asked a node to leave in order.
+    DrainRequested {
+        /// The node's name.
+        name: NodeName,
+        /// The operator.
+        by: String,
+        /// The reason that the operator gave.
+        why: String,
+    },
     /// A node's stabilize refused a version. The node will try again.
     NodeRefused {
         /// The node's name.
@@ -49,7 +65,8 @@ pub enum MonitorEvent {
     },
     /// An event that nodes report as well: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged),
     /// [`NodeDown`](Event::NodeDown), [`LeaderChanged`](Event::LeaderChanged),
-    /// [`VersionPublished`](Event::VersionPublished), [`Malformed`](Event::Malformed), [`StoreAway`](Event::StoreAway),
+    /// [`VersionPublished`](Event::VersionPublished), [`Released`](Event::Released), [`Cordoned`](Event::Cordoned),
+    /// [`Uncordoned`](Event::Uncordoned), [`Reclaiming`](Event::Reclaiming), [`Malformed`](Event::Malformed), [`StoreAway`](Event::StoreAway),
     /// [`StoreBack`](Event::StoreBack) or [`Resynced`](Event::Resynced). `own` is always false in `LeaderChanged`.
     #[serde(untagged)]
     Common(Event),
@@ -70,6 +87,13 @@ impl fmt::Display for MonitorEvent {
                 why.as_ref().map_or(Ok(()), |why| write!(f, " ({why})"))
             }
             MonitorEvent::NodeReady { name, version } => write!(f, "{name} is ready at {version}"),
+            MonitorEvent::NodeReleased { name, version } => {
+                write!(f, "{name} has released the slots that it lost in {version}")
+            }
+            MonitorEvent::DrainRequested { name, by, why } => {
+                write!(f, "{by} asks {name} to leave")?;
+                if why.is_empty() { Ok(()) } else { write!(f, " ({why})") }
+            }
             MonitorEvent::NodeRefused { name, version, reason } => {
                 write!(f, "{name} refused {version}: {}", reason.as_deref().unwrap_or("without a reason"))
             }

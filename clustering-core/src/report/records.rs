@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    ClusterState, LeaderReport, Malformed, NodeReport, Readiness, Report, RequestReport, VersionReport,
+    ClusterState, DrainReport, LeaderReport, Malformed, NodeReport, Readiness, Report, RequestReport,
+    VersionReport,
+    ownership::{Ownership, cordon},
 };
 use crate::{
     event::Laggard,
@@ -103,6 +105,9 @@ impl Records {
             || self.log.version().is_some()
             || self.log.stable().is_some()
             || self.log.request().is_some()
+            || self.log.slots().is_some()
+            || self.log.released().is_some()
+            || !self.log.cordoned().is_empty()
             || self.log.present_count() > 0
             || self.malformed.keys().any(is_own)
     }
@@ -115,22 +120,41 @@ impl Records {
     /// node's current session and newer than the version's revision. An operator may write the same label twice, but
     /// revisions are unique.
     pub(super) fn readiness(&self, node: &Node) -> Readiness {
-        let Some(version) = self.log.version() else { return Readiness::New };
-        if node.modified > version.modified {
+        let is_new = self.log.version().is_none_or(|version| node.modified > version.modified);
+        if is_new {
             return Readiness::New;
         }
-        let is_current = |stored: &&StoredRecord<ReadinessRecord>| {
-            stored.lease == node.lease && stored.modified > version.modified
-        };
-        let stored = self.ready.get(&node.name).filter(is_current);
-        let record = stored.and_then(|stored| stored.record.as_ref());
-        match record.filter(|record| Some(record.version) == self.label()) {
+        match self.acknowledgement(node) {
             None => Readiness::Stabilizing,
-            Some(record) if record.outcome == ReadinessOutcome::Ready => Readiness::Ready,
-            Some(record) => {
-                Readiness::Refused(record.detail.clone().unwrap_or_else(|| "without a reason".to_owned()))
-            }
+            Some(record) => match record.outcome {
+                ReadinessOutcome::Ready => Readiness::Ready,
+                ReadinessOutcome::Pending => Readiness::Stabilizing,
+                ReadinessOutcome::Failed => {
+                    Readiness::Refused(record.detail.clone().unwrap_or_else(|| "without a reason".to_owned()))
+                }
+            },
         }
+    }
+
+    /// True if the node has said that it has released the slots that the newest version takes from it.
+    pub(super) fn has_released(&self, node: &Node) -> bool {
+        self.acknowledgement(node).is_some_and(ReadinessRecord::is_released)
+    }
+
+    /// Returns the answer of the node's current session to the newest version.
+    fn acknowledgement(&self, node: &Node) -> Option<&ReadinessRecord> {
+        let is_current = |stored: &&StoredRecord<ReadinessRecord>| {
+            stored.lease == node.lease && stored.modified > self.log.version_modified()
+        };
+        let record = self.ready.get(&node.name).filter(is_current)?.record.as_ref()?;
+        (Some(record.version) == self.label()).then_some(record)
+    }
+
+    /// True if the slots that move in the newest version are recorded as released.
+    pub(super) fn is_released(&self) -> bool {
+        let Some(released) = self.log.released() else { return false };
+        let label = released.record.as_ref().map(|record| record.version);
+        label.is_some() && label == self.label() && released.modified > self.log.version_modified()
     }
 
     /// True if the newest version is recorded as stable.
@@ -144,7 +168,7 @@ impl Records {
         self.log.request().filter(|request| request.modified > self.log.version_modified())
     }
 
-    fn state(&self, nodes: &[NodeReport]) -> ClusterState {
+    fn state(&self, nodes: &[NodeReport], ownership: &Ownership<'_>) -> ClusterState {
         if nodes.is_empty() {
             return ClusterState::Empty;
         }
@@ -173,6 +197,9 @@ impl Records {
         if is_stable {
             return ClusterState::Stable;
         }
+        if let Some(releasing) = ownership.releasing(nodes) {
+            return releasing;
+        }
         let waiting_for: Vec<_> = nodes.iter().filter_map(laggard).collect();
         match waiting_for.is_empty() {
             true => ClusterState::Confirming,
@@ -186,7 +213,9 @@ impl Records {
             term: Term::new(leader.created),
         });
         let leader_name = leader.as_ref().and_then(|leader| leader.name.as_ref());
-        let nodes: Vec<_> = self.log.present().map(|node| self.node_report(node, leader_name)).collect();
+        let ownership = Ownership::new(self);
+        let nodes: Vec<_> =
+            self.log.present().map(|node| self.node_report(node, leader_name, &ownership)).collect();
         let request = self.open_request().map(|request| RequestReport {
             by: request.record.as_ref().and_then(|record| record.by.clone()),
             why: request.record.as_ref().and_then(|record| record.why.clone()),
@@ -196,10 +225,12 @@ impl Records {
         Report {
             namespace: self.keyspace().namespace().clone(),
             revision: self.log.revision(),
-            condition: self.state(&nodes),
+            condition: self.state(&nodes, &ownership),
             version: self.version_report(),
             stable: stable.map(|record| record.version),
             request,
+            slots: ownership.report(),
+            cordoned: self.log.cordoned().iter().map(|(name, stored)| cordon(name, stored)).collect(),
             malformed: malformed
                 .map(|(key, reason)| Malformed { key: key.clone(), reason: reason.clone() })
                 .collect(),
@@ -208,8 +239,18 @@ impl Records {
         }
     }
 
-    fn node_report(&self, node: &Arc<Node>, leader: Option<&NodeName>) -> NodeReport {
+    fn node_report(
+        &self,
+        node: &Arc<Node>,
+        leader: Option<&NodeName>,
+        ownership: &Ownership<'_>,
+    ) -> NodeReport {
         NodeReport {
+            exclusive: ownership.is_exclusive(node),
+            slots: ownership.slots_of(&node.name),
+            handover: ownership.handover(node),
+            cordon: self.log.cordoned().get(&node.name).map(|stored| cordon(&node.name, stored)),
+            drain: self.drain(node),
             readiness: match self.readiness(node) {
                 // All nodes have acknowledged a stable version, even if acknowledgements were deleted since.
                 Readiness::Stabilizing | Readiness::Refused(_) if self.is_stable() => Readiness::Ready,
@@ -219,6 +260,13 @@ impl Records {
             registered_ms: node.incarnation.as_str().parse().ok().and_then(minted_ms),
             node: node.clone(),
         }
+    }
+
+    /// Returns the request to the node's session to leave.
+    fn drain(&self, node: &Node) -> Option<DrainReport> {
+        let stored = self.log.drain(&node.name).filter(|stored| stored.lease == node.lease)?;
+        let record = stored.record.as_ref()?;
+        Some(DrainReport { by: record.by.clone(), why: record.why.clone() })
     }
 
     fn version_report(&self) -> Option<VersionReport> {

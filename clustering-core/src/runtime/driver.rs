@@ -280,14 +280,7 @@ impl Driver {
             .push(Box::pin(async move { Done::Watching { token, result: bounded(timeout, opening).await } }));
     }
 
-    fn release(
-        &mut self,
-        token: Token,
-        slots: SlotSet,
-        lease: LeaseId,
-        view: Option<View>,
-        attempt: u32,
-    ) {
+    fn release(&mut self, token: Token, slots: SlotSet, lease: LeaseId, view: Option<View>, attempt: u32) {
         let Some(node) = self.node.clone() else { return };
         let (callback, lease) = (self.callbacks.release.clone(), self.keeper.lease(lease));
         let version = view.as_ref().map(View::version);
@@ -320,7 +313,8 @@ impl Driver {
         let callback = self.callbacks.on_stable.clone();
         let superseded = CancellationToken::new();
         let given = superseded.clone();
-        let run = self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, node, given)));
+        let run =
+            self.tracer.on_stable(&view.clone(), move || callback(Stable::new(view, term, node, given)));
         self.run_callback(token, Input::announced, superseded, run);
     }
 

@@ -65,7 +65,9 @@ pub enum StopError {
     LeaseNotGivenBack,
     /// A callback of the node awaited the node's end. The node has begun to stop, but it ends only after the callback
     /// has returned.
-    #[error("the node has begun to stop, but a callback must not wait for the end of its own node: return from it")]
+    #[error(
+        "the node has begun to stop, but a callback must not wait for the end of its own node: return from it"
+    )]
     InCallback,
 }
 

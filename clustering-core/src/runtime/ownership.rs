@@ -95,7 +95,8 @@ impl Known {
 
     /// Waits until the log is folded up to the version, or a later one.
     async fn wait_version(&self, version: Version) -> Result<(), NotHeld> {
-        let knows = |status: &Status| status.newest.as_ref().is_some_and(|newest| newest.version() >= version);
+        let knows =
+            |status: &Status| status.newest.as_ref().is_some_and(|newest| newest.version() >= version);
         let is_over = |status: &Status| matches!(status.phase, Phase::Leaving | Phase::Stopped(_));
         let status = self.watch().wait_for(|status| knows(status) || is_over(status)).await;
         let knows_it = status.is_ok_and(|status| knows(&status));

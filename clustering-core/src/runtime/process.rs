@@ -8,6 +8,7 @@
 //! `clustering-testkit` provides such a process for tests of services (`TestCluster`).
 
 use std::{
+    any::Any,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -26,7 +27,9 @@ tokio::task_local! {
 }
 
 /// A simulated process in which nodes run. See the [module documentation](self).
-pub trait Process: Send + Sync {
+///
+/// `Arc<dyn Process>` converts to `Arc<dyn Any + Send + Sync>`, so that a test tool can recognize its own processes.
+pub trait Process: Any + Send + Sync {
     /// Called before a node starts in the process. The returned builder is started instead of the given one.
     fn starting(&self, builder: Builder) -> Builder {
         builder

@@ -7,8 +7,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    clock::Clock,
     callbacks,
+    clock::Clock,
     error::InCallback,
     events::Hub,
     ownership::Own,

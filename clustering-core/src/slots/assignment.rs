@@ -34,10 +34,19 @@ pub struct Candidate<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Balanced;
 
+impl Balanced {
+    /// Returns the owner of each slot as [`Assignor::assign`] does, for candidates of which only the weights are known. Tools
+    /// use it to show what would move if the nodes were others.
+    pub fn assign_by_weight(previous: &[Option<usize>], weights: &[Weight]) -> Vec<Option<usize>> {
+        let weights: Vec<u32> = weights.iter().map(|weight| weight.get()).collect();
+        balance(previous, &weights)
+    }
+}
+
 impl Assignor for Balanced {
     fn assign(&self, previous: &[Option<usize>], candidates: &[Candidate<'_>]) -> Vec<Option<usize>> {
-        let weights: Vec<u32> = candidates.iter().map(|candidate| candidate.weight.get()).collect();
-        balance(previous, &weights)
+        let weights: Vec<Weight> = candidates.iter().map(|candidate| candidate.weight).collect();
+        Balanced::assign_by_weight(previous, &weights)
     }
 }
 
@@ -86,6 +95,13 @@ impl Assignment {
         let index = self.owners.binary_search(&hash(name)).map_or(UNOWNED, |index| index as u16);
         let is_its = move |(_, owner): &(Slot, &u16)| index != UNOWNED && **owner == index;
         self.count().iter().zip(&self.slots).filter(is_its).map(|(slot, _)| slot)
+    }
+
+    /// True if the node with that name owns the slot.
+    pub fn is_owner(&self, slot: Slot, name: &NodeName) -> bool {
+        let owner =
+            self.slots.get(usize::from(slot.number())).and_then(|owner| self.owners.get(usize::from(*owner)));
+        owner == Some(&hash(name))
     }
 
     /// Returns the owner of each slot as an index into `names`, or `None` if it has no owner or its owner is not among
@@ -162,6 +178,10 @@ mod tests {
             prop_assert_eq!(Assignment::decode(&assignment.encode()), Ok(assignment.clone()));
             let names: Vec<NodeName> = (0..30).map(name).collect();
             prop_assert_eq!(&assignment.among(&names), &owners);
+            for (slot, owner) in assignment.count().iter().zip(&owners) {
+                let is_owner = names.iter().map(|name| assignment.is_owner(slot, name));
+                prop_assert!(is_owner.eq((0..30).map(|number| *owner == Some(number))));
+            }
             for (number, name) in names.iter().enumerate() {
                 let slots: Vec<u16> = assignment.of(name).map(Slot::number).collect();
                 let expected = (0..owners.len()).filter(|slot| owners[*slot] == Some(number));

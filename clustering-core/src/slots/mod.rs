@@ -4,8 +4,10 @@
 //! starting from the previous assignment, and writes the result into the log. All nodes therefore see the same
 //! assignment, and only the leader has to know how it was computed.
 //!
-//! This module contains the mapping of keys to slots, the default [`Assignor`] and the stored form of an assignment. The
-//! protocol does not use them yet: clusters place keys by [`placement`](crate::placement).
+//! This module contains the mapping of keys to slots, the default [`Assignor`] and the stored form of an assignment. Only
+//! [exclusive](crate::Builder::exclusive) clusters have slots; others place keys by [`placement`](crate::placement). See
+//! [`docs::ownership`](crate::docs::ownership) for their use, and [`docs::protocol`](crate::docs::protocol) for the rules
+//! by which they move.
 //!
 //! # Specification
 //!

@@ -75,7 +75,12 @@ impl Context {
 
     /// Connects to the store as an operator of the given cluster.
     pub(crate) async fn operator(&self) -> Result<Operator, Failure> {
-        Ok(Operator::new(self.store(Purpose::Operator).await?, self.namespace()?, requester()))
+        self.operator_named(requester()).await
+    }
+
+    /// Connects as [`operator`](Self::operator) does, under the name that the user gave.
+    pub(crate) async fn operator_named(&self, by: String) -> Result<Operator, Failure> {
+        Ok(Operator::new(self.store(Purpose::Operator).await?, self.namespace()?, by))
     }
 
     /// Limits a call that should be quick to `--command-timeout`.

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     fmt::Display,
     fs,
     io::{self, BufRead, Read},
@@ -9,7 +10,13 @@ use std::{
 };
 
 use clap::Args;
-use clustering_core::{Report, Weight, node::WEIGHT, placement::Placement, report::NodeReport};
+use clustering_core::{
+    InvalidInput, Report, Weight,
+    node::WEIGHT,
+    placement::Placement,
+    report::NodeReport,
+    slots::{Slot, SlotCount},
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -21,8 +28,8 @@ use crate::{
 
 /// Print the node that takes each key
 ///
-/// Each line has the key, the node's name and its URI, separated by tabs. Uses the nodes that are present, as a router
-/// does. With --view, uses the nodes of that version, as a hook must do. Exit codes: 0 every key has a node, 1 no node
+/// Each line has the key, the node's name and its URI, separated by tabs, and in an exclusive cluster the slot of the key.
+/// Uses the nodes that are present, as a router does, or the slots of the newest version. With --view, uses the nodes of that version, as a hook must do. Exit codes: 0 every key has a node, 1 no node
 /// takes keys, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Find {
@@ -49,10 +56,34 @@ struct Place {
     weight: Weight,
 }
 
+/// The nodes that take keys.
+struct Takers {
+    /// The nodes, sorted by name.
+    places: Vec<Place>,
+    /// The owners of the slots, if the cluster hands slots over.
+    slots: Option<Slots>,
+}
+
+/// The owners of the slots of a version.
+pub(crate) struct Slots {
+    pub(crate) count: SlotCount,
+    /// For each slot the index of its owner among the nodes.
+    pub(crate) owners: Vec<Option<usize>>,
+}
+
 /// The part of a hook's input that placement needs.
 #[derive(Deserialize)]
 struct View {
     nodes: Vec<Member>,
+    #[serde(default)]
+    slots: Option<ViewSlots>,
+}
+
+#[derive(Deserialize)]
+struct ViewSlots {
+    count: u16,
+    /// The numbers of the slots that each node owns.
+    owners: BTreeMap<String, Vec<u16>>,
 }
 
 #[derive(Deserialize)]
@@ -65,31 +96,40 @@ struct Member {
 
 impl Find {
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let places = match &self.view {
-            Some(file) => places_in(file)?,
-            None => existing(context).await?.nodes.iter().map(Place::of).collect(),
+        let takers = match &self.view {
+            Some(file) => Takers::in_view(file)?,
+            None => Takers::of(&existing(context).await?),
         };
+        let places = &takers.places;
         let placement = Placement::new(places.iter().map(|place| (place.name.as_str(), place.weight)));
         for key in self.keys()? {
-            let found = placement.find_n(key.as_bytes(), self.count as usize);
-            let found: Vec<_> = found.into_iter().map(|index| &places[index]).collect();
+            let found = takers.find(&placement, &key, self.count as usize)?;
             let Some(owner) = found.first() else {
                 let why = if places.is_empty() { "none is present" } else { "all have weight 0" };
                 return Err(Failure::no(format!("no node takes {key:?}: {why}")));
             };
             if self.node.as_ref().is_none_or(|node| *node == owner.name) {
-                self.print(&key, &found)?;
+                let slot = takers.slots.as_ref().map(|slots| slots.count.slot_of(&key));
+                self.print(&key, slot, &found)?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 
-    fn print(&self, key: &str, nodes: &[&Place]) -> Result<(), Failure> {
+    fn print(&self, key: &str, slot: Option<Slot>, nodes: &[&Place]) -> Result<(), Failure> {
         if self.format.is_json() {
             let nodes = nodes.iter().map(|place| json!({ "name": place.name, "uri": place.uri }));
-            return output::json(&json!({ "key": key, "nodes": nodes.collect::<Vec<_>>() }));
+            let mut found = json!({ "key": key, "nodes": nodes.collect::<Vec<_>>() });
+            if let Some(slot) = slot {
+                found["slot"] = json!(slot);
+            }
+            return output::json(&found);
         }
-        nodes.iter().for_each(|place| output::cells(&[key, &place.name, &place.uri]));
+        let slot = slot.map(|slot| slot.to_string());
+        for place in nodes {
+            let cells = [Some(key), Some(&place.name), Some(&place.uri), slot.as_deref()];
+            output::cells(&cells.into_iter().flatten().collect::<Vec<_>>());
+        }
         Ok(())
     }
 
@@ -114,33 +154,85 @@ impl Find {
     }
 }
 
+impl Takers {
+    fn of(report: &Report) -> Self {
+        Takers { places: report.nodes.iter().map(Place::of).collect(), slots: Slots::of(report) }
+    }
+
+    /// Returns the node that takes the key, and those next in line.
+    fn find(&self, placement: &Placement, key: &str, count: usize) -> Result<Vec<&Place>, Failure> {
+        let Some(slots) = &self.slots else {
+            let found = placement.find_n(key.as_bytes(), count).into_iter();
+            return Ok(found.map(|index| &self.places[index]).collect());
+        };
+        let slot = slots.count.slot_of(key);
+        let owner = slots.owners.get(usize::from(slot.number())).copied().flatten();
+        let owner =
+            owner.ok_or_else(|| Failure::no(format!("no node takes {key:?}: slot {slot} has no owner")))?;
+        let next = placement.find_n(key.as_bytes(), count.saturating_add(1)).into_iter();
+        let others = next.filter(|index| *index != owner);
+        Ok([owner].into_iter().chain(others).take(count).map(|index| &self.places[index]).collect())
+    }
+
+    /// Reads the nodes of the view in the file.
+    fn in_view(file: &Path) -> Result<Self, Failure> {
+        let failure = |error: &dyn Display| {
+            Failure::unknown(format!("--view {}: {error}", file.display()))
+                .hint("the file must contain the JSON that hooks get on their standard input")
+        };
+        let mut text = String::new();
+        match file.as_os_str() == "-" {
+            true => drop(io::stdin().read_to_string(&mut text).map_err(|error| failure(&error))?),
+            false => text = fs::read_to_string(file).map_err(|error| failure(&error))?,
+        }
+        let view: View = serde_json::from_str(&text).map_err(|error| failure(&error))?;
+        let mut places: Vec<_> = view.nodes.into_iter().map(Place::from).collect();
+        places.sort_by(|one, other| one.name.cmp(&other.name));
+        let slots = view.slots.map(|slots| slots.among(&places));
+        Ok(Takers { places, slots: slots.transpose().map_err(|error| failure(&error))? })
+    }
+}
+
+impl Slots {
+    /// Returns the owners of the slots in the newest version, if it hands slots over.
+    pub(crate) fn of(report: &Report) -> Option<Self> {
+        let slots = report.slots.as_ref().filter(|slots| slots.has_handover)?;
+        let count = slots.count?;
+        let mut owners = vec![None; count.get().into()];
+        for (index, node) in report.nodes.iter().enumerate() {
+            node.slots.iter().for_each(|slot| owners[usize::from(slot.number())] = Some(index));
+        }
+        Some(Slots { count, owners })
+    }
+}
+
+impl ViewSlots {
+    fn among(self, places: &[Place]) -> Result<Slots, InvalidInput> {
+        let count = SlotCount::new(self.count)?;
+        let mut owners = vec![None; count.get().into()];
+        for (name, numbers) in self.owners {
+            let index = places.binary_search_by(|place| place.name.cmp(&name)).ok();
+            for number in numbers {
+                if let Some(owner) = owners.get_mut(usize::from(number)) {
+                    *owner = index;
+                }
+            }
+        }
+        Ok(Slots { count, owners })
+    }
+}
+
+impl From<Member> for Place {
+    fn from(member: Member) -> Self {
+        let weight = || member.metadata.get(WEIGHT)?.as_str()?.parse().ok();
+        Place { weight: weight().unwrap_or_default(), name: member.name, uri: member.uri }
+    }
+}
+
 impl Place {
     fn of(node: &NodeReport) -> Self {
         Place { name: node.name.to_string(), uri: node.uri.to_string(), weight: node.weight() }
     }
-}
-
-/// Reads the nodes of the view in the file, sorted by name.
-fn places_in(file: &Path) -> Result<Vec<Place>, Failure> {
-    let failure = |error: &dyn Display| {
-        Failure::unknown(format!("--view {}: {error}", file.display()))
-            .hint("the file must contain the JSON that hooks get on their standard input")
-    };
-    let mut text = String::new();
-    match file.as_os_str() == "-" {
-        true => drop(io::stdin().read_to_string(&mut text).map_err(|error| failure(&error))?),
-        false => text = fs::read_to_string(file).map_err(|error| failure(&error))?,
-    }
-    let view: View = serde_json::from_str(&text).map_err(|error| failure(&error))?;
-    let weight = |member: &Member| member.metadata.get(WEIGHT)?.as_str()?.parse().ok();
-    let place = |member: Member| Place {
-        weight: weight(&member).unwrap_or_default(),
-        name: member.name,
-        uri: member.uri,
-    };
-    let mut places: Vec<_> = view.nodes.into_iter().map(place).collect();
-    places.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(places)
 }
 
 /// Reads the report on the cluster. A cluster that does not exist is a failure.

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use clustering_core::{HistoryEntry, Operator, history};
+use clustering_core::{HistoryEntry, Operator, Report, history};
 
 use crate::{
     connect::Purpose,
     context::Context,
     failure::Failure,
     output::{self, Format, counted},
+    slots,
     status::state,
     times::{brief, label_time, moment},
 };
@@ -31,6 +32,9 @@ pub(crate) struct History {
 }
 
 /// Print why a version was published, and whether it became stable
+///
+/// For the newest version, also prints what keeps it from becoming stable, and in an exclusive cluster what keeps slots
+/// from being acquired, and what ends that.
 ///
 /// Exit codes: 0 printed, 1 the history does not contain the version, 2 unknown: the store cannot be reached or
 /// refuses, or there is no cluster.
@@ -68,13 +72,9 @@ impl Why {
             return Ok(ExitCode::SUCCESS);
         }
         output::lines(text(entry));
-        if entry.stable.is_none() && entries.first() == Some(entry) {
-            // Show what keeps the newest version from becoming stable.
+        if entries.first() == Some(entry) {
             let report = context.quick(operator.report()).await?;
-            let state = report.map(|report| state(&report, None)).unwrap_or_default();
-            for (place, line) in state.iter().enumerate() {
-                output::line(if place == 0 { line.clone() } else { format!("  {line}") });
-            }
+            output::lines(report.map(|report| blockers(entry, &report)).unwrap_or_default());
         } else if entry.stable.is_none() {
             output::line("it was superseded before it became stable");
         }
@@ -97,6 +97,21 @@ impl Why {
         let hint = "`clustering history` lists the versions that are kept; older ones have been dropped";
         found.ok_or_else(|| Failure::no(missing).hint(hint))
     }
+}
+
+/// Describes what keeps the newest version from becoming stable, or slots from being acquired in it.
+fn blockers(entry: &HistoryEntry, report: &Report) -> Vec<String> {
+    let mut lines = Vec::new();
+    if entry.stable.is_none() {
+        let state = state(report, None).into_iter().enumerate();
+        lines.extend(state.map(|(place, line)| if place == 0 { line } else { format!("  {line}") }));
+    }
+    let summary = slots::summary(report);
+    if summary.len() > 1 {
+        lines.push(format!("slots: {}", summary.join("; ")));
+    }
+    lines.extend(slots::advice(report).into_iter().map(|line| format!("  {line}")));
+    lines
 }
 
 /// Reads the history. An empty history without a cluster is a failure.

@@ -58,6 +58,7 @@ mod placement;
 mod purge;
 mod run;
 mod services;
+mod slots;
 mod status;
 mod times;
 mod wait;

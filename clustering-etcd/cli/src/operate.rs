@@ -1,4 +1,4 @@
-//! Commands that change a cluster: `change`, `resign`, `evict`.
+//! Commands that change a cluster: `change`, `resign`, `evict`, `cordon`, `uncordon`, `drain`.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     failure::Failure,
     output,
     times::duration,
-    wait::{stable_after, until},
+    wait::{stable_after, stable_line, until},
 };
 
 /// Options for waiting until the cluster has followed the change.
@@ -109,6 +109,125 @@ impl Evict {
         let seen = context.quick(operator.evict(&name)).await?;
         output::line(format!("{name} is removed; if it is alive, it rejoins by itself"));
         self.follow.up(context, &operator, seen).await
+    }
+}
+
+/// Keep slots away from a node
+///
+/// The node stays in the cluster, but owns no slots, and does not lead while another node can. In a cluster that is not
+/// exclusive it keeps its keys. The cordon outlives restarts, until `uncordon` lifts it. A node that is absent can be
+/// cordoned too. Exit codes: 0 the node is cordoned (with --wait: and the cluster is stable and the node owns no slots),
+/// 1 timed out, 2 unknown.
+#[derive(Args, Debug)]
+pub(crate) struct Cordon {
+    /// Name of the node
+    name: String,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+impl Cordon {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let operator = self.reason.operator(context).await?;
+        let name = NodeName::parse(&self.name)?;
+        let done = context.quick(operator.cordon(&name, self.reason.why.as_deref())).await?;
+        let already = if done.new { "" } else { " already" };
+        output::line(match done.present {
+            true => format!("{name} is cordoned{already}"),
+            false => format!("{name} is cordoned{already}; no node with this name is present"),
+        });
+        if self.follow.wait {
+            let is_free = |report: &Report| {
+                let owns_none = report.node(&name).is_none_or(|node| node.slots.is_empty());
+                owns_none && report.condition.is_stable()
+            };
+            let missing = format!("{name} still owns slots, or the cluster is not stable");
+            let limit = Some(self.follow.timeout);
+            let report = until(context, &operator, limit, &missing, is_free).await?;
+            output::line(stable_line(&report));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Lift the cordon of a node
+///
+/// The node may own slots again. Exit codes: 0 the cordon is lifted, 1 the node is not cordoned, 2 unknown.
+#[derive(Args, Debug)]
+pub(crate) struct Uncordon {
+    /// Name of the node
+    name: String,
+}
+
+impl Uncordon {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let operator = context.operator().await?;
+        let name = NodeName::parse(&self.name)?;
+        context.quick(operator.uncordon(&name)).await?;
+        output::line(format!("{name} is no longer cordoned"));
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Ask a node to hand over its keys and to stop
+///
+/// The node leaves the cluster in order, and its process ends; `clustering run` then stops its program, and exits with
+/// code 4. The request is for the present session of the node: if a supervisor starts the node again, it is not drained.
+/// Exit codes: 0 the node is asked (with --wait: it has left, and a version without it is stable), 1 refused or timed
+/// out, 2 unknown.
+#[derive(Args, Debug)]
+pub(crate) struct Drain {
+    /// Name of the node
+    name: String,
+    #[command(flatten)]
+    reason: Reason,
+    #[command(flatten)]
+    follow: Follow,
+}
+
+impl Drain {
+    pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
+        let operator = self.reason.operator(context).await?;
+        let name = NodeName::parse(&self.name)?;
+        let asked = context.quick(operator.drain(&name, self.reason.why.as_deref())).await?;
+        output::line(format!("{name} is asked to leave"));
+        if self.follow.wait {
+            let is_there =
+                |report: &Report| report.node(&name).is_some_and(|node| node.lease == Some(asked.lease));
+            let is_done = |report: &Report| {
+                let is_followed = newest(report) > asked.version && report.condition.is_stable();
+                !is_there(report) && (is_followed || report.nodes.is_empty())
+            };
+            let missing = format!("{name} has not left, or no version without it is stable");
+            let limit = Some(self.follow.timeout);
+            let report = until(context, &operator, limit, &missing, is_done).await?;
+            let rest =
+                if report.nodes.is_empty() { "no node is left".to_owned() } else { stable_line(&report) };
+            output::line(format!("{name} has left; {rest}"));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The requester of an operation, and the reason.
+#[derive(Args, Debug)]
+struct Reason {
+    /// Who asks for it [default: the user and host of this process]
+    #[arg(long, value_name = "TEXT")]
+    by: Option<String>,
+    /// Reason, shown by `status`
+    #[arg(long, value_name = "TEXT")]
+    why: Option<String>,
+}
+
+impl Reason {
+    async fn operator(&self, context: &Context) -> Result<Operator, Failure> {
+        match &self.by {
+            Some(by) => context.operator_named(by.clone()).await,
+            None => context.operator().await,
+        }
     }
 }
 

@@ -1,20 +1,25 @@
 use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
-use clustering_core::{NodeName, Weight, placement};
+use clustering_core::{
+    NodeName, Report, Weight, placement,
+    report::NodeReport,
+    slots::{Balanced, SlotCount},
+};
 use serde::Serialize;
 
 use crate::{
     context::Context,
     failure::Failure,
-    find::{existing, read_keys},
+    find::{Slots, existing, read_keys},
     output::{self, Format},
 };
 
 /// Show how keys are spread over the nodes
 ///
 /// Also shows how many keys would move if a node were added or removed. Reads the keys from the standard input, one per
-/// line.
+/// line. In an exclusive cluster, also shows how many slots each node owns, and how many would move with the default
+/// assignor; keys are optional then.
 #[derive(Args, Debug)]
 pub(crate) struct Placement {
     /// Node to add, as NAME or NAME=WEIGHT; can be repeated [default: one node of weight 1]
@@ -53,9 +58,19 @@ impl std::str::FromStr for Newcomer {
 /// Weights of nodes by name.
 type Members = BTreeMap<String, Weight>;
 
+/// The owners of slots, by slot number.
+#[derive(Clone, Debug)]
+struct SlotOwners {
+    count: SlotCount,
+    owners: Vec<Option<String>>,
+}
+
 #[derive(Debug, Serialize)]
 struct Spread {
     keys: usize,
+    /// Number of slots of an exclusive cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<u16>,
     nodes: Vec<Share>,
     /// The change if the nodes of `--add` were added.
     more: Change,
@@ -67,6 +82,8 @@ struct Spread {
 struct Share {
     name: String,
     weight: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slots: Option<usize>,
     keys: usize,
     /// Percentage of all keys.
     share: f64,
@@ -77,6 +94,9 @@ struct Share {
 #[derive(Debug, Serialize)]
 struct Change {
     nodes: Vec<String>,
+    /// Number of slots that would go to another node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    moved_slots: Option<usize>,
     /// Number of keys that would go to another node.
     moved: usize,
     /// Minimum number of keys of a node with a weight.
@@ -88,21 +108,27 @@ struct Change {
 impl Placement {
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let report = existing(context).await?;
+        let slots = SlotOwners::of(&report);
+        let weight = |node: &NodeReport| match node.cordon.is_some() && slots.is_some() {
+            true => Weight::new(0),
+            false => node.weight(),
+        };
         let members: Members =
-            report.nodes.iter().map(|node| (node.name.to_string(), node.weight())).collect();
+            report.nodes.iter().map(|node| (node.name.to_string(), weight(node))).collect();
         if members.values().all(|weight| weight.get() == 0) {
             return Err(Failure::no("no node takes keys: none is present, or all have weight 0"));
         }
         let keys = read_keys()?;
-        if keys.is_empty() {
+        if keys.is_empty() && slots.is_none() {
             let failure =
                 Failure::unknown("there are no keys: give them on the standard input, one per line");
             return Err(failure.hint("for example: seq -f 'device-%g' 1000 | clustering placement"));
         }
-        let placed = Placed::new(&members, &keys);
+        let placed = Placed::new(&members, slots.as_ref(), &keys);
         let more = placed.with(self.newcomers(&members));
         let less = self.departures(&members)?.into_iter().map(|names| placed.without(names)).collect();
-        let spread = Spread { keys: keys.len(), nodes: placed.shares(), more, less };
+        let count = slots.as_ref().map(|slots| slots.count.get());
+        let spread = Spread { keys: keys.len(), slots: count, nodes: placed.shares(), more, less };
         match self.format.is_json() {
             true => output::json(&spread)?,
             false => output::lines(text(&spread)),
@@ -132,25 +158,55 @@ impl Placement {
     }
 }
 
+impl SlotOwners {
+    /// Returns the owners in the newest version, if it hands slots over.
+    fn of(report: &Report) -> Option<Self> {
+        let slots = Slots::of(report)?;
+        let name = |owner: &Option<usize>| owner.map(|index| report.nodes[index].name.to_string());
+        Some(SlotOwners { count: slots.count, owners: slots.owners.iter().map(name).collect() })
+    }
+
+    /// Returns the owners that the default assignor would choose for these members.
+    fn among(&self, then: &Members) -> Self {
+        let names: Vec<&String> = then.keys().collect();
+        let index = |owner: &Option<String>| names.binary_search(&owner.as_ref()?).ok();
+        let previous: Vec<_> = self.owners.iter().map(index).collect();
+        let weights: Vec<Weight> = then.values().copied().collect();
+        let owners = Balanced::assign_by_weight(&previous, &weights).into_iter();
+        let owners = owners.map(|owner| owner.map(|index| names[index].clone())).collect();
+        SlotOwners { count: self.count, owners }
+    }
+
+    fn owner_of(&self, key: &str) -> Option<&str> {
+        self.owners[usize::from(self.count.slot_of(key).number())].as_deref()
+    }
+
+    fn count_of(&self, name: &str) -> usize {
+        self.owners.iter().flatten().filter(|owner| *owner == name).count()
+    }
+}
+
 /// Keys that are placed on the present nodes.
 struct Placed<'a> {
     members: &'a Members,
+    slots: Option<&'a SlotOwners>,
     keys: &'a [String],
     owners: Vec<Option<&'a str>>,
 }
 
 impl<'a> Placed<'a> {
-    fn new(members: &'a Members, keys: &'a [String]) -> Self {
-        Placed { members, keys, owners: owners(members, keys) }
+    fn new(members: &'a Members, slots: Option<&'a SlotOwners>, keys: &'a [String]) -> Self {
+        Placed { members, slots, keys, owners: owners(members, slots, keys) }
     }
 
     fn shares(&self) -> Vec<Share> {
         let counts = count(self.members, &self.owners);
         let weights: u64 = self.members.values().map(|weight| u64::from(weight.get())).sum();
-        let percentage = |part: f64, whole: f64| 100.0 * part / whole;
+        let percentage = |part: f64, whole: f64| if whole == 0.0 { 0.0 } else { 100.0 * part / whole };
         let share = |(name, weight): (&String, &Weight)| Share {
             name: name.clone(),
             weight: weight.get(),
+            slots: self.slots.map(|slots| slots.count_of(name)),
             keys: counts[name.as_str()],
             share: percentage(counts[name.as_str()] as f64, self.keys.len() as f64),
             fair: percentage(f64::from(weight.get()), weights as f64),
@@ -172,17 +228,25 @@ impl<'a> Placed<'a> {
 
     /// Compares with the placement on the nodes `then`.
     fn change(&self, nodes: Vec<String>, then: &Members) -> Change {
-        let owners = owners(then, self.keys);
+        let slots = self.slots.map(|slots| slots.among(then));
+        let owners = owners(then, slots.as_ref(), self.keys);
         let moved = owners.iter().zip(&self.owners).filter(|(then, now)| then != now).count();
+        let moved_slots = self
+            .slots
+            .zip(slots.as_ref())
+            .map(|(now, then)| now.owners.iter().zip(&then.owners).filter(|(now, then)| now != then).count());
         let counts = count(then, &owners);
         let of_takers = || counts.iter().filter(|(name, _)| then[**name].get() > 0).map(|(_, count)| *count);
         let (fewest, most) = (of_takers().min().unwrap_or_default(), of_takers().max().unwrap_or_default());
-        Change { nodes, moved, fewest, most }
+        Change { nodes, moved_slots, moved, fewest, most }
     }
 }
 
-/// Returns the owner of each key.
-fn owners<'a>(members: &'a Members, keys: &[String]) -> Vec<Option<&'a str>> {
+/// Returns the owner of each key: that of its slot, or without slots the one by rendezvous hashing.
+fn owners<'a>(members: &'a Members, slots: Option<&'a SlotOwners>, keys: &[String]) -> Vec<Option<&'a str>> {
+    if let Some(slots) = slots {
+        return keys.iter().map(|key| slots.owner_of(key)).collect();
+    }
     let names: Vec<_> = members.keys().collect();
     let placement = placement::Placement::new(members.iter().map(|(name, weight)| (name.as_str(), *weight)));
     keys.iter().map(|key| placement.find(key.as_bytes()).map(|index| names[index].as_str())).collect()
@@ -200,20 +264,35 @@ fn count<'a>(members: &'a Members, owners: &[Option<&str>]) -> BTreeMap<&'a str,
 }
 
 fn text(spread: &Spread) -> Vec<String> {
-    let rows: Vec<_> = spread.nodes.iter().map(row).collect();
-    let mut lines = output::table(["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows);
-    let line = |what: &str, change: &Change| {
-        let share = 100.0 * change.moved as f64 / spread.keys as f64;
-        let Change { nodes, moved, fewest, most } = change;
-        let (nodes, keys) = (nodes.join(", "), spread.keys);
-        format!(
-            "{what} {nodes}: {moved} of {keys} keys move ({share:.1} %), {fewest} to {most} keys per node"
-        )
-    };
+    let mut lines = table(spread);
     lines.push(String::new());
-    lines.push(line("with", &spread.more));
-    lines.extend(spread.less.iter().map(|change| line("without", change)));
+    lines.push(line(spread, "with", &spread.more));
+    lines.extend(spread.less.iter().map(|change| line(spread, "without", change)));
     lines
+}
+
+fn table(spread: &Spread) -> Vec<String> {
+    let rows = spread.nodes.iter().map(row);
+    if spread.slots.is_none() {
+        return output::table(["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows.collect::<Vec<_>>());
+    }
+    let with_slots = |([name, weight, keys, share, fair], node): ([String; 5], &Share)| {
+        [name, weight, node.slots.unwrap_or_default().to_string(), keys, share, fair]
+    };
+    let rows: Vec<_> = rows.zip(&spread.nodes).map(with_slots).collect();
+    output::table(["NODE", "WEIGHT", "SLOTS", "KEYS", "SHARE", "FAIR"], &rows)
+}
+
+fn line(spread: &Spread, what: &str, change: &Change) -> String {
+    let Change { nodes, moved_slots, moved, fewest, most } = change;
+    let nodes = nodes.join(", ");
+    let slots = moved_slots.zip(spread.slots).map(|(moved, slots)| format!("{moved} of {slots} slots move"));
+    let keys = (spread.keys > 0).then(|| {
+        let share = 100.0 * *moved as f64 / spread.keys as f64;
+        format!("{moved} of {} keys move ({share:.1} %), {fewest} to {most} keys per node", spread.keys)
+    });
+    let parts: Vec<_> = [slots, keys].into_iter().flatten().collect();
+    format!("{what} {nodes}: {}", parts.join("; "))
 }
 
 fn row(share: &Share) -> [String; 5] {

@@ -46,6 +46,16 @@ impl Purge {
         }
         let purged = context.quick(operator.purge(operator::Purge::new(self.force))).await?;
         output::line(format!("{} keys deleted", purged.keys));
+        if purged.sessions > 0 {
+            output::note(format!(
+                "clustering: {} may still hold slots; their keys disappear with their leases",
+                if purged.sessions == 1 {
+                    "1 session".to_owned()
+                } else {
+                    format!("{} sessions", purged.sessions)
+                }
+            ));
+        }
         if !purged.left.is_empty() {
             let left: Vec<_> = purged.left.iter().map(ToString::to_string).collect();
             output::note(format!("clustering: kept keys that no cluster writes: {}", left.join(", ")));

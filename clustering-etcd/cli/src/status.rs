@@ -1,23 +1,25 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use clustering_core::{ClusterState, Readiness, Report, event::Laggard, report::NodeReport};
+use clustering_core::{ClusterState, Report, event::Laggard, report::NodeReport};
 
 use crate::{
     context::Context,
     failure::{Failure, NO},
     find::existing,
     output::{self, Format, counted},
+    slots,
     times::{brief, moment},
 };
 
 /// Maximum number of nodes that a list of reasons names.
-const NAMED: usize = 10;
+pub(crate) const NAMED: usize = 10;
 
 /// Show the state of the cluster
 ///
 /// Prints the leader, the newest version, the state and the nodes. If the cluster is not stable, names the nodes that
-/// it waits for, with their reasons. Exit codes: 0 stable, 1 not stable, 2 unknown: the store cannot be reached or
+/// it waits for, with their reasons. Of an exclusive cluster it also prints the slots: how many each node owns, and what
+/// keeps those that move from being acquired. Exit codes: 0 stable, 1 not stable, 2 unknown: the store cannot be reached or
 /// refuses, or there is no cluster.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
@@ -41,15 +43,32 @@ fn text(report: &Report) -> Vec<String> {
     let mut lines = labelled("cluster", vec![report.namespace.to_string()]);
     lines.extend(labelled("leader", vec![leader(report)]));
     lines.extend(labelled("version", vec![version(report)]));
+    lines.extend(labelled("slots", slots::summary(report)));
     lines.extend(labelled("state", state(report, None)));
+    lines.extend(labelled("cordoned", slots::cordoned(report)));
+    lines.extend(labelled("draining", slots::draining(report)));
     let malformed = report.malformed.iter().map(|bad| format!("{} ({})", bad.key, bad.reason));
     lines.extend(labelled("garbage", malformed.collect()));
     if !report.nodes.is_empty() {
-        let rows: Vec<_> = report.nodes.iter().map(row).collect();
         lines.push(String::new());
-        lines.extend(output::table(["NAME", "READINESS", "REGISTERED", "URI", "METADATA"], &rows));
+        lines.extend(table(report));
     }
     lines
+}
+
+/// Formats the nodes as a table. In an exclusive cluster it has a column for the number of slots that each node owns.
+fn table(report: &Report) -> Vec<String> {
+    let rows = report.nodes.iter().map(|node| row(report, node));
+    if report.slots.is_none() {
+        let head = ["NAME", "READINESS", "REGISTERED", "URI", "METADATA"];
+        return output::table(head, &rows.collect::<Vec<_>>());
+    }
+    let with_slots = |([name, readiness, registered, uri, metadata], node): ([String; 5], &NodeReport)| {
+        let slots = if node.exclusive { node.slots.len().to_string() } else { "-".to_owned() };
+        [name, readiness, slots, registered, uri, metadata]
+    };
+    let rows: Vec<_> = rows.zip(&report.nodes).map(with_slots).collect();
+    output::table(["NAME", "READINESS", "SLOTS", "REGISTERED", "URI", "METADATA"], &rows)
 }
 
 /// Puts a label before the first line, and indents the others.
@@ -97,6 +116,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
         ClusterState::Confirming => {
             vec![format!("not stable{watched}: all nodes are ready, {leader} has yet to record that")]
         }
+        ClusterState::Releasing { waiting_for } => slots::releasing(report, &watched, waiting_for),
         ClusterState::Adapting { waiting_for } => {
             let (late, all) = (waiting_for.len(), counted(report.nodes.len()));
             let first = format!("not stable{watched}: waiting for {late} of {all}");
@@ -127,7 +147,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
 }
 
 /// Formats the first items as lines, and the number of the others.
-fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String> {
+pub(crate) fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String> {
     let mut lines: Vec<_> = items.iter().take(NAMED).map(line).collect();
     if items.len() > NAMED {
         lines.push(format!("… and {} more", items.len() - NAMED));
@@ -161,11 +181,9 @@ pub(crate) fn metadata(node: &NodeReport) -> String {
     entries.join(" ")
 }
 
-fn row(node: &NodeReport) -> [String; 5] {
-    let readiness = match &node.readiness {
-        Readiness::Ready if node.leads => "ready, leads".to_owned(),
-        readiness if node.leads => format!("{readiness}, leads"),
-        readiness => readiness.to_string(),
-    };
-    [node.name.to_string(), readiness, registered(node), node.uri.to_string(), metadata(node)]
+fn row(report: &Report, node: &NodeReport) -> [String; 5] {
+    let remarks = slots::remarks(node);
+    let readiness: Vec<_> =
+        [slots::readiness(report, node)].into_iter().chain(remarks.into_iter().map(str::to_owned)).collect();
+    [node.name.to_string(), readiness.join(", "), registered(node), node.uri.to_string(), metadata(node)]
 }

@@ -51,7 +51,7 @@ impl Wait {
 }
 
 /// Formats the stable version as a line.
-fn stable_line(report: &Report) -> String {
+pub(crate) fn stable_line(report: &Report) -> String {
     let version = report.stable.map(|version| version.to_string()).unwrap_or_default();
     format!("{version} is stable, with {}", counted(report.nodes.len()))
 }

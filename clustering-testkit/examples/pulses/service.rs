@@ -1,51 +1,72 @@
-//! The sample service: its instances count the pulses of meters, each meter on one instance. It is correct unless it is
-//! told to make a mistake.
+//! The sample service: its instances count the pulses of meters, each meter on one instance (P12). It is correct unless
+//! it is told to make a mistake.
 
 use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use clustering_core::{
-    Clustering, Stabilization, StartError, View, WeakClustering,
+    Clustering, Hold, NotHeld, Outcome, Release, Stabilization, StartError, View,
     placement::{Placement, Weight},
+    slots::SlotSet,
     store::{CoordinationStore, Revision},
 };
-use tokio::sync::Mutex;
+use clustering_testkit::cluster::{Process, Working};
 
 use crate::database::Database;
 
 /// Interval between the pulses of a meter.
 const PULSE: Duration = Duration::from_millis(100);
 
+/// Number of pulses after which a report of a meter is sent to the archive, if the service makes
+/// [`Mistake::Detached`].
+const REPORT: u64 = 20;
+
+/// Time that the archive takes for a report.
+const ARCHIVE: Duration = Duration::from_secs(8);
+
+/// Number of slots.
+const SLOTS: u16 = 16;
+
 /// Mistakes that the service can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// Placing meters by the nodes that are visible at the moment instead of by the view of the version. Two instances
-    /// that see different nodes may both take a meter, or neither.
+    /// Placing meters by the nodes that are visible at the moment instead of holding them. Two instances that see
+    /// different nodes may both take a meter, or neither.
     OwnList,
-    /// Counting the held meters regardless of the session. An instance that is cut off keeps counting beside the one
-    /// that replaced it.
-    KeepsGoing,
-    /// Checking that a meter is its own and then writing without a fence. An instance that is stopped in between
-    /// (SIGSTOP, or a long pause of a virtual machine) writes when it resumes, over what others wrote in the meantime.
+    /// Counting the meters that `stabilize` was told about without holding them. The slots are acquired only when
+    /// `stabilize` has succeeded, and not at all if a newer version gives them to another instance.
+    IgnoresPhase,
+    /// Taking a hold of each meter once, and never looking at it again. The instance works on when the hold is lost: the
+    /// slot cannot be handed over, and after the session has ended, the instance works beside the next holder.
+    IgnoresLost,
+    /// Keeping a hold in a detached task that sends a report. The task goes on when the hold is lost, although the
+    /// instance itself works properly.
+    Detached,
+    /// Writing to the database without the hold's token. A write that an instance had begun before it was paused (by
+    /// SIGSTOP, or a long pause of a virtual machine) takes effect when it is resumed, over what others wrote in the
+    /// meantime.
     Unfenced,
 }
 
 impl Mistake {
     /// All mistakes.
-    pub(crate) const ALL: [Mistake; 3] = [Mistake::OwnList, Mistake::KeepsGoing, Mistake::Unfenced];
+    pub(crate) const ALL: [Mistake; 5] =
+        [Mistake::OwnList, Mistake::IgnoresPhase, Mistake::IgnoresLost, Mistake::Detached, Mistake::Unfenced];
 }
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Mistake::OwnList => "places meters by the current node list instead of the view",
-            Mistake::KeepsGoing => "keeps counting after its session has ended",
-            Mistake::Unfenced => "writes without a fence",
+            Mistake::OwnList => "places meters by the current node list instead of holding them",
+            Mistake::IgnoresPhase => "counts the meters of stabilize's view before it holds them",
+            Mistake::IgnoresLost => "goes on working when its hold is lost",
+            Mistake::Detached => "keeps a hold in a detached task",
+            Mistake::Unfenced => "writes without the hold's token",
         })
     }
 }
@@ -55,13 +76,34 @@ impl fmt::Display for Mistake {
 pub(crate) struct Service {
     cluster: Clustering,
     database: Database,
+    meters: Arc<[String]>,
     mistake: Option<Mistake>,
-    /// Locked while a meter is being counted.
-    held: Arc<Mutex<Held>>,
+    counts: Counts,
+    /// Holds that are never dropped, for [`Mistake::IgnoresLost`].
+    kept: Arc<Mutex<BTreeMap<String, Arc<Hold>>>>,
 }
 
-/// Meters that the instance owns, with the counts of those that it has loaded.
-type Held = BTreeMap<String, Option<u64>>;
+/// Counts that the instance has loaded.
+#[derive(Clone, Debug, Default)]
+struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Counts {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, meter: &str) -> Option<u64> {
+        self.lock().get(meter).copied()
+    }
+
+    /// Sets the count of a meter. `None` if it is not known: it is loaded before the next pulse.
+    fn set(&self, meter: &str, count: Option<u64>) {
+        match count {
+            Some(count) => self.lock().insert(meter.to_owned(), count),
+            None => self.lock().remove(meter),
+        };
+    }
+}
 
 impl Service {
     /// Starts an instance. It counts nothing until the future of [`work`](Self::work) is polled.
@@ -72,34 +114,24 @@ impl Service {
         meters: Arc<[String]>,
         mistake: Option<Mistake>,
     ) -> Result<Self, StartError> {
-        let held = Arc::<Mutex<Held>>::default();
-        let adapting = held.clone();
-        let me = Arc::<OnceLock<WeakClustering>>::default();
-        let node = me.clone();
-        let stabilize = move |change: Stabilization| {
-            let (held, meters, node) = (adapting.clone(), meters.clone(), node.clone());
-            async move {
-                // Taking the lock waits for a write in progress. Once this returns, the instance writes no meter that
-                // it has lost.
-                let mut held = held.lock().await;
-                let node = node
-                    .get()
-                    .and_then(WeakClustering::upgrade)
-                    .filter(|_| mistake == Some(Mistake::OwnList));
-                let is_own = |meter: &str| match &node {
-                    Some(node) => is_own_by_current_nodes(node, meter),
-                    None => change.view().owns(meter),
-                };
-                // Load all counts again: other instances may have counted while this one was away.
-                *held =
-                    meters.iter().filter(|meter| is_own(meter)).map(|meter| (meter.clone(), None)).collect();
-            }
-        };
-        let builder = Clustering::builder(store).name(name).uri(format!("http://{name}:8080"));
-        let cluster = builder.ttl(Duration::from_secs(5)).stabilize(stabilize).start().await?;
-        // This is the only place that sets it.
-        let _ = me.set(cluster.downgrade());
-        Ok(Service { cluster, database, mistake, held })
+        let counts = Counts::default();
+        let (loader, forgetter) = (counts.clone(), counts.clone());
+        let (rows, all) = (database.clone(), meters.clone());
+        let cluster = Clustering::builder(store)
+            .name(name)
+            .uri(format!("http://{name}:8080"))
+            .ttl(Duration::from_secs(5))
+            .exclusive(SLOTS)
+            .release_timeout(Duration::from_secs(20))
+            .stabilize(move |change: Stabilization| load(change, loader.clone(), rows.clone(), all.clone()))
+            .release(move |change: Release| {
+                // The library waits for the holds, and with them for the writes in progress.
+                forget(&forgetter, change.lost(), change.cluster().upgrade().as_ref());
+                async {}
+            })
+            .start()
+            .await?;
+        Ok(Service { cluster, database, meters, mistake, counts, kept: Arc::default() })
     }
 
     /// Returns the instance's work, a future that counts pulses until it is dropped.
@@ -108,9 +140,8 @@ impl Service {
         async move {
             loop {
                 tokio::time::sleep(PULSE).await;
-                let meters: Vec<_> = service.held.lock().await.keys().cloned().collect();
-                for meter in meters {
-                    service.count(&meter).await;
+                for meter in service.meters.iter() {
+                    service.count(meter).await;
                 }
             }
         }
@@ -118,49 +149,143 @@ impl Service {
 
     /// Returns true if the instance answers a client that was sent here by the newest version recorded as stable, and
     /// false if it wrongly refuses. Returns `None` if that version does not assign the meter to this instance, or if the
-    /// instance is busy, adapting or without a session.
+    /// instance is adapting, stopping or without a session.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
         let status = self.cluster.status().get();
-        // The instance keeps answering from the newest version that is recorded as stable while the next one is pending.
         let newest = status.newest.as_ref().map(View::version);
         let is_recorded = status.stable == newest && status.cluster_version() == newest;
-        let says_so = is_recorded && self.cluster.is_member();
-        let view = status.acknowledged.as_ref().filter(|_| says_so)?;
-        let held = self.held.try_lock().ok()?;
-        view.owns(meter).then(|| held.contains_key(meter))
+        let view = status.acknowledged.as_ref().filter(|_| is_recorded)?;
+        if !view.owns(meter) {
+            return None;
+        }
+        match self.cluster.hold(meter) {
+            Ok(_) => Some(self.may_count(meter).is_some()),
+            Err(NotHeld::NoSession | NotHeld::Stopping) => None,
+            Err(_) => Some(false),
+        }
     }
 
     /// Counts one pulse of a meter if this instance may do so.
     async fn count(&self, meter: &str) {
-        // While this lock is held, no stabilize accepts, so that no other instance takes the meter by a newer version.
-        let mut held = self.held.lock().await;
-        let (Some(known), Some(fence)) = (held.get(meter), self.may_count()) else { return };
-        let fence = match self.mistake {
-            Some(Mistake::KeepsGoing | Mistake::Unfenced) => None,
-            _ => Some(fence),
+        let Some(right) = self.may_count(meter) else { return };
+        let _working = working_on(meter);
+        let fence = (self.mistake != Some(Mistake::Unfenced)).then_some(right.token);
+        // After an aborted or refused write, the count is not known.
+        let counted = tokio::select! {
+            biased;
+            () = self.lost(&right) => None,
+            counted = self.count_with(meter, fence) => counted,
         };
-        let known = match known {
-            Some(count) => Ok(*count),
-            None => self.database.load(meter, fence).await,
-        };
-        let counted = match known {
-            Ok(count) => self.database.save(meter, count + 1, fence).await.map(|()| count + 1),
-            Err(fenced) => Err(fenced),
-        };
-        // Fenced: another instance owns the meter. Should it come back, its count is loaded again.
-        held.insert(meter.to_owned(), counted.ok());
+        self.counts.set(meter, counted.filter(|_| !right.hold.as_ref().is_some_and(|hold| hold.is_lost())));
+        if self.mistake == Some(Mistake::Detached)
+            && counted.is_some_and(|count| count.is_multiple_of(REPORT))
+        {
+            self.report(meter);
+        }
     }
 
-    /// Returns the fence with which this instance may count the meters that it holds now: the revision of its version,
-    /// which is higher for each later owner.
-    fn may_count(&self) -> Option<Revision> {
+    /// Adds one to the count in the database. Returns the new count, or `None` if another instance may have changed it.
+    async fn count_with(&self, meter: &str, fence: Option<Revision>) -> Option<u64> {
+        let known = match self.counts.get(meter) {
+            Some(count) => count,
+            None => self.database.load(meter, fence).await.ok()?,
+        };
+        self.database.save(meter, known + 1, fence).await.ok()?;
+        Some(known + 1)
+    }
+
+    /// Returns the right to count the meter now, if this instance has it.
+    fn may_count(&self, meter: &str) -> Option<Right> {
+        let without_hold = |token| Right { hold: None, token };
         let status = self.cluster.status().get();
-        if self.mistake == Some(Mistake::KeepsGoing) {
-            return Some(status.revision);
+        match self.mistake {
+            Some(Mistake::OwnList) => {
+                is_own_by_current_nodes(&self.cluster, meter).then(|| without_hold(status.revision))
+            }
+            Some(Mistake::IgnoresPhase) => {
+                let newest = status.newest.as_ref()?;
+                self.counts.get(meter).map(|_| without_hold(newest.revision()))
+            }
+            _ => {
+                let hold = self.hold(meter)?;
+                Some(Right { token: hold.token(), hold: Some(hold) })
+            }
         }
-        // Only once all instances have released the meters that they lost, and while this instance's session lasts.
-        let may = status.is_stable() && self.cluster.is_member();
-        status.acknowledged.as_ref().filter(|_| may).map(View::revision)
+    }
+
+    fn hold(&self, meter: &str) -> Option<Arc<Hold>> {
+        if self.mistake != Some(Mistake::IgnoresLost) {
+            return self.cluster.hold(meter).ok().map(Arc::new);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hold) = kept.get(meter) {
+            return Some(hold.clone());
+        }
+        let hold = Arc::new(self.cluster.hold(meter).ok()?);
+        kept.insert(meter.to_owned(), hold.clone());
+        Some(hold)
+    }
+
+    /// Waits until work under this right has to end.
+    async fn lost(&self, right: &Right) {
+        match &right.hold {
+            Some(hold) if self.mistake != Some(Mistake::IgnoresLost) => hold.lost().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Makes the mistake [`Mistake::Detached`].
+    fn report(&self, meter: &str) {
+        let Ok(hold) = self.cluster.hold(meter) else { return };
+        let working = working_on(meter);
+        spawn(async move {
+            tokio::time::sleep(ARCHIVE).await;
+            drop(working);
+            drop(hold);
+        });
+    }
+}
+
+/// The right to count a meter.
+struct Right {
+    /// The hold that gives the right, unless the service makes a mistake.
+    hold: Option<Arc<Hold>>,
+    /// Fencing token for the database, which is larger for each later holder.
+    token: Revision,
+}
+
+/// Loads the counts of the meters that the instance is about to acquire. All former holders have let go of them.
+async fn load(change: Stabilization, counts: Counts, database: Database, meters: Arc<[String]>) -> Outcome {
+    let view = change.view();
+    let is_gained = |meter: &&String| view.slot_of(meter).is_some_and(|slot| change.gained().contains(slot));
+    for meter in meters.iter().filter(is_gained) {
+        match database.load(meter, Some(view.revision())).await {
+            Ok(count) => counts.set(meter, Some(count)),
+            // A later version has given the meter to another instance.
+            Err(_) => return Outcome::refused(format!("{meter} is fenced")),
+        }
+    }
+    Outcome::Ready
+}
+
+/// Forgets the counts of lost slots.
+fn forget(counts: &Counts, lost: &SlotSet, cluster: Option<&Clustering>) {
+    let is_lost = |meter: &str| {
+        let slot = cluster.and_then(|cluster| cluster.slot_of(meter));
+        slot.is_none_or(|slot| lost.contains(slot))
+    };
+    counts.lock().retain(|meter, _| !is_lost(meter));
+}
+
+/// Tells the test that this instance works on the meter. In a real service, this is under `#[cfg(test)]`.
+fn working_on(meter: &str) -> Option<Working> {
+    Process::current().map(|process| process.working_on(meter))
+}
+
+/// Spawns a task. In a real service, this is `tokio::spawn`; here the task has to belong to the process.
+fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+    if let Some(process) = Process::current() {
+        process.spawn(task);
     }
 }
 

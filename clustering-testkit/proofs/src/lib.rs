@@ -17,6 +17,7 @@
 //! | Do the promises hold in long random histories, with drifting clocks and any mix of faults? | [`sim`] | `cargo run --release -p clustering-proofs --example simulate` |
 //! | Do they hold in *all* short histories? | [`model`] | `cargo run --release -p clustering-proofs --example model` |
 //! | Do they hold for processes on a real etcd that are paused, killed and cut off? | [`node`], [`proxy`], [`network`] | the test `faults` (feature `server-tests`), and `--example torture` |
+//! | Does one process at a time hold a key (P12), and are no writes lost? | [`work`] | the test `faults` |
 //! | Would these checks find a fault in the protocol? | [`sim::Tamper`] | the tests `planted`, `sabotage` and `model`, `--example planted`, and `scripts/planted` |
 //!
 //! # Example
@@ -67,3 +68,4 @@ pub mod network;
 pub mod node;
 pub mod proxy;
 pub mod sim;
+pub mod work;

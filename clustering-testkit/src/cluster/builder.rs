@@ -85,7 +85,7 @@ impl TestClusterBuilder {
             namespace: self.namespace,
             seed: self.seed,
             store,
-            verdicts: Arc::new(Verdicts { clock: clock.clone(), violations: Mutex::default() }),
+            verdicts: Arc::new(Verdicts::new(clock.clone())),
             clock,
             factory,
             seats: Mutex::new(Seats { all: Vec::new(), lives: 0 }),

@@ -1,4 +1,5 @@
 use std::{
+    any::Any,
     mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
@@ -10,20 +11,36 @@ use clustering_core::{
 };
 use tokio::task::AbortHandle;
 
-use crate::history::{Clock, Entry, Journal};
+use super::{claims::Claims, shared::Verdicts};
+use crate::{
+    faulty::FaultyStore,
+    history::{Clock, Entry, Journal},
+};
+
+/// Properties of a test process that are the same in all its lives.
+pub(super) struct Home {
+    /// Namespace in which the process's node is observed and recorded in a journal.
+    pub(super) namespace: String,
+    /// Name of the process, given to a node that the service does not name itself.
+    pub(super) name: String,
+    pub(super) index: usize,
+    /// Connection to the store.
+    pub(super) line: FaultyStore,
+    pub(super) clock: Clock,
+    pub(super) verdicts: Arc<Verdicts>,
+    /// Wakes those who wait for a change of the cluster.
+    pub(super) changed: Arc<dyn Fn() + Send + Sync>,
+}
 
 /// One life of a test process: decides if its tasks may run, and holds its node and journals.
 pub(super) struct Gate {
-    /// Namespace in which the process's node is observed and recorded in a journal.
-    namespace: String,
-    /// Name of the process, given to a node that the service does not name itself.
-    name: String,
+    pub(super) home: Home,
     /// Number of this life, unique among all processes of the cluster.
     life: u64,
     seed: u64,
-    clock: Clock,
     state: Mutex<State>,
-    changed: Arc<dyn Fn() + Send + Sync>,
+    /// Keys that the process works on, and slots that its node holds (P12).
+    pub(super) claims: Mutex<Claims>,
 }
 
 #[derive(Default)]
@@ -50,16 +67,14 @@ enum May {
 }
 
 impl Gate {
-    pub(super) fn new(
-        namespace: &str,
-        name: &str,
-        life: u64,
-        seed: u64,
-        clock: Clock,
-        changed: Arc<dyn Fn() + Send + Sync>,
-    ) -> Arc<Self> {
-        let (namespace, name) = (namespace.to_owned(), name.to_owned());
-        Arc::new(Gate { namespace, name, life, seed, clock, state: Mutex::default(), changed })
+    pub(super) fn new(home: Home, life: u64, seed: u64) -> Arc<Self> {
+        Arc::new(Gate { home, life, seed, state: Mutex::default(), claims: Mutex::default() })
+    }
+
+    /// Returns the life of a test process in which the calling code runs.
+    pub(super) fn current() -> Option<Arc<Self>> {
+        let process: Arc<dyn Any + Send + Sync> = process::current()?;
+        process.downcast().ok()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -70,18 +85,27 @@ impl Gate {
         let mut state = self.state();
         if state.may == May::Run {
             state.may = May::Pause;
+            drop(state);
+            self.freeze_work();
         }
     }
 
     pub(super) fn resume(&self) {
         let woken = {
             let mut state = self.state();
-            if state.may == May::Pause {
-                state.may = May::Run;
+            if state.may != May::Pause {
+                return;
             }
+            state.may = May::Run;
             mem::take(&mut state.waiting)
         };
+        self.resume_work();
         woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// True if the process was not killed.
+    pub(super) fn is_alive(&self) -> bool {
+        self.state().may != May::Dead
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -116,6 +140,11 @@ impl Gate {
         self.state().journal.clone()
     }
 
+    /// Returns the entries of the node that was started last in this life.
+    pub(super) fn kept(&self) -> Option<Kept> {
+        self.state().journals.last().cloned()
+    }
+
     pub(super) fn journals(&self) -> Vec<Kept> {
         self.state().journals.clone()
     }
@@ -123,17 +152,18 @@ impl Gate {
 
 impl Process for Gate {
     fn starting(&self, builder: Builder) -> Builder {
-        let builder = if builder.name_given().is_some() { builder } else { builder.name(&self.name) };
+        let builder = if builder.name_given().is_some() { builder } else { builder.name(&self.home.name) };
         // Two lives must not generate the same incarnations, so a seed set by the service is replaced.
         let builder = builder.seed(self.seed);
         let name = builder.name_given().map(NodeName::parse);
-        let Some(Ok(name)) = name.filter(|_| builder.namespace_given() == self.namespace) else {
+        let Some(Ok(name)) = name.filter(|_| builder.namespace_given() == self.home.namespace) else {
             return builder;
         };
         let number = self.state().journals.len();
         let again = if number == 0 { String::new() } else { format!(".{number}") };
         let life = format!("{}{again}", self.life);
-        let (journal, kept) = Journal::in_memory(name, life, self.clock.clone());
+        self.begin_claims(builder.slots_given());
+        let (journal, kept) = Journal::in_memory(name, life, self.home.clock.clone());
         {
             let mut state = self.state();
             state.journals.push(kept);
@@ -143,9 +173,12 @@ impl Process for Gate {
     }
 
     fn started(&self, node: &Clustering) {
-        if node.namespace().as_str() == self.namespace {
+        if node.namespace().as_str() == self.home.namespace {
             self.state().node = Some(node.downgrade());
-            (self.changed)();
+            if let Some(gate) = Gate::current() {
+                gate.watch_claims(node);
+            }
+            (self.home.changed)();
         }
     }
 

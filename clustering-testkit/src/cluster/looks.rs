@@ -13,7 +13,8 @@ use crate::history::{Life, Observation};
 const EVERY: Duration = Duration::from_millis(50);
 
 /// Repeatedly asks every node if it may act as leader, including paused and disconnected nodes, and records every positive
-/// answer and every change to a negative one. The checks of P6 use these entries.
+/// answer and every change to a negative one. The checks of P6 use these entries. Also asks for the slots that it holds
+/// (P12), which change by the clock alone.
 pub(super) fn begin<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) {
     let shared = Arc::downgrade(shared);
     tokio::spawn(async move {
@@ -27,12 +28,13 @@ pub(super) fn begin<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) {
 /// Samples all nodes once. Returns false once the cluster has been dropped.
 fn look<S>(shared: &Weak<Shared<S>>, last: &mut BTreeMap<Life, Option<Term>>) -> bool {
     let Some(shared) = shared.upgrade() else { return false };
-    let nodes: Vec<_> = {
+    let gates: Vec<_> = {
         let seats = shared.seats();
-        let gates = seats.all.iter().filter(|seat| seat.runs()).map(|seat| seat.gate());
-        gates.filter_map(|gate| Some((gate.node()?, gate.journal()?))).collect()
+        seats.all.iter().filter(|seat| seat.runs()).map(|seat| seat.gate().clone()).collect()
     };
-    for (node, journal) in nodes {
+    for gate in gates {
+        gate.look_at_claims();
+        let (Some(node), Some(journal)) = (gate.node(), gate.journal()) else { continue };
         let at = shared.clock.now();
         let (left, term) = (node.leadership_left(), node.term());
         if last.insert(journal.life().clone(), term) != Some(term) || term.is_some() {

@@ -10,7 +10,7 @@
 //!   n1: your service ── its node ── FaultyStore ──┼── MemoryStore ──▶ the store's history ─┐
 //!   n2: your service ── its node ── FaultyStore ──┘                                        ├─▶ check
 //!        │        └ crash, pause, cut_off, expire, delay, ...                              │
-//!        └ Process::violates, Process::note ── what each node saw and did ─────────────────┘
+//!        └ Process::working_on, violates, note ── what each node saw and did ──────────────┘
 //! ```
 //!
 //! # A test
@@ -98,6 +98,51 @@
 //! | [`line`](TestCluster::line) | anything that a [`FaultyStore`] can do: lost replies, broken watches, … | |
 //! | [`storm`](TestCluster::storm) | random faults from a seed | its end |
 //!
+//! # Exclusive services
+//!
+//! At most one process holds a key at any moment (P12), if the service works on a key only while it has a
+//! [hold](Clustering::hold) of it. The test judges both sides:
+//!
+//! - The library: each node is asked all the time which slots it holds, even while it is paused or cut off. Two nodes
+//!   that hold one slot at the same time break P12. The service does nothing for this.
+//! - The service: it reports with [`Process::working_on`] when it works on a key. Two processes that work on one key at
+//!   the same time break P12, and so does work without a hold, or after the hold has become void.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use clustering_memory::{Clustering, Hold, StartError, store::CoordinationStore};
+//! use clustering_testkit::cluster::{Failure, Process, TestCluster};
+//!
+//! // In production code.
+//! async fn start(store: impl CoordinationStore, name: &str) -> Result<Clustering, StartError> {
+//!     let builder = Clustering::builder(store).name(name).uri("http://10.0.0.7:8080");
+//!     let node = builder.exclusive(16).start().await?;
+//!     node.for_each_held_slot(poll_devices);
+//!     Ok(node)
+//! }
+//!
+//! async fn poll_devices(hold: Arc<Hold>) {
+//!     // In production code, this line is under #[cfg(test)].
+//!     let _working = Process::current().map(|process| process.working_on_slot(hold.slot()));
+//!     // Poll the devices of the slot until it has to be let go of.
+//!     hold.lost().await;
+//! }
+//!
+//! // In a test.
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Failure> {
+//! let cluster =
+//!     TestCluster::start(3, |process| async move { start(process.store(), process.name()).await }).await?;
+//! cluster.wait_stable().await?;
+//! cluster.stop("n0").await?;
+//! cluster.restart("n0");
+//! cluster.crash("n1");
+//! cluster.settle().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Many seeds
 //!
 //! A [`Storm`] injects random faults, and [`seeds`] runs a scenario with one seed after another. The first seed that
@@ -121,9 +166,9 @@
 //!
 //! # Checks
 //!
-//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8
-//! against everything that every node saw and did and against the store's history. The test needs no code for that.
-//! Promises of the service itself are checked by assertions in the test, or reported by the service with
+//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8, P11
+//! and P12 against everything that every node saw and did and against the store's history. The test needs no code for
+//! that. Promises of the service itself are checked by assertions in the test, or reported by the service with
 //! [`Process::violates`]. Errors are returned as a [`Failure`] with the state of the nodes and a timeline.
 //!
 //! # Differences from real processes
@@ -134,6 +179,7 @@
 //! `etcd` (both with the feature `etcd`).
 
 mod builder;
+mod claims;
 mod failure;
 mod gate;
 mod looks;
@@ -155,13 +201,14 @@ use futures_util::FutureExt;
 
 pub use self::{
     builder::TestClusterBuilder,
+    claims::Working,
     failure::Failure,
     process::Process,
     seeds::{Seeds, seeds},
     storm::{Storm, Trouble},
 };
 use self::{
-    gate::{Gate, spawn_in},
+    gate::{Gate, Home, spawn_in},
     shared::{Seat, Shared, Stage},
 };
 use crate::faulty::FaultyStore;
@@ -446,16 +493,21 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// Makes the store end the lease of the process's node now, as if it had expired. Does nothing if the node has no
     /// lease.
     ///
+    /// A store that keeps its contract never does this, and P12 does not cover it: the node cannot know in time that
+    /// others may hold its keys. So nothing that the process holds or works on under this lease is judged.
+    ///
     /// # Panics
     ///
     /// Panics if there is no process with that name.
     pub async fn expire(&self, name: &str) {
-        let Some(node) = self.with_seat(name, |seat| seat.gate().node_name()) else { return };
+        let gate = self.with_seat(name, |seat| seat.gate().clone());
+        let Some(node) = gate.node_name() else { return };
         let key = format!("{}/view/nodes/{node}", self.shared.namespace);
         // The memory store always answers, and a lease that has ended in the meantime needs no revocation.
         if let Ok(Some(entry)) = self.shared.store.get(&key).await
             && let Some(lease) = entry.lease
         {
+            gate.excuse_lease(lease.get());
             let _ = self.shared.store.revoke_lease(lease).await;
         }
     }
@@ -507,17 +559,19 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             let changed = shared.changed.clone();
             let changed = Arc::new(move || changed.send_modify(|count| *count += 1));
             let seed = shared.seed.wrapping_mul(1_000_003).wrapping_add(life);
-            let gate = Gate::new(&shared.namespace, name, life, seed, shared.clock.clone(), changed);
-            seat.gates.push(gate.clone());
-            seat.stage = Stage::Starting;
-            Process {
+            let home = Home {
+                namespace: shared.namespace.clone(),
                 name: name.to_owned(),
                 index,
-                namespace: shared.namespace.clone(),
                 line: seat.line.clone(),
-                gate,
+                clock: shared.clock.clone(),
                 verdicts: shared.verdicts.clone(),
-            }
+                changed,
+            };
+            let gate = Gate::new(home, life, seed);
+            seat.gates.push(gate.clone());
+            seat.stage = Stage::Starting;
+            Process { gate }
         };
         let (gate, factory, name) = (process.gate.clone(), shared.factory.clone(), name.to_owned());
         let shared = Arc::downgrade(shared);

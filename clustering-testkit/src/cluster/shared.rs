@@ -107,19 +107,42 @@ impl<S> Drop for Shared<S> {
     }
 }
 
-/// Violations that the service under test reported about itself.
+/// Violations found while the cluster runs.
 pub(super) struct Verdicts {
     pub(super) clock: Clock,
-    pub(super) violations: Mutex<Vec<(Moment, String)>>,
+    /// Violations of the service's own promises, as reported by the service.
+    violations: Mutex<Vec<(Moment, String)>>,
+    /// Work without a valid hold (P12).
+    without_hold: Mutex<Vec<(Moment, String)>>,
 }
 
 impl Verdicts {
-    pub(super) fn violated(&self, what: String) {
-        let violation = (self.clock.now(), what);
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).push(violation);
+    pub(super) fn new(clock: Clock) -> Self {
+        Verdicts { clock, violations: Mutex::default(), without_hold: Mutex::default() }
     }
 
-    pub(super) fn first(&self) -> Option<(Moment, String)> {
-        self.violations.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
+    pub(super) fn violated(&self, what: String) {
+        self.push(&self.violations, what);
     }
+
+    /// Adds a report that a process works on a key without a valid hold.
+    pub(super) fn worked_without_hold(&self, what: String) {
+        self.push(&self.without_hold, what);
+    }
+
+    pub(super) fn first_violation(&self) -> Option<(Moment, String)> {
+        first(&self.violations)
+    }
+
+    pub(super) fn first_without_hold(&self) -> Option<(Moment, String)> {
+        first(&self.without_hold)
+    }
+
+    fn push(&self, list: &Mutex<Vec<(Moment, String)>>, what: String) {
+        list.lock().unwrap_or_else(PoisonError::into_inner).push((self.clock.now(), what));
+    }
+}
+
+fn first(list: &Mutex<Vec<(Moment, String)>>) -> Option<(Moment, String)> {
+    list.lock().unwrap_or_else(PoisonError::into_inner).first().cloned()
 }

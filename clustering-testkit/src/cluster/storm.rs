@@ -1,9 +1,13 @@
-use std::{fmt, future::Future, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use clustering_core::Clustering;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Failure, TestCluster, gate::spawn_in, shared::Stage};
+use super::{
+    Failure, TestCluster,
+    gate::{Gate, spawn_in},
+    shared::Stage,
+};
 use crate::{faulty::Chances, history::Observation, random::Random};
 
 /// Kinds of faults in a [`Storm`], and requests that users make during it.
@@ -14,6 +18,8 @@ pub enum Trouble {
     Crash,
     /// The node leaves gracefully, and is started again later.
     Leave,
+    /// All processes are stopped and started one after the other, as when new software is rolled out.
+    RollingRestart,
     /// The process is paused for a while.
     Pause,
     /// The process's calls fail and its watches break for a while.
@@ -39,9 +45,10 @@ pub enum Trouble {
 
 impl Trouble {
     /// All kinds of troubles.
-    pub const ALL: [Trouble; 12] = [
+    pub const ALL: [Trouble; 13] = [
         Trouble::Crash,
         Trouble::Leave,
+        Trouble::RollingRestart,
         Trouble::Pause,
         Trouble::CutOff,
         Trouble::Hang,
@@ -60,6 +67,7 @@ impl Trouble {
             Trouble::Pause | Trouble::CutOff | Trouble::Hang => (100, 25_000),
             Trouble::Outage => (100, 20_000),
             Trouble::Crash | Trouble::Leave => (1, 10_000),
+            Trouble::RollingRestart => (100, 15_000),
             Trouble::BadNetwork => (1_000, 20_000),
             Trouble::WatchLag => (100, 8_000),
             Trouble::Expire | Trouble::WatchGap | Trouble::Ask | Trouble::Resign => (0, 0),
@@ -72,6 +80,7 @@ impl fmt::Display for Trouble {
         f.write_str(match self {
             Trouble::Crash => "crash",
             Trouble::Leave => "leave",
+            Trouble::RollingRestart => "rolling restart",
             Trouble::Pause => "pause",
             Trouble::CutOff => "cut off",
             Trouble::Hang => "hang",
@@ -178,6 +187,9 @@ impl Storm {
     }
 }
 
+/// Interval at which the storm looks again whether a process has stopped.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// The start or the end of a trouble.
 #[derive(Clone, Debug)]
 enum Step {
@@ -186,13 +198,14 @@ enum Step {
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Injects random troubles for the length of the storm, and then ends them all: [heals](Self::heal) everything and
-    /// starts every process that is down. The timeline shows each trouble.
+    /// Injects random troubles for the length of the storm, and then ends them all: [heals](Self::heal) everything,
+    /// waits for processes that are stopping, and starts every process that is down. The timeline shows each trouble.
     ///
     /// # Errors
     ///
     /// Returns an error if a process cannot be started again. Returns early with an error if the service
-    /// [reports](super::Process::violates) that it broke a promise of its own.
+    /// [reports](super::Process::violates) that it broke a promise of its own, or
+    /// [works](super::Process::working_on) on a key without a valid hold.
     pub async fn storm(&self, storm: &Storm) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut steps: Vec<(Duration, Step)> = storm
@@ -201,6 +214,8 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             .enumerate()
             .map(|(n, planned)| (planned.at, Step::Begin(planned, n)))
             .collect();
+        // Lives that were asked to stop.
+        let mut stopping = Vec::new();
         while let Some(next) = steps.iter().enumerate().min_by_key(|(place, (at, _))| (*at, *place)) {
             let (at, step) = steps.remove(next.0);
             if at >= storm.length {
@@ -208,21 +223,36 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             }
             sleep_until(begun + at).await;
             self.not_violated()?;
+            self.not_without_hold()?;
             match step {
+                Step::Begin(planned, number) if planned.trouble == Trouble::RollingRestart => {
+                    steps.extend(self.one_by_one(planned, at, number));
+                }
                 Step::Begin(planned, number) => {
                     let names = self.names();
                     let Some(name) = names.get((planned.whom % names.len().max(1) as u64) as usize) else {
                         break;
                     };
                     let seed = Random::stream(storm.seed, 2 + number as u64).next_u64();
-                    self.trouble(name, planned, seed).await;
+                    stopping.extend(self.trouble(name, planned, seed).await);
                     steps.push((at + planned.lasts, Step::End(planned.trouble, name.clone())));
+                }
+                Step::End(Trouble::Leave, name) if self.is_stopping(&name, &stopping) => {
+                    steps.push((at + LOOK, Step::End(Trouble::Leave, name)));
                 }
                 Step::End(trouble, name) => self.end_trouble(&name, trouble),
             }
         }
         sleep_until(begun + storm.length).await;
+        self.clear_up(&stopping).await
+    }
+
+    /// Ends all troubles, and starts every process that is down.
+    async fn clear_up(&self, stopping: &[Arc<Gate>]) -> Result<(), Failure> {
         self.heal();
+        while stopping.iter().any(|gate| gate.is_alive()) {
+            sleep(LOOK).await;
+        }
         for name in self.names_of(|seat| !seat.runs()) {
             self.restart(&name);
         }
@@ -232,7 +262,25 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         }
     }
 
-    async fn trouble(&self, name: &str, planned: Planned, seed: u64) {
+    /// Returns the steps of a rolling restart.
+    fn one_by_one(&self, planned: Planned, at: Duration, number: usize) -> Vec<(Duration, Step)> {
+        let count = self.names().len() as u32;
+        let each = planned.lasts / count.max(1);
+        let restart = |n: u32| {
+            let at = at + each * n;
+            let leave = Planned { trouble: Trouble::Leave, at, lasts: each / 2, whom: n.into() };
+            (at, Step::Begin(leave, number))
+        };
+        (0..count).map(restart).collect()
+    }
+
+    fn is_stopping(&self, name: &str, stopping: &[Arc<Gate>]) -> bool {
+        let gate = self.with_seat(name, |seat| seat.runs().then(|| seat.gate().clone()));
+        gate.is_some_and(|gate| gate.is_alive() && stopping.iter().any(|other| Arc::ptr_eq(other, &gate)))
+    }
+
+    /// Begins a trouble. Returns the life of a process that is stopping because of it.
+    async fn trouble(&self, name: &str, planned: Planned, seed: u64) -> Option<Arc<Gate>> {
         let Planned { trouble, lasts, .. } = planned;
         if let Some(journal) = self.with_seat(name, |seat| seat.gate().journal()) {
             let lasts = if lasts.is_zero() { String::new() } else { format!(" for {lasts:?}") };
@@ -241,8 +289,9 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         match trouble {
             Trouble::Crash => self.crash(name),
             // A node that cannot leave gracefully does not leave.
-            Trouble::Leave if self.is_up(name) => self.leave(name),
-            Trouble::Leave => {}
+            Trouble::Leave => return self.is_up(name).then(|| self.leave(name)),
+            // Its steps are planned one by one.
+            Trouble::RollingRestart => {}
             Trouble::Pause => self.pause(name),
             Trouble::CutOff => self.cut_off(name),
             Trouble::Hang => self.hang(name),
@@ -257,6 +306,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                 self.ask(leader.as_deref().unwrap_or(name), |node| async move { drop(node.resign().await) });
             }
         }
+        None
     }
 
     fn end_trouble(&self, name: &str, trouble: Trouble) {
@@ -278,10 +328,12 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         })
     }
 
-    fn leave(&self, name: &str) {
+    fn leave(&self, name: &str) -> Arc<Gate> {
+        let gate = self.with_seat(name, |seat| seat.gate().clone());
         let (cluster, name) = (self.clone(), name.to_owned());
         // Leaving may take long, or never succeed.
         tokio::spawn(async move { drop(cluster.stop(&name).await) });
+        gate
     }
 
     /// Runs a user's request in the process.

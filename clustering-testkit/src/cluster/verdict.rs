@@ -14,8 +14,8 @@ const LINES: usize = 80;
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
     /// Checks everything that has happened so far. Violations that the services [reported](super::Process::violates)
-    /// come first, then the promises P1 to P7 of the cluster, and the part of P8 that concerns reports of blocking
-    /// nodes. Returns the store's history.
+    /// come first, then the promises P1 to P7, P11 and P12 of the cluster, the part of P8 that concerns reports of
+    /// blocking nodes, and work [without a valid hold](super::Process::working_on). Returns the store's history.
     ///
     /// # Errors
     ///
@@ -24,16 +24,16 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         self.judge(None).await
     }
 
-    /// [Heals](Self::heal) all faults, waits until the cluster is [stable](Self::wait_stable), and checks everything
-    /// that [`check`](Self::check) checks, and also that the cluster has come to rest properly (P7, P8). Returns the
-    /// store's history.
+    /// [Heals](Self::heal) all faults, waits until the cluster is [stable](Self::wait_stable) and, if it is exclusive,
+    /// every slot is held by the node that owns it, and checks everything that [`check`](Self::check) checks, and also
+    /// that the cluster has come to rest properly (P7, P8). Returns the store's history.
     ///
     /// # Errors
     ///
-    /// Returns the first broken promise, with its timeline, or an error if the cluster does not become stable.
+    /// Returns the first broken promise, with its timeline, or an error if the cluster does not come to rest.
     pub async fn settle(&self) -> Result<Ledger, Failure> {
         self.heal();
-        let stable = self.wait_stable().await;
+        let stable = self.wait_stable_and_held().await;
         // A promise broken on the way is more informative than the timeout.
         self.judge(None).await?;
         stable?;
@@ -67,20 +67,42 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         self.shared.follower.settle().await.map_err(|error| Failure::new(error.to_string()))?;
         self.not_violated()?;
         let journals = self.entries();
-        check(&self.shared.namespace, &self.shared.follower.pages(), &journals, calm.as_ref())
-            .map_err(|violation| self.told(violation.into()))
+        let ledger = check(&self.shared.namespace, &self.shared.follower.pages(), &journals, calm.as_ref())
+            .map_err(|violation| self.told(violation.into()))?;
+        // Two processes that work on one key say more than one that works without a hold, so they come first.
+        self.not_without_hold()?;
+        Ok(ledger)
     }
 
-    /// Fails if the service has reported a violation.
+    /// Fails if a process has worked on a key without a valid hold.
+    pub(super) fn not_without_hold(&self) -> Result<(), Failure> {
+        let Some((at, what)) = self.shared.verdicts.first_without_hold() else { return Ok(()) };
+        let what = format!(
+            "P12 (one holder) is broken\n  expected: a process works on a key only while it holds the key\n  \
+             found:    at {at} s, {what}"
+        );
+        Err(Failure { timeline: self.last_lines(Some(at)), ..self.told(Failure::new(what)) })
+    }
+
+    /// Fails if the service has reported a violation, unless a process has worked on a key without a valid hold before:
+    /// then the violation may be its consequence.
     pub(super) fn not_violated(&self) -> Result<(), Failure> {
-        let Some((at, violation)) = self.shared.verdicts.first() else { return Ok(()) };
+        let verdicts = &self.shared.verdicts;
+        let Some((at, violation)) = verdicts.first_violation() else { return Ok(()) };
+        if verdicts.first_without_hold().is_some_and(|(earlier, _)| earlier <= at) {
+            return Ok(());
+        }
         let what = format!("the service reported at {at} s that it broke its own promise: {violation}");
         Err(Failure { timeline: self.last_lines(Some(at)), ..self.told(Failure::new(what)) })
     }
 
     fn entries(&self) -> Vec<Vec<Entry>> {
-        for journal in self.shared.seats().all.iter().filter_map(|seat| seat.gate().journal()) {
-            journal.catch_up();
+        let gates: Vec<_> = self.shared.seats().all.iter().map(|seat| seat.gate().clone()).collect();
+        for gate in gates {
+            gate.look_at_claims();
+            if let Some(journal) = gate.journal() {
+                journal.catch_up();
+            }
         }
         let journals = self.shared.journals();
         journals.iter().map(|kept| kept.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
@@ -97,10 +119,13 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
 
     /// Returns the last lines of the timeline, up to `until` if given, without uninteresting entries.
     fn last_lines(&self, until: Option<Moment>) -> Vec<String> {
-        use Observation::{AskedLeader, LeaderCommit, Renewed};
+        use Observation::{AskedLeader, Holds, LeaderCommit, LetGo, Renewed};
         let late = |at: Moment| until.is_some_and(|until| at > until);
         let dull = |entry: &Entry| {
-            matches!(entry.observation, Renewed { .. } | AskedLeader { .. } | LeaderCommit { .. })
+            matches!(
+                entry.observation,
+                Renewed { .. } | AskedLeader { .. } | LeaderCommit { .. } | Holds { .. } | LetGo { .. }
+            )
         };
         let mut journals = self.entries();
         journals.iter_mut().for_each(|entries| entries.retain(|entry| !dull(entry) && !late(entry.at)));
@@ -147,6 +172,9 @@ fn describe<S>(seat: &Seat<S>) -> String {
                 }
                 said += if status.consistent { ", stable" } else { ", not stable" };
             }
+        }
+        if status.holdings.is_some() {
+            said += &format!(", holds the slots {}", node.held_slots());
         }
         if let Some(blocked) = &status.blocked {
             said += &format!("; {blocked}");

@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, time::Duration};
 
-use clustering_core::{Clustering, NodeName, Version, machine::Phase};
+use clustering_core::{Clustering, NodeName, Version, View, machine::Phase};
 use futures_util::future::select_all;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -86,6 +86,32 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// Returns an error if `holds` returns `None` for longer than the [patience](super::TestClusterBuilder::patience).
     pub async fn wait_until<T>(&self, what: &str, holds: impl Fn() -> Option<T>) -> Result<T, Failure> {
         self.wait(|| self.running(), |_| holds().ok_or_else(|| NotYet::Wait(what.to_owned()))).await
+    }
+
+    /// Waits until the cluster is stable, and every slot of an exclusive cluster is held by the node that owns it.
+    pub(super) async fn wait_stable_and_held(&self) -> Result<(), Failure> {
+        self.wait(
+            || self.names_of(|seat| seat.takes_part() || seat.has_failed()),
+            |names| {
+                self.stable_with(&names)?;
+                names.iter().try_for_each(|name| self.holds_its_slots(name))
+            },
+        )
+        .await
+    }
+
+    fn holds_its_slots(&self, name: &str) -> Result<(), NotYet> {
+        let Some(node) = self.with_seat(name, |seat| seat.node()) else { return Ok(()) };
+        let newest = node.status().get().newest.clone().filter(View::has_handover);
+        let Some(newest) = newest.filter(|_| node.slot_of("").is_some()) else { return Ok(()) };
+        let missing = newest.slots_of(node.name()).difference(&node.held_slots());
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(NotYet::Wait(format!(
+            "{name} to hold the slots {missing}, which it owns in {}",
+            newest.version()
+        )))
     }
 
     async fn wait<T>(

@@ -4,9 +4,11 @@ use crate::{
     name::{Incarnation, NodeUri},
     node::Metadata,
     record::{
-        Cause, Departure, DepartureRecord, LeaderRecord, NodeRecord, ReadinessOutcome, ReadinessRecord,
-        RequestRecord, StableRecord, VersionRecord, decode, decode_node, encode,
+        Cause, Departure, DepartureRecord, HoldsRecord, LeaderRecord, NodeRecord, ReadinessOutcome,
+        ReadinessPhase, ReadinessRecord, ReleasedRecord, RequestRecord, StableRecord, VersionRecord, decode,
+        decode_node, encode,
     },
+    slots::{Assignment, SlotCount},
     store::{Guard, LeaseId, Txn},
     version::{Term, Version},
 };
@@ -95,6 +97,66 @@ impl Bench {
         self.others.insert(node.to_owned(), lease);
         let record = self.record(node, seen);
         self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
+    }
+
+    /// Another process registers as an exclusive node of a cluster with that many slots.
+    pub(super) fn joins_exclusively(&mut self, node: &str, slots: u16) {
+        let lease = self.store.grant(self.now, secs(15)).id;
+        self.others.insert(node.to_owned(), lease);
+        let record = self.record(node, None);
+        let witness = self.witness(node, slots);
+        self.write(
+            Txn::new()
+                .put(self.keys.node_key(&name(node)), record, lease)
+                .put(self.keys.holds_key(lease), encode(&witness), lease)
+                .delete(self.keys.readiness_key(&name(node))),
+        );
+    }
+
+    pub(super) fn witness(&self, node: &str, slots: u16) -> HoldsRecord {
+        HoldsRecord {
+            node: name(node),
+            incarnation: Incarnation::from("x"),
+            uri: format!("http://other-{node}"),
+            ttl_ms: 15_000,
+            slots,
+            left: false,
+        }
+    }
+
+    /// The other node, which leads, publishes a version together with the owner of each slot.
+    pub(super) fn publishes_slots(&mut self, owners: &[&str], clean: bool) {
+        let names: Vec<_> = owners.iter().map(|owner| name(owner)).collect();
+        let count = SlotCount::new(owners.len() as u16).unwrap();
+        let assignment = Assignment::new(count, |slot| names.get(usize::from(slot.number())));
+        let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
+        let (version, number) = (self.generate_version(), self.next_number());
+        let record = VersionRecord { version, number, term, leader: None, causes: Vec::new(), clean };
+        self.names.version(version);
+        self.write(Txn::new().put(self.keys.version_key().clone(), encode(&record), None).put(
+            self.keys.slots_key().clone(),
+            assignment.encode(),
+            None,
+        ));
+    }
+
+    /// The other node, which leads, records that the slots of the newest version may be acquired.
+    pub(super) fn permits(&mut self) {
+        let entry = self.store.get(self.keys.election_key()).expect("a leader");
+        let record = ReleasedRecord { version: self.newest(), term: Term::new(entry.created) };
+        self.write(Txn::new().put(self.keys.released_key().clone(), encode(&record), None));
+    }
+
+    /// Another node acknowledges that its lost slots are released.
+    pub(super) fn releases(&mut self, node: &str) {
+        let record = ReadinessRecord {
+            version: self.newest(),
+            outcome: ReadinessOutcome::Pending,
+            detail: None,
+            phase: ReadinessPhase::Released,
+        };
+        let (key, lease) = (self.keys.readiness_key(&name(node)), self.others[node]);
+        self.write(Txn::new().put(key, encode(&record), lease));
     }
 
     /// The other process with this name rewrites its record, and deletes its acknowledgement with the same commit.

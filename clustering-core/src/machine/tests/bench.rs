@@ -12,6 +12,7 @@ use crate::{
     name::{Namespace, NodeName, NodeUri},
     node::Metadata,
     outcome::Outcome,
+    slots::{SlotCount, SlotSet},
     store::{Batch, Entry, ErrorKind, Key, Lease, LeaseId, Revision, StoreError, WatchEnd},
     time::Timestamp,
     version::IdGenerator,
@@ -97,6 +98,18 @@ impl Bench {
         };
         let ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         Bench::of(Machine::node(keyspace(), identity, config, ids))
+    }
+
+    /// Returns an exclusive node of a cluster with four slots.
+    pub(super) fn exclusive(name: &str) -> Self {
+        Bench::exclusive_with(name, |_| {})
+    }
+
+    pub(super) fn exclusive_with(name: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Bench::node_with(name, |config| {
+            config.exclusive = SlotCount::new(4).ok();
+            change(config);
+        })
     }
 
     /// Returns a node that, as leader, evicts nodes that have not acknowledged a version for 10 s.
@@ -432,12 +445,20 @@ impl Bench {
 
     /// Answers all open calls and delivers all changes until only callbacks are left.
     pub(super) fn answer_all(&mut self) {
+        self.answer_until("nothing");
+    }
+
+    /// Answers open calls and delivers changes until a call that starts with `what` is open, or only callbacks are left.
+    pub(super) fn answer_until(&mut self, what: &str) {
         loop {
             self.deliver();
+            if self.is_open(what) {
+                return;
+            }
             let calls = ["grant", "renew", "revoke", "read", "watch"];
             let purposes =
                 ["join", "take over", "rewrite", "request", "elect", "publish", "acknowledge", "confirm"];
-            let more = ["evict", "resign", "leader commit", "leave"];
+            let more = ["evict", "resign", "leader commit", "leave", "permit", "reclaim", "owner commit"];
             let all = calls.into_iter().chain(purposes).chain(more);
             let Some(next) = all.into_iter().find(|call| self.is_open(call) || self.opening(call).is_some())
             else {
@@ -458,6 +479,22 @@ impl Bench {
         self.input(Input::HealthReported { token, result: result.map_err(str::to_owned) });
     }
 
+    /// Reports that these slots are still in use, for the newest open retraction. If there are none, it has ended.
+    pub(super) fn retracted(&mut self, in_use: &[u16]) {
+        let place = self.open.iter().rposition(|call| matches!(call, Output::Retract { .. }));
+        let place = place.expect("an open retraction");
+        let Output::Retract { token, .. } = self.open[place] else { unreachable!() };
+        if in_use.is_empty() {
+            self.open.remove(place);
+        }
+        self.input(Input::Retracted { token, in_use: slots(in_use) });
+    }
+
+    pub(super) fn released(&mut self, outcome: Outcome) {
+        let Output::Release { token, .. } = self.take("release") else { unreachable!() };
+        self.input(Input::Released { token, outcome });
+    }
+
     pub(super) fn announced(&mut self) {
         let Output::Announce { token, .. } = self.take("announce") else { unreachable!() };
         self.input(Input::Announced { token, result: Ok(()) });
@@ -467,6 +504,11 @@ impl Bench {
         let Output::Announce { token, .. } = self.take("announce") else { unreachable!() };
         self.input(Input::Announced { token, result: Err(message.to_owned()) });
     }
+}
+
+/// Returns the set of the slots with these numbers.
+pub(super) fn slots(numbers: &[u16]) -> SlotSet {
+    numbers.iter().filter_map(|number| SlotCount::MAX.slot(*number)).collect()
 }
 
 fn refused(call: &Output, error: StoreError) -> Input {

@@ -1,7 +1,4 @@
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::table::{Acquisition, Holds, LeaseClock, Slots};
 use crate::{
@@ -64,7 +61,8 @@ impl Keeper {
     pub(crate) fn apply(&mut self, holdings: Option<&Holdings>, now: Timestamp) {
         let lease = holdings.and_then(|holdings| self.follow(holdings, now));
         let until = holdings.map(|holdings| holdings.until).filter(|until| lease.is_some() && now < *until);
-        let held = holdings.filter(|_| until.is_some()).map(|holdings| holdings.held.clone()).unwrap_or_default();
+        let held =
+            holdings.filter(|_| until.is_some()).map(|holdings| holdings.held.clone()).unwrap_or_default();
         let has_lapsed = lease.as_ref().is_some_and(|lease| lease.take_lapsed());
         let is_same = same(&self.held, &held) && is_same_clock(&self.current, &lease) && !has_lapsed;
         self.open_until = until.filter(|_| !held.is_empty());
@@ -154,7 +152,8 @@ impl Keeper {
         let now = self.clock.now();
         let (token, in_use) = self.retractions.iter_mut().find_map(|(token, retraction)| {
             retraction.acquisitions.retain(|acquisition| acquisition.is_in_use(now));
-            let in_use: SlotSet = retraction.acquisitions.iter().map(|acquisition| acquisition.slot).collect();
+            let in_use: SlotSet =
+                retraction.acquisitions.iter().map(|acquisition| acquisition.slot).collect();
             (retraction.reported.as_ref() != Some(&in_use)).then_some((*token, in_use))
         })?;
         if in_use.is_empty() {

@@ -19,13 +19,7 @@ pub(crate) use self::{
     work::{supervise, work},
 };
 use super::error::InCallback;
-use crate::{
-    name::NodeName,
-    node::Node,
-    slots::Slot,
-    store::Revision,
-    version::Version,
-};
+use crate::{name::NodeName, node::Node, slots::Slot, store::Revision, version::Version};
 
 /// The right of this process to work on the keys of a slot: while it is [valid](Self::is_valid), no other process holds
 /// them (P12).

@@ -57,11 +57,7 @@ impl Slots {
 
 impl Holds {
     pub(crate) fn new() -> Self {
-        Holds {
-            slots: ArcSwap::default(),
-            changes: watch::channel(()).0,
-            noticed: Arc::new(Notify::new()),
-        }
+        Holds { slots: ArcSwap::default(), changes: watch::channel(()).0, noticed: Arc::new(Notify::new()) }
     }
 
     /// Returns a hold of the slot if the node holds it at this moment.
@@ -77,7 +73,11 @@ impl Holds {
     /// Returns the slots that the node holds at this moment.
     pub(crate) fn held(&self) -> SlotSet {
         let slots = self.slots.load();
-        slots.iter().filter(|acquisition| !acquisition.is_lost()).map(|acquisition| acquisition.slot).collect()
+        slots
+            .iter()
+            .filter(|acquisition| !acquisition.is_lost())
+            .map(|acquisition| acquisition.slot)
+            .collect()
     }
 
     /// Returns a watch that wakes with each change of the table.

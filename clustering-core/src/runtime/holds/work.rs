@@ -135,9 +135,10 @@ where
     /// still running.
     fn start(&mut self, holds: &Holds) {
         for acquisition in holds.slots().iter() {
-            let is_due = self.last.get(&acquisition.slot).is_none_or(|last| {
-                !last.is_running && !Arc::ptr_eq(&last.acquisition, acquisition)
-            });
+            let is_due = self
+                .last
+                .get(&acquisition.slot)
+                .is_none_or(|last| !last.is_running && !Arc::ptr_eq(&last.acquisition, acquisition));
             if is_due && let Some(hold) = acquisition.hold() {
                 self.spawn(hold);
             }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use clustering_core::{LostReason, Node, Stabilization, Stable, View};
+use clustering_core::{LostReason, Node, Release, Stabilization, Stable, View, slots::SlotSet};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader},
@@ -17,7 +17,11 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{log::Log, shortage::wait_out};
+use super::{
+    log::Log,
+    shortage::wait_out,
+    slots::{Sets, owners},
+};
 use crate::{group::Group, guardian::Guardian};
 
 /// Time limit for the rest of the output after a hook has ended. A process that the hook started may hold the output
@@ -32,6 +36,8 @@ pub(crate) struct Hooks {
     pub(crate) uri: String,
     /// Address of probes and metrics.
     pub(crate) listen: Option<SocketAddr>,
+    /// Number of slots of an exclusive node.
+    pub(crate) slots: Option<u16>,
     /// Time that a superseded hook gets between SIGTERM and SIGKILL.
     pub(crate) grace: Duration,
     /// Environment variables that the program and hooks must not inherit.
@@ -67,6 +73,7 @@ impl Hooks {
             ("CLUSTERING_URI", self.uri.clone()),
         ];
         variables.extend(self.listen.map(|address| ("CLUSTERING_LISTEN", address.to_string())));
+        variables.extend(self.slots.map(|slots| ("CLUSTERING_SLOTS", slots.to_string())));
         variables
     }
 
@@ -82,7 +89,31 @@ impl Hooks {
         input["changed"] = json!(names(&diff.changed));
         let mut variables = of_view(change.view());
         variables.push(("CLUSTERING_ATTEMPT", change.attempt().to_string()));
+        if self.slots.is_some() {
+            let sets = Sets::default().with("CLUSTERING_GAINED", "gained", change.gained());
+            let sets = sets.with("CLUSTERING_LOST", "lost", change.lost());
+            sets.with("CLUSTERING_KEPT", "kept", change.kept()).add_to(&mut variables, &mut input);
+        }
         self.call(Call { hook: "stabilize", command, variables, input }, change.superseded()).await
+    }
+
+    /// Makes the program let go of slots that the node lost. Exit code 0 means that it has.
+    pub(crate) async fn release(&self, command: &str, change: &Release) -> Result<(), String> {
+        let hook = "release";
+        let mut variables = change.view().map(of_view).unwrap_or_default();
+        let mut input = match change.view() {
+            Some(view) => self.view(hook, view),
+            None => json!({ "hook": hook, "namespace": self.namespace, "name": self.name }),
+        };
+        let still_held = change.still_held();
+        input["attempt"] = json!(change.attempt());
+        input["still_held"] = json!(still_held);
+        variables.push(("CLUSTERING_ATTEMPT", change.attempt().to_string()));
+        variables.push(("CLUSTERING_STILL_HELD", still_held.to_string()));
+        let held = change.cluster().upgrade().map(|cluster| cluster.held_slots()).unwrap_or_default();
+        let sets = Sets::default().with("CLUSTERING_LOST", "lost", change.lost());
+        sets.with("CLUSTERING_HELD", "held", &held).add_to(&mut variables, &mut input);
+        self.call(Call { hook, command, variables, input }, std::future::pending()).await
     }
 
     /// Announces a stable version, on the leader.
@@ -96,14 +127,18 @@ impl Hooks {
     }
 
     /// Announces a stable version, on any node.
-    pub(crate) async fn on_stable_everywhere(
+    pub(crate) async fn stable(
         &self,
         command: &str,
         view: &View,
+        held: &SlotSet,
         superseded: impl Future<Output = ()>,
     ) -> Result<(), String> {
-        let hook = "on_stable_everywhere";
-        let (variables, input) = (of_view(view), self.view(hook, view));
+        let hook = "stable";
+        let (mut variables, mut input) = (of_view(view), self.view(hook, view));
+        if self.slots.is_some() {
+            Sets::default().with("CLUSTERING_HELD", "held", held).add_to(&mut variables, &mut input);
+        }
         self.call(Call { hook, command, variables, input }, superseded).await
     }
 
@@ -125,7 +160,7 @@ impl Hooks {
     }
 
     fn view(&self, hook: &str, view: &View) -> Value {
-        json!({
+        let mut input = json!({
             "hook": hook,
             "namespace": self.namespace,
             "name": self.name,
@@ -135,7 +170,11 @@ impl Hooks {
             "leader": view.leader(),
             "causes": view.causes(),
             "nodes": view.nodes(),
-        })
+        });
+        if let Some(slots) = owners(view) {
+            input["slots"] = slots;
+        }
+        input
     }
 
     /// Runs a hook to its end. If it is superseded, ends it.

@@ -10,6 +10,7 @@ mod program;
 mod serve;
 mod shortage;
 mod signals;
+mod slots;
 mod stable;
 mod supervisor;
 
@@ -49,14 +50,20 @@ use crate::{
 /// second INT or TERM is passed on at once, as are HUP, QUIT, USR1, USR2 and WINCH. Ctrl-Z pauses the program together
 /// with this command.
 ///
+/// With --exclusive, each key is held by at most one node at any time. Before the program gets the signal, its slots are
+/// handed over to other nodes: no new work may begin (/ownz answers no), and the release hook makes the program finish
+/// the work that it has begun. If an operator drains the node, the program gets TERM after the same hand-over.
+///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and these environment variables:
 /// CLUSTERING_HOOK, CLUSTERING_NAMESPACE, CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM,
 /// CLUSTERING_LEADER, CLUSTERING_NODES (their number), for stabilize CLUSTERING_ATTEMPT, for on-lost CLUSTERING_REASON,
-/// and with --listen CLUSTERING_LISTEN (the actual address). Its output goes to the standard error. A hook that is
+/// and with --listen CLUSTERING_LISTEN (the actual address). With --exclusive they also get CLUSTERING_SLOTS (their
+/// number) and sets of slots such as 0-3,7: stabilize CLUSTERING_GAINED, CLUSTERING_LOST and CLUSTERING_KEPT, release
+/// CLUSTERING_LOST, CLUSTERING_HELD and CLUSTERING_STILL_HELD, and stable CLUSTERING_HELD. Its output goes to the standard error. A hook that is
 /// superseded by a newer version gets SIGTERM, and SIGKILL after --hook-grace; the next hook starts when it has ended.
 ///
 /// Exit codes of the command itself: 2 wrong arguments or refused by the store, 3 the node has ended (for example
-/// because its name was taken over), 126 the program cannot be executed, 127 the program does not exist.
+/// because its name was taken over), 4 an operator drained the node, 126 the program cannot be executed, 127 the program does not exist.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// Address of the program, for those who look the node up [env: CLUSTERING_URI]
@@ -91,7 +98,7 @@ pub(crate) struct Run {
     on_stable: Option<String>,
     /// Hook that each node with this option runs, for each version at which all nodes are ready
     #[arg(long, value_name = "COMMAND")]
-    on_stable_everywhere: Option<String>,
+    stable: Option<String>,
     /// Hook to run when the node's session has ended, so that others may have taken over its keys. The node rejoins by
     /// itself
     #[arg(long, value_name = "COMMAND")]
@@ -103,7 +110,10 @@ pub(crate) struct Run {
     /// announced while the hook runs [default: none]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     on_stable_timeout: Option<Duration>,
-    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez) and Prometheus metrics (/metrics) over HTTP,
+    /// Time limit for leaving the cluster, including the hand-over of slots [default: 5s, with --exclusive 30s]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    stop_timeout: Option<Duration>,
+    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez, /ownz?key=…) and Prometheus metrics (/metrics) over HTTP,
     /// such as 127.0.0.1:8081, or :8081 for all addresses; port 0 picks a free port and logs it [env:
     /// CLUSTERING_LISTEN] [default: none]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
@@ -120,7 +130,9 @@ pub(crate) struct Run {
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "PROGRAM")]
     program: Vec<OsString>,
-    // Must be the last field: its heading applies to all arguments after it.
+    // Must be the last fields: a heading applies to all arguments after it.
+    #[command(flatten)]
+    exclusive: slots::Exclusive,
     #[command(flatten)]
     health: health::Health,
 }
@@ -147,6 +159,9 @@ enum Conflict {
 
 /// Exit code for a node that has ended by itself.
 const ENDED: u8 = 3;
+
+/// Exit code for a node that an operator drained.
+const DRAINED: u8 = 4;
 
 fn entry(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as zone=a")?;
@@ -175,6 +190,7 @@ impl Run {
             name,
             uri: self.uri.clone(),
             listen: listening.as_ref().map(|listening| listening.address),
+            slots: self.exclusive.exclusive,
             grace: self.hook_grace,
             secrets: context.secrets.clone(),
             guardian: guardian.clone(),
@@ -222,8 +238,10 @@ impl Run {
         builder = builder.configure(|config| {
             config.stabilize_timeout = self.stabilize_timeout;
             config.on_stable_timeout = self.on_stable_timeout;
+            config.stop_timeout = self.stop_timeout;
         });
         builder = self.health.describe(builder, hooks);
+        builder = self.exclusive.describe(builder, hooks);
         if let Some(command) = self.stabilize.clone() {
             let hooks = hooks.clone();
             builder = builder.stabilize(move |change: Stabilization| {

@@ -1,11 +1,11 @@
 use std::{future, mem, pin::Pin, time::Duration};
 
-use clustering_core::{Builder, Clustering, Events, EventsError, StartError, StopError};
+use clustering_core::{Builder, Clustering, Events, EventsError, StartError, StopError, StopReason};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{ENDED, log::Log};
-use crate::failure::{Failure, UNKNOWN};
+use crate::failure::Failure;
 
 /// Time limit for stopping a node that has not joined yet: the library's `stop_timeout` plus one second.
 const CANCEL: Duration = Duration::from_secs(6);
@@ -26,8 +26,10 @@ enum State {
 /// A step in the life of a [`Node`].
 pub(super) enum Step {
     Joined(Clustering),
-    /// The node ended without being asked to.
+    /// The node ended without being asked to by this command.
     Ended(Failure),
+    /// The node has left, because an operator asked it to.
+    Drained,
     /// The node has left. The store may still list it until its TTL has passed, if the store was away.
     Left,
 }
@@ -48,12 +50,19 @@ impl Node {
                 }
                 Err(error) => {
                     self.state = State::Left;
-                    let code = if matches!(error, StartError::Stopped(_)) { ENDED } else { UNKNOWN };
-                    Step::Ended(Failure::with_code(code, error.to_string()))
+                    match &error {
+                        StartError::Stopped(reason) => ended(reason, error.to_string()),
+                        _ => Step::Ended(Failure::unknown(error.to_string())),
+                    }
                 }
             },
             State::Running(cluster) => {
-                Step::Ended(Failure::with_code(ENDED, cluster.ended().await.to_string()))
+                let step = match cluster.ended().await {
+                    Ok(why) => ended(&why.0, why.to_string()),
+                    Err(error) => Step::Ended(Failure::with_code(ENDED, error.to_string())),
+                };
+                self.state = State::Left;
+                step
             }
             State::Leaving(leaving) => {
                 if let Ok(Err(error)) = leaving.await {
@@ -85,6 +94,16 @@ impl Node {
         while !matches!(self.state, State::Left) {
             self.next().await;
         }
+    }
+}
+
+/// Returns the step of a node that ended by itself.
+fn ended(reason: &StopReason, text: String) -> Step {
+    match reason {
+        StopReason::Drained { .. } => Step::Drained,
+        // A wrong --exclusive.
+        StopReason::SlotCount { .. } => Step::Ended(Failure::unknown(text)),
+        _ => Step::Ended(Failure::with_code(ENDED, text)),
     }
 }
 

@@ -27,9 +27,10 @@ pub(super) async fn call_each_time(cluster: Clustering, hooks: Hooks, command: S
         // Subscribes before it reads the view, so that no later event that supersedes the view is missed.
         let events = cluster.events();
         let Some(view) = stable_view(&cluster).filter(|view| view.version() == version) else { continue };
-        if let Err(reason) = hooks.on_stable_everywhere(&command, &view, superseded(events)).await {
-            let text = format!("on_stable_everywhere of {version} failed: {reason}");
-            let fields = serde_json::json!({ "hook": "on_stable_everywhere", "reason": reason });
+        let held = cluster.held_slots();
+        if let Err(reason) = hooks.stable(&command, &view, &held, superseded(events)).await {
+            let text = format!("the stable hook of {version} failed: {reason}");
+            let fields = serde_json::json!({ "hook": "stable", "reason": reason });
             hooks.log.say(&text, "hook_failed", fields);
         }
     }

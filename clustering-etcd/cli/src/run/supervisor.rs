@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 
 use super::{
-    Run, StartWhen, cannot,
+    DRAINED, Run, StartWhen, cannot,
     hook::Hooks,
     listen::Listening,
     node::{Node, Step},
@@ -36,6 +36,8 @@ pub(super) struct Supervisor {
     /// The node's cluster, once the node has joined.
     cluster: Option<Clustering>,
     shutdown: Shutdown,
+    /// True if an operator drained the node.
+    drained: bool,
     logging: JoinHandle<()>,
 }
 
@@ -78,6 +80,7 @@ impl Supervisor {
             node,
             cluster: None,
             shutdown: Shutdown::NotRequested,
+            drained: false,
             logging,
         }
     }
@@ -102,11 +105,12 @@ impl Supervisor {
             let flow = match self.next().await {
                 Happening::ProgramEnded(status) => {
                     let status = status.map_err(|error| cannot("wait for the program", &error))?;
-                    return Ok(exit_code(status));
+                    return Ok(if self.drained { ExitCode::from(DRAINED) } else { exit_code(status) });
                 }
                 Happening::Signal(signal) => self.on_signal(signal),
                 Happening::Node(Step::Joined(cluster)) => self.on_joined(cluster),
                 Happening::Node(Step::Left) => self.on_left(),
+                Happening::Node(Step::Drained) => self.on_drained(),
                 Happening::Node(Step::Ended(failure)) => return Err(failure),
                 Happening::StartDue => {
                     self.start_program()?;
@@ -139,7 +143,12 @@ impl Supervisor {
             Signal::TSTP => self.program.pause_with_this(),
             Signal::INT | Signal::TERM if self.shutdown == Shutdown::NotRequested => {
                 // Other nodes must stop sending requests before the program stops answering them.
-                let text = "leaving the cluster; the program gets the signal after that";
+                let text = match self.options.exclusive.exclusive {
+                    None => "leaving the cluster; the program gets the signal after that",
+                    Some(_) => {
+                        "handing over all slots and leaving the cluster; the program gets the signal after that"
+                    }
+                };
                 self.hooks.log.say(text, "leaving", json!({}));
                 self.shutdown = Shutdown::Leaving(signal);
                 self.node.leave();
@@ -154,7 +163,7 @@ impl Supervisor {
         if let Some(listening) = &self.listening {
             listening.follow(&cluster);
         }
-        if let Some(command) = self.options.on_stable_everywhere.clone() {
+        if let Some(command) = self.options.stable.clone() {
             tokio::spawn(stable::call_each_time(cluster.clone(), self.hooks.clone(), command));
         }
         self.cluster = Some(cluster);
@@ -168,11 +177,23 @@ impl Supervisor {
         }
     }
 
+    /// Ends the program of a drained node like a signal does. All slots are handed over by then.
+    fn on_drained(&mut self) -> ControlFlow<ExitCode> {
+        self.drained = true;
+        if self.shutdown == Shutdown::Passed {
+            return ControlFlow::Continue(());
+        }
+        let text = "the node is drained; the program gets SIGTERM";
+        self.hooks.log.say(text, "drained", json!({}));
+        self.pass_on(Signal::TERM)
+    }
+
     /// Sends the signal that ends the program. If the program has not started, there is nothing to wait for.
     fn pass_on(&mut self, signal: Signal) -> ControlFlow<ExitCode> {
         self.shutdown = Shutdown::Passed;
         if !self.program.is_started() {
-            return ControlFlow::Break(killed_by(signal.as_raw()));
+            let code = if self.drained { ExitCode::from(DRAINED) } else { killed_by(signal.as_raw()) };
+            return ControlFlow::Break(code);
         }
         self.program.signal(signal);
         ControlFlow::Continue(())

@@ -1,6 +1,6 @@
 //! Draws the screen. Depends only on its arguments.
 
-use clustering_core::{Readiness, Report, report::NodeReport};
+use clustering_core::{ClusterState, Readiness, Report, report::NodeReport};
 use ratatui::{
     Frame,
     layout::{Constraint, Layout, Rect},
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     output::{counted, padded, plain},
+    slots,
     status::{leader, metadata, state, version},
     times::Now,
 };
@@ -91,6 +92,10 @@ fn head(app: &App, now: Now, width: usize) -> Vec<Line<'static>> {
     };
     add(&format!("leader  {}", leader(report)), Style::new());
     add(&format!("version {}", version(report)), Style::new());
+    let slots = slots::summary(report);
+    if !slots.is_empty() {
+        add(&format!("slots   {}", slots.join("; ")), Style::new());
+    }
     let style = if report.condition.is_stable() { GOOD } else { WAITS };
     for line in state(report, app.watched(now)) {
         add(&line, style);
@@ -103,7 +108,7 @@ fn head(app: &App, now: Now, width: usize) -> Vec<Line<'static>> {
 
 fn nodes(frame: &mut Frame<'_>, app: &App, area: Rect) {
     let title = match &app.report {
-        Some(report) => format!(" nodes: {} of {} ready ", report.ready(), report.nodes.len()),
+        Some(report) => title(report),
         None => " nodes ".to_owned(),
     };
     let block = Block::bordered().title(title);
@@ -118,9 +123,21 @@ fn nodes(frame: &mut Frame<'_>, app: &App, area: Rect) {
     };
     let rows = room.saturating_sub(marks.len());
     let width = sorted.iter().map(|node| node.name.as_str().width()).max().unwrap_or_default().min(30);
-    let listed = sorted.iter().skip(app.scroll).take(rows).map(|node| row(node, width));
+    let row = |node: &&NodeReport| app.report.as_ref().map(|report| row(report, node, width));
+    let listed = sorted.iter().skip(app.scroll).take(rows).filter_map(row);
     let lines: Vec<_> = marks.into_iter().chain(listed).collect();
     frame.render_widget(Paragraph::new(lines), inside);
+}
+
+/// Returns the title of the nodes: how many are ready, or during a hand-over how many have released their slots.
+fn title(report: &Report) -> String {
+    let nodes = report.nodes.len();
+    match &report.condition {
+        ClusterState::Releasing { waiting_for } => {
+            format!(" nodes: {} of {nodes} released ", nodes.saturating_sub(waiting_for.len()))
+        }
+        _ => format!(" nodes: {} of {nodes} ready ", report.ready()),
+    }
 }
 
 fn mark(node: &NodeReport) -> (&'static str, Style) {
@@ -139,15 +156,22 @@ fn marks(report: &Report, width: usize, most: usize) -> Vec<Line<'static>> {
         .collect()
 }
 
-fn row(node: &NodeReport, width: usize) -> Line<'static> {
+fn row(report: &Report, node: &NodeReport, width: usize) -> Line<'static> {
     let (sign, style) = mark(node);
     let lead = if node.leads { "★" } else { " " };
     let name = padded(&plain(node.name.as_str()), width);
     let mut spans = vec![Span::styled(sign, style), Span::raw(format!("{lead}{name} "))];
+    if node.exclusive {
+        spans.push(Span::raw(format!("{:>4} slots ", node.slots.len())));
+    }
+    // The star shows which node leads.
+    for remark in slots::remarks(node).into_iter().filter(|remark| *remark != "leads") {
+        spans.push(Span::styled(format!("{remark} "), WAITS));
+    }
     spans.push(match &node.readiness {
         Readiness::Refused(reason) => span(&format!("refused: {reason}"), BAD),
         Readiness::Ready => span(&format!("{} {}", node.uri, metadata(node)), DIM),
-        other => span(&other.to_string(), style),
+        _ => span(&slots::readiness(report, node), style),
     });
     Line::from(spans)
 }

@@ -6,8 +6,9 @@ use std::{
 };
 
 use clustering_core::{
-    Cause, Event, Keyspace, MonitorEvent, Namespace, Report, Version,
-    store::{CoordinationStoreExt, Entry, Key, Revision, Snapshot},
+    Cause, Event, Keyspace, MonitorEvent, Namespace, NodeName, Report, Version,
+    slots::{Assignment, SlotCount},
+    store::{CoordinationStoreExt, Entry, Key, LeaseId, Revision, Snapshot},
 };
 use clustering_memory::MemoryStore;
 use ratatui::{Terminal, backend::TestBackend};
@@ -160,6 +161,59 @@ fn five_hundred_nodes_fit_and_unready_nodes_come_first() {
     app.scroll_by(isize::MAX);
     let screen = rendered(&app, Now::read(), 120, 40).join("\n");
     assert!(screen.contains("● node-492 http") && !screen.contains("node-493 stab"), "{screen}");
+}
+
+/// Returns the report on an exclusive cluster of two nodes, in which a session has to end before slots move.
+fn releasing() -> Option<Report> {
+    let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
+    let mut revision = 0;
+    let mut entry = |key: Key, value: String, lease: Option<u64>| {
+        revision += 1;
+        let revision = Revision::new(revision);
+        let lease = lease.map(LeaseId::new);
+        Entry { key, value: value.into(), created: revision, modified: revision, lease }
+    };
+    let name = |number: u64| NodeName::parse(&format!("node-{number}")).unwrap();
+    let mut view = Vec::new();
+    for number in [1, 2, 9] {
+        let witness = format!(
+            r#"{{"node": "node-{number}", "incarnation": "x", "uri": "http://h:1", "ttl_ms": 15000, "slots": 8}}"#
+        );
+        view.push(entry(keys.holds_key(LeaseId::new(number)), witness, Some(number)));
+        if number < 9 {
+            let record = r#"{"uri": "http://h:1", "incarnation": "x"}"#;
+            view.push(entry(keys.node_key(&name(number)), record.into(), Some(number)));
+        }
+    }
+    view.push(entry(keys.cordon_key(&name(2)), r#"{"by": "ops"}"#.into(), None));
+    view.push(entry(keys.election_key().clone(), r#"{"node": "node-1", "incarnation": "x"}"#.into(), None));
+    let owner = name(1);
+    let slots = Assignment::new(SlotCount::new(8).unwrap(), |_| Some(&owner)).encode();
+    view.push(entry(keys.slots_key().clone(), String::from_utf8(slots).unwrap(), None));
+    let label = version();
+    view.push(entry(keys.version_key().clone(), format!(r#"{{"version": "{label}"}}"#), None));
+    let released = format!(r#"{{"version": "{label}", "phase": "released"}}"#);
+    let ready = vec![entry(keys.readiness_key(&name(2)), released, Some(2))];
+    let shown = |entries| Snapshot { revision: Revision::new(9999), entries };
+    Report::of(&keys, &shown(view), &shown(ready))
+}
+
+#[test]
+fn a_hand_over_shows_who_has_not_released_its_slots() {
+    let mut app = app();
+    app.apply(Update { events: Vec::new(), report: releasing() }, noon());
+    let screen = rendered(&app, noon(), 120, 20);
+    let text = screen.join("\n");
+    for part in [
+        "\n slots   8\n not stable, watched for 0ms: slots move, waiting for 1 of 2 nodes to release them\n",
+        "\n node-1 has not released the slots that it lost\n node-9 is gone, but may hold slots until its lease 9",
+        "┌ nodes: 1 of 2 released ─",
+        "○★node-1    8 slots holding ",
+        "○ node-2    0 slots cordoned released ",
+    ] {
+        assert!(text.contains(part), "no {part:?} in {text}");
+    }
+    assert!(app.has_timer());
 }
 
 #[test]

@@ -7,11 +7,13 @@ use std::{fs, path::Path, time::Duration};
 
 use clustering_core::{Clustering, Event, Events};
 use clustering_testkit::{etcd::EtcdServer, process::Process};
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::{
     harness::{LONG, soon, stable, store},
     history::program,
+    slots::ByHand,
     watch::printed,
 };
 
@@ -21,18 +23,27 @@ const NAMESPACE: &str = "telemetry/ingest";
 struct Scene {
     etcd: EtcdServer,
     nodes: Vec<Clustering>,
+    /// An exclusive cluster whose records are written by hand.
+    by_hand: Option<ByHand>,
     /// A program that `clustering run` turns into a node, and the address of its probes.
     service: Option<(Process, String)>,
 }
 
 impl Scene {
     async fn set(name: &str) -> Self {
-        let mut scene = Scene { etcd: EtcdServer::start().await.unwrap(), nodes: Vec::new(), service: None };
+        let mut scene = Scene {
+            etcd: EtcdServer::start().await.unwrap(),
+            nodes: Vec::new(),
+            by_hand: None,
+            service: None,
+        };
         match name {
             "stable" => scene.nodes(&["ingest-1", "ingest-2", "ingest-3"]).await,
             "blocked" => scene.blocked().await,
             "history" => scene.history().await,
             "service" => scene.service().await,
+            "exclusive" => scene.exclusive().await,
+            "handover" => scene.handover().await,
             other => panic!("there is no scene {other}"),
         }
         scene
@@ -79,6 +90,36 @@ impl Scene {
         stable(&self.nodes).await;
         self.nodes[0].request_version("a new table of devices").await.unwrap();
         stable(&self.nodes).await;
+    }
+
+    /// Writes the records of an exclusive cluster of three nodes.
+    async fn exclusive(&mut self) {
+        let mut cluster = ByHand::new(&self.etcd, NAMESPACE);
+        let names = ["ingest-1", "ingest-2", "ingest-3"];
+        for name in names {
+            cluster.node(name).await;
+        }
+        cluster.publish(256, &names, json!([{"joined": "ingest-3"}])).await;
+        cluster.acknowledges(&names).await;
+        cluster.released().await;
+        cluster.stable().await;
+        self.by_hand = Some(cluster);
+    }
+
+    /// Writes the records of an exclusive cluster in which slots move: a node has not released its slots, and another one
+    /// was evicted while its process still runs.
+    async fn handover(&mut self) {
+        let mut cluster = ByHand::new(&self.etcd, NAMESPACE);
+        let names = ["ingest-1", "ingest-2", "ingest-3"];
+        for name in ["ingest-4"].iter().chain(&names) {
+            cluster.node(name).await;
+        }
+        cluster.delete("view/nodes/ingest-4").await;
+        cluster.publish(256, &names, json!([{"evicted": "ingest-4"}, {"joined": "ingest-3"}])).await;
+        for name in ["ingest-1", "ingest-3"] {
+            cluster.releases(name).await;
+        }
+        self.by_hand = Some(cluster);
     }
 
     /// Starts a program with `clustering run`.
@@ -188,6 +229,7 @@ fn normalized(guide: &str) -> Vec<String> {
                 bare if is_moment(bare) => "MOMENT".to_owned(),
                 bare if is_time(bare) => "TIME".to_owned(),
                 _ if before == "term" => "TERM".to_owned(),
+                bare if before == "lease" && bare.len() > 10 => "LEASE".to_owned(),
                 bare if bare.starts_with("ops@") => "ops@HOST".to_owned(),
                 _ => word.to_owned(),
             });

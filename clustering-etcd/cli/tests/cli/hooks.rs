@@ -70,15 +70,12 @@ async fn each_node_can_run_a_hook_for_a_stable_version() {
     let b = nodes(&etcd, &["b"]).await;
     let everywhere = format!("env > {0}.new; mv {0}.new {0}", file("everywhere").display());
     let leader = format!("touch {}", file("leader").display());
-    let options = ["--on-stable", &leader, "--on-stable-everywhere", &everywhere];
+    let options = ["--on-stable", &leader, "--stable", &everywhere];
     let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
     file_with(&file("everywhere"), "CLUSTERING_NODES=2").await;
     let version = soon("a version", b[0].cluster_change()).await.unwrap();
     let env = file_with(&file("everywhere"), &format!("CLUSTERING_VERSION={version}")).await;
-    assert!(
-        env.contains("CLUSTERING_HOOK=on_stable_everywhere\n") && env.contains("CLUSTERING_LEADER=b\n"),
-        "{env}"
-    );
+    assert!(env.contains("CLUSTERING_HOOK=stable\n") && env.contains("CLUSTERING_LEADER=b\n"), "{env}");
     assert!(!file("leader").exists(), "b leads");
     a.terminate().unwrap();
     assert_eq!(soon("the end of the command", a.wait()).await.unwrap().code(), Some(7), "{}", a.log());

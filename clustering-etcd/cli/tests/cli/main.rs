@@ -8,6 +8,7 @@ mod users;
 
 mod demo;
 mod deployment;
+mod exclusive;
 mod features;
 mod guide;
 mod harness;
@@ -22,5 +23,6 @@ mod placement;
 mod run;
 mod screen;
 mod services;
+mod slots;
 mod status;
 mod watch;

@@ -1,11 +1,13 @@
 use std::{fmt::Display, future::Future, time::Duration};
 
 use clustering_core::{
-    Clustering, Laggards, NodeName, Outcome, Stabilization, Stable, StartError, StopReason,
+    Builder, Clustering, Laggards, NodeName, Outcome, Stabilization, Stable, StartError, StopReason,
     store::CoordinationStore,
 };
 use clustering_testkit::history::{Clock, FileSink, Journal, Observation};
 use tokio::signal::unix::{SignalKind, signal};
+
+use crate::work::{WorkSpec, Workers};
 
 use super::{NodeSpec, looks::Looks, writes::Writer};
 
@@ -74,6 +76,10 @@ pub async fn run(
             builder.health(check).configure(|config| config.health = Some(checks))
         }
     };
+    let builder = match &spec.work {
+        None => builder,
+        Some(work) => exclusive(builder, work),
+    };
     let (takes, refuses) = (spec.stabilize_takes, spec.stabilize_refuses);
     let stabilize = move |stabilization: Stabilization| async move {
         let superseded = take(takes, stabilization.superseded()).await;
@@ -101,6 +107,7 @@ pub async fn run(
     };
     let looks = Looks::begin(&journal, &node);
     let writer = || Writer::new(journal.clone(), node.clone(), spec.breach);
+    let workers = spec.work.as_ref().map(|work| Workers::begin(work, &spec.life, &node));
     let writes = spec.write_every.map(|every| tokio::spawn(writer().write(every)));
     let ended = tokio::select! {
         ended = node.ended() => ended,
@@ -112,12 +119,23 @@ pub async fn run(
         }
     };
     looks.end();
+    if let Some(workers) = workers {
+        workers.end().await;
+    }
     if let Some(writes) = writes {
         writes.abort();
     }
     // Written after the node's last events.
     journal.note(Observation::Note { text: "the process ends".to_owned() });
     Ok(ended.expect("no callback waits for the end").0)
+}
+
+fn exclusive(builder: Builder, work: &WorkSpec) -> Builder {
+    let builder = builder.exclusive(work.slots);
+    match work.release_takes {
+        None => builder,
+        Some(takes) => builder.release(move |_| tokio::time::sleep(takes)),
+    }
 }
 
 /// Sleeps for `time` or until superseded. Returns true if superseded.

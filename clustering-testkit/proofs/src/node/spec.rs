@@ -3,6 +3,8 @@ use std::{path::PathBuf, time::Duration};
 use clustering_core::NameConflict;
 use serde::{Deserialize, Serialize};
 
+use crate::work::WorkSpec;
+
 /// Environment variable with the specification that makes a test binary run as a node.
 pub(super) const VARIABLE: &str = "CLUSTERING_TEST_NODE";
 
@@ -45,6 +47,9 @@ pub struct NodeSpec {
     /// [judged](clustering_testkit::linearizability::History::of_journals).
     #[serde(default)]
     pub record_calls: bool,
+    /// Work on exclusive keys. `None` means that the node is not exclusive.
+    #[serde(default)]
+    pub work: Option<WorkSpec>,
     /// Deliberate fault in the node's writes, to test that it is detected.
     #[serde(default)]
     pub breach: Option<Breach>,
@@ -110,6 +115,7 @@ impl NodeSpec {
             evict_after: None,
             check_every: None,
             record_calls: false,
+            work: None,
             breach: None,
         }
     }

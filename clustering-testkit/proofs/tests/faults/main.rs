@@ -1,5 +1,5 @@
 //! Fault tests on a real etcd, with nodes as processes: each scenario breaks something, waits until the cluster has
-//! come to rest, and checks the promises P1 to P8 and P11 with the journals of all nodes and the history that an
+//! come to rest, and checks the promises P1 to P8, P11 and P12 with the journals of all nodes and the history that an
 //! observer recorded.
 //!
 //! This binary also runs as each of the nodes, selected by its environment. Lines that start with `measured:` show how
@@ -21,6 +21,8 @@ mod laggards;
 mod long_outage;
 mod names;
 mod network;
+mod owners;
+mod ownership;
 mod pauses;
 mod scenario;
 mod sudden_ends;
@@ -97,6 +99,19 @@ fn all() -> Vec<Trial> {
         network::p7_a_node_rejoins_after_the_replies_to_it_were_lost,
         network::p7_a_node_rejoins_after_its_network_dropped_all_packets,
         network::p7_a_node_rejoins_after_its_network_interface_was_removed,
+        ownership::p12_the_slots_of_a_killed_node_are_held_by_others_after_the_ttl,
+        ownership::p12_a_process_paused_past_the_ttl_holds_nothing_when_it_resumes,
+        ownership::p12_a_node_cut_off_from_etcd_lets_go_before_others_acquire,
+        ownership::p12_an_evicted_node_finishes_its_work_before_others_acquire,
+        ownership::p12_a_second_instance_acquires_after_the_first_has_let_go,
+        ownership::p12_a_rolling_restart_hands_every_key_over,
+        ownership::p12_the_leader_is_killed_before_slots_are_released,
+        ownership::p12_the_leader_is_killed_after_slots_are_released,
+        ownership::p12_the_leader_is_killed_before_the_version_is_stable,
+        ownership::p12_all_slots_are_held_again_after_etcd_was_away,
+        ownership::p12_a_mixed_rollout_gives_no_key_to_two_nodes,
+        ownership::p12_a_worker_that_ignores_the_end_of_its_hold_is_found,
+        ownership::p12_a_worker_whose_writes_are_not_fenced_is_found,
         pauses::p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads,
         pauses::p7_a_follower_rejoins_after_a_pause,
         sudden_ends::p9_the_death_of_a_follower_costs_n_plus_three_commits,

@@ -206,6 +206,11 @@ impl Scenario {
         (era.newest().map(|newest| newest.version), era.reign().map(|reign| reign.term.get()))
     }
 
+    /// Returns all lives of all nodes so far.
+    pub(crate) fn nodes(&self) -> Vec<Arc<Node>> {
+        self.nodes.lock().unwrap().clone()
+    }
+
     pub(crate) fn now(&self) -> Moment {
         self.clock.now()
     }
@@ -258,7 +263,7 @@ impl Scenario {
     }
 
     /// Writes all events to a file, and returns its path and the last events.
-    fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let mut lines: Vec<(Option<Moment>, String)> = Vec::new();
         let mut ledger = Ledger::new(&self.namespace);
         for page in self.follower.pages() {

@@ -1,0 +1,134 @@
+//! Reclaiming the slots of removed sessions whose processes do not follow the log (P12).
+
+use super::bench::{Bench, secs};
+use crate::{
+    outcome::Outcome,
+    record::{HoldsRecord, encode},
+    store::{Entry, ErrorKind, LeaseId, Txn},
+};
+
+/// Returns a, the leader of the exclusive nodes a and b, after b was evicted while its lease lives on.
+fn evicted_b() -> Bench {
+    evicted_by(Bench::exclusive("a"))
+}
+
+fn evicted_by(a: Bench) -> Bench {
+    let mut a = a.joined().leading();
+    a.answer_all();
+    let mut a = a.stable().after(secs(2));
+    a.joins_exclusively("b", 4);
+    a.answer_all();
+    a.retracted(&[]);
+    a.stabilized(Outcome::Ready);
+    a.answer_all();
+    a.acknowledges("b");
+    a.answer_all();
+    a.announced();
+    let mut a = a.after(secs(2));
+    a.evicts("b");
+    a.answer_all();
+    a.skip();
+    a
+}
+
+fn witness(a: &Bench) -> Option<Entry> {
+    a.store.get(&a.keys.holds_key(lease(a))).cloned()
+}
+
+fn lease(a: &Bench) -> LeaseId {
+    a.others["b"]
+}
+
+#[test]
+fn p12_a_removed_session_that_lives_on_is_reclaimed_after_its_lease_must_have_expired() {
+    let mut a = evicted_b();
+    a.wait(secs(29));
+    a.expect_only(&["reclaim", "revoke"], &[]);
+    a.wait(secs(1));
+    a.expect_only(
+        &["reclaim", "revoke", "* b was removed"],
+        &["* b was removed but renews its lease 2: ending it, so that its slots can be acquired", "reclaim"],
+    );
+    let created = witness(&a).unwrap().created;
+    a.ok("reclaim");
+    a.deliver();
+    let detached = witness(&a).expect("it stands until nothing can be held any more");
+    assert_eq!((detached.lease, detached.created), (None, created));
+    a.expect_only(&["reclaim", "revoke"], &["revoke 2"]);
+    a.ok("revoke");
+    a.wait(secs(14));
+    a.expect_only(&["reclaim", "permit"], &[]);
+    a.wait(secs(1));
+    a.expect_only(&["reclaim", "permit"], &["reclaim"]);
+    a.ok("reclaim");
+    a.deliver();
+    assert!(witness(&a).is_none());
+    a.expect_only(&["permit"], &["permit V3"]);
+}
+
+#[test]
+fn p12_the_wait_begins_with_the_reply_to_the_revocation() {
+    let mut a = evicted_b();
+    a.wait(secs(30));
+    a.ok("reclaim");
+    a.deliver();
+    a.wait(secs(10));
+    a.fail("revoke", ErrorKind::OutcomeUnknown);
+    a.wait(secs(1));
+    a.ok("revoke");
+    a.skip();
+    a.wait(secs(14));
+    a.expect_only(&["reclaim"], &[]);
+    a.wait(secs(1));
+    a.expect_only(&["reclaim"], &["reclaim"]);
+}
+
+#[test]
+fn p12_a_session_that_left_by_itself_is_never_reclaimed() {
+    let mut a = evicted_b();
+    let record = HoldsRecord { left: true, ..a.witness("b", 4) };
+    let key = a.keys.holds_key(lease(&a));
+    let own = lease(&a);
+    a.write(Txn::new().put(key, encode(&record), own));
+    a.wait(secs(300));
+    a.expect_only(&["reclaim", "permit"], &[]);
+}
+
+#[test]
+fn p12_a_new_leader_revokes_again_what_an_earlier_one_has_detached() {
+    let mut a = evicted_b();
+    let (key, record) = (a.keys.holds_key(lease(&a)), a.witness("b", 4));
+    a.write(Txn::new().put(key, encode(&record), None));
+    a.expect_only(&["revoke", "reclaim"], &[]);
+    a.wait(secs(30));
+    a.expect_only(&["revoke", "reclaim"], &["revoke 2"]);
+}
+
+#[test]
+fn a_session_that_ends_by_itself_needs_no_reclaiming() {
+    let mut a = evicted_b();
+    let lease = lease(&a);
+    a.wait(secs(20));
+    a.store.revoke(lease).unwrap();
+    a.deliver();
+    a.answer_all();
+    a.skip();
+    a.wait(secs(60));
+    a.expect_only(&["reclaim", "revoke"], &[]);
+}
+
+#[test]
+fn p12_a_witness_without_a_lease_that_cannot_be_read_stands_for_the_longest_ttl() {
+    const DAY: u64 = 24 * 3600;
+    let mut a = evicted_by(Bench::exclusive_with("a", |config| config.ttl = secs(DAY)));
+    let key = a.keys.holds_key(lease(&a));
+    a.write(Txn::new().delete(key));
+    a.answer_all();
+    a.put("view/holds/ff", "garbage");
+    a.wait(secs(1));
+    a.ok("revoke ff");
+    a.wait(secs(DAY - 10));
+    a.expect_only(&["reclaim"], &[]);
+    a.wait(secs(10));
+    a.expect_only(&["reclaim"], &["reclaim"]);
+}
