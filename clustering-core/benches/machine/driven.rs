@@ -5,7 +5,8 @@ use std::{time::Duration, vec::IntoIter};
 use clustering_core::{
     Config, Keyspace, Metadata, Namespace, NodeName, NodeUri, Outcome,
     machine::{Identity, Input, Machine, Output, Status, Token},
-    store::{Change, Entry, Key, Lease, LeaseId, Operation, Revision, Snapshot, Txn},
+    slots::{Assignment, Slot, SlotCount},
+    store::{Batch, Change, Entry, Key, Lease, LeaseId, Operation, Revision, Snapshot, Txn},
     time::Timestamp,
     version::IdGenerator,
 };
@@ -24,6 +25,9 @@ pub(crate) enum Role {
     Leader,
 }
 
+/// Number of slots of an exclusive cluster: the most there can be.
+pub(crate) const SLOTS: u16 = 4_096;
+
 /// A running machine, with the state needed to generate valid inputs for it.
 #[derive(Clone)]
 pub(crate) struct Driven {
@@ -32,6 +36,8 @@ pub(crate) struct Driven {
     now: Timestamp,
     revision: u64,
     others: usize,
+    /// Number of slots, if the nodes are exclusive.
+    slots: Option<SlotCount>,
     /// The tokens of the watches of the log and of the acknowledgements.
     watches: [Option<Token>; 2],
     /// The pending read of the log, which is answered only by `snapshot`.
@@ -44,7 +50,7 @@ pub(crate) struct Driven {
 
 impl Driven {
     /// Starts a node and drives it until it waits for its snapshot.
-    fn begun() -> Self {
+    fn begun(slots: Option<SlotCount>) -> Self {
         let keys = Keyspace::new(Namespace::parse("telemetry/ingest").expect("a namespace"));
         let identity = Identity {
             name: NodeName::parse("ingest-me").expect("a name"),
@@ -52,13 +58,16 @@ impl Driven {
             metadata: Metadata::new(),
         };
         let now = Timestamp::from_nanos(1_000_000_000);
+        let mut config = Config::default();
+        config.exclusive = slots;
         let mint = IdGenerator::new(WALL, now, 7);
         let mut node = Driven {
-            machine: Machine::node(keys.clone(), identity, Config::default(), mint),
+            machine: Machine::node(keys.clone(), identity, config, mint),
             keys,
             now,
             revision: 0,
             others: 0,
+            slots,
             watches: [None; 2],
             reading: None,
             stabilizing: None,
@@ -71,14 +80,14 @@ impl Driven {
 
     /// Returns a node that waits for its snapshot, and a snapshot with `others` other nodes.
     pub(crate) fn about_to_read(others: usize) -> (Self, IntoIter<Input>) {
-        let mut node = Driven::begun();
+        let mut node = Driven::begun(None);
         let read = node.snapshot(others, true);
         (node, vec![read].into_iter())
     }
 
     /// Returns a node that is a member among `others` other nodes and has acknowledged a version.
     pub(crate) fn among(others: usize, role: Role) -> Self {
-        let mut node = Driven::begun();
+        let mut node = Driven::begun(None);
         if role == Role::Leader {
             // The oldest node leads, so this node registers first and then the others join.
             let read = node.snapshot(0, false);
@@ -100,9 +109,20 @@ impl Driven {
         node
     }
 
+    /// Returns an exclusive node that is a member among `others` other nodes.
+    pub(crate) fn among_exclusive(others: usize) -> Self {
+        let mut node = Driven::begun(Some(SlotCount::new(SLOTS).expect("a number of slots")));
+        let read = node.snapshot(others, true);
+        node.take(read);
+        node
+    }
+
     fn snapshot(&mut self, others: usize, led: bool) -> Input {
         self.others = others;
         let mut entries: Vec<Entry> = (0..others).map(|number| self.record(number)).collect();
+        if self.slots.is_some() {
+            entries.extend((0..others).map(|number| self.holds(number)));
+        }
         if led {
             let key = self.keys.election_key().clone();
             let value = r#"{"node":"ingest-00000","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV"}"#;
@@ -129,6 +149,15 @@ impl Driven {
         );
         let lease = LeaseId::new(OWN + 1 + number as u64);
         self.entry(self.keys.node_key(&name), value, Some(lease))
+    }
+
+    /// Returns the key of the session of the other node with that number, which every exclusive node has.
+    fn holds(&mut self, number: usize) -> Entry {
+        let value = format!(
+            r#"{{"node":"ingest-{number:05}","incarnation":"01ARZ3NDEKTSV4RRFFQ69G5FAV","uri":"http://10.0.0.7:8080","ttl_ms":15000,"slots":{SLOTS}}}"#,
+        );
+        let lease = LeaseId::new(OWN + 1 + number as u64);
+        self.entry(self.keys.holds_key(lease), value, Some(lease))
     }
 
     fn log(&self) -> Token {
@@ -180,6 +209,27 @@ impl Driven {
         let value = format!(r#"{{"version":"{label}","term":1,"leader":"ingest-00000","cause":[]}}"#);
         let entry = self.entry(self.keys.version_key().clone(), value, None);
         let batch = batch(self.revision, Change::Put(entry));
+        (self.clone(), vec![Input::Batch { token: self.log(), batch }].into_iter())
+    }
+
+    /// Generates a new version of the leader with an assignment that moves all slots, and returns it with a clone of the
+    /// node.
+    pub(crate) fn assignment(&mut self) -> (Self, IntoIter<Input>) {
+        let me = NodeName::parse("ingest-me").expect("a name");
+        let others = (0..self.others).map(|number| format!("ingest-{number:05}"));
+        let mut names: Vec<_> = others.map(|name| NodeName::parse(&name).expect("a name")).collect();
+        names.push(me);
+        let shift = self.revision as usize;
+        let owner = |slot: Slot| names.get((usize::from(slot.number()) + shift) % names.len());
+        let assignment = Assignment::new(self.slots.expect("the nodes are exclusive"), owner).encode();
+        assert!(assignment.len() < 64 * 1024, "the assignment has {} bytes", assignment.len());
+        self.label += 1;
+        let label = clustering_core::Version::from_u128(self.label);
+        let value = format!(r#"{{"version":"{label}","term":1,"leader":"ingest-00000","cause":[]}}"#);
+        let version = self.entry(self.keys.version_key().clone(), value, None);
+        let key = self.keys.slots_key().clone();
+        let slots = Entry { key, value: assignment.into(), ..version.clone() };
+        let batch = Batch::new(Revision::new(self.revision), [Change::Put(version), Change::Put(slots)]);
         (self.clone(), vec![Input::Batch { token: self.log(), batch }].into_iter())
     }
 
@@ -261,7 +311,7 @@ impl Driven {
                 Operation::Delete { key } => Change::Delete(key.clone()),
             })
             .collect();
-        let batch = clustering_core::store::Batch::new(at, changes);
+        let batch = Batch::new(at, changes);
         (!batch.changes.is_empty()).then(|| Input::Batch { token: self.log(), batch })
     }
 }

@@ -64,6 +64,17 @@ fn a_version(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.with_inputs(|| node.version()).bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
+/// A new version with the assignment of 4,096 slots arrives, which has to take less than 1 ms with 1,000 nodes. Checks
+/// that the assignment has less than 64 KiB.
+#[divan::bench(args = [10, 100, 1_000])]
+fn a_version_with_an_assignment_of_all_slots(bencher: Bencher<'_, '_>, nodes: usize) {
+    let mut node = Driven::among_exclusive(nodes);
+    let (mut machine, mut inputs) = node.assignment();
+    machine.take_all(&mut inputs);
+    assert!(machine.status().newest.is_some_and(|view| view.has_handover()), "the version assigns no slots");
+    bencher.with_inputs(|| node.assignment()).bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
+}
+
 /// The machine receives a snapshot and decodes every record in it.
 #[divan::bench(args = NODES)]
 fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {

@@ -182,7 +182,7 @@ impl Membership {
             }
             (Stored::Absent, false) => self.join(facts, session, log, lease, None, out),
             (Stored::Leftover { modified }, false) => {
-                self.join(facts, session, log, lease, Some(modified), out)
+                self.join(facts, session, log, lease, Some(modified), out);
             }
             (Stored::Foreign(node), false) => {
                 let reason = self.resolve_conflict(facts, session, log, lease, &node, out)?;

@@ -134,6 +134,7 @@ impl Invariants {
             Output::Read { token, prefix, .. } if prefix == bench.keys.view_prefix() => {
                 self.log_reads.insert(*token);
             }
+            Output::Read { prefix, .. } if prefix == bench.keys.version_key() => {}
             Output::Read { token, prefix, .. } if prefix != bench.keys.ready_prefix() => {
                 assert!(self.acknowledging.is_none(), "reads its acknowledgement while committing one");
                 assert!(

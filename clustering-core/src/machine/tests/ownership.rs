@@ -354,7 +354,10 @@ fn p12_a_version_with_a_node_that_is_not_exclusive_hands_nothing_over() {
     let mut a = alone();
     a.joins("old");
     a.answer_all();
-    a.expect_only(&["publish", "permit", "retract"], &["publish V2: old joined"]);
+    a.expect_only(
+        &["publish", "permit", "retract", "* no slot"],
+        &["publish V2: old joined", "* no slot is handed over in V2: 1 node not exclusive: old"],
+    );
     a.wait(secs(40));
     a.expect_only(&["permit"], &[]);
     let view = a.status().newest.unwrap();
