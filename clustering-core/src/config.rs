@@ -113,7 +113,7 @@ pub struct Config {
     ///
     /// Raise it if a flush can take longer. It has no effect on nodes that are not exclusive.
     pub release_timeout: Option<Duration>,
-    /// Assignor of slots to nodes, used while this node leads. [`Balanced`](crate::slots::Balanced) by default.
+    /// Assignor of slots to nodes, used while this node leads. [`Balanced`] by default.
     pub assignor: SharedAssignor,
 }
 

@@ -12,11 +12,11 @@ use crate::{
     name::{Namespace, NodeName},
     node::Node,
     runtime::{
-        Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, id_generator,
-        spawn,
+        Callbacks, Clock, Events, EventsError, Handle, Hub, Shared, StartError, StatusWatch, WaitError,
+        id_generator, spawn,
     },
     store::{CoordinationStore, StoreError},
-    view::{Nodes, View},
+    view::View,
 };
 
 /// The nodes of a cluster, kept up to date by following the log. Cheap to clone.
@@ -30,6 +30,29 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Discovery {
     handle: Arc<Handle>,
+}
+
+/// The node to which requests for a key go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Route {
+    /// Send requests to this node: it holds the key, or nobody else can hold it before this node. If it answers that the
+    /// key is still on its way, wait there with [`wait_hold`](crate::Clustering::wait_hold), which takes milliseconds as
+    /// a rule.
+    ///
+    /// In a cluster that is not exclusive it is the owner in the newest version.
+    At(Arc<Node>),
+    /// The key is being handed over. Keep requests until the route is known again
+    /// ([`wait_route`](Discovery::wait_route)), or send them to the next owner and let them wait there.
+    Moving {
+        /// The former owner, if it is known and its session has not ended. It refuses as soon as it knows the version.
+        from: Option<Arc<Node>>,
+        /// The next owner, if it is known. `None` if the owner's session has ended and no version has been published
+        /// since.
+        to: Option<Arc<Node>>,
+    },
+    /// No node owns the key, or no node is present.
+    Unowned,
 }
 
 /// A subscription to changes of the nodes, the leader and the version.
@@ -128,7 +151,7 @@ impl Discovery {
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<Arc<Node>> {
         match self.newest() {
             Some(view) => view.find(key).cloned(),
-            None => Nodes::new(self.nodes()).find(key).cloned(),
+            None => self.shared().machine().replica().owner_among_present(key.as_ref()).cloned(),
         }
     }
 
@@ -136,7 +159,35 @@ impl Discovery {
     pub fn find_n(&self, key: impl AsRef<[u8]>, n: usize) -> Vec<Arc<Node>> {
         match self.newest() {
             Some(view) => view.find_n(key, n),
-            None => Nodes::new(self.nodes()).find_n(key, n),
+            None => crate::view::Nodes::new(self.nodes()).find_n(key, n),
+        }
+    }
+
+    /// Returns the node to which requests for `key` go now, or that the key is being handed over.
+    ///
+    /// A key that stays at its node is routed there during a hand-over of others, too. A process that has not seen the
+    /// newest version published uses the stored assignment of slots and the nodes that are present.
+    ///
+    /// The route follows the log as far as this process has seen it. The node to which a request is sent has the last
+    /// word: it answers [`NotHeld`](crate::NotHeld) if it does not hold the key, and names the owner if it knows it.
+    pub fn route(&self, key: impl AsRef<[u8]>) -> Route {
+        self.shared().machine().replica().route(key.as_ref())
+    }
+
+    /// Waits while the key is [being handed over](Route::Moving), and returns the route: [`Route::At`], or
+    /// [`Route::Unowned`]. There is no time limit; use [`tokio::time::timeout`]. Cancel safe.
+    ///
+    /// # Errors
+    ///
+    /// [`WaitError::Ended`] if the node or observer ends first; [`WaitError::InCallback`] in callbacks of the node.
+    pub async fn wait_route(&self, key: impl AsRef<[u8]>) -> Result<Route, WaitError> {
+        self.shared().may_wait()?;
+        let mut status = self.status();
+        loop {
+            match self.route(&key) {
+                Route::Moving { .. } => drop(status.changed().await?),
+                route => return Ok(route),
+            }
         }
     }
 

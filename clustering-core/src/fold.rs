@@ -13,6 +13,7 @@
 
 mod apply;
 mod resync;
+mod route;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

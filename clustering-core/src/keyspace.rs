@@ -301,6 +301,33 @@ mod tests {
         assert_eq!(keys.history_key(130).as_str(), "telemetry/ingest/history/2");
     }
 
+    /// Clients in other languages rely on the page.
+    #[test]
+    fn the_protocol_page_lists_all_keys() {
+        let page = include_str!("docs/protocol.md");
+        let keys = Keyspace::new(Namespace::parse("{ns}").unwrap());
+        let name = NodeName::parse("{name}").unwrap();
+        let lease = LeaseId::new(0x2f);
+        let table = [
+            keys.election_key().to_string(),
+            keys.node_key(&name).to_string(),
+            keys.holds_key(lease).replace("2f", "{lease}"),
+            keys.version_key().to_string(),
+            keys.slots_key().to_string(),
+            keys.released_key().to_string(),
+            keys.request_key().to_string(),
+            keys.stable_key().to_string(),
+            keys.departure_key().to_string(),
+            keys.cordon_key(&name).to_string(),
+            keys.drain_key(&name).to_string(),
+            keys.history_prefix().to_string() + "{entry}",
+            keys.readiness_key(&name).to_string(),
+        ];
+        let row = |line: &str| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned());
+        let rows: Vec<String> = page.lines().filter_map(row).filter(|key| key.starts_with("{ns}/")).collect();
+        assert_eq!(rows, table);
+    }
+
     #[test]
     fn every_key_is_classified() {
         let keys = Keyspace::new(Namespace::parse("c").unwrap());

@@ -52,7 +52,7 @@
 //! |---|---|
 //! | May this node act as leader now? | [`Clustering::is_leader`]; guard writes with [`commit_as_leader`](Clustering::commit_as_leader), or with the [`term`](Clustering::term) in other systems |
 //! | May this node work on this key now? | [`Clustering::hold`] in an [exclusive](Builder::exclusive) cluster, where no other node may at the same time; [`Clustering::owns`] in others |
-//! | Which node gets a request for this key? | [`Discovery::find`] |
+//! | Which node gets a request for this key? | [`Discovery::route`], [`Discovery::find`] |
 //! | Have all nodes adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
 //! | Is this process healthy? | set the check [`Builder::health`] |
 //! | Why did the cluster change, and which node was slow? | [`Clustering::history`] |
@@ -73,7 +73,7 @@
 //! # Features
 //!
 //! - `metrics`: metrics of nodes through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] lists them.
-//! - `probes`: `/livez`, `/readyz`, `/leaderz` and `/stablez` as an [`axum`](https://docs.rs/axum) router.
+//! - `probes`: `/livez`, `/readyz`, `/leaderz`, `/stablez` and `/ownz` as an [`axum`](https://docs.rs/axum) router.
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
 //! - `test-util`: `runtime::process`, with which test tools pause and kill single nodes within one process. It is meant
 //!   for `clustering-testkit`.
@@ -110,7 +110,7 @@ pub mod view;
 
 pub use self::{
     config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict, SharedAssignor},
-    discovery::{Changes, Discovery},
+    discovery::{Changes, Discovery, Route},
     event::{Blocked, Event, Holder, Laggard, LostReason, StopReason},
     history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,

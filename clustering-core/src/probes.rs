@@ -6,10 +6,19 @@
 //! | `/readyz` | the node is a member and ready at the newest version that it knows | routing requests; continuing a rollout |
 //! | `/leaderz` | the node may act as leader now (P6) | routing requests to the leader |
 //! | `/stablez` | the cluster is stable and this node is part of it | waiting until all nodes have adapted; not for rollouts |
+//! | `/ownz?key=…` | the node [holds](crate::Clustering::hold) the key | asking from a program in any language; see below |
 //! | `/metrics` | always, if [configured](Probes::metrics) | Prometheus |
 //!
 //! The probes are independent of each other. A 503 gives the reason in one line. See
 //! [`docs::operating`](crate::docs::operating#probes) for the exact meaning of each probe.
+//!
+//! `/ownz` answers in JSON. With 200, the process may work on the key now: `{"key": "device-42", "slot": 17, "token":
+//! 1042}`; the token is the [fencing token](crate::Hold::token). The answer takes no hold, so it does not delay a
+//! hand-over: ask again before each piece of work, and fence writes with the token. With 409 it may not, and `why` is one
+//! of the names of [`NotHeld::kind`](crate::NotHeld::kind), or `starting`: `{"key": "device-42", "slot": 17, "why":
+//! "elsewhere", "message": …, "node": "ingest-2", "uri": "http://10.0.0.8:8080", "version": "01ARZ…"}`. Node, URI and
+//! version are only there if the key is elsewhere. The key is taken from the query as in a form (`%2F`, `+`); without
+//! one, the status is 400.
 //!
 //! ```no_run
 //! use clustering_core::{Clustering, probes::Probes};
@@ -31,11 +40,20 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use axum::{Router, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use axum::{
+    Router,
+    extract::RawQuery,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use serde::Serialize;
 
 use crate::{
     machine::{FailingCall, Health, Phase, Status},
-    runtime::{Clustering, Known},
+    name::{NodeName, NodeUri},
+    runtime::{Clustering, Known, NotHeld},
+    version::Version,
 };
 
 /// Answers to probes of one node. Cheap to clone; it does not keep the node alive.
@@ -43,6 +61,33 @@ use crate::{
 pub struct Probes {
     node: Arc<RwLock<Option<Known>>>,
     render: Option<Arc<dyn Fn() -> String + Send + Sync>>,
+}
+
+/// Answer of `/ownz` about a key that is held.
+#[derive(Serialize)]
+struct Held<'a> {
+    key: &'a str,
+    slot: u16,
+    token: u64,
+}
+
+/// Answer of `/ownz` about a key that is not held.
+#[derive(Serialize)]
+struct Refused<'a> {
+    key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slot: Option<u16>,
+    why: &'static str,
+    message: String,
+    #[serde(flatten)]
+    elsewhere: Option<Elsewhere>,
+}
+
+#[derive(Serialize)]
+struct Elsewhere {
+    node: NodeName,
+    uri: NodeUri,
+    version: Version,
 }
 
 /// The answer to a probe: a description of the state if the probe succeeds, or the reason why it fails. One line each.
@@ -115,11 +160,87 @@ impl Probes {
             .route("/livez", probe(Probes::live))
             .route("/readyz", probe(Probes::ready))
             .route("/leaderz", probe(Probes::leader))
-            .route("/stablez", probe(Probes::stable));
+            .route("/stablez", probe(Probes::stable))
+            .route("/ownz", self.own_route());
         let Some(render) = self.render.clone() else { return router };
         let text = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
         router.route("/metrics", get(move || std::future::ready((text, render()))))
     }
+}
+
+impl Probes {
+    fn own_route<S: Clone + Send + Sync + 'static>(&self) -> axum::routing::MethodRouter<S> {
+        let probes = self.clone();
+        get(move |RawQuery(query): RawQuery| {
+            let key = query.as_deref().and_then(|query| parameter(query, "key"));
+            std::future::ready(match key {
+                Some(key) => probes.own(&key),
+                None => (StatusCode::BAD_REQUEST, "name the key: /ownz?key=…\n").into_response(),
+            })
+        })
+    }
+
+    /// Answers if the node holds the key at this moment.
+    fn own(&self, key: &[u8]) -> Response {
+        let node = self.node.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let text = &String::from_utf8_lossy(key);
+        let slot = node.as_ref().and_then(|node| node.slot_of(key)).map(|slot| slot.number());
+        let Some(node) = node else {
+            let message = "the node has not started yet".to_owned();
+            let answer = Refused { key: text, slot, why: "starting", message, elsewhere: None };
+            return json(StatusCode::CONFLICT, &answer);
+        };
+        match node.hold_key(key) {
+            Ok(hold) => {
+                let (slot, token) = (hold.slot().number(), hold.token().get());
+                json(StatusCode::OK, &Held { key: text, slot, token })
+            }
+            Err(error) => {
+                let (why, message) = (error.kind(), error.to_string());
+                let answer = Refused { key: text, slot, why, message, elsewhere: elsewhere(error) };
+                json(StatusCode::CONFLICT, &answer)
+            }
+        }
+    }
+}
+
+fn elsewhere(error: NotHeld) -> Option<Elsewhere> {
+    match error {
+        NotHeld::Elsewhere { node, version } => {
+            Some(Elsewhere { node: node.name.clone(), uri: node.uri.clone(), version })
+        }
+        _ => None,
+    }
+}
+
+fn json(status: StatusCode, answer: &impl Serialize) -> Response {
+    match serde_json::to_vec(answer) {
+        Ok(body) => (status, [(CONTENT_TYPE, "application/json")], body).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+/// Returns the decoded value of a parameter of a query string.
+fn parameter(query: &str, name: &str) -> Option<Vec<u8>> {
+    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    let mut values = pairs.filter(|(found, _)| decoded(found) == name.as_bytes());
+    values.next().map(|(_, value)| decoded(value))
+}
+
+/// Decodes `+` and `%2F` as in a form. A percent sign that is not followed by two hexadecimal digits stands for itself.
+fn decoded(text: &str) -> Vec<u8> {
+    let (mut rest, mut bytes) = (text.as_bytes(), Vec::with_capacity(text.len()));
+    while let [first, after @ ..] = rest {
+        let escaped = after.first_chunk::<2>().filter(|_| *first == b'%').and_then(hexadecimal);
+        bytes.push(escaped.unwrap_or(if *first == b'+' { b' ' } else { *first }));
+        rest = if escaped.is_some() { &after[2..] } else { after };
+    }
+    bytes
+}
+
+fn hexadecimal(digits: &[u8; 2]) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()
 }
 
 /// Checks that the node is a member; the error gives the reason if it is not.

@@ -58,6 +58,7 @@ async fn the_probes_follow_the_life_of_a_node() {
     says(get(&router, "/stablez").await, 503, "starting");
     says(get(&router, "/metrics").await, 200, "clustering_leader 1");
     says(get(&router, "/other").await, 404, "");
+    says(get(&router, "/ownz?key=k").await, 409, r#"{"key":"k","why":"starting","message":"#);
 
     let well = Arc::new(AtomicBool::new(true));
     let check = well.clone();
@@ -162,4 +163,44 @@ async fn a_rolling_update_that_waits_for_readiness_does_not_deadlock() {
     for pod in &pods {
         assert!(is_ok(&pod.router, "/readyz").await);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_program_can_ask_if_it_may_work_on_a_key_and_where_the_key_is_otherwise() {
+    let store = FaultyStore::new(MemoryStore::new());
+    let (mut routers, mut nodes): (Vec<Router>, Vec<Clustering>) = Default::default();
+    for name in ["a", "b"] {
+        let probes = Probes::new();
+        let cluster = node(&store, name).exclusive(2).start().await.unwrap();
+        probes.follow(&cluster);
+        routers.push(probes.router());
+        nodes.push(cluster);
+    }
+    while nodes.iter().any(|node| node.held_slots().len() != 1) {
+        sleep(Duration::from_millis(10)).await;
+    }
+    for (key, path) in
+        [("a/b c%", "/ownz?x=1&key=a%2Fb+c%"), ("device-1", "/ownz?key=device-1"), ("", "/ownz?key")]
+    {
+        let (at, other) = if nodes[0].owns(key) { (0, 1) } else { (1, 0) };
+        let hold = nodes[at].hold(key).unwrap();
+        let (slot, token) = (hold.slot(), hold.token());
+        let held = format!(r#"{{"key":"{key}","slot":{slot},"token":{token}}}"#);
+        assert_eq!(get(&routers[at], path).await, (StatusCode::OK, held));
+        let (status, body) = get(&routers[other], path).await;
+        assert_eq!(status, StatusCode::CONFLICT);
+        let start = format!(r#"{{"key":"{key}","slot":{slot},"why":"elsewhere","message":""#);
+        let version = nodes[0].newest_version().unwrap();
+        let end = format!(r#""node":"{}","uri":"http://host","version":"{version}"}}"#, nodes[at].name());
+        assert!(body.starts_with(&start) && body.ends_with(&end), "{body}");
+    }
+    says(get(&routers[0], "/ownz").await, 400, "name the key");
+    says(get(&routers[0], "/ownz?keys=1").await, 400, "name the key");
+    nodes[0].stop().await.unwrap();
+    says(get(&routers[0], "/ownz?key=k").await, 409, r#"{"key":"k","slot":"#);
+    let plain = node(&store, "plain").start().await.unwrap();
+    let probes = Probes::new();
+    probes.follow(&plain);
+    let refused = r#"{"key":"k","why":"not_exclusive","message":""#;
+    says(get(&probes.router(), "/ownz?key=k").await, 409, refused);
 }

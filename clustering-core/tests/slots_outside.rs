@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use clustering_core::{
-    ClusterState, Clustering, Monitor, Namespace, NodeName, Operator, OperatorError, Report,
+    ClusterState, Clustering, Monitor, Namespace, NodeName, Operator, OperatorError, Readiness, Report,
     operator::Purge,
     report::{Handover, SlotsReport},
     slots::{Assignment, Slot, SlotCount},
@@ -129,6 +129,7 @@ async fn each_phase_of_a_hand_over_is_reported() {
     cluster.releases("a").await;
     let now = report(&cluster.store).await;
     assert_eq!((waiting_for(&now), now.nodes[0].handover), (vec!["b"], Some(Handover::Released)));
+    assert_eq!(now.nodes[0].readiness, Readiness::Stabilizing);
     cluster.acknowledges("b").await;
     let now = report(&cluster.store).await;
     assert!(waiting_for(&now).is_empty() && !now.slots.as_ref().unwrap().released, "{now:#?}");

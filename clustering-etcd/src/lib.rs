@@ -42,7 +42,8 @@
 //! # }
 //! ```
 //!
-//! `clustering-core` explains what a cluster is and how its nodes agree. The guides in [`docs`] explain how to run one:
+//! `clustering-core` explains what a cluster is and how its nodes agree, and [how they own keys
+//! exclusively](clustering_core::docs::ownership). The guides in [`docs`] explain how to run one:
 //! [in production](docs::production) and [at scale](docs::performance). The crate `clustering-cli` is the command line.
 //!
 //! # Configuration

@@ -4,7 +4,7 @@
 //!            what you have                           how to test it
 //!   ┌───────────────────────────────┐
 //!   │ a service                     │  cluster: its instances in one test, with crashes, pauses, partitions, storms
-//!   │   its node (Builder)          │  promises: P1 to P8, judged by what each node saw and did
+//!   │   its node (Builder)          │  promises: P1 to P8, P11, P12, judged by what each node saw and did
 //!   ├───────────────────────────────┤
 //!   │ CoordinationStore             │  faulty: fails between a node and its store, on command or at random
 //!   ├───────────────────────────────┤
@@ -17,7 +17,7 @@
 //!
 //! | question | tool |
 //! |---|---|
-//! | Does my service survive crashes, pauses and partitions? | [`cluster::TestCluster`], with [`storm`](cluster::TestCluster::storm) and [`cluster::seeds`] |
+//! | Does my service survive crashes, pauses and partitions? Does it work on a key only while it holds the key? | [`cluster::TestCluster`], with [`storm`](cluster::TestCluster::storm) and [`cluster::seeds`] |
 //! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
 //! | What does the contract require of a store after these calls? | [`contract::Contract`] |
@@ -63,14 +63,17 @@
 //! // Random faults from a seed: a minute of crashes, pauses, partitions and lost replies.
 //! cluster.storm(&Storm::new(7).lasting(Duration::from_secs(60))).await?;
 //!
-//! // All faults end, the cluster becomes stable, and P1 to P8 have held all the time.
+//! // All faults end, the cluster becomes stable, and all promises have held all the time.
 //! cluster.settle().await?;
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! [`cluster`] has a complete tour. `cargo run -p clustering-testkit --example pulses` tests a correct sample service
-//! and three incorrect ones, each of which fails with one of the first seeds.
+//! An [exclusive](clustering_core::Builder::exclusive) service also [reports](cluster::Process::working_on) when it
+//! works on a key. The test fails if two instances work on one key at the same time, or one works without a hold (P12).
+//!
+//! [`cluster`] has a complete tour. `cargo run -p clustering-testkit --example pulses` tests a correct exclusive service
+//! and five incorrect ones, each of which fails with one of the first seeds.
 //!
 //! # Testing a store
 //!

@@ -22,7 +22,7 @@ pub(crate) fn cases() -> ProptestConfig {
 }
 
 /// Names of the fields of all records, and some that no record has.
-const FIELDS: [&str; 20] = [
+const FIELDS: [&str; 26] = [
     "uri",
     "incarnation",
     "metadata",
@@ -42,6 +42,12 @@ const FIELDS: [&str; 20] = [
     "nodes",
     "last",
     "state",
+    "phase",
+    "clean",
+    "slots",
+    "owners",
+    "ttl_ms",
+    "left",
     "",
 ];
 
@@ -108,6 +114,10 @@ fn valid_record() -> impl Strategy<Value = Value> {
             json!({"by": name, "why": "fuzz", "leader": name}),
             json!({"version": label, "term": number}),
             json!({"version": label, "outcome": outcome, "detail": "fuzz"}),
+            json!({"version": label, "phase": "released"}),
+            json!({"node": name, "incarnation": label, "uri": "http://a", "ttl_ms": number, "slots": 4, "left": true}),
+            json!({"slots": 4, "owners": "//////////8="}),
+            json!({"incarnation": label, "by": name, "why": "fuzz"}),
         ])
     })
 }
@@ -197,6 +207,13 @@ pub(crate) fn key() -> impl Strategy<Value = String> {
         "view/nodes/a",
         "view/nodes/b",
         "view/nodes/c",
+        "view/slots",
+        "view/released",
+        "view/holds/1",
+        "view/holds/2",
+        "view/holds/ff",
+        "view/cordoned/a",
+        "view/drain/b",
         "ready/a",
         "ready/b",
         "ready/c",
@@ -207,7 +224,9 @@ pub(crate) fn key() -> impl Strategy<Value = String> {
         "view/nodes//",
         "view/nodes/ a",
         "view/nodes",
-        "view/released",
+        "view/holds/",
+        "view/holds/FF",
+        "view/cordoned/a/b",
         "ready/",
         "ready/a/b",
     ];

@@ -82,8 +82,8 @@ impl Departing {
             self.record = membership.modified();
             return;
         };
-        // Only then it is known whether the commit can delete the witness, too.
-        if self.step.is_none() && ownership.is_reported() {
+        // A leave commit deletes the witness, too, if it is known by then that nothing is held any more.
+        if self.step.is_none() && (ownership.is_reported() || !ended.end.is_in_order()) {
             self.begin(facts, ended, ownership.has_let_go(), out);
         }
         if matches!(self.step, Some(Step::Due(at)) if ownership.has_let_go() && facts.now >= at) {
@@ -96,7 +96,8 @@ impl Departing {
     pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, ownership: &Ownership) {
         let Some(expires) = session.ended().map(|ended| ended.expires) else { return };
         let is_over = facts.now >= expires.max(ownership.patience(facts));
-        if is_over && matches!(self.step, Some(Step::Due(_))) && !ownership.has_let_go() {
+        let is_idle = matches!(self.step, None | Some(Step::Due(_)));
+        if is_over && is_idle && !ownership.has_let_go() {
             *self = Departing::default();
             session.given_back(facts, false);
         }

@@ -191,7 +191,11 @@ impl Ownership {
             return;
         }
         match session.change_since(&mut self.epoch) {
-            Some(SessionChange::Ended) => self.lose(facts, self.loaded.clone(), out),
+            Some(SessionChange::Ended) => {
+                self.lose(facts, self.loaded.clone(), out);
+                // What was lost before gets the same time as the rest, since nothing of it blocks a version any more.
+                self.since = self.since.map(|_| facts.now);
+            }
             Some(SessionChange::Began) => self.lease = session.lease(),
             None => {}
         }
@@ -278,7 +282,6 @@ impl Ownership {
     /// would keep every moving slot from being acquired.
     pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, out: &mut Outbox) {
         if session.held().is_some() && !self.has_let_go() && facts.now >= self.patience(facts) {
-            self.since = Some(facts.now);
             session.end(facts, SessionEnd::Lost(LostReason::ReleaseTimeout), out);
         }
     }

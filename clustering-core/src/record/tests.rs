@@ -94,8 +94,11 @@ fn known_causes() -> Vec<Cause> {
         Cause::Elected(name.clone()),
         Cause::Asked { by: "ops".into(), why: Some("rebalance".into()) },
         Cause::Resync,
-        Cause::Unacknowledged(name),
+        Cause::Unacknowledged(name.clone()),
         Cause::Restored,
+        Cause::Cordoned(name.clone()),
+        Cause::Uncordoned(name),
+        Cause::Assigned,
     ]
 }
 
@@ -181,6 +184,18 @@ fn the_kind_of_a_cause_is_its_name_in_the_record() {
     }
     assert_eq!(Cause::Other("7".into()).kind(), Some("other"));
     assert_eq!(Cause::More(7).kind(), None);
+}
+
+/// Clients in other languages rely on the page.
+#[test]
+fn the_protocol_page_lists_all_causes() {
+    let page = include_str!("../docs/protocol.md");
+    let (_, causes) = page.split_once("**Causes**").unwrap();
+    let (causes, _) = causes.split_once("\n\n").unwrap();
+    for cause in known_causes() {
+        let kind = format!("\"{}\"", cause.kind().unwrap());
+        assert!(causes.contains(&kind), "{kind}");
+    }
 }
 
 #[test]

@@ -408,7 +408,7 @@ impl Clustering {
     /// service has dropped them and the [`release`](Builder::release) callback has succeeded.
     ///
     /// Stopping takes one store call plus the time that the callbacks need to return. It is bounded by
-    /// [`Config::stop_timeout`](crate::Config::stop_timeout) plus one second, as long as the runtime on which the node
+    /// [`Config::stop_timeout`](field@crate::Config::stop_timeout) plus one second, as long as the runtime on which the node
     /// was started keeps running. If the store does not answer, it waits at most until the lease has expired. It
     /// ends the node for all clones of the handle, and calling it twice is harmless. The node also ends if the future is
     /// dropped.

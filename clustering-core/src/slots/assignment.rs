@@ -97,6 +97,13 @@ impl Assignment {
         self.count().iter().zip(&self.slots).filter(is_its).map(|(slot, _)| slot)
     }
 
+    /// True if the node with that name owns the slot.
+    pub fn is_owner(&self, slot: Slot, name: &NodeName) -> bool {
+        let owner =
+            self.slots.get(usize::from(slot.number())).and_then(|owner| self.owners.get(usize::from(*owner)));
+        owner == Some(&hash(name))
+    }
+
     /// Returns the owner of each slot as an index into `names`, or `None` if it has no owner or its owner is not among
     /// the names.
     pub fn among<'a>(&self, names: impl IntoIterator<Item = &'a NodeName>) -> Vec<Option<usize>> {
@@ -171,6 +178,10 @@ mod tests {
             prop_assert_eq!(Assignment::decode(&assignment.encode()), Ok(assignment.clone()));
             let names: Vec<NodeName> = (0..30).map(name).collect();
             prop_assert_eq!(&assignment.among(&names), &owners);
+            for (slot, owner) in assignment.count().iter().zip(&owners) {
+                let is_owner = names.iter().map(|name| assignment.is_owner(slot, name));
+                prop_assert!(is_owner.eq((0..30).map(|number| *owner == Some(number))));
+            }
             for (number, name) in names.iter().enumerate() {
                 let slots: Vec<u16> = assignment.of(name).map(Slot::number).collect();
                 let expected = (0..owners.len()).filter(|slot| owners[*slot] == Some(number));

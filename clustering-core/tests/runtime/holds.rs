@@ -10,8 +10,8 @@ use std::{
 };
 
 use clustering_core::{
-    Builder, Ended, Event, Hold, InCallback, LostReason, NotHeld, Outcome, Release, Stabilization, StopError,
-    StopReason, WaitError, WorkError,
+    Builder, Discovery, Ended, Event, Hold, InCallback, LostReason, NotHeld, Outcome, Release, Route,
+    Stabilization, StopError, StopReason, WaitError, WorkError,
     machine::RequestError,
     runtime::SimulatedSuspends,
     slots::{Slot, SlotCount, SlotSet},
@@ -173,7 +173,7 @@ async fn p12_a_node_that_stops_waits_for_its_holds_and_the_others_wait_for_it() 
     drop(hold);
     stopping.await.unwrap().unwrap();
     let key = key_of(slot);
-    soon("the hold", b.wait_hold(&key)).await.unwrap();
+    drop(soon("the hold", b.wait_hold(&key)).await.unwrap());
     stable([&b]).await;
     assert_eq!(b.held_slots().len(), usize::from(SLOTS));
     assert_eq!(a.hold_slot(slot).unwrap_err(), NotHeld::Stopping);
@@ -194,7 +194,7 @@ async fn p12_a_stop_that_cannot_wait_for_a_hold_leaves_the_slot_protected() {
         assert!(b.hold_slot(slot).is_err(), "the hold of the ended node is valid");
         tokio::time::sleep(ms(50)).await;
     }
-    soon("the hold", b.wait_hold(key_of(slot))).await.unwrap();
+    drop(soon("the hold", b.wait_hold(key_of(slot))).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,7 +405,7 @@ async fn stabilize_is_told_which_slots_it_gains_keeps_and_lost() {
     let expected = [
         [all.clone(), none.clone(), none.clone()],
         [none.clone(), all.difference(&moved), moved.clone()],
-        [moved.clone(), all.difference(&moved), none.clone()],
+        [moved.clone(), all.difference(&moved), none],
     ];
     assert_eq!(*changes.lock().unwrap(), expected);
 }
@@ -806,5 +806,98 @@ async fn p12_no_two_nodes_work_on_one_slot_in_random_churn() {
             }
         })
         .await;
+    }
+}
+
+/// A router sends requests to nodes that refuse them or let them wait, and never to a node that is gone.
+#[tokio::test(start_paused = true)]
+async fn a_route_is_known_except_while_its_slot_is_handed_over() {
+    let cluster = Cluster::new();
+    let early = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
+    assert_eq!(early.route("key"), Route::Unowned);
+    let a = cluster.start_with("a", exclusive).await;
+    stable([&a]).await;
+    let late = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
+    assert!(late.newest().is_none());
+    let at = |route: Route| match route {
+        Route::At(node) => node.name.clone(),
+        other => panic!("{other:?}"),
+    };
+    let observers = [early, late, a.discovery()];
+    for observer in &observers {
+        let route = soon("a route", observer.wait_route("key")).await.unwrap();
+        assert_eq!((at(route), at(observer.route("key"))), (name("a"), name("a")));
+        assert_eq!(observer.find("key").unwrap().name, name("a"));
+    }
+    let holds: Vec<Hold> = slots().map(|slot| a.hold_slot(slot).unwrap()).collect();
+    let b = cluster.start_with("b", exclusive).await;
+    knows(&b, 2).await;
+    tokio::time::sleep(secs(5)).await;
+    let moved = key_of(slot_of(&b, &b));
+    let kept = key_of(slot_of(&b, &a));
+    let newcomer = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
+    for observer in observers.iter().chain([&newcomer]) {
+        match observer.route(&moved) {
+            Route::Moving { from, to: Some(to) } => {
+                assert_eq!(to.name, name("b"));
+                assert!(from.is_none_or(|from| from.name == name("a")));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(observer.wait_route(&moved).now_or_never().is_none());
+    }
+    assert_eq!(at(observers[0].route(&kept)), name("a"), "it stays, and its holds with it");
+    let waiting = tokio::spawn({
+        let (observer, moved) = (observers[0].clone(), moved.clone());
+        async move { observer.wait_route(&moved).await }
+    });
+    drop(holds);
+    assert_eq!(at(soon("a route", waiting).await.unwrap().unwrap()), name("b"));
+    stable([&a, &b]).await;
+    for observer in observers.iter().chain([&newcomer]) {
+        assert_eq!(at(soon("a route", observer.wait_route(&moved)).await.unwrap()), name("b"));
+        assert_eq!(observer.find(&moved).unwrap().name, name("b"));
+    }
+    let hold = b.hold(&moved).unwrap();
+    let stopping = tokio::spawn({
+        let b = b.cluster.clone();
+        async move { b.stop().await }
+    });
+    soon("the loss", hold.lost()).await;
+    let gone = [name("b")];
+    for observer in [&observers[0], &observers[1]] {
+        soon("the departure", async {
+            while observer.node(&gone[0]).is_some() {
+                tokio::time::sleep(ms(1)).await;
+            }
+        })
+        .await;
+        match observer.route(&moved) {
+            Route::Moving { from: None, to } => assert!(to.is_none_or(|to| to.name == name("a"))),
+            other => panic!("{other:?}"),
+        }
+    }
+    drop(hold);
+    stopping.await.unwrap().unwrap();
+    assert_eq!(at(soon("a route", observers[0].wait_route(&moved)).await.unwrap()), name("a"));
+    a.stop().await.unwrap();
+    drop(a);
+    let last = soon("a route", newcomer.wait_route(&moved));
+    assert!(
+        tokio::time::timeout(secs(5), last).await.is_err(),
+        "the last version remains, without its owner"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn routes_of_a_cluster_that_is_not_exclusive_are_the_owners_in_the_newest_version() {
+    let cluster = Cluster::new();
+    let nodes = cluster.start_many(3).await;
+    let late = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
+    for key in ["a", "b", "c", "d"] {
+        let owner = nodes[0].view().unwrap().find(key).unwrap().clone();
+        for discovery in [&late, &nodes[1].discovery()] {
+            assert!(matches!(discovery.route(key), Route::At(node) if node.name == owner.name));
+        }
     }
 }

@@ -132,7 +132,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     }
     printing.await?;
     // For example, another instance took over the name. The supervisor decides whether to restart this one.
-    ended.map_or(Ok(()), |ended| Err(ended.into()))
+    ended.map_or(Ok(()), |ended| Err(ended.map_or_else(Into::into, Into::into)))
 }
 
 fn endpoints(config: &EtcdConfig) -> String {

@@ -1,4 +1,4 @@
-//! A service tested with `TestCluster`, and three mistakes in it that the test finds.
+//! A service tested with `TestCluster`, and five mistakes in it that the test finds.
 //!
 //! ```text
 //! cargo run -p clustering-testkit --example pulses

@@ -41,11 +41,11 @@ pub(crate) enum Mistake {
     /// Counting the meters that `stabilize` was told about without holding them. The slots are acquired only when
     /// `stabilize` has succeeded, and not at all if a newer version gives them to another instance.
     IgnoresPhase,
-    /// Not listening to `lost`. An instance that was paused goes on with the work that it had begun, although its hold
-    /// is void and another instance works on the meter.
+    /// Taking a hold of each meter once, and never looking at it again. The instance works on when the hold is lost: the
+    /// slot cannot be handed over, and after the session has ended, the instance works beside the next holder.
     IgnoresLost,
-    /// Keeping a hold in a detached task that sends a report. The task goes on when the hold is lost: the slot cannot be
-    /// handed over, and when the session ends, the task works beside the next holder.
+    /// Keeping a hold in a detached task that sends a report. The task goes on when the hold is lost, although the
+    /// instance itself works properly.
     Detached,
     /// Writing to the database without the hold's token. A write that an instance had begun before it was paused (by
     /// SIGSTOP, or a long pause of a virtual machine) takes effect when it is resumed, over what others wrote in the
@@ -55,13 +55,8 @@ pub(crate) enum Mistake {
 
 impl Mistake {
     /// All mistakes.
-    pub(crate) const ALL: [Mistake; 5] = [
-        Mistake::OwnList,
-        Mistake::IgnoresPhase,
-        Mistake::IgnoresLost,
-        Mistake::Detached,
-        Mistake::Unfenced,
-    ];
+    pub(crate) const ALL: [Mistake; 5] =
+        [Mistake::OwnList, Mistake::IgnoresPhase, Mistake::IgnoresLost, Mistake::Detached, Mistake::Unfenced];
 }
 
 impl fmt::Display for Mistake {
@@ -84,6 +79,8 @@ pub(crate) struct Service {
     meters: Arc<[String]>,
     mistake: Option<Mistake>,
     counts: Counts,
+    /// Holds that are never dropped, for [`Mistake::IgnoresLost`].
+    kept: Arc<Mutex<BTreeMap<String, Arc<Hold>>>>,
 }
 
 /// Counts that the instance has loaded.
@@ -134,7 +131,7 @@ impl Service {
             })
             .start()
             .await?;
-        Ok(Service { cluster, database, meters, mistake, counts })
+        Ok(Service { cluster, database, meters, mistake, counts, kept: Arc::default() })
     }
 
     /// Returns the instance's work, a future that counts pulses until it is dropped.
@@ -179,7 +176,7 @@ impl Service {
             () = self.lost(&right) => None,
             counted = self.count_with(meter, fence) => counted,
         };
-        self.counts.set(meter, counted.filter(|_| !right.hold.as_ref().is_some_and(Hold::is_lost)));
+        self.counts.set(meter, counted.filter(|_| !right.hold.as_ref().is_some_and(|hold| hold.is_lost())));
         if self.mistake == Some(Mistake::Detached)
             && counted.is_some_and(|count| count.is_multiple_of(REPORT))
         {
@@ -210,10 +207,23 @@ impl Service {
                 self.counts.get(meter).map(|_| without_hold(newest.revision()))
             }
             _ => {
-                let hold = self.cluster.hold(meter).ok()?;
+                let hold = self.hold(meter)?;
                 Some(Right { token: hold.token(), hold: Some(hold) })
             }
         }
+    }
+
+    fn hold(&self, meter: &str) -> Option<Arc<Hold>> {
+        if self.mistake != Some(Mistake::IgnoresLost) {
+            return self.cluster.hold(meter).ok().map(Arc::new);
+        }
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(hold) = kept.get(meter) {
+            return Some(hold.clone());
+        }
+        let hold = Arc::new(self.cluster.hold(meter).ok()?);
+        kept.insert(meter.to_owned(), hold.clone());
+        Some(hold)
     }
 
     /// Waits until work under this right has to end.
@@ -239,7 +249,7 @@ impl Service {
 /// The right to count a meter.
 struct Right {
     /// The hold that gives the right, unless the service makes a mistake.
-    hold: Option<Hold>,
+    hold: Option<Arc<Hold>>,
     /// Fencing token for the database, which is larger for each later holder.
     token: Revision,
 }

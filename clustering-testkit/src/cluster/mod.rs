@@ -10,7 +10,7 @@
 //!   n1: your service ── its node ── FaultyStore ──┼── MemoryStore ──▶ the store's history ─┐
 //!   n2: your service ── its node ── FaultyStore ──┘                                        ├─▶ check
 //!        │        └ crash, pause, cut_off, expire, delay, ...                              │
-//!        └ Process::violates, Process::note ── what each node saw and did ─────────────────┘
+//!        └ Process::working_on, violates, note ── what each node saw and did ──────────────┘
 //! ```
 //!
 //! # A test
@@ -98,6 +98,51 @@
 //! | [`line`](TestCluster::line) | anything that a [`FaultyStore`] can do: lost replies, broken watches, … | |
 //! | [`storm`](TestCluster::storm) | random faults from a seed | its end |
 //!
+//! # Exclusive services
+//!
+//! At most one process holds a key at any moment (P12), if the service works on a key only while it has a
+//! [hold](Clustering::hold) of it. The test judges both sides:
+//!
+//! - The library: each node is asked all the time which slots it holds, even while it is paused or cut off. Two nodes
+//!   that hold one slot at the same time break P12. The service does nothing for this.
+//! - The service: it reports with [`Process::working_on`] when it works on a key. Two processes that work on one key at
+//!   the same time break P12, and so does work without a hold, or after the hold has become void.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use clustering_memory::{Clustering, Hold, StartError, store::CoordinationStore};
+//! use clustering_testkit::cluster::{Failure, Process, TestCluster};
+//!
+//! // In production code.
+//! async fn start(store: impl CoordinationStore, name: &str) -> Result<Clustering, StartError> {
+//!     let builder = Clustering::builder(store).name(name).uri("http://10.0.0.7:8080");
+//!     let node = builder.exclusive(16).start().await?;
+//!     node.for_each_held_slot(poll_devices);
+//!     Ok(node)
+//! }
+//!
+//! async fn poll_devices(hold: Arc<Hold>) {
+//!     // In production code, this line is under #[cfg(test)].
+//!     let _working = Process::current().map(|process| process.working_on_slot(hold.slot()));
+//!     // Poll the devices of the slot until it has to be let go of.
+//!     hold.lost().await;
+//! }
+//!
+//! // In a test.
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)]
+//! # async fn main() -> Result<(), Failure> {
+//! let cluster =
+//!     TestCluster::start(3, |process| async move { start(process.store(), process.name()).await }).await?;
+//! cluster.wait_stable().await?;
+//! cluster.stop("n0").await?;
+//! cluster.restart("n0");
+//! cluster.crash("n1");
+//! cluster.settle().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Many seeds
 //!
 //! A [`Storm`] injects random faults, and [`seeds`] runs a scenario with one seed after another. The first seed that
@@ -121,9 +166,9 @@
 //!
 //! # Checks
 //!
-//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8
-//! against everything that every node saw and did and against the store's history. The test needs no code for that.
-//! Promises of the service itself are checked by assertions in the test, or reported by the service with
+//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8, P11
+//! and P12 against everything that every node saw and did and against the store's history. The test needs no code for
+//! that. Promises of the service itself are checked by assertions in the test, or reported by the service with
 //! [`Process::violates`]. Errors are returned as a [`Failure`] with the state of the nodes and a timeline.
 //!
 //! # Differences from real processes

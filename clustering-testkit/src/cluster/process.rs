@@ -1,6 +1,6 @@
 use std::{fmt, future::Future, sync::Arc};
 
-use clustering_core::{Builder, Clustering};
+use clustering_core::{Builder, Clustering, slots::Slot};
 use tokio::task::JoinHandle;
 
 use super::{
@@ -112,7 +112,12 @@ impl Process {
     /// # }
     /// ```
     pub fn working_on(&self, key: impl Into<String>) -> Working {
-        self.gate.begin_work(key.into())
+        self.gate.begin_work(key.into(), None)
+    }
+
+    /// Like [`working_on`](Self::working_on), for all keys of a slot.
+    pub fn working_on_slot(&self, slot: Slot) -> Working {
+        self.gate.begin_work(format!("slot {slot}"), Some(slot))
     }
 
     /// Adds a note to the node's journal. It appears in the timeline of a failed test.

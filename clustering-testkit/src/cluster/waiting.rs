@@ -108,7 +108,10 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         if missing.is_empty() {
             return Ok(());
         }
-        Err(NotYet::Wait(format!("{name} to hold the slots {missing}, which it owns in {}", newest.version())))
+        Err(NotYet::Wait(format!(
+            "{name} to hold the slots {missing}, which it owns in {}",
+            newest.version()
+        )))
     }
 
     async fn wait<T>(

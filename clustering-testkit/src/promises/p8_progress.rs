@@ -18,7 +18,9 @@ impl Promise for Progress {
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
-        let Observation::Blocked { version, missing, holders, .. } = &entry.observation else { return Ok(()) };
+        let Observation::Blocked { version, missing, holders, .. } = &entry.observation else {
+            return Ok(());
+        };
         let Some(published) = ledger.published(*version) else { return Ok(()) };
         let known = |name: &NodeName| published.cut.iter().any(|node| node.name == *name);
         if missing.is_empty() && holders.is_empty() {

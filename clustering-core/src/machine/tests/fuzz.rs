@@ -18,6 +18,7 @@ use crate::{
     name::{Namespace, NodeName, NodeUri},
     node::Metadata,
     outcome::Outcome,
+    slots::{SlotCount, SlotSet},
     store::{Key, Lease, Revision, Txn},
     time::Timestamp,
     version::IdGenerator,
@@ -58,10 +59,6 @@ struct Process {
 }
 
 impl Process {
-    fn new(name: &str, seed: u128) -> Self {
-        Process::with(name, seed, Config::default())
-    }
-
     fn with(name: &str, seed: u128, config: Config) -> Self {
         let identity = Identity {
             name: NodeName::parse(name).expect("a name"),
@@ -108,6 +105,14 @@ impl Process {
                 Input::HealthReported { token, result: Err("sick".to_owned()) }
             }
             Output::Stabilize { token, .. } => Input::Stabilized { token, outcome: Outcome::Ready },
+            Output::Retract { token, slots } if self.callbacks_fail => {
+                Input::Retracted { token, in_use: slots }
+            }
+            Output::Retract { token, .. } => Input::Retracted { token, in_use: SlotSet::default() },
+            Output::Release { token, .. } if self.callbacks_fail => {
+                Input::Released { token, outcome: Outcome::refused("not yet") }
+            }
+            Output::Release { token, .. } => Input::Released { token, outcome: Outcome::Ready },
             Output::Announce { token, .. } => Input::Announced { token, result: Ok(()) },
             Output::CheckHealth { token } => Input::HealthReported { token, result: Ok(()) },
             _ => return None,
@@ -146,6 +151,7 @@ impl Process {
 
 /// Two machines that share a store.
 struct Pair {
+    config: Config,
     store: Store,
     now: Timestamp,
     processes: [Process; 2],
@@ -153,14 +159,15 @@ struct Pair {
 }
 
 impl Pair {
-    fn new() -> Self {
-        Pair::with(&Config::default())
-    }
-
     fn with(config: &Config) -> Self {
         let processes = [("a", 1), ("b", 2)].map(|(name, seed)| Process::with(name, seed, config.clone()));
-        let mut pair =
-            Pair { store: Store::default(), now: Timestamp::ZERO + ms(1_000), processes, last_seed: 2 };
+        let mut pair = Pair {
+            config: config.clone(),
+            store: Store::default(),
+            now: Timestamp::ZERO + ms(1_000),
+            processes,
+            last_seed: 2,
+        };
         for process in &mut pair.processes {
             process.input(&mut pair.store, pair.now, Input::Tick);
         }
@@ -235,7 +242,7 @@ impl Pair {
             // A process whose name was taken over has stopped. It is restarted.
             if let Phase::Stopped(_) = process.machine.status(self.now).phase {
                 self.last_seed += 1;
-                *process = Process::new(&process.name, self.last_seed);
+                *process = Process::with(&process.name, self.last_seed, self.config.clone());
                 process.input(&mut self.store, self.now, Input::Tick);
             }
         }
@@ -246,7 +253,7 @@ impl Pair {
 type Set = fn(&mut Config, Duration);
 
 /// All durations and numbers of a configuration.
-const FIELDS: [(&str, Set); 14] = [
+const FIELDS: [(&str, Set); 15] = [
     ("ttl", |config, time| config.ttl = time),
     ("renew_every", |config, time| config.renew_every = Some(time)),
     ("leadership", |config, time| config.leadership = Some(time)),
@@ -263,6 +270,7 @@ const FIELDS: [(&str, Set); 14] = [
         config.health.get_or_insert_default().failures = u32::try_from(time.as_nanos()).unwrap_or(u32::MAX);
     }),
     ("stop_timeout", |config, time| config.stop_timeout = Some(time)),
+    ("release_timeout", |config, time| config.release_timeout = Some(time)),
 ];
 
 const EXTREMES: [Duration; 9] = [
@@ -276,6 +284,11 @@ const EXTREMES: [Duration; 9] = [
     Duration::from_secs(u64::MAX),
     Duration::MAX,
 ];
+
+/// Returns a configuration in which all times are used.
+fn exclusive() -> Config {
+    Config { exclusive: SlotCount::new(4).ok(), has_release: true, ..Config::default() }
+}
 
 /// Runs two nodes through joins, refusals, updates, departures and stops, with jumps of time in between.
 fn exercise(config: &Config) {
@@ -314,7 +327,7 @@ fn exercise(config: &Config) {
 fn an_extreme_time_is_refused_with_the_name_of_its_field_or_works() {
     for (field, set) in FIELDS {
         for time in EXTREMES {
-            let mut config = Config::default();
+            let mut config = exclusive();
             set(&mut config, time);
             match config.validate() {
                 Ok(()) => exercise(&config),
@@ -343,8 +356,9 @@ proptest! {
     #![proptest_config(cases())]
 
     #[test]
-    fn fuzz_p1_p8_nodes_survive_garbage_and_agree(steps in steps()) {
-        let mut pair = Pair::new();
+    fn fuzz_p1_p8_nodes_survive_garbage_and_agree(steps in steps(), is_exclusive in any::<bool>()) {
+        let exclusive = SlotCount::new(4).ok().filter(|_| is_exclusive);
+        let mut pair = Pair::with(&Config { exclusive, has_release: true, ..Config::default() });
         pair.pass(ms(5_000));
         for step in &steps {
             pair.step(step);
@@ -376,7 +390,7 @@ proptest! {
     /// No accepted combination of extreme times makes a node panic.
     #[test]
     fn fuzz_accepted_times_work(changes in vec((0..FIELDS.len(), select(EXTREMES.to_vec())), 1..6)) {
-        let mut config = Config::default();
+        let mut config = exclusive();
         for (field, time) in changes {
             let mut changed = config.clone();
             FIELDS[field].1(&mut changed, time);

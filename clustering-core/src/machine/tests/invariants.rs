@@ -21,6 +21,8 @@ pub(super) struct Invariants {
     log_reads: BTreeSet<Token>,
     /// Revision of the node's own acknowledgement, as far as the node knows it.
     own_ready: Revision,
+    /// The same before the last read. The machine ignores a read that is about a version that was superseded.
+    own_ready_before_read: Revision,
     own_record: Revision,
     /// The acknowledgement in flight.
     acknowledging: Option<Token>,
@@ -66,6 +68,7 @@ impl Invariants {
                     && let Ok(revision) = result
                 {
                     self.own_ready = *revision;
+                    self.own_ready_before_read = *revision;
                 }
                 self.in_flight.retain(|_, own| own != token);
                 self.stale.push(*token);
@@ -75,6 +78,7 @@ impl Invariants {
                 if self.reading_own.take_if(|own| own == token).is_some()
                     && let Ok(snapshot) = result
                 {
+                    self.own_ready_before_read = self.own_ready;
                     let entry = snapshot.entries.iter().find(|entry| Some(&entry.key) == own.as_ref());
                     self.own_ready = entry.map_or(Revision::ZERO, |entry| entry.modified);
                 }
@@ -101,7 +105,7 @@ impl Invariants {
         let own = bench.machine.identity().map(|own| bench.keys.node_key(&own.name));
         let record = own.and_then(|own| bench.seen.get(&own)).map_or(Revision::ZERO, |own| own.modified);
         if std::mem::replace(&mut self.own_record, record) != record {
-            self.own_ready = Revision::ZERO;
+            (self.own_ready, self.own_ready_before_read) = (Revision::ZERO, Revision::ZERO);
         }
     }
 
@@ -125,7 +129,7 @@ impl Invariants {
                     // The reply to a read for an older version is ignored.
                     self.reading_own = None;
                 }
-                check_commit(bench, before, *purpose, txn, self.own_ready);
+                check_commit(bench, before, *purpose, txn, [self.own_ready, self.own_ready_before_read]);
             }
             Output::Read { token, prefix, .. } if prefix == bench.keys.view_prefix() => {
                 self.log_reads.insert(*token);
@@ -142,8 +146,11 @@ impl Invariants {
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
+                // An exclusive node renews the lease of an ended session until it has released its slots.
+                let is_letting_go =
+                    bench.machine.session.ended().is_some() && bench.machine.facts.config.exclusive.is_some();
                 assert!(
-                    bench.machine.health.is_fit(&bench.machine.facts),
+                    is_letting_go || bench.machine.health.is_fit(&bench.machine.facts),
                     "P11: {output:?} of one that is not healthy"
                 );
             }
@@ -168,7 +175,12 @@ impl Invariants {
                 self.in_flight.clear();
                 self.newest = if *rewound { Revision::ZERO } else { self.newest };
             }
-            Output::Revoke { .. } => self.forget_session(),
+            // A leader also revokes leases of removed sessions.
+            Output::Revoke { lease, .. } => {
+                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) {
+                    self.forget_session();
+                }
+            }
             Output::Stopped { .. } => self.stopped = true,
             _ => {}
         }
@@ -177,7 +189,7 @@ impl Invariants {
     fn forget_session(&mut self) {
         self.in_flight.clear();
         (self.acknowledging, self.reading_own) = (None, None);
-        self.own_ready = Revision::ZERO;
+        (self.own_ready, self.own_ready_before_read) = (Revision::ZERO, Revision::ZERO);
     }
 
     /// Checks that the machine never asks to be woken immediately, that each wake-up moves the next one forward, and
@@ -275,7 +287,7 @@ fn check_status(bench: &Bench) {
 
 /// Checks a commit against the protocol's table of commits: its guards and its writes, given the log that the machine
 /// has seen.
-fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, own_ready: Revision) {
+fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, own_ready: [Revision; 2]) {
     let keys = &bench.keys;
     let seen = |key: &Key| bench.seen.get(key);
     let created = |key: &Key| Guard::created_at(key.clone(), seen(key).map_or(Revision::ZERO, |e| e.created));
@@ -361,7 +373,9 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
         }
         Purpose::Acknowledge => {
             let (own, ready) = me();
-            let last = Guard::modified_at(ready.clone(), own_ready);
+            let guard = |revision: &Revision| Guard::modified_at(ready.clone(), *revision);
+            let used = own_ready.iter().map(guard).find(|guard| txn.guards().contains(guard));
+            let last = used.unwrap_or_else(|| guard(&own_ready[0]));
             (vec![modified(&own), modified(version), last], vec![put(&ready, lease)])
         }
         Purpose::Confirm => (

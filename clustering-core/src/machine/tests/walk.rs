@@ -4,14 +4,15 @@
 use super::bench::{Bench, for_seeds, ms, name};
 use crate::{
     config::{HealthChecks, Laggards, NameConflict},
-    machine::Output,
+    machine::{Input, Output, RequestId},
     outcome::Outcome,
     record::decode_node,
+    slots::SlotCount,
     store::{ErrorKind, Guard, Revision, Txn, WatchEnd},
 };
 
 const OTHERS: [&str; 3] = ["a", "c", "d"];
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 16] = [
     "view/nodes/a",
     "view/nodes/b",
     "view/nodes/c",
@@ -20,6 +21,12 @@ const KEYS: [&str; 10] = [
     "view/stable",
     "view/request",
     "view/gone",
+    "view/slots",
+    "view/released",
+    "view/holds/2",
+    "view/holds/ff",
+    "view/cordoned/b",
+    "view/drain/b",
     "ready/b",
     "ready/c",
 ];
@@ -31,7 +38,7 @@ struct Walk {
 }
 
 #[test]
-fn p1_to_p7_every_step_of_random_walks_keeps_the_invariants() {
+fn p1_to_p7_and_p12_every_step_of_random_walks_keeps_the_invariants() {
     for_seeds("WALK_SEEDS", 50, |seed| {
         let mut walk = Walk::new(seed);
         for _ in 0..100 {
@@ -45,15 +52,24 @@ impl Walk {
         let mut walk = Walk { bench: Bench::node("b"), random: seed, requests: 0 };
         let conflict = *walk.one_of(&[NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail]);
         let (evict, checks) = (walk.below(2) == 0, walk.below(2) == 0);
+        let (exclusive, has_release) = (walk.below(3) > 0, walk.below(2) == 0);
         walk.bench = Bench::node_with("b", |config| {
             config.name_conflict = conflict;
             if evict {
                 config.laggards = Laggards::Evict { after: ms(3_000) };
             }
             config.health = checks.then(HealthChecks::default);
+            config.exclusive = SlotCount::new(4).ok().filter(|_| exclusive);
+            config.has_release = has_release;
+            config.release_timeout = Some(ms(8_000));
         });
         if walk.below(2) == 0 {
-            walk.bench = walk.bench.clone().with(&["a"]).joined();
+            let mut bench = walk.bench.clone();
+            match walk.below(3) {
+                0 => bench.joins("a"),
+                _ => bench.joins_exclusively("a", 4),
+            }
+            walk.bench = bench.joined();
         }
         walk
     }
@@ -114,6 +130,14 @@ impl Walk {
                 self.bench.stabilized(Outcome::refused("no"));
             }
             call if call.starts_with("stabilize") => self.bench.stabilized(Outcome::Ready),
+            call if call.starts_with("release") && kind == ErrorKind::Busy => {
+                self.bench.released(Outcome::refused("no"));
+            }
+            call if call.starts_with("release") => self.bench.released(Outcome::Ready),
+            call if call.starts_with("retract") => {
+                let in_use: &[u16] = if kind == ErrorKind::Busy { &[1] } else { &[] };
+                self.bench.retracted(in_use);
+            }
             call if call.starts_with("announce") => self.bench.announced(),
             call if call.starts_with("check health") && self.below(3) == 0 => self.bench.health(Err("sick")),
             call if call.starts_with("check health") => self.bench.health(Ok(())),
@@ -158,7 +182,15 @@ impl Walk {
     fn user(&mut self) {
         self.requests += 1;
         let id = self.requests;
-        match self.below(12) {
+        match self.below(14) {
+            12 | 13 => {
+                let held = self.bench.status().holdings.map(|holdings| holdings.held).unwrap_or_default();
+                if let Some((slot, acquired)) = held.iter().next() {
+                    let txn = Txn::new().put("mine", "y", None);
+                    let (id, slot, acquired) = (RequestId(id), *slot, *acquired);
+                    self.bench.input(Input::CommitAsOwner { id, slot, acquired, txn });
+                }
+            }
             0..3 => self.bench.update(id, &id.to_string()),
             3..6 => self.bench.request_version(id, "walk"),
             6 => self.bench.resign(id),
@@ -176,7 +208,19 @@ impl Walk {
         let joined = self.bench.has_session(other);
         let led = self.bench.store.get(self.bench.keys.election_key()).is_some();
         let published = self.bench.has_version();
-        match self.below(14) {
+        match self.below(19) {
+            14 if published && led => self.bench.permits(),
+            15 if joined && published => self.bench.releases(other),
+            16 if published => {
+                let owners: Vec<&str> = (0..4).map(|_| *self.one_of(&["a", "b", "c"])).collect();
+                let clean = self.below(3) == 0;
+                self.bench.publishes_slots(&owners, clean);
+            }
+            17 => {
+                let name = *self.one_of(&["b", other]);
+                self.bench.put(&format!("view/cordoned/{name}"), "{}");
+            }
+            18 if !joined => self.bench.joins_exclusively(other, 4),
             0 if joined => self.bench.ends(other),
             12 if joined && self.bench.is_present(other) => self.bench.leaves(other),
             13 if self.bench.is_present(other) => self.bench.evicts(other),

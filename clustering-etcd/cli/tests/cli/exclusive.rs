@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     harness::{clustering, clustering_with, node, soon},
+    listen::Client,
     run::{SHELL, file_with, registered, service},
     watch::printed,
 };
@@ -118,6 +119,26 @@ async fn p12_the_program_gets_the_signal_after_its_slots_are_handed_over() {
 }
 
 #[tokio::test]
+async fn a_program_can_ask_whether_it_may_work_on_a_key() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let folder = Folder::new().unwrap();
+    let go = folder.path().join("go");
+    let release = format!("while ! test -e {}; do sleep 0.02; done", go.display());
+    let options = ["--listen", "127.0.0.1:0", "--release", &release];
+    let a = exclusive(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    let client = Client::of(&a).await;
+    client.until("/ownz?key=device-7", 200, "{\"key\":\"device-7\",\"slot\":5,\"token\":").await;
+    assert_eq!(client.get("/stablez").await.0, 200);
+    assert_eq!(client.get("/ownz").await.0, 400);
+    // From the first signal on the program must not begin new work, although it still runs.
+    a.terminate().unwrap();
+    client.until("/ownz?key=device-7", 409, "{\"key\":\"device-7\",\"slot\":5,\"why\":\"stopping\"").await;
+    assert!(a.ended().is_none() && !a.log().contains("bye"), "{}", a.log());
+    fs::write(go, "").unwrap();
+    assert_eq!(ended(&a).await, Some(7), "{}", a.log());
+}
+
+#[tokio::test]
 async fn a_drained_node_stops_its_program_in_order_and_has_its_own_exit_code() {
     let etcd = EtcdServer::start().await.unwrap();
     let b = node(&etcd, "b").exclusive(8).start().await.unwrap();
@@ -135,7 +156,9 @@ async fn a_drained_node_stops_its_program_in_order_and_has_its_own_exit_code() {
     );
     assert_eq!(ended(&a).await, Some(4), "{}", a.log());
     assert_eq!(fs::read_to_string(&calls).unwrap(), "released\nbye\n");
-    printed(&a, &["drained it: a new kernel", "the node is drained; the program gets SIGTERM"]).await;
+    for part in ["drained it: a new kernel", "the node is drained; the program gets SIGTERM"] {
+        printed(&a, &[part]).await;
+    }
     holds(&b, 8).await;
     // The restarted node is not drained, and a cordoned node stays without slots.
     clustering(&etcd, &["cordon", "a"]).await.ended(0);

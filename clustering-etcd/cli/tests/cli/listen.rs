@@ -23,20 +23,20 @@ use crate::{
 };
 
 /// A client for the probes and metrics of a service.
-struct Client {
+pub(crate) struct Client {
     address: String,
 }
 
 impl Client {
     /// Reads the address from the log of the command.
-    async fn of(process: &Process) -> Self {
+    pub(crate) async fn of(process: &Process) -> Self {
         let text = printed(process, &["a: probes and metrics at http://", "\n"]).await;
         let address = text.split("at http://").nth(1).unwrap().lines().next().unwrap();
         Client { address: address.to_owned() }
     }
 
     /// Returns the status and the body.
-    async fn get(&self, path: &str) -> (u16, String) {
+    pub(crate) async fn get(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(&self.address).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address);
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -59,7 +59,7 @@ impl Client {
     }
 
     /// Waits for an answer with this status and beginning.
-    async fn until(&self, path: &str, status: u16, text: &str) {
+    pub(crate) async fn until(&self, path: &str, status: u16, text: &str) {
         soon(&format!("{path}: {status} {text:?}"), async {
             loop {
                 let answer = self.get(path).await;

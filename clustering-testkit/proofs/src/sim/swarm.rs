@@ -24,6 +24,8 @@ pub(super) struct Swarm {
     pub(super) weighted: u64,
     /// The nodes that are exclusive.
     pub(super) exclusivity: Exclusivity,
+    /// Percentage of processes that are exclusive during the storm, if only some are.
+    pub(super) mixed: u64,
     /// Percentage of nodes that are exclusive if they start after the storm, if only some are.
     pub(super) rolled_out: u64,
     /// Number of slots of exclusive nodes.
@@ -87,11 +89,25 @@ impl Swarm {
             most: one_of(&[20, 200, 1_500]),
         });
         let slow = slow.collect();
-        let exclusivity =
-            [Exclusivity::Nobody, Exclusivity::Some, Exclusivity::Everybody][one_of(&[0, 0, 1, 2, 2]) as usize];
+        let exclusivity = [Exclusivity::Nobody, Exclusivity::Some, Exclusivity::Everybody]
+            [one_of(&[0, 0, 1, 2, 2]) as usize];
+        let mixed = one_of(&[50, 90, 97]);
         let rolled_out = one_of(&[0, 100]);
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
-        Swarm { exclusivity, rolled_out, slots, wall_spread, take_over, fail, evict, stabilize_timeout, health, weighted, slow }
+        Swarm {
+            exclusivity,
+            mixed,
+            rolled_out,
+            slots,
+            wall_spread,
+            take_over,
+            fail,
+            evict,
+            stabilize_timeout,
+            health,
+            weighted,
+            slow,
+        }
     }
 
     /// Draws the additional delay of a step.

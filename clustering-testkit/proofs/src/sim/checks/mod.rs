@@ -6,6 +6,7 @@ pub(super) mod p10_news;
 pub(super) mod p11_health;
 pub(super) mod p12_fence;
 pub(super) mod p12_releases;
+pub(super) mod p12_starvation;
 pub(super) mod p1_newest_views;
 pub(super) mod p1_placement;
 pub(super) mod p2_labels;

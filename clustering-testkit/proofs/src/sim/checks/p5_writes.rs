@@ -12,14 +12,18 @@ pub(crate) fn check(
     is_own: impl Fn(LeaseId) -> bool,
 ) -> Result<(), String> {
     match purpose {
-        Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::Resign | Purpose::LeaderCommit => {
-            match leader.and_then(|entry| entry.lease).is_some_and(is_own) {
-                true => Ok(()),
-                false => Err(format!(
-                    "P5, write without leadership: a commit ({purpose}) of a node that does not lead was accepted"
-                )),
-            }
-        }
+        Purpose::Publish
+        | Purpose::Permit
+        | Purpose::Reclaim
+        | Purpose::Confirm
+        | Purpose::Evict
+        | Purpose::Resign
+        | Purpose::LeaderCommit => match leader.and_then(|entry| entry.lease).is_some_and(is_own) {
+            true => Ok(()),
+            false => Err(format!(
+                "P5, write without leadership: a commit ({purpose}) of a node that does not lead was accepted"
+            )),
+        },
         Purpose::Elect if leader.is_some() => {
             Err("P5, two leaders: a node was elected while another one led".to_owned())
         }

@@ -2,7 +2,8 @@ use std::{collections::BTreeMap, mem};
 
 use clustering_core::{
     Config, Event, Outcome,
-    machine::{Holdings, Input, Token},
+    machine::{Holdings, Input, Output, Purpose, Token},
+    node::WEIGHT,
     slots::{Slot, SlotCount, SlotSet},
     store::{Key, LeaseId, Revision, Txn},
     time::Timestamp,
@@ -12,7 +13,7 @@ use clustering_testkit::history::{Entry, Life, Moment, Observation};
 use super::{Due, World};
 use crate::sim::{
     Kind, Reached,
-    checks::{p12_fence::Acquired, p12_releases},
+    checks::{p12_fence::Acquired, p12_releases, p12_starvation},
     swarm::Exclusivity,
 };
 
@@ -126,7 +127,7 @@ impl World<'_> {
         let random = &mut self.processes[process].random;
         let exclusive = match swarm.exclusivity {
             Exclusivity::Nobody => false,
-            Exclusivity::Some => random.percent(if self.stormy { 75 } else { swarm.rolled_out }),
+            Exclusivity::Some => random.percent(if self.stormy { swarm.mixed } else { swarm.rolled_out }),
             Exclusivity::Everybody => true,
         };
         let has_release = exclusive && random.percent(50);
@@ -309,6 +310,18 @@ impl World<'_> {
         self.book.check(result);
     }
 
+    /// P12. Checks that a version is not published only because of joins, while slots are handed over.
+    pub(super) fn look_at_publication(&mut self, process: usize, output: &Output) {
+        let this = &self.processes[process];
+        if let (Output::Commit { purpose: Purpose::Publish, txn, .. }, Some(machine)) =
+            (output, &this.machine)
+        {
+            let since = this.clock.at(self.now).since(this.seen_version_at);
+            let result = p12_starvation::check(&this.label, machine, since, txn);
+            self.book.check(result);
+        }
+    }
+
     /// Updates the reports about who holds what (P12).
     pub(super) fn look_at_holds(&mut self, process: usize) {
         if !mem::take(&mut self.processes[process].holds.is_outdated) || !self.judges_holds {
@@ -417,10 +430,9 @@ impl World<'_> {
     /// P12. Checks a commit of an owner that the store has accepted.
     pub(super) fn check_owner_commit(&mut self, (process, life): (usize, u32), txn: &Txn) {
         let prefix = format!("{}/owned/", self.keys.namespace());
-        let number = txn.operations().iter().find_map(|operation| operation.key().strip_prefix(prefix.as_str()));
-        let slot = SlotCount::new(self.swarm.slots)
-            .ok()
-            .and_then(|count| count.slot(number?.parse().ok()?));
+        let number =
+            txn.operations().iter().find_map(|operation| operation.key().strip_prefix(prefix.as_str()));
+        let slot = SlotCount::new(self.swarm.slots).ok().and_then(|count| count.slot(number?.parse().ok()?));
         let Some(slot) = slot else { return };
         self.book.counts.note(Reached::OwnerCommitDone);
         let result = self.fence.check_commit(slot, (process, life));
@@ -433,7 +445,7 @@ impl World<'_> {
         if !nodes.iter().all(|process| process.holds.exclusive) {
             return true;
         }
-        nodes.iter().all(|process| {
+        let are_held = nodes.iter().all(|process| {
             let Some(machine) = &process.machine else { return false };
             let now = process.clock.at(self.now);
             let (Some(view), Some(holdings)) = (machine.newest(), machine.status(now).holdings) else {
@@ -441,7 +453,22 @@ impl World<'_> {
             };
             let held: SlotSet = holdings.held.keys().copied().collect();
             view.has_handover() && held == view.slots_of(&process.name) && now < holdings.until
-        })
+        });
+        are_held && self.are_slots_assigned()
+    }
+
+    /// True if every slot has an owner, unless no node wants any, and all nodes with equal weights own equally many.
+    fn are_slots_assigned(&self) -> bool {
+        let Some(view) = self.processes[0].machine.as_ref().and_then(|machine| machine.newest()) else {
+            return false;
+        };
+        let Some(count) = view.slot_count() else { return false };
+        let is_weighted = view.iter().any(|node| node.metadata.contains_key(WEIGHT));
+        let numbers = || view.iter().map(|node| view.slots_of(&node.name).len());
+        let all: usize = numbers().sum();
+        let is_even = numbers().max().unwrap_or_default() <= numbers().min().unwrap_or_default() + 1;
+        let are_owned = all == usize::from(count.get()) || is_weighted && all == 0;
+        are_owned && (is_weighted || is_even)
     }
 }
 

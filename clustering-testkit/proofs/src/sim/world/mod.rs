@@ -422,6 +422,7 @@ impl<'a> World<'a> {
         {
             let result = checks::causes::unacknowledged(machine, txn);
             self.book.check(result);
+            self.look_at_publication(process, &output);
         }
         if self.book.is_told()
             && let Some(line) = render::output(&output)
@@ -464,8 +465,9 @@ impl<'a> World<'a> {
         self.book.event(self.now, &this.name, &this.label, event);
         match event {
             Event::VersionPublished { version, .. } => {
-                self.processes[process].seen_label = Some(*version);
-                let this = &self.processes[process];
+                let this = &mut self.processes[process];
+                this.seen_label = Some(*version);
+                this.seen_version_at = this.clock.at(self.now);
                 if let Some(newest) = this.machine.as_ref().and_then(Machine::newest) {
                     let result = checks::p1_newest_views::check(newest, self.book.ledger());
                     self.book.check(result);

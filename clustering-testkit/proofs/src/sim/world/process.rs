@@ -50,6 +50,8 @@ pub(super) struct Process {
     pub(super) told_leader: Option<Term>,
     /// Last label that the process saw published.
     pub(super) seen_label: Option<Version>,
+    /// Time on the clock when the process last saw a version published.
+    pub(super) seen_version_at: Timestamp,
     /// Version of the last `on_stable` call.
     pub(super) announced: Option<Version>,
     /// Time on the clock when the process was frozen.
@@ -140,6 +142,7 @@ impl Process {
             claim: None,
             told_leader: None,
             seen_label: None,
+            seen_version_at: Timestamp::ZERO,
             announced: None,
             frozen_at: Timestamp::ZERO,
             asked: Vec::new(),

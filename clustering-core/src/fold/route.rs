@@ -1,0 +1,86 @@
+//! Where requests for a key go, as the log shows it.
+
+use std::sync::Arc;
+
+use super::Fold;
+use crate::{
+    discovery::Route,
+    node::Node,
+    slots::Slot,
+    view::{Nodes, View},
+};
+
+impl Fold {
+    /// Returns the node to which requests for a key go.
+    pub(crate) fn route(&self, key: &[u8]) -> Route {
+        match &self.newest {
+            Some(view) => self.route_in(view, key),
+            None => self.route_among_present(key),
+        }
+    }
+
+    /// Returns the owner of the key among the nodes that are present, for a process that does not know the view of the
+    /// newest version: by the stored assignment if all nodes are exclusive, and by placement otherwise.
+    pub(crate) fn owner_among_present(&self, key: &[u8]) -> Option<&Arc<Node>> {
+        match self.stored_slot(key) {
+            Some(slot) => self.assigned(slot),
+            None => {
+                let owner = Nodes::new(self.present().cloned()).find(key)?.name.clone();
+                self.node(&owner)
+            }
+        }
+    }
+
+    fn route_in(&self, view: &View, key: &[u8]) -> Route {
+        let Some(slot) = view.slot_of(key).filter(|_| view.has_handover()) else {
+            return view.find(key).map_or(Route::Unowned, |node| Route::At(node.clone()));
+        };
+        let Some(owner) = view.owner_of(slot) else { return Route::Unowned };
+        if !self.is_same_session(owner) {
+            // Its successor may be a new session of the same node; the next version decides.
+            return Route::Moving { from: None, to: self.node(&owner.name).cloned() };
+        }
+        let before = self.previous().map(|previous| previous.owner_of(slot));
+        let stays = before.flatten().is_some_and(|before| before.lease == owner.lease);
+        if stays || self.is_released() || self.is_stable() {
+            return Route::At(owner.clone());
+        }
+        let from = before.flatten().filter(|before| self.is_same_session(before)).cloned();
+        Route::Moving { from, to: Some(owner.clone()) }
+    }
+
+    fn route_among_present(&self, key: &[u8]) -> Route {
+        let owner = self.owner_among_present(key).cloned();
+        match owner {
+            None => Route::Unowned,
+            Some(owner) if self.stored_slot(key).is_none() || self.is_stored_released() => Route::At(owner),
+            Some(owner) => Route::Moving { from: None, to: Some(owner) },
+        }
+    }
+
+    /// Returns the slot of a key by the stored assignment, if all nodes that are present are exclusive.
+    fn stored_slot(&self, key: &[u8]) -> Option<Slot> {
+        let assignment = self.slots.as_ref()?.record.as_ref()?;
+        let is_exclusive = |node: &Arc<Node>| node.lease.is_some_and(|lease| self.holds.contains_key(&lease));
+        self.present().all(is_exclusive).then(|| assignment.count().slot_of(key))
+    }
+
+    /// Returns the node to which the stored assignment gives the slot, if it is present.
+    fn assigned(&self, slot: Slot) -> Option<&Arc<Node>> {
+        let assignment = self.slots.as_ref()?.record.as_ref()?;
+        self.present().find(|node| assignment.is_owner(slot, &node.name))
+    }
+
+    /// True if the slots of the newest version may be acquired, for a process that does not know the version's view.
+    fn is_stored_released(&self) -> bool {
+        let (Some(version), Some(released)) = (&self.version, &self.released) else { return false };
+        let label = version.record.as_ref().map(|record| record.version);
+        let names_it = label.is_some() && released.record.as_ref().map(|record| record.version) == label;
+        names_it && released.modified > version.modified
+    }
+
+    /// True if the node's session, as it is in a view, has not ended.
+    fn is_same_session(&self, node: &Node) -> bool {
+        self.node(&node.name).is_some_and(|present| present.lease == node.lease)
+    }
+}
