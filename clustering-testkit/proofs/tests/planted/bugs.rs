@@ -142,6 +142,18 @@ bugs! {
     write_by_a_deposed_leader:
         "A leader commit is made without a guard on the term.",
         4, ["P5"], unguarded(Purpose::LeaderCommit, &["c/view/leader"]);
+    permit_by_a_deposed_leader:
+        "The acquisition of slots is permitted without a guard on the term.",
+        100, ["P5"], unguarded(Purpose::Permit, &["c/view/leader"]);
+    owner_commit_without_a_fence:
+        "A commit as owner is made without a guard on the version.",
+        10, ["P12"], unguarded(Purpose::OwnerCommit, &["c/view/version"]);
+    holds_forgotten_at_once:
+        "A node assumes that holds were dropped as soon as it has told them to end.",
+        1, ["P12"], ForgetsHolds;
+    release_not_repeated:
+        "A node counts a refused release as done.",
+        10, ["P12"], ReleasesOnce;
     election_over_another:
         "A node is elected without guards on the leader and the version.",
         1, ["P2", "P5"], unguarded(Purpose::Elect, &["c/view/leader", "c/view/version"]);

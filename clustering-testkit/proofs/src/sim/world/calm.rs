@@ -26,10 +26,12 @@ impl Simulation {
     /// - 6 times 5 s: the longest pause between two attempts, for each of the calls that depend on one another: the
     ///   watch or the snapshot, the lease, the record, the election, the version, and the acknowledgement (or the
     ///   stabilize).
+    /// - 15 s: a node that cannot release its slots in time leaves.
+    /// - 30 s: joins wait while slots are handed over.
     /// - 1 TTL and 3 s: a node that is unhealthy at its start, or whose check hung, is checked again.
     /// - 5 s for the gap between two publications, and 5 s for calls in flight and for callbacks.
     pub fn calm_within(&self) -> Duration {
-        let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 3 + 5 + 5);
+        let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 15 + 30 + 3 + 5 + 5);
         by_clocks * 5 / 4
     }
 

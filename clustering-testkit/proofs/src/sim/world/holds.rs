@@ -181,8 +181,8 @@ impl World<'_> {
         this.holds.is_outdated = true;
         let time = if this.window(Kind::LeakedHold, self.now).is_some() {
             this.random.ms(5_000, 1_000_000)
-        } else if self.stormy && this.random.percent(5) {
-            this.random.ms(0, 20_000)
+        } else if this.random.percent(5) {
+            this.random.ms(0, 1_500)
         } else {
             this.random.ms(0, 400)
         };
