@@ -55,15 +55,14 @@ pub(crate) enum Asked {
 }
 
 pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
-    let mut instance =
-        Instance { name: "a".to_owned(), listen: "127.0.0.1:0".to_owned(), uri: None, store: StoreKind::Etcd };
-    let mut plan = Plan {
+    let mut instance = Instance {
+        name: "a".to_owned(),
+        listen: "127.0.0.1:0".to_owned(),
+        uri: None,
         store: StoreKind::Etcd,
-        instances: 5,
-        rate: 500,
-        devices: 100,
-        pause: Duration::from_secs(2),
     };
+    let mut plan =
+        Plan { store: StoreKind::Etcd, instances: 5, rate: 500, devices: 100, pause: Duration::from_secs(2) };
     let mut is_rolling = false;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {

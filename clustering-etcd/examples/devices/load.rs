@@ -29,10 +29,7 @@ use tokio::{
 use tracing::{Subscriber, field, span};
 use tracing_subscriber::{Layer, Registry, layer::Context, layer::SubscriberExt, registry::LookupSpan};
 
-use crate::{
-    BoxError,
-    service::{self, Device},
-};
+use crate::{BoxError, devices::Device, service};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -117,7 +114,8 @@ impl Balancer {
             instances.get(turn % instances.len().max(1)).ok_or("no instance")?.clone()
         };
         let method = if state.is_some() { Method::POST } else { Method::GET };
-        let answer = self.send(method, format!("{instance}/devices/{device}"), state.unwrap_or_default()).await?;
+        let answer =
+            self.send(method, format!("{instance}/devices/{device}"), state.unwrap_or_default()).await?;
         serde_json::from_slice(&answer).map_err(|error| error.to_string())
     }
 
@@ -205,7 +203,12 @@ impl Load {
     }
 }
 
-async fn send_all(balancer: Arc<Balancer>, devices: Vec<String>, rate: u32, is_over: Arc<AtomicBool>) -> Tally {
+async fn send_all(
+    balancer: Arc<Balancer>,
+    devices: Vec<String>,
+    rate: u32,
+    is_over: Arc<AtomicBool>,
+) -> Tally {
     let mut ticks = time::interval(Duration::from_secs(1) / rate);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let (mut tally, mut running) = (Tally::default(), JoinSet::new());

@@ -6,10 +6,11 @@
 //! curl -d on 127.0.0.1:8001/devices/7; curl 127.0.0.1:8002/devices/7
 //! ```
 //!
-//! The service is in `service.rs`. With `--rolling-restart` the program measures how requests fare while five instances
+//! `service.rs` is the service, and `devices.rs` what it does with devices. With `--rolling-restart` the program measures how requests fare while five instances
 //! are restarted one after the other.
 
 mod arguments;
+mod devices;
 mod load;
 mod rolling;
 mod service;
@@ -66,7 +67,8 @@ async fn serve(instance: &Instance) -> Result<(), BoxError> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = open(instance.store).await?;
     let listener = TcpListener::bind(&instance.listen).await?;
-    let uri = instance.uri.clone().map_or_else(|| listener.local_addr().map(|at| format!("http://{at}")), Ok)?;
+    let uri =
+        instance.uri.clone().map_or_else(|| listener.local_addr().map(|at| format!("http://{at}")), Ok)?;
     println!("{} serves {uri}", instance.name);
     let node = Clustering::builder(store.clone()).name(&instance.name).uri(uri);
     service::run(node, store, listener, async move {
