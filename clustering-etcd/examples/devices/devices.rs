@@ -89,7 +89,9 @@ impl Devices {
             match unsaved.map(|device| self.store.commit(device.txn(key))) {
                 Some(commit) => match commit.await {
                     // An earlier write of this instance was applied, although its outcome was unknown.
-                    Err(error) if error.kind() != ErrorKind::GuardFailed => return Err(error),
+                    Err(error) if !matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
+                        return Err(error);
+                    }
                     _ => *device = None,
                 },
                 None => *device = None,

@@ -35,10 +35,21 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A runtime whose drop ends its tasks at their next await, and does not wait for that.
+struct Background(Option<Runtime>);
+
+impl Drop for Background {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// An instance with a runtime of its own, so that it can crash.
 pub(crate) struct Instance {
     pub(crate) uri: String,
-    runtime: Runtime,
+    runtime: Background,
     end: oneshot::Sender<()>,
     ended: JoinHandle<Result<(), BoxError>>,
 }
@@ -61,7 +72,7 @@ impl Instance {
         let ended = runtime.spawn(service::run(node, store, listener, async {
             let _ = ends.await;
         }));
-        Ok(Instance { uri, runtime, end, ended })
+        Ok(Instance { uri, runtime: Background(Some(runtime)), end, ended })
     }
 
     /// Begins to stop the instance, as SIGTERM does. The result waits for its end.
@@ -69,14 +80,14 @@ impl Instance {
         let _ = self.end.send(());
         async move {
             let result = self.ended.await;
-            self.runtime.shutdown_background();
+            drop(self.runtime);
             result?
         }
     }
 
     /// Ends the instance at its next await, without any farewell.
     pub(crate) fn crash(self) {
-        self.runtime.shutdown_background();
+        drop(self.runtime);
     }
 }
 

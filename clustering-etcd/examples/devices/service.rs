@@ -14,8 +14,8 @@ use axum::{
     routing::get,
 };
 use clustering_core::{
-    Builder, Clustering, Hold, Node, NotHeld, Release, RequestError, Stabilization, Version, probes::Probes,
-    store::CoordinationStore,
+    Builder, Clustering, Discovery, Hold, Node, NotHeld, Release, RequestError, Stabilization, Version,
+    probes::Probes, store::CoordinationStore,
 };
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -26,13 +26,14 @@ use tokio::{net::TcpListener, time};
 
 use crate::devices::Devices;
 
+const NAMESPACE: &str = "device-service";
 /// Carries the newest version that the sender of a forwarded request knows.
 const VERSION: &str = "x-cluster-version";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 /// How long a request waits for a device that is on its way to an instance.
 const WAIT: Duration = Duration::from_secs(10);
-/// How often a request is passed on before it fails, and the pause after the first attempt; each one is longer.
-const ATTEMPTS: u32 = 20;
+/// How often a request is passed on before it fails, and by how much the pause grows with each attempt: 9 s in total.
+const ATTEMPTS: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long an instance that has left serves and forwards requests, until load balancers have noticed that it is gone.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -44,10 +45,11 @@ pub(crate) async fn run(
     listener: TcpListener,
     ends: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Box<dyn Error + Send + Sync>> {
+    let observer = Discovery::observe(store.clone(), NAMESPACE).await?;
     let devices = Arc::new(Devices::new(store));
     let (loading, flushing) = (devices.clone(), devices.clone());
     let cluster = node
-        .namespace("device-service")
+        .namespace(NAMESPACE)
         .exclusive(64)
         .stabilize(move |change: Stabilization| {
             let devices = loading.clone();
@@ -63,7 +65,7 @@ pub(crate) async fn run(
     let probes = Probes::new();
     probes.follow(&cluster);
     let client = Client::builder(TokioExecutor::new()).build_http();
-    let service = Service { cluster: cluster.clone(), devices, client };
+    let service = Service { cluster: cluster.clone(), observer, devices, client };
     let router = Router::new()
         .route("/devices/{id}", get(handle).post(handle))
         .with_state(Arc::new(service))
@@ -85,6 +87,7 @@ pub(crate) async fn run(
 /// What the handlers share.
 struct Service {
     cluster: Clustering,
+    observer: Discovery,
     devices: Arc<Devices>,
     client: Client<HttpConnector, Body>,
 }
@@ -106,28 +109,29 @@ async fn handle(
     let state = (method == Method::POST).then_some(body.as_str());
     let is_forwarded = version.is_some();
     for attempt in 0..ATTEMPTS {
-        let (node, newest) = match service.hold(&id, version).await {
+        let owner = match service.hold(&id, version).await {
             Ok(hold) => match service.devices.work(&service.cluster, &hold, &id, state).await {
                 Err(RequestError::NotHeld) => continue, // it moved before anything was written
                 Err(error) => return Err(unavailable(error)),
                 Ok(device) => return Ok((JSON, json!(device).to_string()).into_response()),
             },
-            Err(NotHeld::Elsewhere { node, version }) => (node, version),
-            // This instance no longer learns where the device is, so it asks the others in turn.
-            Err(NotHeld::Stopping | NotHeld::NoSession) => {
-                service.another(attempt).ok_or_else(|| unavailable("no other instance is known"))?
-            }
+            Err(NotHeld::Elsewhere { node, version }) => Some((node, version)),
+            Err(NotHeld::Stopping | NotHeld::NoSession) => service.observed_owner(&id),
             Err(error) => return Err(unavailable(error)),
         };
-        version = version.max(Some(newest));
+        version = version.max(owner.as_ref().map(|(_, newest)| *newest));
         if is_forwarded {
             // The sender decides where to try next, once it knows this version.
-            return Ok((StatusCode::MISDIRECTED_REQUEST, [(VERSION, newest.to_string())]).into_response());
+            let version = version.map_or_else(String::new, |version| version.to_string());
+            return Ok((StatusCode::MISDIRECTED_REQUEST, [(VERSION, version)]).into_response());
         }
-        match service.forward(&node, newest, (&method, &uri, &body)).await? {
-            Some(answer) if answer.status() != StatusCode::MISDIRECTED_REQUEST => return Ok(answer),
-            Some(misdirected) => version = version.max(version_in(misdirected.headers())),
-            None => {}
+        if let Some((node, newest)) = owner
+            && let Some(answer) = service.forward(&node, newest, (&method, &uri, &body)).await?
+        {
+            if answer.status() != StatusCode::MISDIRECTED_REQUEST {
+                return Ok(answer);
+            }
+            version = version.max(version_in(answer.headers()));
         }
         time::sleep(PAUSE * attempt).await;
     }
@@ -150,12 +154,12 @@ impl Service {
         time::timeout(WAIT, held).await.unwrap_or(Err(NotHeld::Moving))
     }
 
-    /// Returns another instance and the newest version that is known here; a different one for each attempt.
-    fn another(&self, attempt: u32) -> Option<(Arc<Node>, Version)> {
-        let view = self.cluster.discovery().newest()?;
-        let others: Vec<_> = view.iter().filter(|node| node.name != *self.cluster.name()).collect();
-        let node = others.get(attempt as usize % others.len().max(1))?;
-        Some((Arc::clone(node), view.version()))
+    /// Returns the owner of the device if it is another instance, with the version that says so. This also works when the
+    /// node of this instance has stopped.
+    fn observed_owner(&self, id: &str) -> Option<(Arc<Node>, Version)> {
+        let view = self.observer.newest()?;
+        let owner = view.find(id).filter(|node| node.name != *self.cluster.name())?;
+        Some((owner.clone(), view.version()))
     }
 
     /// Sends the request to another instance. Returns `None` if it was not received there, or may be repeated.

@@ -136,3 +136,24 @@ fn the_journal_detects_two_instances_at_once() {
     journal.begin(&device, "b", now);
     assert_eq!(journal.verdict(&[device]).overlaps, 1);
 }
+
+/// Returns the text without the indentation of its lines.
+fn unindented(text: &str) -> String {
+    text.lines().map(|line| line.trim_start().to_owned() + "\n").collect()
+}
+
+#[test]
+fn the_readme_shows_the_service_as_it_is() {
+    let readme = include_str!("../../../README.md");
+    let section = readme.split("\n## ").find(|section| section.starts_with("A whole service")).unwrap();
+    let excerpts: Vec<_> = section.split("```rust,ignore\n").skip(1).collect();
+    assert_eq!(excerpts.len(), 2);
+    let service = unindented(include_str!("service.rs"));
+    for part in excerpts.iter().flat_map(|excerpt| excerpt.split("```").next().unwrap().split("// …\n")) {
+        let part = unindented(part);
+        assert!(
+            service.contains(part.trim()),
+            "service.rs does not contain this part of the README:\n{part}"
+        );
+    }
+}
