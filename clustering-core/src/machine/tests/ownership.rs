@@ -10,7 +10,7 @@ use crate::{
     outcome::Outcome,
     record::{HoldsRecord, decode},
     slots::SlotSet,
-    store::{ErrorKind, LeaseId, WatchEnd},
+    store::{ErrorKind, LeaseId, Txn, WatchEnd},
 };
 
 const STEPS: [&str; 9] =
@@ -585,6 +585,15 @@ fn a_drained_incarnation_leaves_in_order_and_its_restart_stays() {
     b.retracted(&[]);
     b.answer_all();
     b.expect_only(&["leave", "stopped"], &["leave", "stopped: alice drained it: maintenance"]);
+}
+
+#[test]
+fn a_drain_of_the_session_counts_after_the_record_was_rewritten() {
+    let mut b = follower();
+    let lease = b.status().holdings.unwrap().lease.unwrap();
+    let record = r#"{"incarnation": "earlier", "by": "alice", "why": "maintenance"}"#;
+    b.write(Txn::new().put("c/view/drain/b", record, lease));
+    b.expect_only(&["retract"], &["retract 2-3"]);
 }
 
 #[test]
