@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, mem};
 
 use clustering_core::{
-    Config, Event, Outcome,
-    machine::{Holdings, Input, Output, Purpose, Token},
+    Config, Event, Outcome, View,
+    machine::{Holdings, Input, Machine, Output, Purpose, Token},
     node::WEIGHT,
     slots::{Slot, SlotCount, SlotSet},
-    store::{Key, LeaseId, Revision, Txn},
+    store::{Batch, Change, Key, LeaseId, Revision, Txn},
     time::Timestamp,
 };
 use clustering_testkit::history::{Entry, Life, Moment, Observation};
@@ -159,10 +159,35 @@ impl World<'_> {
     fn note_acquisitions(&mut self, process: usize) {
         let this = &self.processes[process];
         let Some(holdings) = &this.holds.holdings else { return };
+        let view = this.machine.as_ref().and_then(Machine::newest);
+        let newest = view.map(View::revision);
+        let lacks = |view: &View| {
+            view.iter().find(|node| node.lease.is_none_or(|lease| !self.witnesses.contains(&lease)))
+        };
+        if holdings.held.values().any(|token| Some(*token) == newest)
+            && let Some(node) = view.and_then(|view| lacks(view).cloned())
+        {
+            self.book.fail(format!(
+                "P12, acquired without hand-over: {} acquires slots in a version with {}, which is not exclusive",
+                this.label, node.name
+            ));
+            return;
+        }
         for (slot, token) in holdings.held.iter() {
             let acquired = Acquired { process, life: this.life, token: *token };
             let result = self.fence.acquire(*slot, acquired, &this.label);
             self.book.check(result);
+        }
+    }
+
+    /// Records which sessions are exclusive.
+    pub(super) fn note_witnesses(&mut self, batch: &Batch) {
+        let prefix = format!("{}holds/", self.keys.view_prefix());
+        let is_witness = |change: &&Change| change.key().starts_with(prefix.as_str());
+        for change in batch.changes.iter().filter(is_witness) {
+            if let Change::Put(entry) = change {
+                self.witnesses.extend(entry.lease);
+            }
         }
     }
 
@@ -186,8 +211,11 @@ impl World<'_> {
         } else {
             this.random.ms(0, 400)
         };
-        let life = this.life;
+        let (life, writes) = (this.life, this.random.percent(5));
         self.queue.push(self.now + time, Due::Drop { process, life, hold });
+        if writes {
+            self.queue.push(self.now + time / 2, Due::WriteAsOwner { process, life });
+        }
     }
 
     /// Lets the user drop a hold.
