@@ -177,10 +177,10 @@ impl Invariants {
                 self.newest = if *rewound { Revision::ZERO } else { self.newest };
             }
             // A leader also revokes leases of removed sessions.
-            Output::Revoke { lease, .. } => {
-                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) {
-                    self.forget_session();
-                }
+            Output::Revoke { lease, .. }
+                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) =>
+            {
+                self.forget_session();
             }
             Output::Stopped { .. } => self.stopped = true,
             _ => {}
