@@ -35,7 +35,8 @@
 //!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows.
 //!   P12 compares what different processes hold at the same time. So the nodes of a model with slots share one clock:
 //!   when time passes for one of them, it passes for all, and a lease ends only one TTL after its last renewal was sent.
-//!   Their users keep holds for any time, but have no release callback.
+//!   Their users keep holds for any time, but have no release callback. Reclaiming the
+//!   session of a deaf process takes too many timers to be reached.
 //! - Restoring the store to an older state, keys deleted by hand (other than evictions), and second instances under one
 //!   name (other than restarts) are not modelled. The simulation covers them.
 //!
@@ -215,7 +216,6 @@ impl Model for ClusterModel {
             Acquired,
             HeldByUser,
             OwnerRefused,
-            Reclaimed,
         ));
         properties
     }

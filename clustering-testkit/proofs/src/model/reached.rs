@@ -46,8 +46,6 @@ named! {
         HeldByUser = "a hold of a lost slot",
         /// A guard refuses a commit of an owner.
         OwnerRefused = "a refused commit of an owner",
-        /// A leader ends the session of a process that was evicted and does not know it.
-        Reclaimed = "a reclaimed session",
     }
 }
 

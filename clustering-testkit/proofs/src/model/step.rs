@@ -552,7 +552,6 @@ impl<'a> Step<'a> {
             Event::LeadershipResumed { .. } => Reached::Resumed,
             Event::StabilizeRefused { .. } => Reached::RefusedRun,
             Event::SlotsAcquired { .. } => Reached::Acquired,
-            Event::Reclaiming { .. } => Reached::Reclaimed,
             _ => return,
         };
         self.reach(reached);

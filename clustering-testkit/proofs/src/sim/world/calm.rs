@@ -7,7 +7,7 @@ use clustering_core::{
 use clustering_testkit::history::Moment;
 
 use super::{Due, World};
-use crate::sim::{Kind, Simulation};
+use crate::sim::{Kind, Simulation, swarm::Exclusivity};
 
 /// Interval at which the cluster is checked for stability.
 const LOOK: Duration = Duration::from_millis(100);
@@ -117,9 +117,20 @@ impl World<'_> {
             } else if self.processes[process].is_up() {
                 let id = self.request();
                 self.handle(process, Input::Register { id });
+                self.roll_out(process);
             } else {
                 self.queue.push(self.now, Due::Start { process });
             }
+        }
+    }
+
+    /// Restarts a process that is not exclusive, if the run ends with a rollout to all nodes.
+    fn roll_out(&mut self, process: usize) {
+        let is_mixed = self.swarm.exclusivity == Exclusivity::Some && self.swarm.rolled_out == 100;
+        if is_mixed && !self.is_exclusive(process) {
+            let this = &mut self.processes[process];
+            let (at, life) = (self.now + this.random.ms(0, 3_000), this.life);
+            self.queue.push(at, Due::Stop { process, life });
         }
     }
 

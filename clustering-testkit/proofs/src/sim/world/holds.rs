@@ -161,15 +161,15 @@ impl World<'_> {
         let Some(holdings) = &this.holds.holdings else { return };
         let view = this.machine.as_ref().and_then(Machine::newest);
         let newest = view.map(View::revision);
-        let lacks = |view: &View| {
-            view.iter().find(|node| node.lease.is_none_or(|lease| !self.witnesses.contains(&lease)))
-        };
-        if holdings.held.values().any(|token| Some(*token) == newest)
-            && let Some(node) = view.and_then(|view| lacks(view).cloned())
-        {
+        let is_new = holdings.held.values().any(|token| Some(*token) == newest);
+        let is_witnessed = |lease: LeaseId| self.witnesses.contains(&lease);
+        let lacking = view.filter(|_| is_new).and_then(|view| {
+            view.iter().find(|node| !node.lease.is_some_and(is_witnessed)).map(|node| node.name.clone())
+        });
+        if let Some(name) = lacking {
             self.book.fail(format!(
                 "P12, acquired without hand-over: {} acquires slots in a version with {}, which is not exclusive",
-                this.label, node.name
+                this.label, name
             ));
             return;
         }
