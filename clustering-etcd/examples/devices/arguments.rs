@@ -15,7 +15,7 @@ Options:
   --rolling-restart    restart each instance in turn under load, print a line of JSON, and exit
   --instances COUNT    instances to restart [default: 5]
   --rate COUNT         requests a second [default: 500]
-  --devices COUNT      devices that are requested in turn [default: 100]
+  --devices COUNT      devices that are requested in turn [default: 10]
   --pause SECONDS      time between two restarts [default: 2]
   --help               print this help
 
@@ -62,7 +62,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         store: StoreKind::Etcd,
     };
     let mut plan =
-        Plan { store: StoreKind::Etcd, instances: 5, rate: 500, devices: 100, pause: Duration::from_secs(2) };
+        Plan { store: StoreKind::Etcd, instances: 5, rate: 500, devices: 10, pause: Duration::from_secs(2) };
     let mut is_rolling = false;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {

@@ -86,16 +86,14 @@ impl Devices {
             // Waits for the request that works on the device. Those that come after it find that their hold is lost.
             let mut device = device.lock().await;
             let unsaved = device.as_ref().filter(|device| device.has_unsaved_reads && change.still_held());
-            match unsaved.map(|device| self.store.commit(device.txn(key))) {
-                Some(commit) => match commit.await {
-                    // An earlier write of this instance was applied, although its outcome was unknown.
-                    Err(error) if !matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
-                        return Err(error);
-                    }
-                    _ => *device = None,
-                },
-                None => *device = None,
+            if let Some(unsaved) = unsaved
+                && let Err(error) = self.store.commit(unsaved.txn(key)).await
+                // Otherwise an earlier write of this instance was applied, although its outcome was unknown.
+                && !matches!(error.kind(), ErrorKind::GuardFailed { .. })
+            {
+                return Err(error);
             }
+            *device = None;
         }
         self.by_slot.lock().await.retain(|slot, _| !lost.contains_key(slot));
         Ok(())

@@ -46,7 +46,7 @@ impl Drop for Background {
     }
 }
 
-/// An instance with a runtime of its own, so that it can crash.
+/// An instance with a runtime of its own. It crashes if it is dropped.
 pub(crate) struct Instance {
     pub(crate) uri: String,
     runtime: Background,
@@ -83,11 +83,6 @@ impl Instance {
             drop(self.runtime);
             result?
         }
-    }
-
-    /// Ends the instance at its next await, without any farewell.
-    pub(crate) fn crash(self) {
-        drop(self.runtime);
     }
 }
 
@@ -171,6 +166,7 @@ impl Tally {
         }
     }
 
+    /// Returns the number of acknowledged writes.
     pub(crate) fn acknowledged(&self) -> usize {
         self.writes.values().map(BTreeSet::len).sum()
     }

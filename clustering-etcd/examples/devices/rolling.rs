@@ -67,6 +67,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<bool, BoxError> {
         "requests": tally.latencies.len() + tally.failed.len(),
         "failed": tally.failed.len(),
         "overlaps": verdict.overlaps,
+        "acknowledged_writes": tally.acknowledged(),
         "lost_writes": lost_writes,
         "moves": verdict.moves,
         "longest_gap_ms": ms(verdict.longest_gap),
