@@ -8,6 +8,7 @@ use std::{
 use clustering_core::{
     Event, NodeName, Outcome, Version, View,
     machine::{Input, Output, Purpose, Token},
+    slots::SlotSet,
     store::{Change, Entry, Guard, Key, Revision, StoreError, Txn},
     time::Timestamp,
     version::IdGenerator,
@@ -404,5 +405,29 @@ impl Tamper for DoesNotWait {
         let told = self.0.remove(&life(seat)).unwrap_or_default();
         let ended = |token| Input::Stabilized { token, outcome: Outcome::refused("superseded") };
         told.into_iter().map(ended).chain([input]).collect()
+    }
+}
+
+/// Counts holds as dropped as soon as they were told to end.
+pub(crate) struct ForgetsHolds;
+
+impl Tamper for ForgetsHolds {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Retracted { token, .. } => vec![Input::Retracted { token, in_use: SlotSet::default() }],
+            other => vec![other],
+        }
+    }
+}
+
+/// Counts a refused release as done.
+pub(crate) struct ReleasesOnce;
+
+impl Tamper for ReleasesOnce {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Released { token, .. } => vec![Input::Released { token, outcome: Outcome::Ready }],
+            other => vec![other],
+        }
     }
 }
