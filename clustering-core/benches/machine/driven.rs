@@ -228,7 +228,7 @@ impl Driven {
         let value = format!(r#"{{"version":"{label}","term":1,"leader":"ingest-00000","cause":[]}}"#);
         let version = self.entry(self.keys.version_key().clone(), value, None);
         let key = self.keys.slots_key().clone();
-        let slots = Entry { key, value: assignment.into(), ..version.clone() };
+        let slots = Entry { key, value: assignment.into(), ..version };
         let batch = Batch::new(Revision::new(self.revision), [Change::Put(version), Change::Put(slots)]);
         (self.clone(), vec![Input::Batch { token: self.log(), batch }].into_iter())
     }

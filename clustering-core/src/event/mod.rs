@@ -209,6 +209,14 @@ pub enum Event {
         /// The version.
         version: Version,
     },
+    /// This node is exclusive, but others of the newest version are not. Until they are replaced, no slot is handed over,
+    /// and they may work on keys that exclusive nodes hold.
+    NotExclusive {
+        /// The version.
+        version: Version,
+        /// The nodes that are not exclusive, sorted by name.
+        nodes: Vec<NodeName>,
+    },
     /// An operator cordoned a node: it is to own no slots.
     Cordoned {
         /// The node's name.
@@ -352,6 +360,7 @@ impl Event {
             | Event::Stable { version }
             | Event::SlotsAcquired { version, .. }
             | Event::Released { version }
+            | Event::NotExclusive { version, .. }
             | Event::Announcing { version, .. }
             | Event::AnnouncementSlow { version, .. }
             | Event::AnnouncementFailed { version, .. }

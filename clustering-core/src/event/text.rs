@@ -62,6 +62,16 @@ impl fmt::Display for Event {
                 release_slow(f, in_use, *releasing, brief(*waiting))
             }
             Event::Released { version } => write!(f, "the slots that move in {version} are released"),
+            Event::NotExclusive { version, nodes } => {
+                let names: Vec<&str> = nodes.iter().take(5).map(NodeName::as_str).collect();
+                let more = if nodes.len() > 5 { ", …" } else { "" };
+                let nodes = counted(nodes.len());
+                write!(
+                    f,
+                    "no slot is handed over in {version}: {nodes} not exclusive: {}{more}",
+                    names.join(", ")
+                )
+            }
             Event::Cordoned { name } => write!(f, "{name} is cordoned: it is to own no slots"),
             Event::Uncordoned { name } => write!(f, "{name} is no longer cordoned"),
             Event::Reclaiming { holder } => reclaiming(f, holder),

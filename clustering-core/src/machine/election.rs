@@ -3,18 +3,16 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
-    assignment::Assigning,
     facts::Facts,
     in_flight::InFlight,
-    log::{Log, Resync},
+    log::Resync,
     membership::Membership,
     outbox::Outbox,
     output::{Purpose, RequestError},
     session::{Epoch, Session, SessionChange},
     timers::Timers,
     token::{RequestId, Token},
-    version_requests::VersionRequests,
-    versions,
+    versions::{self, VersionInputs},
 };
 use crate::{
     config::STAGGER,
@@ -146,9 +144,7 @@ impl Election {
         &mut self,
         facts: &Facts,
         session: &Session,
-        log: &Log,
-        version_requests: &VersionRequests,
-        assigning: &Assigning,
+        inputs: &VersionInputs<'_>,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -158,7 +154,7 @@ impl Election {
         self.vacate_misnamed(facts, out);
         self.vacate_cordoned(facts, out);
         self.resign(facts, out);
-        self.campaign(facts, session, log, version_requests, assigning, membership, out);
+        self.campaign(facts, session, inputs, membership, out);
     }
 
     /// Ends the leadership together with the session.
@@ -254,9 +250,7 @@ impl Election {
         &mut self,
         facts: &Facts,
         session: &Session,
-        log: &Log,
-        version_requests: &VersionRequests,
-        assigning: &Assigning,
+        inputs: &VersionInputs<'_>,
         membership: &Membership,
         out: &mut Outbox,
     ) {
@@ -277,8 +271,7 @@ impl Election {
             self.due = Some(turn);
         } else if !self.campaign.is_free(facts) {
             self.due = self.campaign.due(facts);
-        } else if let Some(txn) = candidacy(facts, session, log, version_requests, assigning, membership, out)
-        {
+        } else if let Some(txn) = candidacy(facts, session, inputs, membership, out) {
             self.campaign.sent(facts, out.commit(Purpose::Elect, txn, facts.now));
         }
     }
@@ -350,9 +343,7 @@ fn own_term(facts: &Facts, session: &Session) -> Option<Term> {
 fn candidacy(
     facts: &Facts,
     session: &Session,
-    log: &Log,
-    version_requests: &VersionRequests,
-    assigning: &Assigning,
+    inputs: &VersionInputs<'_>,
     membership: &Membership,
     out: &mut Outbox,
 ) -> Option<Txn> {
@@ -360,8 +351,8 @@ fn candidacy(
     let name = facts.name()?.clone();
     let incarnation = membership.incarnation()?.clone();
     let mut causes = vec![Cause::Elected(name.clone())];
-    causes.extend(versions::causes(facts, log, version_requests, assigning, None));
-    let record = versions::next_version(facts, log, None, causes, out);
+    causes.extend(versions::causes(facts, inputs, None));
+    let record = versions::next_version(facts, inputs.log, None, causes, out);
     let leader = LeaderRecord { node: name.clone(), incarnation };
     let keys = facts.keys();
     let election = keys.election_key().clone();

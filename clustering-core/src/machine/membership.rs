@@ -157,7 +157,7 @@ impl Membership {
         self.follow_session(facts, session, log, out);
         self.grant_unregisters(facts, session, out);
         let lease = session.lease()?;
-        if let Some(reason) = self.reason_to_stop(facts) {
+        if let Some(reason) = self.reason_to_stop(facts, lease) {
             self.end(facts, session, SessionEnd::GivenUp, out);
             return Some(reason);
         }
@@ -182,7 +182,7 @@ impl Membership {
             }
             (Stored::Absent, false) => self.join(facts, session, log, lease, None, out),
             (Stored::Leftover { modified }, false) => {
-                self.join(facts, session, log, lease, Some(modified), out)
+                self.join(facts, session, log, lease, Some(modified), out);
             }
             (Stored::Foreign(node), false) => {
                 let reason = self.resolve_conflict(facts, session, log, lease, &node, out)?;
@@ -193,16 +193,18 @@ impl Membership {
         None
     }
 
-    /// Returns the reason to stop the node, if the cluster has another number of slots, or an operator asks this
-    /// incarnation to leave.
-    fn reason_to_stop(&self, facts: &Facts) -> Option<StopReason> {
+    /// Returns the reason to stop the node, if the cluster has another number of slots, or an operator asks this session
+    /// to leave.
+    fn reason_to_stop(&self, facts: &Facts, lease: LeaseId) -> Option<StopReason> {
         if let Some(configured) = facts.config.exclusive
             && let Some(cluster) = self.cluster_slots(facts).filter(|cluster| *cluster != configured)
         {
             return Some(StopReason::SlotCount { configured, cluster });
         }
-        let request = facts.fold.drain(facts.name()?)?.record.as_ref()?;
-        let is_meant = self.incarnation() == Some(&request.incarnation);
+        let stored = facts.fold.drain(facts.name()?)?;
+        let request = stored.record.as_ref()?;
+        // The key is under the session's lease. The record may have got another incarnation since it was put.
+        let is_meant = stored.lease == Some(lease) || self.incarnation() == Some(&request.incarnation);
         let DrainRecord { by, why, .. } = request.clone();
         is_meant.then_some(StopReason::Drained { by, why })
     }

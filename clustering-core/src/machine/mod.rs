@@ -13,6 +13,7 @@
 //!                              │  that follow it; then lets each concern reconcile, from the bottom up
 //!                              │
 //!             departure        │  leaves, and gives the lease back                         P7
+//!             owner_commits    │  commits of the user as owner of a slot                   P12
 //!             requests         │  puts the request key; commits of the user as leader
 //!             announcement     │  calls `on_stable`, at most once                          P4
 //!             acknowledgement  │  tells the others how `stabilize` went                    P4, P8
@@ -67,6 +68,7 @@ mod log;
 mod membership;
 mod outbox;
 mod output;
+mod owner_commits;
 mod ownership;
 mod publication;
 mod reclaim;
@@ -98,6 +100,7 @@ use self::{
     log::{Log, Resync},
     membership::Membership,
     outbox::{Call, Outbox, Pending},
+    owner_commits::OwnerCommits,
     ownership::Ownership,
     publication::Publication,
     reclaim::Reclaim,
@@ -106,6 +109,7 @@ use self::{
     stabilization::Stabilization,
     timers::Timers,
     version_requests::VersionRequests,
+    versions::VersionInputs,
 };
 pub use self::{
     facts::Identity,
@@ -151,6 +155,7 @@ pub struct Machine {
     acknowledgement: Acknowledgement,
     announcement: Announcement,
     requests: Requests,
+    owner_commits: OwnerCommits,
     departure: Departing,
     out: Outbox,
 }
@@ -196,6 +201,7 @@ impl Machine {
             acknowledgement: Acknowledgement::default(),
             announcement: Announcement::default(),
             requests: Requests::default(),
+            owner_commits: OwnerCommits::default(),
             departure: Departing::default(),
             out: Outbox::new(&config, ids),
             facts: Facts {
@@ -258,6 +264,7 @@ impl Machine {
                 self.acknowledgement.timers(&mut timers);
                 self.announcement.timers(facts, &mut timers);
                 self.requests.timers(facts, &mut timers);
+                self.owner_commits.timers(&mut timers);
                 self.departure.timers(&self.session, &mut timers);
                 self.out.failing.timers(facts.config.warn_after, &mut timers);
             }
@@ -287,6 +294,9 @@ impl Machine {
             }
             (Call::OwnAcknowledgement, Input::Read { result, .. }) => {
                 self.acknowledgement.on_read(facts, session, token, result, out);
+            }
+            (Call::OwnerCommits, Input::Read { result, .. }) => {
+                self.owner_commits.on_read(facts, token, result, out);
             }
             (Call::Log, input) => self.route_log(token, input),
             (Call::Acknowledgements, input) => self.route_acknowledgements(token, input),
@@ -420,7 +430,7 @@ impl Machine {
                     self.acknowledgement.on_committed(facts, session, membership, token, &result, out);
                 (StoreCall::Acknowledge, reply)
             }
-            Purpose::OwnerCommit => return self.requests.on_owner_committed(facts, token, result, out),
+            Purpose::OwnerCommit => return self.owner_commits.on_committed(facts, token, result, out),
             Purpose::LeaderCommit => return self.requests.on_leader_committed(token, result, out),
             Purpose::Leave => return self.departure.on_left(facts, token, &result, out),
         };
@@ -444,7 +454,7 @@ impl Machine {
                 self.requests.commit_as_leader(facts, &self.election, id, txn, out);
             }
             Input::CommitAsOwner { id, slot, acquired, txn } => {
-                self.requests.commit_as_owner(facts, &self.ownership, id, (slot, acquired), txn, out);
+                self.owner_commits.commit(facts, &self.ownership, id, (slot, acquired), txn, out);
             }
             Input::Update { id, .. } | Input::Register { id } | Input::Unregister { id }
                 if facts.identity.is_none() =>
@@ -522,17 +532,20 @@ impl Machine {
             ..
         } = self;
         ownership.reconcile(facts, session, out);
-        election.reconcile(facts, session, log, version_requests, assigning, membership, out);
+        let inputs = VersionInputs { log, version_requests, assigning };
+        election.reconcile(facts, session, &inputs, membership, out);
         acknowledgements.reconcile(facts, election, out);
         consistency.reconcile(facts, log, election, acknowledgements, out);
         assigning.reconcile(facts, election.leading().is_some(), out);
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
-        self.publication.reconcile(facts, log, version_requests, assigning, election, consistency, out);
+        let inputs = VersionInputs { log, version_requests, assigning };
+        self.publication.reconcile(facts, &inputs, election, consistency, out);
         self.stabilization.reconcile(facts, session, membership, ownership, out);
         self.acknowledgement.reconcile(facts, session, membership, ownership, out);
         self.announcement.reconcile(facts, election, out);
-        self.requests.reconcile(facts, log, version_requests, membership, ownership, election, out);
+        self.requests.reconcile(facts, log, version_requests, membership, election, out);
+        self.owner_commits.reconcile(facts, ownership, out);
         self.departure.reconcile(facts, session, membership, ownership, out);
         self.report_failures();
         self.finish();
@@ -592,6 +605,7 @@ impl Machine {
         self.acknowledgements.stop(&mut self.out);
         self.version_requests.refuse_all(&reason, &mut self.out);
         self.requests.refuse_all(&reason, &mut self.out);
+        self.owner_commits.refuse_all(&reason, &mut self.out);
         self.membership.refuse_all(&reason, &mut self.out);
         self.end(reason.clone());
         self.out.stopped(reason);
@@ -623,7 +637,7 @@ fn refuse(input: Input, reason: &StopReason, out: &mut Outbox) {
     match input {
         Input::RequestVersion { id, .. } => out.reply(id, Reply::Version(Err(stopped))),
         Input::CommitAsLeader { id, .. } | Input::CommitAsOwner { id, .. } => {
-            out.reply(id, Reply::Committed(Err(stopped)))
+            out.reply(id, Reply::Committed(Err(stopped)));
         }
         Input::Resign { id }
         | Input::Update { id, .. }

@@ -61,9 +61,10 @@ impl Pending {
             | (Call::Release, Input::Released { .. })
             | (Call::Announce, Input::Announced { .. })
             | (Call::CheckHealth, Input::HealthReported { .. }) => true,
-            (Call::Log | Call::Acknowledgements | Call::OwnAcknowledgement, Input::Read { .. }) => {
-                !self.is_watch
-            }
+            (
+                Call::Log | Call::Acknowledgements | Call::OwnAcknowledgement | Call::OwnerCommits,
+                Input::Read { .. },
+            ) => !self.is_watch,
             (
                 Call::Log | Call::Acknowledgements,
                 Input::WatchOpened { .. }
@@ -90,6 +91,8 @@ pub(crate) enum Call {
     Acknowledgements,
     /// Read of the node's own key under `{ns}/ready/`.
     OwnAcknowledgement,
+    /// Read of the version key, to find out which guard of a commit as owner failed.
+    OwnerCommits,
     Commit(Purpose),
     Stabilize,
     Retract,

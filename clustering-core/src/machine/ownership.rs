@@ -178,9 +178,12 @@ impl Ownership {
 
     /// Handles a change of the log. Every version narrows, also those that are superseded at once.
     pub(crate) fn on_change(&mut self, facts: &Facts, change: &Changed, out: &mut Outbox) {
-        if let (Changed::Version, Some(view)) = (change, facts.fold.newest())
-            && !self.loaded.is_empty()
-        {
+        let (Changed::Version, Some(view)) = (change, facts.fold.newest()) else { return };
+        if facts.config.exclusive.is_some() && !view.not_exclusive().is_empty() {
+            let (version, nodes) = (view.version(), view.not_exclusive().to_vec());
+            out.emit(Event::NotExclusive { version, nodes });
+        }
+        if !self.loaded.is_empty() {
             self.lose(facts, self.loaded.difference(&view.own_slots()), out);
         }
     }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{
-    assignment::Assigning,
     consistency::Consistency,
     election::Election,
     facts::Facts,
@@ -13,8 +12,7 @@ use super::{
     output::Purpose,
     timers::Timers,
     token::Token,
-    version_requests::VersionRequests,
-    versions,
+    versions::{self, VersionInputs},
 };
 use crate::{
     config::{CALM, JOINS_WAIT},
@@ -98,21 +96,20 @@ impl Publication {
     pub(crate) fn reconcile(
         &mut self,
         facts: &Facts,
-        log: &Log,
-        version_requests: &VersionRequests,
-        assigning: &Assigning,
+        inputs: &VersionInputs<'_>,
         election: &Election,
         consistency: &Consistency,
         out: &mut Outbox,
     ) {
-        let need = need(facts, log, version_requests, assigning, consistency);
+        let need = need(facts, inputs, consistency);
         let Some(term) = election.active_term(facts.now).filter(|_| need != Need::None) else {
             self.dirty_since = None;
             return;
         };
         let since = self.dirty_since.unwrap_or_else(|| {
             let is_calm = |last| facts.now.since(last) >= CALM;
-            self.row = if log.version_at().is_none_or(is_calm) { 0 } else { self.row.saturating_add(1) };
+            self.row =
+                if inputs.log.version_at().is_none_or(is_calm) { 0 } else { self.row.saturating_add(1) };
             facts.now
         });
         self.dirty_since = Some(since);
@@ -120,7 +117,7 @@ impl Publication {
         let pause = if self.waits_for_handover { JOINS_WAIT } else { self.gap(facts) };
         let is_due = need == Need::Now || facts.now >= since + pause;
         if is_due && self.publish.is_free(facts) {
-            let txn = new_version(facts, log, version_requests, assigning, consistency, term, out);
+            let txn = new_version(facts, inputs, consistency, term, out);
             self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
         }
     }
@@ -137,13 +134,8 @@ impl Publication {
     }
 }
 
-fn need(
-    facts: &Facts,
-    log: &Log,
-    version_requests: &VersionRequests,
-    assigning: &Assigning,
-    consistency: &Consistency,
-) -> Need {
+fn need(facts: &Facts, inputs: &VersionInputs<'_>, consistency: &Consistency) -> Need {
+    let VersionInputs { log, version_requests, assigning } = inputs;
     let fold = &facts.fold;
     if fold.newest().is_none() || log.is_outdone(facts) || version_requests.is_open(facts) {
         Need::Now
@@ -174,15 +166,13 @@ fn has_only_arrivals(facts: &Facts) -> bool {
 /// Builds the commit that publishes a version under that term.
 fn new_version(
     facts: &Facts,
-    log: &Log,
-    version_requests: &VersionRequests,
-    assigning: &Assigning,
+    inputs: &VersionInputs<'_>,
     consistency: &Consistency,
     term: Term,
     out: &mut Outbox,
 ) -> Txn {
-    let causes = versions::causes(facts, log, version_requests, assigning, consistency.unacknowledged());
-    let record = versions::next_version(facts, log, Some(term), causes, out);
+    let causes = versions::causes(facts, inputs, consistency.unacknowledged());
+    let record = versions::next_version(facts, inputs.log, Some(term), causes, out);
     let keys = facts.keys();
     let txn = Txn::new()
         .guard(Guard::created_at(keys.election_key().clone(), term.revision()))

@@ -1,6 +1,6 @@
 //! Reclaiming the slots of removed sessions whose processes do not follow the log (P12).
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     election::Election, facts::Facts, in_flight::InFlight, outbox::Outbox, output::Purpose, timers::Timers,
@@ -29,15 +29,14 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reclaim {
     commit: InFlight,
-    /// The witness that is being reclaimed, or is the next to be.
-    orphan: Option<Orphan>,
+    /// The witnesses to reclaim, and how far each has come.
+    orphans: BTreeMap<LeaseId, Orphan>,
     /// True if the log has changed in a way that may concern witnesses.
     is_outdated: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Orphan {
-    lease: LeaseId,
     step: Step,
     /// Number of revocations that failed in a row.
     failures: u32,
@@ -56,15 +55,15 @@ enum Step {
 
 impl Reclaim {
     pub(crate) fn fails_to_reclaim(&self, facts: &Facts) -> bool {
-        self.commit.is_failing(facts) || self.orphan.as_ref().is_some_and(|orphan| orphan.failures > 0)
+        self.commit.is_failing(facts) || self.orphans.values().any(|orphan| orphan.failures > 0)
     }
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
         timers.maybe(self.commit.due(facts));
-        if let Some(Orphan { step: Step::Waiting(at) | Step::Revoke(at) | Step::Revoked(at), .. }) =
-            &self.orphan
-        {
-            timers.at(*at);
+        for orphan in self.orphans.values() {
+            if let Step::Waiting(at) | Step::Revoke(at) | Step::Revoked(at) = orphan.step {
+                timers.at(at);
+            }
         }
     }
 
@@ -88,42 +87,19 @@ impl Reclaim {
         if std::mem::take(&mut self.is_outdated) {
             self.find(facts);
         }
-        self.proceed(facts, term, out);
-    }
-
-    /// Finds the witness to reclaim next, unless the current one is still there.
-    fn find(&mut self, facts: &Facts) {
-        let is_current = self.orphan.as_ref().is_some_and(|orphan| is_orphan(facts, orphan.lease));
-        if is_current {
-            return;
+        for (lease, orphan) in &mut self.orphans {
+            if let Some(witness) = facts.fold.holds().get(lease) {
+                orphan.proceed(facts, term, (*lease, witness), &mut self.commit, out);
+            }
         }
-        let next = facts.fold.holds().keys().copied().find(|lease| is_orphan(facts, *lease));
-        self.orphan = next.map(|lease| Orphan { lease, step: first_step(facts, lease), failures: 0 });
     }
 
-    fn proceed(&mut self, facts: &Facts, term: Term, out: &mut Outbox) {
-        let Some(orphan) = &mut self.orphan else { return };
-        let Some(witness) = facts.fold.holds().get(&orphan.lease) else { return };
-        let is_free = self.commit.is_free(facts);
-        match orphan.step {
-            Step::Waiting(at) if facts.now >= at && is_free => {
-                if witness.lease.is_none() {
-                    orphan.step = Step::Revoke(facts.now);
-                    return self.proceed(facts, term, out);
-                }
-                out.emit(Event::Reclaiming { holder: Holder::new(orphan.lease, witness) });
-                let txn = detach(facts, term, orphan.lease, witness);
-                self.commit.sent(facts, out.commit(Purpose::Reclaim, txn, facts.now));
-            }
-            Step::Revoke(at) if facts.now >= at => {
-                orphan.step = Step::Revoking(out.reclaim(orphan.lease, facts.now));
-            }
-            Step::Revoked(at) if facts.now >= at && is_free => {
-                let key = facts.keys().holds_key(orphan.lease);
-                let txn = guarded(facts, term, &key, witness.modified).delete(key);
-                self.commit.sent(facts, out.commit(Purpose::Reclaim, txn, facts.now));
-            }
-            Step::Waiting(_) | Step::Revoke(_) | Step::Revoking(_) | Step::Revoked(_) => {}
+    /// Finds the witnesses to reclaim.
+    fn find(&mut self, facts: &Facts) {
+        self.orphans.retain(|lease, _| is_orphan(facts, *lease));
+        for lease in facts.fold.holds().keys().filter(|lease| is_orphan(facts, **lease)) {
+            let new = || Orphan { step: first_step(facts, *lease), failures: 0 };
+            self.orphans.entry(*lease).or_insert_with(new);
         }
     }
 
@@ -147,10 +123,8 @@ impl Reclaim {
         result: Result<(), StoreError>,
         out: &mut Outbox,
     ) {
-        let Some(orphan) = &mut self.orphan else { return };
-        if orphan.step != Step::Revoking(token) {
-            return;
-        }
+        let is_it = |(_, orphan): &(&LeaseId, &mut Orphan)| orphan.step == Step::Revoking(token);
+        let Some((lease, orphan)) = self.orphans.iter_mut().find(is_it) else { return };
         match result {
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 orphan.failures += 1;
@@ -159,9 +133,41 @@ impl Reclaim {
             }
             _ => {
                 orphan.failures = 0;
-                let ttl = facts.fold.holds().get(&orphan.lease).map_or(MAX_TTL, ttl);
+                let ttl = facts.fold.holds().get(lease).map_or(MAX_TTL, ttl);
                 orphan.step = Step::Revoked(facts.now + ttl);
             }
+        }
+    }
+}
+
+impl Orphan {
+    /// Takes the next step if that is due. Commits of all orphans go one after the other.
+    fn proceed(
+        &mut self,
+        facts: &Facts,
+        term: Term,
+        (lease, witness): (LeaseId, &StoredRecord<HoldsRecord>),
+        commit: &mut InFlight,
+        out: &mut Outbox,
+    ) {
+        if matches!(self.step, Step::Waiting(at) if facts.now >= at) && witness.lease.is_none() {
+            self.step = Step::Revoke(facts.now);
+        }
+        match self.step {
+            Step::Waiting(at) if facts.now >= at && commit.is_free(facts) => {
+                out.emit(Event::Reclaiming { holder: Holder::new(lease, witness) });
+                let txn = detach(facts, term, lease, witness);
+                commit.sent(facts, out.commit(Purpose::Reclaim, txn, facts.now));
+            }
+            Step::Revoke(at) if facts.now >= at => {
+                self.step = Step::Revoking(out.reclaim(lease, facts.now));
+            }
+            Step::Revoked(at) if facts.now >= at && commit.is_free(facts) => {
+                let key = facts.keys().holds_key(lease);
+                let txn = guarded(facts, term, &key, witness.modified).delete(key);
+                commit.sent(facts, out.commit(Purpose::Reclaim, txn, facts.now));
+            }
+            Step::Waiting(_) | Step::Revoke(_) | Step::Revoking(_) | Step::Revoked(_) => {}
         }
     }
 }

@@ -1,6 +1,4 @@
-//! Requests of the user that are commits: for a new version, and writes of the leader or of the owner of a slot.
-
-use std::time::Duration;
+//! Requests of the user that are commits: for a new version, and writes of the leader.
 
 use super::{
     election::Election,
@@ -10,7 +8,6 @@ use super::{
     membership::Membership,
     outbox::Outbox,
     output::{Purpose, Reply, RequestError},
-    ownership::Ownership,
     timers::Timers,
     token::{RequestId, Token},
     version_requests::VersionRequests,
@@ -18,13 +15,10 @@ use super::{
 use crate::{
     event::StopReason,
     record::{RequestRecord, encode},
-    slots::Slot,
-    store::{ErrorKind, Guard, Revision, StoreError, Txn},
-    time::Timestamp,
+    store::{Guard, Revision, StoreError, Txn},
 };
 
-/// Puts the request key on behalf of the user or of this node, and commits the user's transactions as leader or as owner
-/// of a slot.
+/// Puts the request key on behalf of the user or of this node, and commits the user's transactions as leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Requests {
     request: InFlight,
@@ -32,35 +26,6 @@ pub(crate) struct Requests {
     needs_version: bool,
     /// Commits of the user as leader that are in flight.
     leader_commits: Vec<(Token, RequestId)>,
-    /// Commits of the user as owner that are not answered.
-    owner_commits: Vec<OwnerCommit>,
-}
-
-/// Time after which a version that refused a commit has appeared in the log. If it has not, another guard failed.
-const SHOWS_WITHIN: Duration = Duration::from_millis(100);
-
-/// A commit of the user as owner of a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct OwnerCommit {
-    id: RequestId,
-    slot: Slot,
-    /// The version under which the user's hold was acquired.
-    acquired: Revision,
-    txn: Txn,
-    /// The version that guarded the last attempt.
-    guarded_by: Revision,
-    state: OwnerState,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum OwnerState {
-    Sent(Token),
-    /// A guard failed at that revision. Once the log is folded up to it, it shows which guard. If the cluster's keys have
-    /// not changed, the log never gets there, so the wait for it ends at `until`.
-    Refused {
-        revision: Revision,
-        until: Timestamp,
-    },
 }
 
 impl Requests {
@@ -70,11 +35,6 @@ impl Requests {
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
         timers.maybe(self.request.due(facts));
-        for commit in &self.owner_commits {
-            if let OwnerState::Refused { until, .. } = commit.state {
-                timers.at(until);
-            }
-        }
     }
 
     /// Handles a snapshot of the log. Nodes that missed a version cannot know its view. A new version has a view that
@@ -95,11 +55,9 @@ impl Requests {
         log: &Log,
         version_requests: &mut VersionRequests,
         membership: &Membership,
-        ownership: &Ownership,
         election: &Election,
         out: &mut Outbox,
     ) {
-        self.settle_owner_commits(facts, ownership, out);
         if facts.fold.newest().is_some() {
             self.needs_version = false;
         }
@@ -161,88 +119,12 @@ impl Requests {
         out.reply(id, Reply::Committed(result.map_err(RequestError::Store)));
     }
 
-    /// Commits the user's transaction, guarded by the newest version: the slot's next owner can only acquire it under a
-    /// later one.
-    pub(crate) fn commit_as_owner(
-        &mut self,
-        facts: &Facts,
-        ownership: &Ownership,
-        id: RequestId,
-        (slot, acquired): (Slot, Revision),
-        txn: Txn,
-        out: &mut Outbox,
-    ) {
-        let keys = facts.keys();
-        let mut written = txn.operations().iter().map(|operation| operation.key());
-        if let Some(key) = written.find(|key| keys.is_reserved(key)) {
-            let refusal = RequestError::Reserved { key: key.clone() };
-            return out.reply(id, Reply::Committed(Err(refusal)));
-        }
-        if !ownership.holds(slot, acquired) {
-            return out.reply(id, Reply::Committed(Err(RequestError::NotHeld)));
-        }
-        let guarded_by = facts.fold.version_modified();
-        let state = send_as_owner(facts, &txn, out);
-        self.owner_commits.push(OwnerCommit { id, slot, acquired, txn, guarded_by, state });
-    }
-
-    /// Handles the reply to a commit of the user as owner.
-    pub(crate) fn on_owner_committed(
-        &mut self,
-        facts: &Facts,
-        token: Token,
-        result: Result<Revision, StoreError>,
-        out: &mut Outbox,
-    ) {
-        let is_it = |commit: &OwnerCommit| commit.state == OwnerState::Sent(token);
-        let Some(place) = self.owner_commits.iter().position(is_it) else { return };
-        if let Err(error) = &result
-            && let ErrorKind::GuardFailed { revision } = error.kind()
-        {
-            let until = facts.now + SHOWS_WITHIN;
-            self.owner_commits[place].state = OwnerState::Refused { revision, until };
-            return;
-        }
-        let OwnerCommit { id, .. } = self.owner_commits.remove(place);
-        out.reply(id, Reply::Committed(result.map_err(RequestError::Store)));
-    }
-
-    /// Repeats commits that were refused because a newer version was published, while the slot is still held, and
-    /// answers those that were refused for another reason.
-    fn settle_owner_commits(&mut self, facts: &Facts, ownership: &Ownership, out: &mut Outbox) {
-        self.owner_commits.retain_mut(|commit| {
-            let OwnerState::Refused { revision, until } = commit.state else { return true };
-            let newest = facts.fold.version_modified();
-            let refusal = if !ownership.holds(commit.slot, commit.acquired) {
-                RequestError::NotHeld
-            } else if newest != commit.guarded_by {
-                commit.guarded_by = newest;
-                commit.state = send_as_owner(facts, &commit.txn, out);
-                return true;
-            } else if facts.folded() >= revision || facts.now >= until {
-                RequestError::Store(StoreError::guard_failed(revision))
-            } else {
-                return true;
-            };
-            out.reply(commit.id, Reply::Committed(Err(refusal)));
-            false
-        });
-    }
-
     /// Refuses all requests, since the node ends.
     pub(crate) fn refuse_all(&mut self, reason: &StopReason, out: &mut Outbox) {
         for (_, id) in std::mem::take(&mut self.leader_commits) {
             out.reply(id, Reply::Committed(Err(RequestError::Stopped(reason.clone()))));
         }
-        for OwnerCommit { id, .. } in std::mem::take(&mut self.owner_commits) {
-            out.reply(id, Reply::Committed(Err(RequestError::Stopped(reason.clone()))));
-        }
     }
-}
-
-fn send_as_owner(facts: &Facts, txn: &Txn, out: &mut Outbox) -> OwnerState {
-    let newest = Guard::modified_at(facts.keys().version_key().clone(), facts.fold.version_modified());
-    OwnerState::Sent(out.commit(Purpose::OwnerCommit, txn.clone().guard(newest), facts.now))
 }
 
 /// True if the request key is newer than the newest version.

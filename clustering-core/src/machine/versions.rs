@@ -22,6 +22,13 @@ use crate::{
 /// Maximum number of causes that are collected: a few more than a record names.
 const CAUSES: usize = 64;
 
+/// The concerns from which a version is built.
+pub(crate) struct VersionInputs<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) version_requests: &'a VersionRequests,
+    pub(crate) assigning: &'a Assigning,
+}
+
 /// Returns the record of the next version. An election leaves the term out, since it is the commit's own revision.
 pub(crate) fn next_version(
     facts: &Facts,
@@ -49,11 +56,10 @@ fn is_clean_start(facts: &Facts) -> bool {
 /// Returns the causes of the next version: differences between the log and the newest version, and open requests.
 pub(crate) fn causes(
     facts: &Facts,
-    log: &Log,
-    version_requests: &VersionRequests,
-    assigning: &Assigning,
+    inputs: &VersionInputs<'_>,
     unacknowledged: Option<&NodeName>,
 ) -> Vec<Cause> {
+    let VersionInputs { log, version_requests, assigning } = inputs;
     let mut causes = changed_nodes(facts);
     causes.extend(assigning.causes());
     causes.extend(stored_request(facts));

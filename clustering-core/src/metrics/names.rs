@@ -99,6 +99,12 @@ pub const NODES: Metric = gauge(
     &["namespace", "state"],
     "Nodes by state: present in the log, versioned (in the newest version), and, on the leader only, unready in the newest version.",
 );
+/// Slots of an exclusive node, by state.
+pub const SLOTS: Metric = gauge(
+    "clustering_slots",
+    &["namespace", "state"],
+    "Slots of an exclusive node by state: held, and in_use (lost, but with holds that were not dropped).",
+);
 /// Mass failure that the node has detected as leader.
 pub const MASS_FAILURE: Metric = gauge(
     "clustering_mass_failure",
@@ -176,6 +182,7 @@ pub const ALL: &[Metric] = &[
     STORE_AWAY,
     FAILING_CALLS,
     NODES,
+    SLOTS,
     MASS_FAILURE,
     SESSIONS_LOST,
     RENEWALS,

@@ -156,6 +156,7 @@ fn level(event: &Event) -> Level {
         | Event::StabilizeRefused { .. }
         | Event::StabilizeSlow { .. }
         | Event::HoldsSuspended
+        | Event::NotExclusive { .. }
         | Event::ReleaseRefused { .. }
         | Event::ReleaseSlow { .. }
         | Event::Reclaiming { .. }

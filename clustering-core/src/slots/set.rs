@@ -138,7 +138,7 @@ mod tests {
             b in prop::collection::btree_set(0u16..200, 0..40),
         ) {
             let (x, y) = (set(&a), set(&b));
-            prop_assert_eq!(numbers(&x), a.clone());
+            prop_assert_eq!(&numbers(&x), &a);
             prop_assert_eq!(numbers(&x.union(&y)), &a | &b);
             prop_assert_eq!(x.intersection(&y), set(&(&a & &b)));
             prop_assert_eq!(x.difference(&y), set(&(&a - &b)));

@@ -173,7 +173,7 @@ async fn p12_a_node_that_stops_waits_for_its_holds_and_the_others_wait_for_it() 
     drop(hold);
     stopping.await.unwrap().unwrap();
     let key = key_of(slot);
-    soon("the hold", b.wait_hold(&key)).await.unwrap();
+    drop(soon("the hold", b.wait_hold(&key)).await.unwrap());
     stable([&b]).await;
     assert_eq!(b.held_slots().len(), usize::from(SLOTS));
     assert_eq!(a.hold_slot(slot).unwrap_err(), NotHeld::Stopping);
@@ -194,7 +194,7 @@ async fn p12_a_stop_that_cannot_wait_for_a_hold_leaves_the_slot_protected() {
         assert!(b.hold_slot(slot).is_err(), "the hold of the ended node is valid");
         tokio::time::sleep(ms(50)).await;
     }
-    soon("the hold", b.wait_hold(key_of(slot))).await.unwrap();
+    drop(soon("the hold", b.wait_hold(key_of(slot))).await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
@@ -405,7 +405,7 @@ async fn stabilize_is_told_which_slots_it_gains_keeps_and_lost() {
     let expected = [
         [all.clone(), none.clone(), none.clone()],
         [none.clone(), all.difference(&moved), moved.clone()],
-        [moved.clone(), all.difference(&moved), none.clone()],
+        [moved.clone(), all.difference(&moved), none],
     ];
     assert_eq!(*changes.lock().unwrap(), expected);
 }

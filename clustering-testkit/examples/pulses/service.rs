@@ -53,12 +53,6 @@ pub(crate) enum Mistake {
     Unfenced,
 }
 
-impl Mistake {
-    /// All mistakes.
-    pub(crate) const ALL: [Mistake; 5] =
-        [Mistake::OwnList, Mistake::IgnoresPhase, Mistake::IgnoresLost, Mistake::Detached, Mistake::Unfenced];
-}
-
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

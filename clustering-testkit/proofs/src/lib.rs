@@ -59,7 +59,7 @@
 //! - `tests/planted/`, `tests/sabotage/`, `tests/tampers/`: faults at the boundary of the machine, which the simulation
 //!   and the model checker must find. `planted/`: faults inside of the machine, as patches for `scripts/planted`.
 //! - `tests/faults/`: scenarios with node processes on etcd.
-//! - `tests/vandals.rs`, `tests/find_the_bug.rs`: faults in stores and services, which
+//! - `tests/vandals.rs`: faults in stores, which
 //!   [`TestCluster`](clustering_testkit::cluster::TestCluster) must survive or find.
 
 pub mod model;

@@ -29,7 +29,7 @@ fn run(simulation: &Simulation, seeds: impl IntoIterator<Item = u64>) -> Counts 
 }
 
 #[test]
-fn p1_to_p8_and_p11_hold_under_all_faults_and_every_situation_is_reached() {
+fn p1_to_p8_p11_and_p12_hold_under_all_faults_and_every_situation_is_reached() {
     let counts = run(&Simulation::new(), 1..=300);
     for kind in Kind::ALL {
         assert!(counts.faults(kind) > 0, "{} never occurred", kind.name());
@@ -40,14 +40,14 @@ fn p1_to_p8_and_p11_hold_under_all_faults_and_every_situation_is_reached() {
 }
 
 #[test]
-fn p1_to_p8_and_p11_hold_in_a_cluster_of_any_size() {
+fn p1_to_p8_p11_and_p12_hold_in_a_cluster_of_any_size() {
     for nodes in [1, 2, 3, 15] {
         run(&Simulation::new().nodes(nodes).storm(Duration::from_secs(20)), 1..=10);
     }
 }
 
 #[test]
-fn p1_to_p8_and_p11_hold_with_leases_of_any_length() {
+fn p1_to_p8_p11_and_p12_hold_with_leases_of_any_length() {
     for ttl in [1, 15, 60] {
         run(&Simulation::new().nodes(4).ttl(Duration::from_secs(ttl)), 1..=5);
     }
@@ -122,4 +122,34 @@ fn p8_a_change_that_waits_to_be_published_is_not_a_failure() {
         .storm(Duration::from_secs(40))
         .planned(changes);
     run(&simulation, 1..=20);
+}
+
+fn fault(seconds: u64, kind: Kind, node: usize, lasts: u64, choice: u64) -> Fault {
+    let (at, lasts) = (Moment::from_nanos(seconds * 1_000_000_000), Duration::from_secs(lasts));
+    Fault { at, kind, node, lasts, choice, upon: None }
+}
+
+#[test]
+fn p12_a_removed_process_that_is_deaf_to_the_log_loses_its_slots() {
+    // The process renews its lease, but does not see that an operator has removed it.
+    let removal = 2;
+    let faults = [fault(10, Kind::Deaf, 1, 45, 0), fault(11, Kind::HandDelete, 1, 0, removal)];
+    let counts = run(&Simulation::new().nodes(3).planned(faults), 1..=20);
+    assert!(counts.reached(Reached::Reclaimed) > 0);
+}
+
+#[test]
+fn p12_holds_that_are_never_dropped_delay_the_others_only_for_a_while() {
+    let leaks = (0..3).map(|node| fault(5, Kind::LeakedHold, node, 50, 0));
+    let leaves = (0..6).map(|n| fault(12 + 8 * n, Kind::Leave, n as usize % 3, 2, 0));
+    let counts = run(&Simulation::new().nodes(3).planned(leaks.chain(leaves)), 1..=20);
+    assert!(counts.reached(Reached::ReleaseTimeout) > 0);
+}
+
+#[test]
+fn p12_a_node_that_keeps_crashing_does_not_keep_slots_unheld() {
+    let slow = (0..4).map(|node| fault(5, Kind::SlowRelease, node, 50, 2_000));
+    let crashes = (0..25).map(|n| fault(10 + 2 * n, Kind::Crash, 4, 0, 0));
+    let counts = run(&Simulation::new().nodes(5).planned(slow.chain(crashes)), 1..=20);
+    assert!(counts.reached(Reached::Acquired) > 0);
 }

@@ -73,6 +73,7 @@ fn a_guard_of_the_user_that_fails_is_reported_and_not_retried() {
     let token = token(&a);
     commit(&mut a, 1, token, put().guard(Guard::created_at("absent", Revision::new(7))));
     a.ok("owner commit");
+    a.ok("read view/version");
     let revision = a.store.revision;
     let failed = format!("reply 1: guard failed: a guard of the commit did not hold at revision {revision}");
     a.expect_only(&["reply", "owner"], &["owner commit", &failed]);

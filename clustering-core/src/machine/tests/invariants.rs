@@ -134,6 +134,7 @@ impl Invariants {
             Output::Read { token, prefix, .. } if prefix == bench.keys.view_prefix() => {
                 self.log_reads.insert(*token);
             }
+            Output::Read { prefix, .. } if prefix == bench.keys.version_key() => {}
             Output::Read { token, prefix, .. } if prefix != bench.keys.ready_prefix() => {
                 assert!(self.acknowledging.is_none(), "reads its acknowledgement while committing one");
                 assert!(
@@ -176,10 +177,10 @@ impl Invariants {
                 self.newest = if *rewound { Revision::ZERO } else { self.newest };
             }
             // A leader also revokes leases of removed sessions.
-            Output::Revoke { lease, .. } => {
-                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) {
-                    self.forget_session();
-                }
+            Output::Revoke { lease, .. }
+                if bench.machine.session.ended().is_some_and(|ended| ended.lease == *lease) =>
+            {
+                self.forget_session();
             }
             Output::Stopped { .. } => self.stopped = true,
             _ => {}

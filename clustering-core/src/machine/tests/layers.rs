@@ -15,11 +15,11 @@ macro_rules! layers {
 }
 
 /// The files from the bottom up, as the module's page draws them. `mod.rs` and `status.rs` are on top.
-const LAYERS: [Layer; 30] = layers! {
+const LAYERS: [Layer; 31] = layers! {
     "token" "timers" "facts" "contact" "failing" "in_flight" "output" "input" "outbox" "follow"
     "health" "session" "log" "version_requests" "assignment" "versions" "membership" "ownership" "election" "acknowledgements" "consistency"
     "reclaim" "eviction" "publication"
-    "stabilization" "acknowledgement" "announcement" "requests" "departure"
+    "stabilization" "acknowledgement" "announcement" "requests" "owner_commits" "departure"
     "status"
 };
 

@@ -132,3 +132,19 @@ fn p12_a_witness_without_a_lease_that_cannot_be_read_stands_for_the_longest_ttl(
     a.wait(secs(10));
     a.expect_only(&["reclaim"], &["reclaim"]);
 }
+
+#[test]
+fn p12_sessions_are_reclaimed_at_the_same_time() {
+    let mut a = evicted_b();
+    a.joins_exclusively("c", 4);
+    a.evicts("c");
+    a.answer_until("reclaim");
+    a.skip();
+    a.wait(secs(31));
+    while a.is_open("reclaim") {
+        a.ok("reclaim");
+        a.deliver();
+    }
+    a.wait(secs(1));
+    a.expect_only(&["reclaim", "revoke"], &["reclaim", "revoke 2", "reclaim", "revoke 3"]);
+}

@@ -75,7 +75,7 @@ impl Hold {
     }
 
     /// Waits until the hold is [void](Self::is_valid). Cancel safe.
-    async fn void(&self) {
+    pub async fn void(&self) {
         loop {
             let woken = self.acquisition.wait_until(|acquisition| !acquisition.lease.is_valid());
             // The driver wakes at that time, too, and counts suspends. The timer is for the time after its end.

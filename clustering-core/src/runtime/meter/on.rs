@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Number of gauges that a node sets.
-const GAUGES: usize = 11;
+const GAUGES: usize = 13;
 
 /// Records the metrics of a node from the inputs and outputs of its machine. Nothing else depends on it.
 #[derive(Debug)]
@@ -219,6 +219,7 @@ impl Meter {
         let flag = |is: bool| if is { 1.0 } else { 0.0 };
         let term = status.leader.as_ref().map_or(0, |leader| leader.term.get());
         let versioned = status.newest.as_ref().map_or(0, |view| view.len());
+        let holdings = status.holdings.as_ref();
         let healthy = matches!(status.health, Health::Unchecked | Health::Healthy);
         let gauges: [_; GAUGES] = [
             (names::LEADER, None, flag(status.active_term.is_some())),
@@ -230,6 +231,8 @@ impl Meter {
             (names::NODES, Some("present"), self.present as f64),
             (names::NODES, Some("versioned"), versioned as f64),
             (names::NODES, Some("unready"), self.unready as f64),
+            (names::SLOTS, Some("held"), holdings.map_or(0, |holdings| holdings.held.len()) as f64),
+            (names::SLOTS, Some("in_use"), holdings.map_or(0, |holdings| holdings.in_use.len()) as f64),
             (names::FAILING_CALLS, None, status.failing.len() as f64),
             (names::MASS_FAILURE, None, flag(status.mass_failure.is_some())),
         ];

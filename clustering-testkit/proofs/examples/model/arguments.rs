@@ -16,6 +16,7 @@ Options:
   --deep           explore a suite of models with wider bounds, of a million states and more each. They need much time
                    and memory; limit them with --seconds
   --nodes N        number of nodes, from 1 to 9 [default: 3]
+  --slots N        make the nodes exclusive, with this many slots
   --empty          start from an empty store instead of a stable cluster
   --crashes N      maximum number of process crashes on one path. Likewise for other actions:
                    --expiries --losses --delays --breaks --gaps --wakes --pauses --refusals
@@ -59,6 +60,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
                 bounds.nodes = number(&mut parser, "--nodes", 1..=9)? as u8;
                 own = Some(bounds);
             }
+            Long("slots") => own = Some(bounds.exclusive(number(&mut parser, "--slots", 1..=255)? as u8)),
             Long("empty") => own = Some(bounds.from(Start::Empty)),
             Long("seconds") => {
                 limit = Some(Duration::from_secs(number(&mut parser, "--seconds", 1..=1_000_000)?));

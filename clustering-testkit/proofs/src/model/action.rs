@@ -1,6 +1,9 @@
 use std::fmt;
 
-use clustering_core::{machine::Token, store::LeaseId};
+use clustering_core::{
+    machine::{Phase, Token},
+    store::LeaseId,
+};
 
 use super::{
     Limited,
@@ -51,6 +54,16 @@ pub enum Action {
     Resign(usize),
     /// The node's user writes as leader.
     Write(usize),
+    /// The node's user takes holds.
+    Hold(usize),
+    /// The node's user drops a hold. The second number is its index.
+    Drop(usize, usize),
+    /// The node's user writes as owner.
+    OwnerWrite(usize),
+    /// The node's user stops it.
+    Stop(usize),
+    /// An operator evicts the node.
+    Evict(usize),
 }
 
 impl Action {
@@ -70,6 +83,10 @@ impl Action {
             Action::Update(_) => Limited::Update,
             Action::Resign(_) => Limited::Resign,
             Action::Write(_) => Limited::Write,
+            Action::Hold(_) => Limited::Hold,
+            Action::OwnerWrite(_) => Limited::OwnerWrite,
+            Action::Stop(_) => Limited::Stop,
+            Action::Evict(_) => Limited::Evict,
             _ => return None,
         })
     }
@@ -115,6 +132,7 @@ pub(super) fn pending(state: &State) -> Option<Action> {
 
 fn of_node(state: &State, place: usize, node: &Node, actions: &mut Vec<Action>) {
     actions.extend((0..node.orphans.len()).map(|orphan| Action::TakeEffectLate(place, orphan)));
+    actions.extend((0..node.holds.len()).map(|hold| Action::Drop(place, hold)));
     let Some(machine) = &node.machine else {
         return actions.push(Action::Start(place));
     };
@@ -147,6 +165,18 @@ fn of_node(state: &State, place: usize, node: &Node, actions: &mut Vec<Action>) 
     if node.claim.is_some_and(|(_, until)| node.now < until) {
         actions.extend([Action::Resign(place), Action::Write(place)]);
     }
+    if state.left.most(Limited::Hold) > 0 && !node.held().is_empty() {
+        actions.push(Action::Hold(place));
+    }
+    if !node.holds.is_empty() {
+        actions.push(Action::OwnerWrite(place));
+    }
+    if state.left.most(Limited::Stop) > 0 && !matches!(machine.status(node.now).phase, Phase::Leaving) {
+        actions.push(Action::Stop(place));
+    }
+    if state.left.most(Limited::Evict) > 0 && state.shared.has_record(&node.name) {
+        actions.push(Action::Evict(place));
+    }
     actions.extend([Action::Crash(place), Action::Pause(place), Action::Ask(place), Action::Update(place)]);
 }
 
@@ -175,6 +205,11 @@ impl fmt::Display for Action {
             Action::Ask(n) => write!(f, "the user of {} requests a version", node(n)),
             Action::Update(n) => write!(f, "the user of {} changes its metadata", node(n)),
             Action::Resign(n) => write!(f, "the user of {} makes it resign", node(n)),
+            Action::Hold(n) => write!(f, "the user of {} takes holds", node(n)),
+            Action::Drop(n, hold) => write!(f, "the user of {} drops hold {hold}", node(n)),
+            Action::OwnerWrite(n) => write!(f, "the user of {} writes as owner", node(n)),
+            Action::Stop(n) => write!(f, "the user of {} stops it", node(n)),
+            Action::Evict(n) => write!(f, "an operator evicts {}", node(n)),
             Action::Write(n) => write!(f, "the user of {} writes as leader", node(n)),
         }
     }

@@ -34,6 +34,15 @@ named! {
         Resign = "resigns",
         /// The user of a node that claims to lead writes as leader.
         Write = "writes",
+        /// A user takes a hold of each slot that its node holds. It may drop them at any time.
+        Hold = "holds",
+        /// A user writes as owner of a slot of which it has a hold.
+        OwnerWrite = "owner-writes",
+        /// A user stops its node in order.
+        Stop = "stops",
+        /// An operator evicts a node.
+        Evict = "evictions",
+
     }
 }
 
@@ -58,6 +67,8 @@ pub struct Bounds {
     pub nodes: u8,
     /// Initial state.
     pub start: Start,
+    /// Number of slots, or 0 if the nodes are not exclusive.
+    pub slots: u8,
     most: [u8; Limited::ALL.len()],
 }
 
@@ -69,13 +80,20 @@ impl Bounds {
     /// Panics if `nodes` is 0 or more than 9.
     pub fn nodes(nodes: u8) -> Self {
         assert!((1..=9).contains(&nodes), "the number of nodes must be from 1 to 9");
-        Bounds { nodes, start: Start::Stable, most: [0; Limited::ALL.len()] }
+        Bounds { nodes, start: Start::Stable, slots: 0, most: [0; Limited::ALL.len()] }
     }
 
     /// Sets the initial state.
     #[must_use]
     pub fn from(mut self, start: Start) -> Self {
         self.start = start;
+        self
+    }
+
+    /// Makes the nodes exclusive, with this many slots.
+    #[must_use]
+    pub fn exclusive(mut self, slots: u8) -> Self {
+        self.slots = slots;
         self
     }
 
@@ -109,6 +127,13 @@ impl Bounds {
             nodes(2).with(Break, 1).with(Wake, 3),
             nodes(2).with(Expiry, 1).with(Write, 1).with(Loss, 1),
             nodes(2).with(Expiry, 1).with(Wake, 1),
+            nodes(2).exclusive(2).from(Start::Empty),
+            nodes(2).exclusive(2).with(Ask, 1).with(Hold, 1),
+            nodes(2).exclusive(1).with(Hold, 1).with(Stop, 1),
+            nodes(2).exclusive(1).with(Hold, 1).with(Crash, 1),
+            nodes(2).exclusive(1).with(Hold, 1).with(Evict, 1),
+            nodes(2).exclusive(1).with(Hold, 1).with(Expiry, 1),
+            nodes(2).exclusive(1).with(Hold, 1).with(OwnerWrite, 1).with(Evict, 1),
         ]
     }
 
@@ -136,6 +161,9 @@ impl fmt::Display for Bounds {
             Start::Empty => "not started",
         };
         write!(f, "{} nodes, {start}", self.nodes)?;
+        if self.slots > 0 {
+            write!(f, ", {} slots", self.slots)?;
+        }
         let some = Limited::ALL.into_iter().filter(|what| self.most(*what) > 0);
         some.into_iter().try_for_each(|what| write!(f, ", {} {}", self.most(what), what.name()))
     }
@@ -147,6 +175,7 @@ impl Serialize for Bounds {
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("nodes", &self.nodes)?;
         map.serialize_entry("start", &self.start)?;
+        map.serialize_entry("slots", &self.slots)?;
         for what in Limited::ALL {
             map.serialize_entry(what.name(), &self.most(what))?;
         }

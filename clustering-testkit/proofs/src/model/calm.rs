@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use clustering_core::{machine::Phase, store::LeaseId};
+use clustering_core::{View, machine::Phase, store::LeaseId};
 
 use super::{
     Action, Bounds, ClusterModel, action,
@@ -87,9 +87,20 @@ fn is_well(state: &State) -> bool {
         let status = node.machine.as_ref().map(|machine| machine.status(node.now));
         status.is_some_and(|status| status.phase == Phase::Member && status.consistent)
     };
-    era.is_stable()
+    are_slots_held(state)
+        && era.is_stable()
         && era.newest().is_some_and(|newest| newest.cut.len() == state.nodes.len())
         && state.nodes.iter().all(|node| members(node))
+}
+
+/// True if each node that is exclusive holds the slots that it owns.
+fn are_slots_held(state: &State) -> bool {
+    state.nodes.iter().all(|node| {
+        let Some(machine) = &node.machine else { return false };
+        let is_held = |view: &View| view.has_handover() && node.held() == view.slots_of(&node.name);
+        let is_exclusive = machine.status(node.now).holdings.is_some();
+        !is_exclusive || machine.newest().is_some_and(is_held)
+    })
 }
 
 fn what_is_wrong(state: &State) -> String {

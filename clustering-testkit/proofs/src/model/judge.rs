@@ -36,6 +36,8 @@ named! {
         P7 = "P7: no node takes a name that is held, and each joins under its own session",
         /// From every state, the cluster becomes stable if nothing goes wrong any more.
         P8 = "P8: without further faults, all nodes reach a stable version",
+        /// At most one process holds a slot.
+        P12 = "P12: at most one process holds a slot, and no commit of a former owner is accepted",
     }
 }
 
@@ -252,8 +254,15 @@ pub(super) fn claims(node: &Node, told: Option<Leadership>) -> Kept {
 
 /// Checks that a node may send a commit for this purpose now.
 pub(super) fn acts(node: &Node, purpose: Purpose) -> Kept {
-    let as_leader =
-        matches!(purpose, Purpose::Publish | Purpose::Confirm | Purpose::Evict | Purpose::LeaderCommit);
+    let as_leader = matches!(
+        purpose,
+        Purpose::Publish
+            | Purpose::Permit
+            | Purpose::Reclaim
+            | Purpose::Confirm
+            | Purpose::Evict
+            | Purpose::LeaderCommit
+    );
     match &node.lease {
         _ if !as_leader => Ok(()),
         Some(held) if node.now < acts_until(held) => Ok(()),

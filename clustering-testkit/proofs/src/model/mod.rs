@@ -33,12 +33,16 @@
 //!   it for at most two thirds of a TTL after sending its last successful renewal.
 //! - Lease grants and opening watches take effect at once. Reads, renewals and revocations take effect when their
 //!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows.
-//! - Restoring the store to an older state, keys deleted by hand, evictions, and second instances under one name (other
-//!   than restarts) are not modelled. The simulation covers them.
+//!   P12 compares what different processes hold at the same time. So the nodes of a model with slots share one clock:
+//!   when time passes for one of them, it passes for all, and a lease ends only one TTL after its last renewal was sent.
+//!   Their users keep holds for any time, but have no release callback. Reclaiming the
+//!   session of a deaf process takes too many timers to be reached.
+//! - Restoring the store to an older state, keys deleted by hand (other than evictions), and second instances under one
+//!   name (other than restarts) are not modelled. The simulation covers them.
 //!
 //! # Checks
 //!
-//! The [promises](Promise) P1 to P7 are checked in every state, with the [`Ledger`](clustering_testkit::history::Ledger), which
+//! The [promises](Promise) P1 to P7 and P12 are checked in every state, with the [`Ledger`](clustering_testkit::history::Ledger), which
 //! computes views and acknowledgements from the store's history by itself. P8 is checked in every state that has
 //! nothing in flight: if nothing goes wrong from there on, all nodes must become members of a stable version within
 //! three minutes.
@@ -49,6 +53,7 @@ mod action;
 mod bounds;
 mod calm;
 mod check;
+mod holds;
 mod judge;
 mod reached;
 mod state;
@@ -56,7 +61,7 @@ mod step;
 
 use std::{fmt, sync::Arc};
 
-use clustering_core::{Config, Keyspace, Namespace, NodeName};
+use clustering_core::{Config, Keyspace, Namespace, NodeName, slots::SlotCount};
 use stateright::{Model, Property};
 
 pub use self::{
@@ -96,7 +101,10 @@ impl ClusterModel {
     /// Creates a model with these bounds.
     pub fn new(bounds: Bounds) -> Self {
         let keys = Keyspace::new(Namespace::parse(NAMESPACE).expect("the namespace is valid"));
-        ClusterModel { bounds, keys, config: Config::default(), tamper: None }
+        let mut config = Config::default();
+        config.exclusive = SlotCount::new(bounds.slots.into()).ok();
+        config.release_timeout = None;
+        ClusterModel { bounds, keys, config, tamper: None }
     }
 
     /// Adds a fault to the protocol. Tampers have no memory: `make` creates a new one for every step.
@@ -133,6 +141,7 @@ impl ClusterModel {
             nodes: (0..usize::from(self.bounds.nodes)).map(node).collect(),
             left: self.bounds,
             announced: Vec::new(),
+            acquired: Vec::new(),
             reached: 0,
             breach: None,
         }
@@ -181,7 +190,7 @@ impl Model for ClusterModel {
                 })),+]
             };
         }
-        let mut properties = Vec::from(always!(P1, P2, P3, P4, P5, P6, P7));
+        let mut properties = Vec::from(always!(P1, P2, P3, P4, P5, P6, P7, P12));
         properties.push(Property::always(Promise::P8.name(), |model: &ClusterModel, state: &State| {
             state.breach.is_some() || action::pending(state).is_some() || calm::run(model, state).is_ok()
         }));
@@ -204,6 +213,9 @@ impl Model for ClusterModel {
             Suspended,
             Resumed,
             RefusedRun,
+            Acquired,
+            HeldByUser,
+            OwnerRefused,
         ));
         properties
     }

@@ -40,6 +40,12 @@ named! {
         Resumed = "a resumed leader",
         /// A stabilize refuses.
         RefusedRun = "a refused stabilize",
+        /// A node acquires a slot.
+        Acquired = "an acquired slot",
+        /// A user works on a slot that its node has lost.
+        HeldByUser = "a hold of a lost slot",
+        /// A guard refuses a commit of an owner.
+        OwnerRefused = "a refused commit of an owner",
     }
 }
 
@@ -67,6 +73,10 @@ impl Reached {
                 let first = leaders.next();
                 leaders.any(|leader| Some(leader) != first)
             }
+            Reached::HeldByUser => state
+                .nodes
+                .iter()
+                .any(|node| node.machine.is_some() && !node.claims().is_subset(&node.held())),
             // The step itself records these.
             _ => state.reached & self.bit() != 0,
         }

@@ -14,7 +14,11 @@ use clustering_core::{
 };
 use clustering_testkit::history::Ledger;
 
-use super::{Bounds, judge::Breach};
+use super::{
+    Bounds,
+    holds::{Acquired, Hold},
+    judge::Breach,
+};
 use crate::sim::Store;
 
 /// State of the model: the store, all processes, and everything in flight between them.
@@ -29,6 +33,8 @@ pub struct State {
     pub(super) left: Bounds,
     /// Versions for which `on_stable` was called, by the revisions that published them.
     pub(super) announced: Vec<Revision>,
+    /// The process that acquired each slot last.
+    pub(super) acquired: Vec<Acquired>,
     /// Situations reached in the last step that the state itself does not show.
     pub(super) reached: u32,
     /// The first violation of a promise. The state then has no successors.
@@ -65,6 +71,8 @@ pub(super) struct Node {
     pub(super) stabilizing: Vec<Run>,
     pub(super) announcing: Vec<Run>,
     pub(super) lease: Option<Held>,
+    /// Holds that the user keeps.
+    pub(super) holds: Vec<Hold>,
     /// Revision of the newest version that the process has seen.
     pub(super) newest: Option<Revision>,
     /// Term under which the process claims to lead, and the end of the claim on its own clock.
@@ -146,6 +154,11 @@ impl Shared {
         self.digest = digest((self.history, leases, &self.owners));
     }
 
+    /// True if the node's record is stored.
+    pub(super) fn has_record(&self, name: &NodeName) -> bool {
+        self.store.get(&format!("{}/view/nodes/{name}", super::NAMESPACE)).is_some()
+    }
+
     /// True if the lease was granted to this life of the node.
     pub(super) fn is_owner(&self, lease: LeaseId, node: usize, life: u32) -> bool {
         lease.get().checked_sub(1).and_then(|place| self.owners.get(place as usize)) == Some(&(node, life))
@@ -165,6 +178,7 @@ impl Node {
             stabilizing: Vec::new(),
             announcing: Vec::new(),
             lease: None,
+            holds: Vec::new(),
             newest: None,
             claim: None,
             requests: 0,
@@ -175,7 +189,8 @@ impl Node {
     pub(super) fn seal(&mut self) {
         let process = (self.life, &self.machine, self.now, self.newest, self.requests);
         let on_its_way = (&self.calls, &self.orphans, &self.watches);
-        self.digest = digest((process, on_its_way, &self.stabilizing, &self.announcing, self.lease));
+        let callbacks = (&self.stabilizing, &self.announcing, &self.holds);
+        self.digest = digest((process, on_its_way, callbacks, self.lease));
     }
 
     /// Ends the process and discards its memory. Calls that it has sent remain in flight.
@@ -187,6 +202,7 @@ impl Node {
         self.watches.clear();
         self.stabilizing.clear();
         self.announcing.clear();
+        self.holds.clear();
         (self.lease, self.newest, self.claim) = (None, None, None);
     }
 }
@@ -202,7 +218,7 @@ impl Hash for State {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.shared.digest.hash(state);
         self.nodes.iter().for_each(|node| node.digest.hash(state));
-        (&self.left, &self.announced, self.reached, self.breach.is_some()).hash(state);
+        (&self.left, &self.announced, &self.acquired, self.reached, self.breach.is_some()).hash(state);
     }
 }
 

@@ -3,7 +3,6 @@ use std::{collections::VecDeque, sync::Arc};
 use clustering_core::{
     Event, NodeUri, Outcome,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
-    slots::SlotSet,
     store::{ErrorKind, LeaseId, Revision, StoreError, Txn, WatchEnd},
     version::IdGenerator,
 };
@@ -18,12 +17,12 @@ use crate::sim::{Seat, Tamper, checks, render};
 
 /// Transition from one state to the next.
 pub(super) struct Step<'a> {
-    model: &'a ClusterModel,
-    state: State,
+    pub(super) model: &'a ClusterModel,
+    pub(super) state: State,
     /// Nodes changed by this step.
     changed: Vec<usize>,
     shared_changed: bool,
-    inputs: VecDeque<(usize, Input)>,
+    pub(super) inputs: VecDeque<(usize, Input)>,
     /// Log of the step, if requested.
     story: Option<Vec<String>>,
 }
@@ -67,6 +66,7 @@ impl<'a> Step<'a> {
     }
 
     fn finish(mut self) -> (State, Vec<String>) {
+        self.judge_holders();
         self.changed.sort_unstable();
         self.changed.dedup();
         for place in std::mem::take(&mut self.changed) {
@@ -78,7 +78,7 @@ impl<'a> Step<'a> {
         (self.state, self.story.unwrap_or_default())
     }
 
-    fn node(&mut self, place: usize) -> &mut Node {
+    pub(super) fn node(&mut self, place: usize) -> &mut Node {
         self.changed.push(place);
         Arc::make_mut(&mut self.state.nodes[place])
     }
@@ -98,7 +98,7 @@ impl<'a> Step<'a> {
         self.state.reached |= reached.bit();
     }
 
-    fn judge(&mut self, kept: Kept) {
+    pub(super) fn judge(&mut self, kept: Kept) {
         if let Err(breach) = kept
             && self.state.breach.is_none()
         {
@@ -151,15 +151,15 @@ impl<'a> Step<'a> {
                 self.feed(place, Input::Announced { token, result: Ok(()) });
             }
             Action::Wake(place) => {
-                let node = self.node(place);
+                let node = &self.state.nodes[place];
                 let at = node.machine.as_ref().and_then(Machine::next_wakeup);
-                node.now = node.now.max(at.unwrap_or_default());
+                let time = at.unwrap_or_default().since(node.now);
+                self.let_pass(place, time);
                 self.feed(place, Input::Tick);
             }
             Action::Pause(place) => {
                 let ttl = self.model.config().ttl;
-                let node = self.node(place);
-                node.now = node.now + ttl * 2;
+                self.let_pass(place, ttl * 2);
             }
             Action::Expire(lease) => self.end_lease(lease),
             Action::Ask(place) => {
@@ -176,6 +176,11 @@ impl<'a> Step<'a> {
                 self.feed(place, Input::Resign { id });
             }
             Action::Write(place) => self.write(place),
+            Action::Hold(place) => self.take_holds(place),
+            Action::Drop(place, hold) => self.drop_hold(place, hold),
+            Action::OwnerWrite(place) => self.write_as_owner(place),
+            Action::Stop(place) => self.feed(place, Input::Stop),
+            Action::Evict(place) => self.evict(place),
         }
     }
 
@@ -196,7 +201,7 @@ impl<'a> Step<'a> {
         self.feed(place, Input::Tick);
     }
 
-    fn request(&mut self, place: usize) -> RequestId {
+    pub(super) fn request(&mut self, place: usize) -> RequestId {
         let node = self.node(place);
         node.requests += 1;
         RequestId(node.requests)
@@ -283,6 +288,7 @@ impl<'a> Step<'a> {
                 }
                 Purpose::Elect => self.reach(Reached::CandidateRefused),
                 Purpose::Acknowledge => self.reach(Reached::AcknowledgementRefused),
+                Purpose::OwnerCommit => self.reach(Reached::OwnerRefused),
                 _ => {}
             },
             Err(_) => {}
@@ -296,6 +302,9 @@ impl<'a> Step<'a> {
         let leader = shared.store.get(keys.election_key());
         let own = |lease| shared.is_owner(lease, by.node, by.life);
         checks::p5_writes::check(by.purpose, leader, own).map_err(|said| Breach::new(Promise::P5, said))?;
+        if by.purpose == Purpose::OwnerCommit {
+            self.judge_owner_commit((by.node, by.life), txn)?;
+        }
         if by.purpose == Purpose::Acknowledge {
             let name = &self.state.nodes[by.node].name;
             checks::p4_acknowledgements::check(&shared.store, keys, name, txn)
@@ -345,7 +354,32 @@ impl<'a> Step<'a> {
         }
     }
 
+    /// Lets time pass on the clock of a node, or on all clocks if they are the same.
+    fn let_pass(&mut self, place: usize, time: std::time::Duration) {
+        let nodes = 0..self.state.nodes.len();
+        let is_shared = self.model.config().exclusive.is_some();
+        for node in nodes.filter(|node| is_shared || *node == place) {
+            let node = self.node(node);
+            node.now = node.now + time;
+        }
+    }
+
+    /// Deletes the node's record and its acknowledgement, as an operator does.
+    fn evict(&mut self, place: usize) {
+        let (keys, name) = (self.model.keys(), &self.state.nodes[place].name);
+        let txn = Txn::new().delete(keys.node_key(name)).delete(keys.readiness_key(name));
+        let before = self.state.shared.store.revision();
+        // The commit has no guards.
+        let _ = self.shared().store.commit(&txn);
+        self.committed(before, None);
+    }
+
     fn end_lease(&mut self, lease: LeaseId) {
+        // Where processes share a clock, leases end only when their time is over.
+        if self.model.config().exclusive.is_some() {
+            let left = self.state.nodes.iter().map(|node| node.left_of(lease)).max();
+            self.let_pass(0, left.unwrap_or_default());
+        }
         let before = self.state.shared.store.revision();
         // The action exists only for leases that the store holds.
         let _ = self.shared().store.end(lease);
@@ -372,7 +406,7 @@ impl<'a> Step<'a> {
     }
 
     /// Passes an input to a process, and then all inputs that follow from it immediately.
-    fn feed(&mut self, place: usize, input: Input) {
+    pub(super) fn feed(&mut self, place: usize, input: Input) {
         self.inputs.push_back((place, input));
         while let Some((place, input)) = self.inputs.pop_front() {
             let inputs = match self.tamper() {
@@ -472,14 +506,18 @@ impl<'a> Step<'a> {
                     run.told = true;
                 }
             }
-            Output::Retract { token, .. } => {
-                self.inputs.push_back((place, Input::Retracted { token, in_use: SlotSet::default() }));
-            }
+            Output::Retract { token, slots } => self.retract(place, token, &slots),
             Output::Release { token, .. } => {
                 self.inputs.push_back((place, Input::Released { token, outcome: Outcome::Ready }));
             }
             Output::Event(event) => self.event(&event),
-            Output::Stopped { .. } => self.node(place).end(),
+            Output::Stopped { .. } => {
+                let node = self.node(place);
+                node.abandon_holds();
+                let holds = std::mem::take(&mut node.holds);
+                node.end();
+                node.holds = holds;
+            }
             // Nodes in the model have no health checks.
             Output::CheckHealth { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
         }
@@ -513,6 +551,7 @@ impl<'a> Step<'a> {
             Event::LeadershipSuspended { .. } => Reached::Suspended,
             Event::LeadershipResumed { .. } => Reached::Resumed,
             Event::StabilizeRefused { .. } => Reached::RefusedRun,
+            Event::SlotsAcquired { .. } => Reached::Acquired,
             _ => return,
         };
         self.reach(reached);
@@ -526,6 +565,7 @@ impl<'a> Step<'a> {
         if let (Some(mut tamper), Some(seat)) = (self.tamper(), self.seat(place)) {
             told = tamper.leadership(&seat, told);
         }
+        let is_exclusive = self.model.config().exclusive.is_some();
         let claim = told.map(|leadership| (leadership.term, leadership.until));
         let newest = machine.newest().map(clustering_core::View::revision);
         let mut kept = judge::claims(node, told).and_then(|()| judge::runs(node, machine.newest()));
@@ -539,6 +579,9 @@ impl<'a> Step<'a> {
             node.newest = newest.or(node.newest);
         }
         self.judge(kept);
+        if is_exclusive {
+            self.follow_holdings(place);
+        }
     }
 
     /// Performs the commits that a tamper makes on the node's behalf.

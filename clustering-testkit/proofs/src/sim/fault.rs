@@ -112,6 +112,7 @@ impl Kind {
             Kind::Rewind => 2,
             Kind::Burst | Kind::EarlyExpiry | Kind::Outage | Kind::Twin | Kind::HandDelete => 4,
             Kind::Crash | Kind::Pause | Kind::LostReplies | Kind::SlowCalls | Kind::WatchLag => 10,
+            Kind::LeakedHold => 10,
             Kind::LeaderCommit | Kind::OwnerCommit => 12,
             _ => 6,
         }

@@ -6,7 +6,7 @@
 //!   Machine ◀─ Input ── World (clocks, network, callbacks) ── calls ──▶ Store
 //!           ── Output ─▶     │                                            │
 //!                            └── what nodes saw and did ──▶ Book ◀── every commit
-//!                                                            └─▶ promises P1 to P8, P11, after every step
+//!                                                            └─▶ promises P1 to P8, P11, P12, after every step
 //! ```
 //!
 //! A [`Simulation`] runs one seed at a time, without real I/O, threads or wall-clock time. The same seed always
@@ -28,7 +28,8 @@
 //! # The world
 //!
 //! Each node is a process with a real [`Machine`](clustering_core::machine::Machine), a clock that runs at its own
-//! rate, and callbacks that take time. Calls, replies and watch deliveries have a latency. The store keeps the
+//! rate, and callbacks that take time. In most seeds some or all nodes are exclusive. Their users keep holds for random
+//! times, sometimes for ever. Calls, replies and watch deliveries have a latency. The store keeps the
 //! [contract](clustering_core::store::CoordinationStore#contract), except where a fault says otherwise. A process that
 //! ends by itself is restarted after a while.
 //!
@@ -64,6 +65,13 @@
 //! - P10: each change of the leader is reported, and no node claims a term that has ended according to its own log.
 //! - P11: a leader whose health check hangs for too long does not claim to lead, and a node that becomes unhealthy
 //!   gives its lease back in the same step.
+//! - P12: at no moment do two processes hold a slot, according to what each of them knows: the slots that it holds, by its
+//!   clock, and the holds that its user has kept and that are not void, also if its node has ended. Judged unless the
+//!   store ended the lease too early or was restored.
+//! - P12: the token of a slot grows whenever the slot changes hands, and no commit as owner is accepted after another
+//!   process has acquired the slot. A node acknowledges a version only after `release` has succeeded for what it lost and
+//!   its holds were dropped. Joins wait while slots are handed over.
+//! - P8: in the calm, each slot is held by its owner, also if users keep holds for ever.
 //! - P8: the cluster comes to rest within the bound. No machine asks to be woken immediately, or receives inputs
 //!   without end while nothing happens.
 //!

@@ -106,13 +106,13 @@ impl Counter {
 pub async fn counts(store: &impl CoordinationStore, key: &str) -> Result<Vec<Counted>, StoreError> {
     let parse =
         |value: &[u8]| serde_json::from_slice::<Counted>(value).expect("only workers write increments");
+    // The counter itself has the last value. It is read first, because workers may still be running.
+    let last = store.get(&counter(key)).await?.map(|entry| parse(&entry.value));
     let entries = store.read(&increments(key)).await?.entries;
     let mut counts: Vec<Counted> = entries.iter().map(|entry| parse(&entry.value)).collect();
-    counts.sort_by_key(|counted| counted.count);
-    // The counter itself has the last value.
-    if let Some(entry) = store.get(&counter(key)).await? {
-        let last = parse(&entry.value);
+    if let Some(last) = last {
         assert!(counts.contains(&last), "the counter of {key} has no increment: {last:?}");
     }
+    counts.sort_by_key(|counted| counted.count);
     Ok(counts)
 }

@@ -15,7 +15,7 @@ use clustering_testkit::{
     process::Folder,
 };
 
-use crate::scenario::{Alone, LONG, ms};
+use crate::scenario::{Alone, LONG, ms, soon};
 
 /// Interval at which the logs of the workers are read.
 const LOOK: std::time::Duration = ms(200);
@@ -169,11 +169,16 @@ impl Owners {
         exclusive.map(|node| (node.spec().life.clone(), log_of(node))).collect()
     }
 
-    /// Judges the times at which nodes held keys, and their increments.
-    pub(crate) async fn judge(&self) -> Result<Judged, String> {
+    /// Judges the times at which nodes held keys.
+    pub(crate) fn judge_holds(&self) -> Result<Judged, String> {
         let logs = self.logs();
-        let judge = logs.iter().fold(Judge::default(), |judge, (life, log)| judge.with(life, log));
-        let judged = judge.check_holds()?;
+        judge_of(&logs).check_holds()
+    }
+
+    /// Judges the increments of all counters.
+    pub(crate) async fn judge_counts(&self) -> Result<(), String> {
+        let logs = self.logs();
+        let judge = judge_of(&logs);
         for key in self.keys() {
             let stored = counts(&self.store, &key).await.unwrap();
             judge.check_counts(&key, Place::Store, &stored)?;
@@ -183,7 +188,24 @@ impl Owners {
                 return Err(format!("nobody has worked on {key}"));
             }
         }
-        Ok(judged)
+        Ok(())
+    }
+
+    /// Waits until the node has incremented a counter in the store after that time.
+    pub(crate) async fn incremented_by(&self, node: &Node, since: Moment) {
+        let done = |line: &Line| {
+            let made = matches!(
+                &line.event,
+                Event::Tried { place: Place::Store, outcome: WriteOutcome::Done(_), .. }
+            );
+            made && line.at > since
+        };
+        let incremented = async {
+            while !log_of(node).iter().any(done) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        soon("an increment", incremented).await;
     }
 
     /// Stops all nodes, so that every increment has a result, and checks all promises. Returns the number of times that
@@ -195,11 +217,16 @@ impl Owners {
             let nodes = self.nodes();
             nodes.iter().rfind(|node| node.name() == *name).unwrap().stop().await;
         }
-        match self.judge().await {
+        let judged = self.judge_counts().await.and(self.judge_holds());
+        match judged {
             Ok(judged) => judged.moves,
             Err(violation) => panic!("{violation}\n{}", self.story()),
         }
     }
+}
+
+fn judge_of(logs: &[(String, Vec<Line>)]) -> Judge<'_> {
+    logs.iter().fold(Judge::default(), |judge, (life, log)| judge.with(life, log))
 }
 
 /// Returns the log of a life's workers.

@@ -231,27 +231,40 @@ pub(crate) async fn p12_a_mixed_rollout_gives_no_key_to_two_nodes() {
     assert!(owners.check_all(&NAMES).await > 0);
 }
 
-/// Lets a process that was paused past its TTL go on with its work, and returns the violation that is found.
-async fn planted(breach: Breach) -> String {
+/// Lets a process that was paused past its TTL go on with its work, whose fault has to be found.
+async fn planted(breach: Breach) -> (Owners, Arc<Node>) {
     let owners = Owners::new().await;
     let node = owners.join(owners.working("a", |work| work.breach = Some(breach))).await;
     owners.all_held(&["a"]).await;
     node.pause();
     owners.join(owners.exclusive("b")).await;
     owners.all_held(&["b"]).await;
+    assert!(owners.judge_holds().unwrap().moves > 0, "nothing is wrong before the process resumes");
     node.pass_all();
     node.resume();
     node.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
     owners.stable(&["a", "b"]).await;
-    owners.judge().await.expect_err("the fault of the worker was not found")
+    (owners, node)
+}
+
+/// Pauses all processes, so that counters and logs can be compared.
+fn pause_all(owners: &Owners) {
+    owners.nodes().iter().for_each(|node| node.pause());
 }
 
 pub(crate) async fn p12_a_worker_that_ignores_the_end_of_its_hold_is_found() {
-    let violation = planted(Breach::GoesOn).await;
+    let (owners, _node) = planted(Breach::GoesOn).await;
+    let violation = owners.judge_holds().unwrap_err();
     assert!(violation.contains("held twice"), "{violation}");
+    // The fences keep what it does from having an effect.
+    pause_all(&owners);
+    owners.judge_counts().await.unwrap();
 }
 
 pub(crate) async fn p12_a_worker_whose_writes_are_not_fenced_is_found() {
-    let violation = planted(Breach::Unfenced).await;
-    assert!(violation.contains("held twice"), "{violation}");
+    let (owners, node) = planted(Breach::Unfenced).await;
+    owners.incremented_by(&node, owners.now()).await;
+    pause_all(&owners);
+    let violation = owners.judge_counts().await.unwrap_err();
+    assert!(violation.contains("lost or doubled"), "{violation}");
 }

@@ -30,7 +30,10 @@ fn p1_to_p8_hold_in_all_states_of_small_models() {
     ];
     for bounds in small {
         let checked = check(&ClusterModel::new(bounds));
-        assert!(checked.exhausted && checked.held.len() == 8 && checked.states > 100, "{checked}");
+        assert!(
+            checked.exhausted && checked.held.len() == Promise::ALL.len() && checked.states > 100,
+            "{checked}"
+        );
     }
 }
 

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use clustering_core::{Event, Node, View, machine::Output};
+use clustering_core::{
+    Event, Node, Outcome, View,
+    machine::{Input, Output},
+    slots::SlotSet,
+};
 use clustering_proofs::sim::{Seat, Tamper};
 use clustering_testkit::history::Member;
 
@@ -53,6 +57,30 @@ impl Tamper for CallsTwice {
     fn output(&mut self, _: &Seat<'_>, output: Output) -> Vec<Output> {
         match output {
             Output::Announce { .. } => vec![output.clone(), output],
+            other => vec![other],
+        }
+    }
+}
+
+/// Counts holds as dropped as soon as they were told to end.
+pub(crate) struct ForgetsHolds;
+
+impl Tamper for ForgetsHolds {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Retracted { token, .. } => vec![Input::Retracted { token, in_use: SlotSet::default() }],
+            other => vec![other],
+        }
+    }
+}
+
+/// Counts a refused release as done.
+pub(crate) struct ReleasesOnce;
+
+impl Tamper for ReleasesOnce {
+    fn input(&mut self, _: &Seat<'_>, input: Input) -> Vec<Input> {
+        match input {
+            Input::Released { token, .. } => vec![Input::Released { token, outcome: Outcome::Ready }],
             other => vec![other],
         }
     }

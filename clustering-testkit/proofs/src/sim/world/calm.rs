@@ -7,7 +7,7 @@ use clustering_core::{
 use clustering_testkit::history::Moment;
 
 use super::{Due, World};
-use crate::sim::{Kind, Simulation};
+use crate::sim::{Kind, Simulation, swarm::Exclusivity};
 
 /// Interval at which the cluster is checked for stability.
 const LOOK: Duration = Duration::from_millis(100);
@@ -26,10 +26,12 @@ impl Simulation {
     /// - 6 times 5 s: the longest pause between two attempts, for each of the calls that depend on one another: the
     ///   watch or the snapshot, the lease, the record, the election, the version, and the acknowledgement (or the
     ///   stabilize).
+    /// - 15 s: a node that cannot release its slots in time leaves.
+    /// - 30 s: joins wait while slots are handed over.
     /// - 1 TTL and 3 s: a node that is unhealthy at its start, or whose check hung, is checked again.
     /// - 5 s for the gap between two publications, and 5 s for calls in flight and for callbacks.
     pub fn calm_within(&self) -> Duration {
-        let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 3 + 5 + 5);
+        let by_clocks = self.ttl * 8 + Duration::from_secs(60 + 6 * 5 + 15 + 30 + 3 + 5 + 5);
         by_clocks * 5 / 4
     }
 
@@ -115,9 +117,20 @@ impl World<'_> {
             } else if self.processes[process].is_up() {
                 let id = self.request();
                 self.handle(process, Input::Register { id });
+                self.roll_out(process);
             } else {
                 self.queue.push(self.now, Due::Start { process });
             }
+        }
+    }
+
+    /// Restarts a process that is not exclusive, if the run ends with a rollout to all nodes.
+    fn roll_out(&mut self, process: usize) {
+        let is_mixed = self.swarm.exclusivity == Exclusivity::Some && self.swarm.rolled_out == 100;
+        if is_mixed && !self.is_exclusive(process) {
+            let this = &mut self.processes[process];
+            let (at, life) = (self.now + this.random.ms(0, 3_000), this.life);
+            self.queue.push(at, Due::Stop { process, life });
         }
     }
 

@@ -1,11 +1,11 @@
 use std::{collections::BTreeMap, mem};
 
 use clustering_core::{
-    Config, Event, Outcome,
-    machine::{Holdings, Input, Output, Purpose, Token},
+    Config, Event, Outcome, View,
+    machine::{Holdings, Input, Machine, Output, Purpose, Token},
     node::WEIGHT,
     slots::{Slot, SlotCount, SlotSet},
-    store::{Key, LeaseId, Revision, Txn},
+    store::{Batch, Change, Key, LeaseId, Revision, Txn},
     time::Timestamp,
 };
 use clustering_testkit::history::{Entry, Life, Moment, Observation};
@@ -159,10 +159,35 @@ impl World<'_> {
     fn note_acquisitions(&mut self, process: usize) {
         let this = &self.processes[process];
         let Some(holdings) = &this.holds.holdings else { return };
+        let view = this.machine.as_ref().and_then(Machine::newest);
+        let newest = view.map(View::revision);
+        let is_new = holdings.held.values().any(|token| Some(*token) == newest);
+        let is_witnessed = |lease: LeaseId| self.witnesses.contains(&lease);
+        let lacking = view.filter(|_| is_new).and_then(|view| {
+            view.iter().find(|node| !node.lease.is_some_and(is_witnessed)).map(|node| node.name.clone())
+        });
+        if let Some(name) = lacking {
+            self.book.fail(format!(
+                "P12, acquired without hand-over: {} acquires slots in a version with {}, which is not exclusive",
+                this.label, name
+            ));
+            return;
+        }
         for (slot, token) in holdings.held.iter() {
             let acquired = Acquired { process, life: this.life, token: *token };
             let result = self.fence.acquire(*slot, acquired, &this.label);
             self.book.check(result);
+        }
+    }
+
+    /// Records which sessions are exclusive.
+    pub(super) fn note_witnesses(&mut self, batch: &Batch) {
+        let prefix = format!("{}holds/", self.keys.view_prefix());
+        let is_witness = |change: &&Change| change.key().starts_with(prefix.as_str());
+        for change in batch.changes.iter().filter(is_witness) {
+            if let Change::Put(entry) = change {
+                self.witnesses.extend(entry.lease);
+            }
         }
     }
 
@@ -181,13 +206,16 @@ impl World<'_> {
         this.holds.is_outdated = true;
         let time = if this.window(Kind::LeakedHold, self.now).is_some() {
             this.random.ms(5_000, 1_000_000)
-        } else if self.stormy && this.random.percent(5) {
-            this.random.ms(0, 20_000)
+        } else if this.random.percent(5) {
+            this.random.ms(0, 1_500)
         } else {
             this.random.ms(0, 400)
         };
-        let life = this.life;
+        let (life, writes) = (this.life, this.random.percent(5));
         self.queue.push(self.now + time, Due::Drop { process, life, hold });
+        if writes {
+            self.queue.push(self.now + time / 2, Due::WriteAsOwner { process, life });
+        }
     }
 
     /// Lets the user drop a hold.

@@ -9,7 +9,7 @@ pub(crate) mod render;
 mod troubles;
 mod watches;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clustering_core::{
     Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
@@ -56,6 +56,8 @@ enum Due {
     Stop { process: usize, life: u32 },
     /// The user writes as leader, if the node claims to lead.
     Write { process: usize, life: u32 },
+    /// The user writes as owner of a slot, if the node holds one.
+    WriteAsOwner { process: usize, life: u32 },
     /// The user registers the node again.
     Register { process: usize, life: u32 },
     /// The machine is woken at the time that it asked for.
@@ -97,6 +99,8 @@ pub(super) struct World<'a> {
     reigns: Reigns,
     /// The processes that may work on each slot, according to what they know themselves.
     holders: BTreeMap<Slot, Vec<Holder>>,
+    /// Leases of the sessions that are exclusive, according to the log.
+    witnesses: BTreeSet<LeaseId>,
     /// Number of holds that were taken.
     holds: u64,
     /// False after a restore of the store, which P12 does not cover.
@@ -153,6 +157,7 @@ impl<'a> World<'a> {
             owners: vec![(usize::MAX, 0)],
             reigns: Reigns::default(),
             holders: BTreeMap::new(),
+            witnesses: BTreeSet::new(),
             holds: 0,
             judges_holds: true,
             fence: Fence::default(),
@@ -222,6 +227,7 @@ impl<'a> World<'a> {
             | Due::Break { process, life, .. }
             | Due::Reconnect { process, life }
             | Due::Drop { process, life, .. }
+            | Due::WriteAsOwner { process, life }
             | Due::Report { process, life, .. }
             | Due::Ended { process, life, .. } => Some((*process, *life)),
         };
@@ -257,6 +263,7 @@ impl<'a> World<'a> {
             Due::Break { process, token, .. } => self.break_watch(process, token),
             Due::Reconnect { process, .. } => self.reconnect(process),
             Due::Drop { process, hold, .. } => self.drop_hold(process, hold),
+            Due::WriteAsOwner { process, .. } => self.write_as_owner(process),
             Due::Report { process, input, .. } => self.handle(process, input),
             Due::Ended { process, token, outcome, .. } => self.callback_ended(process, token, outcome),
         }
