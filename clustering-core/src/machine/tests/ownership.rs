@@ -297,18 +297,7 @@ fn p12_an_acknowledgement_under_another_lease_releases_nothing() {
 
 #[test]
 fn p12_a_removed_session_keeps_moving_slots_from_being_acquired_until_its_lease_ends() {
-    let mut a = alone();
-    a.joins_exclusively("b", 4);
-    a.answer_all();
-    a.retracted(&[]);
-    a.stabilized(Outcome::Ready);
-    a.answer_all();
-    a.acknowledges("b");
-    a.answer_all();
-    a.announced();
-    let mut a = a.after(secs(2));
-    a.evicts("b");
-    a.answer_all();
+    let mut a = alone().with_evicted("b");
     a.expect_only(&["publish", "permit", "stabilize"], &["publish V3: b was evicted"]);
     assert_eq!(held(&a), slots(&[0, 1]));
     // The process of b never notices. When its lease ends, its witness is gone.
@@ -323,21 +312,11 @@ fn p12_a_removed_session_keeps_moving_slots_from_being_acquired_until_its_lease_
 
 #[test]
 fn p12_nobody_is_evicted_while_a_removed_session_may_still_hold_slots() {
-    let mut a = settled(Bench::exclusive_with("a", |config| {
+    let a = settled(Bench::exclusive_with("a", |config| {
         config.laggards = Laggards::Evict { after: secs(10) };
         config.mass_failure_percent = 100;
     }));
-    a.joins_exclusively("b", 4);
-    a.answer_all();
-    a.retracted(&[]);
-    a.stabilized(Outcome::Ready);
-    a.answer_all();
-    a.acknowledges("b");
-    a.answer_all();
-    a.announced();
-    let mut a = a.after(secs(2));
-    a.evicts("b");
-    a.answer_all();
+    let mut a = a.with_evicted("b");
     a.skip();
     a.wait(secs(29));
     assert_eq!(a.status().blocked, None);
