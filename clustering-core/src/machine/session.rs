@@ -466,6 +466,11 @@ impl Session {
 }
 
 impl Ended {
+    /// True while the lease is still renewed.
+    pub(crate) fn is_renewed(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Takes over the times at which the lease ends if it is not renewed any more.
     fn note_times(&mut self, held: &Held, now: Timestamp, out: &Outbox) {
         self.expires = held.expires(now, out);

@@ -647,3 +647,46 @@ fn p12_a_session_that_was_removed_before_the_node_saw_its_record_is_not_register
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member, "the next session registers");
 }
+
+#[test]
+fn a_departure_that_the_store_refused_is_committed_again_while_slots_are_being_released() {
+    let mut a = alone();
+    a.stop();
+    a.retracted(&[1]);
+    a.skip();
+    a.fail("leave", ErrorKind::Unreachable);
+    a.wait(secs(1));
+    a.expect_only(&STEPS, &["leave"]);
+    a.ok("leave");
+    a.deliver();
+    assert!(a.store.get(a.keys.election_key()).is_none(), "the others need a leader meanwhile");
+    a.wait(secs(5));
+    a.expect_only(&STEPS, &[]);
+    a.retracted(&[]);
+    a.expect_only(&STEPS, &["revoke 1"]);
+}
+
+#[test]
+fn a_departure_whose_reply_is_lost_is_not_committed_again() {
+    let mut a = alone();
+    a.stop();
+    a.retracted(&[1]);
+    a.skip();
+    a.lose("leave");
+    a.deliver();
+    a.wait(secs(5));
+    a.expect_only(&STEPS, &[]);
+    a.retracted(&[]);
+    a.expect_only(&STEPS, &["revoke 1"]);
+}
+
+#[test]
+fn a_departure_that_keeps_failing_does_not_delay_the_revocation() {
+    let mut a = alone();
+    a.stop();
+    a.retracted(&[1]);
+    a.fail("leave", ErrorKind::Unreachable);
+    a.skip();
+    a.retracted(&[]);
+    a.expect_only(&STEPS, &["revoke 1"]);
+}
