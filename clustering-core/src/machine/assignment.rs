@@ -18,6 +18,9 @@ use crate::{
     view::View,
 };
 
+/// Maximum number of changed cordons that are kept as reasons for a version.
+const CHANGES: usize = 64;
+
 /// On the leader, finds out whether the slots of the newest version have to be assigned anew.
 ///
 /// They have to if the assignor returns another assignment for the nodes of that version than the one that was written
@@ -67,7 +70,10 @@ impl Assigning {
             _ => return,
         };
         self.cordons += 1;
-        self.changes.push(cause);
+        // Cordons of absent nodes cause no version, so these may come without end.
+        if self.changes.len() < CHANGES {
+            self.changes.push(cause);
+        }
     }
 
     /// Checks the assignment of the newest version, if it was not checked yet.
