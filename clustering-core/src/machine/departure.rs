@@ -99,8 +99,8 @@ impl Departing {
         }
     }
 
-    /// Gives up an expired lease if the node still has not let go of its slots after its time limit. It then joins again,
-    /// but acquires nothing before it has.
+    /// Gives up an expired lease if the node still has not let go of its slots after its time limit. It requests another
+    /// one only when it has.
     pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, ownership: &Ownership) {
         let Some(expires) = session.ended().map(|ended| ended.expires) else { return };
         let is_over = facts.now >= expires.max(ownership.patience(facts));

@@ -690,3 +690,21 @@ fn a_departure_that_keeps_failing_does_not_delay_the_revocation() {
     a.retracted(&[]);
     a.expect_only(&STEPS, &["revoke 1"]);
 }
+
+#[test]
+fn a_node_requests_no_lease_while_the_release_of_its_last_session_is_stuck() {
+    let mut b = follower_of(Bench::exclusive_with("b", |config| {
+        config.release_timeout = Some(secs(60));
+        config.has_release = true;
+    }));
+    b.unseen(|b| b.evicts("b"));
+    b.deliver();
+    b.retracted(&[]);
+    b.skip();
+    b.wait(secs(600));
+    // It could acquire nothing, and would have to leave again.
+    b.expect_only(&["grant", "join", "revoke"], &[]);
+    b.released(Outcome::Ready);
+    b.answer_all();
+    assert_eq!(b.status().phase, Phase::Member, "without a further pause");
+}
