@@ -18,10 +18,13 @@ use crate::{
     view::View,
 };
 
+/// Maximum number of changed cordons that are kept as reasons for a version.
+const CHANGES: usize = 64;
+
 /// On the leader, finds out whether the slots of the newest version have to be assigned anew.
 ///
 /// They have to if the assignor returns another assignment for the nodes of that version than the one that was written
-/// with it: a node was cordoned, or joined between the leader's last look at the log and its commit.
+/// with it: a node was cordoned, or joined or departed between the leader's last look at the log and its commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Assigning {
     /// The version that was checked, and the number of changed cordons at that time.
@@ -67,7 +70,10 @@ impl Assigning {
             _ => return,
         };
         self.cordons += 1;
-        self.changes.push(cause);
+        // Cordons of absent nodes cause no version, so these may come without end.
+        if self.changes.len() < CHANGES {
+            self.changes.push(cause);
+        }
     }
 
     /// Checks the assignment of the newest version, if it was not checked yet.
@@ -93,7 +99,14 @@ impl Assigning {
 
     /// True unless a version was already published for the same nodes, only because of its assignment. An assignor that
     /// keeps changing its mind must not make the leader publish versions forever.
+    ///
+    /// An assignment with an owner outside of the view was made for other nodes: one departed between the leader's last
+    /// look at the log and its commit. That says nothing about the assignor.
     fn may_attempt(&mut self, view: &View, out: &mut Outbox) -> bool {
+        let names = || view.iter().map(|node| &node.name);
+        if view.assignment().is_some_and(|assignment| !assignment.is_among(names())) {
+            return true;
+        }
         let nodes = view.iter().map(|node| (node.name.clone(), node.modified)).collect();
         let inputs = Inputs { nodes, cordons: self.cordons };
         if self.attempted.as_ref() == Some(&inputs) {
