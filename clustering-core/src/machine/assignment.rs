@@ -18,10 +18,11 @@ use crate::{
     view::View,
 };
 
-/// On the leader, finds out whether the slots of the newest version have to be assigned anew.
+/// On the leader, finds out whether the slots of the newest version must be reassigned.
 ///
-/// They have to if the assignor returns another assignment for the nodes of that version than the one that was written
-/// with it: a node was cordoned, or joined between the leader's last look at the log and its commit.
+/// That is the case if the assignor, given the nodes of that version, returns an assignment that differs from the one
+/// written with the version. This happens when a node was cordoned or uncordoned, or joined between the leader's last
+/// look at the log and its commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Assigning {
     /// The version that was checked, and the number of changed cordons at that time.
@@ -30,7 +31,7 @@ pub(crate) struct Assigning {
     cordons: u64,
     /// Cordons that were put or lifted since the newest version.
     changes: Vec<Cause>,
-    /// True if the slots have to be assigned anew.
+    /// True if the slots must be reassigned.
     is_outdated: bool,
     /// The nodes and cordons for which a version was published only because of the assignment.
     attempted: Option<Inputs>,
@@ -44,7 +45,7 @@ struct Inputs {
 }
 
 impl Assigning {
-    /// True if the newest version is to be followed by another one with a better assignment.
+    /// True if the leader must publish another version because the assignment of the newest one is outdated.
     pub(crate) fn is_outdated(&self) -> bool {
         self.is_outdated
     }
@@ -70,7 +71,7 @@ impl Assigning {
         self.changes.push(cause);
     }
 
-    /// Checks the assignment of the newest version, if it was not checked yet.
+    /// Checks the assignment of the newest version, unless it was checked before.
     pub(crate) fn reconcile(&mut self, facts: &Facts, is_leading: bool, out: &mut Outbox) {
         let view = facts.fold.newest().filter(|view| is_leading && view.has_handover());
         let Some((view, count)) = view.zip(facts.config.exclusive) else {
@@ -91,8 +92,8 @@ impl Assigning {
         self.is_outdated = outcome.is_ok_and(|next| Some(&next) != stored) && self.may_attempt(view, out);
     }
 
-    /// True unless a version was already published for the same nodes, only because of its assignment. An assignor that
-    /// keeps changing its mind must not make the leader publish versions forever.
+    /// True unless a version was already published for the same nodes and cordons only to correct the assignment.
+    /// Otherwise an assignor that returns a different result each time would make the leader publish versions forever.
     fn may_attempt(&mut self, view: &View, out: &mut Outbox) -> bool {
         let nodes = view.iter().map(|node| (node.name.clone(), node.modified)).collect();
         let inputs = Inputs { nodes, cordons: self.cordons };
@@ -106,8 +107,8 @@ impl Assigning {
     }
 }
 
-/// Adds the assignment of the next version to the commit that publishes it, unless it is stored already. It is only
-/// written while all nodes present are exclusive.
+/// Adds the assignment of the next version to the commit that publishes the version, unless the same assignment is
+/// already stored. An assignment is only written while all nodes present are exclusive.
 pub(crate) fn put_assignment(txn: Txn, facts: &Facts) -> Txn {
     let Some(count) = facts.config.exclusive.filter(|_| all_exclusive(facts)) else { return txn };
     let stored = facts.fold.slots().and_then(|slots| slots.record.as_deref());
@@ -125,7 +126,7 @@ fn all_exclusive(facts: &Facts) -> bool {
     facts.fold.present().all(is_exclusive)
 }
 
-/// Calls the assignor. It is the user's code, so its result is checked.
+/// Calls the assignor, which is the user's code, and checks its result.
 fn assign(
     facts: &Facts,
     count: SlotCount,
