@@ -19,7 +19,7 @@ fn main() {
 
 const SLOTS: SlotCount = SlotCount::MAX;
 
-/// A running cluster. Benchmarks ask its first node.
+/// A running cluster. The benchmarks take holds from its first node.
 struct Cluster {
     nodes: Vec<Clustering>,
     /// Keys that the first node holds.
@@ -88,7 +88,7 @@ fn hold(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.with_inputs(key).bench_values(|key| cluster.nodes[0].hold(black_box(key)).is_ok());
 }
 
-/// Takes and drops a hold of one and the same key.
+/// Takes and drops a hold of the same key each time.
 #[divan::bench(args = NODES, threads = [1, 8])]
 fn hold_of_one_key(bencher: Bencher<'_, '_>, nodes: usize) {
     let cluster = Cluster::of(nodes);
@@ -102,7 +102,7 @@ fn elsewhere(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.bench(|| cluster.nodes[0].hold(black_box(&cluster.elsewhere[0])).is_err());
 }
 
-/// Checks if a hold is valid.
+/// Checks whether a hold is valid.
 #[divan::bench]
 fn is_valid(bencher: Bencher<'_, '_>) {
     let hold = ALONE.nodes[0].hold(&ALONE.held[0]).expect("it is held");

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::slots::{Assignor, Balanced, SlotCount};
 
-/// Longest time for which joins wait while slots are being handed over.
+/// Longest time for which joins wait for a hand-over to finish.
 pub(crate) const JOINS_WAIT: Duration = Duration::from_secs(30);
 
 /// Time after a failed renewal until the next attempt; at most a sixth of the TTL.
@@ -100,24 +100,25 @@ pub struct Config {
     /// expires by its TTL, and callbacks are dropped.
     pub stop_timeout: Option<Duration>,
     /// Number of slots into which the keys of an exclusive cluster are divided (P12). `None`, the default, means that
-    /// the node is not exclusive. Set it by [`Builder::exclusive`](crate::Builder::exclusive).
+    /// the node is not exclusive. Set by [`Builder::exclusive`](crate::Builder::exclusive).
     ///
-    /// All nodes of a namespace have the same number, for as long as the namespace exists. A node with another number is
-    /// refused.
+    /// All nodes of a namespace need the same number, for as long as the namespace exists. A node with another number
+    /// is refused.
     pub exclusive: Option<SlotCount>,
-    /// True if the service has a [`release`](crate::Builder::release) callback. Setting the callback sets it.
+    /// True if the service has a [`release`](crate::Builder::release) callback. The builder sets this field together
+    /// with the callback.
     pub has_release: bool,
-    /// Time after which a node that has not let go of the slots that it lost gives up its session, so that it does not
-    /// keep the others from going on. 2 min by default; `None` waits forever. It rejoins after a pause that doubles from
-    /// 1 s to 10 min until it is ready at a version.
+    /// Time after which a node that has not let go of its lost slots gives up its session, so that it does not block
+    /// the others. 2 min by default; `None` waits forever. The node rejoins after a pause, which doubles from 1 s to 10
+    /// min until the node is ready at a version.
     ///
-    /// Raise it if a flush can take longer. It has no effect on nodes that are not exclusive.
+    /// Choose a longer time if a flush can take longer. Has no effect on nodes that are not exclusive.
     pub release_timeout: Option<Duration>,
     /// Assignor of slots to nodes, used while this node leads. [`Balanced`] by default.
     pub assignor: SharedAssignor,
 }
 
-/// An [`Assignor`] that can be shared and compared: two are equal if they are the same object.
+/// A shared [`Assignor`]. Two values are equal if they point to the same object.
 #[derive(Clone, Debug)]
 pub struct SharedAssignor(pub Arc<dyn Assignor>);
 

@@ -36,16 +36,17 @@ pub struct Discovery {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Route {
-    /// Send requests to this node: it holds the key, or nobody else can hold it before this node. If it answers that the
-    /// key is still on its way, wait there with [`wait_hold`](crate::Clustering::wait_hold), which takes milliseconds as
-    /// a rule.
+    /// Send requests to this node: it holds the key, or no other node can hold the key before this node does. If it
+    /// answers that the key is still on its way, wait there with [`wait_hold`](crate::Clustering::wait_hold), which
+    /// usually takes milliseconds.
     ///
-    /// In a cluster that is not exclusive it is the owner in the newest version.
+    /// In a cluster that is not exclusive, this is the owner in the newest version.
     At(Arc<Node>),
     /// The key is being handed over. Keep requests until the route is known again
     /// ([`wait_route`](Discovery::wait_route)), or send them to the next owner and let them wait there.
     Moving {
-        /// The former owner, if it is known and its session has not ended. It refuses as soon as it knows the version.
+        /// The former owner, if it is known and its session has not ended. It refuses requests as soon as it knows the
+        /// version.
         from: Option<Arc<Node>>,
         /// The next owner, if it is known. `None` if the owner's session has ended and no version has been published
         /// since.
@@ -163,13 +164,13 @@ impl Discovery {
         }
     }
 
-    /// Returns the node to which requests for `key` go now, or that the key is being handed over.
+    /// Returns the node to which requests for `key` go now, or [`Route::Moving`] if the key is being handed over.
     ///
-    /// A key that stays at its node is routed there during a hand-over of others, too. A process that has not seen the
-    /// newest version published uses the stored assignment of slots and the nodes that are present.
+    /// A key that does not move is routed to its node even while other keys are handed over. A process that has not
+    /// seen the newest version published uses the stored assignment of slots and the nodes that are present.
     ///
-    /// The route follows the log as far as this process has seen it. The node to which a request is sent has the last
-    /// word: it answers [`NotHeld`](crate::NotHeld) if it does not hold the key, and names the owner if it knows it.
+    /// The route reflects the log as far as this process has seen it. The node that receives a request decides: it
+    /// answers [`NotHeld`](crate::NotHeld) if it does not hold the key, and names the owner if it knows the owner.
     pub fn route(&self, key: impl AsRef<[u8]>) -> Route {
         self.shared().machine().replica().route(key.as_ref())
     }

@@ -59,8 +59,8 @@ pub(crate) enum Changed {
     Cordoned(NodeName),
     /// The cordon of a node was lifted.
     Uncordoned(NodeName),
-    /// Another key changed from which the concerns read the current state: the witness of a session, the assignment, or
-    /// a request to leave.
+    /// Another key changed: the witness of a session, the assignment, or a request to leave. The concerns read these
+    /// from the replica.
     Other,
     /// A record cannot be decoded, or a key under `nodes/` contains no valid name.
     Malformed { key: Key, reason: String },
@@ -81,7 +81,7 @@ pub(crate) struct Fold {
     slots: Option<StoredRecord<Arc<Assignment>>>,
     /// Witnesses of sessions that may still hold keys.
     holds: BTreeMap<LeaseId, StoredRecord<HoldsRecord>>,
-    /// Leases outside of the newest cut whose witness was there before that version and still stands.
+    /// Leases outside of the newest cut whose witness was created before that version and still exists.
     standing: BTreeSet<LeaseId>,
     cordoned: BTreeMap<NodeName, StoredRecord<CordonRecord>>,
     drains: BTreeMap<NodeName, StoredRecord<DrainRecord>>,
@@ -221,8 +221,8 @@ impl Fold {
         &self.holds
     }
 
-    /// Returns the sessions that keep the slots of the newest version from being acquired, whoever acknowledges it:
-    /// they are outside of its cut, and their witness was there before the version and still stands.
+    /// Returns the sessions that keep the slots of the newest version from being acquired, even if all nodes
+    /// acknowledge it: sessions outside of its cut whose witness was created before the version and still exists.
     pub(crate) fn standing(&self) -> impl ExactSizeIterator<Item = LeaseId> {
         self.standing.iter().copied()
     }
@@ -235,12 +235,12 @@ impl Fold {
         &self.cordoned
     }
 
-    /// Returns the request to leave under that name.
+    /// Returns the request to leave for the node with that name.
     pub(crate) fn drain(&self, name: &NodeName) -> Option<&StoredRecord<DrainRecord>> {
         self.drains.get(name)
     }
 
-    /// True if the slots of the newest version may be acquired: everybody who lost some has let go of them.
+    /// True if the slots of the newest version may be acquired: all nodes that lost slots have let go of them.
     pub(crate) fn is_released(&self) -> bool {
         let (Some(newest), Some(released)) = (&self.newest, &self.released) else { return false };
         let names_it = released.record.as_ref().is_some_and(|record| record.version == newest.version());

@@ -19,7 +19,7 @@ use crate::{
 /// {ns}/view/stable           newest version that became stable             no lease
 /// {ns}/view/request          newest request for a version                  no lease
 /// {ns}/view/gone             last node that left or was evicted            no lease
-/// {ns}/view/cordoned/{name}  node that is to own no slots                  no lease
+/// {ns}/view/cordoned/{name}  node that must not own slots                  no lease
 /// {ns}/view/drain/{name}     request to a node to leave in order           node's lease
 /// {ns}/ready/{name}          version that a node released or acknowledged  node's lease
 /// {ns}/history/{entry}       causes and stabilization of a past version    no lease
@@ -135,7 +135,7 @@ impl Keyspace {
         &self.0.gone
     }
 
-    /// Returns the key that shows, as long as it stands, that the session with that lease may still hold keys.
+    /// Returns the key whose existence shows that the session with that lease may still hold keys.
     pub fn holds_key(&self, lease: LeaseId) -> Key {
         format!("{}{lease}", self.0.holds).into()
     }
@@ -209,7 +209,7 @@ impl Keyspace {
             named(name, KeyKind::Node)
         } else if let Some(lease) = key.strip_prefix(keys.holds.as_str()) {
             let lease = lease.parse().ok().filter(|lease| self.holds_key(*lease) == *key);
-            lease.map_or_else(|| KeyKind::BadName("its last part is no lease".to_owned()), KeyKind::Holds)
+            lease.map_or_else(|| KeyKind::BadName("its last part is not a lease".to_owned()), KeyKind::Holds)
         } else if let Some(name) = key.strip_prefix(keys.cordoned.as_str()) {
             named(name, KeyKind::Cordon)
         } else if let Some(name) = key.strip_prefix(keys.drain.as_str()) {

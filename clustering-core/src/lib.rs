@@ -51,7 +51,7 @@
 //! | question | method |
 //! |---|---|
 //! | May this node act as leader now? | [`Clustering::is_leader`]; guard writes with [`commit_as_leader`](Clustering::commit_as_leader), or with the [`term`](Clustering::term) in other systems |
-//! | May this node work on this key now? | [`Clustering::hold`] in an [exclusive](Builder::exclusive) cluster, where no other node may at the same time; [`Clustering::owns`] in others |
+//! | May this node work on this key now? | [`Clustering::hold`] in an [exclusive](Builder::exclusive) cluster, which keeps all other nodes from working on the key at the same time; [`Clustering::owns`] in other clusters |
 //! | Which node gets a request for this key? | [`Discovery::route`], [`Discovery::find`] |
 //! | Have all nodes adapted? | [`Clustering::wait_stable`] on any node, [`on_stable`](Builder::on_stable) on the leader |
 //! | Is this process healthy? | set the check [`Builder::health`] |

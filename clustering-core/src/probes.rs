@@ -14,11 +14,11 @@
 //!
 //! `/ownz` answers in JSON. With 200, the process may work on the key now: `{"key": "device-42", "slot": 17, "token":
 //! 1042}`; the token is the [fencing token](crate::Hold::token). The answer takes no hold, so it does not delay a
-//! hand-over: ask again before each piece of work, and fence writes with the token. With 409 it may not, and `why` is one
-//! of the names of [`NotHeld::kind`](crate::NotHeld::kind), or `starting`: `{"key": "device-42", "slot": 17, "why":
-//! "elsewhere", "message": …, "node": "ingest-2", "uri": "http://10.0.0.8:8080", "version": "01ARZ…"}`. Node, URI and
-//! version are only there if the key is elsewhere. The key is taken from the query as in a form (`%2F`, `+`); without
-//! one, the status is 400.
+//! hand-over: ask again before each piece of work, and fence writes with the token. With 409, the process must not work
+//! on the key, and `why` is one of the names of [`NotHeld::kind`](crate::NotHeld::kind), or `starting`: `{"key":
+//! "device-42", "slot": 17, "why": "elsewhere", "message": …, "node": "ingest-2", "uri": "http://10.0.0.8:8080",
+//! "version": "01ARZ…"}`. The answer contains node, URI and version only if the key is elsewhere. The key is taken from
+//! the query as in a form (`%2F`, `+`); without one, the status is 400.
 //!
 //! ```no_run
 //! use clustering_core::{Clustering, probes::Probes};
@@ -180,7 +180,7 @@ impl Probes {
         })
     }
 
-    /// Answers if the node holds the key at this moment.
+    /// Answers whether the node holds the key at this moment.
     fn own(&self, key: &[u8]) -> Response {
         let node = self.node.read().unwrap_or_else(PoisonError::into_inner).clone();
         let text = &String::from_utf8_lossy(key);

@@ -24,7 +24,7 @@ pub struct View(Arc<Inner>);
 struct Inner {
     label: Label,
     nodes: Nodes,
-    /// The slots, if a node of the view is exclusive.
+    /// The slots; `None` if no node of the view is exclusive.
     slots: Option<ViewSlots>,
     me: Option<NodeName>,
     /// The index of the node that holds the view, if it belongs to it. Kept because it is needed far more often than views
@@ -94,13 +94,13 @@ impl View {
     }
 
     /// True if keys are handed over in this version: every node of the view is [exclusive](crate::Builder::exclusive).
-    /// In other versions nothing new is acquired.
+    /// In other versions, nodes acquire no slots.
     pub fn has_handover(&self) -> bool {
         self.0.slots.as_ref().is_some_and(|slots| slots.lacking.is_empty())
     }
 
-    /// Returns the nodes because of which keys are not handed over in this version: those that are not exclusive. Empty
-    /// if all are, or if none is.
+    /// Returns the nodes that are not exclusive and therefore keep this version from handing over keys. Empty if all
+    /// nodes are exclusive, or if none is.
     pub fn not_exclusive(&self) -> &[NodeName] {
         self.0.slots.as_ref().map_or(&[], |slots| &slots.lacking)
     }
@@ -115,7 +115,7 @@ impl View {
         self.slot_count().map(|count| count.slot_of(key))
     }
 
-    /// Returns the owner of a slot. A slot has no owner if it is assigned to nobody, or to a node outside of the view.
+    /// Returns the owner of a slot. A slot has no owner if it is unassigned, or assigned to a node outside of the view.
     pub fn owner_of(&self, slot: Slot) -> Option<&Arc<Node>> {
         let slots = self.0.slots.as_ref()?;
         let place = *slots.owners.get(usize::from(slot.number()))?;
@@ -138,7 +138,8 @@ impl View {
         }
     }
 
-    /// Returns the nodes that own less in this view than in `previous`, in the same session: they have to let go of slots.
+    /// Returns the nodes that lose a slot from `previous` to this view, and are in both in the same session: they must
+    /// let go of slots.
     pub(crate) fn losers(&self, previous: &View) -> BTreeSet<NodeName> {
         let count = previous.slot_count().into_iter().flat_map(SlotCount::iter);
         let name = |view: &View, slot| view.owner_of(slot).map(|node| node.name.clone());
@@ -147,7 +148,7 @@ impl View {
         losers.into_iter().filter(|name| self.is_same_session(name, previous)).collect()
     }
 
-    /// True if the node owns less in this view than in `previous`, in the same session.
+    /// True if the node loses a slot from `previous` to this view, and is in both in the same session.
     pub(crate) fn loses(&self, name: &NodeName, previous: &View) -> bool {
         self.is_same_session(name, previous) && !previous.slots_of(name).is_subset(&self.slots_of(name))
     }
@@ -161,12 +162,12 @@ impl View {
         self.0.slots.as_ref()?.assignment.as_ref()
     }
 
-    /// True if only sessions of the previous cut that lose slots have to release anything.
+    /// True if only sessions of the previous cut that lose slots must release them.
     pub(crate) fn is_clean_start(&self) -> bool {
         self.0.label.clean
     }
 
-    /// Returns the owner of `key`, or `None` if no node owns it: by the slots in an exclusive cluster, and by
+    /// Returns the owner of `key`, or `None` if no node owns it: by its slot in an exclusive cluster, and by
     /// [`placement`](crate::placement) otherwise.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<&Arc<Node>> {
         match self.slot_of(&key).filter(|_| self.has_handover()) {
@@ -215,7 +216,7 @@ pub(crate) struct ViewSlots {
 const NOBODY: u16 = u16::MAX;
 
 impl ViewSlots {
-    /// Creates the slots of a view of these nodes, which are sorted by name.
+    /// Creates the slots of a view of these nodes, which must be sorted by name.
     pub(crate) fn new<'a>(
         assignment: Option<Arc<Assignment>>,
         lacking: Box<[NodeName]>,

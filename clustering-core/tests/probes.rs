@@ -166,7 +166,7 @@ async fn a_rolling_update_that_waits_for_readiness_does_not_deadlock() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_program_can_ask_if_it_may_work_on_a_key_and_where_the_key_is_otherwise() {
+async fn a_program_can_ask_whether_it_may_work_on_a_key_and_where_else_the_key_is() {
     let store = FaultyStore::new(MemoryStore::new());
     let (mut routers, mut nodes): (Vec<Router>, Vec<Clustering>) = Default::default();
     for name in ["a", "b"] {

@@ -1,4 +1,4 @@
-//! Exclusive clusters seen and handled from outside: slots, cordons, drains. The records are written by hand.
+//! Reports and operations on exclusive clusters from outside: slots, cordons, drains. The records are written by hand.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 
@@ -74,7 +74,7 @@ impl Exclusive {
         })
     }
 
-    /// Publishes a version that assigns eight slots in turns to these nodes.
+    /// Publishes a version that assigns eight slots to these nodes in turn.
     async fn publish(&self, owners: &[&str], clean: bool, cause: Value) {
         let names: Vec<NodeName> = owners.iter().map(|owner| name(owner)).collect();
         let owner = |slot: Slot| names.get(usize::from(slot.number()) % names.len().max(1));
@@ -140,7 +140,7 @@ async fn each_phase_of_a_hand_over_is_reported() {
     assert_eq!(waiting_for[0].name, "a");
     assert!(now.slots.unwrap().released);
 
-    // The same label written again is another version, whose slots are not released.
+    // The same label written again is a new version, whose slots are not released.
     cluster.publish(&["a", "b"], false, json!([])).await;
     assert!(!slots(&cluster.store).await.released);
 }
@@ -153,7 +153,7 @@ async fn a_node_that_just_joined_does_not_delay_a_clean_start() {
     }
     cluster.publish(&["a", "b"], true, json!([{"joined": "b"}])).await;
     assert_eq!(waiting_for(&report(&cluster.store).await), ["a"]);
-    // In other versions every node has to say that it holds nothing that it lost.
+    // In other versions, every node must acknowledge that it has released its lost slots.
     cluster.publish(&["a", "b"], false, json!([{"joined": "b"}])).await;
     assert_eq!(waiting_for(&report(&cluster.store).await), ["a", "b"]);
 }
@@ -183,7 +183,7 @@ async fn sessions_that_may_still_hold_slots_are_reported_until_they_end() {
     let old = cluster.node("a").await;
     cluster.node("b").await;
     cluster.store.delete("c/view/nodes/a").await.unwrap();
-    // The node is back in a new session, which does not count.
+    // The node has rejoined in a new session, which is not reported.
     cluster.node("a").await;
     cluster.publish(&["a", "b"], false, json!([])).await;
     let standing = slots(&cluster.store).await.standing;
@@ -199,7 +199,7 @@ async fn sessions_that_may_still_hold_slots_are_reported_until_they_end() {
     assert!(slots(&cluster.store).await.standing[0].holder.left);
     cluster.put(&format!("view/holds/{old}"), left, None).await;
     assert!(slots(&cluster.store).await.standing[0].reclaimed);
-    // A session that began after the version has never held a slot of it.
+    // A session that began after the version has never held a slot of that version.
     let late = cluster.node("c").await;
     cluster.store.delete("c/view/nodes/c").await.unwrap();
     assert_eq!(slots(&cluster.store).await.standing.len(), 1);
@@ -220,7 +220,7 @@ async fn slots_of_absent_nodes_have_no_owner() {
     assert_eq!(now.slots.unwrap().unowned.len(), 4);
 }
 
-/// Waits for events that contain these texts, in this order, with any others between them.
+/// Waits for events that contain these texts, in this order. Other events may come in between.
 async fn wait_for_events(monitor: &mut Monitor, wanted: &[&str]) {
     let mut seen = Vec::new();
     for wanted in wanted {
@@ -308,7 +308,7 @@ async fn a_cordon_stays_until_it_is_lifted_and_may_name_an_absent_node() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_ends_with_the_session_it_was_asked_of() {
+async fn a_drain_ends_with_the_session_that_it_was_meant_for() {
     let mut cluster = Exclusive::new();
     let lease = cluster.node("a").await;
     cluster.publish(&["a"], false, json!([])).await;
@@ -335,7 +335,7 @@ async fn a_drain_ends_with_the_session_it_was_asked_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_of_a_node_that_restarts_meanwhile_is_asked_of_the_new_session() {
+async fn a_drain_of_a_node_that_restarts_meanwhile_goes_to_the_new_session() {
     let mut cluster = Exclusive::new();
     let old = cluster.node("a").await;
     let faulty = FaultyStore::new(cluster.store.clone());
@@ -392,7 +392,7 @@ async fn p12_a_purge_keeps_the_witnesses_of_live_sessions() {
     let left: Vec<_> = left.iter().map(|entry| entry.key.to_string()).collect();
     assert_eq!(left, [format!("c/view/holds/{lease}")]);
     assert_eq!(Report::read(&cluster.store, &namespace()).await.unwrap(), None);
-    // The remains of a cluster that nodes left behind are found, too.
+    // Keys that the nodes of an old cluster left behind are also found.
     cluster.released().await;
     assert_eq!(report(&cluster.store).await.condition, ClusterState::Empty);
 }

@@ -31,7 +31,7 @@ async fn idle(nodes: usize) -> TestCluster {
     cluster
 }
 
-/// Starts a service that works on each key for as long as it holds the key, and for `delay` after the loss. A proper
+/// Starts a service that works on each key for as long as it holds the key, and for `delay` after the loss. A correct
 /// service ends its work earlier if the hold becomes void.
 async fn workers(nodes: usize, delay: Duration, is_proper: bool) -> TestCluster {
     let start = move |process: Process| async move {
@@ -117,7 +117,7 @@ async fn p12_two_processes_that_work_on_one_key_are_reported_with_key_names_and_
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_work_on_one_key_after_the_other_is_no_overlap() {
+async fn p12_processes_that_work_on_a_key_in_turn_do_not_overlap() {
     let cluster = TestCluster::start(3, |process: Process| async move {
         let node = process.builder().start().await?;
         let begin = secs(3) * process.index() as u32;
@@ -139,7 +139,7 @@ async fn p12_work_on_one_key_after_the_other_is_no_overlap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_a_service_that_holds_properly_is_not_reported_under_any_fault() {
+async fn p12_a_correct_service_is_not_reported_under_any_fault() {
     let cluster = workers(4, Duration::from_millis(300), true).await;
     for name in cluster.names() {
         cluster.pause(&name);
@@ -164,7 +164,7 @@ async fn p12_a_service_that_holds_properly_is_not_reported_under_any_fault() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_work_that_goes_on_after_a_pause_past_the_ttl_is_reported() {
+async fn p12_work_that_continues_after_a_pause_past_the_ttl_is_reported() {
     let cluster = workers(3, secs(1), false).await;
     let (name, hold) = holder(&cluster, "a");
     drop(hold);
@@ -176,20 +176,23 @@ async fn p12_work_that_goes_on_after_a_pause_past_the_ttl_is_reported() {
     cluster.advance(secs(2)).await;
     let told = failure(cluster.check().await);
     assert_says(&told, &["P12 (one holder) is broken", &name]);
-    assert!(told.contains("its hold is void since") || told.contains(&format!("{name}#")), "{told}");
+    assert!(told.contains("its hold has been void since") || told.contains(&format!("{name}#")), "{told}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_work_that_goes_on_after_its_hold_is_void_is_reported() {
-    // Nobody takes the keys over: there is only one node.
+async fn p12_work_that_continues_after_its_hold_is_void_is_reported() {
+    // No node takes over the keys: there is only one node.
     let cluster = workers(1, TTL, false).await;
     cluster.cut_off("n0");
     cluster.advance(TTL * 2).await;
     let told = failure(cluster.check().await);
-    assert_says(&told, &["P12 (one holder) is broken", "n0#1 works on ", "its hold is void since"]);
+    assert_says(
+        &told,
+        &["P12 (one holder) is broken", "n0#1 has worked on ", "its hold has been void since"],
+    );
 }
 
-/// Keys that a test works on in the place of the service.
+/// Keys that a test works on instead of the service.
 type Works = Arc<Mutex<Vec<Working>>>;
 
 /// Starts two nodes, and returns the handle of each process.
@@ -220,7 +223,7 @@ async fn p12_work_without_a_hold_is_reported_at_once() {
     let told = failure(cluster.check().await);
     assert_says(
         &told,
-        &["P12 (one holder) is broken", &format!("{other}#"), "works on a ", "it has no hold"],
+        &["P12 (one holder) is broken", &format!("{other}#"), "has worked on a ", "the process has no hold"],
     );
 }
 
@@ -240,13 +243,13 @@ async fn p12_work_that_outlives_its_hold_is_reported_when_the_slot_moves() {
     cluster.wait_stable().await.unwrap();
     cluster.advance(secs(1)).await;
     let told = failure(cluster.check().await);
-    assert_says(&told, &["P12 (one holder) is broken", "works on ", "it has no hold of the slot"]);
+    assert_says(&told, &["P12 (one holder) is broken", "has worked on ", "the process has no hold of slot"]);
     drop(works);
 }
 
-/// A lease that is revoked by hand lets another node acquire slots that the paused node still believes to hold.
+/// A lease that is revoked by hand lets another node acquire slots that the paused node still considers its own.
 #[tokio::test(start_paused = true)]
-async fn p12_two_nodes_that_believe_to_hold_a_slot_are_reported_without_help_of_the_service() {
+async fn p12_two_nodes_that_hold_one_slot_are_reported_without_help_of_the_service() {
     let cluster = idle(2).await;
     let key = "cluster/view/nodes/n1";
     let entry = cluster.store().read(key).await.unwrap().entries.into_iter().next().unwrap();
@@ -258,7 +261,8 @@ async fn p12_two_nodes_that_believe_to_hold_a_slot_are_reported_without_help_of_
     assert_says(&told, &["P12 (one holder) is broken", "[slot ", "n0#1", "n1#2"]);
 }
 
-/// The same by [`TestCluster::expire`], which is a fault of the store, not of the service or the library.
+/// Like the previous test, but with [`TestCluster::expire`], which is a fault of the store, not of the service or the
+/// library.
 #[tokio::test(start_paused = true)]
 async fn p12_is_not_judged_under_a_lease_that_the_test_has_expired() {
     let cluster = idle(2).await;
@@ -273,7 +277,7 @@ async fn p12_is_not_judged_under_a_lease_that_the_test_has_expired() {
 async fn p12_a_settled_cluster_holds_every_slot() {
     let cluster = idle(3).await;
     cluster.cut_off("n2");
-    // Its session is running out, but it is not over: the version stays stable.
+    // The session of n2 is running out, but it is not over: the version stays stable.
     let gives_nothing = || cluster.node("n2").held_slots().is_empty().then_some(());
     cluster.wait_until("n2 to refuse holds", gives_nothing).await.unwrap();
     cluster.settle().await.unwrap();

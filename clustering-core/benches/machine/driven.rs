@@ -25,7 +25,7 @@ pub(crate) enum Role {
     Leader,
 }
 
-/// Number of slots of an exclusive cluster: the most there can be.
+/// Number of slots of an exclusive cluster: the maximum.
 pub(crate) const SLOTS: u16 = 4_096;
 
 /// A running machine, with the state needed to generate valid inputs for it.

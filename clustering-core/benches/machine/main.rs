@@ -64,8 +64,8 @@ fn a_version(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.with_inputs(|| node.version()).bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
-/// A new version with the assignment of 4,096 slots arrives, which has to take less than 1 ms with 1,000 nodes. Checks
-/// that the assignment has less than 64 KiB.
+/// Handles a new version with an assignment of 4,096 slots, which must take less than 1 ms with 1,000 nodes. Checks
+/// that the assignment is smaller than 64 KiB.
 #[divan::bench(args = [10, 100, 1_000])]
 fn a_version_with_an_assignment_of_all_slots(bencher: Bencher<'_, '_>, nodes: usize) {
     let mut node = Driven::among_exclusive(nodes);

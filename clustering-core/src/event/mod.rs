@@ -159,14 +159,14 @@ pub enum Event {
         /// The version.
         version: Version,
     },
-    /// This node let go of slots, or must do so now: the newest version takes them away, or its session is ending.
+    /// This node lost slots and must let go of them: the newest version takes them away, or the session is ending.
     SlotsLost {
         /// The slots.
         slots: SlotSet,
     },
     /// This node holds further slots.
     SlotsAcquired {
-        /// The version that assigns them to it.
+        /// The version that assigns the slots to this node.
         version: Version,
         /// The slots.
         slots: SlotSet,
@@ -194,7 +194,7 @@ pub enum Event {
         retry_in: Duration,
     },
     /// This node has not let go of its lost slots for [`Config::warn_after`](crate::Config::warn_after). Until it does,
-    /// nobody can acquire a slot that has moved.
+    /// no node can acquire a slot that has moved.
     ReleaseSlow {
         /// Slots with holds that were not dropped.
         in_use: SlotSet,
@@ -204,20 +204,20 @@ pub enum Event {
         #[serde(serialize_with = "milliseconds", rename = "waiting_ms")]
         waiting: Duration,
     },
-    /// The leader recorded that every slot that moves in a version is released. Their new owners may acquire them.
+    /// The leader recorded that all slots that move in a version are released. The new owners may acquire them.
     Released {
         /// The version.
         version: Version,
     },
-    /// This node is exclusive, but others of the newest version are not. Until they are replaced, no slot is handed over,
-    /// and they may work on keys that exclusive nodes hold.
+    /// This node is exclusive, but other nodes of the newest version are not. Until those are replaced, no slot is
+    /// handed over, and they may work on keys that exclusive nodes hold.
     NotExclusive {
         /// The version.
         version: Version,
         /// The nodes that are not exclusive, sorted by name.
         nodes: Vec<NodeName>,
     },
-    /// An operator cordoned a node: it is to own no slots.
+    /// An operator cordoned a node, which must not own slots.
     Cordoned {
         /// The node's name.
         name: NodeName,
@@ -235,7 +235,7 @@ pub enum Event {
     },
     /// This node leads, and its [assignor](crate::slots::Assignor) is faulty. The slots stay where they are.
     AssignorFailed {
-        /// What is wrong with its result.
+        /// Description of the error in the assignor's result.
         reason: String,
     },
     /// The leader recorded that every node in a version's view has acknowledged it.

@@ -181,10 +181,10 @@ pub struct Blocked {
     /// Time since this leader saw the version published.
     #[serde(serialize_with = "milliseconds", rename = "since_ms")]
     pub since: Duration,
-    /// The nodes that have not acknowledged the version, sorted by name. While slots are being handed over, the nodes
+    /// The nodes that have not acknowledged the version, sorted by name. While slots are being handed over: the nodes
     /// that have not released the slots that they lost.
     pub laggards: Vec<Laggard>,
-    /// Sessions outside of the version that may still hold keys. Their slots are not acquired before they end.
+    /// Sessions outside of the version that may still hold keys. No moving slot is acquired before they end.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub holders: Vec<Holder>,
     /// True if the nodes wait for the release of slots.

@@ -72,7 +72,7 @@ impl fmt::Display for Event {
                     names.join(", ")
                 )
             }
-            Event::Cordoned { name } => write!(f, "{name} is cordoned: it is to own no slots"),
+            Event::Cordoned { name } => write!(f, "{name} is cordoned and must not own slots"),
             Event::Uncordoned { name } => write!(f, "{name} is no longer cordoned"),
             Event::Reclaiming { holder } => reclaiming(f, holder),
             Event::AssignorFailed { reason } => write!(f, "the assignor is faulty, no slot moves: {reason}"),
@@ -204,7 +204,7 @@ impl fmt::Display for Cause {
             Cause::Restored => f.write_str("nodes had seen newer versions"),
             Cause::Cordoned(name) => write!(f, "{name} was cordoned"),
             Cause::Uncordoned(name) => write!(f, "{name} was uncordoned"),
-            Cause::Assigned => f.write_str("slots were assigned anew"),
+            Cause::Assigned => f.write_str("slots were reassigned"),
             Cause::More(more) => write!(f, "{more} more"),
             Cause::Other(json) => f.write_str(json),
         }

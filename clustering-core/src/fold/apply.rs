@@ -231,7 +231,7 @@ impl Fold {
         self.find_standing();
     }
 
-    /// Returns the assignment of the version that was just written; `None` if no node present is exclusive.
+    /// Returns the assignment for the version that was just written; `None` if no present node is exclusive.
     fn view_slots(&self) -> Option<ViewSlots> {
         let is_exclusive =
             |node: &&Arc<Node>| node.lease.is_some_and(|lease| self.holds.contains_key(&lease));

@@ -1,4 +1,4 @@
-//! Where requests for a key go, as the log shows it.
+//! Routing of requests for a key, derived from the log.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ impl Fold {
         }
     }
 
-    /// Returns the owner of the key among the nodes that are present, for a process that does not know the view of the
-    /// newest version: by the stored assignment if all nodes are exclusive, and by placement otherwise.
+    /// Returns the owner of the key among the present nodes, for a process that does not know the view of the newest
+    /// version. Uses the stored assignment if all nodes are exclusive, and placement otherwise.
     pub(crate) fn owner_among_present(&self, key: &[u8]) -> Option<&Arc<Node>> {
         match self.stored_slot(key) {
             Some(slot) => self.assigned(slot),
@@ -37,7 +37,7 @@ impl Fold {
         };
         let Some(owner) = view.owner_of(slot) else { return Route::Unowned };
         if !self.is_same_session(owner) {
-            // Its successor may be a new session of the same node; the next version decides.
+            // The next owner is not known yet: it may even be a new session of the same node. The next version decides.
             return Route::Moving { from: None, to: self.node(&owner.name).cloned() };
         }
         let before = self.previous().map(|previous| previous.owner_of(slot));
@@ -58,7 +58,7 @@ impl Fold {
         }
     }
 
-    /// Returns the slot of a key by the stored assignment, if all nodes that are present are exclusive.
+    /// Returns the slot of a key in the stored assignment, if all present nodes are exclusive.
     fn stored_slot(&self, key: &[u8]) -> Option<Slot> {
         let assignment = self.slots.as_ref()?.record.as_ref()?;
         let is_exclusive = |node: &Arc<Node>| node.lease.is_some_and(|lease| self.holds.contains_key(&lease));
@@ -79,7 +79,7 @@ impl Fold {
         names_it && released.modified > version.modified
     }
 
-    /// True if the node's session, as it is in a view, has not ended.
+    /// True if the session that the node has in a view has not ended.
     fn is_same_session(&self, node: &Node) -> bool {
         self.node(&node.name).is_some_and(|present| present.lease == node.lease)
     }

@@ -117,8 +117,7 @@ impl Acknowledgements {
         self.get(name).is_some_and(|acknowledgement| acknowledgement.counts(facts, name))
     }
 
-    /// True if that node's acknowledgement of the newest version says that its lost slots are released, and currently
-    /// counts.
+    /// True if that node has a current acknowledgement of the newest version that reports its lost slots as released.
     pub(crate) fn releases(&self, facts: &Facts, name: &NodeName) -> bool {
         self.get(name).is_some_and(|acknowledgement| acknowledgement.releases(facts, name))
     }

@@ -21,10 +21,11 @@ use crate::{
 /// Maximum number of changed cordons that are kept as reasons for a version.
 const CHANGES: usize = 64;
 
-/// On the leader, finds out whether the slots of the newest version have to be assigned anew.
+/// On the leader, finds out whether the slots of the newest version must be reassigned.
 ///
-/// They have to if the assignor returns another assignment for the nodes of that version than the one that was written
-/// with it: a node was cordoned, or joined or departed between the leader's last look at the log and its commit.
+/// That is the case if the assignor, given the nodes of that version, returns an assignment that differs from the one
+/// written with the version. This happens when a node was cordoned or uncordoned, or joined or departed between the
+/// leader's last look at the log and its commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Assigning {
     /// The version that was checked, and the number of changed cordons at that time.
@@ -33,7 +34,7 @@ pub(crate) struct Assigning {
     cordons: u64,
     /// Cordons that were put or lifted since the newest version.
     changes: Vec<Cause>,
-    /// True if the slots have to be assigned anew.
+    /// True if the slots must be reassigned.
     is_outdated: bool,
     /// The nodes and cordons for which a version was published only because of the assignment.
     attempted: Option<Inputs>,
@@ -47,7 +48,7 @@ struct Inputs {
 }
 
 impl Assigning {
-    /// True if the newest version is to be followed by another one with a better assignment.
+    /// True if the leader must publish another version because the assignment of the newest one is outdated.
     pub(crate) fn is_outdated(&self) -> bool {
         self.is_outdated
     }
@@ -76,7 +77,7 @@ impl Assigning {
         }
     }
 
-    /// Checks the assignment of the newest version, if it was not checked yet.
+    /// Checks the assignment of the newest version, unless it was checked before.
     pub(crate) fn reconcile(&mut self, facts: &Facts, is_leading: bool, out: &mut Outbox) {
         let view = facts.fold.newest().filter(|view| is_leading && view.has_handover());
         let Some((view, count)) = view.zip(facts.config.exclusive) else {
@@ -97,11 +98,11 @@ impl Assigning {
         self.is_outdated = outcome.is_ok_and(|next| Some(&next) != stored) && self.may_attempt(view, out);
     }
 
-    /// True unless a version was already published for the same nodes, only because of its assignment. An assignor that
-    /// keeps changing its mind must not make the leader publish versions forever.
+    /// True unless a version was already published for the same nodes and cordons only to correct the assignment.
+    /// Otherwise an assignor that returns a different result each time would make the leader publish versions forever.
     ///
     /// An assignment with an owner outside of the view was made for other nodes: one departed between the leader's last
-    /// look at the log and its commit. That says nothing about the assignor.
+    /// look at the log and its commit. So it does not show that the assignor is faulty.
     fn may_attempt(&mut self, view: &View, out: &mut Outbox) -> bool {
         let names = || view.iter().map(|node| &node.name);
         if view.assignment().is_some_and(|assignment| !assignment.is_among(names())) {
@@ -119,8 +120,8 @@ impl Assigning {
     }
 }
 
-/// Adds the assignment of the next version to the commit that publishes it, unless it is stored already. It is only
-/// written while all nodes present are exclusive.
+/// Adds the assignment of the next version to the commit that publishes the version, unless the same assignment is
+/// already stored. An assignment is only written while all nodes present are exclusive.
 pub(crate) fn put_assignment(txn: Txn, facts: &Facts) -> Txn {
     let Some(count) = facts.config.exclusive.filter(|_| all_exclusive(facts)) else { return txn };
     let stored = facts.fold.slots().and_then(|slots| slots.record.as_deref());
@@ -138,7 +139,7 @@ fn all_exclusive(facts: &Facts) -> bool {
     facts.fold.present().all(is_exclusive)
 }
 
-/// Calls the assignor. It is the user's code, so its result is checked.
+/// Calls the assignor, which is the user's code, and checks its result.
 fn assign(
     facts: &Facts,
     count: SlotCount,

@@ -35,9 +35,9 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 /// On the leader, determines which nodes have not acknowledged the newest version, records the version as stable when
 /// all have, and reports the nodes that are late.
 ///
-/// A version with hand-over has two phases. First, everybody who loses slots releases them; then the leader *permits*
-/// the new owners to acquire them, and everybody becomes ready. A session outside of the version that may still hold
-/// slots delays the permission, too, and no node is late meanwhile.
+/// A version with hand-over has two phases. First, all nodes that lose slots release them. Then the leader *permits*
+/// the new owners to acquire the slots, and all nodes become ready. A session outside of the version that may still
+/// hold slots delays the permission, too, and no node is late meanwhile.
 ///
 /// An acknowledgement counts if it accepts the newest version, under the lease that the node's record has in the
 /// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is
@@ -88,8 +88,8 @@ impl Consistency {
             .map(|judgement| &judgement.missing)
     }
 
-    /// Returns the nodes that the newest version waits for in its current phase, once they are known. Nobody is late
-    /// while it waits for a session outside of the version.
+    /// Returns the nodes that the newest version waits for in its current phase, once they are known. No node is late
+    /// while the version only waits for a session outside of it.
     pub(crate) fn laggards(&self, facts: &Facts) -> Option<&BTreeSet<NodeName>> {
         let missing = self.missing(facts)?;
         let judgement = self.judgement.as_ref()?;
@@ -99,7 +99,8 @@ impl Consistency {
         }
     }
 
-    /// Returns the time at which this node saw the current phase of the newest version, once it was judged.
+    /// Returns the time at which this node saw the current phase of the newest version begin, once the leader has
+    /// judged the version.
     pub(crate) fn since(&self) -> Option<Timestamp> {
         self.judgement.as_ref().map(Judgement::phase_since)
     }
@@ -152,7 +153,7 @@ impl Consistency {
         let laggards = if releasing { &judgement.unreleased } else { &judgement.missing };
         let laggards: Vec<Laggard> = laggards.iter().map(laggard).collect();
         let holders = if releasing { holders(facts) } else { Vec::new() };
-        // Otherwise only a commit of this node is missing.
+        // Without laggards and holders, the version waits only for a commit of this node.
         let is_known = !laggards.is_empty() || !holders.is_empty();
         is_known.then(|| Blocked { version: view.version(), since, laggards, holders, releasing })
     }
@@ -315,8 +316,8 @@ impl Consistency {
         self.unacknowledged = overdue.map(|(name, _)| name.clone());
     }
 
-    /// Records that the slots of the newest version may be acquired: everybody who loses some has released them, and no
-    /// session outside of the version may still hold any.
+    /// Records that the slots of the newest version may be acquired: all nodes that lose slots have released them, and
+    /// no session outside of the version can still hold one.
     fn permit(
         &mut self,
         facts: &Facts,
@@ -416,8 +417,8 @@ fn is_in_release(facts: &Facts) -> bool {
     facts.fold.newest().is_some_and(View::has_handover) && !facts.fold.is_released()
 }
 
-/// Returns the nodes that have to release slots before the slots of that view may be acquired: after a stable version
-/// those that lose some, otherwise all.
+/// Returns the nodes that must release slots before the slots of that view may be acquired: after a stable version the
+/// nodes that lose slots, otherwise all nodes.
 fn losers(facts: &Facts, view: &View) -> BTreeSet<NodeName> {
     if !is_in_release(facts) {
         return BTreeSet::new();
@@ -428,7 +429,7 @@ fn losers(facts: &Facts, view: &View) -> BTreeSet<NodeName> {
     }
 }
 
-/// True if that node has to release slots before the slots of that view may be acquired.
+/// True if that node must release slots before the slots of that view may be acquired.
 fn must_release(facts: &Facts, view: &View, name: &NodeName) -> bool {
     if view.get(name).is_none() {
         return false;
@@ -447,7 +448,7 @@ fn holders(facts: &Facts) -> Vec<Holder> {
 }
 
 impl Judgement {
-    /// Returns the time at which this node saw the current phase of the version.
+    /// Returns the time at which this node saw the current phase of the version begin.
     fn phase_since(&self) -> Timestamp {
         self.released.unwrap_or(self.since)
     }

@@ -87,7 +87,8 @@ impl Departing {
             self.record = membership.modified();
             return;
         };
-        // A leave commit deletes the witness, too, if it is known by then that nothing is held any more.
+        // The leave commit also deletes the witness if the node has let go of all slots. So first wait for the report
+        // of outstanding holds.
         if self.step.is_none() && (ownership.is_reported() || !ended.end.is_in_order()) {
             self.begin(facts, ended, ownership.has_let_go(), out);
         }
@@ -99,8 +100,8 @@ impl Departing {
         }
     }
 
-    /// Gives up an expired lease if the node still has not let go of its slots after its time limit. It requests another
-    /// one only when it has.
+    /// Gives up an expired lease if the node has not let go of its slots within the time limit. The node requests another
+    /// lease only when it has.
     pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, ownership: &Ownership) {
         let Some(expires) = session.ended().map(|ended| ended.expires) else { return };
         let is_over = facts.now >= expires.max(ownership.patience(facts));

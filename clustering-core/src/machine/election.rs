@@ -283,9 +283,9 @@ impl Election {
         since + stagger * rank
     }
 
-    /// Returns this node's position among the candidates: the number of older ones. Cordoned nodes come after all others.
-    /// The last leader is not counted if it is present: it gave up the lead, and lets the others go first. If an
-    /// operator proposed a node, that node is first, and the others follow once it has had its time.
+    /// Returns this node's position among the candidates: the number of older ones. Cordoned nodes come after all
+    /// others. The last leader is not counted if it is present: it gave up the leadership, and lets the others go
+    /// first. If an operator proposed a node, that node is first, and the others follow once it has had its time.
     fn rank(&self, facts: &Facts, created: Revision) -> u32 {
         let last = self.last.as_ref().map(|(name, _)| name);
         let is_cordoned = |name: &NodeName| facts.fold.is_cordoned(name);

@@ -94,7 +94,7 @@ pub enum Input {
     Retracted {
         /// Token of the call.
         token: Token,
-        /// The slots that are still in use. If there are none, the call has ended.
+        /// The slots that are still in use. An empty set ends the call.
         in_use: SlotSet,
     },
     /// The run of [`Output::Release`](super::Output::Release) ended, or was cancelled.
@@ -143,7 +143,7 @@ pub enum Input {
         id: RequestId,
         /// The slot.
         slot: Slot,
-        /// The version under which the user's hold was acquired, which is its token.
+        /// The version under which the slot of the user's hold was acquired, which is the hold's token.
         acquired: Revision,
         /// The transaction, with the user's own guards.
         txn: Txn,

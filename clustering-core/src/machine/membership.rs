@@ -197,8 +197,8 @@ impl Membership {
         None
     }
 
-    /// Returns the reason to stop the node, if the cluster has another number of slots, or an operator asks this session
-    /// to leave.
+    /// Returns the reason to stop the node, if there is one: the cluster has another number of slots, or an operator
+    /// asked this session to leave.
     fn reason_to_stop(&self, facts: &Facts, lease: LeaseId) -> Option<StopReason> {
         if let Some(configured) = facts.config.exclusive
             && let Some(cluster) = self.cluster_slots(facts).filter(|cluster| *cluster != configured)
@@ -207,13 +207,14 @@ impl Membership {
         }
         let stored = facts.fold.drain(facts.name()?)?;
         let request = stored.record.as_ref()?;
-        // The key is under the session's lease. The record may have got another incarnation since it was put.
+        // Compare the lease too: the record may have been rewritten with another incarnation since the request.
         let is_meant = stored.lease == Some(lease) || self.incarnation() == Some(&request.incarnation);
         let DrainRecord { by, why, .. } = request.clone();
         is_meant.then_some(StopReason::Drained { by, why })
     }
 
-    /// Returns the number of slots of the cluster. Before slots were assigned, it is that of the oldest session.
+    /// Returns the number of slots of the cluster. Before slots are first assigned, this is the number of the oldest
+    /// session.
     fn cluster_slots(&self, facts: &Facts) -> Option<SlotCount> {
         if let Some(slots) = facts.fold.slots() {
             return slots.record.as_ref().map(|assignment| assignment.count());
@@ -368,7 +369,7 @@ impl Membership {
         self.join.sent(facts, out.commit(purpose, txn, facts.now));
     }
 
-    /// Returns the witness of an exclusive session: as long as it stands, the process may hold keys. It is put with the
+    /// Returns the witness of an exclusive session: as long as it exists, the process may hold keys. It is put with the
     /// record, but deleted only with the lease, so it outlives a record that others remove.
     fn witness(&self, facts: &Facts, ttl: Duration) -> Option<HoldsRecord> {
         let (identity, slots) = (facts.identity.as_ref()?, facts.config.exclusive?);

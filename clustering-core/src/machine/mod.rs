@@ -21,10 +21,10 @@
 //!             publication      │  publishes versions                                       P2, P9
 //!             eviction         │  removes laggards                                         P8
 //!             reclaim          │  ends removed sessions that do not let go                 P12
-//!             consistency      │  judges who has released and is ready, records both       P4, P8, P12
+//!             consistency      │  finds nodes that are not released or ready, records both P4, P8, P12
 //!             acknowledgements │  follows the acknowledgements of all nodes
 //!             election         │  campaigns, leads, resigns                                P5, P6
-//!             ownership        │  holds slots, and lets go of them                         P12
+//!             ownership        │  acquires, holds and releases slots                       P12
 //!             membership       │  keeps the node's own record                              P7
 //!             versions         │  builds version records from the causes of a version      P9
 //!             assignment       │  assigns slots to nodes                                   P12
@@ -507,7 +507,7 @@ impl Machine {
 
     /// Lets every concern compare the current state with its goal, each after those that it reads.
     fn reconcile(&mut self) {
-        // These two end sessions for reasons that concerns further up know. All others follow below.
+        // Ownership and departure read the session, but can also end it. They do so before the session is reconciled.
         self.ownership.give_up(&self.facts, &mut self.session, &mut self.out);
         self.departure.give_up(&self.facts, &mut self.session, &self.ownership);
         self.health.reconcile(&self.facts, &mut self.out);

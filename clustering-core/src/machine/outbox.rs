@@ -91,7 +91,7 @@ pub(crate) enum Call {
     Acknowledgements,
     /// Read of the node's own key under `{ns}/ready/`.
     OwnAcknowledgement,
-    /// Read of the version key, to find out which guard of a commit as owner failed.
+    /// Read of the version key, to find out which guard of an owner commit failed.
     OwnerCommits,
     Commit(Purpose),
     Stabilize,

@@ -97,8 +97,8 @@ pub enum Output {
         /// The slots that the node gains and keeps; `None` on a node that is not exclusive.
         slots: Option<SlotChange>,
     },
-    /// Make the outstanding holds of these slots end: they are [lost](crate::Hold::lost). Report at once, and whenever
-    /// it changes, which of the slots are still in use. Once none is, the call has ended.
+    /// End the outstanding holds of these slots: they are [lost](crate::Hold::lost). Report at once which of the slots
+    /// are still in use, and again whenever that changes. An empty report ends the call.
     Retract {
         /// Token of the call.
         token: Token,
@@ -111,9 +111,9 @@ pub enum Output {
         token: Token,
         /// The slots to let go of.
         slots: SlotSet,
-        /// The lease under which they were held.
+        /// The lease under which the slots were held.
         lease: LeaseId,
-        /// The view that takes them away; `None` if the session ends.
+        /// The view that takes the slots away; `None` if the session ends.
         view: Option<View>,
         /// Number of the attempt, from 1.
         attempt: u32,
@@ -160,12 +160,12 @@ pub enum Output {
     },
 }
 
-/// The slots of a version, from the point of view of one node.
+/// The changes that a version makes to the slots of one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct SlotChange {
     /// Slots that the node is about to acquire.
     pub gained: SlotSet,
-    /// Slots that the node had before and that the version takes from it. They are released already.
+    /// Slots that the version takes from the node. They are already released.
     pub lost: SlotSet,
     /// Slots that the node holds and keeps.
     pub kept: SlotSet,

@@ -18,9 +18,10 @@ use crate::{
 
 /// Commits transactions of the user that may be applied only while this node holds a slot.
 ///
-/// Each is guarded by the newest version: the slot's next owner can acquire it only under a later one. If a guard fails,
-/// the store does not say which. So the version key is read: if it is as the commit expected, a guard of the user
-/// failed. Otherwise the commit is repeated under the newer version, once that is folded and leaves the slot here.
+/// Each transaction is guarded by the newest version, because the slot's next owner can acquire the slot only under a
+/// later version. If a guard fails, the store does not report which one. So the machine reads the version key. If the
+/// key is unchanged, a guard of the user failed. Otherwise the commit is repeated under the newer version, once this
+/// node has folded it, if the node still holds the slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct OwnerCommits(Vec<OwnerCommit>);
 
@@ -28,7 +29,7 @@ pub(crate) struct OwnerCommits(Vec<OwnerCommit>);
 struct OwnerCommit {
     id: RequestId,
     slot: Slot,
-    /// The version under which the user's hold was acquired.
+    /// The version under which the slot of the user's hold was acquired.
     acquired: Revision,
     txn: Txn,
     /// The version that guarded the last attempt.
@@ -39,7 +40,7 @@ struct OwnerCommit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Sent(Token),
-    /// A guard failed at that revision. The version key is to be read at `at`.
+    /// A guard failed at that revision. The version key is read at the time `at`.
     Refused {
         revision: Revision,
         at: Timestamp,
@@ -49,11 +50,11 @@ enum State {
         revision: Revision,
         token: Token,
     },
-    /// A newer version is stored, but not folded yet.
+    /// The store has a newer version that is not folded yet.
     Superseded,
 }
 
-/// The slot that a commit is for, and the version under which the user's hold of it was acquired.
+/// The slot of a commit, and the version under which the slot was acquired when the user took the hold.
 pub(crate) type Held = (Slot, Revision);
 
 impl OwnerCommits {
@@ -137,7 +138,8 @@ impl OwnerCommits {
         out.reply(id, Reply::Committed(Err(error)));
     }
 
-    /// Answers commits for slots that are not held any more, and repeats those that a newer version refused.
+    /// Rejects commits for slots that the node no longer holds, and repeats commits that failed because of a newer
+    /// version.
     pub(crate) fn reconcile(&mut self, facts: &Facts, ownership: &Ownership, out: &mut Outbox) {
         let newest = facts.fold.version_modified();
         self.0.retain_mut(|commit| {
@@ -161,7 +163,7 @@ impl OwnerCommits {
         });
     }
 
-    /// Refuses all requests, since the node ends.
+    /// Refuses all requests because the node ends.
     pub(crate) fn refuse_all(&mut self, reason: &StopReason, out: &mut Outbox) {
         for OwnerCommit { id, .. } in std::mem::take(&mut self.0) {
             out.reply(id, Reply::Committed(Err(RequestError::Stopped(reason.clone()))));

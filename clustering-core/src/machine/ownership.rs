@@ -30,12 +30,12 @@ use crate::{
 ///
 /// Three rules keep two nodes from holding a slot at once:
 ///
-/// - *Narrow*: when the node folds a version, it loses every slot that the version does not assign to it, at once.
-///   What it holds is never computed anew from an older version.
-/// - *Acquire*: it acquires slots only when `stabilize` has succeeded for the newest version, whose slots were released
-///   by everybody who lost some.
-/// - *Let go*: it says that it has released its slots, and gives its lease back, only when no hold of a lost slot is
-///   outstanding and `release` has succeeded.
+/// - *Narrow*: when the node folds a version, it loses every slot that the version does not assign to it, at once. The
+///   set of held slots is never recomputed from an older version.
+/// - *Acquire*: the node acquires slots only when `stabilize` has succeeded for the newest version, and only after
+///   every node that lost slots in that version has released them.
+/// - *Let go*: the node acknowledges the release of its slots, and revokes its lease, only when no hold of a lost slot
+///   is outstanding and `release` has succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Ownership {
     epoch: Epoch,
@@ -44,22 +44,23 @@ pub(crate) struct Ownership {
     /// The slots that the node holds, each with its fencing token: the revision of the version under which it was
     /// acquired.
     held: Arc<BTreeMap<Slot, Revision>>,
-    /// Slots for which `stabilize` has begun since they were last lost. Contains all that are held.
+    /// Slots for which `stabilize` has begun since they were last lost. Includes all held slots.
     loaded: SlotSet,
-    /// Slots that the running `stabilize` is to gain. `release` is not called for them before it has ended.
+    /// Slots that the node gains if the running `stabilize` succeeds. `release` is not called for them until that run
+    /// has ended.
     loading: SlotSet,
     /// Lost slots whose holds may be outstanding.
     retractions: Vec<Retraction>,
     release: Release,
-    /// Time since which lost slots have not been let go.
+    /// Time since which the node has had lost slots that it has not let go of.
     since: Option<Timestamp>,
-    /// True if that was reported as slow.
+    /// True if the slow release was reported.
     reported_slow: bool,
-    /// True if the last event said that holds are not given out, because a renewal is late.
+    /// True if the last event reported that no holds are given out because a renewal is late.
     suspended: bool,
 }
 
-/// Holds that were told to end.
+/// A request to the runtime to end the holds of lost slots.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Retraction {
     token: Token,
@@ -75,7 +76,7 @@ struct Retraction {
 struct Release {
     /// Lost slots that no successful call has covered, without those of the running call.
     due: SlotSet,
-    /// Lease under which they were lost.
+    /// Lease under which the slots were lost.
     lease: Option<LeaseId>,
     running: Option<Running>,
     /// Number of calls that failed in a row.
@@ -96,7 +97,7 @@ impl Ownership {
         &self.held
     }
 
-    /// True if the node holds the slot, as it was acquired under that version.
+    /// True if the node holds the slot and acquired it under that version.
     pub(crate) fn holds(&self, slot: Slot, acquired: Revision) -> bool {
         self.held.get(&slot) == Some(&acquired)
     }
@@ -132,8 +133,8 @@ impl Ownership {
         self.retractions.iter().all(|retraction| retraction.is_reported)
     }
 
-    /// True if the node may run `stabilize` for that view: it has let go of what it lost, and what it would gain is
-    /// released.
+    /// True if the node may run `stabilize` for that view: it has let go of the slots that it lost, and the slots that
+    /// it would gain are released.
     pub(crate) fn may_stabilize(&self, facts: &Facts, view: &View) -> bool {
         if facts.config.exclusive.is_none() {
             return true;
@@ -142,8 +143,9 @@ impl Ownership {
         self.has_let_go() && may_acquire
     }
 
-    /// Returns the view of which the node has to say that its lost slots are released. It needs not if it gains nothing,
-    /// because then it is ready as soon as `stabilize` succeeds, or if nobody waits for it.
+    /// Returns the view for which the node must acknowledge the release of its lost slots. No acknowledgement is needed
+    /// if the node gains nothing, because it then becomes ready as soon as `stabilize` succeeds, or if no node waits
+    /// for it.
     pub(crate) fn released<'a>(&self, facts: &'a Facts, membership: &Membership) -> Option<&'a View> {
         facts.config.exclusive?;
         let view = membership.target(facts).filter(|view| view.has_handover())?;
@@ -176,7 +178,8 @@ impl Ownership {
         }
     }
 
-    /// Handles a change of the log. Every version narrows, also those that are superseded at once.
+    /// Handles a change of the log. Every version narrows the set of held slots, even if the next version follows at
+    /// once.
     pub(crate) fn on_change(&mut self, facts: &Facts, change: &Changed, out: &mut Outbox) {
         let (Changed::Version, Some(view)) = (change, facts.fold.newest()) else { return };
         if facts.config.exclusive.is_some() && !view.not_exclusive().is_empty() {
@@ -196,7 +199,7 @@ impl Ownership {
         match session.change_since(&mut self.epoch) {
             Some(SessionChange::Ended) => {
                 self.lose(facts, self.loaded.clone(), out);
-                // What was lost before gets the same time as the rest, since nothing of it blocks a version any more.
+                // Restart the time limit for slots that were lost earlier: they no longer block a version.
                 self.since = self.since.map(|_| facts.now);
             }
             Some(SessionChange::Began) => self.lease = session.lease(),
@@ -209,7 +212,7 @@ impl Ownership {
         self.check_time(facts, out);
     }
 
-    /// Loses slots: ends their holds, and lets `release` be called.
+    /// Loses slots: ends their holds, and schedules a call of `release`.
     fn lose(&mut self, facts: &Facts, lost: SlotSet, out: &mut Outbox) {
         let Some(lease) = self.lease.filter(|_| !lost.is_empty()) else { return };
         self.loaded = self.loaded.difference(&lost);
@@ -227,7 +230,7 @@ impl Ownership {
         self.since.get_or_insert(facts.now);
     }
 
-    /// Calls `release` if that is due.
+    /// Calls `release` if a call is due.
     fn release(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
         let Release { due, lease: Some(lease), running: None, failures, again } = &mut self.release else {
             return;
@@ -270,7 +273,7 @@ impl Ownership {
         }
     }
 
-    /// Reports that holds are not given out since a renewal is late, or are given out again.
+    /// Reports that no holds are given out because a renewal is late, or that they are given out again.
     fn report_suspension(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
         let until = session.hold_times().map(|times| times.until);
         let suspended = !self.held.is_empty() && until.is_some_and(|until| facts.now >= until);
@@ -289,7 +292,7 @@ impl Ownership {
         }
     }
 
-    /// Reports lost slots that are not let go.
+    /// Reports lost slots that the node has not let go of in time.
     fn check_time(&mut self, facts: &Facts, out: &mut Outbox) {
         let Some(since) = self.since else { return };
         if self.has_let_go() {
@@ -304,7 +307,7 @@ impl Ownership {
         }
     }
 
-    /// Handles the start of `stabilize` for that view. Returns what it means for this node's slots.
+    /// Handles the start of `stabilize` for that view. Returns the change of this node's slots.
     pub(crate) fn load(&mut self, facts: &Facts, view: &View, adapted: Option<&View>) -> Option<SlotChange> {
         facts.config.exclusive?;
         let own = view.own_slots();
@@ -324,7 +327,8 @@ impl Ownership {
         self.loading = SlotSet::default();
     }
 
-    /// Acquires the slots of that view, for which `stabilize` has succeeded and which is the newest.
+    /// Acquires the slots that the view gives to this node. The view must be the newest, and `stabilize` must have
+    /// succeeded for it.
     pub(crate) fn acquire(&mut self, facts: &Facts, view: &View, out: &mut Outbox) {
         if facts.config.exclusive.is_none() || !view.has_handover() {
             return;
@@ -341,8 +345,8 @@ impl Ownership {
 
 /// True if this node has to release slots before the slots of that view may be acquired.
 ///
-/// After a stable version, only nodes of that version that lose slots have to. They all know its nodes. A node that does
-/// not has joined since.
+/// After a stable version, only nodes of that version that lose slots must do so. All of them know that version's cut;
+/// a node that does not know the cut joined later.
 fn must_release(facts: &Facts, view: &View) -> bool {
     let loses = |previous| facts.name().is_some_and(|name| view.loses(name, previous));
     !view.is_clean_start() || facts.fold.previous().is_some_and(loses)

@@ -35,7 +35,7 @@ pub(crate) struct Publication {
     dirty_since: Option<Timestamp>,
     /// Number of publications so far in the current series of changes.
     row: u32,
-    /// True if only joins are to be published while slots are being handed over.
+    /// True if slots are being handed over and only joins wait for publication.
     waits_for_handover: bool,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Publication {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Need {
     None,
-    /// Publish when slots are handed over, or after a while.
+    /// Publish when the hand-over has ended, or at a time limit.
     AfterHandover,
     /// Publish together with other changes.
     Soon,

@@ -23,15 +23,15 @@ use crate::{
 ///   removed ──2 TTL──▶ detach the witness from the lease ──▶ revoke the lease ──▶ wait one TTL ──▶ delete the witness
 /// ```
 ///
-/// The witness is detached first, because it would otherwise be deleted with the lease, while the process may still hold
-/// keys until its deadline, one TTL after its last renewal. A session that left by itself is never reclaimed: its
-/// process ends the lease when it has released its slots. A new leader starts the waits over.
+/// The witness is detached first, because it would otherwise be deleted with the lease, while the process may still
+/// hold keys until its deadline, one TTL after its last renewal. A session that left by itself is never reclaimed: its
+/// process ends the lease when it has released its slots. A new leader starts the waits again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reclaim {
     commit: InFlight,
-    /// The witnesses to reclaim, and how far each has come.
+    /// The witnesses to reclaim, with the progress of each.
     orphans: BTreeMap<LeaseId, Orphan>,
-    /// True if the log has changed in a way that may concern witnesses.
+    /// True if the log has changed in a way that may affect witnesses.
     is_outdated: bool,
 }
 
@@ -44,12 +44,12 @@ struct Orphan {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
-    /// The lease may end by itself until this time.
+    /// Until this time, the leader waits for the lease to end by itself.
     Waiting(Timestamp),
     /// The witness is detached, and the lease is to be revoked at this time.
     Revoke(Timestamp),
     Revoking(Token),
-    /// The lease is revoked. Everything that was held under it is void at this time.
+    /// The lease is revoked. All holds under it are void at this time.
     Revoked(Timestamp),
 }
 
@@ -114,8 +114,8 @@ impl Reclaim {
         self.commit.take(facts, token, result)
     }
 
-    /// Handles the reply to a revocation. The wait for the TTL begins with it, because the process may have renewed the
-    /// lease until then.
+    /// Handles the reply to a revocation. The wait for the TTL begins with the reply, because the process may have
+    /// renewed the lease until then.
     pub(crate) fn on_revoked(
         &mut self,
         facts: &Facts,
@@ -141,7 +141,7 @@ impl Reclaim {
 }
 
 impl Orphan {
-    /// Takes the next step if that is due. Commits of all orphans go one after the other.
+    /// Takes the next step if it is due. All orphans share one commit slot, so their commits are sent one at a time.
     fn proceed(
         &mut self,
         facts: &Facts,
@@ -172,7 +172,7 @@ impl Orphan {
     }
 }
 
-/// True if a witness of that lease stands although no node present has the lease, and its process did not leave by
+/// True if a witness of that lease exists although no present node has the lease, and its process did not leave by
 /// itself.
 fn is_orphan(facts: &Facts, lease: LeaseId) -> bool {
     let Some(witness) = facts.fold.holds().get(&lease) else { return false };
@@ -186,13 +186,14 @@ fn is_orphan(facts: &Facts, lease: LeaseId) -> bool {
 
 fn first_step(facts: &Facts, lease: LeaseId) -> Step {
     match facts.fold.holds().get(&lease) {
-        // An earlier leader has detached it.
+        // An earlier leader has already detached the witness.
         Some(witness) if witness.lease.is_none() => Step::Revoke(facts.now),
         witness => Step::Waiting(facts.now + witness.map_or(MAX_TTL, ttl) * 2),
     }
 }
 
-/// Returns the TTL of the witness's lease. If it cannot be read, it may be the longest that nodes can have.
+/// Returns the TTL of the witness's lease. For a witness that cannot be read, assumes the longest TTL that a node can
+/// have.
 fn ttl(witness: &StoredRecord<HoldsRecord>) -> Duration {
     witness.record.as_ref().map_or(MAX_TTL, |record| record.ttl().min(MAX_TTL))
 }

@@ -29,8 +29,8 @@ const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
 /// ```
 ///
 /// A session ends if the node is to leave, or if it is lost: the deadline passed, the store no longer knows the lease,
-/// the record was removed, the process is unhealthy, or does not let go of slots that it lost. Its keys may remain until
-/// the lease is revoked or expires, and would block the next session, which therefore waits for that.
+/// the record was removed, the process is unhealthy, or the node does not let go of slots that it lost. Its keys may
+/// remain until the lease is revoked or expires, and would block the next session, which therefore waits for that.
 ///
 /// An exclusive node that leaves by itself keeps renewing the lease until it has released its slots, so that a long
 /// release is not cut short (P12).
@@ -88,10 +88,10 @@ enum Renewal {
 pub(crate) struct Ended {
     pub(crate) lease: LeaseId,
     pub(crate) end: SessionEnd,
-    /// Time at which the lease has expired, even if nobody revokes it; zero if no key was ever put under it. If the lease
-    /// is still renewed, this moves.
+    /// Time at which the lease has expired, even if nobody revokes it; zero if no key was ever put under it. Moves
+    /// while the lease is still renewed.
     pub(crate) expires: Timestamp,
-    /// Time after which nothing is held under the lease any more. If the lease is still renewed, this moves.
+    /// Time after which nothing is held under the lease any more. Moves while the lease is still renewed.
     void: Timestamp,
     /// True if the last renewal failed.
     pub(crate) failing: bool,
@@ -183,7 +183,7 @@ impl Session {
         }
     }
 
-    /// Returns the times of the lease of this session, or of the one that is to be given back.
+    /// Returns the times of this session's lease, or of an ended session's lease that is not given back yet.
     pub(crate) fn hold_times(&self) -> Option<HoldTimes> {
         match &self.state {
             State::Held(held) => {
@@ -196,7 +196,7 @@ impl Session {
         }
     }
 
-    /// True if nothing that was held under that lease is valid any more at `now`.
+    /// True if all holds under that lease are void at `now`.
     pub(crate) fn is_void(&self, lease: LeaseId, now: Timestamp) -> bool {
         self.hold_times().is_none_or(|times| times.lease != lease || now >= times.void)
     }
@@ -233,7 +233,7 @@ impl Session {
         self.fails_to_grant() || self.renewing().is_some_and(|held| held.failing)
     }
 
-    /// Returns the lease that is renewed.
+    /// Returns the lease that the node is renewing.
     fn renewing(&self) -> Option<&Held> {
         match &self.state {
             State::Held(held) => Some(held),
@@ -355,8 +355,8 @@ impl Session {
         let State::Ended(ended) = &self.state else { return };
         let is_stuck = ended.end == SessionEnd::Lost(LostReason::ReleaseTimeout);
         if is_stuck || was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
-            // The lease was alive, so somebody deleted the record on purpose; or the node left because it did not let go
-            // of its slots. In both cases wait before coming back.
+            // Wait before joining again. Either somebody deleted the record on purpose, since the lease was alive, or
+            // the node left because it did not let go of its slots.
             self.removals += 1;
             self.not_before = facts.now + PAUSE.after(self.removals);
         }
@@ -456,7 +456,7 @@ impl Session {
             _ => {
                 held.failing = false;
                 if let State::Ended(ended) = &mut self.state {
-                    // Another client has ended the lease.
+                    // Another client has revoked the lease.
                     ended.kept = None;
                     ended.expires = ended.void;
                 }
@@ -472,7 +472,7 @@ impl Ended {
         self.kept.is_some()
     }
 
-    /// Takes over the times at which the lease ends if it is not renewed any more.
+    /// Records when the lease and its holds end if the lease is not renewed any more.
     fn note_times(&mut self, held: &Held, now: Timestamp, out: &Outbox) {
         self.expires = held.expires(now, out);
         self.void = held.deadline();
@@ -481,7 +481,8 @@ impl Ended {
 }
 
 impl SessionEnd {
-    /// True if the node leaves by itself while its lease is live: it says so in the log, and lets go in order.
+    /// True if the node leaves by itself while its lease is live: it commits its departure, and lets go of its slots in
+    /// order.
     pub(crate) fn is_in_order(&self) -> bool {
         matches!(
             self,

@@ -18,7 +18,7 @@ use crate::{
     view::View,
 };
 
-/// Runs `stabilize` for the newest version, one run at a time, until it succeeds. On an exclusive node it waits until the
+/// Runs `stabilize` for the newest version, one run at a time, until it succeeds. On an exclusive node, waits until the
 /// slots that the node would gain are released.
 ///
 /// The target is the newest view, if this node is in it under its current session. A run for another view is told that

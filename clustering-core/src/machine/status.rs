@@ -97,7 +97,7 @@ pub struct SessionStatus {
     pub until: Timestamp,
 }
 
-/// The slots that an exclusive node holds, and the time for which it does.
+/// The slots that an exclusive node holds, and the time until which it holds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holdings {
@@ -107,12 +107,12 @@ pub struct Holdings {
     /// The slots that this node holds. The value is the fencing token: the revision of the version under which the slot
     /// was acquired.
     pub held: Arc<BTreeMap<Slot, Revision>>,
-    /// Time until which holds are given out, by the node's own clock. Outstanding holds are lost then, unless a renewal
-    /// succeeds before. Each renewal moves it.
+    /// Time until which holds are given out, by the node's own clock. Outstanding holds are lost at that time unless a
+    /// renewal succeeds first. Each renewal moves this time.
     pub until: Timestamp,
-    /// Time after which all holds of this lease are void, by the node's own clock. Each renewal moves it.
+    /// Time after which all holds of this lease are void, by the node's own clock. Each renewal moves this time.
     pub void: Timestamp,
-    /// Slots that this node lost and whose holds were not dropped yet.
+    /// Slots that this node lost and whose holds are not dropped yet.
     pub in_use: SlotSet,
     /// True while the `release` callback has not succeeded for all slots that were lost.
     pub releasing: bool,

@@ -47,8 +47,8 @@ pub(crate) fn next_version(
     }
 }
 
-/// True if the newest version has hand-over and is stable, so that exactly its nodes hold its slots. Then only those
-/// that lose slots in the next version have to release any.
+/// True if the newest version has hand-over and is stable, so that each slot is held by its owner. Then only nodes that
+/// lose slots in the next version must release slots.
 fn is_clean_start(facts: &Facts) -> bool {
     facts.fold.is_stable() && facts.fold.newest().is_some_and(View::has_handover)
 }

@@ -37,7 +37,7 @@ pub enum OperatorError {
         /// The nodes that are cordoned.
         cordoned: Vec<NodeName>,
     },
-    /// The node's record has no lease, so there is no session that could end. Nothing was changed.
+    /// The node's record has no lease, so the node has no session to end. Nothing was changed.
     #[error("the record of {0} has no lease, because it was written by hand: evict the node instead")]
     NoSession(NodeName),
     /// Nodes are present, so their keys were not deleted. Other keys may have been deleted before.

@@ -22,14 +22,14 @@ pub struct Cordoned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Draining {
-    /// The lease of the session that was asked to leave. The node has left when no record has this lease any more.
+    /// The lease of the session that was asked to leave. The node has left when no record has this lease.
     pub lease: LeaseId,
     /// The revision of the newest version at that time.
     pub version: Revision,
 }
 
 impl Operator {
-    /// Cordons a node: it is to own no slots, and it does not lead while another candidate stands. The leader of an
+    /// Cordons a node: the node owns no slots, and does not lead while another candidate is present. The leader of an
     /// exclusive cluster publishes a version that moves its slots to the other nodes. In other clusters the node keeps
     /// its keys.
     ///
@@ -93,7 +93,7 @@ impl Operator {
     /// Asks a node to leave in order: it hands over its slots, and its process
     /// [stops](crate::StopReason::Drained). Other nodes take over its keys.
     ///
-    /// The request is for the present session of the node. It disappears with that session, so a restarted node is not
+    /// The request is for the current session of the node. It disappears with that session, so a restarted node is not
     /// drained; [cordon](Self::cordon) the node to keep slots away from it. Nodes of older releases ignore the request.
     ///
     /// # Errors
@@ -103,14 +103,14 @@ impl Operator {
     pub async fn drain(&self, name: &NodeName, why: Option<&str>) -> Result<Draining, OperatorError> {
         let key = self.keyspace.drain_key(name);
         let (by, why) = self.requested(why);
-        // Set once a commit has had no reply. It may have taken effect.
+        // Set after a commit without a reply, which may have taken effect.
         let mut maybe: Option<Draining> = None;
         for _ in 0..TRIES {
             let report = self.existing().await?;
             let node = report.node(name);
             let lease = node.and_then(|node| node.lease);
             if let Some(draining) = maybe.filter(|draining| lease != Some(draining.lease)) {
-                // That session has ended.
+                // The session that was asked to leave has ended.
                 return Ok(draining);
             }
             let node = node.ok_or_else(|| self.not_present(&report, name))?;
@@ -135,7 +135,7 @@ impl Operator {
         Err(OperatorError::Contended)
     }
 
-    /// Returns the requester and the reason as they are stored.
+    /// Returns the requester and the reason in their stored form.
     fn requested(&self, why: Option<&str>) -> (String, String) {
         (shorten(self.by.clone()), shorten(why.unwrap_or_default().to_owned()))
     }

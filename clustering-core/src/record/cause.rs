@@ -52,7 +52,7 @@ pub enum Cause {
     Cordoned(NodeName),
     /// An operator lifted the cordon of the node.
     Uncordoned(NodeName),
-    /// The assignment of the slots no longer fitted the nodes of the previous version.
+    /// The assignment of the slots did not fit the nodes of the previous version.
     Assigned,
     /// Number of further causes.
     More(usize),

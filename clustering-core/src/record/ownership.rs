@@ -8,7 +8,7 @@ use crate::{
     version::{Term, Version},
 };
 
-/// Witness that the process whose lease is in the key may still hold keys. It is put with the node's record and stands
+/// Witness that the process whose lease is in the key may still hold keys. It is put with the node's record and exists
 /// until the lease ends, whatever happens to the record.
 ///
 /// ```json
@@ -36,7 +36,7 @@ impl HoldsRecord {
     }
 }
 
-/// The newest version whose slots may be acquired, since everybody who lost some has let go of them.
+/// The newest version whose slots may be acquired, because all nodes that lost slots have let go of them.
 ///
 /// ```json
 /// {"version": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "term": 12}
@@ -47,7 +47,7 @@ pub(crate) struct ReleasedRecord {
     pub(crate) term: Term,
 }
 
-/// Mark of an operator on a node that is to own no slots.
+/// An operator's mark on a node that must not own slots.
 ///
 /// ```json
 /// {"by": "alice", "why": "broken disk"}
@@ -60,7 +60,7 @@ pub(crate) struct CordonRecord {
     pub(crate) why: String,
 }
 
-/// Request of an operator to one incarnation of a node to leave in order.
+/// An operator's request to one incarnation of a node to leave in order.
 ///
 /// ```json
 /// {"incarnation": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "by": "alice", "why": "maintenance"}

@@ -3,8 +3,8 @@ use serde::{Deserialize, Serialize};
 use super::{lenient, lenient_or_default};
 use crate::version::Version;
 
-/// A node's acknowledgement of a version, or the reason why it refused, or that it has released the slots that the
-/// version takes from it.
+/// A node's acknowledgement of a version: it is ready, or it refused for a reason, or it has released the slots that
+/// the version takes from it.
 ///
 /// ```json
 /// {"version": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "outcome": "ready"}
@@ -26,7 +26,7 @@ pub(crate) struct ReadinessRecord {
 }
 
 impl ReadinessRecord {
-    /// True if the node has let go of all slots that the version takes from it. A node that is ready has.
+    /// True if the node has let go of all slots that the version takes from it. Always true for a node that is ready.
     pub(crate) fn is_released(&self) -> bool {
         self.outcome == ReadinessOutcome::Ready || self.phase == ReadinessPhase::Released
     }
@@ -56,7 +56,7 @@ pub(crate) enum ReadinessPhase {
     /// The node may still hold slots that the version takes from it.
     #[default]
     Holding,
-    /// It holds none of them any more.
+    /// The node no longer holds any of these slots.
     Released,
 }
 

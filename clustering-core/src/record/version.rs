@@ -26,8 +26,8 @@ pub(crate) struct VersionRecord {
     pub(crate) leader: Option<NodeName>,
     #[serde(default, rename = "cause", deserialize_with = "causes")]
     pub(crate) causes: Vec<Cause>,
-    /// True if the previous version had hand-over and was stable: then only sessions of its cut that lose slots have to
-    /// release anything.
+    /// True if the previous version had hand-over and was stable: then only sessions of that version's cut that lose
+    /// slots must release them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient_or_default")]
     pub(crate) clean: bool,
 }

@@ -97,11 +97,11 @@ pub enum ClusterState {
     Stable,
     /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
     Confirming,
-    /// Slots are being handed over: some of those that move in the newest version are not released yet, so that no node
-    /// acquires any. [`SlotsReport::standing`] has the sessions that may still hold slots.
+    /// Slots are being handed over: some slots that move in the newest version are not released yet, so no node
+    /// acquires slots. [`SlotsReport::standing`] lists the sessions that may still hold slots.
     Releasing {
         /// The nodes that have not released the slots that they lost, sorted by name. A report from a single read may
-        /// name nodes that lose none.
+        /// include nodes that lose no slots.
         waiting_for: Vec<Laggard>,
     },
     /// Some nodes have not acknowledged the newest version yet.
@@ -190,7 +190,8 @@ pub struct NodeReport {
     /// The slots that the newest version assigns to the node. It may not hold all of them yet.
     #[serde(skip_serializing_if = "SlotSet::is_empty")]
     pub slots: SlotSet,
-    /// The progress of the hand-over on the node; `None` if the newest version has no hand-over, or not this node.
+    /// The progress of the hand-over on the node; `None` if the newest version has no hand-over, or does not contain
+    /// this node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub handover: Option<Handover>,
     /// The cordon of the node, if there is one.

@@ -200,8 +200,8 @@ impl Monitor {
         events
     }
 
-    /// Returns the sessions that the leader ends by this batch: it takes the lease from the key of the session, which
-    /// therefore stands until the leader deletes it.
+    /// Returns the sessions that the leader begins to end in this batch: it detaches the key of the session from its
+    /// lease, so that the key remains until the leader deletes it.
     fn reclaimed(&self, batch: &Batch) -> Vec<LeaseId> {
         let reclaimed = |change: &Change| match change {
             Change::Put(entry) if entry.lease.is_none() => match self.keyspace.kind_of(&entry.key) {

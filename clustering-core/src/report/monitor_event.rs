@@ -30,7 +30,7 @@ pub enum MonitorEvent {
         /// The version.
         version: Version,
     },
-    /// A node holds none of the slots any more that a version takes from it.
+    /// A node no longer holds any of the slots that a version takes from it.
     NodeReleased {
         /// The node's name.
         name: NodeName,

@@ -25,33 +25,34 @@ use crate::{
 pub struct SlotsReport {
     /// The number of slots; `None` if no version has assigned slots yet.
     pub count: Option<SlotCount>,
-    /// True if slots are handed over in the newest version: all its nodes are exclusive. Otherwise nothing is acquired.
+    /// True if slots are handed over in the newest version, because all its nodes are exclusive. Otherwise no slots are
+    /// acquired.
     pub has_handover: bool,
     /// The nodes of the newest version that are not exclusive, sorted by name.
     pub not_exclusive: Vec<NodeName>,
-    /// True if the leader recorded that the slots which move in the newest version are released, so that their new owners
+    /// True if the leader recorded that the moving slots of the newest version are released, so that their new owners
     /// may acquire them.
     pub released: bool,
-    /// Sessions that may still hold keys, although no node is present under them. No slot of a later version is acquired
-    /// before they have ended.
+    /// Sessions without a present node that may still hold keys. No moving slot of a later version is acquired before
+    /// they have ended.
     pub standing: Vec<StandingReport>,
     /// The slots that no node owns.
     pub unowned: SlotSet,
-    /// The slots that move in the newest version. `None` if the previous version is not known, as in a report from a
-    /// single read.
+    /// The slots that move in the newest version. `None` if the previous version is not known, for example in a report
+    /// from a single read.
     pub moves: Option<Vec<Move>>,
 }
 
-/// A session that may still hold keys, although no node is present under it.
+/// A session without a present node that may still hold keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StandingReport {
     /// The session.
     #[serde(flatten)]
     pub holder: Holder,
-    /// The URI of its node, as the node wrote it.
+    /// The URI of the session's node, as the node wrote it.
     pub uri: Option<String>,
-    /// Lifetime of its lease without a renewal; `None` if its key is malformed.
+    /// Lifetime of the session's lease without a renewal; `None` if the session's key is malformed.
     #[serde(serialize_with = "maybe_milliseconds", rename = "ttl_ms")]
     pub ttl: Option<Duration>,
     /// True if the leader ends the session, because its process renews the lease although the node was removed. The
@@ -65,7 +66,7 @@ pub struct StandingReport {
 pub struct Move {
     /// The node that owned the slots; `None` if no node did.
     pub from: Option<NodeName>,
-    /// The node that owns them in the newest version; `None` if no node does.
+    /// The node that owns the slots in the newest version; `None` if no node does.
     pub to: Option<NodeName>,
     /// The slots.
     pub slots: SlotSet,
@@ -78,7 +79,7 @@ pub struct Move {
 pub enum Handover {
     /// The node may still hold slots that the newest version takes from it.
     Holding,
-    /// The node holds none of them any more, and has not acknowledged the version yet.
+    /// The node no longer holds any of these slots, and has not acknowledged the version yet.
     Released,
     /// The node acknowledged the version.
     Ready,
@@ -122,8 +123,8 @@ impl Report {
 
 /// Owners of slots and progress of the hand-over, as an outside reader knows them.
 ///
-/// A snapshot does not show the cut of the newest version. As for the [readiness](Records::readiness), the nodes that have
-/// not changed since the version was written count as its nodes.
+/// A snapshot does not show the cut of the newest version. Therefore, as in [readiness](Records::readiness), the nodes
+/// that have not changed since the version was written count as its nodes.
 pub(super) struct Ownership<'a> {
     records: &'a Records,
     members: Vec<&'a Arc<Node>>,
@@ -154,7 +155,7 @@ impl<'a> Ownership<'a> {
         Ownership { records, members, has_handover, owned, unowned }
     }
 
-    /// True if the node is exclusive: its session has put the witness that it may hold keys.
+    /// True if the node is exclusive: its session has a witness.
     pub(super) fn is_exclusive(&self, node: &Node) -> bool {
         is_exclusive(self.records, node)
     }
@@ -163,7 +164,8 @@ impl<'a> Ownership<'a> {
         self.owned.get(name).cloned().unwrap_or_default()
     }
 
-    /// Returns the progress of the hand-over on a node; `None` if the newest version has none, or not this node.
+    /// Returns the progress of the hand-over on a node; `None` if the newest version has no hand-over, or does not
+    /// contain this node.
     pub(super) fn handover(&self, node: &Node) -> Option<Handover> {
         if !self.has_handover {
             return None;
@@ -195,7 +197,7 @@ impl<'a> Ownership<'a> {
         })
     }
 
-    /// Returns the sessions without a node that were there before the newest version.
+    /// Returns the sessions without a present node that began before the newest version.
     fn standing(&self) -> Vec<StandingReport> {
         let log = &self.records.log;
         let leases: BTreeSet<LeaseId> = log.present().filter_map(|node| node.lease).collect();
@@ -205,7 +207,7 @@ impl<'a> Ownership<'a> {
         log.holds().iter().filter(is_standing).map(|(lease, stored)| standing(*lease, stored)).collect()
     }
 
-    /// Returns the state of a cluster that hands slots over, until the slots of the newest version are released.
+    /// Returns the state of a cluster whose newest version has hand-over and is not released yet.
     pub(super) fn releasing(&self, nodes: &[NodeReport]) -> Option<ClusterState> {
         if !self.has_handover || self.records.is_released() {
             return None;
@@ -220,8 +222,8 @@ impl<'a> Ownership<'a> {
         Some(ClusterState::Releasing { waiting_for: nodes.iter().filter(is_awaited).map(laggard).collect() })
     }
 
-    /// True if the node has to say that it has released its slots, as far as is known. In a version that is a clean
-    /// start, only nodes that lose slots have to.
+    /// True if the node must acknowledge the release of its slots, as far as the report shows. In a version with a
+    /// clean start, only nodes that lose slots must do so.
     fn may_lose(&self, name: &NodeName) -> bool {
         let log = &self.records.log;
         let version = log.version().and_then(|version| version.record.as_ref());

@@ -136,7 +136,7 @@ impl Records {
         }
     }
 
-    /// True if the node has said that it has released the slots that the newest version takes from it.
+    /// True if the node has acknowledged that it released the slots that the newest version takes from it.
     pub(super) fn has_released(&self, node: &Node) -> bool {
         self.acknowledgement(node).is_some_and(ReadinessRecord::is_released)
     }

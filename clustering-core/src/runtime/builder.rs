@@ -142,21 +142,22 @@ impl Builder {
     ///
     /// All nodes of the namespace need the same number, for as long as the namespace exists; a node with another number
     /// is refused at the start. Choose about ten to a hundred slots per node of the largest cluster that you expect.
-    /// Work on a key while you have a [hold](Clustering::hold) of it. As long as one node of the cluster is not
+    /// Work on a key only while you have a [hold](Clustering::hold) of it. While any node of the cluster is not
     /// exclusive, no keys are acquired.
     ///
-    /// The TTL then also is the time for which the keys of a crashed node are held by nobody.
+    /// After a crash, no node holds the keys of the crashed node until its lease has expired, so choose the TTL
+    /// accordingly.
     pub fn exclusive(mut self, slots: u16) -> Self {
         self.slots = Some(slots);
         self
     }
 
-    /// Sets the callback that lets go of slots that this [exclusive](Self::exclusive) node lost, for example by writing
-    /// out what is only in memory. The slots are handed over after it has succeeded and all holds are dropped.
+    /// Sets the callback that releases slots that this [exclusive](Self::exclusive) node lost, for example by writing
+    /// out state that is only in memory. The slots are handed over after it has succeeded and all holds are dropped.
     ///
     /// The callback returns the same types as [`stabilize`](Self::stabilize), and is called again in the same way after
-    /// `false`, an error or a panic. One call runs at a time, and a newer version does not cancel it. Without a callback
-    /// only the holds are waited for.
+    /// `false`, an error or a panic. One call runs at a time, and a newer version does not cancel it. Without a
+    /// callback, the node only waits for the holds.
     ///
     /// It is also called when the node stops or loses its session. Check [`Release::still_held`] before each write:
     /// once it is false, others may work on the slots.
@@ -173,8 +174,8 @@ impl Builder {
         self
     }
 
-    /// Sets the time that this node has to let go of lost slots; see
-    /// [`Config::release_timeout`]. `None` waits forever.
+    /// Sets the time within which this node must let go of lost slots; see [`Config::release_timeout`]. `None` waits
+    /// forever.
     pub fn release_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         let timeout = timeout.into();
         self.configure(|config| config.release_timeout = timeout)
@@ -359,7 +360,7 @@ impl Builder {
         self.callbacks.stabilize.clone()
     }
 
-    /// Returns the `release` callback; the default one lets go at once.
+    /// Returns the `release` callback; the default one succeeds at once.
     pub fn release_given(&self) -> Callback<Release> {
         self.callbacks.release.clone()
     }

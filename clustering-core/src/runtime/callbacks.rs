@@ -20,7 +20,7 @@ pub(crate) type Running = Pin<Box<dyn Future<Output = Outcome> + Send>>;
 pub type Callback<T> = Arc<dyn Fn(T) -> Running + Send + Sync>;
 
 tokio::task_local! {
-    /// The address of the state of the node whose callback is running.
+    /// The address of the shared state of the node whose callback is running.
     static CALLBACK_OF: usize;
 }
 
@@ -29,7 +29,7 @@ pub(super) async fn within<F: Future>(node: usize, callback: F) -> F::Output {
     CALLBACK_OF.scope(node, callback).await
 }
 
-/// True if this is called by a callback of the node whose shared state has this address.
+/// True if the caller runs inside a callback of the node whose shared state has this address.
 pub(super) fn is_within(node: usize) -> bool {
     CALLBACK_OF.try_with(|running| *running == node).unwrap_or(false)
 }
@@ -97,21 +97,22 @@ impl Stabilization {
         self.diff().left
     }
 
-    /// Returns the slots that this node acquires when the callback succeeds. Load what belongs to them. Empty on a node
-    /// that is not [exclusive](crate::Builder::exclusive).
+    /// Returns the slots that this node acquires when the callback succeeds. Load the state that belongs to them. Empty
+    /// on a node that is not [exclusive](crate::Builder::exclusive).
     ///
-    /// All former owners have let go of them. If the version is superseded, slots that were never held may be taken
-    /// away again; the [`release`](crate::Builder::release) callback is called for them, too.
+    /// All former owners have let go of them. If the version is superseded, slots may be taken away again before the
+    /// node has held them. The [`release`](crate::Builder::release) callback is called for these slots, too.
     pub fn gained(&self) -> &SlotSet {
         &self.slots.gained
     }
 
-    /// Returns the slots that the version takes from this node. They are released already: drop what is left of them.
+    /// Returns the slots that the version takes from this node. They are already released: drop any state that is left
+    /// of them.
     pub fn lost(&self) -> &SlotSet {
         &self.slots.lost
     }
 
-    /// Returns the slots that this node holds and keeps. It goes on working on them during the callback.
+    /// Returns the slots that this node holds and keeps. Work on them continues during the callback.
     pub fn kept(&self) -> &SlotSet {
         &self.slots.kept
     }
@@ -213,13 +214,14 @@ impl Release {
     /// Returns the slots to let go of. They include slots that the node was about to acquire and never held: a
     /// `stabilize` callback may have begun to load them.
     ///
-    /// A newer version does not cancel the callback. What it takes away in addition is left to the next call.
+    /// A newer version does not cancel the callback. Any slots that the newer version takes away are left to the next
+    /// call.
     pub fn lost(&self) -> &SlotSet {
         &self.lost
     }
 
-    /// True if no other process can hold the slots at this moment: write what has to be kept. If false, the session was
-    /// lost, and others may already work on the slots: discard everything, and write nothing.
+    /// True if no other process can hold the slots at this moment: write the state that must be kept. If false, the
+    /// session was lost, and others may already work on the slots: discard all state, and write nothing.
     ///
     /// This is decided by the clock at each call. It can become false while the callback runs, so ask again before each
     /// write.
@@ -227,12 +229,13 @@ impl Release {
         self.lease.is_valid()
     }
 
-    /// Returns the view of the version that takes the slots away; `None` if the session ends, as when the node stops.
+    /// Returns the view of the version that takes the slots away; `None` if the session ends, for example because the
+    /// node stops.
     pub fn view(&self) -> Option<&View> {
         self.view.as_ref()
     }
 
-    /// Returns the version that takes the slots away; `None` if the session ends, as when the node stops.
+    /// Returns the version that takes the slots away; `None` if the session ends, for example because the node stops.
     pub fn version(&self) -> Option<Version> {
         self.view().map(View::version)
     }

@@ -404,8 +404,8 @@ impl Clustering {
     /// Leaves the cluster and ends the node: revokes the lease, tells running callbacks that they are superseded, and
     /// waits until they have ended. Afterwards no task of the node is left, except callbacks that block their thread.
     ///
-    /// An [exclusive](Builder::exclusive) node hands over its keys first: it loses its holds at once, and waits until the
-    /// service has dropped them and the [`release`](Builder::release) callback has succeeded.
+    /// An [exclusive](Builder::exclusive) node hands over its keys first: its holds are lost at once, and it waits
+    /// until the service has dropped them and the [`release`](Builder::release) callback has succeeded.
     ///
     /// Stopping takes one store call plus the time that the callbacks need to return. It is bounded by
     /// [`Config::stop_timeout`](field@crate::Config::stop_timeout) plus one second, as long as the runtime on which the node

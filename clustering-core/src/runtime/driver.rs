@@ -211,7 +211,7 @@ impl Driver {
         // Published before the outputs are executed: a task that is woken by an event or a reply must find the status
         // that goes with it.
         let status = self.status.publish(known);
-        // After the status is published, for the same reason.
+        // Wake the waiters only after the status is published, for the same reason.
         self.keeper.wake();
         self.meter.outputs(now, &outputs, &status);
         for output in outputs.drain(..) {

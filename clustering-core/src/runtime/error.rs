@@ -35,12 +35,14 @@ pub struct Ended(
     pub StopReason,
 );
 
-/// A callback of a node waited for something that comes only after the callback has returned. It would wait forever.
+/// A callback of a node waited for something that happens only after the callback has returned. It would wait forever.
 ///
 /// Only code that the callback itself runs is recognized. A task that the callback has spawned may wait, but the
 /// callback must not wait for that task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("a callback must not wait for its own node: return from it first, or spawn a task that waits")]
+#[error(
+    "a callback must not wait for its own node: return from the callback first, or spawn a task that waits"
+)]
 pub struct InCallback;
 
 /// Reason why a wait for a node ended without a result.
@@ -66,7 +68,7 @@ pub enum StopError {
     /// A callback of the node awaited the node's end. The node has begun to stop, but it ends only after the callback
     /// has returned.
     #[error(
-        "the node has begun to stop, but a callback must not wait for the end of its own node: return from it"
+        "the node has begun to stop, but a callback must not wait for the end of its own node: return from the callback"
     )]
     InCallback,
 }

@@ -1,4 +1,4 @@
-//! Exclusive ownership as the handle to a node offers it (P12).
+//! The methods of a node's handle for exclusive ownership (P12).
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     view::View,
 };
 
-/// What the node itself does not change: its name, and its configuration as far as holds depend on it.
+/// The constant properties of a node that holds depend on: its name, and part of its configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Own {
     name: NodeName,
@@ -27,15 +27,15 @@ pub(crate) struct Own {
 }
 
 impl Own {
-    /// Returns the node of a machine; `None` for an observer.
+    /// Returns the properties of a machine's node; `None` for an observer.
     pub(crate) fn of(machine: &Machine) -> Option<Self> {
         let config = machine.config();
         let (slots, release_timeout) = (config.exclusive, config.release_timeout);
         machine.identity().map(|own| Own { name: own.name.clone(), slots, release_timeout })
     }
 
-    /// Returns the time that work has to return after its slot was lost. It ends before the node gives up its session
-    /// because of that slot.
+    /// Returns the time within which work must return after its slot was lost. This time ends before the node gives up
+    /// its session because of that slot.
     fn grace(&self) -> Option<Duration> {
         self.release_timeout.map(|timeout| timeout / 10 * 9)
     }
@@ -59,7 +59,8 @@ impl Known {
         self.holds.hold(slot).ok_or_else(|| self.why_not(slot))
     }
 
-    /// Returns the reason why the slot is not held: where it is, if that is known, or why this node cannot hold it.
+    /// Returns the reason why the slot is not held: its owner, if another node is known to own it, or why this node
+    /// cannot hold it.
     fn why_not(&self, slot: Slot) -> NotHeld {
         let Some(own) = self.own.as_ref().filter(|own| own.slots.is_some()) else {
             return self.not_exclusive();
@@ -93,7 +94,7 @@ impl Known {
         }
     }
 
-    /// Waits until the log is folded up to the version, or a later one.
+    /// Waits until this node has folded the version or a later one.
     async fn wait_version(&self, version: Version) -> Result<(), NotHeld> {
         let knows =
             |status: &Status| status.newest.as_ref().is_some_and(|newest| newest.version() >= version);
@@ -104,7 +105,7 @@ impl Known {
     }
 }
 
-/// Returns the reason if the view gives the slot to no node, or to another node than `me`.
+/// Returns the reason if the view gives the slot to no node, or to a node other than `me`.
 fn elsewhere(view: &View, slot: Slot, me: &NodeName) -> Option<NotHeld> {
     if !view.not_exclusive().is_empty() {
         return Some(NotHeld::NotExclusive { nodes: view.not_exclusive().to_vec() });
@@ -119,7 +120,7 @@ fn elsewhere(view: &View, slot: Slot, me: &NodeName) -> Option<NotHeld> {
     }
 }
 
-/// Returns the reason why a node does not hold a slot that it owns, or whose owner it does not know.
+/// Returns the reason why a node does not hold a slot that it owns or whose owner it does not know.
 fn why_not_here(status: &Status, now: Timestamp) -> NotHeld {
     let is_running_out = status.holdings.as_ref().is_some_and(|holdings| now >= holdings.until);
     match status.phase {
@@ -134,8 +135,8 @@ impl Clustering {
     /// Returns a hold of the key if this node holds it at this moment: while the hold is valid, no other process can
     /// hold the key (P12).
     ///
-    /// Takes well below a microsecond if the key is held here, and neither waits nor takes a lock. The key's slot is not
-    /// handed over before the hold is dropped, so keep it only for as long as the work takes.
+    /// Takes well below a microsecond if this node holds the key, and neither waits nor takes a lock. The key's slot is
+    /// not handed over before the hold is dropped, so keep it only for as long as the work takes.
     ///
     /// # Errors
     ///
@@ -171,9 +172,9 @@ impl Clustering {
     /// Like [`wait_hold`](Self::wait_hold), but first waits until this node knows the version or a later one. Cancel
     /// safe.
     ///
-    /// Call it for a request that another node has forwarded with the version of [`NotHeld::Elsewhere`]. A node that
-    /// does not know that version yet could otherwise send the request back, and the request would go in circles.
-    /// The version comes from another process, so limit the time with [`tokio::time::timeout`].
+    /// Call it for a request that another node has forwarded with the version of [`NotHeld::Elsewhere`]. Otherwise a
+    /// node that does not know that version yet could send the request back, and the two nodes would forward it to each
+    /// other forever. The version comes from another process, so limit the time with [`tokio::time::timeout`].
     ///
     /// # Errors
     ///
@@ -189,10 +190,10 @@ impl Clustering {
     /// Commits `txn` if this node still holds the slot of `hold`. However late the transaction reaches the store, it is
     /// not applied once another process can hold the slot (P12).
     ///
-    /// `txn` may have at most 15 guards, and must not touch keys under the cluster's `view/`, `ready/` or `history/`. If
-    /// a newer version was published that leaves the slot here, the commit is repeated under that version. After
-    /// [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) it is never repeated: only the caller can tell if
-    /// that is safe. Dropping the future does not cancel the commit.
+    /// `txn` may have at most 15 guards, and must not touch keys under the cluster's `view/`, `ready/` or `history/`.
+    /// If a newer version was published under which this node keeps the slot, the commit is repeated under that
+    /// version. After [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) it is never repeated: only the caller
+    /// knows whether that is safe. Dropping the future does not cancel the commit.
     ///
     /// # Errors
     ///
@@ -222,8 +223,8 @@ impl Clustering {
     ///
     /// When the slot is [lost](Hold::lost), the work has nine tenths of
     /// [`Config::release_timeout`](crate::Config::release_timeout) to return, but not longer than the hold is
-    /// [valid](Hold::is_valid). Then it is dropped at its next await. So it cannot keep the slot, unless it blocks its
-    /// thread, or moves the hold into another task. The hold is dropped after the work.
+    /// [valid](Hold::is_valid). Then the work is dropped at its next await. So the work cannot keep the slot, unless it
+    /// blocks its thread or moves the hold into another task. The hold is dropped after the work.
     ///
     /// ```
     /// # use clustering_core::{Clustering, WorkError};
@@ -255,12 +256,12 @@ impl Clustering {
 
     /// Runs one task for each slot that this node holds: now, and whenever it acquires a slot, until the node ends.
     ///
-    /// When a slot is [lost](Hold::lost), its task has the same time to return as in
-    /// [`while_held`](Self::while_held), and is dropped afterwards. A slot that is acquired again gets a new task, after
-    /// the former one has ended. A task that returns or panics while its slot is held is not started again before that;
-    /// a panic is reported as an error to `tracing`.
+    /// When a slot is [lost](Hold::lost), its task has the same time to return as in [`while_held`](Self::while_held),
+    /// and is dropped afterwards. A slot that is acquired again gets a new task, after the former task has ended. A
+    /// task that returns or panics while its slot is held is not restarted until the slot is acquired again; a panic is
+    /// reported as an error to `tracing`.
     ///
-    /// The tasks do not keep the node alive. Handle to wait for their end: [`HeldTasks`].
+    /// The tasks do not keep the node alive. Use the returned [`HeldTasks`] to wait for their end.
     ///
     /// # Panics
     ///

@@ -64,7 +64,7 @@ impl Shared {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Refuses to wait inside of the node's own callbacks.
+    /// Returns an error inside the node's own callbacks, which must not wait for the node.
     pub(crate) fn may_wait(&self) -> Result<(), InCallback> {
         if callbacks::is_within(self.address()) { Err(InCallback) } else { Ok(()) }
     }

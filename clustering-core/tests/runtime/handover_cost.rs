@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 
 use crate::common::{Cluster, Node, secs, stable};
 
-/// The numbers of slots between which the costs must not differ.
+/// Numbers of slots for which the cost must be the same.
 const SLOTS: &[u16] = &[1, 256, 4_096];
 
 /// An exclusive cluster whose nodes may have a `release` callback.
@@ -25,7 +25,7 @@ impl Exclusive {
             .await
     }
 
-    /// Starts nodes, and waits until they are at rest: the leader's pause between publications is over, too.
+    /// Starts nodes, and waits until they are at rest, including the leader's pause between publications.
     async fn start_many(&self, count: usize) -> Vec<Node> {
         let names: Vec<_> = (0..count).map(|number| format!("n{number:03}")).collect();
         let nodes = join_all(names.iter().map(|name| self.start(name))).await;
@@ -55,8 +55,8 @@ impl Exclusive {
     }
 }
 
-/// Lets a node join and stop or crash among others, so that the view has N nodes afterwards, and returns the number of
-/// commits of both.
+/// Lets one node join, and then another one stop or crash, so that the view has `size` nodes after each change. Returns
+/// the number of commits of each change.
 async fn cost(size: usize, slots: u16, releases: bool, crashes: bool) -> (u64, u64) {
     let exclusive = Exclusive { cluster: Cluster::new(), slots, releases };
     let store = exclusive.cluster.store.clone();
@@ -66,11 +66,11 @@ async fn cost(size: usize, slots: u16, releases: bool, crashes: bool) -> (u64, u
     nodes.push(exclusive.start("late").await);
     let join = exclusive.counted(before, &nodes).await;
 
-    // One more, so that N nodes remain.
+    // Add one more node, so that `size` nodes remain.
     nodes.push(exclusive.start("last").await);
     exclusive.settle(&nodes).await;
     let (before, stats) = (store.revision(), store.stats());
-    // With one slot the holder goes, which may be the leader.
+    // Choose a node that holds slots. With one slot, this may be the leader.
     let place = nodes.iter().rposition(|node| !node.held_slots().is_empty()).unwrap();
     let goes = nodes.remove(place);
     match crashes {

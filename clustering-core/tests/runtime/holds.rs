@@ -41,20 +41,22 @@ fn key_of(slot: Slot) -> String {
 /// Returns a slot that the newest version of `node` gives to `owner`.
 fn slot_of(node: &Node, owner: &Node) -> Slot {
     let view = node.now().newest.unwrap();
-    view.slots_of(owner.name()).iter().next().expect("it owns a slot")
+    view.slots_of(owner.name()).iter().next().expect("the owner has a slot")
 }
 
 /// Waits until the node's newest version has this many nodes.
 async fn knows(node: &Node, nodes: usize) {
-    node.until("it knows the nodes", |status| status.newest.as_ref().is_some_and(|view| view.len() == nodes))
-        .await;
+    node.until("the node knows all nodes", |status| {
+        status.newest.as_ref().is_some_and(|view| view.len() == nodes)
+    })
+    .await;
 }
 
 fn write(value: &str) -> Txn {
     Txn::new().put("app/key", value.to_owned(), None)
 }
 
-/// Counts for each slot who works on it, and fails the test if two nodes do.
+/// Records for each slot the node that works on it, and fails the test if two nodes work on one slot.
 #[derive(Clone, Default)]
 struct Judge {
     workers: Arc<Mutex<BTreeMap<Slot, Vec<String>>>>,
@@ -62,7 +64,7 @@ struct Judge {
 }
 
 impl Judge {
-    /// Notes that a node works on a slot until the returned value is dropped.
+    /// Records that a node works on a slot until the returned value is dropped.
     fn work(&self, slot: Slot, node: &str) -> Working {
         let mut workers = self.workers.lock().unwrap();
         let of = workers.entry(slot).or_default();
@@ -77,7 +79,7 @@ impl Judge {
         self.workers.lock().unwrap().iter().map(|(slot, nodes)| (*slot, nodes.clone())).collect()
     }
 
-    /// Returns the slots on which somebody works.
+    /// Returns the slots on which a node works.
     fn slots(&self) -> SlotSet {
         self.working().into_iter().filter(|(_, nodes)| !nodes.is_empty()).map(|(slot, _)| slot).collect()
     }
@@ -133,7 +135,7 @@ async fn p12_a_joining_node_acquires_a_slot_only_after_its_owner_has_dropped_its
     tokio::time::sleep(secs(60)).await;
     assert!(moved.is_valid() && b.held_slots().is_empty(), "the hand-over waits for the hold");
     let kept = holds.iter().filter(|hold| !hold.is_lost()).count();
-    assert_eq!(kept, usize::from(SLOTS / 2), "the holds of slots that stay are not concerned");
+    assert_eq!(kept, usize::from(SLOTS / 2), "holds of slots that do not move are not affected");
     let old = moved.token();
     drop(holds);
     let hold = soon("the hold", b.wait_hold(&key)).await.unwrap();
@@ -142,7 +144,7 @@ async fn p12_a_joining_node_acquires_a_slot_only_after_its_owner_has_dropped_its
     stable([&a, &b]).await;
     assert_eq!((a.held_slots().len(), b.held_slots().len()), (4, 4));
     assert!(a.held_slots().intersection(&b.held_slots()).is_empty());
-    // The next owner acquires it under a later version again.
+    // The next owner acquires the slot under a later version.
     let dropping = tokio::spawn(async move {
         hold.lost().await;
         hold.token()
@@ -180,7 +182,7 @@ async fn p12_a_node_that_stops_waits_for_its_holds_and_the_others_wait_for_it() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_a_stop_that_cannot_wait_for_a_hold_leaves_the_slot_protected() {
+async fn p12_a_stop_that_times_out_on_a_hold_leaves_the_slot_protected() {
     let cluster = Cluster::new();
     let patient =
         |builder: Builder| exclusive(builder).configure(|config| config.stop_timeout = Some(secs(20)));
@@ -206,7 +208,7 @@ async fn p12_the_slots_of_a_crashed_node_move_only_after_its_holds_are_void() {
     let hold = a.hold_slot(slot).unwrap();
     let cut = Instant::now();
     a.line.cut();
-    // The node itself notices when its renewals fail for too long: after two thirds of the TTL.
+    // The node itself notices after two thirds of the TTL that its renewals fail.
     soon("the loss", hold.lost()).await;
     assert!(cut.elapsed() <= TTL * 2 / 3 && hold.is_valid(), "there is time to finish");
     assert_eq!(a.hold_slot(slot).unwrap_err(), NotHeld::NoSession);
@@ -258,7 +260,7 @@ async fn p12_after_a_pause_past_the_ttl_no_hold_is_given_out_before_any_task_has
         a.line.hang();
         let resumed = Instant::now();
         machine.suspend(slept);
-        // No task has run since, so only the clock can show it.
+        // No task has run since the suspend, so only the clock can show the loss.
         assert_eq!(a.hold_slot(slot).unwrap_err(), NotHeld::NoSession, "suspended for {slept:?}");
         assert!(!a.owns(key_of(slot)) && a.held_slots().is_empty());
         assert!(hold.is_lost());
@@ -300,7 +302,7 @@ async fn p12_a_node_that_was_paused_past_the_ttl_finds_its_slots_elsewhere() {
     assert!(!hold.is_valid());
 }
 
-/// A callback that the test opens and closes, with the calls that it got.
+/// A callback that succeeds only while the test has opened it. Records its calls.
 #[derive(Clone)]
 struct Gated {
     open: watch::Sender<bool>,
@@ -333,7 +335,7 @@ fn releasing(builder: Builder, gated: &Gated) -> Builder {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_a_release_that_is_refused_is_repeated_and_the_slots_move_after_it() {
+async fn p12_a_refused_release_is_retried_and_the_slots_move_only_after_it_succeeds() {
     let (cluster, gated) = (Cluster::new(), Gated::new(false));
     let a = cluster.start_with("a", |builder| releasing(builder, &gated)).await;
     stable([&a]).await;
@@ -357,7 +359,7 @@ async fn p12_a_release_that_is_refused_is_repeated_and_the_slots_move_after_it()
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_a_release_after_the_session_was_lost_is_told_that_nothing_is_held() {
+async fn p12_a_release_after_the_session_was_lost_has_still_held_false() {
     let (cluster, gated) = (Cluster::new(), Gated::new(true));
     let a = cluster.start_with("a", |builder| releasing(builder, &gated)).await;
     stable([&a]).await;
@@ -380,7 +382,7 @@ async fn a_stop_calls_release_for_all_slots_while_they_are_protected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn stabilize_is_told_which_slots_it_gains_keeps_and_lost() {
+async fn stabilize_gets_the_gained_kept_and_lost_slots() {
     let cluster = Cluster::new();
     let changes = Arc::new(Mutex::new(Vec::new()));
     let recorded = |changes: &Arc<Mutex<Vec<[SlotSet; 3]>>>| {
@@ -417,7 +419,7 @@ async fn p12_a_commit_as_owner_applies_only_while_the_slot_is_held() {
     stable([&a]).await;
     let holds: Vec<Hold> = slots().map(|slot| a.hold_slot(slot).unwrap()).collect();
     a.commit_as_owner(&holds[0], write("first")).await.unwrap();
-    // The user's own guards are told apart from the loss of the slot.
+    // A failed guard of the user is distinguished from the loss of the slot.
     let wrong = write("second").guard(Guard::absent("app/key"));
     let error = a.commit_as_owner(&holds[0], wrong).await.unwrap_err();
     assert!(
@@ -443,9 +445,9 @@ async fn p12_a_commit_as_owner_applies_only_while_the_slot_is_held() {
     drop((holds, b));
 }
 
-/// The version changes while the commit is on its way, and the node has not seen that yet.
+/// The version changes while the commit is in flight, before the node sees the change.
 #[tokio::test(start_paused = true)]
-async fn p12_a_commit_as_owner_that_is_late_applies_only_if_the_slot_has_stayed() {
+async fn p12_a_late_commit_as_owner_applies_only_if_the_node_still_holds_the_slot() {
     let cluster = Cluster::new();
     let leader = cluster.start_with("leader", exclusive).await;
     let a = cluster.start_with("a", exclusive).await;
@@ -503,14 +505,14 @@ async fn p12_while_a_node_is_not_exclusive_nothing_is_acquired_and_hold_names_it
     plain.stop().await.unwrap();
     stable([&a]).await;
     let hold = a.hold("key").unwrap();
-    // What is held stays held when such a node joins.
+    // Slots that are held stay held when such a node joins.
     let late = cluster.start("late").await;
     stable([&a, &late]).await;
     assert!(hold.is_valid());
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_for_the_own_node_inside_a_callback_fail_instead_of_blocking_it() {
+async fn waiting_for_the_own_node_inside_a_callback_fails_instead_of_deadlocking() {
     let cluster = Cluster::new();
     let seen = Arc::new(Mutex::new(Vec::new()));
     let stops = Arc::new(AtomicBool::new(false));
@@ -548,7 +550,7 @@ async fn waits_for_the_own_node_inside_a_callback_fail_instead_of_blocking_it() 
     assert_eq!(soon("the end", a.ended()).await, Ok(Ended(StopReason::Asked)), "the node has stopped");
 }
 
-/// Other nodes may be waited for, and so may the own node in a task of its own.
+/// A callback may wait for other nodes. A task that it spawns may also wait for its own node.
 #[tokio::test(start_paused = true)]
 async fn a_callback_may_wait_for_other_nodes_and_spawn_tasks_that_wait() {
     let cluster = Cluster::new();
@@ -698,7 +700,7 @@ async fn a_forwarded_request_waits_for_the_version_under_which_it_was_forwarded(
     let b = cluster.start_with("b", exclusive).await;
     stable([&a, &b]).await;
     let slot = a.held_slots().iter().next().unwrap();
-    // b does not see the log for a while, and believes that the slot is at a.
+    // b does not see the log for a while, and assumes that a still owns the slot.
     b.line.stall_watches("cluster/view/");
     let stopping = tokio::spawn({
         let a = a.cluster.clone();
@@ -715,7 +717,7 @@ async fn a_forwarded_request_waits_for_the_version_under_which_it_was_forwarded(
         async move { b.wait_hold_at(&key, version).await }
     });
     tokio::time::sleep(ms(500)).await;
-    assert!(!waiting.is_finished(), "it would send the request back");
+    assert!(!waiting.is_finished(), "b would send the request back");
     b.line.heal();
     let result = soon("an answer", waiting).await.unwrap();
     let owner = b.now().newest.unwrap().owner_of(slot).unwrap().name.clone();
@@ -728,7 +730,7 @@ async fn a_forwarded_request_waits_for_the_version_under_which_it_was_forwarded(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_that_is_waited_for_comes_to_all_who_wait_and_dropping_the_wait_takes_nothing() {
+async fn all_waiters_get_a_hold_and_a_dropped_wait_leaves_no_hold() {
     let cluster = Cluster::new();
     let (a, gate) = {
         let (gate, passes) = watch::channel(false);
@@ -753,14 +755,14 @@ async fn a_hold_that_is_waited_for_comes_to_all_who_wait_and_dropping_the_wait_t
     for task in waiting {
         holds.push(soon("the hold", task).await.unwrap().unwrap());
     }
-    // A wait that is under way when the node stops ends.
+    // A wait in progress ends when the node stops.
     drop(holds);
     a.stop().await.unwrap();
     assert_eq!(soon("an answer", a.wait_hold("key")).await.unwrap_err(), NotHeld::Stopping);
 }
 
-/// Nodes join, stop, crash and are cut off at random, with workers that let go late. No two work on one slot, and at the
-/// end all slots are held.
+/// Nodes join, stop, crash and are cut off at random, with workers that drop their holds late. No two nodes work on one
+/// slot, and at the end all slots are held.
 #[tokio::test(start_paused = true)]
 async fn p12_no_two_nodes_work_on_one_slot_in_random_churn() {
     for seed in 0..8_u64 {
@@ -809,7 +811,7 @@ async fn p12_no_two_nodes_work_on_one_slot_in_random_churn() {
     }
 }
 
-/// A router sends requests to nodes that refuse them or let them wait, and never to a node that is gone.
+/// A router sends requests to a node that serves, refuses or delays them, and never to a node that is gone.
 #[tokio::test(start_paused = true)]
 async fn a_route_is_known_except_while_its_slot_is_handed_over() {
     let cluster = Cluster::new();
@@ -846,7 +848,7 @@ async fn a_route_is_known_except_while_its_slot_is_handed_over() {
         }
         assert!(observer.wait_route(&moved).now_or_never().is_none());
     }
-    assert_eq!(at(observers[0].route(&kept)), name("a"), "it stays, and its holds with it");
+    assert_eq!(at(observers[0].route(&kept)), name("a"), "a slot that does not move keeps its route");
     let waiting = tokio::spawn({
         let (observer, moved) = (observers[0].clone(), moved.clone());
         async move { observer.wait_route(&moved).await }
@@ -885,7 +887,7 @@ async fn a_route_is_known_except_while_its_slot_is_handed_over() {
     let last = soon("a route", newcomer.wait_route(&moved));
     assert!(
         tokio::time::timeout(secs(5), last).await.is_err(),
-        "the last version remains, without its owner"
+        "the last version remains, but its owner is gone"
     );
 }
 

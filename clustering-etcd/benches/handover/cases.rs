@@ -10,7 +10,7 @@ use crate::{
     report,
 };
 
-/// An exclusive cluster and one that is not, which change in turns.
+/// An exclusive cluster and a cluster that is not exclusive, which are changed in turn.
 struct Pair<'a> {
     exclusive: Cluster<'a>,
     plain: Cluster<'a>,

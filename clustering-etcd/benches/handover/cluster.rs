@@ -15,17 +15,17 @@ use futures_util::{StreamExt, future::join_all};
 
 use crate::gaps::{Gaps, Moves};
 
-/// Timeout, longer than any operation here takes.
+/// Timeout of operations, longer than any of them takes.
 const LONG: Duration = Duration::from_secs(120);
 
 /// TTL of leases that need no renewal while a change is measured.
 const TTL: Duration = Duration::from_secs(600);
 
-/// TTL of the lease of a node that is going to crash: the shortest that etcd grants.
+/// TTL of the lease of a node that will crash: the shortest that etcd grants.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Pause between changes, so that each counts as a lone change: the library delays the publication of a change that
-/// comes within a second of another.
+/// Pause between changes, so that each counts as a single change: the library delays the publication of a change that
+/// follows another one within a second.
 const CALM: Duration = Duration::from_millis(1_050);
 
 /// Kind of a cluster.
@@ -97,7 +97,8 @@ impl<'a> Cluster<'a> {
         self.members.push(member);
     }
 
-    /// Waits until all nodes see that a version of all of them is stable, and returns the last one's time.
+    /// Waits until all nodes see a stable version that contains all of them, and returns the time at which the last
+    /// node saw it.
     async fn stable(&mut self) -> Instant {
         let nodes = self.members.len();
         let is_stable = move |status: &Status| {
@@ -122,7 +123,7 @@ impl<'a> Cluster<'a> {
         Ok((self.etcd.revision().await?.get(), Instant::now()))
     }
 
-    /// Returns the cost of a change that is over: `stable` is the time at which all nodes saw the stable version.
+    /// Returns the cost of a completed change: `stable` is the time at which all nodes saw the stable version.
     async fn end(
         &self,
         began: (u64, Instant),
@@ -131,7 +132,7 @@ impl<'a> Cluster<'a> {
     ) -> Result<Sample, Box<dyn Error>> {
         // The end of a lease is not a commit, but deletes keys.
         let commits = self.etcd.revision().await?.get() - began.0 - u64::from(died.is_some());
-        // Let the tasks that follow the nodes take note of what has happened.
+        // Let the recording tasks process the last events.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let stable = stable.saturating_duration_since(died.unwrap_or(began.1));
         Ok(Sample { commits, gaps: self.moves.gaps(died), stable })

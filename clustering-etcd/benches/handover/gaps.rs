@@ -21,12 +21,12 @@ struct Move {
     acquired: bool,
 }
 
-/// Longest times for which nobody held a slot during a change.
+/// Longest times for which no node held a slot during a change.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Gaps {
-    /// The longest of all slots that another node holds afterwards. `None` if there are none.
+    /// Longest gap of the slots that have another holder afterwards. `None` if there are no such slots.
     pub(crate) moved: Option<Duration>,
-    /// The longest of all others.
+    /// Longest gap of all other slots.
     pub(crate) kept: Duration,
 }
 
@@ -55,12 +55,12 @@ impl Moves {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(moves);
     }
 
-    /// Forgets all moves so far.
+    /// Discards all moves so far.
     pub(crate) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Returns the gaps since the last [`clear`](Self::clear). Slots whose holder died were lost at `died`.
+    /// Returns the gaps since the last [`clear`](Self::clear). Slots whose holder crashed count as lost at `died`.
     pub(crate) fn gaps(&self, died: Option<Instant>) -> Gaps {
         let moves = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut slots = BTreeMap::<Slot, (Option<Move>, Option<Move>)>::new();

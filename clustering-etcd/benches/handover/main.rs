@@ -1,9 +1,9 @@
-//! Hand-over of slots in exclusive clusters: commits, and the time for which nobody holds a moved slot, compared with the
-//! time that a cluster that is not exclusive needs for the same change.
+//! Hand-over of slots in exclusive clusters: the number of commits, and the time for which no node holds a moved slot,
+//! compared with the time that a cluster that is not exclusive needs for the same change.
 //!
 //! `cargo bench -p clustering-etcd --bench handover -- --help`
 
-#![allow(clippy::unwrap_used, reason = "an error ends the bench")]
+#![allow(clippy::unwrap_used, reason = "an error ends the benchmark")]
 
 mod arguments;
 #[path = "../asked/mod.rs"]

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::Sample;
 
-/// Prints the samples of one case, in the exclusive cluster and in the other one.
+/// Prints the samples of one case from both clusters.
 pub(crate) fn print(
     as_json: bool,
     case: &str,

@@ -159,7 +159,7 @@ impl Takers {
         Takers { places: report.nodes.iter().map(Place::of).collect(), slots: Slots::of(report) }
     }
 
-    /// Returns the node that takes the key, and those next in line.
+    /// Returns the node that takes the key, and the nodes next in line.
     fn find(&self, placement: &Placement, key: &str, count: usize) -> Result<Vec<&Place>, Failure> {
         let Some(slots) = &self.slots else {
             let found = placement.find_n(key.as_bytes(), count).into_iter();

@@ -99,7 +99,7 @@ impl Why {
     }
 }
 
-/// Describes what keeps the newest version from becoming stable, or slots from being acquired in it.
+/// Describes what keeps the newest version from becoming stable, or its slots from being acquired.
 fn blockers(entry: &HistoryEntry, report: &Report) -> Vec<String> {
     let mut lines = Vec::new();
     if entry.stable.is_none() {

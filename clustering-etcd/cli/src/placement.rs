@@ -242,7 +242,7 @@ impl<'a> Placed<'a> {
     }
 }
 
-/// Returns the owner of each key: that of its slot, or without slots the one by rendezvous hashing.
+/// Returns the owner of each key: the owner of the key's slot, or without slots the owner by rendezvous hashing.
 fn owners<'a>(members: &'a Members, slots: Option<&'a SlotOwners>, keys: &[String]) -> Vec<Option<&'a str>> {
     if let Some(slots) = slots {
         return keys.iter().map(|key| slots.owner_of(key)).collect();

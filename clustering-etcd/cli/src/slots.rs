@@ -1,4 +1,4 @@
-//! Slots and their hand-over in words, for `status`, `why` and `watch`.
+//! Descriptions of slots and their hand-over, for `status`, `why` and `watch`.
 
 use clustering_core::{
     ClusterState, Readiness, Report,
@@ -11,7 +11,7 @@ use crate::{
     times::brief,
 };
 
-/// Describes the slots in one or more lines; none if the cluster is not exclusive.
+/// Describes the slots in one or more lines. Returns no lines if the cluster is not exclusive.
 pub(crate) fn summary(report: &Report) -> Vec<String> {
     let Some(slots) = &report.slots else { return Vec::new() };
     let mut lines = vec![match (slots.count, &slots.not_exclusive[..]) {
@@ -49,7 +49,7 @@ fn moving(slots: &SlotsReport) -> Option<String> {
     Some(format!("{count} {verb}: {}", limited(moves, one).join(", ")))
 }
 
-/// Describes a hand-over that has not ended in one or more lines, of which the first one is the state.
+/// Describes an unfinished hand-over in one or more lines. The first line is the state.
 pub(crate) fn releasing(report: &Report, watched: &str, nodes: &[clustering_core::Laggard]) -> Vec<String> {
     let sessions = report.slots.as_ref().map_or(&[][..], |slots| &slots.standing);
     let leader = report.leader_name().map_or("the leader", |name| name.as_str());
@@ -71,7 +71,7 @@ pub(crate) fn releasing(report: &Report, watched: &str, nodes: &[clustering_core
     lines
 }
 
-/// Describes a session that may still hold slots, and its end.
+/// Describes a session that may still hold slots, and how it ends.
 fn standing(session: &StandingReport) -> String {
     let lease = session.holder.lease;
     let Some(node) = &session.holder.node else {
@@ -144,7 +144,7 @@ pub(crate) fn readiness(report: &Report, node: &NodeReport) -> String {
     }
 }
 
-/// Returns what else there is to say about a node: its role, and what an operator asked of it.
+/// Returns further properties of a node: its role, and requests of operators.
 pub(crate) fn remarks(node: &NodeReport) -> Vec<&'static str> {
     let remarks = [
         node.leads.then_some("leads"),

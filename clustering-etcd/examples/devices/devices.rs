@@ -11,8 +11,8 @@ use futures_util::future::try_join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
-/// A device as it is stored. A write is stored before it is acknowledged. Reads are counted in memory, and stored with
-/// the next write or before the device moves, so a crash loses the newest ones.
+/// A device as it is stored. A write is stored before it is acknowledged. Reads are counted in memory. The count is
+/// stored with the next write or before the device moves, so a crash loses the newest reads.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Device {
     pub(crate) state: String,
@@ -36,8 +36,8 @@ impl Loaded {
         Ok(Loaded { device, revision: Some(entry.modified), has_unsaved_reads: false })
     }
 
-    /// Returns the transaction that stores the device. Its guard refuses it if the stored device is not the one that is
-    /// known here, so that a write whose outcome is unknown cannot be applied after a later one.
+    /// Returns the transaction that stores the device. Its guard fails if the stored device has changed since this
+    /// instance read it, so that a write with an unknown outcome cannot be applied after a later write.
     fn txn(&self, key: &str) -> Txn {
         let unchanged = match self.revision {
             Some(revision) => Guard::modified_at(key, revision),
@@ -47,7 +47,8 @@ impl Loaded {
     }
 }
 
-/// A device is `None` while a request works on it, and after a failed request. The next one reads the store.
+/// A device is `None` while a request works on it, and after a failed request. The next request then reads the device
+/// from the store.
 type BySlot = BTreeMap<Slot, BTreeMap<String, Arc<Mutex<Option<Loaded>>>>>;
 
 pub(crate) struct Devices {
@@ -78,17 +79,17 @@ impl Devices {
         Ok(())
     }
 
-    /// Stores what is only in memory about the devices of slots that this instance lost, and forgets these devices.
+    /// Stores the unsaved reads of devices in lost slots, and removes these devices from memory.
     pub(crate) async fn flush(&self, change: &Release) -> Result<(), StoreError> {
         let mut lost = self.by_slot.lock().await.clone();
         lost.retain(|slot, _| change.lost().contains(*slot));
         for (key, device) in lost.values().flatten() {
-            // Waits for the request that works on the device. Those that come after it find that their hold is lost.
+            // Waits for the request that works on the device. Later requests find that their hold is lost.
             let mut device = device.lock().await;
             let unsaved = device.as_ref().filter(|device| device.has_unsaved_reads && change.still_held());
             if let Some(unsaved) = unsaved
                 && let Err(error) = self.store.commit(unsaved.txn(key)).await
-                // Otherwise an earlier write of this instance was applied, although its outcome was unknown.
+                // If the guard failed, an earlier write of this instance with an unknown outcome was applied.
                 && !matches!(error.kind(), ErrorKind::GuardFailed { .. })
             {
                 return Err(error);
@@ -115,7 +116,7 @@ impl Devices {
             return Err(RequestError::NotHeld);
         }
         let _work = tracing::info_span!("work", device = id, instance = %cluster.name());
-        // Nothing is left in memory if the request is cancelled or fails.
+        // Take the device out of memory, so that it is reloaded if the request is cancelled or fails.
         let mut loaded = match device.take() {
             Some(loaded) => loaded,
             None => self.read(&key).await.map_err(RequestError::Store)?,
@@ -134,7 +135,7 @@ impl Devices {
                 Ok(device.insert(loaded).device.clone())
             }
             Err(error) => {
-                // Nothing was written, so there still are unsaved reads.
+                // Nothing was written, so the reads are still unsaved.
                 *device = Some(before).filter(|_| error == RequestError::NotHeld);
                 Err(error)
             }

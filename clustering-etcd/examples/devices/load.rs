@@ -1,4 +1,4 @@
-//! Instances in this process, requests to them, and a journal of who worked on which device.
+//! Instances in this process, requests to them, and a journal of the instances that worked on each device.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,7 +35,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A runtime whose drop ends its tasks at their next await, and does not wait for that.
+/// A runtime that ends its tasks at their next await when it is dropped, without waiting for them.
 struct Background(Option<Runtime>);
 
 impl Drop for Background {
@@ -149,7 +149,7 @@ pub(crate) struct Tally {
     pub(crate) failed: Vec<String>,
     /// Numbers of the acknowledged writes of each device.
     writes: BTreeMap<String, BTreeSet<u64>>,
-    /// Writes that were acknowledged with a number that another one had.
+    /// Number of writes that were acknowledged with the number of another write.
     doubled: usize,
 }
 
@@ -171,7 +171,7 @@ impl Tally {
         self.writes.values().map(BTreeSet::len).sum()
     }
 
-    /// Returns the number of acknowledged writes that the devices do not know of.
+    /// Returns the number of acknowledged writes that are missing from the devices.
     pub(crate) async fn lost_writes(&self, balancer: &Balancer) -> Result<usize, String> {
         let mut lost = self.doubled;
         for (device, numbers) in &self.writes {
@@ -181,7 +181,7 @@ impl Tally {
         Ok(lost)
     }
 
-    /// Returns the latency that this share of the requests did not exceed.
+    /// Returns the latency quantile for this share of the requests.
     pub(crate) fn quantile(&self, share: f64) -> Duration {
         let mut sorted = self.latencies.clone();
         sorted.sort_unstable();
@@ -203,7 +203,7 @@ impl Load {
         Load { is_over, task }
     }
 
-    /// Sends no more requests, and waits for the answers to those that were sent.
+    /// Stops sending requests, and waits for the answers to those that were sent.
     pub(crate) async fn end(self) -> Result<Tally, BoxError> {
         self.is_over.store(true, Ordering::Relaxed);
         Ok(self.task.await?)
@@ -250,24 +250,24 @@ pub(crate) struct Journal(Arc<Mutex<BTreeMap<String, Entry>>>);
 struct Entry {
     /// Number of requests that each instance works on now.
     working: BTreeMap<String, usize>,
-    /// The last instance that worked on the device, and when.
+    /// The last instance that worked on the device, and the time.
     last: Option<(String, Instant)>,
     verdict: Verdict,
 }
 
-/// What happened to one or more devices.
+/// Statistics of one or more devices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Verdict {
     /// Requests that were worked on while another instance worked on the same device.
     pub(crate) overlaps: usize,
-    /// Number of times that a device was worked on by another instance than before.
+    /// Number of times that the work on a device moved to another instance.
     pub(crate) moves: usize,
-    /// Longest time between the last work of one instance on a device and the first of the next.
+    /// Longest time between the last request for a device at one instance and the first request at the next instance.
     pub(crate) longest_gap: Duration,
 }
 
 impl Journal {
-    /// Returns the journal of this process, which is kept from the first call on.
+    /// Returns the journal of this process. Recording starts with the first call.
     pub(crate) fn of_process() -> Journal {
         static JOURNAL: OnceLock<Journal> = OnceLock::new();
         let start = || {

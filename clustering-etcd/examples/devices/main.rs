@@ -6,8 +6,8 @@
 //! curl -d on 127.0.0.1:8001/devices/7; curl 127.0.0.1:8002/devices/7
 //! ```
 //!
-//! `service.rs` is the service, and `devices.rs` what it does with devices. With `--rolling-restart` the program
-//! measures how requests fare while five instances are restarted one after the other.
+//! `service.rs` contains the service, and `devices.rs` its work on devices. With `--rolling-restart`, the program
+//! measures failures and latencies of requests while five instances are restarted one after the other.
 
 mod arguments;
 mod devices;

@@ -1,5 +1,5 @@
-//! Measures a rolling restart under load: failed requests, overlaps, and the time for which a device was worked on by
-//! nobody.
+//! Measures a rolling restart under load: failed requests, overlaps, and the time for which no instance worked on a
+//! device.
 
 use std::{io::Write, sync::Arc, time::Duration};
 
@@ -15,8 +15,8 @@ use crate::{
     open,
 };
 
-/// Time from the signal to an instance until the balancer sends it no more requests. Balancers learn late that an
-/// instance is going, so it must forward the requests that arrive meanwhile.
+/// Time from the signal to an instance until the balancer stops sending requests to it. Balancers learn late that an
+/// instance is leaving, so the instance must forward the requests that arrive in the meantime.
 const NOTICED_AFTER: Duration = Duration::from_millis(200);
 
 /// Prints the result as a line of JSON. Returns true if no request failed or overlapped with another, and no write was
@@ -79,7 +79,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<bool, BoxError> {
     Ok(tally.failed.is_empty() && verdict.overlaps == 0 && lost_writes == 0)
 }
 
-/// Stops an instance and starts another one of the same name, as a deployment does.
+/// Stops an instance and starts another with the same name, as a deployment does.
 pub(crate) async fn restart(
     instance: Instance,
     name: &str,

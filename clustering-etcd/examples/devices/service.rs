@@ -27,15 +27,17 @@ use tokio::{net::TcpListener, time};
 use crate::devices::Devices;
 
 const NAMESPACE: &str = "device-service";
-/// Carries the newest version that the sender of a forwarded request knows.
+/// Header with the newest version that the sender of a forwarded request knows.
 const VERSION: &str = "x-cluster-version";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
-/// How long a request waits for a device that is on its way to an instance.
+/// Time for which a request waits for a device that is on its way to an instance.
 const WAIT: Duration = Duration::from_secs(10);
-/// How often a request is passed on before it fails, and by how much the pause grows with each attempt: 9 s in total.
+/// Number of times that a request is forwarded before it fails, and the growth of the pause with each attempt: 9 s in
+/// total.
 const ATTEMPTS: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long an instance that has left serves and forwards requests, until load balancers have noticed that it is gone.
+/// Time for which an instance that has left continues to forward requests, until load balancers have noticed that it is
+/// gone.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Runs an instance until `ends` resolves or the node ends, for example because an operator drains it.
@@ -84,7 +86,7 @@ pub(crate) async fn run(
     Ok(axum::serve(listener, router).with_graceful_shutdown(shutdown).await?)
 }
 
-/// What the handlers share.
+/// State that the handlers share.
 struct Service {
     cluster: Clustering,
     observer: Discovery,
@@ -154,15 +156,15 @@ impl Service {
         time::timeout(WAIT, held).await.unwrap_or(Err(NotHeld::Moving))
     }
 
-    /// Returns the owner of the device if it is another instance, with the version that says so. This also works when the
-    /// node of this instance has stopped.
+    /// Returns the owner of the device, if it is another instance, and the version that makes it the owner. This also
+    /// works when the node of this instance has stopped.
     fn observed_owner(&self, id: &str) -> Option<(Arc<Node>, Version)> {
         let view = self.observer.newest()?;
         let owner = view.find(id).filter(|node| node.name != *self.cluster.name())?;
         Some((owner.clone(), view.version()))
     }
 
-    /// Sends the request to another instance. Returns `None` if it was not received there, or may be repeated.
+    /// Sends the request to another instance. Returns `None` if the request was not received there, or may be repeated.
     async fn forward(
         &self,
         node: &Node,

@@ -26,7 +26,7 @@ struct World {
 }
 
 impl World {
-    /// All tests of a process share the journal, so each has devices of its own.
+    /// All tests of a process share the journal, so each test uses its own devices.
     fn new(test: &str) -> Self {
         World {
             store: Arc::new(MemoryStore::new()),
@@ -48,7 +48,7 @@ impl World {
         Load::start(self.balancer.clone(), self.devices.clone(), RATE)
     }
 
-    /// Checks what must hold whatever happened.
+    /// Checks the results that must hold in every test.
     async fn check(&self, tally: &Tally) {
         assert_eq!(self.journal.verdict(&self.devices).overlaps, 0);
         assert_eq!(tally.lost_writes(&self.balancer).await, Ok(0));
@@ -105,7 +105,7 @@ async fn a_crash_loses_no_acknowledged_write() {
     for device in &world.devices {
         let began = Instant::now();
         while world.balancer.ask(0, device, Some("after the crash")).await.is_err() {
-            assert!(began.elapsed() < 10 * TTL, "{device} is worked on by nobody");
+            assert!(began.elapsed() < 10 * TTL, "no instance works on {device}");
         }
     }
     let tally = load.end().await.unwrap();

@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Runs five instances with twelve meters in forty seconds of faults: stops, rolling restarts, crashes, cut-offs, and
-/// pauses that are longer than the TTL. No two instances may work on a meter at the same time, and none without a hold.
-/// No pulse may be counted twice or lost, an instance must answer requests for the meters that it owns, and in the end
-/// all meters must be counted.
+/// pauses that are longer than the TTL. No two instances may work on a meter at the same time, and no instance may work
+/// on a meter without a hold. No pulse may be counted twice or lost, an instance must answer requests for the meters
+/// that it owns, and in the end all meters must be counted.
 pub(crate) async fn every_pulse_counts(seed: u64, mistake: Option<Mistake>) -> Result<(), Failure> {
     let database = Database::default();
     let cluster = {

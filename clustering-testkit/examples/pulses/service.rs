@@ -1,5 +1,5 @@
-//! The sample service: its instances count the pulses of meters, each meter on one instance (P12). It is correct unless
-//! it is told to make a mistake.
+//! The sample service: its instances count the pulses of meters, each meter on one instance (P12). The service is
+//! correct unless a deliberate [`Mistake`] is switched on.
 
 use std::{
     collections::BTreeMap,
@@ -35,21 +35,22 @@ const SLOTS: u16 = 16;
 /// Mistakes that the service can make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mistake {
-    /// Placing meters by the nodes that are visible at the moment instead of holding them. Two instances that see
+    /// Places meters by the nodes that are visible at the moment, instead of holding them. Two instances that see
     /// different nodes may both take a meter, or neither.
     OwnList,
-    /// Counting the meters that `stabilize` was told about without holding them. The slots are acquired only when
-    /// `stabilize` has succeeded, and not at all if a newer version gives them to another instance.
+    /// Counts the meters of the slots that `stabilize` is called with, without holding them. The slots are acquired
+    /// only when `stabilize` has succeeded, and not at all if a newer version gives them to another instance.
     IgnoresPhase,
-    /// Taking a hold of each meter once, and never looking at it again. The instance works on when the hold is lost: the
-    /// slot cannot be handed over, and after the session has ended, the instance works beside the next holder.
+    /// Takes a hold of each meter once, and never checks it again. The instance continues to work when the hold is
+    /// lost: the slot cannot be handed over, and after the session has ended, the instance works at the same time as
+    /// the next holder.
     IgnoresLost,
-    /// Keeping a hold in a detached task that sends a report. The task goes on when the hold is lost, although the
-    /// instance itself works properly.
+    /// Keeps a hold in a detached task that sends a report. The task continues when the hold is lost, although the rest
+    /// of the instance is correct.
     Detached,
-    /// Writing to the database without the hold's token. A write that an instance had begun before it was paused (by
-    /// SIGSTOP, or a long pause of a virtual machine) takes effect when it is resumed, over what others wrote in the
-    /// meantime.
+    /// Writes to the database without the hold's token. A write that an instance began before it was paused (by
+    /// SIGSTOP, or by a long pause of a virtual machine) takes effect when the instance is resumed, and overwrites what
+    /// others wrote in the meantime.
     Unfenced,
 }
 
@@ -58,7 +59,7 @@ impl fmt::Display for Mistake {
         f.write_str(match self {
             Mistake::OwnList => "places meters by the current node list instead of holding them",
             Mistake::IgnoresPhase => "counts the meters of stabilize's view before it holds them",
-            Mistake::IgnoresLost => "goes on working when its hold is lost",
+            Mistake::IgnoresLost => "continues to work when its hold is lost",
             Mistake::Detached => "keeps a hold in a detached task",
             Mistake::Unfenced => "writes without the hold's token",
         })
@@ -77,7 +78,7 @@ pub(crate) struct Service {
     kept: Arc<Mutex<BTreeMap<String, Arc<Hold>>>>,
 }
 
-/// Counts that the instance has loaded.
+/// Counts of the meters that the instance has loaded.
 #[derive(Clone, Debug, Default)]
 struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
 
@@ -90,7 +91,7 @@ impl Counts {
         self.lock().get(meter).copied()
     }
 
-    /// Sets the count of a meter. `None` if it is not known: it is loaded before the next pulse.
+    /// Sets the count of a meter. `None` means that the count is unknown and is loaded before the next pulse.
     fn set(&self, meter: &str, count: Option<u64>) {
         match count {
             Some(count) => self.lock().insert(meter.to_owned(), count),
@@ -119,7 +120,7 @@ impl Service {
             .release_timeout(Duration::from_secs(20))
             .stabilize(move |change: Stabilization| load(change, loader.clone(), rows.clone(), all.clone()))
             .release(move |change: Release| {
-                // The library waits for the holds, and with them for the writes in progress.
+                // The library waits until the holds are dropped, and therefore until the writes in progress have ended.
                 forget(&forgetter, change.lost(), change.cluster().upgrade().as_ref());
                 async {}
             })
@@ -228,7 +229,7 @@ impl Service {
         }
     }
 
-    /// Makes the mistake [`Mistake::Detached`].
+    /// Sends a report in a detached task: the mistake [`Mistake::Detached`].
     fn report(&self, meter: &str) {
         let Ok(hold) = self.cluster.hold(meter) else { return };
         let working = working_on(meter);
@@ -244,7 +245,7 @@ impl Service {
 struct Right {
     /// The hold that gives the right, unless the service makes a mistake.
     hold: Option<Arc<Hold>>,
-    /// Fencing token for the database, which is larger for each later holder.
+    /// Fencing token for the database. Each later holder has a larger token.
     token: Revision,
 }
 
@@ -271,7 +272,7 @@ fn forget(counts: &Counts, lost: &SlotSet, cluster: Option<&Clustering>) {
     counts.lock().retain(|meter, _| !is_lost(meter));
 }
 
-/// Tells the test that this instance works on the meter. In a real service, this is under `#[cfg(test)]`.
+/// Reports to the test that this instance works on the meter. In a real service, this is under `#[cfg(test)]`.
 fn working_on(meter: &str) -> Option<Working> {
     Process::current().map(|process| process.working_on(meter))
 }

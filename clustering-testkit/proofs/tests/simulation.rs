@@ -130,7 +130,7 @@ fn fault(seconds: u64, kind: Kind, node: usize, lasts: u64, choice: u64) -> Faul
 }
 
 #[test]
-fn p12_a_removed_process_that_is_deaf_to_the_log_loses_its_slots() {
+fn p12_a_removed_process_that_does_not_see_the_log_loses_its_slots() {
     // The process renews its lease, but does not see that an operator has removed it.
     let removal = 2;
     let faults = [fault(10, Kind::Deaf, 1, 45, 0), fault(11, Kind::HandDelete, 1, 0, removal)];

@@ -1,6 +1,6 @@
-//! Claims of one life of a process to keys (P12): the slots that its node says it holds, and the keys that its service
-//! says it works on. Both are recorded in the node's journal, where the checker of P12 compares them with the claims of
-//! other processes. Work is also compared with the node's own holds.
+//! Claims of one life of a process to keys (P12): the slots that its node reports as held, and the keys that its
+//! service reports to work on. Both are recorded in the node's journal, where the checker of P12 compares them with the
+//! claims of other processes. Work is also compared with the node's own holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use clustering_core::{
 use super::gate::{Gate, Kept};
 use crate::history::{Journal, Moment, Observation};
 
-/// Time that work may go on after its hold has become void: tokio's timers fire up to 1 ms late.
+/// Time for which work may continue after its hold has become void: tokio's timers fire up to 1 ms late.
 const SLACK: Duration = Duration::from_millis(2);
 
 /// Guard of a process that works on a key, from [`Process::working_on`](super::Process::working_on). The work ends when
@@ -61,21 +61,21 @@ pub(super) struct Claims {
     held: BTreeMap<Slot, u64>,
     /// Work in progress.
     works: BTreeMap<u64, Work>,
-    /// Number of works that have begun so far.
+    /// Number of work items that have begun so far.
     begun: u64,
 }
 
 /// Work on one key.
 struct Work {
     key: String,
-    /// The slot, if the work is on a slot and not on a key.
+    /// The slot, if the work is on a whole slot.
     slot: Option<Slot>,
     /// Journal of the node under which the work began.
     journal: Journal,
     lease: Option<u64>,
     began: Moment,
     activity: Activity,
-    /// Time since which the work has had no valid hold.
+    /// Time since which the work has had no valid hold, with the reason.
     unheld: Option<Unheld>,
     is_reported: bool,
 }
@@ -85,13 +85,13 @@ struct Unheld {
     reason: String,
 }
 
-/// Activity of a work.
+/// Activity of a work item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Activity {
     Active,
     /// The work does not count: the process is paused, or the test has ended its lease.
     Frozen,
-    /// The process was resumed at this time. The work counts as active from then on, unless it ends at once.
+    /// The process was resumed at this time. The work counts as active from that time on, unless it ends at once.
     Resumed(Moment),
 }
 
@@ -137,17 +137,17 @@ impl Leases {
     }
 }
 
-/// What the node says about its slots.
+/// The slots that a node reports.
 struct Said {
-    /// Slots that the node holds. Whether they are void must be decided by their lease.
+    /// Slots that the node holds. Their holds may be void, which the caller must decide by the lease.
     held: BTreeSet<Slot>,
     /// Lost slots with holds that may be outstanding.
     in_use: BTreeSet<Slot>,
 }
 
 impl Said {
-    /// Asks the node of a process. A paused node must not be asked for its holds: the question makes a hold that has
-    /// expired known to those who wait for its loss, but in a paused process nobody asks.
+    /// Reads the slots of a process's node. Does not ask the hold table of a paused node: that would wake tasks that
+    /// wait for the loss of an expired hold, although no code runs in a paused process.
     fn by(node: Option<&Clustering>, is_paused: bool) -> Self {
         let mut said = Said { held: BTreeSet::new(), in_use: BTreeSet::new() };
         let Some(node) = node else { return said };
@@ -167,7 +167,8 @@ impl Said {
 }
 
 impl Claims {
-    /// Returns the reason why a work has no valid hold at this time, and the time since when.
+    /// Returns the reason why a work item has no valid hold, and the time since which it has none; `None` if its hold
+    /// is valid.
     fn unheld(&self, work: &Work, said: &Said, now: Moment) -> Option<Unheld> {
         let slots = self.slots?;
         let slot = work.slot.unwrap_or_else(|| slots.slot_of(&work.key));
@@ -179,13 +180,15 @@ impl Claims {
             return Some(Unheld { since: work.began, reason });
         };
         if now >= void {
-            let reason = format!("its hold is void since {void} s");
+            let reason = format!("its hold has been void since {void} s");
             return Some(Unheld { since: void.max(work.began), reason });
         }
-        (!said.has(slot)).then(|| Unheld { since: now, reason: format!("it has no hold of the slot {slot}") })
+        (!said.has(slot))
+            .then(|| Unheld { since: now, reason: format!("the process has no hold of slot {slot}") })
     }
 
-    /// Judges one work. Returns a message the first time that it has had no valid hold for longer than `slack`.
+    /// Judges one work item. Returns a message the first time that the item has had no valid hold for longer than
+    /// `slack`.
     fn judge(&mut self, number: u64, said: &Said, now: Moment, slack: Duration) -> Option<String> {
         let work = self.works.get(&number)?;
         let unheld = self.unheld(work, said, now);
@@ -205,7 +208,7 @@ impl Claims {
         }
         work.is_reported = true;
         let (node, life) = (work.journal.node(), work.journal.life());
-        Some(format!("{node}#{life} works on {} since {} s, but {reason}", work.key, work.began))
+        Some(format!("{node}#{life} has worked on {} since {} s, but {reason}", work.key, work.began))
     }
 
     /// True if an active work on the key is recorded.
@@ -213,7 +216,7 @@ impl Claims {
         self.works.values().any(|work| work.activity == Activity::Active && work.key == key)
     }
 
-    /// Records that a work is active since `at`.
+    /// Records that a work item is active since `at`.
     fn activate(&mut self, number: u64, at: Moment) {
         let Some(work) = self.works.get(&number) else { return };
         if !self.is_active(&work.key) {
@@ -224,7 +227,7 @@ impl Claims {
         }
     }
 
-    /// Records that a work is not active any more.
+    /// Records that a work item is no longer active.
     fn deactivate(&mut self, number: u64, activity: Activity) {
         let Some(work) = self.works.get_mut(&number) else { return };
         let was_active = std::mem::replace(&mut work.activity, activity) == Activity::Active;
@@ -234,7 +237,7 @@ impl Claims {
         }
     }
 
-    /// Activates the work that goes on although its process was resumed some time ago.
+    /// Activates work that continues although its process was resumed some time ago.
     fn thaw(&mut self, now: Moment) {
         let lasting = self.works.iter().filter_map(|(number, work)| match work.activity {
             Activity::Resumed(at) if now > at + SLACK => Some((*number, at)),
@@ -246,7 +249,7 @@ impl Claims {
         }
     }
 
-    /// Records changes of the slots that the node holds. Holds that may be outstanding count, too, until they are void.
+    /// Records changes of the slots that the node holds. Holds that may be outstanding also count until they are void.
     fn record_slots(&mut self, said: &Said, now: Moment, journal: &Journal) {
         let acquired = said.held.iter().filter_map(|slot| Some((*slot, self.leases.last?)));
         let outstanding = said.in_use.iter().filter_map(|slot| Some((*slot, *self.held.get(slot)?)));
@@ -275,7 +278,7 @@ impl Gate {
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the claims, with the leases as they are now.
+    /// Returns the claims, after updating their leases from the journal.
     fn followed(&self) -> MutexGuard<'_, Claims> {
         let kept = self.kept();
         let mut claims = self.claims();
@@ -311,7 +314,7 @@ impl Gate {
         self.look_at_claims();
     }
 
-    /// Begins work on a key. Work without a hold is reported at once, since no loss has to be noticed first.
+    /// Begins work on a key. Work without a hold is reported at once, because the service had no loss to notice first.
     pub(super) fn begin_work(self: &Arc<Self>, key: String, slot: Option<Slot>) -> Working {
         let Some(journal) = self.journal() else {
             let what = format!("{} works on {key} before it has a node", self.home.name);
@@ -345,7 +348,7 @@ impl Gate {
     }
 
     fn end_work(&self, number: u64) {
-        // A killed process runs no code. What is dropped afterwards, with the cluster, is no work.
+        // A killed process runs no code. Ignore guards that are dropped later, together with the cluster.
         if !self.is_alive() {
             return;
         }
@@ -380,8 +383,8 @@ impl Gate {
         }
     }
 
-    /// Records the slots that the node holds now, and judges the work in progress. The answers of a paused node are
-    /// recorded as well: what it holds ends by the clock alone.
+    /// Records the slots that the node holds now, and judges the work in progress. The slots of a paused node are also
+    /// recorded, because its holds end by the clock alone.
     pub(super) fn look_at_claims(&self) {
         let Some(journal) = self.journal().filter(|_| self.is_alive()) else { return };
         let said = self.said();
@@ -397,7 +400,7 @@ impl Gate {
         messages.into_iter().for_each(|message| self.report(message));
     }
 
-    /// Looks at the claims whenever the node's status changes. This runs outside of the process, so that it also sees a
+    /// Checks the claims whenever the node's status changes. This runs outside of the process, so that it also sees a
     /// paused node.
     pub(super) fn watch_claims(self: &Arc<Self>, node: &Clustering) {
         if self.claims().slots.is_none() {

@@ -28,7 +28,7 @@ pub(super) struct Home {
     pub(super) line: FaultyStore,
     pub(super) clock: Clock,
     pub(super) verdicts: Arc<Verdicts>,
-    /// Wakes those who wait for a change of the cluster.
+    /// Wakes all tasks that wait for a change of the cluster.
     pub(super) changed: Arc<dyn Fn() + Send + Sync>,
 }
 
@@ -140,7 +140,7 @@ impl Gate {
         self.state().journal.clone()
     }
 
-    /// Returns the entries of the node that was started last in this life.
+    /// Returns the journal entries of the node that was started last in this life.
     pub(super) fn kept(&self) -> Option<Kept> {
         self.state().journals.last().cloned()
     }

@@ -12,9 +12,9 @@ use crate::history::{Life, Observation};
 /// Virtual time between two samples.
 const EVERY: Duration = Duration::from_millis(50);
 
-/// Repeatedly asks every node if it may act as leader, including paused and disconnected nodes, and records every positive
-/// answer and every change to a negative one. The checks of P6 use these entries. Also asks for the slots that it holds
-/// (P12), which change by the clock alone.
+/// Repeatedly asks every node if it may act as leader, including paused and disconnected nodes, and records every
+/// positive answer and every change to a negative one. The checks of P6 use these entries. Also checks the slots that
+/// the node holds (P12), because they can change by the clock alone.
 pub(super) fn begin<S: Send + Sync + 'static>(shared: &Arc<Shared<S>>) {
     let shared = Arc::downgrade(shared);
     tokio::spawn(async move {

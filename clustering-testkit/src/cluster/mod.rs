@@ -101,11 +101,11 @@
 //! # Exclusive services
 //!
 //! At most one process holds a key at any moment (P12), if the service works on a key only while it has a
-//! [hold](Clustering::hold) of it. The test judges both sides:
+//! [hold](Clustering::hold) of it. The test checks both the library and the service:
 //!
-//! - The library: each node is asked all the time which slots it holds, even while it is paused or cut off. Two nodes
-//!   that hold one slot at the same time break P12. The service does nothing for this.
-//! - The service: it reports with [`Process::working_on`] when it works on a key. Two processes that work on one key at
+//! - The library: the test constantly asks each node which slots it holds, even while the node is paused or cut off.
+//!   Two nodes that hold one slot at the same time break P12. This needs no code in the service.
+//! - The service: it reports its work on each key with [`Process::working_on`]. Two processes that work on one key at
 //!   the same time break P12, and so does work without a hold, or after the hold has become void.
 //!
 //! ```
@@ -494,7 +494,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// lease.
     ///
     /// A store that keeps its contract never does this, and P12 does not cover it: the node cannot know in time that
-    /// others may hold its keys. So nothing that the process holds or works on under this lease is judged.
+    /// others may hold its keys. So the process's holds and its work under this lease are not judged.
     ///
     /// # Panics
     ///

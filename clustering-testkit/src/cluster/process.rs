@@ -75,9 +75,9 @@ impl Process {
         spawn_in(&self.gate, future)
     }
 
-    /// Reports that this process works on a key that only one process may work on at a time (P12). It counts until the
-    /// returned guard is dropped or the process is killed. Create the guard where the work begins, and drop it where
-    /// the work can have no further effect.
+    /// Reports that this process works on a key that only one process may work on at a time (P12). The work counts
+    /// until the returned guard is dropped or the process is killed. Create the guard where the work begins, and drop
+    /// it where the work can have no further effect.
     ///
     /// The next [`check`](super::TestCluster::check) fails, with the key, the processes and the times,
     ///
@@ -85,8 +85,8 @@ impl Process {
     /// - if the node is [exclusive](Builder::exclusive), and the process works on the key without a
     ///   [hold](Clustering::hold) of it, or longer than the hold is [valid](clustering_core::Hold::is_valid).
     ///
-    /// A paused process works on nothing. A hold that becomes void during the pause must be noticed at once when the
-    /// process is resumed: the guard has to be dropped before time passes, and no new one may be created.
+    /// A paused process works on nothing. If a hold becomes void during the pause, the service must notice that at once
+    /// when the process is resumed: it must drop the guard before any time passes, and create no new guard.
     ///
     /// ```
     /// # use clustering_testkit::cluster::{Failure, TestCluster};

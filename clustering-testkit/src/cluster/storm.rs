@@ -187,7 +187,7 @@ impl Storm {
     }
 }
 
-/// Interval at which the storm looks again whether a process has stopped.
+/// Interval at which the storm checks whether a process has stopped.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// The start or the end of a trouble.
@@ -290,7 +290,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             Trouble::Crash => self.crash(name),
             // A node that cannot leave gracefully does not leave.
             Trouble::Leave => return self.is_up(name).then(|| self.leave(name)),
-            // Its steps are planned one by one.
+            // The steps of the restart are planned individually.
             Trouble::RollingRestart => {}
             Trouble::Pause => self.pause(name),
             Trouble::CutOff => self.cut_off(name),

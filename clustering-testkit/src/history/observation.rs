@@ -340,8 +340,8 @@ pub enum Observation {
         since: Duration,
         /// Nodes whose acknowledgements are missing.
         missing: Vec<Missing>,
-        /// Sessions outside of the version that may still hold keys, by their nodes, or by their leases if those are not
-        /// known.
+        /// Sessions outside of the version that may still hold keys. Each is given by its node, or by its lease if the
+        /// node is not known.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         holders: Vec<String>,
     },
@@ -350,17 +350,16 @@ pub enum Observation {
         /// Reason: `asked`, `taken_over`, `name_taken` or `aborted`.
         reason: String,
     },
-    /// The process may work on a key from now on (P12). If it may already, its time is extended.
+    /// The process may work on a key from now on (P12). If it already may, this extends the time.
     ///
-    /// A process that works on a key in several places at once reports the first begin and the last end.
+    /// A process that works on a key in several places at once reports the first start and the last end.
     Holds {
         /// The key, or anything else that only one process may work on at a time.
         key: String,
-        /// Time after which the process does not count as the holder any more, whatever it does. `None` if it holds the
-        /// key until it lets go.
+        /// Time after which the process no longer counts as the holder. `None` if it holds the key until it lets go.
         until: Option<Moment>,
     },
-    /// The process does not work on the key any more.
+    /// The process no longer works on the key.
     LetGo {
         /// The key.
         key: String,

@@ -83,7 +83,7 @@ trait Promise: fmt::Debug + Send {
         Ok(())
     }
 
-    /// Checks what is still going on where the history ends.
+    /// Checks everything that is still in progress at the end of the history.
     fn end(&mut self, _ledger: &Ledger) -> Kept {
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! P12. At any moment, at most one process holds a key.
 //!
-//! A process holds a key from when it says so until it lets go of it, is killed, or reaches the time that it named. The
-//! checker needs no ledger: it compares the times at which lives hold the same key, on the clock that all of them share.
+//! A process holds a key from the time at which it reports this until it lets go of the key, is killed, or reaches the
+//! time limit that it reported. The checker needs no ledger: it compares the times at which lives hold the same key, on
+//! their common clock.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ struct Span {
     node: NodeName,
     life: Life,
     from: Moment,
-    /// Time at which the holder let go, or time until which it holds at the most. `None` if neither is known.
+    /// Time at which the holder let go, or the time limit until which it may hold the key. `None` if neither is known.
     until: Option<Moment>,
     /// True until the holder let go.
     is_open: bool,
@@ -39,7 +40,7 @@ impl Span {
 }
 
 impl OneHolder {
-    /// Handles a report that a life holds a key. If the last span of that life has not ended, it is extended.
+    /// Handles a report that a life holds a key. If the last span of that life has not ended, extends it.
     fn hold(&mut self, key: &str, entry: &Entry, until: Option<Moment>) -> Kept {
         let spans = self.keys.entry(key.to_owned()).or_default();
         let own = spans.iter().rposition(|span| span.is_open && span.life == entry.life);
@@ -59,7 +60,7 @@ impl OneHolder {
         Ok(())
     }
 
-    /// Ends the spans of a life, of one key or of all.
+    /// Ends the open spans of a life, for one key or for all keys.
     fn let_go(&mut self, key: Option<&str>, entry: &Entry) -> Kept {
         for (held, spans) in &mut self.keys {
             if key.is_some_and(|key| key != held) {
@@ -103,8 +104,8 @@ fn first(key: &str, spans: &[Span], own: usize) -> Kept {
     other.map_or(Ok(()), |other| overlap(key, other, span))
 }
 
-/// Checks that no other life begins to hold the key within this span. In a history that is checked as it is made, this
-/// was checked when the other life began.
+/// Checks that no other life begins to hold the key within this span. If the history is checked while it is recorded,
+/// this was already checked when the other life began.
 fn alone(key: &str, spans: &[Span], own: usize) -> Kept {
     let span = &spans[own];
     let other = spans.iter().find(|other| other.life != span.life && span.contains(other.from));
@@ -189,8 +190,8 @@ mod tests {
         kept(scene);
     }
 
-    /// A holds the key until `until`, which it extends to `extended` after 10 s, and lets go after 40 s. B holds the
-    /// key from 30 s on.
+    /// Returns a scene in which a holds the key until `until`, extends this to `extended` after 10 s, and lets go after
+    /// 40 s. From 30 s on, b holds the key.
     fn with_times(until: u64, extended: Option<u64>) -> Scene {
         let mut scene = Scene::new();
         scene.holds("a", "k", Some(until));
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn p12_a_holder_whose_time_is_over_holds_nothing_unless_it_was_extended() {
+    fn p12_a_holder_past_its_time_limit_holds_nothing_unless_the_limit_was_extended() {
         kept(with_times(25, None));
         kept(with_times(15, Some(30)));
         broken("P12", "b#1 holds k", with_times(35, None));
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn p12_a_holder_that_returns_after_its_time_begins_anew() {
+    fn p12_a_holder_that_returns_after_its_time_limit_begins_a_new_span() {
         let mut scene = Scene::new();
         scene.holds("a", "k", Some(10));
         scene.pass(20 * SECOND);

@@ -394,7 +394,7 @@ impl Scene {
         self.saw(node, Observation::Rejoined { incarnation });
     }
 
-    /// Records that a node holds a key, at the most until that many seconds after the start of the scene.
+    /// Records that a node holds a key, at most until that many seconds after the start of the scene.
     pub(crate) fn holds(&mut self, node: &str, key: &str, until: Option<u64>) {
         let until = until.map(|until| Moment::default() + Duration::from_secs(until));
         self.saw(node, Observation::Holds { key: key.to_owned(), until });

@@ -124,7 +124,7 @@ impl Bench {
         }
     }
 
-    /// The other node, which leads, publishes a version together with the owner of each slot.
+    /// The other node, which leads, publishes a version and the assignment of the slots.
     pub(super) fn publishes_slots(&mut self, owners: &[&str], clean: bool) {
         let names: Vec<_> = owners.iter().map(|owner| name(owner)).collect();
         let count = SlotCount::new(owners.len() as u16).unwrap();

@@ -34,7 +34,7 @@ impl Assignor for Answers {
     }
 }
 
-/// Moves every slot between an owner and none.
+/// An assignor that alternately gives every slot an owner and takes it away.
 #[derive(Debug)]
 struct Flips;
 
@@ -73,7 +73,7 @@ fn an_assignor_that_keeps_changing_its_mind_costs_one_version() {
 }
 
 #[test]
-fn a_node_that_joins_between_the_last_look_and_the_commit_gets_slots_with_the_next_version() {
+fn a_node_that_joins_between_the_last_fold_and_the_commit_gets_slots_in_the_next_version() {
     let mut a = Bench::exclusive("a").joined().leading();
     a.answer_all();
     let mut a = a.stable().after(secs(2));
@@ -84,7 +84,7 @@ fn a_node_that_joins_between_the_last_look_and_the_commit_gets_slots_with_the_ne
     assert_eq!(a.status().newest.unwrap().slots_of(&super::bench::name("c")).len(), 0);
     a.wait(secs(1));
     a.answer_all();
-    a.expect_only(&["publish"], &["publish V2: b joined", "publish V3: slots were assigned anew"]);
+    a.expect_only(&["publish"], &["publish V2: b joined", "publish V3: slots were reassigned"]);
     assert_eq!(a.status().newest.unwrap().slots_of(&super::bench::name("c")).len(), 1);
 }
 

@@ -21,7 +21,7 @@ pub(super) struct Invariants {
     log_reads: BTreeSet<Token>,
     /// Revision of the node's own acknowledgement, as far as the node knows it.
     own_ready: Revision,
-    /// The same before the last read. The machine ignores a read that is about a version that was superseded.
+    /// The value of `own_ready` before the last read. The machine ignores a read about a superseded version.
     own_ready_before_read: Revision,
     own_record: Revision,
     /// The acknowledgement in flight.
@@ -113,7 +113,7 @@ impl Invariants {
         match output {
             Output::Commit { token, txn, purpose, .. } => {
                 let ending = matches!(before.facts.intent, Intent::Stop { .. } | Intent::Stopped { .. });
-                // A node leaves once it knows whether it has let go of its slots.
+                // A node commits its departure once it knows whether it has let go of its slots.
                 assert!(!ending || *purpose == Purpose::Leave, "a commit while stopping: {purpose}");
                 txn.validate().expect("commits of the machine respect the limits");
                 if *purpose == Purpose::Leave {
@@ -147,7 +147,7 @@ impl Invariants {
                 self.checking = Some(*token);
             }
             Output::Grant { .. } | Output::Renew { .. } => {
-                // An exclusive node renews the lease of an ended session until it has released its slots.
+                // An exclusive node renews the lease of an ended session until it has let go of its slots.
                 let is_letting_go =
                     bench.machine.session.ended().is_some() && bench.machine.facts.config.exclusive.is_some();
                 assert!(

@@ -79,7 +79,7 @@ fn p12_slots_are_acquired_only_after_they_are_permitted_and_stabilize_has_succee
 }
 
 #[test]
-fn p12_the_first_version_is_permitted_only_after_its_node_has_said_that_it_holds_nothing_else() {
+fn p12_the_first_version_is_permitted_only_after_its_node_has_acknowledged_the_release() {
     let mut a = Bench::exclusive("a");
     a.tick();
     a.answer_until("acknowledge");
@@ -103,7 +103,7 @@ fn p12_a_follower_does_not_stabilize_for_slots_that_are_not_permitted() {
 }
 
 #[test]
-fn p12_a_permission_for_an_older_version_permits_nothing() {
+fn p12_a_permit_for_an_older_version_permits_nothing() {
     let mut b = follower();
     b.publishes_slots(&["a", "b", "b", "b"], false);
     b.answer_all();
@@ -149,7 +149,7 @@ fn p12_a_hold_from_before_a_superseded_version_delays_the_release_too() {
 }
 
 #[test]
-fn p12_a_slot_that_went_away_and_came_back_in_between_has_to_be_acquired_again() {
+fn p12_a_slot_that_was_lost_and_regained_in_one_batch_must_be_acquired_again() {
     let mut b = follower();
     b.unseen(|b| {
         b.publishes_slots(&["a", "a", "a", "b"], false);
@@ -195,7 +195,7 @@ fn a_newer_version_neither_cancels_a_running_release_nor_repeats_it() {
 }
 
 #[test]
-fn release_covers_slots_that_were_loaded_and_never_held_after_their_stabilize_has_ended() {
+fn release_waits_for_stabilize_and_covers_slots_that_were_loaded_but_never_held() {
     let mut b = follower_of(Bench::exclusive_with("b", |config| config.has_release = true));
     b.publishes_slots(&["a", "b", "b", "b"], false);
     b.answer_all();
@@ -208,7 +208,7 @@ fn release_covers_slots_that_were_loaded_and_never_held_after_their_stabilize_ha
 }
 
 #[test]
-fn after_a_stable_version_only_nodes_that_lose_slots_say_that_they_are_released() {
+fn after_a_stable_version_only_nodes_that_lose_slots_acknowledge_the_release() {
     let mut b = follower();
     b.publishes_slots(&["a", "b", "b", "b"], true);
     b.expect_only(&STEPS, &[]);
@@ -217,7 +217,7 @@ fn after_a_stable_version_only_nodes_that_lose_slots_say_that_they_are_released(
 }
 
 #[test]
-fn a_node_that_gains_nothing_is_ready_without_a_permission() {
+fn a_node_that_gains_nothing_is_ready_without_a_permit() {
     let mut b = follower();
     b.publishes_slots(&["a", "a", "b", "b"], false);
     b.expect_only(&STEPS, &["stabilize V3 of a b after V2"]);
@@ -226,7 +226,7 @@ fn a_node_that_gains_nothing_is_ready_without_a_permission() {
 }
 
 #[test]
-fn p12_the_leader_permits_only_after_everybody_who_loses_slots_has_released_them() {
+fn p12_the_leader_permits_only_after_all_nodes_that_lose_slots_have_released_them() {
     let mut a = alone();
     a.joins_exclusively("b", 4);
     a.answer_all();
@@ -300,7 +300,7 @@ fn p12_a_removed_session_keeps_moving_slots_from_being_acquired_until_its_lease_
     let mut a = alone().with_evicted("b");
     a.expect_only(&["publish", "permit", "stabilize"], &["publish V3: b was evicted"]);
     assert_eq!(held(&a), slots(&[0, 1]));
-    // The process of b never notices. When its lease ends, its witness is gone.
+    // The process of b never notices its eviction. Its witness disappears when its lease ends.
     let lease = a.others["b"];
     a.store.revoke(lease).unwrap();
     a.deliver();
@@ -311,7 +311,7 @@ fn p12_a_removed_session_keeps_moving_slots_from_being_acquired_until_its_lease_
 }
 
 #[test]
-fn p12_nobody_is_evicted_while_a_removed_session_may_still_hold_slots() {
+fn p12_no_node_is_evicted_while_a_removed_session_may_still_hold_slots() {
     let a = settled(Bench::exclusive_with("a", |config| {
         config.laggards = Laggards::Evict { after: secs(10) };
         config.mass_failure_percent = 100;
@@ -342,7 +342,7 @@ fn p12_a_version_with_a_node_that_is_not_exclusive_hands_nothing_over() {
     let view = a.status().newest.unwrap();
     assert!(!view.has_handover());
     assert_eq!(view.not_exclusive().len(), 1);
-    assert_eq!(held(&a), slots(&[0, 1, 2, 3]), "it keeps what it holds");
+    assert_eq!(held(&a), slots(&[0, 1, 2, 3]), "the node keeps its slots");
     a.stabilized(Outcome::Ready);
     a.answer_all();
     a.acknowledges("old");
@@ -426,7 +426,7 @@ fn p12_a_node_that_cannot_let_go_stops_renewing_at_the_time_limit_and_never_revo
 }
 
 #[test]
-fn p12_a_node_whose_release_is_stuck_leaves_and_comes_back_with_growing_pauses() {
+fn p12_a_node_whose_release_is_stuck_leaves_and_rejoins_after_growing_pauses() {
     let mut b = follower_of(Bench::exclusive_with("b", |config| config.release_timeout = Some(secs(60))));
     b.publishes_slots(&["a", "a", "a", "b"], true);
     b.retracted(&[2]);
@@ -443,7 +443,7 @@ fn p12_a_node_whose_release_is_stuck_leaves_and_comes_back_with_growing_pauses()
     assert!(own_witness(&b).expect("the witness stands").left);
     b.wait(secs(29));
     b.expect_only(&["revoke"], &[]);
-    // It renews no more after the time limit for stopping. Then the hold is void with the lease.
+    // After the time limit for stopping, the node stops renewing its lease, and the hold becomes void.
     b.wait(secs(16));
     b.expect_only(&["revoke"], &["revoke 2"]);
     b.store.revoke(lease).unwrap();
@@ -455,7 +455,7 @@ fn p12_a_node_whose_release_is_stuck_leaves_and_comes_back_with_growing_pauses()
 }
 
 #[test]
-fn p12_a_removed_node_renews_no_more_and_waits_for_its_holds_before_it_comes_back() {
+fn p12_a_removed_node_stops_renewing_and_waits_for_its_holds_before_it_rejoins() {
     let mut b = follower();
     b.unseen(|b| b.evicts("b"));
     b.deliver();
@@ -470,7 +470,7 @@ fn p12_a_removed_node_renews_no_more_and_waits_for_its_holds_before_it_comes_bac
 }
 
 #[test]
-fn p12_after_a_resync_the_node_keeps_its_slots_and_asks_for_a_version_that_it_knows() {
+fn p12_after_a_resync_the_node_keeps_its_slots_and_requests_a_version_with_a_known_cut() {
     let mut b = follower();
     b.unseen(|b| b.publishes_slots(&["a", "b", "b", "b"], true));
     b.store.compact();
@@ -553,7 +553,7 @@ fn a_node_with_another_number_of_slots_is_refused_with_both_numbers() {
 }
 
 #[test]
-fn a_drained_incarnation_leaves_in_order_and_its_restart_stays() {
+fn a_drained_incarnation_leaves_in_order_and_a_restarted_node_stays() {
     let mut b = follower();
     b.put("view/drain/b", r#"{"incarnation": "another", "by": "alice", "why": "maintenance"}"#);
     b.expect_only(&["retract", "stopped"], &[]);
@@ -576,7 +576,7 @@ fn a_drain_of_the_session_counts_after_the_record_was_rewritten() {
 }
 
 #[test]
-fn a_cordoned_leader_steps_down_when_another_candidate_stands_and_not_before() {
+fn a_cordoned_leader_resigns_only_when_another_candidate_is_present() {
     let mut a = alone();
     a.put("view/cordoned/a", "{}");
     a.answer_all();

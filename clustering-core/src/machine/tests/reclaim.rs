@@ -6,7 +6,7 @@ use crate::{
     store::{Entry, ErrorKind, LeaseId, Txn},
 };
 
-/// Returns a, the leader of the exclusive nodes a and b, after b was evicted while its lease lives on.
+/// Returns a, the leader of the exclusive nodes a and b, after b was evicted while its lease is still alive.
 fn evicted_b() -> Bench {
     evicted_by(Bench::exclusive("a"))
 }
@@ -28,7 +28,7 @@ fn lease(a: &Bench) -> LeaseId {
 }
 
 #[test]
-fn p12_a_removed_session_that_lives_on_is_reclaimed_after_its_lease_must_have_expired() {
+fn p12_a_removed_session_that_keeps_renewing_is_reclaimed_after_two_ttls() {
     let mut a = evicted_b();
     a.wait(secs(29));
     a.expect_only(&["reclaim", "revoke"], &[]);
@@ -40,7 +40,7 @@ fn p12_a_removed_session_that_lives_on_is_reclaimed_after_its_lease_must_have_ex
     let created = witness(&a).unwrap().created;
     a.ok("reclaim");
     a.deliver();
-    let detached = witness(&a).expect("it stands until nothing can be held any more");
+    let detached = witness(&a).expect("the witness remains until no hold can be valid");
     assert_eq!((detached.lease, detached.created), (None, created));
     a.expect_only(&["reclaim", "revoke"], &["revoke 2"]);
     a.ok("revoke");
@@ -83,7 +83,7 @@ fn p12_a_session_that_left_by_itself_is_never_reclaimed() {
 }
 
 #[test]
-fn p12_a_new_leader_revokes_again_what_an_earlier_one_has_detached() {
+fn p12_a_new_leader_revokes_the_lease_of_a_witness_that_an_earlier_leader_has_detached() {
     let mut a = evicted_b();
     let (key, record) = (a.keys.holds_key(lease(&a)), a.witness("b", 4));
     a.write(Txn::new().put(key, encode(&record), None));
@@ -93,7 +93,7 @@ fn p12_a_new_leader_revokes_again_what_an_earlier_one_has_detached() {
 }
 
 #[test]
-fn a_session_that_ends_by_itself_needs_no_reclaiming() {
+fn a_session_that_ends_by_itself_is_not_reclaimed() {
     let mut a = evicted_b();
     let lease = lease(&a);
     a.wait(secs(20));
@@ -106,7 +106,7 @@ fn a_session_that_ends_by_itself_needs_no_reclaiming() {
 }
 
 #[test]
-fn p12_a_witness_without_a_lease_that_cannot_be_read_stands_for_the_longest_ttl() {
+fn p12_an_unreadable_witness_without_a_lease_is_deleted_after_the_longest_ttl() {
     const DAY: u64 = 24 * 3600;
     let mut a = evicted_by(Bench::exclusive_with("a", |config| config.ttl = secs(DAY)));
     let key = a.keys.holds_key(lease(&a));

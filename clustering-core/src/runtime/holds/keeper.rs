@@ -9,9 +9,9 @@ use crate::{
     time::Timestamp,
 };
 
-/// Keeps the table of holds as the machine's status says, and reports which lost slots are still in use.
+/// Updates the table of holds from the machine's status, and reports which lost slots are still in use.
 ///
-/// It belongs to the driver. When it is dropped, all holds are lost, however the driver ended.
+/// Owned by the driver. Dropping the keeper makes all holds lost, however the driver ended.
 #[derive(Debug)]
 pub(crate) struct Keeper {
     holds: Arc<Holds>,
@@ -19,7 +19,7 @@ pub(crate) struct Keeper {
     /// The state that the table was built from.
     held: Arc<BTreeMap<Slot, Revision>>,
     current: Option<Arc<LeaseClock>>,
-    /// Time until which holds are given out, while they are.
+    /// Time until which holds are given out; `None` if none are given out.
     open_until: Option<Timestamp>,
     /// The clocks of leases whose holds are not void.
     leases: BTreeMap<LeaseId, Arc<LeaseClock>>,
@@ -56,8 +56,8 @@ impl Keeper {
         }
     }
 
-    /// Makes the table follow the holdings. Slots that are not held any more are refused from here on, but their waiters
-    /// are only told by [`wake`](Self::wake).
+    /// Makes the table follow the holdings. Slots that are no longer held are refused from here on, but only
+    /// [`wake`](Self::wake) notifies their waiters.
     pub(crate) fn apply(&mut self, holdings: Option<&Holdings>, now: Timestamp) {
         let lease = holdings.and_then(|holdings| self.follow(holdings, now));
         let until = holdings.map(|holdings| holdings.until).filter(|until| lease.is_some() && now < *until);
@@ -75,8 +75,8 @@ impl Keeper {
 
     /// Returns the clock of the holdings' lease, with its deadlines moved.
     ///
-    /// Holds that were void stay void: they may have been reported as dropped. A lease that is renewed nevertheless gets
-    /// a new clock, and with it new acquisitions.
+    /// Void holds stay void, because they may have been reported as dropped. If the lease is renewed after that, it
+    /// gets a new clock and new acquisitions.
     fn follow(&mut self, holdings: &Holdings, now: Timestamp) -> Option<Arc<LeaseClock>> {
         let lease = holdings.lease?;
         self.leases.retain(|_, clock| now < clock.void());
@@ -87,7 +87,7 @@ impl Keeper {
         Some(clock.clone())
     }
 
-    /// Builds the table anew. Acquisitions that continue are kept; all others are lost.
+    /// Rebuilds the table. Acquisitions that continue are kept; all others are lost.
     fn rebuild(&mut self, now: Timestamp) {
         let before = self.holds.slots();
         let acquisitions = self.held.iter().filter_map(|(slot, token)| {
@@ -103,7 +103,7 @@ impl Keeper {
         for acquisition in before.iter() {
             let is_kept = after.get(acquisition.slot).is_some_and(|kept| Arc::ptr_eq(kept, acquisition));
             if !is_kept {
-                // The mark comes before the count is read: see `Acquisition::hold`.
+                // Set the mark before reading the count: see `Acquisition::hold`.
                 acquisition.lose();
                 self.to_wake.push(acquisition.clone());
                 if acquisition.is_in_use(now) {
@@ -115,7 +115,7 @@ impl Keeper {
         self.has_changed = true;
     }
 
-    /// Forgets lost acquisitions that are not in use any more.
+    /// Removes lost acquisitions that are no longer in use.
     fn prune(&mut self, now: Timestamp) {
         let to_wake = &mut self.to_wake;
         self.outgoing.retain(|acquisition| {
@@ -127,7 +127,8 @@ impl Keeper {
         });
     }
 
-    /// Wakes those who wait for what has changed. Runs foreign code, so no lock may be held.
+    /// Wakes all tasks that wait for a change of the table or the loss of a hold. Wakers may run foreign code, so the
+    /// caller must hold no lock.
     pub(crate) fn wake(&mut self) {
         for acquisition in self.to_wake.drain(..) {
             acquisition.wake();
@@ -137,7 +138,7 @@ impl Keeper {
         }
     }
 
-    /// Starts to report which of the slots are still in use by holds that are outstanding now.
+    /// Starts to report which of the slots are in use by the holds that are outstanding now. Later holds do not count.
     pub(crate) fn retract(&mut self, token: Token, slots: &SlotSet) {
         let is_meant = |acquisition: &&Arc<Acquisition>| slots.contains(acquisition.slot);
         let acquisitions = self.outgoing.iter().filter(is_meant).cloned().collect();
@@ -164,13 +165,14 @@ impl Keeper {
         Some(Input::Retracted { token, in_use })
     }
 
-    /// Returns the next time at which the table changes without an input: holds are no longer given out, or are void.
+    /// Returns the next time at which the table changes without an input: holds are no longer given out, or become
+    /// void.
     pub(crate) fn next_deadline(&self) -> Option<Timestamp> {
         let voids = self.outgoing.iter().map(|acquisition| acquisition.lease.void());
         voids.chain(self.open_until).min()
     }
 
-    /// Returns the clock of a lease. A lease that is not known is void.
+    /// Returns the clock of a lease. The clock of an unknown lease is void.
     pub(crate) fn lease(&self, lease: LeaseId) -> Arc<LeaseClock> {
         let void = || Arc::new(LeaseClock::new(self.clock.clone(), Timestamp::ZERO, Timestamp::ZERO));
         self.leases.get(&lease).cloned().unwrap_or_else(void)

@@ -24,9 +24,10 @@ use crate::{name::NodeName, node::Node, slots::Slot, store::Revision, version::V
 /// The right of this process to work on the keys of a slot: while it is [valid](Self::is_valid), no other process holds
 /// them (P12).
 ///
-/// Keep it for as long as the work takes, and drop it afterwards: a slot is handed over only when all its holds are
-/// dropped, so a hold that is never dropped blocks the hand-over until [`Config::release_timeout`](crate::Config::release_timeout)
-/// has passed. When [`lost`](Self::lost) resolves, finish the work and drop the hold.
+/// Keep the hold for as long as the work takes, and drop it afterwards: a slot is handed over only when all its holds
+/// are dropped, so a hold that is never dropped blocks the hand-over until
+/// [`Config::release_timeout`](crate::Config::release_timeout) has passed. When [`lost`](Self::lost) resolves, finish
+/// the work and drop the hold.
 ///
 /// A hold is for one acquisition of the slot. It does not keep its node alive, and may be moved to any task or thread.
 /// None of its methods waits for the store or takes a lock that is held for long.
@@ -50,8 +51,8 @@ impl Hold {
         self.acquisition.token
     }
 
-    /// Waits until the slot has to be let go of: it moves to another node, the node stops, or its session is running
-    /// out because no renewal has succeeded for two thirds of the TTL.
+    /// Waits until this process must let go of the slot: the slot moves to another node, the node stops, or its session
+    /// is running out because no renewal has succeeded for two thirds of the TTL.
     ///
     /// The hold is still valid at that moment. Finish or abort the work, and drop the hold. Once lost, a hold stays
     /// lost, even if a later renewal saves the session; take a new one then. Cancel safe.
@@ -59,7 +60,7 @@ impl Hold {
         self.acquisition.wait_until(Acquisition::is_lost).await;
     }
 
-    /// True if the slot has to be let go of; see [`lost`](Self::lost).
+    /// True if this process must let go of the slot; see [`lost`](Self::lost).
     pub fn is_lost(&self) -> bool {
         self.acquisition.is_lost()
     }
@@ -67,9 +68,9 @@ impl Hold {
     /// True if no other process can hold the slot at this moment: one TTL has not passed since the last successful
     /// renewal of the session's lease was sent.
     ///
-    /// This is decided by the clock alone, which also counts the time for which the machine was suspended. It lasts
-    /// longer than [`is_lost`](Self::is_lost) takes to become true, so that work can be finished in order. Once false,
-    /// it stays false, and the work must not have any further effect.
+    /// This is decided by the clock alone, which also counts the time for which the machine was suspended. A hold stays
+    /// valid for some time after [`is_lost`](Self::is_lost) becomes true, so that work can be finished in order. Once
+    /// the result is false, it stays false, and the work must not have any further effect.
     pub fn is_valid(&self) -> bool {
         self.acquisition.lease.is_valid()
     }
@@ -78,7 +79,8 @@ impl Hold {
     pub async fn void(&self) {
         loop {
             let woken = self.acquisition.wait_until(|acquisition| !acquisition.lease.is_valid());
-            // The driver wakes at that time, too, and counts suspends. The timer is for the time after its end.
+            // The driver also wakes at that time, by a clock that counts suspends. This timer is needed after the
+            // driver has ended.
             tokio::select! {
                 biased;
                 () = woken => return,
@@ -108,26 +110,26 @@ impl fmt::Debug for Hold {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum NotHeld {
-    /// The key belongs to another node. Forward the request to it together with the version, and let it call
-    /// [`wait_hold_at`](crate::Clustering::wait_hold_at).
+    /// The key belongs to another node. Forward the request to that node together with the version, and let that node
+    /// call [`wait_hold_at`](crate::Clustering::wait_hold_at).
     #[error(
         "{} owns the key since version {version}: forward the request to {}, with the version",
         node.name, node.uri
     )]
     Elsewhere {
-        /// The owner. It may still wait for its predecessor to let go of the key.
+        /// The owner, which may still be waiting for its predecessor to let go of the key.
         node: Arc<Node>,
         /// The newest version that this node knows.
         version: Version,
     },
-    /// The key belongs to this node, which may not work on it yet: the former owner has not let go of it, or
+    /// The key belongs to this node, which must not work on it yet: the former owner has not let go of it, or
     /// `stabilize` has not succeeded. Wait with [`wait_hold`](crate::Clustering::wait_hold).
     #[error("the key is on its way to this node: wait for it with `wait_hold`")]
     Moving,
     /// No node owns the key: all nodes are cordoned or have the weight 0.
     #[error("no node owns the key: lift a cordon, or give a node a weight above 0")]
     Unowned,
-    /// This node is stopping and acquires no keys any more.
+    /// This node is stopping and no longer acquires keys.
     #[error("this node is stopping: send the request to another node")]
     Stopping,
     /// This node has no session, or its session is running out because the store does not answer.
@@ -136,7 +138,7 @@ pub enum NotHeld {
     /// Keys are not held, because nodes of the cluster are not exclusive.
     #[error("keys are held only if all nodes are exclusive: call `Builder::exclusive` on {}", list(nodes))]
     NotExclusive {
-        /// The nodes that are not exclusive. It is only this node if this node itself is not.
+        /// The nodes that are not exclusive; only this node if it is not exclusive itself.
         nodes: Vec<NodeName>,
     },
     /// A callback of the node waited for a hold. The node acquires keys only after its callbacks have returned.
@@ -145,7 +147,7 @@ pub enum NotHeld {
 }
 
 impl NotHeld {
-    /// Returns the name of the reason, such as `elsewhere`.
+    /// Returns the short name of the reason, such as `elsewhere`.
     pub const fn kind(&self) -> &'static str {
         match self {
             NotHeld::Elsewhere { .. } => "elsewhere",
@@ -159,7 +161,7 @@ impl NotHeld {
     }
 }
 
-/// Lists the first names, and counts the rest.
+/// Formats the first names, and the number of the others.
 fn list(nodes: &[NodeName]) -> String {
     const SHOWN: usize = 5;
     let shown: Vec<&str> = nodes.iter().take(SHOWN).map(NodeName::as_str).collect();

@@ -19,8 +19,8 @@ use crate::{
 
 /// The slots that a node holds at this moment, for its handles.
 ///
-/// Giving out a hold takes no lock: it loads a pointer, changes a counter and reads the clock. Only the driver changes
-/// the table, through its [`Keeper`](super::keeper::Keeper).
+/// Giving out a hold takes no lock: it only loads a pointer, changes a counter and reads the clock. Only the driver
+/// changes the table, through its [`Keeper`](super::keeper::Keeper).
 #[derive(Debug)]
 pub(crate) struct Holds {
     slots: ArcSwap<Slots>,
@@ -85,7 +85,8 @@ impl Holds {
         self.changes.subscribe()
     }
 
-    /// Waits until the holds of a lost slot have been dropped, or a hold has noticed that time is up. Cancel safe.
+    /// Waits until the holds of a lost slot have been dropped, or a hold has noticed that the time limit of its lease
+    /// has passed. Cancel safe.
     pub(crate) async fn noticed(&self) {
         self.noticed.notified().await;
     }
@@ -98,7 +99,7 @@ impl Holds {
         self.slots.store(Arc::new(slots));
     }
 
-    /// Wakes those who wait for a change of the table.
+    /// Wakes all tasks that wait for a change of the table.
     pub(super) fn announce(&self) {
         self.changes.send_replace(());
     }
@@ -121,11 +122,11 @@ pub(crate) struct Acquisition {
     pub(super) slot: Slot,
     pub(super) token: Revision,
     pub(super) lease: Arc<LeaseClock>,
-    /// True once no further hold is given out and the outstanding ones have been told. Never becomes false again.
+    /// True once no further hold is given out and the outstanding holds are lost. Never becomes false again.
     lost: AtomicBool,
     /// Number of holds that were not dropped yet.
     outstanding: AtomicUsize,
-    /// Wakes those who wait for the loss, or for the time at which the holds are void.
+    /// Wakes all tasks that wait for the loss of the holds, or for the time at which they are void.
     wake: Notify,
     noticed: Arc<Notify>,
 }
@@ -133,21 +134,21 @@ pub(crate) struct Acquisition {
 impl Acquisition {
     /// Gives out a hold, unless the acquisition is lost.
     ///
-    /// This runs at the same time as the driver's [`lose`](Self::lose), without a lock. Here the count goes up *before*
-    /// the mark is read; there the mark is set *before* the count is read. All four operations are sequentially
-    /// consistent, so they have one order in which at least one side sees the other: either this call sees the mark and
-    /// gives nothing out, or the driver counts the hold and waits for it.
+    /// This runs at the same time as the driver's [`lose`](Self::lose), without a lock. This method increments the
+    /// count *before* it reads the mark; the driver sets the mark *before* it reads the count. All four operations are
+    /// sequentially consistent, so at least one side sees the other's change: either this call sees the mark and gives
+    /// out no hold, or the driver counts the hold and waits for it.
     ///
-    /// A call that gives nothing out may have been counted for a moment. The driver then waits for the end of that
-    /// moment, which is reported like the drop of a hold.
+    /// A call that gives out no hold may be counted for a moment. The driver then waits until the count goes down
+    /// again, which wakes it like the drop of a hold.
     pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
         self.outstanding.fetch_add(1, SeqCst);
-        // From here on, dropping the hold takes the count down again.
+        // From here on, dropping the hold decrements the count.
         let hold = Hold { acquisition: self.clone() };
         (!self.is_lost()).then_some(hold)
     }
 
-    /// Takes down the count of a hold that was dropped.
+    /// Decrements the count for a dropped hold.
     ///
     /// The pairing with [`lose`](Self::lose) is the same as in [`hold`](Self::hold), in the other direction: either the
     /// driver reads the lower count, or this call reads the mark and wakes the driver.
@@ -157,15 +158,16 @@ impl Acquisition {
         }
     }
 
-    /// Marks the acquisition as lost: no hold is given out any more. [`wake`](Self::wake) tells the outstanding ones.
+    /// Marks the acquisition as lost, so that no further hold is given out. [`wake`](Self::wake) notifies the
+    /// outstanding holds.
     pub(super) fn lose(&self) {
         self.lost.store(true, SeqCst);
     }
 
-    /// True if the acquisition is lost, or if its holds may not be given out any more by the clock.
+    /// True if the acquisition is marked as lost, or if the time until which its holds may be given out has passed.
     ///
-    /// The first caller who notices the latter marks the acquisition, so that it stays lost even if a renewal succeeds
-    /// later. The driver then creates a new acquisition.
+    /// The first caller that notices the end of that time marks the acquisition, so that it stays lost even if a
+    /// renewal succeeds later. The driver then creates a new acquisition.
     pub(super) fn is_lost(&self) -> bool {
         if self.lost.load(SeqCst) {
             return true;
@@ -180,12 +182,12 @@ impl Acquisition {
         is_over
     }
 
-    /// True if it was marked as lost, whatever the clock says.
+    /// True if the acquisition is marked as lost. Does not read the clock.
     pub(super) fn is_marked(&self) -> bool {
         self.lost.load(SeqCst)
     }
 
-    /// True if holds are outstanding that are not void.
+    /// True if holds are outstanding and not void.
     pub(super) fn is_in_use(&self, now: Timestamp) -> bool {
         self.outstanding.load(SeqCst) > 0 && now < self.lease.void()
     }
@@ -223,9 +225,9 @@ impl fmt::Debug for Acquisition {
 #[derive(Debug)]
 pub(crate) struct LeaseClock {
     clock: Clock,
-    /// Nanoseconds of the time until which holds are given out.
+    /// Time until which holds are given out, in nanoseconds.
     until: AtomicU64,
-    /// Nanoseconds of the time at which all holds are void.
+    /// Time at which all holds become void, in nanoseconds.
     void: AtomicU64,
     /// True if a hold noticed that `until` has passed, before the driver did.
     lapsed: AtomicBool,
@@ -252,7 +254,7 @@ impl LeaseClock {
         Timestamp::from_nanos(self.void.load(SeqCst))
     }
 
-    /// Returns the instant at which tokio's timer has to fire for the end of the holds.
+    /// Returns the instant at which the holds become void, for tokio's timer.
     pub(super) fn void_instant(&self) -> tokio::time::Instant {
         self.clock.instant(self.void())
     }
@@ -267,7 +269,7 @@ impl LeaseClock {
         self.clock.now() < self.void()
     }
 
-    /// True if a hold has noticed that time was up since the last call.
+    /// True if a hold has noticed since the last call that `until` has passed.
     pub(super) fn take_lapsed(&self) -> bool {
         self.lapsed.load(SeqCst) && self.lapsed.swap(false, SeqCst)
     }

@@ -1,4 +1,4 @@
-//! The table of holds alone, driven as the driver does it.
+//! Tests of the table of holds without a node. The tests do what the driver does.
 
 use std::{
     collections::BTreeMap,
@@ -68,7 +68,7 @@ impl Table {
         self.apply();
     }
 
-    /// Makes these slots the ones that are held. Those that were not are acquired under the token.
+    /// Sets the held slots. Slots that were not held before are acquired under the token.
     fn hold(&mut self, slots: &[u16], token: u64) {
         let token_of = |number: &u16| {
             let before = self.holdings.held.get(&slot(*number)).copied();
@@ -78,7 +78,7 @@ impl Table {
         self.apply();
     }
 
-    /// Returns the next report, which must be one for the token.
+    /// Returns the next report, which must be for the token.
     fn report(&mut self, token: Token) -> Option<SlotSet> {
         self.keeper.report().map(|report| match report {
             Input::Retracted { token: reported, in_use } if reported == token => in_use,
@@ -92,7 +92,7 @@ fn is_done(future: impl Future<Output = ()>) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_a_slot_that_is_lost_is_refused_and_its_holds_are_told() {
+async fn p12_a_lost_slot_gives_out_no_holds_and_its_outstanding_holds_are_lost() {
     let mut table = Table::new(&[1, 2]);
     let (one, two) = (table.holds.hold(slot(1)).unwrap(), table.holds.hold(slot(2)).unwrap());
     assert_eq!((one.slot(), one.token()), (slot(1), Revision::new(7)));
@@ -101,13 +101,13 @@ async fn p12_a_slot_that_is_lost_is_refused_and_its_holds_are_told() {
     table.hold(&[2], 0);
     assert!(table.holds.hold(slot(1)).is_none());
     assert!(one.is_lost() && is_done(one.lost()), "lost");
-    assert!(one.is_valid(), "it protects the slot until it is dropped");
-    assert!(!two.is_lost() && !is_done(two.lost()), "the other slot is not concerned");
+    assert!(one.is_valid(), "the hold protects the slot until it is dropped");
+    assert!(!two.is_lost() && !is_done(two.lost()), "the other slot is not affected");
     assert_eq!(table.holds.held(), set(&[2]));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hold_that_waits_for_its_loss_is_woken_when_it_comes() {
+async fn a_task_that_waits_for_the_loss_of_a_hold_is_woken_by_the_loss() {
     let mut table = Table::new(&[1]);
     let hold = Arc::new(table.holds.hold(slot(1)).unwrap());
     let waiting: Vec<_> = (0..3)
@@ -181,7 +181,8 @@ async fn p12_after_two_thirds_of_the_ttl_holds_are_lost_before_the_driver_wakes(
     assert!(table.holds.hold(slot(1)).is_none() && !table.holds.has(slot(1)) && hold.is_lost());
     assert!(table.holds.held().is_empty());
     assert!(is_done(table.holds.noticed()), "the driver is woken");
-    // Renewed before the driver saw it: the hold stays lost, and the slot is held under the same token.
+    // The lease is renewed before the driver has noticed: the hold stays lost, and the slot is held under the same
+    // token.
     table.renew();
     assert!(hold.is_lost() && is_done(hold.lost()) && hold.is_valid());
     let again = table.holds.hold(slot(1)).unwrap();
@@ -189,7 +190,7 @@ async fn p12_after_two_thirds_of_the_ttl_holds_are_lost_before_the_driver_wakes(
 }
 
 #[tokio::test(start_paused = true)]
-async fn p12_waiters_are_told_that_the_session_runs_out_and_a_renewal_gives_new_holds() {
+async fn p12_waiters_are_woken_when_the_session_runs_out_and_a_renewal_gives_new_holds() {
     let mut table = Table::new(&[1]);
     let hold = Arc::new(table.holds.hold(slot(1)).unwrap());
     let waiting = tokio::spawn({
@@ -200,7 +201,7 @@ async fn p12_waiters_are_told_that_the_session_runs_out_and_a_renewal_gives_new_
     advance(TTL * 2 / 3).await;
     table.apply();
     waiting.await.unwrap();
-    assert_eq!(table.keeper.next_deadline(), Some(table.holdings.void), "its holds are void then");
+    assert_eq!(table.keeper.next_deadline(), Some(table.holdings.void), "the holds are void at that time");
     table.renew();
     assert!(hold.is_lost() && table.holds.has(slot(1)));
 }
@@ -232,7 +233,7 @@ async fn p12_a_void_hold_counts_as_dropped_and_never_becomes_valid_again() {
     assert_eq!(table.report(Token::new(3)), Some(set(&[])));
     table.renew();
     table.hold(&[1], 9);
-    assert!(!hold.is_valid(), "it was reported as dropped");
+    assert!(!hold.is_valid(), "the hold was reported as dropped");
     assert!(table.holds.hold(slot(1)).unwrap().is_valid());
 }
 
@@ -260,7 +261,7 @@ async fn p12_holds_of_the_last_session_are_lost_and_run_out_under_their_own_leas
     let next = table.holds.hold(slot(1)).unwrap();
     let (old, new) = (LeaseId::new(1), LeaseId::new(2));
     assert!(table.keeper.lease(old).is_valid() && table.keeper.lease(new).is_valid());
-    assert!(!table.keeper.lease(LeaseId::new(3)).is_valid(), "a lease that nobody knows");
+    assert!(!table.keeper.lease(LeaseId::new(3)).is_valid(), "an unknown lease");
     advance(TTL / 2).await;
     assert!(!hold.is_valid() && next.is_valid());
     assert!(!table.keeper.lease(old).is_valid());
@@ -289,7 +290,7 @@ async fn a_node_without_holdings_holds_nothing() {
     assert!(table.holds.held().is_empty());
 }
 
-/// Threads take holds as fast as they can, while the slot is lost and acquired again and again. No thread has a hold of
+/// Threads take holds as fast as they can while the slot is repeatedly lost and acquired. No thread may have a hold of
 /// an acquisition that was reported as free.
 #[test]
 fn p12_no_hold_is_outstanding_once_its_slot_was_reported_free() {
@@ -317,7 +318,7 @@ fn p12_no_hold_is_outstanding_once_its_slot_was_reported_free() {
     for round in 1..=ROUNDS {
         let before = taken.load(Ordering::Relaxed);
         keeper.apply(Some(&always(&[(slot(0), Revision::new(round))])), Timestamp::ZERO);
-        // The loss has to come while threads take holds. Vary the time of it.
+        // The slot must be lost while threads take holds, so vary the time of the loss.
         while taken.load(Ordering::Relaxed) == before && threads.iter().all(|thread| !thread.is_finished()) {
             std::hint::spin_loop();
         }

@@ -21,16 +21,17 @@ use crate::{runtime::spawn::spawn_task, slots::Slot};
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum WorkError {
-    /// The work did not begin, since the key is not held.
+    /// The work did not begin, because the key is not held.
     #[error(transparent)]
     NotHeld(#[from] NotHeld),
-    /// The slot was lost while the work was running. The work had not returned when it had to end, and was dropped.
+    /// The slot was lost while the work was running, and the work was dropped because it did not return in time.
     #[error("the slot was lost, and the work was dropped because it did not return in time")]
     Dropped,
 }
 
-/// Runs work on a held slot. Once the slot is lost, the work has `grace` to return, but not longer than the hold is
-/// valid; then it is dropped. `None` if it was dropped. The hold is dropped after the work, however it ends.
+/// Runs work on a held slot. Once the slot is lost, the work has the time `grace` to return, but not longer than the
+/// hold is valid; then it is dropped. Returns `None` if the work was dropped. The hold is always dropped after the
+/// work.
 pub(crate) async fn work<F: Future>(
     hold: Arc<Hold>,
     work: impl FnOnce(Arc<Hold>) -> F,
@@ -60,9 +61,9 @@ async fn over(hold: &Hold, grace: Option<Duration>) {
     }
 }
 
-/// The tasks that [`for_each_held_slot`](crate::Clustering::for_each_held_slot) started.
+/// Handle to the tasks of [`for_each_held_slot`](crate::Clustering::for_each_held_slot).
 ///
-/// Dropping this value does not end them: they end with their slots, and at the latest with the node.
+/// Dropping the handle does not end the tasks: each ends with its slot, and at the latest with the node.
 #[derive(Debug)]
 pub struct HeldTasks(JoinHandle<()>);
 
@@ -70,7 +71,7 @@ impl HeldTasks {
     /// Waits until the node and all tasks have ended. Cancel safe.
     pub async fn ended(&mut self) {
         if !self.0.is_finished() {
-            // An error means that the runtime is shutting down, which ends the tasks as well.
+            // An error means that the runtime is shutting down, which also ends the tasks.
             let _ = (&mut self.0).await;
         }
     }
@@ -98,7 +99,7 @@ struct Supervisor<F> {
     grace: Option<Duration>,
     work: Arc<F>,
     tasks: FuturesUnordered<Task>,
-    /// For each slot the acquisition for which a task was started last.
+    /// For each slot, the last acquisition for which a task was started.
     last: BTreeMap<Slot, Last>,
 }
 
@@ -131,8 +132,8 @@ where
         }
     }
 
-    /// Starts a task for each acquisition that has had none, unless a task for an earlier acquisition of the slot is
-    /// still running.
+    /// Starts a task for each acquisition that has had no task, unless the task of an earlier acquisition of the slot
+    /// is still running.
     fn start(&mut self, holds: &Holds) {
         for acquisition in holds.slots().iter() {
             let is_due = self
@@ -162,7 +163,7 @@ where
         if result.is_err_and(|error| error.is_panic()) {
             tracing::error!(
                 target: "clustering", %slot,
-                "the task of a held slot panicked; it starts again when the slot is acquired again"
+                "the task of a held slot panicked; a new task starts when the slot is acquired again"
             );
         }
     }

@@ -97,7 +97,7 @@ impl Hooks {
         self.call(Call { hook: "stabilize", command, variables, input }, change.superseded()).await
     }
 
-    /// Makes the program let go of slots that the node lost. Exit code 0 means that it has.
+    /// Makes the program let go of slots that the node lost. Exit code 0 means that the program has let go of them.
     pub(crate) async fn release(&self, command: &str, change: &Release) -> Result<(), String> {
         let hook = "release";
         let mut variables = change.view().map(of_view).unwrap_or_default();

@@ -26,9 +26,9 @@ enum State {
 /// A step in the life of a [`Node`].
 pub(super) enum Step {
     Joined(Clustering),
-    /// The node ended without being asked to by this command.
+    /// The node ended although this command did not ask it to.
     Ended(Failure),
-    /// The node has left, because an operator asked it to.
+    /// The node has left because an operator drained it.
     Drained,
     /// The node has left. The store may still list it until its TTL has passed, if the store was away.
     Left,

@@ -1,4 +1,4 @@
-//! Slots of an exclusive node, as hooks get them.
+//! Slots of an exclusive node in the variables and input of hooks.
 
 use clap::{Args, value_parser};
 use clustering_core::{Builder, Release, View, slots::SlotSet};
@@ -41,7 +41,8 @@ impl Exclusive {
     }
 }
 
-/// Sets of slots that a hook gets: each as a variable, such as `0-3,7`, and as a list of numbers in its input.
+/// Sets of slots for a hook: each is passed as a variable, such as `0-3,7`, and as a list of numbers in the hook's
+/// input.
 #[derive(Default)]
 pub(super) struct Sets(Vec<(&'static str, &'static str, SlotSet)>);
 

@@ -199,7 +199,7 @@ fn releasing() -> Option<Report> {
 }
 
 #[test]
-fn a_hand_over_shows_who_has_not_released_its_slots() {
+fn a_hand_over_shows_the_nodes_that_have_not_released_their_slots() {
     let mut app = app();
     app.apply(Update { events: Vec::new(), report: releasing() }, noon());
     let screen = rendered(&app, noon(), 120, 20);

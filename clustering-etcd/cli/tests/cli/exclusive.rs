@@ -20,7 +20,8 @@ fn exclusive(etcd: &EtcdServer, options: &[&str], program: &[&str]) -> ProcessBu
     service(etcd, &[&["--exclusive", "8"], options].concat(), program)
 }
 
-/// Returns a hook that writes its variables and its input to files of that name, and then lists its call.
+/// Returns a hook that writes its variables and its input to files with that name, and then appends its name to the
+/// list of calls.
 fn recorded(folder: &Path, name: &str) -> String {
     let folder = folder.display();
     format!(
@@ -47,7 +48,7 @@ async fn ended(process: &Process) -> Option<i32> {
 }
 
 #[tokio::test]
-async fn p12_hooks_get_the_slots_and_others_acquire_them_after_the_release_hook() {
+async fn p12_hooks_get_the_slots_and_other_nodes_acquire_them_only_after_the_release_hook() {
     let etcd = EtcdServer::start().await.unwrap();
     let folder = Folder::new().unwrap();
     let path = folder.path();
@@ -75,7 +76,7 @@ async fn p12_hooks_get_the_slots_and_others_acquire_them_after_the_release_hook(
     assert!(said.ended(1).contains("a has not released the slots that it lost"), "{said:?}");
     let said = clustering(&etcd, &["why"]).await;
     assert!(said.ended(0).contains("release timeout"), "{said:?}");
-    assert!(b.held_slots().is_empty(), "a has not let go of them");
+    assert!(b.held_slots().is_empty(), "a has not released its slots");
     fs::write(path.join("go"), "").unwrap();
     holds(&b, 4).await;
     let calls = fs::read_to_string(path.join("calls")).unwrap();
@@ -93,7 +94,7 @@ async fn p12_hooks_get_the_slots_and_others_acquire_them_after_the_release_hook(
     b.stop().await.unwrap();
 }
 
-/// Otherwise another node would work on keys on which the program still works.
+/// Otherwise another node would work on keys that the program still works on.
 #[tokio::test]
 async fn p12_the_program_gets_the_signal_after_its_slots_are_handed_over() {
     let etcd = EtcdServer::start().await.unwrap();
@@ -130,7 +131,7 @@ async fn a_program_can_ask_whether_it_may_work_on_a_key() {
     client.until("/ownz?key=device-7", 200, "{\"key\":\"device-7\",\"slot\":5,\"token\":").await;
     assert_eq!(client.get("/stablez").await.0, 200);
     assert_eq!(client.get("/ownz").await.0, 400);
-    // From the first signal on the program must not begin new work, although it still runs.
+    // After the first signal, the program must not begin new work, although it is still running.
     a.terminate().unwrap();
     client.until("/ownz?key=device-7", 409, "{\"key\":\"device-7\",\"slot\":5,\"why\":\"stopping\"").await;
     assert!(a.ended().is_none() && !a.log().contains("bye"), "{}", a.log());
@@ -139,7 +140,7 @@ async fn a_program_can_ask_whether_it_may_work_on_a_key() {
 }
 
 #[tokio::test]
-async fn a_drained_node_stops_its_program_in_order_and_has_its_own_exit_code() {
+async fn a_drained_node_stops_its_program_in_order_and_exits_with_code_4() {
     let etcd = EtcdServer::start().await.unwrap();
     let b = node(&etcd, "b").exclusive(8).start().await.unwrap();
     let folder = Folder::new().unwrap();

@@ -106,8 +106,8 @@ impl Scene {
         self.by_hand = Some(cluster);
     }
 
-    /// Writes the records of an exclusive cluster in which slots move: a node has not released its slots, and another one
-    /// was evicted while its process still runs.
+    /// Writes the records of an exclusive cluster in which slots move: one node has not released its slots, and another
+    /// was evicted while its process is still running.
     async fn handover(&mut self) {
         let mut cluster = ByHand::new(&self.etcd, NAMESPACE);
         let names = ["ingest-1", "ingest-2", "ingest-3"];

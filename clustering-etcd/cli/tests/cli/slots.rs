@@ -19,7 +19,8 @@ use crate::{
     watch::printed,
 };
 
-/// An exclusive cluster in a namespace whose records are written by hand, so that each phase of a hand-over lasts.
+/// A namespace with an exclusive cluster whose records are written by hand, so that each phase of a hand-over lasts as
+/// long as the test needs.
 pub(crate) struct ByHand {
     store: EtcdStore,
     namespace: String,
@@ -67,7 +68,7 @@ impl ByHand {
         self.put(&format!("view/holds/{lease}"), record, under).await;
     }
 
-    /// Publishes a version that assigns the slots in turns to these nodes, of which the first one leads.
+    /// Publishes a version that assigns the slots to these nodes in turn. The first node leads.
     pub(crate) async fn publish(&self, slots: u16, owners: &[&str], cause: Value) {
         let names: Vec<NodeName> = owners.iter().map(|owner| NodeName::parse(owner).unwrap()).collect();
         let owner = |slot: Slot| names.get(usize::from(slot.number()) % names.len().max(1));
@@ -106,7 +107,7 @@ impl ByHand {
 }
 
 #[tokio::test]
-async fn p12_a_hand_over_that_hangs_names_what_it_waits_for() {
+async fn p12_a_hanging_hand_over_shows_the_nodes_and_sessions_that_it_waits_for() {
     let etcd = EtcdServer::start().await.unwrap();
     let mut cluster = ByHand::new(&etcd, "c");
     let old = cluster.node("n-9").await;
@@ -148,7 +149,7 @@ async fn p12_a_hand_over_that_hangs_names_what_it_waits_for() {
     assert_eq!(shown["nodes"][2]["slots"], json!([2, 5]));
     assert_eq!(shown["nodes"][2]["handover"], "released");
 
-    // The session left in order, and then the leader ends it.
+    // First a session that left in order, then a session that the leader ends.
     cluster.witness("n-9", old, Some(old), true).await;
     cluster.acknowledges(&["n-1"]).await;
     let said = clustering(&etcd, &["status"]).await;
@@ -185,7 +186,7 @@ async fn nodes_that_are_not_exclusive_and_slots_without_owner_are_explained() {
     let slots = "slots     8, not handed over in this version\n          n-2 is not exclusive\n          \
                  4 have no owner: 1,3,5,7\n";
     assert!(out.contains(slots) && out.contains("n-2   ready         -"), "{out}");
-    // The version is stable, but that does not mean that its slots can be acquired.
+    // The version is stable, but its slots cannot be acquired.
     let said = clustering(&etcd, &["why"]).await;
     for part in [
         "\nslots: 8, not handed over in this version; n-2 is not exclusive; 4 have no owner: 1,3,5,7\n",
@@ -216,7 +217,7 @@ async fn find_and_placement_follow_the_slots() {
     assert_eq!(shown["slot"], json!(count.slot_of("device-7")));
     assert_eq!(shown["nodes"][0]["name"], json!(format!("n-{}", owner("device-7"))));
     assert_eq!(shown["nodes"].as_array().unwrap().len(), 2, "each node once");
-    // A hook's view has the slots in it, which may differ from those in the store.
+    // The view that a hook gets contains the slots, which may differ from those in the store.
     let nodes = json!([{"name": "n-1", "uri": "http://x:1"}, {"name": "n-2", "uri": "http://x:2"}]);
     let view =
         json!({ "nodes": nodes, "slots": { "count": 8, "owners": { "n-2": (0..8).collect::<Vec<_>>() } } });
@@ -235,7 +236,7 @@ async fn find_and_placement_follow_the_slots() {
     assert_eq!((&shown["nodes"][0]["keys"], &shown["nodes"][0]["slots"]), (&json!(first), &json!(4)));
     assert_eq!((&shown["less"][0]["moved"], &shown["less"][0]["moved_slots"]), (&json!(first), &json!(4)));
 
-    // A slot whose node is not there has no owner.
+    // A slot whose node is absent has no owner.
     cluster.publish(8, &["n-1", "n-3"], json!([])).await;
     let key = keys.iter().find(|key| owner(key) == 2).unwrap();
     let slot = count.slot_of(key);
@@ -262,7 +263,7 @@ async fn a_watch_shows_each_step_of_a_hand_over() {
     clustering(&etcd, &["uncordon", "n-2"]).await.ended(0);
     clustering(&etcd, &["drain", "n-2", "--by", "alice", "--why", "a new kernel"]).await.ended(0);
     let wanted = [
-        "n-2 is cordoned: it is to own no slots\n",
+        "n-2 is cordoned and must not own slots\n",
         "n-2 is no longer cordoned\n",
         "alice asks n-2 to leave (a new kernel)\n",
     ];
@@ -294,7 +295,7 @@ async fn a_cordon_stays_until_it_is_lifted_and_is_shown() {
 }
 
 #[tokio::test]
-async fn a_drain_that_is_not_followed_is_shown_and_times_out() {
+async fn a_drain_that_the_node_ignores_is_shown_and_times_out() {
     let etcd = EtcdServer::start().await.unwrap();
     let mut cluster = ByHand::new(&etcd, "c");
     cluster.node("n-1").await;
@@ -316,7 +317,7 @@ async fn a_drain_that_is_not_followed_is_shown_and_times_out() {
     clustering(&etcd, &["drain", "x"]).await.refused(1, &["no node x is present; there is n-1"]);
 }
 
-/// The witness of a live session keeps a new cluster in the namespace waiting.
+/// A new cluster in the namespace must wait for the live session, so its witness must remain.
 #[tokio::test]
 async fn p12_a_purge_keeps_the_witnesses_of_live_sessions() {
     let etcd = EtcdServer::start().await.unwrap();

@@ -56,9 +56,9 @@ pub enum Action {
     Write(usize),
     /// The node's user takes holds.
     Hold(usize),
-    /// The node's user drops a hold. The second number is its index.
+    /// The node's user drops a hold. The second number is the index of the hold.
     Drop(usize, usize),
-    /// The node's user writes as owner.
+    /// The node's user commits as owner.
     OwnerWrite(usize),
     /// The node's user stops it.
     Stop(usize),
@@ -207,7 +207,7 @@ impl fmt::Display for Action {
             Action::Resign(n) => write!(f, "the user of {} makes it resign", node(n)),
             Action::Hold(n) => write!(f, "the user of {} takes holds", node(n)),
             Action::Drop(n, hold) => write!(f, "the user of {} drops hold {hold}", node(n)),
-            Action::OwnerWrite(n) => write!(f, "the user of {} writes as owner", node(n)),
+            Action::OwnerWrite(n) => write!(f, "the user of {} commits as owner", node(n)),
             Action::Stop(n) => write!(f, "the user of {} stops it", node(n)),
             Action::Evict(n) => write!(f, "an operator evicts {}", node(n)),
             Action::Write(n) => write!(f, "the user of {} writes as leader", node(n)),

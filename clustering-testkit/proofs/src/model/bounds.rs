@@ -34,9 +34,9 @@ named! {
         Resign = "resigns",
         /// The user of a node that claims to lead writes as leader.
         Write = "writes",
-        /// A user takes a hold of each slot that its node holds. It may drop them at any time.
+        /// A user takes a hold of each slot that its node holds, and may drop the holds at any time.
         Hold = "holds",
-        /// A user writes as owner of a slot of which it has a hold.
+        /// A user commits as owner of a slot that it has a hold of.
         OwnerWrite = "owner-writes",
         /// A user stops its node in order.
         Stop = "stops",

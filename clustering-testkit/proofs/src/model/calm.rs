@@ -93,7 +93,7 @@ fn is_well(state: &State) -> bool {
         && state.nodes.iter().all(|node| members(node))
 }
 
-/// True if each node that is exclusive holds the slots that it owns.
+/// True if each exclusive node holds the slots that it owns.
 fn are_slots_held(state: &State) -> bool {
     state.nodes.iter().all(|node| {
         let Some(machine) = &node.machine else { return false };

@@ -1,4 +1,4 @@
-//! Exclusive nodes in the model: holds that users take and keep, and P12.
+//! Exclusive nodes in the model: the holds that users take and keep, and the checks of P12.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub(super) struct Hold {
     token: Revision,
     /// Time after which the hold is void, on the clock of its process.
     void: Timestamp,
-    /// The call that told the hold to end, if one did.
+    /// The retraction that ended the hold; `None` if the hold is not lost.
     retracted: Option<Token>,
 }
 
@@ -46,26 +46,26 @@ impl Node {
         holdings.map(|holdings| holdings.held.keys().copied().collect()).unwrap_or_default()
     }
 
-    /// Returns the slots on which the user may work, as far as it knows.
+    /// Returns the slots on which the user may work, according to its own knowledge.
     pub(super) fn claims(&self) -> SlotSet {
         let valid = self.holds.iter().filter(|hold| self.now < hold.void);
         self.held().union(&valid.map(|hold| hold.slot).collect())
     }
 
-    /// Returns the slots of the valid holds that were told to end by that call.
+    /// Returns the slots of the valid holds that were ended by that retraction.
     fn in_use(&self, token: Token) -> SlotSet {
         let concerned = |hold: &&Hold| hold.retracted == Some(token) && self.now < hold.void;
         self.holds.iter().filter(concerned).map(|hold| hold.slot).collect()
     }
 
-    /// Returns the time for which the lease and the holds under it are valid, as far as the node knows.
+    /// Returns the remaining time for which the lease and the holds under it are valid, as far as the node knows.
     pub(super) fn left_of(&self, lease: LeaseId) -> Duration {
         let session = self.lease.iter().filter(|held| held.id == lease).map(|held| held.renewed + held.ttl);
         let holds = self.holds.iter().filter(|hold| hold.lease == lease).map(|hold| hold.void);
         session.chain(holds).max().map(|until| until.since(self.now)).unwrap_or_default()
     }
 
-    /// Forgets what the process remembers of its holds. The user keeps those that are valid.
+    /// Drops the node's knowledge of its holds. The user keeps the valid holds.
     pub(super) fn abandon_holds(&mut self) {
         let now = self.now;
         self.holds.retain(|hold| now < hold.void);
@@ -93,7 +93,7 @@ impl Step<'_> {
         }
     }
 
-    /// Tells holds to end, and reports which are in use.
+    /// Ends the holds of these slots, and reports which slots are in use.
     pub(super) fn retract(&mut self, place: usize, token: Token, slots: &SlotSet) {
         let node = self.node(place);
         let now = node.now;
@@ -106,7 +106,7 @@ impl Step<'_> {
         self.inputs.push_back((place, Input::Retracted { token, in_use }));
     }
 
-    /// Writes as owner of the first slot of which the user has a hold.
+    /// Commits as owner of the slot of the user's first hold.
     pub(super) fn write_as_owner(&mut self, place: usize) {
         let Some(hold) = self.state.nodes[place].holds.first().copied() else { return };
         let id = self.request(place);
@@ -120,7 +120,7 @@ impl Step<'_> {
         self.model.keys().view_prefix().replace("view/", "")
     }
 
-    /// Follows the machine's status: the times of its holds, and what it acquired.
+    /// Copies the deadlines of the holds and the acquired slots from the machine's status.
     pub(super) fn follow_holdings(&mut self, place: usize) {
         let Some(holdings) = self.state.nodes[place].holdings() else { return };
         let life = self.state.nodes[place].life;
@@ -147,7 +147,10 @@ impl Step<'_> {
         match self.state.acquired.iter().find(is_its) {
             Some(acquired) if (acquired.node, acquired.life) != (node, life) => Err(Breach::new(
                 Promise::P12,
-                format!("a commit for slot {} is accepted after another node has acquired it", acquired.slot),
+                format!(
+                    "a commit for slot {} is accepted after another node has acquired the slot",
+                    acquired.slot
+                ),
             )),
             _ => Ok(()),
         }

@@ -32,11 +32,11 @@
 //!   rate. The promise about time (P6) is checked against each process's own clock: a node claims the lead and acts on
 //!   it for at most two thirds of a TTL after sending its last successful renewal.
 //! - Lease grants and opening watches take effect at once. Reads, renewals and revocations take effect when their
-//!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows.
-//!   P12 compares what different processes hold at the same time. So the nodes of a model with slots share one clock:
-//!   when time passes for one of them, it passes for all, and a lease ends only one TTL after its last renewal was sent.
-//!   Their users keep holds for any time, but have no release callback. Reclaiming the
-//!   session of a deaf process takes too many timers to be reached.
+//!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows. P12
+//!   compares what different processes hold at the same time. So the nodes of a model with slots share one clock: when
+//!   time passes for one node, it passes for all, and a lease ends only one TTL after its last renewal was sent. Users
+//!   keep holds for any time. The nodes have no release callback. Reclaiming the session of a process that does not see
+//!   the log takes too many timers to be reached.
 //! - Restoring the store to an older state, keys deleted by hand (other than evictions), and second instances under one
 //!   name (other than restarts) are not modelled. The simulation covers them.
 //!

@@ -375,7 +375,7 @@ impl<'a> Step<'a> {
     }
 
     fn end_lease(&mut self, lease: LeaseId) {
-        // Where processes share a clock, leases end only when their time is over.
+        // If processes share a clock, a lease ends only after its TTL.
         if self.model.config().exclusive.is_some() {
             let left = self.state.nodes.iter().map(|node| node.left_of(lease)).max();
             self.let_pass(0, left.unwrap_or_default());

@@ -21,7 +21,7 @@
 //! - As leader it makes leader commits, each of which increments a counter and appends its id to a list in the store.
 //! - When it wakes from a pause, it makes the write that it was about to make before, under the term of that time and
 //!   without any checks of its own.
-//! - If it is exclusive, it [works](crate::work) on keys while it holds them.
+//! - An exclusive node [works](crate::work) on keys while it holds them.
 //! - If its health is checked, the test sets [the result](Node::set_condition).
 //!
 //! All of this is recorded in its [journal](clustering_testkit::history::Journal).

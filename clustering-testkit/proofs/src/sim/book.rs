@@ -135,7 +135,7 @@ impl Book {
         self.judged(result);
     }
 
-    /// Records an observation that was made into an entry already.
+    /// Records an observation in the form of an entry.
     pub(super) fn entry(&mut self, entry: &Entry) {
         if self.is_told() {
             self.tell(entry.at, &entry.life, || format!("• {}", entry.observation));

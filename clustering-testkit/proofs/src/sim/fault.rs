@@ -70,9 +70,9 @@ named! {
         RefusingRelease = "refusing release",
         /// The release callback does not return.
         StuckRelease = "stuck release",
-        /// The users of all nodes write as owners of slots.
+        /// The users of all nodes commit as owners of slots.
         OwnerCommit = "owner commit",
-        /// An operator cordons the node, so that it is to own no slots, and lifts the cordon after a while.
+        /// An operator cordons the node, which then must not own slots, and lifts the cordon after a while.
         Cordon = "cordon",
         /// An operator asks the node to leave.
         Drain = "drain",
@@ -251,8 +251,8 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
         bag.retain(|(kind, _)| *kind != Kind::WatchGap);
     }
     if bag.len() > 1 {
-        // Outstanding holds are valid for the whole TTL, by the clock of their process. So P12 requires that clocks run at
-        // the same rate.
+        // Outstanding holds are valid for the whole TTL by the clock of their process, so P12 requires that clocks run
+        // at the same rate.
         let is_exclusive = Swarm::draw(seed).exclusivity != Exclusivity::Nobody;
         bag.retain(|(kind, _)| if is_exclusive { *kind != Kind::Drift } else { !kind.is_of_holds() });
     }

@@ -29,7 +29,7 @@
 //!
 //! Each node is a process with a real [`Machine`](clustering_core::machine::Machine), a clock that runs at its own
 //! rate, and callbacks that take time. In most seeds some or all nodes are exclusive. Their users keep holds for random
-//! times, sometimes for ever. Calls, replies and watch deliveries have a latency. The store keeps the
+//! times, sometimes forever. Calls, replies and watch deliveries have a latency. The store keeps the
 //! [contract](clustering_core::store::CoordinationStore#contract), except where a fault says otherwise. A process that
 //! ends by itself is restarted after a while.
 //!
@@ -65,13 +65,13 @@
 //! - P10: each change of the leader is reported, and no node claims a term that has ended according to its own log.
 //! - P11: a leader whose health check hangs for too long does not claim to lead, and a node that becomes unhealthy
 //!   gives its lease back in the same step.
-//! - P12: at no moment do two processes hold a slot, according to what each of them knows: the slots that it holds, by its
-//!   clock, and the holds that its user has kept and that are not void, also if its node has ended. Judged unless the
-//!   store ended the lease too early or was restored.
+//! - P12: at no moment do two processes hold a slot, as judged by the knowledge of each process: the slots that its
+//!   node holds by its own clock, and the holds that its user has kept and that are not void, even if the node has
+//!   ended. Not judged if the store ended the lease too early or was restored.
 //! - P12: the token of a slot grows whenever the slot changes hands, and no commit as owner is accepted after another
-//!   process has acquired the slot. A node acknowledges a version only after `release` has succeeded for what it lost and
-//!   its holds were dropped. Joins wait while slots are handed over.
-//! - P8: in the calm, each slot is held by its owner, also if users keep holds for ever.
+//!   process has acquired the slot. A node acknowledges a version only after `release` has succeeded for its lost slots
+//!   and the holds of these slots were dropped. Joins wait while slots are handed over.
+//! - P8: in the calm, each slot is held by its owner, even if users keep holds forever.
 //! - P8: the cluster comes to rest within the bound. No machine asks to be woken immediately, or receives inputs
 //!   without end while nothing happens.
 //!

@@ -37,7 +37,7 @@ pub(super) struct Swarm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exclusivity {
     Nobody,
-    /// Each process draws at its start whether it is, as in a rollout.
+    /// Each process decides at random at its start whether it is exclusive, as in a rollout.
     Some,
     Everybody,
 }

@@ -29,7 +29,7 @@ pub(super) struct Counter {
 /// Result of an increment.
 pub(super) enum Step {
     Made(WriteOutcome),
-    /// The counter is not as the worker left it.
+    /// Another process has changed the counter since the worker's last change.
     Changed(WriteOutcome),
 }
 
@@ -102,7 +102,7 @@ impl Counter {
 ///
 /// # Panics
 ///
-/// Panics if something else than a worker wrote to the keys.
+/// Panics if anything other than a worker wrote to the keys.
 pub async fn counts(store: &impl CoordinationStore, key: &str) -> Result<Vec<Counted>, StoreError> {
     let parse =
         |value: &[u8]| serde_json::from_slice::<Counted>(value).expect("only workers write increments");

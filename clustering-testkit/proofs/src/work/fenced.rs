@@ -10,8 +10,8 @@ use super::Counted;
 /// A counter outside of the cluster, which is safe because of fencing tokens alone: it keeps the largest token that it
 /// has seen, and refuses smaller ones.
 ///
-/// Each record is a file of its own, whose name is its number and which is created only if there is none. So a process
-/// that is stopped in the middle blocks nobody, and no record is overwritten.
+/// Each record is a separate file, which is named by its number and created only if it does not exist. So a process
+/// that stops in the middle blocks no other process, and no record is overwritten.
 #[derive(Debug)]
 pub struct FencedFile {
     folder: PathBuf,
@@ -31,7 +31,8 @@ struct Record {
 }
 
 impl FencedFile {
-    /// Loads the counter, and makes it refuse all tokens below this one. `None` if it has seen a larger one.
+    /// Loads the counter, and makes it refuse all tokens below this one. Returns `None` if the counter has seen a
+    /// larger token.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl FencedFile {
         Ok(made.is_some())
     }
 
-    /// Appends a record made from the last one, unless the last one has a larger token.
+    /// Appends a record that is derived from the last record, unless the last record has a larger token.
     fn append(&mut self, make: impl Fn(&Record) -> Record) -> io::Result<Option<Record>> {
         let mut last = read(&self.folder, self.next - 1)?.unwrap_or_default();
         loop {
@@ -75,7 +76,7 @@ impl FencedFile {
         }
     }
 
-    /// Creates the next record. Returns false if another process has.
+    /// Creates the next record. Returns false if another process has created it.
     fn create(&self, record: &Record) -> io::Result<bool> {
         let new = self.folder.join(format!("new-{}-{}", std::process::id(), self.token));
         fs::write(&new, serde_json::to_vec(record)?)?;
@@ -88,7 +89,7 @@ impl FencedFile {
         }
     }
 
-    /// Returns all increments, in their order.
+    /// Returns all increments in order.
     ///
     /// # Errors
     ///

@@ -4,7 +4,7 @@ use clustering_testkit::history::{Moment, WriteOutcome};
 
 use super::{Counted, Event, Line, Place};
 
-/// Judges what workers recorded.
+/// Judges the logs of workers.
 #[derive(Debug, Default)]
 pub struct Judge<'a> {
     lives: Vec<(&'a str, &'a [Line])>,
@@ -19,8 +19,8 @@ pub struct Judged {
     pub moves: usize,
 }
 
-/// Time for which a process certainly held a key: from the moment at which it had got the hold to the last moment at
-/// which it found the hold valid.
+/// Time for which a process certainly held a key: from the moment after it took the hold to the last moment at which it
+/// found the hold valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Held<'a> {
     from: Moment,
@@ -46,7 +46,7 @@ impl<'a> Judge<'a> {
         for (key, mut held) in self.held() {
             held.sort_unstable();
             judged.holds += held.len();
-            // The holds before it have ended before it began, or belong to the same life.
+            // All earlier holds ended before this one began, or belong to the same life.
             let mut last: Option<Held<'_>> = None;
             for next in held {
                 let Some(former) = last.replace(next).filter(|last| last.life != next.life) else {
@@ -94,8 +94,8 @@ impl<'a> Judge<'a> {
         all
     }
 
-    /// Checks the increments of a key's counter at one place, in the order of their values: none is lost, none is
-    /// doubled, and none was made by a former holder after the next one's.
+    /// Checks the increments of a key's counter at one place, in the order of their values: none is lost or doubled,
+    /// and no former holder made one after the next holder's first increment.
     ///
     /// # Errors
     ///

@@ -9,7 +9,7 @@ use clustering_core::Version;
 use clustering_testkit::history::{Clock, Moment, WriteOutcome};
 use serde::{Deserialize, Serialize};
 
-/// Something that a worker did, with its time on the clock that all processes of the machine share.
+/// An event with its time on the clock that all processes of the machine share.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// Time of the event.
@@ -23,14 +23,14 @@ pub struct Line {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum Event {
-    /// The worker got a hold of the key. The time was taken afterwards.
+    /// The worker took a hold of the key. The time was taken afterwards.
     Began {
         /// The key.
         key: String,
         /// Fencing token of the hold.
         token: u64,
     },
-    /// The hold was valid. The time was taken before the worker asked.
+    /// The hold was valid. The time was taken before the check.
     Valid {
         /// The key.
         key: String,
@@ -126,7 +126,7 @@ impl Log {
         self.clock.now()
     }
 
-    /// Records an event of this moment.
+    /// Records an event with the current time.
     ///
     /// # Panics
     ///
@@ -135,7 +135,7 @@ impl Log {
         self.note_at(self.now(), event);
     }
 
-    /// Records an event of an earlier moment.
+    /// Records an event with an earlier time.
     ///
     /// # Panics
     ///

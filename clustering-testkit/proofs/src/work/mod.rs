@@ -6,10 +6,10 @@
 //!                        └ token ────────────▶ FencedFile ───┘
 //! ```
 //!
-//! Each node of a test tries to hold all keys. While it holds one, it increments two counters of the key: one in the
+//! Each node of a test tries to hold all keys. While it holds a key, it increments two counters of the key: one in the
 //! store, through [`commit_as_owner`](clustering_core::Clustering::commit_as_owner), and one in a [`FencedFile`], which
-//! knows nothing of the cluster and compares fencing tokens. The next value comes from the worker's memory, as in a
-//! service that has loaded its state, so that a second worker would overwrite increments.
+//! is independent of the cluster and compares fencing tokens. The worker computes the next value from its memory, like
+//! a service that has loaded its state, so that a second worker would overwrite increments.
 //!
 //! [`Judge`] finds times at which two processes held a key, and increments that were lost or made twice.
 

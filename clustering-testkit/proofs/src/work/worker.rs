@@ -14,13 +14,13 @@ use super::{
     counter::{Counter, Step},
 };
 
-/// Interval at which a worker asks if its hold is valid.
+/// Interval at which a worker checks whether its hold is valid.
 const LOOK: Duration = Duration::from_millis(20);
 
 /// Interval at which a worker records that its hold is still valid.
 const NOTE: Duration = Duration::from_millis(100);
 
-/// Pause before a key that is not held, or an unavailable store, is tried again.
+/// Pause before the next attempt after a key was not held or the store was unavailable.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// Work of a node on exclusive keys.
@@ -40,7 +40,7 @@ pub struct WorkSpec {
     pub lingers: Duration,
     /// Duration of the `release` callback. `None` means that there is no callback.
     pub release_takes: Option<Duration>,
-    /// Deliberate fault of the workers, to test that it is detected.
+    /// Deliberate fault of the workers, to test that the fault is detected.
     pub breach: Option<Breach>,
 }
 
@@ -218,7 +218,7 @@ impl Worker {
         self.tried(Place::File, id, outcome);
     }
 
-    /// Returns false if the counter has to be loaded again.
+    /// Increments the counter in the store. Returns false if the counter must be loaded again.
     async fn increment_store(&self, counter: &mut Counter, hold: &Hold, unsure: &mut bool) -> bool {
         let id = self.trying(Place::Store);
         let was_unsure = std::mem::replace(unsure, true);
@@ -228,7 +228,8 @@ impl Worker {
                 if !was_unsure {
                     self.surprised(hold, format!("the counter has changed before {id}"));
                 }
-                // Whatever was in flight before now fails as well, or is loaded.
+                // An earlier increment that was still in flight cannot apply any more, or has applied and will be
+                // loaded.
                 *unsure = was_unsure;
                 (outcome, false)
             }
@@ -264,11 +265,11 @@ impl Worker {
     }
 }
 
-/// Looks at a hold. The time of a look is taken before it, so that the hold was valid at that time.
+/// Checks of a hold. The time is taken before each check, so that the hold was valid at that time.
 struct Looks<'a> {
     log: &'a Log,
     key: &'a str,
-    /// The last look at which the hold was valid, if it is not recorded.
+    /// The last check at which the hold was valid, if it is not recorded.
     valid: Option<Moment>,
     noted: Moment,
 }
@@ -285,7 +286,7 @@ impl Looks<'_> {
         }
     }
 
-    /// Records that the hold is valid without asking.
+    /// Records that the hold is valid without checking.
     async fn pretend(&mut self) {
         loop {
             self.valid_at(self.log.now());
@@ -307,7 +308,7 @@ impl Looks<'_> {
         }
     }
 
-    /// Records the last valid look before the hold is dropped.
+    /// Records the last successful check before the hold is dropped.
     fn last(&mut self, hold: &Hold) {
         let at = self.log.now();
         if hold.is_valid() {

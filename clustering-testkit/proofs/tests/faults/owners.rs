@@ -76,7 +76,7 @@ impl Owners {
     pub(crate) async fn all_held(&self, names: &[&str]) {
         self.stable(names).await;
         let held = async {
-            // Logs are files, so there is no event for a new line.
+            // The logs are files, so a new line cannot be awaited.
             while self.judge_slots(names).is_err() {
                 tokio::time::sleep(LOOK).await;
             }
@@ -109,7 +109,7 @@ impl Owners {
                 return Err(format!("{name} holds {held:?} of {owned:?} in {version}, newest is {newest:?}"));
             }
             if let Some(twice) = held.iter().find(|slot| !all.insert(**slot)) {
-                return Err(format!("{name} holds slot {twice}, like another node"));
+                return Err(format!("{name} and another node both hold slot {twice}"));
             }
         }
         match all.len() == usize::from(slots) {
@@ -154,7 +154,7 @@ impl Owners {
             }
         };
         if tokio::time::timeout(LONG, let_go).await.is_err() {
-            panic!("{} goes on working; {}", node.spec().life, self.story());
+            panic!("{} continues to work; {}", node.spec().life, self.story());
         }
     }
 
@@ -185,7 +185,7 @@ impl Owners {
             let filed = FencedFile::counts(self.files.path().join(&key)).unwrap();
             judge.check_counts(&key, Place::File, &filed)?;
             if stored.is_empty() || filed.is_empty() {
-                return Err(format!("nobody has worked on {key}"));
+                return Err(format!("no worker has worked on {key}"));
             }
         }
         Ok(())

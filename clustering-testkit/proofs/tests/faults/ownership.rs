@@ -1,5 +1,5 @@
-//! P12: at no moment two processes hold a key, judged from what their workers record, and no increment of a key's
-//! counters is lost or doubled. After each fault all slots are held by their owners again.
+//! P12: at no moment do two processes hold a key, as judged by the logs of their workers, and no increment of a key's
+//! counters is lost or doubled. After each fault, all slots are held by their owners again.
 
 use std::{future::Future, sync::Arc};
 
@@ -59,7 +59,7 @@ pub(crate) async fn p12_a_node_cut_off_from_etcd_lets_go_before_others_acquire()
     owners.join(owners.exclusive("b")).await;
     owners.join(owners.exclusive("c")).await;
     owners.all_held(&NAMES).await;
-    // Requests still arrive in the second round, but their replies are lost.
+    // In the second round, requests still arrive, but their replies are lost.
     for breaks in [Proxy::hang, Proxy::hang_answers] {
         breaks(&proxy);
         owners.let_go(&node).await;
@@ -70,7 +70,7 @@ pub(crate) async fn p12_a_node_cut_off_from_etcd_lets_go_before_others_acquire()
     assert!(owners.check_all(&NAMES).await > 0);
 }
 
-/// The evicted nodes work on for longer than the others need to publish and adapt.
+/// The evicted nodes continue to work for longer than the others need to publish and adapt.
 pub(crate) async fn p12_an_evicted_node_finishes_its_work_before_others_acquire() {
     let owners = Owners::new().await;
     for name in NAMES {
@@ -109,7 +109,7 @@ pub(crate) async fn p12_a_second_instance_acquires_after_the_first_has_let_go() 
     assert!(owners.check_all(&NAMES).await > 0);
 }
 
-/// With a `release` callback, so that stopping takes a while.
+/// The nodes have a `release` callback, so that stopping takes a while.
 pub(crate) async fn p12_a_rolling_restart_hands_every_key_over() {
     let owners = Owners::new().await;
     let spec = |name| owners.working(name, |work| work.release_takes = Some(ms(200)));
@@ -196,7 +196,7 @@ pub(crate) async fn p12_the_leader_is_killed_before_the_version_is_stable() {
 
 pub(crate) async fn p12_all_slots_are_held_again_after_etcd_was_away() {
     let (owners, nodes) = Owners::with(&NAMES).await;
-    // Within the TTL, and for longer than the TTL.
+    // Once for less than the TTL, and once for longer.
     owners.etcd.kill().await.unwrap();
     owners.etcd.restart().await.unwrap();
     owners.all_held(&NAMES).await;
@@ -217,7 +217,7 @@ pub(crate) async fn p12_a_mixed_rollout_gives_no_key_to_two_nodes() {
     owners.join(owners.exclusive("a")).await;
     owners.join(owners.exclusive("b")).await;
     owners.stable(&["a", "b", "x"]).await;
-    // The last old node leaves: only now keys are held.
+    // The last old node leaves. Only now are keys held.
     first.stop().await;
     owners.all_held(&NAMES[..2]).await;
     let second = owners.join(old("x")).await;
@@ -231,7 +231,7 @@ pub(crate) async fn p12_a_mixed_rollout_gives_no_key_to_two_nodes() {
     assert!(owners.check_all(&NAMES).await > 0);
 }
 
-/// Lets a process that was paused past its TTL go on with its work, whose fault has to be found.
+/// Resumes a process that was paused past its TTL and continues its work by a deliberate fault, which must be found.
 async fn planted(breach: Breach) -> (Owners, Arc<Node>) {
     let owners = Owners::new().await;
     let node = owners.join(owners.working("a", |work| work.breach = Some(breach))).await;
@@ -256,7 +256,7 @@ pub(crate) async fn p12_a_worker_that_ignores_the_end_of_its_hold_is_found() {
     let (owners, _node) = planted(Breach::GoesOn).await;
     let violation = owners.judge_holds().unwrap_err();
     assert!(violation.contains("held twice"), "{violation}");
-    // The fences keep what it does from having an effect.
+    // The fences reject the writes of the resumed process.
     pause_all(&owners);
     owners.judge_counts().await.unwrap();
 }

@@ -239,7 +239,7 @@ fn p8_not_rereading_acknowledgements_after_a_gap_is_found() {
 }
 
 #[test]
-fn p12_a_commit_of_a_former_owner_is_found() {
+fn p12_an_accepted_commit_of_a_former_owner_is_found() {
     let bounds = nodes(2).exclusive(1).with(Limited::Hold, 1).with(Limited::OwnerWrite, 1);
     breaks(Promise::P12, bounds.with(Limited::Evict, 1), unguarded!(OwnerCommit, "c/view/version"));
 }

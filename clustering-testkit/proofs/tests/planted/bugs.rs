@@ -149,7 +149,7 @@ bugs! {
         "A commit as owner is made without a guard on the version.",
         13, ["P12"], unguarded(Purpose::OwnerCommit, &["c/view/version"]);
     holds_forgotten_at_once:
-        "A node assumes that holds were dropped as soon as it has told them to end.",
+        "A node assumes that holds were dropped as soon as it has retracted them.",
         3, ["P12"], ForgetsHolds;
     release_not_repeated:
         "A node counts a refused release as done.",

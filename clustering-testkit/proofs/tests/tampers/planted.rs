@@ -408,7 +408,7 @@ impl Tamper for DoesNotWait {
     }
 }
 
-/// Counts holds as dropped as soon as they were told to end.
+/// Counts holds as dropped as soon as they are retracted.
 pub(crate) struct ForgetsHolds;
 
 impl Tamper for ForgetsHolds {

@@ -32,11 +32,11 @@ pub(super) struct Hold {
     lease: LeaseId,
 }
 
-/// The holds of a process, and what it was asked about them.
+/// The holds of a process, and the open calls that ask about them.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     outstanding: BTreeSet<Hold>,
-    /// Calls to report on, each with the holds that it is about.
+    /// Open calls, each with the holds that it asks about.
     retractions: Vec<(Token, BTreeSet<Hold>)>,
     /// Time after which each lease's holds are void.
     void: Vec<(LeaseId, Timestamp)>,
@@ -137,7 +137,7 @@ impl World {
         );
     }
 
-    /// Lets the outstanding holds of a process that ends live on until they are void.
+    /// Keeps the outstanding holds of a process that ends until they are void.
     pub(super) fn abandon_holds(&mut self, process: usize) {
         let holds = std::mem::take(&mut self.processes[process].holds);
         for hold in &holds.outstanding {

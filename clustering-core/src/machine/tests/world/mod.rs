@@ -89,7 +89,7 @@ struct Process {
     generation: u64,
     machine: Option<Machine>,
     frozen_until: Timestamp,
-    /// Until this time, no watch yields anything, although calls succeed.
+    /// Time until which no watch yields anything, although calls succeed.
     deaf_until: Timestamp,
     wake_at: Option<Timestamp>,
     /// Calls that have not been answered yet.

@@ -19,12 +19,12 @@ pub(in crate::sim) struct Fence {
 }
 
 impl Fence {
-    /// Stops all checks: after a restore of the store, tokens and guards mean something else.
+    /// Stops all checks: after a restore of the store, tokens and guards cannot be compared with earlier ones.
     pub(in crate::sim) fn stop(&mut self) {
         self.is_stopped = true;
     }
 
-    /// P12. The fencing token of a slot grows with every change of its holder, and never goes back.
+    /// P12. The fencing token of a slot grows with every change of its holder, and never decreases.
     pub(in crate::sim) fn acquire(&mut self, slot: Slot, now: Acquired, who: &Life) -> Result<(), String> {
         let before = self.last.insert(slot, now).filter(|before| *before != now && !self.is_stopped);
         let Some(before) = before else { return Ok(()) };
@@ -32,7 +32,7 @@ impl Fence {
         match before.token < now.token || same && before.token == now.token {
             true => Ok(()),
             false => Err(format!(
-                "P12, token goes back: {who} acquires slot {slot} under token {}, but it was acquired under {} before",
+                "P12, token decreases: {who} acquires slot {slot} under token {}, but the slot was acquired under {} before",
                 now.token, before.token
             )),
         }

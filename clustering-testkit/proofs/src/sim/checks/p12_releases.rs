@@ -12,17 +12,17 @@ struct Acknowledgement {
     phase: Option<String>,
 }
 
-/// What the user of a process has not let go of.
+/// The slots that the user of a process has not let go of.
 pub(in crate::sim) struct Kept<'a> {
     /// Lost slots for which no `release` has succeeded.
     pub(in crate::sim) unreleased: &'a SlotSet,
     /// Slots of valid outstanding holds.
     pub(in crate::sim) in_use: SlotSet,
-    /// Slots of valid outstanding holds that were told to end.
+    /// Slots of valid outstanding holds that were retracted.
     pub(in crate::sim) retracted: SlotSet,
 }
 
-/// P12. A node says that it is ready, or has released its slots, only when `release` has succeeded for all slots that it
+/// P12. A node acknowledges a version, as ready or as released, only when `release` has succeeded for all slots that it
 /// lost, and no hold of such a slot is outstanding.
 pub(in crate::sim) fn check(who: &Life, machine: &Machine, txn: &Txn, kept: &Kept<'_>) -> Result<(), String> {
     let ready = machine.keyspace().ready_prefix();

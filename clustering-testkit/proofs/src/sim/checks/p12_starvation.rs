@@ -9,7 +9,7 @@ use clustering_core::{
 use clustering_testkit::history::Life;
 use serde_json::Value;
 
-/// Time for which joins wait while slots are handed over.
+/// Longest time for which joins wait for a hand-over.
 const JOINS_WAIT: Duration = Duration::from_secs(30);
 
 /// P12. While slots are being handed over, no version is published only because nodes have joined or returned: otherwise
@@ -33,7 +33,7 @@ pub(in crate::sim) fn check(who: &Life, machine: &Machine, since: Duration, txn:
     }
 }
 
-/// True if the commit publishes a version that has no causes but nodes that joined or returned.
+/// True if the commit publishes a version whose only causes are nodes that joined or returned.
 fn has_only_arrivals(machine: &Machine, txn: &Txn) -> bool {
     let version = txn.operations().iter().find_map(|operation| match operation {
         Operation::Put { key, value, .. } if key == machine.keyspace().version_key() => Some(value),

@@ -176,7 +176,7 @@ impl World<'_> {
     fn hold_up(&mut self, process: usize, purpose: Purpose) -> Duration {
         let sprung = self.spring(process, purpose, false);
         let this = &mut self.processes[process];
-        // A commit of an owner may be so late that another node holds its slot.
+        // An owner commit may arrive so late that another node holds the slot.
         if purpose == Purpose::OwnerCommit && this.random.percent(30) {
             return this.random.ms(10, 6_000);
         }

@@ -27,16 +27,16 @@ pub(super) struct Hold {
     token: Revision,
 }
 
-/// The table of holds of a process, as the runtime keeps it, and what its user does with them.
+/// The table of holds of a process, which stands for the runtime's table, and the state of the process's user.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     /// True if the process is exclusive.
     pub(super) exclusive: bool,
     pub(super) has_release: bool,
-    /// True if the node waits for ever until its holds are dropped.
+    /// True if the node has no time limit and waits until its holds are dropped.
     waits: bool,
     outstanding: Vec<Hold>,
-    /// Calls of which the runtime reports, each with the holds that it concerns.
+    /// Open calls of the runtime, each with the holds that it reports about.
     retractions: Vec<(Token, Vec<Hold>)>,
     /// Time after which the holds of each lease are void.
     void: Vec<(LeaseId, Timestamp)>,
@@ -45,7 +45,7 @@ pub(super) struct Holds {
     /// Lost slots for which no `release` has succeeded.
     unreleased: SlotSet,
     holdings: Option<Holdings>,
-    /// Lease that the store ended too early. It proves nothing about what is held under it.
+    /// Lease that the store ended too early. Holds under this lease are not judged.
     betrayed: Option<LeaseId>,
     /// True if the claims have to be determined again.
     is_outdated: bool,
@@ -58,13 +58,13 @@ struct Releasing {
     stuck: bool,
 }
 
-/// A process that may work on a slot, according to what it knows itself.
+/// A process that may work on a slot, according to its own knowledge.
 #[derive(Debug)]
 pub(super) struct Holder {
     process: usize,
     number: u32,
     life: Life,
-    /// Time until which it may.
+    /// Time until which the process may work on the slot.
     until: Moment,
 }
 
@@ -74,7 +74,7 @@ impl Holds {
         known.map_or(Timestamp::ZERO, |(_, void)| *void)
     }
 
-    /// Follows the machine's status. Returns true if anything has changed.
+    /// Updates the table from the machine's status. Returns true if anything has changed.
     fn learn(&mut self, holdings: Holdings) -> bool {
         if self.holdings.as_ref() == Some(&holdings) {
             return false;
@@ -88,7 +88,7 @@ impl Holds {
         true
     }
 
-    /// Returns the slots on which the user may work, each with the time until which it may.
+    /// Returns the slots on which the user may work, each with the time limit for the work.
     fn claims(&self) -> BTreeMap<Slot, Timestamp> {
         let mut claims = BTreeMap::new();
         let mut claim = |slot: Slot, lease: LeaseId, until: Timestamp| {
@@ -119,9 +119,9 @@ impl Holds {
     }
 }
 
-/// Holds, as the user of each process takes and drops them, and P12.
+/// Simulates the users of all processes, who take and drop holds, and checks P12.
 impl World<'_> {
-    /// Makes a process exclusive, if this run wants it.
+    /// Makes a process exclusive, if this run calls for it.
     pub(super) fn make_exclusive(&mut self, process: usize, config: &mut Config) {
         let swarm = &self.swarm;
         let random = &mut self.processes[process].random;
@@ -191,7 +191,7 @@ impl World<'_> {
         }
     }
 
-    /// Lets the user take a hold now and then.
+    /// Lets the user take a hold at random times.
     pub(super) fn use_holds(&mut self, process: usize) {
         let this = &mut self.processes[process];
         let Some(Holdings { lease: Some(lease), held, until, .. }) = &this.holds.holdings else { return };
@@ -238,7 +238,7 @@ impl World<'_> {
         }
     }
 
-    /// Lets the user of a node that would wait for ever drop all holds.
+    /// Lets the user drop all holds, if the node would otherwise wait forever.
     pub(super) fn drop_patient_holds(&mut self, process: usize) {
         let holds = &self.processes[process].holds;
         if holds.waits {
@@ -324,7 +324,8 @@ impl World<'_> {
         }
     }
 
-    /// P12. Checks that a node acknowledges a version only after it has let go of what the version takes from it.
+    /// P12. Checks that a node acknowledges a version only after it has let go of the slots that the version takes from
+    /// it.
     pub(super) fn look_at_acknowledgement(&mut self, process: usize, txn: &Txn) {
         let this = &self.processes[process];
         let Some(machine) = this.machine.as_ref().filter(|_| this.holds.exclusive) else { return };
@@ -338,7 +339,7 @@ impl World<'_> {
         self.book.check(result);
     }
 
-    /// P12. Checks that a version is not published only because of joins, while slots are handed over.
+    /// P12. Checks that no version is published only because of joins while slots are handed over.
     pub(super) fn look_at_publication(&mut self, process: usize, output: &Output) {
         let this = &self.processes[process];
         if let (Output::Commit { purpose: Purpose::Publish, txn, .. }, Some(machine)) =
@@ -350,7 +351,7 @@ impl World<'_> {
         }
     }
 
-    /// Updates the reports about who holds what (P12).
+    /// Updates the observations of which process holds which slot (P12).
     pub(super) fn look_at_holds(&mut self, process: usize) {
         if !mem::take(&mut self.processes[process].holds.is_outdated) || !self.judges_holds {
             return;
@@ -364,7 +365,7 @@ impl World<'_> {
             let own = |holder: &Holder| (holder.process, holder.number) == (process, number);
             let Some(place) = holders.iter().position(own) else { continue };
             match claims.get(slot) {
-                // It begins anew, if its time was over.
+                // Extend the time if it has not passed. Otherwise the process begins to hold the slot again.
                 Some(until) if now < holders[place].until => {
                     holders[place].until = *until;
                     claims.remove(slot);
@@ -381,7 +382,7 @@ impl World<'_> {
         }
     }
 
-    /// Reports that a process begins to hold a slot, and before that, whose time is over.
+    /// Records that a process begins to hold a slot. First ends the claims of holders whose time is over.
     fn begin_to_hold(&mut self, process: usize, slot: Slot, until: Moment) {
         let now = self.now;
         let holders = self.holders.entry(slot).or_default();
@@ -397,7 +398,7 @@ impl World<'_> {
         self.book.entry(&entry);
     }
 
-    /// Handles a process that was killed: it holds nothing any more.
+    /// Handles a killed process, which no longer holds anything.
     pub(super) fn forget_holder(&mut self, process: usize) {
         let number = self.processes[process].life;
         let now = self.now;
@@ -410,7 +411,8 @@ impl World<'_> {
         }
     }
 
-    /// Handles a node that has ended in a process that lives on: its outstanding holds stay valid until they are void.
+    /// Handles a node that has ended although its process continues: its outstanding holds stay valid until they are
+    /// void.
     pub(super) fn abandon_holds(&mut self, process: usize) {
         let holds = &mut self.processes[process].holds;
         if let Some(holdings) = &mut holds.holdings {
@@ -428,13 +430,13 @@ impl World<'_> {
         self.look_at_holds(process);
     }
 
-    /// Stops judging who holds what, since the store was restored.
+    /// Stops judging which process holds which slot, because the store was restored.
     pub(super) fn stop_judging_holds(&mut self) {
         self.judges_holds = false;
         self.fence.stop();
     }
 
-    /// Lets the user write as owner, under a hold or under what the node holds at the moment.
+    /// Lets the user commit as owner, either under one of its holds or under a slot that the node holds at the moment.
     pub(super) fn write_as_owner(&mut self, process: usize) {
         let this = &mut self.processes[process];
         if !this.is_awake() || !this.holds.exclusive {
@@ -485,7 +487,8 @@ impl World<'_> {
         are_held && self.are_slots_assigned()
     }
 
-    /// True if every slot has an owner, unless no node wants any, and all nodes with equal weights own equally many.
+    /// True if every slot has an owner, unless no node may own slots, and nodes with equal weights own equally many
+    /// slots.
     fn are_slots_assigned(&self) -> bool {
         let Some(view) = self.processes[0].machine.as_ref().and_then(|machine| machine.newest()) else {
             return false;

@@ -56,7 +56,7 @@ enum Due {
     Stop { process: usize, life: u32 },
     /// The user writes as leader, if the node claims to lead.
     Write { process: usize, life: u32 },
-    /// The user writes as owner of a slot, if the node holds one.
+    /// The user commits as owner of a slot, if the node holds a slot.
     WriteAsOwner { process: usize, life: u32 },
     /// The user registers the node again.
     Register { process: usize, life: u32 },
@@ -97,9 +97,9 @@ pub(super) struct World<'a> {
     /// Owner of each lease as process and life, at the index of the lease's number.
     owners: Vec<(usize, u32)>,
     reigns: Reigns,
-    /// The processes that may work on each slot, according to what they know themselves.
+    /// The processes that may work on each slot, according to their own knowledge.
     holders: BTreeMap<Slot, Vec<Holder>>,
-    /// Leases of the sessions that are exclusive, according to the log.
+    /// Leases of the exclusive sessions, according to the log.
     witnesses: BTreeSet<LeaseId>,
     /// Number of holds that were taken.
     holds: u64,
@@ -484,7 +484,7 @@ impl<'a> World<'a> {
             Event::LeaderChanged { term, .. } => self.processes[process].told_leader = *term,
             Event::SessionLost { reason: LostReason::Unhealthy } => {
                 let this = &mut self.processes[process];
-                // An exclusive node keeps the lease until it has let go of its slots.
+                // An exclusive node keeps its lease until it has let go of its slots.
                 let lease = this.lease.filter(|_| !this.holds.exclusive);
                 this.owes = lease.map(|held| Owed { lease: held.id, leaving: None });
             }

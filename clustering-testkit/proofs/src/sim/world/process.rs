@@ -50,7 +50,7 @@ pub(super) struct Process {
     pub(super) told_leader: Option<Term>,
     /// Last label that the process saw published.
     pub(super) seen_label: Option<Version>,
-    /// Time on the clock when the process last saw a version published.
+    /// Time on the process's clock at which it last saw a version published.
     pub(super) seen_version_at: Timestamp,
     /// Version of the last `on_stable` call.
     pub(super) announced: Option<Version>,

@@ -271,7 +271,7 @@ impl World<'_> {
         self.operate(&Txn::new().put(key, value.to_string(), lease));
     }
 
-    /// Lets the node's watches deliver what they have held back.
+    /// Lets the node's watches deliver the events that they have held back.
     fn hear(&mut self, process: usize) {
         let open = self.processes[process].watches.iter().filter(|watch| watch.open);
         for token in open.map(|watch| watch.token).collect::<Vec<_>>() {
