@@ -142,12 +142,17 @@ impl Ownership {
         self.has_let_go() && may_acquire
     }
 
-    /// Returns the view of which the node has to say that its lost slots are released. It needs not if it gains nothing,
-    /// because then it is ready as soon as `stabilize` succeeds, or if nobody waits for it.
-    pub(crate) fn released<'a>(&self, facts: &'a Facts, membership: &Membership) -> Option<&'a View> {
+    /// Returns the view of which the node has to say that its lost slots are released. It needs not if nobody waits for
+    /// it. Nor if it gains nothing, because then it is ready as soon as `stabilize` succeeds, unless that `takes_long`.
+    pub(crate) fn released<'a>(
+        &self,
+        facts: &'a Facts,
+        membership: &Membership,
+        takes_long: bool,
+    ) -> Option<&'a View> {
         facts.config.exclusive?;
         let view = membership.target(facts).filter(|view| view.has_handover())?;
-        let is_due = !facts.fold.is_released() && self.has_let_go() && self.gains(view);
+        let is_due = !facts.fold.is_released() && self.has_let_go() && (takes_long || self.gains(view));
         (is_due && must_release(facts, view)).then_some(view)
     }
 
