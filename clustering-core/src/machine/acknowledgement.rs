@@ -7,7 +7,7 @@ use super::{
     output::Purpose,
     ownership::Ownership,
     session::{Epoch, Session, SessionChange},
-    stabilization::Report,
+    stabilization::{Report, Stabilization},
     timers::Timers,
     token::Token,
 };
@@ -147,11 +147,15 @@ impl Acknowledgement {
         session: &Session,
         membership: &Membership,
         ownership: &Ownership,
+        stabilization: &Stabilization,
         out: &mut Outbox,
     ) {
         self.follow_session(session);
         self.follow_record(membership);
-        self.report_release(facts, membership, ownership);
+        let takes_long = stabilization.takes_long(facts);
+        if let Some(view) = ownership.released(facts, membership, takes_long) {
+            self.report_release(view);
+        }
         let target = membership.target(facts).map(View::revision);
         self.open.take_if(|report| Some(report.view.revision()) != target);
         self.schedule_check(facts, session, target, out);
@@ -173,8 +177,7 @@ impl Acknowledgement {
     }
 
     /// Reports that the slots that the newest version takes from this node are released.
-    fn report_release(&mut self, facts: &Facts, membership: &Membership, ownership: &Ownership) {
-        let Some(view) = ownership.released(facts, membership) else { return };
+    fn report_release(&mut self, view: &View) {
         let is_said = |report: &Option<Report>| {
             report.as_ref().is_some_and(|report| report.view.revision() == view.revision())
         };

@@ -544,7 +544,7 @@ impl Machine {
         let inputs = VersionInputs { log, version_requests, assigning };
         self.publication.reconcile(facts, &inputs, election, consistency, out);
         self.stabilization.reconcile(facts, session, membership, ownership, out);
-        self.acknowledgement.reconcile(facts, session, membership, ownership, out);
+        self.acknowledgement.reconcile(facts, session, membership, ownership, &self.stabilization, out);
         self.announcement.reconcile(facts, election, out);
         self.requests.reconcile(facts, log, version_requests, membership, election, out);
         self.owner_commits.reconcile(facts, ownership, out);

@@ -144,12 +144,17 @@ impl Ownership {
     }
 
     /// Returns the view for which the node must acknowledge the release of its lost slots. No acknowledgement is needed
-    /// if the node gains nothing, because it then becomes ready as soon as `stabilize` succeeds, or if no node waits
-    /// for it.
-    pub(crate) fn released<'a>(&self, facts: &'a Facts, membership: &Membership) -> Option<&'a View> {
+    /// if no node waits for it, or if the node gains nothing, because it then becomes ready as soon as `stabilize`
+    /// succeeds, unless that `takes_long`.
+    pub(crate) fn released<'a>(
+        &self,
+        facts: &'a Facts,
+        membership: &Membership,
+        takes_long: bool,
+    ) -> Option<&'a View> {
         facts.config.exclusive?;
         let view = membership.target(facts).filter(|view| view.has_handover())?;
-        let is_due = !facts.fold.is_released() && self.has_let_go() && self.gains(view);
+        let is_due = !facts.fold.is_released() && self.has_let_go() && (takes_long || self.gains(view));
         (is_due && must_release(facts, view)).then_some(view)
     }
 

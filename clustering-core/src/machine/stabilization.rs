@@ -1,5 +1,7 @@
 //! Running the user's `stabilize` (P3).
 
+use std::time::Duration;
+
 use super::{
     facts::Facts,
     membership::Membership,
@@ -17,6 +19,9 @@ use crate::{
     time::Timestamp,
     view::View,
 };
+
+/// Time after which a run takes long, so that the node acknowledges the release of its lost slots separately.
+const LONG: Duration = Duration::from_secs(1);
 
 /// Runs `stabilize` for the newest version, one run at a time, until it succeeds. On an exclusive node, waits until the
 /// slots that the node would gain are released.
@@ -72,9 +77,17 @@ impl Stabilization {
         self.running.is_some()
     }
 
+    /// True if a run takes long, for whatever version.
+    pub(crate) fn takes_long(&self, facts: &Facts) -> bool {
+        self.running.as_ref().is_some_and(|run| facts.now >= run.started + LONG)
+    }
+
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
         if let Some(run) = &self.running {
             timers.at(run.started + facts.config.warn_after);
+            if run.view.has_handover() {
+                timers.at(run.started + LONG);
+            }
             timers.maybe(facts.config.stabilize_timeout.map(|limit| run.started + limit));
         }
         if let Some(Progress { state: State::Refused { again }, .. }) = &self.progress {

@@ -687,3 +687,31 @@ fn a_node_requests_no_lease_while_the_release_of_its_last_session_is_stuck() {
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member, "without a further pause");
 }
+
+#[test]
+fn a_stabilize_that_takes_long_does_not_keep_the_slots_of_others_from_being_acquired() {
+    let mut b = follower();
+    b.publishes_slots(&["a", "a", "a", "b"], false);
+    b.retracted(&[]);
+    b.expect_only(&STEPS, &["retract 2", "stabilize V3 of a b after V2"]);
+    b.wait(secs(1));
+    b.expect_only(&STEPS, &["acknowledge V3 released"]);
+    b.ok("acknowledge");
+    b.stabilized(Outcome::Ready);
+    b.expect_only(&STEPS, &["acknowledge V3"]);
+    b.ok("acknowledge");
+    b.deliver();
+    b.permits();
+    b.expect_only(&STEPS, &[]);
+}
+
+#[test]
+fn a_stabilize_that_does_not_end_when_it_is_superseded_does_not_keep_slots_from_being_acquired() {
+    let mut b = follower();
+    b.publishes_slots(&["a", "a", "a", "b"], false);
+    b.retracted(&[]);
+    b.publishes_slots(&["a", "a", "a", "b"], false);
+    b.skip();
+    b.wait(secs(1));
+    b.expect_only(&STEPS, &["acknowledge V4 released"]);
+}
