@@ -229,6 +229,22 @@ mod tests {
     }
 
     #[test]
+    fn slots_that_are_not_held_by_exactly_their_owner_are_found() {
+        let version = Version::from_u128(1);
+        let slots = |held: &[u16], owned: &[u16]| {
+            [line(1, Event::Slots { version, held: held.to_vec(), owned: owned.to_vec() })]
+        };
+        let check =
+            |a: &[Line], b: &[Line]| Judge::default().with("a", a).with("b", b).check_slots(Some(version), 3);
+        let first = slots(&[0, 1], &[0, 1]);
+        check(&first, &slots(&[2], &[2])).unwrap();
+        assert!(check(&first, &slots(&[], &[2])).unwrap_err().contains("b holds [] of [2]"));
+        assert!(check(&first, &slots(&[], &[])).unwrap_err().contains("nobody holds the slots {2}"));
+        assert!(check(&first, &slots(&[1, 2], &[1, 2])).unwrap_err().contains("slot 1, like another"));
+        assert!(check(&first, &[]).unwrap_err().contains("b has recorded nothing"));
+    }
+
+    #[test]
     fn lost_and_doubled_increments_are_found() {
         let key = || "k".to_owned();
         let tried = |id: &str, outcome| {
