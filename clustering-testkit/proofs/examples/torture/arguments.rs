@@ -4,15 +4,20 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use clustering_proofs::node::Breach;
+use clustering_proofs::{node, work};
 use lexopt::prelude::*;
 
-use crate::{kinds::kinds, numbers::number, plan::Kind};
+use crate::{
+    kinds::kinds,
+    numbers::number,
+    plan::{Exclusive, Kind},
+};
 
 pub(crate) const HELP: &str = "\
 Tortures a cluster: runs nodes as separate processes on an etcd of several members, and injects faults drawn from a
-seed. Leaders increment a counter and append to a list, fenced by their terms. Afterwards the histories are checked: the
-promises P1 to P8, that no step was lost or done twice, and that the nodes' calls to etcd are linearizable.
+seed. Leaders increment a counter and append to a list, fenced by their terms. Exclusive nodes increment counters of the
+keys that they hold. Afterwards the histories are checked: the promises P1 to P8 and P12, that no step was lost or done
+twice, and that the nodes' calls to etcd are linearizable.
 
 Usage: cargo run --release -p clustering-proofs --example torture -- [OPTIONS]
 
@@ -23,8 +28,11 @@ Options:
   --ttl SECONDS    TTL of the nodes' leases, at least 3 [default: 3]
   --seed N         seed of the faults, their times and their targets [default: random]
   --only LIST      inject only these faults, separated by commas, such as Kill,HangAnswers
+  --exclusive WHO  nodes that hold keys exclusively: all, mixed (some lives are not exclusive) or none
+                   [default: drawn from the seed]
   --keep FOLDER    folder for the logs if a promise is broken [default: a new folder in TMPDIR]
-  --breach KIND    make the nodes write incorrectly, to test the checks: unfenced, last-write-wins or repeats-lost
+  --breach KIND    make the nodes work incorrectly, to test the checks: unfenced, last-write-wins or repeats-lost for the
+                   writes of leaders, goes-on or unfenced-work for work on keys that are not held any more
   --json           print the result as one JSON object
   --help           print this help
 
@@ -46,9 +54,25 @@ pub(crate) struct Settings {
     pub(crate) seed: u64,
     pub(crate) only: Vec<Kind>,
     pub(crate) keep: Option<PathBuf>,
+    pub(crate) exclusive: Exclusive,
     pub(crate) breach: Option<Breach>,
     pub(crate) json: bool,
 }
+
+/// Deliberate fault of the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Breach {
+    Writes(node::Breach),
+    Work(work::Breach),
+}
+
+const BREACHES: [(&str, Breach); 5] = [
+    ("unfenced", Breach::Writes(node::Breach::Unfenced)),
+    ("last-write-wins", Breach::Writes(node::Breach::LastWriteWins)),
+    ("repeats-lost", Breach::Writes(node::Breach::RepeatsLost)),
+    ("goes-on", Breach::Work(work::Breach::GoesOn)),
+    ("unfenced-work", Breach::Work(work::Breach::Unfenced)),
+];
 
 pub(crate) enum Asked {
     Run(Settings),
@@ -66,9 +90,11 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         seed: (now.as_nanos() % 1_000_000_007) as u64,
         only: Kind::ALL.to_vec(),
         keep: None,
+        exclusive: Exclusive::None,
         breach: None,
         json: false,
     };
+    let mut exclusive = None;
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -81,12 +107,14 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
             Long("seed") => settings.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
             Long("only") => settings.only = kinds(&mut parser, &Kind::ALL)?,
             Long("keep") => settings.keep = Some(parser.value()?.into()),
-            Long("breach") => settings.breach = Some(breach(&parser.value()?.string()?)?),
+            Long("exclusive") => exclusive = Some(named(&mut parser, "--exclusive", &Exclusive::NAMED)?),
+            Long("breach") => settings.breach = Some(named(&mut parser, "--breach", &BREACHES)?),
             Long("json") => settings.json = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
             _ => return Err(argument.unexpected().into()),
         }
     }
+    settings.exclusive = exclusive.unwrap_or_else(|| Exclusive::drawn(settings.seed));
     Ok(Asked::Run(settings))
 }
 
@@ -97,13 +125,22 @@ fn members(parser: &mut lexopt::Parser) -> Result<usize, Box<dyn Error>> {
     }
 }
 
-fn breach(given: &str) -> Result<Breach, Box<dyn Error>> {
-    match given {
-        "unfenced" => Ok(Breach::Unfenced),
-        "last-write-wins" => Ok(Breach::LastWriteWins),
-        "repeats-lost" => Ok(Breach::RepeatsLost),
-        _ => Err(format!("--breach {given:?}: expected unfenced, last-write-wins or repeats-lost").into()),
-    }
+/// Parses a name.
+fn named<T: Copy>(
+    parser: &mut lexopt::Parser,
+    option: &str,
+    named: &[(&str, T)],
+) -> Result<T, Box<dyn Error>> {
+    let given = parser.value()?.string()?;
+    let found = named.iter().find(|(name, _)| *name == given);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = named.iter().map(|(name, _)| *name).collect();
+        format!("{option} {given:?}: expected one of {}", names.join(", ")).into()
+    })
+}
+
+fn name_of<T: PartialEq>(value: &T, named: &[(&'static str, T)]) -> Option<&'static str> {
+    named.iter().find(|(_, other)| other == value).map(|(name, _)| *name)
 }
 
 impl Settings {
@@ -121,13 +158,14 @@ impl Settings {
             let only: Vec<_> = self.only.iter().map(|kind| format!("{kind:?}")).collect();
             command += &format!(" --only {}", only.join(","));
         }
-        let breach = match self.breach {
-            None => return command,
-            Some(Breach::Unfenced) => "unfenced",
-            Some(Breach::LastWriteWins) => "last-write-wins",
-            Some(Breach::RepeatsLost) => "repeats-lost",
-        };
-        command += &format!(" --breach {breach}");
+        command += &format!(" --exclusive {}", self.exclusive_name());
+        if let Some(breach) = self.breach.and_then(|breach| name_of(&breach, &BREACHES)) {
+            command += &format!(" --breach {breach}");
+        }
         command
+    }
+
+    pub(crate) fn exclusive_name(&self) -> &'static str {
+        name_of(&self.exclusive, &Exclusive::NAMED).unwrap_or_default()
     }
 }

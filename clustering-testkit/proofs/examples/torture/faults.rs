@@ -198,10 +198,10 @@ impl Strike {
         Ok(Met::Somebody)
     }
 
-    /// Loses the reply to the next step of the leader, which takes effect.
+    /// Loses the reply to the next step of the leader, or to its next increment of a key, which takes effect.
     async fn answer(&self) -> Met {
         let Some(number) = self.world.leader() else { return Met::Nobody };
-        // This text occurs only in that commit, not in any read.
+        // This text occurs only in those commits, not in any read.
         let lines = self.world.lines(number).iter().map(|line| Box::pin(line.lose_answer_to("\"count\":")));
         tokio::select! {
             _ = select_all(lines) => {

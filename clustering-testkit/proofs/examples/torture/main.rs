@@ -80,9 +80,10 @@ async fn run(settings: &Settings) -> Result<Report, Failed> {
     let plan = plan::plan(settings);
     if !settings.json {
         println!(
-            "seed {}: {} nodes on an etcd with {} members, {} faults in {} s",
+            "seed {}: {} nodes (exclusive: {}) on an etcd with {} members, {} faults in {} s",
             settings.seed,
             settings.nodes,
+            settings.exclusive_name(),
             settings.members,
             plan.len(),
             settings.time.as_secs()
@@ -91,6 +92,6 @@ async fn run(settings: &Settings) -> Result<Report, Failed> {
     let world = World::start(settings).await?;
     let struck = faults::storm(&world, plan).await?;
     let calm = world.calm().await?;
-    let verdict = judge::judge(&world, calm).await?;
+    let verdict = judge::judge(&world, &calm).await?;
     Ok(Report::of(settings, &world, struck, calm, verdict))
 }

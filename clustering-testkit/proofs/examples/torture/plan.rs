@@ -30,6 +30,29 @@ pub(crate) enum Kind {
     Ask,
 }
 
+/// The nodes that are exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exclusive {
+    All,
+    /// Some lives of some nodes are not, until all faults have ended.
+    Mixed,
+    None,
+}
+
+impl Exclusive {
+    pub(crate) const NAMED: [(&'static str, Exclusive); 3] =
+        [("all", Exclusive::All), ("mixed", Exclusive::Mixed), ("none", Exclusive::None)];
+
+    /// Draws from the seed. Most of the time, all nodes are exclusive.
+    pub(crate) fn drawn(seed: u64) -> Self {
+        match SmallRng::seed_from_u64(!seed).random_range(0..10) {
+            0..6 => Exclusive::All,
+            6..8 => Exclusive::Mixed,
+            _ => Exclusive::None,
+        }
+    }
+}
+
 /// Target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
@@ -140,7 +163,11 @@ pub(crate) fn plan(settings: &Settings) -> Vec<Fault> {
             ticket = ticket.saturating_sub(kind.weight());
             here
         });
-        let kind = drawn.unwrap_or(settings.only[0]);
+        let kind = match drawn.unwrap_or(settings.only[0]) {
+            // P12 does not hold if somebody revokes the lease of a live node, so the node is deleted instead.
+            Kind::RevokeLease if settings.exclusive != Exclusive::None => Kind::DeleteNode,
+            kind => kind,
+        };
         let target = match random.random_bool(0.4) {
             true => Target::Leader,
             false => Target::Node(random.random_range(0..settings.nodes)),

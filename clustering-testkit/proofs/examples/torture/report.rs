@@ -10,7 +10,7 @@ use crate::{
     arguments::Settings,
     faults::Struck,
     judge::{Broken, Verdict},
-    plan::Kind,
+    plan::{Exclusive, Kind},
     world::{Calm, NAMESPACE, World},
 };
 
@@ -27,8 +27,9 @@ pub(crate) struct Report {
     broken: Option<Broken>,
 }
 
-/// Checks that a run without a broken promise has passed.
-const HELD: [&str; 10] = ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "increments", "linearizability"];
+/// Checks that a run without a broken promise has passed. P12 is only checked if there were exclusive nodes.
+const HELD: [&str; 11] =
+    ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P12", "increments", "linearizability"];
 
 impl Report {
     pub(crate) fn of(
@@ -57,6 +58,12 @@ impl Report {
         self.broken.is_none()
     }
 
+    /// Returns the checks that this run has passed.
+    fn passed(&self) -> Vec<&'static str> {
+        let has_p12 = self.settings.exclusive != Exclusive::None;
+        HELD.into_iter().filter(|check| self.held() && (has_p12 || *check != "P12")).collect()
+    }
+
     pub(crate) fn print(&self, json: bool) {
         if json {
             return println!("{}", self.as_json());
@@ -75,7 +82,7 @@ impl Report {
             println!("{:>7.1}s  from the last fault to a stable version of all nodes", after.as_secs_f64());
         }
         match &self.broken {
-            None => println!("\nheld: {}", HELD.join(", ")),
+            None => println!("\nheld: {}", self.passed().join(", ")),
             Some(Broken { what, kept }) => {
                 println!("\n{what}\n\nthe logs are kept in {kept}\nreproduce: {}", self.settings.command());
             }
@@ -93,6 +100,7 @@ impl Report {
             "nodes": self.settings.nodes,
             "members": self.settings.members,
             "ttl_s": self.settings.ttl.as_secs(),
+            "exclusive": self.settings.exclusive_name(),
             "seconds": self.settings.time.as_secs(),
             "etcd": self.etcd,
             "took_s": self.took.as_secs_f64(),
@@ -101,7 +109,7 @@ impl Report {
             "seen": numbers.collect::<Map<_, _>>(),
             "longest_without_leader_s": self.without_leader.as_secs_f64(),
             "calm_after_s": self.calm.after.map(|after| after.as_secs_f64()),
-            "held": if self.held() { HELD.to_vec() } else { Vec::new() },
+            "held": self.passed(),
             "broken": self.broken.as_ref().map(|broken| {
                 json!({ "what": broken.what, "kept": broken.kept, "again": self.settings.command() })
             }),
@@ -122,6 +130,9 @@ fn count(verdict: &Verdict) -> BTreeMap<&'static str, u64> {
         ("leaders' steps", steps as u64),
         ("reads and commits in one order", verdict.calls.0 as u64),
         ("commits with a lost reply", verdict.calls.1 as u64),
+        ("holds of keys", verdict.work.holds.holds as u64),
+        ("moves of keys", verdict.work.holds.moves as u64),
+        ("owners' increments", verdict.work.increments as u64),
     ]);
     for entry in verdict.journals.iter().flatten() {
         let what = match &entry.observation {

@@ -33,6 +33,9 @@ pub(crate) fn keep(
     fs::write(folder.join("story.txt"), head + &story.join("\n") + "\n")?;
     for node in world.lives() {
         copy(&node.spec().journal, folder.join(format!("{}.jsonl", node.spec().life)))?;
+        if let Some(work) = &node.spec().work {
+            copy(&work.log, folder.join(format!("{}.work", node.spec().life)))?;
+        }
         if let Some(process) = node.process() {
             copy(process.log_path(), folder.join(format!("{}.log", node.spec().life)))?;
         }

@@ -1,15 +1,23 @@
 use std::{
     collections::BTreeMap,
     error::Error,
-    sync::{Arc, Mutex, PoisonError},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use clustering_core::store::{CoordinationStore as _, Revision, Txn};
+use clustering_core::{
+    NodeName,
+    store::{CoordinationStore as _, Revision, Txn},
+};
 use clustering_etcd::{EtcdConfig, EtcdStore};
 use clustering_proofs::{
     node::{Node, NodeSpec},
     proxy::Proxy,
+    work::{Judge, Line, Log, WorkSpec},
 };
 use clustering_testkit::{
     etcd::{EtcdCluster, EtcdServer},
@@ -21,7 +29,10 @@ use clustering_testkit::{
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 
-use crate::arguments::Settings;
+use crate::{
+    arguments::{Breach, Settings},
+    plan::Exclusive,
+};
 
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
 
@@ -34,8 +45,11 @@ const HAND: &str = "torture/hand";
 /// Time limit for the cluster to come to rest, with an allowance for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Time limit for a node to leave when it is told to.
-const LEAVES_WITHIN: Duration = Duration::from_secs(30);
+/// Time limit for a node to leave when it is told to. An exclusive node that cannot reach etcd takes 30 s.
+const LEAVES_WITHIN: Duration = Duration::from_secs(45);
+
+/// Chance of a life in a mixed rollout not to be exclusive. With 7 nodes, all are exclusive about half of the time.
+const NOT_EXCLUSIVE: f64 = 0.1;
 
 /// The processes, the connections between them, and the log of injected faults.
 pub(crate) struct World {
@@ -53,6 +67,8 @@ pub(crate) struct World {
     pub(crate) began: Moment,
     lives: Mutex<Vec<Arc<Node>>>,
     told: Mutex<Vec<(Moment, String)>>,
+    /// True once all further lives of a mixed rollout are exclusive.
+    rolled_out: AtomicBool,
     pub(crate) folder: Folder,
 }
 
@@ -62,10 +78,12 @@ pub(crate) struct Seat {
 }
 
 /// Result of waiting for the cluster to come to rest.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Calm {
     /// Time since the last fault, or `None` if the cluster did not come to rest.
     pub(crate) after: Option<Duration>,
+    /// The slots that their owners don't hold then, or the keys that nobody works on.
+    pub(crate) unheld: Option<String>,
 }
 
 impl World {
@@ -95,6 +113,7 @@ impl World {
             clock,
             lives: Mutex::default(),
             told: Mutex::default(),
+            rolled_out: AtomicBool::default(),
             folder,
         };
         for number in 0..settings.nodes {
@@ -126,7 +145,7 @@ impl World {
         let mut random = SmallRng::seed_from_u64(self.settings.seed ^ (lives.len() as u64) << 32);
         let journal = self.folder.path().join(format!("{life}.jsonl"));
         let endpoints = self.lines[number].iter().map(Proxy::endpoint).collect();
-        NodeSpec {
+        let spec = NodeSpec {
             ttl: self.settings.ttl,
             stabilize_takes: Duration::from_millis(random.random_range(0..500)),
             stabilize_refuses: if random.random_bool(0.2) { random.random_range(1..=2) } else { 0 },
@@ -134,9 +153,41 @@ impl World {
             write_every: Some(Duration::from_millis(60)),
             warn_after: Duration::from_secs(10),
             record_calls: true,
-            breach: self.settings.breach,
             ..NodeSpec::new(name, life, NAMESPACE, endpoints, journal)
-        }
+        };
+        let breach = match self.settings.breach {
+            Some(Breach::Writes(breach)) => Some(breach),
+            _ => None,
+        };
+        NodeSpec { work: self.work(&spec, &mut random), breach, ..spec }
+    }
+
+    /// Returns the work of a node's next life if it is exclusive. Some release slowly, and some work on for a while
+    /// after their holds are lost.
+    fn work(&self, spec: &NodeSpec, random: &mut SmallRng) -> Option<WorkSpec> {
+        let is_exclusive = match self.settings.exclusive {
+            Exclusive::All => true,
+            Exclusive::Mixed => !random.random_bool(NOT_EXCLUSIVE) || self.rolled_out.load(Ordering::Relaxed),
+            Exclusive::None => false,
+        };
+        let mut up_to = |millis| Duration::from_millis(random.random_range(0..millis));
+        let (lingers, release_takes) = (up_to(500), up_to(500));
+        is_exclusive.then(|| WorkSpec {
+            every: Duration::from_millis(200),
+            lingers,
+            // Half of the nodes have no `release` callback.
+            release_takes: Some(release_takes).filter(|takes| takes.as_millis() % 2 == 0),
+            breach: match self.settings.breach {
+                Some(Breach::Work(breach)) => Some(breach),
+                _ => None,
+            },
+            ..WorkSpec::new(spec.journal.with_extension("work"), self.files())
+        })
+    }
+
+    /// Returns the folder of the keys' fenced files.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.folder.path().join("files")
     }
 
     pub(crate) fn spawn(&self, spec: NodeSpec) -> Result<Arc<Node>, Failed> {
@@ -219,8 +270,13 @@ impl World {
         let _turn = self.etcd_turn.lock().await;
         self.lines.iter().flatten().for_each(Proxy::heal);
         self.etcd.recover().await?;
+        self.rolled_out.store(true, Ordering::Relaxed);
         for (number, seat) in self.seats.iter().enumerate() {
-            self.sit_again(number, &mut *seat.lock().await)?;
+            let mut seat = seat.lock().await;
+            if seat.node.spec().work.is_none() && self.settings.exclusive != Exclusive::None {
+                self.leave(&seat.node).await?;
+            }
+            self.sit_again(number, &mut seat)?;
         }
         let since = self.clock.now();
         self.tell("all faults have ended");
@@ -244,7 +300,32 @@ impl World {
         } else {
             "the cluster did not come to rest"
         });
-        Ok(Calm { after })
+        let unheld = match after {
+            Some(_) if self.settings.exclusive != Exclusive::None => self.all_held().await.err(),
+            _ => None,
+        };
+        Ok(Calm { after, unheld })
+    }
+
+    /// Waits until all slots are held by their owners, and all keys are worked on.
+    async fn all_held(&self) -> Result<(), String> {
+        let since = self.clock.now();
+        let mut seats = Vec::new();
+        for seat in &self.seats {
+            seats.push(seat.lock().await.node.clone());
+        }
+        loop {
+            let logs = logs_of(&seats)?;
+            let version = self.follower.ledger().present().newest().map(|newest| newest.version);
+            let (judge, work) = (judge_of(&logs), WorkSpec::new("", ""));
+            let held = judge.check_slots(version, work.slots);
+            let held = held.and_then(|()| judge.check_increments(work.keys(), since));
+            if held.is_ok() || self.clock.now().since(since) > PATIENCE / 4 {
+                return held;
+            }
+            // Logs are files, so there is no event for a new line.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Tells all nodes to leave.
@@ -280,8 +361,17 @@ impl World {
         Ok(pages)
     }
 
-    pub(crate) fn journals(&self) -> Vec<Vec<Entry>> {
-        self.lives().iter().map(|node| node.journal()).collect()
+    /// Returns the journals of all lives, with the times for which their workers held keys.
+    pub(crate) fn journals(&self) -> Result<Vec<Vec<Entry>>, Failed> {
+        let mut journals = Vec::new();
+        for node in self.lives() {
+            let (mut journal, logs) = (node.journal(), logs_of(std::slice::from_ref(&node))?);
+            let (name, life) = (NodeName::parse(node.name())?, node.spec().life.as_str());
+            let entry = |(at, observation)| Entry { at, node: name.clone(), life: life.into(), observation };
+            journal.extend(judge_of(&logs).observations().into_iter().map(entry));
+            journals.push(journal);
+        }
+        Ok(journals)
     }
 
     /// True for keys that clients other than the nodes write.
@@ -297,6 +387,24 @@ impl World {
         }
         lives
     }
+}
+
+/// Returns the logs of the lives' workers.
+pub(crate) fn logs_of(lives: &[Arc<Node>]) -> Result<Vec<(String, Vec<Line>)>, String> {
+    let read = |node: &Arc<Node>| {
+        let log = &node.spec().work.as_ref().filter(|work| work.log.exists())?.log;
+        let life = node.spec().life.clone();
+        Some(
+            Log::read(log)
+                .map(|log| (life.clone(), log))
+                .map_err(|error| format!("the log of {life}: {error}")),
+        )
+    };
+    lives.iter().filter_map(read).collect()
+}
+
+pub(crate) fn judge_of(logs: &[(String, Vec<Line>)]) -> Judge<'_> {
+    logs.iter().fold(Judge::default(), |judge, (life, log)| judge.with(life, log))
 }
 
 pub(crate) fn has_ended(node: &Node) -> bool {

@@ -17,7 +17,8 @@ pub struct Counted {
     pub token: u64,
 }
 
-/// A key's counter in the store. Each increment also leaves a key with its id.
+/// A key's counter in the store, below the cluster's namespace, so that the followed history contains its changes. Each
+/// increment also leaves a key with its id.
 #[derive(Debug)]
 pub(super) struct Counter {
     key: String,
@@ -33,12 +34,12 @@ pub(super) enum Step {
     Changed(WriteOutcome),
 }
 
-fn counter(key: &str) -> String {
-    format!("work/counts/{key}")
+fn counter(namespace: &str, key: &str) -> String {
+    format!("{namespace}/work/counts/{key}")
 }
 
-fn increments(key: &str) -> String {
-    format!("work/increments/{key}/")
+fn increments(namespace: &str, key: &str) -> String {
+    format!("{namespace}/work/increments/{key}/")
 }
 
 impl Counter {
@@ -49,7 +50,7 @@ impl Counter {
     }
 
     async fn reload(&mut self, node: &Clustering) -> Result<(), StoreError> {
-        let stored = node.store().get(&counter(&self.key)).await?;
+        let stored = node.store().get(&counter(node.namespace().as_ref(), &self.key)).await?;
         self.known = match stored {
             Some(entry) => {
                 let counted: Counted =
@@ -65,15 +66,14 @@ impl Counter {
     pub(super) async fn increment(&mut self, node: &Clustering, hold: &Hold, id: &str) -> Step {
         let counted = Counted { id: id.to_owned(), count: self.known.0 + 1, token: hold.token().get() };
         let value = serde_json::to_vec(&counted).expect("a plain object");
-        let txn = Txn::new().put(counter(&self.key), value.clone(), None).put(
-            format!("{}{id}", increments(&self.key)),
-            value,
-            None,
-        );
+        let namespace = node.namespace().as_ref();
+        let counter = counter(namespace, &self.key);
+        let increment = format!("{}{id}", increments(namespace, &self.key));
+        let txn = Txn::new().put(&*counter, value.clone(), None).put(increment, value, None);
         let result = match self.unfenced {
             true => node.store().commit(txn).await.map_err(RequestError::Store),
             false => {
-                let txn = txn.guard(Guard::modified_at(counter(&self.key), self.known.1));
+                let txn = txn.guard(Guard::modified_at(counter, self.known.1));
                 node.commit_as_owner(hold, txn).await
             }
         };
@@ -103,12 +103,16 @@ impl Counter {
 /// # Panics
 ///
 /// Panics if anything other than a worker wrote to the keys.
-pub async fn counts(store: &impl CoordinationStore, key: &str) -> Result<Vec<Counted>, StoreError> {
+pub async fn counts(
+    store: &impl CoordinationStore,
+    namespace: &str,
+    key: &str,
+) -> Result<Vec<Counted>, StoreError> {
     let parse =
         |value: &[u8]| serde_json::from_slice::<Counted>(value).expect("only workers write increments");
     // The counter itself has the last value. It is read first, because workers may still be running.
-    let last = store.get(&counter(key)).await?.map(|entry| parse(&entry.value));
-    let entries = store.read(&increments(key)).await?.entries;
+    let last = store.get(&counter(namespace, key)).await?.map(|entry| parse(&entry.value));
+    let entries = store.read(&increments(namespace, key)).await?.entries;
     let mut counts: Vec<Counted> = entries.iter().map(|entry| parse(&entry.value)).collect();
     if let Some(last) = last {
         assert!(counts.contains(&last), "the counter of {key} has no increment: {last:?}");

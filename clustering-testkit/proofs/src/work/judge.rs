@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use clustering_testkit::history::{Moment, WriteOutcome};
+use clustering_core::Version;
+use clustering_testkit::history::{Moment, Observation, WriteOutcome};
 
 use super::{Counted, Event, Line, Place};
 
@@ -62,6 +63,61 @@ impl<'a> Judge<'a> {
             }
         }
         Ok(judged)
+    }
+
+    /// Returns the times for which keys were held, for the [checker](clustering_testkit::promises) of P12.
+    pub fn observations(&self) -> Vec<(Moment, Observation)> {
+        let observation = |(key, held): (&str, Held<'_>)| {
+            (held.from, Observation::Holds { key: key.to_owned(), until: Some(held.until) })
+        };
+        let all = self.held().into_iter();
+        all.flat_map(|(key, held)| held.into_iter().map(move |held| (key, held))).map(observation).collect()
+    }
+
+    /// Checks that each node now holds exactly the slots that the newest version assigns to it, and that all slots are
+    /// held. The logs must be those of the running nodes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the first node for which this is not so, or the missing slots.
+    pub fn check_slots(&self, newest: Option<Version>, slots: u16) -> Result<(), String> {
+        let mut missing: BTreeSet<u16> = (0..slots).collect();
+        for (life, log) in &self.lives {
+            let last = log.iter().rev().find_map(|line| match &line.event {
+                Event::Slots { version, held, owned } => Some((version, held, owned)),
+                _ => None,
+            });
+            let (version, held, owned) = last.ok_or_else(|| format!("{life} has recorded nothing"))?;
+            if Some(*version) != newest || held != owned {
+                return Err(format!("{life} holds {held:?} of {owned:?} in {version}, newest is {newest:?}"));
+            }
+            if let Some(twice) = held.iter().find(|slot| !missing.remove(slot)) {
+                return Err(format!("{life} holds slot {twice}, like another node"));
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("nobody holds the slots {missing:?}")),
+        }
+    }
+
+    /// Checks that both counters of all keys were incremented after that time.
+    ///
+    /// # Errors
+    ///
+    /// Returns the missing increments.
+    pub fn check_increments(&self, keys: impl Iterator<Item = String>, since: Moment) -> Result<(), String> {
+        let places = |key: String| [(key.clone(), Place::Store), (key, Place::File)];
+        let mut missing: BTreeSet<_> = keys.flat_map(places).collect();
+        for line in self.lines().filter(|line| line.at > since) {
+            if let Event::Tried { key, place, outcome: WriteOutcome::Done(_), .. } = &line.event {
+                missing.remove(&(key.clone(), *place));
+            }
+        }
+        match missing.is_empty() {
+            true => Ok(()),
+            false => Err(format!("no increments of {missing:?}")),
+        }
     }
 
     /// Returns the times for which each key was held.
@@ -170,6 +226,22 @@ mod tests {
         let (a, b) = (held(1, 5, 2), held(6, 9, 2));
         let stuck = Judge::default().with("a", &a).with("b", &b).check_holds();
         assert!(stuck.unwrap_err().contains("did not grow"));
+    }
+
+    #[test]
+    fn slots_that_are_not_held_by_exactly_their_owner_are_found() {
+        let version = Version::from_u128(1);
+        let slots = |held: &[u16], owned: &[u16]| {
+            [line(1, Event::Slots { version, held: held.to_vec(), owned: owned.to_vec() })]
+        };
+        let check =
+            |a: &[Line], b: &[Line]| Judge::default().with("a", a).with("b", b).check_slots(Some(version), 3);
+        let first = slots(&[0, 1], &[0, 1]);
+        check(&first, &slots(&[2], &[2])).unwrap();
+        assert!(check(&first, &slots(&[], &[2])).unwrap_err().contains("b holds [] of [2]"));
+        assert!(check(&first, &slots(&[], &[])).unwrap_err().contains("nobody holds the slots {2}"));
+        assert!(check(&first, &slots(&[1, 2], &[1, 2])).unwrap_err().contains("slot 1, like another"));
+        assert!(check(&first, &[]).unwrap_err().contains("b has recorded nothing"));
     }
 
     #[test]

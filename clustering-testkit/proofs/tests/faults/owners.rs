@@ -1,9 +1,4 @@
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::Deref,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, ops::Deref, path::PathBuf, sync::Arc};
 
 use clustering_core::NodeName;
 use clustering_proofs::{
@@ -92,47 +87,17 @@ impl Owners {
     }
 
     fn judge_slots(&self, names: &[&str]) -> Result<(), String> {
-        let newest = self.present().0;
-        let mut all = BTreeSet::new();
-        let mut slots = 0;
-        for name in names {
-            let nodes = self.nodes();
-            let node = nodes.iter().rfind(|node| node.name() == *name).unwrap();
-            slots = node.spec().work.as_ref().unwrap().slots;
-            let log = log_of(node);
-            let last = log.iter().rev().find_map(|line| match &line.event {
-                Event::Slots { version, held, owned } => Some((version, held, owned)),
-                _ => None,
-            });
-            let (version, held, owned) = last.ok_or_else(|| format!("{name} has recorded nothing"))?;
-            if Some(*version) != newest || held != owned {
-                return Err(format!("{name} holds {held:?} of {owned:?} in {version}, newest is {newest:?}"));
-            }
-            if let Some(twice) = held.iter().find(|slot| !all.insert(**slot)) {
-                return Err(format!("{name} and another node both hold slot {twice}"));
-            }
-        }
-        match all.len() == usize::from(slots) {
-            true => Ok(()),
-            false => Err(format!("only {all:?} of {slots} slots are held")),
-        }
+        let nodes = self.nodes();
+        let node = |name: &&str| nodes.iter().rfind(|node| node.name() == *name).unwrap();
+        let logs: Vec<_> =
+            names.iter().map(|name| (node(name).spec().life.clone(), log_of(node(name)))).collect();
+        let slots = node(&names[0]).spec().work.as_ref().unwrap().slots;
+        judge_of(&logs).check_slots(self.present().0, slots)
     }
 
-    /// Checks that both counters of all keys were incremented after that time.
     fn judge_increments(&self, since: Moment) -> Result<(), String> {
-        let mut missing: BTreeSet<_> =
-            self.keys().flat_map(|key| [(key.clone(), Place::Store), (key, Place::File)]).collect();
-        for (_, log) in self.logs() {
-            for line in log.iter().rev().take_while(|line| line.at > since) {
-                if let Event::Tried { key, place, outcome: WriteOutcome::Done(_), .. } = &line.event {
-                    missing.remove(&(key.clone(), *place));
-                }
-            }
-        }
-        match missing.is_empty() {
-            true => Ok(()),
-            false => Err(format!("no increments of {missing:?}")),
-        }
+        let logs = self.logs();
+        judge_of(&logs).check_increments(self.keys(), since)
     }
 
     /// Waits until the last recorded event of every key's worker on the node is the end of its work.
@@ -180,7 +145,7 @@ impl Owners {
         let logs = self.logs();
         let judge = judge_of(&logs);
         for key in self.keys() {
-            let stored = counts(&self.store, &key).await.unwrap();
+            let stored = counts(&self.store, &self.namespace, &key).await.unwrap();
             judge.check_counts(&key, Place::Store, &stored)?;
             let filed = FencedFile::counts(self.files.path().join(&key)).unwrap();
             judge.check_counts(&key, Place::File, &filed)?;
