@@ -18,11 +18,14 @@ use crate::{
     view::View,
 };
 
+/// Maximum number of changed cordons that are kept as reasons for a version.
+const CHANGES: usize = 64;
+
 /// On the leader, finds out whether the slots of the newest version must be reassigned.
 ///
 /// That is the case if the assignor, given the nodes of that version, returns an assignment that differs from the one
-/// written with the version. This happens when a node was cordoned or uncordoned, or joined between the leader's last
-/// look at the log and its commit.
+/// written with the version. This happens when a node was cordoned or uncordoned, or joined or departed between the
+/// leader's last look at the log and its commit.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Assigning {
     /// The version that was checked, and the number of changed cordons at that time.
@@ -68,7 +71,10 @@ impl Assigning {
             _ => return,
         };
         self.cordons += 1;
-        self.changes.push(cause);
+        // Cordons of absent nodes cause no version, so these may come without end.
+        if self.changes.len() < CHANGES {
+            self.changes.push(cause);
+        }
     }
 
     /// Checks the assignment of the newest version, unless it was checked before.
@@ -94,7 +100,14 @@ impl Assigning {
 
     /// True unless a version was already published for the same nodes and cordons only to correct the assignment.
     /// Otherwise an assignor that returns a different result each time would make the leader publish versions forever.
+    ///
+    /// An assignment with an owner outside of the view was made for other nodes, because a node departed between the
+    /// leader's last look at the log and its commit. Such an assignment does not show that the assignor is faulty.
     fn may_attempt(&mut self, view: &View, out: &mut Outbox) -> bool {
+        let names = || view.iter().map(|node| &node.name);
+        if view.assignment().is_some_and(|assignment| !assignment.is_among(names())) {
+            return true;
+        }
         let nodes = view.iter().map(|node| (node.name.clone(), node.modified)).collect();
         let inputs = Inputs { nodes, cordons: self.cordons };
         if self.attempted.as_ref() == Some(&inputs) {

@@ -28,7 +28,8 @@ use crate::{
 /// ```
 ///
 /// An exclusive node revokes the lease only after it has let go of all slots. If that takes longer than the lease lives,
-/// the lease expires instead.
+/// the lease expires instead. If the leave commit failed, it is repeated meanwhile: otherwise the others would take the
+/// node for a member, or even for their leader, until the lease ends.
 ///
 /// A node that leaves of its own accord first commits its departure, which also deletes its record. If the keys were
 /// only deleted with their lease, the log would not show whether the lease was revoked or expired.
@@ -43,6 +44,8 @@ pub(crate) struct Departing {
     step: Option<Step>,
     /// Number of calls that failed in a row: revocations, and the renewal before them.
     failures: u32,
+    /// Number of leave commits that failed.
+    refusals: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +53,8 @@ enum Step {
     /// The leave commit is in flight. Whatever its result, the lease is revoked next. It is not revoked earlier,
     /// because the commit would then find nothing to delete and record nothing.
     Leaving(Token),
+    /// The leave commit failed, and is to be repeated at this time, if the lease is still renewed by then.
+    LeaveAgain(Timestamp),
     /// The lease is to be revoked at this time.
     Due(Timestamp),
     /// The revocation is in flight.
@@ -63,7 +68,7 @@ impl Departing {
     }
 
     pub(crate) fn timers(&self, session: &Session, timers: &mut Timers) {
-        if let Some(Step::Due(at)) = self.step {
+        if let Some(Step::Due(at) | Step::LeaveAgain(at)) = self.step {
             timers.at(at);
             timers.maybe(session.ended().map(|ended| ended.expires));
         }
@@ -87,17 +92,20 @@ impl Departing {
         if self.step.is_none() && (ownership.is_reported() || !ended.end.is_in_order()) {
             self.begin(facts, ended, ownership.has_let_go(), out);
         }
+        if let Some(Step::LeaveAgain(at)) = self.step {
+            self.leave_again(facts, ended, ownership.has_let_go(), at, out);
+        }
         if matches!(self.step, Some(Step::Due(at)) if ownership.has_let_go() && facts.now >= at) {
             self.step = Some(Step::Revoking(out.revoke(ended.lease, facts.now)));
         }
     }
 
-    /// Gives up an expired lease if the node has not let go of its slots within the time limit. The node then joins
-    /// again, but acquires no slots until it has let go of the old ones.
+    /// Gives up an expired lease if the node has not let go of its slots within the time limit. The node requests
+    /// another lease only after it has let go of them.
     pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, ownership: &Ownership) {
         let Some(expires) = session.ended().map(|ended| ended.expires) else { return };
         let is_over = facts.now >= expires.max(ownership.patience(facts));
-        let is_idle = matches!(self.step, None | Some(Step::Due(_)));
+        let is_idle = matches!(self.step, None | Some(Step::Due(_) | Step::LeaveAgain(_)));
         if is_over && is_idle && !ownership.has_let_go() {
             *self = Departing::default();
             session.given_back(facts, false);
@@ -117,6 +125,29 @@ impl Departing {
             true => leave(facts, ended, record, has_let_go),
             false => None,
         };
+        self.send(facts, leave, out);
+    }
+
+    /// Repeats the leave commit if that is due. Once the lease may be revoked, or is not renewed any more, its end deletes
+    /// the keys.
+    fn leave_again(
+        &mut self,
+        facts: &Facts,
+        ended: &Ended,
+        has_let_go: bool,
+        at: Timestamp,
+        out: &mut Outbox,
+    ) {
+        if has_let_go || !ended.is_renewed() {
+            self.step = Some(Step::Due(facts.now));
+        } else if facts.now >= at {
+            let own = facts.fold.own().filter(|own| own.lease == Some(ended.lease));
+            let leave = leave(facts, ended, own.map(|own| own.modified), false);
+            self.send(facts, leave, out);
+        }
+    }
+
+    fn send(&mut self, facts: &Facts, leave: Option<Txn>, out: &mut Outbox) {
         self.step = Some(match leave {
             Some(txn) => {
                 // A node that ends needs time for the revocation, so it waits for this commit for at most half of the
@@ -141,6 +172,8 @@ impl Departing {
         }
         self.step = Some(Step::Due(facts.now));
         if let Err(error) = result {
+            self.refusals += 1;
+            self.step = Some(Step::LeaveAgain(facts.now + RETRY.after(self.refusals)));
             out.report_refusal(error);
         }
     }

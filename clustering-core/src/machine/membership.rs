@@ -164,6 +164,10 @@ impl Membership {
         if self.is_up_to_date(facts) {
             return None;
         }
+        if self.was_removed(facts, lease) {
+            self.end(facts, session, SessionEnd::Lost(LostReason::Removed), out);
+            return None;
+        }
         match (self.stored(facts, lease), self.member.is_some()) {
             (Stored::Own(member), was_member) => {
                 let incarnation = member.incarnation.clone();
@@ -221,6 +225,14 @@ impl Membership {
         let witnesses = facts.fold.holds().values();
         let oldest = witnesses.min_by_key(|witness| witness.created)?.record.as_ref()?;
         SlotCount::new(oldest.slots).ok()
+    }
+
+    /// True if the session was registered and removed before this node saw its record: the witness stands, without the
+    /// record that was put with it. A session is registered only once.
+    fn was_removed(&self, facts: &Facts, lease: LeaseId) -> bool {
+        !self.is_member()
+            && facts.fold.holds().contains_key(&lease)
+            && !matches!(self.stored(facts, lease), Stored::Own(_))
     }
 
     /// Generates a new incarnation when a session begins, and forgets the record when it ends.
@@ -345,7 +357,12 @@ impl Membership {
             }
         };
         let txn = match self.witness(facts, ttl) {
-            Some(witness) => txn.put(facts.keys().holds_key(lease), encode(&witness), lease),
+            // A late repetition must not register a session that was removed meanwhile: its witness may be detached from
+            // the lease, to outlive the lease, and would be attached again.
+            Some(witness) => {
+                let key = facts.keys().holds_key(lease);
+                txn.guard(Guard::absent(key.clone())).put(key, encode(&witness), lease)
+            }
             None => txn,
         };
         self.is_written = true;

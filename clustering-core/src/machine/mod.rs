@@ -511,7 +511,9 @@ impl Machine {
         self.ownership.give_up(&self.facts, &mut self.session, &mut self.out);
         self.departure.give_up(&self.facts, &mut self.session, &self.ownership);
         self.health.reconcile(&self.facts, &mut self.out);
-        self.session.reconcile(&self.facts, &self.health, &mut self.out);
+        // A session that begins while slots of an earlier one are being released could acquire nothing.
+        let free = self.ownership.has_let_go();
+        self.session.reconcile(&self.facts, &self.health, free, &mut self.out);
         self.log.reconcile(&self.facts, &mut self.out);
         let stop = self.membership.reconcile(&self.facts, &mut self.session, &self.log, &mut self.out);
         if let Some(reason) = stop {

@@ -284,8 +284,8 @@ impl Session {
     }
 
     /// Ends the session if it should end, renews the lease when that is due, and requests a lease if the node needs
-    /// one.
-    pub(crate) fn reconcile(&mut self, facts: &Facts, health: &Checks, out: &mut Outbox) {
+    /// one and is `free` to begin a session.
+    pub(crate) fn reconcile(&mut self, facts: &Facts, health: &Checks, free: bool, out: &mut Outbox) {
         if let Some(end) = self.due_end(facts, health) {
             self.end(facts, end, out);
         }
@@ -299,7 +299,8 @@ impl Session {
         {
             held.renewal = Renewal::Sent(out.renew(held.lease, facts.now));
         }
-        if self.state == State::Without && wants_lease(facts, health) && facts.now >= self.not_before {
+        if self.state == State::Without && free && wants_lease(facts, health) && facts.now >= self.not_before
+        {
             out.grant(facts.config.ttl, facts.now);
             self.state = State::Granting;
         }
@@ -466,6 +467,11 @@ impl Session {
 }
 
 impl Ended {
+    /// True while the lease is still renewed.
+    pub(crate) fn is_renewed(&self) -> bool {
+        self.kept.is_some()
+    }
+
     /// Records when the lease and its holds end if the lease is not renewed any more.
     fn note_times(&mut self, held: &Held, now: Timestamp, out: &Outbox) {
         self.expires = held.expires(now, out);

@@ -104,8 +104,8 @@ impl Stabilization {
             return run.check_time(facts, out);
         }
         if let Some(view) = target.filter(|_| !facts.is_ending())
-            && ownership.may_stabilize(facts, view)
             && let Some(attempt) = self.next_attempt(facts, view)
+            && ownership.may_stabilize(facts, view)
         {
             self.start(facts, view.clone(), attempt, ownership, out);
         }

@@ -267,49 +267,49 @@ impl Default for Callbacks {
 }
 
 impl Callbacks {
-    pub(crate) fn set_stabilize<F, R>(&mut self, callback: F)
+    pub(crate) fn set_stabilize<F, R>(&mut self, stabilize: F)
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,
         R: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.stabilize = Arc::new(move |stabilization| {
-            let running = callback(stabilization);
-            Box::pin(async move { running.await.into_outcome() })
-        });
+        self.stabilize = callback(stabilize);
     }
 
-    pub(crate) fn set_release<F, R>(&mut self, callback: F)
+    pub(crate) fn set_release<F, R>(&mut self, release: F)
     where
         F: Fn(Release) -> R + Send + Sync + 'static,
         R: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.release = Arc::new(move |release| {
-            let running = callback(release);
-            Box::pin(async move { running.await.into_outcome() })
-        });
+        self.release = callback(release);
     }
 
-    pub(crate) fn set_health<F, R>(&mut self, callback: F)
-    where
-        F: Fn() -> R + Send + Sync + 'static,
-        R: Future<Output: IntoOutcome> + Send + 'static,
-    {
-        self.health = Arc::new(move |()| {
-            let running = callback();
-            Box::pin(async move { running.await.into_outcome() })
-        });
-    }
-
-    pub(crate) fn set_on_stable<F, R>(&mut self, callback: F)
+    pub(crate) fn set_on_stable<F, R>(&mut self, on_stable: F)
     where
         F: Fn(Stable) -> R + Send + Sync + 'static,
         R: Future<Output: IntoOutcome> + Send + 'static,
     {
-        self.on_stable = Arc::new(move |stable| {
-            let running = callback(stable);
-            Box::pin(async move { running.await.into_outcome() })
-        });
+        self.on_stable = callback(on_stable);
     }
+
+    pub(crate) fn set_health<F, R>(&mut self, health: F)
+    where
+        F: Fn() -> R + Send + Sync + 'static,
+        R: Future<Output: IntoOutcome> + Send + 'static,
+    {
+        self.health = callback(move |()| health());
+    }
+}
+
+/// Converts the return type of a callback to [`Outcome`].
+fn callback<T, F, R>(call: F) -> Callback<T>
+where
+    F: Fn(T) -> R + Send + Sync + 'static,
+    R: Future<Output: IntoOutcome> + Send + 'static,
+{
+    Arc::new(move |argument| {
+        let running = call(argument);
+        Box::pin(async move { running.await.into_outcome() })
+    })
 }
 
 impl std::fmt::Debug for Callbacks {

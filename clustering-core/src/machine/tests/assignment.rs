@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::bench::{Bench, secs};
 use crate::{
     config::SharedAssignor,
+    outcome::Outcome,
     slots::{Assignor, Candidate},
 };
 
@@ -117,4 +118,28 @@ fn a_cluster_of_nodes_that_are_not_exclusive_stores_no_assignment() {
     a.wait(secs(1));
     a.answer_all();
     assert_eq!(a.store.get(a.keys.slots_key()), None);
+}
+
+#[test]
+fn slots_of_a_node_that_departs_between_the_last_look_and_the_commit_are_assigned_again_each_time() {
+    let mut a = Bench::exclusive("a").joined().leading();
+    a.answer_all();
+    let mut a = a.stable();
+    let owned = |a: &Bench| a.status().newest.unwrap().slots_of(&super::bench::name("a")).len();
+    for _ in 0..2 {
+        a = a.after(secs(60));
+        a.joins_exclusively("b", 4);
+        a.wait_for("publish");
+        a.unseen(|a| a.ends("b"));
+        a.ok("publish");
+        a.deliver();
+        assert_eq!(owned(&a), 2);
+        a.retracted(&[]);
+        a.stabilized(Outcome::Ready);
+        a.wait(secs(5));
+        a.answer_all();
+        assert_eq!(owned(&a), 4, "nobody holds the slots of b");
+        a.stabilized(Outcome::Ready);
+        a.answer_all();
+    }
 }

@@ -202,6 +202,23 @@ impl Bench {
         self
     }
 
+    /// Lets another exclusive node join, become ready at a stable version, and then be evicted by this node's cluster. Its
+    /// lease lives on.
+    pub(super) fn with_evicted(mut self, other: &str) -> Self {
+        self.joins_exclusively(other, 4);
+        self.answer_all();
+        self.retracted(&[]);
+        self.stabilized(Outcome::Ready);
+        self.answer_all();
+        self.acknowledges(other);
+        self.answer_all();
+        self.announced();
+        self = self.after(secs(2));
+        self.evicts(other);
+        self.answer_all();
+        self
+    }
+
     /// Lets this much time pass without any change.
     pub(super) fn after(mut self, calm: Duration) -> Self {
         self.wait(calm);

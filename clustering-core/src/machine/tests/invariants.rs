@@ -336,12 +336,16 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
     // The witness of an exclusive session, and the assignment of slots, are written with other records.
     let witness =
         || -> Vec<_> { written_under("view/holds/").map(|write| put(write.key(), lease)).collect() };
+    // A session is registered once, so its witness is new.
+    let new_witness = || -> Vec<_> { witness().iter().map(|(key, _)| absent(key)).collect() };
     let assigned = || -> Vec<_> { written_under("view/slots").map(|write| put(write.key(), None)).collect() };
     let (guards, writes) = match purpose {
-        Purpose::Join => (vec![absent(&me().0)], [vec![put(&me().0, lease)], witness()].concat()),
+        Purpose::Join => {
+            ([vec![absent(&me().0)], new_witness()].concat(), [vec![put(&me().0, lease)], witness()].concat())
+        }
         Purpose::TakeOver => {
             let (own, ready) = me();
-            let mut guards = vec![modified(&own)];
+            let mut guards = [vec![modified(&own)], new_witness()].concat();
             let mut writes = [vec![put(&own, lease), delete(&ready)], witness()].concat();
             if lease_of(&own).is_some() && lease_of(&own) == lease_of(leader) {
                 guards.push(created(leader));

@@ -6,7 +6,7 @@ use super::bench::{Bench, ms, secs, slots};
 use crate::{
     config::Laggards,
     event::StopReason,
-    machine::Phase,
+    machine::{Output, Phase, Purpose},
     outcome::Outcome,
     record::{HoldsRecord, decode},
     slots::SlotSet,
@@ -297,18 +297,7 @@ fn p12_an_acknowledgement_under_another_lease_releases_nothing() {
 
 #[test]
 fn p12_a_removed_session_keeps_moving_slots_from_being_acquired_until_its_lease_ends() {
-    let mut a = alone();
-    a.joins_exclusively("b", 4);
-    a.answer_all();
-    a.retracted(&[]);
-    a.stabilized(Outcome::Ready);
-    a.answer_all();
-    a.acknowledges("b");
-    a.answer_all();
-    a.announced();
-    let mut a = a.after(secs(2));
-    a.evicts("b");
-    a.answer_all();
+    let mut a = alone().with_evicted("b");
     a.expect_only(&["publish", "permit", "stabilize"], &["publish V3: b was evicted"]);
     assert_eq!(held(&a), slots(&[0, 1]));
     // The process of b never notices its eviction. Its witness disappears when its lease ends.
@@ -323,21 +312,11 @@ fn p12_a_removed_session_keeps_moving_slots_from_being_acquired_until_its_lease_
 
 #[test]
 fn p12_no_node_is_evicted_while_a_removed_session_may_still_hold_slots() {
-    let mut a = settled(Bench::exclusive_with("a", |config| {
+    let a = settled(Bench::exclusive_with("a", |config| {
         config.laggards = Laggards::Evict { after: secs(10) };
         config.mass_failure_percent = 100;
     }));
-    a.joins_exclusively("b", 4);
-    a.answer_all();
-    a.retracted(&[]);
-    a.stabilized(Outcome::Ready);
-    a.answer_all();
-    a.acknowledges("b");
-    a.answer_all();
-    a.announced();
-    let mut a = a.after(secs(2));
-    a.evicts("b");
-    a.answer_all();
+    let mut a = a.with_evicted("b");
     a.skip();
     a.wait(secs(29));
     assert_eq!(a.status().blocked, None);
@@ -604,4 +583,107 @@ fn a_cordoned_leader_resigns_only_when_another_candidate_is_present() {
     a.expect_only(&["publish", "resign"], &["publish V2: a was cordoned"]);
     a.joins("b");
     a.expect_only(&["resign"], &["resign"]);
+}
+
+#[test]
+fn p12_a_late_join_does_not_bring_a_removed_session_back() {
+    let mut b = Bench::exclusive("b");
+    b.joins_exclusively("a", 4);
+    b.tick();
+    b.answer_until("join");
+    let late = b.open.iter().find_map(|call| match call {
+        Output::Commit { purpose: Purpose::Join, txn, .. } => Some(txn.clone()),
+        _ => None,
+    });
+    b.drop_call("join");
+    b.wait(secs(1));
+    b.ok("join");
+    b.deliver();
+    assert_eq!(b.status().phase, Phase::Member);
+    b.unseen(|b| b.evicts("b"));
+    // It would attach the witness to the lease again, after a leader has detached it to revoke that lease.
+    let applied = b.store.commit(&late.expect("a join"));
+    assert!(applied.is_err(), "the process may still hold slots under the lease of that session");
+}
+
+#[test]
+fn p12_a_session_that_was_removed_before_the_node_saw_its_record_is_not_registered_again() {
+    let mut b = Bench::exclusive("b");
+    b.joins_exclusively("a", 4);
+    b.tick();
+    b.answer_until("join");
+    b.unseen(|b| {
+        b.lose("join");
+        b.evicts("b");
+    });
+    b.store.compact();
+    b.watch_ends("view/", WatchEnd::Compacted { compacted: b.store.revision });
+    b.skip();
+    b.ok("read");
+    b.expect_only(&["join", "revoke"], &["revoke 2"]);
+    b.answer_all();
+    b.wait(secs(2));
+    b.answer_all();
+    assert_eq!(b.status().phase, Phase::Member, "the next session registers");
+}
+
+#[test]
+fn a_departure_that_the_store_refused_is_committed_again_while_slots_are_being_released() {
+    let mut a = alone();
+    a.stop();
+    a.retracted(&[1]);
+    a.skip();
+    a.fail("leave", ErrorKind::Unreachable);
+    a.wait(secs(1));
+    a.expect_only(&STEPS, &["leave"]);
+    a.ok("leave");
+    a.deliver();
+    assert!(a.store.get(a.keys.election_key()).is_none(), "the others need a leader meanwhile");
+    a.wait(secs(5));
+    a.expect_only(&STEPS, &[]);
+    a.retracted(&[]);
+    a.expect_only(&STEPS, &["revoke 1"]);
+}
+
+#[test]
+fn a_departure_whose_reply_is_lost_is_not_committed_again() {
+    let mut a = alone();
+    a.stop();
+    a.retracted(&[1]);
+    a.skip();
+    a.lose("leave");
+    a.deliver();
+    a.wait(secs(5));
+    a.expect_only(&STEPS, &[]);
+    a.retracted(&[]);
+    a.expect_only(&STEPS, &["revoke 1"]);
+}
+
+#[test]
+fn a_departure_that_keeps_failing_does_not_delay_the_revocation() {
+    let mut a = alone();
+    a.stop();
+    a.retracted(&[1]);
+    a.fail("leave", ErrorKind::Unreachable);
+    a.skip();
+    a.retracted(&[]);
+    a.expect_only(&STEPS, &["revoke 1"]);
+}
+
+#[test]
+fn a_node_requests_no_lease_while_the_release_of_its_last_session_is_stuck() {
+    let mut b = follower_of(Bench::exclusive_with("b", |config| {
+        config.release_timeout = Some(secs(60));
+        config.has_release = true;
+    }));
+    b.unseen(|b| b.evicts("b"));
+    b.deliver();
+    b.retracted(&[]);
+    b.skip();
+    b.wait(secs(600));
+    // It could acquire nothing, and would have to leave again.
+    b.expect_only(&["grant", "join", "revoke"], &[]);
+    b.released(Outcome::Ready);
+    b.answer_all();
+    assert_eq!(b.status().phase, Phase::Member, "without a further pause");
 }

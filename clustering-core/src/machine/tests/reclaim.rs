@@ -2,7 +2,6 @@
 
 use super::bench::{Bench, secs};
 use crate::{
-    outcome::Outcome,
     record::{HoldsRecord, encode},
     store::{Entry, ErrorKind, LeaseId, Txn},
 };
@@ -15,18 +14,7 @@ fn evicted_b() -> Bench {
 fn evicted_by(a: Bench) -> Bench {
     let mut a = a.joined().leading();
     a.answer_all();
-    let mut a = a.stable().after(secs(2));
-    a.joins_exclusively("b", 4);
-    a.answer_all();
-    a.retracted(&[]);
-    a.stabilized(Outcome::Ready);
-    a.answer_all();
-    a.acknowledges("b");
-    a.answer_all();
-    a.announced();
-    let mut a = a.after(secs(2));
-    a.evicts("b");
-    a.answer_all();
+    let mut a = a.stable().after(secs(2)).with_evicted("b");
     a.skip();
     a
 }
