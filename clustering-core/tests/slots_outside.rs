@@ -213,7 +213,7 @@ async fn slots_of_absent_nodes_have_no_owner() {
     cluster.node("a").await;
     cluster.publish(&["a", "b"], false, json!([])).await;
     assert_eq!(slots(&cluster.store).await.unowned.to_string(), "1,3,5,7");
-    // A node that joined after the version owns nothing in it, whatever its name.
+    // A node that joined after the version owns no slots in it, even if the assignment contains its name.
     cluster.node("b").await;
     let now = report(&cluster.store).await;
     assert!(now.nodes[1].slots.is_empty() && now.nodes[1].handover.is_none(), "{now:#?}");

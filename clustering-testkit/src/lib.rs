@@ -70,7 +70,8 @@
 //! ```
 //!
 //! An [exclusive](clustering_core::Builder::exclusive) service also [reports](cluster::Process::working_on) when it
-//! works on a key. The test fails if two instances work on one key at the same time, or one works without a hold (P12).
+//! works on a key. The test fails if two instances work on one key at the same time, or an instance works without a
+//! hold (P12).
 //!
 //! [`cluster`] has a complete tour. `cargo run -p clustering-testkit --example pulses` tests a correct exclusive service
 //! and five incorrect ones, each of which fails with one of the first seeds.

@@ -37,7 +37,7 @@ const LOST_AFTER: Duration = Duration::from_secs(1);
 ///
 /// A version with hand-over has two phases. First, all nodes that lose slots release them. Then the leader *permits*
 /// the new owners to acquire the slots, and all nodes become ready. A session outside of the version that may still
-/// hold slots delays the permission, too, and no node is late meanwhile.
+/// hold slots also delays the permit; no node counts as late during that time.
 ///
 /// An acknowledgement counts if it accepts the newest version, under the lease that the node's record has in the
 /// version's view, and if that record has not changed. It is enough that all count at once: an acknowledgement is

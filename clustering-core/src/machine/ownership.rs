@@ -327,7 +327,7 @@ impl Ownership {
         Some(SlotChange { gained, lost, kept: held })
     }
 
-    /// Handles the end of `stabilize`, whatever its result.
+    /// Handles the end of `stabilize`, with any result.
     pub(crate) fn loading_ended(&mut self) {
         self.loading = SlotSet::default();
     }
@@ -348,7 +348,7 @@ impl Ownership {
     }
 }
 
-/// True if this node has to release slots before the slots of that view may be acquired.
+/// True if this node must release slots before the slots of that view may be acquired.
 ///
 /// After a stable version, only nodes of that version that lose slots must do so. All of them know that version's cut;
 /// a node that does not know the cut joined later.

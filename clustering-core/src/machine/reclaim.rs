@@ -46,7 +46,7 @@ struct Orphan {
 enum Step {
     /// Until this time, the leader waits for the lease to end by itself.
     Waiting(Timestamp),
-    /// The witness is detached, and the lease is to be revoked at this time.
+    /// The witness is detached. The lease is revoked at this time.
     Revoke(Timestamp),
     Revoking(Token),
     /// The lease is revoked. All holds under it are void at this time.

@@ -88,7 +88,7 @@ enum Renewal {
 pub(crate) struct Ended {
     pub(crate) lease: LeaseId,
     pub(crate) end: SessionEnd,
-    /// Time at which the lease has expired, even if nobody revokes it; zero if no key was ever put under it. Moves
+    /// Time at which the lease has expired, even if it is not revoked; zero if no key was ever put under it. Moves
     /// while the lease is still renewed.
     pub(crate) expires: Timestamp,
     /// Time after which nothing is held under the lease any more. Moves while the lease is still renewed.

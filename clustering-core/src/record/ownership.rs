@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// Witness that the process whose lease is in the key may still hold keys. It is put with the node's record and exists
-/// until the lease ends, whatever happens to the record.
+/// until the lease ends, even if the record is removed earlier.
 ///
 /// ```json
 /// {"node": "ingest-1", "incarnation": "01ARZ3NDEKTSV4RRFFQ69G5FAV", "uri": "http://10.0.0.7:8080", "ttl_ms": 15000, "slots": 256}

@@ -113,7 +113,7 @@ impl Tracer {
         within(span, run)
     }
 
-    /// Runs one attempt of `release` in a span of its own, inside the span of the version that caused it.
+    /// Runs one attempt of `release` in its own span, inside the span of the version that caused it.
     pub(crate) fn release(
         &self,
         slots: usize,

@@ -115,9 +115,9 @@ impl Evict {
 /// Keep slots away from a node
 ///
 /// The node stays in the cluster, but owns no slots, and does not lead while another node can. In a cluster that is not
-/// exclusive it keeps its keys. The cordon outlives restarts, until `uncordon` lifts it. A node that is absent can be
-/// cordoned too. Exit codes: 0 the node is cordoned (with --wait: and the cluster is stable and the node owns no slots),
-/// 1 timed out, 2 unknown.
+/// exclusive it keeps its keys. The cordon survives restarts, until `uncordon` lifts it. An absent node can also be
+/// cordoned. Exit codes: 0 the node is cordoned (with --wait: and the cluster is stable and the node owns no slots), 1
+/// timed out, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Cordon {
     /// Name of the node

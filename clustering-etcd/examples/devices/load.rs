@@ -46,7 +46,7 @@ impl Drop for Background {
     }
 }
 
-/// An instance with a runtime of its own. It crashes if it is dropped.
+/// An instance with its own runtime. Dropping it crashes the instance.
 pub(crate) struct Instance {
     pub(crate) uri: String,
     runtime: Background,

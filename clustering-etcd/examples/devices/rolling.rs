@@ -25,7 +25,7 @@ pub(crate) async fn run(plan: &Plan) -> Result<bool, BoxError> {
     let memory: Arc<dyn CoordinationStore> = Arc::new(MemoryStore::new());
     let store = async || match plan.store {
         StoreKind::Memory => Ok(memory.clone()),
-        // Each instance has its own connection, as it would in a process of its own.
+        // Each instance has its own connection, as in a separate process.
         StoreKind::Etcd => open(plan.store).await,
     };
     // Devices of earlier runs may be in the store.

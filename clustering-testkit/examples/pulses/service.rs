@@ -221,7 +221,7 @@ impl Service {
         Some(hold)
     }
 
-    /// Waits until work under this right has to end.
+    /// Waits until work under this right must end.
     async fn lost(&self, right: &Right) {
         match &right.hold {
             Some(hold) if self.mistake != Some(Mistake::IgnoresLost) => hold.lost().await,
@@ -277,7 +277,7 @@ fn working_on(meter: &str) -> Option<Working> {
     Process::current().map(|process| process.working_on(meter))
 }
 
-/// Spawns a task. In a real service, this is `tokio::spawn`; here the task has to belong to the process.
+/// Spawns a task. In a real service, this is `tokio::spawn`; here the task must belong to the process.
 fn spawn(task: impl Future<Output = ()> + Send + 'static) {
     if let Some(process) = Process::current() {
         process.spawn(task);

@@ -274,7 +274,7 @@ async fn p12_all_holds_are_lost_when_the_driver_is_dropped() {
     let hold = holds.hold(slot(1)).unwrap();
     drop(table.keeper);
     assert!(hold.is_lost() && is_done(hold.lost()) && holds.hold(slot(1)).is_none());
-    assert!(hold.is_valid(), "nobody else can hold the slot before the lease has expired");
+    assert!(hold.is_valid(), "no other process can hold the slot before the lease has expired");
     advance(TTL).await;
     assert!(!hold.is_valid());
 }

@@ -45,7 +45,7 @@ pub(crate) async fn work<F: Future>(
     }
 }
 
-/// Waits until the work on a slot has to end.
+/// Waits until the work on a slot must end.
 async fn over(hold: &Hold, grace: Option<Duration>) {
     hold.lost().await;
     let patience = async {

@@ -163,7 +163,7 @@ fn five_hundred_nodes_fit_and_unready_nodes_come_first() {
     assert!(screen.contains("● node-492 http") && !screen.contains("node-493 stab"), "{screen}");
 }
 
-/// Returns the report on an exclusive cluster of two nodes, in which a session has to end before slots move.
+/// Returns the report on an exclusive cluster of two nodes, in which a session must end before slots move.
 fn releasing() -> Option<Report> {
     let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
     let mut revision = 0;

@@ -15,7 +15,7 @@ use crate::scenario::{Alone, LONG, ms, soon};
 /// Interval at which the logs of the workers are read.
 const LOOK: std::time::Duration = ms(200);
 
-/// A cluster of exclusive nodes on an etcd of its own.
+/// A cluster of exclusive nodes on its own etcd.
 pub(crate) struct Owners {
     alone: Alone,
     /// Fenced files of the keys.

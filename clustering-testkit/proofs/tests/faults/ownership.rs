@@ -209,7 +209,7 @@ pub(crate) async fn p12_all_slots_are_held_again_after_etcd_was_away() {
     owners.check_all(&NAMES).await;
 }
 
-/// Nodes that are not exclusive join and leave, and an exclusive one joins meanwhile.
+/// Nodes that are not exclusive join and leave, and an exclusive node joins while they are present.
 pub(crate) async fn p12_a_mixed_rollout_gives_no_key_to_two_nodes() {
     let owners = Owners::new().await;
     let old = |name| NodeSpec { write_every: None, ..owners.spec(name) };

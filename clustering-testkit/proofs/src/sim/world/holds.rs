@@ -47,7 +47,7 @@ pub(super) struct Holds {
     holdings: Option<Holdings>,
     /// Lease that the store ended too early. Holds under this lease are not judged.
     betrayed: Option<LeaseId>,
-    /// True if the claims have to be determined again.
+    /// True if the claims must be recomputed.
     is_outdated: bool,
 }
 

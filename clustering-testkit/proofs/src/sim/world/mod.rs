@@ -587,7 +587,8 @@ impl<'a> World<'a> {
             let Some(published) = self.book.ledger().published_at(view.version(), view.revision()) else {
                 return;
             };
-            // The log assigns the slots of a version with hand-over. All nodes have to agree with the first.
+            // The log assigns the slots of a version with hand-over. All nodes must agree with the first node that
+            // reports them.
             let owners = match view.has_handover() {
                 true => checks::p1_placement::KEYS.map(|key| view.find(key).map(|node| node.name.clone())),
                 false => checks::p1_placement::owners(&published.cut),
