@@ -194,6 +194,7 @@ impl Departing {
             Err(error) if error.kind() != ErrorKind::LeaseNotFound => {
                 self.failures += 1;
                 self.step = Some(Step::Due(facts.now + RETRY.after(self.failures)));
+                session.stop_renewing();
                 out.contact.failed(&error);
                 out.call_failed(StoreCall::Revoke, &error, facts.now);
             }

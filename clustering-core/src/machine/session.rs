@@ -315,6 +315,13 @@ impl Session {
         }
     }
 
+    /// Stops renewing the lease of an ended session, since everything is released.
+    pub(crate) fn stop_renewing(&mut self) {
+        if let State::Ended(ended) = &mut self.state {
+            ended.kept = None;
+        }
+    }
+
     /// Returns the reason why the session ends now, if it does.
     fn due_end(&self, facts: &Facts, health: &Checks) -> Option<SessionEnd> {
         let held = self.held()?;
