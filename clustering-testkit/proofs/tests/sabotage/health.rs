@@ -77,5 +77,6 @@ impl Tamper for LetsItExpire {
 
 #[test]
 fn p11_letting_the_lease_expire_instead_of_revoking_it_is_found() {
-    found(LetsItExpire::default, &["P11"]);
+    // The revocation is never answered, so the node does not rejoin either. Some seeds show that first.
+    found(LetsItExpire::default, &["P11", "P8"]);
 }
