@@ -36,8 +36,8 @@ pub(crate) struct Assigning {
     changes: Vec<Cause>,
     /// True if the slots must be reassigned.
     is_outdated: bool,
-    /// The nodes and cordons for which a version was published only because of the assignment.
-    attempted: Option<Inputs>,
+    /// The nodes and cordons for which this leader published a version last.
+    published: Option<Inputs>,
 }
 
 /// Everything that an assignment depends on besides the previous one.
@@ -83,6 +83,9 @@ impl Assigning {
         let Some((view, count)) = view.zip(facts.config.exclusive) else {
             self.checked = None;
             self.is_outdated = false;
+            if !is_leading {
+                self.published = None;
+            }
             return;
         };
         let check = (view.revision(), self.cordons);
@@ -95,28 +98,31 @@ impl Assigning {
         if let Err(reason) = &outcome {
             out.emit(Event::AssignorFailed { reason: reason.clone() });
         }
-        self.is_outdated = outcome.is_ok_and(|next| Some(&next) != stored) && self.may_attempt(view, out);
+        self.is_outdated = outcome.is_ok_and(|next| Some(&next) != stored) && !self.is_faulty(view, out);
     }
 
-    /// True unless a version was already published for the same nodes and cordons only to correct the assignment.
-    /// Otherwise an assignor that returns a different result each time would make the leader publish versions forever.
-    ///
-    /// An assignment with an owner outside of the view was made for other nodes: one departed between the leader's last
-    /// look at the log and its commit. So it does not show that the assignor is faulty.
-    fn may_attempt(&mut self, view: &View, out: &mut Outbox) -> bool {
-        let names = || view.iter().map(|node| &node.name);
-        if view.assignment().is_some_and(|assignment| !assignment.is_among(names())) {
-            return true;
+    /// Notes that this node publishes a version for the nodes present and the current cordons.
+    pub(crate) fn published(&mut self, facts: &Facts) {
+        if facts.config.exclusive.is_some() {
+            self.published = Some(Inputs::new(facts.fold.present(), self.cordons));
         }
-        let nodes = view.iter().map(|node| (node.name.clone(), node.modified)).collect();
-        let inputs = Inputs { nodes, cordons: self.cordons };
-        if self.attempted.as_ref() == Some(&inputs) {
+    }
+
+    /// True if the assignment of the view was computed for exactly its nodes and the current cordons. Then the assignor
+    /// must return the same one again. If it returns another one each time, the leader must not publish versions forever.
+    fn is_faulty(&self, view: &View, out: &mut Outbox) -> bool {
+        let is_same = self.published.as_ref() == Some(&Inputs::new(view.iter(), self.cordons));
+        if is_same {
             let reason = "it returns another assignment when it is given its own".to_owned();
             out.emit(Event::AssignorFailed { reason });
-            return false;
         }
-        self.attempted = Some(inputs);
-        true
+        is_same
+    }
+}
+
+impl Inputs {
+    fn new<'a>(nodes: impl Iterator<Item = &'a Arc<Node>>, cordons: u64) -> Self {
+        Inputs { nodes: nodes.map(|node| (node.name.clone(), node.modified)).collect(), cordons }
     }
 }
 

@@ -542,7 +542,9 @@ impl Machine {
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
         let inputs = VersionInputs { log, version_requests, assigning };
-        self.publication.reconcile(facts, &inputs, election, consistency, out);
+        if self.publication.reconcile(facts, &inputs, election, consistency, out) {
+            assigning.published(facts);
+        }
         self.stabilization.reconcile(facts, session, membership, ownership, out);
         self.acknowledgement.reconcile(facts, session, membership, ownership, &self.stabilization, out);
         self.announcement.reconcile(facts, election, out);

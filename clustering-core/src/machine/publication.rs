@@ -92,7 +92,8 @@ impl Publication {
         self.dirty_since = None;
     }
 
-    /// Publishes a version if that is due and this node may act as leader.
+    /// Publishes a version if that is due and this node may act as leader. Returns true if it does.
+    #[must_use]
     pub(crate) fn reconcile(
         &mut self,
         facts: &Facts,
@@ -100,11 +101,11 @@ impl Publication {
         election: &Election,
         consistency: &Consistency,
         out: &mut Outbox,
-    ) {
+    ) -> bool {
         let need = need(facts, inputs, consistency);
         let Some(term) = election.active_term(facts.now).filter(|_| need != Need::None) else {
             self.dirty_since = None;
-            return;
+            return false;
         };
         let since = self.dirty_since.unwrap_or_else(|| {
             let is_calm = |last| facts.now.since(last) >= CALM;
@@ -116,10 +117,12 @@ impl Publication {
         self.waits_for_handover = need == Need::AfterHandover;
         let pause = if self.waits_for_handover { JOINS_WAIT } else { self.gap(facts) };
         let is_due = need == Need::Now || facts.now >= since + pause;
-        if is_due && self.publish.is_free(facts) {
+        let publishes = is_due && self.publish.is_free(facts);
+        if publishes {
             let txn = new_version(facts, inputs, consistency, term, out);
             self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
         }
+        publishes
     }
 
     /// Handles the reply to a commit. Returns false if it is no longer awaited.

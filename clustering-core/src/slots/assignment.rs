@@ -1,4 +1,4 @@
-use std::{collections::BTreeSet, fmt};
+use std::fmt;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -114,12 +114,6 @@ impl Assignment {
             }
         }
         self.slots.iter().map(|owner| places.get(usize::from(*owner)).copied().flatten()).collect()
-    }
-
-    /// True if all owners are among the names.
-    pub(crate) fn is_among<'a>(&self, names: impl IntoIterator<Item = &'a NodeName>) -> bool {
-        let names: BTreeSet<u64> = names.into_iter().map(hash).collect();
-        self.owners.iter().all(|owner| names.contains(owner))
     }
 
     /// Encodes the assignment as it is stored. 4,096 slots of as many owners take less than 54,656 bytes.

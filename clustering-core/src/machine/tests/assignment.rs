@@ -143,3 +143,29 @@ fn slots_of_a_node_that_departs_between_the_last_look_and_the_commit_are_assigne
         a.answer_all();
     }
 }
+
+#[test]
+fn a_cordon_that_is_lifted_while_a_version_is_being_published_counts_for_the_next_one() {
+    let mut a = Bench::exclusive("a").joined().leading();
+    a.answer_all();
+    let mut a = a.stable().after(secs(2));
+    a.joins_exclusively("b", 4);
+    a.joins_exclusively("c", 4);
+    a.put("view/cordoned/b", "{}");
+    a.put("view/cordoned/c", "{}");
+    a.wait(secs(40));
+    a.answer_all();
+    let owned = |a: &Bench, node| a.status().newest.unwrap().slots_of(&super::bench::name(node)).len();
+    a.wait(secs(40));
+    a.answer_all();
+    assert_eq!((owned(&a, "b"), owned(&a, "c")), (0, 0));
+    let mut a = a.after(secs(10));
+    a.delete("view/cordoned/b");
+    a.wait(secs(1));
+    a.delete("view/cordoned/c");
+    a.ok("publish");
+    a.deliver();
+    a.wait(secs(6));
+    a.answer_all();
+    assert_eq!((owned(&a, "b"), owned(&a, "c")), (1, 1));
+}
