@@ -129,7 +129,8 @@ async fn a_program_can_ask_whether_it_may_work_on_a_key() {
     let a = exclusive(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
     let client = Client::of(&a).await;
     client.until("/ownz?key=device-7", 200, "{\"key\":\"device-7\",\"slot\":5,\"token\":").await;
-    assert_eq!(client.get("/stablez").await.0, 200);
+    // The node holds the key as soon as it is ready, and the version becomes stable a moment later.
+    client.until("/stablez", 200, "").await;
     assert_eq!(client.get("/ownz").await.0, 400);
     // After the first signal, the program must not begin new work, although it is still running.
     a.terminate().unwrap();
