@@ -311,7 +311,7 @@ impl Machine {
             }
             (Call::Retract, Input::Retracted { in_use, .. }) => self.ownership.on_retracted(token, in_use),
             (Call::Release, Input::Released { outcome, .. }) => {
-                self.ownership.on_released(facts, session, token, outcome, out);
+                self.ownership.on_released(facts, token, outcome, out);
             }
             (Call::Announce, Input::Announced { result, .. }) => {
                 self.announcement.on_ended(token, result, out);

@@ -252,28 +252,12 @@ impl Ownership {
     }
 
     /// Handles the result of a call of `release`.
-    ///
-    /// After the session was lost, nothing depends on `release` any more, but the node waits for it before it joins again.
-    /// A call that keeps failing then, for example because the node may no longer write, counts as done after the time
-    /// limit.
-    pub(crate) fn on_released(
-        &mut self,
-        facts: &Facts,
-        session: &Session,
-        token: Token,
-        outcome: Outcome,
-        out: &mut Outbox,
-    ) {
+    pub(crate) fn on_released(&mut self, facts: &Facts, token: Token, outcome: Outcome, out: &mut Outbox) {
         let Some(run) = self.release.running.take_if(|run| run.token == token) else { return };
         let Outcome::Refused { reason } = outcome else {
             self.release.failures = 0;
             return;
         };
-        let is_over = self.release.lease.is_none_or(|lease| session.is_void(lease, facts.now));
-        if is_over && facts.now >= self.patience(facts) {
-            self.release.failures = 0;
-            return;
-        }
         self.release.failures += 1;
         let attempt = self.release.failures;
         let retry_in = out.jittered(facts.config.stabilize_retry.after(attempt));

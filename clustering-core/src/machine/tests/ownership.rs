@@ -717,24 +717,6 @@ fn a_stabilize_that_does_not_end_when_it_is_superseded_does_not_keep_slots_from_
 }
 
 #[test]
-fn a_release_that_keeps_failing_after_the_session_was_lost_does_not_keep_the_node_out() {
-    let mut a = settled(Bench::exclusive_with("a", |config| {
-        config.has_release = true;
-        config.release_timeout = Some(secs(10));
-    }));
-    a.now = a.status().holdings.unwrap().void;
-    a.tick();
-    a.expect_only(&["release"], &["release 0-3"]);
-    a.released(Outcome::refused("not the owner any more"));
-    a.wait_for("release");
-    a.wait(secs(20));
-    a.expect_only(&["grant"], &[]);
-    a.released(Outcome::refused("not the owner any more"));
-    a.answer_until("grant");
-    a.expect_only(&["grant", "release"], &["grant 15s"]);
-}
-
-#[test]
 fn a_lease_whose_revocation_fails_is_not_renewed_any_more() {
     let mut a = alone();
     a.stop();
