@@ -15,6 +15,7 @@ use crate::{
     record::Cause,
     slots::{Assignment, Candidate, Slot, SlotCount},
     store::{Revision, Txn},
+    version::Version,
     view::View,
 };
 
@@ -36,8 +37,8 @@ pub(crate) struct Assigning {
     changes: Vec<Cause>,
     /// True if the slots must be reassigned.
     is_outdated: bool,
-    /// The nodes and cordons for which this leader published a version last.
-    published: Option<Inputs>,
+    /// The last version that this leader tried to publish, and the nodes and cordons for which it assigned the slots.
+    published: Option<(Version, Inputs)>,
 }
 
 /// Everything that an assignment depends on besides the previous one.
@@ -102,16 +103,18 @@ impl Assigning {
     }
 
     /// Notes that this node publishes a version for the nodes present and the current cordons.
-    pub(crate) fn published(&mut self, facts: &Facts) {
+    pub(crate) fn published(&mut self, facts: &Facts, version: Version) {
         if facts.config.exclusive.is_some() {
-            self.published = Some(Inputs::new(facts.fold.present(), self.cordons));
+            self.published = Some((version, Inputs::new(facts.fold.present(), self.cordons)));
         }
     }
 
-    /// True if the assignment of the view was computed for exactly its nodes and the current cordons. Then the assignor
+    /// True if the assignment of the view was computed for exactly its nodes and the current cordons, and not for those
+    /// of another attempt to publish a version. Then the assignor
     /// must return the same one again. If it returns another one each time, the leader must not publish versions forever.
     fn is_faulty(&self, view: &View, out: &mut Outbox) -> bool {
-        let is_same = self.published.as_ref() == Some(&Inputs::new(view.iter(), self.cordons));
+        let inputs = Inputs::new(view.iter(), self.cordons);
+        let is_same = self.published.as_ref() == Some(&(view.version(), inputs));
         if is_same {
             let reason = "it returns another assignment when it is given its own".to_owned();
             out.emit(Event::AssignorFailed { reason });

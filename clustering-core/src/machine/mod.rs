@@ -542,8 +542,8 @@ impl Machine {
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
         let inputs = VersionInputs { log, version_requests, assigning };
-        if self.publication.reconcile(facts, &inputs, election, consistency, out) {
-            assigning.published(facts);
+        if let Some(version) = self.publication.reconcile(facts, &inputs, election, consistency, out) {
+            assigning.published(facts, version);
         }
         self.stabilization.reconcile(facts, session, membership, ownership, out);
         self.acknowledgement.reconcile(facts, session, membership, ownership, &self.stabilization, out);

@@ -19,7 +19,7 @@ use crate::{
     fold::Changed,
     store::{Guard, Revision, StoreError, Txn},
     time::Timestamp,
-    version::Term,
+    version::{Term, Version},
 };
 
 /// Publishes a new version on the leader, whenever the log differs from the newest version: other nodes are present,
@@ -92,7 +92,7 @@ impl Publication {
         self.dirty_since = None;
     }
 
-    /// Publishes a version if that is due and this node may act as leader. Returns true if it does.
+    /// Publishes a version if that is due and this node may act as leader. Returns the version, if it does.
     #[must_use]
     pub(crate) fn reconcile(
         &mut self,
@@ -101,11 +101,11 @@ impl Publication {
         election: &Election,
         consistency: &Consistency,
         out: &mut Outbox,
-    ) -> bool {
+    ) -> Option<Version> {
         let need = need(facts, inputs, consistency);
         let Some(term) = election.active_term(facts.now).filter(|_| need != Need::None) else {
             self.dirty_since = None;
-            return false;
+            return None;
         };
         let since = self.dirty_since.unwrap_or_else(|| {
             let is_calm = |last| facts.now.since(last) >= CALM;
@@ -117,12 +117,12 @@ impl Publication {
         self.waits_for_handover = need == Need::AfterHandover;
         let pause = if self.waits_for_handover { JOINS_WAIT } else { self.gap(facts) };
         let is_due = need == Need::Now || facts.now >= since + pause;
-        let publishes = is_due && self.publish.is_free(facts);
-        if publishes {
-            let txn = new_version(facts, inputs, consistency, term, out);
-            self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
+        if !is_due || !self.publish.is_free(facts) {
+            return None;
         }
-        publishes
+        let (version, txn) = new_version(facts, inputs, consistency, term, out);
+        self.publish.sent(facts, out.commit(Purpose::Publish, txn, facts.now));
+        Some(version)
     }
 
     /// Handles the reply to a commit. Returns false if it is no longer awaited.
@@ -173,12 +173,12 @@ fn new_version(
     consistency: &Consistency,
     term: Term,
     out: &mut Outbox,
-) -> Txn {
+) -> (Version, Txn) {
     let causes = versions::causes(facts, inputs, consistency.unacknowledged());
     let record = versions::next_version(facts, inputs.log, Some(term), causes, out);
     let keys = facts.keys();
     let txn = Txn::new()
         .guard(Guard::created_at(keys.election_key().clone(), term.revision()))
         .guard(Guard::modified_at(keys.version_key().clone(), facts.fold.version_modified()));
-    versions::put_version(txn, facts, record)
+    (record.version, versions::put_version(txn, facts, record))
 }
