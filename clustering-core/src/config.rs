@@ -2,13 +2,13 @@
 
 use std::{
     hash::{Hash, Hasher},
-    sync::{Arc, LazyLock},
+    sync::Arc,
     time::Duration,
 };
 
 use thiserror::Error;
 
-use crate::slots::{Assignor, Balanced, SlotCount};
+use crate::slots::{Assignor, SlotCount};
 
 /// Longest time for which joins wait for a hand-over to finish.
 pub(crate) const JOINS_WAIT: Duration = Duration::from_secs(30);
@@ -114,21 +114,14 @@ pub struct Config {
     ///
     /// Choose a longer time if a flush can take longer. Has no effect on nodes that are not exclusive.
     pub release_timeout: Option<Duration>,
-    /// Assignor of slots to nodes, used while this node leads. [`Balanced`] by default.
-    pub assignor: SharedAssignor,
+    /// Assignor of slots to nodes, used while this node leads. `None`, the default, is
+    /// [`Balanced`](crate::slots::Balanced).
+    pub assignor: Option<SharedAssignor>,
 }
 
 /// A shared [`Assignor`]. Two values are equal if they point to the same object.
 #[derive(Clone, Debug)]
 pub struct SharedAssignor(pub Arc<dyn Assignor>);
-
-impl Default for SharedAssignor {
-    fn default() -> Self {
-        SharedAssignor(DEFAULT_ASSIGNOR.clone())
-    }
-}
-
-static DEFAULT_ASSIGNOR: LazyLock<Arc<dyn Assignor>> = LazyLock::new(|| Arc::new(Balanced));
 
 impl PartialEq for SharedAssignor {
     fn eq(&self, other: &Self) -> bool {
@@ -240,7 +233,7 @@ impl Default for Config {
             exclusive: None,
             has_release: false,
             release_timeout: Some(secs(120)),
-            assignor: SharedAssignor::default(),
+            assignor: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     node::Node,
     placement::Weight,
     record::Cause,
-    slots::{Assignment, Candidate, Slot, SlotCount},
+    slots::{Assignment, Assignor, Balanced, Candidate, Slot, SlotCount},
     store::{Revision, Txn},
     version::Version,
     view::View,
@@ -165,7 +165,7 @@ fn assign(
         Some(previous) => previous.among(nodes.iter().map(|node| &node.name)),
         None => vec![None; count.get().into()],
     };
-    let assignor = &facts.config.assignor.0;
+    let assignor: &dyn Assignor = facts.config.assignor.as_ref().map_or(&Balanced, |shared| &*shared.0);
     let owners = catch_unwind(AssertUnwindSafe(|| assignor.assign(&previous, &candidates)))
         .map_err(|_| "it panicked".to_owned())?;
     if owners.len() != previous.len() {

@@ -5,13 +5,12 @@ use tokio::time::Instant;
 
 use super::{
     MonitorEvent, Readiness, Report,
-    ownership::holder,
     records::Records,
     watched::{Gap, Watched},
 };
 use crate::{
     config::Backoff,
-    event::Event,
+    event::{Event, Holder},
     fold::Changed,
     keyspace::{KeyKind, Keyspace},
     name::{Namespace, NodeName},
@@ -217,7 +216,7 @@ impl Monitor {
 
     fn reclaiming(&self, lease: LeaseId) -> Option<MonitorEvent> {
         let stored = self.records.log.holds().get(&lease)?;
-        Some(Event::Reclaiming { holder: holder(lease, stored) }.into())
+        Some(Event::Reclaiming { holder: Holder::new(lease, stored) }.into())
     }
 
     fn drain_requested(&self, change: &Change) -> Option<MonitorEvent> {

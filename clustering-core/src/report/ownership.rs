@@ -245,21 +245,10 @@ pub(super) fn cordon(name: &NodeName, stored: &StoredRecord<CordonRecord>) -> Co
     CordonReport { name: name.clone(), by, why }
 }
 
-/// Returns the session whose witness was stored under that lease.
-pub(super) fn holder(lease: LeaseId, stored: &StoredRecord<HoldsRecord>) -> Holder {
-    let record = stored.record.as_ref();
-    Holder {
-        lease,
-        node: record.map(|record| record.node.clone()),
-        incarnation: record.map(|record| record.incarnation.clone()),
-        left: record.is_some_and(|record| record.left),
-    }
-}
-
 fn standing(lease: LeaseId, stored: &StoredRecord<HoldsRecord>) -> StandingReport {
     let record = stored.record.as_ref();
     StandingReport {
-        holder: holder(lease, stored),
+        holder: Holder::new(lease, stored),
         uri: record.map(|record| record.uri.clone()),
         ttl: record.map(HoldsRecord::ttl),
         reclaimed: stored.lease.is_none(),

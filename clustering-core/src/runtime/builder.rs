@@ -160,7 +160,8 @@ impl Builder {
     /// callback, the node only waits for the holds.
     ///
     /// It is also called when the node stops or loses its session. Check [`Release::still_held`] before each write:
-    /// once it is false, others may work on the slots.
+    /// once it is false, others may work on the slots. Then
+    /// discard what belongs to them and return success: the node joins again only after the callback has succeeded.
     ///
     /// A node whose callback does not succeed within [`release_timeout`](Self::release_timeout) leaves the cluster and
     /// rejoins later, because all slots that move in that version wait for it.
@@ -184,7 +185,7 @@ impl Builder {
     /// Sets the assignor of slots to nodes, which is used while this node leads. The default,
     /// [`Balanced`](crate::slots::Balanced), balances by weight and moves as few slots as possible.
     pub fn assignor(self, assignor: impl Assignor) -> Self {
-        self.configure(|config| config.assignor = SharedAssignor(Arc::new(assignor)))
+        self.configure(|config| config.assignor = Some(SharedAssignor(Arc::new(assignor))))
     }
 
     /// Sets the callback that announces a stable version. It is called when every node is ready at a version: on the

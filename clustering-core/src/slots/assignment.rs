@@ -52,7 +52,7 @@ impl Assignor for Balanced {
 
 /// The owner of each slot, as stored with a version.
 ///
-/// Owners are identified by the hash of their names, so the size does not depend on how long names are.
+/// Owners are identified by the hash of their names, so the size does not depend on the lengths of the names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Assignment {
     /// Hashes of the names of all owners, in ascending order.

@@ -10,7 +10,8 @@ use crate::{
 };
 
 fn leader_with(assignor: impl Assignor) -> Bench {
-    let mut a = Bench::exclusive_with("a", |config| config.assignor = SharedAssignor(Arc::new(assignor)));
+    let mut a =
+        Bench::exclusive_with("a", |config| config.assignor = Some(SharedAssignor(Arc::new(assignor))));
     a = a.joined().leading();
     a.answer_all();
     a
