@@ -2,6 +2,7 @@
 
 use std::{
     hash::{Hash, Hasher},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -19,6 +20,9 @@ pub(crate) const RENEW_RETRY: Duration = Duration::from_millis(500);
 /// Time between the campaigns of two candidates when the leader is lost. Twice the measured round trip to the store if
 /// that is longer.
 pub(crate) const STAGGER: Duration = Duration::from_millis(50);
+
+/// Priority of a candidate that has none configured.
+pub(crate) const DEFAULT_PRIORITY: u32 = 100;
 
 /// Delay before a store call is retried.
 pub(crate) const RETRY: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -117,6 +121,49 @@ pub struct Config {
     /// Assignor of slots to nodes, used while this node leads. `None`, the default, is
     /// [`Balanced`](crate::slots::Balanced).
     pub assignor: Option<SharedAssignor>,
+    /// Priority of the node as a candidate for the lead. 100 by default. Candidates with a higher priority campaign
+    /// first; at equal priority, nodes of the newest stable version before others, and the youngest first, since it has
+    /// just been restarted. A node with the priority 0 does not lead while another candidate stands.
+    ///
+    /// A leader with a priority above 0 stays leader if a candidate with a higher priority joins.
+    pub priority: u32,
+    /// Time for which the slots of the node wait for it if its session ends, because it is expected to be restarted
+    /// under the same name. Zero, the default, if its slots are to move at once. At most 1 day.
+    ///
+    /// Needs a [fixed name](crate::Builder::name). A node that stops by
+    /// [`stop_for_restart`](crate::Clustering::stop_for_restart) says for how long its slots wait; after
+    /// [`stop`](crate::Clustering::stop) they never wait.
+    pub restart_grace: Duration,
+    /// Number of nodes that the cluster needs before it begins to work. Until a version with so many nodes has been
+    /// stable, no version with fewer nodes becomes stable, and no slots are assigned. `None`, the default, is the same
+    /// as 1. At least 1.
+    ///
+    /// It only delays the start of a new cluster. If nodes depart later, the others continue.
+    pub min_nodes: Option<u32>,
+    /// Detection of crashes by connections between the nodes. `None`, the default, detects a crash only by the end of
+    /// the lease.
+    pub crash_detection: Option<CrashDetection>,
+}
+
+/// Detection of crashes by TCP connections between the nodes: within milliseconds instead of a TTL.
+///
+/// The kernel closes the connections of a process that ends. Three other nodes notice that, connect again at once, and
+/// remove the node if the connection is refused, or if another process of this library answers. Anything else (a
+/// time-out, an unreachable network, a proxy that accepts) proves nothing, and then the TTL decides.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct CrashDetection {
+    /// Address to listen on. `None`, the default, is an ephemeral port on all interfaces.
+    pub listen: Option<SocketAddr>,
+    /// Host that other nodes connect to, without a port. `None`, the default, is the host of the node's URI.
+    pub advertise: Option<String>,
+    /// If true, a refused connection is proof of death in this network: the node that notices it also revokes the lease
+    /// of the crashed node, so that the keys that it held can be acquired at once. False by default: those keys wait
+    /// for the end of the lease (P12).
+    ///
+    /// Set it only if nothing between the nodes can refuse a connection to a live process, such as a firewall that
+    /// answers with a reset, or a proxy.
+    pub trust_refused: bool,
 }
 
 /// A shared [`Assignor`]. Two values are equal if they point to the same object.
@@ -234,6 +281,10 @@ impl Default for Config {
             has_release: false,
             release_timeout: Some(secs(120)),
             assignor: None,
+            priority: DEFAULT_PRIORITY,
+            restart_grace: Duration::ZERO,
+            min_nodes: None,
+            crash_detection: None,
         }
     }
 }
@@ -244,7 +295,7 @@ impl Default for Config {
 pub struct InvalidConfig {
     /// Name of the field.
     pub field: &'static str,
-    /// The value of the field. A number of failures is given as that many seconds.
+    /// The value of the field. A number of failures or nodes is given as that many seconds.
     pub value: Duration,
     /// The rule that the value breaks.
     pub rule: String,
@@ -282,6 +333,11 @@ impl Config {
             let failures = Duration::from_secs(health.failures.into());
             check(health.failures > 0, "health.failures", failures, "it must be at least 1")?;
         }
+        let rule =
+            "it must be at most 1 day, or the slots of a node that does not come back would wait for longer";
+        check(self.restart_grace <= MAX_TTL, "restart_grace", self.restart_grace, rule)?;
+        let min_nodes = Duration::from_secs(self.min_nodes.unwrap_or(1).into());
+        check(!min_nodes.is_zero(), "min_nodes", min_nodes, "it must be at least 1")?;
         if let Laggards::Evict { after } = self.laggards {
             let rule = "nodes need at least 1 s to stabilize before they are evicted";
             check(after >= MIN_TTL, "laggards", after, rule)?;

@@ -109,14 +109,16 @@ pub mod version;
 pub mod view;
 
 pub use self::{
-    config::{Backoff, Config, HealthChecks, InvalidConfig, Laggards, NameConflict, SharedAssignor},
+    config::{
+        Backoff, Config, CrashDetection, HealthChecks, InvalidConfig, Laggards, NameConflict, SharedAssignor,
+    },
     discovery::{Changes, Discovery, Route},
-    event::{Blocked, Event, Holder, Laggard, LostReason, StopReason},
+    event::{Blocked, Event, Holder, Laggard, LostReason, MassFailure, MassFailureKind, StopReason},
     history::{HistoryEntry, Settled, history},
     keyspace::Keyspace,
-    machine::{Health, RequestError},
+    machine::{Evidence, Health, RequestError},
     name::{Incarnation, InvalidInput, Namespace, NodeName, NodeUri},
-    node::{Metadata, Node},
+    node::{Endpoint, Metadata, Node, ProcessId},
     operator::{Operator, OperatorError},
     outcome::{IntoOutcome, Outcome},
     placement::Weight,

@@ -1,6 +1,12 @@
 //! The view of a version: the nodes that belong to it, which are the same on every node.
 
-use std::{collections::BTreeSet, fmt, ops::Deref, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Deref,
+    sync::Arc,
+    time::Duration,
+};
 
 use serde::Serialize;
 
@@ -103,6 +109,35 @@ impl View {
     /// nodes are exclusive, or if none is.
     pub fn not_exclusive(&self) -> &[NodeName] {
         self.0.slots.as_ref().map_or(&[], |slots| &slots.lacking)
+    }
+
+    /// Returns the absent nodes whose slots wait for them, with the time that remained when the version was published
+    /// (its [restart grace](crate::Config::restart_grace)). These slots have no owner in this version.
+    pub fn kept(&self) -> &BTreeMap<NodeName, Duration> {
+        &self.0.label.kept
+    }
+
+    /// Returns the absent node for which a slot waits, if it waits for one.
+    pub fn kept_for(&self, slot: Slot) -> Option<&NodeName> {
+        let assignment = self.assignment()?;
+        self.kept().keys().find(|name| self.get(name).is_none() && assignment.is_owner(slot, name))
+    }
+
+    /// Returns the [minimum size](crate::Config::min_nodes) that this version waits for: the cluster has not been stable
+    /// with so many nodes yet, and this version has fewer. Such a version does not become stable.
+    pub fn waits_for_nodes(&self) -> Option<u32> {
+        let Label { min_nodes, formed, .. } = &self.0.label;
+        min_nodes.filter(|min| !formed && self.len() < *min as usize)
+    }
+
+    /// Returns the [minimum size](crate::Config::min_nodes) with which the publisher was configured.
+    pub fn min_nodes(&self) -> Option<u32> {
+        self.0.label.min_nodes
+    }
+
+    /// True if the version record says that the cluster has been stable with its minimum size.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.0.label.formed
     }
 
     /// Returns the number of slots, if slots were assigned in this version or an earlier one.
@@ -259,6 +294,9 @@ pub(crate) struct Label {
     pub(crate) leader: Option<NodeName>,
     pub(crate) causes: Vec<Cause>,
     pub(crate) clean: bool,
+    pub(crate) kept: BTreeMap<NodeName, Duration>,
+    pub(crate) min_nodes: Option<u32>,
+    pub(crate) formed: bool,
 }
 
 /// A set of nodes, sorted by name, with the placement of keys on them.
@@ -364,6 +402,9 @@ mod tests {
             incarnation: incarnation.into(),
             metadata: Metadata::new(),
             protocol: PROTOCOL,
+            priority: None,
+            restart_grace: Duration::ZERO,
+            endpoint: None,
             created: Revision::new(1),
             modified: Revision::new(1),
             lease: None,
@@ -383,6 +424,9 @@ mod tests {
             leader: Some(name("a")),
             causes: vec![Cause::Resync],
             clean: false,
+            kept: BTreeMap::new(),
+            min_nodes: None,
+            formed: false,
         }
     }
 

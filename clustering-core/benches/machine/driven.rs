@@ -56,6 +56,7 @@ impl Driven {
             name: NodeName::parse("ingest-me").expect("a name"),
             uri: NodeUri::parse("http://10.0.0.7:8080").expect("a URI"),
             metadata: Metadata::new(),
+            endpoint: None,
         };
         let now = Timestamp::from_nanos(1_000_000_000);
         let mut config = Config::default();

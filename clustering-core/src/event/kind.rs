@@ -34,6 +34,11 @@ impl Event {
         "not_exclusive",
         "cordoned",
         "uncordoned",
+        "slots_kept",
+        "waiting_for_nodes",
+        "too_few_nodes",
+        "process_gone",
+        "falsely_removed",
         "reclaiming",
         "assignor_failed",
         "stable",
@@ -88,6 +93,11 @@ impl Event {
             Event::NotExclusive { .. } => "not_exclusive",
             Event::Cordoned { .. } => "cordoned",
             Event::Uncordoned { .. } => "uncordoned",
+            Event::SlotsKept { .. } => "slots_kept",
+            Event::WaitingForNodes { .. } => "waiting_for_nodes",
+            Event::TooFewNodes { .. } => "too_few_nodes",
+            Event::ProcessGone { .. } => "process_gone",
+            Event::FalselyRemoved { .. } => "falsely_removed",
             Event::Reclaiming { .. } => "reclaiming",
             Event::AssignorFailed { .. } => "assignor_failed",
             Event::Stable { .. } => "stable",
@@ -117,8 +127,9 @@ impl Event {
 pub(crate) fn samples() -> Vec<Event> {
     use std::time::Duration;
 
-    use super::{Blocked, Holder, LostReason, MassFailure, StopReason, StoreCall};
+    use super::{Blocked, Holder, LostReason, MassFailure, MassFailureKind, StopReason, StoreCall};
     use crate::{
+        machine::Evidence,
         name::{Incarnation, NodeName, NodeUri},
         record::{Cause, Departure},
         slots::{SlotCount, SlotSet},
@@ -168,6 +179,11 @@ pub(crate) fn samples() -> Vec<Event> {
         Event::NotExclusive { version, nodes: vec![name()] },
         Event::Cordoned { name: name() },
         Event::Uncordoned { name: name() },
+        Event::SlotsKept { name: name(), keep: running },
+        Event::WaitingForNodes { version, nodes: 2, min_nodes: 3 },
+        Event::TooFewNodes { version, nodes: 2, min_nodes: 3 },
+        Event::ProcessGone { name: name(), evidence: Evidence::Refused },
+        Event::FalselyRemoved { address: "10.0.0.7:40123".to_owned() },
         Event::Reclaiming { holder: holder() },
         Event::AssignorFailed { reason: reason.clone() },
         Event::Stable { version },
@@ -182,7 +198,7 @@ pub(crate) fn samples() -> Vec<Event> {
             releasing: false,
         }),
         Event::Evicted { name: name() },
-        Event::MassFailure(MassFailure { version, failing: 3, nodes: 5 }),
+        Event::MassFailure(MassFailure { version, kind: MassFailureKind::Late, failing: 3, nodes: 5 }),
         Event::MassFailureOver,
         Event::StoreAway { reason: reason.clone() },
         Event::StoreBack { away: running },

@@ -7,7 +7,9 @@ mod text;
 
 #[cfg(all(test, feature = "metrics"))]
 pub(crate) use self::kind::samples;
-pub use self::reason::{Blocked, Holder, Laggard, LostReason, MassFailure, StopReason, StoreCall};
+pub use self::reason::{
+    Blocked, Holder, Laggard, LostReason, MassFailure, MassFailureKind, StopReason, StoreCall,
+};
 pub(crate) use self::{
     serialize::milliseconds,
     text::{Causes, brief, counted},
@@ -19,6 +21,7 @@ use serde::Serialize;
 
 use self::serialize::text;
 use crate::{
+    machine::Evidence,
     name::{Incarnation, NodeName, NodeUri},
     record::{Cause, Departure},
     slots::SlotSet,
@@ -227,6 +230,50 @@ pub enum Event {
         /// The node's name.
         name: NodeName,
     },
+    /// The slots of an absent node wait for it, because it said that it will be restarted, or because so many nodes were
+    /// lost at once that they are expected back.
+    SlotsKept {
+        /// The name of the absent node.
+        name: NodeName,
+        /// Time for which its slots wait, counted by the leader.
+        #[serde(serialize_with = "milliseconds", rename = "keep_ms")]
+        keep: Duration,
+    },
+    /// This node leads, and the newest version does not become stable, because it has fewer nodes than the
+    /// [minimum](crate::Config::min_nodes) of a new cluster.
+    WaitingForNodes {
+        /// The version.
+        version: Version,
+        /// Number of nodes in its view.
+        nodes: usize,
+        /// The minimum.
+        min_nodes: u32,
+    },
+    /// This node leads, and the newest version has fewer nodes than the [minimum](crate::Config::min_nodes) with which
+    /// the cluster began. The cluster works on.
+    TooFewNodes {
+        /// The version.
+        version: Version,
+        /// Number of nodes in its view.
+        nodes: usize,
+        /// The minimum.
+        min_nodes: u32,
+    },
+    /// This node found that the process of another node is gone, and removes the node. See
+    /// [`Config::crash_detection`](crate::Config::crash_detection).
+    ProcessGone {
+        /// The name of the node.
+        name: NodeName,
+        /// The evidence.
+        evidence: Evidence,
+    },
+    /// Another node removed this one as crashed, although its process is alive: something in the network refuses
+    /// connections to its endpoint. This node rejoins and no longer offers its endpoint, so that it is not removed again
+    /// for that reason.
+    FalselyRemoved {
+        /// The address of the endpoint.
+        address: String,
+    },
     /// This node leads and ends the lease of a removed session, because its process still renews it two TTLs after the
     /// removal. The session's slots can be acquired one more TTL later.
     Reclaiming {
@@ -361,6 +408,8 @@ impl Event {
             | Event::SlotsAcquired { version, .. }
             | Event::Released { version }
             | Event::NotExclusive { version, .. }
+            | Event::WaitingForNodes { version, .. }
+            | Event::TooFewNodes { version, .. }
             | Event::Announcing { version, .. }
             | Event::AnnouncementSlow { version, .. }
             | Event::AnnouncementFailed { version, .. }

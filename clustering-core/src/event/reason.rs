@@ -47,6 +47,8 @@ pub enum StoreCall {
     Confirm,
     /// Removes a laggard.
     Evict,
+    /// Removes a node whose process is gone.
+    RemoveCrashed,
     /// Gives up leadership.
     Resign,
 }
@@ -67,6 +69,7 @@ impl fmt::Display for StoreCall {
             StoreCall::Reclaim => "reclaiming the slots of a removed session",
             StoreCall::Confirm => "recording that a version is stable",
             StoreCall::Evict => "evicting a laggard",
+            StoreCall::RemoveCrashed => "removing a crashed node",
             StoreCall::Resign => "resigning",
         })
     }
@@ -252,19 +255,38 @@ impl Holder {
 pub struct MassFailure {
     /// The newest version.
     pub version: Version,
-    /// Number of nodes in its view that are late or refuse it.
+    /// What happened to the nodes.
+    pub kind: MassFailureKind,
+    /// Number of nodes that are late, or that are lost.
     pub failing: usize,
-    /// Number of nodes in its view.
+    /// Number of nodes in the view, or of owners in the last assignment.
     pub nodes: usize,
+}
+
+/// What happened to the nodes of a [`MassFailure`], and what the leader does not do meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MassFailureKind {
+    /// They are late or refuse the newest version. The leader evicts no laggards.
+    Late,
+    /// Their sessions ended at about the same time. The leader keeps their slots for them.
+    Lost,
 }
 
 impl fmt::Display for MassFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let MassFailure { version, failing, nodes } = self;
-        write!(
-            f,
-            "mass failure: {failing} of {} are late or refuse {version}; evictions are suspended, look for a common cause",
-            counted(*nodes)
-        )
+        let MassFailure { version, kind, failing, nodes } = self;
+        let nodes = counted(*nodes);
+        match kind {
+            MassFailureKind::Late => write!(
+                f,
+                "mass failure: {failing} of {nodes} are late or refuse {version}; evictions are suspended, look for a common cause"
+            ),
+            MassFailureKind::Lost => write!(
+                f,
+                "mass failure: {failing} of {nodes} are lost; their slots wait for them, look for a common cause"
+            ),
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use super::{Event, Holder};
 use crate::{
+    machine::Evidence,
     name::NodeName,
     record::{Cause, Departure},
     slots::SlotSet,
@@ -74,6 +75,33 @@ impl fmt::Display for Event {
             }
             Event::Cordoned { name } => write!(f, "{name} is cordoned and must not own slots"),
             Event::Uncordoned { name } => write!(f, "{name} is no longer cordoned"),
+            Event::SlotsKept { name, keep } => {
+                write!(f, "the slots of {name} wait for it for {:?}", brief(*keep))
+            }
+            Event::WaitingForNodes { version, nodes, min_nodes } => write!(
+                f,
+                "{version} has {} and the cluster begins with {min_nodes}: not stable before the others have joined",
+                counted(*nodes)
+            ),
+            Event::TooFewNodes { version, nodes, min_nodes } => {
+                write!(f, "{version} has only {}, fewer than the minimum of {min_nodes}", counted(*nodes))
+            }
+            Event::ProcessGone { name, evidence: Evidence::Refused } => {
+                write!(
+                    f,
+                    "the process of {name} is gone, its endpoint refuses connections: removing the node"
+                )
+            }
+            Event::ProcessGone { name, evidence: Evidence::Replaced } => {
+                write!(
+                    f,
+                    "the process of {name} is gone, another one answers at its endpoint: removing the node"
+                )
+            }
+            Event::FalselyRemoved { address } => write!(
+                f,
+                "removed as crashed although this process is alive: something refused connections to {address}; crash detection of this node is off until it restarts"
+            ),
             Event::Reclaiming { holder } => reclaiming(f, holder),
             Event::AssignorFailed { reason } => write!(f, "the assignor is faulty, no slot moves: {reason}"),
             Event::Stable { version } => write!(f, "stable at {version}"),
@@ -182,6 +210,7 @@ impl fmt::Display for Departure {
         f.write_str(match self {
             Departure::Left => "it left",
             Departure::Evicted => "it was evicted",
+            Departure::Crashed => "its process is gone",
             Departure::Ended => "its session ended",
         })
     }
@@ -196,6 +225,8 @@ impl fmt::Display for Cause {
             Cause::Returned(name) => write!(f, "{name} came back"),
             Cause::Changed(name) => write!(f, "{name} changed"),
             Cause::Evicted(name) => write!(f, "{name} was evicted"),
+            Cause::Crashed(name) => write!(f, "the process of {name} is gone"),
+            Cause::NotBack(name) => write!(f, "{name} did not come back in time"),
             Cause::Elected(name) => write!(f, "{name} was elected"),
             Cause::Asked { by, why: Some(why) } => write!(f, "{by} asked ({why})"),
             Cause::Asked { by, why: None } => write!(f, "{by} asked"),
@@ -205,6 +236,7 @@ impl fmt::Display for Cause {
             Cause::Cordoned(name) => write!(f, "{name} was cordoned"),
             Cause::Uncordoned(name) => write!(f, "{name} was uncordoned"),
             Cause::Assigned => f.write_str("slots were reassigned"),
+            Cause::Formed => f.write_str("the cluster reached its minimum size"),
             Cause::More(more) => write!(f, "{more} more"),
             Cause::Other(json) => f.write_str(json),
         }

@@ -1,6 +1,6 @@
 //! Folding the changes of one revision.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 
@@ -223,6 +223,13 @@ impl Fold {
                 leader: record.leader.clone(),
                 causes: record.causes.clone(),
                 clean: record.clean,
+                kept: record
+                    .kept
+                    .iter()
+                    .map(|(name, ms)| (name.clone(), Duration::from_millis(*ms)))
+                    .collect(),
+                min_nodes: record.min_nodes,
+                formed: record.formed,
             };
             Some(View::new(label, self.present().cloned(), self.me.clone(), self.view_slots()))
         });

@@ -133,6 +133,9 @@ proptest! {
                 incarnation: &node.incarnation,
                 metadata: &node.metadata,
                 protocol: node.protocol,
+                priority: node.priority,
+                restart_grace: Some(node.restart_grace.as_millis() as u64).filter(|grace| *grace > 0),
+                endpoint: node.endpoint.as_ref(),
                 seen: node.seen,
             };
             prop_assert_eq!(decode_node(name(), &entry(&encode(&record))), Ok(node));

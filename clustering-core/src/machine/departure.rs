@@ -218,7 +218,7 @@ fn leave(facts: &Facts, ended: &Ended, record: Option<Revision>, has_let_go: boo
         .guard(Guard::modified_at(own.clone(), modified))
         .delete(own)
         .delete(keys.readiness_key(&node.name));
-    let txn = DepartureRecord::add_to(txn, keys, node, Departure::Left);
+    let txn = DepartureRecord::add_to(txn, keys, node, Departure::Left, facts.keep());
     let witness = facts.fold.holds().get(&ended.lease).and_then(|witness| witness.record.clone());
     let key = keys.holds_key(ended.lease);
     let txn = match witness {

@@ -1,12 +1,14 @@
 //! Evicting nodes that keep a version from becoming stable (P8).
 
+use std::time::Duration;
+
 use super::{
     acknowledgements::is_as_published, consistency::Consistency, election::Election, facts::Facts,
     in_flight::InFlight, log::Resync, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
 };
 use crate::{
     config::Laggards,
-    event::{Event, MassFailure},
+    event::{Event, MassFailure, MassFailureKind},
     fold::Changed,
     name::NodeName,
     record::{Departure, DepartureRecord},
@@ -115,7 +117,7 @@ impl Eviction {
             .guard(Guard::modified_at(record.clone(), node.modified))
             .delete(record)
             .delete(keys.readiness_key(name));
-        let txn = DepartureRecord::add_to(txn, keys, node, Departure::Evicted);
+        let txn = DepartureRecord::add_to(txn, keys, node, Departure::Evicted, Duration::ZERO);
         self.evict.sent(facts, out.commit(Purpose::Evict, txn, facts.now));
         self.evicting = Some(name.clone());
     }
@@ -123,7 +125,8 @@ impl Eviction {
     /// Returns true if there are too many laggards for evictions.
     fn is_mass_failure(&mut self, facts: &Facts, failing: usize, out: &mut Outbox) -> bool {
         let Some(view) = facts.fold.newest() else { return false };
-        let failure = MassFailure { version: view.version(), failing, nodes: view.len() };
+        let failure =
+            MassFailure { version: view.version(), kind: MassFailureKind::Late, failing, nodes: view.len() };
         if failing * 100 <= failure.nodes * usize::from(facts.config.mass_failure_percent) {
             self.end_mass_failure(out);
             return false;

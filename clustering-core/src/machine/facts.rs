@@ -1,6 +1,6 @@
 //! The state that every concern may read.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use crate::{
     config::Config,
@@ -8,7 +8,7 @@ use crate::{
     fold::Fold,
     keyspace::Keyspace,
     name::{NodeName, NodeUri},
-    node::Metadata,
+    node::{Endpoint, Metadata},
     store::Revision,
     time::Timestamp,
 };
@@ -22,6 +22,8 @@ pub struct Identity {
     pub uri: NodeUri,
     /// Metadata that the node publishes about itself.
     pub metadata: Metadata,
+    /// Where other nodes can find out whether this process is alive; `None` without crash detection.
+    pub endpoint: Option<Endpoint>,
 }
 
 /// The goal of the node, which only its user changes, except that a node stops when its name is taken.
@@ -32,7 +34,12 @@ pub(crate) enum Intent {
     /// The node should be a member of the cluster.
     Register,
     /// The node should leave and end, by the deadline at the latest.
-    Stop { reason: StopReason, deadline: Timestamp },
+    Stop {
+        reason: StopReason,
+        deadline: Timestamp,
+        /// Time for which the slots of the node wait for it.
+        keep: Duration,
+    },
     /// The node has ended.
     Stopped { reason: StopReason },
 }
@@ -70,6 +77,14 @@ impl Facts {
     /// True once the node has begun to stop.
     pub(crate) fn is_ending(&self) -> bool {
         matches!(self.intent, Intent::Stop { .. } | Intent::Stopped { .. })
+    }
+
+    /// Returns the time for which the slots of this node wait for it after it has left.
+    pub(crate) fn keep(&self) -> Duration {
+        match self.intent {
+            Intent::Stop { keep, .. } => keep,
+            _ => Duration::ZERO,
+        }
     }
 
     /// Returns the author to name in a request for a version.

@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use serde::Serialize;
+
 use super::token::{RequestId, Token};
 use crate::{
-    node::Metadata,
+    node::{Metadata, ProcessId},
     outcome::Outcome,
     slots::{Slot, SlotSet},
     store::{Batch, Lease, Revision, Snapshot, StoreError, Txn, WatchEnd},
@@ -171,7 +173,28 @@ pub enum Input {
         ids: BTreeSet<RequestId>,
     },
     /// The user stops the node.
-    Stop,
+    Stop {
+        /// Time for which the slots of the node wait for it to come back; zero if it will not.
+        keep: Duration,
+    },
+    /// The process at the endpoint of a node that [`Output::WatchProcesses`](super::Output::WatchProcesses) named is
+    /// gone.
+    ProcessGone {
+        /// Identity of the process.
+        process: ProcessId,
+        /// The evidence.
+        evidence: Evidence,
+    },
+}
+
+/// Why a process is taken to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// A connection to its endpoint was refused: no process listens there.
+    Refused,
+    /// Another process answered at its endpoint, with a valid identity.
+    Replaced,
 }
 
 impl Input {

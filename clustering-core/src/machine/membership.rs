@@ -391,6 +391,9 @@ impl Membership {
             incarnation: self.wanted.as_ref()?,
             metadata: &identity.metadata,
             protocol: PROTOCOL,
+            priority: Some(facts.config.priority),
+            restart_grace: restart_grace(facts),
+            endpoint: identity.endpoint.as_ref(),
             seen: self.seen,
         };
         Some((identity, encode(&record)))
@@ -403,6 +406,9 @@ impl Membership {
             node.uri.as_str() == identity.uri.as_str()
                 && node.metadata == identity.metadata
                 && node.protocol == PROTOCOL
+                && node.priority == Some(facts.config.priority)
+                && node.restart_grace == facts.config.restart_grace
+                && node.endpoint == identity.endpoint
                 && node.seen == self.seen
         })
     }
@@ -574,6 +580,12 @@ impl Membership {
             out.refuse(id, RequestError::Stopped(reason.clone()));
         }
     }
+}
+
+/// Returns the restart grace to record, in milliseconds.
+fn restart_grace(facts: &Facts) -> Option<u64> {
+    let grace = facts.config.restart_grace.as_millis() as u64;
+    (grace > 0).then_some(grace)
 }
 
 /// Adds to a commit that takes the name over: if its holder leads, the election key is deleted, because that process

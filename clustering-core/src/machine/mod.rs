@@ -19,6 +19,7 @@
 //!             acknowledgement  │  tells the others how `stabilize` went                    P4, P8
 //!             stabilization    │  runs `stabilize`, one at a time, for the newest version  P3
 //!             publication      │  publishes versions                                       P2, P9
+//!             crashes          │  removes nodes whose processes are gone
 //!             eviction         │  removes laggards                                         P8
 //!             reclaim          │  ends removed sessions that do not let go                 P12
 //!             consistency      │  finds nodes that are not released or ready, records both P4, P8, P12
@@ -55,6 +56,7 @@ mod announcement;
 mod assignment;
 mod consistency;
 mod contact;
+mod crashes;
 mod departure;
 mod election;
 mod eviction;
@@ -84,7 +86,7 @@ mod versions;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use self::{
     acknowledgement::Acknowledgement,
@@ -92,6 +94,7 @@ use self::{
     announcement::Announcement,
     assignment::Assigning,
     consistency::Consistency,
+    crashes::Crashes,
     departure::Departing,
     election::Election,
     eviction::Eviction,
@@ -115,7 +118,7 @@ pub use self::{
     facts::Identity,
     failing::FailingCall,
     health::Health,
-    input::Input,
+    input::{Evidence, Input},
     output::{Output, Purpose, Reply, RequestError, SlotChange},
     status::{Holdings, Leader, Leadership, Phase, SessionStatus, Status},
     token::{RequestId, Token},
@@ -150,6 +153,7 @@ pub struct Machine {
     consistency: Consistency,
     reclaim: Reclaim,
     eviction: Eviction,
+    crashes: Crashes,
     publication: Publication,
     stabilization: Stabilization,
     acknowledgement: Acknowledgement,
@@ -196,6 +200,7 @@ impl Machine {
             consistency: Consistency::default(),
             reclaim: Reclaim::default(),
             eviction: Eviction::default(),
+            crashes: Crashes::default(),
             publication: Publication::default(),
             stabilization: Stabilization::default(),
             acknowledgement: Acknowledgement::default(),
@@ -422,6 +427,9 @@ impl Machine {
             }
             Purpose::Reclaim => (StoreCall::Reclaim, self.reclaim.on_committed(facts, token, &result)),
             Purpose::Evict => (StoreCall::Evict, self.eviction.on_committed(facts, token, &result)),
+            Purpose::RemoveCrashed => {
+                (StoreCall::RemoveCrashed, self.crashes.on_committed(facts, token, &result))
+            }
             Purpose::RequestVersion => {
                 (StoreCall::RequestVersion, self.requests.on_committed(facts, token, &result))
             }
@@ -469,7 +477,7 @@ impl Machine {
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
-            Input::Stop => self.stop(StopReason::Asked),
+            Input::Stop { keep } => self.stop(StopReason::Asked, keep),
             _ => {}
         }
     }
@@ -497,10 +505,10 @@ impl Machine {
     }
 
     /// Begins to stop. Calls that come while the node is stopping are refused when it has stopped.
-    fn stop(&mut self, reason: StopReason) {
+    fn stop(&mut self, reason: StopReason, keep: Duration) {
         if !self.facts.is_ending() {
             let deadline = self.facts.now + self.facts.config.stop_timeout();
-            self.facts.intent = Intent::Stop { reason, deadline };
+            self.facts.intent = Intent::Stop { reason, deadline, keep };
             self.health.cancel(&mut self.out);
         }
     }
@@ -517,7 +525,7 @@ impl Machine {
         self.log.reconcile(&self.facts, &mut self.out);
         let stop = self.membership.reconcile(&self.facts, &mut self.session, &self.log, &mut self.out);
         if let Some(reason) = stop {
-            self.stop(reason);
+            self.stop(reason, Duration::ZERO);
         }
         let Machine {
             facts,
@@ -586,6 +594,7 @@ impl Machine {
             StoreCall::Reclaim => self.reclaim.fails_to_reclaim(facts),
             StoreCall::Confirm => self.consistency.fails_to_confirm(facts),
             StoreCall::Evict => self.eviction.fails_to_evict(facts),
+            StoreCall::RemoveCrashed => self.crashes.fails_to_remove(facts),
             StoreCall::Publish => self.publication.fails_to_publish(facts),
             StoreCall::Acknowledge => self.acknowledgement.is_failing(),
             StoreCall::RequestVersion => self.requests.fails_to_request(facts),
@@ -594,7 +603,7 @@ impl Machine {
 
     /// Ends the node once it has left and its callbacks have ended, or at its deadline.
     fn finish(&mut self) {
-        let Intent::Stop { reason, deadline } = &self.facts.intent else { return };
+        let Intent::Stop { reason, deadline, .. } = &self.facts.intent else { return };
         let (reason, deadline) = (reason.clone(), *deadline);
         // Expired leases need not be revoked, so stopping does not wait for the store to confirm that.
         let is_away = self.out.contact.away_since().is_some();

@@ -7,6 +7,7 @@ use thiserror::Error;
 use super::token::{RequestId, Token};
 use crate::{
     event::{Event, StopReason},
+    node::Endpoint,
     slots::SlotSet,
     store::{Key, LeaseId, Revision, StoreError, Txn},
     version::{Term, Version},
@@ -144,6 +145,12 @@ pub enum Output {
         /// The reason to report.
         reason: String,
     },
+    /// From now on, watch exactly the processes at these endpoints, and report those that are gone with
+    /// [`Input::ProcessGone`](super::Input::ProcessGone).
+    WatchProcesses {
+        /// The endpoints, sorted.
+        endpoints: Vec<Endpoint>,
+    },
     /// Send an event to its subscribers.
     Event(Event),
     /// Answer a request of the user.
@@ -197,6 +204,8 @@ pub enum Purpose {
     Confirm,
     /// Removes a laggard.
     Evict,
+    /// Removes a node whose process is gone.
+    RemoveCrashed,
     /// Gives up the lead.
     Resign,
     /// Removes the record of this node, which leaves.
@@ -222,6 +231,7 @@ impl Purpose {
             Purpose::Reclaim => "reclaim",
             Purpose::Confirm => "confirm",
             Purpose::Evict => "evict",
+            Purpose::RemoveCrashed => "remove crashed",
             Purpose::Resign => "resign",
             Purpose::Leave => "leave",
             Purpose::LeaderCommit => "leader commit",

@@ -4,6 +4,8 @@
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
 //! and wakes no node. No decision of the protocol depends on it.
 
+use std::collections::BTreeMap;
+
 use super::{
     assignment::{Assigning, put_assignment},
     facts::Facts,
@@ -44,6 +46,9 @@ pub(crate) fn next_version(
         leader: facts.name().cloned(),
         causes: cut_off(causes),
         clean: is_clean_start(facts),
+        kept: BTreeMap::new(),
+        min_nodes: facts.config.min_nodes,
+        formed: false,
     }
 }
 

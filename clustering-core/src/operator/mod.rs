@@ -22,7 +22,7 @@ mod error;
 mod purge;
 mod slots;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 pub use self::{
     error::OperatorError,
@@ -264,7 +264,7 @@ impl Operator {
                     None,
                 );
             if let Some(node) = node {
-                txn = DepartureRecord::add_to(txn, &self.keyspace, node, Departure::Evicted);
+                txn = DepartureRecord::add_to(txn, &self.keyspace, node, Departure::Evicted, Duration::ZERO);
             }
             if report.leader_name() == Some(name) {
                 txn = txn.delete(election);

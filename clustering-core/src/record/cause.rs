@@ -33,6 +33,10 @@ pub enum Cause {
     Changed(NodeName),
     /// The leader removed the node because it kept a version from becoming stable, or an operator removed it.
     Evicted(NodeName),
+    /// Another node found that the node's process is gone.
+    Crashed(NodeName),
+    /// The node did not come back in the time for which its slots waited for it.
+    NotBack(NodeName),
     /// The node was elected leader.
     Elected(NodeName),
     /// A node or an operator requested the version.
@@ -54,6 +58,9 @@ pub enum Cause {
     Uncordoned(NodeName),
     /// The assignment of the slots did not fit the nodes of the previous version.
     Assigned,
+    /// The cluster was stable with its [minimum size](crate::Config::min_nodes) for the first time, so its slots can be
+    /// assigned.
+    Formed,
     /// Number of further causes.
     More(usize),
     /// A cause that a newer release of this library wrote, as its JSON. It is written as it was read.
@@ -90,6 +97,7 @@ impl Cause {
             Some("resync") => return Some(Cause::Resync),
             Some("restored") => return Some(Cause::Restored),
             Some("assigned") => return Some(Cause::Assigned),
+            Some("formed") => return Some(Cause::Formed),
             _ => {}
         }
         let fields: Fields<'_> = read(value)?;
@@ -101,6 +109,8 @@ impl Cause {
             "returned" => Cause::Returned(read(value)?),
             "changed" => Cause::Changed(read(value)?),
             "evicted" => Cause::Evicted(read(value)?),
+            "crashed" => Cause::Crashed(read(value)?),
+            "not_back" => Cause::NotBack(read(value)?),
             "elected" => Cause::Elected(read(value)?),
             "unacknowledged" => Cause::Unacknowledged(read(value)?),
             "cordoned" => Cause::Cordoned(read(value)?),
@@ -121,6 +131,8 @@ impl Cause {
             Cause::Returned(_) => "returned",
             Cause::Changed(_) => "changed",
             Cause::Evicted(_) => "evicted",
+            Cause::Crashed(_) => "crashed",
+            Cause::NotBack(_) => "not_back",
             Cause::Elected(_) => "elected",
             Cause::Asked { .. } => "asked",
             Cause::Resync => "resync",
@@ -129,6 +141,7 @@ impl Cause {
             Cause::Cordoned(_) => "cordoned",
             Cause::Uncordoned(_) => "uncordoned",
             Cause::Assigned => "assigned",
+            Cause::Formed => "formed",
             Cause::More(_) => return None,
             Cause::Other(_) => "other",
         })

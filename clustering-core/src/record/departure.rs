@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Cause, encode, lenient_or_default};
@@ -22,14 +24,22 @@ pub(crate) struct DepartureRecord {
     /// An unknown value, written by a newer release, counts as [`Left`](Departure::Left).
     #[serde(default, deserialize_with = "lenient_or_default")]
     pub(crate) how: Departure,
+    /// Time in milliseconds for which the slots of a node that left wait for it; 0 if it will not come back.
+    #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "lenient_or_default")]
+    pub(crate) keep_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl DepartureRecord {
     /// Adds the record to a commit that deletes the node's own. An incarnation that was written by hand may be too long
     /// for it. In this case the record is left out, so that the commit does not fail.
-    pub(crate) fn add_to(txn: Txn, keys: &Keyspace, node: &Node, how: Departure) -> Txn {
+    pub(crate) fn add_to(txn: Txn, keys: &Keyspace, node: &Node, how: Departure, keep: Duration) -> Txn {
         let (name, incarnation) = (node.name.clone(), node.incarnation.clone());
-        let record = encode(&DepartureRecord { node: name, incarnation, how });
+        let keep_ms = keep.as_millis() as u64;
+        let record = encode(&DepartureRecord { node: name, incarnation, how, keep_ms });
         match record.len() <= Limits::VALUE {
             true => txn.put(keys.departure_key().clone(), record, None),
             false => txn,
@@ -54,6 +64,9 @@ pub enum Departure {
     Left,
     /// The leader removed the node because it kept a version from becoming stable, or an operator removed it.
     Evicted,
+    /// Another node found that the node's process is gone, and removed the node. See
+    /// [`Config::crash_detection`](crate::Config::crash_detection).
+    Crashed,
     /// The node's session ended: it crashed, was cut off or paused for too long, or an older release left. Also used if
     /// the departure is unknown: the record was deleted by hand, or the changes were compacted away.
     Ended,
@@ -65,6 +78,7 @@ impl Departure {
         match self {
             Departure::Left => Cause::Left(name),
             Departure::Evicted => Cause::Evicted(name),
+            Departure::Crashed => Cause::Crashed(name),
             Departure::Ended => Cause::Ended(name),
         }
     }

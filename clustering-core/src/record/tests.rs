@@ -106,14 +106,8 @@ fn known_causes() -> Vec<Cause> {
 fn causes_round_trip_and_unknown_causes_are_kept() {
     let mut written = known_causes();
     written.push(Cause::More(4));
-    let record = VersionRecord {
-        version: Version::from_u128(1),
-        number: 1,
-        term: None,
-        leader: None,
-        causes: written.clone(),
-        clean: false,
-    };
+    let label = Version::from_u128(1);
+    let record = VersionRecord { number: 1, causes: written.clone(), ..VersionRecord::labelled(label) };
     assert_eq!(decode::<VersionRecord>(&encode(&record)).unwrap().causes, written);
 
     let newer =
@@ -154,6 +148,7 @@ fn a_departure_record_applies_only_to_its_own_incarnation() {
         node: NodeName::parse(name).unwrap(),
         incarnation: incarnation.into(),
         how,
+        keep_ms: 0,
     };
     let how = |record: DepartureRecord| DepartureRecord::how_departed(Some(&record), &node);
     assert_eq!(how(departed("n", "x", Departure::Left)), Departure::Left);

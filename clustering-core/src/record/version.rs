@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -30,6 +32,33 @@ pub(crate) struct VersionRecord {
     /// slots must release them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient_or_default")]
     pub(crate) clean: bool,
+    /// Names of absent nodes whose slots wait for them, with the remaining time in milliseconds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "lenient_or_default")]
+    pub(crate) kept: BTreeMap<NodeName, u64>,
+    /// Minimum size of the cluster, if the publisher has one configured.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "lenient")]
+    pub(crate) min_nodes: Option<u32>,
+    /// True once the cluster has been stable with its minimum size.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "lenient_or_default")]
+    pub(crate) formed: bool,
+}
+
+#[cfg(test)]
+impl VersionRecord {
+    /// Returns a record with nothing but a label.
+    pub(crate) fn labelled(version: Version) -> Self {
+        VersionRecord {
+            version,
+            number: 0,
+            term: None,
+            leader: None,
+            causes: Vec::new(),
+            clean: false,
+            kept: BTreeMap::new(),
+            min_nodes: None,
+            formed: false,
+        }
+    }
 }
 
 /// Reads a list of causes, or a single cause.

@@ -246,6 +246,21 @@ impl Builder {
         self.configure(|config| config.laggards = policy)
     }
 
+    /// Sets the priority of the node as a candidate for the lead; see [`Config::priority`].
+    pub fn priority(self, priority: u32) -> Self {
+        self.configure(|config| config.priority = priority)
+    }
+
+    /// Sets the time for which the slots of the node wait for it after a crash; see [`Config::restart_grace`].
+    pub fn restart_grace(self, grace: Duration) -> Self {
+        self.configure(|config| config.restart_grace = grace)
+    }
+
+    /// Sets the number of nodes that a new cluster needs before it begins to work; see [`Config::min_nodes`].
+    pub fn min_nodes(self, nodes: u32) -> Self {
+        self.configure(|config| config.min_nodes = Some(nodes))
+    }
+
     /// Changes any of the times and policies in [`Config`].
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -323,7 +338,8 @@ impl Builder {
             Some(name) => name,
             None => NodeName::parse(&ids.ulid(clock.now()).to_string())?,
         };
-        let identity = Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata };
+        let identity =
+            Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata, endpoint: None };
         let machine = Machine::node(Keyspace::new(namespace), identity, self.config, ids);
         let (started, decided) = oneshot::channel();
         let handle = spawn(machine, self.store.0, clock, self.hub, self.callbacks, started)?;

@@ -14,6 +14,7 @@ use super::{
     status::StatusWatch,
 };
 use crate::{
+    config::MAX_TTL,
     discovery::Discovery,
     history::{HistoryEntry, history},
     keyspace::Keyspace,
@@ -421,7 +422,21 @@ impl Clustering {
     ///
     /// [`StopError::InCallback`] in the node's own callbacks: the node begins to stop, and this call returns at once.
     pub async fn stop(&self) -> Result<(), StopError> {
-        self.handle.begin_stop();
+        self.stop_for_restart(Duration::ZERO).await
+    }
+
+    /// Leaves the cluster like [`stop`](Self::stop), and says that the node will be back under the same name within
+    /// `grace`. Its slots then wait for it, without an owner, and do not move to other nodes and back. If the node is
+    /// not back in time, they move.
+    ///
+    /// The leader counts the time, from the moment at which it sees the node leave; a new leader counts anew. At most 1
+    /// day; a longer time is shortened to that. Has no effect on nodes that are not [exclusive](Builder::exclusive).
+    ///
+    /// # Errors
+    ///
+    /// As [`stop`](Self::stop).
+    pub async fn stop_for_restart(&self, grace: Duration) -> Result<(), StopError> {
+        self.handle.begin_stop(grace.min(MAX_TTL));
         self.shared().may_wait().map_err(|InCallback| StopError::InCallback)?;
         self.shared().ended.cancelled().await;
         if self.shared().machine().is_given_back() { Ok(()) } else { Err(StopError::LeaseNotGivenBack) }

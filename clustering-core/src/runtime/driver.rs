@@ -158,7 +158,7 @@ impl Driver {
                 None => {
                     // The last handle was dropped, so the node leaves.
                     self.held = false;
-                    return Input::Stop;
+                    return Input::Stop { keep: Duration::ZERO };
                 }
             },
             Some(done) = self.pending.next(), if !self.pending.is_empty() => done,
@@ -182,7 +182,7 @@ impl Driver {
 
     fn command(&mut self, command: Command) -> Input {
         match command {
-            Command::Stop => Input::Stop,
+            Command::Stop { keep } => Input::Stop { keep },
             Command::Request(make) => {
                 let ids = self.requests.abandoned();
                 if !ids.is_empty() {
@@ -266,6 +266,8 @@ impl Driver {
             Output::CheckHealth { token } => self.check_health(token),
             Output::Supersede { token } => self.supersede(token),
             Output::Abort { token, reason } => self.abort(token, reason),
+            // The builder offers no crash detection yet.
+            Output::WatchProcesses { .. } => {}
             Output::Event(event) => self.emit(event),
             Output::Reply { id, reply } => self.requests.answer(id, reply),
             Output::Stopped { .. } => self.stopped = true,

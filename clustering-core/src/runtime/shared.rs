@@ -1,6 +1,7 @@
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -85,7 +86,10 @@ impl fmt::Debug for Shared {
 #[derive(Debug)]
 pub(crate) enum Command {
     Request(MakeRequest),
-    Stop,
+    Stop {
+        /// Time for which the slots of the node wait for it.
+        keep: Duration,
+    },
 }
 
 /// Registers the reply channel of a request, and creates its input with the number that the request was given.
@@ -118,15 +122,15 @@ impl Handle {
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
-    /// Tells the node to leave and to end.
-    pub(crate) fn begin_stop(&self) {
+    /// Tells the node to leave and to end. Its slots wait for it for the time `keep`.
+    pub(crate) fn begin_stop(&self, keep: Duration) {
         // An error only means that the driver has already ended.
-        let _ = self.commands.send(Command::Stop);
+        let _ = self.commands.send(Command::Stop { keep });
     }
 
     /// Ends the node, and waits until all its tasks have ended.
     pub(crate) async fn stop(&self) {
-        self.begin_stop();
+        self.begin_stop(Duration::ZERO);
         self.shared.ended.cancelled().await;
     }
 }

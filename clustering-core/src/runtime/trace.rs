@@ -160,6 +160,9 @@ fn level(event: &Event) -> Level {
         | Event::ReleaseRefused { .. }
         | Event::ReleaseSlow { .. }
         | Event::Reclaiming { .. }
+        | Event::TooFewNodes { .. }
+        | Event::FalselyRemoved { .. }
+        | Event::ProcessGone { .. }
         | Event::AssignorFailed { .. }
         | Event::AnnouncementSlow { .. }
         | Event::AnnouncementFailed { .. }
@@ -179,6 +182,8 @@ fn level(event: &Event) -> Level {
         | Event::HoldsResumed
         | Event::SlotsLost { .. }
         | Event::SlotsAcquired { .. }
+        | Event::SlotsKept { .. }
+        | Event::WaitingForNodes { .. }
         | Event::Cordoned { .. }
         | Event::Uncordoned { .. }
         | Event::VersionPublished { .. }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::bench::{Bench, name, secs};
 use crate::{
     machine::{Input, RequestId},
@@ -45,7 +47,7 @@ impl Bench {
     }
 
     pub(super) fn stop(&mut self) {
-        self.input(Input::Stop);
+        self.input(Input::Stop { keep: Duration::ZERO });
     }
 }
 
@@ -83,6 +85,9 @@ impl Bench {
             incarnation: &Incarnation::from(self.other_ids.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
+            priority: Some(100),
+            restart_grace: None,
+            endpoint: None,
             seen,
         })
     }
@@ -131,7 +136,7 @@ impl Bench {
         let assignment = Assignment::new(count, |slot| names.get(usize::from(slot.number())));
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
         let (version, number) = (self.generate_version(), self.next_number());
-        let record = VersionRecord { version, number, term, leader: None, causes: Vec::new(), clean };
+        let record = VersionRecord { number, term, clean, ..VersionRecord::labelled(version) };
         self.names.version(version);
         self.write(Txn::new().put(self.keys.version_key().clone(), encode(&record), None).put(
             self.keys.slots_key().clone(),
@@ -194,7 +199,7 @@ impl Bench {
         let entry = self.store.get(&key).expect("a node that joined");
         let node = decode_node(own.clone(), entry).unwrap();
         let txn = Txn::new().delete(key).delete(self.keys.readiness_key(&own));
-        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how));
+        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how, Duration::ZERO));
     }
 
     pub(super) fn generate_version(&mut self) -> Version {
@@ -216,7 +221,7 @@ impl Bench {
         let causes = vec![Cause::Elected(name(node))];
         let number = self.next_number();
         let record =
-            VersionRecord { version, number, term: None, leader: Some(name(node)), causes, clean: false };
+            VersionRecord { number, leader: Some(name(node)), causes, ..VersionRecord::labelled(version) };
         let lease = self.others[node];
         let txn = Txn::new()
             .guard(Guard::absent(self.keys.election_key().clone()))
@@ -231,14 +236,7 @@ impl Bench {
         let term = self.store.get(self.keys.election_key()).map(|entry| Term::new(entry.created));
         let version = self.generate_version();
         let number = self.next_number();
-        self.publishes_as(VersionRecord {
-            version,
-            number,
-            term,
-            leader: None,
-            causes: Vec::new(),
-            clean: false,
-        });
+        self.publishes_as(VersionRecord { number, term, ..VersionRecord::labelled(version) });
     }
 
     pub(super) fn publishes_as(&mut self, record: VersionRecord) {

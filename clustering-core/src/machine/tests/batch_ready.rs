@@ -114,7 +114,7 @@ fn p4_an_acknowledgement_from_the_same_revision_as_its_version_does_not_count() 
     let mut a = waiting_for_b();
     // Another client writes both in one revision. No node can have adapted to a version that did not exist yet.
     let (version, leader) = (a.generate_version(), None);
-    let record = VersionRecord { version, number: 9, term: None, leader, causes: Vec::new(), clean: false };
+    let record = VersionRecord { number: 9, leader, ..VersionRecord::labelled(version) };
     let ready = ReadinessRecord {
         version,
         outcome: ReadinessOutcome::Ready,

@@ -9,8 +9,7 @@ use crate::{
 /// Another client writes a request and a version in one revision.
 fn requests_and_publishes(bench: &mut Bench) {
     let version = bench.generate_version();
-    let record =
-        VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new(), clean: false };
+    let record = VersionRecord::labelled(version);
     let request = RequestRecord { by: Some("ops".to_owned()), why: None, leader: None };
     let both = Txn::new().put("c/view/request", encode(&request), None);
     bench.names.version(version);

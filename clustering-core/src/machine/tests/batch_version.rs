@@ -11,7 +11,7 @@ use crate::{
 
 /// Returns a version record with this label.
 fn labelled(version: Version) -> VersionRecord {
-    VersionRecord { version, number: 0, term: None, leader: None, causes: Vec::new(), clean: false }
+    VersionRecord::labelled(version)
 }
 
 #[test]

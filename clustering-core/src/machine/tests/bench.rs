@@ -95,6 +95,7 @@ impl Bench {
             name: self::name(name),
             uri: NodeUri::parse(&format!("http://{name}")).unwrap(),
             metadata: Metadata::new(),
+            endpoint: None,
         };
         let ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         Bench::of(Machine::node(keyspace(), identity, config, ids))

@@ -64,6 +64,7 @@ impl Process {
             name: NodeName::parse(name).expect("a name"),
             uri: NodeUri::parse(&format!("http://{name}")).expect("a URI"),
             metadata: Metadata::new(),
+            endpoint: None,
         };
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
         let machine = Machine::node(keys, identity, config, IdGenerator::new(0, Timestamp::ZERO, seed));
@@ -301,7 +302,7 @@ fn exercise(config: &Config) {
         Input::Unregister { id: id(3) },
         Input::Register { id: id(4) },
         Input::Resign { id: id(5) },
-        Input::Stop,
+        Input::Stop { keep: Duration::ZERO },
     ];
     let leaps = [1, 20, 60, 3_600, 86_400, u64::MAX].map(Duration::from_secs);
     for (round, (input, leap)) in inputs.into_iter().zip(leaps).enumerate() {

@@ -58,14 +58,7 @@ fn a_superseded_version_is_kept_with_its_causes_and_without_a_stable_time() {
 #[test]
 fn version_128_is_written_to_slot_0() {
     let mut a = Bench::node("a").joined().leading();
-    let record = VersionRecord {
-        version: a.generate_version(),
-        number: 127,
-        term: None,
-        leader: None,
-        causes: Vec::new(),
-        clean: false,
-    };
+    let record = VersionRecord { number: 127, ..VersionRecord::labelled(a.generate_version()) };
     a.publishes_as(record);
     a.wait(secs(2));
     a.joins("b");
@@ -76,16 +69,8 @@ fn version_128_is_written_to_slot_0() {
 #[test]
 fn numbering_continues_across_unnumbered_and_deleted_versions() {
     let mut a = Bench::node("a").joined().leading().stable();
-    let uncounted = |version| VersionRecord {
-        version,
-        number: 0,
-        term: None,
-        leader: None,
-        causes: Vec::new(),
-        clean: false,
-    };
     let version = a.generate_version();
-    a.publishes_as(uncounted(version));
+    a.publishes_as(VersionRecord::labelled(version));
     let mut a = a.stable();
     assert_eq!(entry(&a, 0), None, "an unnumbered version has no entry, even once it is stable");
     a.request_version(1, "x");
@@ -100,14 +85,7 @@ fn numbering_continues_across_unnumbered_and_deleted_versions() {
 fn the_largest_version_number_is_followed_by_1() {
     let mut a = Bench::node("a").joined().leading();
     let version = a.generate_version();
-    a.publishes_as(VersionRecord {
-        version,
-        number: u64::MAX,
-        term: None,
-        leader: None,
-        causes: Vec::new(),
-        clean: false,
-    });
+    a.publishes_as(VersionRecord { number: u64::MAX, ..VersionRecord::labelled(version) });
     a.request_version(1, "x");
     assert_eq!(number(&a, "publish"), 1);
 }
@@ -136,13 +114,6 @@ fn long_reasons_of_requests_are_truncated() {
 #[test]
 fn a_version_with_a_lower_number_can_be_the_newest() {
     let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").acknowledged();
-    b.publishes_as(VersionRecord {
-        version: Version::from_u128(1),
-        number: 1,
-        term: None,
-        leader: None,
-        causes: Vec::new(),
-        clean: false,
-    });
+    b.publishes_as(VersionRecord { number: 1, ..VersionRecord::labelled(Version::from_u128(1)) });
     assert_eq!(b.status().newest.unwrap().version(), Version::from_u128(1));
 }

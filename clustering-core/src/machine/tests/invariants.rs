@@ -401,6 +401,7 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             writes.extend(gone.map(|_| put(keys.departure_key(), None)));
             (vec![leads(), modified(&record)], writes)
         }
+        Purpose::RemoveCrashed => unreachable!("no crash detection is configured"),
         Purpose::Resign => (vec![leads()], vec![delete(leader)]),
         Purpose::Leave => {
             let (own, ready) = me();

@@ -15,10 +15,10 @@ macro_rules! layers {
 }
 
 /// The files from the bottom up, as the module's page draws them. `mod.rs` and `status.rs` are on top.
-const LAYERS: [Layer; 31] = layers! {
+const LAYERS: [Layer; 32] = layers! {
     "token" "timers" "facts" "contact" "failing" "in_flight" "output" "input" "outbox" "follow"
     "health" "session" "log" "version_requests" "assignment" "versions" "membership" "ownership" "election" "acknowledgements" "consistency"
-    "reclaim" "eviction" "publication"
+    "reclaim" "eviction" "crashes" "publication"
     "stabilization" "acknowledgement" "announcement" "requests" "owner_commits" "departure"
     "status"
 };

@@ -35,12 +35,11 @@ fn joining_and_rewriting_write_the_documented_node_record() {
     b.ok("grant");
     b.ok("read");
     b.ok("watch");
-    let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{},"protocol":1}"#;
+    let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{},"protocol":1,"priority":100}"#;
     assert_puts(&b, "join", &[("c/view/nodes/b", record)]);
     b.answer_all();
     b.update(1, "x");
-    let record =
-        r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{"zone":"x"},"protocol":1,"seen":"<ULID>"}"#;
+    let record = r#"{"uri":"http://b","incarnation":"<ULID>","metadata":{"zone":"x"},"protocol":1,"priority":100,"seen":"<ULID>"}"#;
     assert_puts(&b, "rewrite", &[("c/view/nodes/b", record)]);
 }
 

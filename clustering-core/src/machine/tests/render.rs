@@ -56,6 +56,10 @@ impl Names {
             Output::Read { prefix, .. } => format!("read {}", &prefix[2..]),
             Output::Watch { prefix, after, .. } => format!("watch {} after {after}", &prefix[2..]),
             Output::Unwatch { .. } => "unwatch".to_owned(),
+            Output::WatchProcesses { endpoints } => {
+                let addresses: Vec<&str> = endpoints.iter().map(|endpoint| &*endpoint.address).collect();
+                format!("watch processes at {}", addresses.join(" "))
+            }
             Output::Commit { txn, purpose, .. } => self.commit(*purpose, txn),
             Output::Stabilize { view, previous, attempt, .. } => {
                 let names: Vec<&str> = view.iter().map(|node| node.name.as_str()).collect();

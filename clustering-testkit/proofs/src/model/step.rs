@@ -1,4 +1,4 @@
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use clustering_core::{
     Event, NodeUri, Outcome,
@@ -179,7 +179,7 @@ impl<'a> Step<'a> {
             Action::Hold(place) => self.take_holds(place),
             Action::Drop(place, hold) => self.drop_hold(place, hold),
             Action::OwnerWrite(place) => self.write_as_owner(place),
-            Action::Stop(place) => self.feed(place, Input::Stop),
+            Action::Stop(place) => self.feed(place, Input::Stop { keep: Duration::ZERO }),
             Action::Evict(place) => self.evict(place),
         }
     }
@@ -193,6 +193,7 @@ impl<'a> Step<'a> {
             name: node.name.clone(),
             uri: NodeUri::parse(&uri).expect("the URI is valid"),
             metadata: Default::default(),
+            endpoint: None,
         };
         // Each wall clock is another hour behind, so that versions cannot rely on them.
         let wall = 1_700_000_000_000 - place as u64 * 3_600_000;
@@ -510,6 +511,7 @@ impl<'a> Step<'a> {
             Output::Release { token, .. } => {
                 self.inputs.push_back((place, Input::Released { token, outcome: Outcome::Ready }));
             }
+            Output::WatchProcesses { .. } => {}
             Output::Event(event) => self.event(&event),
             Output::Stopped { .. } => {
                 let node = self.node(place);

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use super::{Due, World};
 use crate::{
     machine::{Input, RequestId, tests::bench::ms},
@@ -17,7 +19,7 @@ impl World {
         let ready_key = self.keys.readiness_key(&own);
         match self.below(17) {
             0 => self.kill(process),
-            1 if self.is_awake(process) => self.handle(process, Input::Stop),
+            1 if self.is_awake(process) => self.handle(process, Input::Stop { keep: Duration::ZERO }),
             2 => self.processes[process].frozen_until = self.now + ms(self.below(12_000)),
             3 => self.unreachable_until = self.now + ms(self.below(7_000)),
             4 => self.store.compact(),

@@ -400,6 +400,7 @@ impl World {
             }
             Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
+            Output::WatchProcesses { .. } => {}
             Output::CheckHealth { .. } => unreachable!("no health checks are configured"),
         }
     }
@@ -514,6 +515,7 @@ impl World {
             name: this.name.clone(),
             uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.generation)).expect("a URI"),
             metadata: Metadata::new(),
+            endpoint: None,
         };
         // Wall clocks are wrong by up to an hour.
         let wall = 1_700_000_000_000 + self.below(3_600_000);

@@ -9,7 +9,10 @@ pub(crate) mod render;
 mod troubles;
 mod watches;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use clustering_core::{
     Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
@@ -168,7 +171,7 @@ impl<'a> World<'a> {
             outputs: Vec::new(),
             tamper: setup.tamper.as_ref().map(|make| make()),
             book: Book::new(NAMESPACE, tell),
-            settled_after: std::time::Duration::ZERO,
+            settled_after: Duration::ZERO,
         };
         world.book.stir(&seed);
         for number in 0..setup.nodes {
@@ -244,7 +247,7 @@ impl<'a> World<'a> {
         match due {
             Due::Fault(_) | Due::Sprung { .. } | Due::Start { .. } => {}
             Due::Over { kind, process, .. } => self.over(kind, process),
-            Due::Stop { process, .. } => self.handle(process, Input::Stop),
+            Due::Stop { process, .. } => self.handle(process, Input::Stop { keep: Duration::ZERO }),
             Due::Write { process, .. } => self.write_as_leader(process),
             Due::Register { process, .. } => {
                 let id = self.request();
@@ -319,6 +322,7 @@ impl<'a> World<'a> {
             uri: NodeUri::parse(&format!("http://{name}/{kind}{life}")).expect("the URI is valid"),
             name,
             metadata,
+            endpoint: None,
         };
         // Each life starts at another time of its clock.
         let shows = Timestamp::from_nanos(random.between(1_000_000_000, 1_000_000_000_000));
@@ -437,6 +441,7 @@ impl<'a> World<'a> {
             self.book.tell(self.now, &self.processes[process].label, || line);
         }
         match output {
+            Output::WatchProcesses { .. } => {}
             Output::Event(event) => self.event(process, &event),
             Output::Stabilize { token, view, attempt, .. } => self.stabilize(process, token, &view, attempt),
             Output::Announce { token, view, term } => self.announce(process, token, &view, term),

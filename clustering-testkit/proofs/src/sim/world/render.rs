@@ -134,6 +134,10 @@ pub(crate) fn output(output: &Output) -> Option<String> {
         Output::CheckHealth { token } => format!("▶ check health {token}"),
         Output::Supersede { token } => format!("▶ supersede {token}"),
         Output::Abort { token, reason } => format!("▶ abort {token}: {reason}"),
+        Output::WatchProcesses { endpoints } => {
+            let addresses: Vec<&str> = endpoints.iter().map(|endpoint| &*endpoint.address).collect();
+            format!("▶ watch processes at {}", addresses.join(" "))
+        }
         Output::Event(event) => format!("• {event}"),
         Output::Reply { id, reply } => format!("▶ answer {}: {reply:?}", id.0),
         Output::Stopped { reason } => format!("▶ stopped: {reason}"),
