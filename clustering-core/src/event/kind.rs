@@ -127,9 +127,8 @@ impl Event {
 pub(crate) fn samples() -> Vec<Event> {
     use std::time::Duration;
 
-    use super::{Blocked, Holder, LostReason, MassFailure, MassFailureKind, StopReason, StoreCall};
+    use super::{Blocked, Evidence, Holder, LostReason, MassFailure, MassFailureKind, StopReason, StoreCall};
     use crate::{
-        machine::Evidence,
         name::{Incarnation, NodeName, NodeUri},
         record::{Cause, Departure},
         slots::{SlotCount, SlotSet},

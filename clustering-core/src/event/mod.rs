@@ -8,7 +8,7 @@ mod text;
 #[cfg(all(test, feature = "metrics"))]
 pub(crate) use self::kind::samples;
 pub use self::reason::{
-    Blocked, Holder, Laggard, LostReason, MassFailure, MassFailureKind, StopReason, StoreCall,
+    Blocked, Evidence, Holder, Laggard, LostReason, MassFailure, MassFailureKind, StopReason, StoreCall,
 };
 pub(crate) use self::{
     serialize::milliseconds,
@@ -21,7 +21,6 @@ use serde::Serialize;
 
 use self::serialize::text;
 use crate::{
-    machine::Evidence,
     name::{Incarnation, NodeName, NodeUri},
     record::{Cause, Departure},
     slots::SlotSet,

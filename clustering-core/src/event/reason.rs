@@ -176,6 +176,16 @@ impl fmt::Display for StopReason {
     }
 }
 
+/// Why a process is taken to be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Evidence {
+    /// A connection to its endpoint was refused: no process listens there.
+    Refused,
+    /// Another process answered at its endpoint, with a valid identity.
+    Replaced,
+}
+
 /// A version that is taking long to become stable, and the nodes that block it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Blocked {

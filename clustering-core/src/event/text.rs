@@ -2,9 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Event, Holder};
+use super::{Event, Evidence, Holder};
 use crate::{
-    machine::Evidence,
     name::NodeName,
     record::{Cause, Departure},
     slots::SlotSet,

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use serde::Serialize;
-
 use super::token::{RequestId, Token};
 use crate::{
+    event::Evidence,
     node::{Metadata, ProcessId},
     outcome::Outcome,
     slots::{Slot, SlotSet},
@@ -185,16 +184,6 @@ pub enum Input {
         /// The evidence.
         evidence: Evidence,
     },
-}
-
-/// Why a process is taken to be gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Evidence {
-    /// A connection to its endpoint was refused: no process listens there.
-    Refused,
-    /// Another process answered at its endpoint, with a valid identity.
-    Replaced,
 }
 
 impl Input {

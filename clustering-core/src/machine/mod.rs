@@ -118,7 +118,7 @@ pub use self::{
     facts::Identity,
     failing::FailingCall,
     health::Health,
-    input::{Evidence, Input},
+    input::Input,
     output::{Output, Purpose, Reply, RequestError, SlotChange},
     status::{Holdings, Leader, Leadership, Phase, SessionStatus, Status},
     token::{RequestId, Token},
