@@ -203,11 +203,12 @@ impl View {
     }
 
     /// Returns the owner of `key`, or `None` if no node owns it: by its slot in an exclusive cluster, and by
-    /// [`placement`](crate::placement) otherwise.
+    /// [`placement`](crate::placement) otherwise. As long as an exclusive cluster has not assigned its slots, because it
+    /// waits for [further nodes](crate::Config::min_nodes), no node owns a key.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<&Arc<Node>> {
-        match self.slot_of(&key).filter(|_| self.has_handover()) {
-            Some(slot) => self.owner_of(slot),
-            None => self.0.nodes.find(key),
+        match self.has_handover() {
+            true => self.owner_of(self.slot_of(key)?),
+            false => self.0.nodes.find(key),
         }
     }
 

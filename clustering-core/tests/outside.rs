@@ -279,26 +279,26 @@ async fn p5_after_a_resignation_another_node_leads() {
     let mut nodes = nodes(&store, &["a", "b", "c", "d"]).await;
     let term = operator(&store).resign(None, None).await.unwrap();
     let (leader, next) = operator(&store).led_after(term).await.unwrap();
-    assert_eq!(leader, Some(name("b")), "the oldest of the other nodes");
+    assert_eq!(leader, Some(name("d")), "the youngest of the other nodes");
     assert!(next > term && !nodes[0].is_leader());
 
-    // The youngest leads because the request favours it.
-    let term = operator(&store).resign(Some(&name("d")), Some("a better machine")).await.unwrap();
-    assert_eq!(operator(&store).led_after(term).await.unwrap().0, Some(name("d")));
+    // b leads because the request favours it, although c is younger.
+    let term = operator(&store).resign(Some(&name("b")), Some("a better machine")).await.unwrap();
+    assert_eq!(operator(&store).led_after(term).await.unwrap().0, Some(name("b")));
     let causes = report(&store).await.version.unwrap().causes;
     let causes: Vec<_> = causes.iter().map(ToString::to_string).collect();
-    assert_eq!(causes, ["d was elected", "ops asked (a better machine)"]);
+    assert_eq!(causes, ["b was elected", "ops asked (a better machine)"]);
 
-    let already = operator(&store).resign(Some(&name("d")), None).await;
-    assert_eq!(already, Err(OperatorError::LeadsAlready(name("d"))));
+    let already = operator(&store).resign(Some(&name("b")), None).await;
+    assert_eq!(already, Err(OperatorError::LeadsAlready(name("b"))));
     let nobody = operator(&store).resign(Some(&name("x")), None).await.unwrap_err().to_string();
     assert_eq!(nobody, "no node x is present; there are a, b, c, d");
-    let d = nodes.pop().unwrap();
+    let b = nodes.remove(1);
     for node in nodes {
         node.stop().await.unwrap();
     }
     assert_eq!(operator(&store).resign(None, None).await, Err(OperatorError::Alone));
-    d.stop().await.unwrap();
+    b.stop().await.unwrap();
     assert_eq!(operator(&store).resign(None, None).await, Err(OperatorError::NoLeader));
 }
 

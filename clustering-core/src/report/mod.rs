@@ -95,7 +95,8 @@ pub struct Report {
 pub enum ClusterState {
     /// All nodes have acknowledged the newest version, and the leader has recorded it as stable.
     Stable,
-    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
+    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet, possibly because
+    /// it [waits for further nodes](VersionReport::waits_for_nodes).
     Confirming,
     /// Slots are being handed over: some slots that move in the newest version are not released yet, so no node
     /// acquires slots. [`SlotsReport::standing`] lists the sessions that may still hold slots.
@@ -157,6 +158,14 @@ pub struct VersionReport {
     pub leader: Option<NodeName>,
     /// The reasons why the version was published.
     pub causes: Vec<Cause>,
+    /// The [minimum size](crate::Config::min_nodes) with which the publisher was configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_nodes: Option<u32>,
+    /// The minimum size, if the version waits for further nodes: the cluster has not been stable with so many yet, and
+    /// fewer are present. Such a version does not become stable, and no slots are assigned. The
+    /// [state](Report::condition) is [`Confirming`](ClusterState::Confirming) once all nodes have acknowledged it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_nodes: Option<u32>,
     /// The time in the label, in milliseconds since 1970: the publisher's wall clock time, or later (see
     /// [`Version::minted_ms`]). `None` if the record is malformed, or the label is not
     /// [plausible](Version::is_plausible).

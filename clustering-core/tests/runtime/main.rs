@@ -10,6 +10,7 @@ mod departures;
 mod determinism;
 mod discovery;
 mod eviction;
+mod formation;
 mod garbage;
 mod guards;
 mod handover_cost;
