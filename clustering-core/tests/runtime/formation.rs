@@ -1,7 +1,7 @@
 //! A new cluster waits for its minimum size, and only once.
 
 use clustering_core::{
-    Builder, Clustering, Event,
+    Builder, Clustering, Discovery, Event, Route,
     report::{ClusterState, Report},
 };
 
@@ -30,6 +30,12 @@ async fn p8_a_new_cluster_waits_for_its_minimum_size() {
     assert_eq!((version.min_nodes, version.waits_for_nodes), (Some(3), Some(3)));
     assert_eq!(shown.slots.unwrap().count, None, "no slots are assigned");
     assert!(nodes[0].hold("key").is_err());
+    // An observer that has just started does not know the view of the version.
+    let late = Discovery::observe(cluster.store.clone(), "cluster").await.unwrap();
+    for discovery in [&nodes[0].discovery(), &late] {
+        assert!(discovery.find("key").is_none());
+        assert!(matches!(discovery.route("key"), Route::Unowned));
+    }
 
     nodes.push(cluster.start_with("c", exclusive).await);
     for node in &nodes {

@@ -309,7 +309,7 @@ impl<'a> World<'a> {
             config.health = Some(HealthChecks { interval: times.0, deadline: times.1, failures });
         }
         config.min_nodes = Some(swarm.min_nodes.min(self.setup.nodes) as u32);
-        if random.percent(swarm.prioritized) {
+        if swarm.prioritized > 0 && random.percent(swarm.prioritized) {
             config.priority = [0, 1, 100, 200][random.below(4) as usize];
         }
         process.checks = config.health;
