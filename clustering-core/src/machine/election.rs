@@ -371,9 +371,8 @@ impl Reluctance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Precedence {
     reluctance: Reluctance,
-    /// True if the node runs an earlier release, whose record has no priority. Such nodes campaign by age. With them at
-    /// the end, some node of this release always campaigns at once.
-    is_earlier_release: bool,
+    /// Nodes of an earlier release, which have no priority, go last. They campaign by age. With them at the end, some node
+    /// of this release always campaigns at once.
     priority: Reverse<Option<u32>>,
     /// True if the newest stable version does not contain the node as it is registered now.
     is_unproven: bool,
@@ -385,7 +384,6 @@ impl Precedence {
     fn of(fold: &Fold, node: &Node) -> Self {
         Precedence {
             reluctance: Reluctance::of(fold, node),
-            is_earlier_release: node.priority.is_none(),
             priority: Reverse(node.priority),
             is_unproven: !fold.was_stable_with(node),
             created: Reverse(node.created),
