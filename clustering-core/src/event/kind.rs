@@ -227,6 +227,7 @@ mod tests {
             LostReason::Expired,
             LostReason::LeaseGone,
             LostReason::Removed,
+            LostReason::FalselyRemoved,
             LostReason::Rewound,
             LostReason::Unhealthy,
         ] {

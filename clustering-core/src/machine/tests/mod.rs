@@ -24,6 +24,7 @@ mod batch_version;
 mod commit_as_leader;
 mod commit_as_owner;
 mod committed;
+mod crashes;
 mod fuzz;
 mod granted;
 mod hand_over;
