@@ -466,6 +466,32 @@ fn mass_deaths_are_dealt_with_at_once() {
 }
 
 #[test]
+fn p9_crashes_that_come_together_are_published_together() {
+    let mut b = Bench::watching("b").joined().leading();
+    for other in ["a", "c", "d", "e"] {
+        b.joins_watched(other, other);
+    }
+    b.wait(secs(1));
+    b.answer_all();
+    let mut b = b.stable().after(secs(2));
+    b.crashes("a");
+    b.wait(ms(15));
+    b.crashes("c");
+    b.wait(ms(4));
+    b.expect_only(&["publish"], &[]);
+    b.wait(ms(1));
+    b.expect_only(&["publish"], &["publish V3: the process of a is gone, the process of c is gone"]);
+    b.answer_all();
+    b.crashes("d");
+    b.wait(ms(20));
+    b.expect_only(&["publish"], &["publish V4: the process of d is gone"]);
+    b.answer_all();
+    b.crashes("e");
+    b.wait(ms(199));
+    b.expect_only(&["publish"], &[]);
+}
+
+#[test]
 fn the_removal_is_guarded_by_the_record_and_by_the_leader() {
     let mut b = watching(&["e", "f"]);
     b.reports("f", Refused);
