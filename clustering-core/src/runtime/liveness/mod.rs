@@ -23,7 +23,7 @@ pub(super) use self::{
     listener::Listener,
 };
 use self::{hello::Hello, watcher::Watcher};
-use super::spawn::spawn_task;
+use super::spawn::spawn_sockets;
 use crate::{
     machine::Input,
     node::{Endpoint, ProcessId},
@@ -42,10 +42,8 @@ impl Liveness {
     ///
     /// Panics outside of a tokio runtime.
     pub(super) fn start(own: Option<(Listener, ProcessId)>) -> Self {
-        let listener = own.map(|(listener, process)| {
-            let serving = listener.serve(Hello::of(process));
-            AbortOnDropHandle::new(spawn_task(&Handle::current(), serving))
-        });
+        let listener = own
+            .map(|(listener, process)| spawn_sockets(&Handle::current(), listener.serve(Hello::of(process))));
         Liveness { listener, watcher: Watcher::new() }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     event::Evidence,
     machine::Input,
     node::{Endpoint, ProcessId},
-    runtime::spawn::spawn_task,
+    runtime::spawn::spawn_sockets,
 };
 
 /// Time limit for each step of an attempt: resolving the host, connecting, and receiving the hello.
@@ -60,12 +60,12 @@ impl Watcher {
         for endpoint in endpoints {
             if !self.tasks.contains_key(&endpoint) {
                 let (watched, reporting) = (endpoint.clone(), self.reporting.clone());
-                let task = spawn_task(&Handle::current(), async move {
+                let task = spawn_sockets(&Handle::current(), async move {
                     let evidence = until_gone(&watched).await;
                     // An error only means that the node has ended.
                     let _ = reporting.send(Input::ProcessGone { process: watched.process, evidence });
                 });
-                self.tasks.insert(endpoint, AbortOnDropHandle::new(task));
+                self.tasks.insert(endpoint, task);
             }
         }
     }
