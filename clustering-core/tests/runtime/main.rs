@@ -6,6 +6,7 @@ mod announce;
 mod by_hand;
 mod common;
 mod cost;
+mod crashes;
 mod departures;
 mod determinism;
 mod discovery;

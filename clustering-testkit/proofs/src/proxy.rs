@@ -1,7 +1,7 @@
 //! [`Proxy`], a connection between a node and its store that fails on command.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -61,8 +61,17 @@ impl Proxy {
     ///
     /// Returns an error if the proxy cannot listen.
     pub async fn to(address: &str) -> std::io::Result<Self> {
+        Proxy::between((Ipv4Addr::LOCALHOST, 0).into(), address).await
+    }
+
+    /// Like [`to`](Self::to), at a given address.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the proxy cannot listen there.
+    pub async fn between(listen: SocketAddr, address: &str) -> std::io::Result<Self> {
         let target: Arc<str> = address.trim_start_matches("http://").into();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let line = watch::Sender::new(Line::Up);
         let (unanswered, counts) = (Unanswered::default(), Arc::<Counts>::default());
