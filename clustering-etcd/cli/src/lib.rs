@@ -52,6 +52,7 @@ mod group;
 mod guardian;
 mod history;
 mod manual;
+mod nodes;
 mod operate;
 mod output;
 mod placement;

@@ -20,6 +20,7 @@ mod listen;
 mod manual;
 mod operate;
 mod placement;
+mod rollout;
 mod run;
 mod screen;
 mod services;

@@ -40,7 +40,7 @@ impl World {
         self.detection.dead.insert(dead);
         for watcher in 0..self.processes.len() {
             if self.processes[watcher].watched.iter().any(|endpoint| endpoint.process == dead) {
-                self.report(watcher, dead);
+                self.report_gone(watcher, dead);
             }
         }
     }
@@ -53,7 +53,7 @@ impl World {
             .filter(|process| self.detection.dead.contains(process))
             .collect();
         self.processes[watcher].watched = endpoints;
-        dead.into_iter().for_each(|dead| self.report(watcher, dead));
+        dead.into_iter().for_each(|dead| self.report_gone(watcher, dead));
     }
 
     /// Tells a process that one of those that it watches is gone, although it is not.
@@ -63,11 +63,11 @@ impl World {
             return;
         }
         let watched = watched[self.numbered as usize % watched.len()].process;
-        self.report(watcher, watched);
+        self.report_gone(watcher, watched);
     }
 
     /// Reports a process as gone: mostly at once, sometimes late, twice or never.
-    fn report(&mut self, watcher: usize, process: ProcessId) {
+    fn report_gone(&mut self, watcher: usize, process: ProcessId) {
         let generation = self.processes[watcher].generation;
         let evidence = if self.below(2) == 0 { Evidence::Refused } else { Evidence::Replaced };
         for _ in 0..self.below(3) {
