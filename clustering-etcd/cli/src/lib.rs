@@ -54,6 +54,7 @@ mod history;
 mod manual;
 mod operate;
 mod output;
+mod page;
 mod placement;
 mod purge;
 mod run;
