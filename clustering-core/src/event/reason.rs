@@ -191,7 +191,7 @@ pub enum Evidence {
     Replaced,
 }
 
-/// A version that is taking long to become stable, and the nodes that block it.
+/// A version that is taking long to become stable, and what blocks it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Blocked {
     /// The version.
@@ -208,6 +208,10 @@ pub struct Blocked {
     /// True if the nodes wait for the release of slots.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub releasing: bool,
+    /// The [minimum size](crate::Config::min_nodes) that the cluster has not reached yet. Until it has, this version does
+    /// not become stable, even if no node is late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_nodes: Option<u32>,
 }
 
 /// A session outside of the newest version that may still hold keys.
@@ -237,8 +241,9 @@ impl fmt::Display for Blocked {
             let name = holder.node.as_ref().map_or("an unreadable session", NodeName::as_str);
             format!("{name} may still hold keys under its earlier lease {}", holder.lease)
         };
-        let reasons: Vec<String> =
-            self.laggards.iter().map(laggard).chain(self.holders.iter().map(holder)).collect();
+        let size = |min: u32| format!("it has fewer than {min} nodes, with which the cluster begins");
+        let reasons = self.laggards.iter().map(laggard).chain(self.holders.iter().map(holder));
+        let reasons: Vec<String> = reasons.chain(self.waits_for_nodes.map(size)).collect();
         f.write_str(&reasons.join(", "))
     }
 }

@@ -70,7 +70,6 @@ pub(crate) struct Membership {
 struct Member {
     /// Revision at which the record was last put.
     modified: Revision,
-    created: Revision,
     incarnation: Incarnation,
 }
 
@@ -120,9 +119,9 @@ impl Membership {
         self.member.as_ref().map(|member| member.modified)
     }
 
-    /// Returns the revision at which the node's record was created, which is its age among candidates.
-    pub(crate) fn created(&self) -> Option<Revision> {
-        self.member.as_ref().map(|member| member.created)
+    /// Returns the record of this node in the log, if the node is a member.
+    pub(crate) fn own<'a>(&self, facts: &'a Facts) -> Option<&'a Arc<Node>> {
+        self.is_member().then(|| facts.fold.node(facts.name()?)).flatten()
     }
 
     /// Returns the incarnation in the node's record.
@@ -337,11 +336,11 @@ impl Membership {
 
     fn stored(&self, facts: &Facts, lease: LeaseId) -> Stored {
         let Some(stored) = facts.fold.own() else { return Stored::Absent };
-        let StoredRecord { created, modified, .. } = *stored;
+        let StoredRecord { modified, .. } = *stored;
         let Some(node) = &stored.record else { return Stored::Leftover { modified } };
         let is_generated = self.generated.contains(&node.incarnation);
         match (is_generated, stored.lease == Some(lease)) {
-            (true, true) => Stored::Own(Member { modified, created, incarnation: node.incarnation.clone() }),
+            (true, true) => Stored::Own(Member { modified, incarnation: node.incarnation.clone() }),
             // Another process would have its own lease, so this record was written by hand.
             (true, false) | (false, true) => Stored::Leftover { modified },
             (false, false) => Stored::Foreign(node.clone()),

@@ -6,6 +6,7 @@ use super::{
     consistency::Consistency,
     election::Election,
     facts::Facts,
+    formation,
     in_flight::InFlight,
     log::{Log, Resync},
     outbox::Outbox,
@@ -155,6 +156,7 @@ fn need(facts: &Facts, inputs: &VersionInputs<'_>, consistency: &Consistency) ->
     } else if fold.request().is_some_and(|request| request.modified > fold.version_modified())
         || consistency.unacknowledged().is_some()
         || assigning.is_outdated()
+        || formation::is_outdated(facts)
     {
         Need::Soon
     } else if !fold.has_drifted() {

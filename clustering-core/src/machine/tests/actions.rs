@@ -95,7 +95,7 @@ impl Bench {
             incarnation: &Incarnation::from(self.other_ids.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
-            priority: Some(100),
+            priority: self.priority,
             restart_grace: None,
             endpoint,
             seen,

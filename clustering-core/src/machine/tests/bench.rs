@@ -80,6 +80,8 @@ pub(super) struct Bench {
     pub(super) other_ids: IdGenerator,
     /// True while actions of other nodes are not delivered to the machine.
     pub(super) hidden: bool,
+    /// Priority in the records that other nodes put from now on.
+    pub(super) priority: Option<u32>,
 }
 
 #[derive(Clone)]
@@ -163,14 +165,18 @@ impl Bench {
             others: BTreeMap::new(),
             other_ids: IdGenerator::new(WALL, Timestamp::ZERO, 99),
             hidden: false,
+            priority: Some(100),
         }
     }
 
-    /// Adds other nodes to the log, the oldest first.
+    /// Adds other nodes to the log. They have a higher priority than the machine's node, so that it does not campaign
+    /// before them.
     pub(super) fn with(mut self, others: &[&str]) -> Self {
+        self.priority = Some(200);
         for other in others {
             self.joins(other);
         }
+        self.priority = Some(100);
         self.skip();
         self
     }

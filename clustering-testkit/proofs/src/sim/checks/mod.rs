@@ -16,3 +16,4 @@ pub(super) mod p4_announcements;
 pub(super) mod p5_places;
 pub(crate) mod p5_writes;
 pub(super) mod p6_claims;
+pub(super) mod p8_formation;

@@ -298,6 +298,10 @@ impl World<'_> {
             })
         };
         let judged = judged.and_then(|()| {
+            let min_nodes = self.swarm.min_nodes.min(self.setup.nodes);
+            checks::p8_formation::check(&self.store, &self.keys, min_nodes, txn)
+        });
+        let judged = judged.and_then(|()| {
             let what = (&self.processes[process].name, purpose, txn);
             checks::p5_places::check(&self.store, &self.keys, what, knew.revision, self.is_own(process, life))
         });

@@ -318,6 +318,10 @@ impl<'a> World<'a> {
             let failures = 1 + random.below(3) as u32;
             config.health = Some(HealthChecks { interval: times.0, deadline: times.1, failures });
         }
+        config.min_nodes = Some(swarm.min_nodes.min(self.setup.nodes) as u32);
+        if swarm.prioritized > 0 && random.percent(swarm.prioritized) {
+            config.priority = [0, 1, 100, 200][random.below(4) as usize];
+        }
         process.checks = config.health;
         config.validate().expect("the configuration is valid");
         let takes_over = config.name_conflict == NameConflict::TakeOver;
