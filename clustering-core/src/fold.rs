@@ -319,6 +319,11 @@ impl Fold {
     pub(crate) fn departure(&self, name: &NodeName) -> Departure {
         self.departures.get(name).copied().unwrap_or(Departure::Ended)
     }
+
+    /// True if a node was removed as crashed since the newest version.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.departures.values().any(|how| *how == Departure::Crashed)
+    }
 }
 
 #[cfg(test)]

@@ -59,6 +59,28 @@ async fn stable(store: &MemoryStore, count: usize) -> Report {
     }
 }
 
+/// Otherwise the leader would seem to be late with recording that the version is stable.
+#[tokio::test(start_paused = true)]
+async fn a_version_that_waits_for_more_nodes_says_so_until_the_cluster_has_formed() {
+    let store = MemoryStore::new();
+    node_by_hand(&store, "a").await;
+    version_by_hand(&store).await;
+    let mut monitor = Monitor::start(Arc::new(store.clone()), &namespace()).await.unwrap();
+    let version = |fields: &str| format!(r#"{{"version": "{LABEL}", "cause": [], {fields}}}"#);
+    by_hand(&store, "view/version", &version(r#""min_nodes": 3"#)).await;
+    wait_for_events(&mut monitor, &["has 1 node and the cluster begins with 3"]).await;
+    let now = report(&store).await;
+    assert_eq!(now.condition, ClusterState::WaitingForNodes { nodes: 1, min_nodes: 3 });
+    assert_eq!(now.version.unwrap().min_nodes, Some(3));
+    assert_eq!(
+        serde_json::to_value(&now.condition).unwrap(),
+        serde_json::json!({"state": "waiting_for_nodes", "nodes": 1, "min_nodes": 3})
+    );
+    by_hand(&store, "view/version", &version(r#""min_nodes": 3, "formed": true"#)).await;
+    wait_for_events(&mut monitor, &["has only 1 node, fewer than the minimum of 3"]).await;
+    assert!(matches!(report(&store).await.condition, ClusterState::Adapting { .. }));
+}
+
 /// Writes what other programs, or people, might have written.
 async fn by_hand(store: &MemoryStore, key: &str, value: &str) {
     store.put(&format!("c/{key}"), value.to_owned().into(), None).await.unwrap();

@@ -228,6 +228,7 @@ mod tests {
             LostReason::Expired,
             LostReason::LeaseGone,
             LostReason::Removed,
+            LostReason::FalselyRemoved,
             LostReason::Rewound,
             LostReason::Unhealthy,
         ] {

@@ -86,6 +86,9 @@ pub enum LostReason {
     LeaseGone,
     /// Somebody deleted the node's record or made it unreadable. The lease may still be live.
     Removed,
+    /// Another node removed this one as crashed although its process is alive. See
+    /// [`Event::FalselyRemoved`](crate::Event::FalselyRemoved).
+    FalselyRemoved,
     /// The store was restored to an older state.
     Rewound,
     /// The node's health checks failed, so it gave up the session (P11).
@@ -101,6 +104,7 @@ impl LostReason {
             LostReason::Expired => "expired",
             LostReason::LeaseGone => "lease_gone",
             LostReason::Removed => "removed",
+            LostReason::FalselyRemoved => "falsely_removed",
             LostReason::Rewound => "rewound",
             LostReason::Unhealthy => "unhealthy",
             LostReason::ReleaseTimeout => "release_timeout",
@@ -114,6 +118,7 @@ impl fmt::Display for LostReason {
             LostReason::Expired => "no renewal succeeded in time",
             LostReason::LeaseGone => "the store no longer knows the lease",
             LostReason::Removed => "the node's record was removed",
+            LostReason::FalselyRemoved => "another node took this process to be gone, and removed its record",
             LostReason::Rewound => "the store was restored to an older state",
             LostReason::Unhealthy => "the node is not healthy",
             LostReason::ReleaseTimeout => "the node did not release its lost slots in time",

@@ -269,6 +269,7 @@ impl Machine {
                 self.consistency.timers(facts, &mut timers);
                 self.reclaim.timers(facts, &mut timers);
                 self.eviction.timers(facts, &self.consistency, &mut timers);
+                self.crashes.timers(facts, &mut timers);
                 self.publication.timers(facts, &mut timers);
                 self.stabilization.timers(facts, &mut timers);
                 self.acknowledgement.timers(&mut timers);
@@ -298,6 +299,9 @@ impl Machine {
             }
             (Call::Reclaim, Input::Revoked { result, .. }) => {
                 self.reclaim.on_revoked(facts, token, result, out);
+            }
+            (Call::RevokeCrashed, Input::Revoked { result, .. }) => {
+                self.crashes.on_revoked(facts, token, result, out);
             }
             (Call::Commit(purpose), Input::Committed { result, .. }) => {
                 self.committed(purpose, token, sent, result);
@@ -376,6 +380,7 @@ impl Machine {
         for change in changes {
             log.on_change(facts, change, out);
             self.assigning.on_change(change);
+            self.membership.on_change(facts, session, log, change, out);
             self.ownership.on_change(facts, change, out);
             self.reclaim.on_change(change);
             election.on_change(facts, session, change, out);
@@ -482,6 +487,7 @@ impl Machine {
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
+            Input::ProcessGone { process, evidence } => self.crashes.on_gone(facts, process, evidence),
             Input::Stop { keep } => self.stop(StopReason::Asked, keep),
             _ => {}
         }
@@ -556,6 +562,7 @@ impl Machine {
         assigning.reconcile(facts, is_leading, out);
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
+        self.crashes.reconcile(facts, session, membership, out);
         let inputs = VersionInputs { log, version_requests, assigning };
         if let Some(version) = self.publication.reconcile(facts, &inputs, election, consistency, out) {
             assigning.published(facts, version);

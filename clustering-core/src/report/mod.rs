@@ -39,7 +39,7 @@ use self::records::Records;
 pub use self::{
     monitor::Monitor,
     monitor_event::MonitorEvent,
-    ownership::{CordonReport, DrainReport, Handover, Move, SlotsReport, StandingReport},
+    ownership::{CordonReport, DrainReport, Handover, KeptReport, Move, SlotsReport, StandingReport},
 };
 use crate::{
     event::Laggard,
@@ -95,9 +95,16 @@ pub struct Report {
 pub enum ClusterState {
     /// All nodes have acknowledged the newest version, and the leader has recorded it as stable.
     Stable,
-    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet, possibly because
-    /// it [waits for further nodes](VersionReport::waits_for_nodes).
+    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
     Confirming,
+    /// The cluster is new, and the newest version has fewer nodes than its
+    /// [minimum size](crate::Config::min_nodes), so it does not become stable.
+    WaitingForNodes {
+        /// Number of nodes in the newest version.
+        nodes: usize,
+        /// The minimum size.
+        min_nodes: u32,
+    },
     /// Slots are being handed over: some slots that move in the newest version are not released yet, so no node
     /// acquires slots. [`SlotsReport::standing`] lists the sessions that may still hold slots.
     Releasing {
@@ -161,11 +168,6 @@ pub struct VersionReport {
     /// The [minimum size](crate::Config::min_nodes) with which the publisher was configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_nodes: Option<u32>,
-    /// The minimum size, if the version waits for further nodes: the cluster has not been stable with so many yet, and
-    /// fewer are present. Such a version does not become stable, and no slots are assigned. The
-    /// [state](Report::condition) is [`Confirming`](ClusterState::Confirming) once all nodes have acknowledged it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub waits_for_nodes: Option<u32>,
     /// The time in the label, in milliseconds since 1970: the publisher's wall clock time, or later (see
     /// [`Version::minted_ms`]). `None` if the record is malformed, or the label is not
     /// [plausible](Version::is_plausible).

@@ -25,6 +25,7 @@ mod candidates;
 mod commit_as_leader;
 mod commit_as_owner;
 mod committed;
+mod crashes;
 mod formation;
 mod fuzz;
 mod granted;

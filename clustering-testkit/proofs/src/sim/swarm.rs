@@ -34,6 +34,10 @@ pub(super) struct Swarm {
     pub(super) min_nodes: usize,
     /// Percentage of processes with another priority than the default.
     pub(super) prioritized: u64,
+    /// Percentage of processes that detect crashes.
+    pub(super) detects: u64,
+    /// True if nodes trust refused connections. Then no report of a crash is false.
+    pub(super) trusts: bool,
     slow: Vec<Slow>,
 }
 
@@ -100,6 +104,9 @@ impl Swarm {
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
         let min_nodes = one_of(&[1, 1, 1, 2, 3, 5]) as usize;
         let prioritized = one_of(&[0, 0, 40, 100]);
+        let mut random = Random::stream(seed, 4);
+        let detects = [0, 0, 60, 100, 100][random.below(5) as usize];
+        let trusts = random.percent(35);
         Swarm {
             exclusivity,
             mixed,
@@ -114,6 +121,8 @@ impl Swarm {
             stabilize_timeout,
             health,
             weighted,
+            detects,
+            trusts,
             slow,
         }
     }

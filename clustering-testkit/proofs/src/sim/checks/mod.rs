@@ -2,6 +2,7 @@
 //! and reports violations as `kind: details`.
 
 pub(super) mod causes;
+pub(super) mod crashes;
 pub(super) mod p10_news;
 pub(super) mod p11_health;
 pub(super) mod p12_fence;

@@ -256,6 +256,9 @@ impl World<'_> {
                 .map(|left| token.map(|token| Input::Renewed { token, result: Ok(left) })),
             Request::Revoke(lease) => {
                 let result = self.store.end(*lease);
+                if result.is_ok() {
+                    self.note_revocation(*lease);
+                }
                 self.committed(before, by(None));
                 result.map(|()| token.map(|token| Input::Revoked { token, result: Ok(()) }))
             }
@@ -302,10 +305,16 @@ impl World<'_> {
             let what = (&self.processes[process].name, purpose, txn);
             checks::p5_places::check(&self.store, &self.keys, what, knew.revision, self.is_own(process, life))
         });
+        let judged = judged.and_then(|()| {
+            checks::crashes::removal(&self.store, &self.keys, purpose, txn, &self.reports.reported)
+        });
         let result = self.store.commit(txn);
         match &result {
             Ok(_) => {
                 self.book.check(judged);
+                if purpose == Purpose::RemoveCrashed {
+                    self.book.counts.note(Reached::Crashed);
+                }
                 if purpose == Purpose::OwnerCommit {
                     self.check_owner_commit((process, life), txn);
                 }
