@@ -95,8 +95,7 @@ pub struct Report {
 pub enum ClusterState {
     /// All nodes have acknowledged the newest version, and the leader has recorded it as stable.
     Stable,
-    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet, possibly because
-    /// it [waits for further nodes](VersionReport::waits_for_nodes).
+    /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
     Confirming,
     /// The cluster is new, and the newest version has fewer nodes than its
     /// [minimum size](crate::Config::min_nodes), so it does not become stable.
@@ -169,18 +168,10 @@ pub struct VersionReport {
     /// The [minimum size](crate::Config::min_nodes) with which the publisher was configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_nodes: Option<u32>,
-    /// The minimum size, if the version waits for further nodes: the cluster has not been stable with so many yet, and
-    /// fewer are present. Such a version does not become stable, and no slots are assigned. The
-    /// [state](Report::condition) is [`Confirming`](ClusterState::Confirming) once all nodes have acknowledged it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub waits_for_nodes: Option<u32>,
     /// The time in the label, in milliseconds since 1970: the publisher's wall clock time, or later (see
     /// [`Version::minted_ms`]). `None` if the record is malformed, or the label is not
     /// [plausible](Version::is_plausible).
     pub published_ms: Option<u64>,
-    /// The [minimum size](crate::Config::min_nodes) with which the publisher was configured.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub min_nodes: Option<u32>,
 }
 
 /// An open request for a new version.

@@ -13,7 +13,7 @@ use crate::{
     keyspace::Keyspace,
     name::NodeName,
     node::Node,
-    record::{ReadinessOutcome, ReadinessRecord, RequestRecord, StoredRecord, VersionRecord},
+    record::{ReadinessOutcome, ReadinessRecord, RequestRecord, StoredRecord},
     store::{Batch, Change, Entry, Key, Snapshot},
     version::{Term, Version},
 };
@@ -278,12 +278,6 @@ impl Records {
         Some(DrainReport { by: record.by.clone(), why: record.why.clone() })
     }
 
-    /// Returns the minimum size, if the version does not become stable before further nodes have joined.
-    fn waits_for_nodes(&self, record: &VersionRecord) -> Option<u32> {
-        let is_small = |min: &u32| self.log.present_count() < *min as usize;
-        record.min_nodes.filter(is_small).filter(|_| !record.formed && !self.is_stable())
-    }
-
     fn version_report(&self) -> Option<VersionReport> {
         let version = self.log.version()?;
         let record = version.record.as_ref();
@@ -295,9 +289,7 @@ impl Records {
             leader: record.and_then(|record| record.leader.clone()),
             causes: record.map(|record| record.causes.clone()).unwrap_or_default(),
             min_nodes: record.and_then(|record| record.min_nodes),
-            waits_for_nodes: record.and_then(|record| self.waits_for_nodes(record)),
             published_ms: record.and_then(|record| minted_ms(record.version)),
-            min_nodes: record.and_then(|record| record.min_nodes),
         })
     }
 }

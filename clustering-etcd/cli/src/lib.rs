@@ -55,6 +55,7 @@ mod manual;
 mod nodes;
 mod operate;
 mod output;
+mod page;
 mod placement;
 mod purge;
 mod run;

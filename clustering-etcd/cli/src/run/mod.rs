@@ -31,6 +31,7 @@ use clustering_core::{Builder, Clustering, NameConflict, NodeName, Stabilization
 use serde_json::json;
 
 use self::{hook::Hooks, listen::Listening, log::Log, signals::Signals, supervisor::Supervisor};
+pub(crate) use self::{listen::listen, serve::accept};
 use crate::{
     connect::Purpose,
     context::Context,

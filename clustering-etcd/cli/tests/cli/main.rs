@@ -19,6 +19,7 @@ mod hostile;
 mod listen;
 mod manual;
 mod operate;
+mod page;
 mod placement;
 mod rollout;
 mod run;
