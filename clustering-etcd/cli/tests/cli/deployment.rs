@@ -231,8 +231,6 @@ async fn check_workload(workload: &Value) {
     assert_eq!(arguments.contains(&"--restart-grace"), is_stateful, "other names never come back");
     if is_stateful {
         assert!(seconds(&arguments, "--restart-grace") > kill, "the pod ends first");
-        // With OrderedReady, a pod would wait for its predecessor, which waits for more nodes.
-        assert_eq!(workload["spec"]["podManagementPolicy"], json!("Parallel"));
     }
 }
 
