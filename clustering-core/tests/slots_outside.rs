@@ -220,6 +220,24 @@ async fn slots_of_absent_nodes_have_no_owner() {
     assert_eq!(now.slots.unwrap().unowned.len(), 4);
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_report_lists_absent_nodes_whose_slots_wait_for_them() {
+    let mut cluster = Exclusive::new();
+    cluster.node("a").await;
+    cluster.publish(&["a", "b"], false, json!([])).await;
+    let version = json!({"version": LABEL, "number": 7, "kept": {"a": 1, "b": 30_000, "c": 9}});
+    cluster.put("view/version", version, None).await;
+    let shown = serde_json::to_value(slots(&cluster.store).await.kept).unwrap();
+    let slots = json!([1, 3, 5, 7]);
+    assert_eq!(
+        shown,
+        json!([{"name": "b", "keep_ms": 30_000, "slots": slots}]),
+        "a is present, c owns nothing"
+    );
+    cluster.node("b").await;
+    assert_eq!(self::slots(&cluster.store).await.kept, []);
+}
+
 /// Waits for events that contain these texts, in this order. Other events may come in between.
 async fn wait_for_events(monitor: &mut Monitor, wanted: &[&str]) {
     let mut seen = Vec::new();

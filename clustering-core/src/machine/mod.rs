@@ -29,6 +29,7 @@
 //!             membership       │  keeps the node's own record                              P7
 //!             versions         │  builds version records from the causes of a version      P9
 //!             assignment       │  assigns slots to nodes                                   P12
+//!             keeping          │  keeps the slots of absent nodes for a while              P12
 //!             version_requests │  open requests for a new version
 //!             log              │  follows and folds the log                                P1, P2
 //!             session          │  grants and renews the lease, and ends the session        P6, P7
@@ -66,6 +67,7 @@ mod follow;
 mod health;
 mod in_flight;
 mod input;
+mod keeping;
 mod log;
 mod membership;
 mod outbox;
@@ -100,6 +102,7 @@ use self::{
     eviction::Eviction,
     facts::{Facts, Intent},
     health::Checks,
+    keeping::Keeping,
     log::{Log, Resync},
     membership::Membership,
     outbox::{Call, Outbox, Pending},
@@ -145,6 +148,7 @@ pub struct Machine {
     session: Session,
     log: Log,
     version_requests: VersionRequests,
+    keeping: Keeping,
     assigning: Assigning,
     membership: Membership,
     ownership: Ownership,
@@ -192,6 +196,7 @@ impl Machine {
             session: Session::default(),
             log: Log::new(&keyspace),
             version_requests: VersionRequests::default(),
+            keeping: Keeping::default(),
             assigning: Assigning::default(),
             membership: Membership::default(),
             ownership: Ownership::default(),
@@ -257,6 +262,7 @@ impl Machine {
                 self.health.timers(facts, &mut timers);
                 self.session.timers(&mut timers);
                 self.log.timers(&mut timers);
+                self.keeping.timers(&self.session, facts, self.election.leading().is_some(), &mut timers);
                 self.membership.timers(facts, &mut timers);
                 self.ownership.timers(facts, &self.session, &mut timers);
                 self.election.timers(facts, &self.session, &mut timers);
@@ -356,6 +362,7 @@ impl Machine {
         if resync.first || resync.rewound {
             self.version_requests.restart(facts);
         }
+        self.keeping.on_resync(resync);
         self.election.on_resync(session, resync, out);
         self.consistency.on_resync();
         self.eviction.on_resync(resync);
@@ -370,6 +377,7 @@ impl Machine {
         let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
             log.on_change(facts, change, out);
+            self.keeping.on_change(facts, change);
             self.assigning.on_change(change);
             self.ownership.on_change(facts, change, out);
             self.reclaim.on_change(change);
@@ -532,6 +540,7 @@ impl Machine {
             session,
             log,
             version_requests,
+            keeping,
             assigning,
             membership,
             ownership,
@@ -542,16 +551,17 @@ impl Machine {
             ..
         } = self;
         ownership.reconcile(facts, session, out);
-        let inputs = VersionInputs { log, version_requests, assigning };
+        keeping.reconcile(facts, session, election.leading().is_some(), out);
+        let inputs = VersionInputs { log, version_requests, keeping, assigning };
         election.reconcile(facts, session, &inputs, membership, out);
         acknowledgements.reconcile(facts, election, out);
         consistency.reconcile(facts, log, election, acknowledgements, out);
-        assigning.reconcile(facts, election.leading().is_some(), out);
+        assigning.reconcile(facts, keeping, election.leading().is_some(), out);
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
-        let inputs = VersionInputs { log, version_requests, assigning };
+        let inputs = VersionInputs { log, version_requests, keeping, assigning };
         if let Some(version) = self.publication.reconcile(facts, &inputs, election, consistency, out) {
-            assigning.published(facts, version);
+            assigning.published(facts, keeping, version);
         }
         self.stabilization.reconcile(facts, session, membership, ownership, out);
         self.acknowledgement.reconcile(facts, session, membership, ownership, &self.stabilization, out);

@@ -39,7 +39,7 @@ use self::records::Records;
 pub use self::{
     monitor::Monitor,
     monitor_event::MonitorEvent,
-    ownership::{CordonReport, DrainReport, Handover, Move, SlotsReport, StandingReport},
+    ownership::{CordonReport, DrainReport, Handover, KeptReport, Move, SlotsReport, StandingReport},
 };
 use crate::{
     event::Laggard,

@@ -36,8 +36,10 @@ pub struct SlotsReport {
     /// Sessions without a present node that may still hold keys. No moving slot of a later version is acquired before
     /// they have ended.
     pub standing: Vec<StandingReport>,
-    /// The slots that no node owns.
+    /// The slots that no node owns. This includes those that wait for absent nodes.
     pub unowned: SlotSet,
+    /// The absent nodes whose slots wait for them, sorted by name.
+    pub kept: Vec<KeptReport>,
     /// The slots that move in the newest version. `None` if the previous version is not known, for example in a report
     /// from a single read.
     pub moves: Option<Vec<Move>>,
@@ -58,6 +60,19 @@ pub struct StandingReport {
     /// True if the leader ends the session, because its process renews the lease although the node was removed. The
     /// slots can be acquired one TTL after the leader has revoked the lease.
     pub reclaimed: bool,
+}
+
+/// An absent node whose slots wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KeptReport {
+    /// The node's name.
+    pub name: NodeName,
+    /// Time that remained when the newest version was published.
+    #[serde(serialize_with = "milliseconds", rename = "keep_ms")]
+    pub keep: Duration,
+    /// The slots.
+    pub slots: SlotSet,
 }
 
 /// Slots that move from one node to another.
@@ -193,8 +208,27 @@ impl<'a> Ownership<'a> {
             released: self.records.is_released(),
             standing: self.standing(),
             unowned: self.unowned.clone(),
+            kept: self.kept(),
             moves: log.previous().zip(log.newest()).map(|(previous, newest)| moves(previous, newest)),
         })
+    }
+
+    /// Returns the nodes that the newest version lists as kept, that own slots and that are still absent.
+    fn kept(&self) -> Vec<KeptReport> {
+        let log = &self.records.log;
+        let assignment = log.slots().and_then(|slots| slots.record.as_ref());
+        let Some((record, assignment)) =
+            log.version().and_then(|version| version.record.as_ref()).zip(assignment)
+        else {
+            return Vec::new();
+        };
+        let absent = record.kept.iter().filter(|(name, _)| log.node(name).is_none());
+        let kept = absent.map(|(name, ms)| KeptReport {
+            name: name.clone(),
+            keep: Duration::from_millis(*ms),
+            slots: assignment.of(name).collect(),
+        });
+        kept.filter(|kept| !kept.slots.is_empty()).collect()
     }
 
     /// Returns the sessions without a present node that began before the newest version.

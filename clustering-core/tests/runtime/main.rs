@@ -23,6 +23,7 @@ mod lost_replies;
 mod outages;
 mod promises;
 mod reporting;
+mod restarts;
 mod sessions;
 mod stability;
 mod stabilize;

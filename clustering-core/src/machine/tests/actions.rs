@@ -80,13 +80,22 @@ impl Bench {
     }
 
     fn record(&mut self, node: &str, seen: Option<Version>) -> bytes::Bytes {
+        self.record_with_grace(node, seen, None)
+    }
+
+    fn record_with_grace(
+        &mut self,
+        node: &str,
+        seen: Option<Version>,
+        restart_grace: Option<u64>,
+    ) -> bytes::Bytes {
         encode(&NodeRecord {
             uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
             incarnation: &Incarnation::from(self.other_ids.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
             priority: Some(100),
-            restart_grace: None,
+            restart_grace,
             endpoint: None,
             seen,
         })
@@ -106,9 +115,15 @@ impl Bench {
 
     /// Another process registers as an exclusive node of a cluster with that many slots.
     pub(super) fn joins_exclusively(&mut self, node: &str, slots: u16) {
+        self.joins_with_grace(node, slots, Duration::ZERO);
+    }
+
+    /// Like [`joins_exclusively`](Self::joins_exclusively), with a restart grace.
+    pub(super) fn joins_with_grace(&mut self, node: &str, slots: u16, grace: Duration) {
         let lease = self.store.grant(self.now, secs(15)).id;
         self.others.insert(node.to_owned(), lease);
-        let record = self.record(node, None);
+        let grace = Some(grace.as_millis() as u64).filter(|grace| *grace > 0);
+        let record = self.record_with_grace(node, None, grace);
         let witness = self.witness(node, slots);
         self.write(
             Txn::new()
@@ -182,7 +197,12 @@ impl Bench {
 
     /// The other process leaves gracefully.
     pub(super) fn leaves(&mut self, node: &str) {
-        self.departs(node, Departure::Left);
+        self.leaves_for(node, Duration::ZERO);
+    }
+
+    /// The other process leaves, and its slots are to wait for it for that time.
+    pub(super) fn leaves_for(&mut self, node: &str, keep: Duration) {
+        self.departs(node, Departure::Left, keep);
         let lease = self.others.remove(node).expect("a node that joined");
         self.store.revoke(lease).unwrap();
         self.deliver_unless_hidden();
@@ -190,16 +210,16 @@ impl Bench {
 
     /// Another client evicts the process, and records that.
     pub(super) fn evicts(&mut self, node: &str) {
-        self.departs(node, Departure::Evicted);
+        self.departs(node, Departure::Evicted, Duration::ZERO);
     }
 
-    fn departs(&mut self, node: &str, how: Departure) {
+    pub(super) fn departs(&mut self, node: &str, how: Departure, keep: Duration) {
         let own = name(node);
         let key = self.keys.node_key(&own);
         let entry = self.store.get(&key).expect("a node that joined");
         let node = decode_node(own.clone(), entry).unwrap();
         let txn = Txn::new().delete(key).delete(self.keys.readiness_key(&own));
-        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how, Duration::ZERO));
+        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how, keep));
     }
 
     pub(super) fn generate_version(&mut self) -> Version {

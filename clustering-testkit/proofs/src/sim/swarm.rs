@@ -30,6 +30,8 @@ pub(super) struct Swarm {
     pub(super) rolled_out: u64,
     /// Number of slots of exclusive nodes.
     pub(super) slots: u16,
+    /// Percentage of nodes that have a restart grace, and of stops that are announced as restarts.
+    pub(super) restarts: u64,
     slow: Vec<Slow>,
 }
 
@@ -94,7 +96,9 @@ impl Swarm {
         let mixed = one_of(&[50, 90, 97]);
         let rolled_out = one_of(&[0, 100]);
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
+        let restarts = one_of(&[0, 0, 30, 90]);
         Swarm {
+            restarts,
             exclusivity,
             mixed,
             rolled_out,
