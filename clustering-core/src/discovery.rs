@@ -85,7 +85,7 @@ impl Discovery {
         let machine = Machine::observer(keyspace, Config::default(), id_generator(&clock, None, None)?);
         let (started, decided) = oneshot::channel();
         let callbacks = Callbacks::default();
-        let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), callbacks, started)?;
+        let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), callbacks, None, started)?;
         let discovery = Discovery { handle };
         let mut status = discovery.status();
         let synced = status.wait_for(|status| status.synced);
@@ -182,7 +182,8 @@ impl Discovery {
     }
 
     /// Waits while the key is [being handed over](Route::Moving) or [waits for an absent node](Route::Waiting), and
-    /// returns the route: [`Route::At`], or [`Route::Unowned`]. There is no time limit; use [`tokio::time::timeout`]. Cancel safe.
+    /// returns the route: [`Route::At`], or [`Route::Unowned`]. There is no time limit; use [`tokio::time::timeout`].
+    /// Cancel safe.
     ///
     /// # Errors
     ///

@@ -30,6 +30,7 @@
 //!             versions         │  builds version records from the causes of a version      P9
 //!             assignment       │  assigns slots to nodes                                   P12
 //!             keeping          │  keeps the slots of absent nodes for a while              P12
+//!             formation        │  knows whether the cluster has reached its minimum size   P8
 //!             version_requests │  open requests for a new version
 //!             log              │  follows and folds the log                                P1, P2
 //!             session          │  grants and renews the lease, and ends the session        P6, P7
@@ -64,6 +65,7 @@ mod eviction;
 mod facts;
 mod failing;
 mod follow;
+mod formation;
 mod health;
 mod in_flight;
 mod input;
@@ -101,6 +103,7 @@ use self::{
     election::Election,
     eviction::Eviction,
     facts::{Facts, Intent},
+    formation::Formation,
     health::Checks,
     keeping::Keeping,
     log::{Log, Resync},
@@ -148,6 +151,7 @@ pub struct Machine {
     session: Session,
     log: Log,
     version_requests: VersionRequests,
+    formation: Formation,
     keeping: Keeping,
     assigning: Assigning,
     membership: Membership,
@@ -196,6 +200,7 @@ impl Machine {
             session: Session::default(),
             log: Log::new(&keyspace),
             version_requests: VersionRequests::default(),
+            formation: Formation::default(),
             keeping: Keeping::default(),
             assigning: Assigning::default(),
             membership: Membership::default(),
@@ -270,6 +275,7 @@ impl Machine {
                 self.consistency.timers(facts, &mut timers);
                 self.reclaim.timers(facts, &mut timers);
                 self.eviction.timers(facts, &self.consistency, &mut timers);
+                self.crashes.timers(facts, &mut timers);
                 self.publication.timers(facts, &mut timers);
                 self.stabilization.timers(facts, &mut timers);
                 self.acknowledgement.timers(&mut timers);
@@ -299,6 +305,9 @@ impl Machine {
             }
             (Call::Reclaim, Input::Revoked { result, .. }) => {
                 self.reclaim.on_revoked(facts, token, result, out);
+            }
+            (Call::RevokeCrashed, Input::Revoked { result, .. }) => {
+                self.crashes.on_revoked(facts, token, result, out);
             }
             (Call::Commit(purpose), Input::Committed { result, .. }) => {
                 self.committed(purpose, token, sent, result);
@@ -379,6 +388,7 @@ impl Machine {
             log.on_change(facts, change, out);
             self.keeping.on_change(facts, change);
             self.assigning.on_change(change);
+            self.membership.on_change(facts, session, log, change, out);
             self.ownership.on_change(facts, change, out);
             self.reclaim.on_change(change);
             election.on_change(facts, session, change, out);
@@ -485,6 +495,7 @@ impl Machine {
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
+            Input::ProcessGone { process, evidence } => self.crashes.on_gone(facts, process, evidence),
             Input::Stop { keep } => self.stop(StopReason::Asked, keep),
             _ => {}
         }
@@ -556,9 +567,12 @@ impl Machine {
         election.reconcile(facts, session, &inputs, membership, out);
         acknowledgements.reconcile(facts, election, out);
         consistency.reconcile(facts, log, election, acknowledgements, out);
-        assigning.reconcile(facts, keeping, election.leading().is_some(), out);
+        let is_leading = election.leading().is_some();
+        self.formation.reconcile(facts, is_leading, out);
+        assigning.reconcile(facts, keeping, is_leading, out);
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
+        self.crashes.reconcile(facts, session, membership, out);
         let inputs = VersionInputs { log, version_requests, keeping, assigning };
         if let Some(version) = self.publication.reconcile(facts, &inputs, election, consistency, out) {
             assigning.published(facts, keeping, version);

@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 use super::{
     assignment::{Assigning, put_assignment},
     facts::Facts,
+    formation,
     keeping::Keeping,
     log::Log,
     outbox::Outbox,
@@ -53,7 +54,7 @@ pub(crate) fn next_version(
         clean: is_clean_start(facts),
         kept: BTreeMap::new(),
         min_nodes: facts.config.min_nodes,
-        formed: false,
+        formed: formation::has_formed(facts),
     };
     let kept = fitting(&record, inputs.keeping.kept(facts));
     VersionRecord { kept, ..record }
@@ -87,6 +88,7 @@ pub(crate) fn causes(
 ) -> Vec<Cause> {
     let VersionInputs { log, version_requests, keeping, assigning } = inputs;
     let mut causes = changed_nodes(facts);
+    causes.extend(formation::is_outdated(facts).then_some(Cause::Formed));
     causes.extend(assigning.causes(keeping.not_back(facts)));
     causes.extend(stored_request(facts));
     causes.extend(version_requests.cause(facts));

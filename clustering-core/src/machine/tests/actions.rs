@@ -1,10 +1,11 @@
 use std::time::Duration;
 
-use super::bench::{Bench, name, secs};
+use super::bench::{Bench, endpoint, name, secs};
 use crate::{
+    event::Evidence,
     machine::{Input, RequestId},
     name::{Incarnation, NodeUri},
-    node::Metadata,
+    node::{Endpoint, Metadata},
     record::{
         Cause, Departure, DepartureRecord, HoldsRecord, LeaderRecord, NodeRecord, ReadinessOutcome,
         ReadinessPhase, ReadinessRecord, ReleasedRecord, RequestRecord, StableRecord, VersionRecord, decode,
@@ -80,23 +81,24 @@ impl Bench {
     }
 
     fn record(&mut self, node: &str, seen: Option<Version>) -> bytes::Bytes {
-        self.record_with_grace(node, seen, None)
+        self.record_with(node, seen, None, Duration::ZERO)
     }
 
-    fn record_with_grace(
+    fn record_with(
         &mut self,
         node: &str,
         seen: Option<Version>,
-        restart_grace: Option<u64>,
+        endpoint: Option<&Endpoint>,
+        grace: Duration,
     ) -> bytes::Bytes {
         encode(&NodeRecord {
             uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
             incarnation: &Incarnation::from(self.other_ids.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
-            priority: Some(100),
-            restart_grace,
-            endpoint: None,
+            priority: self.priority,
+            restart_grace: Some(grace.as_millis() as u64).filter(|grace| *grace > 0),
+            endpoint,
             seen,
         })
     }
@@ -104,6 +106,14 @@ impl Bench {
     /// Another process registers under this name, with a lease of its own. An existing record is overwritten.
     pub(super) fn joins(&mut self, node: &str) {
         self.joins_having_seen(node, None);
+    }
+
+    /// The process with the name `process` registers under the name `node`, with its endpoint.
+    pub(super) fn joins_watched(&mut self, node: &str, process: &str) {
+        let lease = self.store.grant(self.now, secs(15)).id;
+        self.others.insert(node.to_owned(), lease);
+        let record = self.record_with(node, None, Some(&endpoint(process)), Duration::ZERO);
+        self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
     }
 
     pub(super) fn joins_having_seen(&mut self, node: &str, seen: Option<Version>) {
@@ -115,15 +125,29 @@ impl Bench {
 
     /// Another process registers as an exclusive node of a cluster with that many slots.
     pub(super) fn joins_exclusively(&mut self, node: &str, slots: u16) {
-        self.joins_with_grace(node, slots, Duration::ZERO);
+        self.joins_exclusively_with(node, slots, None, Duration::ZERO);
+    }
+
+    /// The process of that name registers as an exclusive node of a cluster with four slots, with its endpoint.
+    pub(super) fn joins_watched_exclusively(&mut self, node: &str) {
+        self.joins_exclusively_with(node, 4, Some(&endpoint(node)), Duration::ZERO);
     }
 
     /// Like [`joins_exclusively`](Self::joins_exclusively), with a restart grace.
     pub(super) fn joins_with_grace(&mut self, node: &str, slots: u16, grace: Duration) {
+        self.joins_exclusively_with(node, slots, None, grace);
+    }
+
+    fn joins_exclusively_with(
+        &mut self,
+        node: &str,
+        slots: u16,
+        endpoint: Option<&Endpoint>,
+        grace: Duration,
+    ) {
         let lease = self.store.grant(self.now, secs(15)).id;
         self.others.insert(node.to_owned(), lease);
-        let grace = Some(grace.as_millis() as u64).filter(|grace| *grace > 0);
-        let record = self.record_with_grace(node, None, grace);
+        let record = self.record_with(node, None, endpoint, grace);
         let witness = self.witness(node, slots);
         self.write(
             Txn::new()
@@ -186,6 +210,16 @@ impl Bench {
         let txn =
             Txn::new().put(self.keys.node_key(&own), record, lease).delete(self.keys.readiness_key(&own));
         self.write(txn);
+    }
+
+    /// Another watcher finds the process gone, and removes its node.
+    pub(super) fn crashes(&mut self, node: &str) {
+        self.departs(node, Departure::Crashed, Duration::ZERO);
+    }
+
+    /// A watched process is reported as gone.
+    pub(super) fn reports(&mut self, process: &str, evidence: Evidence) {
+        self.input(Input::ProcessGone { process: super::bench::process(process), evidence });
     }
 
     /// The session of the other process ends, and all its keys are deleted.
