@@ -166,6 +166,34 @@ pub struct CrashDetection {
     pub trust_refused: bool,
 }
 
+impl CrashDetection {
+    /// Creates the default: an ephemeral port on all interfaces, and the host of the node's URI.
+    pub fn new() -> Self {
+        CrashDetection::default()
+    }
+
+    /// Sets the address to listen on; see [`listen`](Self#structfield.listen).
+    #[must_use]
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
+        self
+    }
+
+    /// Sets the host that other nodes connect to; see [`advertise`](Self#structfield.advertise).
+    #[must_use]
+    pub fn advertise(mut self, host: impl Into<String>) -> Self {
+        self.advertise = Some(host.into());
+        self
+    }
+
+    /// Takes a refused connection as proof of death; see [`trust_refused`](Self#structfield.trust_refused).
+    #[must_use]
+    pub fn trust_refused(mut self) -> Self {
+        self.trust_refused = true;
+        self
+    }
+}
+
 /// A shared [`Assignor`]. Two values are equal if they point to the same object.
 #[derive(Clone, Debug)]
 pub struct SharedAssignor(pub Arc<dyn Assignor>);

@@ -79,7 +79,7 @@ impl Discovery {
         let machine = Machine::observer(keyspace, Config::default(), id_generator(&clock, None, None)?);
         let (started, decided) = oneshot::channel();
         let callbacks = Callbacks::default();
-        let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), callbacks, started)?;
+        let handle = spawn(machine, Arc::new(store), clock, Arc::<Hub>::default(), callbacks, None, started)?;
         let discovery = Discovery { handle };
         let mut status = discovery.status();
         let synced = status.wait_for(|status| status.synced);

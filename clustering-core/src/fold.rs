@@ -100,8 +100,13 @@ pub(crate) struct Fold {
     drift: BTreeSet<NodeName>,
     /// How nodes of the newest view departed, except for those whose sessions ended.
     departures: BTreeMap<NodeName, Departure>,
+    /// Revision of the newest version that was recorded as stable. If that version was missed, the revision of the
+    /// record, which is later.
+    stable_cut: Option<Revision>,
     /// The number of the last numbered version.
     last_number: u64,
+    /// True if a version record said that the cluster has reached its minimum size.
+    formed: bool,
 }
 
 impl Fold {
@@ -127,7 +132,9 @@ impl Fold {
             previous: None,
             drift: BTreeSet::new(),
             departures: BTreeMap::new(),
+            stable_cut: None,
             last_number: 0,
+            formed: false,
         }
     }
 
@@ -255,6 +262,18 @@ impl Fold {
         names_it && stable.modified > newest.revision()
     }
 
+    /// True if the node, with the record that it has now, belongs to the newest version that was recorded as stable.
+    pub(crate) fn was_stable_with(&self, node: &Node) -> bool {
+        // A record that was created by the version's revision and still exists was present in its cut.
+        self.stable_cut.is_some_and(|cut| node.created <= cut)
+    }
+
+    /// True if a version record said that the cluster has reached its minimum size. Stays true if the record is deleted,
+    /// or overwritten by a release that does not know the field.
+    pub(crate) fn has_formed(&self) -> bool {
+        self.formed
+    }
+
     /// True if the newest version is recorded as stable and no other version is due: the nodes present are those of its
     /// view, there is a leader whose record can be read, and no newer version has been requested.
     pub(crate) fn is_settled(&self) -> bool {
@@ -299,6 +318,11 @@ impl Fold {
     /// was evicted.
     pub(crate) fn departure(&self, name: &NodeName) -> Departure {
         self.departures.get(name).copied().unwrap_or(Departure::Ended)
+    }
+
+    /// True if a node was removed as crashed since the newest version.
+    pub(crate) fn has_crashed(&self) -> bool {
+        self.departures.values().any(|how| *how == Departure::Crashed)
     }
 }
 

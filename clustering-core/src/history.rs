@@ -21,7 +21,7 @@
 //! The leader writes the history as part of commits that it makes anyway, so it costs no commits. It contains the last
 //! [64](Keyspace::HISTORY) versions. There are no events for its changes: read it when it is needed.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
@@ -48,6 +48,10 @@ pub struct HistoryEntry {
     pub term: Term,
     /// The reasons why the version was published.
     pub causes: Vec<Cause>,
+    /// The absent nodes whose slots waited for them in this version, with the time in milliseconds that was left when it
+    /// was published.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<NodeName, u64>,
     /// How the version became stable; `None` if it is not stable yet, or was superseded before.
     pub stable: Option<Settled>,
 }
@@ -95,6 +99,7 @@ fn read(entry: &Entry) -> Option<HistoryEntry> {
         // An election omits the term, which is the revision of its own commit, until the version is stable.
         term: published.term.unwrap_or_else(|| Term::new(entry.modified)),
         causes: published.causes,
+        kept: published.kept,
         stable: stable.map(|stable| Settled {
             after: Duration::from_millis(stable.after_ms),
             nodes: stable.nodes,

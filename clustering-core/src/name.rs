@@ -225,6 +225,12 @@ impl NodeUri {
         }
     }
 
+    /// Returns the host as it is written, which is empty in the invalid URI of another node.
+    pub(crate) fn host(&self) -> &str {
+        let parsed = fluent_uri::Uri::parse(&*self.0).ok();
+        parsed.and_then(|uri| uri.authority()).map_or("", |authority| authority.host())
+    }
+
     /// Accepts the URI in another node's record without validating it.
     pub(crate) fn recorded(uri: &str) -> Self {
         NodeUri(uri.into())

@@ -36,6 +36,8 @@ struct Inner {
     /// The index of the node that holds the view, if it belongs to it. Kept because it is needed far more often than views
     /// are created.
     own: Option<usize>,
+    /// The slots that this node owns. Kept for the same reason.
+    own_slots: SlotSet,
 }
 
 impl View {
@@ -48,7 +50,8 @@ impl View {
     ) -> Self {
         let nodes = Nodes::new(nodes);
         let own = me.as_ref().and_then(|me| nodes.place(me));
-        View(Arc::new(Inner { label, nodes, slots, me, own }))
+        let own_slots = slots.as_ref().zip(own).map(|(slots, own)| slots.of(own)).unwrap_or_default();
+        View(Arc::new(Inner { label, nodes, slots, me, own, own_slots }))
     }
 
     /// Returns the version.
@@ -160,27 +163,28 @@ impl View {
     /// Returns the slots that the node with that name owns.
     pub fn slots_of(&self, name: &NodeName) -> SlotSet {
         match (&self.0.slots, self.place(name)) {
+            (Some(_), place) if place == self.0.own => self.0.own_slots.clone(),
             (Some(slots), Some(place)) => slots.of(place),
             _ => SlotSet::default(),
         }
     }
 
     /// Returns the slots that this node owns.
-    pub(crate) fn own_slots(&self) -> SlotSet {
-        match (&self.0.slots, self.0.own) {
-            (Some(slots), Some(place)) => slots.of(place),
-            _ => SlotSet::default(),
-        }
+    pub(crate) fn own_slots(&self) -> &SlotSet {
+        &self.0.own_slots
     }
 
     /// Returns the nodes that lose a slot from `previous` to this view, and are in both in the same session: they must
     /// let go of slots.
     pub(crate) fn losers(&self, previous: &View) -> BTreeSet<NodeName> {
         let count = previous.slot_count().into_iter().flat_map(SlotCount::iter);
-        let name = |view: &View, slot| view.owner_of(slot).map(|node| node.name.clone());
-        let lost = |slot: &Slot| name(previous, *slot) != name(self, *slot);
-        let losers: BTreeSet<NodeName> = count.filter(lost).filter_map(|slot| name(previous, slot)).collect();
-        losers.into_iter().filter(|name| self.is_same_session(name, previous)).collect()
+        let lost = |slot: Slot| {
+            let before = &previous.owner_of(slot)?.name;
+            let is_kept = self.owner_of(slot).is_some_and(|node| node.name == *before);
+            (!is_kept).then_some(before)
+        };
+        let losers: BTreeSet<&NodeName> = count.filter_map(lost).collect();
+        losers.into_iter().filter(|name| self.is_same_session(name, previous)).cloned().collect()
     }
 
     /// True if the node loses a slot from `previous` to this view, and is in both in the same session.
@@ -203,11 +207,12 @@ impl View {
     }
 
     /// Returns the owner of `key`, or `None` if no node owns it: by its slot in an exclusive cluster, and by
-    /// [`placement`](crate::placement) otherwise.
+    /// [`placement`](crate::placement) otherwise. As long as an exclusive cluster has not assigned its slots, because it
+    /// waits for [further nodes](crate::Config::min_nodes), no node owns a key.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<&Arc<Node>> {
-        match self.slot_of(&key).filter(|_| self.has_handover()) {
-            Some(slot) => self.owner_of(slot),
-            None => self.0.nodes.find(key),
+        match self.has_handover() {
+            true => self.owner_of(self.slot_of(key)?),
+            false => self.0.nodes.find(key),
         }
     }
 

@@ -396,3 +396,29 @@ async fn p12_a_purge_keeps_the_witnesses_of_live_sessions() {
     cluster.released().await;
     assert_eq!(report(&cluster.store).await.condition, ClusterState::Empty);
 }
+
+/// Otherwise the slots of a node that restarts would be reported as slots without an owner.
+#[tokio::test(start_paused = true)]
+async fn slots_that_wait_for_an_absent_node_are_reported_with_their_time() {
+    let mut cluster = Exclusive::new();
+    cluster.node("a").await;
+    cluster.publish(&["a", "b", "gone"], false, json!([{"left": "b"}])).await;
+    let mut monitor = Monitor::start(Arc::new(cluster.store.clone()), &namespace()).await.unwrap();
+    // Names that own no slots, or that are present, wait for nothing.
+    let kept = json!({"a": 1, "b": 20_000, "x": 5});
+    cluster.put("view/version", json!({"version": LABEL, "cause": [], "kept": kept}), None).await;
+    let events: Vec<_> = monitor.next().await.iter().map(ToString::to_string).collect();
+    assert!(events.contains(&"the slots of b wait for it for 20s".to_owned()), "{events:?}");
+    let now = slots(&cluster.store).await;
+    let [kept] = &now.kept[..] else { panic!("{now:#?}") };
+    assert_eq!((kept.name.as_str(), kept.slots.to_string()), ("b", "1,4,7".to_owned()));
+    assert_eq!((kept.keep, now.unowned.to_string()), (Duration::from_secs(20), "2,5".to_owned()));
+    let shown = serde_json::to_value(&now).unwrap();
+    assert_eq!(shown["kept"], json!([{"name": "b", "slots": [1, 4, 7], "keep_ms": 20_000}]));
+    // The node is back, and belongs to the next version.
+    cluster.node("b").await;
+    assert_eq!(slots(&cluster.store).await.kept.len(), 1);
+    cluster.publish(&["a", "b", "gone"], false, json!([{"joined": "b"}])).await;
+    let now = slots(&cluster.store).await;
+    assert_eq!((now.kept.len(), now.unowned.to_string()), (0, "2,5".to_owned()));
+}

@@ -6,8 +6,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_etcd::{EtcdConfig, EtcdStore};
+use clustering_proofs::proxy::Proxy;
 use clustering_testkit::{
-    conformance::{Bounds, Clock, Harness, Hook},
+    conformance::{Bounds, Clock, Harness, Hook, Line},
     etcd::Etcd,
 };
 use tokio::{net::TcpListener, sync::OnceCell};
@@ -51,6 +52,18 @@ impl Harness for OnEtcd {
         drop(listener);
         let config = EtcdConfig::new([free.to_string()]).expect("an address is an endpoint");
         Hook::Have(Arc::new(EtcdStore::new(config).expect("creating a store does not connect")))
+    }
+
+    async fn line(&self) -> Hook<Line> {
+        let mut proxies = Vec::new();
+        for endpoint in self.etcd().await.endpoints() {
+            proxies.push(Proxy::to(&endpoint).await.expect("a port on loopback"));
+        }
+        let endpoints = proxies.iter().map(Proxy::endpoint);
+        let config = EtcdConfig::new(endpoints).expect("the proxies have endpoints");
+        let config = EtcdConfig { member_refresh: Duration::ZERO, ..config };
+        let store = Arc::new(EtcdStore::connect(config).await.expect("the test server answers"));
+        Hook::Have(Line { store, silence: Box::new(move || proxies.iter().for_each(Proxy::silence)) })
     }
 
     async fn open_watches(&self) -> Hook<usize> {

@@ -207,7 +207,7 @@ async fn p9_a_stopping_leader_is_replaced_at_once_by_a_single_candidate() {
     // Without the leave commit, the other nodes would have to wait for the TTL of two minutes.
     assert!(began.elapsed() < CALM / 6, "{:?}", began.elapsed());
     assert_eq!(change.commits, n + 3, "a leader leaves {n}: {:?}", change.messages);
-    // The oldest node campaigns at once, and the next one 50 ms later if there is no leader yet.
+    // The first candidate campaigns at once, and the next one 50 ms later if there is no leader yet.
     assert!(change.messages["Txn"] <= n + 5, "too many candidates: {:?}", change.messages);
     for node in nodes {
         node.stop().await.unwrap();

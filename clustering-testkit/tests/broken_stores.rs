@@ -98,6 +98,7 @@ rejected! {
         starts_now_instead_of_later: StartsNowInsteadOfLater, "Rewound from a watch after";
         disconnects_from_the_future: DisconnectsFromTheFuture, "Rewound from a watch after";
         compacts_idle_watches: CompactsIdleWatches, "continues after a compaction";
+        compacts_quiet_watches: CompactsQuietWatches, "after the compaction, while its prefix is quiet";
     }
 
     leases by rule_04_lease_keys_vanish_together {
@@ -142,7 +143,7 @@ rejected! {
 
     moves by rule_07_puts_move_and_detach {
         keeps_the_old_lease: KeepsTheOldLease, "under no lease";
-        never_moves: NeverMoves, "put 1 of";
+        never_moves: NeverMoves, "as in its last put";
         deletes_with_the_old_lease_too: DeletesWithTheOldLeaseToo, "whose last put named no ended lease";
         expires_with_the_old_lease_too: ExpiresWithTheOldLeaseToo, "when the leases expire";
         detaches_on_failure: DetachesOnFailure, "a failed commit moves nothing";
@@ -167,6 +168,9 @@ rejected! {
         keeps_its_lock: KeepsItsLock, "an answer to a commit";
         stops_midway: StopsMidway, "both keys of dropped commit";
         applies_twice: AppliesTwice, "commit";
+        leaves_transactions_open: LeavesTransactionsOpen, "an answer to a commit after another handle dropped a commit";
+        keeps_silent_connections: KeepsSilentConnections, "after connections went silent, to callers that wait for";
+        leaves_watches_silent: LeavesWatchesSilent, "a change made after the watch's connection went silent";
         breaks_with_a_read: BreaksWithARead, "a read succeeds";
     }
 
@@ -258,6 +262,7 @@ mod accepted {
     accepted! {
         straight: Straight;
         late_watches: LateWatches;
+        slow_watches: SlowWatches;
         late_replies: LateReplies;
         busy: Busy;
         sweeps_twice_a_second: SweepsTwiceASecond;

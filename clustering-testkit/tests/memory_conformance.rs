@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_memory::MemoryStore;
-use clustering_testkit::conformance::{Bounds, Clock, Harness, Hook};
+use clustering_testkit::conformance::{Bounds, Clock, Harness, Hook, Line};
 
 /// Harness for one store, with a choice of handle type and clock.
 struct Memory<F> {
@@ -57,6 +57,10 @@ where
 
     async fn unreachable(&self) -> Hook<Arc<dyn CoordinationStore>> {
         Hook::Absent("an in-process store is always reachable")
+    }
+
+    async fn line(&self) -> Hook<Line> {
+        Hook::Absent("an in-process store has no connections")
     }
 
     async fn open_watches(&self) -> Hook<usize> {

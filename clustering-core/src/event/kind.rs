@@ -195,6 +195,7 @@ pub(crate) fn samples() -> Vec<Event> {
             laggards: Vec::new(),
             holders: Vec::new(),
             releasing: false,
+            waits_for_nodes: None,
         }),
         Event::Evicted { name: name() },
         Event::MassFailure(MassFailure { version, kind: MassFailureKind::Late, failing: 3, nodes: 5 }),
@@ -227,6 +228,7 @@ mod tests {
             LostReason::Expired,
             LostReason::LeaseGone,
             LostReason::Removed,
+            LostReason::FalselyRemoved,
             LostReason::Rewound,
             LostReason::Unhealthy,
         ] {

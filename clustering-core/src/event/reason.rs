@@ -86,6 +86,9 @@ pub enum LostReason {
     LeaseGone,
     /// Somebody deleted the node's record or made it unreadable. The lease may still be live.
     Removed,
+    /// Another node removed this one as crashed although its process is alive. See
+    /// [`Event::FalselyRemoved`](crate::Event::FalselyRemoved).
+    FalselyRemoved,
     /// The store was restored to an older state.
     Rewound,
     /// The node's health checks failed, so it gave up the session (P11).
@@ -101,6 +104,7 @@ impl LostReason {
             LostReason::Expired => "expired",
             LostReason::LeaseGone => "lease_gone",
             LostReason::Removed => "removed",
+            LostReason::FalselyRemoved => "falsely_removed",
             LostReason::Rewound => "rewound",
             LostReason::Unhealthy => "unhealthy",
             LostReason::ReleaseTimeout => "release_timeout",
@@ -114,6 +118,7 @@ impl fmt::Display for LostReason {
             LostReason::Expired => "no renewal succeeded in time",
             LostReason::LeaseGone => "the store no longer knows the lease",
             LostReason::Removed => "the node's record was removed",
+            LostReason::FalselyRemoved => "another node took this process to be gone, and removed its record",
             LostReason::Rewound => "the store was restored to an older state",
             LostReason::Unhealthy => "the node is not healthy",
             LostReason::ReleaseTimeout => "the node did not release its lost slots in time",
@@ -186,7 +191,7 @@ pub enum Evidence {
     Replaced,
 }
 
-/// A version that is taking long to become stable, and the nodes that block it.
+/// A version that is taking long to become stable, and what blocks it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Blocked {
     /// The version.
@@ -203,6 +208,10 @@ pub struct Blocked {
     /// True if the nodes wait for the release of slots.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub releasing: bool,
+    /// The [minimum size](crate::Config::min_nodes) that the cluster has not reached yet. Until it has, this version does
+    /// not become stable, even if no node is late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for_nodes: Option<u32>,
 }
 
 /// A session outside of the newest version that may still hold keys.
@@ -232,8 +241,9 @@ impl fmt::Display for Blocked {
             let name = holder.node.as_ref().map_or("an unreadable session", NodeName::as_str);
             format!("{name} may still hold keys under its earlier lease {}", holder.lease)
         };
-        let reasons: Vec<String> =
-            self.laggards.iter().map(laggard).chain(self.holders.iter().map(holder)).collect();
+        let size = |min: u32| format!("it has fewer than {min} nodes, with which the cluster begins");
+        let reasons = self.laggards.iter().map(laggard).chain(self.holders.iter().map(holder));
+        let reasons: Vec<String> = reasons.chain(self.waits_for_nodes.map(size)).collect();
         f.write_str(&reasons.join(", "))
     }
 }

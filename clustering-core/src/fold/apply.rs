@@ -35,6 +35,9 @@ impl Fold {
         if changed.contains(&Changed::Version) {
             self.cut();
         }
+        if changed.contains(&Changed::Stable) {
+            self.note_stable();
+        }
         changed
     }
 
@@ -49,6 +52,7 @@ impl Fold {
                 let version: StoredRecord<VersionRecord> = read(entry, changed);
                 let number = version.record.as_ref().map(|record| record.number);
                 self.last_number = number.filter(|number| *number > 0).unwrap_or(self.last_number);
+                self.formed |= version.record.as_ref().is_some_and(|record| record.formed);
                 self.version = Some(version);
                 changed.push(Changed::Version);
             }
@@ -163,6 +167,18 @@ impl Fold {
             }
             KeyKind::Departure | KeyKind::BadName(_) | KeyKind::Unknown => {}
         }
+    }
+
+    /// Finds the revision of the version that the stability record names.
+    pub(super) fn note_stable(&mut self) {
+        self.stable_cut = self.stable.as_ref().map(|stable| {
+            let label = stable.record.as_ref().map(|record| record.version);
+            let is_named = |version: &&StoredRecord<VersionRecord>| {
+                let own = version.record.as_ref().map(|record| record.version);
+                own.is_some() && own == label && version.modified < stable.modified
+            };
+            self.version.as_ref().filter(is_named).map_or(stable.modified, |version| version.modified)
+        });
     }
 
     /// Updates everything that is derived from the record under a name.

@@ -26,6 +26,11 @@ impl Fold {
         if fresh.last_number == 0 {
             fresh.last_number = self.last_number;
         }
+        fresh.note_stable();
+        if !rewound {
+            fresh.formed |= self.formed;
+            fresh.keep_stable_cut(self);
+        }
         if !rewound && fresh.version_modified() == self.version_modified() {
             fresh.keep_view(self, departed);
         }
@@ -52,6 +57,15 @@ impl Fold {
             && DepartureRecord::how_departed(departed, node) != Departure::Ended
         {
             self.departures.insert(record.node.clone(), record.how);
+        }
+    }
+
+    /// Takes over the revision of the newest stable version from the replica before the gap, if that saw the version and
+    /// the snapshot contains only a newer one.
+    fn keep_stable_cut(&mut self, before: &Fold) {
+        let modified = |fold: &Fold| fold.stable().map(|stable| stable.modified);
+        if modified(self) == modified(before) {
+            self.stable_cut = self.stable_cut.min(before.stable_cut);
         }
     }
 

@@ -22,19 +22,18 @@ impl Fold {
     /// Returns the owner of the key among the present nodes, for a process that does not know the view of the newest
     /// version. Uses the stored assignment if all nodes are exclusive, and placement otherwise.
     pub(crate) fn owner_among_present(&self, key: &[u8]) -> Option<&Arc<Node>> {
-        match self.stored_slot(key) {
-            Some(slot) => self.assigned(slot),
-            None => {
-                let owner = Nodes::new(self.present().cloned()).find(key)?.name.clone();
-                self.node(&owner)
-            }
+        if self.has_exclusive_nodes_only() {
+            return self.assigned(self.stored_slot(key)?);
         }
+        let owner = Nodes::new(self.present().cloned()).find(key)?.name.clone();
+        self.node(&owner)
     }
 
     fn route_in(&self, view: &View, key: &[u8]) -> Route {
-        let Some(slot) = view.slot_of(key).filter(|_| view.has_handover()) else {
+        if !view.has_handover() {
             return view.find(key).map_or(Route::Unowned, |node| Route::At(node.clone()));
-        };
+        }
+        let Some(slot) = view.slot_of(key) else { return Route::Unowned };
         let Some(owner) = view.owner_of(slot) else { return Route::Unowned };
         if !self.is_same_session(owner) {
             // The next owner is not known yet: it may even be a new session of the same node. The next version decides.
@@ -53,16 +52,21 @@ impl Fold {
         let owner = self.owner_among_present(key).cloned();
         match owner {
             None => Route::Unowned,
-            Some(owner) if self.stored_slot(key).is_none() || self.is_stored_released() => Route::At(owner),
+            Some(owner) if !self.has_exclusive_nodes_only() || self.is_stored_released() => Route::At(owner),
             Some(owner) => Route::Moving { from: None, to: Some(owner) },
         }
     }
 
-    /// Returns the slot of a key in the stored assignment, if all present nodes are exclusive.
+    /// True if all present nodes are exclusive.
+    fn has_exclusive_nodes_only(&self) -> bool {
+        let is_exclusive = |node: &Arc<Node>| node.lease.is_some_and(|lease| self.holds.contains_key(&lease));
+        self.present().all(is_exclusive)
+    }
+
+    /// Returns the slot of a key in the stored assignment.
     fn stored_slot(&self, key: &[u8]) -> Option<Slot> {
         let assignment = self.slots.as_ref()?.record.as_ref()?;
-        let is_exclusive = |node: &Arc<Node>| node.lease.is_some_and(|lease| self.holds.contains_key(&lease));
-        self.present().all(is_exclusive).then(|| assignment.count().slot_of(key))
+        Some(assignment.count().slot_of(key))
     }
 
     /// Returns the node to which the stored assignment gives the slot, if it is present.

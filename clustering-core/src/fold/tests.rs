@@ -21,6 +21,9 @@ enum Value {
     Node(u8),
     Leader(&'static str),
     Version(u8),
+    /// A version of a cluster that has reached its minimum size.
+    Formed(u8),
+    Stable(u8),
     Request(&'static str),
     /// The departure of this node and incarnation: it left.
     Gone(&'static str, u8),
@@ -85,6 +88,11 @@ impl Value {
             Value::Version(label) => {
                 format!(r#"{{"version": "{}"}}"#, Version::from_u128(u128::from(*label)))
             }
+            Value::Formed(label) => {
+                let label = Version::from_u128(u128::from(*label));
+                format!(r#"{{"version": "{label}", "formed": true}}"#)
+            }
+            Value::Stable(label) => Value::Version(*label).text(),
             Value::Request(leader) => format!(r#"{{"by": "ops", "leader": "{leader}"}}"#),
             Value::Gone(node, incarnation) => {
                 format!(r#"{{"node": "{node}", "incarnation": "{incarnation}", "how": "left"}}"#)
@@ -340,6 +348,55 @@ fn drift(fold: &Fold) -> BTreeSet<NodeName> {
     let viewed: BTreeMap<_, _> = viewed.map(|node| (node.name.clone(), node.modified)).collect();
     let names = present.keys().chain(viewed.keys());
     names.filter(|name| present.get(*name) != viewed.get(*name)).cloned().collect()
+}
+
+#[test]
+fn only_nodes_that_registered_before_the_newest_stable_version_belong_to_it() {
+    let (mut fold, mut log) = (fold(), Log::default());
+    let version = |label| Step::Put("c/view/version", Value::Version(label));
+    for steps in [
+        [node("c/view/nodes/a")],
+        [version(1)],
+        [node("c/view/nodes/b")],
+        [Step::Put("c/view/stable", Value::Stable(1))],
+        [version(2)],
+        [node("c/view/nodes/a")],
+    ] {
+        fold.apply(&log.write(&steps));
+    }
+    let belong = |fold: &Fold| names(fold.present().filter(|node| fold.was_stable_with(node))).join(" ");
+    assert_eq!(belong(&fold), "a");
+    log.write(&[version(3)]);
+    fold.resync(&log.snapshot(), false);
+    assert_eq!(belong(&fold), "a", "the replica saw that version before the gap");
+    let mut late = self::fold();
+    late.resync(&log.snapshot(), false);
+    assert_eq!(belong(&late), "a b", "the replica did not see the version, only that it is stable");
+    fold.resync(&log.snapshot(), true);
+    assert_eq!(belong(&fold), "a b", "revisions cannot be compared with those before a rewind");
+    log.write(&[Step::Put("c/view/stable", Value::Stable(3))]);
+    late.resync(&log.snapshot(), false);
+    assert_eq!(belong(&late), "a b");
+    log.write(&[node("c/view/nodes/c")]);
+    late.resync(&log.snapshot(), false);
+    assert_eq!(belong(&late), "a b", "the snapshot contains that version");
+    late.apply(&log.write(&[Step::Delete("c/view/stable")]));
+    assert_eq!(belong(&late), "");
+}
+
+#[test]
+fn a_replica_remembers_that_the_cluster_has_formed_until_a_rewind() {
+    let (mut fold, mut log) = (fold(), Log::default());
+    fold.apply(&log.write(&[Step::Put("c/view/version", Value::Version(1))]));
+    assert!(!fold.has_formed());
+    fold.apply(&log.write(&[Step::Put("c/view/version", Value::Formed(2))]));
+    assert!(fold.has_formed());
+    fold.apply(&log.write(&[Step::Delete("c/view/version")]));
+    assert!(fold.has_formed());
+    fold.resync(&log.snapshot(), false);
+    assert!(fold.has_formed());
+    fold.resync(&log.snapshot(), true);
+    assert!(!fold.has_formed());
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{facts::Facts, outbox::Outbox};
+use super::{facts::Facts, formation, outbox::Outbox};
 use crate::{
     event::Event,
     fold::Changed,
@@ -80,7 +80,9 @@ impl Assigning {
 
     /// Checks the assignment of the newest version, unless it was checked before.
     pub(crate) fn reconcile(&mut self, facts: &Facts, is_leading: bool, out: &mut Outbox) {
-        let view = facts.fold.newest().filter(|view| is_leading && view.has_handover());
+        // The first version after the cluster has formed assigns the slots in any case.
+        let may_assign = is_leading && formation::has_formed(facts) && !formation::is_outdated(facts);
+        let view = facts.fold.newest().filter(|view| may_assign && view.has_handover());
         let Some((view, count)) = view.zip(facts.config.exclusive) else {
             self.checked = None;
             self.is_outdated = false;
@@ -104,7 +106,7 @@ impl Assigning {
 
     /// Notes that this node publishes a version for the nodes present and the current cordons.
     pub(crate) fn published(&mut self, facts: &Facts, version: Version) {
-        if facts.config.exclusive.is_some() {
+        if facts.config.exclusive.is_some() && formation::has_formed(facts) {
             self.published = Some((version, Inputs::new(facts.fold.present(), self.cordons)));
         }
     }
@@ -130,9 +132,11 @@ impl Inputs {
 }
 
 /// Adds the assignment of the next version to the commit that publishes the version, unless the same assignment is
-/// already stored. An assignment is only written while all nodes present are exclusive.
+/// already stored. An assignment is only written while all nodes present are exclusive, and not before the cluster has
+/// formed.
 pub(crate) fn put_assignment(txn: Txn, facts: &Facts) -> Txn {
-    let Some(count) = facts.config.exclusive.filter(|_| all_exclusive(facts)) else { return txn };
+    let may_assign = formation::has_formed(facts) && all_exclusive(facts);
+    let Some(count) = facts.config.exclusive.filter(|_| may_assign) else { return txn };
     let stored = facts.fold.slots().and_then(|slots| slots.record.as_deref());
     let nodes: Vec<&Arc<Node>> = facts.fold.present().collect();
     match assign(facts, count, stored, &nodes) {

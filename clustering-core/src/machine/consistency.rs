@@ -9,6 +9,7 @@ use super::{
     acknowledgements::{self, Acknowledgements, StoredAcknowledgement, is_as_published},
     election::Election,
     facts::Facts,
+    formation,
     in_flight::InFlight,
     log::Log,
     outbox::Outbox,
@@ -106,10 +107,10 @@ impl Consistency {
     }
 
     /// True if slots are being handed over, and the hand-over can make progress: the version is not stable, and it waits
-    /// for a node that still has its session.
+    /// for a node that still has its session, and not for further nodes.
     pub(crate) fn hands_over(&self, facts: &Facts) -> bool {
         let has_handover = facts.fold.newest().is_some_and(View::has_handover);
-        if !has_handover || facts.fold.is_stable() {
+        if !has_handover || facts.fold.is_stable() || formation::waits_for_nodes(facts).is_some() {
             return false;
         }
         let Some(judgement) = self.judgement.as_ref().filter(|_| self.missing(facts).is_some()) else {
@@ -132,7 +133,8 @@ impl Consistency {
         self.confirm.is_failing(facts)
     }
 
-    /// Returns the nodes that keep the newest version from becoming stable, if that has taken too long.
+    /// Returns what keeps the newest version from becoming stable, if that has taken too long: nodes of the version, or
+    /// that it has too few.
     pub(crate) fn blocked(
         &self,
         facts: &Facts,
@@ -142,8 +144,10 @@ impl Consistency {
         let (view, judgement) = (facts.fold.newest()?, self.judgement.as_ref()?);
         let since = now.since(judgement.since);
         let late = now.since(judgement.phase_since());
+        let waits_for_nodes = formation::waits_for_nodes(facts);
         // A node may lose its acknowledgement after the version became stable. A stable version is not blocked.
-        let is_blocked = !judgement.missing.is_empty() && !facts.fold.is_stable();
+        let is_incomplete = !judgement.missing.is_empty() || waits_for_nodes.is_some();
+        let is_blocked = is_incomplete && !facts.fold.is_stable();
         if !is_blocked || late < facts.config.warn_after {
             return None;
         }
@@ -153,16 +157,20 @@ impl Consistency {
         let laggards = if releasing { &judgement.unreleased } else { &judgement.missing };
         let laggards: Vec<Laggard> = laggards.iter().map(laggard).collect();
         let holders = if releasing { holders(facts) } else { Vec::new() };
-        // Without laggards and holders, the version waits only for a commit of this node.
-        let is_known = !laggards.is_empty() || !holders.is_empty();
-        is_known.then(|| Blocked { version: view.version(), since, laggards, holders, releasing })
+        // Otherwise the version waits only for a commit of this node.
+        let is_known = !laggards.is_empty() || !holders.is_empty() || waits_for_nodes.is_some();
+        let version = view.version();
+        is_known.then(|| Blocked { version, since, laggards, holders, releasing, waits_for_nodes })
     }
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
         timers.maybe(self.permit.due(facts));
         timers.maybe(self.confirm.due(facts));
         timers.maybe(self.lost.values().min().map(|since| *since + LOST_AFTER));
-        if let Some(judgement) = self.judgement.as_ref().filter(|judgement| !judgement.missing.is_empty()) {
+        let is_incomplete = |judgement: &&Judgement| {
+            !judgement.missing.is_empty() || formation::waits_for_nodes(facts).is_some()
+        };
+        if let Some(judgement) = self.judgement.as_ref().filter(is_incomplete) {
             timers.at(judgement.report.0);
         }
     }
@@ -358,7 +366,8 @@ impl Consistency {
     ) {
         let is_complete = self.missing(facts).is_some_and(BTreeSet::is_empty)
             && !facts.fold.is_stable()
-            && !is_in_release(facts);
+            && !is_in_release(facts)
+            && formation::waits_for_nodes(facts).is_none();
         // After the watch of the acknowledgements broke, those known before may no longer exist, if the store was
         // restored. They are not used until a new snapshot was read.
         if !is_complete || !acknowledgements.is_whole() || !self.confirm.is_free(facts) {

@@ -1,6 +1,6 @@
 //! The election of the leader (P5, P6).
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use super::{
     facts::Facts,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::STAGGER,
     event::Event,
-    fold::Changed,
+    fold::{Changed, Fold},
     name::NodeName,
     node::Node,
     record::{Cause, LeaderRecord, encode},
@@ -26,14 +26,15 @@ use crate::{
     version::Term,
 };
 
-/// Number of staggers by which other candidates wait longer than the node that an operator proposed: 500 ms.
+/// Number of staggers by which other candidates wait longer than the node that an operator proposed, and reluctant
+/// candidates longer than others: 500 ms.
 const HEAD_START: u32 = 10;
 
 /// Campaigns, leads and resigns.
 ///
 /// A node leads while the election key is stored under the lease of its session, and *acts* as leader only until its
 /// leadership deadline. Candidates do not poll: they wait until the log shows that there is no leader, and then
-/// campaign in the order of their age, one stagger apart, each only if there is still no leader.
+/// campaign one stagger apart, in the order of their [`Precedence`], each only if there is still no leader.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Election {
     epoch: Epoch,
@@ -54,6 +55,9 @@ pub(crate) struct Election {
     leaderless_since: Option<Timestamp>,
     /// Position among the candidates; `None` after they changed.
     rank: Option<u32>,
+    /// The candidates for which this node last resigned because it is reluctant to lead, each with the revision at which
+    /// it registered. If none of them campaigned, and this node was elected again, it does not resign for them again.
+    yielded_to: BTreeSet<(NodeName, Revision)>,
     /// Time at which this node campaigns if there is no leader by then.
     due: Option<Timestamp>,
     /// The last leader and its term.
@@ -107,14 +111,17 @@ impl Election {
         self.rank = None;
         if resync.rewound {
             self.last = None;
+            self.yielded_to.clear();
         }
     }
 
     /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, session: &Session, change: &Changed, out: &mut Outbox) {
         match change {
-            Changed::Down(..) | Changed::Cordoned(_) | Changed::Uncordoned(_) => self.rank = None,
             Changed::Leader => self.on_leader(facts, session, out),
+            Changed::Up(_) | Changed::Renewed(_) | Changed::Down(..) => self.rank = None,
+            Changed::Cordoned(_) | Changed::Uncordoned(_) => self.rank = None,
+            Changed::Stable | Changed::Request => self.rank = None,
             _ => {}
         }
     }
@@ -136,6 +143,9 @@ impl Election {
         // Another node has led, so this node may campaign again.
         self.held_off_until = None;
         let own = own_term(facts, session).is_some();
+        if term.is_some() && !own {
+            self.yielded_to.clear();
+        }
         out.emit(Event::LeaderChanged { leader: name, term, own });
     }
 
@@ -152,7 +162,7 @@ impl Election {
         self.follow_lead(facts, session, membership, out);
         self.report_suspension(facts, out);
         self.vacate_misnamed(facts, out);
-        self.vacate_cordoned(facts, out);
+        self.vacate_for_the_willing(facts, membership, out);
         self.resign(facts, out);
         self.campaign(facts, session, inputs, membership, out);
     }
@@ -218,13 +228,16 @@ impl Election {
         }
     }
 
-    /// Resigns if this node is cordoned and another candidate is not.
-    fn vacate_cordoned(&mut self, facts: &Facts, out: &mut Outbox) {
-        let is_cordoned = facts.name().is_some_and(|name| facts.fold.is_cordoned(name));
-        if is_cordoned
-            && self.active_term(facts.now).is_some()
-            && facts.fold.present().any(|node| !facts.fold.is_cordoned(&node.name))
-        {
+    /// Resigns if this node is reluctant to lead, and a candidate stands that is less so.
+    fn vacate_for_the_willing(&mut self, facts: &Facts, membership: &Membership, out: &mut Outbox) {
+        let Some(own) = membership.own(facts).map(|own| Reluctance::of(&facts.fold, own)) else { return };
+        if own == Reluctance::None || self.active_term(facts.now).is_none() {
+            return;
+        }
+        let others = facts.fold.present().filter(|node| Reluctance::of(&facts.fold, node) < own);
+        let willing: BTreeSet<_> = others.map(|node| (node.name.clone(), node.created)).collect();
+        if !willing.is_subset(&self.yielded_to) {
+            self.yielded_to = willing;
             self.step_down(facts, out);
         }
     }
@@ -255,12 +268,12 @@ impl Election {
         out: &mut Outbox,
     ) {
         self.due = None;
-        let Some(created) = membership.created() else { return };
+        let Some(own) = membership.own(facts) else { return };
         if facts.fold.leader().is_some() || facts.is_ending() {
             return;
         }
         self.leaderless_since.get_or_insert(facts.now);
-        let rank = self.rank.unwrap_or_else(|| self.rank(facts, created));
+        let rank = self.rank.unwrap_or_else(|| self.rank(facts, own));
         self.rank = Some(rank);
         if session.leadership_deadline(facts).is_none_or(|deadline| facts.now >= deadline) {
             // The node may not act as leader now. A renewal will change that, and is an input.
@@ -283,20 +296,24 @@ impl Election {
         since + stagger * rank
     }
 
-    /// Returns this node's position among the candidates: the number of older ones. Cordoned nodes come after all
-    /// others. The last leader is not counted if it is present: it gave up the leadership, and lets the others go
-    /// first. If an operator proposed a node, that node is first, and the others follow once it has had its time.
-    fn rank(&self, facts: &Facts, created: Revision) -> u32 {
+    /// Returns this node's position among the candidates: the number of those that go first.
+    ///
+    /// The last leader is not counted if it is present: it gave up the leadership, and lets the others go first. If an
+    /// operator proposed a node, that node is first, and the others follow once it has had its time. So do reluctant
+    /// candidates after all others.
+    fn rank(&self, facts: &Facts, own: &Arc<Node>) -> u32 {
         let last = self.last.as_ref().map(|(name, _)| name);
-        let is_cordoned = |name: &NodeName| facts.fold.is_cordoned(name);
-        let own = (facts.name().is_some_and(is_cordoned), created);
-        let is_older =
-            |node: &&Arc<Node>| (is_cordoned(&node.name), node.created) < own && Some(&node.name) != last;
-        let older = facts.fold.present().filter(is_older).count() as u32;
+        let is_other = |node: &&Arc<Node>| node.name != own.name && Some(&node.name) != last;
+        let others = facts.fold.present().filter(is_other);
+        let precedence = Precedence::of(&facts.fold, own);
+        let first = others.clone().filter(|node| Precedence::of(&facts.fold, node) < precedence);
+        let is_willing = |node: &Arc<Node>| Reluctance::of(&facts.fold, node) == Reluctance::None;
+        let waits = !is_willing(own) && others.clone().any(is_willing);
+        let rank = first.count() as u32 + if waits { HEAD_START } else { 0 };
         match facts.fold.favoured().map(|node| &node.name) {
-            None => older,
-            favoured if favoured == facts.name() => 0,
-            Some(_) => HEAD_START + older,
+            None => rank,
+            Some(favoured) if *favoured == own.name => 0,
+            Some(_) => HEAD_START + rank,
         }
     }
 
@@ -328,6 +345,49 @@ impl Election {
     /// Drops requests whose callers are no longer waiting.
     pub(crate) fn abandon(&mut self, ids: &BTreeSet<RequestId>) {
         self.resigns.retain(|id| !ids.contains(id));
+    }
+}
+
+/// Reason for which a candidate does not lead while another one stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Reluctance {
+    None,
+    /// Its priority is 0.
+    ZeroPriority,
+    Cordoned,
+}
+
+impl Reluctance {
+    fn of(fold: &Fold, node: &Node) -> Self {
+        match node.priority {
+            _ if fold.is_cordoned(&node.name) => Reluctance::Cordoned,
+            Some(0) => Reluctance::ZeroPriority,
+            _ => Reluctance::None,
+        }
+    }
+}
+
+/// Place of a candidate in the order in which candidates campaign. It depends only on the log, so that all nodes agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Precedence {
+    reluctance: Reluctance,
+    /// Nodes of an earlier release, which have no priority, go last. They campaign by age. With them at the end, some node
+    /// of this release always campaigns at once.
+    priority: Reverse<Option<u32>>,
+    /// True if the newest stable version does not contain the node as it is registered now.
+    is_unproven: bool,
+    /// The youngest first: in a rolling restart, it is the one that has just been restarted.
+    created: Reverse<Revision>,
+}
+
+impl Precedence {
+    fn of(fold: &Fold, node: &Node) -> Self {
+        Precedence {
+            reluctance: Reluctance::of(fold, node),
+            priority: Reverse(node.priority),
+            is_unproven: !fold.was_stable_with(node),
+            created: Reverse(node.created),
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    acknowledgements::is_as_published, consistency::Consistency, election::Election, facts::Facts,
+    acknowledgements::is_as_published, consistency::Consistency, election::Election, facts::Facts, formation,
     in_flight::InFlight, log::Resync, outbox::Outbox, output::Purpose, timers::Timers, token::Token,
 };
 use crate::{
@@ -85,7 +85,8 @@ impl Eviction {
             return;
         }
         let Laggards::Evict { .. } = facts.config.laggards else { return };
-        if facts.fold.is_stable() {
+        // While a version waits for further nodes, evictions would not make it stable.
+        if facts.fold.is_stable() || formation::waits_for_nodes(facts).is_some() {
             return self.end_mass_failure(out);
         }
         let is_due = due(facts, consistency).is_some_and(|due| facts.now >= due);

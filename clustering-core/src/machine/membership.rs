@@ -17,9 +17,12 @@ use super::{
 use crate::{
     config::{Backoff, NameConflict},
     event::{Event, LostReason, StopReason},
+    fold::Changed,
     name::Incarnation,
-    node::Node,
-    record::{DrainRecord, HoldsRecord, NodeRecord, PROTOCOL, StoredRecord, encode},
+    node::{Endpoint, Node},
+    record::{
+        Departure, DepartureRecord, DrainRecord, HoldsRecord, NodeRecord, PROTOCOL, StoredRecord, encode,
+    },
     slots::SlotCount,
     store::{Guard, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
@@ -55,6 +58,10 @@ pub(crate) struct Membership {
     joined_before: bool,
     /// The other holder of the name that was reported last.
     reported_holder: Option<Incarnation>,
+    /// True if the record of this session was removed because its process was taken to be gone.
+    taken_for_gone: bool,
+    /// True if this process no longer publishes its endpoint, because others do not find it alive there.
+    hides_endpoint: bool,
     waiting: Waiting,
 }
 
@@ -63,7 +70,6 @@ pub(crate) struct Membership {
 struct Member {
     /// Revision at which the record was last put.
     modified: Revision,
-    created: Revision,
     incarnation: Incarnation,
 }
 
@@ -113,9 +119,9 @@ impl Membership {
         self.member.as_ref().map(|member| member.modified)
     }
 
-    /// Returns the revision at which the node's record was created, which is its age among candidates.
-    pub(crate) fn created(&self) -> Option<Revision> {
-        self.member.as_ref().map(|member| member.created)
+    /// Returns the record of this node in the log, if the node is a member.
+    pub(crate) fn own<'a>(&self, facts: &'a Facts) -> Option<&'a Arc<Node>> {
+        self.is_member().then(|| facts.fold.node(facts.name()?)).flatten()
     }
 
     /// Returns the incarnation in the node's record.
@@ -165,7 +171,7 @@ impl Membership {
             return None;
         }
         if self.was_removed(facts, lease) {
-            self.end(facts, session, SessionEnd::Lost(LostReason::Removed), out);
+            self.end(facts, session, SessionEnd::Lost(self.removal()), out);
             return None;
         }
         match (self.stored(facts, lease), self.member.is_some()) {
@@ -182,7 +188,7 @@ impl Membership {
                 return Some(StopReason::TakenOver { by: node.uri.clone() });
             }
             (Stored::Absent | Stored::Leftover { .. }, true) => {
-                self.end(facts, session, SessionEnd::Lost(LostReason::Removed), out);
+                self.end(facts, session, SessionEnd::Lost(self.removal()), out);
             }
             (Stored::Absent, false) => self.join(facts, session, log, lease, None, out),
             (Stored::Leftover { modified }, false) => {
@@ -235,6 +241,45 @@ impl Membership {
             && !matches!(self.stored(facts, lease), Stored::Own(_))
     }
 
+    /// Returns the reason why the session is lost if its record was removed.
+    fn removal(&self) -> LostReason {
+        match self.taken_for_gone {
+            true => LostReason::FalselyRemoved,
+            false => LostReason::Removed,
+        }
+    }
+
+    /// Handles a change of the log. If another node removed this one because it took its process to be gone, the node no
+    /// longer publishes its endpoint: whatever refuses connections to it would have the node removed again and again.
+    pub(crate) fn on_change(
+        &mut self,
+        facts: &Facts,
+        session: &Session,
+        log: &Log,
+        change: &Changed,
+        out: &mut Outbox,
+    ) {
+        let Changed::Departed(DepartureRecord { node, incarnation, how: Departure::Crashed, .. }) = change
+        else {
+            return;
+        };
+        let Some(identity) = facts.identity.as_ref().filter(|identity| identity.name == *node) else {
+            return;
+        };
+        if !self.generated.contains(incarnation) {
+            return;
+        }
+        self.taken_for_gone |= [self.incarnation(), self.wanted.as_ref()].contains(&Some(incarnation));
+        if let Some(endpoint) = &identity.endpoint
+            && !std::mem::replace(&mut self.hides_endpoint, true)
+        {
+            out.emit(Event::FalselyRemoved { address: endpoint.address.clone() });
+            if session.held().is_some() {
+                self.want_incarnation(facts, log, out);
+            }
+        }
+    }
+
     /// Generates a new incarnation when a session begins, and forgets the record when it ends.
     fn follow_session(&mut self, facts: &Facts, session: &Session, log: &Log, out: &mut Outbox) {
         match session.change_since(&mut self.epoch) {
@@ -242,6 +287,7 @@ impl Membership {
                 self.wanted = None;
                 self.want_incarnation(facts, log, out);
                 self.reported_holder = None;
+                self.taken_for_gone = false;
             }
             Some(SessionChange::Ended) => self.leave(),
             None => {}
@@ -290,11 +336,11 @@ impl Membership {
 
     fn stored(&self, facts: &Facts, lease: LeaseId) -> Stored {
         let Some(stored) = facts.fold.own() else { return Stored::Absent };
-        let StoredRecord { created, modified, .. } = *stored;
+        let StoredRecord { modified, .. } = *stored;
         let Some(node) = &stored.record else { return Stored::Leftover { modified } };
         let is_generated = self.generated.contains(&node.incarnation);
         match (is_generated, stored.lease == Some(lease)) {
-            (true, true) => Stored::Own(Member { modified, created, incarnation: node.incarnation.clone() }),
+            (true, true) => Stored::Own(Member { modified, incarnation: node.incarnation.clone() }),
             // Another process would have its own lease, so this record was written by hand.
             (true, false) | (false, true) => Stored::Leftover { modified },
             (false, false) => Stored::Foreign(node.clone()),
@@ -393,10 +439,15 @@ impl Membership {
             protocol: PROTOCOL,
             priority: Some(facts.config.priority),
             restart_grace: restart_grace(facts),
-            endpoint: identity.endpoint.as_ref(),
+            endpoint: self.endpoint(identity),
             seen: self.seen,
         };
         Some((identity, encode(&record)))
+    }
+
+    /// Returns the endpoint to publish.
+    fn endpoint<'a>(&self, identity: &'a Identity) -> Option<&'a Endpoint> {
+        identity.endpoint.as_ref().filter(|_| !self.hides_endpoint)
     }
 
     /// True if the stored record has the contents that this process wrote.
@@ -408,7 +459,7 @@ impl Membership {
                 && node.protocol == PROTOCOL
                 && node.priority == Some(facts.config.priority)
                 && node.restart_grace == facts.config.restart_grace
-                && node.endpoint == identity.endpoint
+                && node.endpoint.as_ref() == self.endpoint(identity)
                 && node.seen == self.seen
         })
     }

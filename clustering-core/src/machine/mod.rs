@@ -29,6 +29,7 @@
 //!             membership       │  keeps the node's own record                              P7
 //!             versions         │  builds version records from the causes of a version      P9
 //!             assignment       │  assigns slots to nodes                                   P12
+//!             formation        │  knows whether the cluster has reached its minimum size   P8
 //!             version_requests │  open requests for a new version
 //!             log              │  follows and folds the log                                P1, P2
 //!             session          │  grants and renews the lease, and ends the session        P6, P7
@@ -63,6 +64,7 @@ mod eviction;
 mod facts;
 mod failing;
 mod follow;
+mod formation;
 mod health;
 mod in_flight;
 mod input;
@@ -99,6 +101,7 @@ use self::{
     election::Election,
     eviction::Eviction,
     facts::{Facts, Intent},
+    formation::Formation,
     health::Checks,
     log::{Log, Resync},
     membership::Membership,
@@ -145,6 +148,7 @@ pub struct Machine {
     session: Session,
     log: Log,
     version_requests: VersionRequests,
+    formation: Formation,
     assigning: Assigning,
     membership: Membership,
     ownership: Ownership,
@@ -192,6 +196,7 @@ impl Machine {
             session: Session::default(),
             log: Log::new(&keyspace),
             version_requests: VersionRequests::default(),
+            formation: Formation::default(),
             assigning: Assigning::default(),
             membership: Membership::default(),
             ownership: Ownership::default(),
@@ -264,6 +269,7 @@ impl Machine {
                 self.consistency.timers(facts, &mut timers);
                 self.reclaim.timers(facts, &mut timers);
                 self.eviction.timers(facts, &self.consistency, &mut timers);
+                self.crashes.timers(facts, &mut timers);
                 self.publication.timers(facts, &mut timers);
                 self.stabilization.timers(facts, &mut timers);
                 self.acknowledgement.timers(&mut timers);
@@ -293,6 +299,9 @@ impl Machine {
             }
             (Call::Reclaim, Input::Revoked { result, .. }) => {
                 self.reclaim.on_revoked(facts, token, result, out);
+            }
+            (Call::RevokeCrashed, Input::Revoked { result, .. }) => {
+                self.crashes.on_revoked(facts, token, result, out);
             }
             (Call::Commit(purpose), Input::Committed { result, .. }) => {
                 self.committed(purpose, token, sent, result);
@@ -371,6 +380,7 @@ impl Machine {
         for change in changes {
             log.on_change(facts, change, out);
             self.assigning.on_change(change);
+            self.membership.on_change(facts, session, log, change, out);
             self.ownership.on_change(facts, change, out);
             self.reclaim.on_change(change);
             election.on_change(facts, session, change, out);
@@ -477,6 +487,7 @@ impl Machine {
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
+            Input::ProcessGone { process, evidence } => self.crashes.on_gone(facts, process, evidence),
             Input::Stop { keep } => self.stop(StopReason::Asked, keep),
             _ => {}
         }
@@ -546,9 +557,12 @@ impl Machine {
         election.reconcile(facts, session, &inputs, membership, out);
         acknowledgements.reconcile(facts, election, out);
         consistency.reconcile(facts, log, election, acknowledgements, out);
-        assigning.reconcile(facts, election.leading().is_some(), out);
+        let is_leading = election.leading().is_some();
+        self.formation.reconcile(facts, is_leading, out);
+        assigning.reconcile(facts, is_leading, out);
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
+        self.crashes.reconcile(facts, session, membership, out);
         let inputs = VersionInputs { log, version_requests, assigning };
         if let Some(version) = self.publication.reconcile(facts, &inputs, election, consistency, out) {
             assigning.published(facts, version);

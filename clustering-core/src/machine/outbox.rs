@@ -12,6 +12,7 @@ use super::{
 use crate::{
     config::Config,
     event::{Event, StopReason, StoreCall},
+    node::Endpoint,
     slots::SlotSet,
     store::{ErrorKind, Key, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
@@ -54,7 +55,7 @@ impl Pending {
         match (self.call, input) {
             (Call::Grant, Input::Granted { .. })
             | (Call::Renew, Input::Renewed { .. })
-            | (Call::Revoke | Call::Reclaim, Input::Revoked { .. })
+            | (Call::Revoke | Call::Reclaim | Call::RevokeCrashed, Input::Revoked { .. })
             | (Call::Commit(_), Input::Committed { .. })
             | (Call::Stabilize, Input::Stabilized { .. })
             | (Call::Retract, Input::Retracted { .. })
@@ -85,6 +86,8 @@ pub(crate) enum Call {
     Revoke,
     /// Revocation of the lease of another session.
     Reclaim,
+    /// Revocation of the lease of a node whose process is gone.
+    RevokeCrashed,
     /// Read or watch of `{ns}/view/`.
     Log,
     /// Read or watch of `{ns}/ready/`.
@@ -188,6 +191,13 @@ impl Outbox {
         token
     }
 
+    /// Revokes the lease of a node whose process is gone.
+    pub(crate) fn revoke_crashed(&mut self, lease: LeaseId, now: Timestamp) -> Token {
+        let (token, timeout) = (self.begin(Call::RevokeCrashed, now), self.call_timeout);
+        self.queue.push_back(Output::Revoke { token, lease, timeout });
+        token
+    }
+
     pub(crate) fn read(&mut self, call: Call, prefix: Key, now: Timestamp) -> Token {
         let (token, timeout) = (self.begin(call, now), self.call_timeout);
         self.queue.push_back(Output::Read { token, prefix, timeout });
@@ -281,6 +291,11 @@ impl Outbox {
     /// Cancels a running callback.
     pub(crate) fn abort(&mut self, token: Token, reason: String) {
         self.queue.push_back(Output::Abort { token, reason });
+    }
+
+    /// Watches the processes at these endpoints, and no others.
+    pub(crate) fn watch_processes(&mut self, endpoints: Vec<Endpoint>) {
+        self.queue.push_back(Output::WatchProcesses { endpoints });
     }
 
     pub(crate) fn emit(&mut self, event: Event) {

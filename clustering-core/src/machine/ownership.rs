@@ -139,7 +139,7 @@ impl Ownership {
         if facts.config.exclusive.is_none() {
             return true;
         }
-        let may_acquire = !view.has_handover() || !self.gains(view) || facts.fold.is_released();
+        let may_acquire = !view.has_handover() || facts.fold.is_released() || !self.gains(view);
         self.has_let_go() && may_acquire
     }
 
@@ -192,7 +192,7 @@ impl Ownership {
             out.emit(Event::NotExclusive { version, nodes });
         }
         if !self.loaded.is_empty() {
-            self.lose(facts, self.loaded.difference(&view.own_slots()), out);
+            self.lose(facts, self.loaded.difference(view.own_slots()), out);
         }
     }
 
@@ -317,12 +317,12 @@ impl Ownership {
         facts.config.exclusive?;
         let own = view.own_slots();
         let held: SlotSet = self.held.keys().copied().collect();
-        let before = adapted.map(View::own_slots).unwrap_or_default();
+        let before = adapted.map(View::own_slots).cloned().unwrap_or_default();
         if !view.has_handover() {
             return Some(SlotChange { kept: held, ..SlotChange::default() });
         }
-        self.loaded = self.loaded.union(&own);
-        let (gained, lost) = (own.difference(&held), before.difference(&own));
+        self.loaded = self.loaded.union(own);
+        let (gained, lost) = (own.difference(&held), before.difference(own));
         self.loading = gained.clone();
         Some(SlotChange { gained, lost, kept: held })
     }

@@ -6,6 +6,7 @@ use super::{
     consistency::Consistency,
     election::Election,
     facts::Facts,
+    formation,
     in_flight::InFlight,
     log::{Log, Resync},
     outbox::Outbox,
@@ -22,10 +23,13 @@ use crate::{
     version::{Term, Version},
 };
 
+/// Time for which the removals of crashed nodes are collected before they are published.
+const CRASHES_GATHER: Duration = Duration::from_millis(20);
+
 /// Publishes a new version on the leader, whenever the log differs from the newest version: other nodes are present,
 /// the version's view is not known, or somebody has requested another version since.
 ///
-/// A lone change is published at once. When changes follow each other, the gap between publications doubles, so that a
+/// A lone change is published at once, and a crash after a moment, since others may follow. When changes follow each other, the gap between publications doubles, so that a
 /// thousand joins cost a handful of versions. While slots are being handed over, joins wait for the hand-over to finish,
 /// for a limited time: otherwise nodes that keep joining would keep slots unheld forever.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -63,9 +67,16 @@ impl Publication {
 
     /// Returns the time for which changes are collected before they are published.
     fn gap(&self, facts: &Facts) -> Duration {
-        match self.row {
+        let gap = match self.row {
             0 => Duration::ZERO,
             row => facts.config.publish_gap.after(row),
+        };
+        // A crash is often one of several: those of the nodes on one machine, or of the leader and others. The second gap
+        // is short too, since the leader may have been the first. Later ones are not, so that a node that keeps crashing
+        // does not cause a version each time.
+        match self.row {
+            0 | 1 if facts.fold.has_crashed() => CRASHES_GATHER.min(facts.config.publish_gap.first),
+            _ => gap,
         }
     }
 
@@ -145,6 +156,7 @@ fn need(facts: &Facts, inputs: &VersionInputs<'_>, consistency: &Consistency) ->
     } else if fold.request().is_some_and(|request| request.modified > fold.version_modified())
         || consistency.unacknowledged().is_some()
         || assigning.is_outdated()
+        || formation::is_outdated(facts)
     {
         Need::Soon
     } else if !fold.has_drifted() {

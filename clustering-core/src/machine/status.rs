@@ -71,7 +71,8 @@ pub struct Status {
     pub consistent: bool,
     /// The slots that this node holds (P12); `None` on a node that is not exclusive.
     pub holdings: Option<Holdings>,
-    /// On the leader: the nodes that have kept the newest version from becoming stable for a while.
+    /// On the leader: the nodes that have kept the newest version from becoming stable for a while, or the minimum size
+    /// that it waits for.
     pub blocked: Option<Blocked>,
     /// On the leader: the mass failure during which it evicts no nodes.
     pub mass_failure: Option<MassFailure>,
@@ -311,7 +312,7 @@ impl Status {
             })
         };
         let blocked = |status: &Status| {
-            status.blocked.as_ref().map(|blocked| (blocked.version, blocked.laggards.clone()))
+            status.blocked.clone().map(|blocked| (blocked.version, blocked.laggards, blocked.waits_for_nodes))
         };
         let Status {
             phase,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::{
     assignment::{Assigning, put_assignment},
     facts::Facts,
+    formation,
     log::Log,
     outbox::Outbox,
     version_requests::VersionRequests,
@@ -48,7 +49,7 @@ pub(crate) fn next_version(
         clean: is_clean_start(facts),
         kept: BTreeMap::new(),
         min_nodes: facts.config.min_nodes,
-        formed: false,
+        formed: formation::has_formed(facts),
     }
 }
 
@@ -66,6 +67,7 @@ pub(crate) fn causes(
 ) -> Vec<Cause> {
     let VersionInputs { log, version_requests, assigning } = inputs;
     let mut causes = changed_nodes(facts);
+    causes.extend(formation::is_outdated(facts).then_some(Cause::Formed));
     causes.extend(assigning.causes());
     causes.extend(stored_request(facts));
     causes.extend(version_requests.cause(facts));

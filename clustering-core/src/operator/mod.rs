@@ -158,7 +158,8 @@ impl Operator {
     /// in the log, and lets other nodes campaign first for one TTL. Its writes in between are refused by their guards (P5).
     ///
     /// With `in_favour_of`, that node campaigns half a second before the others, so that it becomes the leader if it can.
-    /// Otherwise the oldest node does, as usual. This is a hint to the nodes, not a guard; older releases ignore it.
+    /// Otherwise the candidates campaign in their usual order; see [`Config::priority`](crate::Config::priority). This is a
+    /// hint to the nodes, not a guard; older releases ignore it.
     ///
     /// # Errors
     ///

@@ -39,7 +39,7 @@ use self::records::Records;
 pub use self::{
     monitor::Monitor,
     monitor_event::MonitorEvent,
-    ownership::{CordonReport, DrainReport, Handover, Move, SlotsReport, StandingReport},
+    ownership::{CordonReport, DrainReport, Handover, KeptReport, Move, SlotsReport, StandingReport},
 };
 use crate::{
     event::Laggard,
@@ -97,6 +97,14 @@ pub enum ClusterState {
     Stable,
     /// All nodes have acknowledged the newest version, but the leader has not recorded it as stable yet.
     Confirming,
+    /// The cluster is new, and the newest version has fewer nodes than its
+    /// [minimum size](crate::Config::min_nodes), so it does not become stable.
+    WaitingForNodes {
+        /// Number of nodes in the newest version.
+        nodes: usize,
+        /// The minimum size.
+        min_nodes: u32,
+    },
     /// Slots are being handed over: some slots that move in the newest version are not released yet, so no node
     /// acquires slots. [`SlotsReport::standing`] lists the sessions that may still hold slots.
     Releasing {
@@ -157,6 +165,9 @@ pub struct VersionReport {
     pub leader: Option<NodeName>,
     /// The reasons why the version was published.
     pub causes: Vec<Cause>,
+    /// The [minimum size](crate::Config::min_nodes) with which the publisher was configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_nodes: Option<u32>,
     /// The time in the label, in milliseconds since 1970: the publisher's wall clock time, or later (see
     /// [`Version::minted_ms`]). `None` if the record is malformed, or the label is not
     /// [plausible](Version::is_plausible).

@@ -194,6 +194,10 @@ impl Monitor {
         let (first, last): (Vec<_>, Vec<_>) = others.into_iter().partition(is_new_leader);
         events.splice(0..0, first);
         events.extend(last);
+        if batch.changes.iter().any(|change| change.key() == self.keyspace.version_key()) {
+            events.extend(self.shortage());
+            events.extend(self.newly_kept());
+        }
         events.extend(reclaimed.into_iter().filter_map(|lease| self.reclaiming(lease)));
         events.extend(batch.changes.iter().filter_map(|change| self.drain_requested(change)));
         events
@@ -225,6 +229,33 @@ impl Monitor {
         let record = self.records.log.drain(&name)?.record.as_ref()?;
         let (by, why) = (record.by.clone(), record.why.clone());
         Some(MonitorEvent::DrainRequested { name, by, why })
+    }
+
+    /// Returns the event for a newest version that has fewer nodes than the minimum size.
+    fn shortage(&self) -> Option<MonitorEvent> {
+        let (log, nodes) = (&self.records.log, self.records.log.present_count());
+        let record = log.version()?.record.as_ref()?;
+        let (version, min_nodes) = (record.version, record.min_nodes?);
+        let event = match (nodes < min_nodes as usize, record.formed) {
+            (false, _) => return None,
+            (true, false) => Event::WaitingForNodes { version, nodes, min_nodes },
+            (true, true) => Event::TooFewNodes { version, nodes, min_nodes },
+        };
+        Some(event.into())
+    }
+
+    /// Returns an event for each node whose slots wait for it since the newest version.
+    fn newly_kept(&self) -> Vec<MonitorEvent> {
+        let log = &self.records.log;
+        let Some(record) = log.version().and_then(|version| version.record.as_ref()) else {
+            return Vec::new();
+        };
+        let is_new =
+            |name: &NodeName| log.previous().is_none_or(|previous| !previous.kept().contains_key(name));
+        let event = |(name, keep): (&NodeName, &u64)| {
+            Event::SlotsKept { name: name.clone(), keep: Duration::from_millis(*keep) }.into()
+        };
+        record.kept.iter().filter(|(name, _)| is_new(name)).map(event).collect()
     }
 
     /// Returns the event for a change other than of a node.

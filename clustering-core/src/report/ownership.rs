@@ -36,8 +36,11 @@ pub struct SlotsReport {
     /// Sessions without a present node that may still hold keys. No moving slot of a later version is acquired before
     /// they have ended.
     pub standing: Vec<StandingReport>,
-    /// The slots that no node owns.
+    /// The slots that no node owns, and that wait for no node.
     pub unowned: SlotSet,
+    /// The absent nodes whose slots wait for them, sorted by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<KeptReport>,
     /// The slots that move in the newest version. `None` if the previous version is not known, for example in a report
     /// from a single read.
     pub moves: Option<Vec<Move>>,
@@ -58,6 +61,20 @@ pub struct StandingReport {
     /// True if the leader ends the session, because its process renews the lease although the node was removed. The
     /// slots can be acquired one TTL after the leader has revoked the lease.
     pub reclaimed: bool,
+}
+
+/// Slots that wait for an absent node, which is expected to come back. They have no owner meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KeptReport {
+    /// The name of the absent node.
+    pub name: NodeName,
+    /// The slots.
+    pub slots: SlotSet,
+    /// Time for which the slots wait after the newest version was published. A leader that is elected meanwhile counts
+    /// anew.
+    #[serde(serialize_with = "milliseconds", rename = "keep_ms")]
+    pub keep: Duration,
 }
 
 /// Slots that move from one node to another.
@@ -131,6 +148,7 @@ pub(super) struct Ownership<'a> {
     has_handover: bool,
     owned: BTreeMap<&'a NodeName, SlotSet>,
     unowned: SlotSet,
+    kept: Vec<KeptReport>,
 }
 
 impl<'a> Ownership<'a> {
@@ -150,9 +168,16 @@ impl<'a> Ownership<'a> {
             }
         }
         let owned = owned.into_iter().map(|(name, slots)| (name, slots.into_iter().collect())).collect();
-        let unowned = unowned.into_iter().collect();
+        let kept = kept(records, &members);
+        let is_kept = |slot: &Slot| kept.iter().any(|kept| kept.slots.contains(*slot));
+        let unowned = unowned.into_iter().filter(|slot| !is_kept(slot)).collect();
         let has_handover = !members.is_empty() && members.iter().all(|node| is_exclusive(records, node));
-        Ownership { records, members, has_handover, owned, unowned }
+        Ownership { records, members, has_handover, owned, unowned, kept }
+    }
+
+    /// Returns the number of nodes of the newest version, as far as the report shows.
+    pub(super) fn members(&self) -> usize {
+        self.members.len()
     }
 
     /// True if the node is exclusive: its session has a witness.
@@ -193,6 +218,7 @@ impl<'a> Ownership<'a> {
             released: self.records.is_released(),
             standing: self.standing(),
             unowned: self.unowned.clone(),
+            kept: self.kept.clone(),
             moves: log.previous().zip(log.newest()).map(|(previous, newest)| moves(previous, newest)),
         })
     }
@@ -238,6 +264,21 @@ impl<'a> Ownership<'a> {
 
 fn is_exclusive(records: &Records, node: &Node) -> bool {
     node.lease.is_some_and(|lease| records.log.holds().contains_key(&lease))
+}
+
+/// Returns the nodes for which slots wait in the newest version.
+fn kept(records: &Records, members: &[&Arc<Node>]) -> Vec<KeptReport> {
+    let log = &records.log;
+    let version = log.version().and_then(|version| version.record.as_ref());
+    let assignment = log.slots().and_then(|slots| slots.record.as_ref());
+    let Some((version, assignment)) = version.zip(assignment) else { return Vec::new() };
+    let absent = version.kept.iter().filter(|(name, _)| members.iter().all(|node| node.name != **name));
+    let report = |(name, keep): (&NodeName, &u64)| KeptReport {
+        name: name.clone(),
+        slots: assignment.of(name).collect(),
+        keep: Duration::from_millis(*keep),
+    };
+    absent.map(report).filter(|kept| !kept.slots.is_empty()).collect()
 }
 
 pub(super) fn cordon(name: &NodeName, stored: &StoredRecord<CordonRecord>) -> CordonReport {

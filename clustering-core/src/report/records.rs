@@ -197,6 +197,9 @@ impl Records {
         if is_stable {
             return ClusterState::Stable;
         }
+        if let Some(min_nodes) = self.waits_for_nodes(ownership.members()) {
+            return ClusterState::WaitingForNodes { nodes: ownership.members(), min_nodes };
+        }
         if let Some(releasing) = ownership.releasing(nodes) {
             return releasing;
         }
@@ -205,6 +208,12 @@ impl Records {
             true => ClusterState::Confirming,
             false => ClusterState::Adapting { waiting_for },
         }
+    }
+
+    /// Returns the minimum size that keeps the newest version, which has this number of nodes, from becoming stable.
+    pub(super) fn waits_for_nodes(&self, nodes: usize) -> Option<u32> {
+        let version = self.log.version()?.record.as_ref().filter(|version| !version.formed)?;
+        version.min_nodes.filter(|min| nodes < *min as usize)
     }
 
     pub(super) fn report(&self) -> Report {
@@ -279,6 +288,7 @@ impl Records {
             term: record.map(|record| record.term.unwrap_or_else(|| Term::new(version.modified))),
             leader: record.and_then(|record| record.leader.clone()),
             causes: record.map(|record| record.causes.clone()).unwrap_or_default(),
+            min_nodes: record.and_then(|record| record.min_nodes),
             published_ms: record.and_then(|record| minted_ms(record.version)),
         })
     }

@@ -11,15 +11,16 @@ use super::{
     driver::{Driver, Started},
     error::StartError,
     events::{Events, Hub},
+    liveness::{Listener, Liveness, advertised_host, with_port},
     shared::{Handle, Shared},
     spawn::spawn_task,
 };
 use crate::{
-    config::{Config, Laggards, NameConflict, SharedAssignor},
+    config::{Config, CrashDetection, Laggards, NameConflict, SharedAssignor},
     keyspace::Keyspace,
     machine::{Identity, Machine},
     name::{InvalidInput, Namespace, NodeName, NodeUri},
-    node::{Metadata, WEIGHT},
+    node::{Endpoint, Metadata, ProcessId, WEIGHT},
     outcome::IntoOutcome,
     placement::Weight,
     record::encode,
@@ -261,6 +262,12 @@ impl Builder {
         self.configure(|config| config.min_nodes = Some(nodes))
     }
 
+    /// Lets the nodes notice within milliseconds that the process has crashed, and this node that others have, by TCP
+    /// connections between them; see [`CrashDetection`]. The node opens a port, and needs a tokio runtime with I/O.
+    pub fn detect_crashes(self, detection: CrashDetection) -> Self {
+        self.configure(|config| config.crash_detection = Some(detection))
+    }
+
     /// Changes any of the times and policies in [`Config`].
     pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
         change(&mut self.config);
@@ -296,6 +303,7 @@ impl Builder {
         check_metadata(&self.metadata)?;
         self.config.validate()?;
         self.slots()?;
+        self.config.crash_detection.as_ref().map(|detection| advertised_host(detection, &uri)).transpose()?;
         Ok((namespace, uri, name))
     }
 
@@ -314,6 +322,7 @@ impl Builder {
     /// # Errors
     ///
     /// - [`StartError::Input`] and [`StartError::Config`] for invalid input; the store was not called.
+    /// - [`StartError::Listen`] if the socket for [crash detection](Self::detect_crashes) cannot be opened.
     /// - [`StartError::Refused`] if the store refuses the node.
     /// - [`StartError::Stopped`] if the node ended first, for example because its name is taken under
     ///   [`NameConflict::Fail`].
@@ -338,11 +347,13 @@ impl Builder {
             Some(name) => name,
             None => NodeName::parse(&ids.ulid(clock.now()).to_string())?,
         };
-        let identity =
-            Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata, endpoint: None };
+        let listening = listen(self.config.crash_detection.as_ref(), &uri, &mut ids, &clock)?;
+        let endpoint = listening.as_ref().map(|(_, endpoint)| endpoint.clone());
+        let identity = Identity { name: name.clone(), uri: uri.clone(), metadata: self.metadata, endpoint };
+        let own = listening.map(|(listener, endpoint)| (listener, endpoint.process));
         let machine = Machine::node(Keyspace::new(namespace), identity, self.config, ids);
         let (started, decided) = oneshot::channel();
-        let handle = spawn(machine, self.store.0, clock, self.hub, self.callbacks, started)?;
+        let handle = spawn(machine, self.store.0, clock, self.hub, self.callbacks, own, started)?;
         match decided.await {
             Ok(Started::Joined) => Ok(Clustering::new(handle, name, uri)),
             Ok(Started::Refused(reason)) => {
@@ -452,6 +463,22 @@ pub(crate) fn id_generator(
     Ok(IdGenerator::new(SEEDED_EPOCH_MS, now, (u128::from(seed) << 64) | u128::from(name)))
 }
 
+/// Opens the socket for crash detection, if that is configured, and describes it for the record of the node.
+fn listen(
+    detection: Option<&CrashDetection>,
+    uri: &NodeUri,
+    ids: &mut IdGenerator,
+    clock: &Clock,
+) -> Result<Option<(Listener, Endpoint)>, StartError> {
+    let Some(detection) = detection else { return Ok(None) };
+    let host = advertised_host(detection, uri)?;
+    tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
+    let listener = Listener::open(detection.listen)?;
+    let address = with_port(&host, listener.port());
+    let process = ProcessId::from(ids.ulid(clock.now()));
+    Ok(Some((listener, Endpoint { address, process })))
+}
+
 /// Starts the driver of a machine as a task of the current tokio runtime.
 pub(crate) fn spawn(
     machine: Machine,
@@ -459,6 +486,7 @@ pub(crate) fn spawn(
     clock: Clock,
     hub: Arc<Hub>,
     callbacks: Callbacks,
+    own: Option<(Listener, ProcessId)>,
     started: oneshot::Sender<Started>,
 ) -> Result<Arc<Handle>, StartError> {
     let runtime = tokio::runtime::Handle::try_current().map_err(|_| StartError::NoRuntime)?;
@@ -468,7 +496,7 @@ pub(crate) fn spawn(
     let (commands, received) = mpsc::unbounded_channel();
     let handle = Arc::new(Handle { shared: shared.clone(), commands });
     let node = identity.map(|own| WeakClustering::new(Arc::downgrade(&handle), own.name, own.uri));
-    let driver = Driver::new(shared, status, node, callbacks, received, Some(started));
+    let driver = Driver::new(shared, status, node, callbacks, received, Liveness::start(own), Some(started));
     spawn_task(&runtime, driver.run());
     Ok(handle)
 }

@@ -21,6 +21,7 @@ use super::{
     alarm::Alarm,
     callbacks::{self, Callbacks, Release, Stabilization, Stable},
     holds::Keeper,
+    liveness::Liveness,
     meter::Meter,
     repliers::Repliers,
     shared::{Command, Shared},
@@ -75,6 +76,7 @@ pub(crate) struct Driver {
     /// Watches that are being opened and are still wanted.
     opening: BTreeSet<Token>,
     watches: Watches,
+    liveness: Liveness,
     runs: BTreeMap<Token, Run>,
     requests: Repliers,
     /// Empty between inputs; kept to reuse its memory.
@@ -100,6 +102,7 @@ impl Driver {
         node: Option<WeakClustering>,
         callbacks: Callbacks,
         commands: mpsc::UnboundedReceiver<Command>,
+        liveness: Liveness,
         started: Option<oneshot::Sender<Started>>,
     ) -> Self {
         let meter = Meter::new(shared.keyspace.namespace().as_str(), node.is_some());
@@ -121,6 +124,7 @@ impl Driver {
             pending: FuturesUnordered::new(),
             opening: BTreeSet::new(),
             watches: Watches::default(),
+            liveness,
             runs: BTreeMap::new(),
             requests: Repliers::new(),
             outputs: Vec::new(),
@@ -141,6 +145,7 @@ impl Driver {
             tokio::task::coop::consume_budget().await;
         }
         self.end_runs().await;
+        self.liveness.end().await;
     }
 
     /// Waits for the next input. Sources are polled in a fixed order, so that seeded runs are reproducible.
@@ -161,6 +166,7 @@ impl Driver {
                     return Input::Stop { keep: Duration::ZERO };
                 }
             },
+            report = self.liveness.next_report() => return report,
             Some(done) = self.pending.next(), if !self.pending.is_empty() => done,
             input = poll_fn(|context| watches.poll(context)) => return input,
             () = self.shared.known.holds.noticed() => return Input::Tick,
@@ -266,8 +272,7 @@ impl Driver {
             Output::CheckHealth { token } => self.check_health(token),
             Output::Supersede { token } => self.supersede(token),
             Output::Abort { token, reason } => self.abort(token, reason),
-            // The builder offers no crash detection yet.
-            Output::WatchProcesses { .. } => {}
+            Output::WatchProcesses { endpoints } => self.liveness.watch(endpoints),
             Output::Event(event) => self.emit(event),
             Output::Reply { id, reply } => self.requests.answer(id, reply),
             Output::Stopped { .. } => self.stopped = true,

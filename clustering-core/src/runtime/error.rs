@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use thiserror::Error;
 
 use crate::{config::InvalidConfig, event::StopReason, machine::RequestError, name::InvalidInput};
@@ -19,6 +21,16 @@ pub enum StartError {
     /// `start` was called outside of a tokio runtime.
     #[error("no tokio runtime is running: call `start` inside one, for example under `#[tokio::main]`")]
     NoRuntime,
+    /// The socket for [crash detection](crate::CrashDetection) could not be opened. The store was not called.
+    #[error("cannot listen on {address} for crash detection: {reason}: {advice}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's error.
+        reason: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
     /// The store refuses this node. An operator has to correct credentials, permissions or limits.
     #[error("cannot start: {0}")]
     Refused(String),

@@ -11,6 +11,7 @@ mod driver;
 mod error;
 mod events;
 mod holds;
+mod liveness;
 mod meter;
 mod ownership;
 #[cfg(feature = "test-util")]

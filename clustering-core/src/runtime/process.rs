@@ -43,6 +43,13 @@ pub trait Process: Any + Send + Sync {
 
     /// Called for each task spawned in the process. The end of the process has to abort it.
     fn spawned(&self, task: AbortHandle);
+
+    /// Called for each task that holds sockets and does nothing else. The end of the process has to abort it at once,
+    /// because the kernel closes the sockets of a process that ends, even if none of its code runs any more. The default
+    /// is [`spawned`](Self::spawned).
+    fn spawned_sockets(&self, task: AbortHandle) {
+        self.spawned(task);
+    }
 }
 
 /// Returns the process in which the calling code runs, if any.
@@ -78,14 +85,19 @@ pub fn spawn<F>(process: Arc<dyn Process>, future: F) -> JoinHandle<F::Output>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    spawn_on(&Handle::current(), process, future)
+    let (task, process) = spawn_on(&Handle::current(), process, future);
+    process.spawned(task.abort_handle());
+    task
 }
 
-pub(super) fn spawn_on<F>(runtime: &Handle, process: Arc<dyn Process>, future: F) -> JoinHandle<F::Output>
+/// Spawns a task within the process, which must be told of it.
+pub(super) fn spawn_on<F>(
+    runtime: &Handle,
+    process: Arc<dyn Process>,
+    future: F,
+) -> (JoinHandle<F::Output>, Arc<dyn Process>)
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    let task = runtime.spawn(within(process.clone(), future));
-    process.spawned(task.abort_handle());
-    task
+    (runtime.spawn(within(process.clone(), future)), process)
 }

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use clustering_core::{
-    Backoff, Builder, Clustering, Discovery, Laggards, runtime::StartError, store::CoordinationStore,
+    Backoff, Builder, Clustering, CrashDetection, Discovery, Laggards, runtime::StartError,
+    store::CoordinationStore,
 };
 use clustering_memory::Stats;
 
@@ -75,6 +76,12 @@ const INPUT: &[(&str, &str, &str, Change)] = &[
     ("on_stable_timeout", "0ns", "zero", |builder| {
         builder.configure(|config| config.on_stable_timeout = Some(Duration::ZERO))
     }),
+    ("uri", "\"http://0.0.0.0:80\"", "CrashDetection::advertise", |builder| {
+        builder.uri("http://0.0.0.0:80").detect_crashes(CrashDetection::new())
+    }),
+    ("crash_detection.advertise", "\"host:80\"", "without a port", |builder| {
+        builder.detect_crashes(CrashDetection::new().advertise("host:80"))
+    }),
     ("laggards", "10ms", "1 s", |builder| builder.laggards(Laggards::Evict { after: ms(10) })),
 ];
 
@@ -121,6 +128,10 @@ async fn an_observer_checks_its_namespace_too() {
 #[test]
 fn a_start_outside_of_a_runtime_is_refused() {
     let starting = Clustering::builder(clustering_memory::MemoryStore::new()).uri("http://host:80").start();
+    let error = futures_util::FutureExt::now_or_never(starting).unwrap().unwrap_err();
+    assert_eq!(error, StartError::NoRuntime);
+    let builder = Clustering::builder(clustering_memory::MemoryStore::new()).uri("http://host:80");
+    let starting = builder.detect_crashes(CrashDetection::new()).start();
     let error = futures_util::FutureExt::now_or_never(starting).unwrap().unwrap_err();
     assert_eq!(error, StartError::NoRuntime);
 }

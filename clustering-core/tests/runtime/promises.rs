@@ -48,7 +48,9 @@ async fn p2_versions_go_forward_with_any_leader_and_any_clocks() {
             let today = number % 2 == 0;
             let line = FaultyStore::new(cluster.store.clone());
             let builder = Clustering::builder(line.clone()).namespace(namespace).uri("http://host:80");
-            let builder = builder.name(format!("n{number}"));
+            // The last node is the witness, which must not lead.
+            let priority = if number == 5 { 0 } else { 100 };
+            let builder = builder.name(format!("n{number}")).priority(priority);
             nodes.push(start(line, if today { builder } else { builder.seed(number) }).await);
         }
         stable(&nodes).await;

@@ -1,6 +1,6 @@
 //! A storm of changes costs a few versions, and ends in a stable version.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clustering_core::Event;
 use futures_util::future::join_all;
@@ -89,4 +89,59 @@ async fn a_rolling_restart_of_twenty() {
     println!("rolling restart: {} versions, {} elections", audit.versions().len(), audit.reigns().len());
     assert!(audit.versions().len() <= 3 + 2 * 20, "{}", audit.versions().len());
     assert_eq!(witness.log.count(|event| matches!(event, Event::SessionLost { .. })), 0);
+}
+
+/// Restarts ten nodes in that order, and returns the number of elections.
+async fn elections(order: impl IntoIterator<Item = usize>, pause: Duration) -> usize {
+    let cluster = Cluster::new();
+    let mut nodes = Vec::new();
+    for number in 0..10 {
+        nodes.push(cluster.start(&format!("n{number}")).await);
+    }
+    stable(&nodes).await;
+    for (seed, place) in (2..).zip(order) {
+        let node: &mut Node = &mut nodes[place];
+        node.stop().await.unwrap();
+        let (line, builder) = cluster.builder(node.name().as_str());
+        *node = start(line, builder.seed(seed)).await;
+        if pause.is_zero() {
+            stable(&nodes).await;
+        } else {
+            tokio::time::sleep(pause).await;
+        }
+    }
+    stable(&nodes).await;
+    cluster.audit().await.reigns().len() - 1
+}
+
+/// The lead goes to the node that was restarted last, which is not restarted again.
+#[tokio::test(start_paused = true)]
+async fn p9_a_rolling_restart_in_any_order_costs_at_most_two_elections() {
+    // Each restart waits until the cluster is stable, or only for a while.
+    for pause in [secs(0), ms(700), secs(2)] {
+        assert_eq!(elections(0..10, pause).await, 2, "in order of age, {pause:?}");
+        assert_eq!(elections((0..10).rev(), pause).await, 1, "in reverse order, {pause:?}");
+        for stride in [3, 7] {
+            for first in 0..10 {
+                let order = (0..10).map(|step| (first + step * stride) % 10);
+                let count = elections(order, pause).await;
+                assert!(count <= 2, "{count} elections from {first} in steps of {stride}, {pause:?}");
+            }
+        }
+    }
+}
+
+/// A Deployment starts a new pod before it stops an old one, and gives it a new name.
+#[tokio::test(start_paused = true)]
+async fn p9_a_rolling_replacement_costs_at_most_two_elections() {
+    let cluster = Cluster::new();
+    let mut nodes = cluster.start_many(10).await;
+    for number in 0..10 {
+        nodes.push(cluster.start(&format!("m{number}")).await);
+        stable(&nodes).await;
+        nodes.remove(0).stop().await.unwrap();
+    }
+    stable(&nodes).await;
+    let count = cluster.audit().await.reigns().len() - 1;
+    assert!(count <= 2, "{count} elections");
 }

@@ -1,14 +1,24 @@
-//! Waiting for leadership and its end, for versions, and for the end of a node; and writes of an earlier term.
+//! Waiting for leadership and its end, for versions, and for the end of a node, also inside callbacks; and writes of an
+//! earlier term.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use clustering_core::{
-    Ended, StopReason, WaitError,
+    Builder, Ended, InCallback, NotHeld, Stabilization, StopError, StopReason, WaitError, WorkError,
     machine::{Phase, RequestError},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
-use crate::common::{Cluster, TTL, soon, stable};
+use crate::common::{
+    Cluster, TTL,
+    exclusive::{exclusive, key_of, slots},
+    soon, stable,
+};
 
 fn write(value: &'static str) -> Txn {
     Txn::new().put("app/owner", value, None)
@@ -136,4 +146,66 @@ async fn a_weak_handle_in_a_callback_does_not_keep_its_node_alive() {
     soon("the end", log.ended()).await;
     assert!(own.get().unwrap().upgrade().is_none());
     assert_eq!(cluster.store.lease_count(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_the_own_node_inside_a_callback_fails_instead_of_deadlocking() {
+    let cluster = Cluster::new();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let stops = Arc::new(AtomicBool::new(false));
+    let (recorded, stopping) = (seen.clone(), stops.clone());
+    let change = move |builder: Builder| {
+        exclusive(builder).stabilize(move |change: Stabilization| {
+            let (recorded, stopping) = (recorded.clone(), stopping.clone());
+            async move {
+                let own = change.cluster().upgrade().unwrap();
+                let in_callback = WaitError::InCallback(InCallback);
+                let key = key_of(slots().next().unwrap());
+                let results = [
+                    own.wait_stable().await == Err(in_callback.clone()),
+                    own.wait_stable_after(change.version()).await == Err(in_callback.clone()),
+                    own.wait_leader().await == Err(in_callback),
+                    own.ended().await == Err(InCallback),
+                    own.wait_hold(&key).await.unwrap_err() == NotHeld::InCallback(InCallback),
+                    own.wait_hold_at(&key, change.version()).await.unwrap_err()
+                        == NotHeld::InCallback(InCallback),
+                    own.while_held(&key, |_| async {}).await
+                        == Err(WorkError::NotHeld(NotHeld::InCallback(InCallback))),
+                ];
+                recorded.lock().unwrap().push(results);
+                if stopping.load(Ordering::Relaxed) {
+                    assert_eq!(own.stop().await, Err(StopError::InCallback));
+                }
+            }
+        })
+    };
+    let a = cluster.start_with("a", change).await;
+    stable([&a]).await;
+    assert_eq!(*seen.lock().unwrap(), [[true; 7]]);
+    stops.store(true, Ordering::Relaxed);
+    a.request_version("again").await.unwrap();
+    assert_eq!(soon("the end", a.ended()).await, Ok(Ended(StopReason::Asked)), "the node has stopped");
+}
+
+/// A callback may wait for other nodes. A task that it spawns may also wait for its own node.
+#[tokio::test(start_paused = true)]
+async fn a_callback_may_wait_for_other_nodes_and_spawn_tasks_that_wait() {
+    let cluster = Cluster::new();
+    let other = cluster.start("other").await;
+    let (sender, mut stable_at) = tokio::sync::mpsc::unbounded_channel();
+    let (waiting, waited_for) = (sender.clone(), other.cluster.clone());
+    let a = cluster
+        .start_with("a", move |builder| {
+            builder.stabilize(move |change: Stabilization| {
+                let (waiting, own) = (waiting.clone(), change.cluster().upgrade().unwrap());
+                let is_free = waited_for.ended().now_or_never().is_none();
+                tokio::spawn(async move {
+                    let _ = waiting.send(own.wait_stable().await.unwrap());
+                });
+                std::future::ready(is_free)
+            })
+        })
+        .await;
+    let version = stable([&a, &other]).await;
+    assert_eq!(soon("the version", stable_at.recv()).await, Some(version));
 }

@@ -13,11 +13,12 @@ Usage: cargo bench -p clustering-etcd --bench handover -- [OPTIONS]
 Options:
   --nodes LIST    sizes of the view after the change, separated by commas [default: 2,6,21,101]
   --slots LIST    numbers of slots, separated by commas [default: 1,256,4096]
-  --rounds COUNT  rounds per size and number of slots; crashes have one round [default: 5]
+  --rounds COUNT  rounds per size and number of slots; crashes have at most 3 [default: 5]
   --json          print one JSON object per line
   --help          print this help
 
-  case          join, stop (of a node that holds slots), stop with release (it has such a callback), crash
+  case          join, stop (of a node that holds slots, a follower if possible), stop with release (it has such a
+                callback), crash
   commits       commits of the change in the exclusive cluster, without the end of a dead node's lease; the most of all rounds
   gap_ms        longest time for which nobody holds a moved slot, from the last moment at its old holder to the first one at
                 its new holder; after a crash from the end of the lease. null if no slot moves. `release` and `stabilize`

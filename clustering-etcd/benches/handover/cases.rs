@@ -10,6 +10,9 @@ use crate::{
     report,
 };
 
+/// The most rounds of crashes. Each takes some seconds, until the lease of the crashed node has ended.
+const CRASHES: usize = 3;
+
 /// An exclusive cluster and a cluster that is not exclusive, which are changed in turn.
 struct Pair<'a> {
     exclusive: Cluster<'a>,
@@ -46,8 +49,11 @@ impl<'a> Pair<'a> {
         Ok((self.exclusive.join().await?, self.plain.join().await?))
     }
 
+    /// Stops a node that holds slots, if possible a follower, and a node of the other cluster in the same role: the stop
+    /// of a leader costs an election.
     async fn stop_one(&mut self) -> Both {
-        Ok((self.exclusive.stop_one().await?, self.plain.stop_one().await?))
+        let leads = self.exclusive.must_stop_leader();
+        Ok((self.exclusive.stop_one(leads).await?, self.plain.stop_one(leads).await?))
     }
 
     async fn crash(&mut self) -> Both {
@@ -85,7 +91,9 @@ pub(crate) async fn run(
         }
     }
     pair.join().await?;
-    crashes.note(pair.crash().await?);
+    for _ in 0..arguments.rounds.min(CRASHES) {
+        crashes.note(pair.crash().await?);
+    }
     pair.stop().await;
     let mut pair = Pair::start(etcd, nodes, slots, true).await;
     for round in 0..=arguments.rounds {

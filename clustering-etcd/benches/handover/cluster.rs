@@ -24,9 +24,13 @@ const TTL: Duration = Duration::from_secs(600);
 /// TTL of the lease of a node that will crash: the shortest that etcd grants.
 const SHORT: Duration = Duration::from_secs(2);
 
-/// Pause between changes, so that each counts as a single change: the library delays the publication of a change that
-/// follows another one within a second.
+/// Pause between changes of a cluster, so that each counts as a single change: the library delays the publication of a
+/// change that follows another one within a second.
 const CALM: Duration = Duration::from_millis(1_050);
+
+/// Pause before each change, in which etcd and all nodes are idle. Without it, of two clusters that are changed in turn,
+/// only the first would be changed after a pause, with a cold CPU and an idle disk.
+const IDLE: Duration = Duration::from_millis(525);
 
 /// Kind of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +122,7 @@ impl<'a> Cluster<'a> {
     }
 
     async fn begin(&mut self) -> Result<(u64, Instant), Box<dyn Error>> {
-        tokio::time::sleep_until((self.changed + CALM).into()).await;
+        tokio::time::sleep_until((self.changed + CALM).max(Instant::now() + IDLE).into()).await;
         self.moves.clear();
         Ok((self.etcd.revision().await?.get(), Instant::now()))
     }
@@ -146,9 +150,15 @@ impl<'a> Cluster<'a> {
         self.end(began, stable, None).await
     }
 
-    /// Measures the stop of a node that holds slots, if possible a follower.
-    pub(crate) async fn stop_one(&mut self) -> Result<Sample, Box<dyn Error>> {
-        let place = self.leaver();
+    /// True if no follower holds a slot, so that the stop of a node that holds slots is that of the leader.
+    pub(crate) fn must_stop_leader(&self) -> bool {
+        !self.members.iter().any(|member| !member.node.is_leader() && self.holds(member))
+    }
+
+    /// Measures the stop of the leader, or of a follower that holds slots.
+    pub(crate) async fn stop_one(&mut self, leads: bool) -> Result<Sample, Box<dyn Error>> {
+        let is_meant = |member: &Member| member.node.is_leader() == leads && (leads || self.holds(member));
+        let place = self.members.iter().rposition(is_meant).ok_or("no such node")?;
         let Member { node, .. } = self.members.remove(place);
         let began = self.begin().await?;
         let stopped = tokio::spawn(async move { node.stop().await });
@@ -157,11 +167,8 @@ impl<'a> Cluster<'a> {
         self.end(began, stable, None).await
     }
 
-    fn leaver(&self) -> usize {
-        let holds = |member: &Member| self.kind.slots.is_none() || !member.node.held_slots().is_empty();
-        let follows = |member: &&Member| !member.node.is_leader();
-        let place = |is: &dyn Fn(&Member) -> bool| self.members.iter().rposition(is);
-        place(&|member| holds(member) && follows(&member)).or_else(|| place(&holds)).unwrap()
+    fn holds(&self, member: &Member) -> bool {
+        self.kind.slots.is_none() || !member.node.held_slots().is_empty()
     }
 
     /// Measures the crash of a node, from the end of its lease.

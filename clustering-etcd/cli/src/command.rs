@@ -11,7 +11,7 @@ use crate::{
     context::{Common, Context},
     demo,
     failure::Failure,
-    find, history, manual, operate, output, placement, purge, run, services, status, wait, watch,
+    find, history, manual, operate, output, page, placement, purge, run, services, status, wait, watch,
 };
 
 /// The command line.
@@ -30,6 +30,7 @@ struct CommandLine<C: Args> {
 enum Command {
     Status(status::Status),
     Watch(watch::Watch),
+    Serve(page::Serve),
     Run(Box<run::Run>),
     Find(find::Find),
     History(history::History),
@@ -77,6 +78,7 @@ async fn execute<C: Connect>() -> Result<ExitCode, Failure> {
     match parsed.command {
         Command::Status(command) => command.run(&context).await,
         Command::Watch(command) => command.run(&context).await,
+        Command::Serve(command) => command.run(&context).await,
         Command::Run(command) => command.run(&context).await,
         Command::Find(command) => command.run(&context).await,
         Command::History(command) => command.run(&context).await,

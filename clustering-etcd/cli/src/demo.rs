@@ -49,6 +49,18 @@ pub(crate) struct Demo {
     nodes: u8,
 }
 
+/// Settings of the user's own nodes: one address cannot serve all nodes of the demo, and the others would change its
+/// course.
+const NOT_FOR_THE_DEMO: [&str; 7] = [
+    "CLUSTERING_LISTEN",
+    "CLUSTERING_PRIORITY",
+    "CLUSTERING_RESTART_GRACE",
+    "CLUSTERING_MIN_NODES",
+    "CLUSTERING_DETECT_CRASHES",
+    "CLUSTERING_ADVERTISE",
+    "CLUSTERING_TRUST_REFUSED",
+];
+
 /// The running demo.
 struct Stage {
     nodes: Vec<(String, Group)>,
@@ -175,8 +187,9 @@ impl Stage {
         command.arg("run").args(&self.arguments);
         command.args(["--namespace", namespace, "--name", &name, "--uri", &uri, "--ttl", TTL]);
         command.args(["--stabilize", &stabilize, "--", "sleep", "86400"]);
-        // One address cannot serve all nodes.
-        command.env_remove("CLUSTERING_LISTEN");
+        for variable in NOT_FOR_THE_DEMO {
+            command.env_remove(variable);
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let node =
             Group::spawn(&mut command, &self.guardian).map_err(|error| cannot("start a node", &error))?;

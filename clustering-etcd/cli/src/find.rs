@@ -69,6 +69,8 @@ pub(crate) struct Slots {
     pub(crate) count: SlotCount,
     /// For each slot the index of its owner among the nodes.
     pub(crate) owners: Vec<Option<usize>>,
+    /// The slots that wait for absent nodes.
+    pub(crate) kept: BTreeMap<Slot, String>,
 }
 
 /// The part of a hook's input that placement needs.
@@ -84,6 +86,9 @@ struct ViewSlots {
     count: u16,
     /// The numbers of the slots that each node owns.
     owners: BTreeMap<String, Vec<u16>>,
+    /// The numbers of the slots that wait for each absent node.
+    #[serde(default)]
+    kept: BTreeMap<String, Vec<u16>>,
 }
 
 #[derive(Deserialize)]
@@ -167,8 +172,7 @@ impl Takers {
         };
         let slot = slots.count.slot_of(key);
         let owner = slots.owners.get(usize::from(slot.number())).copied().flatten();
-        let owner =
-            owner.ok_or_else(|| Failure::no(format!("no node takes {key:?}: slot {slot} has no owner")))?;
+        let owner = owner.ok_or_else(|| slots.unowned(key, slot))?;
         let next = placement.find_n(key.as_bytes(), count.saturating_add(1)).into_iter();
         let others = next.filter(|index| *index != owner);
         Ok([owner].into_iter().chain(others).take(count).map(|index| &self.places[index]).collect())
@@ -202,7 +206,20 @@ impl Slots {
         for (index, node) in report.nodes.iter().enumerate() {
             node.slots.iter().for_each(|slot| owners[usize::from(slot.number())] = Some(index));
         }
-        Some(Slots { count, owners })
+        let kept =
+            slots.kept.iter().flat_map(|kept| kept.slots.iter().map(|slot| (slot, kept.name.to_string())));
+        Some(Slots { count, owners, kept: kept.collect() })
+    }
+
+    /// Explains that no node takes the key, because its slot has no owner.
+    fn unowned(&self, key: &str, slot: Slot) -> Failure {
+        match self.kept.get(&slot) {
+            None => Failure::no(format!("no node takes {key:?}: slot {slot} has no owner")),
+            Some(name) => {
+                Failure::no(format!("no node takes {key:?}: slot {slot} waits for {name} to come back"))
+                    .hint(format!("to end the wait: clustering cordon {name}"))
+            }
+        }
     }
 }
 
@@ -218,7 +235,11 @@ impl ViewSlots {
                 }
             }
         }
-        Ok(Slots { count, owners })
+        let slot = |number: u16| count.slot(number);
+        let kept = self.kept.into_iter().flat_map(|(name, numbers)| {
+            numbers.into_iter().filter_map(slot).map(move |slot| (slot, name.clone()))
+        });
+        Ok(Slots { count, owners, kept: kept.collect() })
     }
 }
 

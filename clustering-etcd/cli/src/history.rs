@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use clustering_core::{HistoryEntry, Operator, Report, history};
+use clustering_core::{ClusterState, HistoryEntry, Operator, Report, history};
 
 use crate::{
     connect::Purpose,
@@ -11,7 +11,7 @@ use crate::{
     failure::Failure,
     output::{self, Format, counted},
     slots,
-    status::state,
+    status::{NAMED, are, state},
     times::{brief, label_time, moment},
 };
 
@@ -58,7 +58,7 @@ impl History {
             return Ok(ExitCode::SUCCESS);
         }
         let rows: Vec<_> = entries.iter().map(row).collect();
-        output::lines(output::table(["NUMBER", "LABELLED", "BY", "STABLE", "NODES", "LAST", "WHY"], &rows));
+        output::lines(output::table(&["NUMBER", "LABELLED", "BY", "STABLE", "NODES", "LAST", "WHY"], &rows));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -106,6 +106,12 @@ fn blockers(entry: &HistoryEntry, report: &Report) -> Vec<String> {
         let state = state(report, None).into_iter().enumerate();
         lines.extend(state.map(|(place, line)| if place == 0 { line } else { format!("  {line}") }));
     }
+    if let ClusterState::WaitingForNodes { nodes, min_nodes } = report.condition {
+        let (number, present) = (entry.number, are(nodes));
+        lines.push(format!(
+            "  version {number} waits for {min_nodes} nodes, {present} present: start the others, or lower --min-nodes"
+        ));
+    }
     let summary = slots::summary(report);
     if summary.len() > 1 {
         lines.push(format!("slots: {}", summary.join("; ")));
@@ -136,12 +142,20 @@ fn row(entry: &HistoryEntry) -> [String; 7] {
         cell(stable.map(|stable| brief(stable.after))),
         cell(stable.map(|stable| stable.nodes.to_string())),
         cell(stable.and_then(|stable| stable.last.as_ref()).map(ToString::to_string)),
-        causes(entry),
+        [causes(entry)].into_iter().chain(waiting(entry)).collect::<Vec<_>>().join("; "),
     ]
 }
 
 fn causes(entry: &HistoryEntry) -> String {
     entry.causes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Names the absent nodes for which slots waited when the version was published.
+fn waiting(entry: &HistoryEntry) -> Option<String> {
+    let names: Vec<_> = entry.kept.keys().take(NAMED).map(ToString::to_string).collect();
+    let more = entry.kept.len() - names.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    (!names.is_empty()).then(|| format!("slots wait for {}{more}", names.join(", ")))
 }
 
 fn text(entry: &HistoryEntry) -> Vec<String> {
@@ -153,6 +167,7 @@ fn text(entry: &HistoryEntry) -> Vec<String> {
     let (version, number, term) = (entry.version, entry.number, entry.term);
     let first = format!("{version} (number {number}) was published{by}, term {term}{labelled}");
     let mut lines = vec![first, format!("because {}", causes(entry))];
+    lines.extend(waiting(entry));
     if let Some(stable) = &entry.stable {
         let mut text = format!("stable after {}, with {}", brief(stable.after), counted(stable.nodes));
         if let Some(last) = &stable.last {

@@ -58,7 +58,8 @@ impl Change {
 /// unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Resign {
-    /// Name of the node that should lead next, if it is able to [default: the oldest other node]
+    /// Name of the node that should lead next, if it is able to [default: the one with the highest
+    /// priority, and among equals the youngest]
     #[arg(long = "for", value_name = "NAME")]
     in_favour_of: Option<String>,
     /// Reason, shown in the causes of the version

@@ -142,13 +142,14 @@ pub(crate) fn padded(text: &str, width: usize) -> String {
 }
 
 /// Formats a table. Each column is as wide as its widest cell; the last column is not padded.
-pub(crate) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Vec<String> {
-    let mut table = vec![head.map(str::to_owned)];
-    table.extend(rows.iter().map(|row| row.each_ref().map(|cell| plain(cell).into_owned())));
+pub(crate) fn table(head: &[&str], rows: &[impl AsRef<[String]>]) -> Vec<String> {
+    let mut table: Vec<Vec<String>> = vec![head.iter().map(|title| (*title).to_owned()).collect()];
+    let escaped = |row: &[String]| row.iter().map(|cell| plain(cell).into_owned()).collect();
+    table.extend(rows.iter().map(|row| escaped(row.as_ref())));
     let width = |column: usize| table.iter().map(|row| row[column].width()).max().unwrap_or_default();
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let cells: Vec<_> = row.iter().zip(widths).map(|(cell, width)| padded(cell, width)).collect();
+    let widths: Vec<usize> = (0..head.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<_> = row.iter().zip(&widths).map(|(cell, width)| padded(cell, *width)).collect();
         cells.join("  ").trim_end().to_owned()
     };
     table.iter().map(line).collect()
@@ -161,14 +162,14 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {
         let rows = [["a", "zwölf", ""], ["long-name", "1", "x"]].map(|row| row.map(str::to_owned));
-        let shown = table(["NAME", "N", "REST"], &rows);
+        let shown = table(&["NAME", "N", "REST"], &rows);
         assert_eq!(shown, ["NAME       N      REST", "a          zwölf", "long-name  1      x"]);
     }
 
     #[test]
     fn wide_characters_take_two_columns() {
         let rows = [["节点", "x"], ["e\u{301}", "y"], ["node", "z"]].map(|row| row.map(str::to_owned));
-        let shown = table(["NAME", "N"], &rows);
+        let shown = table(&["NAME", "N"], &rows);
         assert_eq!(shown, ["NAME  N", "节点  x", "e\u{301}     y", "node  z"]);
     }
 
@@ -184,7 +185,7 @@ mod tests {
             assert_eq!(plain(text), shown);
         }
         let rows = [["a\tb\nc".to_owned()]];
-        assert_eq!(table(["X"], &rows), ["X", "a\\tb\\nc"]);
+        assert_eq!(table(&["X"], &rows), ["X", "a\\tb\\nc"]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::{
 ///
 /// Also shows how many keys would move if a node were added or removed. Reads the keys from the standard input, one per
 /// line. In an exclusive cluster, also shows how many slots each node owns, and how many would move with the default
-/// assignor; keys are optional then.
+/// assignor; keys are optional then. Slots that wait for an absent node do not move.
 #[derive(Args, Debug)]
 pub(crate) struct Placement {
     /// Node to add, as NAME or NAME=WEIGHT; can be repeated [default: one node of weight 1]
@@ -63,6 +63,8 @@ type Members = BTreeMap<String, Weight>;
 struct SlotOwners {
     count: SlotCount,
     owners: Vec<Option<String>>,
+    /// For each slot the absent node for which it waits.
+    kept: Vec<Option<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -72,6 +74,9 @@ struct Spread {
     #[serde(skip_serializing_if = "Option::is_none")]
     slots: Option<u16>,
     nodes: Vec<Share>,
+    /// Numbers of slots that wait for absent nodes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    kept: BTreeMap<String, usize>,
     /// The change if the nodes of `--add` were added.
     more: Change,
     /// The changes if the nodes of `--remove` were removed together, or without that option each node alone.
@@ -128,7 +133,8 @@ impl Placement {
         let more = placed.with(self.newcomers(&members));
         let less = self.departures(&members)?.into_iter().map(|names| placed.without(names)).collect();
         let count = slots.as_ref().map(|slots| slots.count.get());
-        let spread = Spread { keys: keys.len(), slots: count, nodes: placed.shares(), more, less };
+        let kept = slots.as_ref().map(SlotOwners::kept_counts).unwrap_or_default();
+        let spread = Spread { keys: keys.len(), slots: count, nodes: placed.shares(), kept, more, less };
         match self.format.is_json() {
             true => output::json(&spread)?,
             false => output::lines(text(&spread)),
@@ -161,20 +167,40 @@ impl Placement {
 impl SlotOwners {
     /// Returns the owners in the newest version, if it hands slots over.
     fn of(report: &Report) -> Option<Self> {
-        let slots = Slots::of(report)?;
+        let Slots { count, owners, kept } = Slots::of(report)?;
         let name = |owner: &Option<usize>| owner.map(|index| report.nodes[index].name.to_string());
-        Some(SlotOwners { count: slots.count, owners: slots.owners.iter().map(name).collect() })
+        Some(SlotOwners {
+            count,
+            owners: owners.iter().map(name).collect(),
+            kept: count.iter().map(|slot| kept.get(&slot).cloned()).collect(),
+        })
     }
 
-    /// Returns the owners that the default assignor would choose for these members.
+    /// Returns the owners that the default assignor would choose for these members. It leaves slots alone that wait for
+    /// absent nodes.
     fn among(&self, then: &Members) -> Self {
         let names: Vec<&String> = then.keys().collect();
         let index = |owner: &Option<String>| names.binary_search(&owner.as_ref()?).ok();
-        let previous: Vec<_> = self.owners.iter().map(index).collect();
+        let slots = || self.owners.iter().zip(&self.kept);
+        let previous: Vec<_> =
+            slots().filter(|(_, kept)| kept.is_none()).map(|(owner, _)| index(owner)).collect();
         let weights: Vec<Weight> = then.values().copied().collect();
-        let owners = Balanced::assign_by_weight(&previous, &weights).into_iter();
-        let owners = owners.map(|owner| owner.map(|index| names[index].clone())).collect();
-        SlotOwners { count: self.count, owners }
+        let mut assigned = Balanced::assign_by_weight(&previous, &weights).into_iter();
+        let name = |owner: Option<usize>| owner.map(|index| names[index].clone());
+        let owners = self.kept.iter().map(|kept| match kept {
+            Some(_) => None,
+            None => name(assigned.next().flatten()),
+        });
+        SlotOwners { count: self.count, owners: owners.collect(), kept: self.kept.clone() }
+    }
+
+    /// Returns the number of slots that wait for each absent node.
+    fn kept_counts(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for name in self.kept.iter().flatten() {
+            *counts.entry(name.clone()).or_default() += 1;
+        }
+        counts
     }
 
     fn owner_of(&self, key: &str) -> Option<&str> {
@@ -266,6 +292,10 @@ fn count<'a>(members: &'a Members, owners: &[Option<&str>]) -> BTreeMap<&'a str,
 fn text(spread: &Spread) -> Vec<String> {
     let mut lines = table(spread);
     lines.push(String::new());
+    lines.extend(spread.kept.iter().map(|(name, slots)| {
+        let verb = if *slots == 1 { "slot waits" } else { "slots wait" };
+        format!("{slots} {verb} for {name} to come back, and stay where they are")
+    }));
     lines.push(line(spread, "with", &spread.more));
     lines.extend(spread.less.iter().map(|change| line(spread, "without", change)));
     lines
@@ -274,13 +304,13 @@ fn text(spread: &Spread) -> Vec<String> {
 fn table(spread: &Spread) -> Vec<String> {
     let rows = spread.nodes.iter().map(row);
     if spread.slots.is_none() {
-        return output::table(["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows.collect::<Vec<_>>());
+        return output::table(&["NODE", "WEIGHT", "KEYS", "SHARE", "FAIR"], &rows.collect::<Vec<_>>());
     }
     let with_slots = |([name, weight, keys, share, fair], node): ([String; 5], &Share)| {
         [name, weight, node.slots.unwrap_or_default().to_string(), keys, share, fair]
     };
     let rows: Vec<_> = rows.zip(&spread.nodes).map(with_slots).collect();
-    output::table(["NODE", "WEIGHT", "SLOTS", "KEYS", "SHARE", "FAIR"], &rows)
+    output::table(&["NODE", "WEIGHT", "SLOTS", "KEYS", "SHARE", "FAIR"], &rows)
 }
 
 fn line(spread: &Spread, what: &str, change: &Change) -> String {

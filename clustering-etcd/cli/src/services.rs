@@ -44,7 +44,7 @@ impl Services {
             output::note(format!("clustering: there is no cluster with nodes here{hint}"));
         }
         let rows: Vec<_> = reports.iter().map(row).collect();
-        output::lines(output::table(["NAMESPACE", "NODES", "STATE", "LEADER"], &rows));
+        output::lines(output::table(&["NAMESPACE", "NODES", "STATE", "LEADER"], &rows));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -2,7 +2,7 @@
 
 use clustering_core::{
     ClusterState, Readiness, Report,
-    report::{CordonReport, Handover, Move, NodeReport, SlotsReport, StandingReport},
+    report::{CordonReport, Handover, KeptReport, Move, NodeReport, SlotsReport, StandingReport},
 };
 
 use crate::{
@@ -21,12 +21,23 @@ pub(crate) fn summary(report: &Report) -> Vec<String> {
         (Some(count), _) => format!("{count}, not handed over in this version"),
     }];
     lines.extend(limited(&slots.not_exclusive, |name| format!("{name} is not exclusive")));
+    lines.extend(limited(&slots.kept, kept));
+    if let Some(kept) = slots.kept.first() {
+        lines.push(format!("to end the wait: clustering cordon {}", kept.name));
+    }
     lines.extend(unowned(slots));
     lines.extend(moving(slots));
     if !matches!(report.condition, ClusterState::Releasing { .. }) {
         lines.extend(limited(&slots.standing, standing));
     }
     lines
+}
+
+/// Describes the slots that wait for an absent node.
+fn kept(kept: &KeptReport) -> String {
+    let (count, name) = (kept.slots.len(), &kept.name);
+    let verb = if count == 1 { "waits" } else { "wait" };
+    format!("{count} {verb} for {name} to come back, for up to {}", brief(kept.keep))
 }
 
 fn unowned(slots: &SlotsReport) -> Option<String> {
@@ -122,6 +133,28 @@ pub(crate) fn advice(report: &Report) -> Vec<String> {
     }
     if !slots.unowned.is_empty() && slots.count.is_some() {
         lines.push(unowned_advice(report).to_owned());
+    }
+    lines.extend(kept_advice(report, slots));
+    lines
+}
+
+/// Explains why slots wait for absent nodes, and how an operator can end the wait.
+fn kept_advice(report: &Report, slots: &SlotsReport) -> Vec<String> {
+    if slots.kept.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![
+        "slots wait for a node that has a restart grace, and for nodes that were lost at about the same time; a leader \
+         that is elected meanwhile counts the time anew. A node that is cordoned while it is absent loses its slots at \
+         once; lift the cordon when it is back"
+            .to_owned(),
+    ];
+    let owners = report.nodes.iter().filter(|node| !node.slots.is_empty()).count();
+    if slots.kept.len() > owners {
+        lines.push(
+            "most nodes that own slots are absent: look for a common cause, such as the network or the store"
+                .to_owned(),
+        );
     }
     lines
 }

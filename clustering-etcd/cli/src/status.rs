@@ -1,12 +1,13 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use clustering_core::{ClusterState, Report, event::Laggard, report::NodeReport};
+use clustering_core::{ClusterState, Report, event::Laggard};
 
 use crate::{
     context::Context,
     failure::{Failure, NO},
     find::existing,
+    nodes,
     output::{self, Format, counted},
     slots,
     times::{brief, moment},
@@ -18,9 +19,10 @@ pub(crate) const NAMED: usize = 10;
 /// Show the state of the cluster
 ///
 /// Prints the leader, the newest version, the state and the nodes. If the cluster is not stable, names the nodes that
-/// it waits for, with their reasons. Of an exclusive cluster it also prints the slots: how many each node owns, and what
-/// keeps those that move from being acquired. Exit codes: 0 stable, 1 not stable, 2 unknown: the store cannot be reached or
-/// refuses, or there is no cluster.
+/// it waits for, with their reasons. Of an exclusive cluster it also prints the slots: how many each node owns, what
+/// keeps those that move from being acquired, and which wait for an absent node. The columns PRIORITY, GRACE and ENDPOINT
+/// are shown if a node has another priority than 100, a restart grace, or crash detection. Exit codes: 0 stable, 1 not
+/// stable, 2 unknown: the store cannot be reached or refuses, or there is no cluster.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -45,30 +47,16 @@ fn text(report: &Report) -> Vec<String> {
     lines.extend(labelled("version", vec![version(report)]));
     lines.extend(labelled("slots", slots::summary(report)));
     lines.extend(labelled("state", state(report, None)));
+    lines.extend(labelled("minimum", shortage(report).into_iter().collect()));
     lines.extend(labelled("cordoned", slots::cordoned(report)));
     lines.extend(labelled("draining", slots::draining(report)));
     let malformed = report.malformed.iter().map(|bad| format!("{} ({})", bad.key, bad.reason));
     lines.extend(labelled("garbage", malformed.collect()));
     if !report.nodes.is_empty() {
         lines.push(String::new());
-        lines.extend(table(report));
+        lines.extend(nodes::table(report));
     }
     lines
-}
-
-/// Formats the nodes as a table. In an exclusive cluster it has a column for the number of slots that each node owns.
-fn table(report: &Report) -> Vec<String> {
-    let rows = report.nodes.iter().map(|node| row(report, node));
-    if report.slots.is_none() {
-        let head = ["NAME", "READINESS", "REGISTERED", "URI", "METADATA"];
-        return output::table(head, &rows.collect::<Vec<_>>());
-    }
-    let with_slots = |([name, readiness, registered, uri, metadata], node): ([String; 5], &NodeReport)| {
-        let slots = if node.exclusive { node.slots.len().to_string() } else { "-".to_owned() };
-        [name, readiness, slots, registered, uri, metadata]
-    };
-    let rows: Vec<_> = rows.zip(&report.nodes).map(with_slots).collect();
-    output::table(["NAME", "READINESS", "SLOTS", "REGISTERED", "URI", "METADATA"], &rows)
 }
 
 /// Puts a label before the first line, and indents the others.
@@ -116,6 +104,9 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
         ClusterState::Confirming => {
             vec![format!("not stable{watched}: all nodes are ready, {leader} has yet to record that")]
         }
+        ClusterState::WaitingForNodes { nodes, min_nodes } => {
+            vec![format!("not stable{watched}: waits for {min_nodes} nodes, {} present", are(*nodes))]
+        }
         ClusterState::Releasing { waiting_for } => slots::releasing(report, &watched, waiting_for),
         ClusterState::Adapting { waiting_for } => {
             let (late, all) = (waiting_for.len(), counted(report.nodes.len()));
@@ -146,6 +137,20 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
     }
 }
 
+/// Describes a cluster that goes on with fewer nodes than its minimum size.
+fn shortage(report: &Report) -> Option<String> {
+    let min_nodes = report.version.as_ref()?.min_nodes?;
+    let nodes = report.nodes.len();
+    let is_waiting = matches!(report.condition, ClusterState::WaitingForNodes { .. });
+    let is_short = nodes < min_nodes as usize && !is_waiting;
+    is_short.then(|| format!("{min_nodes} nodes, only {} present; the cluster goes on", are(nodes)))
+}
+
+/// Formats a number of nodes with its verb.
+pub(crate) fn are(nodes: usize) -> String {
+    format!("{nodes} {}", if nodes == 1 { "is" } else { "are" })
+}
+
 /// Formats the first items as lines, and the number of the others.
 pub(crate) fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String> {
     let mut lines: Vec<_> = items.iter().take(NAMED).map(line).collect();
@@ -170,20 +175,4 @@ fn laggard(laggard: &Laggard) -> String {
         Some(reason) => format!("{} refused: {reason}", laggard.name),
         None => format!("{} has not answered", laggard.name),
     }
-}
-
-fn registered(node: &NodeReport) -> String {
-    node.registered_ms.map_or_else(|| "?".to_owned(), moment)
-}
-
-pub(crate) fn metadata(node: &NodeReport) -> String {
-    let entries: Vec<_> = node.metadata.iter().map(|(key, value)| format!("{key}={value}")).collect();
-    entries.join(" ")
-}
-
-fn row(report: &Report, node: &NodeReport) -> [String; 5] {
-    let remarks = slots::remarks(node);
-    let readiness: Vec<_> =
-        [slots::readiness(report, node)].into_iter().chain(remarks.into_iter().map(str::to_owned)).collect();
-    [node.name.to_string(), readiness.join(", "), registered(node), node.uri.to_string(), metadata(node)]
 }

@@ -116,6 +116,11 @@ impl Network {
         self.host
     }
 
+    /// Returns the address of the processes in this network, as seen from the machine.
+    pub fn address(&self) -> Ipv4Addr {
+        self.inside
+    }
+
     /// Returns a builder for a process in this network.
     pub fn process(&self, program: impl AsRef<std::ffi::OsStr>) -> ProcessBuilder {
         Process::builder("nsenter").arg(format!("--net={}", self.path())).arg(program)

@@ -1,7 +1,7 @@
 //! [`Proxy`], a connection between a node and its store that fails on command.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -25,6 +25,8 @@ const DONE: Duration = Duration::from_millis(100);
 pub struct Proxy {
     address: SocketAddr,
     line: watch::Sender<Line>,
+    /// Number of times that the connections of the moment were silenced.
+    silences: watch::Sender<u64>,
     unanswered: Unanswered,
     counts: Arc<Counts>,
     task: JoinHandle<()>,
@@ -61,12 +63,23 @@ impl Proxy {
     ///
     /// Returns an error if the proxy cannot listen.
     pub async fn to(address: &str) -> std::io::Result<Self> {
+        Proxy::between((Ipv4Addr::LOCALHOST, 0).into(), address).await
+    }
+
+    /// Like [`to`](Self::to), at a given address.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the proxy cannot listen there.
+    pub async fn between(listen: SocketAddr, address: &str) -> std::io::Result<Self> {
         let target: Arc<str> = address.trim_start_matches("http://").into();
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let line = watch::Sender::new(Line::Up);
         let (unanswered, counts) = (Unanswered::default(), Arc::<Counts>::default());
-        let (state, asked, counted) = (line.subscribe(), unanswered.clone(), counts.clone());
+        let silences = watch::Sender::new(0);
+        let (state, silenced) = (line.subscribe(), silences.subscribe());
+        let (asked, counted) = (unanswered.clone(), counts.clone());
         let task = tokio::spawn(async move {
             // Dropped with this task, which closes all connections.
             let mut connections = tokio::task::JoinSet::new();
@@ -76,13 +89,14 @@ impl Proxy {
                         let Ok((client, _)) = accepted else { continue };
                         counted.connections.fetch_add(1, Ordering::Relaxed);
                         let (target, state) = (target.clone(), state.clone());
-                        connections.spawn(connection(client, target, state, asked.clone(), counted.clone()));
+                        let serve = connection(client, target, state, asked.clone(), counted.clone());
+                        connections.spawn(until_silenced(silenced.clone(), serve));
                     }
                     Some(_) = connections.join_next() => {}
                 }
             }
         });
-        Ok(Proxy { address, line, unanswered, counts, task })
+        Ok(Proxy { address, line, silences, unanswered, counts, task })
     }
 
     /// Returns the address of the proxy, such as `http://127.0.0.1:12345`.
@@ -98,6 +112,12 @@ impl Proxy {
     /// Stops forwarding answers to the node, but still forwards its requests. Connections stay open.
     pub fn hang_answers(&self) {
         self.line.send_replace(Line::AnswersHung);
+    }
+
+    /// Stops forwarding on the connections of this moment forever, without closing them, as a firewall does that has
+    /// forgotten them. New connections are not affected.
+    pub fn silence(&self) {
+        self.silences.send_modify(|silences| *silences += 1);
     }
 
     /// Closes all connections, and new ones at once.
@@ -145,6 +165,18 @@ impl Proxy {
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Runs `serve` until the connections of the moment are silenced. Then keeps its sockets open, but does not run it any
+/// more.
+async fn until_silenced(mut silences: watch::Receiver<u64>, serve: impl Future<Output = ()>) {
+    silences.mark_unchanged();
+    let mut serve = std::pin::pin!(serve);
+    tokio::select! {
+        biased;
+        Ok(()) = silences.changed() => std::future::pending().await,
+        () = &mut serve => {}
     }
 }
 
@@ -262,6 +294,20 @@ mod tests {
         };
         tokio::join!(proxy.lose_answer_to("put"), conversation);
         assert_eq!(&**heard.borrow(), b"readputsputs");
+    }
+
+    #[tokio::test]
+    async fn only_the_connections_of_the_moment_go_silent() {
+        let (proxy, heard) = echo().await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        assert_eq!(say(&mut stream, "read").await.as_deref(), Some("read"));
+        proxy.silence();
+        let mut another = TcpStream::connect(proxy.address).await.unwrap();
+        let silent = tokio::time::timeout(DONE, say(&mut stream, "lost"));
+        let (silent, answer) = tokio::join!(silent, say(&mut another, "puts"));
+        assert_eq!(answer.as_deref(), Some("puts"));
+        assert!(silent.is_err(), "neither answered nor closed");
+        assert_eq!(&**heard.borrow(), b"readputs");
     }
 
     #[tokio::test]

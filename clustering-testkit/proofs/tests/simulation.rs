@@ -139,6 +139,22 @@ fn p12_a_removed_process_that_does_not_see_the_log_loses_its_slots() {
 }
 
 #[test]
+fn crashed_nodes_are_removed_before_their_leases_end() {
+    let crashes = (0..4).map(|n| fault(5 + 20 * n, Kind::Crash, n as usize % 3, 8, 0));
+    let counts = run(&Simulation::new().nodes(4).storm(Duration::from_secs(80)).planned(crashes), 1..=20);
+    assert!(counts.reached(Reached::Crashed) > counts.reached(Reached::Expired), "{counts:?}");
+    assert_eq!(counts.reached(Reached::FalseAlarm), 0);
+}
+
+#[test]
+fn p7_false_alarms_remove_a_process_only_once() {
+    let alarms = (0..8).map(|n| fault(5 + 5 * n, Kind::FalseAlarm, 1, 0, 0));
+    let counts = run(&Simulation::new().nodes(4).planned(alarms), 1..=20);
+    assert!(counts.reached(Reached::FalseAlarm) > 5, "{counts:?}");
+    assert_eq!(counts.reached(Reached::Crashed), counts.reached(Reached::FalseAlarm));
+}
+
+#[test]
 fn p12_holds_that_are_never_dropped_delay_the_others_only_for_a_while() {
     let leaks = (0..3).map(|node| fault(5, Kind::LeakedHold, node, 50, 0));
     let leaves = (0..6).map(|n| fault(12 + 8 * n, Kind::Leave, n as usize % 3, 2, 0));

@@ -1,6 +1,7 @@
 use std::{
     any::Any,
     mem,
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -48,6 +49,8 @@ struct State {
     may: May,
     waiting: Vec<Waker>,
     tasks: Vec<AbortHandle>,
+    /// Tasks that hold sockets, which a kill closes.
+    sockets: Vec<AbortHandle>,
     node: Option<WeakClustering>,
     journals: Vec<Kept>,
     journal: Option<Journal>,
@@ -118,6 +121,7 @@ impl Gate {
         let (journal, waiting) = {
             let mut state = self.state();
             state.may = May::Dead;
+            state.sockets.drain(..).for_each(|task| task.abort());
             (state.journal.clone(), mem::take(&mut state.waiting))
         };
         drop(waiting);
@@ -162,6 +166,12 @@ impl Process for Gate {
         let number = self.state().journals.len();
         let again = if number == 0 { String::new() } else { format!(".{number}") };
         let life = format!("{}{again}", self.life);
+        let builder = builder.configure(|config| {
+            if let Some(detection) = &mut config.crash_detection {
+                detection.listen = Some((Ipv4Addr::LOCALHOST, 0).into());
+                detection.advertise = Some(Ipv4Addr::LOCALHOST.to_string());
+            }
+        });
         self.begin_claims(builder.slots_given());
         let (journal, kept) = Journal::in_memory(name, life, self.home.clock.clone());
         {
@@ -201,6 +211,15 @@ impl Process for Gate {
         state.tasks.retain(|task| !task.is_finished());
         state.tasks.push(task);
     }
+
+    fn spawned_sockets(&self, task: AbortHandle) {
+        let mut state = self.state();
+        state.sockets.retain(|task| !task.is_finished());
+        match state.may {
+            May::Dead => task.abort(),
+            May::Run | May::Pause => state.sockets.push(task),
+        }
+    }
 }
 
 impl Drop for Gate {
@@ -217,7 +236,8 @@ pub(super) fn end_tasks(gate: &Gate) {
 
 fn end(state: &mut State) {
     state.may = May::Dead;
-    state.tasks.drain(..).for_each(|task| task.abort());
+    let State { tasks, sockets, .. } = state;
+    tasks.drain(..).chain(sockets.drain(..)).for_each(|task| task.abort());
 }
 
 /// Spawns a task that belongs to the process of this gate.

@@ -1,4 +1,4 @@
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use clustering_core::store::{CoordinationStore, Revision};
 
@@ -40,6 +40,29 @@ pub trait Harness: Send + Sync + 'static {
     /// Without this hook the suite reports on standard error what it did not judge, and why.
     fn open_watches(&self) -> impl Future<Output = Hook<usize>> + Send {
         async { Hook::Absent("the harness cannot count the open watches of the store") }
+    }
+
+    /// Returns a handle whose connections can be made to go silent. Rule 9 judges that the handle recovers although its
+    /// callers give each call up before the store does.
+    ///
+    /// Without this hook the suite reports on standard error what it did not judge, and why.
+    fn line(&self) -> impl Future<Output = Hook<Line>> + Send {
+        async { Hook::Absent("the harness cannot make connections go silent") }
+    }
+}
+
+/// A handle whose connections can be made to go silent, for example because they lead through a proxy.
+pub struct Line {
+    /// The handle.
+    pub store: Arc<dyn CoordinationStore>,
+    /// Makes all connections that the handle has at that moment go silent: from then on nothing that is sent on them
+    /// arrives or is answered, but they stay open, as behind a firewall that has forgotten them. New connections work.
+    pub silence: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
     }
 }
 

@@ -55,8 +55,8 @@
 //! - `clock` states if the tests can make time pass at once ([`Clock::Paused`]) or have to wait for it
 //!   ([`Clock::Real`]).
 //!
-//! Two hooks are optional: a handle to a store that cannot be reached, and a count of open watches. If a hook is
-//! missing, the suite reports what it could not judge in a line that starts with `NOT JUDGED`. It writes the line
+//! Three hooks are optional: a handle to a store that cannot be reached, a count of open watches, and a handle whose
+//! connections can be made to go silent. If a hook is missing, the suite reports what it could not judge in a line that starts with `NOT JUDGED`. It writes the line
 //! directly to standard error, so the test runner does not capture it. The compaction hook is mandatory, because a
 //! store that silently skips compacted changes passes every other check.
 //!
@@ -88,7 +88,7 @@
 //! | [`rule_06_creation_revisions`] | keys overwritten, deleted and created again, or deleted with their lease |
 //! | [`rule_07_puts_move_and_detach`] | moves between all combinations of leases, until both leases have ended |
 //! | [`rule_08_errors_tell_what_happened`] | error kinds and their precedence, no values in error texts, an unreachable store |
-//! | [`rule_09_dropping_frees`] | calls, commits, watches and tasks dropped midway |
+//! | [`rule_09_dropping_frees`] | calls, commits, watches and tasks dropped midway; connections that went silent |
 //! | [`rule_10_sizes`] | sizes at the limits, sizes beyond them, and large amounts of data |
 //! | [`randomized_against_the_model`] | all of the above in random order ([`CASES`], [`SEED`]) |
 //!
@@ -127,7 +127,7 @@ mod tasks;
 mod watch;
 
 pub use self::{
-    harness::{Bounds, Clock, Harness, Hook},
+    harness::{Bounds, Clock, Harness, Hook, Line},
     randomized::{CASES, SEED, randomized_against_the_model},
     rule_01::rule_01_commits_are_atomic,
     rule_02::rule_02_reads_see_one_revision,

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use clustering_core::store::{Batch, Change, Entry, Key, Revision, Txn, WatchEnd};
 use futures_util::future::join_all;
@@ -26,8 +26,8 @@ use super::{
 /// - a snapshot and a watch from its revision together give the current state, despite concurrent writes;
 /// - a watch from beyond the store's revision ends with `Rewound`;
 /// - compacted changes are never skipped: a watch that is owed one ends with `Compacted`, also if the last compacted
-///   change is a deletion. A watch that is owed none continues, and a new watch from the revision named in `Compacted`
-///   works.
+///   change is a deletion. A watch that is owed none continues, whether a change follows at once or its prefix stays
+///   quiet for a while, and a new watch from the revision named in `Compacted` works.
 pub async fn rule_03_watches_yield_every_change<H: Harness>(harness: &H) {
     the_past_is_replayed(harness).await;
     prefixes_have_sharp_edges(harness).await;
@@ -39,6 +39,7 @@ pub async fn rule_03_watches_yield_every_change<H: Harness>(harness: &H) {
     the_future_ends_with_rewound(harness).await;
     compaction_is_never_skipped(harness).await;
     compaction_spares_idle_watches(harness).await;
+    compaction_spares_quiet_watches(harness).await;
 }
 
 /// Creates a history with every kind of change. Returns the model of it, and the revision before the history.
@@ -534,5 +535,38 @@ async fn compaction_spares_idle_watches<H: Harness>(harness: &H) {
         &mirrored.model.read(&site.root),
         &found,
     );
+    site.leave().await;
+}
+
+/// Longest time for which the suite waits to see that nothing happens.
+const QUIET: Duration = Duration::from_secs(5);
+
+async fn compaction_spares_quiet_watches<H: Harness>(harness: &H) {
+    let site =
+        Site::open(harness, Rule::Watches, "a watch of a prefix that stays quiet after a compaction").await;
+    let (quiet, busy) = (site.key("quiet/"), site.key("busy/k"));
+    let mut mirrored = Mirrored::new(site.client.clone());
+    mirrored.commit(Txn::new().put(format!("{quiet}k"), "1", None)).await;
+    let seen = site.client.read(&quiet).await.revision;
+    // The first watch has noticed that nothing changes, and the second has never been polled.
+    let mut open = [site.client.watch(&quiet, seen).await, site.client.watch(&quiet, seen).await];
+    let wait = site.bounds.watch_lag.min(QUIET) + site.bounds.smallest_ttl;
+    open[0].stays_quiet(wait / 2, "before the compaction").await;
+    let mut compacted = seen;
+    for n in 0..10 {
+        compacted = mirrored.commit(Txn::new().put(busy.clone(), format!("{n}"), None)).await;
+    }
+    // At once, so that no watch has had the time to notice the changes elsewhere.
+    harness.compact(compacted).await;
+    let [polled, other] = &mut open;
+    tokio::join!(
+        polled.stays_quiet(wait, "after the compaction"),
+        other.stays_quiet(wait, "after the compaction"),
+    );
+    mirrored.commit(Txn::new().put(format!("{quiet}k"), "2", None)).await;
+    let owed = mirrored.model.changes(&quiet, seen);
+    for watch in &mut open {
+        watch.expect("a watch continues after a compaction while its prefix was quiet", &owed).await;
+    }
     site.leave().await;
 }

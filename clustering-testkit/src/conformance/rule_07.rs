@@ -9,6 +9,7 @@ use super::{
     rule_04::{Life, all_at_once},
     scene::{Rule, show_batch, show_lease},
     site::Site,
+    watch::Watch,
 };
 
 /// Checks rule 7: a put decides the key's lease. In particular:
@@ -56,23 +57,19 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
     // run concurrently, because the leases may expire soon.
     let ways = leases.into_iter().flat_map(|from| leases.map(|to| (from, to))).map(async |(from, to)| {
         let moved = site.key(&format!("{} to {}", name(from), name(to)));
-        let mut watch = site.client.watch(&moved, start).await;
+        let over = site.client.watch(&moved, start).await;
         site.client.put(&moved, "1", from).await;
         site.client.put(&moved, "2", to).await;
-        for (at, lease) in [from, to].into_iter().enumerate() {
-            expect_put(&site, &mut watch, &moved, lease, at).await;
-        }
         let again = site.key(&format!("{} by a deletion to {}", name(from), name(to)));
-        let mut watch = site.client.watch(&again, start).await;
+        let between = site.client.watch(&again, start).await;
         site.client.put(&again, "1", from).await;
         site.client.delete(&again).await;
         site.client.put(&again, "2", to).await;
-        expect_put(&site, &mut watch, &again, from, 0).await;
-        watch.next("a deletion").await;
-        expect_put(&site, &mut watch, &again, to, 1).await;
-        [(moved, to), (again, to)]
+        Way { from, to, moved, over, again, between }
     });
-    let mut last: Vec<(Key, Option<LeaseId>)> = join_all(ways).await.into_iter().flatten().collect();
+    let ways = join_all(ways).await;
+    let mut last: Vec<(Key, Option<LeaseId>)> =
+        ways.iter().flat_map(|way| [(way.moved.clone(), way.to), (way.again.clone(), way.to)]).collect();
     let [a, b, c] = ["together a", "together b", "together c"].map(|name| site.key(name));
     let placed =
         Txn::new().put(a.clone(), "1", first.id).put(b.clone(), "1", second.id).put(c.clone(), "1", None);
@@ -94,21 +91,19 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
         );
     }
 
-    let mut watch = site.watch(turned).await;
+    // Nothing up to here waits for a watch, and nor do the reads below: watches may lag for longer than the leases live.
+    let mut left = found;
+    let mut ended = Vec::new();
     for (lease, life, which) in [(first, first_life, "first"), (second, second_life, "second")] {
-        let (gone, left): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, of)| *of == Some(lease.id));
-        last = left;
+        let (gone, others): (Vec<_>, Vec<_>) = last.into_iter().partition(|(_, of)| *of == Some(lease.id));
+        last = others;
         let gone: Vec<Key> = gone.into_iter().map(|(key, _)| key).collect();
+        left.retain(|entry| !gone.contains(&entry.key));
         match end {
-            End::Revocation => {
-                site.client.revoke(lease.id).await;
-                let batch = watch.next(&format!("the deletion of the keys of the {which} lease")).await;
-                all_at_once(site.scene, &batch, &gone);
-            }
-            End::Expiry => {
-                life.watched_by_a_watch(&site.client, &mut watch, &gone).await;
-            }
+            End::Revocation => site.client.revoke(lease.id).await,
+            End::Expiry => life.watched_by_reads(&site.client, &site.root, &gone, &left).await,
         }
+        ended.push((which, gone));
         let found: BTreeSet<Key> = site.read().await.entries.into_iter().map(|entry| entry.key).collect();
         let expected: BTreeSet<Key> = last.iter().map(|(key, _)| key.clone()).collect();
         site.scene.check(
@@ -117,14 +112,44 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
             format!("showed {found:?}"),
         );
     }
+    for mut way in ways {
+        way.watched(&site).await;
+    }
+    let mut watch = site.watch(turned).await;
+    for (which, gone) in ended {
+        let batch = watch.next(&format!("the deletion of the keys of the {which} lease")).await;
+        all_at_once(site.scene, &batch, &gone);
+    }
     watch.expect_nothing("no further change: keys without a lease stay", &site.client).await;
     site.leave().await;
+}
+
+/// A key that moved from one lease to another by one put, and a key that was deleted in between, each with a watch since
+/// before its first put.
+struct Way {
+    from: Option<LeaseId>,
+    to: Option<LeaseId>,
+    moved: Key,
+    over: Watch,
+    again: Key,
+    between: Watch,
+}
+
+impl Way {
+    /// Checks what the watches show of the moves.
+    async fn watched<H: Harness>(&mut self, site: &Site<'_, H>) {
+        expect_put(site, &mut self.over, &self.moved, self.from, 0).await;
+        expect_put(site, &mut self.over, &self.moved, self.to, 1).await;
+        expect_put(site, &mut self.between, &self.again, self.from, 0).await;
+        self.between.next("a deletion").await;
+        expect_put(site, &mut self.between, &self.again, self.to, 1).await;
+    }
 }
 
 /// Checks that the next batch is a put of `key` under `lease`.
 async fn expect_put<H: Harness>(
     site: &Site<'_, H>,
-    watch: &mut super::watch::Watch,
+    watch: &mut Watch,
     key: &Key,
     lease: Option<LeaseId>,
     at: usize,

@@ -6,10 +6,10 @@ use std::{
     time::Duration,
 };
 
-use clustering_core::store::{Change, CoordinationStore, Key, LeaseId, Revision, Txn};
+use clustering_core::store::{Change, CoordinationStore, Key, LeaseId, Revision, Txn, WatchEnd};
 use tokio::{
     task::{JoinSet, yield_now},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -22,14 +22,17 @@ use super::{
 
 /// Checks rule 9: dropping frees. In particular:
 ///
-/// - after each of the six calls was dropped before its first poll, after the first or after a few more, the store
-///   still answers all calls, through this handle and others;
+/// - after each of the six calls was dropped before its first poll, after the first or after a few more, or after a part
+///   of the time that it takes, the store still answers all calls. Other handles are asked first, because a call on the
+///   same handle may clean up what the dropped one left behind;
 /// - a dropped commit becomes visible as a whole or not at all, and at most once;
 /// - after 200 watches were opened and dropped, some of them after reading from them, the handle's other watches and
 ///   the store continue to work;
 /// - aborted tasks leave only whole commits behind and a store that works;
 /// - if the harness counts the store's open watches ([`Harness::open_watches`]), dropped watches disappear from the
-///   count.
+///   count;
+/// - if the harness can make connections go silent ([`Harness::line`]), calls are answered again in time although their
+///   callers give up after a sixth of the TTL, as nodes do, and an open watch delivers or ends in time.
 ///
 /// Other resources that a store may hold (memory, tasks, sockets) cannot be judged from outside.
 pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {
@@ -38,6 +41,7 @@ pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {
     dropped_watches_do_no_harm(harness).await;
     aborted_tasks_do_no_harm(harness).await;
     dropped_watches_are_freed(harness).await;
+    silent_connections_are_replaced(harness).await;
 }
 
 /// Polls a call `polls` times and drops it. Returns the result if the call finished before.
@@ -86,24 +90,63 @@ async fn still_works(client: &Client, root: &str, n: usize) {
     client.delete(&free).await;
 }
 
+/// The six calls, as [`drop_call`] makes them.
+const CALLS: [&str; 6] = ["a grant", "a renewal", "a read", "a watch", "a commit", "a revocation"];
+
+/// Point at which a call is dropped.
+#[derive(Clone, Copy)]
+enum DropAt {
+    /// After so many polls.
+    Polls(usize),
+    /// After so much time, in which the store can do a part of the work.
+    Time(Duration),
+}
+
+impl DropAt {
+    async fn applied<T>(self, call: impl Future<Output = T>) {
+        match self {
+            DropAt::Polls(polls) => drop(drop_after(polls, call).await),
+            DropAt::Time(time) => drop(timeout(time, call).await),
+        }
+    }
+}
+
+/// Makes one of the six calls on a lease and a key of their own, and drops it at the given point.
+async fn drop_call<H: Harness>(site: &Site<'_, H>, call: &str, key: Key, lease: LeaseId, at: DropAt) {
+    let store = &site.client.store;
+    match call {
+        "a grant" => at.applied(store.grant_lease(site.bounds.smallest_ttl)).await,
+        "a renewal" => at.applied(store.renew_lease(lease)).await,
+        "a read" => at.applied(store.read(&site.root)).await,
+        "a watch" => at.applied(store.watch(&site.root, Revision::ZERO)).await,
+        "a commit" => at.applied(store.commit(Txn::new().put(key, "1", lease))).await,
+        _ => at.applied(store.revoke_lease(lease)).await,
+    }
+}
+
 async fn dropped_calls_do_no_harm<H: Harness>(harness: &H) {
+    // Parts of the time that a commit takes after which calls are dropped.
+    const PARTS: u32 = 8;
     let site = Site::open(harness, Rule::Dropping, "calls dropped before and between their polls").await;
     let other = site.another().await;
-    let store = &site.client.store;
-    for polls in [0, 1, 2, 3, 5, 8] {
-        for n in 0..5 {
+    let took = {
+        let began = Instant::now();
+        site.client.put(&site.key("k"), "1", None).await;
+        began.elapsed()
+    };
+    let polls = [0, 1, 2, 3, 5, 8].map(DropAt::Polls);
+    let points = polls.into_iter().chain((1..=PARTS).map(|part| DropAt::Time(took * part / PARTS)));
+    for (n, at) in points.enumerate() {
+        for (m, call) in CALLS.into_iter().chain(CALLS).enumerate() {
             let lease = site.grant_long().await.id;
-            let key = site.key(&format!("k{polls}-{n}"));
-            drop_after(polls, store.grant_lease(site.bounds.smallest_ttl)).await;
-            drop_after(polls, store.renew_lease(lease)).await;
-            drop_after(polls, store.read(&site.root)).await;
-            drop_after(polls, store.watch(&site.root, Revision::ZERO)).await;
-            drop_after(polls, store.commit(Txn::new().put(key, "1", lease))).await;
-            drop_after(polls, store.revoke_lease(lease)).await;
-            drop_after(polls, store.renew_lease(LeaseId::new(0x7fff_ffff_ffff_fff1))).await;
+            drop_call(&site, call, site.key(&format!("k{n}-{m}")), lease, at).await;
+            let txn = Txn::new().put(site.key("other"), call, None);
+            let asked = format!("a commit after another handle dropped {call}");
+            let answer = other.answer(&asked, other.store.commit(txn)).await;
+            other.done(&asked, answer);
         }
-        still_works(&site.client, &site.root, 2 * polls).await;
-        still_works(&other, &site.root, 2 * polls + 1).await;
+        still_works(&other, &site.root, 2 * n).await;
+        still_works(&site.client, &site.root, 2 * n + 1).await;
     }
     site.leave().await;
 }
@@ -227,8 +270,8 @@ async fn dropped_watches_do_no_harm<H: Harness>(harness: &H) {
     }
     site.client.put(&key, "more", None).await;
     drop(many);
-    still_works(&site.client, &site.root, 0).await;
-    still_works(&site.another().await, &site.root, 1).await;
+    still_works(&site.another().await, &site.root, 0).await;
+    still_works(&site.client, &site.root, 1).await;
     site.leave().await;
 }
 
@@ -268,8 +311,8 @@ async fn aborted_tasks_do_no_harm<H: Harness>(harness: &H) {
             format!("showed {:?}", pair.iter().map(show_entry).collect::<Vec<_>>()),
         );
     }
-    still_works(&site.client, &site.root, 0).await;
-    still_works(&site.another().await, &site.root, 1).await;
+    still_works(&site.another().await, &site.root, 0).await;
+    still_works(&site.client, &site.root, 1).await;
     site.leave().await;
 }
 
@@ -309,5 +352,75 @@ async fn dropped_watches_are_freed<H: Harness>(harness: &H) {
         site.client.put(&site.key("k"), "2", None).await;
         sleep(Duration::from_millis(20)).await;
     }
+    site.leave().await;
+}
+
+/// Checks that a handle replaces connections that went silent, even if its callers never wait long enough for the
+/// store's own time limit.
+async fn silent_connections_are_replaced<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Dropping, "calls given up on connections that went silent").await;
+    let line = match harness.line().await {
+        Hook::Have(line) => line,
+        Hook::Absent(why) => return not_judged(Rule::Dropping, "calls given up on silent connections", why),
+    };
+    let client = Client { store: line.store.clone(), ..site.client.clone() };
+    still_works(&client, &site.root, 0).await;
+    let lease = client.grant(site.bounds.check_limit()).await.id;
+    let now = site.read().await.revision;
+    let mut watch = client.watch(&site.root, now).await;
+    (line.silence)();
+    let changed = site.client.put(&site.key("k"), "after the silence", None).await;
+    let calls = async {
+        // A node gives a call up after a sixth of the TTL.
+        let patience = site.bounds.smallest_ttl / 6;
+        let limit = Instant::now() + 2 * site.bounds.call_timeout;
+        for call in ["a renewal", "a read", "a commit"] {
+            loop {
+                let answer = match call {
+                    "a renewal" => {
+                        timeout(patience, client.store.renew_lease(lease)).await.map(|a| a.map(drop))
+                    }
+                    "a read" => timeout(patience, client.store.read(&site.root)).await.map(|a| a.map(drop)),
+                    _ => {
+                        let txn = Txn::new().put(site.key("mine"), "1", lease);
+                        timeout(patience, client.store.commit(txn)).await.map(|a| a.map(drop))
+                    }
+                };
+                match answer {
+                    Ok(Ok(())) => break,
+                    Ok(Err(error)) => site.scene.check(
+                        error.is_transient(),
+                        format!("a transient error or an answer to {call} after connections went silent"),
+                        format!("failed with {:?}: {error}", error.kind()),
+                    ),
+                    Err(_) => {}
+                }
+                site.scene.check(
+                    Instant::now() < limit,
+                    format!(
+                        "an answer to {call} within {:?} after connections went silent, to callers that wait for {patience:?}",
+                        2 * site.bounds.call_timeout
+                    ),
+                    "still answered none",
+                );
+                // A call that failed at once must not be repeated in a busy loop.
+                sleep(patience / 10).await;
+            }
+        }
+    };
+    let watched = async {
+        let awaited = "a change made after the watch's connection went silent, or Disconnected";
+        match watch.item(awaited).await {
+            Some(Ok(batch)) => site.scene.check(
+                batch.revision == changed,
+                format!("{awaited}: revision {changed}"),
+                format!("sent {}", show_batch(&batch)),
+            ),
+            Some(Err(WatchEnd::Disconnected { .. })) => {}
+            other => site.scene.broken(awaited, format!("sent {other:?}")),
+        }
+    };
+    tokio::join!(calls, watched);
+    still_works(&client, &site.root, 1).await;
     site.leave().await;
 }

@@ -100,7 +100,8 @@ pub(super) struct Client {
 }
 
 impl Client {
-    async fn answer<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
+    /// Waits for the answer to a call. No answer in time is a violation.
+    pub(super) async fn answer<T>(&self, call: &str, answer: impl Future<Output = T>) -> T {
         let limit = self.bounds.call_timeout;
         match timeout(limit, answer).await {
             Ok(answer) => answer,
@@ -110,7 +111,8 @@ impl Client {
         }
     }
 
-    fn done<T>(&self, call: &str, answer: Result<T, StoreError>) -> T {
+    /// Returns the result of a call. Failure is a violation.
+    pub(super) fn done<T>(&self, call: &str, answer: Result<T, StoreError>) -> T {
         answer.unwrap_or_else(|error| {
             self.scene
                 .broken(format!("{call} succeeds"), format!("failed with \"{error}\" ({:?})", error.kind()))

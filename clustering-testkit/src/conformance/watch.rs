@@ -113,6 +113,16 @@ impl Watch {
         );
     }
 
+    /// Checks that the watch neither delivers nor ends for some time.
+    pub(super) async fn stays_quiet(&mut self, time: Duration, when: &str) {
+        if let Ok(item) = timeout(time, self.stream.next()).await {
+            self.scene.broken(
+                format!("nothing from the watch of {:?} {when}, while its prefix is quiet", self.prefix),
+                format!("sent {item:?}"),
+            );
+        }
+    }
+
     /// Waits for the watch to end with a [`WatchEnd`] as its last item, and returns that item.
     pub(super) async fn end(&mut self, awaited: &str) -> WatchEnd {
         let scene = self.scene;

@@ -344,6 +344,9 @@ pub enum Observation {
         /// node is not known.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         holders: Vec<String>,
+        /// Minimum size of the cluster, if the version waits for further nodes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        waits_for_nodes: Option<u32>,
     },
     /// The node ended ([`Event::Stopped`]).
     Stopped {
@@ -432,6 +435,7 @@ impl From<&Event> for Observation {
                     .map(|laggard| Missing { name: laggard.name.clone(), refused: laggard.refused.clone() })
                     .collect(),
                 holders: blocked.holders.iter().map(holder).collect(),
+                waits_for_nodes: blocked.waits_for_nodes,
             },
             Event::Stopped { reason } => Observation::Stopped { reason: why_stopped(reason) },
             other => Observation::Note { text: other.to_string() },
@@ -546,10 +550,11 @@ impl fmt::Display for Observation {
             Observation::Resynced { rewound, revision } => {
                 write!(f, "read a snapshot @{revision}{}", if *rewound { " of a restored store" } else { "" })
             }
-            Observation::Blocked { version, since, missing, holders } => {
+            Observation::Blocked { version, since, missing, holders, waits_for_nodes } => {
                 write!(f, "{version} has been blocked for {since:?} by")?;
                 missing.iter().try_for_each(|missing| write!(f, " {}", missing.name))?;
-                holders.iter().try_for_each(|holder| write!(f, " {holder} (an earlier session)"))
+                holders.iter().try_for_each(|holder| write!(f, " {holder} (an earlier session)"))?;
+                waits_for_nodes.map_or(Ok(()), |min| write!(f, " its size, which is below {min}"))
             }
             Observation::Holds { key, until } => {
                 write!(f, "holds {key}")?;

@@ -18,12 +18,13 @@ impl Promise for Progress {
     }
 
     fn observe(&mut self, entry: &Entry, ledger: &Ledger) -> Kept {
-        let Observation::Blocked { version, missing, holders, .. } = &entry.observation else {
+        let Observation::Blocked { version, missing, holders, waits_for_nodes, .. } = &entry.observation
+        else {
             return Ok(());
         };
         let Some(published) = ledger.published(*version) else { return Ok(()) };
         let known = |name: &NodeName| published.cut.iter().any(|node| node.name == *name);
-        if missing.is_empty() && holders.is_empty() {
+        if missing.is_empty() && holders.is_empty() && waits_for_nodes.is_none() {
             let expected = "the report of a blocked version names the nodes that block it";
             return Err(Broken::new(expected, "no node is named").about(version).about(&entry.node));
         }
@@ -144,7 +145,8 @@ mod tests {
             let missing = |name: &&str| Missing { name: NodeName::parse(name).unwrap(), refused: None };
             let missing = named.iter().map(missing).collect();
             let (version, since, holders) = (version("V1"), Duration::ZERO, Vec::new());
-            scene.saw("a", Observation::Blocked { version, since, missing, holders });
+            let waits_for_nodes = None;
+            scene.saw("a", Observation::Blocked { version, since, missing, holders, waits_for_nodes });
             broken("P8", says, scene);
         }
     }

@@ -6,13 +6,20 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use clustering_core::store::{CoordinationStore, Revision, StoreError, Txn, WatchStream};
+use clustering_core::store::{
+    CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+};
 use clustering_memory::MemoryStore;
 use futures_util::{FutureExt, StreamExt, stream};
-use tokio::task::yield_now;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::yield_now,
+    time::sleep,
+};
 
 use super::{Bend, Item, commits::with_operations};
 
@@ -167,11 +174,7 @@ pub(crate) struct BreaksWithARead(Arc<AtomicBool>);
 
 #[async_trait]
 impl Bend for BreaksWithARead {
-    async fn read(
-        &self,
-        store: &MemoryStore,
-        prefix: &str,
-    ) -> Result<clustering_core::store::Snapshot, StoreError> {
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
         if self.0.load(Ordering::SeqCst) {
             return Err(StoreError::unreachable("the connection is broken"));
         }
@@ -179,5 +182,139 @@ impl Bend for BreaksWithARead {
         yield_now().await;
         dropped.armed = false;
         store.read(prefix).await
+    }
+}
+
+/// Has one connection per handle. A commit that is dropped midway leaves its transaction open, with the lock that every
+/// commit needs. The next call on the same connection rolls it back, but nothing else does.
+#[derive(Default)]
+pub(crate) struct LeavesTransactionsOpen {
+    lock: Arc<Lock>,
+    /// The transaction that is open on the connection, which only one call uses at a time.
+    connection: tokio::sync::Mutex<Option<OwnedSemaphorePermit>>,
+}
+
+/// The lock of a store, which has one permit.
+struct Lock(Arc<Semaphore>);
+
+impl Default for Lock {
+    fn default() -> Self {
+        Lock(Arc::new(Semaphore::new(1)))
+    }
+}
+
+/// Each handle has a connection of its own.
+impl Clone for LeavesTransactionsOpen {
+    fn clone(&self) -> Self {
+        LeavesTransactionsOpen { lock: self.lock.clone(), connection: tokio::sync::Mutex::default() }
+    }
+}
+
+impl LeavesTransactionsOpen {
+    /// Runs a call on the connection, after the rollback of a transaction that was left open.
+    async fn on_the_connection<T>(&self, call: impl Future<Output = T>) -> T {
+        let mut connection = self.connection.lock().await;
+        *connection = None;
+        call.await
+    }
+}
+
+#[async_trait]
+impl Bend for LeavesTransactionsOpen {
+    async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
+        self.on_the_connection(store.grant_lease(ttl)).await
+    }
+    async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
+        self.on_the_connection(store.renew_lease(id)).await
+    }
+    async fn revoke_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<(), StoreError> {
+        self.on_the_connection(store.revoke_lease(id)).await
+    }
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.on_the_connection(store.read(prefix)).await
+    }
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        self.on_the_connection(store.watch(prefix, after)).await
+    }
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        let mut connection = self.connection.lock().await;
+        *connection = None;
+        let locked = self.lock.0.clone().acquire_owned().await.expect("the lock is never closed");
+        *connection = Some(locked);
+        // The other statements of the transaction take a while.
+        sleep(Duration::from_millis(1)).await;
+        let answer = store.commit(txn).await;
+        *connection = None;
+        answer
+    }
+}
+
+/// Has one connection, which it replaces once a call has waited for half a second. If the callers give up earlier, it
+/// keeps a connection that went silent forever.
+#[derive(Default)]
+pub(crate) struct KeepsSilentConnections(AtomicBool);
+
+/// Each handle has a connection of its own.
+impl Clone for KeepsSilentConnections {
+    fn clone(&self) -> Self {
+        KeepsSilentConnections::default()
+    }
+}
+
+impl KeepsSilentConnections {
+    async fn connected(&self) -> Result<(), StoreError> {
+        if self.0.load(Ordering::SeqCst) {
+            sleep(Duration::from_millis(500)).await;
+            self.0.store(false, Ordering::SeqCst);
+            return Err(StoreError::outcome_unknown("the connection was lost"));
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Bend for KeepsSilentConnections {
+    fn silenced(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+    async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
+        self.connected().await?;
+        store.renew_lease(id).await
+    }
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.connected().await?;
+        store.read(prefix).await
+    }
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        self.connected().await?;
+        store.commit(txn).await
+    }
+}
+
+/// Notices that the connection of a call went silent, but not that of a watch, which then waits forever.
+#[derive(Clone, Default)]
+pub(crate) struct LeavesWatchesSilent(Arc<AtomicBool>);
+
+#[async_trait]
+impl Bend for LeavesWatchesSilent {
+    fn silenced(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        let (silent, mut inner) = (self.0.clone(), store.watch(prefix, after).await?);
+        Ok(Box::pin(stream::poll_fn(move |context| match silent.load(Ordering::SeqCst) {
+            true => std::task::Poll::Pending,
+            false => inner.poll_next_unpin(context),
+        })))
     }
 }

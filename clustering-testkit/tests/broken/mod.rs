@@ -21,7 +21,7 @@ use clustering_core::store::{
     CoordinationStore, Entry, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchEnd, WatchStream,
 };
 use clustering_memory::MemoryStore;
-use clustering_testkit::conformance::{self, Bounds, Clock, Harness, Hook};
+use clustering_testkit::conformance::{self, Bounds, Clock, Harness, Hook, Line};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::task::unconstrained;
 
@@ -64,6 +64,8 @@ pub(crate) trait Bend: Clone + Default + Send + Sync + 'static {
     fn bounds() -> Bounds {
         BOUNDS
     }
+    /// Called when the connections that this handle has at the moment go silent.
+    fn silenced(&self) {}
     /// Called when the harness compacts the store.
     fn compacted(&self, _revision: Revision) {}
     /// Returns a handle to a store that cannot be reached.
@@ -127,6 +129,12 @@ impl<B: Bend> Harness for BentHarness<B> {
 
     async fn open_watches(&self) -> Hook<usize> {
         Hook::Have(self.store.open_watches())
+    }
+
+    async fn line(&self) -> Hook<Line> {
+        let handle = Arc::new(Bent { store: self.store.clone(), bend: self.bend.clone() });
+        let silenced = handle.clone();
+        Hook::Have(Line { store: handle, silence: Box::new(move || silenced.bend.silenced()) })
     }
 }
 

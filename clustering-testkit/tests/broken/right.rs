@@ -33,6 +33,9 @@ pub(crate) struct Far<const THERE: u64, const BACK: u64, const LAG: u64>;
 /// Delivers changes to watches long after replies.
 pub(crate) type LateWatches = Far<3, 2, 20>;
 
+/// Delivers changes to watches longer after replies than the shortest lease lives.
+pub(crate) type SlowWatches = Far<3, 2, 3_000>;
+
 /// Sends replies long after it delivers changes to watches.
 pub(crate) type LateReplies = Far<20, 30, 1>;
 

@@ -15,7 +15,10 @@ use clustering_core::store::{
 };
 use clustering_memory::MemoryStore;
 use futures_util::{FutureExt, StreamExt, stream};
-use tokio::{task::yield_now, time::sleep};
+use tokio::{
+    task::yield_now,
+    time::{sleep, timeout},
+};
 
 use super::{Bend, Item, ready, turned};
 
@@ -472,6 +475,48 @@ impl Bend for CompactsIdleWatches {
             let goes_on = !*ended;
             *ended |= item.is_err();
             async move { goes_on.then_some(item) }
+        })))
+    }
+}
+
+/// Ends with `Compacted` any watch that has not seen the compacted revision, but only if nothing changes under its
+/// prefix for a while.
+#[derive(Clone, Default)]
+pub(crate) struct CompactsQuietWatches(Arc<AtomicU64>);
+
+#[async_trait]
+impl Bend for CompactsQuietWatches {
+    fn compacted(&self, revision: Revision) {
+        self.0.store(revision.get(), Ordering::SeqCst);
+    }
+
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        let inner = store.watch(prefix, after).await?;
+        let state = (Some(inner), after, self.0.clone());
+        Ok(Box::pin(stream::unfold(state, |(inner, seen, compacted)| async move {
+            let mut inner = inner?;
+            loop {
+                match timeout(Duration::from_millis(1), inner.next()).await {
+                    Ok(Some(Ok(batch))) => {
+                        let seen = batch.revision;
+                        return Some((Ok(batch), (Some(inner), seen, compacted)));
+                    }
+                    Ok(Some(Err(end))) => return Some((Err(end), (None, seen, compacted))),
+                    Ok(None) => return None,
+                    Err(_) => {
+                        let last = Revision::new(compacted.load(Ordering::SeqCst));
+                        if seen < last {
+                            let end = WatchEnd::Compacted { compacted: last };
+                            return Some((Err(end), (None, seen, compacted)));
+                        }
+                    }
+                }
+            }
         })))
     }
 }

@@ -1,10 +1,11 @@
 use std::time::Duration;
 
-use super::bench::{Bench, name, secs};
+use super::bench::{Bench, endpoint, name, secs};
 use crate::{
+    event::Evidence,
     machine::{Input, RequestId},
     name::{Incarnation, NodeUri},
-    node::Metadata,
+    node::{Endpoint, Metadata},
     record::{
         Cause, Departure, DepartureRecord, HoldsRecord, LeaderRecord, NodeRecord, ReadinessOutcome,
         ReadinessPhase, ReadinessRecord, ReleasedRecord, RequestRecord, StableRecord, VersionRecord, decode,
@@ -80,14 +81,23 @@ impl Bench {
     }
 
     fn record(&mut self, node: &str, seen: Option<Version>) -> bytes::Bytes {
+        self.record_with(node, seen, None)
+    }
+
+    fn record_with(
+        &mut self,
+        node: &str,
+        seen: Option<Version>,
+        endpoint: Option<&Endpoint>,
+    ) -> bytes::Bytes {
         encode(&NodeRecord {
             uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
             incarnation: &Incarnation::from(self.other_ids.ulid(self.now).to_string()),
             metadata: &Metadata::new(),
             protocol: 1,
-            priority: Some(100),
+            priority: self.priority,
             restart_grace: None,
-            endpoint: None,
+            endpoint,
             seen,
         })
     }
@@ -95,6 +105,14 @@ impl Bench {
     /// Another process registers under this name, with a lease of its own. An existing record is overwritten.
     pub(super) fn joins(&mut self, node: &str) {
         self.joins_having_seen(node, None);
+    }
+
+    /// The process with the name `process` registers under the name `node`, with its endpoint.
+    pub(super) fn joins_watched(&mut self, node: &str, process: &str) {
+        let lease = self.store.grant(self.now, secs(15)).id;
+        self.others.insert(node.to_owned(), lease);
+        let record = self.record_with(node, None, Some(&endpoint(process)));
+        self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
     }
 
     pub(super) fn joins_having_seen(&mut self, node: &str, seen: Option<Version>) {
@@ -106,9 +124,18 @@ impl Bench {
 
     /// Another process registers as an exclusive node of a cluster with that many slots.
     pub(super) fn joins_exclusively(&mut self, node: &str, slots: u16) {
+        self.joins_exclusively_with(node, slots, None);
+    }
+
+    /// The process of that name registers as an exclusive node of a cluster with four slots, with its endpoint.
+    pub(super) fn joins_watched_exclusively(&mut self, node: &str) {
+        self.joins_exclusively_with(node, 4, Some(&endpoint(node)));
+    }
+
+    fn joins_exclusively_with(&mut self, node: &str, slots: u16, endpoint: Option<&Endpoint>) {
         let lease = self.store.grant(self.now, secs(15)).id;
         self.others.insert(node.to_owned(), lease);
-        let record = self.record(node, None);
+        let record = self.record_with(node, None, endpoint);
         let witness = self.witness(node, slots);
         self.write(
             Txn::new()
@@ -171,6 +198,16 @@ impl Bench {
         let txn =
             Txn::new().put(self.keys.node_key(&own), record, lease).delete(self.keys.readiness_key(&own));
         self.write(txn);
+    }
+
+    /// Another watcher finds the process gone, and removes its node.
+    pub(super) fn crashes(&mut self, node: &str) {
+        self.departs(node, Departure::Crashed);
+    }
+
+    /// A watched process is reported as gone.
+    pub(super) fn reports(&mut self, process: &str, evidence: Evidence) {
+        self.input(Input::ProcessGone { process: super::bench::process(process), evidence });
     }
 
     /// The session of the other process ends, and all its keys are deleted.

@@ -4,8 +4,9 @@ use super::bench::{Bench, ms, secs};
 use crate::store::{Txn, WatchEnd};
 
 #[test]
-fn the_oldest_candidate_succeeds_a_leader_whose_session_ended() {
+fn the_first_candidate_succeeds_a_leader_whose_session_ended() {
     let mut b = Bench::node("b").with(&["z"]).joined().led_by("z");
+    b.priority = Some(50);
     b.joins("c");
     b.publishes();
     b.skip();
@@ -17,10 +18,10 @@ fn the_oldest_candidate_succeeds_a_leader_whose_session_ended() {
 }
 
 #[test]
-fn p9_a_younger_candidate_waits_and_then_follows_the_elected_leader() {
+fn p9_a_later_candidate_waits_and_then_follows_the_elected_leader() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     c.ends("a");
-    assert_eq!(c.wakes_in(), Some(ms(50)), "only b is older");
+    assert_eq!(c.wakes_in(), Some(ms(50)), "only b goes first");
     c.skip();
     c.elects("b");
     c.expect_only(
@@ -32,7 +33,7 @@ fn p9_a_younger_candidate_waits_and_then_follows_the_elected_leader() {
 }
 
 #[test]
-fn p9_a_candidate_moves_up_when_an_older_one_departs() {
+fn p9_a_candidate_moves_up_when_one_before_it_departs() {
     let mut c = Bench::node("c").with(&["a", "b"]).joined().led_by("a");
     c.ends("a");
     c.expect_only(&["elect"], &[]);
@@ -48,7 +49,7 @@ fn p9_a_candidate_that_lost_an_election_is_not_delayed_in_the_next_one() {
     c.ok("elect");
     c.deliver();
     c.ends("a");
-    assert_eq!(c.wakes_in(), Some(ms(50)), "b is older");
+    assert_eq!(c.wakes_in(), Some(ms(50)), "b goes first");
 }
 
 #[test]
@@ -60,7 +61,7 @@ fn p9_a_leader_from_before_a_rewind_is_ranked_like_any_other_candidate() {
     b.watch_ends("view/", WatchEnd::Rewound { revision: before });
     b.answer_all();
     assert!(b.status().leader.is_none() && b.status().session.is_some());
-    assert_eq!(b.wakes_in(), Some(ms(50)), "a is older");
+    assert_eq!(b.wakes_in(), Some(ms(50)), "a goes first");
 }
 
 #[test]

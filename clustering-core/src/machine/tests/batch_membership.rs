@@ -270,6 +270,7 @@ fn p9_the_publication_backoff_grows_while_changes_follow_each_other() {
 fn p9_a_new_leader_continues_with_its_predecessors_publication_backoff() {
     for (apart, waits) in [(ms(900), 1600), (ms(1_100), 200), (secs(6), 200)] {
         let mut b = Bench::node("b").with(&["a"]).joined().led_by("a").after(secs(6));
+        b.priority = Some(50);
         for n in 0..4 {
             b.joins(&format!("n{n}"));
             b.wait(apart);

@@ -6,11 +6,11 @@ use super::{
     render::Names,
 };
 use crate::{
-    config::{Config, Laggards},
+    config::{Config, CrashDetection, Laggards},
     keyspace::Keyspace,
     machine::{Identity, Input, Machine, Output, Token},
     name::{Namespace, NodeName, NodeUri},
-    node::Metadata,
+    node::{Endpoint, Metadata, ProcessId},
     outcome::Outcome,
     slots::{SlotCount, SlotSet},
     store::{Batch, Entry, ErrorKind, Key, Lease, LeaseId, Revision, StoreError, WatchEnd},
@@ -31,6 +31,16 @@ pub(super) const fn secs(secs: u64) -> Duration {
 
 pub(super) fn name(name: &str) -> NodeName {
     NodeName::parse(name).unwrap()
+}
+
+/// Returns the endpoint of the process with this name.
+pub(super) fn endpoint(process: &str) -> Endpoint {
+    Endpoint { address: format!("{process}:1"), process: self::process(process) }
+}
+
+/// Returns the identity of the process with this name.
+pub(super) fn process(name: &str) -> ProcessId {
+    ProcessId::from_u128(name.bytes().fold(0, |bits, byte| bits << 8 | u128::from(byte)))
 }
 
 /// Runs a test with several seeds and reports the seed that fails. By default these are the seeds below `default`; an
@@ -70,6 +80,8 @@ pub(super) struct Bench {
     pub(super) other_ids: IdGenerator,
     /// True while actions of other nodes are not delivered to the machine.
     pub(super) hidden: bool,
+    /// Priority in the records that other nodes put from now on.
+    pub(super) priority: Option<u32>,
 }
 
 #[derive(Clone)]
@@ -95,10 +107,22 @@ impl Bench {
             name: self::name(name),
             uri: NodeUri::parse(&format!("http://{name}")).unwrap(),
             metadata: Metadata::new(),
-            endpoint: None,
+            endpoint: config.crash_detection.is_some().then(|| endpoint(name)),
         };
         let ids = IdGenerator::new(WALL, Timestamp::ZERO, 7);
         Bench::of(Machine::node(keyspace(), identity, config, ids))
+    }
+
+    /// Returns a node that detects crashes.
+    pub(super) fn watching(name: &str) -> Self {
+        Bench::node_with(name, |config| config.crash_detection = Some(CrashDetection::default()))
+    }
+
+    /// Returns an exclusive node that detects crashes, and that trusts refused connections if `trust_refused`.
+    pub(super) fn watching_exclusively(name: &str, trust_refused: bool) -> Self {
+        Bench::exclusive_with(name, |config| {
+            config.crash_detection = Some(CrashDetection { trust_refused, ..CrashDetection::default() });
+        })
     }
 
     /// Returns an exclusive node of a cluster with four slots.
@@ -141,14 +165,18 @@ impl Bench {
             others: BTreeMap::new(),
             other_ids: IdGenerator::new(WALL, Timestamp::ZERO, 99),
             hidden: false,
+            priority: Some(100),
         }
     }
 
-    /// Adds other nodes to the log, the oldest first.
+    /// Adds other nodes to the log. They have a higher priority than the machine's node, so that it does not campaign
+    /// before them.
     pub(super) fn with(mut self, others: &[&str]) -> Self {
+        self.priority = Some(200);
         for other in others {
             self.joins(other);
         }
+        self.priority = Some(100);
         self.skip();
         self
     }
@@ -258,7 +286,7 @@ impl Bench {
                 }
                 Output::Unwatch { token } => self.watches.retain(|watch| watch.token != *token),
                 Output::Supersede { .. } | Output::Abort { .. } | Output::Event(_) => {}
-                Output::Reply { .. } | Output::Stopped { .. } => {}
+                Output::Reply { .. } | Output::Stopped { .. } | Output::WatchProcesses { .. } => {}
                 call => self.open.push(call.clone()),
             }
         }
@@ -476,7 +504,16 @@ impl Bench {
             let calls = ["grant", "renew", "revoke", "read", "watch"];
             let purposes =
                 ["join", "take over", "rewrite", "request", "elect", "publish", "acknowledge", "confirm"];
-            let more = ["evict", "resign", "leader commit", "leave", "permit", "reclaim", "owner commit"];
+            let more = [
+                "evict",
+                "remove crashed",
+                "resign",
+                "leader commit",
+                "leave",
+                "permit",
+                "reclaim",
+                "owner commit",
+            ];
             let all = calls.into_iter().chain(purposes).chain(more);
             let Some(next) = all.into_iter().find(|call| self.is_open(call) || self.opening(call).is_some())
             else {

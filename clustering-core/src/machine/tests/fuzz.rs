@@ -11,12 +11,13 @@ use super::{
     model::Store,
 };
 use crate::{
-    config::{Backoff, Config, Laggards},
+    config::{Backoff, Config, CrashDetection, Laggards},
+    event::Evidence,
     fuzz::{cases, key, value},
     keyspace::Keyspace,
     machine::{Identity, Input, Machine, Output, Phase, RequestId, Token},
     name::{Namespace, NodeName, NodeUri},
-    node::Metadata,
+    node::{Endpoint, Metadata, ProcessId},
     outcome::Outcome,
     slots::{SlotCount, SlotSet},
     store::{Key, Lease, Revision, Txn},
@@ -36,6 +37,8 @@ enum Step {
     Pass(u64),
     /// The store is compacted, so that watches that lag behind end.
     Gap,
+    /// The node with this number is told, wrongly, that the process of the other one is gone.
+    Report(usize),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -44,8 +47,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         2 => key().prop_map(Step::Delete),
         3 => (0..20_000u64).prop_map(Step::Pass),
         1 => Just(Step::Gap),
+        1 => (0..2usize).prop_map(Step::Report),
     ];
     vec(step, 1..40)
+}
+
+/// Returns the endpoint of a node's process that was started with that seed.
+fn endpoint(name: &str, seed: u128) -> Endpoint {
+    Endpoint { address: format!("{name}:1"), process: ProcessId::from_u128(seed) }
 }
 
 /// A machine on a store that answers every call immediately.
@@ -64,7 +73,7 @@ impl Process {
             name: NodeName::parse(name).expect("a name"),
             uri: NodeUri::parse(&format!("http://{name}")).expect("a URI"),
             metadata: Metadata::new(),
-            endpoint: None,
+            endpoint: config.crash_detection.is_some().then(|| endpoint(name, seed)),
         };
         let keys = Keyspace::new(Namespace::parse("c").expect("a namespace"));
         let machine = Machine::node(keys, identity, config, IdGenerator::new(0, Timestamp::ZERO, seed));
@@ -237,6 +246,14 @@ impl Pair {
                 self.store.compact();
                 self.deliver_all();
             }
+            Step::Report(place) => {
+                let gone = self.processes[1 - place].machine.identity().and_then(|it| it.endpoint.as_ref());
+                if let Some(process) = gone.map(|endpoint| endpoint.process) {
+                    let input = Input::ProcessGone { process, evidence: Evidence::Refused };
+                    self.processes[*place].input(&mut self.store, self.now, input);
+                    self.deliver_all();
+                }
+            }
         }
         for process in &mut self.processes {
             process.inputs = 0;
@@ -359,7 +376,9 @@ proptest! {
     #[test]
     fn fuzz_p1_p8_nodes_survive_garbage_and_agree(steps in steps(), is_exclusive in any::<bool>()) {
         let exclusive = SlotCount::new(4).ok().filter(|_| is_exclusive);
-        let mut pair = Pair::with(&Config { exclusive, has_release: true, ..Config::default() });
+        let crash_detection = Some(CrashDetection::default());
+        let config = Config { exclusive, has_release: true, crash_detection, ..Config::default() };
+        let mut pair = Pair::with(&config);
         pair.pass(ms(5_000));
         for step in &steps {
             pair.step(step);

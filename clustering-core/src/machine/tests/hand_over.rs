@@ -9,7 +9,7 @@ fn hand_over_to(bench: &mut Bench, node: &str) {
 }
 
 #[test]
-fn the_favoured_node_campaigns_first_regardless_of_its_age() {
+fn the_favoured_node_campaigns_first_although_others_have_a_higher_priority() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     c.skip();
     hand_over_to(&mut c, "c");
@@ -17,7 +17,7 @@ fn the_favoured_node_campaigns_first_regardless_of_its_age() {
 }
 
 #[test]
-fn the_other_candidates_wait_for_the_favoured_node_and_then_campaign_by_age() {
+fn the_other_candidates_wait_for_the_favoured_node_and_then_campaign_in_their_order() {
     let mut c = Bench::node("c").with(&["a", "b"]).led_by("a").joined();
     hand_over_to(&mut c, "b");
     c.skip();
@@ -43,7 +43,7 @@ fn the_preference_ends_with_the_next_version() {
     c.elects("b");
     c.skip();
     c.delete("view/leader");
-    // The oldest node campaigns first, then c. b led last, so it is not ranked.
+    // a campaigns first, then c. b led last, so it is not ranked.
     c.wait(ms(49));
     c.expect_only(&["elect"], &[]);
     c.wait(ms(1));

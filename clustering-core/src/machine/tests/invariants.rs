@@ -7,6 +7,7 @@ use super::{bench::Bench, render::value};
 use crate::{
     event::Event,
     machine::{Input, Intent, Machine, Output, Phase, Purpose, Token},
+    node::{Endpoint, ProcessId},
     record::{VersionRecord, decode},
     store::{
         Batch, Change, Entry, Guard, Key, Lease, LeaseId, Operation, Revision, Snapshot, StoreError, Txn,
@@ -35,6 +36,12 @@ pub(super) struct Invariants {
     announced: BTreeSet<(Version, Revision)>,
     newest: Revision,
     stopped: bool,
+    /// The processes that the node watches.
+    watched: Vec<Endpoint>,
+    /// The processes that were reported as gone.
+    reported: BTreeSet<ProcessId>,
+    /// True after the node learned that it was removed although its process is alive.
+    hides_endpoint: bool,
     /// Tokens that have been answered. Further inputs with these tokens must have no effect.
     stale: Vec<Token>,
 }
@@ -55,6 +62,8 @@ impl Invariants {
             );
             this.note_output(bench, before, output);
         }
+        let watches = bench.machine.membership.is_member() && !bench.machine.facts.is_ending();
+        assert!(watches || this.watched.is_empty(), "a node that is no member watches {:?}", this.watched);
         this.check_time(bench);
         this.check_stale_tokens(bench);
         check_status(bench);
@@ -100,6 +109,9 @@ impl Invariants {
                 self.announcing = None;
                 self.stale.push(*token);
             }
+            Input::ProcessGone { process, .. } => {
+                self.reported.insert(*process);
+            }
             _ => {}
         }
         let own = bench.machine.identity().map(|own| bench.keys.node_key(&own.name));
@@ -121,7 +133,11 @@ impl Invariants {
                 }
                 let other = self.in_flight.insert(*purpose, *token);
                 assert!(
-                    other.is_none() || matches!(purpose, Purpose::LeaderCommit | Purpose::OwnerCommit),
+                    other.is_none()
+                        || matches!(
+                            purpose,
+                            Purpose::LeaderCommit | Purpose::OwnerCommit | Purpose::RemoveCrashed
+                        ),
                     "two commits at once: {purpose}"
                 );
                 if *purpose == Purpose::Acknowledge {
@@ -130,6 +146,7 @@ impl Invariants {
                     self.reading_own = None;
                 }
                 check_commit(bench, before, *purpose, txn, [self.own_ready, self.own_ready_before_read]);
+                self.check_endpoints(bench, *purpose, txn);
             }
             Output::Read { token, prefix, .. } if prefix == bench.keys.view_prefix() => {
                 self.log_reads.insert(*token);
@@ -141,6 +158,17 @@ impl Invariants {
                     self.reading_own.replace(*token).is_none(),
                     "two reads of its acknowledgement at once"
                 );
+            }
+            Output::WatchProcesses { endpoints } => {
+                assert!(endpoints.is_sorted() && endpoints.len() <= 3, "watches {endpoints:?}");
+                let own = bench.machine.identity().and_then(|own| own.endpoint.as_ref());
+                assert!(own.is_none_or(|own| !endpoints.contains(own)), "watches itself");
+                assert_ne!(*endpoints, self.watched, "watches the same processes");
+                self.watched.clone_from(endpoints);
+            }
+            Output::Event(Event::FalselyRemoved { .. }) => {
+                assert!(!self.hides_endpoint, "removed by mistake a second time");
+                self.hides_endpoint = true;
             }
             Output::CheckHealth { token } => {
                 assert!(self.checking.is_none(), "P11: two health checks at once");
@@ -182,7 +210,34 @@ impl Invariants {
             {
                 self.forget_session();
             }
+            Output::Revoke { lease, .. } => {
+                let detection = bench.machine.facts.config.crash_detection.as_ref();
+                let trusts = detection.is_some_and(|detection| detection.trust_refused);
+                let leads = bench.machine.election.leading().is_some();
+                assert!(trusts || leads, "P12: revokes the lease {lease} of another node");
+            }
             Output::Stopped { .. } => self.stopped = true,
+            _ => {}
+        }
+    }
+
+    /// Checks that a node removes only nodes whose processes were reported as gone, and that it no longer offers its
+    /// endpoint after it was removed by mistake.
+    fn check_endpoints(&self, bench: &Bench, purpose: Purpose, txn: &Txn) {
+        match purpose {
+            Purpose::RemoveCrashed => {
+                let key = txn.operations()[0].key();
+                let node = bench.machine.present().find(|node| bench.keys.node_key(&node.name) == *key);
+                let endpoint = node.and_then(|node| node.endpoint.as_ref()).expect("a node with an endpoint");
+                assert!(self.reported.contains(&endpoint.process), "{key} was not reported as gone");
+            }
+            Purpose::Join | Purpose::TakeOver | Purpose::Rewrite if self.hides_endpoint => {
+                let Operation::Put { value, .. } = &txn.operations()[0] else { unreachable!("a record") };
+                assert!(
+                    !value.windows(10).any(|part| part == b"\"endpoint\""),
+                    "P7: offers its endpoint again"
+                );
+            }
             _ => {}
         }
     }
@@ -401,7 +456,19 @@ fn check_commit(bench: &Bench, before: &Machine, purpose: Purpose, txn: &Txn, ow
             writes.extend(gone.map(|_| put(keys.departure_key(), None)));
             (vec![leads(), modified(&record)], writes)
         }
-        Purpose::RemoveCrashed => unreachable!("no crash detection is configured"),
+        Purpose::RemoveCrashed => {
+            let record = txn.operations()[0].key().clone();
+            let node = keys.nodes_prefix();
+            assert_ne!(record, me().0, "{purpose} of this very node");
+            let ready = Key::from(format!("{}{}", keys.ready_prefix(), &record[node.len()..]));
+            let gone = txn.operations().iter().find(|operation| operation.key() == keys.departure_key());
+            let mut writes = vec![delete(&record), delete(&ready)];
+            writes.extend(gone.map(|_| put(keys.departure_key(), None)));
+            if lease_of(leader).is_some() && lease_of(leader) == lease_of(&record) {
+                writes.push(delete(leader));
+            }
+            (vec![modified(&record), created(leader)], writes)
+        }
         Purpose::Resign => (vec![leads()], vec![delete(leader)]),
         Purpose::Leave => {
             let (own, ready) = me();

@@ -35,7 +35,9 @@ fn follower() -> Bench {
 }
 
 fn follower_of(mut b: Bench) -> Bench {
+    b.priority = Some(200);
     b.joins_exclusively("a", 4);
+    b.priority = Some(100);
     let mut b = b.joined();
     b.elects("a");
     b.stabilized(Outcome::Ready);
@@ -533,6 +535,7 @@ fn joins_wait_while_slots_are_handed_over_and_departures_do_not() {
 #[test]
 fn a_node_with_another_number_of_slots_is_refused_with_both_numbers() {
     let mut b = Bench::exclusive("b");
+    b.priority = Some(200);
     b.joins_exclusively("a", 8);
     b.tick();
     b.answer_all();
@@ -541,7 +544,9 @@ fn a_node_with_another_number_of_slots_is_refused_with_both_numbers() {
     ]);
 
     let mut b = Bench::exclusive("b");
+    b.priority = Some(200);
     b.joins_exclusively("a", 4);
+    b.priority = Some(100);
     let mut b = b.joined();
     b.elects("a");
     b.stabilized(Outcome::Ready);

@@ -142,7 +142,7 @@ fn a_resync_reports_all_nodes_that_joined_departed_or_changed() {
         "* nobody leads",
         "watch view/ after 8",
     ]);
-    assert_eq!(d.wakes_in(), Some(ms(100)), "b and c are older");
+    assert_eq!(d.wakes_in(), Some(ms(100)), "b and c go first");
 }
 
 #[test]

@@ -54,11 +54,11 @@ fn an_election_writes_the_documented_records() {
             ("c/view/leader", r#"{"node":"b","incarnation":"<ULID>"}"#),
             (
                 "c/view/version",
-                r#"{"version":"<ULID>","number":1,"leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}]}"#,
+                r#"{"version":"<ULID>","number":1,"leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}],"formed":true}"#,
             ),
             (
                 "c/history/1",
-                r#"{"version":"<ULID>","number":1,"leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}]}"#,
+                r#"{"version":"<ULID>","number":1,"leader":"b","cause":[{"elected":"b"},{"joined":"a"},{"joined":"b"}],"formed":true}"#,
             ),
         ],
     );
@@ -71,7 +71,9 @@ fn publishing_writes_the_documented_version_and_its_causes() {
     a.requests("ops");
     a.request_version(1, "rebalance");
     let causes = r#"{"joined":"b"},{"asked":{"by":"ops","why":null}},{"asked":{"by":"a","why":"rebalance"}}"#;
-    let record = format!(r#"{{"version":"<ULID>","number":2,"term":2,"leader":"a","cause":[{causes}]}}"#);
+    let record = format!(
+        r#"{{"version":"<ULID>","number":2,"term":2,"leader":"a","cause":[{causes}],"formed":true}}"#
+    );
     assert_puts(&a, "publish", &[("c/view/version", &record), ("c/history/2", &record)]);
 }
 
@@ -93,8 +95,9 @@ fn confirming_writes_the_documented_stable_record_and_history_entry() {
     let stable = ("c/view/stable", r#"{"version":"<ULID>","term":2,"nodes":1}"#);
     let (causes, how) =
         (r#"[{"elected":"a"},{"joined":"a"}]"#, r#"{"after_ms":7,"nodes":1,"last":"a","last_after_ms":0}"#);
-    let entry =
-        format!(r#"{{"version":"<ULID>","number":1,"term":2,"leader":"a","cause":{causes},"stable":{how}}}"#);
+    let entry = format!(
+        r#"{{"version":"<ULID>","number":1,"term":2,"leader":"a","cause":{causes},"formed":true,"stable":{how}}}"#
+    );
     assert_puts(&a, "confirm", &[stable, ("c/history/1", &entry)]);
 }
 

@@ -127,9 +127,9 @@ impl Names {
                 let record: RequestRecord = value(txn, "request").expect("a request");
                 format!("request: {}, {}", record.by.unwrap_or_default(), record.why.unwrap_or_default())
             }
-            Purpose::Evict => {
+            Purpose::Evict | Purpose::RemoveCrashed => {
                 let key = txn.operations()[0].key();
-                format!("evict {}", key.rsplit('/').next().expect("a name"))
+                format!("{purpose} {}", key.rsplit('/').next().expect("a name"))
             }
             purpose => purpose.to_string(),
         }

@@ -130,10 +130,10 @@ fn p6_a_suspend_longer_than_the_session_ends_it_immediately() {
 }
 
 #[test]
-fn candidates_campaign_by_age_one_stagger_apart() {
+fn candidates_campaign_one_stagger_apart() {
     let mut c = Bench::node("c").with(&["a", "b"]).joined();
     c.expect(&[]);
-    assert_eq!(c.wakes_in(), Some(ms(100)), "two nodes are older");
+    assert_eq!(c.wakes_in(), Some(ms(100)), "two nodes go first");
     c.advance(ms(99));
     c.expect(&[]);
     c.advance(ms(1));
@@ -157,7 +157,7 @@ fn the_stagger_is_at_least_twice_the_round_trip() {
 
 #[test]
 fn candidates_do_not_wait_for_the_node_that_led_last() {
-    // a, the oldest, gave up its leadership and is still present. b campaigns immediately.
+    // a, the first candidate, gave up its leadership and is still present. b campaigns immediately.
     let mut b = Bench::node("b").with(&["a"]).led_by("a").joined();
     b.delete("view/leader");
     b.expect_only(&["elect"], &["elect V2: b was elected, the previous view is unknown"]);

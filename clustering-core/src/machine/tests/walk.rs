@@ -3,7 +3,8 @@
 
 use super::bench::{Bench, for_seeds, ms, name};
 use crate::{
-    config::{HealthChecks, Laggards, NameConflict},
+    config::{CrashDetection, HealthChecks, Laggards, NameConflict},
+    event::Evidence,
     machine::{Input, Output, RequestId},
     outcome::Outcome,
     record::decode_node,
@@ -53,6 +54,7 @@ impl Walk {
         let conflict = *walk.one_of(&[NameConflict::Wait, NameConflict::TakeOver, NameConflict::Fail]);
         let (evict, checks) = (walk.below(2) == 0, walk.below(2) == 0);
         let (exclusive, has_release) = (walk.below(3) > 0, walk.below(2) == 0);
+        let (detects, trust_refused) = (walk.below(2) == 0, walk.below(2) == 0);
         walk.bench = Bench::node_with("b", |config| {
             config.name_conflict = conflict;
             if evict {
@@ -62,6 +64,8 @@ impl Walk {
             config.exclusive = SlotCount::new(4).ok().filter(|_| exclusive);
             config.has_release = has_release;
             config.release_timeout = Some(ms(8_000));
+            let detection = CrashDetection { trust_refused, ..CrashDetection::default() };
+            config.crash_detection = Some(detection).filter(|_| detects);
         });
         if walk.below(2) == 0 {
             let mut bench = walk.bench.clone();
@@ -182,7 +186,12 @@ impl Walk {
     fn user(&mut self) {
         self.requests += 1;
         let id = self.requests;
-        match self.below(14) {
+        match self.below(17) {
+            14..17 => {
+                let process = *self.one_of(&["a", "b", "c", "d", "x"]);
+                let evidence = *self.one_of(&[Evidence::Refused, Evidence::Replaced]);
+                self.bench.reports(process, evidence);
+            }
             12 | 13 => {
                 let held = self.bench.status().holdings.map(|holdings| holdings.held).unwrap_or_default();
                 if let Some((slot, acquired)) = held.iter().next() {
@@ -208,7 +217,14 @@ impl Walk {
         let joined = self.bench.has_session(other);
         let led = self.bench.store.get(self.bench.keys.election_key()).is_some();
         let published = self.bench.has_version();
-        match self.below(19) {
+        match self.below(23) {
+            19 if self.bench.is_present(other) => self.bench.crashes(other),
+            20 if self.bench.is_present("b") => self.bench.crashes("b"),
+            21 if !joined => {
+                let process = *self.one_of(&[other, other, "x"]);
+                self.bench.joins_watched(other, process);
+            }
+            22 if !joined => self.bench.joins_watched_exclusively(other),
             14 if published && led => self.bench.permits(),
             15 if joined && published => self.bench.releases(other),
             16 if published => {

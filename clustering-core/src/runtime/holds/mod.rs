@@ -126,8 +126,11 @@ pub enum NotHeld {
     /// `stabilize` has not succeeded. Wait with [`wait_hold`](crate::Clustering::wait_hold).
     #[error("the key is on its way to this node: wait for it with `wait_hold`")]
     Moving,
-    /// No node owns the key: all nodes are cordoned or have the weight 0.
-    #[error("no node owns the key: lift a cordon, or give a node a weight above 0")]
+    /// No node owns the key: all nodes are cordoned or have the weight 0, or the cluster is new and waits for its
+    /// [minimum size](crate::Config::min_nodes).
+    #[error(
+        "no node owns the key: lift a cordon, give a node a weight above 0, or start the nodes that a new cluster waits for"
+    )]
     Unowned,
     /// This node is stopping and no longer acquires keys.
     #[error("this node is stopping: send the request to another node")]

@@ -1,6 +1,7 @@
 //! Nodes of one cluster on one memory store. Each node has a line of its own to the store, and all are observed.
 
 mod audit;
+pub(crate) mod exclusive;
 mod kind;
 mod log;
 

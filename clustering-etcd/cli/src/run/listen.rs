@@ -18,7 +18,7 @@ pub(crate) struct Listening {
 impl Listening {
     /// Starts to serve. The process counts as alive, even if its node has to wait for the store.
     pub(crate) async fn at(address: &str) -> Result<Self, Failure> {
-        let listener = bind(address).await.map_err(|error| cannot(address, &error))?;
+        let listener = listen(address).await?;
         let bound = listener.local_addr().map_err(|error| cannot(address, &error))?;
         let probes =
             serve(listener).map_err(|error| Failure::unknown(format!("cannot record metrics: {error}")))?;
@@ -29,6 +29,11 @@ impl Listening {
     pub(crate) fn follow(&self, cluster: &Clustering) {
         self.probes.follow(cluster);
     }
+}
+
+/// Listens on the address, or says what is wrong with it.
+pub(crate) async fn listen(address: &str) -> Result<TcpListener, Failure> {
+    bind(address).await.map_err(|error| cannot(address, &error))
 }
 
 /// Listens on the address. Without a host, as in `:8081`, it listens on all addresses of this machine.
@@ -55,5 +60,5 @@ fn cannot(address: &str, error: &io::Error) -> Failure {
         _ => "expected an address of this machine and a port, such as :8081 or 127.0.0.1:8081",
     };
     let text = format!("cannot listen at {address:?}: {error}");
-    Failure::unknown(text).hint(format!("{hint}; see --listen or CLUSTERING_LISTEN"))
+    Failure::unknown(text).hint(format!("{hint}; see --listen"))
 }

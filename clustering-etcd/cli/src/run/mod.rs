@@ -1,5 +1,6 @@
 //! `run`: turns a program into a node.
 
+mod crashes;
 mod health;
 mod hook;
 mod listen;
@@ -7,12 +8,14 @@ mod log;
 mod node;
 mod orphans;
 mod program;
+mod rollout;
 mod serve;
 mod shortage;
 mod signals;
 mod slots;
 mod stable;
 mod supervisor;
+mod variable;
 
 use std::{
     env,
@@ -28,6 +31,7 @@ use clustering_core::{Builder, Clustering, NameConflict, NodeName, Stabilization
 use serde_json::json;
 
 use self::{hook::Hooks, listen::Listening, log::Log, signals::Signals, supervisor::Supervisor};
+pub(crate) use self::{listen::listen, serve::accept};
 use crate::{
     connect::Purpose,
     context::Context,
@@ -52,7 +56,9 @@ use crate::{
 ///
 /// With --exclusive, each key is held by at most one node at any time. Before the program gets the signal, its slots are
 /// handed over to other nodes: no new work may begin (/ownz answers no), and the release hook makes the program finish
-/// the work that it has begun. If an operator drains the node, the program gets TERM after the same hand-over.
+/// the work that it has begun. If an operator drains the node, the program gets TERM after the same hand-over. With
+/// --restart-grace, the slots do not move to other nodes: they wait for this node to be back, except if an operator drains
+/// it or the program ends by itself with exit code 0.
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and these environment variables:
 /// CLUSTERING_HOOK, CLUSTERING_NAMESPACE, CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM,
@@ -134,6 +140,10 @@ pub(crate) struct Run {
     #[command(flatten)]
     exclusive: slots::Exclusive,
     #[command(flatten)]
+    rollout: rollout::Rollout,
+    #[command(flatten)]
+    crashes: crashes::Crashes,
+    #[command(flatten)]
     health: health::Health,
 }
 
@@ -174,6 +184,8 @@ impl Run {
         let guardian = Guardian::start(&context.secrets).map_err(|error| cannot("start /bin/sh", &error))?;
         // All arguments are checked before the program starts.
         let namespace = context.namespace()?.to_string();
+        self.rollout.check(self.name.as_deref())?;
+        self.crashes.check()?;
         let name = match &self.name {
             Some(name) => NodeName::parse(name)?.to_string(),
             None => new_name(),
@@ -202,6 +214,11 @@ impl Run {
         if let Some(address) = hooks.listen {
             let text = format!("probes and metrics at http://{address}");
             log.say(&text, "listening", json!({ "address": address }));
+        }
+        if self.exclusive.exclusive.is_none() && !self.rollout.restart_grace().is_zero() {
+            let text =
+                "--restart-grace has no effect without --exclusive, because only slots wait for a node";
+            log.say(text, "no_slots", json!({}));
         }
         orphans::reap(guardian).map_err(|error| cannot("receive the signal of ended processes", &error))?;
         Supervisor::new(self, builder, hooks, listening, signals).run().await
@@ -242,6 +259,7 @@ impl Run {
         });
         builder = self.health.describe(builder, hooks);
         builder = self.exclusive.describe(builder, hooks);
+        builder = self.crashes.describe(self.rollout.describe(builder));
         if let Some(command) = self.stabilize.clone() {
             let hooks = hooks.clone();
             builder = builder.stabilize(move |change: Stabilization| {

@@ -76,21 +76,24 @@ impl Node {
         }
     }
 
-    /// Starts to leave; [`next`](Self::next) reports when the node has left. The time is limited by `stop_timeout`.
-    pub(super) fn leave(&mut self) {
+    /// Starts to leave; [`next`](Self::next) reports when the node has left. The time is limited by `stop_timeout`. The
+    /// slots of the node wait for it for the time `keep`.
+    pub(super) fn leave(&mut self, keep: Duration) {
         self.state = match mem::replace(&mut self.state, State::Left) {
             State::Starting { start, events } => {
                 drop(start);
                 State::Leaving(tokio::spawn(cancelled(events)))
             }
-            State::Running(cluster) => State::Leaving(tokio::spawn(async move { cluster.stop().await })),
+            State::Running(cluster) => {
+                State::Leaving(tokio::spawn(async move { cluster.stop_for_restart(keep).await }))
+            }
             other => other,
         };
     }
 
     /// Leaves, unless it has already, and waits until it has left.
-    pub(super) async fn left(&mut self) {
-        self.leave();
+    pub(super) async fn left(&mut self, keep: Duration) {
+        self.leave(keep);
         while !matches!(self.state, State::Left) {
             self.next().await;
         }

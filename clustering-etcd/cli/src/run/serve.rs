@@ -23,7 +23,7 @@ const UPKEEP: Duration = Duration::from_secs(10);
 /// Maximum number of open connections, far below any limit of file descriptors. An answer takes milliseconds.
 const CONNECTIONS: usize = 32;
 
-/// Maximum lifetime of a connection, including the time in which the client reads the answer.
+/// Maximum lifetime of a connection for probes and metrics, including the time in which the client reads the answer.
 const LIFE: Duration = Duration::from_secs(10);
 
 /// Maximum size of a request's line and headers in bytes.
@@ -39,7 +39,7 @@ pub(crate) fn serve(listener: TcpListener) -> Result<Probes, BuildError> {
         .install_recorder()?;
     let rendered = recorder.clone();
     let probes = Probes::new().metrics(move || rendered.render());
-    tokio::spawn(accept(listener, probes.router()));
+    tokio::spawn(accept(listener, probes.router(), LIFE));
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(UPKEEP).await;
@@ -49,9 +49,9 @@ pub(crate) fn serve(listener: TcpListener) -> Result<Probes, BuildError> {
     Ok(probes)
 }
 
-/// Accepts connections forever. If too many are open, the oldest is closed, so that a client that sends its request at
+/// Accepts connections forever, each for at most the time `life`. If too many are open, the oldest is closed, so that a client that sends its request at
 /// once gets an answer even if many others send nothing.
-async fn accept(listener: TcpListener, router: Router) {
+pub(crate) async fn accept(listener: TcpListener, router: Router, life: Duration) {
     let mut open: VecDeque<JoinHandle<()>> = VecDeque::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -66,15 +66,15 @@ async fn accept(listener: TcpListener, router: Router) {
             // The file descriptor is only released then.
             let _ = oldest.await;
         }
-        open.push_back(tokio::spawn(answer(stream, router.clone())));
+        open.push_back(tokio::spawn(answer(stream, router.clone(), life)));
     }
 }
 
 /// Answers one request.
-async fn answer(stream: TcpStream, router: Router) {
+async fn answer(stream: TcpStream, router: Router, life: Duration) {
     let mut http = http1::Builder::new();
     let http = http.keep_alive(false).max_buf_size(HEAD);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     // If it fails, only the client is affected.
-    let _ = tokio::time::timeout(LIFE, connection).await;
+    let _ = tokio::time::timeout(life, connection).await;
 }

@@ -1,7 +1,10 @@
 //! Slots of an exclusive node in the variables and input of hooks.
 
 use clap::{Args, value_parser};
-use clustering_core::{Builder, Release, View, slots::SlotSet};
+use clustering_core::{
+    Builder, NodeName, Release, View,
+    slots::{Slot, SlotSet},
+};
 use serde_json::{Map, Value, json};
 
 use super::hook::Hooks;
@@ -61,16 +64,28 @@ impl Sets {
     }
 }
 
-/// Returns the owners of the slots in a view, if it hands slots over; `find --view` reads them.
+/// Returns the owners of the slots in a view, and the absent nodes for which slots wait, if it hands slots over;
+/// `find --view` reads them.
 pub(super) fn owners(view: &View) -> Option<Value> {
     let count = view.slot_count().filter(|_| view.has_handover())?;
-    let mut owners: Map<String, Value> = Map::new();
+    let (mut owners, mut kept) = (Map::new(), Map::new());
     for slot in count.iter() {
-        if let Some(node) = view.owner_of(slot)
-            && let Some(slots) = owners.entry(node.name.as_str()).or_insert_with(|| json!([])).as_array_mut()
-        {
-            slots.push(json!(slot));
+        match (view.owner_of(slot), view.kept_for(slot)) {
+            (Some(node), _) => add(&mut owners, &node.name, slot),
+            (None, Some(name)) => add(&mut kept, name, slot),
+            (None, None) => {}
         }
     }
-    Some(json!({ "count": count, "owners": owners }))
+    let mut slots = json!({ "count": count, "owners": owners });
+    if !kept.is_empty() {
+        slots["kept"] = kept.into();
+    }
+    Some(slots)
+}
+
+/// Adds a slot to the list under the name.
+fn add(lists: &mut Map<String, Value>, name: &NodeName, slot: Slot) {
+    if let Some(slots) = lists.entry(name.as_str()).or_insert_with(|| json!([])).as_array_mut() {
+        slots.push(json!(slot));
+    }
 }

@@ -20,7 +20,10 @@ use super::{
     signals::Signals,
     stable,
 };
-use crate::failure::{Failure, UNKNOWN};
+use crate::{
+    failure::{Failure, UNKNOWN},
+    times::brief,
+};
 
 /// Time limit for logging the last events after the node has left.
 const LAST_EVENTS: Duration = Duration::from_secs(6);
@@ -38,6 +41,8 @@ pub(super) struct Supervisor {
     shutdown: Shutdown,
     /// True if an operator drained the node.
     drained: bool,
+    /// Time for which the slots of the node wait for it when the program has ended by itself.
+    keep: Duration,
     logging: JoinHandle<()>,
 }
 
@@ -81,6 +86,7 @@ impl Supervisor {
             cluster: None,
             shutdown: Shutdown::NotRequested,
             drained: false,
+            keep: Duration::ZERO,
             logging,
         }
     }
@@ -92,7 +98,7 @@ impl Supervisor {
             // Without a node the program must not continue, since other nodes take over its keys.
             self.program.end(self.options.kill_after).await;
         }
-        self.node.left().await;
+        self.node.left(self.keep).await;
         let _ = tokio::time::timeout(LAST_EVENTS, self.logging).await;
         ended
     }
@@ -105,6 +111,10 @@ impl Supervisor {
             let flow = match self.next().await {
                 Happening::ProgramEnded(status) => {
                     let status = status.map_err(|error| cannot("wait for the program", &error))?;
+                    if !status.success() {
+                        // It crashed, and is expected to be started again.
+                        self.keep = self.options.rollout.restart_grace();
+                    }
                     return Ok(if self.drained { ExitCode::from(DRAINED) } else { exit_code(status) });
                 }
                 Happening::Signal(signal) => self.on_signal(signal),
@@ -143,15 +153,9 @@ impl Supervisor {
             Signal::TSTP => self.program.pause_with_this(),
             Signal::INT | Signal::TERM if self.shutdown == Shutdown::NotRequested => {
                 // Other nodes must stop sending requests before the program stops answering them.
-                let text = match self.options.exclusive.exclusive {
-                    None => "leaving the cluster; the program gets the signal after that",
-                    Some(_) => {
-                        "handing over all slots and leaving the cluster; the program gets the signal after that"
-                    }
-                };
-                self.hooks.log.say(text, "leaving", json!({}));
+                self.say_leaving();
                 self.shutdown = Shutdown::Leaving(signal);
-                self.node.leave();
+                self.node.leave(self.options.rollout.restart_grace());
             }
             Signal::INT | Signal::TERM => return self.pass_on(signal),
             _ => self.program.signal(signal),
@@ -159,9 +163,31 @@ impl Supervisor {
         ControlFlow::Continue(())
     }
 
+    fn say_leaving(&self) {
+        let grace = self.options.rollout.restart_grace();
+        let text = match (self.options.exclusive.exclusive, grace.is_zero()) {
+            (None, _) => "leaving the cluster".to_owned(),
+            (Some(_), true) => "handing over all slots and leaving the cluster".to_owned(),
+            (Some(_), false) => {
+                format!(
+                    "releasing all slots, which wait for this node for {}, and leaving the cluster",
+                    brief(grace)
+                )
+            }
+        };
+        let text = format!("{text}; the program gets the signal after that");
+        self.hooks.log.say(&text, "leaving", json!({ "restart_grace_ms": grace.as_millis() as u64 }));
+    }
+
     fn on_joined(&mut self, cluster: Clustering) -> ControlFlow<ExitCode> {
         if let Some(listening) = &self.listening {
             listening.follow(&cluster);
+        }
+        if let Some(endpoint) =
+            cluster.discovery().node(cluster.name()).and_then(|node| node.endpoint.clone())
+        {
+            let text = format!("crash detection: other nodes connect to {}", endpoint.address);
+            self.hooks.log.say(&text, "detecting_crashes", json!({ "address": endpoint.address }));
         }
         if let Some(command) = self.options.stable.clone() {
             tokio::spawn(stable::call_each_time(cluster.clone(), self.hooks.clone(), command));

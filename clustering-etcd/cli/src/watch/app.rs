@@ -33,6 +33,8 @@ pub(crate) struct App {
 /// A version in the timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Period {
+    /// The number of the version; `None` if it is not known.
+    pub(crate) number: Option<u64>,
     pub(crate) version: Version,
     /// Wall clock time of the publication: observed here, or taken from the label.
     pub(crate) published_ms: u64,
@@ -66,6 +68,7 @@ impl App {
     ) -> Self {
         let newest = history.first().map(|entry| entry.version);
         let period = |entry: HistoryEntry| Period {
+            number: Some(entry.number),
             version: entry.version,
             published_ms: entry.version.minted_ms(),
             seen: now,
@@ -92,7 +95,8 @@ impl App {
     }
 
     /// Applies new events and the new report.
-    pub(crate) fn apply(&mut self, update: Update, now: Now) {
+    pub(crate) fn apply(&mut self, update: Update) {
+        let now = update.at;
         self.report = update.report;
         self.unstable = self
             .report
@@ -103,6 +107,7 @@ impl App {
             self.note(&event, now);
             self.events.push_front((now.wall_ms, event.to_string()));
         }
+        self.note_missed(now);
         self.events.truncate(EVENTS);
         self.versions.truncate(VERSIONS);
         self.scroll = self.scroll.min(self.nodes().saturating_sub(1));
@@ -111,12 +116,11 @@ impl App {
     fn note(&mut self, event: &MonitorEvent, now: Now) {
         match event {
             MonitorEvent::Common(Event::VersionPublished { version, nodes, causes: why, .. }) => {
-                for period in &mut self.versions {
-                    if period.course == Course::Adapting {
-                        period.course = Course::Superseded;
-                    }
-                }
+                self.supersede();
+                // A version's number is one more than that of the version before, unless versions were missed.
+                let last = self.versions.front().and_then(|period| period.number);
                 self.versions.push_front(Period {
+                    number: last.map(|number| number + 1),
                     version: *version,
                     published_ms: now.wall_ms,
                     seen: now,
@@ -138,6 +142,40 @@ impl App {
             MonitorEvent::Common(Event::StoreAway { reason }) => self.away = Some(reason.clone()),
             MonitorEvent::Common(Event::StoreBack { .. }) => self.away = None,
             _ => {}
+        }
+    }
+
+    /// Adds the newest version of the report if its publication was missed, because changes were compacted away.
+    fn note_missed(&mut self, now: Now) {
+        let Some(report) = &self.report else { return };
+        let Some(newest) = &report.version else { return };
+        let Some(version) = newest.version else { return };
+        if self.versions.front().is_some_and(|period| period.version == version) {
+            return;
+        }
+        let course = match report.stable == Some(version) {
+            true => Course::Stable(None),
+            false => Course::Adapting,
+        };
+        let causes = causes(&newest.causes);
+        self.supersede();
+        self.versions.push_front(Period {
+            number: None,
+            version,
+            published_ms: version.minted_ms(),
+            seen: now,
+            whole: false,
+            nodes: None,
+            causes,
+            course,
+        });
+    }
+
+    fn supersede(&mut self) {
+        for period in &mut self.versions {
+            if period.course == Course::Adapting {
+                period.course = Course::Superseded;
+            }
         }
     }
 

@@ -79,7 +79,7 @@ pub(crate) async fn drive(
             update = updates.recv() => match update {
                 None => return Ok(()),
                 Some(update) => {
-                    app.apply(update, Now::read());
+                    app.apply(update);
                     changed = true;
                 }
             },

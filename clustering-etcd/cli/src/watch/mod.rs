@@ -18,7 +18,7 @@ use tokio::{
     sync::mpsc,
 };
 
-use self::app::App;
+pub(crate) use self::app::{App, Course, Period};
 use crate::{
     connect::Purpose,
     context::Context,
@@ -50,6 +50,8 @@ pub(crate) struct Watch {
 /// New events, and the report on the cluster after them.
 #[derive(Debug)]
 pub(crate) struct Update {
+    /// The time at which they were seen.
+    pub(crate) at: Now,
     pub(crate) events: Vec<MonitorEvent>,
     pub(crate) report: Option<Report>,
 }
@@ -87,7 +89,7 @@ impl Watch {
 }
 
 /// Waits for SIGTERM. Handling the signal lets the terminal be restored.
-async fn terminated() {
+pub(crate) async fn terminated() {
     match signal(SignalKind::terminate()) {
         Ok(mut signals) => drop(signals.recv().await),
         Err(_) => std::future::pending().await,
@@ -98,10 +100,10 @@ async fn terminated() {
 pub(crate) fn follow(mut monitor: Monitor) -> mpsc::UnboundedReceiver<Update> {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(async move {
-        let mut update = Update { events: Vec::new(), report: monitor.report() };
+        let mut update = Update { at: Now::read(), events: Vec::new(), report: monitor.report() };
         while sender.send(update).is_ok() {
             let events = monitor.next().await;
-            update = Update { events, report: monitor.report() };
+            update = Update { at: Now::read(), events, report: monitor.report() };
         }
     });
     receiver

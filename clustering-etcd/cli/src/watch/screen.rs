@@ -15,9 +15,10 @@ use super::{
     wrap::wrap,
 };
 use crate::{
+    nodes::{metadata, settings},
     output::{counted, padded, plain},
     slots,
-    status::{leader, metadata, state, version},
+    status::{leader, state, version},
     times::Now,
 };
 
@@ -170,10 +171,16 @@ fn row(report: &Report, node: &NodeReport, width: usize) -> Line<'static> {
     }
     spans.push(match &node.readiness {
         Readiness::Refused(reason) => span(&format!("refused: {reason}"), BAD),
-        Readiness::Ready => span(&format!("{} {}", node.uri, metadata(node)), DIM),
+        Readiness::Ready => span(&described(node), DIM),
         _ => span(&slots::readiness(report, node), style),
     });
     Line::from(spans)
+}
+
+/// Describes a node that is ready.
+fn described(node: &NodeReport) -> String {
+    let parts = [node.uri.to_string(), metadata(node)].into_iter().chain(settings(node));
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 fn versions(frame: &mut Frame<'_>, app: &App, now: Now, area: Rect) {

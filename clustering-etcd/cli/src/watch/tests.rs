@@ -96,7 +96,7 @@ fn rendered(app: &App, now: Now, width: u16, height: u16) -> Vec<String> {
 fn a_cluster_adapts_and_then_becomes_stable() {
     let mut app = app();
     let noon = noon();
-    app.apply(Update { events: vec![published(3)], report: report(3, 1) }, noon);
+    app.apply(Update { at: noon, events: vec![published(3)], report: report(3, 1) });
     let screen = rendered(&app, after(noon, 3_000), 120, 20);
     let text = screen.join("\n");
     let expected = "
@@ -114,10 +114,11 @@ fn a_cluster_adapts_and_then_becomes_stable() {
     assert!(screen[14..].iter().any(|line| line.starts_with("│22:13:20 version 01HF7YAT")), "{text}");
 
     let took = Some(Duration::from_millis(4_200));
-    app.apply(
-        Update { events: vec![MonitorEvent::Stable { version: version(), took }], report: report(3, 0) },
-        after(noon, 4_200),
-    );
+    app.apply(Update {
+        at: after(noon, 4_200),
+        events: vec![MonitorEvent::Stable { version: version(), took }],
+        report: report(3, 0),
+    });
     let screen = rendered(&app, after(noon, 60_000), 120, 20);
     assert_eq!(screen[3], " stable, all 3 nodes are ready");
     assert!(
@@ -143,7 +144,7 @@ async fn durations_do_not_use_clocks_of_other_machines() {
         assert!(shown(&app, 3_000).contains(" over 3.0s "), "{}", shown(&app, 3_000));
         // The monitor did not see the publication.
         let stable = vec![MonitorEvent::Stable { version: label, took: None }];
-        app.apply(Update { events: stable, report: None }, after(began, 4_000));
+        app.apply(Update { at: after(began, 4_000), events: stable, report: None });
         assert!(shown(&app, 9_000).contains("● ") && shown(&app, 9_000).contains(" stable "));
     }
 }
@@ -151,7 +152,7 @@ async fn durations_do_not_use_clocks_of_other_machines() {
 #[test]
 fn five_hundred_nodes_fit_and_unready_nodes_come_first() {
     let mut app = app();
-    app.apply(Update { events: Vec::new(), report: report(500, 7) }, Now::read());
+    app.apply(Update { at: Now::read(), events: Vec::new(), report: report(500, 7) });
     let screen = rendered(&app, Now::read(), 120, 40).join("\n");
     let marks = screen.chars().filter(|sign| *sign == '●').count();
     assert!(screen.contains("nodes: 493 of 500 ready") && marks >= 493, "{marks} in {screen}");
@@ -201,7 +202,7 @@ fn releasing() -> Option<Report> {
 #[test]
 fn a_hand_over_shows_the_nodes_that_have_not_released_their_slots() {
     let mut app = app();
-    app.apply(Update { events: Vec::new(), report: releasing() }, noon());
+    app.apply(Update { at: noon(), events: Vec::new(), report: releasing() });
     let screen = rendered(&app, noon(), 120, 20);
     let text = screen.join("\n");
     for part in [
@@ -221,7 +222,7 @@ fn a_missing_cluster_and_a_store_that_is_away_are_shown() {
     let mut app = app();
     assert_eq!(rendered(&app, Now::read(), 80, 12)[1], " no cluster yet");
     let away = Event::StoreAway { reason: "refused".into() }.into();
-    app.apply(Update { events: vec![away], report: report(3, 0) }, Now::read());
+    app.apply(Update { at: Now::read(), events: vec![away], report: report(3, 0) });
     assert!(rendered(&app, Now::read(), 100, 12)[1].contains("etcd does not answer") && app.has_timer());
     // No size of the terminal makes it panic.
     for (width, height) in [(1, 1), (10, 3), (80, 5), (200, 100)] {
@@ -242,9 +243,9 @@ fn a_small_terminal_shows_why_a_version_was_published() {
         if let MonitorEvent::Common(Event::VersionPublished { causes: shown, .. }) = &mut event {
             *shown = vec![Cause::Asked { by: "ops@host".into(), why: Some(why.into()) }];
         }
-        Update { events: vec![event], report: report(3, 0) }
+        Update { at: noon(), events: vec![event], report: report(3, 0) }
     };
-    app.apply(asked("a new table of devices, since two racks have moved"), noon());
+    app.apply(asked("a new table of devices, since two racks have moved"));
     for (width, height) in [(80, 24), (40, 24)] {
         let screen = rendered(&app, noon(), width, height);
         let text = screen.join("\n");
@@ -255,11 +256,11 @@ fn a_small_terminal_shows_why_a_version_was_published() {
         }
     }
     // The reason why the cluster is not stable is also shown in full.
-    app.apply(Update { events: vec![published(3)], report: report(3, 1) }, noon());
+    app.apply(Update { at: noon(), events: vec![published(3)], report: report(3, 1) });
     let text = rendered(&app, noon(), 40, 24).join("\n");
     assert!(text.contains("for 1 of 3 nodes") && text.contains("refused: its disk is full"), "{text}");
     // Causes that are too long are cut off, and leave room for other versions.
-    app.apply(asked(&"long ".repeat(100)), noon());
+    app.apply(asked(&"long ".repeat(100)));
     let text = rendered(&app, noon(), 80, 24).join("\n");
     let why = pane(&text, " versions", " events ");
     assert!(why.contains('…') && why.contains("node-002 joined"), "{text}");
@@ -269,7 +270,7 @@ fn a_small_terminal_shows_why_a_version_was_published() {
 fn wide_characters_keep_their_column_and_escape_sequences_are_shown() {
     let mut app = app();
     let odd = Event::StoreAway { reason: "\u{1b}[2Jbad\nforged \u{202e}".into() }.into();
-    app.apply(Update { events: vec![odd], report: report(3, 0) }, noon());
+    app.apply(Update { at: noon(), events: vec![odd], report: report(3, 0) });
     let text = rendered(&app, noon(), 120, 20).join("\n");
     assert_eq!(text.matches("\\u{1b}[2Jbad\\nforged \\u{202e}").count(), 2, "{text}");
     assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
@@ -286,7 +287,8 @@ async fn redraws(updates_in_ms: u64, report: Option<Report>, then: Duration) -> 
     });
     let happening = async {
         for _ in 0..updates_in_ms {
-            let _ = sender.send(Update { events: vec![published(3)], report: report.clone() });
+            let _ =
+                sender.send(Update { at: Now::read(), events: vec![published(3)], report: report.clone() });
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         tokio::time::sleep(then).await;

@@ -16,11 +16,14 @@ use crate::{
 #[tokio::test]
 async fn the_demo_shows_everything_and_leaves_nothing_behind() {
     let folder = Folder::new().unwrap();
-    // The nodes of the demo must not listen there.
+    // The nodes of the demo must not listen there, nor wait for other nodes.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut command = command();
     command.arg("demo").env("TMPDIR", folder.path());
-    command.env("CLUSTERING_LISTEN", taken.local_addr().unwrap().to_string());
+    for variable in ["CLUSTERING_LISTEN", "CLUSTERING_DETECT_CRASHES"] {
+        command.env(variable, taken.local_addr().unwrap().to_string());
+    }
+    command.env("CLUSTERING_MIN_NODES", "9");
     if let Some(binary) = std::env::var_os("CLUSTERING_ETCD_BIN") {
         command.env("CLUSTERING_ETCD_BIN", binary);
     }

@@ -38,19 +38,19 @@ async fn p5_the_leader_steps_down_for_the_named_node() {
     }
     stable(&nodes).await;
     let term = nodes[0].term().unwrap();
-    // The youngest node would never be elected by age.
-    let said = clustering(&etcd, &["resign", "--for", "c", "--why", "maintenance of a", "--wait"]).await;
-    assert!(said.ended(0).starts_with("c leads, term "), "{said:?}");
-    let new = soon("the new leader", nodes[2].wait_leader()).await.unwrap();
+    // Without a proposal, c would lead next, since it joined last.
+    let said = clustering(&etcd, &["resign", "--for", "b", "--why", "maintenance of a", "--wait"]).await;
+    assert!(said.ended(0).starts_with("b leads, term "), "{said:?}");
+    let new = soon("the new leader", nodes[1].wait_leader()).await.unwrap();
     assert!(new > term && !nodes[0].is_leader());
     let shown = clustering(&etcd, &["status"]).await;
-    assert!(shown.ended(0).contains("c was elected, ops@"), "{shown:?}");
-    clustering(&etcd, &["resign", "--for", "c"]).await.refused(1, &["c is the leader already"]);
+    assert!(shown.ended(0).contains("b was elected, ops@"), "{shown:?}");
+    clustering(&etcd, &["resign", "--for", "b"]).await.refused(1, &["b is the leader already"]);
     clustering(&etcd, &["resign", "--for", "x"])
         .await
         .refused(1, &["no node x is present; there are a, b, c"]);
     let said = clustering(&etcd, &["resign"]).await;
-    assert!(said.ended(0).starts_with("a leads, term "), "the oldest: {said:?}");
+    assert!(said.ended(0).starts_with("c leads, term "), "the youngest: {said:?}");
     stop(nodes).await;
     clustering(&etcd, &["resign"]).await.refused(1, &["there is no leader"]);
 }

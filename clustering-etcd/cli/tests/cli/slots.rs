@@ -70,6 +70,11 @@ impl ByHand {
 
     /// Publishes a version that assigns the slots to these nodes in turn. The first node leads.
     pub(crate) async fn publish(&self, slots: u16, owners: &[&str], cause: Value) {
+        self.publish_with(slots, owners, json!({ "cause": cause })).await;
+    }
+
+    /// Publishes a version as [`publish`](Self::publish) does, with these fields in its record.
+    pub(crate) async fn publish_with(&self, slots: u16, owners: &[&str], fields: Value) {
         let names: Vec<NodeName> = owners.iter().map(|owner| NodeName::parse(owner).unwrap()).collect();
         let owner = |slot: Slot| names.get(usize::from(slot.number()) % names.len().max(1));
         let assignment = Assignment::new(SlotCount::new(slots).unwrap(), owner).encode();
@@ -79,8 +84,8 @@ impl ByHand {
         self.put("view/leader", leader, None).await;
         let key = format!("{}/view/leader", self.namespace);
         let term = self.store.get(&key).await.unwrap().unwrap().created;
-        let version =
-            json!({"version": self.label, "number": 4, "term": term, "leader": owners[0], "cause": cause});
+        let mut version = json!({"version": self.label, "number": 4, "term": term, "leader": owners[0]});
+        version.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
         self.put("view/version", version.clone(), None).await;
         self.put("history/4", version, None).await;
     }

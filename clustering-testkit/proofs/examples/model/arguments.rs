@@ -17,6 +17,7 @@ Options:
                    and memory; limit them with --seconds
   --nodes N        number of nodes, from 1 to 9 [default: 3]
   --slots N        make the nodes exclusive, with this many slots
+  --trusting       make the nodes trust reports that a process is gone, which are then all true
   --empty          start from an empty store instead of a stable cluster
   --crashes N      maximum number of process crashes on one path. Likewise for other actions:
                    --expiries --losses --delays --breaks --gaps --wakes --pauses --refusals
@@ -60,6 +61,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
                 bounds.nodes = number(&mut parser, "--nodes", 1..=9)? as u8;
                 own = Some(bounds);
             }
+            Long("trusting") => own = Some(bounds.trusting()),
             Long("slots") => own = Some(bounds.exclusive(number(&mut parser, "--slots", 1..=255)? as u8)),
             Long("empty") => own = Some(bounds.from(Start::Empty)),
             Long("seconds") => {

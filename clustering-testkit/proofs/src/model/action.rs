@@ -1,13 +1,14 @@
 use std::fmt;
 
 use clustering_core::{
+    ProcessId,
     machine::{Phase, Token},
     store::LeaseId,
 };
 
 use super::{
     Limited,
-    state::{Node, Request, State},
+    state::{Node, Request, State, identity},
 };
 
 /// Single step of the model, for one node or between a node and the store. Nodes are numbered from 0.
@@ -64,6 +65,9 @@ pub enum Action {
     Stop(usize),
     /// An operator evicts the node.
     Evict(usize),
+    /// The node is told that a process that it watches is gone. The second number is the index of that process. The
+    /// report may be wrong, unless reports are trusted.
+    Report(usize, usize),
 }
 
 impl Action {
@@ -87,6 +91,7 @@ impl Action {
             Action::OwnerWrite(_) => Limited::OwnerWrite,
             Action::Stop(_) => Limited::Stop,
             Action::Evict(_) => Limited::Evict,
+            Action::Report(..) => Limited::Report,
             _ => return None,
         })
     }
@@ -177,7 +182,20 @@ fn of_node(state: &State, place: usize, node: &Node, actions: &mut Vec<Action>) 
     if state.left.most(Limited::Evict) > 0 && state.shared.has_record(&node.name) {
         actions.push(Action::Evict(place));
     }
+    if state.left.most(Limited::Report) > 0 {
+        let told = (0..node.watched.len()).filter(|watched| may_be_told(state, node.watched[*watched]));
+        actions.extend(told.map(|watched| Action::Report(place, watched)));
+    }
     actions.extend([Action::Crash(place), Action::Pause(place), Action::Ask(place), Action::Update(place)]);
+}
+
+/// True if the node may be told that this process is gone. If reports are trusted, only true ones occur.
+fn may_be_told(state: &State, process: ProcessId) -> bool {
+    let runs = |(place, node): (usize, &std::sync::Arc<Node>)| {
+        // A process whose node has ended may still keep holds.
+        (node.machine.is_some() || !node.holds.is_empty()) && identity(place, node.life) == process
+    };
+    !state.left.trusts || !state.nodes.iter().enumerate().any(runs)
 }
 
 impl fmt::Display for Action {
@@ -211,6 +229,7 @@ impl fmt::Display for Action {
             Action::Stop(n) => write!(f, "the user of {} stops it", node(n)),
             Action::Evict(n) => write!(f, "an operator evicts {}", node(n)),
             Action::Write(n) => write!(f, "the user of {} writes as leader", node(n)),
+            Action::Report(n, watched) => write!(f, "{} is told that process {watched} is gone", node(n)),
         }
     }
 }

@@ -42,7 +42,8 @@ named! {
         Stop = "stops",
         /// An operator evicts a node.
         Evict = "evictions",
-
+        /// A node is told that a process that it watches is gone, although it may be alive.
+        Report = "reports",
     }
 }
 
@@ -69,6 +70,8 @@ pub struct Bounds {
     pub start: Start,
     /// Number of slots, or 0 if the nodes are not exclusive.
     pub slots: u8,
+    /// True if the nodes trust reports that a process is gone. Then all reports are true.
+    pub trusts: bool,
     most: [u8; Limited::ALL.len()],
 }
 
@@ -80,7 +83,7 @@ impl Bounds {
     /// Panics if `nodes` is 0 or more than 9.
     pub fn nodes(nodes: u8) -> Self {
         assert!((1..=9).contains(&nodes), "the number of nodes must be from 1 to 9");
-        Bounds { nodes, start: Start::Stable, slots: 0, most: [0; Limited::ALL.len()] }
+        Bounds { nodes, start: Start::Stable, slots: 0, trusts: false, most: [0; Limited::ALL.len()] }
     }
 
     /// Sets the initial state.
@@ -94,6 +97,13 @@ impl Bounds {
     #[must_use]
     pub fn exclusive(mut self, slots: u8) -> Self {
         self.slots = slots;
+        self
+    }
+
+    /// Makes the nodes trust reports that a process is gone, which are then all true.
+    #[must_use]
+    pub fn trusting(mut self) -> Self {
+        self.trusts = true;
         self
     }
 
@@ -134,6 +144,10 @@ impl Bounds {
             nodes(2).exclusive(1).with(Hold, 1).with(Evict, 1),
             nodes(2).exclusive(1).with(Hold, 1).with(Expiry, 1),
             nodes(2).exclusive(1).with(Hold, 1).with(OwnerWrite, 1).with(Evict, 1),
+            nodes(3).with(Report, 1),
+            nodes(2).with(Crash, 1).with(Report, 1),
+            nodes(2).exclusive(1).with(Hold, 1).with(Report, 1),
+            nodes(2).exclusive(1).trusting().with(Hold, 1).with(Crash, 1).with(Report, 1),
         ]
     }
 
@@ -164,6 +178,9 @@ impl fmt::Display for Bounds {
         if self.slots > 0 {
             write!(f, ", {} slots", self.slots)?;
         }
+        if self.trusts {
+            write!(f, ", trusting")?;
+        }
         let some = Limited::ALL.into_iter().filter(|what| self.most(*what) > 0);
         some.into_iter().try_for_each(|what| write!(f, ", {} {}", self.most(what), what.name()))
     }
@@ -176,6 +193,7 @@ impl Serialize for Bounds {
         map.serialize_entry("nodes", &self.nodes)?;
         map.serialize_entry("start", &self.start)?;
         map.serialize_entry("slots", &self.slots)?;
+        map.serialize_entry("trusting", &self.trusts)?;
         for what in Limited::ALL {
             map.serialize_entry(what.name(), &self.most(what))?;
         }

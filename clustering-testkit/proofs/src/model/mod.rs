@@ -61,7 +61,7 @@ mod step;
 
 use std::{fmt, sync::Arc};
 
-use clustering_core::{Config, Keyspace, Namespace, NodeName, slots::SlotCount};
+use clustering_core::{Config, CrashDetection, Keyspace, Namespace, NodeName, slots::SlotCount};
 use stateright::{Model, Property};
 
 pub use self::{
@@ -104,6 +104,11 @@ impl ClusterModel {
         let mut config = Config::default();
         config.exclusive = SlotCount::new(bounds.slots.into()).ok();
         config.release_timeout = None;
+        if bounds.most(Limited::Report) > 0 {
+            let mut detection = CrashDetection::default();
+            detection.trust_refused = bounds.trusts;
+            config.crash_detection = Some(detection);
+        }
         ClusterModel { bounds, keys, config, tamper: None }
     }
 
@@ -216,6 +221,8 @@ impl Model for ClusterModel {
             Acquired,
             HeldByUser,
             OwnerRefused,
+            Crashed,
+            FalseAlarm,
         ));
         properties
     }

@@ -46,6 +46,10 @@ named! {
         HeldByUser = "a hold of a lost slot",
         /// A guard refuses a commit of an owner.
         OwnerRefused = "a refused commit of an owner",
+        /// A node is removed because its process was reported as gone.
+        Crashed = "a removal of a crashed node",
+        /// A node learns that it was removed as crashed although it is alive.
+        FalseAlarm = "a false alarm",
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clustering_core::{
-    NodeName, Term, View,
+    NodeName, ProcessId, Term, View,
     machine::{Machine, Purpose, Token},
     store::{Key, LeaseId, Revision, StoreError, Txn},
     time::Timestamp,
@@ -68,6 +68,8 @@ pub(super) struct Node {
     /// Calls that their callers have abandoned and that may still take effect, with the life that sent them.
     pub(super) orphans: Vec<(u32, Request)>,
     pub(super) watches: Vec<Watch>,
+    /// The processes that the node watches.
+    pub(super) watched: Vec<ProcessId>,
     pub(super) stabilizing: Vec<Run>,
     pub(super) announcing: Vec<Run>,
     pub(super) lease: Option<Held>,
@@ -125,6 +127,11 @@ pub(super) struct Held {
     pub(super) renewed: Timestamp,
 }
 
+/// Returns the identity of a node's process.
+pub(super) fn identity(place: usize, life: u32) -> ProcessId {
+    ProcessId::from_u128((place as u128) << 64 | u128::from(life))
+}
+
 fn digest(of: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
@@ -175,6 +182,7 @@ impl Node {
             calls: Vec::new(),
             orphans: Vec::new(),
             watches: Vec::new(),
+            watched: Vec::new(),
             stabilizing: Vec::new(),
             announcing: Vec::new(),
             lease: None,
@@ -188,7 +196,7 @@ impl Node {
 
     pub(super) fn seal(&mut self) {
         let process = (self.life, &self.machine, self.now, self.newest, self.requests);
-        let on_its_way = (&self.calls, &self.orphans, &self.watches);
+        let on_its_way = (&self.calls, &self.orphans, &self.watches, &self.watched);
         let callbacks = (&self.stabilizing, &self.announcing, &self.holds);
         self.digest = digest((process, on_its_way, callbacks, self.lease));
     }
@@ -200,6 +208,7 @@ impl Node {
         self.orphans.extend(sent.filter(|(_, request)| request.has_effect()));
         self.machine = None;
         self.watches.clear();
+        self.watched.clear();
         self.stabilizing.clear();
         self.announcing.clear();
         self.holds.clear();

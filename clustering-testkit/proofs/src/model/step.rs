@@ -1,7 +1,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use clustering_core::{
-    Event, NodeUri, Outcome,
+    Endpoint, Event, Evidence, NodeUri, Outcome,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
     store::{ErrorKind, LeaseId, Revision, StoreError, Txn, WatchEnd},
     version::IdGenerator,
@@ -11,7 +11,7 @@ use clustering_testkit::history::{Ledger, Member, Moment};
 use super::{
     Action, ClusterModel, Reached,
     judge::{self, Breach, By, Kept, Promise},
-    state::{Call, Held, Node, Request, Run, Shared, State, Watch},
+    state::{Call, Held, Node, Request, Run, Shared, State, Watch, identity},
 };
 use crate::sim::{Seat, Tamper, checks, render};
 
@@ -181,7 +181,14 @@ impl<'a> Step<'a> {
             Action::OwnerWrite(place) => self.write_as_owner(place),
             Action::Stop(place) => self.feed(place, Input::Stop { keep: Duration::ZERO }),
             Action::Evict(place) => self.evict(place),
+            Action::Report(place, watched) => self.report(place, watched),
         }
+    }
+
+    /// Tells the node that a process that it watches is gone.
+    fn report(&mut self, place: usize, watched: usize) {
+        let Some(process) = self.state.nodes[place].watched.get(watched).copied() else { return };
+        self.feed(place, Input::ProcessGone { process, evidence: Evidence::Refused });
     }
 
     fn start(&mut self, place: usize) {
@@ -193,7 +200,10 @@ impl<'a> Step<'a> {
             name: node.name.clone(),
             uri: NodeUri::parse(&uri).expect("the URI is valid"),
             metadata: Default::default(),
-            endpoint: None,
+            endpoint: config.crash_detection.is_some().then(|| Endpoint {
+                address: format!("{}:1", node.name),
+                process: identity(place, node.life),
+            }),
         };
         // Each wall clock is another hour behind, so that versions cannot rely on them.
         let wall = 1_700_000_000_000 - place as u64 * 3_600_000;
@@ -280,6 +290,9 @@ impl<'a> Step<'a> {
         match &result {
             Ok(_) => {
                 self.judge(judged);
+                if by.purpose == Purpose::RemoveCrashed {
+                    self.reach(Reached::Crashed);
+                }
                 self.committed(before, Some(by));
             }
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => match by.purpose {
@@ -511,7 +524,9 @@ impl<'a> Step<'a> {
             Output::Release { token, .. } => {
                 self.inputs.push_back((place, Input::Released { token, outcome: Outcome::Ready }));
             }
-            Output::WatchProcesses { .. } => {}
+            Output::WatchProcesses { endpoints } => {
+                self.node(place).watched = endpoints.into_iter().map(|endpoint| endpoint.process).collect();
+            }
             Output::Event(event) => self.event(&event),
             Output::Stopped { .. } => {
                 let node = self.node(place);
@@ -549,6 +564,7 @@ impl<'a> Step<'a> {
             Event::Resynced { .. } => Reached::Resync,
             Event::SessionLost { .. } => Reached::SessionLost,
             Event::Rejoined { .. } => Reached::Rejoin,
+            Event::FalselyRemoved { .. } => Reached::FalseAlarm,
             Event::NameHeld { .. } => Reached::NameHeld,
             Event::LeadershipSuspended { .. } => Reached::Suspended,
             Event::LeadershipResumed { .. } => Reached::Resumed,

@@ -37,5 +37,5 @@ pub use self::{
     condition::Condition,
     handle::Node,
     run::{main, run},
-    spec::{Breach, Conflict, NodeSpec},
+    spec::{Breach, Conflict, DetectionSpec, NodeSpec},
 };

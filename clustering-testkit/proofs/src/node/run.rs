@@ -76,6 +76,10 @@ pub async fn run(
             builder.health(check).configure(|config| config.health = Some(checks))
         }
     };
+    let builder = match &spec.detects_crashes {
+        None => builder,
+        Some(detection) => builder.detect_crashes(detection.detection()),
+    };
     let builder = match &spec.work {
         None => builder,
         Some(work) => exclusive(builder, work),

@@ -1,6 +1,10 @@
-use std::{path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
-use clustering_core::NameConflict;
+use clustering_core::{CrashDetection, NameConflict};
 use serde::{Deserialize, Serialize};
 
 use crate::work::WorkSpec;
@@ -50,9 +54,36 @@ pub struct NodeSpec {
     /// Work on exclusive keys. `None` means that the node is not exclusive.
     #[serde(default)]
     pub work: Option<WorkSpec>,
+    /// Detection of crashes by connections between the nodes, if it is on.
+    #[serde(default)]
+    pub detects_crashes: Option<DetectionSpec>,
     /// Deliberate fault in the node's writes, to test that it is detected.
     #[serde(default)]
     pub breach: Option<Breach>,
+}
+
+/// Settings of a node's [`CrashDetection`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DetectionSpec {
+    /// Address to listen on.
+    pub listen: SocketAddr,
+    /// Host that other nodes connect to.
+    pub advertise: IpAddr,
+    /// True if a refused connection is proof of death.
+    pub trust_refused: bool,
+}
+
+impl DetectionSpec {
+    /// Listens on a free port of this address, which other nodes connect to.
+    pub fn at(address: impl Into<IpAddr>) -> Self {
+        let address = address.into();
+        DetectionSpec { listen: (address, 0).into(), advertise: address, trust_refused: false }
+    }
+
+    pub(super) fn detection(&self) -> CrashDetection {
+        let detection = CrashDetection::new().listen(self.listen).advertise(self.advertise.to_string());
+        if self.trust_refused { detection.trust_refused() } else { detection }
+    }
 }
 
 /// Deliberate faults in a node's writes.
@@ -116,6 +147,7 @@ impl NodeSpec {
             check_every: None,
             record_calls: false,
             work: None,
+            detects_crashes: None,
             breach: None,
         }
     }

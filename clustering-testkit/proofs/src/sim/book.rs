@@ -156,6 +156,7 @@ impl Book {
             Event::LeadershipSuspended { .. } => Some(Reached::Suspended),
             Event::LeadershipResumed { .. } => Some(Reached::Resumed),
             Event::Evicted { .. } => Some(Reached::Evicted),
+            Event::FalselyRemoved { .. } => Some(Reached::FalseAlarm),
             Event::Blocked(_) => Some(Reached::Blocked),
             Event::Unhealthy { .. } => Some(Reached::Unhealthy),
             Event::Healthy => Some(Reached::Healthy),

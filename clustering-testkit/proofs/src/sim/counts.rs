@@ -80,6 +80,12 @@ named! {
         ReleaseTimeout = "release timeouts",
         /// A leader commit was refused, or the node was not the leader.
         LeaderCommitRefused = "leader commits refused",
+        /// A node was removed because its process was reported as gone.
+        Crashed = "removals of crashed nodes",
+        /// A node learned that it was removed as crashed although it is alive.
+        FalseAlarm = "false alarms noticed",
+        /// A node revoked the lease of a process that is gone.
+        LeaseRevoked = "leases of crashed nodes revoked",
     }
 }
 

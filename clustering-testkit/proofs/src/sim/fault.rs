@@ -90,6 +90,8 @@ named! {
         FailingHealth = "failing health",
         /// The node's health checks do not return.
         HangingHealth = "hanging health check",
+        /// Something refuses connections to the process, although it is alive.
+        FalseAlarm = "false alarm",
     }
 }
 
@@ -127,7 +129,7 @@ impl Kind {
             Kind::StuckStabilize | Kind::StuckRelease | Kind::HangingHealth => (1_000, 20_000),
             Kind::Deaf => (1_000, 40_000),
             Kind::EarlyExpiry | Kind::HandDelete | Kind::Rewind | Kind::WatchBreak | Kind::WatchGap => (0, 0),
-            Kind::OwnerCommit | Kind::Drain => (0, 0),
+            Kind::OwnerCommit | Kind::Drain | Kind::FalseAlarm => (0, 0),
             Kind::Drift | Kind::RequestVersion | Kind::Update | Kind::Resign | Kind::LeaderCommit => (0, 0),
             _ => (500, 10_000),
         }
@@ -190,7 +192,7 @@ impl fmt::Display for Fault {
 }
 
 /// Purposes of the commits that trigger faults. Purposes that should be chosen more often occur more than once.
-const PURPOSES: [Purpose; 18] = [
+const PURPOSES: [Purpose; 19] = [
     Purpose::Rewrite,
     Purpose::Elect,
     Purpose::Acknowledge,
@@ -209,10 +211,11 @@ const PURPOSES: [Purpose; 18] = [
     Purpose::LeaderCommit,
     Purpose::Permit,
     Purpose::OwnerCommit,
+    Purpose::RemoveCrashed,
 ];
 
 /// Faults that change the stored state while a commit is in transit or just after it.
-const MEDDLERS: [Kind; 16] = [
+const MEDDLERS: [Kind; 18] = [
     Kind::Leave,
     Kind::Pause,
     Kind::EarlyExpiry,
@@ -229,6 +232,8 @@ const MEDDLERS: [Kind; 16] = [
     Kind::Resign,
     Kind::Deaf,
     Kind::Drain,
+    Kind::Crash,
+    Kind::FalseAlarm,
 ];
 
 /// Draws the faults of a seed, in the order of their times.
@@ -255,6 +260,10 @@ pub(super) fn plan(setup: &Simulation, seed: u64) -> Vec<Fault> {
         // at the same rate.
         let is_exclusive = Swarm::draw(seed).exclusivity != Exclusivity::Nobody;
         bag.retain(|(kind, _)| if is_exclusive { *kind != Kind::Drift } else { !kind.is_of_holds() });
+    }
+    if Swarm::draw(seed).trusts && bag.len() > 1 {
+        // A node that trusts refused connections may revoke the lease of a process that is alive.
+        bag.retain(|(kind, _)| *kind != Kind::FalseAlarm);
     }
     // Some kinds occur far more often than the rest.
     for _ in 0..random.below(3).min(bag.len() as u64) {

@@ -30,6 +30,14 @@ pub(super) struct Swarm {
     pub(super) rolled_out: u64,
     /// Number of slots of exclusive nodes.
     pub(super) slots: u16,
+    /// Number of nodes with which the cluster begins to work, if there are so many.
+    pub(super) min_nodes: usize,
+    /// Percentage of processes with another priority than the default.
+    pub(super) prioritized: u64,
+    /// Percentage of processes that detect crashes.
+    pub(super) detects: u64,
+    /// True if nodes trust refused connections. Then no report of a crash is false.
+    pub(super) trusts: bool,
     slow: Vec<Slow>,
 }
 
@@ -94,11 +102,18 @@ impl Swarm {
         let mixed = one_of(&[50, 90, 97]);
         let rolled_out = one_of(&[0, 100]);
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
+        let min_nodes = one_of(&[1, 1, 1, 2, 3, 5]) as usize;
+        let prioritized = one_of(&[0, 0, 40, 100]);
+        let mut random = Random::stream(seed, 4);
+        let detects = [0, 0, 60, 100, 100][random.below(5) as usize];
+        let trusts = random.percent(35);
         Swarm {
             exclusivity,
             mixed,
             rolled_out,
             slots,
+            min_nodes,
+            prioritized,
             wall_spread,
             take_over,
             fail,
@@ -106,6 +121,8 @@ impl Swarm {
             stabilize_timeout,
             health,
             weighted,
+            detects,
+            trusts,
             slow,
         }
     }

@@ -12,6 +12,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 mod by_hand;
+mod crashes;
 mod etcd_away;
 mod etcd_history;
 mod etcd_members;
@@ -74,6 +75,16 @@ fn all() -> Vec<Trial> {
         by_hand::p7_a_node_whose_record_is_deleted_by_hand_rejoins,
         by_hand::p5_another_node_leads_after_the_election_key_is_deleted_by_hand,
         by_hand::p8_a_version_and_its_stability_record_deleted_by_hand_are_replaced,
+        crashes::p8_a_killed_follower_is_removed_long_before_its_ttl,
+        crashes::p8_a_killed_leader_is_replaced_long_before_its_ttl,
+        crashes::p12_the_slots_of_a_crashed_process_are_held_by_others_at_once,
+        crashes::p8_a_node_that_is_restarted_on_the_same_port_at_once_rejoins_before_the_ttl,
+        crashes::p8_eight_of_twenty_processes_that_die_at_once_are_removed_long_before_their_ttl,
+        crashes::p8_a_paused_process_is_not_taken_for_crashed,
+        crashes::p8_a_port_that_another_program_takes_over_does_not_look_like_a_crash,
+        crashes::p8_a_proxy_that_accepts_for_a_dead_process_hides_its_crash,
+        crashes::p7_a_live_process_whose_connections_are_refused_rejoins_once_and_stays,
+        crashes::p8_a_cable_that_is_pulled_does_not_look_like_a_crash,
         etcd_away::p7_a_restart_of_etcd_within_the_ttl_changes_nothing,
         etcd_away::p7_nodes_rejoin_after_etcd_was_down_for_longer_than_the_ttl,
         etcd_away::p6_a_pause_of_etcd_within_the_ttl_changes_nothing,

@@ -136,6 +136,12 @@ bugs! {
     eviction_by_a_deposed_leader:
         "A laggard is evicted without a guard on the term.",
         22, ["P5"], unguarded(Purpose::Evict, &["c/view/leader"]);
+    removal_of_another_process:
+        "A node whose process is gone is removed without a guard on its record.",
+        1, ["P7, removal"], unguarded(Purpose::RemoveCrashed, &["c/view/nodes/"]);
+    removal_of_a_leader_that_keeps_the_lead:
+        "A node whose process is gone is removed without a guard on the leader.",
+        1, ["P5, leadership of a removed node"], unguarded(Purpose::RemoveCrashed, &["c/view/leader"]);
     resignation_of_another:
         "A leader that resigns deletes the election key even if another node holds it.",
         8, ["P5", "P6"], unguarded(Purpose::Resign, &["c/view/leader"]);

@@ -17,8 +17,11 @@ impl World {
         let own = self.processes[process].name.clone();
         let node_key = self.keys.node_key(&own);
         let ready_key = self.keys.readiness_key(&own);
-        match self.below(17) {
-            0 => self.kill(process),
+        match self.below(19) {
+            0 => {
+                self.dies(process);
+                self.kill(process);
+            }
             1 if self.is_awake(process) => self.handle(process, Input::Stop { keep: Duration::ZERO }),
             2 => self.processes[process].frozen_until = self.now + ms(self.below(12_000)),
             3 => self.unreachable_until = self.now + ms(self.below(7_000)),
@@ -43,6 +46,7 @@ impl World {
             12 => self.request(process, |id| Input::Resign { id }),
             13 => self.request(process, |id| Input::Unregister { id }),
             14 => self.request(process, |id| Input::Register { id }),
+            16 | 17 => self.report_falsely(process),
             15 => self.processes[process].deaf_until = self.now + ms(self.below(30_000)),
             _ => self.request(process, |id| Input::RequestVersion { id, why: None }),
         }

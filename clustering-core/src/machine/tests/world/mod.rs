@@ -9,12 +9,14 @@ use std::{
 };
 
 mod calls;
+mod crashes;
 mod faults;
 mod holds;
 mod promises;
 
 use self::{
     calls::{refusal, token_of},
+    crashes::Detection,
     holds::{Exclusivity, Hold, Holds},
 };
 use super::{
@@ -26,7 +28,7 @@ use crate::{
     keyspace::Keyspace,
     machine::{Identity, Input, Machine, Output, Phase, Token},
     name::{Namespace, NodeName, NodeUri},
-    node::{Metadata, Node},
+    node::{Endpoint, Metadata, Node},
     outcome::Outcome,
     slots::Slot,
     store::{Key, Revision, StoreError, WatchEnd},
@@ -95,6 +97,8 @@ struct Process {
     /// Calls that have not been answered yet.
     waiting: BTreeSet<Token>,
     watches: Vec<Watch>,
+    /// The endpoints of the processes that it watches.
+    watched: Vec<Endpoint>,
     stabilizing: Option<Token>,
     announcing: Option<Token>,
     releasing: Option<Token>,
@@ -123,6 +127,7 @@ struct World {
     views: BTreeMap<(Revision, Version), Vec<Arc<Node>>>,
     announced: BTreeSet<(Revision, Version)>,
     exclusivity: Exclusivity,
+    detection: Detection,
     /// Holds of processes that have ended, each with the time after which it is void.
     abandoned: Vec<(Slot, Timestamp)>,
 }
@@ -142,6 +147,7 @@ impl World {
             views: BTreeMap::new(),
             announced: BTreeSet::new(),
             exclusivity: Exclusivity::Nobody,
+            detection: Detection::default(),
             abandoned: Vec::new(),
         };
         world.exclusivity = match world.below(4) {
@@ -149,6 +155,8 @@ impl World {
             1 => Exclusivity::Some,
             _ => Exclusivity::Everybody,
         };
+        world.detection.is_on = world.below(3) > 0;
+        world.detection.is_trusted = world.below(3) == 0;
         for n in 0..2 + world.below(4) {
             world.processes.push(Process {
                 name: name(&format!("n{n}")),
@@ -159,6 +167,7 @@ impl World {
                 wake_at: None,
                 waiting: BTreeSet::new(),
                 watches: Vec::new(),
+                watched: Vec::new(),
                 stabilizing: None,
                 announcing: None,
                 releasing: None,
@@ -400,7 +409,7 @@ impl World {
             }
             Output::Event(_) => {}
             Output::Supersede { .. } | Output::Abort { .. } | Output::Reply { .. } => {}
-            Output::WatchProcesses { .. } => {}
+            Output::WatchProcesses { endpoints } => self.watch(process, endpoints),
             Output::CheckHealth { .. } => unreachable!("no health checks are configured"),
         }
     }
@@ -509,13 +518,14 @@ impl World {
             config.laggards = Laggards::Evict { after: secs(15) };
         }
         self.make_exclusive(&mut config);
+        self.detect_crashes(&mut config);
         config.validate().expect("a valid configuration");
         let this = &self.processes[process];
         let identity = Identity {
             name: this.name.clone(),
             uri: NodeUri::parse(&format!("http://{}-{}", this.name, this.generation)).expect("a URI"),
             metadata: Metadata::new(),
-            endpoint: None,
+            endpoint: self.endpoint(process),
         };
         // Wall clocks are wrong by up to an hour.
         let wall = 1_700_000_000_000 + self.below(3_600_000);
@@ -532,6 +542,7 @@ impl World {
         this.machine = None;
         this.waiting.clear();
         this.watches.clear();
+        this.watched.clear();
         (this.stabilizing, this.announcing, this.releasing) = (None, None, None);
         this.holds = Holds::default();
     }

@@ -5,8 +5,8 @@ use clustering_core::{
 };
 use serde_json::Value;
 
-/// Checks that a version tells the truth if it names as a cause a node that left gracefully or was evicted: the node's
-/// record was deleted since the previous version, by a revision that records this departure.
+/// Checks that a version tells the truth if it names as a cause a node that left gracefully, was evicted or crashed: the
+/// node's record was deleted since the previous version, by a revision that records this departure.
 ///
 /// The reverse does not hold: a leader that has read a snapshot in between does not know how nodes departed.
 pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), String> {
@@ -16,7 +16,15 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
     let since = &earlier[before.map_or(0, |before| before + 1)..];
     let causes = version["cause"].as_array().into_iter().flatten();
     for cause in causes {
-        for how in ["left", "evicted"] {
+        if let Some(name) = cause.get("ended").and_then(Value::as_str)
+            && is_known_to_have_crashed(since, keys, name)
+        {
+            return Err(format!(
+                "false cause: the version @{} says that the session of {name} ended, but the log says that it has crashed",
+                last.revision
+            ));
+        }
+        for how in ["left", "evicted", "crashed"] {
             let Some(name) = cause.get(how).and_then(Value::as_str) else { continue };
             let record = format!("{}{name}", keys.nodes_prefix());
             let so = |batch: &Batch| {
@@ -34,6 +42,20 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
         }
     }
     Ok(())
+}
+
+/// True if even a node that has read a snapshot knows that the node was removed as crashed: the node's record was not put
+/// in these revisions, it was deleted once, and that revision's record of the departure is the last one.
+fn is_known_to_have_crashed(since: &[Batch], keys: &Keyspace, name: &str) -> bool {
+    let record = Key::from(format!("{}{name}", keys.nodes_prefix()));
+    let changes = since.iter().flat_map(|batch| batch.changes.iter());
+    let touched = changes.filter(|change| *change.key() == record).count();
+    let last = since.iter().rev().find_map(|batch| Some((batch, put(batch, keys.departure_key())?)));
+    touched == 1
+        && last.is_some_and(|(batch, gone)| {
+            let deleted = |change: &Change| matches!(change, Change::Delete(key) if *key == record);
+            gone["node"] == name && gone["how"] == "crashed" && batch.changes.iter().any(deleted)
+        })
 }
 
 /// A version that names a node's lost acknowledgement as a cause is published by a leader that knows the node's record

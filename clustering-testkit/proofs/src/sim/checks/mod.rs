@@ -2,6 +2,7 @@
 //! and reports violations as `kind: details`.
 
 pub(super) mod causes;
+pub(super) mod crashes;
 pub(super) mod p10_news;
 pub(super) mod p11_health;
 pub(super) mod p12_fence;
@@ -15,3 +16,4 @@ pub(super) mod p4_announcements;
 pub(super) mod p5_places;
 pub(crate) mod p5_writes;
 pub(super) mod p6_claims;
+pub(super) mod p8_formation;

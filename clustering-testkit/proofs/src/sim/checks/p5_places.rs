@@ -6,7 +6,8 @@ use clustering_core::{
 
 use crate::sim::Store;
 
-/// P5. A node ends no leadership but its own, except that taking a name over also ends that name's leadership. An
+/// P5. A node ends no leadership but its own, except that taking a name over, or removing a crashed node, also ends that
+/// node's leadership. An
 /// elected node is registered in the log, under the session that holds the leadership. P7. A node that changes its
 /// record, or leaves, does not touch the record of another.
 ///
@@ -45,8 +46,9 @@ pub(in crate::sim) fn check(
             ))
         }
         (_, Some(leader)) if ends_lead => {
-            let may =
-                leader.lease.is_some_and(&is_own) || purpose == Purpose::TakeOver && holds_name(leader.lease);
+            let may = leader.lease.is_some_and(&is_own)
+                || purpose == Purpose::TakeOver && holds_name(leader.lease)
+                || purpose == Purpose::RemoveCrashed && removes(store, keys, txn, leader.lease);
             match may {
                 true => Ok(()),
                 false => Err(format!(
@@ -57,4 +59,15 @@ pub(in crate::sim) fn check(
         }
         _ => Ok(()),
     }
+}
+
+/// True if the commit deletes the record under that lease.
+fn removes(store: &Store, keys: &Keyspace, txn: &Txn, lease: Option<LeaseId>) -> bool {
+    let removes = |operation: &Operation| match operation {
+        Operation::Delete { key } if key.starts_with(keys.nodes_prefix().as_str()) => {
+            lease.is_some() && store.get(key).is_some_and(|record| record.lease == lease)
+        }
+        _ => false,
+    };
+    txn.operations().iter().any(removes)
 }

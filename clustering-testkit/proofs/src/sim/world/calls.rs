@@ -256,6 +256,9 @@ impl World<'_> {
                 .map(|left| token.map(|token| Input::Renewed { token, result: Ok(left) })),
             Request::Revoke(lease) => {
                 let result = self.store.end(*lease);
+                if result.is_ok() {
+                    self.note_revocation(*lease);
+                }
                 self.committed(before, by(None));
                 result.map(|()| token.map(|token| Input::Revoked { token, result: Ok(()) }))
             }
@@ -295,13 +298,23 @@ impl World<'_> {
             })
         };
         let judged = judged.and_then(|()| {
+            let min_nodes = self.swarm.min_nodes.min(self.setup.nodes);
+            checks::p8_formation::check(&self.store, &self.keys, min_nodes, txn)
+        });
+        let judged = judged.and_then(|()| {
             let what = (&self.processes[process].name, purpose, txn);
             checks::p5_places::check(&self.store, &self.keys, what, knew.revision, self.is_own(process, life))
+        });
+        let judged = judged.and_then(|()| {
+            checks::crashes::removal(&self.store, &self.keys, purpose, txn, &self.reports.reported)
         });
         let result = self.store.commit(txn);
         match &result {
             Ok(_) => {
                 self.book.check(judged);
+                if purpose == Purpose::RemoveCrashed {
+                    self.book.counts.note(Reached::Crashed);
+                }
                 if purpose == Purpose::OwnerCommit {
                     self.check_owner_commit((process, life), txn);
                 }

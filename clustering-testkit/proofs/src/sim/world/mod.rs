@@ -3,6 +3,7 @@
 mod callbacks;
 mod calls;
 mod calm;
+mod crashes;
 mod holds;
 mod process;
 pub(crate) mod render;
@@ -15,8 +16,8 @@ use std::{
 };
 
 use clustering_core::{
-    Config, Event, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName, NodeUri,
-    Outcome, StopReason,
+    Config, Event, Evidence, HealthChecks, Keyspace, Laggards, LostReason, NameConflict, Namespace, NodeName,
+    NodeUri, Outcome, ProcessId, StopReason,
     machine::{Identity, Input, Machine, Output, Purpose, RequestId, Token},
     node::{Metadata, WEIGHT},
     slots::Slot,
@@ -31,6 +32,7 @@ use clustering_testkit::{
 
 use self::{
     calls::Call,
+    crashes::Reports,
     holds::{Hold, Holder},
     process::{Claim, Process},
 };
@@ -77,6 +79,8 @@ enum Due {
     Reconnect { process: usize, life: u32 },
     /// The user drops a hold.
     Drop { process: usize, life: u32, hold: Hold },
+    /// The process is told that a process that it watches is gone.
+    Gone { process: usize, life: u32, gone: ProcessId, evidence: Evidence },
     /// The runtime reports about holds.
     Report { process: usize, life: u32, input: Input },
     /// A callback returns.
@@ -109,6 +113,7 @@ pub(super) struct World<'a> {
     /// False after a restore of the store, which P12 does not cover.
     judges_holds: bool,
     fence: Fence,
+    reports: Reports,
     /// Owners of some keys, by the era and revision of the version.
     placed: Option<Placed>,
     outage_until: Moment,
@@ -164,6 +169,7 @@ impl<'a> World<'a> {
             holds: 0,
             judges_holds: true,
             fence: Fence::default(),
+            reports: Reports::default(),
             placed: None,
             outage_until: Moment::default(),
             stormy: true,
@@ -232,6 +238,7 @@ impl<'a> World<'a> {
             | Due::Drop { process, life, .. }
             | Due::WriteAsOwner { process, life }
             | Due::Report { process, life, .. }
+            | Due::Gone { process, life, .. }
             | Due::Ended { process, life, .. } => Some((*process, *life)),
         };
         if let Some((process, life)) = whose {
@@ -268,6 +275,7 @@ impl<'a> World<'a> {
             Due::Drop { process, hold, .. } => self.drop_hold(process, hold),
             Due::WriteAsOwner { process, .. } => self.write_as_owner(process),
             Due::Report { process, input, .. } => self.handle(process, input),
+            Due::Gone { process, gone, evidence, .. } => self.gone(process, gone, evidence),
             Due::Ended { process, token, outcome, .. } => self.callback_ended(process, token, outcome),
         }
     }
@@ -285,8 +293,10 @@ impl<'a> World<'a> {
         }
         let mut config = Config::default();
         self.make_exclusive(number, &mut config);
+        self.processes[number].life += 1;
+        let endpoint = self.detect_crashes(number, &mut config);
         let process = &mut self.processes[number];
-        process.life += 1;
+        process.endpoint.clone_from(&endpoint);
         let life = process.life;
         let random = &mut process.random;
         config.ttl = ttl;
@@ -308,6 +318,10 @@ impl<'a> World<'a> {
             let failures = 1 + random.below(3) as u32;
             config.health = Some(HealthChecks { interval: times.0, deadline: times.1, failures });
         }
+        config.min_nodes = Some(swarm.min_nodes.min(self.setup.nodes) as u32);
+        if swarm.prioritized > 0 && random.percent(swarm.prioritized) {
+            config.priority = [0, 1, 100, 200][random.below(4) as usize];
+        }
         process.checks = config.health;
         config.validate().expect("the configuration is valid");
         let takes_over = config.name_conflict == NameConflict::TakeOver;
@@ -322,7 +336,7 @@ impl<'a> World<'a> {
             uri: NodeUri::parse(&format!("http://{name}/{kind}{life}")).expect("the URI is valid"),
             name,
             metadata,
-            endpoint: None,
+            endpoint,
         };
         // Each life starts at another time of its clock.
         let shows = Timestamp::from_nanos(random.between(1_000_000_000, 1_000_000_000_000));
@@ -349,6 +363,7 @@ impl<'a> World<'a> {
             self.book.tell(self.now, &self.processes[process].label, || "is killed".to_owned());
             self.observe(process, Observation::Killed);
             self.forget_holder(process);
+            self.break_connections(process);
             self.processes[process].end();
         }
     }
@@ -441,7 +456,7 @@ impl<'a> World<'a> {
             self.book.tell(self.now, &self.processes[process].label, || line);
         }
         match output {
-            Output::WatchProcesses { .. } => {}
+            Output::WatchProcesses { endpoints } => self.watch_processes(process, endpoints),
             Output::Event(event) => self.event(process, &event),
             Output::Stabilize { token, view, attempt, .. } => self.stabilize(process, token, &view, attempt),
             Output::Announce { token, view, term } => self.announce(process, token, &view, term),
@@ -456,8 +471,11 @@ impl<'a> World<'a> {
             }
             Output::Stopped { reason } => self.stopped(process, &reason),
             call => {
-                if let Output::Commit { purpose: Purpose::Acknowledge, txn, .. } = &call {
-                    self.look_at_acknowledgement(process, txn);
+                if let Output::Commit { purpose, txn, .. } = &call {
+                    self.look_at_endpoint(process, *purpose, txn);
+                    if *purpose == Purpose::Acknowledge {
+                        self.look_at_acknowledgement(process, txn);
+                    }
                 }
                 let owes = &mut self.processes[process].owes;
                 match (&call, &mut *owes) {
@@ -486,6 +504,7 @@ impl<'a> World<'a> {
                 }
                 self.look_at_placement(process);
             }
+            Event::FalselyRemoved { .. } => self.processes[process].knows_false_alarm = true,
             Event::LeaderChanged { term, .. } => self.processes[process].told_leader = *term,
             Event::SessionLost { reason: LostReason::Unhealthy } => {
                 let this = &mut self.processes[process];

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use clustering_core::{
-    HealthChecks, NameConflict, NodeName, Term, Version,
+    Endpoint, HealthChecks, NameConflict, NodeName, Term, Version,
     machine::{Machine, RequestId, Token},
     slots::Slot,
     store::{Key, LeaseId, Revision},
@@ -35,6 +35,12 @@ pub(super) struct Process {
     pub(super) held: Vec<Due>,
     pub(super) wake_at: Option<Moment>,
     pub(super) watches: Vec<Watch>,
+    /// Where others can find out whether the process is alive.
+    pub(super) endpoint: Option<Endpoint>,
+    /// The endpoints that the process watches.
+    pub(super) watched: Vec<Endpoint>,
+    /// True once the process knows that it was removed although it is alive.
+    pub(super) knows_false_alarm: bool,
     pub(super) stabilizing: Option<Run>,
     pub(super) announcing: Option<Run>,
     /// Configuration of the health checks.
@@ -133,6 +139,9 @@ impl Process {
             held: Vec::new(),
             wake_at: None,
             watches: Vec::new(),
+            endpoint: None,
+            watched: Vec::new(),
+            knows_false_alarm: false,
             stabilizing: None,
             announcing: None,
             checks: None,
@@ -162,6 +171,9 @@ impl Process {
         self.held.clear();
         self.wake_at = None;
         self.watches.clear();
+        self.endpoint = None;
+        self.watched.clear();
+        self.knows_false_alarm = false;
         (self.stabilizing, self.announcing) = (None, None);
         (self.checking, self.owes) = (None, None);
         (self.lease, self.claim) = (None, None);

@@ -117,6 +117,8 @@ impl World<'_> {
                 self.queue.push(end, Due::Over { kind: Kind::Cordon, process: node, life });
             }
             Kind::Drain => self.drain(node),
+            Kind::FalseAlarm if !self.swarm.trusts => self.refuse_connections(node),
+            Kind::FalseAlarm => {}
             Kind::OwnerCommit => {
                 (0..self.processes.len()).for_each(|process| self.write_as_owner(process));
             }

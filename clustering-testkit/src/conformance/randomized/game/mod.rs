@@ -33,7 +33,7 @@ pub(super) struct Game<'h, H> {
     /// Largest revision that the store has shown so far.
     known: Revision,
     compacted: Revision,
-    /// Longest duration of a step so far, not counting waits for time to pass.
+    /// Longest duration of the calls of a step so far, not counting waits for watches or for time to pass.
     slowest: Duration,
 }
 
@@ -61,7 +61,7 @@ impl<'h, H: Harness> Game<'h, H> {
 
     pub(super) async fn step(&mut self, step: &Step) {
         self.settle().await;
-        let began = Instant::now();
+        let mut began = Instant::now();
         match step {
             Step::Grant { handle, ttl } => self.grant(*handle, *ttl).await,
             Step::Renew { handle, lease } => self.renew(*handle, *lease).await,
@@ -73,13 +73,27 @@ impl<'h, H: Harness> Game<'h, H> {
             Step::Drop { watch } => self.watches[*watch] = None,
             Step::Advance { steps } => {
                 sleep(self.site.bounds.smallest_ttl * *steps / 20).await;
-                self.settle().await;
-                return self.read(0, &self.site.root.clone()).await;
             }
             Step::Compact { back } => self.compact(*back).await,
         }
+        // These steps may wait for a watch, or for time to pass, and leases may have ended meanwhile.
+        if matches!(
+            step,
+            Step::Revoke { .. } | Step::Watch { .. } | Step::Drain { .. } | Step::Advance { .. }
+        ) {
+            self.settle().await;
+            began = Instant::now();
+        }
         self.read(0, &self.site.root.clone()).await;
         self.slowest = self.slowest.max(began.elapsed());
+        // Only after the read, because the journal may lag for longer than a lease lives.
+        self.follow().await;
+    }
+
+    /// Takes all changes that the journal must deliver and compares them with the model.
+    async fn follow(&mut self) {
+        let batches = self.model.changes(&self.site.root, self.journal.seen);
+        self.journal.expect("a watch open since the beginning", &batches).await;
     }
 
     fn prefix(&self, number: usize) -> String {
@@ -130,8 +144,6 @@ impl<'h, H: Harness> Game<'h, H> {
         self.show(revision, "the reply to a commit");
         if verdict == Verdict::Change {
             self.model.apply(&txn, revision);
-            let batches = self.model.changes(&self.site.root, self.journal.seen);
-            self.journal.expect("a watch open since the beginning", &batches).await;
         }
     }
 
@@ -199,8 +211,7 @@ impl<'h, H: Harness> Game<'h, H> {
             let revision = self.handles[0].commit(txn.clone()).await;
             self.show(revision, "the reply to a commit");
             self.model.apply(&txn, revision);
-            let batches = self.model.changes(&self.site.root, self.journal.seen);
-            self.journal.expect("a watch open since the beginning", &batches).await;
+            self.follow().await;
         }
         for number in 0..self.watches.len() {
             self.drain(number).await;
