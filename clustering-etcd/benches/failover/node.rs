@@ -32,7 +32,7 @@ async fn library(spec: &Spec) -> Result<(), Box<dyn Error>> {
         .uri("http://127.0.0.1:8080")
         .ttl(TTL);
     let builder = match spec.kind {
-        Kind::CrashDetection => builder.configure(|config| config.crash_detection = Some(detection())),
+        Kind::CrashDetection => builder.detect_crashes(detection()),
         _ => builder,
     };
     let node = builder.start().await?;
