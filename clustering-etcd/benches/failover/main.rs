@@ -24,6 +24,7 @@ use futures_util::future::try_join_all;
 use self::{
     arguments::{Arguments, Asks},
     process::{Cluster, Kind},
+    report::Report,
     rounds::Role,
 };
 
@@ -40,13 +41,13 @@ fn main() -> ExitCode {
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let etcd = EtcdServer::start().await?;
-    report::begin(arguments, etcd.version());
+    let mut report = Report::begin(arguments, etcd.version());
     if arguments.does("crash-detection") {
         // One cluster at a time, so that none disturbs the other.
         for nodes in &arguments.nodes {
             for role in Role::ALL {
                 let times = rounds::run(&etcd, Kind::CrashDetection, role, *nodes, arguments.rounds).await?;
-                report::times(arguments, Kind::CrashDetection, role, *nodes, times);
+                report.add(Kind::CrashDetection, role, *nodes, times);
             }
         }
     }
@@ -59,7 +60,7 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         Ok::<_, Box<dyn Error>>((kind, role, nodes, rounds::run(&etcd, kind, role, nodes, rounds).await?))
     });
     for (kind, role, nodes, times) in try_join_all(slow).await? {
-        report::times(arguments, kind, role, nodes, times);
+        report.add(kind, role, nodes, times);
     }
     if arguments.does("idle") {
         let nodes = arguments.nodes.iter().copied().max().unwrap_or(0);
@@ -67,5 +68,5 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         let without = idle::measure(Cluster::start(&etcd, Kind::Ttl, "idle", nodes).await?).await?;
         report::idle(arguments, nodes, with, without);
     }
-    Ok(())
+    report.end()
 }
