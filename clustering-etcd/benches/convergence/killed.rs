@@ -10,8 +10,8 @@ use tokio::runtime::Runtime;
 use crate::{
     arguments::Arguments,
     ours::Ours,
-    report::Summary,
     rounds::{LONG, Member, Team},
+    summary::Summary,
 };
 
 /// TTL of the leases: the shortest that etcd grants.
