@@ -105,6 +105,7 @@ impl Swarm {
         let rolled_out = one_of(&[0, 100]);
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
         let min_nodes = one_of(&[1, 1, 1, 2, 3, 5]) as usize;
+        let prioritized = one_of(&[0, 0, 40, 100]);
         let restarts = one_of(&[0, 0, 30, 90]);
         let mut random = Random::stream(seed, 4);
         let detects = [0, 0, 60, 100, 100][random.below(5) as usize];
