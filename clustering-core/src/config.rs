@@ -83,9 +83,10 @@ pub struct Config {
     /// Treatment of nodes that keep a version from becoming stable.
     pub laggards: Laggards,
     /// Percentage of the nodes above which simultaneous failures count as a mass failure. The leader then assumes a
-    /// common cause (a bad release, a database that every node needs), evicts no nodes, and reports a
-    /// [`MassFailure`](crate::Event::MassFailure). 50 by default; 0 disables evictions, and 100 disables this
-    /// protection.
+    /// common cause (a bad release, a database that every node needs, an outage of the store) and reports a
+    /// [`MassFailure`](crate::Event::MassFailure). If the nodes are late, it evicts none. If they are owners of slots
+    /// whose sessions have ended within one TTL, their slots wait for them for one more TTL. 50 by default; 0 disables
+    /// evictions and makes the slots of every lost node wait; 100 disables both protections.
     pub mass_failure_percent: u8,
     /// Policy for the case that another process holds the node's name.
     pub name_conflict: NameConflict,

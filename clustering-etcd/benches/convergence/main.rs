@@ -13,6 +13,8 @@ mod killed;
 mod ours;
 mod report;
 mod rounds;
+#[path = "../summary/mod.rs"]
+mod summary;
 mod trace;
 
 use std::{error::Error, process::ExitCode};

@@ -20,8 +20,8 @@ use crate::{
     arguments::Arguments,
     bare::Bare,
     ours::Ours,
-    report::{Summary, round},
     rounds::{Cluster, TTL, Team},
+    summary::{Summary, round},
 };
 
 /// A call, or the change that it makes.
