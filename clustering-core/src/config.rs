@@ -197,8 +197,8 @@ pub struct Config {
 /// # Cost and limits
 ///
 /// A node has three connections to other nodes, and three from others, however large the cluster is. After a line of 40
-/// bytes nothing is sent but the kernel's TCP keep-alive probes, one per minute and side of a connection. The process is
-/// not woken for them.
+/// bytes nothing is sent but the kernel's TCP keep-alive probes, one per minute and side of a connection: measured on
+/// Linux, 12 packets without data each way per node and minute (624 bytes), and no additional wake-ups of the process.
 ///
 /// A stranger who connects sees the same line. At most 64 connections are kept: a further one closes the oldest of the
 /// host that has the most. A peer that sends more than 1 KiB is disconnected. Watchers wait at most 1 s for a

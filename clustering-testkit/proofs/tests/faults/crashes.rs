@@ -173,24 +173,33 @@ pub(crate) async fn p8_a_node_that_is_restarted_on_the_same_port_at_once_rejoins
     scenario.check(&NAMES).await;
 }
 
-pub(crate) async fn p8_eight_of_twenty_processes_that_die_at_once_are_removed_long_before_their_ttl() {
-    let names: Vec<String> = (0..20).map(|number| format!("n{number:02}")).collect();
+async fn many_die(dying: usize, nodes: usize) {
+    let names: Vec<String> = (0..nodes).map(|number| format!("n{number:02}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let scenario = Alone::new().await;
     let nodes = start(&scenario, &names, patient).await;
     let before = scenario.stable(&names).await;
     let leader = scenario.leader().await.0;
     // The leader is among those that die.
-    let others = nodes.iter().filter(|node| node.name() != leader.name()).take(7);
-    let dying: Vec<_> = others.chain([&leader]).cloned().collect();
+    let others = nodes.iter().filter(|node| node.name() != leader.name()).take(dying - 1);
+    let dead: Vec<_> = others.chain([&leader]).cloned().collect();
     let since = scenario.now();
-    futures_util::future::join_all(dying.iter().map(|node| node.kill())).await;
+    futures_util::future::join_all(dead.iter().map(|node| node.kill())).await;
     let rest: Vec<_> =
-        names.iter().copied().filter(|name| dying.iter().all(|node| node.name() != *name)).collect();
+        names.iter().copied().filter(|name| dead.iter().all(|node| node.name() != *name)).collect();
     scenario.stable_after(before, &rest).await;
-    let took = scenario.measured("8 of 20 nodes killed at once, with crash detection", since);
+    let took = scenario
+        .measured(&format!("{dying} of {} nodes killed at once, with crash detection", names.len()), since);
     assert!(took < LONG_TTL - secs(5), "{took:?}");
     scenario.check(&rest).await;
+}
+
+pub(crate) async fn p8_eight_of_twenty_processes_that_die_at_once_are_removed_long_before_their_ttl() {
+    many_die(8, 20).await;
+}
+
+pub(crate) async fn p8_twenty_of_fifty_processes_that_die_at_once_are_removed_long_before_their_ttl() {
+    many_die(20, 50).await;
 }
 
 /// A paused process keeps its connections, and does not answer at new ones.

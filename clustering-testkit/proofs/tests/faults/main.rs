@@ -80,6 +80,7 @@ fn all() -> Vec<Trial> {
         crashes::p12_the_slots_of_a_crashed_process_are_held_by_others_at_once,
         crashes::p8_a_node_that_is_restarted_on_the_same_port_at_once_rejoins_before_the_ttl,
         crashes::p8_eight_of_twenty_processes_that_die_at_once_are_removed_long_before_their_ttl,
+        crashes::p8_twenty_of_fifty_processes_that_die_at_once_are_removed_long_before_their_ttl,
         crashes::p8_a_paused_process_is_not_taken_for_crashed,
         crashes::p8_a_port_that_another_program_takes_over_does_not_look_like_a_crash,
         crashes::p8_a_proxy_that_accepts_for_a_dead_process_hides_its_crash,
