@@ -93,6 +93,9 @@ async fn keys_of_slots_that_wait_have_no_node_and_do_not_move() {
     assert!(out.contains("\n4 slots wait for n-2 to come back, and stay where they are\n"), "{out}");
     assert!(out.contains("\nwith new-1: 2 of 8 slots move\nwithout n-1: 4 of 8 slots move\n"), "{out}");
     assert_eq!(clustering(&etcd, &["placement", "--json"]).await.json()["kept"], json!({"n-2": 4}));
+    // The other four slots are balanced by weight.
+    let said = clustering(&etcd, &["placement", "--add", "x=3"]).await;
+    assert!(said.ended(0).contains("\nwith x: 3 of 8 slots move\n"), "{said:?}");
 }
 
 #[tokio::test]
