@@ -83,9 +83,10 @@ pub struct Config {
     /// Treatment of nodes that keep a version from becoming stable.
     pub laggards: Laggards,
     /// Percentage of the nodes above which simultaneous failures count as a mass failure. The leader then assumes a
-    /// common cause (a bad release, a database that every node needs), evicts no nodes, and reports a
-    /// [`MassFailure`](crate::Event::MassFailure). 50 by default; 0 disables evictions, and 100 disables this
-    /// protection.
+    /// common cause (a bad release, a database that every node needs, an outage of the store) and reports a
+    /// [`MassFailure`](crate::Event::MassFailure). If the nodes are late, it evicts none. If they are owners of slots
+    /// whose sessions have ended within one TTL, their slots wait for them for one more TTL. 50 by default; 0 disables
+    /// evictions and makes the slots of every lost node wait; 100 disables both protections.
     pub mass_failure_percent: u8,
     /// Policy for the case that another process holds the node's name.
     pub name_conflict: NameConflict,
@@ -147,9 +148,61 @@ pub struct Config {
 
 /// Detection of crashes by TCP connections between the nodes: within milliseconds instead of a TTL.
 ///
-/// The kernel closes the connections of a process that ends. Three other nodes notice that, connect again at once, and
-/// remove the node if the connection is refused, or if another process of this library answers. Anything else (a
-/// time-out, an unreachable network, a proxy that accepts) proves nothing, and then the TTL decides.
+/// Each process listens on a TCP port, and its record names the port and the process. Three other nodes are connected
+/// to it. The kernel closes these connections when the process ends. They then connect again at once, and remove the
+/// node if the connection is refused, or if another process of this library answers.
+///
+/// ```no_run
+/// # use clustering_core::{Builder, CrashDetection};
+/// # fn example(builder: Builder) -> Builder {
+/// builder.detect_crashes(CrashDetection::new().listen("0.0.0.0:7946".parse().expect("it is an address")))
+/// # }
+/// ```
+///
+/// # What it can see
+///
+/// | what happens | what others find | what follows |
+/// |---|---|---|
+/// | the process crashes, is killed, or runs out of memory | a refused connection | removed at once |
+/// | the process is restarted on the same port | another process of this library | the predecessor is removed at once |
+/// | the machine restarts | a refused connection, once the machine answers again | removed then, or after the TTL |
+/// | the process hangs or is paused | an open connection, or no answer | nothing; the TTL decides |
+/// | power or network fails | no answer | nothing; the TTL decides |
+/// | another program takes over the port | an answer that is not from this library | nothing; the TTL decides |
+/// | a proxy or service mesh accepts for the dead process | a connection that is closed without an answer | nothing; the TTL decides |
+/// | a host name does not resolve | no address | nothing; the TTL decides |
+///
+/// # False alarms
+///
+/// A live process looks dead if something in the network refuses connections in its place: a firewall that answers with
+/// a reset or with "port unreachable" (`REJECT`, as opposed to `DROP`), a proxy whose upstream is down, or a host name
+/// or address that leads somewhere else, such as `localhost` on different machines or a load balancer. The node is then
+/// removed although it is alive. It rejoins by itself, which costs a version, and an election if it led; no promise is
+/// broken. It reports [`FalselyRemoved`](crate::Event::FalselyRemoved) and offers no endpoint until its process
+/// restarts, so it is not removed again for that reason, and its crashes are noticed only after the TTL.
+///
+/// Only with [`trust_refused`](Self::trust_refused) does a false alarm endanger exclusive keys (P12).
+///
+/// # Networks
+///
+/// - Every node must reach the port of every other node, at the [advertised](Self::advertise) host and at the same port
+///   number that the process listens on. A port mapping has to keep the number.
+/// - In Kubernetes, use the IP address of the pod as host of the URI or as advertised host, not the name of a service.
+///   Pods need no declared port for it, but a `NetworkPolicy` has to allow the connections: set
+///   [`listen`](Self::listen) to a fixed port.
+/// - A sidecar of a service mesh accepts connections for a dead process, so nothing is noticed. Exclude the port from
+///   it, as with Istio's annotations `excludeInboundPorts` and `excludeOutboundPorts`.
+/// - The connections are not encrypted. Nothing passes but the random identity of the process.
+///
+/// # Cost and limits
+///
+/// A node has three connections to other nodes, and three from others, however large the cluster is. After a line of 40
+/// bytes nothing is sent but the kernel's TCP keep-alive probes, one per minute and side of a connection. The process is
+/// not woken for them.
+///
+/// A stranger who connects sees the same line. At most 64 connections are kept: a further one closes the oldest of the
+/// host that has the most. A peer that sends more than 1 KiB is disconnected. Watchers wait at most 1 s for a
+/// connection and for the line, and try again after 5 ms, doubling to 30 s, if that proves nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct CrashDetection {

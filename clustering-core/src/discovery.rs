@@ -52,6 +52,12 @@ pub enum Route {
         /// since.
         to: Option<Arc<Node>>,
     },
+    /// No node owns the key, because its slot waits for an absent node. It gets an owner when the node is back, or at the
+    /// latest when the time for which the slot waits is over. See "Restarts" in [`ownership`](crate::docs::ownership).
+    Waiting {
+        /// The name of the absent node.
+        node: NodeName,
+    },
     /// No node owns the key, or no node is present.
     Unowned,
 }
@@ -175,8 +181,9 @@ impl Discovery {
         self.shared().machine().replica().route(key.as_ref())
     }
 
-    /// Waits while the key is [being handed over](Route::Moving), and returns the route: [`Route::At`], or
-    /// [`Route::Unowned`]. There is no time limit; use [`tokio::time::timeout`]. Cancel safe.
+    /// Waits while the key is [being handed over](Route::Moving) or [waits for an absent node](Route::Waiting), and
+    /// returns the route: [`Route::At`], or [`Route::Unowned`]. There is no time limit; use [`tokio::time::timeout`].
+    /// Cancel safe.
     ///
     /// # Errors
     ///
@@ -186,7 +193,7 @@ impl Discovery {
         let mut status = self.status();
         loop {
             match self.route(&key) {
-                Route::Moving { .. } => drop(status.changed().await?),
+                Route::Moving { .. } | Route::Waiting { .. } => drop(status.changed().await?),
                 route => return Ok(route),
             }
         }

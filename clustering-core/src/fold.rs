@@ -18,6 +18,7 @@ mod route;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{
@@ -41,8 +42,8 @@ pub(crate) enum Changed {
     Up(Arc<Node>),
     /// A node's record was put again.
     Renewed(Arc<Node>),
-    /// A node is gone.
-    Down(Arc<Node>, Departure),
+    /// A node is gone: how it departed, and the time for which its slots wait for it.
+    Down(Arc<Node>, Departure, Duration),
     /// The departure key was put.
     Departed(DepartureRecord),
     /// The election key changed.

@@ -60,8 +60,9 @@ impl Harness for OnEtcd {
             proxies.push(Proxy::to(&endpoint).await.expect("a port on loopback"));
         }
         let endpoints = proxies.iter().map(Proxy::endpoint);
-        let config = EtcdConfig::new(endpoints).expect("the proxies have endpoints");
-        let config = EtcdConfig { member_refresh: Duration::ZERO, ..config };
+        let mut config = EtcdConfig::new(endpoints).expect("the proxies have endpoints");
+        // Otherwise the store would learn the addresses behind the proxies.
+        config.member_refresh = Duration::ZERO;
         let store = Arc::new(EtcdStore::connect(config).await.expect("the test server answers"));
         Hook::Have(Line { store, silence: Box::new(move || proxies.iter().for_each(Proxy::silence)) })
     }

@@ -1,23 +1,19 @@
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-    task::Waker,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use clustering_core::store::{
-    CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+    CoordinationStore, Lease, LeaseId, Revision, Signal, Snapshot, StoreError, Txn, WatchStream,
 };
 use tokio::{task::coop::consume_budget, time::Instant};
 
 use crate::{
     Backup, LiveLease, MemoryStoreBuilder, Stats,
     state::{Settings, State},
-    watch::MemoryWatch,
+    watch::watch,
 };
 
 /// The longest TTL that the store grants: about 285 years, as in etcd. A longer TTL might overflow the deadline.
@@ -39,25 +35,9 @@ pub struct MemoryStore {
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
-    /// Incremented when the history is replaced by a restore or compacted by hand. Batches that a watch fetched under
-    /// an earlier generation must not be yielded.
-    generation: AtomicU64,
 }
 
 impl Shared {
-    pub(crate) fn generation(&self) -> u64 {
-        self.generation.load(Ordering::Acquire)
-    }
-
-    /// Runs `work`, which replaces or compacts the history, and starts a new generation.
-    fn alter_history(&self, work: impl FnOnce(&mut State, Instant)) {
-        self.with(|state, now| {
-            work(state, now);
-            // Incremented under the lock, so that no watch can fetch batches in between.
-            self.generation.fetch_add(1, Ordering::Release);
-        });
-    }
-
     /// Runs `work` on the current state, after ending all expired leases.
     fn with<R>(&self, work: impl FnOnce(&mut State, Instant) -> R) -> R {
         self.locked(|state| {
@@ -66,17 +46,17 @@ impl Shared {
         })
     }
 
-    /// Runs `work` on the state under its lock, and then wakes the affected watches.
+    /// Runs `work` on the state under its lock, and then raises the signals of the affected watches.
     ///
-    /// `work` must not wake or drop a waker. That runs code of the waker's owner, which may call the store or drop one
+    /// `work` must not raise or drop a signal. That may run code of the watch's task, which may call the store or drop one
     /// of its watches, and would deadlock.
     pub(crate) fn locked<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
-        let (result, woken) = {
+        let (result, raised) = {
             // A panic under the lock is a bug in this crate. Poisoning would only make every later call panic as well.
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (work(&mut state), state.watchers.take_woken())
+            (work(&mut state), state.watchers.take_raised())
         };
-        woken.into_iter().for_each(Waker::wake);
+        raised.iter().for_each(Signal::raise);
         result
     }
 }
@@ -94,9 +74,7 @@ impl MemoryStore {
     }
 
     pub(crate) fn with_settings(settings: Settings) -> Self {
-        MemoryStore {
-            shared: Arc::new(Shared { state: Mutex::new(State::new(settings)), ..Shared::default() }),
-        }
+        MemoryStore { shared: Arc::new(Shared { state: Mutex::new(State::new(settings)) }) }
     }
 
     /// Returns the current revision.
@@ -109,7 +87,7 @@ impl MemoryStore {
     /// Entries are kept. Watches that have not yet yielded some of the discarded changes end with `Compacted`, and so
     /// do new watches that start after an earlier revision.
     pub fn compact(&self, revision: Revision) {
-        self.shared.alter_history(|state, _| state.compact(revision));
+        self.shared.with(|state, _| state.compact(revision));
     }
 
     /// Returns the number of live leases.
@@ -146,7 +124,7 @@ impl MemoryStore {
     ///   backup; etcd does the same. Leases granted since the backup are gone, and their IDs are never reused.
     /// - The backup may come from another store. In that case every watch that has seen anything ends.
     pub fn restore(&self, backup: &Backup) {
-        self.shared.alter_history(|state, now| state.restore(backup, now));
+        self.shared.with(|state, now| state.restore(backup, now));
     }
 }
 
@@ -180,7 +158,7 @@ impl CoordinationStore for MemoryStore {
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError> {
         consume_budget().await;
         let opened = self.shared.with(|state, _| state.open_watch(prefix, after));
-        Ok(Box::pin(MemoryWatch::new(self.shared.clone(), opened)))
+        Ok(watch(self.shared.clone(), opened))
     }
 
     async fn commit(&self, txn: Txn) -> Result<Revision, StoreError> {

@@ -1,5 +1,5 @@
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     time::Duration,
 };
@@ -197,38 +197,28 @@ impl State {
     /// is in the future now.
     pub(crate) fn open_watch(&mut self, prefix: &str, after: Revision) -> Opened {
         self.stats.watches += 1;
-        let (revision, compacted) = (self.history.revision(), self.history.compacted());
-        if after > revision {
-            return Opened::Ended(WatchEnd::Rewound { revision });
+        if let Err(end) = WatchEnd::check(after, self.history.compacted(), self.history.revision()) {
+            return Opened::Ended(end);
         }
-        if after < compacted {
-            return Opened::Ended(WatchEnd::Compacted { compacted });
-        }
-        let (prefix, id) = self.watchers.open(prefix, &self.history);
-        Opened::Live(Cursor { prefix, id, seen: after, timeline: self.restores.timeline() })
+        let (prefix, id, signal) = self.watchers.open(prefix, &self.history);
+        Opened::Live(Cursor { prefix, id, seen: after, timeline: self.restores.timeline() }, signal)
     }
 
-    /// Appends the next batches of a watch to `fetched`, up to `limit` of them. Returns false if there are none yet.
-    pub(crate) fn fetch(
-        &mut self,
-        cursor: &mut Cursor,
-        limit: usize,
-        fetched: &mut VecDeque<Batch>,
-    ) -> Result<bool, WatchEnd> {
+    /// Returns the next batch of a watch, or `None` if there is none yet.
+    pub(crate) fn next_batch(&mut self, cursor: &mut Cursor) -> Result<Option<Batch>, WatchEnd> {
         if let Some(common) = self.restores.common_since(&cursor.timeline) {
             if cursor.seen > common {
                 return Err(WatchEnd::Rewound { revision: self.history.revision() });
             }
             cursor.timeline = self.restores.timeline();
         }
-        let pending = self.watchers.pending(&cursor.prefix, cursor.seen);
-        let pending = pending.map_err(|Lost| WatchEnd::Compacted { compacted: self.history.compacted() })?;
-        for batch in pending.take(limit) {
+        let next = self.watchers.next(&cursor.prefix, cursor.seen);
+        let next = next.map_err(|Lost| WatchEnd::Compacted { compacted: self.history.compacted() })?;
+        if let Some(batch) = &next {
             self.stats.batches += 1;
             self.stats.changes += batch.changes.len() as u64;
-            fetched.push_back(batch.clone());
         }
-        Ok(!fetched.is_empty())
+        Ok(next)
     }
 
     pub(crate) fn backup(&self) -> Backup {

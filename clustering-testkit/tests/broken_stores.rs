@@ -118,6 +118,7 @@ rejected! {
         expires_only_during_calls: ExpiresOnlyDuringCalls, "without any other call";
         reuses_ids: ReusesIds, "a lease id that differs";
         keeps_empty_leases: KeepsEmptyLeases, "expired without keys";
+        refuses_long_ttls: RefusesLongTtls, "a grant succeeds";
         leaves_orphans: LeavesOrphans, "no key of a revoked lease after concurrent puts";
     }
 
@@ -169,6 +170,7 @@ rejected! {
         stops_midway: StopsMidway, "both keys of dropped commit";
         applies_twice: AppliesTwice, "commit";
         leaves_transactions_open: LeavesTransactionsOpen, "an answer to a commit after another handle dropped a commit";
+        ends_watches_with_their_handle: EndsWatchesWithTheirHandle, "after the handle of the watch was dropped";
         keeps_silent_connections: KeepsSilentConnections, "after connections went silent, to callers that wait for";
         leaves_watches_silent: LeavesWatchesSilent, "a change made after the watch's connection went silent";
         breaks_with_a_read: BreaksWithARead, "a read succeeds";
@@ -264,6 +266,7 @@ mod accepted {
         late_watches: LateWatches;
         slow_watches: SlowWatches;
         late_replies: LateReplies;
+        replaces_silent_connections: ReplacesSilentConnections;
         busy: Busy;
         sweeps_twice_a_second: SweepsTwiceASecond;
     }

@@ -90,7 +90,7 @@ impl Driven {
     pub(crate) fn among(others: usize, role: Role) -> Self {
         let mut node = Driven::begun(None);
         if role == Role::Leader {
-            // The oldest node leads, so this node registers first and then the others join.
+            // The first node that registers leads, so this node registers before the others join.
             let read = node.snapshot(0, false);
             node.take(read);
             for number in 0..others {

@@ -320,12 +320,15 @@ pub enum Event {
         /// The name of the removed node.
         name: NodeName,
     },
-    /// This node leads and would evict laggards, but more nodes are failing at once than
-    /// [`Config::mass_failure_percent`](crate::Config::mass_failure_percent) allows. Evictions are suspended until
-    /// fewer nodes fail.
+    /// This node leads, and more nodes are failing at once than
+    /// [`Config::mass_failure_percent`](crate::Config::mass_failure_percent) allows: they are late, and evictions are
+    /// suspended until fewer nodes fail; or they are lost, and their slots wait for them for one more TTL.
     MassFailure(MassFailure),
     /// The mass failure that this node reported as leader is over, or this node no longer leads.
-    MassFailureOver,
+    MassFailureOver {
+        /// The kind of the mass failure.
+        kind: MassFailureKind,
+    },
     /// The store stopped answering. Until it answers again, this node shows the last state that it knows.
     StoreAway {
         /// The error that was seen first.

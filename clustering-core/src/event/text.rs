@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Event, Evidence, Holder};
+use super::{Event, Evidence, Holder, MassFailureKind};
 use crate::{
     name::NodeName,
     record::{Cause, Departure},
@@ -120,7 +120,12 @@ impl fmt::Display for Event {
                 write!(f, "evicted {name}, which kept the version from becoming stable")
             }
             Event::MassFailure(failure) => failure.fmt(f),
-            Event::MassFailureOver => f.write_str("the mass failure is over: laggards may be evicted again"),
+            Event::MassFailureOver { kind: MassFailureKind::Late } => {
+                f.write_str("the mass failure is over: laggards may be evicted again")
+            }
+            Event::MassFailureOver { kind: MassFailureKind::Lost } => {
+                f.write_str("the mass failure is over: slots of lost nodes no longer wait for them")
+            }
             Event::StoreAway { reason } => write!(f, "the store is away: {reason}"),
             Event::StoreBack { away } => write!(f, "the store is back after {:?}", brief(*away)),
             Event::Resynced { rewound: false, revision } => {

@@ -114,7 +114,7 @@ impl Fold {
             Err(reason) => {
                 changed.push(Changed::Malformed { key: entry.key.clone(), reason });
                 self.malformed_nodes.insert(name.clone(), StoredRecord::new(entry, None));
-                changed.extend(self.nodes.remove(&name).map(|old| Changed::Down(old, Departure::Ended)));
+                changed.extend(self.nodes.remove(&name).map(|old| down(old)));
             }
         }
         self.note_node(&name);
@@ -124,7 +124,7 @@ impl Fold {
         match kind {
             KeyKind::Node(name) => {
                 self.malformed_nodes.remove(&name);
-                changed.extend(self.nodes.remove(&name).map(|old| Changed::Down(old, Departure::Ended)));
+                changed.extend(self.nodes.remove(&name).map(|old| down(old)));
                 self.note_node(&name);
             }
             KeyKind::Leader => {
@@ -217,8 +217,9 @@ impl Fold {
     fn record_departures(&mut self, changed: &mut [Changed]) {
         let departed = departed(changed).cloned();
         for change in changed {
-            let Changed::Down(node, how) = change else { continue };
+            let Changed::Down(node, how, grace) = change else { continue };
             *how = DepartureRecord::how_departed(departed.as_ref(), node);
+            *grace = DepartureRecord::grace(departed.as_ref(), node);
             self.departures.remove(&node.name);
             if *how != Departure::Ended && self.drift.contains(&node.name) {
                 self.departures.insert(node.name.clone(), *how);
@@ -281,6 +282,11 @@ impl Fold {
 /// Decodes a record, and reports it if it is malformed.
 fn read<T: DeserializeOwned>(entry: &Entry, changed: &mut Vec<Changed>) -> StoredRecord<T> {
     StoredRecord::decode(entry, |reason| changed.push(Changed::Malformed { key: entry.key.clone(), reason }))
+}
+
+/// Returns the departure of a node. How it departed is determined after all changes of the revision.
+fn down(node: Arc<Node>) -> Changed {
+    Changed::Down(node, Departure::Ended, Duration::ZERO)
 }
 
 /// Returns the departure record among the changes.

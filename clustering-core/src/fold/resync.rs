@@ -72,7 +72,10 @@ impl Fold {
     /// Returns the differences from `before` as changes.
     fn differences(&self, before: &Fold, departed: Option<&DepartureRecord>) -> Vec<Changed> {
         let gone = before.present().filter(|old| !self.nodes.contains_key(&old.name));
-        let down = |old: &Arc<Node>| Changed::Down(old.clone(), DepartureRecord::how_departed(departed, old));
+        let down = |old: &Arc<Node>| {
+            let how = DepartureRecord::how_departed(departed, old);
+            Changed::Down(old.clone(), how, DepartureRecord::grace(departed, old))
+        };
         let mut changed: Vec<Changed> = gone.map(down).collect();
         changed.extend(self.present().filter_map(|node| match before.node(&node.name) {
             None => Some(Changed::Up(node.clone())),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Fold;
 use crate::{
     discovery::Route,
+    name::NodeName,
     node::Node,
     slots::Slot,
     view::{Nodes, View},
@@ -34,7 +35,7 @@ impl Fold {
             return view.find(key).map_or(Route::Unowned, |node| Route::At(node.clone()));
         }
         let Some(slot) = view.slot_of(key) else { return Route::Unowned };
-        let Some(owner) = view.owner_of(slot) else { return Route::Unowned };
+        let Some(owner) = view.owner_of(slot) else { return unowned(view.kept_for(slot)) };
         if !self.is_same_session(owner) {
             // The next owner is not known yet: it may even be a new session of the same node. The next version decides.
             return Route::Moving { from: None, to: self.node(&owner.name).cloned() };
@@ -51,7 +52,7 @@ impl Fold {
     fn route_among_present(&self, key: &[u8]) -> Route {
         let owner = self.owner_among_present(key).cloned();
         match owner {
-            None => Route::Unowned,
+            None => unowned(self.kept_for(key)),
             Some(owner) if !self.has_exclusive_nodes_only() || self.is_stored_released() => Route::At(owner),
             Some(owner) => Route::Moving { from: None, to: Some(owner) },
         }
@@ -75,6 +76,15 @@ impl Fold {
         self.present().find(|node| assignment.is_owner(slot, &node.name))
     }
 
+    /// Returns the absent node for which the key waits according to the newest version, for a process that does not know
+    /// the version's view.
+    fn kept_for(&self, key: &[u8]) -> Option<&NodeName> {
+        let slot = self.stored_slot(key).filter(|_| self.has_exclusive_nodes_only())?;
+        let assignment = self.slots.as_ref()?.record.as_ref()?;
+        let kept = &self.version.as_ref()?.record.as_ref()?.kept;
+        kept.keys().find(|name| assignment.is_owner(slot, name))
+    }
+
     /// True if the slots of the newest version may be acquired, for a process that does not know the version's view.
     fn is_stored_released(&self) -> bool {
         let (Some(version), Some(released)) = (&self.version, &self.released) else { return false };
@@ -87,4 +97,9 @@ impl Fold {
     fn is_same_session(&self, node: &Node) -> bool {
         self.node(&node.name).is_some_and(|present| present.lease == node.lease)
     }
+}
+
+/// Returns the route of a key without an owner, given the absent node for which its slot waits.
+fn unowned(kept_for: Option<&NodeName>) -> Route {
+    kept_for.map_or(Route::Unowned, |node| Route::Waiting { node: node.clone() })
 }

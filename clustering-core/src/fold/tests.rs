@@ -239,7 +239,7 @@ fn a_departure_record_counts_only_together_with_the_deletion_in_either_order() {
     for steps in [[gone("a", 1), deletion()], [deletion(), gone("a", 1)]] {
         let (mut fold, mut log) = folded(&[&initial]);
         let changed = fold.apply(&log.write(&steps));
-        assert!(changed.iter().any(|change| matches!(change, Changed::Down(_, Departure::Left))));
+        assert!(changed.iter().any(|change| matches!(change, Changed::Down(_, Departure::Left, _))));
         assert_eq!(departure_of(&fold, "a"), Departure::Left);
         fold.apply(&log.write(&[version(2)]));
         assert!(fold.departures.is_empty(), "a departure is kept only until the next version");
@@ -286,7 +286,7 @@ fn after_a_gap_the_departure_record_counts_only_for_the_incarnation_it_names() {
         }
         let changed = fold.resync(&log.snapshot(), false);
         let down = changed.iter().find_map(|change| match change {
-            Changed::Down(node, how) if node.name == "a" => Some(*how),
+            Changed::Down(node, how, _) if node.name == "a" => Some(*how),
             _ => None,
         });
         assert_eq!(down.unwrap_or(Departure::Ended), departure_of(&fold, "a"));
@@ -461,7 +461,7 @@ proptest! {
         };
         for name in ["a", "b", "c"] {
             let up = reported.iter().any(|change| matches!(change, Changed::Up(node) if node.name == name));
-            let down = reported.iter().any(|change| matches!(change, Changed::Down(node, _) if node.name == name));
+            let down = reported.iter().any(|change| matches!(change, Changed::Down(node, ..) if node.name == name));
             let again = reported.iter().any(|change| matches!(change, Changed::Renewed(node) if node.name == name));
             let expected = match changed(name) {
                 (None, Some(_)) => (true, false, false),

@@ -182,7 +182,7 @@ impl Consistency {
 
     /// Handles a change of the log.
     pub(crate) fn on_change(&mut self, facts: &Facts, acknowledgements: &Acknowledgements, change: &Changed) {
-        if let Changed::Up(node) | Changed::Renewed(node) | Changed::Down(node, _) = change {
+        if let Changed::Up(node) | Changed::Renewed(node) | Changed::Down(node, ..) = change {
             self.judge_node(facts, acknowledgements, &node.name);
         }
     }

@@ -412,7 +412,7 @@ fn candidacy(
     let incarnation = membership.incarnation()?.clone();
     let mut causes = vec![Cause::Elected(name.clone())];
     causes.extend(versions::causes(facts, inputs, None));
-    let record = versions::next_version(facts, inputs.log, None, causes, out);
+    let record = versions::next_version(facts, inputs, None, causes, out);
     let leader = LeaderRecord { node: name.clone(), incarnation };
     let keys = facts.keys();
     let election = keys.election_key().clone();

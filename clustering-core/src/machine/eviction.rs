@@ -59,7 +59,7 @@ impl Eviction {
             Changed::Renewed(node) => {
                 self.evicting.take_if(|evicting| *evicting == node.name);
             }
-            Changed::Down(node, how) => {
+            Changed::Down(node, how, _) => {
                 if let Some(name) = self.evicting.take_if(|evicting| *evicting == node.name)
                     && *how == Departure::Evicted
                 {
@@ -140,7 +140,7 @@ impl Eviction {
 
     fn end_mass_failure(&mut self, out: &mut Outbox) {
         if self.mass_failure.take().is_some() {
-            out.emit(Event::MassFailureOver);
+            out.emit(Event::MassFailureOver { kind: MassFailureKind::Late });
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     event::{Event, LostReason},
     fold::Changed,
     keyspace::Keyspace,
+    name::NodeName,
     store::{Batch, Snapshot, StoreError, WatchEnd},
     time::Timestamp,
     version::Version,
@@ -199,7 +200,7 @@ impl Log {
                 self.see(node.seen);
                 out.emit(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
             }
-            Changed::Down(node, how) => {
+            Changed::Down(node, how, _) => {
                 out.emit(Event::NodeDown { name: node.name.clone(), how: *how });
             }
             Changed::Version => self.on_version(facts, out),
@@ -238,6 +239,14 @@ impl Log {
                 nodes: view.len(),
                 causes: view.causes().to_vec(),
             });
+            let previous = facts.fold.previous();
+            let is_new =
+                |name: &NodeName| previous.is_none_or(|previous| !previous.kept().contains_key(name));
+            for (name, keep) in
+                view.kept().iter().filter(|(name, _)| view.get(name).is_none() && is_new(name))
+            {
+                out.emit(Event::SlotsKept { name: name.clone(), keep: *keep });
+            }
         }
     }
 

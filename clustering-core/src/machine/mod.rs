@@ -29,6 +29,7 @@
 //!             membership       │  keeps the node's own record                              P7
 //!             versions         │  builds version records from the causes of a version      P9
 //!             assignment       │  assigns slots to nodes                                   P12
+//!             keeping          │  keeps the slots of absent nodes for a while              P12
 //!             formation        │  knows whether the cluster has reached its minimum size   P8
 //!             version_requests │  open requests for a new version
 //!             log              │  follows and folds the log                                P1, P2
@@ -68,6 +69,7 @@ mod formation;
 mod health;
 mod in_flight;
 mod input;
+mod keeping;
 mod log;
 mod membership;
 mod outbox;
@@ -103,6 +105,7 @@ use self::{
     facts::{Facts, Intent},
     formation::Formation,
     health::Checks,
+    keeping::Keeping,
     log::{Log, Resync},
     membership::Membership,
     outbox::{Call, Outbox, Pending},
@@ -149,6 +152,7 @@ pub struct Machine {
     log: Log,
     version_requests: VersionRequests,
     formation: Formation,
+    keeping: Keeping,
     assigning: Assigning,
     membership: Membership,
     ownership: Ownership,
@@ -197,6 +201,7 @@ impl Machine {
             log: Log::new(&keyspace),
             version_requests: VersionRequests::default(),
             formation: Formation::default(),
+            keeping: Keeping::default(),
             assigning: Assigning::default(),
             membership: Membership::default(),
             ownership: Ownership::default(),
@@ -262,6 +267,7 @@ impl Machine {
                 self.health.timers(facts, &mut timers);
                 self.session.timers(&mut timers);
                 self.log.timers(&mut timers);
+                self.keeping.timers(&self.session, facts, self.election.leading().is_some(), &mut timers);
                 self.membership.timers(facts, &mut timers);
                 self.ownership.timers(facts, &self.session, &mut timers);
                 self.election.timers(facts, &self.session, &mut timers);
@@ -365,6 +371,7 @@ impl Machine {
         if resync.first || resync.rewound {
             self.version_requests.restart(facts);
         }
+        self.keeping.on_resync(resync);
         self.election.on_resync(session, resync, out);
         self.consistency.on_resync();
         self.eviction.on_resync(resync);
@@ -379,6 +386,7 @@ impl Machine {
         let Machine { facts, session, log, election, acknowledgements, out, .. } = self;
         for change in changes {
             log.on_change(facts, change, out);
+            self.keeping.on_change(facts, change);
             self.assigning.on_change(change);
             self.membership.on_change(facts, session, log, change, out);
             self.ownership.on_change(facts, change, out);
@@ -543,6 +551,7 @@ impl Machine {
             session,
             log,
             version_requests,
+            keeping,
             assigning,
             membership,
             ownership,
@@ -553,19 +562,20 @@ impl Machine {
             ..
         } = self;
         ownership.reconcile(facts, session, out);
-        let inputs = VersionInputs { log, version_requests, assigning };
+        keeping.reconcile(facts, session, election.leading().is_some(), out);
+        let inputs = VersionInputs { log, version_requests, keeping, assigning };
         election.reconcile(facts, session, &inputs, membership, out);
         acknowledgements.reconcile(facts, election, out);
         consistency.reconcile(facts, log, election, acknowledgements, out);
         let is_leading = election.leading().is_some();
         self.formation.reconcile(facts, is_leading, out);
-        assigning.reconcile(facts, is_leading, out);
+        assigning.reconcile(facts, keeping, is_leading, out);
         self.reclaim.reconcile(facts, election, out);
         self.eviction.reconcile(facts, election, consistency, out);
         self.crashes.reconcile(facts, session, membership, out);
-        let inputs = VersionInputs { log, version_requests, assigning };
+        let inputs = VersionInputs { log, version_requests, keeping, assigning };
         if let Some(version) = self.publication.reconcile(facts, &inputs, election, consistency, out) {
-            assigning.published(facts, version);
+            assigning.published(facts, keeping, version);
         }
         self.stabilization.reconcile(facts, session, membership, ownership, out);
         self.acknowledgement.reconcile(facts, session, membership, ownership, &self.stabilization, out);

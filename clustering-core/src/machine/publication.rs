@@ -149,7 +149,7 @@ impl Publication {
 }
 
 fn need(facts: &Facts, inputs: &VersionInputs<'_>, consistency: &Consistency) -> Need {
-    let VersionInputs { log, version_requests, assigning } = inputs;
+    let VersionInputs { log, version_requests, assigning, .. } = inputs;
     let fold = &facts.fold;
     if fold.newest().is_none() || log.is_outdone(facts) || version_requests.is_open(facts) {
         Need::Now
@@ -187,7 +187,7 @@ fn new_version(
     out: &mut Outbox,
 ) -> (Version, Txn) {
     let causes = versions::causes(facts, inputs, consistency.unacknowledged());
-    let record = versions::next_version(facts, inputs.log, Some(term), causes, out);
+    let record = versions::next_version(facts, inputs, Some(term), causes, out);
     let keys = facts.keys();
     let txn = Txn::new()
         .guard(Guard::created_at(keys.election_key().clone(), term.revision()))

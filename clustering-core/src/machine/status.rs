@@ -74,7 +74,8 @@ pub struct Status {
     /// On the leader: the nodes that have kept the newest version from becoming stable for a while, or the minimum size
     /// that it waits for.
     pub blocked: Option<Blocked>,
-    /// On the leader: the mass failure during which it evicts no nodes.
+    /// On the leader: the mass failure during which it keeps slots for lost nodes, or evicts no nodes. If both happen
+    /// at once, the loss.
     pub mass_failure: Option<MassFailure>,
     /// Time at which the store stopped answering; `None` while it answers. While it is set, all other fields may be out
     /// of date.
@@ -168,7 +169,7 @@ impl Machine {
             consistent: self.log.is_open() && away_since.is_none() && fold.is_settled(),
             holdings: facts.config.exclusive.map(|_| self.holdings()),
             blocked: self.consistency.blocked(facts, &self.acknowledgements, now),
-            mass_failure: self.eviction.mass_failure(),
+            mass_failure: self.keeping.mass_loss().or(self.eviction.mass_failure()),
             stale_since: away_since,
             failing: out.failing.reported(),
             synced: self.log.is_synced(),

@@ -4,12 +4,13 @@
 //! writes it within commits that it makes anyway, and outside of the prefixes that are watched, so it costs no commit
 //! and wakes no node. No decision of the protocol depends on it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     assignment::{Assigning, put_assignment},
     facts::Facts,
     formation,
+    keeping::Keeping,
     log::Log,
     outbox::Outbox,
     version_requests::VersionRequests,
@@ -17,7 +18,7 @@ use super::{
 use crate::{
     name::NodeName,
     record::{Cause, HistoryRecord, SettledRecord, StoredRecord, VersionRecord, cut_off, encode, shorten},
-    store::{Revision, Txn},
+    store::{Limits, Revision, Txn},
     version::Term,
     view::View,
 };
@@ -25,23 +26,27 @@ use crate::{
 /// Maximum number of causes that are collected: a few more than a record names.
 const CAUSES: usize = 64;
 
+/// Space that is left in a version record for what its history entry adds when the version is stable.
+const SETTLED_SIZE: usize = 2 * 1024;
+
 /// The concerns from which a version is built.
 pub(crate) struct VersionInputs<'a> {
     pub(crate) log: &'a Log,
     pub(crate) version_requests: &'a VersionRequests,
+    pub(crate) keeping: &'a Keeping,
     pub(crate) assigning: &'a Assigning,
 }
 
 /// Returns the record of the next version. An election leaves the term out, since it is the commit's own revision.
 pub(crate) fn next_version(
     facts: &Facts,
-    log: &Log,
+    inputs: &VersionInputs<'_>,
     term: Option<Term>,
     causes: Vec<Cause>,
     out: &mut Outbox,
 ) -> VersionRecord {
-    VersionRecord {
-        version: out.ids.version(facts.now, log.newest_seen()),
+    let record = VersionRecord {
+        version: out.ids.version(facts.now, inputs.log.newest_seen()),
         number: facts.fold.next_number(),
         term,
         leader: facts.name().cloned(),
@@ -50,7 +55,23 @@ pub(crate) fn next_version(
         kept: BTreeMap::new(),
         min_nodes: facts.config.min_nodes,
         formed: formation::has_formed(facts),
-    }
+    };
+    let kept = fitting(&record, inputs.keeping.kept(facts));
+    VersionRecord { kept, ..record }
+}
+
+/// Returns the names, with their remaining times in milliseconds, for which the record has room. The slots of the other
+/// nodes do not wait for them.
+fn fitting(record: &VersionRecord, kept: BTreeMap<NodeName, Duration>) -> BTreeMap<NodeName, u64> {
+    let mut room = (Limits::VALUE - SETTLED_SIZE).saturating_sub(encode(record).len());
+    let kept = kept.into_iter().map(|(name, remaining)| (name, remaining.as_millis() as u64));
+    let mut fits = |entry: &(NodeName, u64)| {
+        let size = encode(entry).len();
+        let fits = size <= room;
+        room -= if fits { size } else { 0 };
+        fits
+    };
+    kept.filter(|entry| fits(entry)).collect()
 }
 
 /// True if the newest version has hand-over and is stable, so that each slot is held by its owner. Then only nodes that
@@ -65,10 +86,10 @@ pub(crate) fn causes(
     inputs: &VersionInputs<'_>,
     unacknowledged: Option<&NodeName>,
 ) -> Vec<Cause> {
-    let VersionInputs { log, version_requests, assigning } = inputs;
+    let VersionInputs { log, version_requests, keeping, assigning } = inputs;
     let mut causes = changed_nodes(facts);
     causes.extend(formation::is_outdated(facts).then_some(Cause::Formed));
-    causes.extend(assigning.causes());
+    causes.extend(assigning.causes(keeping.not_back(facts)));
     causes.extend(stored_request(facts));
     causes.extend(version_requests.cause(facts));
     causes.extend(unacknowledged.cloned().map(Cause::Unacknowledged));
@@ -110,8 +131,10 @@ fn stored_request(facts: &Facts) -> Option<Cause> {
 pub(crate) fn put_version(txn: Txn, facts: &Facts, published: VersionRecord) -> Txn {
     let keys = facts.keys();
     let (key, record) = (keys.history_key(published.number), encode(&published));
+    let kept = published.kept.keys().cloned().collect::<Vec<_>>();
     let entry = encode(&HistoryRecord { published, stable: None });
-    put_assignment(txn.put(keys.version_key().clone(), record, None).put(key, entry, None), facts)
+    let txn = txn.put(keys.version_key().clone(), record, None).put(key, entry, None);
+    put_assignment(txn, facts, &kept)
 }
 
 /// Adds to a commit the completed history entry of the current version, which is now stable. A version that was written

@@ -109,7 +109,7 @@ pub const SLOTS: Metric = gauge(
 pub const MASS_FAILURE: Metric = gauge(
     "clustering_mass_failure",
     &["namespace"],
-    "1 while the node leads and evicts no nodes because too many of them fail at once, else 0.",
+    "1 while the node leads and too many nodes fail at once, so that it evicts none, or keeps the slots of those that were lost; else 0.",
 );
 /// Sessions that the node lost.
 pub const SESSIONS_LOST: Metric = counter(

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Cause, encode, lenient_or_default};
 use crate::{
+    config::MAX_TTL,
     keyspace::Keyspace,
     name::{Incarnation, NodeName},
     node::Node,
@@ -49,8 +50,23 @@ impl DepartureRecord {
     /// Returns how `node` departed, given the departure record at that time. The incarnations must match, because the
     /// record may be about an earlier departure of the same node.
     pub(crate) fn how_departed(record: Option<&Self>, node: &Node) -> Departure {
-        let is_about = |record: &&Self| record.node == node.name && record.incarnation == node.incarnation;
-        record.filter(is_about).map_or(Departure::Ended, |record| record.how)
+        record.filter(|record| record.is_about(node)).map_or(Departure::Ended, |record| record.how)
+    }
+
+    /// Returns the time for which the slots of `node` wait for it, given the departure record at that time. The times in
+    /// the records may have been written by hand, so they are limited to those that a node can have.
+    pub(crate) fn grace(record: Option<&Self>, node: &Node) -> Duration {
+        let grace = match record.filter(|record| record.is_about(node)) {
+            Some(DepartureRecord { how: Departure::Left, keep_ms, .. }) => Duration::from_millis(*keep_ms),
+            Some(DepartureRecord { how: Departure::Evicted, .. }) => Duration::ZERO,
+            _ => node.restart_grace,
+        };
+        grace.min(MAX_TTL)
+    }
+
+    /// True if the record is about this incarnation of the node.
+    fn is_about(&self, node: &Node) -> bool {
+        self.node == node.name && self.incarnation == node.incarnation
     }
 }
 

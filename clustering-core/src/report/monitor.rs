@@ -182,7 +182,7 @@ impl Monitor {
                 Changed::Renewed(node) => {
                     events.push(Event::NodeChanged { name: node.name.clone(), uri: node.uri.clone() });
                 }
-                Changed::Down(node, how) => events.push(Event::NodeDown { name: node.name.clone(), how }),
+                Changed::Down(node, how, _) => events.push(Event::NodeDown { name: node.name.clone(), how }),
                 other => others.extend(self.event(other, batch)),
             }
         }

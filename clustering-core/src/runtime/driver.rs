@@ -489,3 +489,24 @@ impl Input {
         Input::HealthReported { token, result: outcome.into_result() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Effect, Snapshot};
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_that_is_not_answered_in_time_is_dropped_with_an_unknown_outcome() {
+        let limit = Duration::from_millis(2_500);
+        let held = Arc::new(());
+        let dropped = Arc::downgrade(&held);
+        let read = async move {
+            let _held = held;
+            std::future::pending::<Result<Snapshot, StoreError>>().await
+        };
+        let began = tokio::time::Instant::now();
+        let error = bounded(limit, read).await.unwrap_err();
+        assert_eq!((error.effect(), began.elapsed()), (Effect::Unknown, limit));
+        assert!(dropped.upgrade().is_none(), "the future of the call is dropped");
+    }
+}

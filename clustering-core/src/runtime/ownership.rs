@@ -114,7 +114,10 @@ fn elsewhere(view: &View, slot: Slot, me: &NodeName) -> Option<NotHeld> {
         return None;
     }
     match view.owner_of(slot) {
-        None => Some(NotHeld::Unowned),
+        None => Some(match view.kept_for(slot) {
+            Some(node) => NotHeld::Waiting { node: node.clone(), version: view.version() },
+            None => NotHeld::Unowned,
+        }),
         Some(node) if node.name == *me => None,
         Some(node) => Some(NotHeld::Elsewhere { node: node.clone(), version: view.version() }),
     }

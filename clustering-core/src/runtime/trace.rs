@@ -188,7 +188,7 @@ fn level(event: &Event) -> Level {
         | Event::Uncordoned { .. }
         | Event::VersionPublished { .. }
         | Event::Stable { .. }
-        | Event::MassFailureOver
+        | Event::MassFailureOver { .. }
         | Event::StoreBack { .. }
         | Event::CallRecovered { .. }
         | Event::Resynced { .. }

@@ -12,11 +12,13 @@ use crate::{name::NodeName, node::Node, placement::Weight};
 /// An assignor must be pure, and stable: given its own result as the previous assignment, it must return the same
 /// result again. Otherwise the leader publishes one more version and reports it.
 pub trait Assignor: fmt::Debug + Send + Sync + 'static {
-    /// Returns the owner of each slot as an index into `candidates`, or `None` for no owner.
+    /// Returns the owner of each slot in `slots` as an index into `candidates`, or `None` for no owner.
     ///
-    /// `previous` has one entry for each slot: the index of its owner in the previous assignment, or `None` if it had no
-    /// owner or its owner is no candidate. The result must have as many entries.
-    fn assign(&self, previous: &[Option<usize>], candidates: &[Candidate<'_>]) -> Vec<Option<usize>>;
+    /// `slots` contains the slots to assign in ascending order, each with the index of its owner in the previous
+    /// assignment, or `None` if it had no owner or its owner is no candidate. Slots that wait for an absent node, for
+    /// example during its [restart grace](crate::Config::restart_grace), are left out. The result must have as many
+    /// entries as `slots`.
+    fn assign(&self, slots: &[(Slot, Option<usize>)], candidates: &[Candidate<'_>]) -> Vec<Option<usize>>;
 }
 
 /// A node that slots can be assigned to.
@@ -35,8 +37,8 @@ pub struct Candidate<'a> {
 pub struct Balanced;
 
 impl Balanced {
-    /// Returns the owner of each slot as [`Assignor::assign`] does, for candidates that have only a weight. Tools use
-    /// this to show which slots would move if the nodes changed.
+    /// Returns the owner of each slot as [`Assignor::assign`] does, given the previous owner of each slot and candidates
+    /// that have only a weight. Tools use this to show which slots would move if the nodes changed.
     pub fn assign_by_weight(previous: &[Option<usize>], weights: &[Weight]) -> Vec<Option<usize>> {
         let weights: Vec<u32> = weights.iter().map(|weight| weight.get()).collect();
         balance(previous, &weights)
@@ -44,9 +46,10 @@ impl Balanced {
 }
 
 impl Assignor for Balanced {
-    fn assign(&self, previous: &[Option<usize>], candidates: &[Candidate<'_>]) -> Vec<Option<usize>> {
+    fn assign(&self, slots: &[(Slot, Option<usize>)], candidates: &[Candidate<'_>]) -> Vec<Option<usize>> {
+        let previous: Vec<Option<usize>> = slots.iter().map(|(_, owner)| *owner).collect();
         let weights: Vec<Weight> = candidates.iter().map(|candidate| candidate.weight).collect();
-        Balanced::assign_by_weight(previous, &weights)
+        Balanced::assign_by_weight(&previous, &weights)
     }
 }
 
@@ -95,6 +98,16 @@ impl Assignment {
         let index = self.owners.binary_search(&hash(name)).map_or(UNOWNED, |index| index as u16);
         let is_its = move |(_, owner): &(Slot, &u16)| index != UNOWNED && **owner == index;
         self.count().iter().zip(&self.slots).filter(is_its).map(|(slot, _)| slot)
+    }
+
+    /// Returns the number of owners.
+    pub(crate) fn owners(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// True if the node with that name owns slots.
+    pub(crate) fn has_owner(&self, name: &NodeName) -> bool {
+        self.owners.binary_search(&hash(name)).is_ok()
     }
 
     /// True if the node with that name owns the slot.

@@ -130,6 +130,22 @@ mod tests {
             let counts = counts(&balance(&previous, &[weight; 17]), 17);
             prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
         }
+
+        /// The slots of a member that is away are not assigned, and wait for it.
+        #[test]
+        fn no_slot_moves_while_some_members_of_equal_weight_are_away_or_when_they_are_back(
+            previous in prop::collection::vec(prop::option::of(0usize..17), 1..600),
+            away in prop::collection::btree_set(0usize..17, 1..16),
+            weight in 1u32..=u32::MAX,
+        ) {
+            let before = balance(&previous, &[weight; 17]);
+            let present: Vec<usize> = (0..17).filter(|member| !away.contains(member)).collect();
+            let place = |owner: &Option<usize>| present.binary_search(&owner.unwrap()).ok();
+            let meanwhile: Vec<Option<usize>> = before.iter().map(place).filter(Option::is_some).collect();
+            let weights = vec![weight; present.len()];
+            prop_assert_eq!(balance(&meanwhile, &weights), meanwhile);
+            prop_assert_eq!(balance(&before, &[weight; 17]), before);
+        }
     }
 
     #[test]

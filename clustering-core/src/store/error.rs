@@ -41,7 +41,8 @@ pub enum ErrorKind {
     /// [`OutcomeUnknown`](Self::OutcomeUnknown), whatever the reason for the failure: etcd, for example, applies some of
     /// the writes that it fails because it is out of space.
     Busy,
-    /// The store cannot be reached, and the call never arrived. It had no effect; retry.
+    /// The store cannot be reached, and the call never arrived, or only reads and the connection broke before the reply. It
+    /// had no effect; retry.
     Unreachable,
     /// The reply was lost, or does not tell whether the store applied the call: the call may have taken effect, or may
     /// still do so. Read the affected keys to find out, or repeat the call under guards.

@@ -11,13 +11,22 @@
 //!   revoke_lease ┘
 //!   read ── a prefix at one revision        watch ── every later change under it, in order, exactly once
 //! ```
+//!
+//! Helpers for implementors: [`feed`](fn@feed) makes watches of a log that is read page by page, with a [`Signal`] for new changes;
+//! [`prefix_range`](fn@prefix_range) bounds the keys of a prefix; [`Liveness`] notices connections that died silently; [`Stage`] classifies
+//! errors by how far a call had come. [Implementing the trait](crate::docs::store) shows how they fit together.
 
 mod batch;
 mod error;
 mod ext;
+mod feed;
 mod lease;
+mod liveness;
+mod prefix_range;
 mod revision;
+mod signal;
 mod snapshot;
+mod stage;
 mod txn;
 
 use std::{sync::Arc, time::Duration};
@@ -28,16 +37,23 @@ pub use self::{
     batch::{Batch, Change, WatchEnd, WatchStream},
     error::{Effect, ErrorKind, StoreError},
     ext::CoordinationStoreExt,
+    feed::{Log, Page, ended, feed},
     lease::{Lease, LeaseId},
+    liveness::{Liveness, Silent},
+    prefix_range::prefix_range,
     revision::Revision,
+    signal::{Signal, Signals},
     snapshot::{Entry, Key, Snapshot},
+    stage::Stage,
     txn::{Guard, Limits, Operation, Txn},
 };
 
 /// A coordination store: the minimum that an implementation must provide to carry a cluster.
 ///
 /// The trait is meant for implementors and stays small; [`CoordinationStoreExt`] adds convenience methods for callers.
-/// It is object safe: the runtime holds an `Arc<dyn CoordinationStore>`.
+/// It is object safe: the runtime holds an `Arc<dyn CoordinationStore>`. Implementations need the attribute
+/// `#[async_trait]`, from the crate `async-trait`. [Implementing the trait](crate::docs::store) answers the questions that
+/// come up.
 ///
 /// # Contract
 ///
@@ -72,8 +88,10 @@ pub use self::{
 ///    had an effect ([`ErrorKind::OutcomeUnknown`]), or the store cannot be reached ([`ErrorKind::Unreachable`]). See
 ///    [`StoreError`]. A retry policy never has to guess: if the store cannot rule out that a write was applied, or may
 ///    still be, it reports [`ErrorKind::OutcomeUnknown`] and no other kind.
-/// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees the resources that it held. A
-///    dropped commit may or may not have been applied.
+/// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees the resources that it held: it
+///    leaves nothing behind that blocks other calls, of this handle or another. A dropped commit may or may not have been
+///    applied. Dropping a handle ends neither its watches nor its leases. If a connection dies silently, later calls are
+///    answered on a new one, even if no caller waits for long.
 /// 10. **Sizes** (`rule_10_sizes`): a store accepts values of up to 64 KiB, up to 16 guards and 16 operations in one
 ///     commit, and keys of up to 512 bytes, as defined in [`Limits`]. Anything larger, an empty key (an empty value is
 ///     allowed), and a commit that names the same key in two operations are refused with [`ErrorKind::Invalid`].
@@ -81,17 +99,18 @@ pub use self::{
 ///
 /// # Cancellation
 ///
-/// Every future may be dropped at any await point. A dropped [`commit`](Self::commit) or
+/// Every future may be dropped at any await point, and nodes do so: they give each call up after
+/// [`Config::call_timeout`](crate::Config::call_timeout), a sixth of the TTL by default. A dropped [`commit`](Self::commit) or
 /// [`grant_lease`](Self::grant_lease) may have taken effect; callers treat it like [`ErrorKind::OutcomeUnknown`].
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait CoordinationStore: Send + Sync + 'static {
     /// Grants a lease and returns it with the TTL that the store chose, which may be longer than `ttl` but never
-    /// shorter.
+    /// shorter. Nodes request at least 1 s and at most 1 day.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if `ttl` is zero. After [`ErrorKind::OutcomeUnknown`], a lease with an unknown ID may
+    /// [`ErrorKind::Invalid`] if `ttl` is zero, or longer than the store supports, which must be at least 1 day. After [`ErrorKind::OutcomeUnknown`], a lease with an unknown ID may
     /// exist; it expires by itself.
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError>;
 
@@ -101,7 +120,8 @@ pub trait CoordinationStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseNotFound`] if the lease has ended. A renewal never revives an ended lease.
+    /// [`ErrorKind::LeaseNotFound`] if the lease has ended. A renewal never revives an ended lease. A lease that is overdue
+    /// but whose keys have not vanished yet has not ended, and may be renewed.
     async fn renew_lease(&self, id: LeaseId) -> Result<Duration, StoreError>;
 
     /// Ends a lease and deletes its keys, in one revision, before it returns.
@@ -130,7 +150,8 @@ pub trait CoordinationStore: Send + Sync + 'static {
     ///
     /// The stream yields [`Batch`]es, then at most one [`WatchEnd`], and nothing after that. If `after` has been
     /// compacted or is ahead of the store, the call succeeds and the stream's first item is the corresponding
-    /// [`WatchEnd`].
+    /// [`WatchEnd`]. A watch after a revision before the last compaction may end with [`WatchEnd::Compacted`] even if nothing
+    /// under its prefix was compacted. The stream outlives the handle.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError>;
 
     /// Applies all operations of `txn` if all its guards hold, or none of them, and returns the revision.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{LeaseId, Revision};
 
-/// The key of an entry: UTF-8 text of 1 to 512 bytes. Cheap to clone.
+/// The key of an entry: UTF-8 text of 1 to 512 bytes, which may contain any character, including NUL. Cheap to clone.
 ///
 /// The length ([`Limits::KEY`](super::Limits::KEY)) is checked when a transaction is validated, not here. Keys that are
 /// not valid UTF-8 cannot be written through this API; reads and watches omit them.

@@ -26,6 +26,7 @@ mod lost_replies;
 mod outages;
 mod promises;
 mod reporting;
+mod restarts;
 mod routes;
 mod sessions;
 mod stability;

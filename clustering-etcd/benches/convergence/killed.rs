@@ -60,7 +60,7 @@ async fn one(etcd: &EtcdServer, nodes: usize, namespace: &str) -> Duration {
     for member in &others {
         member.clone().stable_with(nodes).await;
     }
-    assert!(leader.is_leader(), "the oldest node must lead");
+    assert!(leader.is_leader(), "the node that joined first must lead");
     doomed.shutdown_background();
     let time = tokio::time::timeout(LONG, past_the_end(&mut watcher, &format!("{namespace}/view/"))).await;
     futures_util::future::join_all(others.into_iter().map(Member::leave)).await;

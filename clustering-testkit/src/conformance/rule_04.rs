@@ -26,11 +26,13 @@ use super::{
 /// - a lease without keys ends as well;
 /// - no renewal or revocation brings back a lease that has ended, was revoked or never existed;
 /// - puts that race with a revocation leave no keys behind;
-/// - lease ids are never reused.
+/// - lease ids are never reused;
+/// - a lease can be granted for a day, the longest TTL that nodes use.
 pub async fn rule_04_lease_keys_vanish_together<H: Harness>(harness: &H) {
     a_revocation_takes_the_lease_s_keys(harness).await;
     an_ended_lease_stays_ended(harness).await;
     puts_beside_a_revocation_leave_nothing(harness).await;
+    the_longest_ttl_is_granted(harness).await;
     // These parts wait for leases to expire, so they run concurrently.
     tokio::join!(
         expiry_takes_the_lease_s_keys(harness),
@@ -234,6 +236,15 @@ async fn has_ended(client: &Client, lease: LeaseId, key: &Key, how: &str) {
     }
     let found = client.read(key).await.entries;
     client.scene.same_entries(&format!("no key under a lease that {how}"), &[], &found);
+}
+
+async fn the_longest_ttl_is_granted<H: Harness>(harness: &H) {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let site = Site::open(harness, Rule::Leases, "a lease with a TTL of one day").await;
+    let lease = site.client.grant(DAY).await;
+    site.client.renew(lease).await;
+    site.client.revoke(lease.id).await;
+    site.leave().await;
 }
 
 async fn an_ended_lease_stays_ended<H: Harness>(harness: &H) {

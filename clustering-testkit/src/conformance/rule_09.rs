@@ -28,6 +28,7 @@ use super::{
 /// - a dropped commit becomes visible as a whole or not at all, and at most once;
 /// - after 200 watches were opened and dropped, some of them after reading from them, the handle's other watches and
 ///   the store continue to work;
+/// - a watch continues after the handle that opened it was dropped;
 /// - aborted tasks leave only whole commits behind and a store that works;
 /// - if the harness counts the store's open watches ([`Harness::open_watches`]), dropped watches disappear from the
 ///   count;
@@ -39,6 +40,7 @@ pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {
     dropped_calls_do_no_harm(harness).await;
     dropped_commits_are_whole(harness).await;
     dropped_watches_do_no_harm(harness).await;
+    a_watch_outlives_its_handle(harness).await;
     aborted_tasks_do_no_harm(harness).await;
     dropped_watches_are_freed(harness).await;
     silent_connections_are_replaced(harness).await;
@@ -272,6 +274,22 @@ async fn dropped_watches_do_no_harm<H: Harness>(harness: &H) {
     drop(many);
     still_works(&site.another().await, &site.root, 0).await;
     still_works(&site.client, &site.root, 1).await;
+    site.leave().await;
+}
+
+async fn a_watch_outlives_its_handle<H: Harness>(harness: &H) {
+    let site = Site::open(harness, Rule::Dropping, "a watch whose handle was dropped").await;
+    let now = site.read().await.revision;
+    let mut watch = site.another().await.watch(&site.root, now).await;
+    for value in ["1", "2"] {
+        let changed = site.client.put(&site.key("k"), value, None).await;
+        let batch = watch.next("a change after the handle of the watch was dropped").await;
+        site.scene.check(
+            batch.revision == changed,
+            format!("revision {changed}"),
+            format!("sent {}", show_batch(&batch)),
+        );
+    }
     site.leave().await;
 }
 

@@ -318,3 +318,33 @@ impl Bend for LeavesWatchesSilent {
         })))
     }
 }
+
+/// Ends a watch when the handle that opened it is dropped.
+#[derive(Clone, Default)]
+pub(crate) struct EndsWatchesWithTheirHandle(Handle);
+
+/// Each clone is a handle of its own, which the watches opened with it only know weakly.
+#[derive(Default)]
+struct Handle(Arc<()>);
+
+impl Clone for Handle {
+    fn clone(&self) -> Self {
+        Handle::default()
+    }
+}
+
+#[async_trait]
+impl Bend for EndsWatchesWithTheirHandle {
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        let (handle, mut inner) = (Arc::downgrade(&self.0.0), store.watch(prefix, after).await?);
+        Ok(Box::pin(stream::poll_fn(move |context| match handle.strong_count() {
+            0 => std::task::Poll::Ready(None::<Item>),
+            _ => inner.poll_next_unpin(context),
+        })))
+    }
+}

@@ -445,3 +445,17 @@ impl Bend for LeavesOrphans {
         }
     }
 }
+
+/// Refuses TTLs of more than an hour.
+#[derive(Clone, Default)]
+pub(crate) struct RefusesLongTtls;
+
+#[async_trait]
+impl Bend for RefusesLongTtls {
+    async fn grant_lease(&self, store: &MemoryStore, ttl: Duration) -> Result<Lease, StoreError> {
+        if ttl > Duration::from_secs(3_600) {
+            return Err(StoreError::invalid("the TTL is too long"));
+        }
+        store.grant_lease(ttl).await
+    }
+}

@@ -11,7 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use clustering_core::store::{
-    CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
+    CoordinationStore, Lease, LeaseId, Liveness, Revision, Silent, Snapshot, StoreError, Txn, WatchStream,
 };
 use clustering_memory::MemoryStore;
 use clustering_testkit::conformance::Bounds;
@@ -141,6 +141,66 @@ impl Bend for Busy {
     ) -> Result<WatchStream, StoreError> {
         self.others(store).await;
         store.watch(prefix, after).await
+    }
+}
+
+/// Has one connection per handle, and replaces it once [`Liveness`] counts it as dead.
+#[derive(Default)]
+pub(crate) struct ReplacesSilentConnections(Mutex<Connection>);
+
+/// A connection, and whether it went silent.
+#[derive(Clone)]
+struct Connection {
+    liveness: Arc<Liveness>,
+    silent: bool,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        // Longer than the callers wait.
+        Connection { liveness: Arc::new(Liveness::new(Duration::from_millis(500))), silent: false }
+    }
+}
+
+impl Clone for ReplacesSilentConnections {
+    fn clone(&self) -> Self {
+        ReplacesSilentConnections::default()
+    }
+}
+
+impl ReplacesSilentConnections {
+    async fn call<T>(&self, call: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let connection = {
+            let mut connection = self.0.lock().unwrap();
+            if connection.liveness.is_silent() {
+                *connection = Connection::default();
+            }
+            connection.clone()
+        };
+        let answer = async {
+            match connection.silent {
+                true => std::future::pending().await,
+                false => call.await,
+            }
+        };
+        let lost = |silent: Silent| Err(StoreError::outcome_unknown(silent.to_string()));
+        connection.liveness.answered(answer).await.unwrap_or_else(lost)
+    }
+}
+
+#[async_trait]
+impl Bend for ReplacesSilentConnections {
+    fn silenced(&self) {
+        self.0.lock().unwrap().silent = true;
+    }
+    async fn renew_lease(&self, store: &MemoryStore, id: LeaseId) -> Result<Duration, StoreError> {
+        self.call(store.renew_lease(id)).await
+    }
+    async fn read(&self, store: &MemoryStore, prefix: &str) -> Result<Snapshot, StoreError> {
+        self.call(store.read(prefix)).await
+    }
+    async fn commit(&self, store: &MemoryStore, txn: Txn) -> Result<Revision, StoreError> {
+        self.call(store.commit(txn)).await
     }
 }
 

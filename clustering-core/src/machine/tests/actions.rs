@@ -81,7 +81,7 @@ impl Bench {
     }
 
     fn record(&mut self, node: &str, seen: Option<Version>) -> bytes::Bytes {
-        self.record_with(node, seen, None)
+        self.record_with(node, seen, None, Duration::ZERO)
     }
 
     fn record_with(
@@ -89,6 +89,7 @@ impl Bench {
         node: &str,
         seen: Option<Version>,
         endpoint: Option<&Endpoint>,
+        grace: Duration,
     ) -> bytes::Bytes {
         encode(&NodeRecord {
             uri: &NodeUri::parse(&format!("http://other-{node}")).unwrap(),
@@ -96,7 +97,7 @@ impl Bench {
             metadata: &Metadata::new(),
             protocol: 1,
             priority: self.priority,
-            restart_grace: None,
+            restart_grace: Some(grace.as_millis() as u64).filter(|grace| *grace > 0),
             endpoint,
             seen,
         })
@@ -111,7 +112,7 @@ impl Bench {
     pub(super) fn joins_watched(&mut self, node: &str, process: &str) {
         let lease = self.store.grant(self.now, secs(15)).id;
         self.others.insert(node.to_owned(), lease);
-        let record = self.record_with(node, None, Some(&endpoint(process)));
+        let record = self.record_with(node, None, Some(&endpoint(process)), Duration::ZERO);
         self.write(Txn::new().put(self.keys.node_key(&name(node)), record, lease));
     }
 
@@ -124,18 +125,29 @@ impl Bench {
 
     /// Another process registers as an exclusive node of a cluster with that many slots.
     pub(super) fn joins_exclusively(&mut self, node: &str, slots: u16) {
-        self.joins_exclusively_with(node, slots, None);
+        self.joins_exclusively_with(node, slots, None, Duration::ZERO);
     }
 
     /// The process of that name registers as an exclusive node of a cluster with four slots, with its endpoint.
     pub(super) fn joins_watched_exclusively(&mut self, node: &str) {
-        self.joins_exclusively_with(node, 4, Some(&endpoint(node)));
+        self.joins_exclusively_with(node, 4, Some(&endpoint(node)), Duration::ZERO);
     }
 
-    fn joins_exclusively_with(&mut self, node: &str, slots: u16, endpoint: Option<&Endpoint>) {
+    /// Like [`joins_exclusively`](Self::joins_exclusively), with a restart grace.
+    pub(super) fn joins_with_grace(&mut self, node: &str, slots: u16, grace: Duration) {
+        self.joins_exclusively_with(node, slots, None, grace);
+    }
+
+    fn joins_exclusively_with(
+        &mut self,
+        node: &str,
+        slots: u16,
+        endpoint: Option<&Endpoint>,
+        grace: Duration,
+    ) {
         let lease = self.store.grant(self.now, secs(15)).id;
         self.others.insert(node.to_owned(), lease);
-        let record = self.record_with(node, None, endpoint);
+        let record = self.record_with(node, None, endpoint, grace);
         let witness = self.witness(node, slots);
         self.write(
             Txn::new()
@@ -202,7 +214,7 @@ impl Bench {
 
     /// Another watcher finds the process gone, and removes its node.
     pub(super) fn crashes(&mut self, node: &str) {
-        self.departs(node, Departure::Crashed);
+        self.departs(node, Departure::Crashed, Duration::ZERO);
     }
 
     /// A watched process is reported as gone.
@@ -219,7 +231,12 @@ impl Bench {
 
     /// The other process leaves gracefully.
     pub(super) fn leaves(&mut self, node: &str) {
-        self.departs(node, Departure::Left);
+        self.leaves_for(node, Duration::ZERO);
+    }
+
+    /// The other process leaves, and its slots are to wait for it for that time.
+    pub(super) fn leaves_for(&mut self, node: &str, keep: Duration) {
+        self.departs(node, Departure::Left, keep);
         let lease = self.others.remove(node).expect("a node that joined");
         self.store.revoke(lease).unwrap();
         self.deliver_unless_hidden();
@@ -227,16 +244,16 @@ impl Bench {
 
     /// Another client evicts the process, and records that.
     pub(super) fn evicts(&mut self, node: &str) {
-        self.departs(node, Departure::Evicted);
+        self.departs(node, Departure::Evicted, Duration::ZERO);
     }
 
-    fn departs(&mut self, node: &str, how: Departure) {
+    pub(super) fn departs(&mut self, node: &str, how: Departure, keep: Duration) {
         let own = name(node);
         let key = self.keys.node_key(&own);
         let entry = self.store.get(&key).expect("a node that joined");
         let node = decode_node(own.clone(), entry).unwrap();
         let txn = Txn::new().delete(key).delete(self.keys.readiness_key(&own));
-        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how, Duration::ZERO));
+        self.write(DepartureRecord::add_to(txn, &self.keys, &node, how, keep));
     }
 
     pub(super) fn generate_version(&mut self) -> Version {

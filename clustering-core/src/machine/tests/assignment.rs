@@ -6,7 +6,7 @@ use super::bench::{Bench, secs};
 use crate::{
     config::SharedAssignor,
     outcome::Outcome,
-    slots::{Assignor, Candidate},
+    slots::{Assignor, Candidate, Slot},
 };
 
 fn leader_with(assignor: impl Assignor) -> Bench {
@@ -21,7 +21,7 @@ fn leader_with(assignor: impl Assignor) -> Bench {
 struct Panics;
 
 impl Assignor for Panics {
-    fn assign(&self, _: &[Option<usize>], _: &[Candidate<'_>]) -> Vec<Option<usize>> {
+    fn assign(&self, _: &[(Slot, Option<usize>)], _: &[Candidate<'_>]) -> Vec<Option<usize>> {
         panic!("a faulty assignor")
     }
 }
@@ -30,7 +30,7 @@ impl Assignor for Panics {
 struct Answers(Vec<Option<usize>>);
 
 impl Assignor for Answers {
-    fn assign(&self, _: &[Option<usize>], _: &[Candidate<'_>]) -> Vec<Option<usize>> {
+    fn assign(&self, _: &[(Slot, Option<usize>)], _: &[Candidate<'_>]) -> Vec<Option<usize>> {
         self.0.clone()
     }
 }
@@ -40,8 +40,8 @@ impl Assignor for Answers {
 struct Flips;
 
 impl Assignor for Flips {
-    fn assign(&self, previous: &[Option<usize>], _: &[Candidate<'_>]) -> Vec<Option<usize>> {
-        previous.iter().map(|owner| if owner.is_some() { None } else { Some(0) }).collect()
+    fn assign(&self, slots: &[(Slot, Option<usize>)], _: &[Candidate<'_>]) -> Vec<Option<usize>> {
+        slots.iter().map(|(_, owner)| if owner.is_some() { None } else { Some(0) }).collect()
     }
 }
 

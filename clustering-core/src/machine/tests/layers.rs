@@ -15,9 +15,9 @@ macro_rules! layers {
 }
 
 /// The files from the bottom up, as the module's page draws them. `mod.rs` and `status.rs` are on top.
-const LAYERS: [Layer; 33] = layers! {
+const LAYERS: [Layer; 34] = layers! {
     "token" "timers" "facts" "contact" "failing" "in_flight" "output" "input" "outbox" "follow"
-    "health" "session" "log" "version_requests" "formation" "assignment" "versions" "membership" "ownership" "election" "acknowledgements" "consistency"
+    "health" "session" "log" "version_requests" "formation" "keeping" "assignment" "versions" "membership" "ownership" "election" "acknowledgements" "consistency"
     "reclaim" "eviction" "crashes" "publication"
     "stabilization" "acknowledgement" "announcement" "requests" "owner_commits" "departure"
     "status"

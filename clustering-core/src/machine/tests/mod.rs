@@ -32,6 +32,7 @@ mod granted;
 mod hand_over;
 mod health;
 mod history;
+mod keeping;
 mod layers;
 mod leave;
 mod own_acknowledgement;

@@ -126,6 +126,15 @@ pub enum NotHeld {
     /// `stabilize` has not succeeded. Wait with [`wait_hold`](crate::Clustering::wait_hold).
     #[error("the key is on its way to this node: wait for it with `wait_hold`")]
     Moving,
+    /// No node owns the key, because its slot waits for an absent node, which is expected back. If the node does not come
+    /// back in time, the slot moves to another node.
+    #[error("the key waits for {node}, which is expected back: retry in a moment")]
+    Waiting {
+        /// The name of the absent node.
+        node: NodeName,
+        /// The newest version that this node knows.
+        version: Version,
+    },
     /// No node owns the key: all nodes are cordoned or have the weight 0, or the cluster is new and waits for its
     /// [minimum size](crate::Config::min_nodes).
     #[error(
@@ -155,6 +164,7 @@ impl NotHeld {
         match self {
             NotHeld::Elsewhere { .. } => "elsewhere",
             NotHeld::Moving => "moving",
+            NotHeld::Waiting { .. } => "waiting",
             NotHeld::Unowned => "unowned",
             NotHeld::Stopping => "stopping",
             NotHeld::NoSession => "no_session",

@@ -24,7 +24,19 @@ fn example(name: &str) -> String {
 
 /// Parses the documents of a YAML file into JSON, with merge keys (`<<`) resolved.
 fn documents(name: &str) -> Vec<Value> {
-    Yaml::load_from_str(&example(name)).unwrap().iter().map(plain).collect()
+    parsed(&example(name))
+}
+
+fn parsed(text: &str) -> Vec<Value> {
+    Yaml::load_from_str(text).unwrap().iter().map(plain).collect()
+}
+
+/// Returns the manifests in the operator's guide: those of its YAML blocks that have a kind.
+fn in_the_guide() -> Vec<Vec<Value>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/docs/operators.md");
+    let guide = fs::read_to_string(path).unwrap();
+    let blocks = guide.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.map(parsed).filter(|documents| !documents[0]["kind"].is_null()).collect()
 }
 
 fn plain(yaml: &Yaml<'_>) -> Value {
@@ -72,7 +84,8 @@ async fn check_options(arguments: &[&str], wanted: &[&str]) {
     let program: Vec<_> = own.iter().take_while(|argument| !argument.starts_with('-')).copied().collect();
     let help = help(&program).await;
     for flag in own.iter().filter(|argument| argument.starts_with("--")) {
-        let is_known = help.split(|c: char| c.is_whitespace() || c == ',').any(|word| word == *flag);
+        let flag = flag.split('=').next().unwrap();
+        let is_known = help.split(|c: char| c.is_whitespace() || ",[=".contains(c)).any(|word| word == flag);
         assert!(is_known, "{flag} is not in the help of {program:?}: {help}");
     }
     for flag in wanted {
@@ -183,6 +196,63 @@ async fn the_manifest_matches_the_programs() {
     let proposed: Vec<_> = proposed.iter().map(String::as_str).collect();
     check_options(&proposed, &["--namespace", "--name", "--uri", "--listen"]).await;
     assert_eq!(port(after(&proposed, "--listen")), listens);
+}
+
+/// Returns the seconds of an option such as `30s`.
+fn seconds(arguments: &[&str], flag: &str) -> i64 {
+    after(arguments, flag).strip_suffix('s').unwrap().parse().unwrap()
+}
+
+/// Checks a workload in the guide: its options, variables, ports and times.
+async fn check_workload(workload: &Value) {
+    let pod = &workload["spec"]["template"]["spec"];
+    let container = &pod["containers"][0];
+    let arguments = texts(&container["args"]);
+    check_options(&arguments, &["--namespace", "--name", "--uri", "--listen", "--exclusive"]).await;
+    check_variables(container, &arguments).await;
+    let ports = container["ports"].as_array().unwrap();
+    let ports: BTreeMap<_, _> = ports
+        .iter()
+        .map(|port| (port["name"].as_str().unwrap(), port["containerPort"].as_i64().unwrap()))
+        .collect();
+    let crashes = arguments.iter().find_map(|argument| argument.strip_prefix("--detect-crashes=")).unwrap();
+    let listens = [after(&arguments, "--uri"), after(&arguments, "--listen"), crashes].map(port);
+    assert_eq!([ports["http"], ports["probes"], ports["crashes"]], listens);
+    for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+        assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "probes"}));
+    }
+    // A pod that is killed before it has left counts as crashed.
+    let (release, stop) = (seconds(&arguments, "--release-timeout"), seconds(&arguments, "--stop-timeout"));
+    let kill = pod["terminationGracePeriodSeconds"].as_i64().unwrap();
+    assert!(release < stop && stop + 10 < kill, "{release} {stop} {kill}");
+    let min_nodes: i64 = after(&arguments, "--min-nodes").parse().unwrap();
+    assert!(min_nodes < workload["spec"]["replicas"].as_i64().unwrap());
+    let is_stateful = workload["kind"] == json!("StatefulSet");
+    assert_eq!(arguments.contains(&"--restart-grace"), is_stateful, "other names never come back");
+    if is_stateful {
+        assert!(seconds(&arguments, "--restart-grace") > kill, "the pod ends first");
+    }
+}
+
+#[tokio::test]
+async fn the_manifests_in_the_guide_match_the_command_and_each_other() {
+    let manifests = in_the_guide();
+    let kinds = manifests.iter().map(|documents| documents.iter().map(|one| one["kind"].as_str().unwrap()));
+    let kinds: Vec<Vec<_>> = kinds.map(Iterator::collect).collect();
+    let (set, deployment) =
+        (["Service", "StatefulSet", "PodDisruptionBudget"], ["Deployment", "PodDisruptionBudget"]);
+    assert_eq!(kinds, [&set[..], &deployment[..], &["NetworkPolicy"]]);
+    check_selectors(&manifests[0][0], &manifests[0][1], &manifests[0][2]);
+    let (workload, budget) = (&manifests[1][0], &manifests[1][1]);
+    let labels = &workload["spec"]["template"]["metadata"]["labels"];
+    assert_eq!(&workload["spec"]["selector"]["matchLabels"], labels);
+    assert_eq!(&budget["spec"]["selector"]["matchLabels"], labels);
+    for workload in [&manifests[0][1], workload] {
+        check_workload(workload).await;
+    }
+    let policy = &manifests[2][0]["spec"];
+    assert_eq!(&policy["podSelector"]["matchLabels"], labels);
+    assert_eq!(policy["ingress"][0]["ports"][0]["port"], json!(7946));
 }
 
 #[tokio::test]

@@ -44,6 +44,7 @@ impl Scene {
             "service" => scene.service().await,
             "exclusive" => scene.exclusive().await,
             "handover" => scene.handover().await,
+            "waiting" => scene.waiting().await,
             other => panic!("there is no scene {other}"),
         }
         scene
@@ -119,6 +120,20 @@ impl Scene {
         for name in ["ingest-1", "ingest-3"] {
             cluster.releases(name).await;
         }
+        self.by_hand = Some(cluster);
+    }
+
+    /// Writes the records of an exclusive cluster in which slots wait for a node that restarts.
+    async fn waiting(&mut self) {
+        let mut cluster = ByHand::new(&self.etcd, NAMESPACE);
+        for name in ["ingest-1", "ingest-2"] {
+            cluster.node(name).await;
+        }
+        let fields = json!({"cause": [{"left": "ingest-3"}], "kept": {"ingest-3": 120_000}});
+        cluster.publish_with(256, &["ingest-1", "ingest-2", "ingest-3"], fields).await;
+        cluster.acknowledges(&["ingest-1", "ingest-2"]).await;
+        cluster.released().await;
+        cluster.stable().await;
         self.by_hand = Some(cluster);
     }
 

@@ -61,9 +61,16 @@ async fn the_help_lists_all_commands() {
     assert!(alone(&["run", "--help"]).await.ended(0).contains("[env: ETCD_TTL] [default: 15s]"));
     // Each heading covers the options that belong to it.
     let help = alone(&["run", "--help"]).await;
-    let health = help.ended(0).split("\nHealth:\n").nth(1).unwrap().split("\nConnection:\n").next().unwrap();
-    let options: Vec<_> = health.lines().filter_map(|line| line.strip_prefix("      --")).collect();
-    assert!(options.len() == 5 && options.iter().all(|option| option.starts_with("health")), "{options:?}");
+    let options = |heading: &str| -> Vec<&str> {
+        let below = help.ended(0).split(&format!("\n{heading}:\n")).nth(1).unwrap();
+        let part = below.lines().take_while(|line| line.is_empty() || line.starts_with(' '));
+        let named = part.filter_map(|line| line.strip_prefix("      --"));
+        named.map(|line| line.split([' ', '[']).next().unwrap()).collect()
+    };
+    let health = options("Health");
+    assert!(health.len() == 5 && health.iter().all(|option| option.starts_with("health")), "{health:?}");
+    assert_eq!(options("Rolling updates"), ["priority", "restart-grace", "min-nodes"]);
+    assert_eq!(options("Crash detection"), ["detect-crashes", "advertise", "trust-refused"]);
     alone(&[]).await.refused(2, &["Usage: clustering", "\n  status "]);
     // Environment variables do not count as arguments.
     let mut plain = command();

@@ -1,12 +1,13 @@
 //! Rolling updates and crash detection: what `status`, `why`, `watch`, `find`, `placement` and `history` show of them,
 //! and the options of `run`.
 
-use clustering_core::{slots::SlotCount, store::CoordinationStoreExt};
+use clustering_core::{CrashDetection, slots::SlotCount, store::CoordinationStoreExt};
 use clustering_testkit::{etcd::EtcdServer, process::Process};
 use serde_json::{Value, json};
 
 use crate::{
     harness::{clustering, clustering_with, command, node, run, soon, stable, store},
+    listen::Client,
     run::{SHELL, registered, service},
     slots::ByHand,
     watch::printed,
@@ -260,4 +261,52 @@ async fn settings_that_cannot_be_used_are_refused_before_anything_starts() {
     refused(&["--trust-refused"], &["--trust-refused needs --detect-crashes"]).await;
     refused(&["--detect-crashes", "--trust-refused=no"], &["--trust-refused", "expected true or false"])
         .await;
+}
+
+#[tokio::test]
+async fn a_killed_command_is_removed_by_another_node_and_the_cause_is_shown() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let options = ["--detect-crashes=127.0.0.1:0", "--advertise", "127.0.0.1"];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["crash detection: other nodes connect to 127.0.0.1:", "stable at"]).await;
+    let detection = CrashDetection::new().advertise("127.0.0.1");
+    let b = node(&etcd, "b").detect_crashes(detection).start().await.unwrap();
+    let mut status = b.status();
+    let both = status
+        .wait_for(|status| status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == 2));
+    soon("both nodes", both).await.unwrap();
+    let said = clustering(&etcd, &["status"]).await;
+    assert_eq!(said.ended(0).matches("  127.0.0.1:").count(), 2, "{said:?}");
+    a.kill().await.unwrap();
+    stable(std::slice::from_ref(&b)).await;
+    let said = clustering(&etcd, &["history"]).await;
+    let newest = said.ended(0).lines().nth(1).unwrap();
+    assert!(newest.contains("the process of a is gone"), "{said:?}");
+    b.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn an_address_for_crash_detection_that_is_in_use_is_a_clear_error() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let options = [&*format!("--detect-crashes={address}"), "--advertise", "127.0.0.1"];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    assert_eq!(soon("the end of the command", a.wait()).await.unwrap().code(), Some(2), "{}", a.log());
+    assert!(a.log().contains(&address.to_string()) && a.log().contains("in use"), "{}", a.log());
+}
+
+/// Otherwise pods that start one after the other would wait for each other forever.
+#[tokio::test]
+async fn a_node_is_ready_while_a_new_cluster_waits_for_more_nodes() {
+    let etcd = EtcdServer::start().await.unwrap();
+    let options = ["--exclusive", "8", "--min-nodes", "2", "--listen", "127.0.0.1:0"];
+    let a = service(&etcd, &options, &["sh", "-c", SHELL]).spawn().unwrap();
+    printed(&a, &["the cluster begins with 2", "a: ready at"]).await;
+    let (status, text) = Client::of(&a).await.get("/readyz").await;
+    assert_eq!(status, 200, "{text}");
+    let said = clustering(&etcd, &["why"]).await;
+    assert!(said.ended(0).contains("waits for 2 nodes, 1 is present: start the others"), "{said:?}");
+    a.terminate().unwrap();
+    soon("the end of the command", a.wait()).await.unwrap();
 }

@@ -38,6 +38,8 @@ pub(super) struct Swarm {
     pub(super) detects: u64,
     /// True if nodes trust refused connections. Then no report of a crash is false.
     pub(super) trusts: bool,
+    /// Percentage of nodes that have a restart grace, and of stops that are announced as restarts.
+    pub(super) restarts: u64,
     slow: Vec<Slow>,
 }
 
@@ -104,10 +106,12 @@ impl Swarm {
         let slots = one_of(&[1, 2, 3, 4, 5, 6, 7, 7, 7, 64]) as u16;
         let min_nodes = one_of(&[1, 1, 1, 2, 3, 5]) as usize;
         let prioritized = one_of(&[0, 0, 40, 100]);
+        let restarts = one_of(&[0, 0, 30, 90]);
         let mut random = Random::stream(seed, 4);
         let detects = [0, 0, 60, 100, 100][random.below(5) as usize];
         let trusts = random.percent(35);
         Swarm {
+            restarts,
             exclusivity,
             mixed,
             rolled_out,

@@ -17,7 +17,8 @@ const JOINS_WAIT: Duration = Duration::from_secs(30);
 ///
 /// `since` is the time since which the leader has known the newest version.
 pub(in crate::sim) fn check(who: &Life, machine: &Machine, since: Duration, txn: &Txn) -> Result<(), String> {
-    let handed_over = machine.newest().filter(|view| view.has_handover());
+    // A cluster that waits for its minimum size has no slots yet.
+    let handed_over = machine.newest().filter(|view| view.has_handover() && view.slot_count().is_some());
     let Some(view) = handed_over.filter(|_| since < JOINS_WAIT && has_only_arrivals(machine, txn)) else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-use std::{collections::BTreeMap, mem};
+use std::{collections::BTreeMap, mem, time::Duration};
 
 use clustering_core::{
     Config, Event, Outcome, View,
@@ -138,7 +138,17 @@ impl World<'_> {
             config.release_timeout = (!waits).then(|| random.ms(2_000, 15_000));
             config.stop_timeout = Some(random.ms(1_000, 10_000));
         }
+        config.restart_grace = self.restart_grace(process);
         self.processes[process].holds = Holds { exclusive, has_release, waits, ..Holds::default() };
+    }
+
+    /// Returns the time for which the slots of a process wait for it after it has stopped or crashed.
+    pub(super) fn restart_grace(&mut self, process: usize) -> Duration {
+        let random = &mut self.processes[process].random;
+        match random.percent(self.swarm.restarts) {
+            true => random.ms(100, 20_000),
+            false => Duration::ZERO,
+        }
     }
 
     pub(super) fn is_exclusive(&self, process: usize) -> bool {

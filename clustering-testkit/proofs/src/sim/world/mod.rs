@@ -254,7 +254,10 @@ impl<'a> World<'a> {
         match due {
             Due::Fault(_) | Due::Sprung { .. } | Due::Start { .. } => {}
             Due::Over { kind, process, .. } => self.over(kind, process),
-            Due::Stop { process, .. } => self.handle(process, Input::Stop { keep: Duration::ZERO }),
+            Due::Stop { process, .. } => {
+                let keep = self.restart_grace(process);
+                self.handle(process, Input::Stop { keep });
+            }
             Due::Write { process, .. } => self.write_as_leader(process),
             Due::Register { process, .. } => {
                 let id = self.request();
