@@ -86,7 +86,7 @@ pub struct Config {
     /// common cause (a bad release, a database that every node needs, an outage of the store) and reports a
     /// [`MassFailure`](crate::Event::MassFailure). If the nodes are late, it evicts none. If they are owners of slots
     /// whose sessions have ended within one TTL, their slots wait for them for one more TTL. 50 by default; 0 disables
-    /// evictions and makes the slots of every lost node wait; 100 disables both protections.
+    /// evictions and makes the slots of nodes that are lost together wait; 100 disables both protections.
     pub mass_failure_percent: u8,
     /// Policy for the case that another process holds the node's name.
     pub name_conflict: NameConflict,

@@ -162,13 +162,14 @@ impl Keeping {
         }
     }
 
-    /// Returns the mass loss, if more owners of slots have ended than `mass_failure_percent` allows.
+    /// Returns the mass loss, if more owners of slots have ended than `mass_failure_percent` allows. A single node is no
+    /// mass, even if it is the only owner.
     fn count(&self, facts: &Facts) -> Option<MassFailure> {
         let version = version(facts).filter(|_| !self.ended.is_empty())?.version;
         let owners = facts.fold.slots()?.record.as_ref()?;
         let failing = self.ended.len();
         let nodes = owners.owners() + self.ended.keys().filter(|name| !owners.has_owner(name)).count();
-        let is_mass = failing * 100 > nodes * usize::from(facts.config.mass_failure_percent);
+        let is_mass = failing > 1 && failing * 100 > nodes * usize::from(facts.config.mass_failure_percent);
         is_mass.then_some(MassFailure { version, kind: MassFailureKind::Lost, failing, nodes })
     }
 

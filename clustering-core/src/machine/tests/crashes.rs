@@ -16,6 +16,8 @@ fn watching(others: &[&str]) -> Bench {
 }
 
 fn watching_with(mut b: Bench, others: &[&str]) -> Bench {
+    // With a higher priority, so that one of the others leads.
+    b.priority = Some(200);
     for other in others {
         b.joins_watched(other, other);
     }
@@ -27,6 +29,7 @@ fn watching_with(mut b: Bench, others: &[&str]) -> Bench {
 /// Returns the exclusive b, which watches the exclusive c in a version published by c.
 fn watching_exclusively(trust_refused: bool) -> Bench {
     let mut b = Bench::watching_exclusively("b", trust_refused);
+    b.priority = Some(200);
     b.joins_watched_exclusively("c");
     b.joined().led_by("c")
 }
@@ -44,6 +47,7 @@ fn endpoint_of(b: &Bench, node: &str) -> Option<String> {
 #[test]
 fn a_node_watches_the_three_before_it_in_the_ring_of_the_newest_version() {
     let mut b = Bench::watching("b");
+    b.priority = Some(200);
     for other in ["a", "c", "d", "e", "f"] {
         b.joins_watched(other, other);
     }
@@ -66,6 +70,7 @@ fn every_node_has_three_watchers() {
     let mut watchers = std::collections::BTreeMap::new();
     for name in names {
         let mut node = Bench::watching(name);
+        node.priority = Some(200);
         names.iter().filter(|other| **other != name).for_each(|other| node.joins_watched(other, other));
         let mut node = node.joined();
         node.elects(if name == "a" { "b" } else { "a" });
@@ -81,12 +86,14 @@ fn every_node_has_three_watchers() {
 #[test]
 fn nodes_without_an_endpoint_are_neither_watched_nor_watch() {
     let mut b = Bench::watching("b").with(&["a"]);
+    b.priority = Some(200);
     b.joins_watched("c", "c");
     let mut b = b.joined();
     b.elects("a");
     b.expect_only(&QUIET, &["watch processes at c:1"]);
 
     let mut b = Bench::node("b");
+    b.priority = Some(200);
     b.joins_watched("c", "c");
     let mut b = b.joined();
     b.elects("c");
@@ -330,6 +337,7 @@ fn p12_a_trusted_report_revokes_the_lease_once_the_record_is_gone() {
 #[test]
 fn p12_a_trusted_report_revokes_the_lease_too_if_another_watcher_removed_the_record() {
     let mut b = Bench::watching_exclusively("b", true);
+    b.priority = Some(200);
     for other in ["a", "e", "f"] {
         b.joins_watched_exclusively(other);
     }

@@ -365,11 +365,11 @@ fn names_that_do_not_fit_into_the_version_record_are_not_kept() {
     a.expect_only(VERSIONS, &[]);
 }
 
+/// Returns the reports that a mass failure begins or is over.
 fn mass_failures(a: &mut Bench) -> Vec<String> {
     let mut events = Vec::new();
-    a.collect("* mass", &mut events);
-    let over = |output: &Output| matches!(output, Output::Event(Event::MassFailureOver { .. }));
-    assert!(!a.outputs.iter().any(over));
+    a.collect("* ", &mut events);
+    events.retain(|event| event.contains("mass failure"));
     events
 }
 
