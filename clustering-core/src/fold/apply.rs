@@ -114,7 +114,7 @@ impl Fold {
             Err(reason) => {
                 changed.push(Changed::Malformed { key: entry.key.clone(), reason });
                 self.malformed_nodes.insert(name.clone(), StoredRecord::new(entry, None));
-                changed.extend(self.nodes.remove(&name).map(|old| down(old)));
+                changed.extend(self.nodes.remove(&name).map(down));
             }
         }
         self.note_node(&name);
@@ -124,7 +124,7 @@ impl Fold {
         match kind {
             KeyKind::Node(name) => {
                 self.malformed_nodes.remove(&name);
-                changed.extend(self.nodes.remove(&name).map(|old| down(old)));
+                changed.extend(self.nodes.remove(&name).map(down));
                 self.note_node(&name);
             }
             KeyKind::Leader => {

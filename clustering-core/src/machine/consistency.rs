@@ -160,7 +160,7 @@ impl Consistency {
         // Otherwise the version waits only for a commit of this node.
         let is_known = !laggards.is_empty() || !holders.is_empty() || waits_for_nodes.is_some();
         let version = view.version();
-        is_known.then(|| Blocked { version, since, laggards, holders, releasing, waits_for_nodes })
+        is_known.then_some(Blocked { version, since, laggards, holders, releasing, waits_for_nodes })
     }
 
     pub(crate) fn timers(&self, facts: &Facts, timers: &mut Timers) {
