@@ -19,7 +19,7 @@ Options:
   --store WHICH      memory or etcd [default: memory]. etcd starts a server. Storms on the memory store run in virtual time
   --endpoint URL     use this etcd instead of starting one. It should be empty
   --within MS        storm: time over which the joins are spread evenly [default: 1000]
-  --restart          storm: a rolling restart instead of joins, with the oldest node first, which is the leader
+  --restart          storm: a rolling restart instead of joins, the oldest node first
   --youngest-first   storm: a rolling restart instead of joins, the youngest node first
   --every MS         storm: time from one restart to the next [default: 500]
   --stabilize MS     storm: duration of each stabilize [default: 20]
