@@ -19,8 +19,8 @@ Options:
   --store WHICH      memory or etcd [default: memory]. etcd starts a server. Storms on the memory store run in virtual time
   --endpoint URL     use this etcd instead of starting one. It should be empty
   --within MS        storm: time over which the joins are spread evenly [default: 1000]
-  --restart          storm: a rolling restart instead of joins, with the oldest node first, which is the leader
-  --leader-last      storm: a rolling restart with the youngest node first and the leader last
+  --restart          storm: a rolling restart instead of joins, the oldest node first
+  --youngest-first   storm: a rolling restart instead of joins, the youngest node first
   --every MS         storm: time from one restart to the next [default: 500]
   --stabilize MS     storm: duration of each stabilize [default: 20]
   --gap FIRST,MAX    shortest and longest gap between versions during a series of changes, in ms [default: the library's]
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     pub(crate) etcd: bool,
     pub(crate) within: Duration,
     pub(crate) restart: bool,
-    pub(crate) leader_last: bool,
+    pub(crate) youngest_first: bool,
     pub(crate) every: Duration,
     pub(crate) stabilize: Duration,
     pub(crate) gap: Option<(Duration, Duration)>,
@@ -83,7 +83,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
         etcd: false,
         within: Duration::from_secs(1),
         restart: false,
-        leader_last: false,
+        youngest_first: false,
         every: Duration::from_millis(500),
         stabilize: Duration::from_millis(20),
         gap: None,
@@ -115,7 +115,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             }
             Long("within") => arguments.within = millis(&mut parser)?,
             Long("restart") => arguments.restart = true,
-            Long("leader-last") => (arguments.restart, arguments.leader_last) = (true, true),
+            Long("youngest-first") => (arguments.restart, arguments.youngest_first) = (true, true),
             Long("every") => arguments.every = millis(&mut parser)?,
             Long("stabilize") => arguments.stabilize = millis(&mut parser)?,
             Long("gap") => {

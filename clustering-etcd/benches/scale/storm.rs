@@ -75,8 +75,7 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
     let mut all_runs = 0;
     let mut tick = tokio::time::interval(arguments.every);
     for turn in 0..count {
-        // The oldest node is the leader.
-        let number = if arguments.leader_last { count - 1 - turn } else { turn };
+        let number = if arguments.youngest_first { count - 1 - turn } else { turn };
         tick.tick().await;
         let runs = nodes[number].runs() - earlier[number];
         nodes[number].cluster.stop().await?;
@@ -93,7 +92,7 @@ async fn rolling_restart(arguments: &Arguments, place: &Place, count: usize) -> 
         most_runs: most_runs.max(nodes.iter().map(Node::runs).max().unwrap_or(0)),
         all_runs: all_runs + nodes.iter().map(Node::runs).sum::<u64>(),
     };
-    let order = if arguments.leader_last { "the leader last" } else { "the oldest first" };
+    let order = if arguments.youngest_first { "the youngest first" } else { "the oldest first" };
     came.report(
         arguments,
         &format!("{count} are restarted, one every {:?}, {order}", arguments.every),
