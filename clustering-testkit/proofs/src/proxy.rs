@@ -263,12 +263,16 @@ mod tests {
         let proxy = Proxy::to(&listener.local_addr().unwrap().to_string()).await.unwrap();
         let (heard, hears) = watch::channel(Vec::new());
         tokio::spawn(async move {
+            let heard = Arc::new(heard);
             while let Ok((mut stream, _)) = listener.accept().await {
-                let mut word = [0; 4];
-                while stream.read_exact(&mut word).await.is_ok() {
-                    heard.send_modify(|heard| heard.extend(word));
-                    let _ = stream.write_all(&word).await;
-                }
+                let heard = heard.clone();
+                tokio::spawn(async move {
+                    let mut word = [0; 4];
+                    while stream.read_exact(&mut word).await.is_ok() {
+                        heard.send_modify(|heard| heard.extend(word));
+                        let _ = stream.write_all(&word).await;
+                    }
+                });
             }
         });
         (proxy, hears)

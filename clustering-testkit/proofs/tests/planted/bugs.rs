@@ -105,7 +105,7 @@ bugs! {
         3, ["P6"], StopsDuringSuspends;
     confirm_without_waiting_for_all:
         "A leader records stability as soon as more than half of the nodes have acknowledged.",
-        1, ["P4"], HalfIsEnough;
+        1, ["P4", "P8"], HalfIsEnough;
     publish_by_a_deposed_leader:
         "A version is published without a guard on the term.",
         17, ["P5"], unguarded(Purpose::Publish, &["c/view/leader"]);
