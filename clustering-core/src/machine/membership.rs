@@ -458,7 +458,7 @@ impl Membership {
                 && node.metadata == identity.metadata
                 && node.protocol == PROTOCOL
                 && node.priority == Some(facts.config.priority)
-                && node.restart_grace == facts.config.restart_grace
+                && node.restart_grace == Duration::from_millis(restart_grace(facts).unwrap_or_default())
                 && node.endpoint.as_ref() == self.endpoint(identity)
                 && node.seen == self.seen
         })

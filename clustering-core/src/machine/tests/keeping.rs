@@ -496,3 +496,11 @@ fn nodes_that_are_not_exclusive_keep_nothing() {
     a.answer_all();
     assert_eq!(kept(&a), []);
 }
+
+#[test]
+fn a_grace_that_is_no_whole_number_of_milliseconds_is_not_taken_for_a_change_by_another_client() {
+    let mut a = leader_with(&["b"], 4, |config| config.restart_grace = Duration::from_micros(1_500));
+    a.skip();
+    pass(&mut a, secs(60));
+    a.expect_only(&["rewrite", "publish", "* another client"], &[]);
+}
