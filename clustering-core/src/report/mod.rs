@@ -24,6 +24,7 @@
 //! A [`Report`] is a snapshot, which takes two reads for any number of nodes. A [`Monitor`] keeps a report up to date with
 //! two watches, and returns events. Neither writes to the store nor holds a lease.
 
+mod assemble;
 mod monitor;
 mod monitor_event;
 mod ownership;

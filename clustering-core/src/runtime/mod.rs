@@ -13,6 +13,7 @@ mod events;
 mod holds;
 mod liveness;
 mod meter;
+mod own;
 mod ownership;
 #[cfg(feature = "test-util")]
 pub mod process;

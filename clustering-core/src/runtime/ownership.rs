@@ -5,41 +5,18 @@ use std::{future::Future, sync::Arc, time::Duration};
 use super::{
     Clustering,
     holds::{HeldTasks, Hold, NotHeld, WorkError, supervise, work},
+    own::Own,
     status::Known,
 };
 use crate::{
-    machine::{Input, Machine, Phase, RequestError, Status},
+    machine::{Input, Phase, RequestError, Status},
     name::NodeName,
-    slots::{Slot, SlotCount, SlotSet},
+    slots::{Slot, SlotSet},
     store::{Revision, Txn},
     time::Timestamp,
     version::Version,
     view::View,
 };
-
-/// The constant properties of a node that holds depend on: its name, and part of its configuration.
-#[derive(Clone, Debug)]
-pub(crate) struct Own {
-    name: NodeName,
-    /// `None` if the node is not exclusive.
-    slots: Option<SlotCount>,
-    release_timeout: Option<Duration>,
-}
-
-impl Own {
-    /// Returns the properties of a machine's node; `None` for an observer.
-    pub(crate) fn of(machine: &Machine) -> Option<Self> {
-        let config = machine.config();
-        let (slots, release_timeout) = (config.exclusive, config.release_timeout);
-        machine.identity().map(|own| Own { name: own.name.clone(), slots, release_timeout })
-    }
-
-    /// Returns the time within which work must return after its slot was lost. This time ends before the node gives up
-    /// its session because of that slot.
-    fn grace(&self) -> Option<Duration> {
-        self.release_timeout.map(|timeout| timeout / 10 * 9)
-    }
-}
 
 impl Known {
     /// Returns the slot of a key, if the node is exclusive.

@@ -12,7 +12,7 @@ use super::{
     clock::Clock,
     error::InCallback,
     events::Hub,
-    ownership::Own,
+    own::Own,
     repliers::{Answer, Repliers},
     status::{Known, Publisher},
 };

@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use super::{clock::Clock, error::Ended, holds::Holds, ownership::Own};
+use super::{clock::Clock, error::Ended, holds::Holds, own::Own};
 use crate::{
     event::StopReason,
     machine::{Phase, Status},

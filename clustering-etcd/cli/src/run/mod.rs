@@ -1,6 +1,7 @@
 //! `run`: turns a program into a node.
 
 mod crashes;
+mod exclusive;
 mod health;
 mod hook;
 mod listen;
@@ -138,7 +139,7 @@ pub(crate) struct Run {
     program: Vec<OsString>,
     // Must be the last fields: a heading applies to all arguments after it.
     #[command(flatten)]
-    exclusive: slots::Exclusive,
+    exclusive: exclusive::Exclusive,
     #[command(flatten)]
     rollout: rollout::Rollout,
     #[command(flatten)]
