@@ -297,10 +297,8 @@ impl World<'_> {
                 _ => Ok(()),
             })
         };
-        let judged = judged.and_then(|()| {
-            let min_nodes = self.swarm.min_nodes.min(self.setup.nodes);
-            checks::p8_formation::check(&self.store, &self.keys, min_nodes, txn)
-        });
+        let min_nodes = self.swarm.min_nodes.min(self.setup.nodes);
+        let formation = checks::p8_formation::check(&self.store, &self.keys, min_nodes, txn);
         let judged = judged.and_then(|()| {
             let what = (&self.processes[process].name, purpose, txn);
             checks::p5_places::check(&self.store, &self.keys, what, knew.revision, self.is_own(process, life))
@@ -319,6 +317,8 @@ impl World<'_> {
                     self.check_owner_commit((process, life), txn);
                 }
                 self.committed(before, By::Node { process, life, purpose: Some(purpose) });
+                // After P4 was judged: a version that is not stable breaks that first, whatever its size.
+                self.book.check(formation);
                 self.spring(process, purpose, true);
             }
             Err(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }) => {
