@@ -111,7 +111,8 @@ impl Driver {
         let alarm = if node.is_some() { Alarm::new(clock) } else { Alarm::plain(clock) };
         let name = node.as_ref().map(|node| node.name().clone());
         let tracer = Tracer::new(shared.keyspace.namespace().as_str(), name);
-        let keeper = Keeper::new(shared.known.holds.clone(), shared.known.clock.clone());
+        let keeper =
+            Keeper::new(shared.known.holds.clone(), shared.known.clock.clone()).present(liveness.presence());
         Driver {
             shared,
             status,
@@ -145,6 +146,8 @@ impl Driver {
             tokio::task::coop::consume_budget().await;
         }
         self.end_runs().await;
+        // Outstanding holds keep the port open, since they may still be valid.
+        self.keeper.leave();
         self.liveness.end().await;
     }
 

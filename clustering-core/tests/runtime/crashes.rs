@@ -3,14 +3,17 @@
 
 use std::net::SocketAddr;
 
-use clustering_core::{Builder, CrashDetection, Discovery, Endpoint, NodeName, StartError};
-use clustering_memory::Stats;
+use clustering_core::{
+    Builder, Clustering, CrashDetection, Discovery, Endpoint, NodeName, StartError, Status,
+};
+use clustering_memory::{MemoryStore, Stats};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
+    runtime::Runtime,
 };
 
-use crate::common::{Cluster, Node, soon};
+use crate::common::{Cluster, Node, secs, soon};
 
 fn local() -> CrashDetection {
     CrashDetection::new().listen("127.0.0.1:0".parse().unwrap()).advertise("127.0.0.1")
@@ -81,6 +84,31 @@ async fn a_node_that_leaves_answers_until_it_has_left() {
     drop(hold);
     soon("the end", stopping).await.unwrap().unwrap();
     assert!(hello(&endpoint).await.is_err());
+}
+
+/// Two nodes that trust refused connections. The first one's runtime ends while the process works on a key.
+#[test]
+fn p12_nobody_takes_the_keys_of_a_process_that_works_on_them_after_the_end_of_its_runtime() {
+    let (ending, lasting) = (Runtime::new().unwrap(), Runtime::new().unwrap());
+    let store = MemoryStore::new();
+    let trusting = |name: &str| {
+        let builder = Clustering::builder(store.clone()).name(name).uri("http://host:80").ttl(secs(4));
+        builder.exclusive(1).detect_crashes(local().trust_refused())
+    };
+    let first = ending.block_on(trusting("a").start()).unwrap();
+    let hold = ending.block_on(async { soon("the hold", first.wait_hold("key")).await.unwrap() });
+    let second = lasting.block_on(trusting("b").start()).unwrap();
+    lasting.block_on(async {
+        let is_watched = |status: &Status| {
+            status.is_stable() && status.newest.as_ref().is_some_and(|view| view.len() == 2)
+        };
+        soon("the version", second.status().wait_for(is_watched)).await.unwrap();
+        ending.shutdown_background();
+        let is_alone = |status: &Status| status.newest.as_ref().is_some_and(|view| view.len() == 1);
+        soon("the removal", second.status().wait_for(is_alone)).await.unwrap();
+        soon("the hold", second.wait_hold("key")).await.unwrap();
+    });
+    assert!(!hold.is_valid(), "two processes hold the key");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::table::{Acquisition, Holds, LeaseClock, Slots};
 use crate::{
     machine::{Holdings, Input, Token},
-    runtime::clock::Clock,
+    runtime::{clock::Clock, liveness::Presence},
     slots::{Slot, SlotSet},
     store::{LeaseId, Revision},
     time::Timestamp,
@@ -16,6 +16,9 @@ use crate::{
 pub(crate) struct Keeper {
     holds: Arc<Holds>,
     clock: Clock,
+    /// Keeps the port of crash detection open while holds are outstanding: a watcher that trusts a refused connection would
+    /// give their slots to other nodes.
+    presence: Option<Presence>,
     /// The state that the table was built from.
     held: Arc<BTreeMap<Slot, Revision>>,
     current: Option<Arc<LeaseClock>>,
@@ -45,6 +48,7 @@ impl Keeper {
         Keeper {
             holds,
             clock,
+            presence: None,
             held: Arc::default(),
             current: None,
             open_until: None,
@@ -54,6 +58,20 @@ impl Keeper {
             to_wake: Vec::new(),
             has_changed: false,
         }
+    }
+
+    /// Lets outstanding holds keep the port of crash detection open.
+    pub(crate) fn present(mut self, presence: Option<Presence>) -> Self {
+        self.presence = presence;
+        self
+    }
+
+    /// Makes all holds lost. From now on only the holds themselves keep the port open.
+    pub(crate) fn leave(&mut self) {
+        self.end();
+        self.presence = None;
+        self.outgoing.clear();
+        self.retractions.clear();
     }
 
     /// Makes the table follow the holdings. Slots that are no longer held are refused from here on, but only
@@ -90,15 +108,18 @@ impl Keeper {
     /// Rebuilds the table. Acquisitions that continue are kept; all others are lost.
     fn rebuild(&mut self, now: Timestamp) {
         let before = self.holds.slots();
-        let acquisitions = self.held.iter().filter_map(|(slot, token)| {
-            let lease = self.current.as_ref()?;
-            let continues = |acquisition: &&Arc<Acquisition>| {
-                let is_same = acquisition.token == *token && Arc::ptr_eq(&acquisition.lease, lease);
-                is_same && !acquisition.is_marked()
-            };
-            let kept = before.get(*slot).filter(continues).cloned();
-            Some(kept.unwrap_or_else(|| self.holds.acquire(*slot, *token, lease.clone())))
-        });
+        let acquisitions =
+            self.held.iter().filter_map(|(slot, token)| {
+                let lease = self.current.as_ref()?;
+                let continues = |acquisition: &&Arc<Acquisition>| {
+                    let is_same = acquisition.token == *token && Arc::ptr_eq(&acquisition.lease, lease);
+                    is_same && !acquisition.is_marked()
+                };
+                let kept = before.get(*slot).filter(continues).cloned();
+                Some(kept.unwrap_or_else(|| {
+                    self.holds.acquire(*slot, *token, lease.clone(), self.presence.clone())
+                }))
+            });
         let after = Slots::new(acquisitions);
         for acquisition in before.iter() {
             let is_kept = after.get(acquisition.slot).is_some_and(|kept| Arc::ptr_eq(kept, acquisition));

@@ -11,7 +11,7 @@ use tokio::sync::{Notify, watch};
 
 use super::Hold;
 use crate::{
-    runtime::clock::Clock,
+    runtime::{clock::Clock, liveness::Presence},
     slots::{Slot, SlotSet},
     store::Revision,
     time::Timestamp,
@@ -104,7 +104,13 @@ impl Holds {
         self.changes.send_replace(());
     }
 
-    pub(super) fn acquire(&self, slot: Slot, token: Revision, lease: Arc<LeaseClock>) -> Arc<Acquisition> {
+    pub(super) fn acquire(
+        &self,
+        slot: Slot,
+        token: Revision,
+        lease: Arc<LeaseClock>,
+        presence: Option<Presence>,
+    ) -> Arc<Acquisition> {
         Arc::new(Acquisition {
             slot,
             token,
@@ -113,6 +119,7 @@ impl Holds {
             outstanding: AtomicUsize::new(0),
             wake: Notify::new(),
             noticed: self.noticed.clone(),
+            _presence: presence,
         })
     }
 }
@@ -129,6 +136,8 @@ pub(crate) struct Acquisition {
     /// Wakes all tasks that wait for the loss of the holds, or for the time at which they are void.
     wake: Notify,
     noticed: Arc<Notify>,
+    /// Dropped with the last hold.
+    _presence: Option<Presence>,
 }
 
 impl Acquisition {

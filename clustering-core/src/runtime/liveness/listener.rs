@@ -2,6 +2,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::Duration,
 };
 
@@ -40,6 +41,14 @@ const BACKLOG: i32 = 1024;
 pub(crate) struct Listener {
     socket: TcpListener,
     port: u16,
+    presence: Presence,
+}
+
+/// Keeps the socket of a [`Listener`] open after the listener has ended. Then connections are accepted by the kernel and
+/// not answered, which proves nothing to a watcher. A closed port would prove that the process is gone.
+#[derive(Clone, Debug)]
+pub(crate) struct Presence {
+    _socket: Arc<std::net::TcpListener>,
 }
 
 impl Listener {
@@ -59,13 +68,21 @@ impl Listener {
                 (all(Ipv4Addr::UNSPECIFIED.into()), socket)
             }
         };
-        let port = |socket: TcpListener| socket.local_addr().map(|local| (local.port(), socket));
-        let (port, socket) = socket.and_then(port).map_err(|error| StartError::Listen {
+        socket.and_then(Listener::on).map_err(|error| StartError::Listen {
             address: shown,
             advice: advice(error.kind()),
             reason: error.to_string(),
-        })?;
-        Ok(Listener { socket, port })
+        })
+    }
+
+    fn on(socket: std::net::TcpListener) -> io::Result<Self> {
+        let presence = Presence { _socket: Arc::new(socket.try_clone()?) };
+        let port = socket.local_addr()?.port();
+        Ok(Listener { socket: TcpListener::from_std(socket)?, port, presence })
+    }
+
+    pub(super) fn presence(&self) -> Presence {
+        self.presence.clone()
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -75,6 +92,8 @@ impl Listener {
     /// Answers every connection with the hello, and keeps it open until the peer closes it. Returns never; the sockets
     /// are closed when the future is dropped.
     pub(super) async fn serve(self, hello: Hello) {
+        // Others keep the socket open only for as long as they need it.
+        drop(self.presence);
         let mut connections = Connections::default();
         let (mut failures, mut not_before) = (0, Instant::now());
         loop {
@@ -113,7 +132,7 @@ impl Listener {
 }
 
 /// Opens a listening socket. At the IPv6 address of all interfaces, it also listens for IPv4.
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     // A restarted process finds connections of its predecessor that are still being closed. On Windows, the option would
     // let two processes listen at once.
@@ -125,7 +144,7 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    TcpListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 /// Returns what to do about a socket that could not be opened.

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::{
     advertise::{advertised_host, with_port},
-    listener::Listener,
+    listener::{Listener, Presence},
 };
 use self::{hello::Hello, watcher::Watcher};
 use super::spawn::spawn_sockets;
@@ -33,6 +33,7 @@ use crate::{
 pub(super) struct Liveness {
     listener: Option<AbortOnDropHandle<()>>,
     watcher: Watcher,
+    presence: Option<Presence>,
 }
 
 impl Liveness {
@@ -42,9 +43,15 @@ impl Liveness {
     ///
     /// Panics outside of a tokio runtime.
     pub(super) fn start(own: Option<(Listener, ProcessId)>) -> Self {
+        let presence = own.as_ref().map(|(listener, _)| listener.presence());
         let listener = own
             .map(|(listener, process)| spawn_sockets(&Handle::current(), listener.serve(Hello::of(process))));
-        Liveness { listener, watcher: Watcher::new() }
+        Liveness { listener, watcher: Watcher::new(), presence }
+    }
+
+    /// Returns what keeps the socket open for as long as the process may hold keys.
+    pub(super) fn presence(&self) -> Option<Presence> {
+        self.presence.clone()
     }
 
     /// Watches exactly the processes at these endpoints from now on.
@@ -65,5 +72,6 @@ impl Liveness {
             // An error only means that the task was aborted.
             let _ = listener.await;
         }
+        self.presence = None;
     }
 }
