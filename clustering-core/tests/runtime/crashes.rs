@@ -106,7 +106,7 @@ fn p12_nobody_takes_the_keys_of_a_process_that_works_on_them_after_the_end_of_it
         ending.shutdown_background();
         let is_alone = |status: &Status| status.newest.as_ref().is_some_and(|view| view.len() == 1);
         soon("the removal", second.status().wait_for(is_alone)).await.unwrap();
-        soon("the hold", second.wait_hold("key")).await.unwrap();
+        drop(soon("the hold", second.wait_hold("key")).await.unwrap());
     });
     assert!(!hold.is_valid(), "two processes hold the key");
 }
