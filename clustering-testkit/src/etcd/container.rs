@@ -22,10 +22,9 @@ use testcontainers::{
 
 use super::{
     Etcd, EtcdError, Metrics, http,
-    ports::Port,
     server::{CALL_TIMEOUT, INTERVAL, PATIENCE},
 };
-use crate::process::{FOLDER_PREFIX, Kept, keep, random, release};
+use crate::process::{FOLDER_PREFIX, Kept, Port, keep, random, release};
 
 /// Environment variable with the image to run, as `name:tag`. An image that Docker already has is not pulled.
 pub const IMAGE_VARIABLE: &str = "CLUSTERING_ETCD_IMAGE";

@@ -65,7 +65,6 @@ mod error;
 mod given;
 mod http;
 mod metrics;
-mod ports;
 mod server;
 mod source;
 

@@ -9,8 +9,8 @@ use std::{
 use clustering_core::store::Revision;
 use etcd_client::{Client, ConnectOptions};
 
-use super::{Etcd, EtcdBuilder, EtcdError, Metrics, binary, http, ports::Port};
-use crate::process::{Folder, Process, excerpt, random};
+use super::{Etcd, EtcdBuilder, EtcdError, Metrics, binary, http};
+use crate::process::{Folder, Port, Process, excerpt, random};
 
 /// Longest time for a server to answer after its start, and to shut down. Generous, because a machine that is also
 /// compiling is slow.

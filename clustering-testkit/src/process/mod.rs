@@ -22,6 +22,7 @@
 mod child;
 mod folder;
 mod guardian;
+mod port;
 
 #[cfg(feature = "container")]
 pub(crate) use self::guardian::{Kept, keep, release};
@@ -29,6 +30,7 @@ pub(crate) use self::{child::excerpt, folder::random};
 pub use self::{
     child::{Process, ProcessBuilder},
     folder::{FOLDER_PREFIX, Folder},
+    port::Port,
 };
 
 /// Returns the process id of this process's guardian, which ends after it has cleaned up.

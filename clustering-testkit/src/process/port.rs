@@ -3,7 +3,7 @@ use std::{
     net::{Ipv4Addr, TcpListener, UdpSocket},
 };
 
-use crate::process::random;
+use super::random;
 
 /// Ports below the range from which systems assign ports to outgoing connections. An outgoing connection could
 /// otherwise take the port of a server that is down for a moment.
@@ -16,13 +16,18 @@ const RANGE: std::ops::Range<u16> = 10_000..32_000;
 /// the system releases however the process ends. Other programs can still take the TCP port, so callers must be
 /// prepared to retry with another port.
 #[derive(Debug)]
-pub(super) struct Port {
+pub struct Port {
     number: u16,
     _lock: UdpSocket,
 }
 
 impl Port {
-    pub(super) fn reserve() -> io::Result<Self> {
+    /// Finds a free port and reserves it.
+    ///
+    /// # Errors
+    ///
+    /// If many ports that were tried are all in use.
+    pub fn reserve() -> io::Result<Self> {
         for _ in 0..1_000 {
             let number = RANGE.start + (random() % u64::from(RANGE.end - RANGE.start)) as u16;
             let address = (Ipv4Addr::LOCALHOST, number);
@@ -36,11 +41,12 @@ impl Port {
     }
 
     /// Returns `127.0.0.1:port`.
-    pub(super) fn address(&self) -> String {
+    pub fn address(&self) -> String {
         format!("{}:{}", Ipv4Addr::LOCALHOST, self.number)
     }
 
-    pub(super) fn number(&self) -> u16 {
+    /// Returns the number of the port.
+    pub fn number(&self) -> u16 {
         self.number
     }
 }

@@ -1,0 +1,49 @@
+//! Linearizability of PostgreSQL through this store, with random concurrent calls, also while the server is killed or
+//! paused.
+
+#![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use clustering_core::store::CoordinationStore;
+use clustering_testkit::{
+    faulty::{Call, FaultyStore},
+    linearizability::{Plan, play},
+};
+use common::PostgresServer;
+
+fn plan(seed: u64) -> Plan {
+    Plan { seed, root: format!("linearizability/{seed}/"), ..Plan::default() }
+}
+
+#[tokio::test]
+async fn a_server_is_linearizable() {
+    let server = PostgresServer::start().await;
+    for seed in 0..10 {
+        let open = async |_| Arc::new(server.store()) as Arc<dyn CoordinationStore>;
+        let history = play(&plan(seed), open).await;
+        assert_eq!((history.operations.len(), history.unknown), (200, 0));
+        history.judge().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_linearizable_although_replies_are_lost() {
+    let server = PostgresServer::start().await;
+    let mut unknown = 0;
+    for seed in 100..105 {
+        let open = async |caller| {
+            let faulty = FaultyStore::new(server.store());
+            if caller < Plan::default().callers {
+                faulty.lose_replies(Call::Commit, 3 * caller);
+            }
+            Arc::new(faulty) as Arc<dyn CoordinationStore>
+        };
+        let history = play(&plan(seed), open).await;
+        unknown += history.unknown;
+        history.judge().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
+    }
+    assert!(unknown > 50, "only {unknown} replies were lost");
+}
