@@ -1,11 +1,11 @@
-//! Linearizability of PostgreSQL through this store, with random concurrent calls, also while the server is killed or
-//! paused.
+//! Linearizability of PostgreSQL through this store, with random concurrent calls, also if replies are
+//! lost.
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
 mod common;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use clustering_core::store::CoordinationStore;
 use clustering_testkit::{
