@@ -150,10 +150,12 @@ pub mod conformance;
 pub mod contract;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+pub mod faults;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
 #[cfg(feature = "etcd")]
 pub mod process;
 pub mod promises;
+pub mod proxy;
 pub mod random;

@@ -1,7 +1,10 @@
 //! Etcd's history is compacted or rewound.
 
-use clustering_proofs::{node::NodeSpec, proxy::Proxy};
-use clustering_testkit::history::{Entry, Observation};
+use clustering_proofs::node::NodeSpec;
+use clustering_testkit::{
+    history::{Entry, Observation},
+    proxy::Proxy,
+};
 
 use crate::scenario::{Alone, LONG, secs};
 

@@ -3,11 +3,11 @@
 use clustering_proofs::{
     network::Network,
     node::{Node, NodeSpec},
-    proxy::Proxy,
 };
 use clustering_testkit::{
     etcd::EtcdServer,
     history::{Entry, Observation, ledger::Content},
+    proxy::Proxy,
 };
 
 use crate::scenario::{Alone, LONG, SLACK, TTL, without};
