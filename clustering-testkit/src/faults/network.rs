@@ -38,7 +38,7 @@ async fn broken<F: Faults>(faults: Arc<F>, what: &str, leads: bool, breaks: fn(&
     scene.next(&node, "a lost session", is_lost).await;
     let after = scene.stable_after(before, &without(&NAMES, &node.name)).await;
     let took = scene.measured(what, since);
-    assert!(took < scene.noticed(), "{took:?}; {}", scene.story());
+    scene.assert_noticed(took);
     let later = scene.leader().await.1;
     if leads {
         assert!(later > term, "another node leads; {}", scene.story());

@@ -18,7 +18,7 @@ async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     let after = scene.stable_after(before, &rest).await;
     let what = if leads { "the leader killed" } else { "a follower killed" };
     let took = scene.measured(what, since);
-    assert!(took < scene.noticed(), "{took:?}; {}", scene.story());
+    scene.assert_noticed(took);
     assert_eq!(scene.present().1 == Some(term), !leads, "the leader changes only if it was killed");
     // The name is free.
     let settings = scene.settings();
@@ -51,7 +51,7 @@ pub async fn p8_the_cluster_recovers_after_all_nodes_were_killed<F: Faults>(faul
     }
     scene.stable_after(before, &NAMES).await;
     let took = scene.measured("all nodes killed and started again", since);
-    assert!(took < scene.noticed() + scene.ttl(), "{took:?}; {}", scene.story());
+    assert!(took < scene.noticed() + scene.ttl(), "the nodes rejoined too late: {took:?}; {}", scene.story());
     scene.check(&NAMES).await;
 }
 

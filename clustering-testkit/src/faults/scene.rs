@@ -75,14 +75,16 @@ impl<F: Faults> Scene<F> {
         TTL.max(self.faults.bounds().smallest_ttl)
     }
 
-    /// Longest time until the others notice that a node is gone: its TTL, and the time that the store may take to end the
-    /// lease and to deliver this, doubled for busy machines.
+    /// Returns the longest time until the others notice that a node is gone: its TTL, and the time that the store may take
+    /// to end the lease, doubled for busy machines, with a second for everything else.
     pub(super) fn noticed(&self) -> Duration {
-        let bounds = self.faults.bounds();
-        self.ttl()
-            + 2 * bounds.expiry_slack
-            + bounds.watch_lag.min(Duration::from_secs(1))
-            + Duration::from_secs(1)
+        self.ttl() + 2 * self.faults.bounds().expiry_slack + Duration::from_secs(1)
+    }
+
+    /// Fails if it took too long until the others were stable without a node.
+    pub(super) fn assert_noticed(&self, took: Duration) {
+        let limit = self.noticed();
+        assert!(took < limit, "the others noticed it too late: {took:?}, not {limit:?}; {}", self.story());
     }
 
     // ---- nodes -----------------------------------------------------------------------------------------------------
