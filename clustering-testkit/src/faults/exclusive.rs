@@ -6,7 +6,7 @@ use super::{
     Faults, Line,
     node::{Node, Settings},
     scene::{NAMES, Scene, is_lost, without},
-    worker::KEYS,
+    worker::keys,
 };
 use crate::history::{Moment, Observation};
 
@@ -26,8 +26,8 @@ fn settings<F: Faults>(scene: &Scene<F>) -> Settings {
 async fn all_held<F: Faults>(scene: &Scene<F>, names: &[&str]) {
     scene.stable(names).await;
     let since = scene.now();
-    for key in KEYS {
-        scene.soon(&format!("a holder of {key}"), held(&scene.nodes(), key, since)).await;
+    for key in keys() {
+        scene.soon(&format!("a holder of {key}"), held(&scene.nodes(), &key, since)).await;
     }
 }
 

@@ -6,11 +6,15 @@ use tokio::time::sleep;
 
 use crate::history::{Journal, Observation};
 
-/// Keys that each exclusive node tries to hold.
-pub(super) const KEYS: [&str; 4] = ["key-0", "key-1", "key-2", "key-3"];
+/// Number of keys, each of which every exclusive node tries to hold. Enough that each node owns some.
+const KEYS: u16 = 12;
 
 /// Number of slots of an exclusive cluster.
 pub(super) const SLOTS: u16 = 12;
+
+pub(super) fn keys() -> impl Iterator<Item = String> {
+    (0..KEYS).map(|number| format!("key-{number}"))
+}
 
 /// Interval at which a worker checks whether its hold is valid, and records that it is.
 const LOOK: Duration = Duration::from_millis(20);
@@ -20,22 +24,22 @@ const LINGERS: Duration = Duration::from_millis(50);
 
 /// Works on all keys whenever the node holds them, and records the times at which the holds were certainly valid (P12).
 pub(super) async fn work(journal: Journal, node: Clustering) {
-    join_all(KEYS.map(|key| work_on(&journal, &node, key))).await;
+    join_all(keys().map(|key| work_on(&journal, &node, key))).await;
 }
 
-async fn work_on(journal: &Journal, node: &Clustering, key: &str) {
+async fn work_on(journal: &Journal, node: &Clustering, key: String) {
     loop {
-        if let Ok(hold) = node.wait_hold(key).await {
+        if let Ok(hold) = node.wait_hold(&key).await {
             let end = async {
                 hold.lost().await;
                 sleep(LINGERS).await;
             };
             tokio::select! {
                 biased;
-                () = until_void(journal, &hold, key) => {}
+                () = until_void(journal, &hold, &key) => {}
                 () = end => {}
             }
-            journal.note(Observation::LetGo { key: key.to_owned() });
+            journal.note(Observation::LetGo { key: key.clone() });
         }
         sleep(LOOK).await;
     }

@@ -73,7 +73,7 @@ found! {
     renews_leases_while_it_hangs: RenewsBlindly by p6_a_leader_whose_connections_hang_stops_leading_in_time,
         "timed out waiting for the suspension of its lead";
     expires_leases_when_it_resumes: EndsLeasesAtResume by p6_a_pause_of_the_store_within_the_ttl_changes_nothing,
-        "lost its session";
+        "timed out waiting for the resumption of its lead";
     takes_late_writes_without_their_guards: TakesLateWrites
         by p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads, "a deposed leader has written";
     is_broken_by_a_call_that_was_given_up_during_a_pause: BreaksOnDroppedCalls
@@ -112,7 +112,7 @@ found! {
     renews_the_lease_of_an_owner_without_answers: RenewsBlindly
         by p12_a_node_that_gets_no_answers_lets_go_in_time, "timed out waiting for a lost session";
     does_not_reconnect_an_owner: GivesUpForGood by p12_all_keys_are_held_again_after_the_store_was_away,
-        "timed out waiting for a stable version";
+        "timed out waiting for a holder";
     does_not_end_the_lease_of_a_killed_owner: EndsNoLease by p12_the_keys_of_a_killed_node_are_held_by_others,
         "timed out waiting for a stable version";
 }
