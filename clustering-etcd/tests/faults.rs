@@ -1,9 +1,6 @@
 //! The fault suite on a real etcd.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_etcd::{EtcdConfig, EtcdStore};
@@ -12,10 +9,11 @@ use clustering_testkit::{
     etcd::{EtcdServer, Snapshot},
     faults::{Faults, Line},
 };
+use tokio::sync::Mutex;
 
 struct OnEtcd {
     server: EtcdServer,
-    backup: Mutex<Option<Arc<Snapshot>>>,
+    backup: Mutex<Option<Snapshot>>,
 }
 
 impl OnEtcd {
@@ -69,14 +67,14 @@ impl Faults for OnEtcd {
     }
 
     async fn backup(&self) -> Hook<()> {
-        let snapshot = self.server.snapshot().await.expect("etcd's data can be copied");
-        *self.backup.lock().unwrap() = Some(Arc::new(snapshot));
+        *self.backup.lock().await = Some(self.server.snapshot().await.expect("etcd's data can be copied"));
         Hook::Have(())
     }
 
     async fn restore(&self) {
-        let backup = self.backup.lock().unwrap().clone().expect("a backup was made");
-        self.server.restore(&backup).await.expect("etcd starts with the backup");
+        let backup = self.backup.lock().await;
+        let backup = backup.as_ref().expect("a backup was made");
+        self.server.restore(backup).await.expect("etcd starts with the backup");
     }
 }
 

@@ -6,7 +6,10 @@ use super::{
     Faults,
     scene::{NAMES, Scene, is_lost, is_rejoined, without},
 };
-use crate::history::{Entry, Observation, WriteOutcome};
+use crate::{
+    history::{Entry, Observation, WriteOutcome},
+    promises::p9_cost,
+};
 
 async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     let (scene, _) = Scene::with(faults, &NAMES).await;
@@ -20,6 +23,10 @@ async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     let took = scene.measured(what, since);
     scene.assert_noticed(took);
     assert_eq!(scene.present().1 == Some(term), !leads, "the leader changes only if it was killed");
+    let ledger = scene.check(&rest).await;
+    if let Err(violation) = p9_cost::check_change(&ledger, before, after) {
+        panic!("{violation}");
+    }
     // The name is free.
     let settings = scene.settings();
     scene.join(&node.name, settings).await;
@@ -27,12 +34,12 @@ async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     scene.check(&NAMES).await;
 }
 
-/// Kills a follower: the others are stable without it once its lease has expired.
+/// Kills a follower: the others are stable without it once its lease has expired, with N + 3 commits (P9).
 pub async fn p8_a_killed_follower_is_removed_within_its_ttl<F: Faults>(faults: Arc<F>) {
     killed(faults, false).await;
 }
 
-/// Kills the leader: another node leads once its lease has expired.
+/// Kills the leader: another node leads once its lease has expired, with N + 3 commits (P9).
 pub async fn p8_a_killed_leader_is_replaced_within_its_ttl<F: Faults>(faults: Arc<F>) {
     killed(faults, true).await;
 }
