@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_etcd::{EtcdConfig, EtcdStore};
-use clustering_proofs::proxy::Proxy;
+use clustering_testkit::proxy::Proxy;
 use clustering_testkit::{
     conformance::{Bounds, Clock, Harness, Hook, Line},
     etcd::Etcd,

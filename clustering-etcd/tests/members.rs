@@ -13,8 +13,8 @@ use clustering_etcd::{
     EtcdConfig, EtcdStore, Event,
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind},
 };
-use clustering_proofs::proxy::Proxy;
 use clustering_testkit::etcd::{EtcdCluster, EtcdServer};
+use clustering_testkit::proxy::Proxy;
 use pki::Pki;
 
 /// Timeout, longer than any operation here takes.

@@ -12,8 +12,8 @@ use clustering_core::{
     },
 };
 use clustering_etcd::{Credentials, EtcdConfig, EtcdStore, Pem, Tls};
-use clustering_proofs::proxy::Proxy;
 use clustering_testkit::etcd::Etcd;
+use clustering_testkit::proxy::Proxy;
 use futures_util::StreamExt;
 use tokio::{net::TcpListener, time::Instant};
 

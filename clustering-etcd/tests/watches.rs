@@ -8,8 +8,8 @@ use clustering_core::store::{
     Batch, CoordinationStore, CoordinationStoreExt, Revision, Txn, WatchEnd, WatchStream,
 };
 use clustering_etcd::{EtcdConfig, EtcdStore};
-use clustering_proofs::proxy::Proxy;
 use clustering_testkit::etcd::{EtcdCluster, EtcdServer};
+use clustering_testkit::proxy::Proxy;
 use futures_util::{FutureExt, StreamExt};
 use tokio::{task::JoinHandle, time::Instant};
 

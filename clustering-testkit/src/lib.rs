@@ -9,6 +9,7 @@
 //!   │ CoordinationStore             │  faulty: fails between a node and its store, on command or at random
 //!   ├───────────────────────────────┤
 //!   │ a store of your own           │  conformance: the ten rules · linearizability: concurrent callers
+//!   │                               │  faults: clusters on it, with kills, pauses, broken networks, restores
 //!   │ etcd                          │  etcd: servers, clusters, containers
 //!   └───────────────────────────────┘
 //! ```
@@ -20,6 +21,8 @@
 //! | Does my service survive crashes, pauses and partitions? Does it work on a key only while it holds the key? | [`cluster::TestCluster`], with [`storm`](cluster::TestCluster::storm) and [`cluster::seeds`] |
 //! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
+//! | Do they survive its crashes, and all that can happen between them and it? | [`faults`] |
+//! | What if the connections to a server hang, close or lose answers? | [`proxy`] |
 //! | What does the contract require of a store after these calls? | [`contract::Contract`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
 //! | Does it work with real processes, `SIGSTOP` and `kill -9`? | `process` (feature `etcd`): processes and folders that are removed when the test ends in any way |
@@ -150,10 +153,12 @@ pub mod conformance;
 pub mod contract;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+pub mod faults;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
 #[cfg(feature = "etcd")]
 pub mod process;
 pub mod promises;
+pub mod proxy;
 pub mod random;

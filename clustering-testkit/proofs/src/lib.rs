@@ -5,8 +5,8 @@
 //!                  real machines, virtual time            real processes, real time
 //!              ┌───────────────────────────────┐      ┌────────────────────────────────┐
 //!   faults ──▶ │ sim: random histories         │      │ node: nodes as processes       │ ◀── SIGSTOP, SIGKILL
-//!              │ model: all short histories    │      │ proxy, network: what lies      │ ◀── cut, hang, lose answers
-//!              └──────────────┬────────────────┘      │ between nodes and their store  │
+//!              │ model: all short histories    │      │ network: what lies between     │ ◀── cut, unplug
+//!              └──────────────┬────────────────┘      │ nodes and their store          │
 //!                             │                       └───────────────┬────────────────┘
 //!                             └───── what nodes saw and did ──────────┤
 //!                                    what the store committed ────────┴──▶ clustering_testkit::promises
@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | Do the promises hold in long random histories, with drifting clocks and any mix of faults? | [`sim`] | `cargo run --release -p clustering-proofs --example simulate` |
 //! | Do they hold in *all* short histories? | [`model`] | `cargo run --release -p clustering-proofs --example model` |
-//! | Do they hold for processes on a real etcd that are paused, killed and cut off? | [`node`], [`proxy`], [`network`] | the test `faults` (feature `server-tests`), and `--example torture` |
+//! | Do they hold for processes on a real etcd that are paused, killed and cut off? | [`node`], [`network`] | the test `faults` (feature `server-tests`), and `--example torture` |
 //! | Does one process at a time hold a key (P12), and are no writes lost? | [`work`] | the test `faults` |
 //! | Would these checks find a fault in the protocol? | [`sim::Tamper`] | the tests `planted`, `sabotage` and `model`, `--example planted`, and `scripts/planted` |
 //!
@@ -66,6 +66,5 @@ pub mod model;
 mod named;
 pub mod network;
 pub mod node;
-pub mod proxy;
 pub mod sim;
 pub mod work;

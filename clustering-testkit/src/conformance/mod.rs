@@ -101,7 +101,8 @@
 //!
 //! - that the store keeps the rules under faults: lost replies, crashes, partitions, failover. The suite runs against a
 //!   healthy store, and in particular never provokes
-//!   [`ErrorKind::OutcomeUnknown`](clustering_core::store::ErrorKind::OutcomeUnknown);
+//!   [`ErrorKind::OutcomeUnknown`](clustering_core::store::ErrorKind::OutcomeUnknown). The [fault suite](crate::faults)
+//!   judges clusters on a store that fails;
 //! - that commits are linearizable under every interleaving. It provokes the usual races and judges the outcomes that
 //!   it observes;
 //! - that lease ids are never reused and revisions never decrease over restarts and years of operation;

@@ -181,6 +181,11 @@ impl FaultyStore {
         FaultyStore { store: Arc::new(store), control: Arc::new(control) }
     }
 
+    /// Creates another store with the same faults and the same log as this one.
+    pub(crate) fn in_front_of(&self, store: impl CoordinationStore) -> Self {
+        FaultyStore { store: Arc::new(store), control: self.control.clone() }
+    }
+
     /// Disconnects the store. From now on every call fails with [`ErrorKind::Unreachable`] (after the
     /// [delay](Self::delay), if one is set) without effect, and every open watch ends with [`WatchEnd::Disconnected`]
     /// and loses the batches that it has not yielded yet. Calls in progress fail as well: if the store has already

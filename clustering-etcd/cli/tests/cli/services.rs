@@ -1,8 +1,8 @@
 //! `services` and `purge`.
 
 use clustering_core::store::CoordinationStore;
-use clustering_proofs::proxy::Proxy;
 use clustering_testkit::etcd::EtcdServer;
+use clustering_testkit::proxy::Proxy;
 
 use crate::{
     harness::{by_hand, clustering, command, node, nodes, run, soon, stop, store},

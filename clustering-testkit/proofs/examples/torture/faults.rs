@@ -4,10 +4,8 @@ use clustering_core::{
     NodeName,
     store::{CoordinationStore as _, Txn},
 };
-use clustering_proofs::{
-    node::{Conflict, NodeSpec},
-    proxy::Proxy,
-};
+use clustering_proofs::node::{Conflict, NodeSpec};
+use clustering_testkit::proxy::Proxy;
 use futures_util::future::select_all;
 use tokio::{
     task::JoinSet,

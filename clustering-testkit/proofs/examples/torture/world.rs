@@ -16,7 +16,6 @@ use clustering_core::{
 use clustering_etcd::{EtcdConfig, EtcdStore};
 use clustering_proofs::{
     node::{Node, NodeSpec},
-    proxy::Proxy,
     work::{Judge, Line, Log, WorkSpec},
 };
 use clustering_testkit::{
@@ -26,6 +25,7 @@ use clustering_testkit::{
         ledger::{self, Content, Follower},
     },
     process::Folder,
+    proxy::Proxy,
 };
 use rand::{Rng, SeedableRng, rngs::SmallRng};
 

@@ -31,11 +31,12 @@ mod handle;
 mod looks;
 mod run;
 mod spec;
-mod writes;
+
+pub use clustering_testkit::faults::Breach;
 
 pub use self::{
     condition::Condition,
     handle::Node,
     run::{main, run},
-    spec::{Breach, Conflict, DetectionSpec, NodeSpec},
+    spec::{Conflict, DetectionSpec, NodeSpec},
 };

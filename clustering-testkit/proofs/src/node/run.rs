@@ -4,12 +4,15 @@ use clustering_core::{
     Builder, Clustering, Laggards, NodeName, Outcome, Stabilization, Stable, StartError, StopReason,
     store::CoordinationStore,
 };
-use clustering_testkit::history::{Clock, FileSink, Journal, Observation};
+use clustering_testkit::{
+    faults::Writer,
+    history::{Clock, FileSink, Journal, Observation},
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::work::{WorkSpec, Workers};
 
-use super::{NodeSpec, looks::Looks, writes::Writer};
+use super::{NodeSpec, looks::Looks};
 
 /// Runs this process as a node until it receives `SIGTERM`, ends by itself, or cannot start.
 ///

@@ -5,6 +5,7 @@ use std::{
 };
 
 use clustering_core::{CrashDetection, NameConflict};
+use clustering_testkit::faults::Breach;
 use serde::{Deserialize, Serialize};
 
 use crate::work::WorkSpec;
@@ -84,18 +85,6 @@ impl DetectionSpec {
         let detection = CrashDetection::new().listen(self.listen).advertise(self.advertise.to_string());
         if self.trust_refused { detection.trust_refused() } else { detection }
     }
-}
-
-/// Deliberate faults in a node's writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Breach {
-    /// Writes are not fenced by the term and continue after its end.
-    Unfenced,
-    /// Writes continue from the node's own last state, without checking for writes in between.
-    LastWriteWins,
-    /// A write whose reply was lost is made again, as if it had not taken effect.
-    RepeatsLost,
 }
 
 /// Behaviour of a node whose name is taken.

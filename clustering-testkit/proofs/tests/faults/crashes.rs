@@ -10,11 +10,11 @@ use clustering_core::{Cause, Keyspace, Namespace, NodeName, Version, history};
 use clustering_proofs::{
     network::Network,
     node::{DetectionSpec, Node, NodeSpec},
-    proxy::Proxy,
 };
 use clustering_testkit::{
     etcd::EtcdServer,
     history::{Moment, Observation},
+    proxy::Proxy,
 };
 use tokio::{io::AsyncWriteExt, net::TcpListener};
 

@@ -1,7 +1,7 @@
 //! Members of an etcd cluster fail.
 
-use clustering_proofs::{node::NodeSpec, proxy::Proxy};
-use clustering_testkit::{etcd::EtcdCluster, history::Observation};
+use clustering_proofs::node::NodeSpec;
+use clustering_testkit::{etcd::EtcdCluster, history::Observation, proxy::Proxy};
 
 use crate::scenario::{LONG, Scenario, secs};
 

@@ -3,11 +3,8 @@
 
 use std::sync::Arc;
 
-use clustering_proofs::{
-    node::{Node, NodeSpec},
-    proxy::Proxy,
-};
-use clustering_testkit::history::Observation;
+use clustering_proofs::node::{Node, NodeSpec};
+use clustering_testkit::{history::Observation, proxy::Proxy};
 
 use crate::scenario::{Alone, LONG, secs};
 

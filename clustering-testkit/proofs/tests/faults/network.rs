@@ -3,11 +3,11 @@
 use clustering_proofs::{
     network::Network,
     node::{Node, NodeSpec},
-    proxy::Proxy,
 };
 use clustering_testkit::{
     etcd::EtcdServer,
     history::{Entry, Observation, ledger::Content},
+    proxy::Proxy,
 };
 
 use crate::scenario::{Alone, LONG, SLACK, TTL, without};
@@ -69,7 +69,8 @@ async fn broken(what: &str, scenario: &Alone, node: &Node, breaks: impl FnOnce()
     scenario.check(&NAMES).await;
 }
 
-async fn behind_a_proxy(what: &str, breaks: impl FnOnce(&Proxy)) {
+pub(crate) async fn p6_a_leader_whose_connections_hang_opens_few_new_ones() {
+    let what = "connections hang";
     let scenario = Alone::new().await;
     let proxy = Proxy::to(&scenario.etcd.endpoint()).await.unwrap();
     let spec = quiet(scenario.spec(NAMES[0]));
@@ -83,21 +84,8 @@ async fn behind_a_proxy(what: &str, breaks: impl FnOnce(&Proxy)) {
         assert!(connections < 20 + 6 * took.as_secs(), "{connections} connections in {took:?}");
         proxy.heal();
     };
-    broken(what, &scenario, &node, || breaks(&proxy), mends).await;
+    broken(what, &scenario, &node, || proxy.hang(), mends).await;
     assert!(proxy.connections() - before < 60, "{} connections", proxy.connections() - before);
-}
-
-pub(crate) async fn p6_a_leader_whose_connections_hang_stops_leading_in_time() {
-    behind_a_proxy("connections hang", Proxy::hang).await;
-}
-
-pub(crate) async fn p7_a_node_rejoins_after_its_connections_were_closed() {
-    behind_a_proxy("connections closed", Proxy::cut).await;
-}
-
-/// Calls reach etcd, so the renewals keep the lease alive, but the node does not know this.
-pub(crate) async fn p7_a_node_rejoins_after_the_replies_to_it_were_lost() {
-    behind_a_proxy("replies are lost", Proxy::hang_answers).await;
 }
 
 /// Runs a node in its own network, whose connection breaks.

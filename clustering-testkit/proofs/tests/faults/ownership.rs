@@ -10,10 +10,9 @@ use clustering_core::{
 };
 use clustering_proofs::{
     node::{Conflict, Node, NodeSpec},
-    proxy::Proxy,
     work::Breach,
 };
-use clustering_testkit::history::Observation;
+use clustering_testkit::{history::Observation, proxy::Proxy};
 use futures_util::StreamExt;
 
 use crate::{

@@ -52,20 +52,3 @@ pub(crate) async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads() 
     scenario.measured("a paused leader resumes", resumed);
     scenario.check(&NAMES).await;
 }
-
-pub(crate) async fn p7_a_follower_rejoins_after_a_pause() {
-    let (scenario, nodes) = Alone::with(&NAMES).await;
-    let (leader, term) = scenario.leader().await;
-    let follower = nodes.iter().find(|node| node.name() != leader.name()).unwrap();
-    pause_past_the_lease(&scenario, follower).await;
-    let before = scenario.stable(&without(&NAMES, follower.name())).await;
-    follower.pass_all();
-    let resumed = scenario.now();
-    follower.resume();
-    follower.next("a lost session", LONG, |it| matches!(it, Observation::SessionLost { .. })).await;
-    follower.next("a rejoin", LONG, |it| matches!(it, Observation::Rejoined { .. })).await;
-    scenario.stable_after(before, &NAMES).await;
-    scenario.measured("a paused follower resumes", resumed);
-    assert_eq!(scenario.present().1, Some(term), "the leader has not changed");
-    scenario.check(&NAMES).await;
-}

@@ -1,4 +1,4 @@
-//! [`Proxy`], a connection between a node and its store that fails on command.
+//! A TCP connection between a node and its store that fails on command: [`Proxy`].
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -27,6 +27,8 @@ pub struct Proxy {
     line: watch::Sender<Line>,
     /// Number of times that the connections of the moment were silenced.
     silences: watch::Sender<u64>,
+    /// Number of times that the connections of the moment were closed.
+    closures: watch::Sender<u64>,
     unanswered: Unanswered,
     counts: Arc<Counts>,
     task: JoinHandle<()>,
@@ -78,7 +80,8 @@ impl Proxy {
         let line = watch::Sender::new(Line::Up);
         let (unanswered, counts) = (Unanswered::default(), Arc::<Counts>::default());
         let silences = watch::Sender::new(0);
-        let (state, silenced) = (line.subscribe(), silences.subscribe());
+        let closures = watch::Sender::new(0);
+        let (state, silenced, closed) = (line.subscribe(), silences.subscribe(), closures.subscribe());
         let (asked, counted) = (unanswered.clone(), counts.clone());
         let task = tokio::spawn(async move {
             // Dropped with this task, which closes all connections.
@@ -90,13 +93,18 @@ impl Proxy {
                         counted.connections.fetch_add(1, Ordering::Relaxed);
                         let (target, state) = (target.clone(), state.clone());
                         let serve = connection(client, target, state, asked.clone(), counted.clone());
-                        connections.spawn(until_silenced(silenced.clone(), serve));
+                        connections.spawn(until_closed(closed.clone(), until_silenced(silenced.clone(), serve)));
                     }
                     Some(_) = connections.join_next() => {}
                 }
             }
         });
-        Ok(Proxy { address, line, silences, unanswered, counts, task })
+        Ok(Proxy { address, line, silences, closures, unanswered, counts, task })
+    }
+
+    /// Returns the address of the proxy.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Returns the address of the proxy, such as `http://127.0.0.1:12345`.
@@ -123,6 +131,20 @@ impl Proxy {
     /// Closes all connections, and new ones at once.
     pub fn cut(&self) {
         self.line.send_replace(Line::Cut);
+    }
+
+    /// Closes the connections of this moment. New connections are not affected.
+    pub fn close(&self) {
+        self.closures.send_modify(|closures| *closures += 1);
+    }
+
+    /// Forwards requests for `time`, but loses all answers to them, and then closes the connections of that moment. New
+    /// connections work. If the future is dropped, answers are held back until the proxy is [healed](Self::heal).
+    pub async fn lose_answers(&self, time: Duration) {
+        self.hang_answers();
+        sleep(time).await;
+        self.close();
+        self.heal();
     }
 
     /// Loses the answer to the next request that contains `part`, which must arrive in one read: the request is
@@ -177,6 +199,17 @@ async fn until_silenced(mut silences: watch::Receiver<u64>, serve: impl Future<O
         biased;
         Ok(()) = silences.changed() => std::future::pending().await,
         () = &mut serve => {}
+    }
+}
+
+/// Runs `serve` until the connections of the moment are closed. `serve` is not polled any more after that, so that it
+/// cannot forward what it holds back.
+async fn until_closed(mut closures: watch::Receiver<u64>, serve: impl Future<Output = ()>) {
+    closures.mark_unchanged();
+    tokio::select! {
+        biased;
+        Ok(()) = closures.changed() => {}
+        () = serve => {}
     }
 }
 
@@ -239,9 +272,10 @@ async fn connection(
         }
     };
     tokio::select! {
-        () = serve => {}
+        biased;
         // The sender is dropped with the proxy.
         _ = cut.wait_for(|line| *line == Line::Cut) => {}
+        () = serve => {}
     }
 }
 
@@ -312,6 +346,18 @@ mod tests {
         assert_eq!(answer.as_deref(), Some("puts"));
         assert!(silent.is_err(), "neither answered nor closed");
         assert_eq!(&**heard.borrow(), b"readputs");
+    }
+
+    #[tokio::test]
+    async fn requests_arrive_while_answers_are_lost_and_new_connections_work_afterwards() {
+        let (proxy, heard) = echo().await;
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        assert_eq!(say(&mut stream, "read").await.as_deref(), Some("read"));
+        let (answer, ()) = tokio::join!(say(&mut stream, "puts"), proxy.lose_answers(DONE));
+        assert_eq!(answer, None);
+        let mut another = TcpStream::connect(proxy.address).await.unwrap();
+        assert_eq!(say(&mut another, "next").await.as_deref(), Some("next"));
+        assert_eq!(&**heard.borrow(), b"readputsnext");
     }
 
     #[tokio::test]

@@ -5,16 +5,32 @@ use clustering_core::{
     machine::RequestError,
     store::{CoordinationStore as _, CoordinationStoreExt, Effect, Entry, Guard, Revision, StoreError, Txn},
 };
-use clustering_testkit::history::{Journal, Ledger, Observation, WriteOutcome};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::Breach;
+use crate::history::{Journal, Ledger, Observation, WriteOutcome};
 
 /// Excess duration of a round that shows that the process was paused, in the sleep or in a call to the store.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Makes a leader's writes, fenced by its term: each write increments a counter and appends its id to a list.
-pub(super) struct Writer {
+/// Deliberate faults in a node's writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Breach {
+    /// Writes are not fenced by the term and continue after its end.
+    Unfenced,
+    /// Writes continue from the node's own last state, without checking for writes in between.
+    LastWriteWins,
+    /// A write whose reply was lost is made again, as if it had not taken effect.
+    RepeatsLost,
+}
+
+/// Makes the writes of a leader, fenced by its term: each write increments a counter and appends its id to a list, and
+/// its outcome is recorded as an [`Observation::LeaderCommit`]. The checks of P5 judge them.
+///
+/// [`Observation::LeaderCommit`]: crate::history::Observation::LeaderCommit
+#[derive(Debug)]
+pub struct Writer {
     journal: Journal,
     node: Clustering,
     breach: Option<Breach>,
@@ -23,14 +39,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(journal: Journal, node: Clustering, breach: Option<Breach>) -> Self {
+    /// Creates a writer for a node. A breach is a deliberate fault, to test that the checks find it.
+    pub fn new(journal: Journal, node: Clustering, breach: Option<Breach>) -> Self {
         Writer { journal, node, breach, known: None }
     }
 
     /// Makes a write every `every` while the node is leader. After a pause it first makes the write that it was about
     /// to make, under the term from before the pause and without any checks. This simulates a process that was paused
     /// between its last check and its write.
-    pub(super) async fn write(mut self, every: Duration) {
+    pub async fn write(mut self, every: Duration) {
         let mut leading: Option<Term> = None;
         let mut lost: Option<String> = None;
         let mut last = self.journal.clock().now();
