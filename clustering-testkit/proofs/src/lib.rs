@@ -69,3 +69,8 @@ pub mod node;
 pub mod proxy;
 pub mod sim;
 pub mod work;
+
+/// Compiles and runs the example in the README of the workspace.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
