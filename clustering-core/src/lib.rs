@@ -78,6 +78,9 @@
 //! - `test-util`: `runtime::process`, with which test tools pause and kill single nodes within one process. It is meant
 //!   for `clustering-testkit`.
 
+// Shows on docs.rs which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod config;
 pub mod discovery;
 pub mod docs;
@@ -137,5 +140,5 @@ pub use self::{
 
 /// Compiles and runs the example in the README.
 #[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -105,9 +105,19 @@
 //!
 //! # Building
 //!
-//! Building the dependency `etcd-client` requires `protoc`. In this repository, `.cargo/config.toml` provides it. **If you
-//! depend on `clustering-etcd` from another workspace, install it** (`apt-get install protobuf-compiler`,
-//! `brew install protobuf`), or set the environment variable `PROTOC` to its path.
+//! **The dependency `etcd-client` needs `protoc` when it is built.** If it finds none, the build fails with one of
+//!
+//! ```text
+//! error: clustering-etcd@…: the dependency etcd-client cannot be built without protoc
+//! Could not find `protoc`. If `protoc` is installed, try setting the `PROTOC` environment variable to the path of the `protoc` binary.
+//! google/protobuf/descriptor.proto: File not found.
+//! ```
+//!
+//! The first one contains the path of a `protoc`, but cargo does not always get that far. Either install `protoc`
+//! (`apt-get install protobuf-compiler libprotobuf-dev`, `apk add protobuf-dev`, `brew install protobuf`), or set the
+//! environment variable `PROTOC`. On Linux and macOS, cargo has already downloaded a `protoc` with this crate:
+//! `export PROTOC=$(ls ~/.cargo/registry/src/*/protoc-bin-vendored-*/bin/protoc | tail -n 1)`. To set it once for a
+//! workspace, use the section `[env]` of `.cargo/config.toml`.
 //!
 //! # Time limits
 //!
@@ -209,6 +219,9 @@
 //! - Etcd can lose a lease early because of its own bugs ([#15247](https://github.com/etcd-io/etcd/issues/15247)).
 //!   Therefore two leaders are kept from writing by the guards of their commits, not by the lease.
 
+// Shows on docs.rs which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod addresses;
 mod attempt;
 mod backoff;
@@ -249,3 +262,8 @@ pub use self::{
     settings::{ConfigError, Credentials, EtcdConfig},
     tls::{Identity, Pem, Tls},
 };
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -123,3 +123,8 @@ pub use self::{
     lease::LiveLease,
     stats::Stats,
 };
+
+/// Compiles and runs the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -148,6 +148,9 @@
 //! - `etcd`: etcd servers and clusters for tests, from a local binary, and the processes and folders that they run in.
 //! - `container`: etcd servers in containers.
 
+// Shows on docs.rs which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod cluster;
 pub mod conformance;
 pub mod contract;
@@ -162,3 +165,8 @@ pub mod process;
 pub mod promises;
 pub mod proxy;
 pub mod random;
+
+/// Compiles and runs the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -72,3 +72,8 @@ pub use self::{
     failure::Failure,
     times::duration,
 };
+
+/// Compiles the example in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

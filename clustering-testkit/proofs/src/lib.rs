@@ -68,3 +68,8 @@ pub mod network;
 pub mod node;
 pub mod sim;
 pub mod work;
+
+/// Compiles and runs the example in the README of the workspace.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -78,3 +78,19 @@ async fn the_help_lists_all_commands() {
     run(plain).await.refused(2, &["Usage: clustering", "\n  status "]);
     alone(&["stauts"]).await.refused(2, &["unrecognized subcommand", "status"]);
 }
+
+#[tokio::test]
+async fn the_readme_shows_commands_and_options_that_exist() {
+    let readme = include_str!("../../README.md");
+    let block = readme.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let lines: Vec<_> = block.lines().filter_map(|line| line.strip_prefix("clustering ")).collect();
+    assert!(lines.len() > 4, "{block}");
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let help = alone(&[words.next().unwrap(), "--help"]).await;
+        for option in words.filter(|word| word.len() > 2 && word.starts_with("--")) {
+            assert!(help.ended(0).contains(&format!("{option} ")), "{option} in {}", help.out);
+        }
+        help.ended(0);
+    }
+}
