@@ -43,25 +43,29 @@ fn kept(kept: &KeptReport) -> String {
 /// Returns the nodes that slots wait for, each with a description: absent nodes, and sessions that have not ended. The
 /// name is missing if the record of the session is unreadable.
 pub(crate) fn awaited(slots: &SlotsReport) -> Vec<(Option<&NodeName>, String)> {
-    let kept = slots.kept.iter().map(|absent| (Some(&absent.name), kept(absent)));
+    let kept = slots.kept.iter().map(|kept| (Some(&kept.name), kept_slots(kept)));
     let standing = slots.standing.iter().map(|session| (session.holder.node.as_ref(), standing(session)));
     kept.chain(standing).collect()
 }
 
 /// Describes the slots that nobody holds although no hand-over is going on.
 pub(crate) fn idle(slots: &SlotsReport) -> Vec<String> {
-    let counted = |count: usize| if count == 1 { "1 slot".to_owned() } else { format!("{count} slots") };
-    let line = |kept: &KeptReport| {
-        let verb = if kept.slots.len() == 1 { "waits" } else { "wait" };
-        let (slots, name, keep) = (counted(kept.slots.len()), &kept.name, brief(kept.keep));
-        format!("{slots} {verb} for {name} to come back, for up to {keep}")
-    };
-    let mut lines: Vec<_> = slots.kept.iter().map(line).collect();
+    let mut lines: Vec<_> = slots.kept.iter().map(kept_slots).collect();
     if slots.count.is_some() && !slots.unowned.is_empty() {
         let verb = if slots.unowned.len() == 1 { "has" } else { "have" };
-        lines.push(format!("{} {verb} no owner", counted(slots.unowned.len())));
+        lines.push(format!("{} {verb} no owner", counted_slots(slots.unowned.len())));
     }
     lines
+}
+
+fn kept_slots(kept: &KeptReport) -> String {
+    let verb = if kept.slots.len() == 1 { "waits" } else { "wait" };
+    let (slots, name, keep) = (counted_slots(kept.slots.len()), &kept.name, brief(kept.keep));
+    format!("{slots} {verb} for {name} to come back, for up to {keep}")
+}
+
+fn counted_slots(count: usize) -> String {
+    if count == 1 { "1 slot".to_owned() } else { format!("{count} slots") }
 }
 
 fn unowned(slots: &SlotsReport) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The first sentence of the page: whether the cluster is fine, and otherwise what is wrong, with which node and why.
 
-use clustering_core::{ClusterState, Namespace, Report};
+use clustering_core::{ClusterState, Namespace, Readiness, Report, report::NodeReport};
 use serde::Serialize;
 
 use crate::{slots, status};
@@ -60,6 +60,12 @@ impl Verdict {
     pub(super) fn of(report: &Report) -> Self {
         let mut lines = status::state(report, None).into_iter();
         let first = capital(&lines.next().unwrap_or_default());
+        if let ClusterState::Due { .. } = report.condition {
+            // A node that refuses this version is likely to refuse the next one.
+            let refusals = refusals(report);
+            let tone = if refusals.is_empty() { Tone::Wait } else { Tone::Bad };
+            return new(tone, sentence(&first, ": ", refusals.into_iter().chain(lines).collect()));
+        }
         if !report.condition.is_stable() {
             return new(tone(&report.condition), sentence(&first, ": ", lines.collect()));
         }
@@ -97,6 +103,15 @@ fn tone(condition: &ClusterState) -> Tone {
         ClusterState::Unreadable | ClusterState::Empty => Tone::Bad,
         _ => Tone::Wait,
     }
+}
+
+/// Describes the nodes that refused the newest version.
+fn refusals(report: &Report) -> Vec<String> {
+    let refusal = |node: &NodeReport| match &node.readiness {
+        Readiness::Refused(reason) => Some(format!("{} refused: {reason}", node.name)),
+        _ => None,
+    };
+    report.nodes.iter().filter_map(refusal).collect()
 }
 
 /// Returns what deserves attention although it does not keep the cluster from being stable.
