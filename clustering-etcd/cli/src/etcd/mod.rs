@@ -221,6 +221,21 @@ mod tests {
         Line::command().debug_assert();
     }
 
+    /// The second connection of `run --page` must not ask for the password again, or read an input that has ended.
+    #[test]
+    fn a_password_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let file = file.to_str().unwrap();
+        let line = Line::try_parse_from(["clustering", "--user", "ops", "--password-file", file]).unwrap();
+        let first = line.etcd.clone();
+        first.config().unwrap();
+        std::fs::remove_file(file).unwrap();
+        line.etcd.config().unwrap();
+        assert!(!format!("{:?}", line.etcd).contains("hunter2"), "{:?}", line.etcd);
+    }
+
     #[test]
     fn errors_name_the_option_that_was_given() {
         let error = |line: &[&str]| {

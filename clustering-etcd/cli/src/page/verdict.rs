@@ -8,6 +8,9 @@ use crate::{slots, status};
 /// Maximum number of reasons in the sentence. The page lists all of them below.
 const REASONS: usize = 2;
 
+/// Maximum number of characters of a reason in the sentence.
+const LENGTH: usize = 160;
+
 /// A sentence about the whole cluster.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Verdict {
@@ -77,6 +80,11 @@ impl Verdict {
 
 /// Appends the first reasons to a statement.
 fn sentence(first: &str, link: &str, mut reasons: Vec<String>) -> String {
+    for reason in &mut reasons {
+        if let Some((end, _)) = reason.char_indices().nth(LENGTH) {
+            reason.replace_range(end.., "…");
+        }
+    }
     if reasons.len() > REASONS {
         reasons.truncate(REASONS);
         reasons.push("and others".to_owned());
@@ -160,6 +168,12 @@ mod tests {
             tone == Tone::Wait && text.starts_with(parts) && text.contains("node-9 is gone, but may hold"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_off() {
+        let text = sentence("Not stable", ": ", vec!["ü".repeat(LENGTH + 1), "ü".repeat(LENGTH)]);
+        assert_eq!(text, format!("Not stable: {0}…; {0}.", "ü".repeat(LENGTH)));
     }
 
     #[test]
