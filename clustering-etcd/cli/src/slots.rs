@@ -1,13 +1,13 @@
 //! Descriptions of slots and their hand-over, for `status`, `why` and `watch`.
 
 use clustering_core::{
-    ClusterState, Readiness, Report,
+    ClusterState, NodeName, Readiness, Report,
     report::{CordonReport, Handover, KeptReport, Move, NodeReport, SlotsReport, StandingReport},
 };
 
 use crate::{
     output::counted,
-    status::{NAMED, limited},
+    status::{NAMED, limited, refused_first},
     times::brief,
 };
 
@@ -38,6 +38,34 @@ fn kept(kept: &KeptReport) -> String {
     let (count, name) = (kept.slots.len(), &kept.name);
     let verb = if count == 1 { "waits" } else { "wait" };
     format!("{count} {verb} for {name} to come back, for up to {}", brief(kept.keep))
+}
+
+/// Returns the nodes that slots wait for, each with a description: absent nodes, and sessions that have not ended. The
+/// name is missing if the record of the session is unreadable.
+pub(crate) fn awaited(slots: &SlotsReport) -> Vec<(Option<&NodeName>, String)> {
+    let kept = slots.kept.iter().map(|kept| (Some(&kept.name), kept_slots(kept)));
+    let standing = slots.standing.iter().map(|session| (session.holder.node.as_ref(), standing(session)));
+    kept.chain(standing).collect()
+}
+
+/// Describes the slots that nobody holds although no hand-over is going on.
+pub(crate) fn idle(slots: &SlotsReport) -> Vec<String> {
+    let mut lines: Vec<_> = slots.kept.iter().map(kept_slots).collect();
+    if slots.count.is_some() && !slots.unowned.is_empty() {
+        let verb = if slots.unowned.len() == 1 { "has" } else { "have" };
+        lines.push(format!("{} {verb} no owner", counted_slots(slots.unowned.len())));
+    }
+    lines
+}
+
+fn kept_slots(kept: &KeptReport) -> String {
+    let verb = if kept.slots.len() == 1 { "waits" } else { "wait" };
+    let (slots, name, keep) = (counted_slots(kept.slots.len()), &kept.name, brief(kept.keep));
+    format!("{slots} {verb} for {name} to come back, for up to {keep}")
+}
+
+fn counted_slots(count: usize) -> String {
+    if count == 1 { "1 slot".to_owned() } else { format!("{count} slots") }
 }
 
 fn unowned(slots: &SlotsReport) -> Option<String> {
@@ -77,7 +105,7 @@ pub(crate) fn releasing(report: &Report, watched: &str, nodes: &[clustering_core
         None => format!("{} has not released the slots that it lost", laggard.name),
     };
     let mut lines = vec![format!("not stable{watched}: {first}")];
-    lines.extend(limited(nodes, laggard));
+    lines.extend(limited(&refused_first(nodes), |late| laggard(late)));
     lines.extend(limited(sessions, standing));
     lines
 }

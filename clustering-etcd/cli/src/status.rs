@@ -111,7 +111,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
         ClusterState::Adapting { waiting_for } => {
             let (late, all) = (waiting_for.len(), counted(report.nodes.len()));
             let first = format!("not stable{watched}: waiting for {late} of {all}");
-            [first].into_iter().chain(limited(waiting_for, laggard)).collect()
+            [first].into_iter().chain(limited(&refused_first(waiting_for), |late| laggard(late))).collect()
         }
         ClusterState::Due { changed, gone, asked } => {
             let first = format!("not stable{watched}: {leader} has yet to publish a new version");
@@ -138,7 +138,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
 }
 
 /// Describes a cluster that goes on with fewer nodes than its minimum size.
-fn shortage(report: &Report) -> Option<String> {
+pub(crate) fn shortage(report: &Report) -> Option<String> {
     let min_nodes = report.version.as_ref()?.min_nodes?;
     let nodes = report.nodes.len();
     let is_waiting = matches!(report.condition, ClusterState::WaitingForNodes { .. });
@@ -158,6 +158,13 @@ pub(crate) fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String
         lines.push(format!("… and {} more", items.len() - NAMED));
     }
     lines
+}
+
+/// Sorts nodes that refused before those that have not answered. The former need help, the latter perhaps only time.
+pub(crate) fn refused_first(late: &[Laggard]) -> Vec<&Laggard> {
+    let mut late: Vec<_> = late.iter().collect();
+    late.sort_by_key(|late| late.refused.is_none());
+    late
 }
 
 /// Describes the pending request for a version.

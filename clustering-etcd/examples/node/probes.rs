@@ -11,7 +11,7 @@ pub(crate) async fn serve(address: &str) -> Result<clustering_core::probes::Prob
     let listener = tokio::net::TcpListener::bind(address)
         .await
         .map_err(|error| format!("cannot serve probes at {address:?}: {error}"))?;
-    Ok(serve::serve(listener)?)
+    Ok(serve::serve(listener, axum::Router::new())?)
 }
 
 /// Placeholder for builds without probes.

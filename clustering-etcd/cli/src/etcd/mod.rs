@@ -7,8 +7,9 @@ use std::{
     collections::BTreeMap,
     env,
     ffi::{OsStr, OsString},
+    fmt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -57,6 +58,19 @@ pub(crate) struct Etcd {
     /// Time limit for connecting to a member [default: 1s]
     #[arg(long, global = true, value_name = "TIME", value_parser = clustering_cli::duration)]
     dial_timeout: Option<Duration>,
+    /// The password that was read from the file or the terminal. A command that connects twice reads it once.
+    #[arg(skip)]
+    read: Arc<OnceLock<Password>>,
+}
+
+/// A password, which debug output does not show.
+#[derive(Clone)]
+struct Password(String);
+
+impl fmt::Debug for Password {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Password(…)")
+    }
 }
 
 /// The options that stand for an environment variable.
@@ -154,10 +168,22 @@ impl Etcd {
         pairs.filter_map(|((_, variable), value)| Some((*variable, value?))).collect()
     }
 
+    /// Returns the password that was read before, or reads it.
+    fn password(&self, read: impl FnOnce() -> Result<String, Failure>) -> Result<OsString, Failure> {
+        let password = match self.read.get() {
+            Some(known) => known.clone(),
+            None => {
+                let password = Password(read()?);
+                self.read.get_or_init(|| password).clone()
+            }
+        };
+        Ok(password.0.into())
+    }
+
     /// Adds the password from the file, or from the terminal if there is a user without a password.
     fn complete_password(&self, given: &mut Variables) -> Result<(), Failure> {
         if let Some(file) = &self.password_file {
-            given.insert(PASSWORD, password::read(file)?.into());
+            given.insert(PASSWORD, self.password(|| password::read(file))?);
         }
         let user = given.get(USER).cloned().or_else(|| env::var_os(USER)).unwrap_or_default();
         let user = user.to_string_lossy();
@@ -167,7 +193,7 @@ impl Etcd {
                 given.insert(PASSWORD, OsString::new());
             }
         } else if !user.is_empty() && !given.contains_key(PASSWORD) && !is_set(PASSWORD) {
-            given.insert(PASSWORD, password::ask(&user)?.into());
+            given.insert(PASSWORD, self.password(|| password::ask(&user))?);
         }
         Ok(())
     }
@@ -193,6 +219,21 @@ mod tests {
     #[test]
     fn the_options_are_consistent() {
         Line::command().debug_assert();
+    }
+
+    /// The second connection of `run --page` must not ask for the password again, or read an input that has ended.
+    #[test]
+    fn a_password_is_read_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("password");
+        std::fs::write(&file, "hunter2\n").unwrap();
+        let file = file.to_str().unwrap();
+        let line = Line::try_parse_from(["clustering", "--user", "ops", "--password-file", file]).unwrap();
+        let first = line.etcd.clone();
+        first.config().unwrap();
+        std::fs::remove_file(file).unwrap();
+        line.etcd.config().unwrap();
+        assert!(!format!("{:?}", line.etcd).contains("hunter2"), "{:?}", line.etcd);
     }
 
     #[test]

@@ -1,21 +1,20 @@
 //! The state that the page shows, as JSON.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use clustering_core::{Event, HistoryEntry, Monitor, MonitorEvent, Namespace, Report};
+use clustering_core::{Event, HistoryEntry, MonitorEvent, Namespace, Report, report::Malformed};
 use serde::Serialize;
-use tokio::sync::watch;
 
+use super::{
+    absent::{Absent, Departures},
+    verdict::Verdict,
+};
 use crate::{
     output::counted,
     slots, status,
     times::Now,
-    watch::{App, Course, Period, Update, follow},
+    watch::{App, Course, Period},
 };
-
-/// Shortest time between two states. While many nodes join or acknowledge, the page shows every few of these events at
-/// once.
-const INTERVAL: Duration = Duration::from_millis(200);
 
 /// Maximum number of events on the page.
 const EVENTS: usize = 100;
@@ -23,41 +22,11 @@ const EVENTS: usize = 100;
 /// Maximum number of steps in the life of a version. With more nodes, only the first acknowledgements are listed.
 const STEPS: usize = 200;
 
-/// The newest state as JSON on one line. Every reader sees the newest one, however slow it is.
-pub(crate) type States = watch::Receiver<Arc<str>>;
-
-/// Follows a cluster until all receivers are dropped.
-pub(crate) fn start(
-    namespace: Namespace,
-    store: &'static str,
-    monitor: Monitor,
-    past: Vec<HistoryEntry>,
-) -> States {
-    let mut feed = Feed::new(namespace, store, past, Now::read());
-    let mut updates = follow(monitor);
-    let (sender, receiver) = watch::channel(feed.json(Now::read()));
-    tokio::spawn(async move {
-        loop {
-            let update = tokio::select! {
-                update = updates.recv() => update,
-                () = sender.closed() => None,
-            };
-            let Some(update) = update else { return };
-            feed.apply(update);
-            while let Ok(update) = updates.try_recv() {
-                feed.apply(update);
-            }
-            sender.send_replace(feed.json(Now::read()));
-            tokio::time::sleep(INTERVAL).await;
-        }
-    });
-    receiver
-}
-
 /// The content of the page.
 #[derive(Debug)]
-struct Feed {
+pub(super) struct Feed {
     app: App,
+    departures: Departures,
     /// The steps of the newest version, if its publication was seen.
     life: Vec<Step>,
     begun: Option<Now>,
@@ -73,15 +42,21 @@ struct Step {
 
 #[derive(Serialize)]
 struct State<'a> {
-    /// Wall clock time of this process, to which the times in `versions` and `events` refer.
+    /// Wall clock time of this process, to which all times refer.
     at_ms: u64,
     namespace: &'a Namespace,
     store: &'a str,
+    /// True if the cluster has been read.
+    is_known: bool,
     /// Reason why the store does not answer.
     away: Option<&'a str>,
+    verdict: Verdict,
+    /// Time since which the cluster has been seen not to be stable.
+    unstable_since_ms: Option<u64>,
     report: Option<&'a Report>,
     /// The state in words. The first line is a summary, the others give the reasons.
     state: Vec<String>,
+    absent: Vec<Absent>,
     life: &'a [Step],
     /// The last versions, newest first.
     versions: Vec<Row<'a>>,
@@ -107,20 +82,31 @@ struct Line<'a> {
 }
 
 impl Feed {
-    fn new(namespace: Namespace, store: &'static str, past: Vec<HistoryEntry>, now: Now) -> Self {
-        Feed { app: App::new(namespace, store, past, now), life: Vec::new(), begun: None }
+    pub(super) fn new(
+        namespace: Namespace,
+        store_name: &'static str,
+        past: Vec<HistoryEntry>,
+        now: Now,
+    ) -> Self {
+        let departures = Departures::of(&past);
+        Feed { app: App::new(namespace, store_name, past, now), departures, life: Vec::new(), begun: None }
     }
 
-    fn apply(&mut self, update: Update) {
-        let at = update.at;
-        for event in &update.events {
-            self.note(event, at);
+    /// Adds events. A report must follow before the next [JSON](Self::json).
+    pub(super) fn note(&mut self, events: &[MonitorEvent], now: Now) {
+        for event in events {
+            self.note_step(event, now);
+            self.departures.note(event, now);
         }
-        self.app.apply(update);
+        self.app.see(events, now);
+    }
+
+    pub(super) fn show(&mut self, report: Option<Report>, now: Now) {
+        self.app.show(report, now);
     }
 
     /// Adds an event to the life of the newest version, if it is about it.
-    fn note(&mut self, event: &MonitorEvent, at: Now) {
+    fn note_step(&mut self, event: &MonitorEvent, at: Now) {
         if let MonitorEvent::Common(Event::VersionPublished { .. }) = event {
             self.life.clear();
             self.begun = Some(at);
@@ -131,15 +117,25 @@ impl Feed {
         }
     }
 
-    fn json(&self, now: Now) -> Arc<str> {
+    /// Returns the state as JSON on one line.
+    pub(super) fn json(&self, now: Now) -> Arc<str> {
         let app = &self.app;
-        let state = State {
+        let verdict = match (&app.away, &app.report) {
+            (Some(_), _) => Verdict::away(app.store_name),
+            (None, Some(report)) => Verdict::of(report),
+            (None, None) => Verdict::no_cluster(&app.namespace),
+        };
+        encode(&State {
             at_ms: now.wall_ms,
             namespace: &app.namespace,
             store: app.store_name,
+            is_known: true,
             away: app.away.as_deref(),
+            verdict,
+            unstable_since_ms: app.unstable_since().map(|since| since.wall_ms),
             report: app.report.as_ref(),
             state: app.report.as_ref().map(words).unwrap_or_else(|| vec![no_cluster(&app.namespace)]),
+            absent: self.departures.absent(app.report.as_ref(), now),
             life: &self.life,
             versions: app.versions.iter().map(row).collect(),
             events: app
@@ -148,10 +144,32 @@ impl Feed {
                 .take(EVENTS)
                 .map(|(at_ms, text)| Line { at_ms: *at_ms, text })
                 .collect(),
-        };
-        // Encoding fails only for maps whose keys are not strings, and the state contains none.
-        serde_json::to_string(&state).expect("the state is plain data").into()
+        })
     }
+}
+
+/// Returns the state of a cluster that has not been read yet, as JSON. `away` is the error of the last attempt.
+pub(super) fn unknown(namespace: &Namespace, store_name: &str, away: Option<&str>) -> Arc<str> {
+    encode(&State {
+        at_ms: Now::read().wall_ms,
+        namespace,
+        store: store_name,
+        is_known: false,
+        away,
+        verdict: Verdict::unknown(store_name, away),
+        unstable_since_ms: None,
+        report: None,
+        state: Vec::new(),
+        absent: Vec::new(),
+        life: &[],
+        versions: Vec::new(),
+        events: Vec::new(),
+    })
+}
+
+fn encode(state: &State<'_>) -> Arc<str> {
+    // Encoding fails only for maps whose keys are not strings, and the state contains none.
+    serde_json::to_string(state).expect("the state is plain data").into()
 }
 
 /// Describes an event as a step in the life of the newest version; `None` if it is about something else.
@@ -174,7 +192,7 @@ fn step(event: &MonitorEvent) -> Option<String> {
     })
 }
 
-/// Describes the state, and what ends it if it hangs.
+/// Describes the state, what ends it if it hangs, and what else an operator should know.
 fn words(report: &Report) -> Vec<String> {
     let mut lines = status::state(report, None);
     let slots = slots::summary(report);
@@ -182,6 +200,11 @@ fn words(report: &Report) -> Vec<String> {
         lines.push(format!("slots: {}", slots.join("; ")));
     }
     lines.extend(slots::advice(report));
+    lines.extend(status::shortage(report).map(|shortage| format!("minimum size: {shortage}")));
+    lines.extend(slots::cordoned(report).into_iter().map(|cordon| format!("cordoned: {cordon}")));
+    lines.extend(slots::draining(report).into_iter().map(|drain| format!("draining: {drain}")));
+    let malformed = |bad: &Malformed| format!("malformed record {}: {}; delete the key", bad.key, bad.reason);
+    lines.extend(status::limited(&report.malformed, malformed));
     lines
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
@@ -18,20 +18,28 @@ use axum::{
     },
     routing::get,
 };
-use futures_util::{Stream, stream};
+use futures_util::stream;
 
-use super::feed::States;
+use super::states::States;
+use crate::run::Lasting;
 
 const PAGE: &str = include_str!("page.html");
 
-/// Interval of the comments that keep an idle stream from being closed by proxies.
+/// Interval of the events that keep an idle stream from being closed by proxies, and tell the page that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Returns the routes `/` and `/state`, for a server at that address.
+/// Header that asks a proxy to pass a stream on without collecting it.
+const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Header that keeps other sites from including the answer.
+const SAME_ORIGIN: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
+
+/// Returns the routes `/` and `/state`, for a server at that address. The router can be merged into another one, whose
+/// routes it does not affect.
 pub(crate) fn router(states: States, address: SocketAddr) -> Router {
     let router = Router::new().route("/", get(page)).route("/state", get(state)).with_state(states);
     match address.ip().is_loopback() {
-        true => router.layer(middleware::from_fn(only_local_names)),
+        true => router.route_layer(middleware::from_fn(only_local_names)),
         false => router,
     }
 }
@@ -43,11 +51,12 @@ async fn page() -> Response {
         "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'; img-src data:; \
          base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     );
-    let headers: [(HeaderName, String); 4] = [
+    let headers: [(HeaderName, String); 5] = [
         (header::CONTENT_SECURITY_POLICY, policy),
         (header::CACHE_CONTROL, "no-store".to_owned()),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
         (header::REFERRER_POLICY, "no-referrer".to_owned()),
+        (SAME_ORIGIN, "same-origin".to_owned()),
     ];
     (headers, Html(PAGE.replace("{nonce}", &nonce))).into_response()
 }
@@ -58,16 +67,18 @@ fn nonce() -> String {
     format!("{:016x}{:016x}", part(), part())
 }
 
-/// Sends the state, and again after each change.
-async fn state(State(states): State<States>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut states = states;
-    states.mark_changed();
-    let events = stream::unfold(states, |mut states| async move {
+/// Sends the state, and again after each change. A reader that is slow misses states, and gets the newest one next.
+async fn state(State(states): State<States>, Extension(lasting): Extension<Lasting>) -> Response {
+    lasting.declare();
+    let events = stream::unfold(states.subscribe(), |mut states| async move {
         states.changed().await.ok()?;
         let state = states.borrow_and_update().clone();
-        Some((Ok(Event::default().data(state)), states))
+        Some((Ok::<_, Infallible>(Event::default().data(state)), states))
     });
-    Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))
+    let headers =
+        [(header::X_CONTENT_TYPE_OPTIONS, "nosniff"), (SAME_ORIGIN, "same-origin"), (UNBUFFERED, "no")];
+    let alive = KeepAlive::new().interval(KEEP_ALIVE).event(Event::default().event("alive").data("1"));
+    (headers, Sse::new(events).keep_alive(alive)).into_response()
 }
 
 /// Refuses requests for names that are not of this machine. Otherwise a site that the user visits could point a name of

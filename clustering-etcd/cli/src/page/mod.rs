@@ -1,22 +1,25 @@
-//! `serve`: shows a cluster live in a browser.
+//! The cluster live in a browser, for `serve` and for `run --page`.
 
+mod absent;
 mod feed;
 mod http;
+mod states;
+mod verdict;
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{net::SocketAddr, process::ExitCode};
 
 use clap::Args;
+use clustering_core::Monitor;
 
+pub(crate) use self::{http::router, states::States};
 use crate::{connect::Purpose, context::Context, failure::Failure, output, run, watch};
-
-/// Maximum lifetime of a connection. The browser opens the stream of states again when it ends.
-const LIFE: Duration = Duration::from_secs(3_600);
 
 /// Show the cluster live in a browser
 ///
-/// Serves one page: the nodes and their state, the leader, the life of the newest version and what it waits for, the
-/// slots of an exclusive cluster, and the last 64 versions. The page follows the cluster without being reloaded. It is
-/// read only, and also follows a cluster that does not exist yet.
+/// Serves one page, which says in its first sentence whether the cluster is fine, and otherwise which nodes it waits for
+/// and why. Below are the stages of the newest version, absent nodes, the slots of an exclusive cluster, all nodes, the
+/// last 64 versions and the last events. The page follows the cluster without being reloaded. It is read only, and also
+/// follows a cluster that does not exist yet.
 ///
 /// Whoever can reach the address sees the page, with the names, URIs and metadata of all nodes. Runs until SIGINT or
 /// SIGTERM. Exit codes: 0 ended by the user, 2 the store could not be reached at the start, or refused.
@@ -31,10 +34,14 @@ impl Serve {
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
         let listener = run::listen(&self.listen).await?;
         let address = listener.local_addr().map_err(|error| Failure::unknown(error.to_string()))?;
-        let router = router(context, address).await?;
-        output::line(format!("serving at http://{}/", shown(address)));
+        let states = States::new(context.namespace()?, context.store_name);
+        let store = context.store(Purpose::Operator).await?;
+        let monitor = context.quick(Monitor::start(store.clone(), &context.namespace()?)).await?;
+        let followed = states.clone();
+        tokio::spawn(async move { followed.follow(monitor, &store).await });
+        output::line(format!("serving at {}", url(address)));
         tokio::select! {
-            () = run::accept(listener, router, LIFE) => {}
+            () = run::accept(listener, router(states, address)) => {}
             _ = tokio::signal::ctrl_c() => {}
             () = watch::terminated() => {}
         }
@@ -42,22 +49,10 @@ impl Serve {
     }
 }
 
-/// Follows the cluster, and returns the routes of the page for a server at that address.
-async fn router(context: &Context, address: SocketAddr) -> Result<axum::Router, Failure> {
-    let operator = context.operator().await?;
-    let monitor = context.quick(operator.monitor()).await?;
-    // Without a history, or the permission to read it, the timeline starts now.
-    let store = context.store(Purpose::Operator).await?;
-    let past = context.quick(clustering_core::history(&store, operator.keyspace())).await;
-    let namespace = operator.keyspace().namespace().clone();
-    let states = feed::start(namespace, context.store_name, monitor, past.unwrap_or_default());
-    Ok(http::router(states, address))
-}
-
-/// Formats the address for a browser on this machine.
-fn shown(address: SocketAddr) -> String {
+/// Returns the address of the page for a browser on this machine.
+pub(crate) fn url(address: SocketAddr) -> String {
     match address.ip().is_unspecified() {
-        true => format!("localhost:{}", address.port()),
-        false => address.to_string(),
+        true => format!("http://localhost:{}/", address.port()),
+        false => format!("http://{address}/"),
     }
 }

@@ -3,11 +3,12 @@ use std::{
     net::SocketAddr,
 };
 
+use axum::Router;
 use clustering_core::{Clustering, probes::Probes};
 use tokio::net::TcpListener;
 
 use super::serve::serve;
-use crate::failure::Failure;
+use crate::{failure::Failure, page};
 
 /// The HTTP server of `--listen`, and its address.
 pub(crate) struct Listening {
@@ -16,12 +17,14 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Starts to serve. The process counts as alive, even if its node has to wait for the store.
-    pub(crate) async fn at(address: &str) -> Result<Self, Failure> {
+    /// Starts to serve, with the page if there are states for it. The process counts as alive, even if its node has to
+    /// wait for the store.
+    pub(crate) async fn at(address: &str, page: Option<&page::States>) -> Result<Self, Failure> {
         let listener = listen(address).await?;
         let bound = listener.local_addr().map_err(|error| cannot(address, &error))?;
-        let probes =
-            serve(listener).map_err(|error| Failure::unknown(format!("cannot record metrics: {error}")))?;
+        let page = page.map_or_else(Router::new, |states| page::router(states.clone(), bound));
+        let probes = serve(listener, page)
+            .map_err(|error| Failure::unknown(format!("cannot record metrics: {error}")))?;
         Ok(Listening { address: bound, probes })
     }
 

@@ -31,14 +31,25 @@ use clap::{Args, ValueEnum};
 use clustering_core::{Builder, Clustering, NameConflict, NodeName, Stabilization, Stable, Version};
 use serde_json::json;
 
-use self::{hook::Hooks, listen::Listening, log::Log, signals::Signals, supervisor::Supervisor};
-pub(crate) use self::{listen::listen, serve::accept};
+use self::{
+    hook::Hooks,
+    listen::Listening,
+    log::Log,
+    signals::Signals,
+    supervisor::Supervisor,
+    variable::{Value, boolean, optional},
+};
+pub(crate) use self::{
+    listen::listen,
+    serve::{Lasting, accept},
+};
 use crate::{
     connect::Purpose,
     context::Context,
     failure::Failure,
     group::Group,
     guardian::Guardian,
+    page,
     times::{duration, now_ms},
 };
 
@@ -125,6 +136,20 @@ pub(crate) struct Run {
     /// CLUSTERING_LISTEN] [default: none]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
+    /// Also show the cluster live in a browser, at / of the address in --listen, as `clustering serve` does: whoever can
+    /// reach the address sees the names, URIs and metadata of all nodes. The cluster is followed only while the page is
+    /// open [env: CLUSTERING_PAGE, true or false]
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "CLUSTERING_PAGE",
+        hide_env = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        value_parser = optional(boolean)
+    )]
+    page: Option<Value<bool>>,
     /// Time that a superseded hook gets to end
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "5s")]
     hook_grace: Duration,
@@ -191,11 +216,11 @@ impl Run {
             Some(name) => NodeName::parse(name)?.to_string(),
             None => new_name(),
         };
+        let page = self.page(context)?;
         // Starts before the store is created, so that metrics include the store's first calls.
-        let listening = match self.listen.as_deref() {
-            // A variable that is set but empty counts as unset: templates produce such variables.
-            None | Some("") => None,
-            Some(address) => Some(Listening::at(address).await?),
+        let listening = match self.address() {
+            None => None,
+            Some(address) => Some(Listening::at(address, page.as_ref()).await?),
         };
         let log = Log::new(&name, self.json);
         let hooks = Hooks {
@@ -215,6 +240,12 @@ impl Run {
         if let Some(address) = hooks.listen {
             let text = format!("probes and metrics at http://{address}");
             log.say(&text, "listening", json!({ "address": address }));
+            if let Some(states) = page {
+                let url = page::url(address);
+                log.say(&format!("the cluster in a browser at {url}"), "page", json!({ "url": url }));
+                // A connection of its own, so that the page and the node are not in each other's way.
+                tokio::spawn(states.follow_while_open(context.store(Purpose::Operator).await?));
+            }
         }
         if self.exclusive.exclusive.is_none() && !self.rollout.restart_grace().is_zero() {
             let text =
@@ -223,6 +254,24 @@ impl Run {
         }
         orphans::reap(guardian).map_err(|error| cannot("receive the signal of ended processes", &error))?;
         Supervisor::new(self, builder, hooks, listening, signals).run().await
+    }
+
+    /// Returns the address to listen on. A variable that is set but empty counts as unset: templates produce such
+    /// variables.
+    fn address(&self) -> Option<&str> {
+        self.listen.as_deref().filter(|address| !address.is_empty())
+    }
+
+    /// Returns the states of the page, if it is asked for.
+    fn page(&self, context: &Context) -> Result<Option<page::States>, Failure> {
+        if !Value::of(self.page.as_ref()).unwrap_or_default() {
+            return Ok(None);
+        }
+        match self.address() {
+            Some(_) => Ok(Some(page::States::new(context.namespace()?, context.store_name))),
+            None => Err(Failure::unknown("--page needs --listen, which sets the address of the page")
+                .hint("see --listen or CLUSTERING_LISTEN, --page or CLUSTERING_PAGE")),
+        }
     }
 
     /// Returns the TTL of the option, or of the store's environment variable.

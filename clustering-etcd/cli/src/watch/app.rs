@@ -96,19 +96,28 @@ impl App {
 
     /// Applies new events and the new report.
     pub(crate) fn apply(&mut self, update: Update) {
-        let now = update.at;
-        self.report = update.report;
+        self.see(&update.events, update.at);
+        self.show(update.report, update.at);
+    }
+
+    /// Applies new events. A report must follow.
+    pub(crate) fn see(&mut self, events: &[MonitorEvent], now: Now) {
+        for event in events {
+            self.note(event, now);
+            self.events.push_front((now.wall_ms, event.to_string()));
+        }
+        self.events.truncate(EVENTS);
+    }
+
+    /// Applies a report.
+    pub(crate) fn show(&mut self, report: Option<Report>, now: Now) {
+        self.report = report;
         self.unstable = self
             .report
             .as_ref()
             .filter(|report| !report.condition.is_stable())
             .map(|_| self.unstable.unwrap_or(now));
-        for event in update.events {
-            self.note(&event, now);
-            self.events.push_front((now.wall_ms, event.to_string()));
-        }
         self.note_missed(now);
-        self.events.truncate(EVENTS);
         self.versions.truncate(VERSIONS);
         self.scroll = self.scroll.min(self.nodes().saturating_sub(1));
     }
@@ -177,6 +186,11 @@ impl App {
                 period.course = Course::Superseded;
             }
         }
+    }
+
+    /// Returns the time at which the cluster was first seen unstable, after it was last seen stable.
+    pub(crate) fn unstable_since(&self) -> Option<Now> {
+        self.unstable
     }
 
     /// Returns the time for which the cluster has been seen unstable.

@@ -7,7 +7,7 @@ mod screen;
 mod wrap;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{io::IsTerminal, process::ExitCode, time::Duration};
 

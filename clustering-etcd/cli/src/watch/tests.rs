@@ -29,7 +29,7 @@ fn version() -> Version {
 }
 
 /// Returns the report on a cluster of `nodes` nodes. The first node leads; the last `waiting` nodes are not ready.
-fn report(nodes: usize, waiting: usize) -> Option<Report> {
+pub(crate) fn report(nodes: usize, waiting: usize) -> Option<Report> {
     let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
     let mut revision = 0;
     let mut entry = |key: Key, value: String| {
@@ -165,7 +165,7 @@ fn five_hundred_nodes_fit_and_unready_nodes_come_first() {
 }
 
 /// Returns the report on an exclusive cluster of two nodes, in which a session must end before slots move.
-fn releasing() -> Option<Report> {
+pub(crate) fn releasing() -> Option<Report> {
     let keys = Keyspace::new(Namespace::parse("telemetry/ingest").unwrap());
     let mut revision = 0;
     let mut entry = |key: Key, value: String, lease: Option<u64>| {

@@ -283,7 +283,7 @@ const DESCRIPTORS: u64 = 256;
 const HALF_OPEN: usize = 1100;
 
 /// Sets the limit of file descriptors for a process.
-fn limit(pid: u32, descriptors: u64) {
+pub(crate) fn limit(pid: u32, descriptors: u64) {
     let pid = rustix::process::Pid::from_raw(pid.try_into().unwrap());
     let limit = rustix::process::Rlimit { current: Some(descriptors), maximum: Some(20_000) };
     rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
