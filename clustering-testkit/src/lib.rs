@@ -25,7 +25,7 @@
 //! | What if the connections to a server hang, close or lose answers? | [`proxy`] |
 //! | What does the contract require of a store after these calls? | [`contract::Contract`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
-//! | Does it work with real processes, `SIGSTOP` and `kill -9`? | `process` (feature `etcd`): processes and folders that are removed when the test ends in any way |
+//! | Does it work with real processes, `SIGSTOP` and `kill -9`? | [`process`]: processes and folders that are removed when the test ends in any way |
 //! | What happened, and were all promises kept? | [`history`] and [`promises`] |
 //!
 //! # Testing a service
@@ -160,7 +160,6 @@ pub mod faults;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
-#[cfg(feature = "etcd")]
 pub mod process;
 pub mod promises;
 pub mod proxy;

@@ -176,8 +176,8 @@
 //! All processes share the test's memory, clock and thread. A task that the service spawns with `tokio::spawn` does not
 //! belong to the process (see [`Process::spawn`]). A callback that blocks its thread blocks all processes. Clocks don't
 //! drift. Crash detection is off, because sockets do not follow the paused clock: a crash is noticed when the lease
-//! expires. For tests with real processes, start the service with the module `process` on a server from the module
-//! `etcd` (both with the feature `etcd`).
+//! expires. For tests with real processes, start the service with the module [`process`](crate::process) on a server
+//! from the module `etcd` (feature `etcd`).
 
 mod builder;
 mod claims;

@@ -24,9 +24,11 @@ mod folder;
 mod guardian;
 mod port;
 
+#[cfg(feature = "etcd")]
+pub(crate) use self::child::excerpt;
+pub(crate) use self::folder::random;
 #[cfg(feature = "container")]
 pub(crate) use self::guardian::{Kept, keep, release};
-pub(crate) use self::{child::excerpt, folder::random};
 pub use self::{
     child::{Process, ProcessBuilder},
     folder::{FOLDER_PREFIX, Folder},

@@ -12,8 +12,8 @@ use std::{
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_postgres::PostgresStore;
-use clustering_proofs::proxy::Proxy;
 use clustering_testkit::conformance::{Bounds, Clock, Harness, Hook, Line};
+use clustering_testkit::proxy::Proxy;
 use common::PostgresServer;
 use tokio::sync::OnceCell;
 

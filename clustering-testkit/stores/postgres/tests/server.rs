@@ -14,7 +14,7 @@ use clustering_core::{
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, Txn, WatchEnd},
 };
 use clustering_postgres::{PostgresConfig, PostgresStore};
-use clustering_proofs::proxy::Proxy;
+use clustering_testkit::proxy::Proxy;
 use common::PostgresServer;
 use futures_util::{FutureExt, StreamExt};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
