@@ -1,8 +1,12 @@
 //! The command `clustering` for clusters in PostgreSQL.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
-use clustering_cli::{Connect, Failure, Purpose};
+use clustering_cli::{Connect, Failure, Purpose, Server};
 use clustering_postgres::{
     PostgresConfig, PostgresStore,
     store::{CoordinationStore, ErrorKind},
@@ -54,9 +58,13 @@ impl Connect for Postgres {
     fn hint(error: &ErrorKind) -> Option<&'static str> {
         match error {
             ErrorKind::Unreachable => Some("set the server's address with --url or PGHOST"),
-            ErrorKind::Refused => Some("set the user with --url or PGUSER, and the password with PGPASSWORD"),
             _ => None,
         }
+    }
+
+    /// `demo` uses the server that the options name, since PostgreSQL takes long to set up a new one.
+    fn server(&self, _: &Path) -> Result<Option<Server>, Failure> {
+        Ok(None)
     }
 
     fn secrets() -> Vec<&'static str> {
