@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use futures_util::future::select_all;
+
 use super::{
     Faults, Line,
     node::{Node, Settings},
     scene::{NAMES, Scene, is_lost, without},
     worker::keys,
 };
-use crate::history::{Moment, Observation};
+use crate::history::{Entry, Moment, Observation};
 
 async fn owners<F: Faults>(faults: Arc<F>) -> Scene<F> {
     let scene = Scene::new(faults).await;
@@ -33,12 +35,12 @@ async fn all_held<F: Faults>(scene: &Scene<F>, names: &[&str]) {
 
 /// Waits until one of the nodes holds the key after that time.
 async fn held(nodes: &[Arc<Node>], key: &str, since: Moment) {
-    let holds = |entry: &crate::history::Entry| match &entry.observation {
+    let holds = |entry: &Entry| match &entry.observation {
         Observation::Holds { key: held, until: Some(until) } if held == key && *until > since => Some(()),
         _ => None,
     };
     let each = nodes.iter().map(|node| Box::pin(node.next_of(holds)));
-    futures_util::future::select_all(each).await;
+    select_all(each).await;
 }
 
 /// Kills the leader and a follower, one after the other: others hold their keys once their leases have expired.

@@ -2,15 +2,20 @@ use std::{
     pin::Pin,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use tokio::{
     runtime::{Builder, Handle},
     sync::{oneshot, watch},
+    time::timeout,
 };
 
 use super::gate::Gate;
 use crate::conformance::Clock;
+
+/// Longest time for a thread to end or to pause, even on a machine that is building at the same time.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A place where one life of a node runs, which can be paused and killed like a process.
 pub(super) enum Host {
@@ -123,14 +128,23 @@ impl Thread {
             // Blocks the only thread of the node's runtime.
             pause.wait();
         });
-        let _ = blocked.await;
+        in_time(blocked).await;
     }
 
     async fn kill(&self) {
         self.killed.send_replace(true);
         self.pause.end();
-        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+        in_time(self.ended.clone().wait_for(|ended| *ended)).await;
     }
+}
+
+/// Waits for a thread, which cannot do anything while a store blocks it.
+async fn in_time(done: impl Future) {
+    let done = timeout(PATIENCE, done).await;
+    assert!(
+        done.is_ok(),
+        "a call of the store blocks the thread of its node: it neither returned nor yielded"
+    );
 }
 
 impl Pause {

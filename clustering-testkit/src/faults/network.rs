@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     conformance::Hook,
-    history::{Observation, WriteOutcome},
+    history::{Ledger, Observation, WriteOutcome},
 };
 
 /// Number of times that the answers to the leader are lost.
@@ -160,7 +160,7 @@ pub async fn p1_a_node_that_missed_a_compacted_version_requests_another<F: Fault
     node.pass_all();
     node.line.cut();
     let late = scene.spawn("d", settings).await;
-    let missed = |ledger: &crate::history::Ledger| {
+    let missed = |ledger: &Ledger| {
         let newest = ledger.present().newest()?;
         (newest.cut.len() == ALL.len()).then_some(newest.version)
     };

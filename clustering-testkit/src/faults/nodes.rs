@@ -22,6 +22,8 @@ async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     let what = if leads { "the leader killed" } else { "a follower killed" };
     let took = scene.measured(what, since);
     scene.assert_noticed(took);
+    // The last renewal was a third of the TTL before, at most.
+    assert!(took > scene.ttl() / 2, "a lease ended too early: {took:?}; {}", scene.story());
     assert_eq!(scene.present().1 == Some(term), !leads, "the leader changes only if it was killed");
     let ledger = scene.check(&rest).await;
     if let Err(violation) = p9_cost::check_change(&ledger, before, after) {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use clustering_core::Version;
+
 use super::{
     Faults,
     node::{Node, Settings},
@@ -21,7 +23,7 @@ async fn roomy<F: Faults>(faults: Arc<F>) -> (Scene<F>, Vec<Arc<Node>>) {
 async fn nothing_changed<F: Faults>(
     scene: &Scene<F>,
     nodes: &[Arc<Node>],
-    before: (Option<clustering_core::Version>, Option<u64>),
+    before: (Option<Version>, Option<u64>),
 ) {
     scene.renewed(nodes).await;
     for node in nodes {

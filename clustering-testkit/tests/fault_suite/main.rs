@@ -98,13 +98,15 @@ found! {
         "timed out waiting for a stable version";
     does_not_report_a_restore: HidesRewinds
         by p7_nodes_rejoin_after_the_store_was_restored_from_an_older_backup,
-        "timed out waiting for a report that the history went back";
+        "timed out waiting for a lost session of a";
     does_not_end_the_lease_of_a_killed_follower: EndsNoLease by p8_a_killed_follower_is_removed_within_its_ttl,
         "timed out waiting for a stable version";
     ends_leases_late: EndsLeasesLate by p8_a_killed_leader_is_replaced_within_its_ttl,
         "the others noticed it too late";
     does_not_end_the_leases_of_killed_nodes: EndsNoLease by p8_the_cluster_recovers_after_all_nodes_were_killed,
         "timed out waiting for a stable version";
+    ends_the_lease_of_a_killed_node_early: EndsLeasesEarly by p8_a_killed_follower_is_removed_within_its_ttl,
+        "a lease ended too early";
     ends_leases_early: EndsLeasesEarly by p12_a_node_cut_off_from_the_store_lets_go_in_time,
         "P12 (one holder) is broken";
     does_not_end_the_lease_of_a_paused_owner: EndsNoLease
