@@ -97,7 +97,9 @@ impl Keeper {
         let anchor = *self.anchor.insert(match self.anchor {
             Some(anchor) if !anchor.disagrees(&now) => anchor,
             Some(_) => {
-                tracing::warn!("the clock of PostgreSQL was set: leases end up to one TTL later");
+                tracing::info!(
+                    "the clock of PostgreSQL was set or has drifted: leases may end up to one TTL later"
+                );
                 now
             }
             None => now,

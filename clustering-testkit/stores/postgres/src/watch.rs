@@ -124,11 +124,23 @@ fn page(rows: &[Row], after: Revision, limit: usize) -> Result<Page, WatchEnd> {
     let (revision, compacted) =
         (revision(first, 0).map_err(broken)?, self::revision(first, 1).map_err(broken)?);
     WatchEnd::check(after, compacted, revision)?;
+    // Counted in the rows, since a revision in which only others wrote makes no batch.
+    let revisions = revisions(rows).map_err(broken)?;
     let batches = batches(rows).map_err(broken)?;
     // Reading whole revisions may have left later ones.
-    let more = batches.len() >= limit;
-    let reached = batches.last().filter(|_| more).map_or(revision, |last| last.revision);
+    let more = revisions.len() >= limit;
+    let reached = revisions.last().copied().filter(|_| more).unwrap_or(revision);
     Ok(Page { batches, reached, more, again: Some(Instant::now() + spread(IDLE)) })
+}
+
+/// Returns the revisions of the changes in the rows.
+fn revisions(rows: &[Row]) -> Result<Vec<Revision>, StoreError> {
+    let mut revisions = Vec::new();
+    for row in rows {
+        revisions.extend(column::<Option<i64>>(row, 2)?.map(|number| Revision::new(number as u64)));
+    }
+    revisions.dedup();
+    Ok(revisions)
 }
 
 fn batches(rows: &[Row]) -> Result<Vec<Batch>, StoreError> {

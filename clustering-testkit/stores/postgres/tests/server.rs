@@ -110,6 +110,22 @@ async fn a_change_of_sixteen_long_keys_wakes_the_watches_although_it_does_not_fi
 }
 
 #[tokio::test]
+async fn changes_that_others_wrote_under_keys_that_are_no_text_hide_no_later_change() {
+    let server = PostgresServer::start().await;
+    let store = server.store();
+    // More than fit into one page of a watch.
+    server
+        .sql(
+            "INSERT INTO clustering.log SELECT n, '\\xff', '', n, NULL FROM generate_series(1, 100) n;
+        UPDATE clustering.counter SET revision = 100",
+        )
+        .await;
+    let at = store.put("k", "1".into(), None).await.unwrap();
+    let mut watch = store.watch("", Revision::ZERO).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().unwrap().revision, at);
+}
+
+#[tokio::test]
 async fn calls_and_watches_continue_after_a_restart_of_the_server() {
     let server = PostgresServer::start().await;
     let store = server.store();
