@@ -4,14 +4,14 @@ use std::{
 };
 
 use clustering_core::{
-    Builder, Clustering, NodeName, Stabilization, Stable, WeakClustering, store::CoordinationStore,
+    Builder, Clustering, NodeName, Stabilization, Stable, Term, WeakClustering, store::CoordinationStore,
 };
 use tokio::sync::watch;
 
 use super::{Faults, Line, Writer, host::Host, worker};
 use crate::{
     conformance::Clock as StoreClock,
-    history::{Clock, Entry, Journal, Observation},
+    history::{Clock, Entry, Journal, Moment, Observation},
 };
 
 /// Interval of the leader's writes.
@@ -19,6 +19,9 @@ const WRITE: Duration = Duration::from_millis(100);
 
 /// Interval at which a node is asked if it may act as leader.
 const LOOK: Duration = Duration::from_millis(20);
+
+/// Number of equal answers of which one is recorded.
+const NOTE: u32 = 10;
 
 /// Settings of a node.
 #[derive(Clone, Copy, Debug)]
@@ -172,23 +175,32 @@ impl Node {
     }
 }
 
-/// Asks the node again and again if it may act as leader, also while it is paused.
+/// Asks the node again and again if it may act as leader, also while it is paused. Records every changed answer together
+/// with the last one before, and an unchanged positive answer from time to time.
 async fn look(node: Weak<Node>) {
-    let mut last = None;
-    loop {
+    let mut last: Option<(Moment, Observation)> = None;
+    for number in 0_u32.. {
         let Some(node) = node.upgrade() else { return };
         if let Some(handle) = node.handle() {
             let (at, look) = node.journal.look(&handle);
-            let term = match &look {
-                Observation::AskedLeader { term, .. } => *term,
-                _ => None,
-            };
-            if last.replace(term) != Some(term) || term.is_some() {
+            let before = last.replace((at, look.clone()));
+            let is_changed = before.as_ref().map(|(_, before)| term(before)) != Some(term(&look));
+            if is_changed {
+                before.into_iter().for_each(|(at, before)| node.journal.note_at(at, before));
+            }
+            if is_changed || term(&look).is_some() && number.is_multiple_of(NOTE) {
                 node.journal.note_at(at, look);
             }
         }
         drop(node);
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn term(look: &Observation) -> Option<Term> {
+    match look {
+        Observation::AskedLeader { term, .. } => *term,
+        _ => None,
     }
 }
 
