@@ -126,6 +126,23 @@ async fn changes_that_others_wrote_under_keys_that_are_no_text_hide_no_later_cha
 }
 
 #[tokio::test]
+async fn a_change_whose_notification_is_lost_is_delivered_once_the_store_listens_again() {
+    let server = PostgresServer::start().await;
+    let store = server.store();
+    store.check().await.unwrap();
+    let mut watch = store.watch("k", Revision::ZERO).await.unwrap();
+    assert!(watch.next().now_or_never().is_none());
+    server
+        .sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'clustering';
+            SELECT clustering.commit('{}', '{}', '{}', '{k}', '{1}', '{NULL}', '{}')",
+        )
+        .await;
+    let batch = tokio::time::timeout(SECOND * 5, watch.next()).await.expect("read again at once");
+    assert_eq!(batch.unwrap().unwrap().revision, Revision::new(1));
+}
+
+#[tokio::test]
 async fn calls_and_watches_continue_after_a_restart_of_the_server() {
     let server = PostgresServer::start().await;
     let store = server.store();
