@@ -30,6 +30,8 @@ Options:
   --only LIST      inject only these faults, separated by commas, such as Kill,HangAnswers
   --exclusive WHO  nodes that hold keys exclusively: all, mixed (some lives are not exclusive) or none
                    [default: drawn from the seed]
+  --detect-crashes WHETHER
+                   nodes notice crashes by connections between them: yes or no [default: yes for odd seeds]
   --keep FOLDER    folder for the logs if a promise is broken [default: a new folder in TMPDIR]
   --breach KIND    make the nodes work incorrectly, to test the checks: unfenced, last-write-wins or repeats-lost for the
                    writes of leaders, goes-on or unfenced-work for work on keys that are not held any more
@@ -55,6 +57,7 @@ pub(crate) struct Settings {
     pub(crate) only: Vec<Kind>,
     pub(crate) keep: Option<PathBuf>,
     pub(crate) exclusive: Exclusive,
+    pub(crate) detects_crashes: bool,
     pub(crate) breach: Option<Breach>,
     pub(crate) json: bool,
 }
@@ -91,10 +94,11 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         only: Kind::ALL.to_vec(),
         keep: None,
         exclusive: Exclusive::None,
+        detects_crashes: false,
         breach: None,
         json: false,
     };
-    let mut exclusive = None;
+    let (mut exclusive, mut detects_crashes) = (None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -108,12 +112,17 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
             Long("only") => settings.only = kinds(&mut parser, &Kind::ALL)?,
             Long("keep") => settings.keep = Some(parser.value()?.into()),
             Long("exclusive") => exclusive = Some(named(&mut parser, "--exclusive", &Exclusive::NAMED)?),
+            Long("detect-crashes") => {
+                detects_crashes =
+                    Some(named(&mut parser, "--detect-crashes", &[("yes", true), ("no", false)])?);
+            }
             Long("breach") => settings.breach = Some(named(&mut parser, "--breach", &BREACHES)?),
             Long("json") => settings.json = true,
             Long("help") | Short('h') => return Ok(Asked::Help),
             _ => return Err(argument.unexpected().into()),
         }
     }
+    settings.detects_crashes = detects_crashes.unwrap_or(settings.seed % 2 == 1);
     settings.exclusive = exclusive.unwrap_or_else(|| Exclusive::drawn(settings.seed));
     Ok(Asked::Run(settings))
 }
@@ -159,6 +168,7 @@ impl Settings {
             command += &format!(" --only {}", only.join(","));
         }
         command += &format!(" --exclusive {}", self.exclusive_name());
+        command += if self.detects_crashes { " --detect-crashes yes" } else { " --detect-crashes no" };
         if let Some(breach) = self.breach.and_then(|breach| name_of(&breach, &BREACHES)) {
             command += &format!(" --breach {breach}");
         }

@@ -13,6 +13,7 @@ use tokio::{
 };
 
 use crate::{
+    gate::Gate,
     plan::{Fault, Kind, Target},
     world::{Failed, NAMESPACE, World, has_ended},
 };
@@ -75,6 +76,7 @@ impl Strike {
             Kind::Burst => self.burst().await,
             Kind::Cut | Kind::Hang | Kind::HangAnswers => self.line().await,
             Kind::LoseAnswer => Ok(self.answer().await),
+            Kind::Refuse => self.gate().await,
             Kind::KillMember
             | Kind::PauseMember
             | Kind::MoveEtcdLeader
@@ -132,7 +134,10 @@ impl Strike {
     async fn twin(&self, number: usize) -> Result<(), Failed> {
         let policies = [Conflict::Wait, Conflict::TakeOver, Conflict::Fail];
         let name_conflict = policies[(self.fault.choice % 3) as usize];
-        let spec = NodeSpec { name_conflict, ..self.world.spec(number) };
+        let spec = self.world.spec(number);
+        // The port of the first instance is in use.
+        let detects_crashes = spec.detects_crashes.as_ref().map(|_| Gate::Direct.detection());
+        let spec = NodeSpec { name_conflict, detects_crashes, ..spec };
         self.world.tell(format!("{} is started beside the other, {name_conflict:?}", spec.life));
         let twin = self.world.spawn(spec)?;
         self.last().await;
@@ -193,6 +198,21 @@ impl Strike {
         self.last().await;
         lines.iter().for_each(Proxy::heal);
         self.world.tell(format!("the connections of {name} work again"));
+        Ok(Met::Somebody)
+    }
+
+    /// Refuses the connections of the other nodes, so that they take the node for crashed.
+    async fn gate(&self) -> Result<Met, Failed> {
+        let Some(number) = self.number() else { return Ok(Met::Nobody) };
+        let Some(gate) = self.world.gates.get(number) else { return Ok(Met::Nobody) };
+        if !gate.close().await {
+            return Ok(Met::Nobody);
+        }
+        let name = World::name(number);
+        self.world.tell(format!("{name} refuses the other nodes for {:?}", self.fault.lasts));
+        self.last().await;
+        gate.open().await?;
+        self.world.tell(format!("{name} can be connected to again"));
         Ok(Met::Somebody)
     }
 

@@ -2,6 +2,7 @@
 
 mod arguments;
 mod faults;
+mod gate;
 mod judge;
 #[path = "../parsing/kinds.rs"]
 mod kinds;

@@ -16,6 +16,7 @@ pub(crate) enum Kind {
     Hang,
     HangAnswers,
     LoseAnswer,
+    Refuse,
     KillMember,
     PauseMember,
     MoveEtcdLeader,
@@ -75,7 +76,7 @@ pub(crate) struct Fault {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Kind; 21] = [
+    pub(crate) const ALL: [Kind; 22] = [
         Kind::Kill,
         Kind::Pause,
         Kind::Leave,
@@ -85,6 +86,7 @@ impl Kind {
         Kind::Hang,
         Kind::HangAnswers,
         Kind::LoseAnswer,
+        Kind::Refuse,
         Kind::KillMember,
         Kind::PauseMember,
         Kind::MoveEtcdLeader,
@@ -110,6 +112,7 @@ impl Kind {
             Kind::Hang => "connections hang",
             Kind::HangAnswers => "answers hang",
             Kind::LoseAnswer => "answer to a leader's write lost",
+            Kind::Refuse => "connections between nodes refused",
             Kind::KillMember => "etcd member killed",
             Kind::PauseMember => "etcd member paused",
             Kind::MoveEtcdLeader => "etcd leader moved",
@@ -130,7 +133,7 @@ impl Kind {
             Kind::Kill | Kind::Pause => 10,
             Kind::Leave | Kind::Cut | Kind::Hang | Kind::HangAnswers | Kind::LoseAnswer => 6,
             Kind::KillMember | Kind::PauseMember => 5,
-            Kind::Twin | Kind::RevokeLease | Kind::Compact | Kind::Ask => 4,
+            Kind::Twin | Kind::RevokeLease | Kind::Compact | Kind::Ask | Kind::Refuse => 4,
             Kind::Burst | Kind::DeleteLeader | Kind::DeleteNode => 3,
             _ => 2,
         }
@@ -143,7 +146,7 @@ impl Kind {
             Kind::Kill | Kind::Leave | Kind::Burst => 2.0,
             Kind::KillMember | Kind::PauseMember | Kind::LoseQuorum => 2.0,
             // Ends early with the first write.
-            Kind::LoseAnswer => 1.0,
+            Kind::LoseAnswer | Kind::Refuse => 1.0,
             _ => 0.0,
         }
     }

@@ -1,5 +1,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
+use clustering_core::store::Change;
 use clustering_testkit::history::{
     Ledger, Observation, WriteOutcome,
     ledger::{Act, Content},
@@ -134,6 +135,9 @@ fn count(verdict: &Verdict) -> BTreeMap<&'static str, u64> {
         ("moves of keys", verdict.work.holds.moves as u64),
         ("owners' increments", verdict.work.increments as u64),
     ]);
+    if let crashes @ 1.. = crashes(verdict) {
+        numbers.insert("removals of nodes that seemed to have crashed", crashes);
+    }
     for entry in verdict.journals.iter().flatten() {
         let what = match &entry.observation {
             Observation::SessionLost { .. } => "sessions lost",
@@ -150,6 +154,22 @@ fn count(verdict: &Verdict) -> BTreeMap<&'static str, u64> {
         *numbers.entry(what).or_default() += 1;
     }
     numbers
+}
+
+/// Returns the number of commits that removed nodes because others reported their crash.
+fn crashes(verdict: &Verdict) -> u64 {
+    let removed = format!("{NAMESPACE}/view/gone");
+    let says_so = |change: &Change| match change {
+        Change::Put(entry) if entry.key.as_str() == removed => {
+            serde_json::from_slice::<Value>(&entry.value).is_ok_and(|record| record["how"] == "crashed")
+        }
+        _ => false,
+    };
+    let batches = verdict.pages.iter().filter_map(|page| match &page.content {
+        Content::Batch(batch) => Some(batch),
+        _ => None,
+    });
+    batches.filter(|batch| batch.changes.iter().any(says_so)).count() as u64
 }
 
 fn without_leader(verdict: &Verdict) -> Duration {

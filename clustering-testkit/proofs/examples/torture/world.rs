@@ -31,6 +31,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::{
     arguments::{Breach, Settings},
+    gate::Gate,
     plan::Exclusive,
 };
 
@@ -56,6 +57,8 @@ pub(crate) struct World {
     pub(crate) settings: Settings,
     // Declared before etcd, so that the nodes are dropped before their store.
     pub(crate) seats: Vec<tokio::sync::Mutex<Seat>>,
+    /// Connections of the other nodes to each node, if the nodes detect crashes.
+    pub(crate) gates: Vec<Gate>,
     /// Connections of each node to each member of etcd.
     lines: Vec<Vec<Proxy>>,
     pub(crate) etcd: EtcdCluster,
@@ -101,9 +104,14 @@ impl World {
             }
             lines.push(of_node);
         }
+        let mut gates = Vec::new();
+        for number in (0..settings.nodes).filter(|_| settings.detects_crashes) {
+            gates.push(Gate::of(number).await?);
+        }
         let mut world = World {
             settings: settings.clone(),
             seats: Vec::new(),
+            gates,
             lines,
             etcd,
             etcd_turn: tokio::sync::Mutex::default(),
@@ -153,6 +161,7 @@ impl World {
             write_every: Some(Duration::from_millis(60)),
             warn_after: Duration::from_secs(10),
             record_calls: true,
+            detects_crashes: self.gates.get(number).map(Gate::detection),
             ..NodeSpec::new(name, life, NAMESPACE, endpoints, journal)
         };
         let breach = match self.settings.breach {
@@ -269,6 +278,9 @@ impl World {
     pub(crate) async fn calm(&self) -> Result<Calm, Failed> {
         let _turn = self.etcd_turn.lock().await;
         self.lines.iter().flatten().for_each(Proxy::heal);
+        for gate in &self.gates {
+            gate.open().await?;
+        }
         self.etcd.recover().await?;
         self.rolled_out.store(true, Ordering::Relaxed);
         for (number, seat) in self.seats.iter().enumerate() {
