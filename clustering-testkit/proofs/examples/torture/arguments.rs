@@ -11,20 +11,23 @@ use crate::{
     kinds::kinds,
     numbers::number,
     plan::{Exclusive, Kind},
+    servers::Store,
 };
 
 pub(crate) const HELP: &str = "\
-Tortures a cluster: runs nodes as separate processes on an etcd of several members, and injects faults drawn from a
+Tortures a cluster: runs nodes as separate processes on the servers of a store, and injects faults drawn from a
 seed. Leaders increment a counter and append to a list, fenced by their terms. Exclusive nodes increment counters of the
 keys that they hold. Afterwards the histories are checked: the promises P1 to P8 and P12, that no step was lost or done
-twice, and that the nodes' calls to etcd are linearizable.
+twice, and that the nodes' calls to the store are linearizable.
 
 Usage: cargo run --release -p clustering-proofs --example torture -- [OPTIONS]
 
 Options:
   --seconds N      time during which faults are injected [default: 120]
   --nodes N        number of nodes [default: 7]
-  --members N      number of etcd members: 1, 3 or 5 [default: 3]
+  --store STORE    store of the cluster: etcd or postgres [default: etcd]
+  --members N      number of servers: 1, 3 or 5 of etcd [default: 3], 1 of PostgreSQL, whose only server cannot lose a
+                   quorum or move a leader
   --ttl SECONDS    TTL of the nodes' leases, at least 3 [default: 3]
   --seed N         seed of the faults, their times and their targets [default: random]
   --only LIST      inject only these faults, separated by commas, such as Kill,HangAnswers
@@ -40,7 +43,8 @@ Options:
 
 The same seed plans the same faults. Their effects depend on timing: it may take several runs to reproduce a failure.
 
-Needs an etcd on the PATH, or at CLUSTERING_ETCD_BIN. Leaves no process and no temporary folder behind, however it ends.
+Needs an etcd on the PATH or at CLUSTERING_ETCD_BIN, or the programs of PostgreSQL in /usr/lib/postgresql or in the
+folder CLUSTERING_POSTGRES_BIN. Leaves no process and no temporary folder behind, however it ends.
 
 Exit codes: 0 if all promises hold, 1 if one is broken (the logs are kept, and the command to reproduce it is printed),
 2 if it could not run, 130 if it was interrupted.
@@ -51,6 +55,7 @@ Exit codes: 0 if all promises hold, 1 if one is broken (the logs are kept, and t
 pub(crate) struct Settings {
     pub(crate) time: Duration,
     pub(crate) nodes: usize,
+    pub(crate) store: Store,
     pub(crate) members: usize,
     pub(crate) ttl: Duration,
     pub(crate) seed: u64,
@@ -87,7 +92,8 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
     let mut settings = Settings {
         time: Duration::from_secs(120),
         nodes: 7,
-        members: 3,
+        store: Store::Etcd,
+        members: 0,
         ttl: Duration::from_secs(3),
         // Small enough to be typed.
         seed: (now.as_nanos() % 1_000_000_007) as u64,
@@ -98,7 +104,7 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         breach: None,
         json: false,
     };
-    let (mut exclusive, mut detects_crashes) = (None, None);
+    let (mut exclusive, mut detects_crashes, mut members) = (None, None, None);
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -106,7 +112,8 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
                 settings.time = Duration::from_secs(number(&mut parser, "--seconds", 1..=86_400)?);
             }
             Long("nodes") => settings.nodes = number(&mut parser, "--nodes", 1..=50)? as usize,
-            Long("members") => settings.members = members(&mut parser)?,
+            Long("store") => settings.store = named(&mut parser, "--store", &Store::NAMED)?,
+            Long("members") => members = Some(number(&mut parser, "--members", 1..=5)? as usize),
             Long("ttl") => settings.ttl = Duration::from_secs(number(&mut parser, "--ttl", 3..=60)?),
             Long("seed") => settings.seed = number(&mut parser, "--seed", 0..=u64::MAX)?,
             Long("only") => settings.only = kinds(&mut parser, &Kind::ALL)?,
@@ -123,15 +130,9 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
         }
     }
     settings.detects_crashes = detects_crashes.unwrap_or(settings.seed % 2 == 1);
+    settings.members = settings.members_or_default(members)?;
     settings.exclusive = exclusive.unwrap_or_else(|| Exclusive::drawn(settings.seed));
     Ok(Asked::Run(settings))
-}
-
-fn members(parser: &mut lexopt::Parser) -> Result<usize, Box<dyn Error>> {
-    match number(parser, "--members", 1..=5)? {
-        even @ (2 | 4) => Err(format!("--members {even}: expected an odd number, 1, 3 or 5").into()),
-        odd => Ok(odd as usize),
-    }
 }
 
 /// Parses a name.
@@ -156,7 +157,8 @@ impl Settings {
     /// Returns the command that repeats this run.
     pub(crate) fn command(&self) -> String {
         let mut command = format!(
-            "cargo run --release -p clustering-proofs --example torture -- --seconds {} --nodes {} --members {} --ttl {} --seed {}",
+            "cargo run --release -p clustering-proofs --example torture -- --store {} --seconds {} --nodes {} --members {} --ttl {} --seed {}",
+            self.store_name(),
             self.time.as_secs(),
             self.nodes,
             self.members,
@@ -173,6 +175,21 @@ impl Settings {
             command += &format!(" --breach {breach}");
         }
         command
+    }
+
+    /// Returns the number of members, if the store can have that many.
+    fn members_or_default(&self, given: Option<usize>) -> Result<usize, String> {
+        let possible = self.store.members();
+        let members = given.unwrap_or(possible[0]);
+        if possible.contains(&members) {
+            return Ok(members);
+        }
+        let list: Vec<_> = possible.iter().map(ToString::to_string).collect();
+        Err(format!("--members {members}: {} runs with {} members", self.store_name(), list.join(" or ")))
+    }
+
+    pub(crate) fn store_name(&self) -> &'static str {
+        name_of(&self.store, &Store::NAMED).unwrap_or_default()
     }
 
     pub(crate) fn exclusive_name(&self) -> &'static str {

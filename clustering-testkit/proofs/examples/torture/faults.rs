@@ -1,9 +1,6 @@
 use std::{collections::BTreeMap, sync::Arc};
 
-use clustering_core::{
-    NodeName,
-    store::{CoordinationStore as _, Txn},
-};
+use clustering_core::{NodeName, store::Txn};
 use clustering_proofs::node::{Conflict, NodeSpec};
 use clustering_testkit::proxy::Proxy;
 use futures_util::future::select_all;
@@ -79,9 +76,9 @@ impl Strike {
             Kind::Refuse => self.gate().await,
             Kind::KillMember
             | Kind::PauseMember
-            | Kind::MoveEtcdLeader
+            | Kind::MoveStoreLeader
             | Kind::LoseQuorum
-            | Kind::Compact => self.etcd().await,
+            | Kind::Compact => self.servers().await,
             _ => self.by_hand().await,
         }
     }
@@ -230,61 +227,63 @@ impl Strike {
         }
     }
 
-    async fn etcd(&self) -> Result<Met, Failed> {
-        let Ok(_turn) = self.world.etcd_turn.try_lock() else { return Ok(Met::Nobody) };
-        let etcd = &self.world.etcd;
-        let leader = etcd.leader().await;
-        let all = etcd.members().len();
-        let any = (self.fault.choice % all as u64) as usize;
-        // Choose etcd's leader every other time.
+    async fn servers(&self) -> Result<Met, Failed> {
+        let Ok(_turn) = self.world.servers_turn.try_lock() else { return Ok(Met::Nobody) };
+        let servers = &self.world.servers;
+        let leader = servers.leader().await;
+        let any = (self.fault.choice % servers.addresses().len() as u64) as usize;
+        // Choose the leader among the members every other time.
         let member = leader.filter(|_| self.fault.choice & 16 == 0).unwrap_or(any);
-        let pauses = self.fault.choice & 32 == 0;
         match self.fault.kind {
             Kind::KillMember => {
-                self.world.tell(format!("etcd member {member} is killed"));
-                etcd[member].kill().await?;
+                self.world.tell(format!("member {member} of the store is killed"));
+                servers.kill(member).await?;
                 self.last().await;
-                etcd[member].restart().await?;
-                etcd.wait_healthy().await?;
             }
             Kind::PauseMember => {
-                self.world.tell(format!("etcd member {member} is paused for {:?}", self.fault.lasts));
-                etcd[member].pause()?;
+                self.world.tell(format!("member {member} of the store is paused for {:?}", self.fault.lasts));
+                servers.pause(member)?;
                 self.last().await;
-                etcd[member].resume()?;
-                etcd.wait_healthy().await?;
+                servers.resume(member)?;
             }
             Kind::LoseQuorum => {
-                self.world.tell(format!("etcd loses its quorum for {:?}", self.fault.lasts));
-                let lost: Vec<_> = etcd.members().iter().take(all / 2 + 1).collect();
-                for member in &lost {
-                    if pauses { member.pause()? } else { member.kill().await? }
-                }
-                self.last().await;
-                if pauses {
-                    lost.iter().try_for_each(|member| member.resume())?;
-                }
-                etcd.recover().await?;
+                let Some(members) = servers.quorum_loss() else { return Ok(Met::Nobody) };
+                self.quorum(members).await?;
             }
-            Kind::MoveEtcdLeader if all > 1 => {
-                let to = etcd.transfer_leader().await?;
-                self.world.tell(format!("etcd member {to} leads now"));
+            Kind::MoveStoreLeader => {
+                let Some(to) = servers.move_leader().await? else { return Ok(Met::Nobody) };
+                self.world.tell(format!("member {to} of the store leads now"));
             }
-            Kind::MoveEtcdLeader => return Ok(Met::Nobody),
             _ => {
                 // Compact only revisions that the follower has seen: the checks need the whole history.
                 let revision = self.world.follower.ledger().present().revision();
-                etcd[any].compact_to(revision).await?;
-                self.world.tell(format!("etcd compacts its history up to {revision}"));
+                servers.compact(any, revision).await?;
+                self.world.tell(format!("the store compacts its history up to {revision}"));
             }
         }
-        self.world.tell("etcd is healthy");
+        servers.recover().await?;
+        self.world.tell("the store is healthy");
         Ok(Met::Somebody)
     }
 
+    /// Pauses or kills the first members, without which the store does not work.
+    async fn quorum(&self, members: usize) -> Result<(), Failed> {
+        let servers = &self.world.servers;
+        let pauses = self.fault.choice & 32 == 0;
+        self.world.tell(format!("the store loses its quorum for {:?}", self.fault.lasts));
+        for member in 0..members {
+            if pauses { servers.pause(member)? } else { servers.kill(member).await? }
+        }
+        self.last().await;
+        if pauses {
+            (0..members).try_for_each(|member| servers.resume(member))?;
+        }
+        Ok(())
+    }
+
     async fn by_hand(&self) -> Result<Met, Failed> {
-        // Only while etcd is healthy, because manual writes are not retried.
-        let Ok(_turn) = self.world.etcd_turn.try_lock() else { return Ok(Met::Nobody) };
+        // Only while the servers are healthy, because manual writes are not retried.
+        let Ok(_turn) = self.world.servers_turn.try_lock() else { return Ok(Met::Nobody) };
         let Some(number) = self.number() else { return Ok(Met::Nobody) };
         let name = World::name(number);
         let key = |rest: &str| format!("{NAMESPACE}/{rest}");

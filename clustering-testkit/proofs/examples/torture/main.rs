@@ -1,4 +1,4 @@
-//! Tortures a cluster of real processes on a real etcd. See `--help`.
+//! Tortures a cluster of real processes on the servers of a real store. See `--help`.
 
 mod arguments;
 mod faults;
@@ -10,12 +10,12 @@ mod kinds;
 mod numbers;
 mod plan;
 mod report;
+mod servers;
 mod story;
 mod world;
 
 use std::process::ExitCode;
 
-use clustering_etcd::{EtcdConfig, EtcdStore};
 use clustering_proofs::node::{self, NodeSpec};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -31,12 +31,7 @@ const INTERRUPTED: u8 = 130;
 fn main() -> ExitCode {
     // This program also runs as its own nodes.
     if let Some(spec) = NodeSpec::from_env() {
-        node::main(spec, |endpoints| async {
-            let mut config = EtcdConfig::new(endpoints)?;
-            // The nodes must not bypass the proxies, whose connections the test breaks.
-            config.member_refresh = std::time::Duration::ZERO;
-            EtcdStore::new(config)
-        });
+        node::main(spec, |endpoints| async move { servers::open(&endpoints) });
         return ExitCode::SUCCESS;
     }
     let settings = match arguments::parse() {
@@ -81,10 +76,11 @@ async fn run(settings: &Settings) -> Result<Report, Failed> {
     let plan = plan::plan(settings);
     if !settings.json {
         println!(
-            "seed {}: {} nodes (exclusive: {}) on an etcd with {} members, {} faults in {} s",
+            "seed {}: {} nodes (exclusive: {}) on {} ({} members), {} faults in {} s",
             settings.seed,
             settings.nodes,
             settings.exclusive_name(),
+            settings.store_name(),
             settings.members,
             plan.len(),
             settings.time.as_secs()

@@ -4,7 +4,7 @@ use rand::{Rng, SeedableRng, rngs::SmallRng};
 
 use crate::arguments::Settings;
 
-/// Kinds of faults of the nodes, their connections and etcd, and manual changes in the store.
+/// Kinds of faults of the nodes, their connections and the store, and manual changes in the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
     Kill,
@@ -19,7 +19,7 @@ pub(crate) enum Kind {
     Refuse,
     KillMember,
     PauseMember,
-    MoveEtcdLeader,
+    MoveStoreLeader,
     LoseQuorum,
     Compact,
     RevokeLease,
@@ -89,7 +89,7 @@ impl Kind {
         Kind::Refuse,
         Kind::KillMember,
         Kind::PauseMember,
-        Kind::MoveEtcdLeader,
+        Kind::MoveStoreLeader,
         Kind::LoseQuorum,
         Kind::Compact,
         Kind::RevokeLease,
@@ -113,10 +113,10 @@ impl Kind {
             Kind::HangAnswers => "answers hang",
             Kind::LoseAnswer => "answer to a leader's write lost",
             Kind::Refuse => "connections between nodes refused",
-            Kind::KillMember => "etcd member killed",
-            Kind::PauseMember => "etcd member paused",
-            Kind::MoveEtcdLeader => "etcd leader moved",
-            Kind::LoseQuorum => "etcd quorum lost",
+            Kind::KillMember => "member of the store killed",
+            Kind::PauseMember => "member of the store paused",
+            Kind::MoveStoreLeader => "leader of the store moved",
+            Kind::LoseQuorum => "quorum of the store lost",
             Kind::Compact => "compaction",
             Kind::RevokeLease => "lease revoked by hand",
             Kind::DeleteLeader => "leader key deleted by hand",

@@ -18,7 +18,8 @@ use crate::{
 /// Report of a run: the injected faults, the observed events and the result of the checks.
 pub(crate) struct Report {
     settings: Settings,
-    etcd: String,
+    /// Name and version of the store.
+    store: String,
     took: Duration,
     struck: Struck,
     calm: Calm,
@@ -45,7 +46,7 @@ impl Report {
         numbers.insert("lives", world.lives_of_each().values().sum::<usize>() as u64);
         Report {
             settings: settings.clone(),
-            etcd: world.etcd[0].version().to_owned(),
+            store: world.servers.version(),
             took: world.clock.now().since(world.began),
             struck,
             calm,
@@ -69,7 +70,7 @@ impl Report {
         if json {
             return println!("{}", self.as_json());
         }
-        println!("etcd {}, {:.1} s\n\ndone:", self.etcd, self.took.as_secs_f64());
+        println!("{}, {:.1} s\n\ndone:", self.store, self.took.as_secs_f64());
         for (kind, times) in &self.struck.faults {
             println!("{times:>8}  {}", kind.name());
         }
@@ -103,7 +104,7 @@ impl Report {
             "ttl_s": self.settings.ttl.as_secs(),
             "exclusive": self.settings.exclusive_name(),
             "seconds": self.settings.time.as_secs(),
-            "etcd": self.etcd,
+            "store": self.store,
             "took_s": self.took.as_secs_f64(),
             "faults": faults.collect::<Map<_, _>>(),
             "missed": self.struck.missed,

@@ -4,7 +4,7 @@ use clustering_testkit::history::{Entry, Ledger, Moment, Page};
 
 use crate::world::{Failed, NAMESPACE, World};
 
-/// Saves the timeline of the run, the journals, and the logs of the nodes and of etcd. Returns the folder.
+/// Saves the timeline of the run, the journals, and the logs of the nodes and of the servers. Returns the folder.
 pub(crate) fn keep(
     world: &World,
     broken: &str,
@@ -40,8 +40,8 @@ pub(crate) fn keep(
             copy(process.log_path(), folder.join(format!("{}.log", node.spec().life)))?;
         }
     }
-    for member in world.etcd.members() {
-        fs::write(folder.join(format!("{}.log", member.name())), member.log())?;
+    for (member, log) in world.servers.logs() {
+        fs::write(folder.join(format!("{member}.log")), log)?;
     }
     Ok(folder.display().to_string())
 }

@@ -11,15 +11,13 @@ use std::{
 
 use clustering_core::{
     NodeName,
-    store::{CoordinationStore as _, Revision, Txn},
+    store::{CoordinationStore, Revision, Txn},
 };
-use clustering_etcd::{EtcdConfig, EtcdStore};
 use clustering_proofs::{
     node::{Node, NodeSpec},
     work::{Judge, Line, Log, WorkSpec},
 };
 use clustering_testkit::{
-    etcd::{EtcdCluster, EtcdServer},
     history::{
         Clock, Entry, Moment, Page,
         ledger::{self, Content, Follower},
@@ -33,6 +31,7 @@ use crate::{
     arguments::{Breach, Settings},
     gate::Gate,
     plan::Exclusive,
+    servers::Servers,
 };
 
 pub(crate) type Failed = Box<dyn Error + Send + Sync>;
@@ -46,7 +45,7 @@ const HAND: &str = "torture/hand";
 /// Time limit for the cluster to come to rest, with an allowance for busy machines.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Time limit for a node to leave when it is told to. An exclusive node that cannot reach etcd takes 30 s.
+/// Time limit for a node to leave when it is told to. An exclusive node that cannot reach the store takes 30 s.
 const LEAVES_WITHIN: Duration = Duration::from_secs(45);
 
 /// Chance of a life in a mixed rollout not to be exclusive. With 7 nodes, all are exclusive about half of the time.
@@ -55,16 +54,16 @@ const NOT_EXCLUSIVE: f64 = 0.1;
 /// The processes, the connections between them, and the log of injected faults.
 pub(crate) struct World {
     pub(crate) settings: Settings,
-    // Declared before etcd, so that the nodes are dropped before their store.
+    // Declared before the servers, so that the nodes are dropped before their store.
     pub(crate) seats: Vec<tokio::sync::Mutex<Seat>>,
     /// Connections of the other nodes to each node, if the nodes detect crashes.
     pub(crate) gates: Vec<Gate>,
-    /// Connections of each node to each member of etcd.
+    /// Connections of each node to each member of the store.
     lines: Vec<Vec<Proxy>>,
-    pub(crate) etcd: EtcdCluster,
-    /// Held during faults of etcd, so that they don't overlap and the quorum is lost only on purpose.
-    pub(crate) etcd_turn: tokio::sync::Mutex<()>,
-    pub(crate) store: EtcdStore,
+    pub(crate) servers: Box<dyn Servers>,
+    /// Held during faults of the servers, so that they don't overlap and the quorum is lost only on purpose.
+    pub(crate) servers_turn: tokio::sync::Mutex<()>,
+    pub(crate) store: Arc<dyn CoordinationStore>,
     pub(crate) follower: Follower,
     pub(crate) clock: Clock,
     pub(crate) began: Moment,
@@ -90,17 +89,17 @@ pub(crate) struct Calm {
 }
 
 impl World {
-    /// Starts etcd and the nodes, and returns when the nodes have a stable version.
+    /// Starts the servers and the nodes, and returns when the nodes have a stable version.
     pub(crate) async fn start(settings: &Settings) -> Result<Arc<Self>, Failed> {
-        let etcd = EtcdServer::builder().start_cluster(settings.members).await?;
-        let store = EtcdStore::new(EtcdConfig::new(etcd.endpoints())?)?;
+        let servers = settings.store.start(settings.members).await?;
+        let store = servers.open()?;
         let (folder, clock) = (Folder::new()?, Clock::boot());
         let follower = ledger::follow(store.clone(), NAMESPACE, clock.clone());
         let mut lines = Vec::new();
         for _ in 0..settings.nodes {
             let mut of_node = Vec::new();
-            for endpoint in etcd.endpoints() {
-                of_node.push(Proxy::to(&endpoint).await?);
+            for address in servers.addresses() {
+                of_node.push(Proxy::to(&address).await?);
             }
             lines.push(of_node);
         }
@@ -113,8 +112,8 @@ impl World {
             seats: Vec::new(),
             gates,
             lines,
-            etcd,
-            etcd_turn: tokio::sync::Mutex::default(),
+            servers,
+            servers_turn: tokio::sync::Mutex::default(),
             store,
             follower,
             began: clock.now(),
@@ -152,7 +151,7 @@ impl World {
         let life = format!("{name}#{}", lives.iter().filter(|node| node.name() == name).count() + 1);
         let mut random = SmallRng::seed_from_u64(self.settings.seed ^ (lives.len() as u64) << 32);
         let journal = self.folder.path().join(format!("{life}.jsonl"));
-        let endpoints = self.lines[number].iter().map(Proxy::endpoint).collect();
+        let endpoints = self.lines[number].iter().map(|line| self.servers.endpoint(line.address())).collect();
         let spec = NodeSpec {
             ttl: self.settings.ttl,
             stabilize_takes: Duration::from_millis(random.random_range(0..500)),
@@ -276,12 +275,12 @@ impl World {
 
     /// Ends all faults, and waits for the cluster to come to rest.
     pub(crate) async fn calm(&self) -> Result<Calm, Failed> {
-        let _turn = self.etcd_turn.lock().await;
+        let _turn = self.servers_turn.lock().await;
         self.lines.iter().flatten().for_each(Proxy::heal);
         for gate in &self.gates {
             gate.open().await?;
         }
-        self.etcd.recover().await?;
+        self.servers.recover().await?;
         self.rolled_out.store(true, Ordering::Relaxed);
         for (number, seat) in self.seats.iter().enumerate() {
             let mut seat = seat.lock().await;
