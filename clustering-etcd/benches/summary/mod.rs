@@ -26,7 +26,7 @@ impl Summary {
     }
 
     pub(crate) fn text(self) -> String {
-        format!("{:8.1} ({:.1} to {:.1})", self.median, self.min, self.max)
+        format!("{:8.2} ({:.1} to {:.1})", self.median, self.min, self.max)
     }
 }
 

@@ -48,6 +48,9 @@
 //! the revision beyond all that were used since the backup. Without it, watches notice the restore only if they resume
 //! before the revision has caught up with them.
 
+// Shows on docs.rs which feature an item needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod failure;
 mod handle;
 mod keeper;
