@@ -200,7 +200,8 @@ impl NodeUri {
         if uri.len() > Self::MAX {
             return refuse("it must have at most 4096 bytes");
         }
-        // `10.0.0.7:8080` is not an RFC 3986 URI, or is one without a host. The rule below is more helpful than a parse error.
+        // `10.0.0.7:8080` is not an RFC 3986 URI, or is one without a host. The rule below is more helpful than a
+        // parse error.
         if !uri.contains("://") {
             return refuse("it needs a scheme and a host, as in `http://10.0.0.7:8080`");
         }

@@ -93,7 +93,8 @@ pub enum LostReason {
     Rewound,
     /// The node's health checks failed, so it gave up the session (P11).
     Unhealthy,
-    /// The node did not let go of slots that it lost within [`Config::release_timeout`](crate::Config::release_timeout).
+    /// The node did not let go of slots that it lost within
+    /// [`Config::release_timeout`](crate::Config::release_timeout).
     ReleaseTimeout,
 }
 
@@ -208,8 +209,8 @@ pub struct Blocked {
     /// True if the nodes wait for the release of slots.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub releasing: bool,
-    /// The [minimum size](crate::Config::min_nodes) that the cluster has not reached yet. Until it has, this version does
-    /// not become stable, even if no node is late.
+    /// The [minimum size](crate::Config::min_nodes) that the cluster has not reached yet. Until it has, this version
+    /// does not become stable, even if no node is late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for_nodes: Option<u32>,
 }

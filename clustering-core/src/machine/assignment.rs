@@ -130,8 +130,8 @@ impl Assigning {
 
     /// True if the assignment of the view was computed for exactly its nodes, the same kept nodes and the current
     /// cordons, and not for those of another attempt to publish a version. Then the assignor must return the same one
-    /// again, and kept nodes that the version does not list did not fit into it. Another version would be no better, and
-    /// the leader must not publish versions forever.
+    /// again, and kept nodes that the version does not list did not fit into it. Another version would be no better,
+    /// and the leader must not publish versions forever.
     fn is_as_published(&self, view: &View, kept: BTreeSet<NodeName>) -> bool {
         let inputs = Inputs::new(view.iter(), kept, self.cordons);
         self.published.as_ref() == Some(&(view.version(), inputs))

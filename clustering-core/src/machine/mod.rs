@@ -289,7 +289,8 @@ impl Machine {
         timers.next()
     }
 
-    /// Routes a reply to the concern that sent the call. A reply that no call waits for, or of the wrong kind, is ignored.
+    /// Routes a reply to the concern that sent the call. A reply that no call waits for, or of the wrong kind, is
+    /// ignored.
     fn route(&mut self, token: Token, input: Input) {
         let Some(Pending { call, sent, .. }) = self.out.answered(token, &input) else { return };
         let Machine { facts, session, out, .. } = self;

@@ -133,8 +133,8 @@ impl Held {
         self.renewed + self.left
     }
 
-    /// Returns the time until which holds are given out. It is earlier than the end of the session, so that there is time
-    /// to let go.
+    /// Returns the time until which holds are given out. It is earlier than the end of the session, so that there is
+    /// time to let go.
     fn hold_deadline(&self) -> Timestamp {
         self.renewed + (self.ttl * 2 / 3).min(self.left)
     }

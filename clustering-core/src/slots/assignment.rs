@@ -37,8 +37,8 @@ pub struct Candidate<'a> {
 pub struct Balanced;
 
 impl Balanced {
-    /// Returns the owner of each slot as [`Assignor::assign`] does, given the previous owner of each slot and candidates
-    /// that have only a weight. Tools use this to show which slots would move if the nodes changed.
+    /// Returns the owner of each slot as [`Assignor::assign`] does, given the previous owner of each slot and
+    /// candidates that have only a weight. Tools use this to show which slots would move if the nodes changed.
     pub fn assign_by_weight(previous: &[Option<usize>], weights: &[Weight]) -> Vec<Option<usize>> {
         let weights: Vec<u32> = weights.iter().map(|weight| weight.get()).collect();
         balance(previous, &weights)

@@ -198,8 +198,8 @@ enum Step {
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Injects random troubles for the length of the storm, and then ends them all: [heals](Self::heal) everything,
-    /// waits for processes that are stopping, and starts every process that is down. The timeline shows each trouble.
+    /// Injects random faults for the length of the storm, and then ends them all: [heals](Self::heal) everything,
+    /// waits for processes that are stopping, and starts every process that is down. The timeline shows each fault.
     ///
     /// # Errors
     ///

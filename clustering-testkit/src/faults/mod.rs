@@ -1,9 +1,9 @@
 //! Fault suite for implementations of [`CoordinationStore`](clustering_core::store::CoordinationStore).
 //!
-//! The [conformance](crate::conformance) suite judges a healthy store. This suite judges what becomes of a cluster when
-//! its store is killed, paused or restored from a backup, when nodes die or freeze, and when the network between them
-//! fails. Each scenario starts nodes on a store of its own, breaks something, and waits until the cluster is calm. Then
-//! it [checks](crate::promises::check) the promises P1 to P8, P11 and P12 with the journals of all nodes and the store's
+//! The [conformance](crate::conformance) suite judges a healthy store. This suite judges a cluster whose store is
+//! killed, paused or restored from a backup, when nodes die or freeze, and when the network between them fails. Each
+//! scenario starts nodes on a store of its own, breaks something, and waits until the cluster is calm. Then it
+//! [checks](crate::promises::check) the promises P1 to P8, P11 and P12 with the journals of all nodes and the store's
 //! history.
 //!
 //! ```text

@@ -17,10 +17,10 @@ use crate::{
 /// Interval of the leader's writes.
 const WRITE: Duration = Duration::from_millis(100);
 
-/// Interval at which a node is asked if it may act as leader.
+/// Interval at which the suite asks a node whether it may act as leader.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Number of equal answers of which one is recorded.
+/// Number of equal answers in a row that are recorded as one.
 const NOTE: u32 = 10;
 
 /// Settings of a node.
@@ -81,7 +81,7 @@ impl Node {
         let life = Life {
             journal: journal.clone(),
             namespace: namespace.to_owned(),
-            // Under a paused clock, two runs are the same.
+            // Makes two runs identical under a paused clock.
             seed: (faults.bounds().clock == StoreClock::Paused).then_some(number),
             settings,
             cell: cell.clone(),
@@ -204,7 +204,7 @@ fn term(look: &Observation) -> Option<Term> {
     }
 }
 
-/// What one life of a node runs.
+/// Runs one life of a node.
 struct Life {
     journal: Journal,
     namespace: String,

@@ -1,4 +1,4 @@
-//! Nodes are killed or paused, while the store works.
+//! Scenarios in which nodes are killed or paused while the store works.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     if let Err(violation) = p9_cost::check_change(&ledger, before, after) {
         panic!("{violation}");
     }
-    // The name is free.
+    // The name is free now.
     let settings = scene.settings();
     scene.join(&node.name, settings).await;
     scene.stable_after(after, &NAMES).await;

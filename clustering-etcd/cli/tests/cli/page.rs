@@ -99,7 +99,7 @@ impl Page {
         response
     }
 
-    /// Checks that nothing but the page can be read, and that nothing can be written.
+    /// Checks that only the page and its state can be read, and that nothing can be written.
     async fn answers_nothing_else(&self) {
         self.answers("GET", "/", "clusters.example", 403).await;
         self.answers("GET", "/state", "127.0.0.1.nip.io", 403).await;
@@ -175,7 +175,7 @@ async fn the_page_says_that_the_store_is_away_and_goes_on_when_it_is_back() {
     page.end().await;
 }
 
-/// Connections of strangers, and readers that do not read, keep nobody else from the page.
+/// Idle connections and readers that do not read cannot keep others from the page.
 #[tokio::test]
 async fn strangers_cannot_block_the_page() {
     let etcd = EtcdServer::start().await.unwrap();

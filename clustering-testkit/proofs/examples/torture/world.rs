@@ -48,7 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Time limit for a node to leave when it is told to. An exclusive node that cannot reach etcd takes 30 s.
 const LEAVES_WITHIN: Duration = Duration::from_secs(45);
 
-/// Chance of a life in a mixed rollout not to be exclusive. With 7 nodes, all are exclusive about half of the time.
+/// Probability that a life in a mixed rollout is not exclusive. With 7 nodes, all are exclusive about half of the
+/// time.
 const NOT_EXCLUSIVE: f64 = 0.1;
 
 /// The processes, the connections between them, and the log of injected faults.

@@ -33,10 +33,10 @@
 //!   it for at most two thirds of a TTL after sending its last successful renewal.
 //! - Lease grants and opening watches take effect at once. Reads, renewals and revocations take effect when their
 //!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows. P12
-//!   compares what different processes hold at the same time. So the nodes of a model with slots share one clock: when
-//!   time passes for one node, it passes for all, and a lease ends only one TTL after its last renewal was sent. Users
-//!   keep holds for any time. The nodes have no release callback. Reclaiming the session of a process that does not see
-//!   the log takes too many timers to be reached.
+//!   compares what different processes hold at the same time. So the nodes of a model with slots share one clock:
+//!   when time passes for one node, it passes for all, and a lease ends only one TTL after its last renewal was sent.
+//!   Users may keep holds for any length of time. The nodes have no release callback. Reclaiming the session of a
+//!   process that does not see the log takes too many timers to be reached.
 //! - Restoring the store to an older state, keys deleted by hand (other than evictions), and second instances under one
 //!   name (other than restarts) are not modelled. The simulation covers them.
 //!

@@ -1,4 +1,4 @@
-//! Crashes that the other nodes notice by the connections to the process, and what looks like a crash but is none.
+//! Crashes that other nodes detect by their connections to the process, and false alarms.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},

@@ -44,8 +44,8 @@ impl PostgresStore {
     /// (contract rule 4), provided that a process was connected for the whole TTL. Otherwise it may take another TTL.
     pub const LEASE_SLACK: Duration = Duration::from_secs(2);
 
-    /// Creates the store for a configuration. No connection has to be made, so the store can be created while PostgreSQL is
-    /// away. To find out whether it answers, call [`check`](Self::check).
+    /// Creates the store for a configuration. No connection has to be made, so the store can be created while
+    /// PostgreSQL is unavailable. To find out whether it answers, call [`check`](Self::check).
     ///
     /// Reads certificate files, which briefly blocks the thread. [`connect`](Self::connect) does the same without blocking.
     ///
@@ -60,8 +60,8 @@ impl PostgresStore {
         Ok(PostgresStore { shared: Shared::start(config)? })
     }
 
-    /// Creates the store for a configuration, like [`new`](Self::new), but reads certificate files without blocking the
-    /// runtime. It neither waits for PostgreSQL nor fails while it is away.
+    /// Creates the store for a configuration, like [`new`](Self::new), but reads certificate files without blocking
+    /// the runtime. It neither waits for PostgreSQL nor fails if PostgreSQL is unavailable.
     ///
     /// # Errors
     ///
@@ -104,12 +104,12 @@ impl PostgresStore {
         session.execute_all(INSTALL, &schema::sql(&config.schema)).await
     }
 
-    /// Returns the SQL that [`install`](Self::install) executes, for those who create tables by other means. It belongs into
-    /// one transaction.
+    /// Returns the SQL that [`install`](Self::install) executes, for those who create tables by other means. Execute
+    /// it in one transaction.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::store::ErrorKind::Invalid) if the name cannot be that of a [schema](PostgresConfig::schema).
+    /// [`Invalid`](crate::store::ErrorKind::Invalid) if the name is not valid for a [schema](PostgresConfig::schema).
     pub fn install_sql(schema: &str) -> Result<String, StoreError> {
         let config = PostgresConfig { schema: schema.to_owned(), ..PostgresConfig::default() };
         config.validate()?;
@@ -120,7 +120,7 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// - [`Unreachable`](crate::store::ErrorKind::Unreachable) if it cannot be connected to.
+    /// - [`Unreachable`](crate::store::ErrorKind::Unreachable) if no connection can be made.
     /// - [`Refused`](crate::store::ErrorKind::Refused) for wrong credentials or TLS settings, missing rights, and missing
     ///   tables.
     /// - [`Busy`](crate::store::ErrorKind::Busy) if it has no connections left, or takes too long.
@@ -172,7 +172,7 @@ impl CoordinationStore for PostgresStore {
             )));
         }
         let ms = ttl.as_micros().div_ceil(1000) as u64;
-        // Numbers from a counter would be used again after a restore.
+        // A counter would repeat its numbers after a restore, so IDs are random.
         let id = (random::number()? >> 1).max(1);
         let leases = self.shared.leases.session().await?;
         leases.session.query_row(GRANT, &leases.grant, &[&(id as i64), &(ms as i64)]).await?;
@@ -272,7 +272,7 @@ impl<'a> Parameters<'a> {
             };
             of.guard_keys.push(key.as_bytes());
             of.guards_modified.push(is_modified);
-            // No entry has a revision that large, so the guard fails.
+            // No entry has such a large revision, so the guard fails.
             of.guard_revisions.push(i64::try_from(revision.get()).unwrap_or(i64::MAX));
         }
         for operation in txn.operations() {

@@ -23,9 +23,9 @@ pub struct PostgresConfig {
     /// and keep-alive settings in it are replaced by those below.
     pub server: tokio_postgres::Config,
     /// File with the certificates of the authorities that may have signed the server's certificate. With `None`, the
-    /// default, those of the operating system apply. Connections use TLS as `sslmode` says: `disable`, `prefer` (the
-    /// default, for servers on a trusted network) or `require`. With TLS, the certificate is always verified, including
-    /// its name, as libpq does for `verify-full`.
+    /// default, those of the operating system apply. The parameter `sslmode` of the address selects when connections
+    /// use TLS: `disable`, `prefer` (the default, for servers on a trusted network) or `require`. With TLS, the
+    /// certificate is always verified, including its name, as libpq does for `verify-full`.
     pub root_certificates: Option<PathBuf>,
     /// Files with the client's certificate and its key, for servers that authenticate clients by them.
     pub identity: Option<(PathBuf, PathBuf)>,
@@ -165,7 +165,7 @@ impl PostgresConfig {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](clustering_core::store::ErrorKind::Invalid) about the first invalid field.
+    /// [`Invalid`](clustering_core::store::ErrorKind::Invalid) for the first invalid field.
     pub fn validate(&self) -> Result<(), StoreError> {
         if !schema::is_valid(&self.schema) {
             return Err(StoreError::invalid(format!(
@@ -211,7 +211,7 @@ impl PostgresConfig {
         server.options(options.trim_start());
         server.connect_timeout(self.connect_timeout).tcp_user_timeout(self.request_timeout * 2);
         server.keepalives(true).keepalives_idle(self.check_interval);
-        // A replica could neither commit nor show what was committed last.
+        // A replica cannot commit, and may not show the latest commits.
         server.target_session_attrs(TargetSessionAttrs::ReadWrite);
         server
     }
@@ -246,7 +246,7 @@ impl Default for PostgresConfig {
     }
 }
 
-/// Shows no password.
+/// Omits the password.
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConfig")

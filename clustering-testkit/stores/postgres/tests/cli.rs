@@ -10,7 +10,7 @@ use clustering_testkit::process::{Process, ProcessBuilder};
 use common::PostgresServer;
 use serde_json::Value;
 
-/// Returns the command, without environment variables that lead to a server of this machine.
+/// Returns the command without environment variables that point to another PostgreSQL server.
 fn command(address: &str) -> ProcessBuilder {
     let command = Process::builder(env!("CARGO_BIN_EXE_clustering-postgres")).clean_env();
     command.env("DATABASE_URL", format!("postgresql://postgres@{address}/postgres?sslmode=disable"))
