@@ -119,7 +119,7 @@ impl fmt::Display for LostReason {
             LostReason::Expired => "no renewal succeeded in time",
             LostReason::LeaseGone => "the store no longer knows the lease",
             LostReason::Removed => "the node's record was removed",
-            LostReason::FalselyRemoved => "another node took this process to be gone, and removed its record",
+            LostReason::FalselyRemoved => "another node removed the record, mistaking this process for dead",
             LostReason::Rewound => "the store was restored to an older state",
             LostReason::Unhealthy => "the node is not healthy",
             LostReason::ReleaseTimeout => "the node did not release its lost slots in time",

@@ -106,7 +106,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn silence_counts_over_calls_that_were_given_up() {
+    async fn silence_is_measured_across_calls_that_were_given_up() {
         let guard = Liveness::new(LIMIT);
         for _ in 0..3 {
             assert!(!guard.is_silent());

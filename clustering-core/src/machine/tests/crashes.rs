@@ -394,7 +394,7 @@ fn p7_a_node_that_was_removed_by_mistake_rejoins_at_once_and_hides_its_endpoint(
             "* removed as crashed although this process is alive: something refused connections to b:1; crash detection of \
              this node is off until it restarts",
             "watch processes at ",
-            "* session lost: another node took this process to be gone, and removed its record",
+            "* session lost: another node removed the record, mistaking this process for dead",
             "grant 15s",
             "join",
         ],

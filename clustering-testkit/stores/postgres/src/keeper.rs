@@ -83,7 +83,7 @@ impl Anchor {
 impl Keeper {
     async fn visit(&mut self, shared: &Arc<Shared>) {
         if let Err(error) = self.try_visit(shared).await {
-            tracing::debug!(%error, "cannot look at the leases, will try again");
+            tracing::debug!(%error, "cannot check the leases for expiry, will retry");
             self.next = Instant::now() + spread(RETRY);
         }
     }

@@ -91,8 +91,9 @@ impl<T: Send + Sync + 'static> Link<T> {
             result
         });
         let ended = |joined: Result<_, _>| {
-            joined
-                .unwrap_or_else(|_| Err(StoreError::unreachable("the runtime that was connecting has ended")))
+            joined.unwrap_or_else(|_| {
+                Err(StoreError::unreachable("the runtime that was opening the connection has ended"))
+            })
         };
         task.map(ended).boxed().shared()
     }

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_libpq_with_files_are_understood_in_both_forms() {
+    fn file_options_are_parsed_from_urls_and_from_key_value_pairs() {
         let url = "postgresql://h/db?sslrootcert=/ca.pem&sslmode=verify-full&sslcert=/c.pem&sslkey=/k.pem";
         let pairs = "host=h dbname=db sslrootcert=/ca.pem sslmode=verify-full sslcert=/c.pem sslkey=/k.pem";
         for text in [url, pairs] {

@@ -174,7 +174,7 @@ pub(crate) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
     index: usize,
 ) -> Result<T, StoreError> {
     row.try_get(index).map_err(|error| {
-        let text = format!("the tables of the store have another shape than expected ({error})");
+        let text = format!("the tables of the store do not have the expected columns ({error})");
         StoreError::new(ErrorKind::Refused, format!("{text}: create them again with PostgresStore::install"))
     })
 }
