@@ -42,10 +42,10 @@ impl Log for MemoryLog {
     /// Returns a single batch, whatever the limit: a compaction or a restore must end a watch before the batches that it has
     /// not yielded yet.
     ///
-    /// The feed looks again at the earliest deadline of a lease, because an expiry may change keys without any call to the
-    /// store. Each watch does so itself, so that no watch depends on another being polled. A lease with an earlier deadline
-    /// that appears meanwhile does no harm: a key under this prefix gets a lease only by a commit, which raises the signal,
-    /// and the expiry of a lease without such keys does not concern the watch.
+    /// The feed reads the log again at the earliest deadline of a lease, because an expiry may change keys without
+    /// any call to the store. Each watch does so itself, so that no watch depends on another being polled. A lease
+    /// with an earlier deadline that appears meanwhile does no harm: a key under this prefix gets a lease only by a
+    /// commit, which raises the signal, and the expiry of a lease without such keys does not concern the watch.
     async fn page(&mut self, _prefix: &str, after: Revision, _limit: usize) -> Result<Page, WatchEnd> {
         let cursor = &mut self.cursor;
         cursor.seen = after;

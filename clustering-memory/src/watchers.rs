@@ -14,9 +14,9 @@ pub(crate) type WatchId = u64;
 /// The open watches, grouped by prefix, so that the cost of a change depends on the number of prefixes and not on the
 /// number of watches.
 ///
-/// No method raises or drops a signal, because that may run foreign code, which must not find the store locked. Signals to
-/// be raised are collected for [`take_raised`](Self::take_raised), and signals that are no longer needed are returned to
-/// the caller.
+/// No method raises or drops a signal, because this may run code of a watch's task, and the store must not be locked
+/// then. Signals to be raised are collected for [`take_raised`](Self::take_raised), and signals that are no longer
+/// needed are returned to the caller.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     groups: BTreeMap<Arc<str>, Group>,

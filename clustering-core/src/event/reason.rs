@@ -182,7 +182,7 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Why a process is taken to be gone.
+/// Evidence that a process is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
@@ -276,7 +276,7 @@ impl Holder {
 pub struct MassFailure {
     /// The newest version.
     pub version: Version,
-    /// What happened to the nodes.
+    /// Kind of the failure.
     pub kind: MassFailureKind,
     /// Number of nodes that are late, or that are lost.
     pub failing: usize,
@@ -284,12 +284,12 @@ pub struct MassFailure {
     pub nodes: usize,
 }
 
-/// What happened to the nodes of a [`MassFailure`], and what the leader does not do meanwhile.
+/// Kind of a [`MassFailure`], with the action that the leader suspends while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MassFailureKind {
-    /// They are late or refuse the newest version. The leader evicts no laggards.
+    /// The nodes are late or refuse the newest version. The leader evicts no laggards.
     Late,
     /// Their sessions ended at about the same time. The leader keeps their slots for them.
     Lost,

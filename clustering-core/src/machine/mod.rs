@@ -340,7 +340,7 @@ impl Machine {
             (Call::CheckHealth, Input::HealthReported { result, .. }) => {
                 self.health.on_reported(facts, token, result, out);
             }
-            // No call is answered by another kind of reply.
+            // Every call is answered by its own kind of reply.
             _ => {}
         }
     }

@@ -435,7 +435,7 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// As [`stop`](Self::stop).
+    /// Same as [`stop`](Self::stop).
     pub async fn stop_for_restart(&self, grace: Duration) -> Result<(), StopError> {
         self.handle.begin_stop(grace.min(MAX_TTL));
         self.shared().may_wait().map_err(|InCallback| StopError::InCallback)?;

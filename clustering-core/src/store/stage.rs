@@ -25,7 +25,7 @@ use super::{ErrorKind, StoreError};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Nothing was sent that could take effect: there was no connection, or it broke before.
+    /// Nothing was sent that could take effect: there was no connection, or it broke before the call was sent.
     Before,
     /// The request was sent, or may have been, and its answer is not known.
     InFlight,

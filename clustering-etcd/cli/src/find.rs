@@ -67,7 +67,7 @@ struct Takers {
 /// The owners of the slots of a version.
 pub(crate) struct Slots {
     pub(crate) count: SlotCount,
-    /// For each slot the index of its owner among the nodes.
+    /// Index of the owner in the list of nodes, for each slot.
     pub(crate) owners: Vec<Option<usize>>,
     /// The slots that wait for absent nodes.
     pub(crate) kept: BTreeMap<Slot, String>,

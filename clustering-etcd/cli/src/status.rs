@@ -137,13 +137,13 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
     }
 }
 
-/// Describes a cluster that goes on with fewer nodes than its minimum size.
+/// Describes a cluster that keeps working with fewer nodes than its minimum size.
 pub(crate) fn shortage(report: &Report) -> Option<String> {
     let min_nodes = report.version.as_ref()?.min_nodes?;
     let nodes = report.nodes.len();
     let is_waiting = matches!(report.condition, ClusterState::WaitingForNodes { .. });
     let is_short = nodes < min_nodes as usize && !is_waiting;
-    is_short.then(|| format!("{min_nodes} nodes, only {} present; the cluster goes on", are(nodes)))
+    is_short.then(|| format!("{min_nodes} nodes, only {} present; the cluster keeps working", are(nodes)))
 }
 
 /// Formats a number of nodes with its verb.

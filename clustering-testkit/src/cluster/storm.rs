@@ -204,7 +204,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// # Errors
     ///
     /// Returns an error if a process cannot be started again. Returns early with an error if the service
-    /// [reports](super::Process::violates) that it broke a promise of its own, or
+    /// [reports](super::Process::violates) that it broke one of its own promises, or
     /// [works](super::Process::working_on) on a key without a valid hold.
     pub async fn storm(&self, storm: &Storm) -> Result<(), Failure> {
         let begun = Instant::now();

@@ -124,7 +124,7 @@ pub async fn p5_a_commit_whose_answer_is_lost_takes_effect_at_most_once<F: Fault
     let leader = scene.leader().await.0;
     for _ in 0..LOSSES {
         leader.pass_all();
-        // Only the leader's commits contain this, in the value of their list.
+        // Text that only the leader's commits contain, in the value of their list.
         if timeout(settings.ttl, leader.line.lose_answer_to_put(b"\"ids\":")).await.is_err() {
             return not_judged(
                 "commits whose answers are lost",

@@ -33,7 +33,7 @@ pub(super) struct Settings {
     pub(super) exclusive: bool,
 }
 
-/// One life of a node, in a process of its own as far as the test process allows.
+/// One life of a node, isolated like a separate process as far as the test process allows.
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) line: Arc<Line>,

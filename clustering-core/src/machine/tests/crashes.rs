@@ -216,7 +216,7 @@ fn a_changed_record_of_the_same_process_does_not_save_it() {
 
 #[test]
 fn watchers_take_turns_and_the_nearest_one_goes_first() {
-    // Before b in the ring, the nearest first.
+    // The nodes before b in the ring, nearest first.
     let mut b = watching(&["f", "a", "e"]);
     b.reports("e", Refused);
     b.wait(ms(99));

@@ -124,7 +124,7 @@ impl Holds {
     }
 }
 
-/// One acquisition of a slot. All holds that were given out for it end together.
+/// One acquisition of a slot. All holds that were given out for this acquisition end together.
 pub(crate) struct Acquisition {
     pub(super) slot: Slot,
     pub(super) token: Revision,

@@ -104,7 +104,7 @@ impl Listener {
                 self.socket.accept().await
             };
             let accepted = tokio::select! {
-                // First, so that closed connections make room.
+                // Closed connections are removed first, to make room.
                 biased;
                 () = connections.closed(), if !connections.is_empty() => continue,
                 accepted = accepted => accepted,

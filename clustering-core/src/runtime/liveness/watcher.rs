@@ -136,7 +136,7 @@ async fn until_gone(endpoint: &Endpoint) -> Evidence {
                 }
             }
             Finding::Unknown(reason) => {
-                // Only the first of many.
+                // Only the first failure of a series is logged.
                 if failures == 1 {
                     tracing::debug!(
                         target: "clustering",

@@ -243,7 +243,7 @@ impl Run {
             if let Some(states) = page {
                 let url = page::url(address);
                 log.say(&format!("the cluster in a browser at {url}"), "page", json!({ "url": url }));
-                // A connection of its own, so that the page and the node are not in each other's way.
+                // The page has its own connection, so that the page and the node do not slow each other down.
                 tokio::spawn(states.follow_while_open(context.store(Purpose::Operator).await?));
             }
         }
@@ -262,7 +262,7 @@ impl Run {
         self.listen.as_deref().filter(|address| !address.is_empty())
     }
 
-    /// Returns the states of the page, if it is asked for.
+    /// Returns the states of the page, or `None` without `--page`.
     fn page(&self, context: &Context) -> Result<Option<page::States>, Failure> {
         if !Value::of(self.page.as_ref()).unwrap_or_default() {
             return Ok(None);

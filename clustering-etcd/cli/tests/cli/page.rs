@@ -372,7 +372,7 @@ async fn an_address_in_use_is_reported() {
     said.refused(2, &["cannot listen at", "Address already in use", "use another port", "--listen"]);
 }
 
-/// Returns the browser to test with; `None` if `CLUSTERING_TEST_BROWSER=none` says that there is none.
+/// Returns the browser to test with; `None` if `CLUSTERING_TEST_BROWSER` is `none`.
 fn browser() -> Option<String> {
     match env::var("CLUSTERING_TEST_BROWSER") {
         Ok(none) if none == "none" => {
@@ -446,7 +446,7 @@ async fn a_browser_says_first_who_blocks_and_why() {
     stop(nodes).await;
 }
 
-/// What nodes say about themselves is text, whatever it looks like.
+/// The page shows the metadata of nodes as text, even if it looks like markup.
 #[tokio::test]
 async fn a_browser_takes_no_markup_from_records() {
     let etcd = EtcdServer::start().await.unwrap();

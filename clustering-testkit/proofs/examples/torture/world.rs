@@ -83,7 +83,7 @@ pub(crate) struct Seat {
 pub(crate) struct Calm {
     /// Time since the last fault, or `None` if the cluster did not come to rest.
     pub(crate) after: Option<Duration>,
-    /// The slots that their owners don't hold then, or the keys that nobody works on.
+    /// Slots that their owners do not hold at that time, or keys that no process works on.
     pub(crate) unheld: Option<String>,
 }
 

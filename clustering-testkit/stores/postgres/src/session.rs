@@ -14,8 +14,8 @@ use crate::{
 /// Extra time for the network round trip: a call is given up this long after the server's own time limit.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
 
-/// One connection. Statements are pipelined on it. Each is a transaction of its own, so that a call that is dropped leaves
-/// no transaction open. It is closed when this is dropped.
+/// One connection, on which statements are pipelined. Each statement is its own transaction, so that a dropped call
+/// leaves no transaction open. Dropping the session closes the connection.
 pub(crate) struct Session {
     client: Client,
     liveness: Liveness,

@@ -266,7 +266,7 @@ async fn old_changes_are_compacted_by_any_process_and_entries_stay() {
     for number in 0..20 {
         store.put("k", format!("{number}").into(), None).await.unwrap();
     }
-    // As the store does once a minute, with other times.
+    // Compacts as the store does once a minute, but with other times.
     let compact = async |keep_ms: u32, grace_ms: u32| {
         server.sql(&format!("SELECT clustering.compact_old({keep_ms}, {grace_ms})")).await
     };

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 
-/// What a program answers to a connection.
+/// Reply of a program to a connection.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Nothing,

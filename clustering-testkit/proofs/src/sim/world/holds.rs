@@ -27,7 +27,7 @@ pub(super) struct Hold {
     token: Revision,
 }
 
-/// The table of holds of a process, which stands for the runtime's table, and the state of the process's user.
+/// The table of holds of a process, which simulates the runtime's table, and the state of the process's user.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     /// True if the process is exclusive.

@@ -117,7 +117,7 @@ impl PostgresServer {
             format!("-p{port}"),
             "-k".to_owned(),
             String::new(),
-            // Nothing may be left behind if the server is killed.
+            // Leave nothing behind if the server is killed.
             "-cdynamic_shared_memory_type=mmap".to_owned(),
         ];
         arguments.extend(self.settings.iter().map(|setting| format!("-c{setting}")));
