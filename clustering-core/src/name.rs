@@ -226,7 +226,7 @@ impl NodeUri {
         }
     }
 
-    /// Returns the host as it is written, which is empty in the invalid URI of another node.
+    /// Returns the host as written in the URI. The host is empty if the URI of another node is invalid.
     pub(crate) fn host(&self) -> &str {
         let parsed = fluent_uri::Uri::parse(&*self.0).ok();
         parsed.and_then(|uri| uri.authority()).map_or("", |authority| authority.host())

@@ -249,7 +249,7 @@ pub(crate) struct ViewSlots {
     assignment: Option<Arc<Assignment>>,
     /// The nodes that are not exclusive.
     lacking: Box<[NodeName]>,
-    /// For each slot the index of its owner, or [`NOBODY`].
+    /// Index of the owner of each slot, or [`NOBODY`].
     owners: Box<[u16]>,
 }
 

@@ -28,8 +28,8 @@ use crate::{
 /// ```
 ///
 /// An exclusive node revokes the lease only after it has let go of all slots. If that takes longer than the lease
-/// lives, the lease expires instead. If the leave commit failed, it is repeated meanwhile: otherwise the others would
-/// take the node for a member, or even for their leader, until the lease ends.
+/// lives, the lease expires instead. If the leave commit failed, it is repeated in the meantime: otherwise the others
+/// would treat the node as a member, or even for their leader, until the lease ends.
 ///
 /// A node that leaves of its own accord first commits its departure, which also deletes its record. If the keys were
 /// only deleted with their lease, the log would not show whether the lease was revoked or expired.

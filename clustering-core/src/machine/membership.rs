@@ -404,8 +404,8 @@ impl Membership {
             }
         };
         let txn = match self.witness(facts, ttl) {
-            // A late repetition must not register a session that was removed meanwhile: its witness may be detached
-            // from the lease, to outlive the lease, and would be attached again.
+            // A late retry must not register a session that has been removed: a leader may have detached its witness
+            // from the lease, so that the witness outlives the lease, and the retry would attach it again.
             Some(witness) => {
                 let key = facts.keys().holds_key(lease);
                 txn.guard(Guard::absent(key.clone())).put(key, encode(&witness), lease)

@@ -362,8 +362,8 @@ impl Session {
         let State::Ended(ended) = &self.state else { return };
         let is_stuck = ended.end == SessionEnd::Lost(LostReason::ReleaseTimeout);
         if is_stuck || was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
-            // Wait before joining again. Either somebody deleted the record on purpose, since the lease was alive, or
-            // the node left because it did not let go of its slots.
+            // The node waits before it joins again. Either its record was deleted on purpose, since the lease was
+            // alive, or the node left because it did not let go of its slots.
             self.removals += 1;
             self.not_before = facts.now + PAUSE.after(self.removals);
         }

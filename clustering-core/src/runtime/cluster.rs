@@ -430,8 +430,9 @@ impl Clustering {
     /// `grace`. Its slots then wait for it, without an owner, and do not move to other nodes and back. If the node is
     /// not back in time, they move.
     ///
-    /// The leader counts the time, from the moment at which it sees the node leave; a new leader counts anew. At most 1
-    /// day; a longer time is shortened to that. Has no effect on nodes that are not [exclusive](Builder::exclusive).
+    /// The leader counts the time from the moment at which it sees the node leave; a new leader starts counting
+    /// again. Times above 1 day are shortened to 1 day. Has no effect on nodes that are not
+    /// [exclusive](Builder::exclusive).
     ///
     /// # Errors
     ///

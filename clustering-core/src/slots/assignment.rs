@@ -129,7 +129,8 @@ impl Assignment {
         self.slots.iter().map(|owner| places.get(usize::from(*owner)).copied().flatten()).collect()
     }
 
-    /// Encodes the assignment as it is stored. 4,096 slots of as many owners take less than 54,656 bytes.
+    /// Encodes the assignment as it is stored. An assignment of 4,096 slots to 4,096 owners takes less than 54,656
+    /// bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 * self.owners.len() + 2 * self.slots.len());
         self.owners.iter().for_each(|owner| bytes.extend(owner.to_le_bytes()));

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_log_is_read_again_at_the_time_that_it_named() {
+    async fn the_log_is_read_again_at_the_time_that_its_page_named() {
         let script = Script::default();
         let again = Some(Instant::now() + Duration::from_secs(10));
         script.then(Ok(Page { again, ..page_of([], 0, false) }));

@@ -78,7 +78,7 @@ impl Liveness {
                     return Ok(answer);
                 }
                 Err(_) if self.is_silent() => return Err(Silent(self.limit)),
-                // Another call was answered meanwhile.
+                // Another call was answered in the meantime.
                 Err(_) => {}
             }
         }

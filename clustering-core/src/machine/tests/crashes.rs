@@ -84,7 +84,7 @@ fn every_node_has_three_watchers() {
 }
 
 #[test]
-fn nodes_without_an_endpoint_are_neither_watched_nor_watch() {
+fn nodes_without_an_endpoint_take_no_part_in_crash_detection() {
     let mut b = Bench::watching("b").with(&["a"]);
     b.priority = Some(200);
     b.joins_watched("c", "c");

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_that_of_the_uri_unless_one_is_given() {
+    fn the_host_of_the_uri_is_used_unless_another_is_configured() {
         for (uri, advertise, host) in [
             ("http://10.0.0.7:8080/path", None, "10.0.0.7"),
             ("http://[fd00::7]:8080", None, "[fd00::7]"),

@@ -75,7 +75,7 @@ fn listen(text: &str) -> Result<Listen, String> {
     })
 }
 
-/// Returns the address that stands for all addresses of this machine, which may have no IPv6.
+/// Returns the wildcard address of this machine: that of IPv4 if the machine has no IPv6.
 fn all_addresses(port: u16) -> SocketAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),

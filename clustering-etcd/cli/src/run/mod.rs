@@ -136,9 +136,9 @@ pub(crate) struct Run {
     /// CLUSTERING_LISTEN] [default: none]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
-    /// Also show the cluster live in a browser, at / of the address in --listen, as `clustering serve` does: whoever can
-    /// reach the address sees the names, URIs and metadata of all nodes. The cluster is followed only while the page is
-    /// open [env: CLUSTERING_PAGE, true or false]
+    /// Also show the cluster live in a browser, at / of the address in --listen, as `clustering serve` does: anyone
+    /// who can reach the address sees the names, URIs and metadata of all nodes. The cluster is followed only while
+    /// the page is open [env: CLUSTERING_PAGE, true or false]
     #[arg(
         long,
         value_name = "BOOL",

@@ -12,9 +12,9 @@ use crate::{failure::Failure, times::duration};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Rolling updates")]
 pub(crate) struct Rollout {
-    /// Priority of the node as a candidate for the lead. The candidate with the highest priority leads next, and among
-    /// equals the youngest. With 0 the node does not lead while another candidate stands [env: CLUSTERING_PRIORITY]
-    /// [default: 100]
+    /// Priority of the node as a candidate for the lead. The candidate with the highest priority leads next, and
+    /// among equals the youngest. With 0 the node does not lead while there is another candidate [env:
+    /// CLUSTERING_PRIORITY] [default: 100]
     #[arg(
         long,
         value_name = "N",

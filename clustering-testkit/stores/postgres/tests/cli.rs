@@ -67,7 +67,7 @@ async fn a_cluster_of_programs_is_run_shown_and_operated() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_reported_with_advice() {
+async fn an_unreachable_server_is_reported_with_advice() {
     let (code, out) = run(command("127.0.0.1:1").args(["status"])).await;
     assert!(code != 0 && out.contains("--url") && out.contains("127.0.0.1"), "{code}: {out}");
 }

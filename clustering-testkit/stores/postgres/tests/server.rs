@@ -110,7 +110,7 @@ async fn a_change_of_sixteen_long_keys_wakes_the_watches_although_it_does_not_fi
 }
 
 #[tokio::test]
-async fn changes_that_others_wrote_under_keys_that_are_no_text_hide_no_later_change() {
+async fn foreign_keys_that_are_not_utf8_do_not_hide_later_changes() {
     let server = PostgresServer::start().await;
     let store = server.store();
     // More than fit into one page of a watch.
