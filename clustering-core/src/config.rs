@@ -124,7 +124,7 @@ pub struct Config {
     pub assignor: Option<SharedAssignor>,
     /// Priority of the node as a candidate for the lead. 100 by default. Candidates with a higher priority campaign
     /// first; at equal priority, nodes of the newest stable version before others, and the youngest first, since it has
-    /// just been restarted. A node with the priority 0 does not lead while another candidate stands.
+    /// just been restarted. A node with the priority 0 does not lead while there is another candidate.
     ///
     /// A leader with a priority above 0 stays leader if a candidate with a higher priority joins.
     pub priority: u32,

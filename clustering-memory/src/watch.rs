@@ -21,7 +21,8 @@ pub(crate) enum Opened {
     Ended(WatchEnd),
 }
 
-/// Returns the stream of a watch. The store keeps only its signal. Everything is freed when the stream ends or is dropped.
+/// Returns the stream of a watch. The store keeps only its signal. Everything is freed when the stream ends or is
+/// dropped.
 pub(crate) fn watch(shared: Arc<Shared>, opened: Opened) -> WatchStream {
     match opened {
         Opened::Live(cursor, signal) => {
@@ -39,8 +40,8 @@ struct MemoryLog {
 }
 
 impl Log for MemoryLog {
-    /// Returns a single batch, whatever the limit: a compaction or a restore must end a watch before the batches that it has
-    /// not yielded yet.
+    /// Returns a single batch, whatever the limit: a compaction or a restore must end a watch before the batches that
+    /// it has not yielded yet.
     ///
     /// The feed reads the log again at the earliest deadline of a lease, because an expiry may change keys without
     /// any call to the store. Each watch does so itself, so that no watch depends on another being polled. A lease

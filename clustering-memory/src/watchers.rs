@@ -57,8 +57,8 @@ impl Group {
 }
 
 impl Watchers {
-    /// Adds a watch and returns the signal that is raised by changes under its prefix. It must not need any change up to the
-    /// compacted revision.
+    /// Adds a watch and returns the signal that is raised by changes under its prefix. It must not need any change up
+    /// to the compacted revision.
     pub(crate) fn open(&mut self, prefix: &str, history: &History) -> (Arc<str>, WatchId, Signal) {
         self.last_id += 1;
         let prefix = match self.groups.get_key_value(prefix) {
@@ -96,7 +96,8 @@ impl Watchers {
         Ok(group.matching.get(place).cloned())
     }
 
-    /// Handles a new revision: adds its changes to the groups that they concern, and raises the signals of those groups.
+    /// Handles a new revision: adds its changes to the groups that they concern, and raises the signals of those
+    /// groups.
     pub(crate) fn changed(&mut self, history: &History) {
         let Some(newest) = history.newest() else { return };
         for (prefix, group) in &mut self.groups {

@@ -143,7 +143,7 @@ impl Assignment {
     ///
     /// # Errors
     ///
-    /// Describes what is wrong with it.
+    /// A description of the defect in the stored value.
     pub fn decode(value: &[u8]) -> Result<Self, String> {
         let record: Record = serde_json::from_slice(value).map_err(|error| error.to_string())?;
         let count = SlotCount::new(record.slots).map_err(|error| error.to_string())?;

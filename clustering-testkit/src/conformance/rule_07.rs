@@ -125,8 +125,8 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
     site.leave().await;
 }
 
-/// A key that moved from one lease to another by one put, and a key that was deleted in between, each with a watch since
-/// before its first put.
+/// A key that moved from one lease to another by one put, and a key that was deleted in between, each with a watch
+/// since before its first put.
 struct Way {
     from: Option<LeaseId>,
     to: Option<LeaseId>,

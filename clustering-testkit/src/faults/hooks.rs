@@ -23,8 +23,8 @@ pub trait Faults: Send + Sync + 'static {
     }
 
     /// Opens a handle that reaches the store only through the line: at [its addresses](Line::addresses), which are
-    /// proxies, or by [wrapping](Line::wrap) a store that has no network. The handle must not learn other addresses from
-    /// the servers.
+    /// proxies, or by [wrapping](Line::wrap) a store that has no network. The handle must not learn other addresses
+    /// from the servers.
     ///
     /// Each node calls this on its own runtime. The store may be unavailable at that time, so a handle should connect
     /// on first use.

@@ -175,8 +175,8 @@ impl Node {
     }
 }
 
-/// Asks the node again and again if it may act as leader, also while it is paused. Records every changed answer together
-/// with the last one before, and an unchanged positive answer from time to time.
+/// Asks the node again and again if it may act as leader, also while it is paused. Records every changed answer
+/// together with the last one before, and an unchanged positive answer from time to time.
 async fn look(node: Weak<Node>) {
     let mut last: Option<(Moment, Observation)> = None;
     for number in 0_u32.. {

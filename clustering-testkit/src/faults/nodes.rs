@@ -64,8 +64,8 @@ pub async fn p8_the_cluster_recovers_after_all_nodes_were_killed<F: Faults>(faul
     scene.check(&NAMES).await;
 }
 
-/// Pauses the leader until another node leads. Once it resumes, its first answer is that it does not lead, and the write
-/// that it was about to make is refused.
+/// Pauses the leader until another node leads. Once it resumes, its first answer is that it does not lead, and the
+/// write that it was about to make is refused.
 pub async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads<F: Faults>(faults: Arc<F>) {
     let (scene, _) = Scene::with(faults, &NAMES).await;
     let (leader, term) = scene.leader().await;

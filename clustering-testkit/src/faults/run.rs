@@ -8,8 +8,8 @@ use crate::conformance::Clock;
 /// Runs one scenario on its own runtime, with the clock that the store's [`bounds`](super::Faults::bounds) select.
 /// This is the body of every test that [`fault_tests!`](crate::fault_tests) generates.
 ///
-/// `name` is the name of the scenario. The store is created on the scenario's runtime and dropped with it. If it asks for
-/// a paused clock, it is created a second time, on a runtime whose clock was paused from the start.
+/// `name` is the name of the scenario. The store is created on the scenario's runtime and dropped with it. If it asks
+/// for a paused clock, it is created a second time, on a runtime whose clock was paused from the start.
 ///
 /// # Panics
 ///

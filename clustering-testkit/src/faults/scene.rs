@@ -75,8 +75,8 @@ impl<F: Faults> Scene<F> {
         TTL.max(self.faults.bounds().smallest_ttl)
     }
 
-    /// Returns the longest time until the others notice that a node is gone: its TTL, and the time that the store may take
-    /// to end the lease, doubled for busy machines, with a second for everything else.
+    /// Returns the longest time until the others notice that a node is gone: its TTL, and the time that the store may
+    /// take to end the lease, doubled for busy machines, with a second for everything else.
     pub(super) fn noticed(&self) -> Duration {
         self.ttl() + 2 * self.faults.bounds().expiry_slack + Duration::from_secs(1)
     }

@@ -1,4 +1,5 @@
-//! Options that keep a rollout calm: who leads next, which slots wait for a restart, how many nodes a cluster begins with.
+//! Options that keep a rollout calm: who leads next, which slots wait for a restart, how many nodes a cluster begins
+//! with.
 
 use std::time::Duration;
 

@@ -42,10 +42,10 @@
 //!
 //! # Checks
 //!
-//! The [promises](Promise) P1 to P7 and P12 are checked in every state, with the [`Ledger`](clustering_testkit::history::Ledger), which
-//! computes views and acknowledgements from the store's history by itself. P8 is checked in every state that has
-//! nothing in flight: if nothing goes wrong from there on, all nodes must become members of a stable version within
-//! three minutes.
+//! The [promises](Promise) P1 to P7 and P12 are checked in every state, with the
+//! [`Ledger`](clustering_testkit::history::Ledger), which computes views and acknowledgements from the store's
+//! history by itself. P8 is checked in every state that has nothing in flight: if nothing goes wrong from there on,
+//! all nodes must become members of a stable version within three minutes.
 //!
 //! Models with a fault in the protocol show that these checks find violations: [`ClusterModel::tampered`].
 

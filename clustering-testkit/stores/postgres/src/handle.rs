@@ -32,8 +32,8 @@ const COMPACT: Operation = Operation::change("compact");
 
 /// The coordination store on PostgreSQL. Cheap to clone: all clones share two connections.
 ///
-/// A task of the runtime in which the store was created listens for changes and ends overdue leases, so that runtime must
-/// live as long as the store.
+/// A task of the runtime in which the store was created listens for changes and ends overdue leases, so that runtime
+/// must live as long as the store.
 #[derive(Clone)]
 pub struct PostgresStore {
     shared: Arc<Shared>,
@@ -47,7 +47,8 @@ impl PostgresStore {
     /// Creates the store for a configuration. No connection has to be made, so the store can be created while
     /// PostgreSQL is unavailable. To find out whether it answers, call [`check`](Self::check).
     ///
-    /// Reads certificate files, which briefly blocks the thread. [`connect`](Self::connect) does the same without blocking.
+    /// Reads certificate files, which briefly blocks the thread. [`connect`](Self::connect) does the same without
+    /// blocking.
     ///
     /// # Errors
     ///
@@ -71,8 +72,8 @@ impl PostgresStore {
         created.unwrap_or_else(|error| Err(StoreError::busy(format!("cannot create the store: {error}"))))
     }
 
-    /// Creates the store from the environment variables that `psql` knows. Like [`connect`](Self::connect), it does not wait
-    /// for PostgreSQL.
+    /// Creates the store from the environment variables that `psql` knows. Like [`connect`](Self::connect), it does
+    /// not wait for PostgreSQL.
     ///
     /// | variable | value |
     /// |---|---|
@@ -90,8 +91,8 @@ impl PostgresStore {
         Self::connect(PostgresConfig::from_env()?).await
     }
 
-    /// Creates the schema with its tables and functions, or replaces functions of an older release. Does nothing if they are
-    /// up to date. The user of the connection becomes their owner.
+    /// Creates the schema with its tables and functions, or replaces functions of an older release. Does nothing if
+    /// they are up to date. The user of the connection becomes their owner.
     ///
     /// Cancel safe: the transaction either commits or is rolled back.
     ///
@@ -121,8 +122,8 @@ impl PostgresStore {
     /// # Errors
     ///
     /// - [`Unreachable`](crate::store::ErrorKind::Unreachable) if no connection can be made.
-    /// - [`Refused`](crate::store::ErrorKind::Refused) for wrong credentials or TLS settings, missing rights, and missing
-    ///   tables.
+    /// - [`Refused`](crate::store::ErrorKind::Refused) for wrong credentials or TLS settings, missing rights, and
+    ///   missing tables.
     /// - [`Busy`](crate::store::ErrorKind::Busy) if it has no connections left, or takes too long.
     pub async fn check(&self) -> Result<(), StoreError> {
         let leases = self.shared.leases.session().await?;
@@ -131,11 +132,11 @@ impl PostgresStore {
         calls.session.query_row(CHECK, &calls.counter, &[]).await.map(drop)
     }
 
-    /// Discards the changes up to and including `revision`, or all if it lies in the future, for all users of the store.
-    /// The store also compacts by itself; see [`PostgresConfig::keep_changes`].
+    /// Discards the changes up to and including `revision`, or all if it lies in the future, for all users of the
+    /// store. The store also compacts by itself; see [`PostgresConfig::keep_changes`].
     ///
-    /// Takes as long as [`PostgresConfig::compaction_grace`]. If it is dropped before, the store finishes the compaction by
-    /// itself.
+    /// Takes as long as [`PostgresConfig::compaction_grace`]. If it is dropped before, the store finishes the
+    /// compaction by itself.
     ///
     /// # Errors
     ///

@@ -136,7 +136,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Waits until the next visit: earlier if a lease was granted that may expire before, or if the connection has ended.
+    /// Waits until the next visit: earlier if a lease was granted that may expire before, or if the connection has
+    /// ended.
     async fn wait(&mut self, grants: &mut UnboundedReceiver<Duration>) {
         let session = self.session.upgrade();
         let closed = async {

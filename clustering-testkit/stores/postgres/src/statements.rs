@@ -61,8 +61,8 @@ impl Calls {
     }
 }
 
-/// A connection for renewals and notifications. Nothing on it waits for the lock of the counter or follows a large answer,
-/// so that renewals are not delayed.
+/// A connection for renewals and notifications. Nothing on it waits for the lock of the counter or follows a large
+/// answer, so that renewals are not delayed.
 pub(crate) struct Leases {
     pub(crate) session: Session,
     pub(crate) grant: Statement,
