@@ -1,8 +1,9 @@
 //! Ends the build with advice if the build script of etcd-client could not use `protoc`.
 //!
-//! A crate cannot provide `protoc` to the build scripts of its dependencies, because it cannot set their environment. Nor
-//! can it run before them: cargo runs this script first only if it has many cores (eight sufficed, four did not). Otherwise
-//! etcd-client fails first, and its error does not say that cargo has downloaded a `protoc`; the README does.
+//! A crate cannot provide `protoc` to the build scripts of its dependencies, because it cannot set their environment.
+//! Nor can it run before them: cargo runs this script first only if it has many cores (eight sufficed, four did not).
+//! Otherwise etcd-client fails first, and its error does not say that cargo has downloaded a `protoc`; the README
+//! does.
 
 use std::{
     env, fs,

@@ -32,8 +32,8 @@ pub(crate) const CALM: Duration = Duration::from_secs(1);
 
 /// Times and policies of a node. The defaults suit most services.
 ///
-/// Start from [`Config::default`] and change fields, or use [`Builder::configure`](crate::Builder::configure). The nodes
-/// of a cluster may have different configurations.
+/// Start from [`Config::default`] and change fields, or use [`Builder::configure`](crate::Builder::configure). The
+/// nodes of a cluster may have different configurations.
 ///
 /// All durations are measured by the node's own clock, which on Linux also counts the time during which the machine is
 /// suspended.
@@ -63,8 +63,8 @@ pub struct Config {
     /// Raise it if the TTL is short and round trips to the store are long. With a limit below the round trip, no call
     /// succeeds.
     pub call_timeout: Option<Duration>,
-    /// Delay before a [`stabilize`](crate::Builder::stabilize) callback that refused is called again. 100 ms doubling to
-    /// 5 s by default.
+    /// Delay before a [`stabilize`](crate::Builder::stabilize) callback that refused is called again. 100 ms doubling
+    /// to 5 s by default.
     ///
     /// Raise it if a failed attempt is expensive for the systems that the callback uses. A version becomes stable by up
     /// to `max` later than its last obstacle is gone.
@@ -96,13 +96,13 @@ pub struct Config {
     /// Raise it in clusters of a thousand nodes or more, where the acknowledgements of one version take longer than
     /// the pause: no version would become stable while nodes keep joining.
     pub publish_gap: Backoff,
-    /// Interval and limits of the [health check](crate::Builder::health) (P11). `None`, the default, means that there is
-    /// no check and the node counts as healthy. Setting the callback sets [`HealthChecks::default`].
+    /// Interval and limits of the [health check](crate::Builder::health) (P11). `None`, the default, means that there
+    /// is no check and the node counts as healthy. Setting the callback sets [`HealthChecks::default`].
     pub health: Option<HealthChecks>,
     /// Time limit for [`stop`](crate::Clustering::stop): for the commit by which the node leaves (at most half of the
-    /// limit), for releasing all keys on an exclusive node, for revoking the lease while the store does not answer, and
-    /// for running callbacks to return. `None`, the default, is 5 s, and 30 s on an exclusive node. After that the lease
-    /// expires by its TTL, and callbacks are dropped.
+    /// limit), for releasing all keys on an exclusive node, for revoking the lease while the store does not answer,
+    /// and for running callbacks to return. `None`, the default, is 5 s, and 30 s on an exclusive node. After that
+    /// the lease expires by its TTL, and callbacks are dropped.
     pub stop_timeout: Option<Duration>,
     /// Number of slots into which the keys of an exclusive cluster are divided (P12). `None`, the default, means that
     /// the node is not exclusive. Set by [`Builder::exclusive`](crate::Builder::exclusive).
@@ -124,7 +124,7 @@ pub struct Config {
     pub assignor: Option<SharedAssignor>,
     /// Priority of the node as a candidate for the lead. 100 by default. Candidates with a higher priority campaign
     /// first; at equal priority, nodes of the newest stable version before others, and the youngest first, since it has
-    /// just been restarted. A node with the priority 0 does not lead while another candidate stands.
+    /// just been restarted. A node with the priority 0 does not lead while there is another candidate.
     ///
     /// A leader with a priority above 0 stays leader if a candidate with a higher priority joins.
     pub priority: u32,

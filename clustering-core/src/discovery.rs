@@ -22,11 +22,11 @@ use crate::{
 /// The nodes of a cluster, kept up to date by following the log. Cheap to clone.
 ///
 /// The discovery of a [`Clustering`](crate::Clustering) uses that node's replica. A process that is not a node uses
-/// [`observe`](Self::observe), which holds no lease and writes nothing. Like other handles, a discovery keeps its node or
-/// observer running until the last clone is dropped.
+/// [`observe`](Self::observe), which holds no lease and writes nothing. Like other handles, a discovery keeps its
+/// node or observer running until the last clone is dropped.
 ///
-/// Keys are placed by the *newest* version, even if nodes have not adapted to it yet, because this is where requests should
-/// be sent. To decide if a node may work on a key, call [`Clustering::owns`](crate::Clustering::owns).
+/// Keys are placed by the *newest* version, even if nodes have not adapted to it yet, because this is where requests
+/// should be sent. To decide if a node may work on a key, call [`Clustering::owns`](crate::Clustering::owns).
 #[derive(Clone, Debug)]
 pub struct Discovery {
     handle: Arc<Handle>,
@@ -52,8 +52,9 @@ pub enum Route {
         /// since.
         to: Option<Arc<Node>>,
     },
-    /// No node owns the key, because its slot waits for an absent node. It gets an owner when the node is back, or at the
-    /// latest when the time for which the slot waits is over. See "Restarts" in [`ownership`](crate::docs::ownership).
+    /// No node owns the key, because its slot waits for an absent node. It gets an owner when the node is back, or at
+    /// the latest when the time for which the slot waits is over. See "Restarts" in
+    /// [`ownership`](crate::docs::ownership).
     Waiting {
         /// The name of the absent node.
         node: NodeName,
@@ -73,8 +74,8 @@ impl Discovery {
         Discovery { handle }
     }
 
-    /// Follows the cluster in `namespace` without joining it. Returns when the log has been read, and retries while the store
-    /// is unreachable. The observer ends when the last clone is dropped.
+    /// Follows the cluster in `namespace` without joining it. Returns when the log has been read, and retries while
+    /// the store is unreachable. The observer ends when the last clone is dropped.
     ///
     /// # Errors
     ///
@@ -152,9 +153,9 @@ impl Discovery {
 
     /// Returns the owner of `key` in the newest version, or among the nodes present if its view is not known.
     ///
-    /// All processes that know the version return the same owner. A node that has left remains the owner until the next
-    /// version is published, and after the last node has left, the last version remains. [`node`](Self::node) returns a node
-    /// only if it is still present.
+    /// All processes that know the version return the same owner. A node that has left remains the owner until the
+    /// next version is published, and after the last node has left, the last version remains. [`node`](Self::node)
+    /// returns a node only if it is still present.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<Arc<Node>> {
         match self.newest() {
             Some(view) => view.find(key).cloned(),
@@ -254,13 +255,14 @@ impl Discovery {
 }
 
 impl Changes {
-    /// Waits for the next change: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged), [`NodeDown`](Event::NodeDown),
-    /// [`LeaderChanged`](Event::LeaderChanged) or [`VersionPublished`](Event::VersionPublished). Cancel safe.
+    /// Waits for the next change: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged),
+    /// [`NodeDown`](Event::NodeDown), [`LeaderChanged`](Event::LeaderChanged) or
+    /// [`VersionPublished`](Event::VersionPublished). Cancel safe.
     ///
     /// # Errors
     ///
-    /// [`EventsError::Missed`] if changes were lost; read [`Discovery::nodes`] again and continue. [`EventsError::Ended`] if
-    /// the node or observer has ended.
+    /// [`EventsError::Missed`] if changes were lost; read [`Discovery::nodes`] again and continue.
+    /// [`EventsError::Ended`] if the node or observer has ended.
     pub async fn recv(&mut self) -> Result<Arc<Event>, EventsError> {
         loop {
             let event = self.events.recv().await?;

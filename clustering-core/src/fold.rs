@@ -1,8 +1,9 @@
 //! A node's replica of the log, built by folding its changes.
 //!
-//! Every node applies the changes under `{ns}/view/` in the order of their revisions, so all nodes pass through the same
-//! states. A version is a **cut** through these states: its view is the set of nodes present after all changes of the
-//! revision that wrote the version. No member lists are sent, and P1 and P2 hold because there is only one log.
+//! Every node applies the changes under `{ns}/view/` in the order of their revisions, so all nodes pass through the
+//! same states. A version is a **cut** through these states: its view is the set of nodes present after all changes
+//! of the revision that wrote the version. No member lists are sent, and P1 and P2 hold because there is only one
+//! log.
 //!
 //! ```text
 //!  revision   11          12            13                14            15
@@ -204,8 +205,8 @@ impl Fold {
         self.stable.as_ref()
     }
 
-    /// Returns the view of the newest version; `None` if there is no version, or if its changes were missed, so that its
-    /// cut cannot be known.
+    /// Returns the view of the newest version; `None` if there is no version, or if its changes were missed, so that
+    /// its cut cannot be known.
     pub(crate) fn newest(&self) -> Option<&View> {
         self.newest.as_ref()
     }
@@ -269,8 +270,8 @@ impl Fold {
         self.stable_cut.is_some_and(|cut| node.created <= cut)
     }
 
-    /// True if a version record said that the cluster has reached its minimum size. Stays true if the record is deleted,
-    /// or overwritten by a release that does not know the field.
+    /// True if a version record said that the cluster has reached its minimum size. Stays true if the record is
+    /// deleted, or overwritten by a release that does not know the field.
     pub(crate) fn has_formed(&self) -> bool {
         self.formed
     }

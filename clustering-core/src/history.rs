@@ -1,5 +1,5 @@
-//! The history of a cluster: for each of the last versions, the leader that published it, the causes, the time until it was
-//! stable, and the node that acknowledged last.
+//! The history of a cluster: for each of the last versions, the leader that published it, the causes, the time until
+//! it was stable, and the node that acknowledged last.
 //!
 //! ```
 //! # use clustering_memory::{Clustering, MemoryStore};
@@ -48,8 +48,8 @@ pub struct HistoryEntry {
     pub term: Term,
     /// The reasons why the version was published.
     pub causes: Vec<Cause>,
-    /// The absent nodes whose slots waited for them in this version, with the time in milliseconds that was left when it
-    /// was published.
+    /// The absent nodes whose slots waited for them in this version, with the time in milliseconds that was left when
+    /// it was published.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<NodeName, u64>,
     /// How the version became stable; `None` if it is not stable yet, or was superseded before.

@@ -185,7 +185,8 @@ impl Keyspace {
         format!("{}{}", self.0.history, number % Self::HISTORY).into()
     }
 
-    /// True if the key belongs to the cluster. [`commit_as_leader`](crate::Clustering::commit_as_leader) refuses such keys.
+    /// True if the key belongs to the cluster. [`commit_as_leader`](crate::Clustering::commit_as_leader) refuses such
+    /// keys.
     pub fn is_reserved(&self, key: &str) -> bool {
         [&self.0.view, &self.0.ready, &self.0.history].iter().any(|own| key.starts_with(own.as_str()))
     }

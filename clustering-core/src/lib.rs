@@ -64,15 +64,16 @@
 //! - [`machine`]: the protocol as a pure state machine, without I/O or clocks.
 //! - [`runtime`]: the loop that drives the machine, and [`Clustering`], the handle to a node.
 //! - [`discovery`] and [`placement`]: the nodes that are present, and the owners of keys.
-//! - [`slots`]: the shares of the keys that nodes of an exclusive cluster hold, and their assignment. [`Hold`] is the right
-//!   to work on one; [`docs::ownership`] is the guide.
+//! - [`slots`]: the shares of the keys that nodes of an exclusive cluster hold, and their assignment. [`Hold`] is the
+//!   right to work on one; [`docs::ownership`] is the guide.
 //! - [`report`] and [`operator`]: inspecting and changing a cluster from outside, for tools and operators.
-//! - [`docs`]: guides to the promises, exclusive ownership, the protocol with its keys and commits, operation, and adding a
-//!   store.
+//! - [`docs`]: guides to the promises, exclusive ownership, the protocol with its keys and commits, operation, and
+//!   adding a store.
 //!
 //! # Features
 //!
-//! - `metrics`: metrics of nodes through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] lists them.
+//! - `metrics`: metrics of nodes through the [`metrics`](https://docs.rs/metrics) facade; [`docs::operating`] lists
+//!   them.
 //! - `probes`: `/livez`, `/readyz`, `/leaderz`, `/stablez` and `/ownz` as an [`axum`](https://docs.rs/axum) router.
 //! - `mock`: `store::MockCoordinationStore`, a [`mockall`](https://docs.rs/mockall) mock, for tests of error paths.
 //! - `test-util`: `runtime::process`, with which test tools pause and kill single nodes within one process. It is meant

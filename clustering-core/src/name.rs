@@ -200,7 +200,8 @@ impl NodeUri {
         if uri.len() > Self::MAX {
             return refuse("it must have at most 4096 bytes");
         }
-        // `10.0.0.7:8080` is not an RFC 3986 URI, or is one without a host. The rule below is more helpful than a parse error.
+        // `10.0.0.7:8080` is not an RFC 3986 URI, or is one without a host. The rule below is more helpful than a
+        // parse error.
         if !uri.contains("://") {
             return refuse("it needs a scheme and a host, as in `http://10.0.0.7:8080`");
         }
@@ -225,7 +226,7 @@ impl NodeUri {
         }
     }
 
-    /// Returns the host as it is written, which is empty in the invalid URI of another node.
+    /// Returns the host as written in the URI. The host is empty if the URI of another node is invalid.
     pub(crate) fn host(&self) -> &str {
         let parsed = fluent_uri::Uri::parse(&*self.0).ok();
         parsed.and_then(|uri| uri.authority()).map_or("", |authority| authority.host())

@@ -33,8 +33,8 @@ struct Inner {
     /// The slots; `None` if no node of the view is exclusive.
     slots: Option<ViewSlots>,
     me: Option<NodeName>,
-    /// The index of the node that holds the view, if it belongs to it. Kept because it is needed far more often than views
-    /// are created.
+    /// The index of the node that holds the view, if it belongs to it. Kept because it is needed far more often than
+    /// views are created.
     own: Option<usize>,
     /// The slots that this node owns. Kept for the same reason.
     own_slots: SlotSet,
@@ -126,8 +126,8 @@ impl View {
         self.kept().keys().find(|name| self.get(name).is_none() && assignment.is_owner(slot, name))
     }
 
-    /// Returns the [minimum size](crate::Config::min_nodes) that this version waits for: the cluster has not been stable
-    /// with so many nodes yet, and this version has fewer. Such a version does not become stable.
+    /// Returns the [minimum size](crate::Config::min_nodes) that this version waits for: the cluster has not been
+    /// stable with so many nodes yet, and this version has fewer. Such a version does not become stable.
     pub fn waits_for_nodes(&self) -> Option<u32> {
         let Label { min_nodes, formed, .. } = &self.0.label;
         min_nodes.filter(|min| !formed && self.len() < *min as usize)
@@ -207,8 +207,8 @@ impl View {
     }
 
     /// Returns the owner of `key`, or `None` if no node owns it: by its slot in an exclusive cluster, and by
-    /// [`placement`](crate::placement) otherwise. As long as an exclusive cluster has not assigned its slots, because it
-    /// waits for [further nodes](crate::Config::min_nodes), no node owns a key.
+    /// [`placement`](crate::placement) otherwise. As long as an exclusive cluster has not assigned its slots, because
+    /// it waits for [further nodes](crate::Config::min_nodes), no node owns a key.
     pub fn find(&self, key: impl AsRef<[u8]>) -> Option<&Arc<Node>> {
         match self.has_handover() {
             true => self.owner_of(self.slot_of(key)?),
@@ -249,7 +249,7 @@ pub(crate) struct ViewSlots {
     assignment: Option<Arc<Assignment>>,
     /// The nodes that are not exclusive.
     lacking: Box<[NodeName]>,
-    /// For each slot the index of its owner, or [`NOBODY`].
+    /// Index of the owner of each slot, or [`NOBODY`].
     owners: Box<[u16]>,
 }
 
@@ -375,8 +375,8 @@ pub struct Diff {
     pub joined: Vec<Arc<Node>>,
     /// Nodes whose names are only in the older view.
     pub left: Vec<Arc<Node>>,
-    /// Nodes that are in both views with different incarnations, as they are in the newer view: they restarted, lost their
-    /// session, or changed their metadata.
+    /// Nodes that are in both views with different incarnations, as they are in the newer view: they restarted, lost
+    /// their session, or changed their metadata.
     pub changed: Vec<Arc<Node>>,
 }
 

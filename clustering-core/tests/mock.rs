@@ -195,8 +195,8 @@ async fn a_start_takes_a_grant_a_read_a_watch_and_a_join() {
         .returning(|_| Ok(Revision::new(4)));
     mock.expect_renew_lease().returning(move |_| Ok(lease.ttl));
     mock.expect_revoke_lease().times(1).returning(|_| Ok(()));
-    // The log never shows the join, so the node is not a member, and it would repeat the join after 5 s. Dropping the start
-    // gives the lease back.
+    // The log never shows the join, so the node is not a member, and it would repeat the join after 5 s. Dropping the
+    // start gives the lease back.
     let started = tokio::time::timeout(4 * SECOND, builder(mock).start()).await;
     assert!(started.is_err());
     tokio::time::sleep(SECOND).await;

@@ -1,5 +1,5 @@
-//! Golden tests of records: every build decodes them alike (P1), even if another crate of the program enables features of
-//! `serde_json`. `scripts/test` runs these tests with those features too.
+//! Golden tests of records: every build decodes them alike (P1), even if another crate of the program enables
+//! features of `serde_json`. `scripts/test` runs these tests with those features too.
 //!
 //! `records_golden.txt` contains records and, indented below each, its decoded contents. `UPDATE_GOLDEN=1` in the
 //! environment rewrites the file; no line that decides if a node counts may change.

@@ -1,5 +1,5 @@
-//! Reports to `tracing`: a span for each version that contains the node's own work, stable field names, and no events at
-//! rest.
+//! Reports to `tracing`: a span for each version that contains the node's own work, stable field names, and no events
+//! at rest.
 
 #![allow(clippy::unwrap_used, reason = "a failed expectation fails the test")]
 

@@ -19,8 +19,8 @@ const SUSPICIOUS: Duration = Duration::from_millis(100);
 pub(crate) struct Deadlines {
     /// End of the call.
     pub(crate) call: Instant,
-    /// Latest start of a connection attempt. An attempt that starts later could be cut short by the end of the call, and
-    /// then it would be unknown whether the request was sent.
+    /// Latest start of a connection attempt. An attempt that starts later could be cut short by the end of the call,
+    /// and then it would be unknown whether the request was sent.
     pub(crate) connect: Instant,
 }
 

@@ -10,8 +10,8 @@
 //!   credentials are sent before that.
 //! - With TLS, its certificate is verified like that of any other member, and endpoints without TLS are ignored.
 //! - With credentials but without TLS, no members are learned: the password could go to the wrong server.
-//! - The connection to a learned member is never re-established, since the address may have been reassigned. The endpoint
-//!   is verified again on a new connection.
+//! - The connection to a learned member is never re-established, since the address may have been reassigned. The
+//!   endpoint is verified again on a new connection.
 //! - As soon as a configured member answers again, calls go back to it.
 
 use std::{

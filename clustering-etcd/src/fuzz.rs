@@ -1,5 +1,5 @@
-//! Property tests of configuration from the environment and from files: any input is accepted or rejected, and no output
-//! shows a secret. `fuzz` in `clustering-core` has the command for a longer run.
+//! Property tests of configuration from the environment and from files: any input is accepted or rejected, and no
+//! output shows a secret. `fuzz` in `clustering-core` has the command for a longer run.
 
 use std::{collections::BTreeMap, ffi::OsString, sync::OnceLock, time::Duration};
 

@@ -61,8 +61,8 @@ impl EtcdStore {
     /// A newly elected leader of etcd restarts the TTL of every lease, so that it can take up to one TTL longer.
     pub const LEASE_SLACK: Duration = Duration::from_secs(2);
 
-    /// Creates the store for a configuration. No connection is made until the first call, so the store can be created while
-    /// etcd is away. To find out whether etcd answers, call [`check`](Self::check).
+    /// Creates the store for a configuration. No connection is made until the first call, so the store can be created
+    /// while etcd is away. To find out whether etcd answers, call [`check`](Self::check).
     ///
     /// Reads the files named by [`EtcdConfig::tls`], which briefly blocks the thread. [`connect`](Self::connect) does
     /// the same without blocking.
@@ -104,8 +104,8 @@ impl EtcdStore {
     ///
     /// - [`ErrorKind::Unreachable`] if no member can be connected to.
     /// - [`ErrorKind::Refused`] for wrong credentials, and for TLS settings that do not match those of the members.
-    /// - [`ErrorKind::Busy`] if etcd can be connected to but does not serve requests: it has no leader, is overloaded, or is
-    ///   paused.
+    /// - [`ErrorKind::Busy`] if etcd can be connected to but does not serve requests: it has no leader, is
+    ///   overloaded, or is paused.
     pub async fn check(&self) -> Result<(), StoreError> {
         let key = self.codec().any_key();
         let checked = self.shared.connection.call(Operation::Check, |mut clients| {
@@ -141,9 +141,9 @@ impl EtcdStore {
     ///
     /// The TTL applies to nodes that are created by [`node`](Self::node).
     ///
-    /// Two variables of `etcdctl` are rejected, because the store does not support them and ignoring them could do harm:
-    /// `ETCDCTL_INSECURE_SKIP_TLS_VERIFY` if it is true, and `ETCDCTL_DISCOVERY_SRV` if neither `ETCD_ENDPOINTS` nor
-    /// `ETCD_HOST` is set. Other variables of `etcdctl`, about timeouts and output, are ignored.
+    /// Two variables of `etcdctl` are rejected, because the store does not support them and ignoring them could do
+    /// harm: `ETCDCTL_INSECURE_SKIP_TLS_VERIFY` if it is true, and `ETCDCTL_DISCOVERY_SRV` if neither
+    /// `ETCD_ENDPOINTS` nor `ETCD_HOST` is set. Other variables of `etcdctl`, about timeouts and output, are ignored.
     ///
     /// # Errors
     ///
@@ -153,8 +153,8 @@ impl EtcdStore {
         EtcdStore::connect(EtcdConfig::from_env()?).await
     }
 
-    /// Returns a builder for a node of a cluster in this store. Same as [`Clustering::builder`], except that the default
-    /// TTL is that of the configuration ([`EtcdConfig::ttl`] or `ETCD_TTL`), if it has one. Setting
+    /// Returns a builder for a node of a cluster in this store. Same as [`Clustering::builder`], except that the
+    /// default TTL is that of the configuration ([`EtcdConfig::ttl`] or `ETCD_TTL`), if it has one. Setting
     /// [`ttl`](Builder::ttl) on the builder overrides it.
     ///
     /// ```no_run
@@ -181,8 +181,8 @@ impl EtcdStore {
         self.shared.connection.config()
     }
 
-    /// Logs, once, that a lease is requested with another TTL than the configured one. Otherwise it would be hard to find
-    /// out why the setting has no effect.
+    /// Logs, once, that a lease is requested with another TTL than the configured one. Otherwise it would be hard to
+    /// find out why the setting has no effect.
     fn compare_ttl(&self, requested: Duration) {
         let Some(configured) = self.config().ttl else { return };
         if requested != configured && !self.shared.has_logged_ttl.swap(true, Ordering::Relaxed) {

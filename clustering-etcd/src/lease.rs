@@ -21,8 +21,8 @@ const MOST: usize = 16;
 /// Etcd renews leases over streams, and the client library hides the TTL in the first reply on a stream. Therefore a
 /// stream is kept for the next renewal of its lease: the first renewal takes two round trips, all later ones take one.
 ///
-/// A stream is taken out of the pool while it is in use. If the renewal fails or is cancelled, the stream is dropped, so
-/// that a late reply cannot be mistaken for that of a later renewal.
+/// A stream is taken out of the pool while it is in use. If the renewal fails or is cancelled, the stream is dropped,
+/// so that a late reply cannot be mistaken for that of a later renewal.
 #[derive(Default)]
 pub(crate) struct Renewals {
     streams: Mutex<VecDeque<RenewalStream>>,

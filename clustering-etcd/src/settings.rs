@@ -18,11 +18,11 @@ use crate::{Endpoint, Secret, Tls, endpoint::Scheme};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EtcdConfig {
-    /// Members of one etcd cluster, at least one. The store starts with a random one, and switches to the next one when it
-    /// fails.
+    /// Members of one etcd cluster, at least one. The store starts with a random one, and switches to the next one
+    /// when it fails.
     pub endpoints: Vec<Endpoint>,
-    /// TLS settings, for all endpoints. With settings, endpoints without a scheme use `https`. With `None`, the default,
-    /// connections use TLS with [`Tls::default`] if the endpoints are `https://`, and no TLS otherwise.
+    /// TLS settings, for all endpoints. With settings, endpoints without a scheme use `https`. With `None`, the
+    /// default, connections use TLS with [`Tls::default`] if the endpoints are `https://`, and no TLS otherwise.
     pub tls: Option<Tls>,
     /// User and password. `None`, the default, is for an etcd without users, or one that authenticates users by the
     /// client certificate. Without [`tls`](Self::tls), anyone on the network can read the password.
@@ -31,9 +31,10 @@ pub struct EtcdConfig {
     /// [`Config::ttl`](crate::Config::ttl). The store itself does not use it. From 2 s, etcd's minimum, to 1 day. With
     /// `None`, the default, nodes use their own default of 15 s.
     pub ttl: Option<Duration>,
-    /// Prefix of every key in etcd, so that several users can share one etcd. Callers do not see it. Empty by default; at
-    /// most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED), it must not have a segment `view`, `ready`
-    /// or `history`, since its keys could otherwise be among those of a cluster that uses no prefix.
+    /// Prefix of every key in etcd, so that several users can share one etcd. Callers do not see it. Empty by
+    /// default; at most 512 bytes. Like a [namespace](clustering_core::Namespace::RESERVED), it must not have a
+    /// segment `view`, `ready` or `history`, since its keys could otherwise be among those of a cluster that uses no
+    /// prefix.
     pub prefix: String,
     /// Time limit for making a connection, until the server has answered on it: name resolution, TCP, TLS, and the
     /// HTTP/2 greeting. If the name has several addresses, the limit covers all of them together: later addresses are
@@ -41,9 +42,9 @@ pub struct EtcdConfig {
     /// must be less than [`request_timeout`](Self::request_timeout), which leaves time to try another member, and
     /// distinguishes an unreachable member from a silent one.
     pub connect_timeout: Duration,
-    /// Time limit for a call, including attempts at other members. Each [page](Self::page) of a long read is a call of its
-    /// own. 2 s by default, which is less than a sixth of the default lease TTL: after that time the cluster's runtime
-    /// gives up the call.
+    /// Time limit for a call, including attempts at other members. Each [page](Self::page) of a long read is a call
+    /// of its own. 2 s by default, which is less than a sixth of the default lease TTL: after that time the cluster's
+    /// runtime gives up the call.
     pub request_timeout: Duration,
     /// Interval of HTTP/2 pings on each connection, idle or not. 6 s by default. It must be more than 5 s, because etcd
     /// closes connections that are pinged more often (its `--grpc-keepalive-min-time`).
@@ -52,12 +53,12 @@ pub struct EtcdConfig {
     pub keep_alive_timeout: Duration,
     /// Time without messages after which a watch requests a progress notification, although its connection is up. The
     /// member has [`request_timeout`](Self::request_timeout) to reply. 11 min by default, because etcd sends a
-    /// notification every 10 min by itself (its `--experimental-watch-progress-notify-interval`); at least 1 s. If a call
-    /// fails at the same member, the watch requests a notification at once.
+    /// notification every 10 min by itself (its `--experimental-watch-progress-notify-interval`); at least 1 s. If a
+    /// call fails at the same member, the watch requests a notification at once.
     pub watch_check: Duration,
     /// Time for which a lost watch tries to resume, at any member, until it ends with
-    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, which suffices for a restart of etcd or an
-    /// election. The pauses between attempts grow up to 1 s. Zero ends a lost watch at once.
+    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, which suffices for a restart of etcd
+    /// or an election. The pauses between attempts grow up to 1 s. Zero ends a lost watch at once.
     pub watch_resume: Duration,
     /// Interval at which etcd's member list is read, so that the store finds members that replaced the configured ones.
     /// 1 min by default, with jitter; at least 1 s. Zero turns it off.
@@ -68,8 +69,8 @@ pub struct EtcdConfig {
     /// since the password could go to the wrong server. Turn it off where all traffic to etcd has to use the configured
     /// endpoints, such as a proxy that meters or limits it.
     pub member_refresh: Duration,
-    /// Number of entries per request of a read, at least 1. 500 by default, which is up to 32 MiB with the largest values
-    /// of 64 KiB.
+    /// Number of entries per request of a read, at least 1. 500 by default, which is up to 32 MiB with the largest
+    /// values of 64 KiB.
     pub page: u32,
 }
 
@@ -166,12 +167,13 @@ impl EtcdConfig {
         crate::env::config(variable)
     }
 
-    /// Returns the longest time from a change until a watch has delivered it or ended (contract rule 3): the time in which
-    /// a dead connection may go unnoticed, plus [`watch_resume`](Self::watch_resume).
+    /// Returns the longest time from a change until a watch has delivered it or ended (contract rule 3): the time in
+    /// which a dead connection may go unnoticed, plus [`watch_resume`](Self::watch_resume).
     ///
-    /// Usually a watch lags by a few milliseconds, and by a fraction of a second more after its connection broke. A silent
-    /// member is detected sooner if a call is made there: within twice [`request_timeout`](Self::request_timeout). A bug of
-    /// etcd that only affects a watch would be detected after [`watch_check`](Self::watch_check).
+    /// Usually a watch lags by a few milliseconds, and by a fraction of a second more after its connection broke. A
+    /// silent member is detected sooner if a call is made there: within twice
+    /// [`request_timeout`](Self::request_timeout). A bug of etcd that only affects a watch would be detected after
+    /// [`watch_check`](Self::watch_check).
     pub fn watch_lag(&self) -> Duration {
         self.keep_alive_interval + self.keep_alive_timeout + self.watch_resume
     }

@@ -38,13 +38,14 @@ use crate::ConfigError;
 ///
 /// # Verification
 ///
-/// The server's certificate is always verified: its CA, its validity period, and its alternative names, one of which must
-/// match the host (a common name does not suffice). Revocation lists are not checked. TLS versions are 1.2 and 1.3.
+/// The server's certificate is always verified: its CA, its validity period, and its alternative names, one of which
+/// must match the host (a common name does not suffice). Revocation lists are not checked. TLS versions are 1.2 and
+/// 1.3.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Tls {
-    /// Certificates of the CAs that are trusted to issue the server's certificate. `None`, the default, means those that the
-    /// system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected).
+    /// Certificates of the CAs that are trusted to issue the server's certificate. `None`, the default, means those
+    /// that the system trusts (`SSL_CERT_FILE` and `SSL_CERT_DIR` are respected).
     pub ca: Option<Pem>,
     /// Client certificate, for an etcd with `--client-cert-auth`. If etcd has users and no
     /// [`Credentials`](crate::Credentials) are set, the certificate's common name is the user.

@@ -16,8 +16,8 @@ use etcd_client::{Permission, PermissionType};
 use futures_util::{StreamExt, future::join_all};
 use users::{PASSWORD, PREFIX, USER};
 
-/// Time limit for a rejection, which takes one round trip and perhaps one login. Far less than a timeout, and enough for
-/// a busy machine.
+/// Time limit for a rejection, which takes one round trip and perhaps one login. Far less than a timeout, and enough
+/// for a busy machine.
 const AT_ONCE: Duration = Duration::from_millis(800);
 
 async fn store(etcd: &EtcdServer) -> EtcdStore {
@@ -333,8 +333,8 @@ async fn crowd(etcd: &EtcdServer, size: usize) -> Vec<(EtcdStore, Clustering)> {
     join_all((0..size).map(start)).await
 }
 
-/// Etcd finishes the work of a login (bcrypt) even if the client has given up. Repeating a slow login would make etcd even
-/// slower.
+/// Etcd finishes the work of a login (bcrypt) even if the client has given up. Repeating a slow login would make etcd
+/// even slower.
 #[tokio::test]
 async fn many_nodes_that_start_or_lose_their_tokens_together_log_in_once_each() {
     const SIZE: usize = 60;

@@ -112,8 +112,9 @@ struct Cost {
     events: u64,
 }
 
-/// Waits until etcd has sent all events, and returns its metrics. A leader learns from the reply to its commit that the
-/// version is stable, perhaps before etcd has sent the event. Etcd counts an event as pending before it sends that reply.
+/// Waits until etcd has sent all events, and returns its metrics. A leader learns from the reply to its commit that
+/// the version is stable, perhaps before etcd has sent the event. Etcd counts an event as pending before it sends
+/// that reply.
 async fn all_sent(etcd: &EtcdServer) -> Metrics {
     let began = Instant::now();
     loop {
@@ -160,8 +161,8 @@ async fn p9_a_change(nodes_after: usize) {
     // acknowledgements.
     assert_eq!(join.events, 3 * n + n, "events of a join among {n}");
 
-    // A follower leaves with a commit that deletes its record and its acknowledgement. Its lease has no keys then, so that
-    // revoking it makes no revision.
+    // A follower leaves with a commit that deletes its record and its acknowledgement. Its lease has no keys then, so
+    // that revoking it makes no revision.
     nodes.pop();
     let n = n - 1;
     let leave = cost(&etcd, async {

@@ -1,5 +1,5 @@
-//! Linearizability of etcd through this store, with random concurrent calls, also while members are killed or paused, or
-//! lose the leadership.
+//! Linearizability of etcd through this store, with random concurrent calls, also while members are killed or paused,
+//! or lose the leadership.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 

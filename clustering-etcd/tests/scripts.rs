@@ -1,4 +1,5 @@
-//! The scripts and the CI workflow use only pinned versions of external tools, and the crates are ready to be published.
+//! The scripts and the CI workflow use only pinned versions of external tools, and the crates are ready to be
+//! published.
 
 #![allow(clippy::unwrap_used, reason = "the whole file is a test")]
 

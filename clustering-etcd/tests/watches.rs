@@ -283,7 +283,8 @@ async fn a_watch_survives_the_loss_of_etcds_quorum() {
     watch.check_history(&direct).await;
 }
 
-/// The member hangs, but its connections stay open. A failing call makes the watch check the member, and resume at another.
+/// The member hangs, but its connections stay open. A failing call makes the watch check the member, and resume at
+/// another.
 #[tokio::test]
 async fn a_watch_leaves_a_silent_member_in_time_after_a_call_failed_there() {
     let etcd = EtcdCluster::start().await.unwrap();

@@ -40,8 +40,8 @@ pub(crate) struct Timeline {
     restores: usize,
 }
 
-/// The restores of one store so far, used to decide if the revisions that a watch has seen are still part of the store's
-/// history.
+/// The restores of one store so far, used to decide if the revisions that a watch has seen are still part of the
+/// store's history.
 #[derive(Debug, Default)]
 pub(crate) struct Restores {
     store: Arc<()>,

@@ -48,8 +48,8 @@ impl Shared {
 
     /// Runs `work` on the state under its lock, and then raises the signals of the affected watches.
     ///
-    /// `work` must not raise or drop a signal. That may run code of the watch's task, which may call the store or drop one
-    /// of its watches, and would deadlock.
+    /// `work` must not raise or drop a signal. That may run code of the watch's task, which may call the store or
+    /// drop one of its watches, and would deadlock.
     pub(crate) fn locked<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
         let (result, raised) = {
             // A panic under the lock is a bug in this crate. Poisoning would only make every later call panic as well.

@@ -21,7 +21,8 @@ pub(crate) enum Opened {
     Ended(WatchEnd),
 }
 
-/// Returns the stream of a watch. The store keeps only its signal. Everything is freed when the stream ends or is dropped.
+/// Returns the stream of a watch. The store keeps only its signal. Everything is freed when the stream ends or is
+/// dropped.
 pub(crate) fn watch(shared: Arc<Shared>, opened: Opened) -> WatchStream {
     match opened {
         Opened::Live(cursor, signal) => {
@@ -39,13 +40,13 @@ struct MemoryLog {
 }
 
 impl Log for MemoryLog {
-    /// Returns a single batch, whatever the limit: a compaction or a restore must end a watch before the batches that it has
-    /// not yielded yet.
+    /// Returns a single batch, whatever the limit: a compaction or a restore must end a watch before the batches that
+    /// it has not yielded yet.
     ///
-    /// The feed looks again at the earliest deadline of a lease, because an expiry may change keys without any call to the
-    /// store. Each watch does so itself, so that no watch depends on another being polled. A lease with an earlier deadline
-    /// that appears meanwhile does no harm: a key under this prefix gets a lease only by a commit, which raises the signal,
-    /// and the expiry of a lease without such keys does not concern the watch.
+    /// The feed reads the log again at the earliest deadline of a lease, because an expiry may change keys without
+    /// any call to the store. Each watch does so itself, so that no watch depends on another being polled. A lease
+    /// with an earlier deadline that appears meanwhile does no harm: a key under this prefix gets a lease only by a
+    /// commit, which raises the signal, and the expiry of a lease without such keys does not concern the watch.
     async fn page(&mut self, _prefix: &str, after: Revision, _limit: usize) -> Result<Page, WatchEnd> {
         let cursor = &mut self.cursor;
         cursor.seen = after;

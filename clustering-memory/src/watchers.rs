@@ -14,9 +14,9 @@ pub(crate) type WatchId = u64;
 /// The open watches, grouped by prefix, so that the cost of a change depends on the number of prefixes and not on the
 /// number of watches.
 ///
-/// No method raises or drops a signal, because that may run foreign code, which must not find the store locked. Signals to
-/// be raised are collected for [`take_raised`](Self::take_raised), and signals that are no longer needed are returned to
-/// the caller.
+/// No method raises or drops a signal, because this may run code of a watch's task, and the store must not be locked
+/// then. Signals to be raised are collected for [`take_raised`](Self::take_raised), and signals that are no longer
+/// needed are returned to the caller.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     groups: BTreeMap<Arc<str>, Group>,
@@ -57,8 +57,8 @@ impl Group {
 }
 
 impl Watchers {
-    /// Adds a watch and returns the signal that is raised by changes under its prefix. It must not need any change up to the
-    /// compacted revision.
+    /// Adds a watch and returns the signal that is raised by changes under its prefix. It must not need any change up
+    /// to the compacted revision.
     pub(crate) fn open(&mut self, prefix: &str, history: &History) -> (Arc<str>, WatchId, Signal) {
         self.last_id += 1;
         let prefix = match self.groups.get_key_value(prefix) {
@@ -96,7 +96,8 @@ impl Watchers {
         Ok(group.matching.get(place).cloned())
     }
 
-    /// Handles a new revision: adds its changes to the groups that they concern, and raises the signals of those groups.
+    /// Handles a new revision: adds its changes to the groups that they concern, and raises the signals of those
+    /// groups.
     pub(crate) fn changed(&mut self, history: &History) {
         let Some(newest) = history.newest() else { return };
         for (prefix, group) in &mut self.groups {

@@ -76,8 +76,8 @@
 //! works on a key. The test fails if two instances work on one key at the same time, or an instance works without a
 //! hold (P12).
 //!
-//! [`cluster`] has a complete tour. `cargo run -p clustering-testkit --example pulses` tests a correct exclusive service
-//! and five incorrect ones, each of which fails with one of the first seeds.
+//! [`cluster`] has a complete tour. `cargo run -p clustering-testkit --example pulses` tests a correct exclusive
+//! service and five incorrect ones, each of which fails with one of the first seeds.
 //!
 //! # Testing a store
 //!

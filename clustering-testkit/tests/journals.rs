@@ -105,7 +105,8 @@ fn a_stale_read_is_found() {
     let said = doctored(|_, journals| {
         let mut reads: Vec<_> =
             answers(&mut journals[0]).into_iter().filter(|it| matches!(it, StoreAnswer::Shown(..))).collect();
-        // No virtual time passes between an answer and the next call, so only the answer before the last is certainly older.
+        // No virtual time passes between an answer and the next call, so only the answer before the last is certainly
+        // older.
         let old = reads[6].clone();
         *reads[8] = old;
     });

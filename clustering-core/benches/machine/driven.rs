@@ -213,8 +213,8 @@ impl Driven {
         (self.clone(), vec![Input::Batch { token: self.log(), batch }].into_iter())
     }
 
-    /// Generates a new version of the leader with an assignment that moves all slots, and returns it with a clone of the
-    /// node.
+    /// Generates a new version of the leader with an assignment that moves all slots, and returns it with a clone of
+    /// the node.
     pub(crate) fn assignment(&mut self) -> (Self, IntoIter<Input>) {
         let me = NodeName::parse("ingest-me").expect("a name");
         let others = (0..self.others).map(|number| format!("ingest-{number:05}"));

@@ -64,9 +64,9 @@ fn a_version(bencher: Bencher<'_, '_>, nodes: usize) {
     bencher.with_inputs(|| node.version()).bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
-/// Handles a new version with an assignment of 4,096 slots, which must take less than 1 ms. The assignment is largest,
-/// about 54 KiB, if each slot has an owner of its own, which is the case of 4,095 others. Checks that it is smaller than
-/// 64 KiB.
+/// Handles a new version with an assignment of 4,096 slots, which must take less than 1 ms. The assignment is
+/// largest, about 54 KiB, if each slot has an owner of its own, which is the case of 4,095 others. Checks that it is
+/// smaller than 64 KiB.
 #[divan::bench(args = [10, 100, 1_000, 4_095])]
 fn a_version_with_an_assignment_of_all_slots(bencher: Bencher<'_, '_>, nodes: usize) {
     let mut node = Driven::among_exclusive(nodes);
@@ -85,8 +85,8 @@ fn a_snapshot(bencher: Bencher<'_, '_>, nodes: usize) {
         .bench_local_refs(|(machine, inputs)| machine.take_all(inputs));
 }
 
-/// Measures how fast one machine handles rows of inputs. All rows go to the same machine, because a clone of the machine
-/// for each row would take most of the time.
+/// Measures how fast one machine handles rows of inputs. All rows go to the same machine, because a clone of the
+/// machine for each row would take most of the time.
 fn bench_inputs(bencher: Bencher<'_, '_>, node: Driven, row: impl Fn(&mut Driven) -> IntoIter<Input>) {
     let node = RefCell::new(node);
     bencher

@@ -1,5 +1,5 @@
-//! Guides: how the library works, how to own keys exclusively, how to operate it, how to add a store, and the protocol for
-//! other languages.
+//! Guides: how the library works, how to own keys exclusively, how to operate it, how to add a store, and the
+//! protocol for other languages.
 
 #[doc = include_str!("checked.md")]
 pub mod checked {}

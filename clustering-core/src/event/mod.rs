@@ -229,8 +229,8 @@ pub enum Event {
         /// The node's name.
         name: NodeName,
     },
-    /// The slots of an absent node wait for it, because it said that it will be restarted, or because so many nodes were
-    /// lost at once that they are expected back.
+    /// The slots of an absent node wait for it, because it said that it will be restarted, or because so many nodes
+    /// were lost at once that they are expected back.
     SlotsKept {
         /// The name of the absent node.
         name: NodeName,
@@ -267,8 +267,8 @@ pub enum Event {
         evidence: Evidence,
     },
     /// Another node removed this one as crashed, although its process is alive: something in the network refuses
-    /// connections to its endpoint. This node rejoins and no longer offers its endpoint, so that it is not removed again
-    /// for that reason.
+    /// connections to its endpoint. This node rejoins and no longer offers its endpoint, so that it is not removed
+    /// again for that reason.
     FalselyRemoved {
         /// The address of the endpoint.
         address: String,

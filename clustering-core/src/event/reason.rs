@@ -93,7 +93,8 @@ pub enum LostReason {
     Rewound,
     /// The node's health checks failed, so it gave up the session (P11).
     Unhealthy,
-    /// The node did not let go of slots that it lost within [`Config::release_timeout`](crate::Config::release_timeout).
+    /// The node did not let go of slots that it lost within
+    /// [`Config::release_timeout`](crate::Config::release_timeout).
     ReleaseTimeout,
 }
 
@@ -118,7 +119,7 @@ impl fmt::Display for LostReason {
             LostReason::Expired => "no renewal succeeded in time",
             LostReason::LeaseGone => "the store no longer knows the lease",
             LostReason::Removed => "the node's record was removed",
-            LostReason::FalselyRemoved => "another node took this process to be gone, and removed its record",
+            LostReason::FalselyRemoved => "another node removed the record, mistaking this process for dead",
             LostReason::Rewound => "the store was restored to an older state",
             LostReason::Unhealthy => "the node is not healthy",
             LostReason::ReleaseTimeout => "the node did not release its lost slots in time",
@@ -181,7 +182,7 @@ impl fmt::Display for StopReason {
     }
 }
 
-/// Why a process is taken to be gone.
+/// Evidence that a process is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Evidence {
@@ -208,8 +209,8 @@ pub struct Blocked {
     /// True if the nodes wait for the release of slots.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub releasing: bool,
-    /// The [minimum size](crate::Config::min_nodes) that the cluster has not reached yet. Until it has, this version does
-    /// not become stable, even if no node is late.
+    /// The [minimum size](crate::Config::min_nodes) that the cluster has not reached yet. Until it has, this version
+    /// does not become stable, even if no node is late.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for_nodes: Option<u32>,
 }
@@ -275,7 +276,7 @@ impl Holder {
 pub struct MassFailure {
     /// The newest version.
     pub version: Version,
-    /// What happened to the nodes.
+    /// Kind of the failure.
     pub kind: MassFailureKind,
     /// Number of nodes that are late, or that are lost.
     pub failing: usize,
@@ -283,12 +284,12 @@ pub struct MassFailure {
     pub nodes: usize,
 }
 
-/// What happened to the nodes of a [`MassFailure`], and what the leader does not do meanwhile.
+/// Kind of a [`MassFailure`], with the action that the leader suspends while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MassFailureKind {
-    /// They are late or refuse the newest version. The leader evicts no laggards.
+    /// The nodes are late or refuse the newest version. The leader evicts no laggards.
     Late,
     /// Their sessions ended at about the same time. The leader keeps their slots for them.
     Lost,

@@ -13,9 +13,9 @@ use crate::{
 impl Fold {
     /// Replaces the replica by a snapshot, at the start or after a gap, and returns the differences.
     ///
-    /// If the version key is unchanged, its view is kept, since it was cut when the version was seen. Otherwise there is
-    /// no newest view until the next version: a snapshot does not show which nodes were present when the version was
-    /// written. After a rewind of the store nothing is kept.
+    /// If the version key is unchanged, its view is kept, since it was cut when the version was seen. Otherwise there
+    /// is no newest view until the next version: a snapshot does not show which nodes were present when the version
+    /// was written. After a rewind of the store nothing is kept.
     pub(crate) fn resync(&mut self, snapshot: &Snapshot, rewound: bool) -> Vec<Changed> {
         let mut fresh = Fold::new(self.keyspace.clone(), self.me.clone());
         let mut read = Vec::new();
@@ -60,8 +60,8 @@ impl Fold {
         }
     }
 
-    /// Takes over the revision of the newest stable version from the replica before the gap, if that saw the version and
-    /// the snapshot contains only a newer one.
+    /// Takes over the revision of the newest stable version from the replica before the gap, if that saw the version
+    /// and the snapshot contains only a newer one.
     fn keep_stable_cut(&mut self, before: &Fold) {
         let modified = |fold: &Fold| fold.stable().map(|stable| stable.modified);
         if modified(self) == modified(before) {

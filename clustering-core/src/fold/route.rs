@@ -76,8 +76,8 @@ impl Fold {
         self.present().find(|node| assignment.is_owner(slot, &node.name))
     }
 
-    /// Returns the absent node for which the key waits according to the newest version, for a process that does not know
-    /// the version's view.
+    /// Returns the absent node for which the key waits according to the newest version, for a process that does not
+    /// know the version's view.
     fn kept_for(&self, key: &[u8]) -> Option<&NodeName> {
         let slot = self.stored_slot(key).filter(|_| self.has_exclusive_nodes_only())?;
         let assignment = self.slots.as_ref()?.record.as_ref()?;

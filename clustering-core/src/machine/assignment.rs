@@ -25,10 +25,10 @@ const CHANGES: usize = 64;
 
 /// On the leader, finds out whether the slots of the newest version must be reassigned.
 ///
-/// That is the case if the assignor, given the nodes of that version, returns an assignment that differs from the one
-/// written with the version. This happens when a node was cordoned or uncordoned, or did not come back in time, or if a
-/// node joined or departed between the leader's last look at the log and its commit. It is also the case if slots are
-/// kept for an absent node that the version does not list: the next leader must know about it.
+/// This is the case if the assignor, given the nodes of that version, returns an assignment that differs from the one
+/// written with the version. This happens when a node was cordoned or uncordoned, or did not come back in time, or if
+/// a node joined or departed between the leader's last look at the log and its commit. It is also the case if slots
+/// are kept for an absent node that the version does not list: the next leader must know about it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Assigning {
     /// The version that was checked, the number of changed cordons at that time, and the nodes whose slots were kept.
@@ -130,8 +130,8 @@ impl Assigning {
 
     /// True if the assignment of the view was computed for exactly its nodes, the same kept nodes and the current
     /// cordons, and not for those of another attempt to publish a version. Then the assignor must return the same one
-    /// again, and kept nodes that the version does not list did not fit into it. Another version would be no better, and
-    /// the leader must not publish versions forever.
+    /// again, and kept nodes that the version does not list did not fit into it. Another version would be no better,
+    /// and the leader must not publish versions forever.
     fn is_as_published(&self, view: &View, kept: BTreeSet<NodeName>) -> bool {
         let inputs = Inputs::new(view.iter(), kept, self.cordons);
         self.published.as_ref() == Some(&(view.version(), inputs))

@@ -106,8 +106,8 @@ impl Consistency {
         self.judgement.as_ref().map(Judgement::phase_since)
     }
 
-    /// True if slots are being handed over, and the hand-over can make progress: the version is not stable, and it waits
-    /// for a node that still has its session, and not for further nodes.
+    /// True if slots are being handed over, and the hand-over can make progress: the version is not stable, and it
+    /// waits for a node that still has its session, and not for further nodes.
     pub(crate) fn hands_over(&self, facts: &Facts) -> bool {
         let has_handover = facts.fold.newest().is_some_and(View::has_handover);
         if !has_handover || facts.fold.is_stable() || formation::waits_for_nodes(facts).is_some() {
@@ -421,7 +421,7 @@ impl Consistency {
     }
 }
 
-/// True if the newest version has hand-over and its slots are not released yet.
+/// True if slots are handed over in the newest version and are not released yet.
 fn is_in_release(facts: &Facts) -> bool {
     facts.fold.newest().is_some_and(View::has_handover) && !facts.fold.is_released()
 }

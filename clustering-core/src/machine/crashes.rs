@@ -28,19 +28,20 @@ const WATCHERS: usize = 3;
 ///   reported gone ──its turn──▶ remove the record ──only if trusted──▶ revoke the lease
 /// ```
 ///
-/// The nodes with an endpoint form a ring, sorted by the hashes of their names. Each watches the three before it, and so
-/// it has three watchers. They remove it one stagger apart, the nearest first, each only if its record is still there.
+/// The nodes with an endpoint form a ring, sorted by the hashes of their names. Each watches the three before it, and
+/// so it has three watchers. They remove it one stagger apart, the nearest first, each only if its record is still
+/// there.
 ///
-/// A report may be wrong. So the removal only deletes the record, as an eviction does: the witness of an exclusive session
-/// stays until its lease ends (P12). A node whose user trusts refused connections also revokes the lease, which deletes
-/// the witness. It does so only once the record is gone, so that the log shows why the node departed.
+/// A report may be wrong. So the removal only deletes the record, as an eviction does: the witness of an exclusive
+/// session stays until its lease ends (P12). A node whose user trusts refused connections also revokes the lease,
+/// which deletes the witness. It does so only once the record is gone, so that the log shows why the node departed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Crashes {
     /// Revision of the version from which the watched nodes were chosen; `None` while no nodes are watched.
     chosen_from: Option<Revision>,
     /// The nodes whose processes are watched, the nearest first.
     watched: Vec<Watched>,
-    /// The nodes whose processes were reported as gone and that are not dealt with yet.
+    /// The nodes whose processes were reported as gone and whose removal is not finished.
     gone: BTreeMap<NodeName, Gone>,
 }
 
@@ -59,13 +60,13 @@ struct Gone {
     evidence: Evidence,
     /// Time of the report.
     since: Timestamp,
-    /// Time at which it is this node's turn to act.
+    /// Time at which this node acts on the report.
     due: Timestamp,
     removal: InFlight,
     revocation: Revocation,
     /// Number of revocations that failed in a row.
     failures: u32,
-    /// True once an event reported it.
+    /// True once an event has reported that the process is gone.
     reported: bool,
 }
 
@@ -91,8 +92,8 @@ impl Crashes {
         }
     }
 
-    /// Handles a report that a process is gone. Ignores it if the process is not watched, or is not the one in the record
-    /// of its node any more.
+    /// Handles a report that a process is gone. Ignores the report if the process is not watched, or if the record of
+    /// its node now names another process.
     pub(crate) fn on_gone(&mut self, facts: &Facts, process: ProcessId, evidence: Evidence) {
         for Watched { name, endpoint } in &self.watched {
             let is_known = self.gone.get(name).is_some_and(|gone| gone.process == process);
@@ -114,7 +115,7 @@ impl Crashes {
         let Crashes { watched, gone, .. } = self;
         gone.retain(|name, gone| gone.is_needed(facts, name, watched));
         let stagger = STAGGER.max(session.round_trip() * 2);
-        // A nearer watcher that is gone too does not act, so this node does not wait for it.
+        // A nearer watcher whose process is also gone cannot act, so this node does not wait for it.
         let mut nearer = 0;
         for Watched { name, .. } in watched {
             match gone.get_mut(name) {
@@ -250,8 +251,8 @@ fn running<'a>(facts: &'a Facts, name: &NodeName, process: ProcessId) -> Option<
     node.endpoint.as_ref().is_some_and(|endpoint| endpoint.process == process).then_some(node)
 }
 
-/// Returns the nodes before this one in the ring, the nearest first. The ring consists of the nodes of the view that have
-/// an endpoint and have not departed since.
+/// Returns the nodes before this one in the ring, the nearest first. The ring consists of the nodes of the view that
+/// have an endpoint and have not departed since.
 fn predecessors(facts: &Facts, view: &View) -> Vec<Watched> {
     let present = view.iter().filter_map(|node| facts.fold.node(&node.name));
     let mut ring: Vec<(u64, &NodeName, &Endpoint)> = present
@@ -277,8 +278,8 @@ fn endpoints(watched: &[Watched]) -> Vec<Endpoint> {
     endpoints
 }
 
-/// Builds the commit that removes a node. It must know who leads, because a leader's election key is deleted too:
-/// otherwise there would be no other leader until the lease ends.
+/// Builds the commit that removes a node. The current leader must be known, because the election key of a removed
+/// leader is deleted too: otherwise no other node could lead until the lease ends.
 fn removal(facts: &Facts, node: &Node) -> Txn {
     let keys = facts.keys();
     let (record, election) = (keys.node_key(&node.name), keys.election_key().clone());

@@ -27,9 +27,9 @@ use crate::{
 ///        └─────── if it was lost ──┘ └──── failed ───┘
 /// ```
 ///
-/// An exclusive node revokes the lease only after it has let go of all slots. If that takes longer than the lease lives,
-/// the lease expires instead. If the leave commit failed, it is repeated meanwhile: otherwise the others would take the
-/// node for a member, or even for their leader, until the lease ends.
+/// An exclusive node revokes the lease only after it has let go of all slots. If that takes longer than the lease
+/// lives, the lease expires instead. If the leave commit failed, it is repeated in the meantime: otherwise the others
+/// would treat the node as a member, or even for their leader, until the lease ends.
 ///
 /// A node that leaves of its own accord first commits its departure, which also deletes its record. If the keys were
 /// only deleted with their lease, the log would not show whether the lease was revoked or expired.
@@ -100,8 +100,8 @@ impl Departing {
         }
     }
 
-    /// Gives up an expired lease if the node has not let go of its slots within the time limit. The node requests another
-    /// lease only when it has.
+    /// Gives up an expired lease if the node has not let go of its slots within the time limit. The node requests
+    /// another lease only when it has.
     pub(crate) fn give_up(&mut self, facts: &Facts, session: &mut Session, ownership: &Ownership) {
         let Some(expires) = session.ended().map(|ended| ended.expires) else { return };
         let is_over = facts.now >= expires.max(ownership.patience(facts));
@@ -128,8 +128,8 @@ impl Departing {
         self.send(facts, leave, out);
     }
 
-    /// Repeats the leave commit if that is due. Once the lease may be revoked, or is not renewed any more, its end deletes
-    /// the keys.
+    /// Repeats the leave commit if that is due. Once the lease may be revoked, or is not renewed any more, its end
+    /// deletes the keys.
     fn leave_again(
         &mut self,
         facts: &Facts,

@@ -26,8 +26,8 @@ use crate::{
     version::Term,
 };
 
-/// Number of staggers by which other candidates wait longer than the node that an operator proposed, and reluctant
-/// candidates longer than others: 500 ms.
+/// Additional staggers, 500 ms in all, that other candidates wait after the node that an operator proposed, and that
+/// reluctant candidates wait after the others.
 const HEAD_START: u32 = 10;
 
 /// Campaigns, leads and resigns.
@@ -55,8 +55,9 @@ pub(crate) struct Election {
     leaderless_since: Option<Timestamp>,
     /// Position among the candidates; `None` after they changed.
     rank: Option<u32>,
-    /// The candidates for which this node last resigned because it is reluctant to lead, each with the revision at which
-    /// it registered. If none of them campaigned, and this node was elected again, it does not resign for them again.
+    /// The candidates for which this node last resigned because it is reluctant to lead, each with the revision at
+    /// which it registered. If none of them campaigned, and this node was elected again, it does not resign for them
+    /// again.
     yielded_to: BTreeSet<(NodeName, Revision)>,
     /// Time at which this node campaigns if there is no leader by then.
     due: Option<Timestamp>,
@@ -228,7 +229,7 @@ impl Election {
         }
     }
 
-    /// Resigns if this node is reluctant to lead, and a candidate stands that is less so.
+    /// Resigns if this node is reluctant to lead and another candidate is less reluctant.
     fn vacate_for_the_willing(&mut self, facts: &Facts, membership: &Membership, out: &mut Outbox) {
         let Some(own) = membership.own(facts).map(|own| Reluctance::of(&facts.fold, own)) else { return };
         if own == Reluctance::None || self.active_term(facts.now).is_none() {
@@ -296,11 +297,11 @@ impl Election {
         since + stagger * rank
     }
 
-    /// Returns this node's position among the candidates: the number of those that go first.
+    /// Returns this node's position among the candidates: the number of candidates that campaign before it.
     ///
-    /// The last leader is not counted if it is present: it gave up the leadership, and lets the others go first. If an
-    /// operator proposed a node, that node is first, and the others follow once it has had its time. So do reluctant
-    /// candidates after all others.
+    /// The last leader is not counted if it is present: it gave up the leadership, so the other candidates campaign
+    /// first. If an operator proposed a node, that node campaigns first, and the others wait longer before they
+    /// follow. In the same way, reluctant candidates wait longer after all others.
     fn rank(&self, facts: &Facts, own: &Arc<Node>) -> u32 {
         let last = self.last.as_ref().map(|(name, _)| name);
         let is_other = |node: &&Arc<Node>| node.name != own.name && Some(&node.name) != last;
@@ -348,7 +349,7 @@ impl Election {
     }
 }
 
-/// Reason for which a candidate does not lead while another one stands.
+/// Reason why a node does not lead while another candidate is registered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Reluctance {
     None,
@@ -367,16 +368,16 @@ impl Reluctance {
     }
 }
 
-/// Place of a candidate in the order in which candidates campaign. It depends only on the log, so that all nodes agree.
+/// Rank of a candidate: the order in which candidates campaign. It depends only on the log, so that all nodes agree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Precedence {
     reluctance: Reluctance,
-    /// Nodes of an earlier release, which have no priority, go last. They campaign by age. With them at the end, some node
-    /// of this release always campaigns at once.
+    /// Nodes of an earlier release have no priority and campaign by age. They rank last, so that a node of this
+    /// release always campaigns at once.
     priority: Reverse<Option<u32>>,
     /// True if the newest stable version does not contain the node as it is registered now.
     is_unproven: bool,
-    /// The youngest first: in a rolling restart, it is the one that has just been restarted.
+    /// The youngest node ranks first: in a rolling restart, it has just been restarted.
     created: Reverse<Revision>,
 }
 

@@ -10,7 +10,7 @@ use crate::{event::Event, store::Revision, view::View};
 /// On the leader, reports versions with fewer nodes than the minimum.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Formation {
-    /// The last version that was reported because it waits for nodes.
+    /// The last version that was reported as waiting for nodes.
     waiting: Option<Revision>,
     /// True if the cluster has formed and the newest version has too few nodes, which was reported.
     is_short: bool,
@@ -38,7 +38,7 @@ impl Formation {
     }
 }
 
-/// Returns the configured minimum, if it makes a difference.
+/// Returns the configured minimum if it is more than one node.
 fn minimum(facts: &Facts) -> Option<u32> {
     facts.config.min_nodes.filter(|min| *min > 1)
 }
@@ -60,8 +60,8 @@ pub(crate) fn waits_for_nodes(facts: &Facts) -> Option<u32> {
     (view.len() < min as usize && !has_formed(facts)).then_some(min)
 }
 
-/// True if the newest version was published before the cluster formed, and the cluster cannot work with it: no slots are
-/// assigned in it, or its record says that it waits for nodes.
+/// True if the newest version was published before the cluster formed, and the cluster cannot work with it: no slots
+/// are assigned in it, or its record says that it waits for nodes.
 pub(crate) fn is_outdated(facts: &Facts) -> bool {
     let lacks_slots =
         |view: &View| facts.config.exclusive.is_some() && view.has_handover() && view.assignment().is_none();

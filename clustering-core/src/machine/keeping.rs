@@ -36,7 +36,7 @@ pub(crate) struct Keeping {
     epoch: Epoch,
     /// True if the last session was lost and the next one has not begun.
     has_lost_session: bool,
-    /// Time at which a session began after the one before had been lost.
+    /// Time at which this session began, if the previous session was lost.
     rejoined: Option<Timestamp>,
     /// Departed owners of slots, and the times until which their slots are kept. A time in the past remains until a
     /// version moves the slots.
@@ -72,8 +72,8 @@ impl Keeping {
         self.deadlines.iter().filter(is_kept).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Returns the nodes that the newest version lists as kept and that did not come back in time, as causes of the next
-    /// version.
+    /// Returns the nodes that the newest version lists as kept and that did not come back in time, as causes of the
+    /// next version.
     pub(crate) fn not_back(&self, facts: &Facts) -> Vec<Cause> {
         let is_over = |name: &&NodeName| {
             let is_late = self.deadlines.get(*name).is_some_and(|deadline| facts.now >= *deadline);
@@ -91,8 +91,8 @@ impl Keeping {
         }
     }
 
-    /// Handles a snapshot of the log. If the version has changed, the times count anew, because departures and returns
-    /// may have been missed.
+    /// Handles a snapshot of the log. If the version has changed, the times start again, because departures and
+    /// returns may have been missed.
     pub(crate) fn on_resync(&mut self, resync: &Resync) {
         if resync.rewound || resync.changes.contains(&Changed::Version) {
             self.deadlines.clear();
@@ -162,8 +162,8 @@ impl Keeping {
         }
     }
 
-    /// Returns the mass loss, if more owners of slots have ended than `mass_failure_percent` allows. A single node is no
-    /// mass, even if it is the only owner.
+    /// Returns the mass loss, if more owners of slots have ended than `mass_failure_percent` allows. A single node
+    /// does not count as a mass loss, even if it is the only owner.
     fn count(&self, facts: &Facts) -> Option<MassFailure> {
         let version = version(facts).filter(|_| !self.ended.is_empty())?.version;
         let owners = facts.fold.slots()?.record.as_ref()?;
@@ -173,8 +173,8 @@ impl Keeping {
         is_mass.then_some(MassFailure { version, kind: MassFailureKind::Lost, failing, nodes })
     }
 
-    /// True if this node lost its session a short time ago. Then the store may have been away, and other nodes that have
-    /// ended are about to rejoin too, even if only a few are missing yet.
+    /// True if this node lost its session a short time ago. Then the store may have been unavailable, and other nodes
+    /// whose sessions ended are about to rejoin too, even if only a few are missing so far.
     fn was_cut_off(&self, facts: &Facts, window: Duration) -> bool {
         let is_on = facts.config.mass_failure_percent < 100;
         is_on && self.rejoined.is_some_and(|rejoined| facts.now < rejoined + window * 2)
@@ -198,8 +198,8 @@ impl Keeping {
     }
 }
 
-/// Returns the time within which ended sessions count together, and for which their slots are kept after a mass loss: a
-/// TTL, but not less than nodes need to repeat a call that failed during an outage.
+/// Returns the window in which ended sessions count as one mass loss, which is also the time for which their slots
+/// are kept after it: a TTL, but not less than nodes need to repeat a call that failed during an outage.
 fn window(session: &Session, facts: &Facts) -> Duration {
     session.ttl(facts).max(RETRY.max * 2)
 }

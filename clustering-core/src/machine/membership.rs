@@ -58,7 +58,7 @@ pub(crate) struct Membership {
     joined_before: bool,
     /// The other holder of the name that was reported last.
     reported_holder: Option<Incarnation>,
-    /// True if the record of this session was removed because its process was taken to be gone.
+    /// True if another node removed the record of this session because it mistook this process for crashed.
     taken_for_gone: bool,
     /// True if this process no longer publishes its endpoint, because others do not find it alive there.
     hides_endpoint: bool,
@@ -249,8 +249,9 @@ impl Membership {
         }
     }
 
-    /// Handles a change of the log. If another node removed this one because it took its process to be gone, the node no
-    /// longer publishes its endpoint: whatever refuses connections to it would have the node removed again and again.
+    /// Handles a change of the log. If another node removed this one because it took its process to be gone, the node
+    /// no longer publishes its endpoint: whatever refuses connections to it would have the node removed again and
+    /// again.
     pub(crate) fn on_change(
         &mut self,
         facts: &Facts,
@@ -403,8 +404,8 @@ impl Membership {
             }
         };
         let txn = match self.witness(facts, ttl) {
-            // A late repetition must not register a session that was removed meanwhile: its witness may be detached from
-            // the lease, to outlive the lease, and would be attached again.
+            // A late retry must not register a session that has been removed: a leader may have detached its witness
+            // from the lease, so that the witness outlives the lease, and the retry would attach it again.
             Some(witness) => {
                 let key = facts.keys().holds_key(lease);
                 txn.guard(Guard::absent(key.clone())).put(key, encode(&witness), lease)

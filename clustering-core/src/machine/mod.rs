@@ -289,7 +289,8 @@ impl Machine {
         timers.next()
     }
 
-    /// Routes a reply to the concern that sent the call. A reply that no call waits for, or of the wrong kind, is ignored.
+    /// Routes a reply to the concern that sent the call. A reply that no call waits for, or of the wrong kind, is
+    /// ignored.
     fn route(&mut self, token: Token, input: Input) {
         let Some(Pending { call, sent, .. }) = self.out.answered(token, &input) else { return };
         let Machine { facts, session, out, .. } = self;
@@ -339,7 +340,7 @@ impl Machine {
             (Call::CheckHealth, Input::HealthReported { result, .. }) => {
                 self.health.on_reported(facts, token, result, out);
             }
-            // No call is answered by another kind of reply.
+            // Every call is answered by its own kind of reply.
             _ => {}
         }
     }

@@ -128,8 +128,8 @@ impl Outbox {
         output
     }
 
-    /// Returns the call that the input is a reply to, and removes it if that ends the call. A reply of the wrong kind must
-    /// not remove it, or the right reply would be ignored.
+    /// Returns the call that the input is a reply to, and removes it if that ends the call. A reply of the wrong kind
+    /// must not remove it, or the right reply would be ignored.
     pub(crate) fn answered(&mut self, token: Token, input: &Input) -> Option<Pending> {
         let place = self.find(token)?;
         let (_, pending) = self.pending[place];

@@ -27,11 +27,12 @@ use crate::{
 const CRASHES_GATHER: Duration = Duration::from_millis(20);
 
 /// Publishes a new version on the leader, whenever the log differs from the newest version: other nodes are present,
-/// the version's view is not known, or somebody has requested another version since.
+/// the version's view is not known, or another version was requested after it.
 ///
-/// A lone change is published at once, and a crash after a moment, since others may follow. When changes follow each other, the gap between publications doubles, so that a
-/// thousand joins cost a handful of versions. While slots are being handed over, joins wait for the hand-over to finish,
-/// for a limited time: otherwise nodes that keep joining would keep slots unheld forever.
+/// A lone change is published at once, and a crash after a short delay, since more crashes may follow. During a
+/// series of changes, the gap between publications doubles, so that a thousand joins cost a handful of versions.
+/// While slots are being handed over, joins wait for the hand-over to finish, for a limited time: otherwise nodes
+/// that keep joining would keep slots unheld forever.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Publication {
     publish: InFlight,
@@ -71,9 +72,9 @@ impl Publication {
             0 => Duration::ZERO,
             row => facts.config.publish_gap.after(row),
         };
-        // A crash is often one of several: those of the nodes on one machine, or of the leader and others. The second gap
-        // is short too, since the leader may have been the first. Later ones are not, so that a node that keeps crashing
-        // does not cause a version each time.
+        // A crash is often one of several: those of the nodes on one machine, or of the leader and others. The second
+        // gap is short too, since the leader may have been the first. Later ones are not, so that a node that keeps
+        // crashing does not cause a version each time.
         match self.row {
             0 | 1 if facts.fold.has_crashed() => CRASHES_GATHER.min(facts.config.publish_gap.first),
             _ => gap,

@@ -133,8 +133,8 @@ impl Held {
         self.renewed + self.left
     }
 
-    /// Returns the time until which holds are given out. It is earlier than the end of the session, so that there is time
-    /// to let go.
+    /// Returns the time until which holds are given out. It is earlier than the end of the session, so that there is
+    /// time to let go.
     fn hold_deadline(&self) -> Timestamp {
         self.renewed + (self.ttl * 2 / 3).min(self.left)
     }
@@ -362,8 +362,8 @@ impl Session {
         let State::Ended(ended) = &self.state else { return };
         let is_stuck = ended.end == SessionEnd::Lost(LostReason::ReleaseTimeout);
         if is_stuck || was_alive && ended.end == SessionEnd::Lost(LostReason::Removed) {
-            // Wait before joining again. Either somebody deleted the record on purpose, since the lease was alive, or
-            // the node left because it did not let go of its slots.
+            // The node waits before it joins again. Either its record was deleted on purpose, since the lease was
+            // alive, or the node left because it did not let go of its slots.
             self.removals += 1;
             self.not_before = facts.now + PAUSE.after(self.removals);
         }

@@ -26,7 +26,7 @@ use crate::{
 /// Maximum number of causes that are collected: a few more than a record names.
 const CAUSES: usize = 64;
 
-/// Space that is left in a version record for what its history entry adds when the version is stable.
+/// Space reserved in a version record for the fields that its history entry gains when the version becomes stable.
 const SETTLED_SIZE: usize = 2 * 1024;
 
 /// The concerns from which a version is built.

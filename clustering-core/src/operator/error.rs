@@ -46,8 +46,8 @@ pub enum OperatorError {
         /// The nodes that are present.
         Vec<NodeName>,
     ),
-    /// The cluster changed during each of several attempts. Nothing was changed, except that a purge may have deleted some
-    /// keys. Try again.
+    /// The cluster changed during each of several attempts. Nothing was changed, except that a purge may have deleted
+    /// some keys. Try again.
     #[error("the cluster changed during every attempt: try again")]
     Contended,
     /// A call to the store failed.

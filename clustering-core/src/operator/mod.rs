@@ -15,8 +15,9 @@
 //! # }
 //! ```
 //!
-//! Each operation is a commit of the [protocol](crate::docs::protocol) with guards, so that a decision based on outdated
-//! data has no effect. A commit whose reply is lost is repeated until its outcome is known, which the guards make safe.
+//! Each operation is a commit of the [protocol](crate::docs::protocol) with guards, so that a decision based on
+//! outdated data has no effect. A commit whose reply is lost is repeated until its outcome is known, which the guards
+//! make safe.
 
 mod error;
 mod purge;
@@ -154,17 +155,20 @@ impl Operator {
         }
     }
 
-    /// Makes the leader step down, and returns the term that ended. The leader stops acting as leader when it sees the change
-    /// in the log, and lets other nodes campaign first for one TTL. Its writes in between are refused by their guards (P5).
+    /// Makes the leader step down, and returns the term that ended. The leader stops acting as leader when it sees
+    /// the change in the log, and lets other nodes campaign first for one TTL. Its writes in between are refused by
+    /// their guards (P5).
     ///
-    /// With `in_favour_of`, that node campaigns half a second before the others, so that it becomes the leader if it can.
-    /// Otherwise the candidates campaign in their usual order; see [`Config::priority`](crate::Config::priority). This is a
-    /// hint to the nodes, not a guard; older releases ignore it.
+    /// With `in_favour_of`, that node campaigns half a second before the others, so that it becomes the leader if it
+    /// can. Otherwise the candidates campaign in their usual order; see
+    /// [`Config::priority`](crate::Config::priority). This is a hint to the nodes, not a guard; older releases ignore
+    /// it.
     ///
     /// # Errors
     ///
     /// [`OperatorError::NoCluster`], [`OperatorError::NoLeader`]; [`OperatorError::NotPresent`] and
-    /// [`OperatorError::LeadsAlready`] for the node `in_favour_of`; [`OperatorError::Alone`] if no other node is present.
+    /// [`OperatorError::LeadsAlready`] for the node `in_favour_of`; [`OperatorError::Alone`] if no other node is
+    /// present.
     pub async fn resign(
         &self,
         in_favour_of: Option<&NodeName>,
@@ -210,8 +214,8 @@ impl Operator {
         Err(OperatorError::Contended)
     }
 
-    /// Waits until a node leads in a later term than `term`, and returns its name and its term. The name is `None` if the
-    /// leader's record is malformed.
+    /// Waits until a node leads in a later term than `term`, and returns its name and its term. The name is `None` if
+    /// the leader's record is malformed.
     ///
     /// Cancel safe. There is no time limit.
     ///

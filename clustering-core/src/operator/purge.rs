@@ -29,8 +29,8 @@ pub struct Purged {
     pub commits: usize,
     /// Keys below the cluster's prefixes that are not those of a cluster of this release. They were not deleted.
     pub left: Vec<Key>,
-    /// Number of sessions that may still hold keys. Their `holds` keys were not deleted, because a new cluster must wait
-    /// until these sessions have ended (P12). The keys disappear with the leases of the sessions.
+    /// Number of sessions that may still hold keys. Their `holds` keys were not deleted, because a new cluster must
+    /// wait until these sessions have ended (P12). The keys disappear with the leases of the sessions.
     pub sessions: usize,
 }
 
@@ -46,8 +46,8 @@ impl Operator {
     /// # Errors
     ///
     /// [`OperatorError::NoCluster`]; [`OperatorError::NodesPresent`] if nodes are present or join meanwhile, and
-    /// [`Purge::force`] is false; [`OperatorError::Contended`] if keys change meanwhile. In the last two cases, some keys may
-    /// have been deleted.
+    /// [`Purge::force`] is false; [`OperatorError::Contended`] if keys change meanwhile. In the last two cases, some
+    /// keys may have been deleted.
     pub async fn purge(&self, how: Purge) -> Result<Purged, OperatorError> {
         let keys = self.keyspace();
         let view = self.store.read(keys.view_prefix()).await?;

@@ -33,8 +33,8 @@ impl Operator {
     /// exclusive cluster publishes a version that moves its slots to the other nodes. In other clusters the node keeps
     /// its keys.
     ///
-    /// The cordon stays until it is [lifted](Self::uncordon), however often the node restarts. A node that is absent can
-    /// be cordoned too. If the node is cordoned already, only the requester and the reason are replaced.
+    /// The cordon stays until it is [lifted](Self::uncordon), however often the node restarts. A node that is absent
+    /// can be cordoned too. If the node is cordoned already, only the requester and the reason are replaced.
     ///
     /// # Errors
     ///
@@ -98,8 +98,8 @@ impl Operator {
     ///
     /// # Errors
     ///
-    /// [`OperatorError::NoCluster`], [`OperatorError::NotPresent`]; [`OperatorError::NoSession`] if the node's record was
-    /// written by hand.
+    /// [`OperatorError::NoCluster`], [`OperatorError::NotPresent`]; [`OperatorError::NoSession`] if the node's record
+    /// was written by hand.
     pub async fn drain(&self, name: &NodeName, why: Option<&str>) -> Result<Draining, OperatorError> {
         let key = self.keyspace.drain_key(name);
         let (by, why) = self.requested(why);

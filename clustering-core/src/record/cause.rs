@@ -82,8 +82,8 @@ impl Cause {
         Self::known(value).unwrap_or_else(|| Cause::Other(json::compact(value)))
     }
 
-    /// Decodes a cause that this release knows. Written by hand, because a derived `Deserialize` would request values of
-    /// any type for the untagged variant; see [`json`].
+    /// Decodes a cause that this release knows. Written by hand, because a derived `Deserialize` would request values
+    /// of any type for the untagged variant; see [`json`].
     fn known(value: &RawValue) -> Option<Self> {
         #[derive(Deserialize)]
         struct Asked {

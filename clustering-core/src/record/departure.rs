@@ -53,8 +53,8 @@ impl DepartureRecord {
         record.filter(|record| record.is_about(node)).map_or(Departure::Ended, |record| record.how)
     }
 
-    /// Returns the time for which the slots of `node` wait for it, given the departure record at that time. The times in
-    /// the records may have been written by hand, so they are limited to those that a node can have.
+    /// Returns the time for which the slots of `node` wait for it, given the departure record at that time. The times
+    /// in the records may have been written by hand, so they are limited to those that a node can have.
     pub(crate) fn grace(record: Option<&Self>, node: &Node) -> Duration {
         let grace = match record.filter(|record| record.is_about(node)) {
             Some(DepartureRecord { how: Departure::Left, keep_ms, .. }) => Duration::from_millis(*keep_ms),

@@ -158,8 +158,8 @@ fn a_departure_record_applies_only_to_its_own_incarnation() {
     assert_eq!(DepartureRecord::how_departed(None, &node), Departure::Ended);
 }
 
-/// Found by fuzzing: serde skipped unknown fields without parsing them, so a release that knows such a field could not read
-/// a record that this release could.
+/// Found by fuzzing: serde skipped unknown fields without parsing them, so a release that knows such a field could
+/// not read a record that this release could.
 #[test]
 fn an_unparsable_unknown_field_makes_a_record_malformed() {
     for strange in [&b"\"\xf0\""[..], br#""\ud800""#, b"1e999"] {

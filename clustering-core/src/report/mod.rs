@@ -21,8 +21,8 @@
 //! # }
 //! ```
 //!
-//! A [`Report`] is a snapshot, which takes two reads for any number of nodes. A [`Monitor`] keeps a report up to date with
-//! two watches, and returns events. Neither writes to the store nor holds a lease.
+//! A [`Report`] is a snapshot, which takes two reads for any number of nodes. A [`Monitor`] keeps a report up to date
+//! with two watches, and returns events. Neither writes to the store nor holds a lease.
 
 mod assemble;
 mod monitor;
@@ -129,7 +129,8 @@ pub enum ClusterState {
     },
     /// There is no leader.
     Leaderless,
-    /// The record of the leader or of the version is malformed. An operator must delete it, since nodes do not touch it.
+    /// The record of the leader or of the version is malformed. An operator must delete it, since nodes do not touch
+    /// it.
     Unreadable,
     /// No node is present.
     Empty,
@@ -212,8 +213,8 @@ pub struct NodeReport {
     /// The request to leave in order, if there is one for the node's session.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<DrainReport>,
-    /// The time at which the node registered or last changed its record, by its own wall clock, in milliseconds since 1970;
-    /// `None` if its incarnation is not a ULID with a [plausible](Version::is_plausible) time.
+    /// The time at which the node registered or last changed its record, by its own wall clock, in milliseconds since
+    /// 1970; `None` if its incarnation is not a ULID with a [plausible](Version::is_plausible) time.
     pub registered_ms: Option<u64>,
 }
 
@@ -269,8 +270,8 @@ fn text<S: serde::Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Erro
 }
 
 impl Report {
-    /// Reads the state of the cluster in `namespace`, with two reads. Returns `None` if there is no cluster: none of its
-    /// records is in the store.
+    /// Reads the state of the cluster in `namespace`, with two reads. Returns `None` if there is no cluster: none of
+    /// its records is in the store.
     ///
     /// # Errors
     ///
@@ -280,8 +281,8 @@ impl Report {
         namespace: &Namespace,
     ) -> Result<Option<Report>, StoreError> {
         let keyspace = Keyspace::new(namespace.clone());
-        // The order matters: with the acknowledgements read last, every acknowledged version is in the first read, or a newer
-        // version is.
+        // The order matters: with the acknowledgements read last, every acknowledged version is in the first read, or
+        // a newer version is.
         let view = store.read(keyspace.view_prefix()).await?;
         let ready = store.read(keyspace.ready_prefix()).await?;
         Ok(Report::of(&keyspace, &view, &ready))
@@ -320,8 +321,8 @@ impl Report {
         records.is_cluster().then(|| records.report())
     }
 
-    /// Returns the nodes present, to find the owners of keys as [`Discovery::find`](crate::Discovery::find) does in a process
-    /// that has just started.
+    /// Returns the nodes present, to find the owners of keys as [`Discovery::find`](crate::Discovery::find) does in a
+    /// process that has just started.
     pub fn placement(&self) -> Nodes {
         Nodes::new(self.nodes.iter().map(|node| node.node.clone()))
     }

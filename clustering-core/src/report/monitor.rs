@@ -77,8 +77,8 @@ impl Monitor {
         self.away_since.is_some()
     }
 
-    /// Waits until something happens, and returns all events of one revision. The list is empty if the report changed in
-    /// a way for which there is no event, for example because a key was deleted by hand.
+    /// Waits until something happens, and returns all events of one revision. The list is empty if the report changed
+    /// in a way for which there is no event, for example because a key was deleted by hand.
     ///
     /// Cancel safe. Errors of the store are returned as events.
     pub async fn next(&mut self) -> Vec<MonitorEvent> {

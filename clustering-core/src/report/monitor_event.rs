@@ -66,9 +66,10 @@ pub enum MonitorEvent {
     /// An event that nodes report as well: [`NodeUp`](Event::NodeUp), [`NodeChanged`](Event::NodeChanged),
     /// [`NodeDown`](Event::NodeDown), [`LeaderChanged`](Event::LeaderChanged),
     /// [`VersionPublished`](Event::VersionPublished), [`Released`](Event::Released), [`Cordoned`](Event::Cordoned),
-    /// [`Uncordoned`](Event::Uncordoned), [`SlotsKept`](Event::SlotsKept), [`WaitingForNodes`](Event::WaitingForNodes),
-    /// [`TooFewNodes`](Event::TooFewNodes), [`Reclaiming`](Event::Reclaiming), [`Malformed`](Event::Malformed),
-    /// [`StoreAway`](Event::StoreAway), [`StoreBack`](Event::StoreBack) or [`Resynced`](Event::Resynced). `own` is always false in `LeaderChanged`.
+    /// [`Uncordoned`](Event::Uncordoned), [`SlotsKept`](Event::SlotsKept),
+    /// [`WaitingForNodes`](Event::WaitingForNodes), [`TooFewNodes`](Event::TooFewNodes),
+    /// [`Reclaiming`](Event::Reclaiming), [`Malformed`](Event::Malformed), [`StoreAway`](Event::StoreAway),
+    /// [`StoreBack`](Event::StoreBack) or [`Resynced`](Event::Resynced). `own` is always false in `LeaderChanged`.
     #[serde(untagged)]
     Common(Event),
 }

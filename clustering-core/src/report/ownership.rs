@@ -63,7 +63,7 @@ pub struct StandingReport {
     pub reclaimed: bool,
 }
 
-/// Slots that wait for an absent node, which is expected to come back. They have no owner meanwhile.
+/// Slots that wait for an absent node, which is expected to come back. Until then they have no owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct KeptReport {
@@ -71,8 +71,8 @@ pub struct KeptReport {
     pub name: NodeName,
     /// The slots.
     pub slots: SlotSet,
-    /// Time for which the slots wait after the newest version was published. A leader that is elected meanwhile counts
-    /// anew.
+    /// Time for which the slots wait after the newest version was published. A leader that is elected in the meantime
+    /// starts counting again.
     #[serde(serialize_with = "milliseconds", rename = "keep_ms")]
     pub keep: Duration,
 }
@@ -296,7 +296,7 @@ fn standing(lease: LeaseId, stored: &StoredRecord<HoldsRecord>) -> StandingRepor
     }
 }
 
-/// Returns the slots whose owners differ, by former and new owner.
+/// Returns the slots whose owners differ, grouped by former and new owner.
 fn moves(previous: &View, newest: &View) -> Vec<Move> {
     let mut moves: BTreeMap<_, Vec<Slot>> = BTreeMap::new();
     let slots = newest.slot_count().into_iter().flat_map(SlotCount::iter);

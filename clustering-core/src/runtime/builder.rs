@@ -83,7 +83,8 @@ impl Builder {
         }
     }
 
-    /// Sets the cluster's namespace: nodes of the same namespace form a cluster. `cluster` by default; see [`Namespace`].
+    /// Sets the cluster's namespace: nodes of the same namespace form a cluster. `cluster` by default; see
+    /// [`Namespace`].
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -91,8 +92,8 @@ impl Builder {
 
     /// Sets the node's name, which must be unique in the cluster; see [`NodeName`]. A new ULID by default.
     ///
-    /// The name decides which keys the node owns. Use a name that survives a restart, such as the pod name of a stateful
-    /// set, so that a restarted node gets its keys back.
+    /// The name decides which keys the node owns. Use a name that survives a restart, such as the pod name of a
+    /// stateful set, so that a restarted node gets its keys back.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -128,7 +129,8 @@ impl Builder {
     ///
     /// The callback must not wait for its own node: [`stop`](Clustering::stop), [`ended`](Clustering::ended) and the
     /// methods whose names begin with `wait_` return an error in callbacks. Everything else of [`Clustering`] may be
-    /// used through [`Stabilization::cluster`]. Do not capture a strong handle, which would keep the node alive forever.
+    /// used through [`Stabilization::cluster`]. Do not capture a strong handle, which would keep the node alive
+    /// forever.
     pub fn stabilize<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,
@@ -213,8 +215,8 @@ impl Builder {
     ///
     /// The library renews the lease even if the service around it is stuck; the check notices that. When it fails,
     /// panics or hangs (three times in a row by default), the node gives up its session: from that moment it neither
-    /// leads nor owns keys, and other nodes take over. It rejoins when a check passes (P11). A node does not join before
-    /// its first check has passed; [`start`](Self::start) waits for that.
+    /// leads nor owns keys, and other nodes take over. It rejoins when a check passes (P11). A node does not join
+    /// before its first check has passed; [`start`](Self::start) waits for that.
     ///
     /// The callback returns the same types as [`stabilize`](Self::stabilize). Check only what can fail on this node
     /// alone: a deadlock, a full disk, a lost device. A check of something that all nodes share, such as a database,

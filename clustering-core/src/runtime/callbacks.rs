@@ -73,8 +73,8 @@ impl Stabilization {
     }
 
     /// Returns the view of the last version for which this process's callback succeeded, even if the version was
-    /// superseded by then: the view to which the process's state is adapted. `None` before the first success. It is kept
-    /// across sessions, because the process's state is too.
+    /// superseded by then: the view to which the process's state is adapted. `None` before the first success. It is
+    /// kept across sessions, because the process's state is too.
     ///
     /// A call that refused halfway leaves the state between two views, of which this is the older one. A callback that
     /// works on differences has to undo its changes before it refuses, or compare with what the process actually holds.

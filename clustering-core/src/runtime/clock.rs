@@ -42,7 +42,8 @@ impl SimulatedSuspends {
         Self::default()
     }
 
-    /// Simulates a suspend of this duration: the clock jumps, tokio's timers do not, and timers that count suspends fire.
+    /// Simulates a suspend of this duration: the clock jumps, tokio's timers do not, and timers that count suspends
+    /// fire.
     pub fn suspend(&self, time: Duration) {
         self.0.send_modify(|suspended| *suspended += time);
     }

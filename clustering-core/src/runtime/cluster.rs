@@ -111,8 +111,8 @@ impl Clustering {
         self.term().is_some()
     }
 
-    /// Returns the term under which this node may act as leader at this moment, or `None` if it may not. The term is the
-    /// fencing token for the leader's writes (P5).
+    /// Returns the term under which this node may act as leader at this moment, or `None` if it may not. The term is
+    /// the fencing token for the leader's writes (P5).
     pub fn term(&self) -> Option<Term> {
         self.shared().known.term()
     }
@@ -156,8 +156,8 @@ impl Clustering {
 
     /// True if this node may work on `key` at this moment.
     ///
-    /// On an [exclusive](Builder::exclusive) node: it holds the key (P12). Take a [hold](Self::hold) before work begins,
-    /// since the answer may be out of date right after the call.
+    /// On an [exclusive](Builder::exclusive) node: it holds the key (P12). Take a [hold](Self::hold) before work
+    /// begins, since the answer may be out of date right after the call.
     ///
     /// On other nodes: the session is live, and the version that the node acknowledged assigns the key to it. While the
     /// nodes adapt to a newer version, the new owner of a key may be ready before the old owner is. Work that two nodes
@@ -302,8 +302,8 @@ impl Clustering {
     /// Requests a new version, for example to rebalance by hand, and waits until the leader has published one that is
     /// newer than the newest version that this node knew of. `reason` appears in the causes of that version.
     ///
-    /// Concurrent requests share one version. Dropping the future does not cancel the request. Dropped requests are merged
-    /// into one, so they do not accumulate while the store is away.
+    /// Concurrent requests share one version. Dropping the future does not cancel the request. Dropped requests are
+    /// merged into one, so they do not accumulate while the store is away.
     ///
     /// # Errors
     ///
@@ -329,14 +329,15 @@ impl Clustering {
     /// changes nothing (P5). If the write was decided under an earlier value of [`term`](Self::term), use
     /// [`commit_under`](Self::commit_under).
     ///
-    /// `txn` may have at most 15 guards, and must not touch keys under the cluster's `view/`, `ready/` or `history/`. It
-    /// is sent once and never retried: after [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the caller
-    /// can tell if repeating it is safe. Dropping the future does not cancel the commit.
+    /// `txn` may have at most 15 guards, and must not touch keys under the cluster's `view/`, `ready/` or `history/`.
+    /// It is sent once and never retried: after [`OutcomeUnknown`](crate::store::ErrorKind::OutcomeUnknown) only the
+    /// caller can tell if repeating it is safe. Dropping the future does not cancel the commit.
     ///
     /// # Errors
     ///
-    /// [`RequestError::NotLeader`] or [`RequestError::Reserved`] if nothing was sent; [`RequestError::Store`] otherwise,
-    /// with [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of `txn` failed.
+    /// [`RequestError::NotLeader`] or [`RequestError::Reserved`] if nothing was sent; [`RequestError::Store`]
+    /// otherwise, with [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if the term had ended or a guard of
+    /// `txn` failed.
     pub async fn commit_as_leader(&self, txn: Txn) -> Result<Revision, RequestError> {
         self.handle.request(move |id| Input::CommitAsLeader { id, txn }).await
     }
@@ -409,10 +410,10 @@ impl Clustering {
     /// until the service has dropped them and the [`release`](Builder::release) callback has succeeded.
     ///
     /// Stopping takes one store call plus the time that the callbacks need to return. It is bounded by
-    /// [`Config::stop_timeout`](field@crate::Config::stop_timeout) plus one second, as long as the runtime on which the node
-    /// was started keeps running. If the store does not answer, it waits at most until the lease has expired. It
-    /// ends the node for all clones of the handle, and calling it twice is harmless. The node also ends if the future is
-    /// dropped.
+    /// [`Config::stop_timeout`](field@crate::Config::stop_timeout) plus one second, as long as the runtime on which
+    /// the node was started keeps running. If the store does not answer, it waits at most until the lease has
+    /// expired. It ends the node for all clones of the handle, and calling it twice is harmless. The node also ends
+    /// if the future is dropped.
     ///
     /// # Errors
     ///
@@ -429,12 +430,13 @@ impl Clustering {
     /// `grace`. Its slots then wait for it, without an owner, and do not move to other nodes and back. If the node is
     /// not back in time, they move.
     ///
-    /// The leader counts the time, from the moment at which it sees the node leave; a new leader counts anew. At most 1
-    /// day; a longer time is shortened to that. Has no effect on nodes that are not [exclusive](Builder::exclusive).
+    /// The leader counts the time from the moment at which it sees the node leave; a new leader starts counting
+    /// again. Times above 1 day are shortened to 1 day. Has no effect on nodes that are not
+    /// [exclusive](Builder::exclusive).
     ///
     /// # Errors
     ///
-    /// As [`stop`](Self::stop).
+    /// Same as [`stop`](Self::stop).
     pub async fn stop_for_restart(&self, grace: Duration) -> Result<(), StopError> {
         self.handle.begin_stop(grace.min(MAX_TTL));
         self.shared().may_wait().map_err(|InCallback| StopError::InCallback)?;

@@ -28,7 +28,7 @@ pub enum StartError {
         address: SocketAddr,
         /// The operating system's error.
         reason: String,
-        /// What to do about it.
+        /// Advice on how to solve the problem.
         advice: &'static str,
     },
     /// The store refuses this node. An operator has to correct credentials, permissions or limits.

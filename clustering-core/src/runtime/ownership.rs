@@ -115,8 +115,8 @@ impl Clustering {
     /// Returns a hold of the key if this node holds it at this moment: while the hold is valid, no other process can
     /// hold the key (P12).
     ///
-    /// Takes well below a microsecond if this node holds the key, and neither waits nor takes a lock. The key's slot is
-    /// not handed over before the hold is dropped, so keep it only for as long as the work takes.
+    /// The call takes well below a microsecond if this node holds the key. It neither waits nor takes a lock. The
+    /// key's slot is not handed over before the hold is dropped, so keep it only for as long as the work takes.
     ///
     /// # Errors
     ///
@@ -134,8 +134,8 @@ impl Clustering {
         self.shared().known.hold(slot)
     }
 
-    /// Like [`hold`](Self::hold), but waits while the key is [on its way](NotHeld::Moving) to this node: until the former
-    /// owner has let go of it and `stabilize` has succeeded. There is no time limit; use
+    /// Like [`hold`](Self::hold), but waits while the key is [on its way](NotHeld::Moving) to this node: until the
+    /// former owner has let go of it and `stabilize` has succeeded. There is no time limit; use
     /// [`tokio::time::timeout`]. Cancel safe.
     ///
     /// # Errors
@@ -178,9 +178,8 @@ impl Clustering {
     /// # Errors
     ///
     /// [`RequestError::NotHeld`] if the hold is lost, or [`RequestError::Reserved`]: nothing was written.
-    /// [`RequestError::Store`] with the store's error, which is
-    /// [`GuardFailed`](crate::store::ErrorKind::GuardFailed) if a guard of `txn` failed. [`RequestError::Stopped`] if the
-    /// node ends first.
+    /// [`RequestError::Store`] with the store's error, which is [`GuardFailed`](crate::store::ErrorKind::GuardFailed)
+    /// if a guard of `txn` failed. [`RequestError::Stopped`] if the node ends first.
     pub async fn commit_as_owner(&self, hold: &Hold, txn: Txn) -> Result<Revision, RequestError> {
         if hold.is_lost() {
             return Err(RequestError::NotHeld);

@@ -45,8 +45,8 @@ pub trait Process: Any + Send + Sync {
     fn spawned(&self, task: AbortHandle);
 
     /// Called for each task that holds sockets and does nothing else. The end of the process has to abort it at once,
-    /// because the kernel closes the sockets of a process that ends, even if none of its code runs any more. The default
-    /// is [`spawned`](Self::spawned).
+    /// because the kernel closes the sockets of a process that ends, even if none of its code runs any more. The
+    /// default is [`spawned`](Self::spawned).
     fn spawned_sockets(&self, task: AbortHandle) {
         self.spawned(task);
     }
@@ -90,7 +90,7 @@ where
     task
 }
 
-/// Spawns a task within the process, which must be told of it.
+/// Spawns a task that is polled within the process. The caller must then pass the task to [`Process::spawned`].
 pub(super) fn spawn_on<F>(
     runtime: &Handle,
     process: Arc<dyn Process>,

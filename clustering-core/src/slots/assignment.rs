@@ -37,8 +37,8 @@ pub struct Candidate<'a> {
 pub struct Balanced;
 
 impl Balanced {
-    /// Returns the owner of each slot as [`Assignor::assign`] does, given the previous owner of each slot and candidates
-    /// that have only a weight. Tools use this to show which slots would move if the nodes changed.
+    /// Returns the owner of each slot as [`Assignor::assign`] does, given the previous owner of each slot and
+    /// candidates that have only a weight. Tools use this to show which slots would move if the nodes changed.
     pub fn assign_by_weight(previous: &[Option<usize>], weights: &[Weight]) -> Vec<Option<usize>> {
         let weights: Vec<u32> = weights.iter().map(|weight| weight.get()).collect();
         balance(previous, &weights)
@@ -129,7 +129,8 @@ impl Assignment {
         self.slots.iter().map(|owner| places.get(usize::from(*owner)).copied().flatten()).collect()
     }
 
-    /// Encodes the assignment as it is stored. 4,096 slots of as many owners take less than 54,656 bytes.
+    /// Encodes the assignment as it is stored. An assignment of 4,096 slots to 4,096 owners takes less than 54,656
+    /// bytes.
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(8 * self.owners.len() + 2 * self.slots.len());
         self.owners.iter().for_each(|owner| bytes.extend(owner.to_le_bytes()));
@@ -142,7 +143,7 @@ impl Assignment {
     ///
     /// # Errors
     ///
-    /// Describes what is wrong with it.
+    /// A description of the defect in the stored value.
     pub fn decode(value: &[u8]) -> Result<Self, String> {
         let record: Record = serde_json::from_slice(value).map_err(|error| error.to_string())?;
         let count = SlotCount::new(record.slots).map_err(|error| error.to_string())?;

@@ -131,7 +131,7 @@ mod tests {
             prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
         }
 
-        /// The slots of a member that is away are not assigned, and wait for it.
+        /// The slots of an absent member stay unassigned until the member is back.
         #[test]
         fn no_slot_moves_while_some_members_of_equal_weight_are_away_or_when_they_are_back(
             previous in prop::collection::vec(prop::option::of(0usize..17), 1..600),

@@ -1,13 +1,13 @@
 //! Slots: the shares into which an exclusive cluster divides its keys, and their assignment to nodes.
 //!
-//! Every key belongs to one of a fixed number of slots. The leader assigns the slots to nodes when it publishes a version,
-//! starting from the previous assignment, and writes the result into the log. All nodes therefore see the same
-//! assignment, and only the leader has to know how it was computed.
+//! Every key belongs to one of a fixed number of slots. The leader assigns the slots to nodes when it publishes a
+//! version, starting from the previous assignment, and writes the result into the log. All nodes therefore see the
+//! same assignment, and only the leader has to know how it was computed.
 //!
-//! This module contains the mapping of keys to slots, the default [`Assignor`] and the stored form of an assignment. Only
-//! [exclusive](crate::Builder::exclusive) clusters have slots; others place keys by [`placement`](crate::placement). See
-//! [`docs::ownership`](crate::docs::ownership) for their use, and [`docs::protocol`](crate::docs::protocol) for the rules
-//! by which they move.
+//! This module contains the mapping of keys to slots, the default [`Assignor`] and the stored form of an assignment.
+//! Only [exclusive](crate::Builder::exclusive) clusters have slots; others place keys by
+//! [`placement`](crate::placement). See [`docs::ownership`](crate::docs::ownership) for their use, and
+//! [`docs::protocol`](crate::docs::protocol) for the rules by which they move.
 //!
 //! # Specification
 //!
@@ -38,7 +38,7 @@ impl SlotCount {
     /// The largest number of slots.
     pub const MAX: SlotCount = SlotCount(4096);
 
-    /// Creates a number of slots.
+    /// Creates a `SlotCount` from the number of slots.
     ///
     /// # Errors
     ///

@@ -38,11 +38,11 @@ pub enum ErrorKind {
     /// reply in time to a call that changes nothing. The call had no effect; retry later.
     ///
     /// A store must be certain of that. If it may have applied the call although it reports a failure, the kind is
-    /// [`OutcomeUnknown`](Self::OutcomeUnknown), whatever the reason for the failure: etcd, for example, applies some of
-    /// the writes that it fails because it is out of space.
+    /// [`OutcomeUnknown`](Self::OutcomeUnknown), whatever the reason for the failure: etcd, for example, applies some
+    /// of the writes that it fails because it is out of space.
     Busy,
-    /// The store cannot be reached, and the call never arrived, or only reads and the connection broke before the reply. It
-    /// had no effect; retry.
+    /// The store cannot be reached: the call never arrived, or the connection broke before the reply to a read. The
+    /// call had no effect; retry.
     Unreachable,
     /// The reply was lost, or does not tell whether the store applied the call: the call may have taken effect, or may
     /// still do so. Read the affected keys to find out, or repeat the call under guards.

@@ -38,19 +38,21 @@ pub struct Page {
     pub reached: Revision,
     /// True if the page ends before the end of the log, so that the feed asks for the next one at once.
     pub more: bool,
-    /// Time at which the feed looks again although nobody has raised its signal: the next time at which a lease may
-    /// expire, or a limit on the delay if a notification is lost.
+    /// Time at which the feed reads the log again even if its signal has not been raised: the next time at which a
+    /// lease may expire, or a limit on the delay if a notification is lost.
     pub again: Option<Instant>,
 }
 
 /// Returns a watch of `prefix` that reads the changes after the revision `after` page by page from a log.
 ///
-/// It asks for a page when it is polled and has nothing left to deliver, so that a reader that lags costs no memory. After
-/// the last page it waits for the signal. The signal must be raised after each change under the prefix, once a page would
-/// show the change; raising it more often only costs a page. The first error of [`Log::page`] ends the watch.
+/// It asks for a page when it is polled and has nothing left to deliver, so that a reader that lags costs no memory.
+/// After the last page it waits for the signal. The signal must be raised after each change under the prefix, once a
+/// page would show the change; raising it more often only costs a page. The first error of [`Log::page`] ends the
+/// watch.
 ///
-/// A store also has to [check](WatchEnd::check) `after` when the watch is opened, because the feed only does so when it is
-/// polled, and by then the store may have passed a revision that was in the future. [`ended`] makes the watch for that case.
+/// A store also has to [check](WatchEnd::check) `after` when the watch is opened, because the feed only does so when
+/// it is polled, and by then the store may have passed a revision that was in the future. In that case, return the
+/// watch that [`ended`] creates.
 ///
 /// ```
 /// # use std::{sync::{Arc, Mutex}, time::Duration};
@@ -110,7 +112,7 @@ struct Feed<L> {
     after: Revision,
     signal: Signal,
     fetched: vec::IntoIter<Batch>,
-    /// True if there may be more than what was fetched.
+    /// True if the log may have batches after the fetched ones.
     more: bool,
     again: Option<Instant>,
 }
@@ -127,7 +129,8 @@ impl<L: Log> Feed<L> {
             if !self.more {
                 self.signal.raised(self.again).await;
             }
-            // Before the page is read, so that no change after it is missed.
+            // Clear the signal before the page is read: a change after the page then raises it again and is not
+            // missed.
             self.signal.clear();
             match self.log.page(&self.prefix, self.after, PAGE).await {
                 Ok(Page { batches, reached, more, again }) => {
@@ -176,7 +179,7 @@ mod tests {
     use super::*;
     use crate::store::Change;
 
-    /// A log that answers with the given pages, and then with empty ones.
+    /// A log that returns the given pages, and empty pages after them.
     #[derive(Clone, Default)]
     struct Script(Arc<Told>);
 
@@ -285,7 +288,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_log_is_read_again_at_the_time_that_it_named() {
+    async fn the_log_is_read_again_at_the_time_that_its_page_named() {
         let script = Script::default();
         let again = Some(Instant::now() + Duration::from_secs(10));
         script.then(Ok(Page { again, ..page_of([], 0, false) }));

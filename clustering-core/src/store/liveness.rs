@@ -7,16 +7,16 @@ use std::{
 use thiserror::Error;
 use tokio::time::{Instant, timeout_at};
 
-/// Guard against a connection that died silently: one that is still open, but on which nothing arrives any more, as behind a
-/// firewall that has forgotten it.
+/// Guard against a connection that died silently: it is still open, but nothing arrives on it any more, for example
+/// because a firewall has dropped its state.
 ///
-/// Callers give up their calls early: a node does so after a sixth of its TTL. A time limit that starts with each call is
-/// then never reached, and all calls on the dead connection fail. This guard therefore measures from the first call that was
-/// not answered, over all calls since, whether their callers still wait or have dropped them.
+/// Callers give up their calls early: a node does so after a sixth of its TTL. A time limit that starts with each
+/// call is then never reached, and all calls on the dead connection fail. This guard therefore measures from the
+/// first call that was not answered, over all calls since, whether their callers still wait or have dropped them.
 ///
-/// Keep one guard for each connection. Use a new connection once [`is_silent`](Self::is_silent) is true, and run each call
-/// within [`answered`](Self::answered). A connection that only listens needs a call of its own from time to time, because
-/// without a call it cannot be told from a quiet one.
+/// Keep one guard for each connection. Use a new connection once [`is_silent`](Self::is_silent) is true, and run each
+/// call within [`answered`](Self::answered). If a connection only receives notifications, make a call on it from time
+/// to time: otherwise a dead connection looks like a quiet one.
 ///
 /// ```
 /// # use std::{future::{pending, ready}, time::Duration};
@@ -42,8 +42,8 @@ pub struct Liveness {
     unanswered: Mutex<Option<Instant>>,
 }
 
-/// Error: nothing has arrived on the connection for too long. The call was sent, and whether the store received it is not
-/// known.
+/// Error: nothing has arrived on the connection for too long. The call was sent, and whether the store received it is
+/// not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the connection has not answered for {0:?}")]
 pub struct Silent(pub Duration);
@@ -51,8 +51,8 @@ pub struct Silent(pub Duration);
 impl Liveness {
     /// Creates the guard of a new connection, which counts as dead once it has not answered for `limit`.
     ///
-    /// The limit should be a few times what a slow call takes, and well below the TTLs that nodes use: a node has to renew
-    /// its lease on the next connection.
+    /// The limit should be a few times what a slow call takes, and well below the TTLs that nodes use: a node has to
+    /// renew its lease on the next connection.
     pub fn new(limit: Duration) -> Self {
         Liveness { limit, unanswered: Mutex::new(None) }
     }
@@ -62,7 +62,8 @@ impl Liveness {
         self.with(|unanswered| unanswered.is_some_and(|since| since.elapsed() >= self.limit))
     }
 
-    /// Runs a call on the connection. If the future is dropped before the call is answered, the silence continues to count.
+    /// Runs a call on the connection. If the future is dropped before the call is answered, the silence continues to
+    /// count.
     ///
     /// # Errors
     ///
@@ -77,13 +78,13 @@ impl Liveness {
                     return Ok(answer);
                 }
                 Err(_) if self.is_silent() => return Err(Silent(self.limit)),
-                // Another call was answered meanwhile.
+                // Another call was answered in the meantime.
                 Err(_) => {}
             }
         }
     }
 
-    /// Notes that something arrived on the connection: the answer to any call, or a notification.
+    /// Records that something arrived on the connection: the answer to any call, or a notification.
     pub fn heard(&self) {
         self.with(|unanswered| *unanswered = None);
     }
@@ -105,7 +106,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn silence_counts_over_calls_that_were_given_up() {
+    async fn silence_is_measured_across_calls_that_were_given_up() {
         let guard = Liveness::new(LIMIT);
         for _ in 0..3 {
             assert!(!guard.is_silent());

@@ -12,9 +12,10 @@
 //!   read ── a prefix at one revision        watch ── every later change under it, in order, exactly once
 //! ```
 //!
-//! Helpers for implementors: [`feed`](fn@feed) makes watches of a log that is read page by page, with a [`Signal`] for new changes;
-//! [`prefix_range`](fn@prefix_range) bounds the keys of a prefix; [`Liveness`] notices connections that died silently; [`Stage`] classifies
-//! errors by how far a call had come. [Implementing the trait](crate::docs::store) shows how they fit together.
+//! Helpers for implementors: [`feed`](fn@feed) makes watches of a log that is read page by page, with a [`Signal`]
+//! for new changes; [`prefix_range`](fn@prefix_range) bounds the keys of a prefix; [`Liveness`] notices connections
+//! that died silently; [`Stage`] classifies errors by how far a call had come. [Implementing the
+//! trait](crate::docs::store) shows how they fit together.
 
 mod batch;
 mod error;
@@ -50,10 +51,10 @@ pub use self::{
 
 /// A coordination store: the minimum that an implementation must provide to carry a cluster.
 ///
-/// The trait is meant for implementors and stays small; [`CoordinationStoreExt`] adds convenience methods for callers.
-/// It is object safe: the runtime holds an `Arc<dyn CoordinationStore>`. Implementations need the attribute
-/// `#[async_trait]`, from the crate `async-trait`. [Implementing the trait](crate::docs::store) answers the questions that
-/// come up.
+/// The trait is meant for implementors and stays small; [`CoordinationStoreExt`] adds convenience methods for
+/// callers. It is object safe: the runtime holds an `Arc<dyn CoordinationStore>`. Implementations need the attribute
+/// `#[async_trait]`, from the crate `async-trait`. [Implementing the trait](crate::docs::store) answers common
+/// questions.
 ///
 /// # Contract
 ///
@@ -88,10 +89,10 @@ pub use self::{
 ///    had an effect ([`ErrorKind::OutcomeUnknown`]), or the store cannot be reached ([`ErrorKind::Unreachable`]). See
 ///    [`StoreError`]. A retry policy never has to guess: if the store cannot rule out that a write was applied, or may
 ///    still be, it reports [`ErrorKind::OutcomeUnknown`] and no other kind.
-/// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees the resources that it held: it
-///    leaves nothing behind that blocks other calls, of this handle or another. A dropped commit may or may not have been
-///    applied. Dropping a handle ends neither its watches nor its leases. If a connection dies silently, later calls are
-///    answered on a new one, even if no caller waits for long.
+/// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees the resources that it held:
+///    it leaves nothing behind that blocks other calls, of this handle or another. A dropped commit may or may not
+///    have been applied. Dropping a handle ends neither its watches nor its leases. If a connection dies silently,
+///    later calls are answered on a new connection, even if every caller gives up early.
 /// 10. **Sizes** (`rule_10_sizes`): a store accepts values of up to 64 KiB, up to 16 guards and 16 operations in one
 ///     commit, and keys of up to 512 bytes, as defined in [`Limits`]. Anything larger, an empty key (an empty value is
 ///     allowed), and a commit that names the same key in two operations are refused with [`ErrorKind::Invalid`].
@@ -99,9 +100,10 @@ pub use self::{
 ///
 /// # Cancellation
 ///
-/// Every future may be dropped at any await point, and nodes do so: they give each call up after
-/// [`Config::call_timeout`](crate::Config::call_timeout), a sixth of the TTL by default. A dropped [`commit`](Self::commit) or
-/// [`grant_lease`](Self::grant_lease) may have taken effect; callers treat it like [`ErrorKind::OutcomeUnknown`].
+/// Every future may be dropped at any await point, and nodes do so: they give up each call after
+/// [`Config::call_timeout`](crate::Config::call_timeout), a sixth of the TTL by default. A dropped
+/// [`commit`](Self::commit) or [`grant_lease`](Self::grant_lease) may have taken effect; callers treat it like
+/// [`ErrorKind::OutcomeUnknown`].
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait CoordinationStore: Send + Sync + 'static {
@@ -110,8 +112,8 @@ pub trait CoordinationStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Invalid`] if `ttl` is zero, or longer than the store supports, which must be at least 1 day. After [`ErrorKind::OutcomeUnknown`], a lease with an unknown ID may
-    /// exist; it expires by itself.
+    /// [`ErrorKind::Invalid`] if `ttl` is zero, or longer than the store supports, which must be at least 1 day.
+    /// After [`ErrorKind::OutcomeUnknown`], a lease with an unknown ID may exist; it expires by itself.
     async fn grant_lease(&self, ttl: Duration) -> Result<Lease, StoreError>;
 
     /// Renews a lease for its whole TTL and returns its remaining lifetime as of the renewal.
@@ -120,8 +122,8 @@ pub trait CoordinationStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::LeaseNotFound`] if the lease has ended. A renewal never revives an ended lease. A lease that is overdue
-    /// but whose keys have not vanished yet has not ended, and may be renewed.
+    /// [`ErrorKind::LeaseNotFound`] if the lease has ended. A renewal never revives an ended lease. A lease that is
+    /// overdue but whose keys have not vanished yet has not ended, and may be renewed.
     async fn renew_lease(&self, id: LeaseId) -> Result<Duration, StoreError>;
 
     /// Ends a lease and deletes its keys, in one revision, before it returns.
@@ -150,8 +152,8 @@ pub trait CoordinationStore: Send + Sync + 'static {
     ///
     /// The stream yields [`Batch`]es, then at most one [`WatchEnd`], and nothing after that. If `after` has been
     /// compacted or is ahead of the store, the call succeeds and the stream's first item is the corresponding
-    /// [`WatchEnd`]. A watch after a revision before the last compaction may end with [`WatchEnd::Compacted`] even if nothing
-    /// under its prefix was compacted. The stream outlives the handle.
+    /// [`WatchEnd`]. A watch after a revision before the last compaction may end with [`WatchEnd::Compacted`] even if
+    /// nothing under its prefix was compacted. The stream outlives the handle.
     async fn watch(&self, prefix: &str, after: Revision) -> Result<WatchStream, StoreError>;
 
     /// Applies all operations of `txn` if all its guards hold, or none of them, and returns the revision.

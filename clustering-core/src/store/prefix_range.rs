@@ -1,8 +1,8 @@
-/// Returns the range of keys that start with `prefix`: from the first key (included) to the end (excluded), or without an
-/// end if every key starts with it.
+/// Returns the range of keys that start with `prefix`: from the first key (included) to the end (excluded), or
+/// without an end if every key starts with it.
 ///
-/// The bounds are bytes, because the end may not be valid UTF-8. Compare keys as bytes, too: databases with a collation
-/// sort text in another order.
+/// The bounds are bytes, because the end may not be valid UTF-8. Compare keys as bytes, too: a database with a
+/// collation sorts text differently.
 ///
 /// ```
 /// use clustering_core::store::prefix_range;

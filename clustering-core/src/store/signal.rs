@@ -37,7 +37,7 @@ impl Signal {
         self.0.raise();
     }
 
-    /// Takes the signal back before a page is read. Whatever raises it from now on causes another page.
+    /// Resets the signal before a page is read. If it is raised again from now on, the feed reads another page.
     pub(super) fn clear(&self) {
         self.0.raised.store(false, Ordering::SeqCst);
         // A feed that reads a page need not be woken.
@@ -52,7 +52,8 @@ impl Signal {
             if self.0.raised.load(Ordering::SeqCst) || again.is_some_and(|again| again <= Instant::now()) {
                 return Poll::Ready(());
             }
-            // A timer needs a runtime. It is created for each poll, because the watch may have moved to another one.
+            // A timer belongs to a runtime. The timer is created for each poll, because the watch may have moved to
+            // another runtime.
             let again = again.filter(|_| Handle::try_current().is_ok());
             timer.set(again.map(sleep_until));
             timer.as_mut().as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(context))

@@ -1,7 +1,7 @@
 use super::{ErrorKind, StoreError};
 
-/// How far a call had come when it failed. Together with the fact whether the call changes the store, this determines what
-/// may have happened.
+/// Progress of a call at the time of its failure. Together with the kind of call (change or read), it determines
+/// which effect the call may have had.
 ///
 /// | stage | a call that changes the store | a call that only reads |
 /// |---|---|---|
@@ -9,8 +9,8 @@ use super::{ErrorKind, StoreError};
 /// | [`InFlight`](Self::InFlight) | **`OutcomeUnknown`** | `Unreachable` |
 /// | [`Answered`](Self::Answered) | `Busy` | `Busy` |
 ///
-/// In a transaction of several statements, only the last one, which commits, is in flight in this sense, provided that the
-/// store rolls the transaction back when its connection breaks: the statements before it are still
+/// In a transaction of several statements, only the last one, which commits, is in flight in this sense, provided
+/// that the store rolls the transaction back when its connection breaks: the statements before it are still
 /// [`Before`](Self::Before).
 ///
 /// ```
@@ -25,20 +25,21 @@ use super::{ErrorKind, StoreError};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Nothing was sent that could take effect: there was no connection, or it broke before.
+    /// Nothing was sent that could take effect: there was no connection, or it broke before the call was sent.
     Before,
     /// The request was sent, or may have been, and its answer is not known.
     InFlight,
     /// The store answered that it did nothing and that the call may succeed later: it is overloaded, a deadlock was
     /// broken, or the transaction was rolled back.
     ///
-    /// Other answers are not failures of this sort, and have kinds of their own: a guard, a lease, a permission. An answer
-    /// that leaves open what happened counts as [`InFlight`](Self::InFlight).
+    /// Other negative answers, about a guard, a lease or a permission, have error kinds of their own. An answer that
+    /// leaves open what happened counts as [`InFlight`](Self::InFlight).
     Answered,
 }
 
 impl Stage {
-    /// Returns the kind of the error for a call that failed at this stage. `changes` is false for a call that only reads.
+    /// Returns the kind of the error for a call that failed at this stage. `changes` is false for a call that only
+    /// reads.
     pub fn kind(self, changes: bool) -> ErrorKind {
         match self {
             Stage::Before => ErrorKind::Unreachable,

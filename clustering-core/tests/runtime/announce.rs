@@ -39,8 +39,8 @@ async fn a_panic_or_an_error_is_reported_and_not_retried() {
     assert_eq!(stable([&node]).await, second, "the version is stable nevertheless");
 }
 
-/// Versions become stable while a callback runs: it is told that it is superseded, they wait for it, and only the newest
-/// of them is announced.
+/// Versions become stable while a callback runs: it is told that it is superseded, they wait for it, and only the
+/// newest of them is announced.
 #[tokio::test(start_paused = true)]
 async fn p4_a_slow_call_never_overlaps_with_the_next() {
     let cluster = Cluster::new();

@@ -37,7 +37,7 @@ async fn hello(endpoint: &Endpoint) -> std::io::Result<(TcpStream, String)> {
 }
 
 #[tokio::test]
-async fn the_record_says_where_the_process_answers_and_as_whom() {
+async fn the_record_contains_the_endpoint_and_the_identity_of_the_process() {
     let cluster = Cluster::new();
     let node = start(&cluster, "a", |builder| builder).await;
     let endpoint = endpoint(&node);

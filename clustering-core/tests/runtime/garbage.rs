@@ -7,7 +7,8 @@ use clustering_core::{
 
 use crate::common::{Cluster, Node, followers, leader, name, secs, stable};
 
-/// An object in which no field is valid. It is a valid request nevertheless, since all fields of a request are optional.
+/// An object in which no field is valid. It is a valid request nevertheless, since all fields of a request are
+/// optional.
 const OBJECT: &[u8] = b"{\"uri\": 7, \"incarnation\": [], \"version\": {}, \"node\": null}";
 
 /// Values that are not a valid record of any kind.
@@ -76,7 +77,8 @@ async fn garbage_before_the_start_is_reported_and_stops_no_node() {
     }
 }
 
-/// No node campaigns against an unreadable leader key, since its writer is unknown. Deleting the key repairs the cluster.
+/// No node campaigns against an unreadable leader key, since its writer is unknown. Deleting the key repairs the
+/// cluster.
 #[tokio::test(start_paused = true)]
 async fn p5_with_an_unreadable_leader_key_no_node_campaigns_until_it_is_deleted() {
     let cluster = Cluster::new();

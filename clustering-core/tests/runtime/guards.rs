@@ -187,8 +187,8 @@ impl Says for clustering_core::Status {
     }
 }
 
-/// A watcher sees the deadline pass, then a late reply to a renewal moves it before the node itself noticed. A task that
-/// waits for leadership is woken although the node never reported that it was lost.
+/// A watcher sees the deadline pass, then a late reply to a renewal moves it before the node itself noticed. A task
+/// that waits for leadership is woken although the node never reported that it was lost.
 #[tokio::test(start_paused = true)]
 async fn watchers_that_saw_a_deadline_pass_are_woken_when_it_moves() {
     let cluster = Cluster::new();

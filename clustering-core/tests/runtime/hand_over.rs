@@ -137,7 +137,7 @@ async fn p12_a_node_that_was_paused_past_the_ttl_finds_its_slots_elsewhere() {
     judge.follow(&b, secs(0));
     let slot = a.held_slots().iter().next().unwrap();
     let hold = a.hold_slot(slot).unwrap();
-    // The store sees the lease expire, while no task of the node runs.
+    // The lease expires in the store while no task of the node runs.
     a.line.hang();
     soon("it moves", async {
         while !judge.slots().contains(slot) {
@@ -153,7 +153,7 @@ async fn p12_a_node_that_was_paused_past_the_ttl_finds_its_slots_elsewhere() {
     assert!(!hold.is_valid());
 }
 
-/// A callback that succeeds only while the test has opened it. Records its calls.
+/// A callback that records its calls and succeeds only while `open` is true.
 #[derive(Clone)]
 struct Gated {
     open: watch::Sender<bool>,

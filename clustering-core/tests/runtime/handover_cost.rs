@@ -78,7 +78,7 @@ async fn cost(size: usize, slots: u16, releases: bool, crashes: bool) -> (u64, u
         false => goes.stop().await.unwrap(),
     }
     let mut departure = exclusive.counted(before, &nodes).await;
-    // The end of the lease is not a commit, but deletes keys.
+    // The end of the lease deletes keys, but is not a commit of a node, so it is not counted.
     departure -= store.stats().since(&stats).expiries;
     (join, departure)
 }

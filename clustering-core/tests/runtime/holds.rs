@@ -59,7 +59,7 @@ async fn p12_after_a_pause_past_the_ttl_no_hold_is_given_out_before_any_task_has
         a.line.hang();
         let resumed = Instant::now();
         machine.suspend(slept);
-        // No task has run since the suspend, so only the clock can show the loss.
+        // No task has run since the suspend, so only a look at the clock can reveal the loss.
         assert_eq!(a.hold_slot(slot).unwrap_err(), NotHeld::NoSession, "suspended for {slept:?}");
         assert!(!a.owns(key_of(slot)) && a.held_slots().is_empty());
         assert!(hold.is_lost());

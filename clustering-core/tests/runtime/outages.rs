@@ -232,8 +232,8 @@ async fn p7_the_nodes_rejoin_on_a_store_that_was_restored() {
     );
 }
 
-/// A node saw a version whose publisher's clock was an hour ahead. The store is restored to an older state, and a process
-/// that never saw that version leads.
+/// A node saw a version whose publisher's clock was an hour ahead. The store is restored to an older state, and a
+/// process that never saw that version leads.
 #[tokio::test(start_paused = true)]
 async fn p2_versions_continue_above_those_that_a_node_saw_before_a_restore() {
     let cluster = Cluster::new();

@@ -24,8 +24,9 @@ struct Kept {
 impl Kept {
     /// Records this thread's events until the guard is dropped.
     ///
-    /// `tracing` caches at the first use of a call site if any subscriber is interested. With a single subscriber, it asks
-    /// only the calling thread's subscriber, and the threads of other tests have none. So a second one is always kept.
+    /// `tracing` caches at the first use of a call site if any subscriber is interested. With a single subscriber, it
+    /// asks only the calling thread's subscriber, and the threads of other tests have none. So a second one is always
+    /// kept.
     fn listen(&self) -> DefaultGuard {
         static SECOND: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Kept::default()));
         LazyLock::force(&SECOND);

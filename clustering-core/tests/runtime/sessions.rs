@@ -272,7 +272,8 @@ async fn p7_a_name_held_for_ever_is_reported_and_can_be_freed() {
     stable([&node]).await;
 }
 
-/// While a node is disconnected, another process takes its name. The node waits, and rejoins when that process has left.
+/// While a node is disconnected, another process takes its name. The node waits, and rejoins when that process has
+/// left.
 #[tokio::test(start_paused = true)]
 async fn p7_a_node_waits_for_a_name_that_it_lost_with_its_session() {
     let cluster = Cluster::new();

@@ -10,7 +10,7 @@ use etcd_client::{
 
 use crate::process::{Spec, State, TTL};
 
-/// What a member knows.
+/// State of a member.
 struct Member {
     /// Prefix of the members' keys.
     members: String,

@@ -73,7 +73,7 @@ fn loopback() -> Result<(u64, u64), Box<dyn Error>> {
 fn wakeups_of(pid: u32) -> Result<u64, Box<dyn Error>> {
     let mut wakeups = 0;
     for thread in fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
+        // The thread may have ended since the directory was listed.
         let status = fs::read_to_string(thread?.path().join("status")).unwrap_or_default();
         let switches = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
         wakeups += switches.map_or(Ok(0), |switches| switches.trim().parse::<u64>())?;

@@ -43,7 +43,7 @@ async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let etcd = EtcdServer::start().await?;
     let mut report = Report::begin(arguments, etcd.version());
     if arguments.does("crash-detection") {
-        // One cluster at a time, so that none disturbs the other.
+        // Measures one cluster at a time, so that the clusters do not disturb each other.
         for nodes in &arguments.nodes {
             for role in Role::ALL {
                 let times = rounds::run(&etcd, Kind::CrashDetection, role, *nodes, arguments.rounds).await?;

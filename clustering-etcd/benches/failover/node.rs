@@ -14,7 +14,7 @@ use crate::{
 /// Runs the node until the input ends.
 pub(crate) async fn run(spec: &Spec) -> Result<(), Box<dyn Error>> {
     std::thread::spawn(|| {
-        // Nothing is written to the input, and an error is an end too.
+        // The parent writes nothing to the input. An error means that the input has ended, too.
         let _ = std::io::stdin().read(&mut [0]);
         std::process::exit(0);
     });

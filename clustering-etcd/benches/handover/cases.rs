@@ -49,8 +49,8 @@ impl<'a> Pair<'a> {
         Ok((self.exclusive.join().await?, self.plain.join().await?))
     }
 
-    /// Stops a node that holds slots, if possible a follower, and a node of the other cluster in the same role: the stop
-    /// of a leader costs an election.
+    /// Stops a node that holds slots, if possible a follower, and a node of the other cluster in the same role,
+    /// because stopping a leader costs an election.
     async fn stop_one(&mut self) -> Both {
         let leads = self.exclusive.must_stop_leader();
         Ok((self.exclusive.stop_one(leads).await?, self.plain.stop_one(leads).await?))

@@ -28,8 +28,8 @@ const SHORT: Duration = Duration::from_secs(2);
 /// change that follows another one within a second.
 const CALM: Duration = Duration::from_millis(1_050);
 
-/// Pause before each change, in which etcd and all nodes are idle. Without it, of two clusters that are changed in turn,
-/// only the first would be changed after a pause, with a cold CPU and an idle disk.
+/// Pause before each change, in which etcd and all nodes are idle. Without it, of two clusters that are changed in
+/// turn, only the first would be changed after a pause, with a cold CPU and an idle disk.
 const IDLE: Duration = Duration::from_millis(525);
 
 /// Kind of a cluster.

@@ -18,8 +18,8 @@ const TTL: Duration = Duration::from_secs(15);
 /// Restart grace of the nodes, longer than any restart here takes.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// Pause between publications. Each restart here begins when the last one is stable. In a real rollout, that takes longer
-/// than a second, after which the library publishes the next change at once.
+/// Pause between publications. Each restart here begins when the last one is stable. In a real rollout, that takes
+/// longer than a second, after which the library publishes the next change at once.
 const GAP: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
 
 /// Most elections in a rolling restart, in any order.

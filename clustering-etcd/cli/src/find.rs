@@ -28,9 +28,9 @@ use crate::{
 
 /// Print the node that takes each key
 ///
-/// Each line has the key, the node's name and its URI, separated by tabs, and in an exclusive cluster the slot of the key.
-/// Uses the nodes that are present, as a router does, or the slots of the newest version. With --view, uses the nodes of that version, as a hook must do. Exit codes: 0 every key has a node, 1 no node
-/// takes keys, 2 unknown.
+/// Each line has the key, the node's name and its URI, separated by tabs, and in an exclusive cluster the slot of the
+/// key. Uses the nodes that are present, as a router does, or the slots of the newest version. With --view, uses the
+/// nodes of that version, as a hook must do. Exit codes: 0 every key has a node, 1 no node takes keys, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Find {
     /// The keys; - stands for keys from the standard input, one per line [default: -]
@@ -67,7 +67,7 @@ struct Takers {
 /// The owners of the slots of a version.
 pub(crate) struct Slots {
     pub(crate) count: SlotCount,
-    /// For each slot the index of its owner among the nodes.
+    /// Index of the owner in the list of nodes, for each slot.
     pub(crate) owners: Vec<Option<usize>>,
     /// The slots that wait for absent nodes.
     pub(crate) kept: BTreeMap<Slot, String>,

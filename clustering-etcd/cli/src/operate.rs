@@ -174,10 +174,10 @@ impl Uncordon {
 
 /// Ask a node to hand over its keys and to stop
 ///
-/// The node leaves the cluster in order, and its process ends; `clustering run` then stops its program, and exits with
-/// code 4. The request is for the present session of the node: if a supervisor starts the node again, it is not drained.
-/// Exit codes: 0 the node is asked (with --wait: it has left, and a version without it is stable), 1 refused or timed
-/// out, 2 unknown.
+/// The node leaves the cluster in order, and its process ends; `clustering run` then stops its program, and exits
+/// with code 4. The request only affects the current session of the node: if a supervisor starts the node again, the
+/// new session is not drained. Exit codes: 0 the node is asked (with --wait: it has left, and a version without it is
+/// stable), 1 refused or timed out, 2 unknown.
 #[derive(Args, Debug)]
 pub(crate) struct Drain {
     /// Name of the node

@@ -48,7 +48,7 @@ pub(crate) fn awaited(slots: &SlotsReport) -> Vec<(Option<&NodeName>, String)> {
     kept.chain(standing).collect()
 }
 
-/// Describes the slots that nobody holds although no hand-over is going on.
+/// Describes the slots that no node holds although no hand-over is in progress.
 pub(crate) fn idle(slots: &SlotsReport) -> Vec<String> {
     let mut lines: Vec<_> = slots.kept.iter().map(kept_slots).collect();
     if slots.count.is_some() && !slots.unowned.is_empty() {

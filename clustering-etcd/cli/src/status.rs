@@ -20,9 +20,9 @@ pub(crate) const NAMED: usize = 10;
 ///
 /// Prints the leader, the newest version, the state and the nodes. If the cluster is not stable, names the nodes that
 /// it waits for, with their reasons. Of an exclusive cluster it also prints the slots: how many each node owns, what
-/// keeps those that move from being acquired, and which wait for an absent node. The columns PRIORITY, GRACE and ENDPOINT
-/// are shown if a node has another priority than 100, a restart grace, or crash detection. Exit codes: 0 stable, 1 not
-/// stable, 2 unknown: the store cannot be reached or refuses, or there is no cluster.
+/// keeps those that move from being acquired, and which wait for an absent node. The columns PRIORITY, GRACE and
+/// ENDPOINT are shown if a node has another priority than 100, a restart grace, or crash detection. Exit codes: 0
+/// stable, 1 not stable, 2 unknown: the store cannot be reached or refuses, or there is no cluster.
 #[derive(Args, Debug)]
 pub(crate) struct Status {
     #[command(flatten)]
@@ -137,13 +137,13 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
     }
 }
 
-/// Describes a cluster that goes on with fewer nodes than its minimum size.
+/// Describes a cluster that keeps working with fewer nodes than its minimum size.
 pub(crate) fn shortage(report: &Report) -> Option<String> {
     let min_nodes = report.version.as_ref()?.min_nodes?;
     let nodes = report.nodes.len();
     let is_waiting = matches!(report.condition, ClusterState::WaitingForNodes { .. });
     let is_short = nodes < min_nodes as usize && !is_waiting;
-    is_short.then(|| format!("{min_nodes} nodes, only {} present; the cluster goes on", are(nodes)))
+    is_short.then(|| format!("{min_nodes} nodes, only {} present; the cluster keeps working", are(nodes)))
 }
 
 /// Formats a number of nodes with its verb.

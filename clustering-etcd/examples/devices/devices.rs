@@ -135,7 +135,7 @@ impl Devices {
                 Ok(device.insert(loaded).device.clone())
             }
             Err(error) => {
-                // Nothing was written, so the reads are still unsaved.
+                // No write succeeded, so the reads are still unsaved.
                 *device = Some(before).filter(|_| error == RequestError::NotHeld);
                 Err(error)
             }

@@ -10,8 +10,8 @@ pub(crate) struct Diff {
     pub(crate) lost: Vec<String>,
 }
 
-/// Compares the devices of this node in the previous and in the new view. Every node computes the same placement from the
-/// same view, so that each device belongs to exactly one node once all have adapted.
+/// Compares the devices of this node in the previous and in the new view. Every node computes the same placement from
+/// the same view, so that each device belongs to exactly one node once all have adapted.
 pub(crate) fn diff(change: &Stabilization) -> Diff {
     let owns = |view: Option<&View>, device: &str| view.is_some_and(|view| view.owns(device));
     let mut diff = Diff { owned: 0, gained: Vec::new(), lost: Vec::new() };

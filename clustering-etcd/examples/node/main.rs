@@ -5,8 +5,8 @@
 //! cargo run -p clustering-etcd --example node -- --name b
 //! ```
 //!
-//! It shares 24 imaginary devices with the other nodes, and prints a timeline of events. Ctrl-C and SIGTERM make it leave;
-//! `kill -9` shows how the other nodes see a crash.
+//! It shares 24 imaginary devices with the other nodes, and prints a timeline of events. Ctrl-C and SIGTERM make it
+//! leave; `kill -9` shows how the other nodes see a crash.
 
 mod arguments;
 mod devices;

@@ -3,8 +3,8 @@
 use super::{Failure, FailureKind};
 use crate::{key_codec::KeyCodec, operation::Operation};
 
-/// Advice for servers that cannot serve the call now: a part of the server's message, and the advice. The first row that
-/// matches applies.
+/// Advice for servers that cannot serve the call now: a part of the server's message, and the advice. The first row
+/// that matches applies.
 const BUSY: &[(&str, &str)] = &[
     (
         "not supported for learner",

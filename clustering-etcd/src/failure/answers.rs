@@ -7,29 +7,31 @@ use super::FailureKind;
 /// Error replies: gRPC code, a part of the message, and the kind of failure. The first row that matches applies. The
 /// messages are those of etcd's `api/v3rpc/rpctypes/error.go`, which did not change from 3.4 to 3.6.
 ///
-/// Any other reply is [`FailureKind::ReplyLost`], in particular `Unavailable`: etcd sends it when it gives up waiting for a
-/// proposal that may still be applied ("request timed out", "server stopped"), and proxies send it for every failure.
+/// Any other reply is [`FailureKind::ReplyLost`], in particular `Unavailable`: etcd sends it when it gives up waiting
+/// for a proposal that may still be applied ("request timed out", "server stopped"), and proxies send it for every
+/// failure.
 ///
 /// A row may claim that nothing happened only if etcd never sends that reply after it has applied the call. The source
 /// of 3.4.23, 3.5.1, 3.5.29 and 3.6.14 was checked for that:
 ///
 /// - **`database space exceeded` may come after the change was made.** etcd checks its quota twice. The first check
-///   (`v3rpc/quota.go`) refuses the request before it is proposed. The second (`quotaApplierV3`) applies the transaction
-///   or grants the lease first, and then returns this error if the database had grown beyond the quota meanwhile. Once
-///   the alarm is raised, `applierV3Capped` refuses changes without applying them, again with the same text.
-///   Revocations, renewals and plain reads are not subject to the quota.
+///   (`v3rpc/quota.go`) refuses the request before it is proposed. The second (`quotaApplierV3`) applies the
+///   transaction or grants the lease first, and then returns this error if the database had grown beyond the quota
+///   meanwhile. Once the alarm is raised, `applierV3Capped` refuses changes without applying them, again with the
+///   same text. Revocations, renewals and plain reads are not subject to the quota.
 /// - **`no leader` may come after a lease was renewed.** The interceptor refuses unary calls before they start. But a
 ///   stream of renewals ends with this error whenever its context is cancelled, and a follower returns it if the leader
 ///   vanishes after a renewal was forwarded to it. Renewals are not proposals, so a forwarded one may have been made.
-/// - `too many requests` comes before the proposal. It arrives with the code `Unknown`, because etcd maps it to an error
-///   type of its client library instead of a gRPC status.
-/// - `corrupt cluster` comes from `applierV3Corrupt`, which applies nothing. The alarm is a log entry too, so all members
-///   stop applying at the same entry.
-/// - `requested lease not found`, `lease already exists`, `too large lease TTL` and the errors about revisions, keys and
-///   sizes come from checks before the first write. If a write of a transaction fails after that, etcd panics.
-/// - The errors about users, tokens and permissions come before the proposal, or at apply time before the first write. One
-///   exception is accepted: since 3.4.42, 3.5.28 and 3.6.9, a follower checks permissions again between two attempts to
-///   forward a renewal. A refused renewal may then have been made, if permissions were withdrawn at that very moment.
+/// - `too many requests` comes before the proposal. It arrives with the code `Unknown`, because etcd maps it to an
+///   error type of its client library instead of a gRPC status.
+/// - `corrupt cluster` comes from `applierV3Corrupt`, which applies nothing. The alarm is a log entry too, so all
+///   members stop applying at the same entry.
+/// - `requested lease not found`, `lease already exists`, `too large lease TTL` and the errors about revisions, keys
+///   and sizes come from checks before the first write. If a write of a transaction fails after that, etcd panics.
+/// - The errors about users, tokens and permissions come before the proposal, or at apply time before the first
+///   write. One exception is accepted: since 3.4.42, 3.5.28 and 3.6.9, a follower checks permissions again between
+///   two attempts to forward a renewal. A refused renewal may then have been made, if permissions were withdrawn at
+///   that very moment.
 /// - `not capable` and `not supported for learner` come from the interceptor, before the call is handled.
 #[rustfmt::skip]
 const ANSWERS: &[(Code, &str, FailureKind)] = &[

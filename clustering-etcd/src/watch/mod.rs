@@ -25,13 +25,13 @@ use crate::{
     measure,
 };
 
-/// First and longest pause before a lost watch is opened again. They have jitter, so that watches that were lost together
-/// are not opened together.
+/// First and longest pause before a lost watch is opened again. They have jitter, so that watches that were lost
+/// together are not opened together.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Interval between progress requests while a watch is checked. Some versions of etcd ignore a request while they search
-/// for past changes, which takes up to 100 ms.
+/// Interval between progress requests while a watch is checked. Some versions of etcd ignore a request while they
+/// search for past changes, which takes up to 100 ms.
 const REQUEST_EVERY: Duration = Duration::from_millis(500);
 
 /// Number of batches for which memory is kept allocated.
@@ -132,8 +132,8 @@ impl Watch {
         let header = message.header.as_ref();
         self.opened.history.advance_to(header.map_or(0, |header| header.raft_term));
         match header {
-            // Etcd sends its own progress notifications in order with the events. The reply to a progress request has no
-            // watch ID, and before 3.4.25 and 3.5.8 it may overtake events of earlier revisions.
+            // Etcd sends its own progress notifications in order with the events. The reply to a progress request has
+            // no watch ID, and before 3.4.25 and 3.5.8 it may overtake events of earlier revisions.
             Some(header) if message.events.is_empty() && message.watch_id >= 0 => {
                 self.order.advance_to(header.revision);
             }
@@ -144,9 +144,9 @@ impl Watch {
 
     /// Returns the next message, or the reason why there is none: an error, the end of the stream, or silence.
     ///
-    /// A quiet watch costs no request: HTTP/2 pings show that the connection is up, and progress notifications show every
-    /// few minutes that the watch is alive. The watch requests a progress notification only if a call failed at the
-    /// member, if the regular notification is missing, or if the watch has just been resumed.
+    /// A quiet watch costs no request: HTTP/2 pings show that the connection is up, and progress notifications show
+    /// every few minutes that the watch is alive. The watch requests a progress notification only if a call failed at
+    /// the member, if the regular notification is missing, or if the watch has just been resumed.
     async fn message(&mut self) -> Result<WatchResponse, String> {
         let config = self.watched.connection.config();
         let check_at = self.heard + if self.lost.is_some() { REQUEST_EVERY } else { config.watch_check };

@@ -27,8 +27,9 @@ pub(super) enum Opening {
     Rewound(Revision),
 }
 
-/// Identity of an etcd's history, from the headers of its replies. If etcd is wiped, or restored by its own tools, its
-/// Raft term starts over, and it may get another cluster ID. If a backup of the disk is put back, neither has to change.
+/// Identity of an etcd's history, from the headers of its replies. If etcd is wiped, or restored by its own tools,
+/// its Raft term starts over, and it may get another cluster ID. If a backup of the disk is put back, neither has to
+/// change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct History {
     cluster: u64,
@@ -73,8 +74,8 @@ impl Watched {
         &self.prefix
     }
 
-    /// Opens a watch of the changes after a revision, at a member that answers. `of` is the history of that revision, if
-    /// known.
+    /// Opens a watch of the changes after a revision, at a member that answers. `of` is the history of that revision,
+    /// if known.
     pub(super) async fn open(&self, after: i64, of: Option<History>) -> Result<Opening, StoreError> {
         // Less than the highest number, so that there is a revision after it.
         let after = after.min(i64::MAX - 1);

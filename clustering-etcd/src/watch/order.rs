@@ -7,8 +7,8 @@ use crate::key_codec::{KeyCodec, decode_revision};
 
 /// Converts events to batches: whole revisions, in order, each of them once.
 ///
-/// Etcd splits its responses only between revisions, unless a watch asks for fragments, which this one does not. If etcd
-/// ever sends a part of a revision, the watch ends instead of delivering it.
+/// Etcd splits its responses only between revisions, unless a watch asks for fragments, which this one does not. If
+/// etcd ever sends a part of a revision, the watch ends instead of delivering it.
 pub(super) struct Order {
     /// Revision up to which events are skipped.
     after: i64,
@@ -33,8 +33,8 @@ impl Order {
         self.after = self.last;
     }
 
-    /// Records that the server has no more events up to this revision. Without that, a quiet watch would fall behind the
-    /// compaction of other services' changes.
+    /// Records that the server has no more events up to this revision. Without that, a quiet watch would fall behind
+    /// the compaction of other services' changes.
     ///
     /// If such events arrive nevertheless, [`batches`](Self::batches) fails.
     pub(super) fn advance_to(&mut self, revision: i64) {

@@ -45,8 +45,8 @@ impl Pki {
         self.directory.path().join("ca.crt")
     }
 
-    /// Issues a certificate for these names and addresses, and writes it to files with this name. The first name becomes
-    /// the common name.
+    /// Issues a certificate for these names and addresses, and writes it to files with this name. The first name
+    /// becomes the common name.
     pub(crate) fn issue(
         &self,
         file: &str,

@@ -131,7 +131,8 @@ async fn live(
         Ok(cluster) => cluster,
         Err(error) => return drop(ready.send(Err(error.to_string()))),
     };
-    // This fails only if the script ended early. It has then dropped the sender of `ending` too, so the node stops below.
+    // This fails only if the script ended early. It has then dropped the sender of `ending` too, so the node stops
+    // below.
     let _ = ready.send(Ok(cluster.clone()));
     match ending.await {
         Ok(End::Leave) | Err(_) => {

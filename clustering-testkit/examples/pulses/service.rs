@@ -143,8 +143,8 @@ impl Service {
     }
 
     /// Returns true if the instance answers a client that was sent here by the newest version recorded as stable, and
-    /// false if it wrongly refuses. Returns `None` if that version does not assign the meter to this instance, or if the
-    /// instance is adapting, stopping or without a session.
+    /// false if it wrongly refuses. Returns `None` if that version does not assign the meter to this instance, or if
+    /// the instance is adapting, stopping or without a session.
     pub(crate) fn answers_for(&self, meter: &str) -> Option<bool> {
         let status = self.cluster.status().get();
         let newest = status.newest.as_ref().map(View::version);

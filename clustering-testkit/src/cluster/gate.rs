@@ -165,7 +165,8 @@ impl Process for Gate {
         let number = self.state().journals.len();
         let again = if number == 0 { String::new() } else { format!(".{number}") };
         let life = format!("{}{again}", self.life);
-        // Sockets do not follow the paused clock, so virtual time could pass the TTL before a broken connection is noticed.
+        // Sockets do not follow the paused clock, so virtual time could pass the TTL before a broken connection is
+        // noticed.
         let builder = builder.configure(|config| config.crash_detection = None);
         self.begin_claims(builder.slots_given());
         let (journal, kept) = Journal::in_memory(name, life, self.home.clock.clone());

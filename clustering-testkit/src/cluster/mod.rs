@@ -166,9 +166,9 @@
 //!
 //! # Checks
 //!
-//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8, P11
-//! and P12 against everything that every node saw and did and against the store's history. The test needs no code for
-//! that. Promises of the service itself are checked by assertions in the test, or reported by the service with
+//! [`check`](TestCluster::check) and [`settle`](TestCluster::settle) check the [promises](crate::promises) P1 to P8,
+//! P11 and P12 against everything that every node saw and did and against the store's history. The test needs no code
+//! for that. Promises of the service itself are checked by assertions in the test, or reported by the service with
 //! [`Process::violates`]. Errors are returned as a [`Failure`] with the state of the nodes and a timeline.
 //!
 //! # Differences from real processes

@@ -125,8 +125,8 @@ impl Process {
         self.observe(Observation::Note { text: text.into() });
     }
 
-    /// Records an observation in the node's journal. This is meant for [`Observation::LeaderCommit`], which the check of
-    /// P5 uses if the written key is under [`Ledger::LEADER_COMMITS`](crate::history::Ledger::LEADER_COMMITS).
+    /// Records an observation in the node's journal. This is meant for [`Observation::LeaderCommit`], which the check
+    /// of P5 uses if the written key is under [`Ledger::LEADER_COMMITS`](crate::history::Ledger::LEADER_COMMITS).
     pub fn observe(&self, observation: Observation) {
         if let Some(journal) = self.gate.journal() {
             journal.note(observation);

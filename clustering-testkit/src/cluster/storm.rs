@@ -198,13 +198,13 @@ enum Step {
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Injects random troubles for the length of the storm, and then ends them all: [heals](Self::heal) everything,
-    /// waits for processes that are stopping, and starts every process that is down. The timeline shows each trouble.
+    /// Injects random faults for the length of the storm, and then ends them all: [heals](Self::heal) everything,
+    /// waits for processes that are stopping, and starts every process that is down. The timeline shows each fault.
     ///
     /// # Errors
     ///
     /// Returns an error if a process cannot be started again. Returns early with an error if the service
-    /// [reports](super::Process::violates) that it broke a promise of its own, or
+    /// [reports](super::Process::violates) that it broke one of its own promises, or
     /// [works](super::Process::working_on) on a key without a valid hold.
     pub async fn storm(&self, storm: &Storm) -> Result<(), Failure> {
         let begun = Instant::now();

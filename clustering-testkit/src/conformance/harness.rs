@@ -86,8 +86,8 @@ pub struct Bounds {
     pub smallest_ttl: Duration,
     /// Longest time for which a lease may live beyond its TTL (rule 4).
     pub expiry_slack: Duration,
-    /// Longest time after a commit until a watch delivers its changes or ends (rule 3), and thus until the store notices that
-    /// a connection died silently (rule 9).
+    /// Longest time after a commit until a watch delivers its changes or ends (rule 3), and thus until the store
+    /// notices that a connection died silently (rule 9).
     pub watch_lag: Duration,
     /// Longest time that a call may take to answer. The contract does not depend on it: it only turns a store that
     /// hangs into a failed check.

@@ -21,8 +21,8 @@ use super::{
 /// Checks rule 2: a read sees one revision. In particular:
 ///
 /// - a read returns every field as it was written, sorted by the bytes of the keys;
-/// - a read, with or without values, returns exactly the keys that start with the prefix, also if keys and prefix end in
-///   `/`, in `0` or in the largest code point, and if the prefix is a whole key;
+/// - a read, with or without values, returns exactly the keys that start with the prefix, also if keys and prefix end
+///   in `/`, in `0` or in the largest code point, and if the prefix is a whole key;
 /// - a read sees every commit that finished before the read began, through any handle;
 /// - two keys that are always written together are never seen apart, and revisions never decrease;
 /// - the same holds with 2,100 keys between these two, which stores fetch in several pages;

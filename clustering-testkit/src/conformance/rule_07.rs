@@ -91,7 +91,8 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
         );
     }
 
-    // Nothing up to here waits for a watch, and nor do the reads below: watches may lag for longer than the leases live.
+    // The test has not waited for a watch so far, and the reads below do not either: watches may lag for longer than
+    // the leases live.
     let mut left = found;
     let mut ended = Vec::new();
     for (lease, life, which) in [(first, first_life, "first"), (second, second_life, "second")] {
@@ -124,8 +125,8 @@ async fn the_last_put_decides<H: Harness>(harness: &H, end: End) {
     site.leave().await;
 }
 
-/// A key that moved from one lease to another by one put, and a key that was deleted in between, each with a watch since
-/// before its first put.
+/// A key that moved from one lease to another by one put, and a key that was deleted in between, each with a watch
+/// since before its first put.
 struct Way {
     from: Option<LeaseId>,
     to: Option<LeaseId>,

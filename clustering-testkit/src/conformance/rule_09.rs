@@ -22,9 +22,9 @@ use super::{
 
 /// Checks rule 9: dropping frees. In particular:
 ///
-/// - after each of the six calls was dropped before its first poll, after the first or after a few more, or after a part
-///   of the time that it takes, the store still answers all calls. Other handles are asked first, because a call on the
-///   same handle may clean up what the dropped one left behind;
+/// - after each of the six calls was dropped before its first poll, after the first or after a few more, or after a
+///   part of the time that it takes, the store still answers all calls. Other handles are asked first, because a call
+///   on the same handle may clean up what the dropped one left behind;
 /// - a dropped commit becomes visible as a whole or not at all, and at most once;
 /// - after 200 watches were opened and dropped, some of them after reading from them, the handle's other watches and
 ///   the store continue to work;
@@ -33,8 +33,8 @@ use super::{
 /// - if the harness counts the store's open watches ([`Harness::open_watches`]), dropped watches disappear from the
 ///   count;
 /// - if the harness can make connections go silent ([`Harness::line`]), calls are answered again within the time in
-///   which a watch must deliver or end, although their callers give up after a sixth of the TTL, as nodes do. An open watch
-///   delivers or ends in time, too.
+///   which a watch must deliver or end, although their callers give up after a sixth of the TTL, as nodes do. An open
+///   watch delivers or ends in time, too.
 ///
 /// Other resources that a store may hold (memory, tasks, sockets) cannot be judged from outside.
 pub async fn rule_09_dropping_frees<H: Harness>(harness: &H) {

@@ -57,7 +57,8 @@ impl EtcdCluster {
         Ok(place)
     }
 
-    /// Adds a learner, which replicates the log but does not serve clients, waits until it listens, and returns its index.
+    /// Adds a learner, which replicates the log but does not serve clients, waits until it listens, and returns its
+    /// index.
     pub async fn add_learner(&mut self) -> Result<usize, EtcdError> {
         let place = self.add(MemberAddOptions::new().with_is_learner()).await?;
         self.members[place].wait_until_it_listens().await?;

@@ -1,4 +1,5 @@
-//! Exclusive nodes work on keys, while nodes are killed, paused and cut off: at no moment do two of them hold a key.
+//! Exclusive nodes work on keys while nodes are killed, paused and cut off. Two nodes never hold the same key at the
+//! same time.
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ fn settings<F: Faults>(scene: &Scene<F>) -> Settings {
     Settings { exclusive: true, ..scene.settings() }
 }
 
-/// Waits until these nodes are stable and every key is held by one of them, after now.
+/// Waits until these nodes are stable and every key has been held by one of them at a time after this call.
 async fn all_held<F: Faults>(scene: &Scene<F>, names: &[&str]) {
     scene.stable(names).await;
     let since = scene.now();
@@ -33,7 +34,7 @@ async fn all_held<F: Faults>(scene: &Scene<F>, names: &[&str]) {
     }
 }
 
-/// Waits until one of the nodes holds the key after that time.
+/// Waits until one of the nodes has held the key at a time after `since`.
 async fn held(nodes: &[Arc<Node>], key: &str, since: Moment) {
     let holds = |entry: &Entry| match &entry.observation {
         Observation::Holds { key: held, until: Some(until) } if held == key && *until > since => Some(()),
@@ -82,12 +83,13 @@ async fn cut_off<F: Faults>(faults: Arc<F>, breaks: fn(&Line)) {
     scene.check(&NAMES).await;
 }
 
-/// Nothing passes between a node and the store: it lets go of its keys before others hold them.
+/// Blocks all traffic between a node and the store: the node gives up its keys before others hold them.
 pub async fn p12_a_node_cut_off_from_the_store_lets_go_in_time<F: Faults>(faults: Arc<F>) {
     cut_off(faults, Line::hang).await;
 }
 
-/// Requests of a node reach the store, but no answers reach the node: it lets go of its keys before others hold them.
+/// Lets the requests of a node through to the store, but blocks the answers: the node gives up its keys before others
+/// hold them.
 pub async fn p12_a_node_that_gets_no_answers_lets_go_in_time<F: Faults>(faults: Arc<F>) {
     cut_off(faults, Line::hang_answers).await;
 }

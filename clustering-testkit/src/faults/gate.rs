@@ -6,7 +6,8 @@ use std::{
 use clustering_core::runtime::process::{self, Process};
 use tokio::task::AbortHandle;
 
-/// Decides whether the tasks of a node run that shares its runtime with the suite, as under tokio's paused clock.
+/// Pauses and ends the tasks of a node that shares its runtime with the suite, as all nodes do under tokio's paused
+/// clock.
 #[derive(Default)]
 pub(super) struct Gate(Mutex<State>);
 

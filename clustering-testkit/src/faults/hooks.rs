@@ -10,9 +10,9 @@ use crate::conformance::{Bounds, Hook};
 /// Each scenario has a store of its own, because it kills the server and rewinds or compacts the history. All handles
 /// lead to that store.
 pub trait Faults: Send + Sync + 'static {
-    /// Returns the timings that the store documents, of which the suite uses the clock, the smallest TTL and the slack of
-    /// expiry. Under [`Clock::Paused`](crate::conformance::Clock::Paused), the
-    /// nodes are tasks of the test's runtime, and the store must not need a network.
+    /// Returns the timings that the store documents, The suite uses the clock, the smallest TTL and the expiry slack.
+    /// Under [`Clock::Paused`](crate::conformance::Clock::Paused), the nodes are tasks of the test's runtime, and the
+    /// store must not need a network.
     fn bounds(&self) -> Bounds;
 
     /// Returns the TCP addresses (`host:port`) of the store's servers. The suite starts a proxy for each address and
@@ -23,11 +23,11 @@ pub trait Faults: Send + Sync + 'static {
     }
 
     /// Opens a handle that reaches the store only through the line: at [its addresses](Line::addresses), which are
-    /// proxies, or by [wrapping](Line::wrap) a store that has no network. The handle must not learn other addresses from
-    /// the servers.
+    /// proxies, or by [wrapping](Line::wrap) a store that has no network. The handle must not learn other addresses
+    /// from the servers.
     ///
-    /// Each node calls this on its own runtime. The store may be away at that time, so a handle should connect when it is
-    /// first used.
+    /// Each node calls this on its own runtime. The store may be unavailable at that time, so a handle should connect
+    /// on first use.
     fn open(&self, line: &Line) -> impl Future<Output = Arc<dyn CoordinationStore>> + Send;
 
     /// Kills the server, as by `kill -9`. Its data is kept.
@@ -56,8 +56,8 @@ pub trait Faults: Send + Sync + 'static {
         async { Hook::Absent("this store has no hooks for backups") }
     }
 
-    /// Replaces the store's data by the [backup](Self::backup), and returns once the store answers. Called only after a
-    /// backup was made.
+    /// Replaces the store's data with the [backup](Self::backup), and returns once the store answers. Called only
+    /// after a backup was made.
     fn restore(&self) -> impl Future<Output = ()> + Send {
         async { unreachable!("the store makes backups, so it must restore them, too") }
     }

@@ -14,7 +14,7 @@ use tokio::{
 use super::gate::Gate;
 use crate::conformance::Clock;
 
-/// Longest time for a thread to end or to pause, even on a machine that is building at the same time.
+/// Time limit for a thread to end or to pause, generous enough for a machine that is compiling at the same time.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A place where one life of a node runs, which can be paused and killed like a process.
@@ -57,7 +57,7 @@ impl Host {
         }
     }
 
-    /// Freezes the node. Returns once nothing of it runs any more.
+    /// Freezes the node. Returns once none of its tasks runs any more.
     pub(super) async fn pause(&self) {
         match self {
             Host::Thread(thread) => thread.pause().await,
@@ -72,7 +72,7 @@ impl Host {
         }
     }
 
-    /// Ends the node without giving it a chance to do anything else. Returns once nothing of it runs any more.
+    /// Ends the node without running any more of its code. Returns once none of its tasks runs any more.
     pub(super) async fn kill(&self) {
         match self {
             Host::Thread(thread) => thread.kill().await,
@@ -103,7 +103,7 @@ impl Thread {
             runtime.block_on(async {
                 let node = async {
                     work().await;
-                    // The node has ended by itself, and its process goes on.
+                    // The node has ended by itself, but its process continues.
                     std::future::pending::<()>().await;
                 };
                 tokio::select! {

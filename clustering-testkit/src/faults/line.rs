@@ -72,17 +72,17 @@ impl Line {
         self.each(Proxy::hang_answers, FaultyStore::hang_replies);
     }
 
-    /// Closes all connections, and new ones at once.
+    /// Closes all connections, and closes new connections at once.
     pub(super) fn cut(&self) {
         self.each(Proxy::cut, FaultyStore::cut);
     }
 
-    /// Ends all faults. What was held back passes now.
+    /// Ends all faults. Data that was held back is delivered now.
     pub(super) fn heal(&self) {
         self.each(Proxy::heal, FaultyStore::heal);
     }
 
-    /// Closes the connections of this moment.
+    /// Closes the connections that are open now. New connections work.
     pub(super) async fn close(&self) {
         self.each(Proxy::close, FaultyStore::cut);
         self.heal_calls().await;
@@ -96,8 +96,8 @@ impl Line {
         self.heal();
     }
 
-    /// Loses the answer to the next commit that puts a value with these bytes, and closes its connection. Returns once
-    /// such a commit was sent, or is sure to be noticed.
+    /// Loses the answer to the next commit that puts a value with these bytes, and closes its connection. Returns
+    /// once such a commit was sent, or once it is certain that the next one will be noticed.
     pub(super) async fn lose_answer_to_put(&self, part: &'static [u8]) {
         self.each(
             |_| {},
@@ -113,7 +113,7 @@ impl Line {
         }
     }
 
-    /// Reconnects calls after they were cut, once all that were under way have failed.
+    /// Lets new calls through again after a cut, once all calls that were in flight have failed.
     async fn heal_calls(&self) {
         tokio::time::sleep(Duration::from_millis(1)).await;
         self.each(|_| {}, FaultyStore::heal);

@@ -1,9 +1,9 @@
 //! Fault suite for implementations of [`CoordinationStore`](clustering_core::store::CoordinationStore).
 //!
-//! The [conformance](crate::conformance) suite judges a healthy store. This suite judges what becomes of a cluster when
-//! its store is killed, paused or restored from a backup, when nodes die or freeze, and when the network between them
-//! fails. Each scenario starts nodes on a store of its own, breaks something, and waits until the cluster is calm. Then
-//! it [checks](crate::promises::check) the promises P1 to P8, P11 and P12 with the journals of all nodes and the store's
+//! The [conformance](crate::conformance) suite judges a healthy store. This suite judges a cluster whose store is
+//! killed, paused or restored from a backup, when nodes die or freeze, and when the network between them fails. Each
+//! scenario starts nodes on a store of its own, breaks something, and waits until the cluster is calm. Then it
+//! [checks](crate::promises::check) the promises P1 to P8, P11 and P12 with the journals of all nodes and the store's
 //! history.
 //!
 //! ```text
@@ -17,10 +17,10 @@
 //!
 //! # Testing a store
 //!
-//! Implement [`Faults`] and call [`fault_tests!`](crate::fault_tests) in an integration test. A store with a server says
-//! at which addresses the server listens, and opens handles at the addresses of a [`Line`], which are proxies. For etcd
-//! this takes about forty lines (`clustering-etcd/tests/faults.rs`). A store without a network wraps itself in the line,
-//! which then breaks calls instead of connections:
+//! Implement [`Faults`] and call [`fault_tests!`](crate::fault_tests) in an integration test. A store with a server
+//! says at which addresses the server listens, and opens handles at the addresses of a [`Line`], which are proxies.
+//! For etcd this takes about forty lines (`clustering-etcd/tests/faults.rs`). A store without a network wraps itself
+//! in the line, which then breaks calls instead of connections:
 //!
 //! ```
 //! # use std::{sync::{Arc, Mutex}, time::Duration};
@@ -102,8 +102,9 @@
 //! [`Clock::Paused`]: crate::conformance::Clock::Paused
 //!
 //! Leaders write ten times a second with [`commit_under`](clustering_core::Clustering::commit_under): each write
-//! increments a counter and appends to a list, so that lost and doubled writes are found (P5). Exclusive nodes record the
-//! times at which their holds are valid (P12). Each node is asked every 20 ms if it leads, also while it is paused (P6).
+//! increments a counter and appends to a list, so that lost and doubled writes are found (P5). Exclusive nodes record
+//! the times at which their holds are valid (P12). Each node is asked every 20 ms if it leads, also while it is
+//! paused (P6).
 //!
 //! # Scenarios
 //!
@@ -135,21 +136,21 @@
 //! | [`p12_all_keys_are_held_again_after_the_store_was_away`] | less than the TTL, and longer |
 //!
 //! The TTL is 3 s, or [`smallest_ttl`](crate::conformance::Bounds::smallest_ttl) if that is longer, and three or ten
-//! times as long where nothing may expire. A scenario takes up to 20 s on a real clock. It mostly waits for leases, so run
-//! more of them at once than there are cores. Lines that start with `measured:` show how long the cluster took to reach
-//! the next stable version (`cargo test --test faults -- --nocapture | grep measured`).
+//! times as long where nothing may expire. A scenario takes up to 20 s on a real clock. It mostly waits for leases,
+//! so run more of them at once than there are cores. Lines that start with `measured:` show how long the cluster took
+//! to reach the next stable version (`cargo test --test faults -- --nocapture | grep measured`).
 //!
 //! If a hook is missing, or the connections are encrypted so that the proxy cannot find a commit in them, the scenario
 //! reports this in a line that starts with `NOT JUDGED`. It writes the line directly to standard error, so the test
 //! runner does not capture it.
 //!
-//! The testkit's own tests verify the suite: each scenario must find at least one store with a flaw, such as a store that
-//! repeats commits whose answers were lost, or skips changes when it reconnects.
+//! The testkit's own tests verify the suite: each scenario must find at least one store with a flaw, such as a store
+//! that repeats commits whose answers were lost, or skips changes when it reconnects.
 //!
 //! # Limitations
 //!
-//! The suite needs a server that it can kill, so it does not judge managed services. It runs one fault at a time, and no
-//! servers that replace each other: failover needs scenarios of the store's own.
+//! The suite needs a server that it can kill, so it does not judge managed services. It runs one fault at a time, and
+//! no servers that replace each other: failover needs scenarios of the store's own.
 
 mod exclusive;
 mod gate;

@@ -1,4 +1,4 @@
-//! The network between nodes and the store fails, while the store works.
+//! Scenarios in which the network between the nodes and the store fails while the store works.
 
 use std::{sync::Arc, time::Duration};
 
@@ -56,24 +56,24 @@ async fn broken<F: Faults>(faults: Arc<F>, what: &str, leads: bool, breaks: fn(&
     scene.check(&NAMES).await;
 }
 
-/// Nothing passes between the leader and the store, and its connections stay open: it stops acting before another node
-/// is elected.
+/// Blocks all traffic between the leader and the store while the leader's connections stay open: it stops acting
+/// before another node is elected.
 pub async fn p6_a_leader_whose_connections_hang_stops_leading_in_time<F: Faults>(faults: Arc<F>) {
     broken(faults, "the leader's connections hang", true, Line::hang).await;
 }
 
-/// Nothing passes between a follower and the store: it rejoins after that.
+/// Blocks all traffic between a follower and the store: the follower rejoins afterwards.
 pub async fn p7_a_follower_whose_connections_hang_rejoins<F: Faults>(faults: Arc<F>) {
     broken(faults, "a follower's connections hang", false, Line::hang).await;
 }
 
-/// All connections of the leader are closed, and new ones at once: it rejoins after that.
+/// Closes all connections of the leader, and new ones at once: the leader rejoins afterwards.
 pub async fn p7_a_leader_whose_connections_are_closed_rejoins<F: Faults>(faults: Arc<F>) {
     broken(faults, "the leader's connections are closed", true, Line::cut).await;
 }
 
-/// Requests of the leader reach the store, but no answers reach the leader. So its renewals keep the lease alive for a
-/// while, but it does not know that.
+/// Lets the leader's requests through to the store, but blocks the answers. Its renewals keep the lease alive for a
+/// while without the leader knowing.
 pub async fn p6_a_leader_that_gets_no_answers_stops_leading_in_time<F: Faults>(faults: Arc<F>) {
     broken(faults, "the leader gets no answers", true, Line::hang_answers).await;
 }
@@ -99,8 +99,8 @@ pub async fn p7_closed_connections_change_nothing<F: Faults>(faults: Arc<F>) {
     scene.check(&["a", "b", "c", "d"]).await;
 }
 
-/// A node joins while another is cut off for less than its TTL: the other sees the missed change when it is connected
-/// again, and the version becomes stable.
+/// A node joins while another node is cut off for less than its TTL. The other node receives the missed change once
+/// it is connected again, and the version becomes stable.
 pub async fn p1_a_change_is_seen_by_a_node_that_was_cut_off<F: Faults>(faults: Arc<F>) {
     let scene = Scene::new(faults).await;
     let settings = Settings { ttl: 10 * scene.ttl(), ..scene.settings() };
@@ -124,7 +124,7 @@ pub async fn p5_a_commit_whose_answer_is_lost_takes_effect_at_most_once<F: Fault
     let leader = scene.leader().await.0;
     for _ in 0..LOSSES {
         leader.pass_all();
-        // Only the leader's commits contain this, in the value of their list.
+        // Text that only the leader's commits contain, in the value of their list.
         if timeout(settings.ttl, leader.line.lose_answer_to_put(b"\"ids\":")).await.is_err() {
             return not_judged(
                 "commits whose answers are lost",

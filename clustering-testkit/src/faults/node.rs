@@ -17,10 +17,10 @@ use crate::{
 /// Interval of the leader's writes.
 const WRITE: Duration = Duration::from_millis(100);
 
-/// Interval at which a node is asked if it may act as leader.
+/// Interval at which the suite asks a node whether it may act as leader.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Number of equal answers of which one is recorded.
+/// Number of equal answers in a row that are recorded as one.
 const NOTE: u32 = 10;
 
 /// Settings of a node.
@@ -33,7 +33,7 @@ pub(super) struct Settings {
     pub(super) exclusive: bool,
 }
 
-/// One life of a node, in a process of its own as far as the test process allows.
+/// One life of a node, isolated like a separate process as far as the test process allows.
 pub(super) struct Node {
     pub(super) name: String,
     pub(super) line: Arc<Line>,
@@ -81,7 +81,7 @@ impl Node {
         let life = Life {
             journal: journal.clone(),
             namespace: namespace.to_owned(),
-            // Under a paused clock, two runs are the same.
+            // Makes two runs identical under a paused clock.
             seed: (faults.bounds().clock == StoreClock::Paused).then_some(number),
             settings,
             cell: cell.clone(),
@@ -175,8 +175,8 @@ impl Node {
     }
 }
 
-/// Asks the node again and again if it may act as leader, also while it is paused. Records every changed answer together
-/// with the last one before, and an unchanged positive answer from time to time.
+/// Asks the node again and again if it may act as leader, also while it is paused. Records every changed answer
+/// together with the last one before, and an unchanged positive answer from time to time.
 async fn look(node: Weak<Node>) {
     let mut last: Option<(Moment, Observation)> = None;
     for number in 0_u32.. {
@@ -204,7 +204,7 @@ fn term(look: &Observation) -> Option<Term> {
     }
 }
 
-/// What one life of a node runs.
+/// Runs one life of a node.
 struct Life {
     journal: Journal,
     namespace: String,

@@ -1,4 +1,4 @@
-//! Nodes are killed or paused, while the store works.
+//! Scenarios in which nodes are killed or paused while the store works.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ async fn killed<F: Faults>(faults: Arc<F>, leads: bool) {
     if let Err(violation) = p9_cost::check_change(&ledger, before, after) {
         panic!("{violation}");
     }
-    // The name is free.
+    // The name is free now.
     let settings = scene.settings();
     scene.join(&node.name, settings).await;
     scene.stable_after(after, &NAMES).await;
@@ -46,7 +46,7 @@ pub async fn p8_a_killed_leader_is_replaced_within_its_ttl<F: Faults>(faults: Ar
     killed(faults, true).await;
 }
 
-/// Kills all nodes at once and starts them again. Each waits for the end of its own old lease.
+/// Kills all nodes at once and starts them again. Each node waits for the end of its own previous lease.
 pub async fn p8_the_cluster_recovers_after_all_nodes_were_killed<F: Faults>(faults: Arc<F>) {
     let (scene, nodes) = Scene::with(faults, &NAMES).await;
     let before = scene.stable(&NAMES).await;
@@ -64,12 +64,12 @@ pub async fn p8_the_cluster_recovers_after_all_nodes_were_killed<F: Faults>(faul
     scene.check(&NAMES).await;
 }
 
-/// Pauses the leader until another node leads. Once it resumes, its first answer is that it does not lead, and the write
-/// that it was about to make is refused.
+/// Pauses the leader until another node leads. Once it resumes, its first answer is that it does not lead, and the
+/// write that it was about to make is refused.
 pub async fn p6_a_resumed_leader_knows_at_once_that_it_no_longer_leads<F: Faults>(faults: Arc<F>) {
     let (scene, _) = Scene::with(faults, &NAMES).await;
     let (leader, term) = scene.leader().await;
-    // It is writing, so one of its writes is late after the pause.
+    // The leader writes all the time, so one of its writes is late after the pause.
     scene.next(&leader, "a write", |it| matches!(it, Observation::LeaderCommit { .. })).await;
     let before = scene.stable(&NAMES).await;
     let since = scene.now();

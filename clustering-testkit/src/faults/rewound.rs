@@ -1,4 +1,4 @@
-//! The store is restored from a backup.
+//! Scenarios in which the store is restored from a backup.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{conformance::Hook, history::Observation};
 
-/// Number of writes after the backup. They keep the new history from reaching the lost revisions before all nodes have
-/// noticed.
+/// Number of writes after the backup. So many revisions are lost that all nodes notice the restore before the new
+/// history reaches them again.
 const WRITES: usize = 300;
 
 /// Restores the store to a state from before a node joined: every node notices that the history went back, and rejoins.

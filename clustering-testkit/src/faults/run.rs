@@ -5,11 +5,11 @@ use tokio::runtime::{Builder, Runtime};
 use super::Faults;
 use crate::conformance::Clock;
 
-/// Runs one scenario on its own runtime, with the clock that the store states. This is the body of every test that
-/// [`fault_tests!`](crate::fault_tests) generates.
+/// Runs one scenario on its own runtime, with the clock that the store's [`bounds`](super::Faults::bounds) select.
+/// This is the body of every test that [`fault_tests!`](crate::fault_tests) generates.
 ///
-/// `name` is the name of the scenario. The store is created on the scenario's runtime and dropped with it. If it asks for
-/// a paused clock, it is created a second time, on a runtime whose clock was paused from the start.
+/// `name` is the name of the scenario. The store is created on the scenario's runtime and dropped with it. If it asks
+/// for a paused clock, it is created a second time, on a runtime whose clock was paused from the start.
 ///
 /// # Panics
 ///
@@ -37,7 +37,7 @@ pub fn run<F, M>(
             }
         }
     };
-    // A thread of its own, so that its name is that of the scenario in messages of panics.
+    // A thread named after the scenario, so that panic messages show the scenario.
     let running = thread::Builder::new().name(name.to_owned()).spawn(running);
     if let Err(violation) = running.expect("the system has a thread to spare").join() {
         resume_unwind(violation);

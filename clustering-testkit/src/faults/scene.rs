@@ -27,10 +27,10 @@ use crate::{
 /// Names of the nodes of most scenarios.
 pub(super) const NAMES: [&str; 3] = ["a", "b", "c"];
 
-/// Longest time for any step, even on a machine that is building at the same time.
+/// Time limit for any step, generous enough for a machine that is compiling at the same time.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Shortest TTL of the nodes' leases, which their renewals survive on a busy machine.
+/// Shortest TTL at which nodes on a busy machine renew their leases in time.
 const TTL: Duration = Duration::from_secs(3);
 
 /// Maximum number of lines of the history in the message of a failure.
@@ -41,7 +41,7 @@ const NAMESPACE: &str = "faults";
 /// A cluster on a store of its own, with its history, its nodes and their journals.
 pub(super) struct Scene<F> {
     pub(super) faults: Arc<F>,
-    /// Handle to the store that no network fault concerns.
+    /// Handle to the store that is not affected by network faults.
     pub(super) store: Arc<dyn CoordinationStore>,
     pub(super) follower: Follower,
     clock: Clock,
@@ -75,8 +75,8 @@ impl<F: Faults> Scene<F> {
         TTL.max(self.faults.bounds().smallest_ttl)
     }
 
-    /// Returns the longest time until the others notice that a node is gone: its TTL, and the time that the store may take
-    /// to end the lease, doubled for busy machines, with a second for everything else.
+    /// Returns the longest time until the others notice that a node is gone: its TTL, and the time that the store may
+    /// take to end the lease, doubled for busy machines, with a second for everything else.
     pub(super) fn noticed(&self) -> Duration {
         self.ttl() + 2 * self.faults.bounds().expiry_slack + Duration::from_secs(1)
     }
@@ -264,7 +264,8 @@ impl<F: Faults> Scene<F> {
         }
     }
 
-    /// Returns the end of the history, without entries that come all the time. A broken promise is more informative.
+    /// Returns the end of the history, without routine entries. If a promise is broken, returns that instead, which
+    /// is more informative.
     pub(super) fn story(&self) -> String {
         use Observation::{AskedLeader, Holds, LeaderCommit, Renewed};
         let pages = self.follower.pages();

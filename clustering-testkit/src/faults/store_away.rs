@@ -1,4 +1,4 @@
-//! The store does not answer for a while, and then continues with all its data.
+//! Scenarios in which the store does not answer for a while, and then continues with all its data.
 
 use std::sync::Arc;
 
@@ -33,8 +33,8 @@ async fn nothing_changed<F: Faults>(
     assert_eq!(scene.present(), before, "the version or the term has changed; {}", scene.story());
 }
 
-/// Kills the server and starts it again before any lease expires: no session is lost and no version is published. Leases
-/// still end when they must after that.
+/// Kills the server and starts it again before any lease expires: no session is lost and no version is published.
+/// Afterwards, leases still expire in time.
 pub async fn p7_a_restart_of_the_store_within_the_ttl_changes_nothing<F: Faults>(faults: Arc<F>) {
     let (scene, nodes) = roomy(faults).await;
     let before = scene.present();
@@ -73,7 +73,7 @@ async fn away<F: Faults>(faults: Arc<F>, what: &str, go: impl AsyncFn(&F), back:
         let away = |it: &Observation| matches!(it, Observation::StoreAway { .. });
         scene.next(node, "a report that the store is away", away).await;
         scene.next(node, "a lost session", is_lost).await;
-        // It keeps the last view, and says that it is stale.
+        // The node keeps the last view, and reports it as stale.
         let handle = node.handle().expect("the node is running");
         assert!(handle.stale_for().is_some() && handle.nodes().len() == NAMES.len(), "{}", node.name);
     }

@@ -6,7 +6,7 @@ use tokio::time::sleep;
 
 use crate::history::{Journal, Observation};
 
-/// Number of keys, each of which every exclusive node tries to hold. Enough that each node owns some.
+/// Number of keys. Every exclusive node tries to hold all of them, and there are enough for each node to own some.
 const KEYS: u16 = 12;
 
 /// Number of slots of an exclusive cluster.

@@ -21,7 +21,7 @@ pub enum Breach {
     Unfenced,
     /// Writes continue from the node's own last state, without checking for writes in between.
     LastWriteWins,
-    /// A write whose reply was lost is made again, as if it had not taken effect.
+    /// Repeats a write whose reply was lost, as if it had had no effect.
     RepeatsLost,
 }
 

@@ -156,8 +156,8 @@ impl Journal {
     /// Asks the node if it may act as leader, and returns the answer with a time just before the question.
     pub fn look(&self, cluster: &Clustering) -> (super::Moment, Observation) {
         let at = self.shared.clock.now();
-        // The remaining time is read first: it belongs to that term or to an earlier one, and it counts from a moment that
-        // is no later than that of the question.
+        // The remaining time is read first: it belongs to that term or to an earlier one, and it counts from a moment
+        // that is no later than that of the question.
         let left = cluster.leadership_left();
         let (term, until) = (cluster.term(), at + left);
         (at, Observation::AskedLeader { term, until: term.map(|_| until) })

@@ -8,8 +8,8 @@
 //!
 //! - [`Observation`]: something that a node saw or did. An [`Entry`] adds the node, the life and the time. A
 //!   [`Journal`] records entries in memory or in a file that survives `kill -9`.
-//! - [`Ledger`]: the versions with their views, the terms, the acknowledgements and the leader commits, derived from the
-//!   store's history. [`ledger::follow`] collects that history from any store.
+//! - [`Ledger`]: the versions with their views, the terms, the acknowledgements and the leader commits, derived from
+//!   the store's history. [`ledger::follow`] collects that history from any store.
 //!
 //! The checkers in [`promises`](crate::promises) use both.
 

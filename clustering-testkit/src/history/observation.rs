@@ -105,7 +105,8 @@ pub struct Missing {
 pub enum Observation {
     /// The life began.
     Started {
-        /// Time after a renewal during which the node may act as leader, if it is not the default of two thirds of the TTL.
+        /// Time after a renewal during which the node may act as leader, if it is not the default of two thirds of
+        /// the TTL.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         leadership: Option<Duration>,
         /// True if the node takes over a name that is held.

@@ -51,8 +51,8 @@ impl Promise for Forward {
             return Ok(());
         }
         let [.., before, published] = ledger.present().versions() else { return Ok(()) };
-        // A publisher generates a label above the current one. If there was none, an operator had deleted or overwritten
-        // it. Versions written by hand may have any label.
+        // A publisher generates a label above the current one. If there was none, an operator had deleted or
+        // overwritten it. Versions written by hand may have any label.
         let by_hand = ledger.is_by_hand(published.revision) || !before.version.is_plausible();
         let minted = !published.anew && !by_hand;
         if minted && published.version <= before.version {
@@ -60,9 +60,9 @@ impl Promise for Forward {
             let found = format!("{} @{}", published.version, published.revision);
             return Err(Broken::new(expected, found).about(before.version).about(published.version));
         }
-        // The publisher had followed the log up to the previous version, so it knew all nodes in that version's cut. It
-        // may have missed nodes that joined later. If an operator had deleted that version, the publisher knows only those
-        // that are still present.
+        // The publisher had followed the log up to the previous version, so it knew all nodes in that version's cut.
+        // It may have missed nodes that joined later. If an operator had deleted that version, the publisher knows
+        // only those that are still present.
         let is_known = |node: &&Member| !published.anew || published.cut.contains(node);
         let known: Vec<Member> = before.cut.iter().filter(is_known).cloned().collect();
         self.above_what_was_seen(published, &known, ledger)

@@ -231,8 +231,8 @@ impl Bench {
         self
     }
 
-    /// Lets another exclusive node join, become ready at a stable version, and then be evicted by this node's cluster. Its
-    /// lease lives on.
+    /// Lets another exclusive node join, become ready at a stable version, and then be evicted by this node's
+    /// cluster. Its lease lives on.
     pub(super) fn with_evicted(mut self, other: &str) -> Self {
         self.joins_exclusively(other, 4);
         self.answer_all();
@@ -494,7 +494,8 @@ impl Bench {
         self.answer_until("nothing");
     }
 
-    /// Answers open calls and delivers changes until a call that starts with `what` is open, or only callbacks are left.
+    /// Answers open calls and delivers changes until a call that starts with `what` is open, or only callbacks are
+    /// left.
     pub(super) fn answer_until(&mut self, what: &str) {
         loop {
             self.deliver();

@@ -84,7 +84,7 @@ fn every_node_has_three_watchers() {
 }
 
 #[test]
-fn nodes_without_an_endpoint_are_neither_watched_nor_watch() {
+fn nodes_without_an_endpoint_take_no_part_in_crash_detection() {
     let mut b = Bench::watching("b").with(&["a"]);
     b.priority = Some(200);
     b.joins_watched("c", "c");
@@ -216,7 +216,7 @@ fn a_changed_record_of_the_same_process_does_not_save_it() {
 
 #[test]
 fn watchers_take_turns_and_the_nearest_one_goes_first() {
-    // Before b in the ring, the nearest first.
+    // The nodes before b in the ring, nearest first.
     let mut b = watching(&["f", "a", "e"]);
     b.reports("e", Refused);
     b.wait(ms(99));
@@ -394,7 +394,7 @@ fn p7_a_node_that_was_removed_by_mistake_rejoins_at_once_and_hides_its_endpoint(
             "* removed as crashed although this process is alive: something refused connections to b:1; crash detection of \
              this node is off until it restarts",
             "watch processes at ",
-            "* session lost: another node took this process to be gone, and removed its record",
+            "* session lost: another node removed the record, mistaking this process for dead",
             "grant 15s",
             "join",
         ],

@@ -25,7 +25,7 @@ impl Bench {
         decode(&self.store.get(self.keys.version_key()).expect("a version").value).unwrap()
     }
 
-    /// Lets all nodes acknowledge the newest version, and the leader record whatever it wants to record.
+    /// Lets all nodes acknowledge the newest version, and lets the leader finish all its commits.
     fn acknowledged_by_all(&mut self) {
         self.answer_all();
         if self.is_open("retract") {

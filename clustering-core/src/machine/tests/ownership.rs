@@ -606,7 +606,7 @@ fn p12_a_late_join_does_not_bring_a_removed_session_back() {
     b.deliver();
     assert_eq!(b.status().phase, Phase::Member);
     b.unseen(|b| b.evicts("b"));
-    // It would attach the witness to the lease again, after a leader has detached it to revoke that lease.
+    // The late join would attach the witness to the lease again, after a leader has detached it to revoke that lease.
     let applied = b.store.commit(&late.expect("a join"));
     assert!(applied.is_err(), "the process may still hold slots under the lease of that session");
 }

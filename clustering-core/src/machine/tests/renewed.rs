@@ -29,7 +29,7 @@ fn p6_a_remaining_time_below_the_ttl_shortens_the_session_and_a_longer_one_is_ig
 }
 
 #[test]
-fn a_reply_of_the_wrong_kind_does_not_cost_the_right_one() {
+fn a_reply_of_the_wrong_kind_does_not_discard_the_awaited_reply() {
     let mut a = Bench::node("a").joined().leading();
     a.advance(secs(5));
     let Output::Renew { token, .. } = a.take("renew") else { unreachable!() };

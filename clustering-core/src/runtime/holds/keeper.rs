@@ -16,8 +16,8 @@ use crate::{
 pub(crate) struct Keeper {
     holds: Arc<Holds>,
     clock: Clock,
-    /// Keeps the port of crash detection open while holds are outstanding: a watcher that trusts a refused connection would
-    /// give their slots to other nodes.
+    /// Keeps the port of crash detection open while holds are outstanding: a watcher that trusts a refused connection
+    /// would give their slots to other nodes.
     presence: Option<Presence>,
     /// The state that the table was built from.
     held: Arc<BTreeMap<Slot, Revision>>,

@@ -126,8 +126,8 @@ pub enum NotHeld {
     /// `stabilize` has not succeeded. Wait with [`wait_hold`](crate::Clustering::wait_hold).
     #[error("the key is on its way to this node: wait for it with `wait_hold`")]
     Moving,
-    /// No node owns the key, because its slot waits for an absent node, which is expected back. If the node does not come
-    /// back in time, the slot moves to another node.
+    /// No node owns the key, because its slot waits for an absent node, which is expected back. If the node does not
+    /// come back in time, the slot moves to another node.
     #[error("the key waits for {node}, which is expected back: retry in a moment")]
     Waiting {
         /// The name of the absent node.

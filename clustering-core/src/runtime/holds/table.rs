@@ -124,7 +124,7 @@ impl Holds {
     }
 }
 
-/// One acquisition of a slot. All holds that were given out for it end together.
+/// One acquisition of a slot. All holds that were given out for this acquisition end together.
 pub(crate) struct Acquisition {
     pub(super) slot: Slot,
     pub(super) token: Revision,
@@ -148,8 +148,8 @@ impl Acquisition {
     /// sequentially consistent, so at least one side sees the other's change: either this call sees the mark and gives
     /// out no hold, or the driver counts the hold and waits for it.
     ///
-    /// A call that gives out no hold may be counted for a moment. The driver then waits until the count goes down
-    /// again, which wakes it like the drop of a hold.
+    /// A call that gives out no hold may be counted briefly. The driver then waits until the count goes down again,
+    /// which wakes the driver like the drop of a hold.
     pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
         self.outstanding.fetch_add(1, SeqCst);
         // From here on, dropping the hold decrements the count.

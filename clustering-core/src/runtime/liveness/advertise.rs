@@ -8,13 +8,16 @@ use crate::{
 /// Longest name of a host in the domain name system.
 const MAX_HOST: usize = 253;
 
+/// Advice if the host was taken from the URI.
+const ADVICE: &str = "; change the URI, or set `CrashDetection::advertise` (`clustering run --advertise`)";
+
 /// Returns the host that other nodes connect to, an IPv6 address in brackets.
 pub(crate) fn advertised_host(detection: &CrashDetection, uri: &NodeUri) -> Result<String, InvalidInput> {
     let (field, host) = match &detection.advertise {
         Some(host) => ("crash_detection.advertise", host.as_str()),
         None => ("uri", uri.host()),
     };
-    let advice = if detection.advertise.is_none() { ", or set `CrashDetection::advertise`" } else { "" };
+    let advice = if detection.advertise.is_none() { ADVICE } else { "" };
     let given = if detection.advertise.is_none() { uri.as_str() } else { host };
     parse_host(host).map_err(|rule| InvalidInput::new(field, given, format!("{rule}{advice}")))
 }
@@ -57,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_that_of_the_uri_unless_one_is_given() {
+    fn the_host_of_the_uri_is_used_unless_another_is_configured() {
         for (uri, advertise, host) in [
             ("http://10.0.0.7:8080/path", None, "10.0.0.7"),
             ("http://[fd00::7]:8080", None, "[fd00::7]"),
@@ -75,7 +78,7 @@ mod tests {
     #[test]
     fn hosts_that_nobody_can_connect_to_are_refused() {
         for (uri, advertise, field, rule) in [
-            ("http://0.0.0.0:8080", None, "uri", "set `CrashDetection::advertise`"),
+            ("http://0.0.0.0:8080", None, "uri", "; change the URI, or set `CrashDetection::adv"),
             ("http://[::]:8080", None, "uri", "all interfaces"),
             ("http://a%20b", None, "uri", "an IP address or the name of a host"),
             ("http://[v1.x]", None, "uri", "an IP address or the name of a host"),
@@ -89,6 +92,6 @@ mod tests {
             assert_eq!(error.field, field, "{error}");
             assert!(error.to_string().contains(rule), "{error}");
         }
-        assert!(!host_of("http://host", Some("::")).unwrap_err().rule.contains("set `"), "it is already set");
+        assert!(!host_of("http://host", Some("::")).unwrap_err().rule.contains(ADVICE), "it is already set");
     }
 }

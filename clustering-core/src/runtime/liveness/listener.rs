@@ -21,7 +21,7 @@ use tokio::{
 use super::{hello::Hello, keep_alive::keep_alive};
 use crate::{config::Backoff, runtime::StartError};
 
-/// Largest number of connections. Three nodes watch a process, and a few more while the nodes change.
+/// Largest number of connections. A process is watched by three nodes, and by a few more while nodes join or leave.
 pub(super) const MAX_CONNECTIONS: usize = 64;
 
 /// Number of bytes that a peer may send before its connection is closed. Watchers send none.
@@ -36,7 +36,7 @@ const ACCEPT_RETRY: Backoff = Backoff::new(Duration::from_millis(10), Duration::
 /// Number of connections that the kernel keeps until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// The socket at which a process can be found alive.
+/// The socket at which other nodes check that a process is alive.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: TcpListener,
@@ -44,8 +44,8 @@ pub(crate) struct Listener {
     presence: Presence,
 }
 
-/// Keeps the socket of a [`Listener`] open after the listener has ended. Then connections are accepted by the kernel and
-/// not answered, which proves nothing to a watcher. A closed port would prove that the process is gone.
+/// Keeps the socket of a [`Listener`] open after the listener has ended. The kernel then accepts connections that
+/// nobody answers, which proves nothing to a watcher. A closed port would prove that the process is gone.
 #[derive(Clone, Debug)]
 pub(crate) struct Presence {
     _socket: Arc<std::net::TcpListener>,
@@ -62,7 +62,7 @@ impl Listener {
             Some(address) => (address, listen(address)),
             None => {
                 let all = |ip: IpAddr| SocketAddr::new(ip, 0);
-                // A machine without IPv6 has no such sockets.
+                // Machines without IPv6 cannot open IPv6 sockets.
                 let socket = listen(all(Ipv6Addr::UNSPECIFIED.into()))
                     .or_else(|_| listen(all(Ipv4Addr::UNSPECIFIED.into())));
                 (all(Ipv4Addr::UNSPECIFIED.into()), socket)
@@ -89,10 +89,10 @@ impl Listener {
         self.port
     }
 
-    /// Answers every connection with the hello, and keeps it open until the peer closes it. Returns never; the sockets
-    /// are closed when the future is dropped.
+    /// Answers every connection with the hello, and keeps it open until the peer closes it. Never returns; the
+    /// sockets are closed when the future is dropped.
     pub(super) async fn serve(self, hello: Hello) {
-        // Others keep the socket open only for as long as they need it.
+        // Holders of the guard keep the socket open only for as long as they need it.
         drop(self.presence);
         let mut connections = Connections::default();
         let (mut failures, mut not_before) = (0, Instant::now());
@@ -104,7 +104,7 @@ impl Listener {
                 self.socket.accept().await
             };
             let accepted = tokio::select! {
-                // First, so that closed connections make room.
+                // Closed connections are removed first, to make room.
                 biased;
                 () = connections.closed(), if !connections.is_empty() => continue,
                 accepted = accepted => accepted,
@@ -134,8 +134,8 @@ impl Listener {
 /// Opens a listening socket. At the IPv6 address of all interfaces, it also listens for IPv4.
 fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    // A restarted process finds connections of its predecessor that are still being closed. On Windows, the option would
-    // let two processes listen at once.
+    // A restarted process finds connections of its predecessor that are still being closed. On Windows, the option
+    // would let two processes listen at once.
     #[cfg(not(windows))]
     socket.set_reuse_address(true)?;
     if address.ip() == Ipv6Addr::UNSPECIFIED {
@@ -147,7 +147,7 @@ fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-/// Returns what to do about a socket that could not be opened.
+/// Returns advice for an error that occurred while a socket was opened.
 fn advice(error: io::ErrorKind) -> &'static str {
     match error {
         io::ErrorKind::AddrInUse => "choose a port that no other program uses, or port 0 for any free port",
@@ -163,13 +163,13 @@ fn advice(error: io::ErrorKind) -> &'static str {
 
 /// The open connections to a listener, in one task.
 ///
-/// A new connection always gets an answer: if there are too many, the oldest one of the host with the most connections
-/// is closed. A stranger that opens many connections therefore closes its own, unless it comes from the same host or
-/// network as the watchers; and then a watcher that was closed connects again.
+/// A new connection always gets an answer: if there are too many, the oldest one of the host with the most
+/// connections is closed. A foreign client that opens many connections therefore loses its own, unless it shares a
+/// host or network with the watchers. In that case, a watcher that was disconnected connects again.
 #[derive(Default)]
 struct Connections {
     next: u64,
-    /// By number, so that the oldest is the first.
+    /// Sorted by connection number, so that the oldest connection comes first.
     open: BTreeMap<u64, Open>,
     running: FuturesUnordered<BoxFuture<'static, u64>>,
 }
@@ -195,7 +195,7 @@ impl Connections {
         }
     }
 
-    /// Closes the oldest connection of the host that has the most.
+    /// Closes the oldest connection of the host with the most connections.
     fn make_room(&mut self) {
         let mut counts = BTreeMap::<IpAddr, usize>::new();
         for open in self.open.values() {
@@ -221,7 +221,8 @@ impl Connections {
     }
 }
 
-/// Returns the host that an address belongs to: for IPv6 the network, since a host has many addresses in it.
+/// Returns the host that an address belongs to: for IPv6 the network prefix, since one host may use many addresses in
+/// its network.
 fn origin(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),

@@ -1,4 +1,4 @@
-//! Connections between processes, by which a crash shows before the lease ends.
+//! Connections between processes, which reveal a crash before the lease ends.
 //!
 //! With [crash detection](crate::CrashDetection), a process listens on a TCP port, and its record names the port and
 //! the identity of the process. The [`Listener`](listener) answers each connection with that identity and keeps the
@@ -37,7 +37,7 @@ pub(super) struct Liveness {
 }
 
 impl Liveness {
-    /// Begins to answer as this process, if it listens at all.
+    /// Starts to answer connections with the identity of this process, if it has a listener.
     ///
     /// # Panics
     ///
@@ -49,7 +49,7 @@ impl Liveness {
         Liveness { listener, watcher: Watcher::new(), presence }
     }
 
-    /// Returns what keeps the socket open for as long as the process may hold keys.
+    /// Returns a guard that keeps the socket open. Keep it for as long as the process may hold keys.
     pub(super) fn presence(&self) -> Option<Presence> {
         self.presence.clone()
     }

@@ -30,7 +30,7 @@ const STEP: Duration = Duration::from_secs(1);
 /// connections before its listener, which then still accepts.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(30));
 
-/// A connection that lasted for this time was not closed by something that closes every connection.
+/// Once a connection has lasted for this time, its end is not blamed on a proxy that closes every connection at once.
 const LASTING: Duration = Duration::from_secs(1);
 
 /// Watches processes, and reports those that are gone.
@@ -49,7 +49,8 @@ impl Watcher {
         Watcher { tasks: BTreeMap::new(), reports, reporting }
     }
 
-    /// Watches exactly the processes at these endpoints from now on. Those that are watched already stay connected.
+    /// Watches exactly the processes at these endpoints from now on. Connections to processes that are already
+    /// watched stay open.
     ///
     /// # Panics
     ///
@@ -90,7 +91,7 @@ impl Watcher {
     }
 }
 
-/// What an attempt to reach a process has shown.
+/// Result of an attempt to reach a process.
 pub(super) enum Finding {
     /// The expected process answered on this connection.
     Alive(TcpStream),
@@ -100,7 +101,7 @@ pub(super) enum Finding {
     Unknown(Reason),
 }
 
-/// Why an attempt to reach a process has shown nothing.
+/// Reason why an attempt to reach a process was inconclusive.
 #[derive(Debug)]
 pub(super) enum Reason {
     /// A step was not finished in time, or the network refused it.
@@ -135,7 +136,7 @@ async fn until_gone(endpoint: &Endpoint) -> Evidence {
                 }
             }
             Finding::Unknown(reason) => {
-                // Only the first of many.
+                // Only the first failure of a series is logged.
                 if failures == 1 {
                     tracing::debug!(
                         target: "clustering",

@@ -315,8 +315,8 @@ mod tests {
         assert_eq!(counted, kinds);
     }
 
-    /// Recorders may forget gauges that are not set for a while. Setting all of them at every input would cost more than
-    /// handling the input.
+    /// Recorders may forget gauges that are not set for a while. Setting all of them at every input would cost more
+    /// than handling the input.
     #[tokio::test]
     async fn gauges_are_set_when_they_change_and_with_every_renewal() {
         let recorder = DebuggingRecorder::new();

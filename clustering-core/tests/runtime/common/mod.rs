@@ -107,13 +107,14 @@ impl Cluster {
         Cluster { store, seen: Arc::default(), clock: Clock::tokio() }
     }
 
-    /// Returns a node's line to the store, and a builder on it. Everything that the node sees and does is recorded, except
-    /// the arguments of callbacks that a test sets in place of these.
+    /// Returns a node's line to the store, and a builder on it. Everything that the node sees and does is recorded,
+    /// except the arguments of callbacks that a test sets in place of these.
     pub(crate) fn builder(&self, node: &str) -> (FaultyStore, Builder) {
         self.builder_with(node, |builder| builder)
     }
 
-    /// Like [`builder`](Self::builder), but applies `change` before recording starts, so that its callbacks are recorded.
+    /// Like [`builder`](Self::builder), but applies `change` before recording starts, so that its callbacks are
+    /// recorded.
     pub(crate) fn builder_with(
         &self,
         node: &str,

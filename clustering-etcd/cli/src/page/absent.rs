@@ -20,7 +20,8 @@ pub(super) struct Departures(BTreeMap<NodeName, Departed>);
 #[derive(Clone, Copy, Debug)]
 struct Departed {
     how: &'static str,
-    /// Wall clock time: observed here, or taken from the label of the version that says so.
+    /// Wall clock time at which the departure was observed here, or the time in the label of the version that reports
+    /// it.
     at_ms: u64,
 }
 
@@ -75,7 +76,7 @@ impl Departures {
         match how {
             Departure::Crashed => self.insert(name, "crashed: its process is gone", at_ms),
             Departure::Evicted => self.insert(name, "was evicted", at_ms),
-            // It was stopped on purpose.
+            // The node was stopped on purpose.
             Departure::Left => drop(self.0.remove(name)),
             _ => self.insert(name, "its session ended: it crashed, or was cut off", at_ms),
         }
@@ -147,7 +148,7 @@ mod tests {
         departures.note(&down("gone", Departure::Crashed), noon);
         departures.note(&down("later", Departure::Ended), Now { wall_ms: noon.wall_ms + 1, ..noon });
         departures.note(&down("stopped", Departure::Left), noon);
-        // It is back already.
+        // The node is already back.
         departures.note(&down("node-001", Departure::Crashed), noon);
         let report = report(3, 0);
         let absent = departures.absent(report.as_ref(), noon);

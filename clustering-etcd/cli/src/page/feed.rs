@@ -105,7 +105,7 @@ impl Feed {
         self.app.show(report, now);
     }
 
-    /// Adds an event to the life of the newest version, if it is about it.
+    /// Adds an event to the life of the newest version, if the event concerns that version.
     fn note_step(&mut self, event: &MonitorEvent, at: Now) {
         if let MonitorEvent::Common(Event::VersionPublished { .. }) = event {
             self.life.clear();
@@ -192,7 +192,7 @@ fn step(event: &MonitorEvent) -> Option<String> {
     })
 }
 
-/// Describes the state, what ends it if it hangs, and what else an operator should know.
+/// Describes the state, the way out of a state that hangs, and anything else that an operator should know.
 fn words(report: &Report) -> Vec<String> {
     let mut lines = status::state(report, None);
     let slots = slots::summary(report);

@@ -1,4 +1,4 @@
-//! Serves the page and its state over HTTP. There is nothing to write: all other methods and paths are refused.
+//! Serves the page and its state over HTTP. The server is read only: it refuses all other methods and paths.
 
 use std::{
     convert::Infallible,
@@ -28,10 +28,10 @@ const PAGE: &str = include_str!("page.html");
 /// Interval of the events that keep an idle stream from being closed by proxies, and tell the page that it is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Header that asks a proxy to pass a stream on without collecting it.
+/// Header that asks proxies to forward the stream without buffering it.
 const UNBUFFERED: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-/// Header that keeps other sites from including the answer.
+/// Header that prevents other sites from embedding the response.
 const SAME_ORIGIN: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 
 /// Returns the routes `/` and `/state`, for a server at that address. The router can be merged into another one, whose
@@ -67,7 +67,7 @@ fn nonce() -> String {
     format!("{:016x}{:016x}", part(), part())
 }
 
-/// Sends the state, and again after each change. A reader that is slow misses states, and gets the newest one next.
+/// Sends the state, and again after each change. A slow reader skips states, and always gets the newest one next.
 async fn state(State(states): State<States>, Extension(lasting): Extension<Lasting>) -> Response {
     lasting.declare();
     let events = stream::unfold(states.subscribe(), |mut states| async move {
@@ -81,8 +81,8 @@ async fn state(State(states): State<States>, Extension(lasting): Extension<Lasti
     (headers, Sse::new(events).keep_alive(alive)).into_response()
 }
 
-/// Refuses requests for names that are not of this machine. Otherwise a site that the user visits could point a name of
-/// its own at the loopback address, and read the page through the user's browser.
+/// Refuses requests whose `Host` is not a local name. Otherwise a site that the user visits could point a name of its
+/// own at the loopback address, and read the page through the user's browser.
 async fn only_local_names(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     match is_local(host) {

@@ -16,13 +16,13 @@ use crate::{connect::Purpose, context::Context, failure::Failure, output, run, w
 
 /// Show the cluster live in a browser
 ///
-/// Serves one page, which says in its first sentence whether the cluster is fine, and otherwise which nodes it waits for
-/// and why. Below are the stages of the newest version, absent nodes, the slots of an exclusive cluster, all nodes, the
-/// last 64 versions and the last events. The page follows the cluster without being reloaded. It is read only, and also
-/// follows a cluster that does not exist yet.
+/// Serves one page, which says in its first sentence whether the cluster is fine, and otherwise which nodes it waits
+/// for and why. Below are the stages of the newest version, absent nodes, the slots of an exclusive cluster, all
+/// nodes, the last 64 versions and the last events. The page follows the cluster without being reloaded. It is read
+/// only, and also follows a cluster that does not exist yet.
 ///
-/// Whoever can reach the address sees the page, with the names, URIs and metadata of all nodes. Runs until SIGINT or
-/// SIGTERM. Exit codes: 0 ended by the user, 2 the store could not be reached at the start, or refused.
+/// Anyone who can reach the address sees the page, with the names, URIs and metadata of all nodes. Runs until SIGINT
+/// or SIGTERM. Exit codes: 0 ended by the user, 2 the store could not be reached at the start, or refused.
 #[derive(Args, Debug)]
 pub(crate) struct Serve {
     /// Address to serve the page at; a port alone, as in :8088, is on all addresses of this machine

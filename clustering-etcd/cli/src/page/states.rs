@@ -1,4 +1,4 @@
-//! The states of the page, on their way from the task that follows the cluster to the readers.
+//! Passes the states of the page from the task that follows the cluster to the readers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,8 +51,8 @@ impl States {
         states
     }
 
-    /// Follows the cluster while someone reads the states. A node that nobody looks at costs the store nothing. Waits
-    /// for a store that is away.
+    /// Follows the cluster while someone reads the states. Without readers, the store gets no requests. Retries while
+    /// the store is unavailable.
     pub(crate) async fn follow_while_open(self, store: Arc<dyn CoordinationStore>) {
         loop {
             self.wait_for_reader().await;
@@ -60,7 +60,7 @@ impl States {
                 () = self.wait_until_closed() => {}
                 () = self.follow_store(&store) => {}
             }
-            // The next reader must not see an old state.
+            // Reset the state, so that the next reader does not see an old one.
             self.newest.send_replace(unknown(&self.namespace, self.store_name, None));
         }
     }

@@ -1,4 +1,5 @@
-//! The first sentence of the page: whether the cluster is fine, and otherwise what is wrong, with which node and why.
+//! The first sentence of the page. It says whether the cluster is fine, and otherwise names the problem, the node and
+//! the reason.
 
 use clustering_core::{ClusterState, Namespace, Readiness, Report, report::NodeReport};
 use serde::Serialize;
@@ -26,7 +27,7 @@ pub(super) enum Tone {
     Good,
     /// The cluster is changing, or something deserves attention.
     Wait,
-    /// The cluster does not go on without help.
+    /// The cluster needs an operator to continue.
     Bad,
     /// Nothing is known, or there is no cluster.
     Unknown,

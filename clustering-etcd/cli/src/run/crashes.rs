@@ -12,9 +12,10 @@ use crate::failure::Failure;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Crash detection")]
 pub(crate) struct Crashes {
-    /// Let other nodes connect to this process over TCP, and connect to theirs: a process that is gone is noticed within
-    /// milliseconds. ADDRESS is the address to listen on, such as 0.0.0.0:7946, or :7946 for all addresses; without it,
-    /// all addresses and a free port [env: CLUSTERING_DETECT_CRASHES, an address, true or false] [default: off]
+    /// Let other nodes connect to this process over TCP, and connect to theirs: a process that is gone is noticed
+    /// within milliseconds. ADDRESS is the address to listen on, such as 0.0.0.0:7946, or :7946 for all addresses;
+    /// without it, all addresses and a free port [env: CLUSTERING_DETECT_CRASHES, an address, true or false]
+    /// [default: off]
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -75,7 +76,7 @@ fn listen(text: &str) -> Result<Listen, String> {
     })
 }
 
-/// Returns the address that stands for all addresses of this machine, which may have no IPv6.
+/// Returns the wildcard address of this machine: that of IPv4 if the machine has no IPv6.
 fn all_addresses(port: u16) -> SocketAddr {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)) {
         Ok(_) => (Ipv6Addr::UNSPECIFIED, port).into(),

@@ -34,7 +34,7 @@ impl Listening {
     }
 }
 
-/// Listens on the address, or says what is wrong with it.
+/// Listens on the address. The error says why the address cannot be used.
 pub(crate) async fn listen(address: &str) -> Result<TcpListener, Failure> {
     bind(address).await.map_err(|error| cannot(address, &error))
 }

@@ -66,22 +66,24 @@ use crate::{
 /// second INT or TERM is passed on at once, as are HUP, QUIT, USR1, USR2 and WINCH. Ctrl-Z pauses the program together
 /// with this command.
 ///
-/// With --exclusive, each key is held by at most one node at any time. Before the program gets the signal, its slots are
-/// handed over to other nodes: no new work may begin (/ownz answers no), and the release hook makes the program finish
-/// the work that it has begun. If an operator drains the node, the program gets TERM after the same hand-over. With
-/// --restart-grace, the slots do not move to other nodes: they wait for this node to be back, except if an operator drains
-/// it or the program ends by itself with exit code 0.
+/// With --exclusive, each key is held by at most one node at any time. Before the program gets the signal, its slots
+/// are handed over to other nodes: no new work may begin (/ownz answers no), and the release hook makes the program
+/// finish the work that it has begun. If an operator drains the node, the program gets TERM after the same hand-over.
+/// With --restart-grace, the slots do not move to other nodes: they wait for this node to be back, except if an
+/// operator drains it or the program ends by itself with exit code 0.
 ///
 /// A hook is a shell command. It gets the view as JSON on its standard input, and these environment variables:
 /// CLUSTERING_HOOK, CLUSTERING_NAMESPACE, CLUSTERING_NAME, CLUSTERING_URI, CLUSTERING_VERSION, CLUSTERING_TERM,
-/// CLUSTERING_LEADER, CLUSTERING_NODES (their number), for stabilize CLUSTERING_ATTEMPT, for on-lost CLUSTERING_REASON,
-/// and with --listen CLUSTERING_LISTEN (the actual address). With --exclusive they also get CLUSTERING_SLOTS (their
-/// number) and sets of slots such as 0-3,7: stabilize CLUSTERING_GAINED, CLUSTERING_LOST and CLUSTERING_KEPT, release
-/// CLUSTERING_LOST, CLUSTERING_HELD and CLUSTERING_STILL_HELD, and stable CLUSTERING_HELD. Its output goes to the standard error. A hook that is
-/// superseded by a newer version gets SIGTERM, and SIGKILL after --hook-grace; the next hook starts when it has ended.
+/// CLUSTERING_LEADER, CLUSTERING_NODES (their number), for stabilize CLUSTERING_ATTEMPT, for on-lost
+/// CLUSTERING_REASON, and with --listen CLUSTERING_LISTEN (the actual address). With --exclusive they also get
+/// CLUSTERING_SLOTS (their number) and sets of slots such as 0-3,7: stabilize CLUSTERING_GAINED, CLUSTERING_LOST and
+/// CLUSTERING_KEPT, release CLUSTERING_LOST, CLUSTERING_HELD and CLUSTERING_STILL_HELD, and stable CLUSTERING_HELD.
+/// Its output goes to the standard error. A hook that is superseded by a newer version gets SIGTERM, and SIGKILL
+/// after --hook-grace; the next hook starts when it has ended.
 ///
 /// Exit codes of the command itself: 2 wrong arguments or refused by the store, 3 the node has ended (for example
-/// because its name was taken over), 4 an operator drained the node, 126 the program cannot be executed, 127 the program does not exist.
+/// because its name was taken over), 4 an operator drained the node, 126 the program cannot be executed, 127 the
+/// program does not exist.
 #[derive(Args, Debug)]
 pub(crate) struct Run {
     /// Address of the program, for those who look the node up [env: CLUSTERING_URI]
@@ -131,14 +133,14 @@ pub(crate) struct Run {
     /// Time limit for leaving the cluster, including the hand-over of slots [default: 5s, with --exclusive 30s]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     stop_timeout: Option<Duration>,
-    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez, /ownz?key=…) and Prometheus metrics (/metrics) over HTTP,
-    /// such as 127.0.0.1:8081, or :8081 for all addresses; port 0 picks a free port and logs it [env:
-    /// CLUSTERING_LISTEN] [default: none]
+    /// Address for serving probes (/livez, /readyz, /leaderz, /stablez, /ownz?key=…) and Prometheus metrics
+    /// (/metrics) over HTTP, such as 127.0.0.1:8081, or :8081 for all addresses; port 0 picks a free port and logs it
+    /// [env: CLUSTERING_LISTEN] [default: none]
     #[arg(long, value_name = "ADDRESS", env = "CLUSTERING_LISTEN", hide_env = true)]
     listen: Option<String>,
-    /// Also show the cluster live in a browser, at / of the address in --listen, as `clustering serve` does: whoever can
-    /// reach the address sees the names, URIs and metadata of all nodes. The cluster is followed only while the page is
-    /// open [env: CLUSTERING_PAGE, true or false]
+    /// Also show the cluster live in a browser, at / of the address in --listen, as `clustering serve` does: anyone
+    /// who can reach the address sees the names, URIs and metadata of all nodes. The cluster is followed only while
+    /// the page is open [env: CLUSTERING_PAGE, true or false]
     #[arg(
         long,
         value_name = "BOOL",
@@ -243,7 +245,7 @@ impl Run {
             if let Some(states) = page {
                 let url = page::url(address);
                 log.say(&format!("the cluster in a browser at {url}"), "page", json!({ "url": url }));
-                // A connection of its own, so that the page and the node are not in each other's way.
+                // The page has its own connection, so that the page and the node do not slow each other down.
                 tokio::spawn(states.follow_while_open(context.store(Purpose::Operator).await?));
             }
         }
@@ -262,7 +264,7 @@ impl Run {
         self.listen.as_deref().filter(|address| !address.is_empty())
     }
 
-    /// Returns the states of the page, if it is asked for.
+    /// Returns the states of the page, or `None` without `--page`.
     fn page(&self, context: &Context) -> Result<Option<page::States>, Failure> {
         if !Value::of(self.page.as_ref()).unwrap_or_default() {
             return Ok(None);

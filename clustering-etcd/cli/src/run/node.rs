@@ -104,7 +104,7 @@ impl Node {
 fn ended(reason: &StopReason, text: String) -> Step {
     match reason {
         StopReason::Drained { .. } => Step::Drained,
-        // A wrong --exclusive.
+        // Other nodes have another number of slots: --exclusive is wrong.
         StopReason::SlotCount { .. } => Step::Ended(Failure::unknown(text)),
         _ => Step::Ended(Failure::with_code(ENDED, text)),
     }

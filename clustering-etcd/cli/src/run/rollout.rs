@@ -1,4 +1,5 @@
-//! Options that keep a rollout calm: who leads next, which slots wait for a restart, how many nodes a cluster begins with.
+//! Options that keep a rollout calm: who leads next, which slots wait for a restart, how many nodes a cluster begins
+//! with.
 
 use std::time::Duration;
 
@@ -12,9 +13,9 @@ use crate::{failure::Failure, times::duration};
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Rolling updates")]
 pub(crate) struct Rollout {
-    /// Priority of the node as a candidate for the lead. The candidate with the highest priority leads next, and among
-    /// equals the youngest. With 0 the node does not lead while another candidate stands [env: CLUSTERING_PRIORITY]
-    /// [default: 100]
+    /// Priority of the node as a candidate for the lead. The candidate with the highest priority leads next, and
+    /// among equals the youngest. With 0 the node does not lead while there is another candidate [env:
+    /// CLUSTERING_PRIORITY] [default: 100]
     #[arg(
         long,
         value_name = "N",

@@ -112,7 +112,7 @@ impl Supervisor {
                 Happening::ProgramEnded(status) => {
                     let status = status.map_err(|error| cannot("wait for the program", &error))?;
                     if !status.success() {
-                        // It crashed, and is expected to be started again.
+                        // The program crashed, and a supervisor is expected to start it again.
                         self.keep = self.options.rollout.restart_grace();
                     }
                     return Ok(if self.drained { ExitCode::from(DRAINED) } else { exit_code(status) });

@@ -99,7 +99,7 @@ impl Page {
         response
     }
 
-    /// Checks that nothing but the page can be read, and that nothing can be written.
+    /// Checks that only the page and its state can be read, and that nothing can be written.
     async fn answers_nothing_else(&self) {
         self.answers("GET", "/", "clusters.example", 403).await;
         self.answers("GET", "/state", "127.0.0.1.nip.io", 403).await;
@@ -175,7 +175,7 @@ async fn the_page_says_that_the_store_is_away_and_goes_on_when_it_is_back() {
     page.end().await;
 }
 
-/// Connections of strangers, and readers that do not read, keep nobody else from the page.
+/// Idle connections and readers that do not read cannot keep others from the page.
 #[tokio::test]
 async fn strangers_cannot_block_the_page() {
     let etcd = EtcdServer::start().await.unwrap();
@@ -372,7 +372,7 @@ async fn an_address_in_use_is_reported() {
     said.refused(2, &["cannot listen at", "Address already in use", "use another port", "--listen"]);
 }
 
-/// Returns the browser to test with; `None` if `CLUSTERING_TEST_BROWSER=none` says that there is none.
+/// Returns the browser to test with; `None` if `CLUSTERING_TEST_BROWSER` is `none`.
 fn browser() -> Option<String> {
     match env::var("CLUSTERING_TEST_BROWSER") {
         Ok(none) if none == "none" => {
@@ -446,7 +446,7 @@ async fn a_browser_says_first_who_blocks_and_why() {
     stop(nodes).await;
 }
 
-/// What nodes say about themselves is text, whatever it looks like.
+/// The page shows the metadata of nodes as text, even if it looks like markup.
 #[tokio::test]
 async fn a_browser_takes_no_markup_from_records() {
     let etcd = EtcdServer::start().await.unwrap();

@@ -130,7 +130,7 @@ async fn a_version_that_waits_for_more_nodes_is_explained() {
     cluster.stable().await;
     let said = clustering(&etcd, &["status"]).await;
     assert!(
-        said.ended(0).contains("minimum   3 nodes, only 2 are present; the cluster goes on\n"),
+        said.ended(0).contains("minimum   3 nodes, only 2 are present; the cluster keeps working\n"),
         "{said:?}"
     );
     printed(&watch, &["has only 2 nodes, fewer than the minimum of 3"]).await;

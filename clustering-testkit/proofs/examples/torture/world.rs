@@ -48,7 +48,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Time limit for a node to leave when it is told to. An exclusive node that cannot reach the store takes 30 s.
 const LEAVES_WITHIN: Duration = Duration::from_secs(45);
 
-/// Chance of a life in a mixed rollout not to be exclusive. With 7 nodes, all are exclusive about half of the time.
+/// Probability that a life in a mixed rollout is not exclusive. With 7 nodes, all are exclusive about half of the
+/// time.
 const NOT_EXCLUSIVE: f64 = 0.1;
 
 /// The processes, the connections between them, and the log of injected faults.
@@ -84,7 +85,7 @@ pub(crate) struct Seat {
 pub(crate) struct Calm {
     /// Time since the last fault, or `None` if the cluster did not come to rest.
     pub(crate) after: Option<Duration>,
-    /// The slots that their owners don't hold then, or the keys that nobody works on.
+    /// Slots that their owners do not hold at that time, or keys that no process works on.
     pub(crate) unheld: Option<String>,
 }
 

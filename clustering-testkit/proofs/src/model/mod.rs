@@ -33,19 +33,19 @@
 //!   it for at most two thirds of a TTL after sending its last successful renewal.
 //! - Lease grants and opening watches take effect at once. Reads, renewals and revocations take effect when their
 //!   replies arrive. Replies to commits arrive later than the effect only as often as [`Limited::Delay`] allows. P12
-//!   compares what different processes hold at the same time. So the nodes of a model with slots share one clock: when
-//!   time passes for one node, it passes for all, and a lease ends only one TTL after its last renewal was sent. Users
-//!   keep holds for any time. The nodes have no release callback. Reclaiming the session of a process that does not see
-//!   the log takes too many timers to be reached.
+//!   compares what different processes hold at the same time. So the nodes of a model with slots share one clock:
+//!   when time passes for one node, it passes for all, and a lease ends only one TTL after its last renewal was sent.
+//!   Users may keep holds for any length of time. The nodes have no release callback. Reclaiming the session of a
+//!   process that does not see the log takes too many timers to be reached.
 //! - Restoring the store to an older state, keys deleted by hand (other than evictions), and second instances under one
 //!   name (other than restarts) are not modelled. The simulation covers them.
 //!
 //! # Checks
 //!
-//! The [promises](Promise) P1 to P7 and P12 are checked in every state, with the [`Ledger`](clustering_testkit::history::Ledger), which
-//! computes views and acknowledgements from the store's history by itself. P8 is checked in every state that has
-//! nothing in flight: if nothing goes wrong from there on, all nodes must become members of a stable version within
-//! three minutes.
+//! The [promises](Promise) P1 to P7 and P12 are checked in every state, with the
+//! [`Ledger`](clustering_testkit::history::Ledger), which computes views and acknowledgements from the store's
+//! history by itself. P8 is checked in every state that has nothing in flight: if nothing goes wrong from there on,
+//! all nodes must become members of a stable version within three minutes.
 //!
 //! Models with a fault in the protocol show that these checks find violations: [`ClusterModel::tampered`].
 

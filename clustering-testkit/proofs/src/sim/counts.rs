@@ -66,7 +66,7 @@ named! {
         Acquired = "acquisitions",
         /// A release refused.
         RefusedRelease = "refused releases",
-        /// A node took long to let go of slots.
+        /// A node was slow to let go of slots.
         SlowRelease = "slow releases",
         /// A leader ended the session of a process that does not follow the log.
         Reclaimed = "reclaimed sessions",

@@ -1,4 +1,4 @@
-//! Crashes that the other nodes notice by the connections to the process, and what looks like a crash but is none.
+//! Crashes that other nodes detect by their connections to the process, and false alarms.
 
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -70,7 +70,7 @@ fn ended(node: &Node) -> Cause {
     Cause::Ended(NodeName::parse(node.name()).unwrap())
 }
 
-/// Waits until the others are stable without the node, whose crash nobody could notice before its lease ended.
+/// Waits until the others are stable without the node, whose crash could not be detected before its lease ended.
 async fn ends_by_its_ttl(scenario: &Scenario, names: &[&str], node: &Node, before: Version, since: Moment) {
     let after = scenario.stable_after(before, &without(names, node.name())).await;
     let took = scenario.measured("a crash that cannot be noticed", since);

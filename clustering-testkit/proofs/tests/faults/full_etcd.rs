@@ -81,8 +81,8 @@ async fn write_until_it_fails(store: EtcdStore, writer: usize) -> (String, Store
     unreachable!("etcd accepted every write")
 }
 
-/// Etcd applies some of the writes that it reports as failed with "database space exceeded": those that were in progress
-/// when its database reached the quota.
+/// Etcd applies some of the writes that it reports as failed with "database space exceeded": those that were in
+/// progress when its database reached the quota.
 pub(crate) async fn p5_a_write_that_had_no_effect_is_not_in_a_full_etcd() {
     let etcd = EtcdServer::builder().quota(QUOTA).start().await.unwrap();
     let store = EtcdStore::new(crate::config(&etcd.endpoints()).unwrap()).unwrap();

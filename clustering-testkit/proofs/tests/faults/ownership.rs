@@ -127,8 +127,8 @@ pub(crate) async fn p12_a_rolling_restart_hands_every_key_over() {
     assert!(owners.check_all(&NAMES).await > 0);
 }
 
-/// Lets a node join, kills the leader in a phase of the hand-over, and waits until the others have completed it. `phase`
-/// waits for the phase, and may interfere with the leader's connection to etcd.
+/// Lets a node join, kills the leader in a phase of the hand-over, and waits until the others have completed it.
+/// `phase` waits for the phase, and may interfere with the leader's connection to etcd.
 async fn leader_killed<F: Future<Output = ()>>(phase: impl FnOnce(Arc<Owners>, Arc<Proxy>) -> F) {
     let owners = Arc::new(Owners::new().await);
     let proxy = Arc::new(Proxy::to(&owners.etcd.endpoint()).await.unwrap());

@@ -40,11 +40,12 @@ impl Ledger {
     /// writer claims to lead, and a unique `id`.
     pub const LEADER_COMMITS: &'static str = "leader-commits/";
 
-    /// Key below [`LEADER_COMMITS`](Self::LEADER_COMMITS) in which leaders count their steps: `{"id", "term", "count"}`.
+    /// Key below [`LEADER_COMMITS`](Self::LEADER_COMMITS) in which leaders count their steps: `{"id", "term",
+    /// "count"}`.
     pub const COUNTER: &'static str = "counter";
 
-    /// Returns the key below [`LEADER_COMMITS`](Self::LEADER_COMMITS) of the page that lists the step with number `count`: `{"id",
-    /// "term", "ids"}`.
+    /// Returns the key below [`LEADER_COMMITS`](Self::LEADER_COMMITS) of the page that lists the step with number
+    /// `count`: `{"id", "term", "ids"}`.
     pub fn page_of(count: u64) -> String {
         format!("list/{:06}", count.saturating_sub(1) / 100)
     }

@@ -3,7 +3,7 @@ use tokio_postgres::{Error, error::SqlState};
 
 use crate::settings::error_text;
 
-/// A call to PostgreSQL, for its errors.
+/// Description of a call to PostgreSQL, for error messages.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Operation {
     pub(crate) name: &'static str,
@@ -32,7 +32,8 @@ impl Operation {
         };
         // The details of an error may contain data.
         let reason = format!("{} (SQLSTATE {})", answer.message(), answer.code().code());
-        // The server ends the connection, and maybe itself. The statement may have been committed before.
+        // The server closes the connection, and may be shutting down. The statement may have been committed before
+        // that.
         if matches!(answer.severity(), "FATAL" | "PANIC") {
             return self.failed(Stage::InFlight, &reason);
         }
@@ -43,7 +44,8 @@ impl Operation {
     }
 }
 
-/// Classifies the failure of an attempt to connect to these hosts. Nothing was sent yet that could take effect.
+/// Classifies the failure of an attempt to connect to these hosts. No statement was sent yet, so nothing can have
+/// taken effect.
 pub(crate) fn no_connection(hosts: &str, error: &Error) -> StoreError {
     let Some(answer) = error.as_db_error() else {
         let reason = error_text(error);
@@ -75,7 +77,7 @@ fn is_about_tls(error: &Error) -> bool {
     false
 }
 
-/// Returns advice for the errors that last until an operator has changed something.
+/// Returns advice for errors that need operator action.
 fn advice(code: &SqlState) -> Option<&'static str> {
     match code {
         code if code.code().starts_with("28") => {

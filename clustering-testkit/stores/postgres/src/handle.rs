@@ -32,8 +32,8 @@ const COMPACT: Operation = Operation::change("compact");
 
 /// The coordination store on PostgreSQL. Cheap to clone: all clones share two connections.
 ///
-/// A task of the runtime in which the store was created listens for changes and ends overdue leases, so that runtime must
-/// live as long as the store.
+/// A task of the runtime in which the store was created listens for changes and ends overdue leases, so that runtime
+/// must live as long as the store.
 #[derive(Clone)]
 pub struct PostgresStore {
     shared: Arc<Shared>,
@@ -44,10 +44,11 @@ impl PostgresStore {
     /// (contract rule 4), provided that a process was connected for the whole TTL. Otherwise it may take another TTL.
     pub const LEASE_SLACK: Duration = Duration::from_secs(2);
 
-    /// Creates the store for a configuration. No connection has to be made, so the store can be created while PostgreSQL is
-    /// away. To find out whether it answers, call [`check`](Self::check).
+    /// Creates the store for a configuration. No connection has to be made, so the store can be created while
+    /// PostgreSQL is unavailable. To find out whether it answers, call [`check`](Self::check).
     ///
-    /// Reads certificate files, which briefly blocks the thread. [`connect`](Self::connect) does the same without blocking.
+    /// Reads certificate files, which briefly blocks the thread. [`connect`](Self::connect) does the same without
+    /// blocking.
     ///
     /// # Errors
     ///
@@ -60,8 +61,8 @@ impl PostgresStore {
         Ok(PostgresStore { shared: Shared::start(config)? })
     }
 
-    /// Creates the store for a configuration, like [`new`](Self::new), but reads certificate files without blocking the
-    /// runtime. It neither waits for PostgreSQL nor fails while it is away.
+    /// Creates the store for a configuration, like [`new`](Self::new), but reads certificate files without blocking
+    /// the runtime. It neither waits for PostgreSQL nor fails if PostgreSQL is unavailable.
     ///
     /// # Errors
     ///
@@ -71,8 +72,8 @@ impl PostgresStore {
         created.unwrap_or_else(|error| Err(StoreError::busy(format!("cannot create the store: {error}"))))
     }
 
-    /// Creates the store from the environment variables that `psql` knows. Like [`connect`](Self::connect), it does not wait
-    /// for PostgreSQL.
+    /// Creates the store from the environment variables that `psql` knows. Like [`connect`](Self::connect), it does
+    /// not wait for PostgreSQL.
     ///
     /// | variable | value |
     /// |---|---|
@@ -90,8 +91,8 @@ impl PostgresStore {
         Self::connect(PostgresConfig::from_env()?).await
     }
 
-    /// Creates the schema with its tables and functions, or replaces functions of an older release. Does nothing if they are
-    /// up to date. The user of the connection becomes their owner.
+    /// Creates the schema with its tables and functions, or replaces functions of an older release. Does nothing if
+    /// they are up to date. The user of the connection becomes their owner.
     ///
     /// Cancel safe: the transaction either commits or is rolled back.
     ///
@@ -104,12 +105,12 @@ impl PostgresStore {
         session.execute_all(INSTALL, &schema::sql(&config.schema)).await
     }
 
-    /// Returns the SQL that [`install`](Self::install) executes, for those who create tables by other means. It belongs into
-    /// one transaction.
+    /// Returns the SQL that [`install`](Self::install) executes, for those who create tables by other means. Execute
+    /// it in one transaction.
     ///
     /// # Errors
     ///
-    /// [`Invalid`](crate::store::ErrorKind::Invalid) if the name cannot be that of a [schema](PostgresConfig::schema).
+    /// [`Invalid`](crate::store::ErrorKind::Invalid) if the name is not valid for a [schema](PostgresConfig::schema).
     pub fn install_sql(schema: &str) -> Result<String, StoreError> {
         let config = PostgresConfig { schema: schema.to_owned(), ..PostgresConfig::default() };
         config.validate()?;
@@ -120,9 +121,9 @@ impl PostgresStore {
     ///
     /// # Errors
     ///
-    /// - [`Unreachable`](crate::store::ErrorKind::Unreachable) if it cannot be connected to.
-    /// - [`Refused`](crate::store::ErrorKind::Refused) for wrong credentials or TLS settings, missing rights, and missing
-    ///   tables.
+    /// - [`Unreachable`](crate::store::ErrorKind::Unreachable) if no connection can be made.
+    /// - [`Refused`](crate::store::ErrorKind::Refused) for wrong credentials or TLS settings, missing rights, and
+    ///   missing tables.
     /// - [`Busy`](crate::store::ErrorKind::Busy) if it has no connections left, or takes too long.
     pub async fn check(&self) -> Result<(), StoreError> {
         let leases = self.shared.leases.session().await?;
@@ -131,11 +132,11 @@ impl PostgresStore {
         calls.session.query_row(CHECK, &calls.counter, &[]).await.map(drop)
     }
 
-    /// Discards the changes up to and including `revision`, or all if it lies in the future, for all users of the store.
-    /// The store also compacts by itself; see [`PostgresConfig::keep_changes`].
+    /// Discards the changes up to and including `revision`, or all if it lies in the future, for all users of the
+    /// store. The store also compacts by itself; see [`PostgresConfig::keep_changes`].
     ///
-    /// Takes as long as [`PostgresConfig::compaction_grace`]. If it is dropped before, the store finishes the compaction by
-    /// itself.
+    /// Takes as long as [`PostgresConfig::compaction_grace`]. If it is dropped before, the store finishes the
+    /// compaction by itself.
     ///
     /// # Errors
     ///
@@ -172,7 +173,7 @@ impl CoordinationStore for PostgresStore {
             )));
         }
         let ms = ttl.as_micros().div_ceil(1000) as u64;
-        // Numbers from a counter would be used again after a restore.
+        // A counter would repeat its numbers after a restore, so IDs are random.
         let id = (random::number()? >> 1).max(1);
         let leases = self.shared.leases.session().await?;
         leases.session.query_row(GRANT, &leases.grant, &[&(id as i64), &(ms as i64)]).await?;
@@ -272,7 +273,7 @@ impl<'a> Parameters<'a> {
             };
             of.guard_keys.push(key.as_bytes());
             of.guards_modified.push(is_modified);
-            // No entry has a revision that large, so the guard fails.
+            // No entry has such a large revision, so the guard fails.
             of.guard_revisions.push(i64::try_from(revision.get()).unwrap_or(i64::MAX));
         }
         for operation in txn.operations() {

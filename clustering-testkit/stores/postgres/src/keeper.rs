@@ -19,10 +19,11 @@ use crate::{
     watch::column,
 };
 
-/// Time by which a lease outlives its TTL, since the clocks of the server and of a process may disagree by as much.
+/// Extra lifetime of each lease beyond its TTL: the largest tolerated disagreement between the clocks of the server
+/// and of a process.
 pub(crate) const MARGIN: Duration = Duration::from_millis(500);
 
-/// Longest time by which processes wait differently for the same lease, so that one of them ends it and the others find it
+/// Largest random delay before a process ends an overdue lease, so that one process ends it and the others find it
 /// ended.
 const STAGGER: Duration = Duration::from_millis(200);
 
@@ -50,7 +51,7 @@ pub(crate) async fn keep(shared: Weak<Shared>, mut grants: UnboundedReceiver<Dur
 }
 
 struct Keeper {
-    /// The connection that listened at the last visit.
+    /// The connection that was used for notifications at the last visit.
     session: Weak<Leases>,
     anchor: Option<Anchor>,
     /// Time of the next visit.
@@ -58,7 +59,8 @@ struct Keeper {
     compaction: Instant,
 }
 
-/// A moment by the server's clock and by this process's. The server read its clock between the two times.
+/// A moment, as read from the server's clock and from this process's clock. The server read its clock between the two
+/// times.
 #[derive(Clone, Copy, Debug)]
 struct Anchor {
     server: i64,
@@ -67,7 +69,7 @@ struct Anchor {
 }
 
 impl Anchor {
-    /// True if the server's clock was set between two moments: it then advanced by another time than this process's.
+    /// True if the server's clock was set between two moments: the two clocks then advanced by different amounts.
     fn disagrees(&self, later: &Anchor) -> bool {
         let margin = MARGIN.as_micros() as i64;
         let advanced = later.server - self.server;
@@ -81,7 +83,7 @@ impl Anchor {
 impl Keeper {
     async fn visit(&mut self, shared: &Arc<Shared>) {
         if let Err(error) = self.try_visit(shared).await {
-            tracing::debug!(%error, "cannot look at the leases, will try again");
+            tracing::debug!(%error, "cannot check the leases for expiry, will retry");
             self.next = Instant::now() + spread(RETRY);
         }
     }
@@ -109,9 +111,9 @@ impl Keeper {
             None => check,
             Some(Some(time)) => check.min(now.received + time + spread(STAGGER)),
             Some(None) => match sweep(&*shared.calls.session().await?, &anchor).await? {
-                // It was renewed or ended meanwhile, or its TTL counts from the anchor.
+                // The lease was renewed or ended in the meantime, or its TTL counts from the anchor.
                 0 => Instant::now() + spread(RETRY),
-                // There may be more.
+                // More leases may be overdue.
                 _ => Instant::now(),
             },
         };
@@ -134,7 +136,8 @@ impl Keeper {
         Ok(())
     }
 
-    /// Waits until the next visit: earlier if a lease was granted that may expire before, or if the connection has ended.
+    /// Waits until the next visit: earlier if a lease was granted that may expire before, or if the connection has
+    /// ended.
     async fn wait(&mut self, grants: &mut UnboundedReceiver<Duration>) {
         let session = self.session.upgrade();
         let closed = async {

@@ -19,7 +19,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 type Attempt<T> = Shared<BoxFuture<'static, Result<Arc<T>, StoreError>>>;
 
-/// A connection that is made when it is first used, and again once it can no longer be used.
+/// A connection that is opened on first use, and replaced once it is no longer usable.
 ///
 /// All callers share one attempt, which continues if they give up: nodes with a short TTL wait for less time than a
 /// connection may take.
@@ -55,7 +55,7 @@ impl<T: Send + Sync + 'static> Link<T> {
     ///
     /// # Errors
     ///
-    /// The reason why there is none. Nothing was sent.
+    /// The reason why no connection could be made. Nothing was sent.
     pub(crate) async fn session(&self) -> Result<Arc<T>, StoreError> {
         let attempt = {
             let mut state = lock(&self.state);
@@ -63,7 +63,7 @@ impl<T: Send + Sync + 'static> Link<T> {
                 return Ok(session.clone());
             }
             state.session = None;
-            // An attempt that is still listed has not stored its result: its runtime may have ended.
+            // An attempt that is still registered has not stored its result: its runtime may have ended.
             match state.attempt.as_ref().filter(|attempt| attempt.peek().is_none()) {
                 Some(attempt) => attempt.clone(),
                 None => {
@@ -91,8 +91,9 @@ impl<T: Send + Sync + 'static> Link<T> {
             result
         });
         let ended = |joined: Result<_, _>| {
-            joined
-                .unwrap_or_else(|_| Err(StoreError::unreachable("the runtime that was connecting has ended")))
+            joined.unwrap_or_else(|_| {
+                Err(StoreError::unreachable("the runtime that was opening the connection has ended"))
+            })
         };
         task.map(ended).boxed().shared()
     }

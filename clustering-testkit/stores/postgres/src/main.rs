@@ -16,8 +16,8 @@ use clustering_postgres::{
 #[derive(clap::Args, Clone, Debug)]
 #[command(next_help_heading = "Connection")]
 struct Postgres {
-    /// Address, such as postgresql://user@host:port/database. Prefer PGPASSWORD for the password: options are visible in the
-    /// process list [env: DATABASE_URL, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE]
+    /// Address, such as postgresql://user@host:port/database. Prefer PGPASSWORD for the password: options are visible
+    /// in the process list [env: DATABASE_URL, or PGHOST, PGPORT, PGUSER, PGPASSWORD, PGDATABASE, PGSSLMODE]
     #[arg(long, global = true, value_name = "URL", hide_env_values = true)]
     url: Option<String>,
     /// File with the CA certificates that verify the server's certificate [env: PGSSLROOTCERT]

@@ -19,7 +19,7 @@ impl Notifications {
         }
         match text.split(' ').map(key).collect::<Option<Vec<String>>>() {
             Some(keys) => keys.iter().for_each(|key| self.signals.raise(key)),
-            // `*`, or the text of a newer release.
+            // The notification is `*`, or has a format of a newer release: any key may have changed.
             None => self.signals.raise_all(),
         }
     }

@@ -8,8 +8,8 @@ pub(crate) fn number() -> Result<u64, StoreError> {
         .map_err(|error| StoreError::busy(format!("cannot read entropy from the operating system: {error}")))
 }
 
-/// Returns a random time between half of `time` and all of it, so that processes that wait for the same event do not act at
-/// the same moment.
+/// Returns a random time between half of `time` and `time`, so that processes that wait for the same event do not act
+/// at the same moment.
 pub(crate) fn spread(time: Duration) -> Duration {
     let share = number().map_or(1.0, |number| number as f64 / u64::MAX as f64);
     time.mul_f64(0.5 + share / 2.0)

@@ -4,7 +4,7 @@
 SELECT pg_advisory_xact_lock(hashtext('clustering'));
 CREATE SCHEMA IF NOT EXISTS "clustering";
 
--- One row. Whoever changes anything locks it first, so revisions become visible in the order of their numbers.
+-- The only row. Every change locks it first, so revisions become visible in the order of their numbers.
 CREATE TABLE IF NOT EXISTS "clustering".counter (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
     revision bigint NOT NULL DEFAULT 0,
@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS "clustering".entry (
 );
 CREATE INDEX IF NOT EXISTS entry_lease ON "clustering".entry (lease) WHERE lease IS NOT NULL;
 
--- The changes. Without a value, the key was deleted.
+-- The changes. A change without a value deleted the key.
 CREATE TABLE IF NOT EXISTS "clustering".log (
     revision bigint,
     key bytea,
@@ -63,8 +63,8 @@ BEGIN
     PERFORM pg_notify('clustering', CASE WHEN length(changed) < 7900 THEN changed ELSE '*' END);
 END $$;
 
--- Returns what became of a commit, and the revision: `done`, `guard` (a guard failed) or `lease` (a lease has ended; the
--- number is its ID).
+-- Applies a commit, and returns the outcome and the revision: `done`, `guard` (a guard failed) or `lease` (a lease has
+-- ended; the number is its ID).
 CREATE OR REPLACE FUNCTION "clustering".commit(
     guard_keys bytea[], guards_modified boolean[], guard_revisions bigint[],
     put_keys bytea[], put_values bytea[], put_leases bigint[],
@@ -86,7 +86,7 @@ BEGIN
         RETURN;
     END IF;
 
-    -- Leases end under the lock of the counter, so those that are found live until the end of this transaction.
+    -- A lease can only end under the lock of the counter, so a lease that is found here outlives this transaction.
     SELECT l INTO dead_lease FROM unnest(put_leases) l
         WHERE l IS NOT NULL AND NOT EXISTS (SELECT FROM "clustering".lease WHERE id = l) LIMIT 1;
     IF FOUND THEN
@@ -147,9 +147,10 @@ BEGIN
     RETURN true;
 END $$;
 
--- Ends the overdue leases, and returns their number. The caller has watched the clock since `anchor`, for `elapsed_us` by
--- a clock of its own. If the two disagree by more than the margin, the clock was set meanwhile, and nothing ends: then
--- leases would not live for their TTL. The TTL of a lease that was renewed before `anchor` counts from there.
+-- Ends the overdue leases, and returns their number. The caller has watched the clock since `anchor`, for `elapsed_us`
+-- by its own clock. If the two clocks disagree by more than the margin, the server's clock was set forward in the
+-- meantime, and no lease is ended: otherwise leases would not live for their TTL. For a lease that was renewed before
+-- `anchor`, the TTL counts from `anchor`.
 CREATE OR REPLACE FUNCTION "clustering".sweep(anchor timestamptz, elapsed_us bigint, margin_ms bigint) RETURNS integer
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -233,8 +234,9 @@ BEGIN
     RETURN false;
 END $$;
 
--- For operators, after the database was restored from a backup, before services connect again: moves the revision beyond
--- all that were used since the backup, and ends all watches. Then nobody takes new changes for ones seen before.
+-- Operators call this after the database was restored from a backup, before services connect again. Moves the revision
+-- beyond all revisions used since the backup, and ends all watches, so that no watch mistakes new changes for earlier
+-- ones.
 CREATE OR REPLACE FUNCTION "clustering".after_restore() RETURNS bigint
 LANGUAGE sql AS $$
     UPDATE "clustering".counter

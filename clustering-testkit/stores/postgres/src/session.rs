@@ -11,16 +11,16 @@ use crate::{
     tls::Tls,
 };
 
-/// Time beyond that of the server after which a call is given up: its way there and back.
+/// Extra time for the network round trip: a call is given up this long after the server's own time limit.
 const ON_THE_WAY: Duration = Duration::from_millis(500);
 
-/// One connection. Statements are pipelined on it. Each is a transaction of its own, so that a call that is dropped leaves
-/// no transaction open. It is closed when this is dropped.
+/// One connection, on which statements are pipelined. Each statement is its own transaction, so that a dropped call
+/// leaves no transaction open. Dropping the session closes the connection.
 pub(crate) struct Session {
     client: Client,
     liveness: Liveness,
     limit: Duration,
-    /// Ends with the connection.
+    /// Reaches its end when the connection ends.
     open: watch::Receiver<()>,
     _driver: AbortOnDropHandle<()>,
 }
@@ -122,7 +122,7 @@ where
         match message {
             Ok(AsyncMessage::Notification(notification)) => notified(notification.payload()),
             Ok(_) => {}
-            // All calls fail with the reason.
+            // All calls fail with this reason, so it is not logged here.
             Err(error) => {
                 tracing::debug!(%error, "the connection to PostgreSQL has ended");
                 return;

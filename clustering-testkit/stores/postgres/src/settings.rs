@@ -19,36 +19,37 @@ use crate::{schema, tls::Tls};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct PostgresConfig {
-    /// Addresses, user, password and database. If several hosts are given, the one that accepts writes is used. Time limits
-    /// and keep-alive settings in it are replaced by those below.
+    /// Addresses, user, password and database. If several hosts are given, the one that accepts writes is used. Time
+    /// limits and keep-alive settings in it are replaced by those below.
     pub server: tokio_postgres::Config,
     /// File with the certificates of the authorities that may have signed the server's certificate. With `None`, the
-    /// default, those of the operating system apply. Connections use TLS as `sslmode` says: `disable`, `prefer` (the
-    /// default, for servers on a trusted network) or `require`. With TLS, the certificate is always verified, including
-    /// its name, as libpq does for `verify-full`.
+    /// default, those of the operating system apply. The parameter `sslmode` of the address selects when connections
+    /// use TLS: `disable`, `prefer` (the default, for servers on a trusted network) or `require`. With TLS, the
+    /// certificate is always verified, including its name, as libpq does for `verify-full`.
     pub root_certificates: Option<PathBuf>,
     /// Files with the client's certificate and its key, for servers that authenticate clients by them.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// Schema of the tables, and name of the notification channel: `clustering` by default. Lower-case letters, digits and
-    /// underscores. Each schema is a store of its own.
+    /// Schema of the tables, and name of the notification channel: `clustering` by default. Lower-case letters,
+    /// digits and underscores. Each schema is a store of its own.
     pub schema: String,
-    /// Time limit for a connection, until it can be used: name resolution, TCP, TLS, authentication and the preparation of
-    /// the statements. 2 s by default.
+    /// Time limit for a connection, until it can be used: name resolution, TCP, TLS, authentication and the
+    /// preparation of the statements. 2 s by default.
     pub connect_timeout: Duration,
-    /// Time limit for a call, in the server and on the way. 2 s by default, which is less than a sixth of the default lease
-    /// TTL: after that time the cluster's runtime gives up the call.
+    /// Time limit for a call, in the server and on the way. 2 s by default, which is less than a sixth of the default
+    /// lease TTL: after that time the cluster's runtime gives up the call.
     pub request_timeout: Duration,
     /// Interval at which each process looks at the leases. It ends overdue ones, and notices with the same call if its
     /// connection died silently. 5 s by default.
     pub check_interval: Duration,
     /// Time for which a watch that cannot read its changes tries again, until it ends with
-    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, which suffices for a restart of the server.
+    /// [`Disconnected`](crate::store::WatchEnd::Disconnected). 10 s by default, which suffices for a restart of the
+    /// server.
     pub watch_resume: Duration,
-    /// Time for which changes are kept for watches that lag, and for nodes that read a snapshot before they open a watch.
-    /// 10 min by default.
+    /// Time for which changes are kept for watches that lag, and for nodes that read a snapshot before they open a
+    /// watch. 10 min by default.
     pub keep_changes: Duration,
-    /// Time between the two phases of a compaction, in which open watches can move past the changes that will be deleted.
-    /// 1 min by default. It should be more than [`watch_lag`](Self::watch_lag).
+    /// Time between the two phases of a compaction, in which open watches can move past the changes that will be
+    /// deleted. 1 min by default. It should be more than [`watch_lag`](Self::watch_lag).
     pub compaction_grace: Duration,
 }
 
@@ -58,8 +59,8 @@ impl PostgresConfig {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](clustering_core::store::ErrorKind::Invalid) if the text does not parse. The message does not show it,
-    /// since it may contain a password.
+    /// [`Invalid`](clustering_core::store::ErrorKind::Invalid) if the text does not parse. The message does not show
+    /// it, since it may contain a password.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let (text, files) = split_files(text);
         let text = text.replace("sslmode=verify-full", "sslmode=require");
@@ -153,8 +154,8 @@ impl PostgresConfig {
         Ok(config)
     }
 
-    /// Returns the longest time from a change until a watch has delivered it or ended (contract rule 3): the time in which a
-    /// dead connection may go unnoticed, plus the time to connect, plus [`watch_resume`](Self::watch_resume).
+    /// Returns the longest time from a change until a watch has delivered it or ended (contract rule 3): the time in
+    /// which a dead connection may go unnoticed, plus the time to connect, plus [`watch_resume`](Self::watch_resume).
     ///
     /// Usually a watch lags by a few milliseconds.
     pub fn watch_lag(&self) -> Duration {
@@ -165,7 +166,7 @@ impl PostgresConfig {
     ///
     /// # Errors
     ///
-    /// [`Invalid`](clustering_core::store::ErrorKind::Invalid) about the first invalid field.
+    /// [`Invalid`](clustering_core::store::ErrorKind::Invalid) for the first invalid field.
     pub fn validate(&self) -> Result<(), StoreError> {
         if !schema::is_valid(&self.schema) {
             return Err(StoreError::invalid(format!(
@@ -211,7 +212,7 @@ impl PostgresConfig {
         server.options(options.trim_start());
         server.connect_timeout(self.connect_timeout).tcp_user_timeout(self.request_timeout * 2);
         server.keepalives(true).keepalives_idle(self.check_interval);
-        // A replica could neither commit nor show what was committed last.
+        // A replica cannot commit, and may not show the latest commits.
         server.target_session_attrs(TargetSessionAttrs::ReadWrite);
         server
     }
@@ -246,7 +247,7 @@ impl Default for PostgresConfig {
     }
 }
 
-/// Shows no password.
+/// Omits the password.
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConfig")
@@ -258,8 +259,8 @@ impl fmt::Debug for PostgresConfig {
     }
 }
 
-/// Takes the options with names of files out of a URL or of a list of pairs, because `tokio-postgres` does not know them.
-/// Returns the values of `sslrootcert`, `sslcert` and `sslkey`.
+/// Takes the options with names of files out of a URL or of a list of pairs, because `tokio-postgres` does not know
+/// them. Returns the values of `sslrootcert`, `sslcert` and `sslkey`.
 fn split_files(text: &str) -> (String, [Option<String>; 3]) {
     const NAMES: [&str; 3] = ["sslrootcert=", "sslcert=", "sslkey="];
     let mut files = [None, None, None];
@@ -364,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn options_of_libpq_with_files_are_understood_in_both_forms() {
+    fn file_options_are_parsed_from_urls_and_from_key_value_pairs() {
         let url = "postgresql://h/db?sslrootcert=/ca.pem&sslmode=verify-full&sslcert=/c.pem&sslkey=/k.pem";
         let pairs = "host=h dbname=db sslrootcert=/ca.pem sslmode=verify-full sslcert=/c.pem sslkey=/k.pem";
         for text in [url, pairs] {

@@ -15,7 +15,7 @@ use crate::{
     tls::Tls,
 };
 
-/// What all clones of a store and its watches share: two connections, and the task that keeps them.
+/// State that all clones of a store and its watches share: two connections, and the task that maintains them.
 pub(crate) struct Shared {
     pub(crate) config: PostgresConfig,
     pub(crate) signals: Arc<Signals>,

@@ -23,7 +23,7 @@ impl Calls {
         let one = async |text: &str| session.prepare(&in_schema(text, schema)).await;
         let (commit, read, read_keys, counter, page) = tokio::try_join!(
             one(r#"SELECT * FROM "clustering".commit($1, $2, $3, $4, $5, $6, $7)"#),
-            // One statement, hence one snapshot. The row of the counter is there even if no entry is.
+            // One statement sees one snapshot. The join returns the row of the counter even if no entry matches.
             one(
                 r#"SELECT c.revision, e.key, e.value, e.created, e.modified, e.lease FROM "clustering".counter c
                 LEFT JOIN "clustering".entry e ON e.key >= $1 AND e.key < $2 ORDER BY e.key"#
@@ -31,7 +31,7 @@ impl Calls {
             one(r#"SELECT c.revision, e.key FROM "clustering".counter c
                 LEFT JOIN "clustering".entry e ON e.key >= $1 AND e.key < $2 ORDER BY e.key"#),
             one(r#"SELECT revision, compacting FROM "clustering".counter"#),
-            // Whole revisions, and what `WatchEnd::check` needs, in one snapshot.
+            // Reads whole revisions and the arguments of `WatchEnd::check` in one snapshot.
             one(r#"SELECT c.revision, c.compacted, l.revision, l.key, l.value, l.created, l.lease
                 FROM "clustering".counter c LEFT JOIN "clustering".log l ON l.revision IN (
                     SELECT DISTINCT revision FROM "clustering".log
@@ -61,8 +61,8 @@ impl Calls {
     }
 }
 
-/// A connection for renewals and notifications. Nothing on it waits for the lock of the counter or follows a large answer,
-/// so that renewals are not delayed.
+/// A connection for renewals and notifications. Nothing on it waits for the lock of the counter or follows a large
+/// answer, so that renewals are not delayed.
 pub(crate) struct Leases {
     pub(crate) session: Session,
     pub(crate) grant: Statement,

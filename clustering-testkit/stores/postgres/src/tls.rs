@@ -10,7 +10,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::PostgresConfig;
 
-/// TLS settings, with all files loaded. Connections use them as `sslmode` says.
+/// TLS settings, with all files loaded. `sslmode` decides whether connections use TLS.
 #[derive(Clone)]
 pub(crate) struct Tls(pub(crate) MakeRustlsConnect);
 

@@ -18,8 +18,8 @@ use crate::{failure::Operation, random::spread, shared::Shared};
 /// Number of batches that wait for a slow reader. Beyond that, its changes stay in the database.
 const BUFFER: usize = 16;
 
-/// Interval at which a watch that nobody wakes reads a page. It follows the store's revision, so that a compaction does not
-/// end it.
+/// Interval at which an idle watch reads a page. This advances it to the store's revision, so that a compaction does
+/// not end it.
 const IDLE: Duration = Duration::from_secs(30);
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -42,7 +42,7 @@ pub(crate) async fn watch(
     prefix: &str,
     after: Revision,
 ) -> Result<WatchStream, StoreError> {
-    // Before the first page is read, so that no change after it is missed.
+    // Subscribe before the first page is read, so that no change after it is missed.
     let signal = shared.signals.subscribe(prefix);
     let calls = shared.calls.session().await?;
     let row = calls.session.query_row(PAGE, &calls.counter, &[]).await?;
@@ -124,10 +124,10 @@ fn page(rows: &[Row], after: Revision, limit: usize) -> Result<Page, WatchEnd> {
     let (revision, compacted) =
         (revision(first, 0).map_err(broken)?, self::revision(first, 1).map_err(broken)?);
     WatchEnd::check(after, compacted, revision)?;
-    // Counted in the rows, since a revision in which only others wrote makes no batch.
+    // Revisions are counted in the rows, because a revision that changed only other prefixes makes no batch.
     let revisions = revisions(rows).map_err(broken)?;
     let batches = batches(rows).map_err(broken)?;
-    // Reading whole revisions may have left later ones.
+    // The page was limited to whole revisions, so the log may contain later ones.
     let more = revisions.len() >= limit;
     let reached = revisions.last().copied().filter(|_| more).unwrap_or(revision);
     Ok(Page { batches, reached, more, again: Some(Instant::now() + spread(IDLE)) })
@@ -174,7 +174,7 @@ pub(crate) fn column<'a, T: tokio_postgres::types::FromSql<'a>>(
     index: usize,
 ) -> Result<T, StoreError> {
     row.try_get(index).map_err(|error| {
-        let text = format!("the tables of the store have another shape than expected ({error})");
+        let text = format!("the tables of the store do not have the expected columns ({error})");
         StoreError::new(ErrorKind::Refused, format!("{text}: create them again with PostgresStore::install"))
     })
 }

@@ -10,7 +10,7 @@ use clustering_testkit::process::{Process, ProcessBuilder};
 use common::PostgresServer;
 use serde_json::Value;
 
-/// Returns the command, without environment variables that lead to a server of this machine.
+/// Returns the command without environment variables that point to another PostgreSQL server.
 fn command(address: &str) -> ProcessBuilder {
     let command = Process::builder(env!("CARGO_BIN_EXE_clustering-postgres")).clean_env();
     command.env("DATABASE_URL", format!("postgresql://postgres@{address}/postgres?sslmode=disable"))
@@ -67,7 +67,7 @@ async fn a_cluster_of_programs_is_run_shown_and_operated() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_reported_with_advice() {
+async fn an_unreachable_server_is_reported_with_advice() {
     let (code, out) = run(command("127.0.0.1:1").args(["status"])).await;
     assert!(code != 0 && out.contains("--url") && out.contains("127.0.0.1"), "{code}: {out}");
 }

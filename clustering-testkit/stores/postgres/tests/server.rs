@@ -110,7 +110,7 @@ async fn a_change_of_sixteen_long_keys_wakes_the_watches_although_it_does_not_fi
 }
 
 #[tokio::test]
-async fn changes_that_others_wrote_under_keys_that_are_no_text_hide_no_later_change() {
+async fn foreign_keys_that_are_not_utf8_do_not_hide_later_changes() {
     let server = PostgresServer::start().await;
     let store = server.store();
     // More than fit into one page of a watch.
@@ -266,7 +266,7 @@ async fn old_changes_are_compacted_by_any_process_and_entries_stay() {
     for number in 0..20 {
         store.put("k", format!("{number}").into(), None).await.unwrap();
     }
-    // As the store does once a minute, with other times.
+    // Compacts as the store does once a minute, but with other times.
     let compact = async |keep_ms: u32, grace_ms: u32| {
         server.sql(&format!("SELECT clustering.compact_old({keep_ms}, {grace_ms})")).await
     };

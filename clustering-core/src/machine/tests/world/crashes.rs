@@ -19,7 +19,7 @@ pub(super) struct Detection {
     dead: BTreeSet<ProcessId>,
 }
 
-/// Stands for the connections between the processes: reports those that were killed, and others by mistake.
+/// Simulates the connections between the processes: reports killed processes, and live processes by mistake.
 impl World {
     pub(super) fn detect_crashes(&self, config: &mut Config) {
         let detection =

@@ -83,7 +83,7 @@ async fn a_stranger_who_sends_too_much_is_disconnected() {
     stranger.write_all(b"x").await.unwrap();
     soon("the end of the connection", closed(&mut stranger)).await;
 
-    // A flood ends as soon as its sender notices.
+    // A client that keeps sending soon gets an error, because its connection was closed.
     let (mut flood, _) = connect(address).await;
     let flooded = async { while flood.write_all(&[b'x'; 1024]).await.is_ok() {} };
     soon("the end of the flood", flooded).await;

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 
-/// What a program answers to a connection.
+/// Reply of a program to a connection.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     Nothing,
@@ -60,7 +60,7 @@ async fn reports_nothing(watcher: &mut Watcher) -> bool {
 }
 
 #[tokio::test]
-async fn a_process_at_whose_address_nobody_listens_is_gone() {
+async fn a_process_is_gone_if_connections_to_its_address_are_refused() {
     let mut watcher = watch(&endpoint(nobody().await, 1));
     assert_eq!(report(&mut watcher).await, (process(1), Evidence::Refused));
 }

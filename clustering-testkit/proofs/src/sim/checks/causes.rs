@@ -5,8 +5,8 @@ use clustering_core::{
 };
 use serde_json::Value;
 
-/// Checks that a version tells the truth if it names as a cause a node that left gracefully, was evicted or crashed: the
-/// node's record was deleted since the previous version, by a revision that records this departure.
+/// Checks that a version tells the truth if it names as a cause a node that left gracefully, was evicted or crashed:
+/// the node's record was deleted since the previous version, by a revision that records this departure.
 ///
 /// The reverse does not hold: a leader that has read a snapshot in between does not know how nodes departed.
 pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), String> {
@@ -44,8 +44,8 @@ pub(in crate::sim) fn check(history: &[Batch], keys: &Keyspace) -> Result<(), St
     Ok(())
 }
 
-/// True if even a node that has read a snapshot knows that the node was removed as crashed: the node's record was not put
-/// in these revisions, it was deleted once, and that revision's record of the departure is the last one.
+/// True if even a node that has read a snapshot knows that the node was removed as crashed: the node's record was not
+/// put in these revisions, it was deleted once, and that revision's record of the departure is the last one.
 fn is_known_to_have_crashed(since: &[Batch], keys: &Keyspace, name: &str) -> bool {
     let record = Key::from(format!("{}{name}", keys.nodes_prefix()));
     let changes = since.iter().flat_map(|batch| batch.changes.iter());

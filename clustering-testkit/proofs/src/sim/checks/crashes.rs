@@ -11,7 +11,8 @@ use serde_json::Value;
 use crate::sim::Store;
 
 /// P7. A node is removed as crashed only if the process in its record was reported as gone, so a process that came in
-/// its place stays. P5. If the node leads, its leadership ends with the removal. P9. The log says why the node departed.
+/// its place stays. P5. If the node leads, its leadership ends with the removal. P9. The log says why the node
+/// departed.
 ///
 /// Checked against the store's state just before the commit.
 pub(in crate::sim) fn removal(

@@ -12,8 +12,8 @@ use serde_json::Value;
 /// Longest time for which joins wait for a hand-over.
 const JOINS_WAIT: Duration = Duration::from_secs(30);
 
-/// P12. While slots are being handed over, no version is published only because nodes have joined or returned: otherwise
-/// a node that keeps crashing would keep slots unheld.
+/// P12. While slots are being handed over, no version is published only because nodes have joined or returned:
+/// otherwise a node that keeps crashing would keep slots unheld.
 ///
 /// `since` is the time since which the leader has known the newest version.
 pub(in crate::sim) fn check(who: &Life, machine: &Machine, since: Duration, txn: &Txn) -> Result<(), String> {

@@ -6,10 +6,9 @@ use clustering_core::{
 
 use crate::sim::Store;
 
-/// P5. A node ends no leadership but its own, except that taking a name over, or removing a crashed node, also ends that
-/// node's leadership. An
-/// elected node is registered in the log, under the session that holds the leadership. P7. A node that changes its
-/// record, or leaves, does not touch the record of another.
+/// P5. A node ends no leadership but its own, except that taking a name over, or removing a crashed node, also ends
+/// that node's leadership. An elected node is registered in the log, under the session that holds the leadership. P7.
+/// A node that changes its record, or leaves, does not touch the record of another.
 ///
 /// Checked against the store's state just before the commit. `knew` is the revision up to which the node had followed
 /// the log when it sent the commit.

@@ -9,7 +9,7 @@ use clustering_core::{
 use super::{Due, World};
 use crate::sim::{Reached, checks::crashes};
 
-/// What the connections between the processes have shown so far.
+/// Results of the connections between the processes so far.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
     /// The processes that were killed.
@@ -18,8 +18,8 @@ pub(super) struct Reports {
     pub(super) reported: BTreeSet<ProcessId>,
 }
 
-/// Stands for the connections between the processes. They show that a process was killed, and some are refused although
-/// the process is alive.
+/// Simulates the connections between the processes. They show that a process was killed, and some are refused
+/// although the process is alive.
 impl World<'_> {
     /// Lets a process that starts detect crashes, if this run calls for it. Returns its endpoint.
     pub(super) fn detect_crashes(&mut self, number: usize, config: &mut Config) -> Option<Endpoint> {

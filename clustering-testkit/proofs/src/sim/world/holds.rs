@@ -27,7 +27,7 @@ pub(super) struct Hold {
     token: Revision,
 }
 
-/// The table of holds of a process, which stands for the runtime's table, and the state of the process's user.
+/// The table of holds of a process, which simulates the runtime's table, and the state of the process's user.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     /// True if the process is exclusive.
@@ -479,7 +479,8 @@ impl World<'_> {
         self.book.check(result);
     }
 
-    /// True if every slot is held by its owner, or if no version can have hand-over because not all nodes are exclusive.
+    /// True if every slot is held by its owner, or if no version can have hand-over because not all nodes are
+    /// exclusive.
     pub(super) fn are_slots_held(&self) -> bool {
         let nodes = &self.processes[..self.setup.nodes];
         if !nodes.iter().all(|process| process.holds.exclusive) {

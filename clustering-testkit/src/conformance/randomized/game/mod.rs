@@ -86,7 +86,7 @@ impl<'h, H: Harness> Game<'h, H> {
         }
         self.read(0, &self.site.root.clone()).await;
         self.slowest = self.slowest.max(began.elapsed());
-        // Only after the read, because the journal may lag for longer than a lease lives.
+        // Compare the journal only after the read, because the journal may lag for longer than a lease lives.
         self.follow().await;
     }
 

@@ -84,7 +84,7 @@ impl PostgresServer {
         self.port.address()
     }
 
-    /// Returns a configuration for this server with short times.
+    /// Returns a configuration for this server with short intervals and time limits.
     pub(crate) fn config(&self) -> PostgresConfig {
         config_at(&self.address())
     }
@@ -117,7 +117,7 @@ impl PostgresServer {
             format!("-p{port}"),
             "-k".to_owned(),
             String::new(),
-            // Nothing may be left behind if the server is killed.
+            // Leave nothing behind if the server is killed.
             "-cdynamic_shared_memory_type=mmap".to_owned(),
         ];
         arguments.extend(self.settings.iter().map(|setting| format!("-c{setting}")));
@@ -291,7 +291,7 @@ fn exists(pid: u32) -> bool {
 
 fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = kill_process(pid, signal);
     }
 }
