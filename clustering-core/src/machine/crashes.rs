@@ -91,12 +91,12 @@ impl Crashes {
         }
     }
 
-    /// Handles a report that a process is gone. Ignores it if the process is not watched, or is not the one in the record
-    /// of its node any more.
+    /// Handles a report that a process is gone. Ignores it if the process is not watched. The next reconciliation drops it
+    /// if the record of the node no longer names that process.
     pub(crate) fn on_gone(&mut self, facts: &Facts, process: ProcessId, evidence: Evidence) {
         for Watched { name, endpoint } in &self.watched {
             let is_known = self.gone.get(name).is_some_and(|gone| gone.process == process);
-            if endpoint.process == process && !is_known && running(facts, name, process).is_some() {
+            if endpoint.process == process && !is_known {
                 self.gone.insert(name.clone(), Gone::new(process, evidence, facts.now));
             }
         }
@@ -201,7 +201,7 @@ impl Gone {
     /// True if the node is to be removed, or its lease is to be revoked.
     fn is_needed(&self, facts: &Facts, name: &NodeName, watched: &[Watched]) -> bool {
         match running(facts, name, self.process) {
-            Some(_) => watched.iter().any(|it| it.name == *name && it.endpoint.process == self.process),
+            Some(_) => watched.iter().any(|it| it.name == *name),
             None => self.witness(facts).is_some(),
         }
     }
