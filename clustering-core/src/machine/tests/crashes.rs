@@ -3,9 +3,12 @@
 use super::bench::{Bench, ms, secs};
 use crate::{
     config::{CrashDetection, NameConflict},
-    event::Evidence::{Refused, Replaced},
+    event::{
+        Evidence::{Refused, Replaced},
+        StoreCall,
+    },
     record::{Departure, DepartureRecord, decode},
-    store::{ErrorKind, Guard, WatchEnd},
+    store::{ErrorKind, Guard, Txn, WatchEnd},
 };
 
 const QUIET: [&str; 5] = ["watch processes", "remove", "revoke", "* the process", "* removed as"];
@@ -234,6 +237,39 @@ fn watchers_take_turns_and_the_nearest_one_goes_first() {
 }
 
 #[test]
+fn watchers_of_a_slow_store_wait_for_twice_the_round_trip() {
+    let mut b = Bench::watching("b");
+    b.priority = Some(200);
+    for other in ["f", "a"] {
+        b.joins_watched(other, other);
+    }
+    b.tick();
+    for call in ["grant", "read"] {
+        b.now = b.now + ms(80);
+        b.ok(call);
+    }
+    b.answer_all();
+    let mut b = b.led_by("f");
+    b.reports("a", Refused);
+    // The join was answered at once, and counts one eighth: 2 * 70 ms.
+    assert_eq!(b.wait_for("remove crashed a"), ms(140));
+}
+
+#[test]
+fn the_removal_of_a_node_without_a_lease_leaves_an_election_key_without_a_lease() {
+    let mut b = watching(&["e", "f"]);
+    let txn = ["view/nodes/f", "view/leader"].into_iter().fold(Txn::new(), |txn, key| {
+        let key = format!("c/{key}");
+        let value = b.store.get(&key.clone().into()).expect("a record").value.clone();
+        txn.put(key, value, None)
+    });
+    b.write(txn);
+    b.reports("f", Refused);
+    b.ok("remove");
+    assert!(b.store.get(b.keys.election_key()).is_some(), "e leads");
+}
+
+#[test]
 fn a_watcher_does_not_wait_for_nearer_ones_that_are_gone_too() {
     let mut b = watching(&["f", "a", "e"]);
     b.reports("e", Refused);
@@ -288,7 +324,7 @@ fn a_removal_that_keeps_failing_is_reported() {
         }
     }
     let failing: Vec<_> = b.status().failing.iter().map(|failing| failing.call).collect();
-    assert_eq!(failing, [crate::event::StoreCall::RemoveCrashed]);
+    assert_eq!(failing, [StoreCall::RemoveCrashed]);
 }
 
 #[test]
@@ -332,6 +368,72 @@ fn p12_a_trusted_report_revokes_the_lease_once_the_record_is_gone() {
     assert!(b.store.get(&b.keys.holds_key(b.others["c"])).is_none());
     b.wait(secs(20));
     b.expect_only(&["remove", "revoke"], &[]);
+}
+
+/// Returns b, which has removed c after a trusted report, and is about to revoke the lease of c.
+fn revoking() -> Bench {
+    let mut b = watching_exclusively(true);
+    b.reports("c", Refused);
+    b.ok("remove");
+    b.deliver();
+    assert!(b.is_open("revoke"));
+    b
+}
+
+#[test]
+fn p12_a_revocation_that_fails_is_repeated_with_growing_delays() {
+    let mut b = revoking();
+    for delay in [100, 200, 400] {
+        b.fail("revoke", ErrorKind::Unreachable);
+        assert_eq!(b.wait_for("revoke"), ms(delay));
+    }
+}
+
+#[test]
+fn a_revocation_that_keeps_failing_is_reported_until_it_succeeds() {
+    let mut b = revoking();
+    for _ in 0..20 {
+        b.fail("revoke", ErrorKind::Unreachable);
+        b.wait_for("revoke");
+    }
+    let failing: Vec<_> = b.status().failing.iter().map(|failing| failing.call).collect();
+    assert_eq!(failing, [StoreCall::RemoveCrashed]);
+    b.ok("revoke");
+    assert_eq!(b.status().failing, [], "before the log shows that the witness is gone");
+}
+
+#[test]
+fn a_lease_that_has_ended_already_is_not_revoked_again() {
+    let mut b = revoking();
+    b.skip();
+    b.fail("revoke", ErrorKind::LeaseNotFound);
+    b.wait(secs(10));
+    b.expect_only(&["revoke"], &[]);
+}
+
+#[test]
+fn p12_a_node_that_stops_no_longer_revokes_the_leases_of_others() {
+    let mut b = revoking();
+    b.fail("revoke", ErrorKind::Unreachable);
+    b.skip();
+    b.stop();
+    b.advance(secs(1));
+    b.expect_only(&["revoke"], &[]);
+}
+
+#[test]
+fn the_lease_of_a_node_that_is_not_exclusive_is_not_revoked() {
+    let mut b = watching_with(
+        Bench::node_with("b", |config| {
+            config.crash_detection =
+                Some(CrashDetection { trust_refused: true, ..CrashDetection::default() });
+        }),
+        &["c"],
+    );
+    b.reports("c", Refused);
+    b.ok("remove");
+    b.deliver();
+    b.expect_only(&["remove", "revoke"], &["remove crashed c"]);
 }
 
 #[test]
