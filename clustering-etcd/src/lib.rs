@@ -115,9 +115,16 @@
 //!
 //! The first one contains the path of a `protoc`, but cargo does not always get that far. Either install `protoc`
 //! (`apt-get install protobuf-compiler libprotobuf-dev`, `apk add protobuf-dev`, `brew install protobuf`), or set the
-//! environment variable `PROTOC`. On Linux and macOS, cargo has already downloaded a `protoc` with this crate:
-//! `export PROTOC=$(ls ~/.cargo/registry/src/*/protoc-bin-vendored-*/bin/protoc | tail -n 1)`. To set it once for a
-//! workspace, use the section `[env]` of `.cargo/config.toml`.
+//! environment variable `PROTOC`. On Linux and macOS, cargo has already downloaded a `protoc` with this crate, and maybe
+//! those for other platforms, so take one that runs:
+//!
+//! ```sh
+//! for protoc in ~/.cargo/registry/src/*/protoc-bin-vendored-*/bin/protoc; do
+//!     "$protoc" --version > /dev/null 2>&1 && export PROTOC="$protoc"
+//! done
+//! ```
+//!
+//! To set it once for a workspace, use the section `[env]` of `.cargo/config.toml`.
 //!
 //! # Time limits
 //!
