@@ -463,6 +463,87 @@ fn a_leader_that_lost_its_session_waits_for_every_node_that_ended() {
 }
 
 #[test]
+fn a_removed_leader_that_rejoins_does_not_wait_for_nodes_that_end() {
+    let mut a = leader_of(&["b", "c", "d"]);
+    a.evicts("a");
+    pass(&mut a, secs(10));
+    assert!(a.is_leader(), "{:?}", a.status());
+    a.ends("b");
+    pass(&mut a, secs(3));
+    assert_eq!((assigned(&a, "b"), kept(&a)), (vec![], vec![]));
+}
+
+#[test]
+fn nodes_that_crashed_or_were_evicted_together_are_no_mass_loss() {
+    for how in [Departure::Crashed, Departure::Evicted] {
+        let mut a = leader_of(&["b", "c", "d"]);
+        a.unseen(|a| ["b", "c", "d"].into_iter().for_each(|node| a.departs(node, how, Duration::ZERO)));
+        a.deliver();
+        pass(&mut a, secs(2));
+        assert_eq!((assigned(&a, "b"), kept(&a), a.status().mass_failure), (vec![], vec![], None));
+    }
+}
+
+#[test]
+fn a_single_node_is_no_mass_loss_whatever_the_share() {
+    let mut a = leader_with(&["b", "c", "d"], 4, |config| config.mass_failure_percent = 10);
+    a.ends("b");
+    pass(&mut a, secs(2));
+    assert_eq!((assigned(&a, "b"), kept(&a), a.status().mass_failure), (vec![], vec![], None));
+}
+
+#[test]
+fn a_node_that_ended_and_then_left_does_not_count_for_a_mass_loss() {
+    let mut a = leader_of(&["b", "c"]);
+    a.unseen(|a| {
+        a.ends("b");
+        a.joins_exclusively("b", 4);
+        a.leaves("b");
+        a.ends("c");
+    });
+    a.deliver();
+    assert_eq!(a.status().mass_failure, None);
+    pass(&mut a, secs(2));
+    assert_eq!((assigned(&a, "c"), kept(&a)), (vec![], vec![]));
+}
+
+#[test]
+fn a_mass_loss_does_not_shorten_a_longer_grace() {
+    let mut a = leader_of(&[]);
+    let others = ["b", "c", "d"];
+    a.unseen(|a| others.into_iter().for_each(|node| a.joins_with_grace(node, 4, secs(60))));
+    a.deliver();
+    pass(&mut a, secs(15));
+    a.unseen(|a| others.into_iter().for_each(|node| a.ends(node)));
+    a.deliver();
+    assert!(a.status().mass_failure.is_some());
+    pass(&mut a, secs(30));
+    assert_eq!(kept_names(&a), others);
+}
+
+#[test]
+fn after_a_mass_loss_slots_wait_for_a_ttl_but_at_least_for_10_s() {
+    for (ttl, waiting) in [(5, 8), (15, 13)] {
+        let mut a = leader_with(&["b", "c", "d"], 8, |config| config.ttl = secs(ttl));
+        a.unseen(|a| ["b", "c", "d"].into_iter().for_each(|node| a.ends(node)));
+        a.deliver();
+        pass(&mut a, secs(waiting));
+        assert!(kept_names(&a).contains(&"d".to_owned()), "with a TTL of {ttl} s");
+    }
+}
+
+#[test]
+fn a_mass_loss_is_over_once_all_nodes_are_back() {
+    let mut a = leader_of(&["b", "c", "d"]);
+    a.unseen(|a| ["b", "c", "d"].into_iter().for_each(|node| a.ends(node)));
+    a.deliver();
+    assert!(a.status().mass_failure.is_some());
+    a.unseen(|a| ["b", "c", "d"].into_iter().for_each(|node| a.joins_exclusively(node, 4)));
+    a.deliver();
+    assert_eq!(a.status().mass_failure, None);
+}
+
+#[test]
 fn every_node_reports_whose_slots_are_kept() {
     let mut observer = Bench::observer();
     observer.joins_exclusively("a", 4);
