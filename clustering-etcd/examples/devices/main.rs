@@ -64,20 +64,31 @@ async fn main() -> ExitCode {
 
 /// Runs an instance until SIGTERM or SIGINT.
 async fn serve(instance: &Instance) -> Result<(), BoxError> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let store = open(instance.store).await?;
     let listener = TcpListener::bind(&instance.listen).await?;
     let uri =
         instance.uri.clone().map_or_else(|| listener.local_addr().map(|at| format!("http://{at}")), Ok)?;
     println!("{} serves {uri}", instance.name);
     let node = Clustering::builder(store.clone()).name(&instance.name).uri(uri);
-    service::run(node, store, listener, async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    service::run(node, store, listener, async {
+        if let Err(error) = told_to_end().await {
+            eprintln!("ends because it cannot wait for signals: {error}");
         }
     })
     .await
+}
+
+/// Waits for SIGTERM or SIGINT.
+///
+/// Until this is polled, which is after the node has started, either signal ends the process at once. Handlers that were
+/// installed earlier would make a process ignore the signals for as long as its start waits for the store or its name.
+async fn told_to_end() -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
 }
 
 async fn open(store: StoreKind) -> Result<Arc<dyn CoordinationStore>, BoxError> {
