@@ -264,6 +264,8 @@ impl Builder {
 
     /// Lets the nodes notice within milliseconds that the process has crashed, and this node that others have, by TCP
     /// connections between them; see [`CrashDetection`]. The node opens a port, and needs a tokio runtime with I/O.
+    /// Other nodes must be able to resolve and reach the host of the [URI](Self::uri), or the advertised host. If they
+    /// cannot, a crash is noticed after the TTL.
     pub fn detect_crashes(self, detection: CrashDetection) -> Self {
         self.configure(|config| config.crash_detection = Some(detection))
     }
