@@ -16,7 +16,7 @@
 //! |---|---|---|
 //! | Do the promises hold in long random histories, with drifting clocks and any mix of faults? | [`sim`] | `cargo run --release -p clustering-proofs --example simulate` |
 //! | Do they hold in *all* short histories? | [`model`] | `cargo run --release -p clustering-proofs --example model` |
-//! | Do they hold for processes on a real etcd that are paused, killed and cut off? | [`node`], [`network`] | the test `faults` (feature `server-tests`), and `--example torture` |
+//! | Do they hold for processes on a real etcd that are paused, killed and cut off? | [`node`], [`network`] | the test `faults` (feature `server-tests`), and `--example torture`, also on PostgreSQL |
 //! | Does one process at a time hold a key (P12), and are no writes lost? | [`work`] | the test `faults` |
 //! | Would these checks find a fault in the protocol? | [`sim::Tamper`] | the tests `planted`, `sabotage` and `model`, `--example planted`, and `scripts/planted` |
 //!

@@ -121,7 +121,10 @@ pub(crate) fn parse() -> Result<Asked, Box<dyn Error>> {
             _ => return Err(argument.unexpected().into()),
         }
     }
-    settings.members = settings.members_or_default(members)?;
+    settings.members = settings
+        .store
+        .members(members)
+        .map_err(|expected| format!("--members {}: {expected}", members.unwrap_or_default()))?;
     settings.exclusive = exclusive.unwrap_or_else(|| Exclusive::drawn(settings.seed));
     Ok(Asked::Run(settings))
 }
@@ -165,17 +168,6 @@ impl Settings {
             command += &format!(" --breach {breach}");
         }
         command
-    }
-
-    /// Returns the number of members, if the store can have that many.
-    fn members_or_default(&self, given: Option<usize>) -> Result<usize, String> {
-        let possible = self.store.members();
-        let members = given.unwrap_or(possible[0]);
-        if possible.contains(&members) {
-            return Ok(members);
-        }
-        let list: Vec<_> = possible.iter().map(ToString::to_string).collect();
-        Err(format!("--members {members}: {} runs with {} members", self.store_name(), list.join(" or ")))
     }
 
     pub(crate) fn store_name(&self) -> &'static str {

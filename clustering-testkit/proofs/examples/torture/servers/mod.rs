@@ -22,11 +22,14 @@ impl Store {
     pub(crate) const NAMED: [(&'static str, Store); 2] =
         [("etcd", Store::Etcd), ("postgres", Store::Postgres)];
 
-    /// Returns the possible numbers of members, the default first.
-    pub(crate) const fn members(self) -> &'static [usize] {
-        match self {
-            Store::Etcd => &[3, 1, 5],
-            Store::Postgres => &[1],
+    /// Returns the number of members, by default or as given, or an explanation if the store cannot have that many.
+    pub(crate) fn members(self, given: Option<usize>) -> Result<usize, &'static str> {
+        match (self, given) {
+            (Store::Etcd, None) => Ok(3),
+            (Store::Etcd, Some(members @ (1 | 3 | 5))) => Ok(members),
+            (Store::Etcd, Some(_)) => Err("expected an odd number for etcd, 1, 3 or 5"),
+            (Store::Postgres, None | Some(1)) => Ok(1),
+            (Store::Postgres, Some(_)) => Err("expected 1 for PostgreSQL, whose nodes share one server"),
         }
     }
 
