@@ -128,7 +128,7 @@ impl Departing {
         self.send(facts, leave, out);
     }
 
-    /// Repeats the leave commit if that is due. Once the lease may be revoked, or is not renewed any more, its end
+    /// Repeats the leave commit if that is due. Once the lease may be revoked, or is no longer renewed, its end
     /// deletes the keys.
     fn leave_again(
         &mut self,

@@ -250,7 +250,7 @@ impl Membership {
     }
 
     /// Handles a change of the log. If another node removed this one because it took its process to be gone, the node
-    /// no longer publishes its endpoint: whatever refuses connections to it would have the node removed again and
+    /// no longer publishes its endpoint. Connections to it may still be refused, and the node would be removed again and
     /// again.
     pub(crate) fn on_change(
         &mut self,

@@ -479,7 +479,7 @@ impl Ended {
         self.kept.is_some()
     }
 
-    /// Records when the lease and its holds end if the lease is not renewed any more.
+    /// Records when the lease and its holds end if the lease is no longer renewed.
     fn note_times(&mut self, held: &Held, now: Timestamp, out: &Outbox) {
         self.expires = held.expires(now, out);
         self.void = held.deadline();

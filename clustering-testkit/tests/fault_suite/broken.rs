@@ -36,9 +36,9 @@ pub(crate) enum Flaw {
     RepeatsUnguarded,
     /// Renewals are reported as successful without an answer.
     RenewsBlindly,
-    /// A handle is of no use any more once a call was dropped before its answer came.
+    /// A handle stops working once a call was dropped before its answer came.
     BreaksOnDroppedCalls,
-    /// A handle is of no use any more once the store could not be reached for a second.
+    /// A handle stops working once the store could not be reached for a second.
     GivesUpForGood,
     /// Leases end when the connection of their client does.
     BindsLeasesToConnections,
@@ -116,7 +116,7 @@ pub(crate) struct Broken {
 
 #[derive(Default)]
 struct State {
-    /// True if the handle is of no use any more.
+    /// True if the handle has stopped working.
     is_broken: AtomicBool,
     /// True if a watch was disconnected.
     was_disconnected: AtomicBool,

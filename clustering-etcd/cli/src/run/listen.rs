@@ -17,7 +17,7 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Starts to serve, with the page if there are states for it. The process counts as alive, even if its node has to
+    /// Starts the server, which has the page if `states` are given. The process counts as alive, even if its node has to
     /// wait for the store.
     pub(crate) async fn at(address: &str, page: Option<&page::States>) -> Result<Self, Failure> {
         let listener = listen(address).await?;

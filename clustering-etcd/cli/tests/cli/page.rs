@@ -238,7 +238,7 @@ async fn a_page_without_an_address_is_refused_before_anything_starts() {
     with(&[], "", "false").await.ended(0);
 }
 
-/// The page and the probes are there from the start, whether or not etcd is.
+/// The page and the probes answer from the start, even while etcd is away.
 #[tokio::test]
 async fn the_page_of_a_node_waits_for_the_store() {
     let etcd = EtcdServer::start().await.unwrap();

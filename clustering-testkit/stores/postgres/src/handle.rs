@@ -94,7 +94,8 @@ impl PostgresStore {
     /// Creates the schema with its tables and functions, or replaces functions of an older release. Does nothing if
     /// they are up to date. The user of the connection becomes their owner.
     ///
-    /// Cancel safe: the transaction either commits or is rolled back.
+    /// Takes at most [`connect_timeout`](PostgresConfig::connect_timeout) and, plus half a second,
+    /// [`request_timeout`](PostgresConfig::request_timeout). Cancel safe: the transaction either commits or is rolled back.
     ///
     /// # Errors
     ///
@@ -117,7 +118,10 @@ impl PostgresStore {
         Ok(schema::sql(schema))
     }
 
-    /// Checks with one small read that PostgreSQL answers, accepts the user and has the tables.
+    /// Checks with one small read on each connection that PostgreSQL answers, accepts the user and has the tables.
+    ///
+    /// Takes at most [`connect_timeout`](PostgresConfig::connect_timeout) and
+    /// [`request_timeout`](PostgresConfig::request_timeout) for each of the two connections. Cancel safe.
     ///
     /// # Errors
     ///

@@ -84,6 +84,8 @@ impl Keeper {
     async fn visit(&mut self, shared: &Arc<Shared>) {
         if let Err(error) = self.try_visit(shared).await {
             tracing::debug!(%error, "cannot check the leases for expiry, will retry");
+            // Another caller may still hold a closed connection, whose end must not cut the pause short.
+            self.session = Weak::new();
             self.next = Instant::now() + spread(RETRY);
         }
     }

@@ -63,8 +63,6 @@ impl PostgresConfig {
     /// it, since it may contain a password.
     pub fn parse(text: &str) -> Result<Self, StoreError> {
         let (text, files) = split_files(text);
-        let text = text.replace("sslmode=verify-full", "sslmode=require");
-        let text = text.replace("sslmode=verify-ca", "sslmode=require");
         let server = text.parse().map_err(|error: tokio_postgres::Error| {
             let reason = error_text(&error);
             StoreError::invalid(format!(
@@ -276,6 +274,11 @@ fn split_files(text: &str) -> (String, [Option<String>; 3]) {
             files[place] = Some(option[NAMES[place].len()..].to_owned());
         }
         place.is_none()
+    });
+    // The certificate is verified in any case.
+    let others = others.map(|option| match option {
+        "sslmode=verify-full" | "sslmode=verify-ca" => "sslmode=require",
+        other => other,
     });
     let others: Vec<&str> = others.collect();
     let others = others.join(&separator.to_string());
