@@ -119,9 +119,9 @@ impl Keeping {
         if !is_owner(facts, name) {
             return;
         }
-        if !grace.is_zero() {
-            self.deadlines.insert(name.clone(), facts.now + grace);
-        }
+        // Without grace the time is over at once. It is noted even so: a version whose publisher knew only an earlier
+        // departure of this node, with a grace, may follow, and must not make the slots wait.
+        self.deadlines.insert(name.clone(), facts.now + grace);
         if how == Departure::Ended {
             self.ended.insert(name.clone(), facts.now);
         }

@@ -322,6 +322,25 @@ fn a_node_that_is_back_before_its_departure_is_published_keeps_its_slots() {
 }
 
 #[test]
+fn a_node_that_returns_and_leaves_for_good_before_a_version_keeps_its_slots_no_longer() {
+    let mut a = leader_of(&["b"]);
+    a.leaves_for("b", secs(30));
+    a.wait_for("publish");
+    a.unseen(|a| {
+        a.joins_exclusively("b", 4);
+        a.leaves("b");
+    });
+    // The version lists the first departure, since its commit was sent before the others.
+    a.ok("publish");
+    a.deliver();
+    assert_eq!(kept_names(&a), ["b"]);
+    a.skip();
+    pass(&mut a, secs(5));
+    a.expect_only(VERSIONS, &["publish V4: b did not come back in time"]);
+    assert_eq!((owned(&a, "a").len(), assigned(&a, "b"), kept(&a)), (4, vec![], vec![]));
+}
+
+#[test]
 fn a_gap_in_the_log_does_not_end_the_grace() {
     let mut a = leader_of(&["b", "c"]);
     let before = assigned(&a, "b");
