@@ -9,9 +9,10 @@ use crate::{
     connect::Purpose,
     context::Context,
     failure::Failure,
-    output::{self, Format, counted},
+    lists::{NAMED, are, counted},
+    output::{self, Format},
     slots,
-    status::{NAMED, are, state},
+    status::state,
     times::{brief, label_time, moment},
 };
 

@@ -43,6 +43,7 @@
 
 mod command;
 mod connect;
+mod connections;
 mod context;
 mod demo;
 pub mod docs;
@@ -51,6 +52,8 @@ mod find;
 mod group;
 mod guardian;
 mod history;
+mod listen;
+mod lists;
 mod manual;
 mod nodes;
 mod operate;

@@ -130,11 +130,6 @@ fn is_hidden(character: char) -> bool {
             | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Formats a number of nodes, such as "1 node" or "3 nodes".
-pub(crate) fn counted(nodes: usize) -> String {
-    if nodes == 1 { "1 node".to_owned() } else { format!("{nodes} nodes") }
-}
-
 /// Pads the text with spaces to that many terminal columns. Some characters take two columns.
 pub(crate) fn padded(text: &str, width: usize) -> String {
     let padding = width.saturating_sub(text.width());

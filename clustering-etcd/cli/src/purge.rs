@@ -6,12 +6,7 @@ use std::{
 use clap::Args;
 use clustering_core::{Namespace, Operator, OperatorError, operator};
 
-use crate::{
-    connect::Purpose,
-    context::Context,
-    failure::Failure,
-    output::{self, counted},
-};
+use crate::{connect::Purpose, context::Context, failure::Failure, lists::counted, output};
 
 /// Delete the remains of a cluster from the store
 ///

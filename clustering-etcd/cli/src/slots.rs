@@ -6,8 +6,7 @@ use clustering_core::{
 };
 
 use crate::{
-    output::counted,
-    status::{NAMED, limited, refused_first},
+    lists::{NAMED, counted, laggards, limited},
     times::brief,
 };
 
@@ -100,12 +99,8 @@ pub(crate) fn releasing(report: &Report, watched: &str, nodes: &[clustering_core
             format!("slots move, waiting for {late} of {} to release them", counted(report.nodes.len()))
         }
     };
-    let laggard = |laggard: &clustering_core::Laggard| match &laggard.refused {
-        Some(reason) => format!("{} refused: {reason}", laggard.name),
-        None => format!("{} has not released the slots that it lost", laggard.name),
-    };
     let mut lines = vec![format!("not stable{watched}: {first}")];
-    lines.extend(limited(&refused_first(nodes), |late| laggard(late)));
+    lines.extend(laggards(nodes, "has not released the slots that it lost"));
     lines.extend(limited(sessions, standing));
     lines
 }

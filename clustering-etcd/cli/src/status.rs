@@ -1,20 +1,18 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use clustering_core::{ClusterState, Report, event::Laggard};
+use clustering_core::{ClusterState, Report};
 
 use crate::{
     context::Context,
     failure::{Failure, NO},
     find::existing,
+    lists::{are, counted, laggards, limited},
     nodes,
-    output::{self, Format, counted},
+    output::{self, Format},
     slots,
     times::{brief, moment},
 };
-
-/// Maximum number of nodes that a list of reasons names.
-pub(crate) const NAMED: usize = 10;
 
 /// Show the state of the cluster
 ///
@@ -111,7 +109,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
         ClusterState::Adapting { waiting_for } => {
             let (late, all) = (waiting_for.len(), counted(report.nodes.len()));
             let first = format!("not stable{watched}: waiting for {late} of {all}");
-            [first].into_iter().chain(limited(&refused_first(waiting_for), |late| laggard(late))).collect()
+            [first].into_iter().chain(laggards(waiting_for, "has not answered")).collect()
         }
         ClusterState::Due { changed, gone, asked } => {
             let first = format!("not stable{watched}: {leader} has yet to publish a new version");
@@ -146,27 +144,6 @@ pub(crate) fn shortage(report: &Report) -> Option<String> {
     is_short.then(|| format!("{min_nodes} nodes, only {} present; the cluster keeps working", are(nodes)))
 }
 
-/// Formats a number of nodes with its verb.
-pub(crate) fn are(nodes: usize) -> String {
-    format!("{nodes} {}", if nodes == 1 { "is" } else { "are" })
-}
-
-/// Formats the first items as lines, and the number of the others.
-pub(crate) fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String> {
-    let mut lines: Vec<_> = items.iter().take(NAMED).map(line).collect();
-    if items.len() > NAMED {
-        lines.push(format!("… and {} more", items.len() - NAMED));
-    }
-    lines
-}
-
-/// Sorts nodes that refused before those that have not answered. The former need help, the latter perhaps only time.
-pub(crate) fn refused_first(late: &[Laggard]) -> Vec<&Laggard> {
-    let mut late: Vec<_> = late.iter().collect();
-    late.sort_by_key(|late| late.refused.is_none());
-    late
-}
-
 /// Describes the pending request for a version.
 fn request(report: &Report) -> String {
     let request = report.request.as_ref();
@@ -174,12 +151,5 @@ fn request(report: &Report) -> String {
     match request.and_then(|request| request.why.as_deref()) {
         Some(why) => format!("{by} asked ({why})"),
         None => format!("{by} asked"),
-    }
-}
-
-fn laggard(laggard: &Laggard) -> String {
-    match &laggard.refused {
-        Some(reason) => format!("{} refused: {reason}", laggard.name),
-        None => format!("{} has not answered", laggard.name),
     }
 }

@@ -6,7 +6,8 @@ use clustering_core::{Operator, Report, store::Revision};
 use crate::{
     context::Context,
     failure::Failure,
-    output::{self, Format, counted},
+    lists::counted,
+    output::{self, Format},
     status::state,
     times::{brief, duration},
 };

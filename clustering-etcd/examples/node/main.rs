@@ -9,6 +9,9 @@
 //! leave; `kill -9` shows how the other nodes see a crash.
 
 mod arguments;
+#[cfg(all(feature = "metrics", feature = "probes"))]
+#[path = "../../cli/src/connections.rs"]
+mod connections;
 mod devices;
 mod probes;
 mod signals;

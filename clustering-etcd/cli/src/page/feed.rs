@@ -10,7 +10,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
-    output::counted,
+    lists::{counted, limited},
     slots, status,
     times::Now,
     watch::{App, Course, Period},
@@ -204,7 +204,7 @@ fn words(report: &Report) -> Vec<String> {
     lines.extend(slots::cordoned(report).into_iter().map(|cordon| format!("cordoned: {cordon}")));
     lines.extend(slots::draining(report).into_iter().map(|drain| format!("draining: {drain}")));
     let malformed = |bad: &Malformed| format!("malformed record {}: {}; delete the key", bad.key, bad.reason);
-    lines.extend(status::limited(&report.malformed, malformed));
+    lines.extend(limited(&report.malformed, malformed));
     lines
 }
 

@@ -21,7 +21,7 @@ use axum::{
 use futures_util::stream;
 
 use super::states::States;
-use crate::run::Lasting;
+use crate::connections::Lasting;
 
 const PAGE: &str = include_str!("page.html");
 

@@ -12,7 +12,9 @@ use clap::Args;
 use clustering_core::Monitor;
 
 pub(crate) use self::{http::router, states::States};
-use crate::{connect::Purpose, context::Context, failure::Failure, output, run, watch};
+use crate::{
+    connect::Purpose, connections::accept, context::Context, failure::Failure, listen::listen, output, watch,
+};
 
 /// Show the cluster live in a browser
 ///
@@ -32,8 +34,7 @@ pub(crate) struct Serve {
 
 impl Serve {
     pub(crate) async fn run(self, context: &Context) -> Result<ExitCode, Failure> {
-        let listener = run::listen(&self.listen).await?;
-        let address = listener.local_addr().map_err(|error| Failure::unknown(error.to_string()))?;
+        let (listener, address) = listen(&self.listen).await?;
         let states = States::new(context.namespace()?, context.store_name);
         let store = context.store(Purpose::Operator).await?;
         let monitor = context.quick(Monitor::start(store.clone(), &context.namespace()?)).await?;
@@ -41,7 +42,7 @@ impl Serve {
         tokio::spawn(async move { followed.follow(monitor, &store).await });
         output::line(format!("serving at {}", url(address)));
         tokio::select! {
-            () = run::accept(listener, router(states, address)) => {}
+            () = accept(listener, router(states, address)) => {}
             _ = tokio::signal::ctrl_c() => {}
             () = watch::terminated() => {}
         }

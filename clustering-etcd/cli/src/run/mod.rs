@@ -39,10 +39,6 @@ use self::{
     supervisor::Supervisor,
     variable::{Value, boolean, optional},
 };
-pub(crate) use self::{
-    listen::listen,
-    serve::{Lasting, accept},
-};
 use crate::{
     connect::Purpose,
     context::Context,

@@ -15,8 +15,9 @@ use super::{
     wrap::wrap,
 };
 use crate::{
+    lists::counted,
     nodes::{metadata, settings},
-    output::{counted, padded, plain},
+    output::{padded, plain},
     slots,
     status::{leader, state, version},
     times::Now,
