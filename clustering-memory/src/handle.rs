@@ -1,18 +1,15 @@
-use std::{
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clustering_core::store::{
-    CoordinationStore, Lease, LeaseId, Revision, Signal, Snapshot, StoreError, Txn, WatchStream,
+    CoordinationStore, Lease, LeaseId, Revision, Snapshot, StoreError, Txn, WatchStream,
 };
-use tokio::{task::coop::consume_budget, time::Instant};
+use tokio::task::coop::consume_budget;
 
 use crate::{
     Backup, LiveLease, MemoryStoreBuilder, Stats,
-    state::{Settings, State},
+    shared::Shared,
+    state::Settings,
     watch::watch,
 };
 
@@ -31,36 +28,6 @@ pub struct MemoryStore {
     shared: Arc<Shared>,
 }
 
-/// The state of a store behind its lock, shared by handles and watches.
-#[derive(Default)]
-pub(crate) struct Shared {
-    state: Mutex<State>,
-}
-
-impl Shared {
-    /// Runs `work` on the current state, after ending all expired leases.
-    fn with<R>(&self, work: impl FnOnce(&mut State, Instant) -> R) -> R {
-        self.locked(|state| {
-            let now = state.expire();
-            work(state, now)
-        })
-    }
-
-    /// Runs `work` on the state under its lock, and then raises the signals of the affected watches.
-    ///
-    /// `work` must not raise or drop a signal. That may run code of the watch's task, which may call the store or
-    /// drop one of its watches, and would deadlock.
-    pub(crate) fn locked<R>(&self, work: impl FnOnce(&mut State) -> R) -> R {
-        let (result, raised) = {
-            // A panic under the lock is a bug in this crate. Poisoning would only make every later call panic as well.
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            (work(&mut state), state.watchers.take_raised())
-        };
-        raised.iter().for_each(Signal::raise);
-        result
-    }
-}
-
 impl MemoryStore {
     /// Creates an empty store at revision 0. The first commit makes revision 1, and a watch after [`Revision::ZERO`]
     /// yields every change.
@@ -74,7 +41,7 @@ impl MemoryStore {
     }
 
     pub(crate) fn with_settings(settings: Settings) -> Self {
-        MemoryStore { shared: Arc::new(Shared { state: Mutex::new(State::new(settings)) }) }
+        MemoryStore { shared: Arc::new(Shared::new(settings)) }
     }
 
     /// Returns the current revision.

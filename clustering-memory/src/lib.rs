@@ -105,9 +105,11 @@
 
 mod backup;
 mod builder;
+mod cursor;
 mod handle;
 mod lease;
 mod revisions;
+mod shared;
 mod state;
 mod stats;
 mod watch;

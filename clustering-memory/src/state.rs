@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::{
     Backup, Stats,
     backup::Restores,
+    cursor::{Cursor, Opened},
     lease::Leases,
     revisions::History,
-    watch::{Cursor, Opened},
     watchers::{Lost, Watchers},
 };
 

@@ -1,25 +1,11 @@
 use std::sync::Arc;
 
-use clustering_core::store::{Log, Page, Revision, Signal, WatchEnd, WatchStream, ended, feed};
+use clustering_core::store::{Log, Page, Revision, WatchEnd, WatchStream, ended, feed};
 
-use crate::{backup::Timeline, handle::Shared, watchers::WatchId};
-
-/// The position of a watch in the history.
-#[derive(Debug)]
-pub(crate) struct Cursor {
-    pub(crate) prefix: Arc<str>,
-    pub(crate) id: WatchId,
-    /// Revision of the last batch yielded, or the revision after which the watch started.
-    pub(crate) seen: Revision,
-    /// The timeline on which `seen` was last known to be part of the store's history.
-    pub(crate) timeline: Timeline,
-}
-
-/// The result of opening a watch.
-pub(crate) enum Opened {
-    Live(Cursor, Signal),
-    Ended(WatchEnd),
-}
+use crate::{
+    cursor::{Cursor, Opened},
+    shared::Shared,
+};
 
 /// Returns the stream of a watch. The store keeps only its signal. Everything is freed when the stream ends or is
 /// dropped.
