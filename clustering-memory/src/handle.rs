@@ -6,12 +6,7 @@ use clustering_core::store::{
 };
 use tokio::task::coop::consume_budget;
 
-use crate::{
-    Backup, LiveLease, MemoryStoreBuilder, Stats,
-    shared::Shared,
-    state::Settings,
-    watch::watch,
-};
+use crate::{Backup, LiveLease, MemoryStoreBuilder, Stats, shared::Shared, state::Settings, watch::watch};
 
 /// The longest TTL that the store grants: about 285 years, as in etcd. A longer TTL might overflow the deadline.
 pub const MAX_TTL: Duration = Duration::from_secs(9_000_000_000);

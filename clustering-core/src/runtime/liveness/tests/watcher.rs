@@ -208,6 +208,34 @@ async fn a_host_with_several_addresses_is_alive_at_one_and_gone_only_at_all() {
     drop(silent);
 }
 
+/// Linux lists its connections with their timers.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn both_processes_have_the_kernel_probe_an_idle_connection() {
+    const ESTABLISHED: &str = "01";
+    const KEEP_ALIVE: &str = "02:";
+    let (address, _serving) = listen(1);
+    let Finding::Alive(_stream) = find_among([address].into_iter(), process(1)).await else {
+        panic!("the process is alive");
+    };
+    let port = format!(":{:04X}", address.port());
+    let all_are_probed = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let own =
+            rows.filter(|row| row[3] == ESTABLISHED && (row[1].ends_with(&port) || row[2].ends_with(&port)));
+        let timers: Vec<_> = own.map(|row| row[5].to_owned()).collect();
+        timers.len() == 2 && timers.iter().all(|timer| timer.starts_with(KEEP_ALIVE))
+    };
+    // Until the hello is acknowledged, the kernel shows the timer that would send it again.
+    let probed = async {
+        while !all_are_probed() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("keep-alive on both ends", probed).await;
+}
+
 #[tokio::test]
 async fn a_socket_that_is_connected_to_itself_is_recognized() {
     let socket = TcpSocket::new_v4().unwrap();
