@@ -52,8 +52,6 @@ pub(crate) struct Ownership {
     /// Lost slots whose holds may be outstanding.
     retractions: Vec<Retraction>,
     release: Release,
-    /// Time since which the node has had lost slots that it has not let go of.
-    since: Option<Timestamp>,
     /// True if the slow release was reported.
     reported_slow: bool,
     /// True if the last event reported that no holds are given out because a renewal is late.
@@ -65,6 +63,8 @@ pub(crate) struct Ownership {
 struct Retraction {
     token: Token,
     lease: LeaseId,
+    /// Time at which the slots were lost.
+    since: Timestamp,
     /// Slots with outstanding holds.
     in_use: SlotSet,
     /// True once the runtime has reported which slots are in use.
@@ -76,6 +76,8 @@ struct Retraction {
 struct Release {
     /// Lost slots that no successful call has covered, without those of the running call.
     due: SlotSet,
+    /// Time at which the first of these slots was lost.
+    since: Timestamp,
     /// Lease under which the slots were lost.
     lease: Option<LeaseId>,
     running: Option<Running>,
@@ -89,6 +91,8 @@ struct Release {
 struct Running {
     token: Token,
     slots: SlotSet,
+    /// Time at which the first of these slots was lost.
+    since: Timestamp,
 }
 
 impl Ownership {
@@ -122,10 +126,25 @@ impl Ownership {
         self.retractions.is_empty() && !self.is_releasing()
     }
 
+    /// Returns the time at which the first of the slots was lost that the node has not let go of.
+    fn since(&self) -> Option<Timestamp> {
+        let Release { due, since, running, .. } = &self.release;
+        let retracted = self.retractions.iter().map(|retraction| retraction.since);
+        let due = (!due.is_empty()).then_some(*since);
+        retracted.chain(due).chain(running.as_ref().map(|running| running.since)).min()
+    }
+
+    /// Restarts the time limit for letting go of slots.
+    fn restart_time(&mut self, now: Timestamp) {
+        self.retractions.iter_mut().for_each(|retraction| retraction.since = now);
+        self.release.since = now;
+        self.release.running.iter_mut().for_each(|running| running.since = now);
+    }
+
     /// Returns the time until which the node waits for the release of its lost slots.
     pub(crate) fn patience(&self, facts: &Facts) -> Timestamp {
         let limit = facts.config.release_timeout;
-        limit.map_or(Timestamp::NEVER, |limit| self.since.map_or(facts.now, |since| since + limit))
+        limit.map_or(Timestamp::NEVER, |limit| self.since().map_or(facts.now, |since| since + limit))
     }
 
     /// True once it is known which lost slots are in use.
@@ -177,7 +196,7 @@ impl Ownership {
         if !self.held.is_empty() && !self.suspended {
             timers.maybe(times.map(|times| times.until));
         }
-        if let Some(since) = self.since {
+        if let Some(since) = self.since() {
             timers.at(since + facts.config.warn_after);
             timers.maybe(facts.config.release_timeout.map(|limit| since + limit));
         }
@@ -204,8 +223,8 @@ impl Ownership {
         match session.change_since(&mut self.epoch) {
             Some(SessionChange::Ended) => {
                 self.lose(facts, self.loaded.clone(), out);
-                // Restart the time limit for slots that were lost earlier: they no longer block a version.
-                self.since = self.since.map(|_| facts.now);
+                // Slots that were lost earlier no longer block a version.
+                self.restart_time(facts.now);
             }
             Some(SessionChange::Began) => self.lease = session.lease(),
             None => {}
@@ -226,18 +245,22 @@ impl Ownership {
             Arc::make_mut(&mut self.held).retain(|slot, _| !held.contains(*slot));
             out.emit(Event::SlotsLost { slots: held.clone() });
             let token = out.retract(held.clone(), facts.now);
-            self.retractions.push(Retraction { token, lease, in_use: held, is_reported: false });
+            let since = facts.now;
+            self.retractions.push(Retraction { token, lease, since, in_use: held, is_reported: false });
         }
         if facts.config.has_release {
+            if self.release.due.is_empty() {
+                self.release.since = facts.now;
+            }
             self.release.due = self.release.due.union(&lost);
             self.release.lease = Some(lease);
         }
-        self.since.get_or_insert(facts.now);
     }
 
     /// Calls `release` if a call is due.
     fn release(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
-        let Release { due, lease: Some(lease), running: None, failures, again } = &mut self.release else {
+        let Release { due, since, lease: Some(lease), running: None, failures, again } = &mut self.release
+        else {
             return;
         };
         let slots = due.difference(&self.loading);
@@ -245,10 +268,10 @@ impl Ownership {
             return;
         }
         *due = due.difference(&slots);
-        let lease = *lease;
+        let (since, lease) = (*since, *lease);
         let view = facts.fold.newest().filter(|_| session.held().is_some()).cloned();
         let token = out.release(slots.clone(), lease, view, *failures + 1, facts.now);
-        self.release.running = Some(Running { token, slots });
+        self.release.running = Some(Running { token, slots, since });
     }
 
     /// Handles the result of a call of `release`.
@@ -263,6 +286,7 @@ impl Ownership {
         let retry_in = out.jittered(facts.config.stabilize_retry.after(attempt));
         self.release.again = facts.now + retry_in;
         self.release.due = self.release.due.union(&run.slots);
+        self.release.since = run.since;
         out.emit(Event::ReleaseRefused { attempt, reason, retry_in });
     }
 
@@ -299,14 +323,12 @@ impl Ownership {
 
     /// Reports lost slots that the node has not let go of in time.
     fn check_time(&mut self, facts: &Facts, out: &mut Outbox) {
-        let Some(since) = self.since else { return };
-        if self.has_let_go() {
-            self.since = None;
+        let waiting = self.since().map(|since| facts.now.since(since));
+        let Some(waiting) = waiting.filter(|waiting| *waiting >= facts.config.warn_after) else {
             self.reported_slow = false;
             return;
-        }
-        let waiting = facts.now.since(since);
-        if waiting >= facts.config.warn_after && !std::mem::replace(&mut self.reported_slow, true) {
+        };
+        if !std::mem::replace(&mut self.reported_slow, true) {
             let (in_use, releasing) = (self.in_use(), self.is_releasing());
             out.emit(Event::ReleaseSlow { in_use, releasing, waiting });
         }

@@ -456,6 +456,36 @@ fn p12_a_node_whose_release_is_stuck_leaves_and_rejoins_after_growing_pauses() {
     assert_eq!(b.status().phase, Phase::Member);
 }
 
+/// Otherwise a node that loses slots in one version after another would leave, although it releases all of them in time.
+#[test]
+fn the_release_timeout_counts_from_the_loss_of_slots_that_are_not_released_yet() {
+    let mut b = follower_of(Bench::exclusive_with("b", |config| {
+        config.has_release = true;
+        config.release_timeout = Some(secs(60));
+    }));
+    b.publishes_slots(&["a", "a", "a", "b"], true);
+    b.retracted(&[]);
+    b.wait(secs(40));
+    b.publishes_slots(&["a", "a", "a", "a"], false);
+    b.retracted(&[]);
+    b.released(Outcome::Ready);
+    b.expect_only(
+        &["release", "* lost slots are not"],
+        &[
+            "release 2",
+            "* lost slots are not released after 30s: the release callback has not succeeded",
+            "release 3",
+        ],
+    );
+    b.wait(secs(59));
+    b.expect_only(
+        &["* session", "* lost slots are not"],
+        &["* lost slots are not released after 30s: the release callback has not succeeded"],
+    );
+    b.wait(secs(1));
+    b.expect_only(&["* session"], &["* session lost: the node did not release its lost slots in time"]);
+}
+
 #[test]
 fn p12_a_removed_node_stops_renewing_and_waits_for_its_holds_before_it_rejoins() {
     let mut b = follower();
