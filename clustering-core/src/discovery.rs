@@ -239,18 +239,20 @@ impl Discovery {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Observer`] for an observer.
+    /// [`RequestError::Observer`] for an observer; otherwise the same as
+    /// [`Clustering::register`](crate::Clustering::register).
     pub async fn register(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Register { id }).await
+        self.handle.request_outside(|id| Input::Register { id }).await
     }
 
     /// Unregisters this node; see [`Clustering::unregister`](crate::Clustering::unregister).
     ///
     /// # Errors
     ///
-    /// [`RequestError::Observer`] for an observer.
+    /// [`RequestError::Observer`] for an observer; otherwise the same as
+    /// [`Clustering::unregister`](crate::Clustering::unregister).
     pub async fn unregister(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Unregister { id }).await
+        self.handle.request_outside(|id| Input::Unregister { id }).await
     }
 }
 

@@ -281,6 +281,12 @@ pub enum RequestError {
     /// The node was unregistered before it became a member.
     #[error("the node was unregistered before it became a member")]
     Unregistered,
+    /// A callback of the node made the request. The request takes effect, but the callback must not wait for that,
+    /// since it may happen only after the callback has returned.
+    #[error(
+        "the request takes effect, but a callback must not wait for its own node: return from the callback"
+    )]
+    InCallback,
     /// The store returned an error. [`StoreError::effect`] tells whether the transaction may have been applied.
     #[error(transparent)]
     Store(StoreError),

@@ -127,10 +127,11 @@ impl Builder {
     /// It runs as a task of its own. Move code that blocks its thread to
     /// [`spawn_blocking`](tokio::task::spawn_blocking): while all threads are blocked, the node cannot renew its lease.
     ///
-    /// The callback must not wait for its own node: [`stop`](Clustering::stop), [`ended`](Clustering::ended) and the
-    /// methods whose names begin with `wait_` return an error in callbacks. Everything else of [`Clustering`] may be
-    /// used through [`Stabilization::cluster`]. Do not capture a strong handle, which would keep the node alive
-    /// forever.
+    /// The callback must not wait for its own node: [`stop`](Clustering::stop), [`ended`](Clustering::ended),
+    /// [`register`](Clustering::register), [`unregister`](Clustering::unregister),
+    /// [`while_held`](Clustering::while_held) and the methods whose names begin with `wait_` return an error in
+    /// callbacks, except for [`wait_deposed`](Clustering::wait_deposed). Everything else of [`Clustering`] may be used
+    /// through [`Stabilization::cluster`]. Do not capture a strong handle, which would keep the node alive forever.
     pub fn stabilize<F, R>(mut self, callback: F) -> Self
     where
         F: Fn(Stabilization) -> R + Send + Sync + 'static,
@@ -162,9 +163,9 @@ impl Builder {
     /// `false`, an error or a panic. One call runs at a time, and a newer version does not cancel it. Without a
     /// callback, the node only waits for the holds.
     ///
-    /// It is also called when the node stops or loses its session. Check [`Release::still_held`] before each write:
-    /// once it is false, others may work on the slots. Then
-    /// discard what belongs to them and return success: the node joins again only after the callback has succeeded.
+    /// It is also called when the node stops or loses its session. Check [`Release::still_held`] before each write: once
+    /// it is false, others may work on the slots. Then discard what belongs to them and return success: the node joins
+    /// again only after the callback has succeeded.
     ///
     /// A node whose callback does not succeed within [`release_timeout`](Self::release_timeout) leaves the cluster and
     /// rejoins later, because all slots that move in that version wait for it.

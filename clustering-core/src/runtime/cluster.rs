@@ -388,9 +388,10 @@ impl Clustering {
     ///
     /// # Errors
     ///
-    /// [`RequestError::Stopped`] if the node ends first.
+    /// [`RequestError::Stopped`] if the node ends first. [`RequestError::InCallback`] in the node's own callbacks: the
+    /// node begins to leave, and this call returns at once.
     pub async fn unregister(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Unregister { id }).await
+        self.handle.request_outside(|id| Input::Unregister { id }).await
     }
 
     /// Rejoins the cluster after [`unregister`](Self::unregister), and waits until the node is a member.
@@ -398,9 +399,10 @@ impl Clustering {
     /// # Errors
     ///
     /// [`RequestError::Unregistered`] if the node is unregistered again first; [`RequestError::Stopped`] if it ends
-    /// first.
+    /// first. [`RequestError::InCallback`] in the node's own callbacks: the node begins to rejoin, and this call returns
+    /// at once.
     pub async fn register(&self) -> Result<(), RequestError> {
-        self.handle.request(|id| Input::Register { id }).await
+        self.handle.request_outside(|id| Input::Register { id }).await
     }
 
     /// Leaves the cluster and ends the node: revokes the lease, tells running callbacks that they are superseded, and

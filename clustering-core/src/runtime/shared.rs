@@ -114,12 +114,37 @@ impl Handle {
         &self,
         make: impl FnOnce(RequestId) -> Input + Send + 'static,
     ) -> Result<T, RequestError> {
+        let answer = self.send(make)?;
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
+    }
+
+    /// Sends a request that may take effect only after the node's callbacks have returned. Waits for the reply, except
+    /// inside one of these callbacks.
+    pub(crate) async fn request_outside(
+        &self,
+        make: impl FnOnce(RequestId) -> Input + Send + 'static,
+    ) -> Result<(), RequestError> {
+        if self.shared.may_wait().is_ok() {
+            return self.request(make).await;
+        }
+        self.send::<()>(make)?;
+        Err(RequestError::InCallback)
+    }
+
+    /// Sends a request to the machine. Returns the channel for the reply.
+    fn send<T: Answer>(
+        &self,
+        make: impl FnOnce(RequestId) -> Input + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, RequestError>>, RequestError> {
         let (replier, answer) = oneshot::channel();
         let make = move |repliers: &mut Repliers| make(repliers.add(replier));
         let command = Command::Request(MakeRequest(Box::new(make)));
-        let gone = || RequestError::Stopped(self.shared.known.stop_reason());
-        self.commands.send(command).map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        self.commands.send(command).map_err(|_| self.gone())?;
+        Ok(answer)
+    }
+
+    fn gone(&self) -> RequestError {
+        RequestError::Stopped(self.shared.known.stop_reason())
     }
 
     /// Tells the node to leave and to end. Its slots wait for it for the time `keep`.

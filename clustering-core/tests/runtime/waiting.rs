@@ -7,7 +7,8 @@ use std::sync::{
 };
 
 use clustering_core::{
-    Builder, Ended, InCallback, NotHeld, Stabilization, StopError, StopReason, WaitError, WorkError,
+    Builder, Ended, Event, InCallback, NotHeld, Release, Stabilization, Stable, StopError, StopReason,
+    WaitError, WorkError,
     machine::{Phase, RequestError},
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Revision, Txn},
 };
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use crate::common::{
     Cluster, TTL,
     exclusive::{exclusive, key_of, slots},
-    soon, stable,
+    secs, soon, stable,
 };
 
 fn write(value: &'static str) -> Txn {
@@ -123,28 +124,22 @@ async fn a_node_that_has_ended_answers_nothing_and_blocks_no_waiting_task() {
 #[tokio::test(start_paused = true)]
 async fn a_weak_handle_in_a_callback_does_not_keep_its_node_alive() {
     let cluster = Cluster::new();
-    let own = std::sync::Arc::new(std::sync::OnceLock::<clustering_core::WeakClustering>::new());
-    let given = own.clone();
     let node = cluster
-        .start_with("a", move |builder| {
-            builder.on_stable(move |stable| {
-                let own = given.get().and_then(clustering_core::WeakClustering::upgrade);
-                async move {
-                    let Some(node) = own else { return Ok(()) };
-                    node.commit_under(stable.term(), write("stable")).await.map(drop)
-                }
+        .start_with("a", |builder| {
+            builder.on_stable(|stable: Stable| async move {
+                let Some(node) = stable.cluster().upgrade() else { return Ok(()) };
+                node.commit_under(stable.term(), write("stable")).await.map(drop)
             })
         })
         .await;
-    own.set(node.downgrade()).unwrap();
-    node.cluster_change().await.unwrap();
+    let own = node.downgrade();
     let mut written = cluster.store.watch("app/owner", Revision::ZERO).await.unwrap();
     soon("the write", written.next()).await.unwrap().unwrap();
     drop(written);
     let log = node.log.clone();
     drop(node);
     soon("the end", log.ended()).await;
-    assert!(own.get().unwrap().upgrade().is_none());
+    assert!(own.upgrade().is_none());
     assert_eq!(cluster.store.lease_count(), 0);
 }
 
@@ -185,6 +180,33 @@ async fn waiting_for_the_own_node_inside_a_callback_fails_instead_of_deadlocking
     stops.store(true, Ordering::Relaxed);
     a.request_version("again").await.unwrap();
     assert_eq!(soon("the end", a.ended()).await, Ok(Ended(StopReason::Asked)), "the node has stopped");
+}
+
+/// The session of an exclusive node ends only after `release`, which waits for the `stabilize` that loads slots. The next
+/// session begins only after that.
+#[tokio::test(start_paused = true)]
+async fn a_callback_that_unregisters_or_registers_its_node_does_not_wait_for_that() {
+    let cluster = Cluster::new();
+    let results = Arc::new(Mutex::new(Vec::new()));
+    let recorded = results.clone();
+    let change = move |builder: Builder| {
+        exclusive(builder).release(|_: Release| async {}).stabilize(move |change: Stabilization| {
+            let recorded = recorded.clone();
+            async move {
+                let own = change.cluster().upgrade().unwrap();
+                let calls = recorded.lock().unwrap().len();
+                let result = if calls == 0 { own.unregister().await } else { own.register().await };
+                recorded.lock().unwrap().push(result);
+            }
+        })
+    };
+    let a = cluster.start_with("a", change).await;
+    let started = Instant::now();
+    a.log.next("unregistered", |event| *event == Event::Unregistered).await;
+    assert!(started.elapsed() < secs(1), "the callback has delayed the end of the session");
+    a.register().await.unwrap();
+    stable([&a]).await;
+    assert_eq!(*results.lock().unwrap(), vec![Err(RequestError::InCallback); 2]);
 }
 
 /// A callback may wait for other nodes. A task that it spawns may also wait for its own node.
