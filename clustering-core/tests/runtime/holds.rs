@@ -6,7 +6,7 @@ use std::{
 };
 
 use clustering_core::{
-    Event, Hold, NotHeld, WorkError,
+    Builder, Event, Hold, LostReason, NotHeld, WorkError,
     machine::RequestError,
     runtime::SimulatedSuspends,
     slots::{Slot, SlotSet},
@@ -89,9 +89,15 @@ async fn p12_a_commit_as_owner_applies_only_while_the_slot_is_held() {
     assert!(
         matches!(&error, RequestError::Store(error) if matches!(error.kind(), ErrorKind::GuardFailed { .. }))
     );
-    let guarded =
-        (0..15).fold(write("third"), |txn, number| txn.guard(Guard::absent(format!("app/{number}"))));
-    a.commit_as_owner(&holds[0], guarded).await.unwrap();
+    let guarded = |guards| {
+        (0..guards).fold(write("third"), |txn, number| txn.guard(Guard::absent(format!("app/{number}"))))
+    };
+    a.commit_as_owner(&holds[0], guarded(15)).await.unwrap();
+    let error = a.commit_as_owner(&holds[0], guarded(16)).await.unwrap_err();
+    assert!(
+        matches!(&error, RequestError::Store(error) if error.kind() == ErrorKind::Invalid),
+        "one guard is needed for the fence: {error}"
+    );
     let reserved = Txn::new().put("cluster/view/released", "{}", None);
     let error = a.commit_as_owner(&holds[0], reserved).await.unwrap_err();
     assert!(matches!(error, RequestError::Reserved { .. }), "{error}");
@@ -302,4 +308,51 @@ async fn all_waiters_get_a_hold_and_a_dropped_wait_leaves_no_hold() {
     drop(holds);
     a.stop().await.unwrap();
     assert_eq!(soon("an answer", a.wait_hold("key")).await.unwrap_err(), NotHeld::Stopping);
+}
+
+/// A process that leaks a hold must not keep a cluster from handing slots over, even if it leads.
+#[tokio::test(start_paused = true)]
+async fn p12_slots_whose_holds_are_never_dropped_are_acquired_by_others_after_the_release_timeout() {
+    let cluster = Cluster::new();
+    let a = cluster.start_with("a", |builder| exclusive(builder).release_timeout(secs(20))).await;
+    stable([&a]).await;
+    let leaked: Vec<Hold> = slots().map(|slot| a.hold_slot(slot).unwrap()).collect();
+    let joined = Instant::now();
+    let b = cluster.start_with("b", exclusive).await;
+    let given_up = Event::SessionLost { reason: LostReason::ReleaseTimeout };
+    a.log.next("the end of the session", |event| *event == given_up).await;
+    soon("a slot of b", b.log.next("acquired", |event| matches!(event, Event::SlotsAcquired { .. }))).await;
+    assert!(leaked.iter().all(|hold| !hold.is_valid()), "b acquires slots while holds of a are valid");
+    stable([&a, &b]).await;
+    assert_eq!((a.held_slots().len(), b.held_slots().len()), (4, 4));
+    // The time limit for releasing, the time limit for stopping, the TTL, and a moment to rejoin.
+    assert!(joined.elapsed() < secs(20 + 30) + TTL + secs(5), "{:?}", joined.elapsed());
+    assert!(leaked.iter().all(|hold| hold.is_lost() && !hold.is_valid()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_does_not_keep_its_node_alive() {
+    let cluster = Cluster::new();
+    let impatient =
+        |builder: Builder| exclusive(builder).configure(|config| config.stop_timeout = Some(secs(1)));
+    let a = cluster.start_with("a", impatient).await;
+    stable([&a]).await;
+    let (hold, log) = (a.hold("key").unwrap(), a.log.clone());
+    drop(a);
+    soon("the end of the node", log.ended()).await;
+    assert!(hold.is_lost() && hold.is_valid(), "the slot is protected until the lease has expired");
+    soon("the end of the hold", hold.void()).await;
+    assert!(!hold.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_no_node_may_own_is_unowned_until_one_may() {
+    let cluster = Cluster::new();
+    let a = cluster.start_with("a", |builder| exclusive(builder).weight(0)).await;
+    let version = stable([&a]).await;
+    assert_eq!(a.hold("key").unwrap_err(), NotHeld::Unowned);
+    assert_eq!(soon("an answer", a.wait_hold("key")).await.unwrap_err(), NotHeld::Unowned);
+    a.set_metadata([("weight".to_owned(), "1".to_owned())].into()).await.unwrap();
+    soon("a version", a.wait_stable_after(version)).await.unwrap();
+    assert!(a.hold("key").is_ok());
 }

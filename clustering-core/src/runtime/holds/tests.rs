@@ -22,6 +22,22 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(15);
 
+/// Holds can be moved to any task.
+const _: () = {
+    const fn is_send_and_static<T: Send + Sync + 'static>() {}
+    is_send_and_static::<Hold>();
+};
+
+/// Implemented twice for types that are `Clone`, so that its use for such a type does not compile.
+trait NotClone<A> {
+    const CHECKED: () = ();
+}
+impl<T> NotClone<()> for T {}
+impl<T: Clone> NotClone<u8> for T {}
+
+/// Only holds that the table gives out are counted.
+const _: () = <Hold as NotClone<_>>::CHECKED;
+
 fn slot(number: u16) -> Slot {
     SlotCount::MAX.slot(number).unwrap()
 }
@@ -277,6 +293,50 @@ async fn p12_all_holds_are_lost_when_the_driver_is_dropped() {
     assert!(hold.is_valid(), "no other process can hold the slot before the lease has expired");
     advance(TTL).await;
     assert!(!hold.is_valid());
+}
+
+/// State of some work. Notes when it is dropped whether the slot is still in use.
+struct State {
+    acquisition: Arc<table::Acquisition>,
+    clock: Clock,
+    was_in_use: Arc<AtomicBool>,
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.was_in_use.store(self.acquisition.is_in_use(self.clock.now()), Ordering::Relaxed);
+    }
+}
+
+/// The state may be a connection that must be closed before another node opens one.
+#[tokio::test(start_paused = true)]
+async fn p12_a_slot_is_in_use_until_the_state_of_work_that_was_dropped_is_dropped() {
+    for is_cancelled in [false, true] {
+        let mut table = Table::new(&[1]);
+        let hold = table.holds.hold(slot(1)).unwrap();
+        let (acquisition, was_in_use) = (hold.acquisition.clone(), Arc::new(AtomicBool::new(false)));
+        let state = State {
+            acquisition: acquisition.clone(),
+            clock: table.clock.clone(),
+            was_in_use: was_in_use.clone(),
+        };
+        let run = |hold: Arc<Hold>| async move {
+            let _state = state;
+            drop(hold);
+            std::future::pending::<()>().await;
+        };
+        let working = tokio::spawn(work(Arc::new(hold), run, Some(Duration::from_secs(1))));
+        tokio::task::yield_now().await;
+        if is_cancelled {
+            working.abort();
+            assert!(working.await.unwrap_err().is_cancelled());
+        } else {
+            table.hold(&[], 0);
+            assert_eq!(working.await.unwrap(), None, "the work was dropped");
+        }
+        assert!(was_in_use.load(Ordering::Relaxed), "cancelled: {is_cancelled}");
+        assert!(!acquisition.is_in_use(table.clock.now()));
+    }
 }
 
 #[tokio::test(start_paused = true)]
