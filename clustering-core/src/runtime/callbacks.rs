@@ -229,13 +229,14 @@ impl Release {
         self.lease.is_valid()
     }
 
-    /// Returns the view of the version that takes the slots away; `None` if the session ends, for example because the
-    /// node stops.
+    /// Returns the view of the version that takes the slots away, or of a newer version if one was published before the
+    /// call. The newer version may even give a slot back to this node, which acquires it again after the release.
+    /// `None` if the session ends, for example because the node stops.
     pub fn view(&self) -> Option<&View> {
         self.view.as_ref()
     }
 
-    /// Returns the version that takes the slots away; `None` if the session ends, for example because the node stops.
+    /// Returns the version of the [`view`](Self::view).
     pub fn version(&self) -> Option<Version> {
         self.view().map(View::version)
     }
