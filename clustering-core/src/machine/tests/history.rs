@@ -10,8 +10,8 @@ use crate::{
     version::Version,
 };
 
-fn entry(bench: &Bench, slot: u64) -> Option<HistoryRecord> {
-    let entry: &Entry = bench.store.get(&format!("c/history/{slot}").into())?;
+fn entry(bench: &Bench, number: u64) -> Option<HistoryRecord> {
+    let entry: &Entry = bench.store.get(&format!("c/history/{number}").into())?;
     Some(HistoryRecord::decode(&entry.value).unwrap())
 }
 
@@ -56,7 +56,7 @@ fn a_superseded_version_is_kept_with_its_causes_and_without_a_stable_time() {
 }
 
 #[test]
-fn version_128_is_written_to_slot_0() {
+fn version_128_is_written_to_entry_0() {
     let mut a = Bench::node("a").joined().leading();
     let record = VersionRecord { number: 127, ..VersionRecord::labelled(a.generate_version()) };
     a.publishes_as(record);
