@@ -64,6 +64,7 @@ async fn p12_hooks_get_the_slots_and_other_nodes_acquire_them_only_after_the_rel
         assert!(env.lines().any(|entry| entry == line), "no {line} in {env}");
     }
     assert_eq!(input(path, "stable")["held"], json!([0, 1, 2, 3, 4, 5, 6, 7]));
+    assert!(fs::read_to_string(path.join("stable.env")).unwrap().contains("CLUSTERING_HELD=0-7\n"));
     // The input says which keys belong to the node.
     let view = input(path, "stable").to_string();
     let args = ["find", "--view", "-", "--endpoints", "127.0.0.1:1", "device-7"];
