@@ -10,6 +10,7 @@
 //!   ├───────────────────────────────┤
 //!   │ a store of your own           │  conformance: the ten rules · linearizability: concurrent callers
 //!   │                               │  faults: clusters on it, with kills, pauses, broken networks, restores
+//!   │                               │  timing: how long joins, leaves and failovers take on it
 //!   │ etcd                          │  etcd: servers, clusters, containers
 //!   └───────────────────────────────┘
 //! ```
@@ -22,6 +23,7 @@
 //! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
 //! | Do they survive its crashes, and all that can happen between them and it? | [`faults`] |
+//! | How fast are they on my store, beside another? | [`timing`] |
 //! | What if the connections to a server hang, close or lose answers? | [`proxy`] |
 //! | What does the contract require of a store after these calls? | [`contract::Contract`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
@@ -164,6 +166,7 @@ pub mod process;
 pub mod promises;
 pub mod proxy;
 pub mod random;
+pub mod timing;
 
 /// Compiles and runs the example in the README.
 #[cfg(doctest)]
