@@ -11,7 +11,7 @@
 //!   │ a store of your own           │  conformance: the ten rules · linearizability: concurrent callers
 //!   │                               │  faults: clusters on it, with kills, pauses, broken networks, restores
 //!   │                               │  timing: how long joins, leaves and failovers take on it
-//!   │ etcd                          │  etcd: servers, clusters, containers
+//!   │ etcd, PostgreSQL              │  etcd: servers, clusters, containers · postgres: servers
 //!   └───────────────────────────────┘
 //! ```
 //!
@@ -27,6 +27,7 @@
 //! | What if the connections to a server hang, close or lose answers? | [`proxy`] |
 //! | What does the contract require of a store after these calls? | [`contract::Contract`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |
+//! | Does it work with a real PostgreSQL? | `postgres` (feature `postgres`): servers that can be paused, killed, and restored from a backup |
 //! | Does it work with real processes, `SIGSTOP` and `kill -9`? | [`process`]: processes and folders that are removed when the test ends in any way |
 //! | What happened, and were all promises kept? | [`history`] and [`promises`] |
 //!
@@ -149,6 +150,7 @@
 //!
 //! - `etcd`: etcd servers and clusters for tests, from a local binary, and the processes and folders that they run in.
 //! - `container`: etcd servers in containers.
+//! - `postgres`: PostgreSQL servers for tests, from local programs.
 
 // Shows on docs.rs which feature an item needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -162,6 +164,8 @@ pub mod faults;
 pub mod faulty;
 pub mod history;
 pub mod linearizability;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 pub mod process;
 pub mod promises;
 pub mod proxy;

@@ -24,7 +24,7 @@ mod folder;
 mod guardian;
 mod port;
 
-#[cfg(feature = "etcd")]
+#[cfg(any(feature = "etcd", feature = "postgres"))]
 pub(crate) use self::child::excerpt;
 pub(crate) use self::folder::random;
 #[cfg(feature = "container")]

@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic fails the test, also in helpers")]
 
-mod common;
-
 use std::time::Duration;
 
-use clustering_testkit::process::{Process, ProcessBuilder};
-use common::PostgresServer;
+use clustering_testkit::{
+    postgres::PostgresServer,
+    process::{Process, ProcessBuilder},
+};
 use serde_json::Value;
 
 /// Returns the command without environment variables that point to another PostgreSQL server.
@@ -26,7 +26,7 @@ async fn run(command: ProcessBuilder) -> (i32, String) {
 
 #[tokio::test]
 async fn a_cluster_of_programs_is_run_shown_and_operated() {
-    let server = PostgresServer::without_tables(&[]).await;
+    let server = PostgresServer::start().await.unwrap();
     let address = server.address();
     let (code, out) = run(command(&address).args(["status"])).await;
     assert!(code != 0 && out.contains("--install"), "{code}: {out}");

@@ -12,9 +12,11 @@ use std::{
 
 use clustering_core::store::{CoordinationStore, Revision};
 use clustering_postgres::PostgresStore;
-use clustering_testkit::conformance::{Bounds, Clock, Harness, Hook, Line};
-use clustering_testkit::proxy::Proxy;
-use common::PostgresServer;
+use clustering_testkit::{
+    conformance::{Bounds, Clock, Harness, Hook, Line},
+    postgres::PostgresServer,
+    proxy::Proxy,
+};
 use tokio::sync::OnceCell;
 
 /// The server of one test, which starts when it is first used.
@@ -26,7 +28,7 @@ struct OnPostgres {
 
 impl OnPostgres {
     async fn server(&self) -> &PostgresServer {
-        self.server.get_or_init(PostgresServer::start).await
+        self.server.get_or_init(common::start).await
     }
 }
 
@@ -43,13 +45,13 @@ impl Harness for OnPostgres {
     }
 
     async fn open(&self) -> Arc<dyn CoordinationStore> {
-        let store = self.server().await.store();
+        let store = common::store(self.server().await);
         self.opened.lock().unwrap().push(store.clone());
         Arc::new(store)
     }
 
     async fn compact(&self, revision: Revision) {
-        self.server().await.store().compact(revision).await.unwrap();
+        common::store(self.server().await).compact(revision).await.unwrap();
     }
 
     async fn unreachable(&self) -> Hook<Arc<dyn CoordinationStore>> {

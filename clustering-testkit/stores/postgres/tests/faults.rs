@@ -11,8 +11,8 @@ use clustering_postgres::PostgresStore;
 use clustering_testkit::{
     conformance::{Bounds, Clock, Hook},
     faults::{Faults, Line},
+    postgres::{Backup, PostgresServer},
 };
-use common::{Backup, PostgresServer};
 use tokio::sync::Mutex;
 
 struct OnPostgres {
@@ -22,13 +22,13 @@ struct OnPostgres {
 
 impl OnPostgres {
     async fn start() -> Self {
-        OnPostgres { server: PostgresServer::start().await, backup: Mutex::default() }
+        OnPostgres { server: common::start().await, backup: Mutex::default() }
     }
 }
 
 impl Faults for OnPostgres {
     fn bounds(&self) -> Bounds {
-        let config = self.server.config();
+        let config = common::config(&self.server);
         Bounds {
             clock: Clock::Real,
             smallest_ttl: Duration::from_secs(1),
@@ -47,33 +47,33 @@ impl Faults for OnPostgres {
     }
 
     async fn kill(&self) {
-        self.server.kill().await;
+        self.server.kill().await.unwrap();
     }
 
     async fn start(&self) {
-        self.server.run().await;
+        self.server.restart().await.unwrap();
     }
 
     async fn pause(&self) {
-        self.server.pause();
+        self.server.pause().unwrap();
     }
 
     async fn resume(&self) {
-        self.server.resume();
+        self.server.resume().unwrap();
     }
 
     async fn compact(&self, revision: Revision) -> Hook<()> {
-        self.server.store().compact(revision).await.unwrap();
+        common::store(&self.server).compact(revision).await.unwrap();
         Hook::Have(())
     }
 
     async fn backup(&self) -> Hook<()> {
-        *self.backup.lock().await = Some(self.server.backup().await);
+        *self.backup.lock().await = Some(self.server.backup().await.unwrap());
         Hook::Have(())
     }
 
     async fn restore(&self) {
-        self.server.restore(self.backup.lock().await.as_ref().unwrap()).await;
+        self.server.restore(self.backup.lock().await.as_ref().unwrap()).await.unwrap();
     }
 }
 

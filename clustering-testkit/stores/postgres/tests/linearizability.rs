@@ -12,7 +12,6 @@ use clustering_testkit::{
     faulty::{Call, FaultyStore},
     linearizability::{Plan, play},
 };
-use common::PostgresServer;
 
 fn plan(seed: u64) -> Plan {
     Plan { seed, root: format!("linearizability/{seed}/"), ..Plan::default() }
@@ -20,9 +19,9 @@ fn plan(seed: u64) -> Plan {
 
 #[tokio::test]
 async fn a_server_is_linearizable() {
-    let server = PostgresServer::start().await;
+    let server = common::start().await;
     for seed in 0..10 {
-        let open = async |_| Arc::new(server.store()) as Arc<dyn CoordinationStore>;
+        let open = async |_| Arc::new(common::store(&server)) as Arc<dyn CoordinationStore>;
         let history = play(&plan(seed), open).await;
         assert_eq!((history.operations.len(), history.unknown), (200, 0));
         history.judge().unwrap_or_else(|why| panic!("seed {seed}: {why}"));
@@ -31,11 +30,11 @@ async fn a_server_is_linearizable() {
 
 #[tokio::test]
 async fn a_server_is_linearizable_although_replies_are_lost() {
-    let server = PostgresServer::start().await;
+    let server = common::start().await;
     let mut unknown = 0;
     for seed in 100..105 {
         let open = async |caller| {
-            let faulty = FaultyStore::new(server.store());
+            let faulty = FaultyStore::new(common::store(&server));
             if caller < Plan::default().callers {
                 faulty.lose_replies(Call::Commit, 3 * caller);
             }

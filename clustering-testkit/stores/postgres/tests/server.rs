@@ -14,8 +14,7 @@ use clustering_core::{
     store::{CoordinationStore, CoordinationStoreExt, ErrorKind, Guard, Revision, Txn, WatchEnd},
 };
 use clustering_postgres::{PostgresConfig, PostgresStore};
-use clustering_testkit::proxy::Proxy;
-use common::PostgresServer;
+use clustering_testkit::{postgres::PostgresServer, proxy::Proxy};
 use futures_util::{FutureExt, StreamExt};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
@@ -26,15 +25,15 @@ const CONNECTIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE applicati
 
 #[tokio::test]
 async fn twenty_nodes_and_their_watches_of_one_process_share_two_connections() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     let mut nodes = Vec::new();
     for number in 0..20 {
         let builder = Clustering::builder(store.clone()).namespace("c").name(format!("n{number}"));
         nodes.push(builder.uri("http://127.0.0.1:1").start().await.unwrap());
     }
     nodes[0].wait_stable().await.unwrap();
-    assert_eq!(server.sql(CONNECTIONS).await, "2");
+    assert_eq!(server.sql(CONNECTIONS).await.unwrap(), "2");
     assert!(store.open_watches() >= 20);
     for node in nodes {
         node.stop().await.unwrap();
@@ -43,17 +42,17 @@ async fn twenty_nodes_and_their_watches_of_one_process_share_two_connections() {
 
 #[tokio::test]
 async fn a_dropped_store_closes_its_connections_and_its_watches_keep_them_open() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     let at = store.put("k", "1".into(), None).await.unwrap();
     let mut watch = store.watch("k", at).await.unwrap();
     drop(store);
-    let other = server.store();
+    let other = common::store(&server);
     let next = other.put("k", "2".into(), None).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().revision, next);
     drop((watch, other));
     let since = Instant::now();
-    while server.sql(CONNECTIONS).await != "0" {
+    while server.sql(CONNECTIONS).await.unwrap() != "0" {
         assert!(since.elapsed() < SECOND * 20, "the connections are still open");
         tokio::time::sleep(SECOND / 50).await;
     }
@@ -61,14 +60,14 @@ async fn a_dropped_store_closes_its_connections_and_its_watches_keep_them_open()
 
 #[tokio::test]
 async fn an_overdue_lease_does_not_end_if_the_clock_of_the_server_was_set() {
-    let server = PostgresServer::start().await;
+    let server = common::start().await;
     let lease = "INSERT INTO clustering.lease VALUES (7, '10 s', clock_timestamp() - interval '1 s')";
-    server.sql(lease).await;
+    server.sql(lease).await.unwrap();
     let sweep = async |anchor: &str, elapsed_s: u32| {
         let text = format!(
             "SELECT clustering.sweep(clock_timestamp() - interval '{anchor}', {elapsed_s}000000, 500)"
         );
-        server.sql(&text).await
+        server.sql(&text).await.unwrap()
     };
     // By its own clock the process has watched for 5 s, but the server's clock has advanced by 20 s.
     assert_eq!(sweep("20 s", 5).await, "0");
@@ -80,8 +79,8 @@ async fn an_overdue_lease_does_not_end_if_the_clock_of_the_server_was_set() {
 
 #[tokio::test]
 async fn several_processes_end_a_lease_once_and_in_time() {
-    let server = PostgresServer::start().await;
-    let stores = [(); 8].map(|()| server.store());
+    let server = common::start().await;
+    let stores = [(); 8].map(|()| common::store(&server));
     for store in &stores {
         store.check().await.unwrap();
     }
@@ -98,8 +97,8 @@ async fn several_processes_end_a_lease_once_and_in_time() {
 
 #[tokio::test]
 async fn a_change_of_sixteen_long_keys_wakes_the_watches_although_it_does_not_fit_into_a_notification() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     let mut watch = store.watch("k", Revision::ZERO).await.unwrap();
     assert!(watch.next().now_or_never().is_none());
     let keys = (0..16).map(|number| format!("k{number:0>511}"));
@@ -111,15 +110,16 @@ async fn a_change_of_sixteen_long_keys_wakes_the_watches_although_it_does_not_fi
 
 #[tokio::test]
 async fn foreign_keys_that_are_not_utf8_do_not_hide_later_changes() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     // More than fit into one page of a watch.
     server
         .sql(
             "INSERT INTO clustering.log SELECT n, '\\xff', '', n, NULL FROM generate_series(1, 100) n;
         UPDATE clustering.counter SET revision = 100",
         )
-        .await;
+        .await
+        .unwrap();
     let at = store.put("k", "1".into(), None).await.unwrap();
     let mut watch = store.watch("", Revision::ZERO).await.unwrap();
     assert_eq!(watch.next().await.unwrap().unwrap().revision, at);
@@ -127,8 +127,8 @@ async fn foreign_keys_that_are_not_utf8_do_not_hide_later_changes() {
 
 #[tokio::test]
 async fn a_change_whose_notification_is_lost_is_delivered_once_the_store_listens_again() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     store.check().await.unwrap();
     let mut watch = store.watch("k", Revision::ZERO).await.unwrap();
     assert!(watch.next().now_or_never().is_none());
@@ -137,21 +137,22 @@ async fn a_change_whose_notification_is_lost_is_delivered_once_the_store_listens
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'clustering';
             SELECT clustering.commit('{}', '{}', '{}', '{k}', '{1}', '{NULL}', '{}')",
         )
-        .await;
+        .await
+        .unwrap();
     let batch = tokio::time::timeout(SECOND * 5, watch.next()).await.expect("read again at once");
     assert_eq!(batch.unwrap().unwrap().revision, Revision::new(1));
 }
 
 #[tokio::test]
 async fn calls_and_watches_continue_after_a_restart_of_the_server() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     let at = store.put("k", "1".into(), None).await.unwrap();
     let mut watch = store.watch("k", at).await.unwrap();
-    server.kill().await;
+    server.kill().await.unwrap();
     let error = store.read("").await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Unreachable), "{error}");
-    server.run().await;
+    server.restart().await.unwrap();
     let since = Instant::now();
     let next = loop {
         match store.put("k", "2".into(), None).await {
@@ -165,7 +166,7 @@ async fn calls_and_watches_continue_after_a_restart_of_the_server() {
 
 #[tokio::test]
 async fn the_outcome_of_a_commit_whose_connection_broke_is_unknown() {
-    let server = PostgresServer::start().await;
+    let server = common::start().await;
     let proxy = Proxy::to(&server.address()).await.unwrap();
     let store =
         PostgresStore::new(common::config_at(proxy.endpoint().trim_start_matches("http://"))).unwrap();
@@ -180,16 +181,16 @@ async fn the_outcome_of_a_commit_whose_connection_broke_is_unknown() {
 
 #[tokio::test]
 async fn a_frozen_server_is_reported_in_time_and_everything_continues_when_it_resumes() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     let at = store.put("k", "1".into(), None).await.unwrap();
-    server.pause();
+    server.pause().unwrap();
     let since = Instant::now();
     let (read, put) = tokio::join!(store.read("k"), store.put("k", "2".into(), None));
     assert!(since.elapsed() < SECOND * 3, "{:?}", since.elapsed());
     assert_eq!(read.unwrap_err().kind(), ErrorKind::Unreachable);
     assert_eq!(put.unwrap_err().kind(), ErrorKind::OutcomeUnknown);
-    server.resume();
+    server.resume().unwrap();
     let mut watch = store.watch("k", at).await;
     while let Err(error) = watch {
         assert!(error.is_transient(), "{error}");
@@ -204,8 +205,8 @@ async fn a_frozen_server_is_reported_in_time_and_everything_continues_when_it_re
 
 #[tokio::test]
 async fn a_call_that_waits_for_a_lock_ends_as_busy_and_renewals_do_not_wait() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     let lease = store.grant_lease(SECOND * 60).await.unwrap();
     // A forgotten session of an administrator.
     let config = format!("postgresql://postgres@{}/postgres", server.address());
@@ -227,22 +228,22 @@ async fn a_call_that_waits_for_a_lock_ends_as_busy_and_renewals_do_not_wait() {
 
 #[tokio::test]
 async fn a_restored_backup_ends_watches_that_are_ahead_of_it() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     store.put("k", "1".into(), None).await.unwrap();
-    let backup = server.backup().await;
+    let backup = server.backup().await.unwrap();
     let mut at = Revision::ZERO;
     for _ in 0..5 {
         at = eventually(&store, "k").await;
     }
     let mut watch = store.watch("k", at).await.unwrap();
-    server.restore(&backup).await;
+    server.restore(&backup).await.unwrap();
     assert!(matches!(watch.next().await.unwrap(), Err(WatchEnd::Rewound { .. })));
     assert!(watch.next().await.is_none());
     // The advice for operators: then no watch can take a new change for one that it has seen.
-    let mut watch = PostgresServer::store(&server).watch("k", Revision::new(1)).await.unwrap();
-    let moved: u64 = server.sql("SELECT clustering.after_restore()").await.parse().unwrap();
-    server.sql("NOTIFY clustering, '*'").await;
+    let mut watch = common::store(&server).watch("k", Revision::new(1)).await.unwrap();
+    let moved: u64 = server.sql("SELECT clustering.after_restore()").await.unwrap().parse().unwrap();
+    server.sql("NOTIFY clustering, '*'").await.unwrap();
     assert_eq!(watch.next().await.unwrap(), Err(WatchEnd::Compacted { compacted: Revision::new(moved) }));
     assert_eq!(eventually(&store, "k").await, Revision::new(moved + 1));
 }
@@ -261,16 +262,16 @@ async fn eventually(store: &PostgresStore, key: &str) -> Revision {
 
 #[tokio::test]
 async fn old_changes_are_compacted_by_any_process_and_entries_stay() {
-    let server = PostgresServer::start().await;
-    let store = server.store();
+    let server = common::start().await;
+    let store = common::store(&server);
     for number in 0..20 {
         store.put("k", format!("{number}").into(), None).await.unwrap();
     }
     // Compacts as the store does once a minute, but with other times.
     let compact = async |keep_ms: u32, grace_ms: u32| {
-        server.sql(&format!("SELECT clustering.compact_old({keep_ms}, {grace_ms})")).await
+        server.sql(&format!("SELECT clustering.compact_old({keep_ms}, {grace_ms})")).await.unwrap()
     };
-    let remaining = async || server.sql("SELECT count(*) FROM clustering.log").await;
+    let remaining = async || server.sql("SELECT count(*) FROM clustering.log").await.unwrap();
     compact(600_000, 0).await;
     assert_eq!(remaining().await, "20", "the changes are not that old");
     compact(0, 0).await;
@@ -299,8 +300,8 @@ async fn refused(config: PostgresConfig, parts: &[&str]) {
 
 #[tokio::test]
 async fn missing_tables_databases_users_and_rights_are_refused_with_advice() {
-    let server = PostgresServer::without_tables(&[]).await;
-    refused(server.config(), &["PostgresStore::install"]).await;
+    let server = PostgresServer::start().await.unwrap();
+    refused(common::config(&server), &["PostgresStore::install"]).await;
     let at = |rest: &str| PostgresConfig::parse(&format!("postgresql://{rest}?sslmode=disable")).unwrap();
     let address = server.address();
     refused(
@@ -312,15 +313,15 @@ async fn missing_tables_databases_users_and_rights_are_refused_with_advice() {
         .await;
 
     // Two services that start at the same time may both install.
-    let config = server.config();
+    let config = common::config(&server);
     tokio::try_join!(PostgresStore::install(&config), PostgresStore::install(&config)).unwrap();
-    server.sql("CREATE ROLE service LOGIN").await;
+    server.sql("CREATE ROLE service LOGIN").await.unwrap();
     let service = at(&format!("service@{address}/postgres"));
     refused(service.clone(), &["permission denied", "grant the user the rights"]).await;
     assert_eq!(PostgresStore::install(&service).await.unwrap_err().kind(), ErrorKind::Refused);
     let rights = "GRANT USAGE ON SCHEMA clustering TO service;
         GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA clustering TO service";
-    server.sql(rights).await;
+    server.sql(rights).await.unwrap();
     let store = PostgresStore::connect(service).await.unwrap();
     store.check().await.unwrap();
     let lease = store.grant_lease(SECOND * 10).await.unwrap();
@@ -330,8 +331,8 @@ async fn missing_tables_databases_users_and_rights_are_refused_with_advice() {
 
 #[tokio::test]
 async fn a_server_without_free_connections_is_busy() {
-    let server = PostgresServer::start_with(&["max_connections=5", "superuser_reserved_connections=0"]).await;
-    let stores = [(); 4].map(|()| Arc::new(server.store()));
+    let server = common::start_with(&["max_connections=5", "superuser_reserved_connections=0"]).await;
+    let stores = [(); 4].map(|()| Arc::new(common::store(&server)));
     let checks = futures_util::future::join_all(stores.iter().map(|store| store.check())).await;
     let failed: Vec<_> = checks.into_iter().filter_map(Result::err).collect();
     assert!(!failed.is_empty());
@@ -343,11 +344,11 @@ async fn a_server_without_free_connections_is_busy() {
 
 #[tokio::test]
 async fn schemas_are_stores_of_their_own() {
-    let server = PostgresServer::start().await;
-    let mut config = server.config();
+    let server = common::start().await;
+    let mut config = common::config(&server);
     config.schema = "other_team".into();
     PostgresStore::install(&config).await.unwrap();
-    let (one, other) = (server.store(), PostgresStore::new(config).unwrap());
+    let (one, other) = (common::store(&server), PostgresStore::new(config).unwrap());
     let at = one.put("k", "1".into(), None).await.unwrap();
     assert_eq!(at, Revision::new(1));
     assert_eq!(other.read("").await.unwrap().entries, []);
@@ -368,7 +369,7 @@ async fn certificates_are_verified_and_clients_may_have_one() {
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &authority).unwrap().pem(), key.serialize_pem())
     };
-    let server = PostgresServer::start().await;
+    let server = common::start().await;
     let (certificate, key) = issue("localhost");
     let hba = "hostssl all all all cert\nhostnossl all all all trust\n".to_owned();
     let files = [
@@ -378,12 +379,11 @@ async fn certificates_are_verified_and_clients_may_have_one() {
         ("hba_file", hba),
     ];
     for (setting, content) in files {
-        let path = server.file(setting, &content);
-        server.sql(&format!("ALTER SYSTEM SET {setting} = '{}'", path.display())).await;
+        let path = server.file(setting, &content).unwrap();
+        server.sql(&format!("ALTER SYSTEM SET {setting} = '{}'", path.display())).await.unwrap();
     }
-    server.sql("ALTER SYSTEM SET ssl = on").await;
-    server.stop().await;
-    server.run().await;
+    server.sql("ALTER SYSTEM SET ssl = on").await.unwrap();
+    server.restart().await.unwrap();
 
     let port = server.address().rsplit_once(':').unwrap().1.to_owned();
     let at = |host: &str, ca: &str| {
@@ -391,19 +391,20 @@ async fn certificates_are_verified_and_clients_may_have_one() {
             format!("postgresql://postgres@{host}:{port}/postgres?sslmode=verify-full&sslrootcert={ca}");
         PostgresConfig::parse(&url).unwrap()
     };
-    let own = server.file("own.crt", &authority.as_ref().pem()).display().to_string();
-    let other = server.file("other.crt", &stranger.as_ref().pem()).display().to_string();
+    let own = server.file("own.crt", &authority.as_ref().pem()).unwrap().display().to_string();
+    let other = server.file("other.crt", &stranger.as_ref().pem()).unwrap().display().to_string();
     refused(at("127.0.0.1", &own), &["sslrootcert"]).await;
     refused(at("localhost", &other), &["sslrootcert"]).await;
     refused(at("localhost", &own), &["valid client certificate", "pg_hba.conf"]).await;
     let (certificate, key) = issue("postgres");
     let mut config = at("localhost", &own);
-    config.identity = Some((server.file("client.crt", &certificate), server.file("client.key", &key)));
+    config.identity =
+        Some((server.file("client.crt", &certificate).unwrap(), server.file("client.key", &key).unwrap()));
     PostgresStore::connect(config).await.unwrap().check().await.unwrap();
 
-    let plain = PostgresServer::start().await;
+    let plain = common::start().await;
     let mut tls_only = at("localhost", &own);
-    tls_only.server = plain.config().server;
+    tls_only.server = common::config(&plain).server;
     tls_only.server.ssl_mode(tokio_postgres::config::SslMode::Require);
     refused(tls_only, &["does not support TLS", "sslmode"]).await;
 }

@@ -36,7 +36,7 @@ impl Store {
     pub(crate) async fn start(self, members: usize) -> Result<Box<dyn Servers>, Failed> {
         Ok(match self {
             Store::Etcd => Box::new(Etcd::start(members).await?),
-            Store::Postgres => Box::new(Postgres::start().await),
+            Store::Postgres => Box::new(Postgres::start().await?),
         })
     }
 }

@@ -1,22 +1,12 @@
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use clustering_core::store::{CoordinationStore, Revision, StoreError};
-use clustering_postgres::PostgresStore;
+use clustering_postgres::{PostgresConfig, PostgresStore};
+use clustering_testkit::postgres::PostgresServer;
 
-use self::common::PostgresServer;
 use super::Servers;
 use crate::world::Failed;
-
-#[path = "../../../../stores/postgres/tests/common/mod.rs"]
-#[allow(clippy::unwrap_used, reason = "the run ends if its server cannot be controlled")]
-mod common;
 
 const SCHEME: &str = "postgresql://";
 
@@ -27,14 +17,18 @@ const CONNECTIONS: &str = "max_connections=400";
 pub(super) struct Postgres {
     server: PostgresServer,
     version: String,
-    is_killed: AtomicBool,
 }
 
 impl Postgres {
-    pub(super) async fn start() -> Self {
-        let server = PostgresServer::start_with(&[CONNECTIONS]).await;
-        let version = server.sql("SHOW server_version").await;
-        Postgres { server, version, is_killed: AtomicBool::default() }
+    pub(super) async fn start() -> Result<Self, Failed> {
+        let server = PostgresServer::start_with(&[CONNECTIONS]).await?;
+        PostgresStore::install(&config_at(&server.address())?).await?;
+        let version = server.sql("SHOW server_version").await?;
+        Ok(Postgres { server, version })
+    }
+
+    fn store(&self) -> Result<PostgresStore, StoreError> {
+        PostgresStore::new(config_at(&self.server.address())?)
     }
 }
 
@@ -53,34 +47,30 @@ impl Servers for Postgres {
     }
 
     fn open(&self) -> Result<Arc<dyn CoordinationStore>, StoreError> {
-        Ok(Arc::new(PostgresStore::new(self.server.config())?))
+        Ok(Arc::new(self.store()?))
     }
 
     async fn kill(&self, _: usize) -> Result<(), Failed> {
-        self.server.kill().await;
-        self.is_killed.store(true, Ordering::Relaxed);
-        Ok(())
+        Ok(self.server.kill().await?)
     }
 
     fn pause(&self, _: usize) -> Result<(), Failed> {
-        self.server.pause();
-        Ok(())
+        Ok(self.server.pause()?)
     }
 
     fn resume(&self, _: usize) -> Result<(), Failed> {
-        self.server.resume();
-        Ok(())
+        Ok(self.server.resume()?)
     }
 
     async fn recover(&self) -> Result<(), Failed> {
-        if self.is_killed.swap(false, Ordering::Relaxed) {
-            self.server.run().await;
+        match self.server.pid() {
+            Some(_) => Ok(()),
+            None => Ok(self.server.restart().await?),
         }
-        Ok(())
     }
 
     async fn compact(&self, _: usize, revision: Revision) -> Result<(), Failed> {
-        Ok(self.server.store().compact(revision).await?)
+        Ok(self.store()?.compact(revision).await?)
     }
 
     fn logs(&self) -> Vec<(String, String)> {
@@ -93,5 +83,13 @@ pub(super) fn is_endpoint(endpoint: &str) -> bool {
 }
 
 pub(super) fn open(endpoint: &str) -> Result<Arc<dyn CoordinationStore>, StoreError> {
-    Ok(Arc::new(PostgresStore::new(common::config_at(endpoint.trim_start_matches(SCHEME)))?))
+    Ok(Arc::new(PostgresStore::new(config_at(endpoint.trim_start_matches(SCHEME))?)?))
+}
+
+/// Returns a configuration for the server at this address with short times, since servers fail every few seconds.
+fn config_at(address: &str) -> Result<PostgresConfig, StoreError> {
+    let mut config = PostgresConfig::parse(&format!("{SCHEME}postgres@{address}/postgres?sslmode=disable"))?;
+    config.check_interval = Duration::from_secs(2);
+    config.compaction_grace = Duration::from_millis(500);
+    Ok(config)
 }

@@ -11,7 +11,7 @@ Usage: cargo bench -p clustering-postgres --bench beside_etcd -- [OPTIONS]
 
 Options:
   --nodes LIST       sizes of the cluster, separated by commas [default: 5,20]
-  --rounds COUNT     rounds per size, each with a join and a leave [default: 10]
+  --rounds COUNT     rounds per size, each with two joins, a follower's leave and the leader's leave [default: 10]
   --failovers COUNT  rounds per size in which the leader dies [default: 5]
   --json             print one JSON object per line
   --help             print this help

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 
 use crate::{
     report::Report,
-    servers::{Connect, STORES, Servers},
+    stores::{Connect, Server},
 };
 
 /// Duration of each measurement.
@@ -26,13 +26,12 @@ const TTL: Duration = Duration::from_secs(60);
 
 type Handle = Arc<dyn CoordinationStore>;
 
-pub(crate) async fn run(servers: &Servers, report: &mut Report) {
+pub(crate) async fn run(servers: &[Server; 2], report: &mut Report) {
     let (mut commits, mut reads, mut renewals) =
         (<[Vec<Duration>; 2]>::default(), <[Vec<Duration>; 2]>::default(), <[Vec<Duration>; 2]>::default());
     let mut rates = [[0.0; 2]; 2];
-    for (place, store) in STORES.into_iter().enumerate() {
-        let connect = servers.connect(store);
-        let handle = connect();
+    for (place, server) in servers.iter().enumerate() {
+        let handle = (server.connect)();
         for entry in 0..20 {
             let txn = Txn::new().put(format!("read/{entry}"), VALUE, None);
             handle.commit(txn).await.unwrap();
@@ -43,7 +42,7 @@ pub(crate) async fn run(servers: &Servers, report: &mut Report) {
         renewals[place] = repeat(|| handle.renew_lease(lease.id)).await;
         handle.revoke_lease(lease.id).await.unwrap();
         rates[0][place] = commits[place].len() as f64 / SPAN.as_secs_f64();
-        rates[1][place] = at_once(&connect).await;
+        rates[1][place] = at_once(&server.connect).await;
     }
     report.times("commit", 0, commits);
     report.times("read", 0, reads);

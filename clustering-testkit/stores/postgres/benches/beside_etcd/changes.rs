@@ -1,13 +1,10 @@
 //! Changes of two clusters of the same size, by turns.
 
-use std::time::Duration;
+use std::{future::ready, time::Duration};
 
-use crate::{
-    arguments::Arguments,
-    cluster::Cluster,
-    report::Report,
-    servers::{STORES, Servers},
-};
+use clustering_testkit::timing::TimedCluster;
+
+use crate::{arguments::Arguments, report::Report, servers::connections, stores::Server};
 
 /// TTL of leases that need no renewal while a change is measured.
 const LONG_TTL: Duration = Duration::from_secs(600);
@@ -15,49 +12,59 @@ const LONG_TTL: Duration = Duration::from_secs(600);
 /// TTL of leases that expire: the shortest that etcd grants.
 const TTL: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run(arguments: &Arguments, servers: &Servers, nodes: usize, report: &mut Report) {
+/// Times on both stores.
+type Times = [Vec<Duration>; 2];
+
+pub(crate) async fn run(arguments: &Arguments, servers: &[Server; 2], nodes: usize, report: &mut Report) {
     joins_and_leaves(arguments, servers, nodes, report).await;
     failovers(arguments, servers, nodes, report).await;
 }
 
-async fn joins_and_leaves(arguments: &Arguments, servers: &Servers, nodes: usize, report: &mut Report) {
-    let (mut clusters, mut connections) = (Vec::new(), [0; 2]);
-    for (place, store) in STORES.into_iter().enumerate() {
-        let before = servers.connections(store);
-        let namespace = format!("changes-{nodes}");
-        let mut cluster = Cluster::start(servers.connect(store), namespace, LONG_TTL, nodes - 1).await;
+async fn start(server: &Server, namespace: &str, nodes: usize, ttl: Duration) -> TimedCluster {
+    let connect = server.connect.clone();
+    TimedCluster::start(namespace, nodes, ttl, move || ready(connect())).await
+}
+
+async fn joins_and_leaves(arguments: &Arguments, servers: &[Server; 2], nodes: usize, report: &mut Report) {
+    let (mut clusters, mut counts) = (Vec::new(), [0; 2]);
+    for (place, server) in servers.iter().enumerate() {
+        let before = connections(server);
+        let mut cluster = start(server, &format!("changes-{nodes}"), nodes - 1, LONG_TTL).await;
         // Warms up.
         cluster.join().await;
-        connections[place] = servers.connections(store) - before;
-        cluster.leave().await;
+        counts[place] = connections(server) - before;
+        cluster.follower_leaves().await;
         clusters.push(cluster);
     }
-    let (mut joins, mut leaves) = (<[Vec<Duration>; 2]>::default(), <[Vec<Duration>; 2]>::default());
+    let [mut joins, mut follower_leaves, mut leader_leaves] = <[Times; 3]>::default();
     for round in 0..arguments.rounds {
-        for turn in 0..STORES.len() {
-            let place = (round + turn) % STORES.len();
+        let places = [round % 2, (round + 1) % 2];
+        for place in places {
             joins[place].push(clusters[place].join().await);
         }
-        for turn in 0..STORES.len() {
-            let place = (round + turn) % STORES.len();
-            leaves[place].push(clusters[place].leave().await);
+        for place in places {
+            follower_leaves[place].push(clusters[place].follower_leaves().await);
+        }
+        for place in places {
+            clusters[place].join().await;
+            leader_leaves[place].push(clusters[place].leader_leaves().await);
         }
     }
     for cluster in clusters {
         cluster.stop().await;
     }
     report.times("join", nodes, joins);
-    report.times("leave", nodes, leaves);
-    report.count("connections", nodes, connections);
+    report.times("leave of a follower", nodes, follower_leaves);
+    report.times("leave of the leader", nodes, leader_leaves);
+    report.count("connections", nodes, counts);
 }
 
-async fn failovers(arguments: &Arguments, servers: &Servers, nodes: usize, report: &mut Report) {
-    let mut times = <[Vec<Duration>; 2]>::default();
-    for (place, store) in STORES.into_iter().enumerate() {
-        let mut cluster =
-            Cluster::start(servers.connect(store), format!("failovers-{nodes}"), TTL, nodes).await;
+async fn failovers(arguments: &Arguments, servers: &[Server; 2], nodes: usize, report: &mut Report) {
+    let mut times = Times::default();
+    for (place, server) in servers.iter().enumerate() {
+        let mut cluster = start(server, &format!("failovers-{nodes}"), nodes, TTL).await;
         for _ in 0..arguments.failovers {
-            times[place].push(cluster.failover().await);
+            times[place].push(cluster.leader_dies().await);
             cluster.join().await;
         }
         cluster.stop().await;

@@ -9,17 +9,16 @@ mod arguments;
 mod asked;
 mod calls;
 mod changes;
-mod cluster;
-#[path = "../../tests/common/mod.rs"]
-mod common;
 mod report;
 mod servers;
+#[path = "../../../../../clustering-etcd/benches/stores/mod.rs"]
+mod stores;
 #[path = "../../../../../clustering-etcd/benches/summary/mod.rs"]
 mod summary;
 
 use std::{error::Error, process::ExitCode};
 
-use self::{arguments::Arguments, report::Report, servers::Servers};
+use self::{arguments::Arguments, report::Report};
 
 fn main() -> ExitCode {
     let parsed = arguments::parse(std::env::args_os().skip(1));
@@ -30,8 +29,8 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let servers = Servers::start().await?;
-    let mut report = Report::begin(arguments.json, &servers).await;
+    let servers = servers::start().await?;
+    let mut report = Report::begin(arguments.json, &servers).await?;
     calls::run(&servers, &mut report).await;
     for nodes in &arguments.nodes {
         changes::run(arguments, &servers, *nodes, &mut report).await;

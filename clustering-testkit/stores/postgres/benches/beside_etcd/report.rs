@@ -1,11 +1,12 @@
 //! Prints the results as a table or as JSON objects.
 
-use std::time::Duration;
+use std::{error::Error, time::Duration};
 
 use serde_json::{Value, json};
 
 use crate::{
-    servers::{STORES, Servers},
+    servers::STORES,
+    stores::Server,
     summary::{Summary, round},
 };
 
@@ -15,8 +16,9 @@ pub(crate) struct Report {
 
 impl Report {
     /// Prints the environment of the run.
-    pub(crate) async fn begin(json: bool, servers: &Servers) -> Self {
-        let (postgres, etcd) = servers.versions().await;
+    pub(crate) async fn begin(json: bool, [postgres, etcd]: &[Server; 2]) -> Result<Self, Box<dyn Error>> {
+        let postgres = postgres.version().await?.unwrap_or_default();
+        let etcd = etcd.version().await?.unwrap_or_default();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         if json {
             println!("{}", json!({ "postgres": postgres, "etcd": etcd, "cores": cores }));
@@ -24,7 +26,7 @@ impl Report {
             println!("PostgreSQL {postgres}, etcd {etcd}, {cores} cores; ratios are PostgreSQL / etcd\n");
             println!("{:24} {:>5} {:>28} {:>28} {:>6}", "", "nodes", "PostgreSQL", "etcd", "ratio");
         }
-        Report { json }
+        Ok(Report { json })
     }
 
     /// Prints times of PostgreSQL and etcd. Without a cluster, `nodes` is 0.
