@@ -10,6 +10,7 @@ use crate::{
     bare::Bare,
     ours::Ours,
     rounds::{Cluster, Team},
+    stores::{Server, Store},
 };
 
 /// TTL of leases that need no renewal while a change is counted.
@@ -94,8 +95,9 @@ impl Count {
 pub(crate) async fn run(arguments: &Arguments, nodes: usize) -> Result<(), Box<dyn Error>> {
     // Use a separate etcd, since all its calls are counted.
     let etcd = EtcdServer::start().await?;
+    let connect = Server::at(Store::Etcd, &etcd.endpoint()).await?.connect;
     let ours =
-        |ttl| Ours { endpoints: etcd.endpoints(), namespace: format!("counts/{ttl:?}"), ttl, trace: None };
+        |ttl| Ours { connect: connect.clone(), namespace: format!("counts/{ttl:?}"), ttl, trace: None };
     let bare =
         Bare { endpoints: etcd.endpoints(), namespace: "counts/bare".to_owned(), ttl: CALM, trace: None };
     changes(arguments, &etcd, ours(CALM), nodes).await?;

@@ -2,17 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use clustering_testkit::etcd::EtcdServer;
-use etcd_client::{EventType, WatchOptions, WatchStream};
+use clustering_core::store::{Change, WatchStream};
+use clustering_testkit::timing::TimedCluster;
+use futures_util::StreamExt;
 use serde_json::json;
-use tokio::runtime::Runtime;
 
-use crate::{
-    arguments::Arguments,
-    ours::Ours,
-    rounds::{LONG, Member, Team},
-    summary::Summary,
-};
+use crate::{arguments::Arguments, stores::Server, summary::Summary};
 
 /// TTL of the leases: the shortest that etcd grants.
 const TTL: Duration = Duration::from_secs(2);
@@ -23,13 +18,13 @@ const ROUNDS: usize = 5;
 /// Largest cluster size: more members would only add renewals.
 const MOST: usize = 21;
 
-pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) {
+pub(crate) async fn run(arguments: &Arguments, server: &Server, nodes: usize) {
     if nodes > MOST {
         return;
     }
     let mut times = Vec::new();
     for round in 0..ROUNDS.min(arguments.rounds) {
-        times.push(one(etcd, nodes, &format!("killed/{nodes}-{round}")).await);
+        times.push(one(server, nodes, &format!("killed/{nodes}-{round}")).await);
     }
     let summary = Summary::of(times.into_iter());
     if arguments.json {
@@ -39,44 +34,26 @@ pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) 
     }
 }
 
-/// Runs a cluster whose leader has its own runtime, and shuts that runtime down.
-async fn one(etcd: &EtcdServer, nodes: usize, namespace: &str) -> Duration {
-    let client = etcd.client().await.unwrap();
-    let options = WatchOptions::new().with_prefix();
-    let mut watcher = client.watch_client().watch(format!("{namespace}/view/"), Some(options)).await.unwrap();
-    let team =
-        || Ours { endpoints: etcd.endpoints(), namespace: namespace.to_owned(), ttl: TTL, trace: None };
-    let doomed = Runtime::new().unwrap();
-    let leader = doomed.spawn({
-        let team = team();
-        async move { team.join("n00000").await }
-    });
-    let leader = leader.await.unwrap();
-    leader.clone().stable_with(1).await;
-    let mut others = Vec::new();
-    for number in 1..nodes {
-        others.push(team().join(&format!("n{number:05}")).await);
-    }
-    for member in &others {
-        member.clone().stable_with(nodes).await;
-    }
-    assert!(leader.is_leader(), "the node that joined first must lead");
-    doomed.shutdown_background();
-    let time = tokio::time::timeout(LONG, past_the_end(&mut watcher, &format!("{namespace}/view/"))).await;
-    futures_util::future::join_all(others.into_iter().map(Member::leave)).await;
-    time.expect("a new leader publishes a version")
+async fn one(server: &Server, nodes: usize, namespace: &str) -> Duration {
+    let connect = server.connect.clone();
+    let mut cluster = TimedCluster::start(namespace, nodes, TTL, move || std::future::ready(connect())).await;
+    let (watcher, prefix) = ((server.connect)(), format!("{namespace}/view/"));
+    let now = watcher.read(&prefix).await.unwrap().revision;
+    let mut changes = watcher.watch(&prefix, now).await.unwrap();
+    let (_, time) = tokio::join!(cluster.leader_dies(), past_the_end(&mut changes, &prefix));
+    cluster.stop().await;
+    time
 }
 
 /// Returns the time from the deletion of the election key until the next version, as seen by the watcher.
-async fn past_the_end(watcher: &mut WatchStream, prefix: &str) -> Duration {
+async fn past_the_end(changes: &mut WatchStream, prefix: &str) -> Duration {
     let mut gone = None;
     loop {
-        let message = watcher.message().await.unwrap().expect("the watch has not ended");
-        for event in message.events() {
-            let key = event.kv().unwrap().key_str().unwrap().strip_prefix(prefix).unwrap();
-            match (event.event_type(), key) {
-                (EventType::Delete, "leader") => gone = Some(Instant::now()),
-                (EventType::Put, "version") => {
+        let batch = changes.next().await.expect("the watch has not ended").unwrap();
+        for change in batch.changes.iter() {
+            match (change, change.key().as_str().strip_prefix(prefix).unwrap()) {
+                (Change::Delete(_), "leader") => gone = Some(Instant::now()),
+                (Change::Put(_), "version") => {
                     if let Some(gone) = gone {
                         return gone.elapsed();
                     }

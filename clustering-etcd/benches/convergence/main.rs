@@ -1,4 +1,4 @@
-//! Time from a change until all nodes have adapted to it, compared to a bare client that does the same by hand.
+//! Time from a change until all nodes have adapted to it, on etcd beside a bare client that does the same by hand.
 //!
 //! `cargo bench -p clustering-etcd --bench convergence -- --help`
 
@@ -13,15 +13,15 @@ mod killed;
 mod ours;
 mod report;
 mod rounds;
+#[path = "../stores/mod.rs"]
+mod stores;
 #[path = "../summary/mod.rs"]
 mod summary;
 mod trace;
 
 use std::{error::Error, process::ExitCode};
 
-use clustering_testkit::etcd::EtcdServer;
-
-use self::arguments::Arguments;
+use self::{arguments::Arguments, stores::Server};
 
 fn main() -> ExitCode {
     let parsed = arguments::parse(std::env::args_os().skip(1));
@@ -32,17 +32,17 @@ fn main() -> ExitCode {
 }
 
 async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let etcd = EtcdServer::start().await?;
-    report::begin(arguments, etcd.version());
+    let server = Server::start(arguments.store).await?;
+    report::begin(arguments, server.version().await?.as_deref());
     for nodes in &arguments.nodes {
         if arguments.does("times") {
-            rounds::run(arguments, &etcd, *nodes).await;
+            rounds::run(arguments, &server, *nodes).await;
         }
-        if arguments.does("killed") && *nodes > 1 {
-            killed::run(arguments, &etcd, *nodes).await;
+        if arguments.does("killed") {
+            killed::run(arguments, &server, *nodes).await;
         }
-        if arguments.asks_for("trace") {
-            trace::run(arguments, &etcd, *nodes).await;
+        if arguments.does("trace") {
+            trace::run(arguments, &server, *nodes).await;
         }
         if arguments.does("counts") {
             counts::run(arguments, *nodes).await?;

@@ -3,16 +3,16 @@
 use std::time::{Duration, Instant};
 
 use clustering_core::{Clustering, Status};
-use clustering_etcd::{EtcdConfig, EtcdStore};
 
 use crate::{
     rounds::{LONG, Member, Team},
+    stores::Connect,
     trace::{Trace, Traced},
 };
 
-/// Nodes with one connection each, as if each ran in its own process.
+/// Nodes with connections of their own, as if each ran in its own process.
 pub(crate) struct Ours {
-    pub(crate) endpoints: Vec<String>,
+    pub(crate) connect: Connect,
     pub(crate) namespace: String,
     pub(crate) ttl: Duration,
     pub(crate) trace: Option<Trace>,
@@ -23,7 +23,7 @@ impl Team for Ours {
     const NAME: &str = "clustering";
 
     async fn join(&self, name: &str) -> Clustering {
-        let store = EtcdStore::new(EtcdConfig::new(&self.endpoints).unwrap()).unwrap();
+        let store = (self.connect)();
         let node = match &self.trace {
             None => Clustering::builder(store),
             Some(trace) => {

@@ -33,30 +33,35 @@ pub(crate) struct Sample {
     pub(crate) all: Duration,
 }
 
-/// Samples of both teams, by kind of change.
+/// Samples of both teams, by kind of change. The bare client has none on other stores than etcd.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(BTreeMap<Change, (Vec<Sample>, Vec<Sample>)>);
 
 /// Prints the environment of the run.
-pub(crate) fn begin(arguments: &Arguments, etcd: &str) {
+pub(crate) fn begin(arguments: &Arguments, version: Option<&str>) {
+    let store = arguments.store.name();
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load = load.split_whitespace().next().unwrap_or("?");
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     if arguments.json {
         println!(
             "{}",
-            json!({ "etcd": etcd, "cores": cores, "load_before": load, "rounds": arguments.rounds })
+            json!({
+                "store": store, "version": version, "cores": cores, "load_before": load,
+                "rounds": arguments.rounds,
+            })
         );
     } else {
-        println!("etcd {etcd}, {cores} cores, load {load} before; times in ms: median (min to max)");
+        let version = version.map(|version| format!(" {version}")).unwrap_or_default();
+        println!("{store}{version}, {cores} cores, load {load} before; times in ms: median (min to max)");
     }
 }
 
 impl Samples {
-    pub(crate) fn note(&mut self, change: Change, ours: Sample, bare: Sample) {
+    pub(crate) fn note(&mut self, change: Change, ours: Sample, bare: Option<Sample>) {
         let (all_ours, all_bare) = self.0.entry(change).or_default();
         all_ours.push(ours);
-        all_bare.push(bare);
+        all_bare.extend(bare);
     }
 
     pub(crate) fn report(&self, as_json: bool, nodes: usize) {
@@ -65,21 +70,25 @@ impl Samples {
             [("leader", |sample| sample.leader), ("all nodes", |sample| sample.all)];
         for (change, (ours, bare)) in &self.0 {
             for (who, pick) in sides {
-                let (ours, bare) = (Summary::of(ours.iter().map(pick)), Summary::of(bare.iter().map(pick)));
-                let ratio = ours.median / bare.median;
+                let ours = Summary::of(ours.iter().map(pick));
+                let bare = (!bare.is_empty()).then(|| Summary::of(bare.iter().map(pick)));
+                let bare = bare.map(|bare| (bare, ours.median / bare.median));
                 if as_json {
-                    let line = json!({
+                    let mut line = json!({
                         "nodes": nodes, "change": change.name(), "seen_by": who, "clustering": ours.json(),
-                        "bare": bare.json(), "ratio": round(ratio),
                     });
+                    if let Some((bare, ratio)) = bare {
+                        line["bare"] = bare.json();
+                        line["ratio"] = round(ratio).into();
+                    }
                     println!("{line}");
-                } else {
-                    println!(
-                        "{nodes:4} nodes, {:14} → stable on {who:9}  clustering {:28} bare {:28} ratio {ratio:.2}",
-                        change.name(),
-                        ours.text(),
-                        bare.text(),
-                    );
+                    continue;
+                }
+                let name = change.name();
+                print!("{nodes:4} nodes, {name:14} → stable on {who:9}  clustering {:28}", ours.text());
+                match bare {
+                    Some((bare, ratio)) => println!(" bare {:28} ratio {ratio:.2}", bare.text()),
+                    None => println!(),
                 }
             }
         }

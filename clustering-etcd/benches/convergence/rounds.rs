@@ -1,8 +1,7 @@
-//! Alternating changes of two clusters of the same size on one etcd.
+//! Changes of a cluster, on etcd alternating with one of the bare client.
 
 use std::time::{Duration, Instant};
 
-use clustering_testkit::etcd::EtcdServer;
 use futures_util::future::join_all;
 use tokio::task::JoinSet;
 
@@ -11,6 +10,7 @@ use crate::{
     bare::Bare,
     ours::Ours,
     report::{self, Change, Sample},
+    stores::{Server, Store},
 };
 
 /// Timeout, longer than any operation here takes.
@@ -145,13 +145,19 @@ async fn done(waiting: &mut JoinSet<(Instant, bool)>, began: Instant) -> Sample 
     sample
 }
 
-pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) {
-    let (endpoints, ttl) = (etcd.endpoints(), TTL);
+pub(crate) async fn run(arguments: &Arguments, server: &Server, nodes: usize) {
     let namespace = |team: &str| format!("times/{team}-{nodes}");
-    let ours = Ours { endpoints: endpoints.clone(), namespace: namespace("ours"), ttl, trace: None };
-    let bare = Bare { endpoints, namespace: namespace("bare"), ttl, trace: None };
+    let connect = server.connect.clone();
+    let ours = Ours { connect, namespace: namespace("ours"), ttl: TTL, trace: None };
     let mut ours = Cluster::start(ours, nodes - 1).await;
-    let mut bare = Cluster::start(bare, nodes - 1).await;
+    let mut bare = match (server.store, &server.endpoint) {
+        (Store::Etcd, Some(endpoint)) => {
+            let endpoints = vec![endpoint.clone()];
+            let bare = Bare { endpoints, namespace: namespace("bare"), ttl: TTL, trace: None };
+            Some(Cluster::start(bare, nodes - 1).await)
+        }
+        _ => None,
+    };
     let mut samples = report::Samples::default();
     // The first round is a warm-up.
     for round in 0..=arguments.rounds {
@@ -159,9 +165,9 @@ pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) 
             let (mine, theirs);
             if round % 2 == 0 {
                 mine = ours.change(change).await;
-                theirs = bare.change(change).await;
+                theirs = change_if_any(&mut bare, change).await;
             } else {
-                theirs = bare.change(change).await;
+                theirs = change_if_any(&mut bare, change).await;
                 mine = ours.change(change).await;
             }
             if round > 0 {
@@ -171,5 +177,14 @@ pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) 
     }
     samples.report(arguments.json, nodes);
     ours.stop().await;
-    bare.stop().await;
+    if let Some(bare) = bare {
+        bare.stop().await;
+    }
+}
+
+async fn change_if_any<T: Team>(cluster: &mut Option<Cluster<T>>, change: Change) -> Option<Sample> {
+    match cluster {
+        Some(cluster) => Some(cluster.change(change).await),
+        None => None,
+    }
 }

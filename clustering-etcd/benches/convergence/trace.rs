@@ -11,8 +11,6 @@ use clustering_core::store::{
     Change, CoordinationStore, Key, Lease, LeaseId, Operation, Revision, Snapshot, StoreError, Txn,
     WatchStream,
 };
-use clustering_etcd::EtcdStore;
-use clustering_testkit::etcd::EtcdServer;
 use futures_util::StreamExt;
 use serde_json::json;
 
@@ -21,6 +19,7 @@ use crate::{
     bare::Bare,
     ours::Ours,
     rounds::{Cluster, TTL, Team},
+    stores::Server,
     summary::{Summary, round},
 };
 
@@ -83,7 +82,7 @@ impl What {
 
 /// A store that records its calls and the changes that its watches deliver.
 pub(crate) struct Traced {
-    pub(crate) store: EtcdStore,
+    pub(crate) store: Arc<dyn CoordinationStore>,
     pub(crate) member: String,
     pub(crate) trace: Trace,
 }
@@ -179,17 +178,13 @@ fn steps(marks: &[(Instant, String, Mark)], began: Instant, all: Duration) -> Ve
     steps
 }
 
-pub(crate) async fn run(arguments: &Arguments, etcd: &EtcdServer, nodes: usize) {
+pub(crate) async fn run(arguments: &Arguments, server: &Server, nodes: usize) {
     let (ours, bare) = (Trace::default(), Trace::default());
     let namespace = |team: &str| format!("trace/{team}-{nodes}");
-    let endpoints = etcd.endpoints();
-    let team = Ours {
-        endpoints: endpoints.clone(),
-        namespace: namespace("ours"),
-        ttl: TTL,
-        trace: Some(ours.clone()),
-    };
+    let connect = server.connect.clone();
+    let team = Ours { connect, namespace: namespace("ours"), ttl: TTL, trace: Some(ours.clone()) };
     let mut ours_cluster = Cluster::start(team, nodes - 1).await;
+    let endpoints = server.endpoint.iter().cloned().collect();
     let team = Bare { endpoints, namespace: namespace("bare"), ttl: TTL, trace: Some(bare.clone()) };
     let mut bare_cluster = Cluster::start(team, nodes - 1).await;
     let mut all = BTreeMap::<_, (Vec<_>, Vec<_>)>::new();

@@ -2,7 +2,10 @@ use std::{error::Error, ffi::OsString, time::Duration};
 
 use lexopt::prelude::*;
 
-use crate::asked::{Asked, sizes};
+use crate::{
+    asked::{Asked, sizes},
+    stores::Store,
+};
 
 pub(crate) const HELP: &str = "\
 Measures many nodes at once: storms of changes, and the resources that a node uses.
@@ -16,15 +19,15 @@ Parts:
 
 Options:
   --nodes LIST       numbers of nodes, separated by commas, one run each [default: 100]
-  --store WHICH      memory or etcd [default: memory]. etcd starts a server. Storms on the memory store run in virtual time
-  --endpoint URL     use this etcd instead of starting one. It should be empty
+  --store WHICH      memory, etcd or postgres [default: memory]. Storms on the memory store run in virtual time
+  --endpoint URL     use this etcd or PostgreSQL instead of starting one. It should be empty. Its resources are not measured
   --within MS        storm: time over which the joins are spread evenly [default: 1000]
   --restart          storm: a rolling restart instead of joins, the oldest node first
   --youngest-first   storm: a rolling restart instead of joins, the youngest node first
   --every MS         storm: time from one restart to the next [default: 500]
   --stabilize MS     storm: duration of each stabilize [default: 20]
   --gap FIRST,MAX    shortest and longest gap between versions during a series of changes, in ms [default: the library's]
-  --processes COUNT  size: number of processes over which the nodes are spread, on etcd [default: 1]
+  --processes COUNT  size: number of processes over which the nodes are spread, on etcd or PostgreSQL [default: 1]
   --ttl SECONDS      TTL of the leases [default: 15 in virtual time, else 60]
   --json             print one JSON object per line
   --help             print this help
@@ -42,7 +45,7 @@ pub(crate) enum Part {
 pub(crate) struct Arguments {
     pub(crate) part: Part,
     pub(crate) nodes: Vec<usize>,
-    pub(crate) etcd: bool,
+    pub(crate) store: Store,
     pub(crate) within: Duration,
     pub(crate) restart: bool,
     pub(crate) youngest_first: bool,
@@ -52,23 +55,19 @@ pub(crate) struct Arguments {
     pub(crate) processes: usize,
     pub(crate) ttl: Option<Duration>,
     pub(crate) json: bool,
-    /// Endpoint of etcd, or empty to start one.
-    pub(crate) endpoint: String,
+    /// Endpoint of a running server.
+    pub(crate) endpoint: Option<String>,
     /// Number of the first node of a worker.
     pub(crate) first: usize,
 }
 
 impl Arguments {
     pub(crate) fn is_virtual(&self) -> bool {
-        self.part == Part::Storm && !self.etcd
+        self.part == Part::Storm && self.store == Store::Memory
     }
 
     pub(crate) fn ttl(&self) -> Duration {
         self.ttl.unwrap_or(Duration::from_secs(if self.is_virtual() { 15 } else { 60 }))
-    }
-
-    pub(crate) fn store(&self) -> &'static str {
-        if self.etcd { "etcd" } else { "memory" }
     }
 }
 
@@ -80,7 +79,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
     let mut arguments = Arguments {
         part: Part::Storm,
         nodes: vec![100],
-        etcd: false,
+        store: Store::Memory,
         within: Duration::from_secs(1),
         restart: false,
         youngest_first: false,
@@ -90,7 +89,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
         processes: 1,
         ttl: None,
         json: false,
-        endpoint: String::new(),
+        endpoint: None,
         first: 0,
     };
     let mut benches = false;
@@ -106,13 +105,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
                 };
             }
             Long("nodes") => arguments.nodes = sizes(&mut parser, 1)?,
-            Long("store") => {
-                arguments.etcd = match parser.value()?.string()?.as_str() {
-                    "memory" => false,
-                    "etcd" => true,
-                    other => return Err(format!("--store {other:?}: expected memory or etcd").into()),
-                };
-            }
+            Long("store") => arguments.store = Store::parse(&mut parser)?,
             Long("within") => arguments.within = millis(&mut parser)?,
             Long("restart") => arguments.restart = true,
             Long("youngest-first") => (arguments.restart, arguments.youngest_first) = (true, true),
@@ -126,7 +119,7 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             }
             Long("processes") => arguments.processes = parser.value()?.parse::<usize>()?.max(1),
             Long("ttl") => arguments.ttl = Some(Duration::from_secs(parser.value()?.parse()?)),
-            Long("endpoint") => arguments.endpoint = parser.value()?.string()?,
+            Long("endpoint") => arguments.endpoint = Some(parser.value()?.string()?),
             Long("first") => arguments.first = parser.value()?.parse()?,
             Long("json") => arguments.json = true,
             Long("bench") => benches = true,
@@ -137,7 +130,10 @@ pub(crate) fn parse(given: impl Iterator<Item = OsString>) -> Result<Asked<Argum
             _ => return Err(argument.unexpected().into()),
         }
     }
-    arguments.etcd |=
-        arguments.processes > 1 || !arguments.endpoint.is_empty() || arguments.part == Part::Worker;
+    if arguments.store == Store::Memory && (arguments.processes > 1 || arguments.endpoint.is_some()) {
+        return Err(
+            "--processes and --endpoint need a store with a server: --store etcd or --store postgres".into(),
+        );
+    }
     Ok(if benches { Asked::Run(arguments) } else { Asked::Nothing })
 }

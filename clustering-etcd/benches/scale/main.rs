@@ -9,6 +9,8 @@ mod arguments;
 mod asked;
 mod place;
 mod size;
+#[path = "../stores/mod.rs"]
+mod stores;
 mod storm;
 mod usage;
 

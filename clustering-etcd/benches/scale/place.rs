@@ -10,63 +10,45 @@ use std::{
 };
 
 use clustering_core::{Backoff, Clustering, Discovery, Stabilization, Status, store::CoordinationStore};
-use clustering_etcd::{EtcdConfig, EtcdStore};
-use clustering_memory::MemoryStore;
-use clustering_testkit::etcd::EtcdServer;
 use futures_util::future::join_all;
 
-use crate::arguments::Arguments;
+use crate::{arguments::Arguments, stores::Server, usage::Usage};
 
 /// Timeout, longer than any operation here takes.
 pub(crate) const LONG: Duration = Duration::from_secs(600);
 
-/// Number of revisions that the memory store keeps: more than any run makes, so that nothing is compacted before slow
-/// nodes have read it.
-const HISTORY: usize = 10_000_000;
-
 /// The store that the nodes of a run share.
-pub(crate) enum Place {
-    Memory(MemoryStore),
-    Etcd { server: Option<Box<EtcdServer>>, store: EtcdStore },
+pub(crate) struct Place {
+    server: Server,
+    store: Arc<dyn CoordinationStore>,
 }
 
 impl Place {
     pub(crate) async fn open(arguments: &Arguments) -> Result<Self, Box<dyn Error>> {
-        if !arguments.etcd {
-            return Ok(Place::Memory(MemoryStore::builder().history(HISTORY).build()));
-        }
-        let (server, endpoints) = match arguments.endpoint.is_empty() {
-            true => {
-                let server = EtcdServer::start().await?;
-                let endpoints = server.endpoints();
-                (Some(Box::new(server)), endpoints)
-            }
-            false => (None, vec![arguments.endpoint.clone()]),
+        let server = match &arguments.endpoint {
+            Some(endpoint) => Server::at(arguments.store, endpoint).await?,
+            None => Server::start(arguments.store).await?,
         };
-        Ok(Place::Etcd { server, store: EtcdStore::connect(EtcdConfig::new(endpoints)?).await? })
+        Ok(Place { store: (server.connect)(), server })
     }
 
-    pub(crate) fn server(&self) -> Option<&EtcdServer> {
-        match self {
-            Place::Memory(_) => None,
-            Place::Etcd { server, .. } => server.as_deref(),
-        }
+    pub(crate) fn endpoint(&self) -> Option<&str> {
+        self.server.endpoint.as_deref()
     }
 
-    /// Returns the store. All nodes of a process share it and its connection.
+    /// Returns the resources that a server of this bench uses.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.server.pid().map(Usage::of_server)
+    }
+
+    /// Returns the store. All nodes of a process share it and its connections.
     pub(crate) fn store(&self) -> Arc<dyn CoordinationStore> {
-        match self {
-            Place::Memory(store) => Arc::new(store.clone()),
-            Place::Etcd { store, .. } => Arc::new(store.clone()),
-        }
+        self.store.clone()
     }
 
     /// Returns the number of committed changes, including expired and revoked leases.
     pub(crate) async fn commits(&self) -> u64 {
-        match self {
-            Place::Memory(store) => store.revision().get(),
-            Place::Etcd { store, .. } => store.read("nothing").await.unwrap().revision.get(),
-        }
+        self.store.read("nothing").await.unwrap().revision.get()
     }
 
     pub(crate) async fn observe(&self) -> Result<Discovery, Box<dyn Error>> {

@@ -23,16 +23,14 @@ pub(crate) async fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     if !arguments.json {
         println!(
             "{} store, {} processes; memory is that of the nodes' processes",
-            arguments.store(),
+            arguments.store.name(),
             arguments.processes
         );
     }
     for nodes in &arguments.nodes {
         let place = Place::open(arguments).await?;
         // Each size gets fresh processes, so that memory left over from an earlier size does not count.
-        let given = Some(arguments.endpoint.clone()).filter(|given| !given.is_empty());
-        let endpoint = place.server().map(|server| server.endpoint()).or(given);
-        one(arguments, &place, endpoint, *nodes).await?;
+        one(arguments, &place, *nodes).await?;
     }
     Ok(())
 }
@@ -53,8 +51,9 @@ impl Worker {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--bench", "worker", "--nodes", &nodes.to_string(), "--first", &first.to_string()]);
         command.args(["--ttl", &arguments.ttl().as_secs().to_string(), "--stabilize", "0"]);
+        command.args(["--store", arguments.store.name()]);
         if let Some(endpoint) = endpoint {
-            command.args(["--endpoint", endpoint, "--store", "etcd"]);
+            command.args(["--endpoint", endpoint]);
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let said = BufReader::new(child.stdout.take().ok_or("no output")?);
@@ -93,35 +92,29 @@ fn ask(workers: &mut [Worker], what: &str) -> Result<Vec<Value>, Box<dyn Error>>
     workers.iter_mut().map(Worker::answer).collect()
 }
 
-async fn one(
-    arguments: &Arguments,
-    place: &Place,
-    endpoint: Option<String>,
-    nodes: usize,
-) -> Result<(), Box<dyn Error>> {
+async fn one(arguments: &Arguments, place: &Place, nodes: usize) -> Result<(), Box<dyn Error>> {
     let processes = arguments.processes;
     let share = |number: usize| nodes * number / processes..nodes * (number + 1) / processes;
     let mut workers = (0..processes)
-        .map(|number| Worker::start(arguments, endpoint.as_deref(), share(number).start, share(number).len()))
+        .map(|number| Worker::start(arguments, place.endpoint(), share(number).start, share(number).len()))
         .collect::<Result<Vec<_>, _>>()?;
     let sum = |answers: &[Value], field: &str| {
         answers.iter().map(|answer| answer[field].as_f64().unwrap_or(0.0)).sum::<f64>()
     };
     let empty = ask(&mut workers, "usage")?;
-    let etcd = || Usage::of(place.server().and_then(|server| server.pid()));
-    let etcd_before = etcd();
+    let server_before = place.usage();
     let began = Instant::now();
     ask(&mut workers, "join")?;
     let joined = began.elapsed();
     ask(&mut workers, &format!("stable {nodes}"))?;
     let stable = began.elapsed();
     let full = ask(&mut workers, "usage")?;
-    let etcd_full = etcd();
+    let server_full = place.usage();
     let started = (sum(&full, "processor_ms") - sum(&empty, "processor_ms")) / 1e3;
     let grown = |field| (sum(&full, field) - sum(&empty, field)) / nodes as f64 / 1024.0;
 
     tokio::time::sleep(IDLE).await;
-    let (idle, etcd_idle) = (ask(&mut workers, "usage")?, etcd());
+    let (idle, server_idle) = (ask(&mut workers, "usage")?, place.usage());
     let idle_ms = (sum(&idle, "processor_ms") - sum(&full, "processor_ms")) / IDLE.as_secs_f64();
 
     // A lone change: one more node joins.
@@ -132,16 +125,19 @@ async fn one(
     let after = ask(&mut workers, "usage")?;
     drop(late);
     let change_ms = sum(&after, "processor_ms") - sum(&idle, "processor_ms");
-    let line = json!({
-        "nodes": nodes, "store": arguments.store(), "processes": processes,
+    let mut line = json!({
+        "nodes": nodes, "store": arguments.store.name(), "processes": processes,
         "joined_s": joined.as_secs_f64(), "stable_s": stable.as_secs_f64(), "processor_s": started,
         "memory_per_node_kib": grown("memory"), "heap_per_node_kib": grown("heap"),
         "idle_processor_ms_per_s": idle_ms, "idle_processor_us_per_node_and_s": idle_ms * 1e3 / nodes as f64,
         "change_ms": change.as_secs_f64() * 1e3, "change_processor_ms": change_ms,
-        "etcd_memory_mib": etcd_full.memory as f64 / f64::from(1 << 20),
-        "etcd_processor_s": (etcd_full.processor - etcd_before.processor).as_secs_f64(),
-        "etcd_idle_ms_per_s": (etcd_idle.processor - etcd_full.processor).as_secs_f64() * 1e3 / IDLE.as_secs_f64(),
     });
+    if let (Some(before), Some(full), Some(idle)) = (server_before, server_full, server_idle) {
+        let processor = |from: Usage, to: Usage| (to.processor.saturating_sub(from.processor)).as_secs_f64();
+        line["server_memory_mib"] = (full.memory as f64 / f64::from(1 << 20)).into();
+        line["server_processor_s"] = processor(before, full).into();
+        line["server_idle_ms_per_s"] = (processor(full, idle) * 1e3 / IDLE.as_secs_f64()).into();
+    }
     if arguments.json {
         println!("{line}");
         return Ok(());
@@ -160,12 +156,12 @@ async fn one(
         number("change_ms"),
         number("change_processor_ms"),
     );
-    if arguments.etcd {
+    if server_full.is_some() {
         println!(
-            "              etcd: {:.0} MiB, {:.1} s of CPU time, idle {:.1} ms per second",
-            number("etcd_memory_mib"),
-            number("etcd_processor_s"),
-            number("etcd_idle_ms_per_s"),
+            "              server: {:.0} MiB, {:.1} s of CPU time, idle {:.1} ms per second",
+            number("server_memory_mib"),
+            number("server_processor_s"),
+            number("server_idle_ms_per_s"),
         );
     }
     Ok(())
@@ -173,7 +169,7 @@ async fn one(
 
 /// Runs a worker process: executes the commands from its standard input.
 pub(crate) async fn work(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
-    let place = Place::open(&Arguments { etcd: !arguments.endpoint.is_empty(), ..arguments.clone() }).await?;
+    let place = Place::open(arguments).await?;
     let count = arguments.nodes[0];
     let mut nodes = Vec::new();
     let (sender, mut orders) = tokio::sync::mpsc::unbounded_channel::<String>();
@@ -194,7 +190,7 @@ pub(crate) async fn work(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             ("stable", all) => stable(&nodes, all.parse()?).await,
             _ => {}
         }
-        let Usage { memory, heap, processor } = Usage::of(None);
+        let Usage { memory, heap, processor } = Usage::own();
         println!(
             "{}",
             json!({ "memory": memory, "heap": heap, "processor_ms": processor.as_millis() as u64 })

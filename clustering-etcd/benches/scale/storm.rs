@@ -133,7 +133,7 @@ impl Came {
         });
         if arguments.json {
             let line = json!({
-                "storm": what, "store": arguments.store(), "gap_first_ms": gap.0.as_millis() as u64,
+                "storm": what, "store": arguments.store.name(), "gap_first_ms": gap.0.as_millis() as u64,
                 "gap_max_ms": gap.1.as_millis() as u64, "versions": versions, "commits": commits,
                 "commits_one_version_each": one_by_one, "stable_after_ms": stable_after.as_millis() as u64,
                 "most_stabilize_runs": most_runs, "all_stabilize_runs": all_runs,
@@ -144,7 +144,7 @@ impl Came {
             "{what} ({}, gap {:?} to {:?}): {versions} versions, {commits} commits \
              (with one version per change: {one_by_one}), stabilize ran {:.1} times per node, at most {most_runs}; \
              all stable {stable_after:.2?} after the last",
-            arguments.store(),
+            arguments.store.name(),
             gap.0,
             gap.1,
             *all_runs as f64 / nodes as f64,

@@ -21,22 +21,57 @@ pub(crate) struct Usage {
 }
 
 impl Usage {
-    /// Returns the usage of the process with this pid, or of the current one. Values that the system does not provide
-    /// are zero.
-    pub(crate) fn of(pid: Option<u32>) -> Self {
-        let folder = pid.map_or_else(|| "/proc/self".to_owned(), |pid| format!("/proc/{pid}"));
-        let status = fs::read_to_string(format!("{folder}/status")).unwrap_or_default();
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-        let stat = fs::read_to_string(format!("{folder}/stat")).unwrap_or_default();
-        // The name in parentheses may contain anything. After it come fields 3 and following.
-        let fields: Vec<&str> =
-            stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
-        let ticks = |place: usize| fields.get(place).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
-        let millis = (ticks(11) + ticks(12)) * 1000 / TICKS;
-        let heap = if pid.is_none() { ALLOCATOR.current_usage() as u64 } else { 0 };
-        Usage { memory: kib.unwrap_or(0) * 1024, heap, processor: Duration::from_millis(millis) }
+    /// Returns the usage of this process. Values that the system does not provide are zero.
+    pub(crate) fn own() -> Self {
+        let memory = kib("/proc/self/status", "VmRSS:") * 1024;
+        Usage {
+            memory,
+            heap: ALLOCATOR.current_usage() as u64,
+            processor: processor("self", &[UTIME, STIME]),
+        }
     }
+
+    /// Returns the usage of a server: of the process with this pid and of its children, which serve the connections of
+    /// PostgreSQL. Memory that they share counts once.
+    pub(crate) fn of_server(pid: u32) -> Self {
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+        let pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
+        let parent = pid.to_string();
+        let children: Vec<_> = pids.filter(|pid| stat(pid).get(PARENT) == Some(&parent)).collect();
+        let memory = |pid: &String| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:") * 1024;
+        let memory = children.iter().chain([&parent]).map(memory).sum();
+        let running: Duration = children.iter().map(|child| processor(child, &[UTIME, STIME])).sum();
+        // With the children that have ended.
+        let processor = processor(&parent, &[UTIME, STIME, CUTIME, CSTIME]) + running;
+        Usage { memory, heap: 0, processor }
+    }
+}
+
+/// Positions of fields after the name of the program in `/proc/PID/stat`.
+const PARENT: usize = 1;
+const UTIME: usize = 11;
+const STIME: usize = 12;
+const CUTIME: usize = 13;
+const CSTIME: usize = 14;
+
+/// Returns the fields after the name of the program, which may contain anything.
+fn stat(pid: &str) -> Vec<String> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
+    fields.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Returns the sum of these CPU times.
+fn processor(pid: &str, times: &[usize]) -> Duration {
+    let stat = stat(pid);
+    let ticks = times.iter().filter_map(|time| stat.get(*time)?.parse::<u64>().ok()).sum::<u64>();
+    Duration::from_millis(ticks * 1000 / TICKS)
+}
+
+/// Returns the number of KiB in the line that starts with this name.
+fn kib(file: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    let value =
+        text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+    value.unwrap_or(0)
 }
