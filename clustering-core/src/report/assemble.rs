@@ -116,7 +116,8 @@ impl Records {
         let had = stable.and_then(|stable| stable.record.as_ref()?.nodes).unwrap_or_default();
         let gone = had.saturating_sub(nodes.len());
         let asked = self.open_request().is_some();
-        if !changed.is_empty() || gone > 0 || asked {
+        let is_due = !changed.is_empty() && !self.makes_joins_wait(ownership);
+        if is_due || gone > 0 || asked {
             return ClusterState::Due { changed, gone, asked };
         }
         if is_stable {
@@ -133,6 +134,17 @@ impl Records {
             true => ClusterState::Confirming,
             false => ClusterState::Adapting { waiting_for },
         }
+    }
+
+    /// True if slots are being handed over, and since the newest version nodes have only joined or come back: they wait
+    /// until the hand-over has finished.
+    fn makes_joins_wait(&self, ownership: &Ownership<'_>) -> bool {
+        let version = self.log.version_modified();
+        let mut later = self.log.present().filter(|node| node.modified > version);
+        ownership.has_handover()
+            && !self.is_stable()
+            && self.waits_for_nodes(ownership.members()).is_none()
+            && later.all(|node| node.created > version)
     }
 }
 

@@ -118,7 +118,8 @@ pub enum ClusterState {
         /// The nodes, sorted by name, with their reasons if they refused.
         waiting_for: Vec<Laggard>,
     },
-    /// The newest version is out of date, and the leader has not published the next one yet.
+    /// The newest version is out of date, and the leader has not published the next one yet. This does not include joins
+    /// during a hand-over of slots, which wait until it has finished, but for at most 30 s.
     Due {
         /// The nodes that joined, or whose record changed, since the newest version.
         changed: Vec<NodeName>,

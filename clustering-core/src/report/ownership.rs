@@ -180,6 +180,11 @@ impl<'a> Ownership<'a> {
         self.members.len()
     }
 
+    /// True if the newest version hands slots over, as far as the report shows.
+    pub(super) fn has_handover(&self) -> bool {
+        self.has_handover
+    }
+
     /// True if the node is exclusive: its session has a witness.
     pub(super) fn is_exclusive(&self, node: &Node) -> bool {
         is_exclusive(self.records, node)

@@ -1,9 +1,14 @@
 //! Numbers of nodes, and lists that stay short however large the cluster is.
 
-use clustering_core::Laggard;
+use clustering_core::{Laggard, Readiness, Report};
 
 /// Maximum number of items that a list names.
 pub(crate) const NAMED: usize = 10;
+
+/// Returns the number of nodes of the newest version.
+pub(crate) fn members(report: &Report) -> usize {
+    report.nodes.iter().filter(|node| node.readiness != Readiness::New).count()
+}
 
 /// Formats a number of nodes, such as "1 node" or "3 nodes".
 pub(crate) fn counted(nodes: usize) -> String {

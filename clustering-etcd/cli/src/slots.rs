@@ -6,7 +6,7 @@ use clustering_core::{
 };
 
 use crate::{
-    lists::{NAMED, counted, laggards, limited},
+    lists::{NAMED, counted, laggards, limited, members},
     times::brief,
 };
 
@@ -96,7 +96,7 @@ pub(crate) fn releasing(report: &Report, watched: &str, nodes: &[clustering_core
         (0, 1) => "slots move once a session has ended".to_owned(),
         (0, ended) => format!("slots move once {ended} sessions have ended"),
         (late, _) => {
-            format!("slots move, waiting for {late} of {} to release them", counted(report.nodes.len()))
+            format!("slots move, waiting for {late} of {} to release them", counted(members(report)))
         }
     };
     let mut lines = vec![format!("not stable{watched}: {first}")];

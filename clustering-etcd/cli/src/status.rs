@@ -1,13 +1,13 @@
 use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
-use clustering_core::{ClusterState, Report};
+use clustering_core::{ClusterState, NodeName, Readiness, Report};
 
 use crate::{
     context::Context,
     failure::{Failure, NO},
     find::existing,
-    lists::{are, counted, laggards, limited},
+    lists::{are, counted, laggards, limited, members},
     nodes,
     output::{self, Format},
     slots,
@@ -89,6 +89,25 @@ pub(crate) fn version(report: &Report) -> String {
 /// `watched` is the time for which the caller has seen that the cluster is not stable. It cannot be derived from a
 /// single report, since the label's time comes from another machine's clock.
 pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
+    let mut lines = condition(report, watched);
+    lines.extend(limited(&waiting_joiners(report), |name| {
+        format!("{name} joins once the slots are handed over, after at most 30s")
+    }));
+    lines
+}
+
+/// Returns the nodes that wait for a hand-over of slots to finish before they join.
+fn waiting_joiners(report: &Report) -> Vec<&NodeName> {
+    let nodes = match report.condition {
+        ClusterState::Releasing { .. } | ClusterState::Adapting { .. } | ClusterState::Confirming => {
+            &report.nodes[..]
+        }
+        _ => &[],
+    };
+    nodes.iter().filter(|node| node.readiness == Readiness::New).map(|node| &node.name).collect()
+}
+
+fn condition(report: &Report, watched: Option<Duration>) -> Vec<String> {
     let watched = watched.map(|time| format!(", watched for {}", brief(time))).unwrap_or_default();
     let leader = report.leader_name().map_or("the leader", |name| name.as_str());
     match &report.condition {
@@ -107,7 +126,7 @@ pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
         }
         ClusterState::Releasing { waiting_for } => slots::releasing(report, &watched, waiting_for),
         ClusterState::Adapting { waiting_for } => {
-            let (late, all) = (waiting_for.len(), counted(report.nodes.len()));
+            let (late, all) = (waiting_for.len(), counted(members(report)));
             let first = format!("not stable{watched}: waiting for {late} of {all}");
             [first].into_iter().chain(laggards(waiting_for, "has not answered")).collect()
         }
