@@ -146,6 +146,48 @@ async fn each_phase_of_a_hand_over_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nodes_that_wait_to_join_do_not_hide_whom_the_hand_over_waits_for() {
+    let mut cluster = Exclusive::new();
+    for name in ["a", "b"] {
+        cluster.node(name).await;
+    }
+    cluster.publish(&["a", "b"], false, json!([])).await;
+    cluster.node("c").await;
+    let report_of = async || report(&cluster.store).await;
+    let releasing = report_of().await;
+    assert_eq!((waiting_for(&releasing), &releasing.nodes[2].readiness), (vec!["a", "b"], &Readiness::New));
+    for name in ["a", "b"] {
+        cluster.releases(name).await;
+    }
+    cluster.released().await;
+    assert!(
+        matches!(report_of().await.condition, ClusterState::Adapting { waiting_for } if waiting_for.len() == 2)
+    );
+    for name in ["a", "b"] {
+        cluster.acknowledges(name).await;
+    }
+    assert_eq!(report_of().await.condition, ClusterState::Confirming);
+    cluster.put("view/stable", json!({"version": LABEL, "nodes": 2}), None).await;
+    let due = ClusterState::Due { changed: vec![name("c")], gone: 0, asked: false };
+    assert_eq!(report_of().await.condition, due);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_changes_during_a_hand_over_needs_a_version_at_once() {
+    let mut cluster = Exclusive::new();
+    for name in ["a", "b"] {
+        cluster.node(name).await;
+    }
+    cluster.publish(&["a", "b"], false, json!([])).await;
+    cluster.node("c").await;
+    let changed = json!({"uri": "http://h:2", "incarnation": "of-a"});
+    cluster.put("view/nodes/a", changed, Some(cluster.leases["a"])).await;
+    let condition = report(&cluster.store).await.condition;
+    let changed = vec![name("a"), name("c")];
+    assert_eq!(condition, ClusterState::Due { changed, gone: 0, asked: false });
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_just_joined_does_not_delay_a_clean_start() {
     let mut cluster = Exclusive::new();
     for name in ["a", "b"] {

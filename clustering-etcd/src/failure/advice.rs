@@ -23,11 +23,18 @@ const BUSY: &[(&str, &str)] = &[
     ("corrupt cluster", "the data of its members differs: see its log and etcdctl alarm list"),
 ];
 
+/// What the client library says of an answer over HTTP that is not gRPC.
+const NOT_GRPC: &str = "grpc-status header missing";
+
 impl Failure {
     /// Adds advice to the message, where there is some.
     pub(crate) fn advise(&mut self, operation: Operation<'_>, codec: &KeyCodec, user: Option<&str>) {
         let said = &self.message;
         let advised = match (self.kind, user) {
+            _ if said.contains(NOT_GRPC) => Some(format!(
+                "the answer is not etcd's ({said}): the endpoint belongs to another program, or a proxy in between does \
+                 not pass gRPC on"
+            )),
             (FailureKind::LoginRejected, Some(user)) => Some(login_rejected(said, user)),
             (FailureKind::TokenRejected, user) => Some(token_rejected(said, user)),
             (FailureKind::PermissionDenied | FailureKind::PermissionDeniedOrTokenRejected, user) => {

@@ -262,6 +262,28 @@ fn each_busy_server_says_what_to_do() {
     }
 }
 
+/// The client library's message must contain what the advice looks for, so the answer comes over a connection.
+#[tokio::test]
+async fn an_endpoint_that_is_not_etcd_says_so() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let not_found = hyper::service::service_fn(|_| async {
+        let answer = hyper::Response::builder().status(404).body(String::new()).unwrap();
+        Ok::<_, std::convert::Infallible>(answer)
+    });
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let http = hyper::server::conn::http2::Builder::new(executor);
+        // An error only means that the client has gone.
+        let _ = http.serve_connection(hyper_util::rt::TokioIo::new(stream), not_found).await;
+    });
+    let store = crate::EtcdStore::new(crate::EtcdConfig::new([endpoint]).unwrap()).unwrap();
+    let error =
+        clustering_core::store::CoordinationStore::read(&store, "view/").await.unwrap_err().to_string();
+    assert!(error.contains("the answer is not etcd's") && error.contains("404"), "{error}");
+}
+
 #[test]
 fn a_failure_without_advice_keeps_its_message() {
     assert_eq!(

@@ -146,6 +146,10 @@ fn capital(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use clustering_core::NodeName;
+
     use super::*;
     use crate::watch::tests::{releasing, report};
 
@@ -168,6 +172,24 @@ mod tests {
         assert!(
             tone == Tone::Wait && text.starts_with(parts) && text.contains("node-9 is gone, but may hold"),
             "{text}"
+        );
+    }
+
+    #[test]
+    fn nodes_that_wait_to_join_come_after_those_that_the_hand_over_waits_for() {
+        let mut report = releasing().unwrap();
+        let mut joiner = report.nodes[1].clone();
+        Arc::make_mut(&mut joiner.node).name = NodeName::parse("node-3").unwrap();
+        joiner.readiness = Readiness::New;
+        report.nodes.push(joiner);
+        assert_eq!(
+            status::state(&report, None),
+            [
+                "not stable: slots move, waiting for 1 of 2 nodes to release them",
+                "node-1 has not released the slots that it lost",
+                "node-9 is gone, but may hold slots until its lease 9 expires, in at most 15s",
+                "node-3 joins once the slots are handed over, after at most 30s",
+            ]
         );
     }
 
