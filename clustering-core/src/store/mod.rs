@@ -56,47 +56,7 @@ pub use self::{
 /// `#[async_trait]`, from the crate `async-trait`. [Implementing the trait](crate::docs::store) answers common
 /// questions.
 ///
-/// # Contract
-///
-/// The conformance suite in `clustering-testkit` has one test for each of these rules, under the name given in
-/// parentheses.
-///
-/// 1. **Commits are atomic and linearizable** (`rule_01_commits_are_atomic`). The expiry and the revocation of a lease
-///    count as commits. Each commit that changes something gets a larger revision than every commit before it.
-///    Revisions never decrease. A commit that changes nothing (one that has no operations, or only deletes absent keys)
-///    leaves the revision unchanged and returns it.
-/// 2. **A read sees one revision** (`rule_02_reads_see_one_revision`). It sees every commit that finished before the
-///    read began, and it shows the state at a single revision, no matter how many pages it took to fetch.
-/// 3. **A watch yields every change, once, in order** (`rule_03_watches_yield_every_change`). It yields the changes
-///    after the requested revision; all changes of one revision under the prefix arrive in one [`Batch`]. A watch may
-///    lag behind replies and reads, but within a time that the implementation documents it either delivers or ends. It
-///    never skips a change. If it cannot continue, it ends: with [`WatchEnd::Compacted`] if changes that it has not
-///    yet delivered are gone, with [`WatchEnd::Rewound`] if the requested revision is beyond the store's own, and with
-///    [`WatchEnd::Disconnected`] otherwise.
-/// 4. **A lease's keys vanish together** (`rule_04_lease_keys_vanish_together`), in one revision, when the lease is
-///    revoked (by anyone) or expires. By the store's own clock, a lease does not expire before its TTL has passed since
-///    the store handled the last renewal. In the absence of store faults, it expires within a slack after that moment;
-///    the implementation documents the slack. Lease IDs are never reused, not even after the store has been restored to
-///    an older state. How expired leases are swept is up to the store.
-/// 5. **A put needs a live lease** (`rule_05_puts_need_a_live_lease`). A put under an unknown or ended lease fails with
-///    [`ErrorKind::LeaseNotFound`], and nothing of that commit is written. A lease has ended once its keys have
-///    vanished. Guards are evaluated first: if a guard and a lease both fail, [`ErrorKind::GuardFailed`] is reported.
-/// 6. **A key created again is a new key** (`rule_06_creation_revisions`). Deleting a key and putting it again gives
-///    it a new creation revision; overwriting it does not.
-/// 7. **A put decides the key's lease** (`rule_07_puts_move_and_detach`). A put without a lease detaches the key from
-///    its previous lease; a put under a different lease moves the key to that lease.
-/// 8. **Errors tell what happened** (`rule_08_errors_tell_what_happened`): the call had no effect, the call may have
-///    had an effect ([`ErrorKind::OutcomeUnknown`]), or the store cannot be reached ([`ErrorKind::Unreachable`]). See
-///    [`StoreError`]. A retry policy never has to guess: if the store cannot rule out that a write was applied, or may
-///    still be, it reports [`ErrorKind::OutcomeUnknown`] and no other kind.
-/// 9. **Dropping frees** (`rule_09_dropping_frees`). Dropping a future or a stream frees the resources that it held:
-///    it leaves nothing behind that blocks other calls, of this handle or another. A dropped commit may or may not
-///    have been applied. Dropping a handle ends neither its watches nor its leases. If a connection dies silently,
-///    later calls are answered on a new connection, even if every caller gives up early.
-/// 10. **Sizes** (`rule_10_sizes`): a store accepts values of up to 64 KiB, up to 16 guards and 16 operations in one
-///     commit, and keys of up to 512 bytes, as defined in [`Limits`]. Anything larger, an empty key (an empty value is
-///     allowed), and a commit that names the same key in two operations are refused with [`ErrorKind::Invalid`].
-///     [`Txn::validate`] performs these checks.
+#[doc = include_str!("contract.md")]
 ///
 /// # Cancellation
 ///
