@@ -73,8 +73,8 @@ pub enum WaitError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StopError {
-    /// The store did not revoke the lease in time, and the lease has not expired yet: other nodes see this node until
-    /// the TTL has passed.
+    /// The store did not revoke the lease in time, and its TTL has not passed yet: other nodes see this node until then,
+    /// or for another TTL if the store itself was down; see [`stop`](crate::Clustering::stop).
     #[error("the store did not revoke the lease in time: other nodes see this node until its TTL has passed")]
     LeaseNotGivenBack,
     /// A callback of the node awaited the node's end. The node has begun to stop, but it ends only after the callback
