@@ -119,9 +119,13 @@ impl Keeping {
         if !is_owner(facts, name) {
             return;
         }
-        // Without grace the time is over at once. It is noted even so: a version whose publisher knew only an earlier
-        // departure of this node, with a grace, may follow, and must not make the slots wait.
-        self.deadlines.insert(name.clone(), facts.now + grace);
+        // Without grace the time is over at once. That is noted if the departure was committed: a version whose publisher
+        // knew only an earlier departure of this node, with a grace, may follow, and must not make the slots wait. If the
+        // session ended, the version's publisher may know more: a gap in the log hides how the node departed, and after
+        // an outage the leader waits for every node whose session ends.
+        if how != Departure::Ended || !grace.is_zero() {
+            self.deadlines.insert(name.clone(), facts.now + grace);
+        }
         if how == Departure::Ended {
             self.ended.insert(name.clone(), facts.now);
         }

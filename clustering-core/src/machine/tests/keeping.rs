@@ -340,6 +340,57 @@ fn a_node_that_returns_and_leaves_for_good_before_a_version_keeps_its_slots_no_l
     assert_eq!((owned(&a, "a").len(), assigned(&a, "b"), kept(&a)), (4, vec![], vec![]));
 }
 
+/// Returns a follower of b in a stable cluster of a, b, c and d, each with one slot.
+fn follower() -> Bench {
+    let mut a = Bench::exclusive("a");
+    a.unseen(|a| {
+        ["b", "c", "d"].into_iter().for_each(|node| a.joins_exclusively(node, 4));
+        a.elects("b");
+    });
+    let mut a = a.joined();
+    a.publishes_slots(&["a", "b", "c", "d"], false);
+    settle(&mut a);
+    a
+}
+
+/// Publishes a version, as another leader, that keeps the slots of c for 300 s.
+fn publishes_that_c_is_kept(a: &mut Bench) {
+    let version = a.generate_version();
+    let kept = [(name("c"), 300_000)].into();
+    a.publishes_as(VersionRecord { number: 9, kept, ..VersionRecord::labelled(version) });
+}
+
+/// After a gap, only the last departure is known exactly. The others look as if the sessions had ended.
+#[test]
+fn a_node_that_missed_a_departure_with_grace_takes_over_the_listed_time() {
+    let mut a = follower();
+    a.unseen(|a| {
+        a.leaves_for("c", secs(300));
+        publishes_that_c_is_kept(a);
+        a.leaves("d");
+    });
+    let compacted = a.store.revision;
+    a.watch_ends("view/", WatchEnd::Compacted { compacted });
+    settle(&mut a);
+    a.leaves("b");
+    pass(&mut a, secs(20));
+    assert!(a.is_leader());
+    assert_eq!((kept_names(&a), assigned(&a, "c")), (vec!["c".to_owned()], vec![2]));
+}
+
+/// A leader that was cut off keeps the slots of every node whose session ends. Only the version shows that.
+#[test]
+fn the_next_leader_also_waits_for_a_node_whose_session_ended_without_grace() {
+    let mut a = follower();
+    a.ends("c");
+    publishes_that_c_is_kept(&mut a);
+    settle(&mut a);
+    a.leaves("b");
+    pass(&mut a, secs(20));
+    assert!(a.is_leader());
+    assert_eq!((kept_names(&a), assigned(&a, "c")), (vec!["c".to_owned()], vec![2]));
+}
+
 #[test]
 fn a_gap_in_the_log_does_not_end_the_grace() {
     let mut a = leader_of(&["b", "c"]);
