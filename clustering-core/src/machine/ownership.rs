@@ -75,9 +75,7 @@ struct Retraction {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Release {
     /// Lost slots that no successful call has covered, without those of the running call.
-    due: SlotSet,
-    /// Time at which the first of these slots was lost.
-    since: Timestamp,
+    due: Vec<Loss>,
     /// Lease under which the slots were lost.
     lease: Option<LeaseId>,
     running: Option<Running>,
@@ -90,9 +88,32 @@ struct Release {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Running {
     token: Token,
+    loss: Loss,
+}
+
+/// Lost slots, which are not empty.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Loss {
     slots: SlotSet,
     /// Time at which the first of these slots was lost.
     since: Timestamp,
+}
+
+impl Release {
+    /// Removes the slots that are due, except for these.
+    fn take_due(&mut self, except: &SlotSet) -> Option<Loss> {
+        let mut taken: Option<Loss> = None;
+        for loss in &mut self.due {
+            let slots = loss.slots.difference(except);
+            loss.slots = loss.slots.difference(&slots);
+            if !slots.is_empty() {
+                let others = taken.take().unwrap_or(Loss { slots: SlotSet::default(), since: loss.since });
+                taken = Some(Loss { slots: others.slots.union(&slots), since: others.since.min(loss.since) });
+            }
+        }
+        self.due.retain(|loss| !loss.slots.is_empty());
+        taken
+    }
 }
 
 impl Ownership {
@@ -128,17 +149,18 @@ impl Ownership {
 
     /// Returns the time at which the first of the slots was lost that the node has not let go of.
     fn since(&self) -> Option<Timestamp> {
-        let Release { due, since, running, .. } = &self.release;
+        let Release { due, running, .. } = &self.release;
         let retracted = self.retractions.iter().map(|retraction| retraction.since);
-        let due = (!due.is_empty()).then_some(*since);
-        retracted.chain(due).chain(running.as_ref().map(|running| running.since)).min()
+        let unreleased = due.iter().chain(running.as_ref().map(|running| &running.loss));
+        retracted.chain(unreleased.map(|loss| loss.since)).min()
     }
 
     /// Restarts the time limit for letting go of slots.
     fn restart_time(&mut self, now: Timestamp) {
         self.retractions.iter_mut().for_each(|retraction| retraction.since = now);
-        self.release.since = now;
-        self.release.running.iter_mut().for_each(|running| running.since = now);
+        let Release { due, running, .. } = &mut self.release;
+        let unreleased = due.iter_mut().chain(running.as_mut().map(|running| &mut running.loss));
+        unreleased.for_each(|loss| loss.since = now);
     }
 
     /// Returns the time until which the node waits for the release of its lost slots.
@@ -249,29 +271,21 @@ impl Ownership {
             self.retractions.push(Retraction { token, lease, since, in_use: held, is_reported: false });
         }
         if facts.config.has_release {
-            if self.release.due.is_empty() {
-                self.release.since = facts.now;
-            }
-            self.release.due = self.release.due.union(&lost);
+            self.release.due.push(Loss { slots: lost, since: facts.now });
             self.release.lease = Some(lease);
         }
     }
 
     /// Calls `release` if a call is due.
     fn release(&mut self, facts: &Facts, session: &Session, out: &mut Outbox) {
-        let Release { due, since, lease: Some(lease), running: None, failures, again } = &mut self.release
-        else {
-            return;
-        };
-        let slots = due.difference(&self.loading);
-        if slots.is_empty() || facts.now < *again {
+        let Release { lease: Some(lease), running: None, failures, again, .. } = self.release else { return };
+        if facts.now < again {
             return;
         }
-        *due = due.difference(&slots);
-        let (since, lease) = (*since, *lease);
+        let Some(loss) = self.release.take_due(&self.loading) else { return };
         let view = facts.fold.newest().filter(|_| session.held().is_some()).cloned();
-        let token = out.release(slots.clone(), lease, view, *failures + 1, facts.now);
-        self.release.running = Some(Running { token, slots, since });
+        let token = out.release(loss.slots.clone(), lease, view, failures + 1, facts.now);
+        self.release.running = Some(Running { token, loss });
     }
 
     /// Handles the result of a call of `release`.
@@ -285,8 +299,7 @@ impl Ownership {
         let attempt = self.release.failures;
         let retry_in = out.jittered(facts.config.stabilize_retry.after(attempt));
         self.release.again = facts.now + retry_in;
-        self.release.due = self.release.due.union(&run.slots);
-        self.release.since = run.since;
+        self.release.due.push(run.loss);
         out.emit(Event::ReleaseRefused { attempt, reason, retry_in });
     }
 

@@ -486,6 +486,34 @@ fn the_release_timeout_counts_from_the_loss_of_slots_that_are_not_released_yet()
     b.expect_only(&["* session"], &["* session lost: the node did not release its lost slots in time"]);
 }
 
+/// `release` is called for a slot that is being loaded only when `stabilize` has ended. Until then, slots that were lost
+/// earlier may have been released.
+#[test]
+fn the_release_timeout_of_a_slot_that_is_being_loaded_counts_from_its_own_loss() {
+    let mut b = follower_of(Bench::exclusive_with("b", |config| {
+        config.has_release = true;
+        config.release_timeout = Some(secs(60));
+    }));
+    b.publishes_slots(&["a", "b", "b", "b"], false);
+    b.answer_all();
+    b.permits();
+    assert!(b.is_open("stabilize"));
+    b.publishes_slots(&["a", "b", "b", "a"], false);
+    b.retracted(&[]);
+    b.wait(secs(10));
+    b.publishes_slots(&["a", "b", "a", "a"], false);
+    b.retracted(&[]);
+    b.wait(secs(40));
+    b.publishes_slots(&["a", "a", "a", "a"], false);
+    b.released(Outcome::Ready);
+    b.released(Outcome::Ready);
+    b.skip();
+    b.wait(secs(59));
+    b.expect_only(&["* session"], &[]);
+    b.wait(secs(1));
+    b.expect_only(&["* session"], &["* session lost: the node did not release its lost slots in time"]);
+}
+
 #[test]
 fn p12_a_removed_node_stops_renewing_and_waits_for_its_holds_before_it_rejoins() {
     let mut b = follower();
