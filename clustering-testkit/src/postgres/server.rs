@@ -113,7 +113,7 @@ impl PostgresServer {
     /// Stops the server in order. It ends all connections.
     pub async fn stop(&self) -> io::Result<()> {
         let Some(process) = self.process().take() else { return Ok(()) };
-        signal(process.pid(), Signal::INT);
+        end(&process, Signal::INT);
         process.wait().await.map(drop)
     }
 
@@ -266,14 +266,19 @@ impl Drop for PostgresServer {
     /// Stops the server instead of killing it, since it would leave a segment of shared memory behind.
     fn drop(&mut self) {
         let Some(process) = self.process().take() else { return };
-        let connections = children(process.pid());
-        connections.iter().chain([&process.pid()]).for_each(|pid| signal(*pid, Signal::CONT));
-        signal(process.pid(), Signal::QUIT);
+        end(&process, Signal::QUIT);
         let since = Instant::now();
         while process.ended().is_none() && since.elapsed() < PATIENCE {
             std::thread::sleep(INTERVAL);
         }
     }
+}
+
+/// Tells the server to end, with the signal for that. It may be frozen, and would not notice the signal.
+fn end(server: &Process, how: Signal) {
+    let connections = children(server.pid());
+    connections.iter().chain([&server.pid()]).for_each(|pid| signal(*pid, Signal::CONT));
+    signal(server.pid(), how);
 }
 
 /// Gives the file or folder to the user of the server.

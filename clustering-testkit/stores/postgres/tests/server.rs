@@ -204,6 +204,19 @@ async fn a_frozen_server_is_reported_in_time_and_everything_continues_when_it_re
 }
 
 #[tokio::test]
+async fn a_frozen_server_can_be_stopped_and_restarted() {
+    let server = common::start().await;
+    let store = common::store(&server);
+    store.check().await.unwrap();
+    server.pause().unwrap();
+    tokio::time::timeout(SECOND * 20, server.restart())
+        .await
+        .expect("it stops although it is frozen")
+        .unwrap();
+    assert_eq!(server.sql("SELECT 1").await.unwrap(), "1");
+}
+
+#[tokio::test]
 async fn a_call_that_waits_for_a_lock_ends_as_busy_and_renewals_do_not_wait() {
     let server = common::start().await;
     let store = common::store(&server);
