@@ -155,6 +155,8 @@ impl Acknowledgement {
         let takes_long = stabilization.takes_long(facts);
         if let Some(view) = ownership.released(facts, membership, takes_long) {
             self.report_release(view);
+        } else if let Some((view, reason)) = ownership.delay(facts, membership) {
+            self.report_delay(view, reason);
         }
         let target = membership.target(facts).map(View::revision);
         self.open.take_if(|report| Some(report.view.revision()) != target);
@@ -178,16 +180,7 @@ impl Acknowledgement {
 
     /// Reports that the slots that the newest version takes from this node are released.
     fn report_release(&mut self, view: &View) {
-        let is_said = |report: &Option<Report>| {
-            report.as_ref().is_some_and(|report| report.view.revision() == view.revision())
-        };
-        let is_sending = match &self.state {
-            State::Sending { report, .. } | State::Resolving { report, .. } => {
-                report.view.revision() == view.revision()
-            }
-            _ => false,
-        };
-        if !is_said(&self.reported) && !is_said(&self.open) && !is_sending {
+        if !self.has_said(view, |report| report.record().is_released()) {
             self.report(Report {
                 view: view.clone(),
                 outcome: ReadinessOutcome::Pending,
@@ -195,6 +188,29 @@ impl Acknowledgement {
                 phase: ReadinessPhase::Released,
             });
         }
+    }
+
+    /// Reports why slots that the newest version takes from this node are not released. Only the first reason is
+    /// reported, which costs one commit for each version that waits for this node.
+    fn report_delay(&mut self, view: &View, reason: String) {
+        if !self.has_said(view, |_| true) {
+            self.report(Report {
+                view: view.clone(),
+                outcome: ReadinessOutcome::Failed,
+                detail: Some(reason),
+                phase: ReadinessPhase::Holding,
+            });
+        }
+    }
+
+    /// True if such a report about the version is stored, in flight or to be sent.
+    fn has_said(&self, view: &View, is_such: impl Fn(&Report) -> bool) -> bool {
+        let sending = match &self.state {
+            State::Sending { report, .. } | State::Resolving { report, .. } => Some(report),
+            _ => None,
+        };
+        let mut said = self.reported.iter().chain(&self.open).chain(sending);
+        said.any(|report| report.view.revision() == view.revision() && is_such(report))
     }
 
     /// Resets the state when the session ends: the key is deleted with the lease.

@@ -81,6 +81,8 @@ struct Release {
     running: Option<Running>,
     /// Number of calls that failed in a row.
     failures: u32,
+    /// Reason why the last call failed.
+    refused: Option<String>,
     /// Time of the next call after a failure.
     again: Timestamp,
 }
@@ -199,6 +201,24 @@ impl Ownership {
         (is_due && must_release(facts, view)).then_some(view)
     }
 
+    /// Returns the view that this node keeps from being handed over, and why, once that has taken long.
+    pub(crate) fn delay<'a>(&self, facts: &'a Facts, membership: &Membership) -> Option<(&'a View, String)> {
+        let view = membership.target(facts).filter(|view| view.has_handover())?;
+        let is_late = self.reported_slow && self.is_reported() && !self.has_let_go();
+        let is_awaited = !facts.fold.is_released() && must_release(facts, view);
+        (is_late && is_awaited).then(|| (view, self.obstacle()))
+    }
+
+    /// Describes what keeps the node from letting go of its lost slots.
+    fn obstacle(&self) -> String {
+        let in_use = self.in_use();
+        match &self.release.refused {
+            _ if !in_use.is_empty() => format!("holds of slots {in_use} were not dropped"),
+            Some(reason) => format!("the release callback failed: {reason}"),
+            None => "the release callback has not succeeded".to_owned(),
+        }
+    }
+
     /// True if the view assigns slots to the node that it does not hold.
     fn gains(&self, view: &View) -> bool {
         view.own_slots().iter().any(|slot| !self.held.contains_key(&slot))
@@ -292,10 +312,11 @@ impl Ownership {
     pub(crate) fn on_released(&mut self, facts: &Facts, token: Token, outcome: Outcome, out: &mut Outbox) {
         let Some(run) = self.release.running.take_if(|run| run.token == token) else { return };
         let Outcome::Refused { reason } = outcome else {
-            self.release.failures = 0;
+            (self.release.failures, self.release.refused) = (0, None);
             return;
         };
         self.release.failures += 1;
+        self.release.refused = Some(reason.clone());
         let attempt = self.release.failures;
         let retry_in = out.jittered(facts.config.stabilize_retry.after(attempt));
         self.release.again = facts.now + retry_in;

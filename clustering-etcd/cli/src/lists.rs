@@ -29,13 +29,13 @@ pub(crate) fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String
     lines
 }
 
-/// Describes the nodes that a version waits for, and what those without a refusal have yet to do. Nodes that refused
-/// come first: they need help, the others perhaps only time.
-pub(crate) fn laggards(late: &[Laggard], otherwise: &str) -> Vec<String> {
+/// Describes the nodes that a version waits for, each with its reason if it gave one, or with what it has yet to do.
+/// Nodes with a reason come first: they need help, the others perhaps only time.
+pub(crate) fn laggards(late: &[Laggard], refused: &str, yet_to_do: &str) -> Vec<String> {
     let mut late: Vec<_> = late.iter().collect();
     late.sort_by_key(|late| late.refused.is_none());
-    limited(&late, |Laggard { name, refused, .. }| match refused {
-        Some(reason) => format!("{name} refused: {reason}"),
-        None => format!("{name} {otherwise}"),
+    limited(&late, |Laggard { name, refused: reason, .. }| match reason {
+        Some(reason) => format!("{name} {refused}: {reason}"),
+        None => format!("{name} {yet_to_do}"),
     })
 }

@@ -100,7 +100,8 @@ pub(crate) fn releasing(report: &Report, watched: &str, nodes: &[clustering_core
         }
     };
     let mut lines = vec![format!("not stable{watched}: {first}")];
-    lines.extend(laggards(nodes, "has not released the slots that it lost"));
+    let holds = "has not released the slots that it lost";
+    lines.extend(laggards(nodes, holds, holds));
     lines.extend(limited(sessions, standing));
     lines
 }

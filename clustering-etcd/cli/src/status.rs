@@ -128,7 +128,7 @@ fn condition(report: &Report, watched: Option<Duration>) -> Vec<String> {
         ClusterState::Adapting { waiting_for } => {
             let (late, all) = (waiting_for.len(), counted(members(report)));
             let first = format!("not stable{watched}: waiting for {late} of {all}");
-            [first].into_iter().chain(laggards(waiting_for, "has not answered")).collect()
+            [first].into_iter().chain(laggards(waiting_for, "refused", "has not answered")).collect()
         }
         ClusterState::Due { changed, gone, asked } => {
             let first = format!("not stable{watched}: {leader} has yet to publish a new version");

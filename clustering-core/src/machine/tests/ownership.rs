@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::bench::{Bench, ms, secs, slots};
+use super::bench::{Bench, ms, name, secs, slots};
 use crate::{
     config::Laggards,
     event::StopReason,
     machine::{Output, Phase, Purpose},
     outcome::Outcome,
-    record::{HoldsRecord, decode},
+    record::{HoldsRecord, ReadinessOutcome, ReadinessRecord, decode},
     slots::SlotSet,
     store::{ErrorKind, LeaseId, Txn, WatchEnd},
 };
@@ -454,6 +454,43 @@ fn p12_a_node_whose_release_is_stuck_leaves_and_rejoins_after_growing_pauses() {
     b.wait(secs(1));
     b.answer_all();
     assert_eq!(b.status().phase, Phase::Member);
+}
+
+#[test]
+fn a_node_that_cannot_let_go_says_why_once_and_then_that_it_has() {
+    let mut b = follower_of(Bench::exclusive_with("b", |config| config.has_release = true));
+    let said = |b: &Bench| {
+        let entry = b.store.get(&b.keys.readiness_key(&name("b"))).expect("an acknowledgement");
+        let record: ReadinessRecord = decode(&entry.value).unwrap();
+        (record.outcome, record.detail.clone(), record.is_released())
+    };
+    b.publishes_slots(&["a", "a", "a", "b"], true);
+    b.retracted(&[2]);
+    b.released(Outcome::Refused { reason: "disk full".into() });
+    b.wait(secs(29));
+    b.expect_only(&["acknowledge"], &[]);
+    b.wait(secs(1));
+    b.answer_all();
+    let holds = Some("holds of slots 2 were not dropped".to_owned());
+    assert_eq!(said(&b), (ReadinessOutcome::Failed, holds, false));
+    b.skip();
+    b.retracted(&[]);
+    b.wait(secs(20));
+    b.expect_only(&["acknowledge"], &[]);
+    // The next version waits for the callback alone.
+    b.publishes_slots(&["a", "a", "a", "a"], true);
+    b.retracted(&[]);
+    b.answer_all();
+    let callback = Some("the release callback failed: disk full".to_owned());
+    assert_eq!(said(&b), (ReadinessOutcome::Failed, callback, false));
+    while b.is_open("release") {
+        b.released(Outcome::Ready);
+        b.wait(secs(1));
+    }
+    b.answer_all();
+    b.stabilized(Outcome::Ready);
+    b.answer_all();
+    assert_eq!(said(&b), (ReadinessOutcome::Ready, None, true));
 }
 
 /// Otherwise a node that loses slots in one version after another would leave, although it releases all of them in time.
