@@ -23,7 +23,7 @@ use self::serialize::text;
 use crate::{
     name::{Incarnation, NodeName, NodeUri},
     record::{Cause, Departure},
-    slots::SlotSet,
+    slots::{Slot, SlotSet},
     store::{Key, Revision},
     version::{Term, Version},
 };
@@ -205,6 +205,16 @@ pub enum Event {
         /// Time since the slots were lost.
         #[serde(serialize_with = "milliseconds", rename = "waiting_ms")]
         waiting: Duration,
+    },
+    /// Work on a lost slot had not returned in time, and was dropped: a task of
+    /// [`for_each_held_slot`](crate::Clustering::for_each_held_slot), or the work of
+    /// [`while_held`](crate::Clustering::while_held). It should end when [`lost`](crate::Hold::lost) resolves.
+    WorkDropped {
+        /// The slot.
+        slot: Slot,
+        /// Time since the slot was lost.
+        #[serde(serialize_with = "milliseconds", rename = "after_ms")]
+        after: Duration,
     },
     /// The leader recorded that all slots that move in a version are released. The new owners may acquire them.
     Released {

@@ -61,6 +61,13 @@ impl fmt::Display for Event {
             Event::ReleaseSlow { in_use, releasing, waiting } => {
                 release_slow(f, in_use, *releasing, brief(*waiting))
             }
+            Event::WorkDropped { slot, after } => {
+                let after = brief(*after);
+                write!(
+                    f,
+                    "the work on slot {slot} was dropped: it had not returned {after:?} after the slot was lost"
+                )
+            }
             Event::Released { version } => write!(f, "the slots that move in {version} are released"),
             Event::NotExclusive { version, nodes } => {
                 let names: Vec<&str> = nodes.iter().take(5).map(NodeName::as_str).collect();

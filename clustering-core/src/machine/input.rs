@@ -176,6 +176,13 @@ pub enum Input {
         /// Time for which the slots of the node wait for it to come back; zero if it will not.
         keep: Duration,
     },
+    /// Work on a lost slot had not returned in time, and was dropped.
+    WorkDropped {
+        /// The slot.
+        slot: Slot,
+        /// Time since the slot was lost.
+        after: Duration,
+    },
     /// The process at the endpoint of a node that [`Output::WatchProcesses`](super::Output::WatchProcesses) named is
     /// gone.
     ProcessGone {

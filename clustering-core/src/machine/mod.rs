@@ -131,7 +131,7 @@ pub use self::{
 };
 use crate::{
     config::Config,
-    event::{LostReason, StopReason, StoreCall},
+    event::{Event, LostReason, StopReason, StoreCall},
     fold::{Changed, Fold},
     keyspace::Keyspace,
     name::NodeName,
@@ -496,6 +496,7 @@ impl Machine {
                 self.membership.abandon(&ids);
                 self.election.abandon(&ids);
             }
+            Input::WorkDropped { slot, after } => out.emit(Event::WorkDropped { slot, after }),
             Input::ProcessGone { process, evidence } => self.crashes.on_gone(facts, process, evidence),
             Input::Stop { keep } => self.stop(StopReason::Asked, keep),
             _ => {}

@@ -156,6 +156,9 @@ impl Driver {
         if let Some(report) = self.keeper.report() {
             return report;
         }
+        if let Some((slot, after)) = self.shared.known.holds.next_dropped_work() {
+            return Input::WorkDropped { slot, after };
+        }
         let wakeup = self.shared.machine().next_wakeup();
         let tick = self.alarm.wait_until(wakeup.into_iter().chain(self.keeper.next_deadline()).min());
         let watches = &mut self.watches;

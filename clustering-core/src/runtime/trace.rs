@@ -159,6 +159,7 @@ fn level(event: &Event) -> Level {
         | Event::NotExclusive { .. }
         | Event::ReleaseRefused { .. }
         | Event::ReleaseSlow { .. }
+        | Event::WorkDropped { .. }
         | Event::Reclaiming { .. }
         | Event::TooFewNodes { .. }
         | Event::FalselyRemoved { .. }

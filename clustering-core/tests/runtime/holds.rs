@@ -203,6 +203,28 @@ async fn p12_work_that_ignores_the_loss_is_dropped_before_the_node_has_to_leave(
     assert_eq!((dropped, running), (4, 4));
 }
 
+/// Nothing else shows that a service ignores the loss of its slots.
+#[tokio::test(start_paused = true)]
+async fn each_task_that_is_dropped_because_it_ignores_the_loss_of_its_slot_is_an_event() {
+    let cluster = Cluster::new();
+    let a = cluster.start_with("a", |builder| exclusive(builder).release_timeout(secs(20))).await;
+    a.for_each_held_slot(|_hold| std::future::pending());
+    stable([&a]).await;
+    let b = cluster.start_with("b", exclusive).await;
+    b.for_each_held_slot(|hold| async move { hold.lost().await });
+    stable([&a, &b]).await;
+    let dropped = |event: &Arc<Event>| match **event {
+        Event::WorkDropped { slot, after } => Some((slot, after)),
+        _ => None,
+    };
+    let reported: Vec<_> = a.log.all().iter().filter_map(dropped).collect();
+    assert_eq!(reported.iter().map(|(slot, _)| *slot).collect::<SlotSet>(), b.held_slots());
+    assert_eq!(reported.len(), 4);
+    assert!(reported.iter().all(|(_, after)| (secs(18)..secs(18) + ms(5)).contains(after)), "{reported:?}");
+    b.stop().await.unwrap();
+    assert!(b.log.all().iter().all(|event| dropped(event).is_none()));
+}
+
 #[tokio::test(start_paused = true)]
 async fn p12_work_that_ignores_the_end_of_the_session_is_dropped_when_its_hold_is_void() {
     let cluster = Cluster::new();

@@ -1,9 +1,11 @@
 use std::{
+    collections::VecDeque,
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
@@ -25,8 +27,16 @@ use crate::{
 pub(crate) struct Holds {
     slots: ArcSwap<Slots>,
     changes: watch::Sender<()>,
-    /// Wakes the driver when the last hold of a lost acquisition is dropped.
-    noticed: Arc<Notify>,
+    notices: Arc<Notices>,
+}
+
+/// What the holds report to the driver.
+#[derive(Debug, Default)]
+struct Notices {
+    /// Wakes the driver.
+    wake: Notify,
+    /// Work that was dropped because it had not returned in time, with the time since its slot was lost.
+    dropped: Mutex<VecDeque<(Slot, Duration)>>,
 }
 
 /// The current acquisition of each held slot, by the slot's number.
@@ -57,7 +67,7 @@ impl Slots {
 
 impl Holds {
     pub(crate) fn new() -> Self {
-        Holds { slots: ArcSwap::default(), changes: watch::channel(()).0, noticed: Arc::new(Notify::new()) }
+        Holds { slots: ArcSwap::default(), changes: watch::channel(()).0, notices: Arc::default() }
     }
 
     /// Returns a hold of the slot if the node holds it at this moment.
@@ -85,10 +95,15 @@ impl Holds {
         self.changes.subscribe()
     }
 
-    /// Waits until the holds of a lost slot have been dropped, or a hold has noticed that the time limit of its lease
-    /// has passed. Cancel safe.
+    /// Waits until the holds of a lost slot have been dropped, a hold has noticed that the time limit of its lease has
+    /// passed, or work was dropped. Cancel safe.
     pub(crate) async fn noticed(&self) {
-        self.noticed.notified().await;
+        self.notices.wake.notified().await;
+    }
+
+    /// Returns the next work that was dropped, with the time since its slot was lost.
+    pub(crate) fn next_dropped_work(&self) -> Option<(Slot, Duration)> {
+        self.notices.dropped.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
     pub(super) fn slots(&self) -> Arc<Slots> {
@@ -118,7 +133,7 @@ impl Holds {
             lost: AtomicBool::new(false),
             outstanding: AtomicUsize::new(0),
             wake: Notify::new(),
-            noticed: self.noticed.clone(),
+            notices: self.notices.clone(),
             _presence: presence,
         })
     }
@@ -135,7 +150,7 @@ pub(crate) struct Acquisition {
     outstanding: AtomicUsize,
     /// Wakes all tasks that wait for the loss of the holds, or for the time at which they are void.
     wake: Notify,
-    noticed: Arc<Notify>,
+    notices: Arc<Notices>,
     /// Dropped with the last hold.
     _presence: Option<Presence>,
 }
@@ -163,8 +178,15 @@ impl Acquisition {
     /// driver reads the lower count, or this call reads the mark and wakes the driver.
     pub(super) fn drop_hold(&self) {
         if self.outstanding.fetch_sub(1, SeqCst) == 1 && self.lost.load(SeqCst) {
-            self.noticed.notify_one();
+            self.notices.wake.notify_one();
         }
+    }
+
+    /// Reports to the driver that work on the slot was dropped this long after the slot was lost.
+    pub(super) fn work_dropped(&self, after: Duration) {
+        let dropped = (self.slot, after);
+        self.notices.dropped.lock().unwrap_or_else(PoisonError::into_inner).push_back(dropped);
+        self.notices.wake.notify_one();
     }
 
     /// Marks the acquisition as lost, so that no further hold is given out. [`wake`](Self::wake) notifies the
@@ -185,7 +207,7 @@ impl Acquisition {
         if is_over {
             self.lose();
             self.lease.lapsed.store(true, SeqCst);
-            self.noticed.notify_one();
+            self.notices.wake.notify_one();
             self.wake();
         }
         is_over

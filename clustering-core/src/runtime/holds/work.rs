@@ -11,6 +11,7 @@ use thiserror::Error;
 use tokio::{
     runtime::Handle,
     task::{JoinError, JoinHandle},
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,8 +31,8 @@ pub enum WorkError {
 }
 
 /// Runs work on a held slot. Once the slot is lost, the work has the time `grace` to return, but not longer than the
-/// hold is valid; then it is dropped. Returns `None` if the work was dropped. The hold is always dropped after the
-/// work.
+/// hold is valid; then it is dropped, which is reported to the driver. Returns `None` if the work was dropped. The hold
+/// is always dropped after the work.
 pub(crate) async fn work<F: Future>(
     hold: Arc<Hold>,
     work: impl FnOnce(Arc<Hold>) -> F,
@@ -41,13 +42,17 @@ pub(crate) async fn work<F: Future>(
     tokio::select! {
         biased;
         result = running => Some(result),
-        () = over(&hold, grace) => None,
+        after = over(&hold, grace) => {
+            hold.acquisition.work_dropped(after);
+            None
+        }
     }
 }
 
-/// Waits until the work on a slot must end.
-async fn over(hold: &Hold, grace: Option<Duration>) {
+/// Waits until the work on a slot must end. Returns the time since the slot was lost.
+async fn over(hold: &Hold, grace: Option<Duration>) -> Duration {
     hold.lost().await;
+    let lost = Instant::now();
     let patience = async {
         match grace {
             Some(grace) => tokio::time::sleep(grace).await,
@@ -59,6 +64,7 @@ async fn over(hold: &Hold, grace: Option<Duration>) {
         () = hold.void() => {}
         () = patience => {}
     }
+    lost.elapsed()
 }
 
 /// Handle to the tasks of [`for_each_held_slot`](crate::Clustering::for_each_held_slot).
