@@ -55,9 +55,12 @@ impl Hold {
     /// is running out because no renewal has succeeded for two thirds of the TTL.
     ///
     /// The hold is still valid at that moment. Finish or abort the work, and drop the hold. Once lost, a hold stays
-    /// lost, even if a later renewal saves the session; take a new one then. Cancel safe.
+    /// lost, even if a later renewal saves the session; take a new one then. From then on this method returns at once,
+    /// so a loop that waits for it must end, or it keeps a processor busy. Cancel safe.
     pub async fn lost(&self) {
         self.acquisition.wait_until(Acquisition::is_lost).await;
+        // A loop that waits for a loss again and again must not block its thread: then it could not be dropped.
+        tokio::task::coop::consume_budget().await;
     }
 
     /// True if this process must let go of the slot; see [`lost`](Self::lost).

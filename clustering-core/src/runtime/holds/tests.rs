@@ -339,6 +339,20 @@ async fn p12_a_slot_is_in_use_until_the_state_of_work_that_was_dropped_is_droppe
     }
 }
 
+/// Otherwise the library could not drop it, and it would block its thread.
+#[tokio::test(start_paused = true)]
+async fn a_loop_that_waits_for_a_loss_that_has_happened_lets_other_tasks_run() {
+    let mut table = Table::new(&[1]);
+    let hold = table.holds.hold(slot(1)).unwrap();
+    table.hold(&[], 0);
+    let waiting = async {
+        for _ in 0..10_000 {
+            hold.lost().await;
+        }
+    };
+    assert!(!is_done(waiting));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_without_holdings_holds_nothing() {
     let mut table = Table::new(&[1]);
