@@ -10,7 +10,7 @@ use crate::conformance::{Bounds, Hook};
 /// Each scenario has a store of its own, because it kills the server and rewinds or compacts the history. All handles
 /// lead to that store.
 pub trait Faults: Send + Sync + 'static {
-    /// Returns the timings that the store documents, The suite uses the clock, the smallest TTL and the expiry slack.
+    /// Returns the timings that the store documents. The suite uses the clock, the smallest TTL and the expiry slack.
     /// Under [`Clock::Paused`](crate::conformance::Clock::Paused), the nodes are tasks of the test's runtime, and the
     /// store must not need a network.
     fn bounds(&self) -> Bounds;
