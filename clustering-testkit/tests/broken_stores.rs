@@ -91,6 +91,7 @@ rejected! {
         hides_leases: HidesLeases, "the changes that followed";
         skips_over_compaction: SkipsOverCompaction, "ends with Compacted";
         skips_the_last_compacted_revision: SkipsTheLastCompactedRevision, "ends with Compacted";
+        forgets_lagging_watches: ForgetsLaggingWatches, "that is behind a compaction skips no change";
         waits_over_compaction: WaitsOverCompaction, "ends with Compacted";
         names_the_revision_asked_for: NamesTheRevisionAskedFor, "names a revision after";
         sends_items_after_its_end: SendsItemsAfterItsEnd, "nothing after the end of a watch";

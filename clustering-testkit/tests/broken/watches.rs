@@ -3,7 +3,7 @@
 use std::{
     mem,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -377,6 +377,39 @@ watch! {
             WatchEnd::Compacted { compacted } if after.next() == compacted => from(&again, &name, compacted),
             end => Box::pin(stream::iter([Err(end)])),
         })
+    }
+}
+
+/// Silently continues an open watch that lags behind a single compaction. New watches, and those that lag behind an
+/// earlier compaction, end with `Compacted`: such a store deletes the changes at once, but compares watches with the
+/// compaction before the last.
+#[derive(Clone, Default)]
+pub(crate) struct ForgetsLaggingWatches(Arc<Mutex<(Revision, Revision)>>);
+
+#[async_trait]
+impl Bend for ForgetsLaggingWatches {
+    fn compacted(&self, revision: Revision) {
+        let mut known = self.0.lock().unwrap();
+        *known = (known.1, revision);
+    }
+
+    async fn watch(
+        &self,
+        store: &MemoryStore,
+        prefix: &str,
+        after: Revision,
+    ) -> Result<WatchStream, StoreError> {
+        let inner = store.watch(prefix, after).await?;
+        let (known, again, name) = (self.0.clone(), store.clone(), prefix.to_owned());
+        if after < known.lock().unwrap().1 {
+            return Ok(inner);
+        }
+        Ok(instead(inner, move |end| match end {
+            WatchEnd::Compacted { compacted } if after >= known.lock().unwrap().0 => {
+                from(&again, &name, compacted)
+            }
+            end => Box::pin(stream::iter([Err(end)])),
+        }))
     }
 }
 
