@@ -393,3 +393,158 @@ async fn the_same_seed_gives_the_same_history() {
     assert_eq!(first, run(7).await);
     assert_ne!(first, run(8).await);
 }
+
+// ---- virtual time that stands still --------------------------------------------------------------------------------
+
+/// A service whose work on a slot goes on when the slot is lost, without waiting for anything.
+async fn spinning(process: Process) -> Result<Clustering, StartError> {
+    let node = process.builder().exclusive(4).start().await?;
+    let worker = node.clone();
+    node.for_each_held_slot(move |hold| {
+        let worker = worker.clone();
+        async move {
+            loop {
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(250)) => {}
+                    () = hold.lost() => {}
+                }
+                let _ = worker.commit_as_owner(&hold, Txn::new().put("app/work", "x", None)).await;
+            }
+        }
+    });
+    Ok(node)
+}
+
+async fn spins() -> TestCluster {
+    let builder = TestCluster::builder().standstill(secs(1));
+    let cluster = builder.start(1, spinning).await.unwrap();
+    cluster.wait_stable().await.unwrap();
+    // The first node loses slots.
+    cluster.add();
+    cluster
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_spins_fails_the_test_instead_of_hanging_it() {
+    let cluster = spins().await;
+    let told = failure(cluster.wait_stable().await);
+    for says in
+        ["virtual time has stood still for 1s", "a task of n0 is always ready", "`lost()`", "n0 is running"]
+    {
+        assert!(told.contains(says), "{says}: {told}");
+    }
+    assert!(failure(cluster.settle().await).contains("has stood still"));
+    assert!(failure(cluster.check().await).contains("has stood still"));
+}
+
+#[tokio::test(start_paused = true)]
+#[should_panic(expected = "a task of n0 is always ready")]
+async fn a_service_that_spins_ends_an_advance() {
+    spins().await.advance(secs(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_spins_does_not_hang_a_test_that_waits_by_itself() {
+    let cluster = spins().await;
+    tokio::time::sleep(secs(60)).await;
+    assert!(failure(cluster.settle().await).contains("a task of n0 is always ready"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_outside_of_all_processes_that_spins_fails_the_test_too() {
+    let builder = TestCluster::builder().standstill(secs(1));
+    let cluster = builder.start(1, |process| process.builder().start()).await.unwrap();
+    let task = tokio::spawn(async {
+        loop {
+            tokio::task::yield_now().await;
+        }
+    });
+    let told = failure(cluster.storm(&clustering_testkit::cluster::Storm::new(1)).await);
+    assert!(told.contains("a task outside of all processes is always ready"), "{told}");
+    task.abort();
+}
+
+/// Real time passes at one moment of virtual time, but no task is always ready.
+#[tokio::test(start_paused = true)]
+async fn blocking_tasks_and_waits_for_other_threads_are_no_standstill() {
+    let limit = Duration::from_millis(100);
+    let cluster = TestCluster::builder()
+        .standstill(limit)
+        .start(1, move |process: Process| {
+            process
+                .builder()
+                .stabilize(move |_: Stabilization| async move {
+                    // Many short waits, a long one, and a task that blocks the thread.
+                    for _ in 0..100 {
+                        tokio::task::spawn_blocking(move || std::thread::sleep(limit / 20)).await.unwrap();
+                    }
+                    tokio::task::spawn_blocking(move || std::thread::sleep(limit * 5)).await.unwrap();
+                    std::thread::sleep(limit * 5);
+                })
+                .start()
+        })
+        .await
+        .unwrap();
+    cluster.wait_stable().await.unwrap();
+    cluster.settle().await.unwrap();
+}
+
+// ---- work that is not reported -------------------------------------------------------------------------------------
+
+/// Returns what the ignored test with this name writes directly to standard error.
+fn stderr_of(test: &str) -> String {
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = command.args(["--exact", test, "--ignored"]).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn exclusive_cluster(reports: bool) -> impl Future<Output = Result<TestCluster, Failure>> {
+    TestCluster::start(2, move |process: Process| async move {
+        let node = process.builder().exclusive(4).start().await?;
+        node.for_each_held_slot(move |hold| async move {
+            let _working = reports.then(|| Process::current().unwrap().working_on_slot(hold.slot()));
+            hold.lost().await;
+        });
+        Ok::<_, StartError>(node)
+    })
+}
+
+#[test]
+#[ignore = "run by `a_test_says_that_no_work_was_reported`"]
+fn one_cluster_without_reports() {
+    clustering_testkit::cluster::seeds(0..1, async |_| Ok(()));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async { exclusive_cluster(false).await.unwrap().settle().await.unwrap() });
+}
+
+#[test]
+#[ignore = "run by `a_test_says_that_no_work_was_reported`"]
+fn seeds_without_reports() {
+    clustering_testkit::cluster::seeds(0..3, async |_| exclusive_cluster(false).await?.settle().await);
+}
+
+#[test]
+#[ignore = "run by `a_test_says_that_no_work_was_reported`"]
+fn seeds_with_one_report() {
+    clustering_testkit::cluster::seeds(0..3, async |seed| exclusive_cluster(seed == 1).await?.settle().await);
+}
+
+#[test]
+#[ignore = "run by `a_test_says_that_no_work_was_reported`"]
+fn a_cluster_without_slots() {
+    clustering_testkit::cluster::seeds(0..2, async |_| three().await.settle().await);
+}
+
+#[test]
+fn a_test_says_that_no_work_was_reported() {
+    for silent in ["one_cluster_without_reports", "seeds_without_reports"] {
+        let said = stderr_of(silent);
+        let line = format!("NOT JUDGED: P12 for the work of the service in {silent}: no process");
+        assert_eq!(said.matches(&line).count(), 1, "{said}");
+    }
+    for fine in ["seeds_with_one_report", "a_cluster_without_slots"] {
+        assert!(!stderr_of(fine).contains("NOT JUDGED"), "{fine}");
+    }
+}

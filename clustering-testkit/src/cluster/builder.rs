@@ -1,7 +1,7 @@
 use std::{
     fmt,
     future::Future,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use super::{
     Failure, Process, TestCluster, looks,
     shared::{Factory, Seats, Shared, Verdicts},
+    standstill::{self, Standstill},
 };
 use crate::history::{Clock, ledger};
 
@@ -22,12 +23,14 @@ pub struct TestClusterBuilder {
     seed: u64,
     patience: Duration,
     store: Option<MemoryStore>,
+    standstill: Duration,
 }
 
 impl Default for TestClusterBuilder {
     fn default() -> Self {
         let patience = Duration::from_secs(15 * 60);
-        TestClusterBuilder { namespace: "cluster".to_owned(), seed: 0, patience, store: None }
+        let standstill = standstill::LIMIT;
+        TestClusterBuilder { namespace: "cluster".to_owned(), seed: 0, patience, store: None, standstill }
     }
 }
 
@@ -57,6 +60,13 @@ impl TestClusterBuilder {
         self
     }
 
+    /// Sets the real time after which the test fails if virtual time stands still, because some task is always ready.
+    /// Default: 30 s. Tasks that block the thread, and calls that are waited for in real time, do not count.
+    pub fn standstill(mut self, limit: Duration) -> Self {
+        self.standstill = limit;
+        self
+    }
+
     /// Starts this many instances of the service and waits until each has started, like [`TestCluster::start`].
     ///
     /// # Errors
@@ -80,7 +90,7 @@ impl TestClusterBuilder {
         });
         let store = self.store.unwrap_or_else(|| MemoryStore::builder().history(1_000_000).build());
         let clock = Clock::tokio();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|shared| Shared {
             follower: ledger::follow(store.clone(), &self.namespace, clock.clone()),
             namespace: self.namespace,
             seed: self.seed,
@@ -90,6 +100,8 @@ impl TestClusterBuilder {
             factory,
             seats: Mutex::new(Seats { all: Vec::new(), lives: 0 }),
             changed: Arc::new(watch::Sender::new(0)),
+            standstill: Standstill::begin(self.standstill, shared.clone()),
+            was_checked: AtomicBool::new(false),
         });
         looks::begin(&shared);
         let cluster = TestCluster { shared, patience: self.patience };

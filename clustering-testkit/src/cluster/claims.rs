@@ -292,6 +292,16 @@ impl Gate {
         Said::by(self.node().as_ref(), self.is_paused())
     }
 
+    /// True if the node that was started last is exclusive.
+    pub(super) fn is_exclusive(&self) -> bool {
+        self.claims().slots.is_some()
+    }
+
+    /// True if the service has reported work on a key.
+    pub(super) fn has_worked(&self) -> bool {
+        self.claims().begun > 0
+    }
+
     /// Prepares for a new node, with this number of slots if it is exclusive.
     pub(super) fn begin_claims(&self, slots: Option<u16>) {
         let mut claims = self.claims();

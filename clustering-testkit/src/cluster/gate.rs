@@ -47,6 +47,8 @@ pub(super) struct Gate {
 struct State {
     may: May,
     waiting: Vec<Waker>,
+    /// Number of times that a task was about to be polled.
+    polls: u64,
     tasks: Vec<AbortHandle>,
     /// Tasks that hold sockets, which a kill closes.
     sockets: Vec<AbortHandle>,
@@ -108,6 +110,11 @@ impl Gate {
     /// True if the process was not killed.
     pub(super) fn is_alive(&self) -> bool {
         self.state().may != May::Dead
+    }
+
+    /// Returns the number of polls of the process's tasks.
+    pub(super) fn polls(&self) -> u64 {
+        self.state().polls
     }
 
     pub(super) fn is_paused(&self) -> bool {
@@ -190,6 +197,7 @@ impl Process for Gate {
 
     fn poll_running(&self, context: &mut Context<'_>) -> Poll<()> {
         let mut state = self.state();
+        state.polls += 1;
         match state.may {
             May::Run => Poll::Ready(()),
             May::Pause => {

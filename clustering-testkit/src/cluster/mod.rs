@@ -123,7 +123,7 @@
 //! }
 //!
 //! async fn poll_devices(hold: Arc<Hold>) {
-//!     // In production code, this line is under #[cfg(test)].
+//!     // In production code, this line is under #[cfg(test)] or a feature; see below.
 //!     let _working = Process::current().map(|process| process.working_on_slot(hold.slot()));
 //!     // Poll the devices of the slot until it has to be let go of.
 //!     hold.lost().await;
@@ -143,6 +143,31 @@
 //! # }
 //! ```
 //!
+//! The line with `working_on` must be compiled into the service when its tests run:
+//!
+//! - Unit tests, in the crate of the service itself: put it under `#[cfg(test)]`.
+//! - Tests in `tests/*.rs`: the service's library is built *without* `cfg(test)` for them, so the line would silently
+//!   be missing. Put it under a cargo feature instead, with the testkit as an optional dependency:
+//!
+//!   ```toml
+//!   [features]
+//!   testkit = ["dep:clustering-testkit"]
+//!
+//!   [[test]]
+//!   name = "cluster"
+//!   required-features = ["testkit"]
+//!   ```
+//!
+//! In a task that the service spawns with `tokio::spawn`, `Process::current` returns `None`. Such a task survives the
+//! crash of its process, and its work is invisible. Spawn it with [`Process::spawn`], or capture the [`Process`] before.
+//!
+//! If no process of an exclusive cluster has reported any work by the end of a test that was checked, or in all
+//! [`seeds`], the test says so in a line that starts with `NOT JUDGED`. It writes the line directly to standard error,
+//! so the test runner does not capture it.
+//!
+//! Work that is still running long after its slot was lost is dropped by the library. The timeline shows this
+//! ([`WorkDropped`](clustering_core::Event::WorkDropped)).
+//!
 //! # Many seeds
 //!
 //! A [`Storm`] injects random faults, and [`seeds`] runs a scenario with one seed after another. The first seed that
@@ -157,8 +182,7 @@
 //!     seeds(0..3, async |seed| {
 //!         let cluster = TestCluster::start(3, |process| process.builder().start()).await?;
 //!         cluster.storm(&Storm::new(seed)).await?;
-//!         cluster.settle().await?;
-//!         Ok(())
+//!         cluster.settle().await
 //!     });
 //! }
 //! # it_survives_any_storm();
@@ -175,7 +199,9 @@
 //!
 //! All processes share the test's memory, clock and thread. A task that the service spawns with `tokio::spawn` does not
 //! belong to the process (see [`Process::spawn`]). A callback that blocks its thread blocks all processes. Clocks don't
-//! drift. Crash detection is off, because sockets do not follow the paused clock: a crash is noticed when the lease
+//! drift. Virtual time moves only while no task is ready: a loop that waits for something that is always ready, such as
+//! [`lost`](clustering_core::Hold::lost) of a lost hold, stops it. The test then fails after 30 s of real time
+//! ([`standstill`](TestClusterBuilder::standstill)). Crash detection is off, because sockets do not follow the paused clock: a crash is noticed when the lease
 //! expires. For tests with real processes, start the service with the module [`process`](crate::process) on a server
 //! from the module `etcd` (feature `etcd`).
 
@@ -187,7 +213,9 @@ mod looks;
 mod process;
 mod seeds;
 mod shared;
+mod standstill;
 mod storm;
+mod unreported;
 mod verdict;
 mod waiting;
 
@@ -408,7 +436,8 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// Panics if the process is down or has not started yet.
     pub async fn stop(&self, name: &str) -> Result<(), Failure> {
         let (node, gate) = (self.node(name), self.with_seat(name, |seat| seat.gate().clone()));
-        let stopped = tokio::time::timeout(self.patience, node.stop()).await;
+        let stopping = async { Ok(tokio::time::timeout(self.patience, node.stop()).await) };
+        let stopped = self.unless_still(stopping).await?;
         // The process may have crashed and been restarted in the meantime.
         let service = self.with_seat(name, |seat| {
             Arc::ptr_eq(seat.gate(), &gate).then(|| std::mem::replace(&mut seat.stage, Stage::Down))
@@ -514,8 +543,18 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     }
 
     /// Lets this much virtual time pass.
+    ///
+    /// # Panics
+    ///
+    /// Panics if virtual time [stands still](TestClusterBuilder::standstill).
     pub async fn advance(&self, time: Duration) {
-        tokio::time::sleep(time).await;
+        let sleep = async {
+            tokio::time::sleep(time).await;
+            Ok(())
+        };
+        if let Err(failure) = self.unless_still(sleep).await {
+            panic!("{failure}");
+        }
     }
 
     /// Ends all lasting faults: resumes paused processes, repairs all connections and removes delays. Crashed processes

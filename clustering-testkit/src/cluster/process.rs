@@ -29,7 +29,7 @@ impl Process {
     /// ```
     /// # use clustering_testkit::cluster::Process;
     /// async fn count(meter: &str) {
-    ///     // In a service, this line is under #[cfg(test)].
+    ///     // In a service, this line is under #[cfg(test)], or under a feature if tests in tests/*.rs use it.
     ///     let _working = Process::current().map(|process| process.working_on(meter));
     ///     // ...
     /// }

@@ -1,6 +1,6 @@
 use std::{env, ops::Range};
 
-use super::Failure;
+use super::{Failure, unreported};
 
 /// Environment variable that selects a single seed.
 const ONE: &str = "CLUSTERING_SEED";
@@ -9,7 +9,7 @@ const ONE: &str = "CLUSTERING_SEED";
 const MANY: &str = "CLUSTERING_SEEDS";
 
 /// Runs a scenario with one seed after another, each on a new runtime with a paused clock. Panics on the first seed
-/// that fails, with the failure and a command that reproduces it.
+/// that fails, with the failure and a command that reproduces it. The scenario's value is ignored.
 ///
 /// For longer or selective runs, set environment variables: `CLUSTERING_SEED=17` runs only that seed, and
 /// `CLUSTERING_SEEDS=10000` runs that many seeds from the start of the range.
@@ -25,8 +25,7 @@ const MANY: &str = "CLUSTERING_SEEDS";
 ///         let builder = TestCluster::builder().seed(seed);
 ///         let cluster = builder.start(3, |process| process.builder().start()).await?;
 ///         cluster.storm(&Storm::new(seed).lasting(Duration::from_secs(20))).await?;
-///         cluster.settle().await?;
-///         Ok(())
+///         cluster.settle().await
 ///     });
 /// }
 /// # it_comes_to_rest_after_any_storm();
@@ -36,7 +35,7 @@ const MANY: &str = "CLUSTERING_SEEDS";
 ///
 /// Panics on the first seed that fails.
 #[track_caller]
-pub fn seeds(range: Range<u64>, scenario: impl AsyncFn(u64) -> Result<(), Failure>) {
+pub fn seeds<T>(range: Range<u64>, scenario: impl AsyncFn(u64) -> Result<T, Failure>) {
     if let Some((seed, failure)) = Seeds::of_env(range).first_failure(scenario) {
         panic!("seed {seed}: {failure}\nreproduce: {}", command(seed));
     }
@@ -68,12 +67,30 @@ impl Seeds {
     }
 
     /// Returns the first seed with which the scenario fails, with the failure.
-    pub fn first_failure(self, scenario: impl AsyncFn(u64) -> Result<(), Failure>) -> Option<(u64, Failure)> {
-        self.0.into_iter().find_map(|seed| run(seed, &scenario).err().map(|failure| (seed, failure)))
+    pub fn first_failure<T>(
+        self,
+        scenario: impl AsyncFn(u64) -> Result<T, Failure>,
+    ) -> Option<(u64, Failure)> {
+        let mut seeds = self.0.into_iter();
+        unreported::together(|| {
+            seeds.find_map(|seed| run(seed, &scenario).err().map(|failure| (seed, failure)))
+        })
     }
 }
 
-fn run(seed: u64, scenario: &impl AsyncFn(u64) -> Result<(), Failure>) -> Result<(), Failure> {
+/// Prints the seed if the scenario panics, for example because of a failed assertion.
+struct Running(u64);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("seed {} panicked\nreproduce: {}", self.0, command(self.0));
+        }
+    }
+}
+
+fn run<T>(seed: u64, scenario: &impl AsyncFn(u64) -> Result<T, Failure>) -> Result<T, Failure> {
+    let _running = Running(seed);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     runtime.expect("a runtime without I/O can be built").block_on(scenario(seed))
 }
@@ -83,10 +100,11 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
 }
 
-/// Returns the command that runs the current test with only this seed.
+/// Returns the command that runs the current test with only this seed. Cargo and nextest name the package. The
+/// features of the run are unknown.
 fn command(seed: u64) -> String {
     let package = env::var("CARGO_PKG_NAME").map(|name| format!(" -p {name}")).unwrap_or_default();
     let thread = std::thread::current();
     let test = thread.name().filter(|name| *name != "main").unwrap_or_default();
-    format!("{ONE}={seed} cargo test{package} --all-features -- --exact {test}").trim_end().to_owned()
+    format!("{ONE}={seed} cargo test{package} -- --exact {test}").trim_end().to_owned()
 }

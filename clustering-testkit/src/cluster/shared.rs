@@ -1,7 +1,10 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use clustering_core::Clustering;
@@ -11,6 +14,8 @@ use tokio::sync::watch;
 use super::{
     Process,
     gate::{Gate, Kept, end_tasks},
+    standstill::Standstill,
+    unreported::{self, Seen},
 };
 use crate::{
     faulty::FaultyStore,
@@ -32,6 +37,9 @@ pub(super) struct Shared<S> {
     pub(super) seats: Mutex<Seats<S>>,
     /// Counter that is incremented whenever the state of a process changes, to wake waiters.
     pub(super) changed: Arc<watch::Sender<u64>>,
+    pub(super) standstill: Standstill,
+    /// True if a check of the promises has passed.
+    pub(super) was_checked: AtomicBool,
 }
 
 /// All processes in the order of their numbers, and the number of lives started so far.
@@ -103,7 +111,12 @@ impl<S> Shared<S> {
 impl<S> Drop for Shared<S> {
     fn drop(&mut self) {
         let seats = self.seats.get_mut().unwrap_or_else(PoisonError::into_inner);
-        seats.all.iter().flat_map(|seat| &seat.gates).for_each(|gate| end_tasks(gate));
+        let gates = || seats.all.iter().flat_map(|seat| &seat.gates);
+        if self.was_checked.load(Ordering::Relaxed) {
+            let exclusive = gates().any(|gate| gate.is_exclusive());
+            unreported::ended(Seen { exclusive, work: gates().any(|gate| gate.has_worked()) });
+        }
+        gates().for_each(|gate| end_tasks(gate));
     }
 }
 

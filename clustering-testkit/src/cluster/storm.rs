@@ -207,6 +207,10 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     /// [reports](super::Process::violates) that it broke one of its own promises, or
     /// [works](super::Process::working_on) on a key without a valid hold.
     pub async fn storm(&self, storm: &Storm) -> Result<(), Failure> {
+        self.unless_still(self.run_storm(storm)).await
+    }
+
+    async fn run_storm(&self, storm: &Storm) -> Result<(), Failure> {
         let begun = Instant::now();
         let mut steps: Vec<(Duration, Step)> = storm
             .plan()

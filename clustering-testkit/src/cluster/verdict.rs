@@ -1,4 +1,4 @@
-use std::sync::PoisonError;
+use std::sync::{PoisonError, atomic::Ordering};
 
 use super::{
     Failure, TestCluster,
@@ -63,6 +63,9 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
     }
 
     async fn judge(&self, calm: Option<Calm>) -> Result<Ledger, Failure> {
+        if let Some(failure) = self.shared.standstill.found() {
+            return Err(failure);
+        }
         // This cannot fail: the memory store always answers.
         self.shared.follower.settle().await.map_err(|error| Failure::new(error.to_string()))?;
         self.not_violated()?;
@@ -72,6 +75,7 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
         // Report two processes that work on one key before a process that works without a hold: the overlap is the
         // clearer evidence.
         self.not_without_hold()?;
+        self.shared.was_checked.store(true, Ordering::Relaxed);
         Ok(ledger)
     }
 

@@ -129,7 +129,8 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
                 Err(NotYet::Never(failure)) => return Err(self.told(failure)),
                 Err(NotYet::Wait(missing)) => missing,
             };
-            if timeout_at(deadline, self.change(&nodes)).await.is_err() {
+            let change = async { Ok(timeout_at(deadline, self.change(&nodes)).await) };
+            if self.unless_still(change).await?.is_err() {
                 let what = format!("timed out after {:?} waiting for {missing}", self.patience);
                 return Err(self.told(Failure::new(what)));
             }
