@@ -71,7 +71,7 @@ impl Seeds {
         self,
         scenario: impl AsyncFn(u64) -> Result<T, Failure>,
     ) -> Option<(u64, Failure)> {
-        let mut seeds = self.0.into_iter();
+        let mut seeds = self.0;
         unreported::together(|| {
             seeds.find_map(|seed| run(seed, &scenario).err().map(|failure| (seed, failure)))
         })
