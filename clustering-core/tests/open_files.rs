@@ -1,4 +1,4 @@
-//! Crash detection of a process that has run out of file descriptors. This test has a process of its own, because the
+//! Crash detection of a process that has run out of file descriptors. This test runs in its own process, because the
 //! limit applies to the whole process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed expectation fails the test")]
@@ -14,10 +14,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{io::AsyncReadExt, net::TcpSocket, sync::mpsc, time::timeout};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Longer than any step takes, even on a busy machine.
+/// Time limit for each step, long enough for a busy machine.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Time in which a listener that does not give up fails several times.
+/// Time in which a listener that keeps trying fails several times.
 const SEVERAL_FAILURES: Duration = Duration::from_millis(300);
 
 const HELLO_LENGTH: usize = 40;

@@ -23,7 +23,7 @@
 //! | How does my code behave if the store answers late, wrongly or not at all? | [`faulty::FaultyStore`] |
 //! | Can clusters run on my store? | [`conformance`] and [`linearizability`] |
 //! | Do they survive its crashes, and all that can happen between them and it? | [`faults`] |
-//! | How fast are they on my store, beside another? | [`timing`] |
+//! | How fast are they on my store, compared with another one? | [`timing`] |
 //! | What if the connections to a server hang, close or lose answers? | [`proxy`] |
 //! | What does the contract require of a store after these calls? | [`contract::Contract`] |
 //! | Does it work with a real etcd? | `etcd` (feature `etcd` or `container`): servers that can be paused, killed, compacted and restored from a backup |

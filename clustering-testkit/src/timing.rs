@@ -1,6 +1,6 @@
-//! Times that changes of a cluster take on a store: [`TimedCluster`].
+//! Measures how long changes of a cluster take on a store: [`TimedCluster`].
 //!
-//! Each node has a runtime and a handle to the store of its own, as if it ran in its own process:
+//! Each node has its own runtime and its own handle to the store, as if it ran in its own process:
 //!
 //! ```
 //! use std::time::Duration;
@@ -25,11 +25,11 @@
 //! # }
 //! ```
 //!
-//! To compare a store with another one, start a cluster on each and let them change by turns, since the speed of a machine
-//! varies. The bench `beside_etcd` of `clustering-postgres` does so. Etcd is the yardstick:
-//! `clustering-etcd`'s guide to performance contains its times.
+//! To compare a store with another one, start a cluster on each and let their changes alternate, because the speed of a
+//! machine varies. The bench `beside_etcd` of `clustering-postgres` does so. Etcd is the yardstick: the performance
+//! guide of `clustering-etcd` lists its times.
 //!
-//! Use a server with the durability that it has in production, and a release build (`cargo bench`).
+//! Run the server with the same durability as in production, and use a release build (`cargo bench`).
 
 use std::{
     fmt,
@@ -42,19 +42,18 @@ use clustering_core::{Clustering, Status, store::CoordinationStore};
 use futures_util::future::join_all;
 use tokio::runtime::{Builder, Runtime};
 
-/// Longest time for a change. Generous, because a machine that is also compiling is slow.
+/// Time limit for a change. It is generous, because a machine that is also compiling is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Pause before each change, so that it counts as a lone one: the leader delays the publication of a change that comes
-/// within a second of another.
+/// Pause before each change. The leader delays the publication of a change that comes within a second of another.
 const CALM: Duration = Duration::from_millis(1_050);
 
 type Connecting = Pin<Box<dyn Future<Output = Arc<dyn CoordinationStore>> + Send>>;
 
 /// A cluster whose changes are timed. See the [module](self) for an example.
 ///
-/// Each time begins with the call and ends when every node sees the next stable version. Before each change, the cluster
-/// has been calm for a second, which does not count.
+/// Each time begins with the call and ends when every node sees the next stable version. Each method first waits until
+/// the cluster has been calm for a second. This wait is not part of the time.
 ///
 /// # Panics
 ///
@@ -70,12 +69,12 @@ pub struct TimedCluster {
 
 struct Node {
     handle: Clustering,
-    /// Taken by `drop` only.
+    /// Only `drop` takes it.
     runtime: Option<Runtime>,
 }
 
 impl Drop for Node {
-    /// Ends the node like a process that dies, if it has not left before.
+    /// Ends the node as if its process had died, unless the node has already left.
     fn drop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -86,9 +85,9 @@ impl Drop for Node {
 impl TimedCluster {
     /// Starts a cluster of `nodes` nodes in a namespace that is not in use, and waits until it is stable.
     ///
-    /// `connect` is called on the runtime of each node and returns the node's handle to the store. `ttl` is the TTL of the
-    /// leases: choose the shortest that the store grants to time failovers, and a long one to time everything else without
-    /// renewals.
+    /// `connect` is called on the runtime of each node and returns the node's handle to the store. `ttl` is the TTL of
+    /// the leases. To time failovers, choose the shortest that the store grants. To time everything else without
+    /// renewals, choose a long one.
     ///
     /// # Panics
     ///
@@ -196,7 +195,7 @@ impl TimedCluster {
         self.nodes.push(Node { handle, runtime: Some(runtime) });
     }
 
-    /// Waits until all nodes see a stable version of just these nodes.
+    /// Waits until every node sees a stable version that consists of exactly these nodes.
     async fn stable(&mut self) {
         let count = self.nodes.len();
         let is_so = move |status: &Status| {

@@ -202,7 +202,7 @@ fn a_failing_seed_is_reported_with_the_command() {
         seeds(0..10, async |seed| if seed == 7 { Err("no luck".into()) } else { Ok(()) });
     });
     let told = failed.unwrap_err().downcast::<String>().unwrap();
-    // Cargo and nextest tell each test its package.
+    // Cargo and nextest provide the package's name in the environment.
     let command = "CLUSTERING_SEED=7 cargo test -p clustering-testkit -- --exact \
                    a_failing_seed_is_reported_with_the_command";
     assert_eq!(told.as_str(), format!("seed 7: no luck\nreproduce: {command}"));

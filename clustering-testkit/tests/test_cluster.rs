@@ -396,7 +396,7 @@ async fn the_same_seed_gives_the_same_history() {
 
 // ---- virtual time that stands still --------------------------------------------------------------------------------
 
-/// A service whose work on a slot goes on when the slot is lost, without waiting for anything.
+/// A service whose work on a slot continues after the slot is lost, without ever waiting.
 async fn spinning(process: Process) -> Result<Clustering, StartError> {
     let node = process.builder().exclusive(4).start().await?;
     let worker = node.clone();
@@ -464,7 +464,7 @@ async fn a_task_outside_of_all_processes_that_spins_fails_the_test_too() {
     task.abort();
 }
 
-/// Real time passes at one moment of virtual time, but no task is always ready.
+/// Real time passes while virtual time does not, although no task is always ready.
 #[tokio::test(start_paused = true)]
 async fn blocking_tasks_and_waits_for_other_threads_are_no_standstill() {
     let limit = Duration::from_millis(100);
@@ -491,7 +491,7 @@ async fn blocking_tasks_and_waits_for_other_threads_are_no_standstill() {
 
 // ---- work that is not reported -------------------------------------------------------------------------------------
 
-/// Returns what the ignored test with this name writes directly to standard error.
+/// Runs the ignored test with this name, and returns what it writes directly to standard error.
 fn stderr_of(test: &str) -> String {
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
     let output = command.args(["--exact", test, "--ignored"]).output().unwrap();

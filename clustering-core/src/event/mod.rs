@@ -206,9 +206,9 @@ pub enum Event {
         #[serde(serialize_with = "milliseconds", rename = "waiting_ms")]
         waiting: Duration,
     },
-    /// Work on a lost slot had not returned in time, and was dropped: a task of
+    /// Work on a lost slot did not end in time and was dropped: a task of
     /// [`for_each_held_slot`](crate::Clustering::for_each_held_slot), or the work of
-    /// [`while_held`](crate::Clustering::while_held). It should end when [`lost`](crate::Hold::lost) resolves.
+    /// [`while_held`](crate::Clustering::while_held). Such work should end when [`lost`](crate::Hold::lost) resolves.
     WorkDropped {
         /// The slot.
         slot: Slot,

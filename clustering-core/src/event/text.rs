@@ -65,7 +65,7 @@ impl fmt::Display for Event {
                 let after = brief(*after);
                 write!(
                     f,
-                    "the work on slot {slot} was dropped: it had not returned {after:?} after the slot was lost"
+                    "work on slot {slot} was dropped: it was still running {after:?} after the slot was lost"
                 )
             }
             Event::Released { version } => write!(f, "the slots that move in {version} are released"),

@@ -190,8 +190,8 @@ impl Acknowledgement {
         }
     }
 
-    /// Reports why slots that the newest version takes from this node are not released. Only the first reason is
-    /// reported, which costs one commit for each version that waits for this node.
+    /// Reports why this node has not released the slots that the newest version takes from it. Only the first reason is
+    /// reported, so this costs one commit for each version that waits for this node.
     fn report_delay(&mut self, view: &View, reason: String) {
         if !self.has_said(view, |_| true) {
             self.report(Report {
@@ -203,7 +203,7 @@ impl Acknowledgement {
         }
     }
 
-    /// True if such a report about the version is stored, in flight or to be sent.
+    /// True if a report about the version that satisfies `is_such` is stored, in flight or pending.
     fn has_said(&self, view: &View, is_such: impl Fn(&Report) -> bool) -> bool {
         let sending = match &self.state {
             State::Sending { report, .. } | State::Resolving { report, .. } => Some(report),

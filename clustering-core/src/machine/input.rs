@@ -176,7 +176,7 @@ pub enum Input {
         /// Time for which the slots of the node wait for it to come back; zero if it will not.
         keep: Duration,
     },
-    /// Work on a lost slot had not returned in time, and was dropped.
+    /// Work on a lost slot did not end in time and was dropped.
     WorkDropped {
         /// The slot.
         slot: Slot,

@@ -119,10 +119,11 @@ impl Keeping {
         if !is_owner(facts, name) {
             return;
         }
-        // Without grace the time is over at once. That is noted if the departure was committed: a version whose publisher
-        // knew only an earlier departure of this node, with a grace, may follow, and must not make the slots wait. If the
-        // session ended, the version's publisher may know more: a gap in the log hides how the node departed, and after
-        // an outage the leader waits for every node whose session ends.
+        // Without a grace, the deadline passes at once. If the departure was committed, the deadline is recorded all
+        // the same: a version may follow whose publisher knew only of an earlier departure of this node, with a grace,
+        // and that version must not make the slots wait. If the session ended, no deadline is recorded, because the
+        // publisher of the next version may know more: a gap in the log hides how the node departed, and after an
+        // outage the leader waits for every node whose session ends.
         if how != Departure::Ended || !grace.is_zero() {
             self.deadlines.insert(name.clone(), facts.now + grace);
         }

@@ -281,8 +281,8 @@ pub enum RequestError {
     /// The node was unregistered before it became a member.
     #[error("the node was unregistered before it became a member")]
     Unregistered,
-    /// A callback of the node made the request. The request takes effect, but the callback must not wait for that,
-    /// since it may happen only after the callback has returned.
+    /// A callback of the node made the request. The request takes effect, but possibly only after the callback has
+    /// returned, so the callback must not wait for it.
     #[error(
         "the request takes effect, but a callback must not wait for its own node: return from the callback"
     )]

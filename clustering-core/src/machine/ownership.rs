@@ -93,7 +93,7 @@ struct Running {
     loss: Loss,
 }
 
-/// Lost slots, which are not empty.
+/// A non-empty set of slots that were lost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Loss {
     slots: SlotSet,
@@ -102,7 +102,7 @@ struct Loss {
 }
 
 impl Release {
-    /// Removes the slots that are due, except for these.
+    /// Removes and returns the due slots, except those in `except`.
     fn take_due(&mut self, except: &SlotSet) -> Option<Loss> {
         let mut taken: Option<Loss> = None;
         for loss in &mut self.due {
@@ -149,7 +149,7 @@ impl Ownership {
         self.retractions.is_empty() && !self.is_releasing()
     }
 
-    /// Returns the time at which the first of the slots was lost that the node has not let go of.
+    /// Returns the time of the earliest loss among the slots that the node has not let go of.
     fn since(&self) -> Option<Timestamp> {
         let Release { due, running, .. } = &self.release;
         let retracted = self.retractions.iter().map(|retraction| retraction.since);
@@ -201,7 +201,7 @@ impl Ownership {
         (is_due && must_release(facts, view)).then_some(view)
     }
 
-    /// Returns the view that this node keeps from being handed over, and why, once that has taken long.
+    /// Returns the view whose hand-over this node delays, and the reason, if the node is overdue.
     pub(crate) fn delay<'a>(&self, facts: &'a Facts, membership: &Membership) -> Option<(&'a View, String)> {
         let view = membership.target(facts).filter(|view| view.has_handover())?;
         let is_late = self.reported_slow && self.is_reported() && !self.has_let_go();

@@ -136,8 +136,8 @@ impl Records {
         }
     }
 
-    /// True if slots are being handed over, and since the newest version nodes have only joined or come back: they wait
-    /// until the hand-over has finished.
+    /// True if slots are being handed over, and the only changes since the newest version are nodes that joined or came
+    /// back: these wait until the hand-over has finished.
     fn makes_joins_wait(&self, ownership: &Ownership<'_>) -> bool {
         let version = self.log.version_modified();
         let mut later = self.log.present().filter(|node| node.modified > version);

@@ -230,8 +230,8 @@ impl Release {
     }
 
     /// Returns the view of the version that takes the slots away, or of a newer version if one was published before the
-    /// call. The newer version may even give a slot back to this node, which acquires it again after the release.
-    /// `None` if the session ends, for example because the node stops.
+    /// call. A newer version may even return a slot to this node, which acquires it again after the release. `None` if
+    /// the session ends, for example because the node stops.
     pub fn view(&self) -> Option<&View> {
         self.view.as_ref()
     }

@@ -417,14 +417,14 @@ impl Clustering {
     /// expired. It ends the node for all clones of the handle, and calling it twice is harmless. The node also ends
     /// if the future is dropped.
     ///
-    /// `Ok` means that the lease was revoked, or that its TTL has passed without a renewal, so that the store ends it.
-    /// But if the store was down, and not merely unreachable, it may restart the TTL of every lease when it comes back,
-    /// as etcd does. The others then see the node for up to another TTL.
+    /// `Ok` means that the lease was revoked, or that its TTL has passed without a renewal, so the store expires it.
+    /// However, a store that was down, and not merely unreachable, may restart the TTL of every lease when it comes
+    /// back, as etcd does. The other nodes then see this node for up to another TTL.
     ///
     /// # Errors
     ///
     /// [`StopError::LeaseNotGivenBack`] if the store did not revoke the lease in time, and the TTL has not passed yet:
-    /// the node has ended, but the others see it until the TTL has passed, or for another TTL as described above.
+    /// the node has ended, but the other nodes see it until the TTL has passed, or for another TTL, as described above.
     ///
     /// [`StopError::InCallback`] in the node's own callbacks: the node begins to stop, and this call returns at once.
     pub async fn stop(&self) -> Result<(), StopError> {

@@ -203,7 +203,7 @@ async fn p12_work_that_ignores_the_loss_is_dropped_before_the_node_has_to_leave(
     assert_eq!((dropped, running), (4, 4));
 }
 
-/// Nothing else shows that a service ignores the loss of its slots.
+/// This event is the only sign that a service ignores the loss of its slots.
 #[tokio::test(start_paused = true)]
 async fn each_task_that_is_dropped_because_it_ignores_the_loss_of_its_slot_is_an_event() {
     let cluster = Cluster::new();

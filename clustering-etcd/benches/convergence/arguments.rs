@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 
 const PARTS: &[&str] = &["times", "killed", "counts", "trace"];
 
-/// Parts that compare with the bare client step by step, or read the server's metrics.
+/// Parts that run on etcd only: they compare each step with the bare client, or read etcd's metrics.
 const ONLY_ETCD: &[&str] = &["counts", "trace"];
 
 impl Arguments {

@@ -155,7 +155,7 @@ struct Keys {
     stable: String,
     gone: String,
     ready: String,
-    /// Key of an entry in the history of versions, which each version also writes.
+    /// Key of an entry in the history of versions. Each published version also writes one.
     history: String,
 }
 

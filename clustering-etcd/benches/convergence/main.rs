@@ -1,4 +1,5 @@
-//! Time from a change until all nodes have adapted to it, on etcd beside a bare client that does the same by hand.
+//! Time from a change until all nodes have adapted to it, on etcd compared with a bare client that does the same by
+//! hand.
 //!
 //! `cargo bench -p clustering-etcd --bench convergence -- --help`
 

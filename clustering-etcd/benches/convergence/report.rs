@@ -33,7 +33,7 @@ pub(crate) struct Sample {
     pub(crate) all: Duration,
 }
 
-/// Samples of both teams, by kind of change. The bare client has none on other stores than etcd.
+/// Samples of both teams, by kind of change. The bare client runs on etcd only.
 #[derive(Debug, Default)]
 pub(crate) struct Samples(BTreeMap<Change, (Vec<Sample>, Vec<Sample>)>);
 

@@ -1,4 +1,4 @@
-//! Changes of a cluster, on etcd alternating with one of the bare client.
+//! Changes of a cluster. On etcd, they alternate with changes of a cluster of bare clients.
 
 use std::time::{Duration, Instant};
 

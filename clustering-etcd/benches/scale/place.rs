@@ -36,7 +36,7 @@ impl Place {
         self.server.endpoint.as_deref()
     }
 
-    /// Returns the resources that a server of this bench uses.
+    /// Returns the resource usage of the server, if this bench has started one.
     pub(crate) fn usage(&self) -> Option<Usage> {
         self.server.pid().map(Usage::of_server)
     }

@@ -31,8 +31,8 @@ impl Usage {
         }
     }
 
-    /// Returns the usage of a server: of the process with this pid and of its children, which serve the connections of
-    /// PostgreSQL. Memory that they share counts once.
+    /// Returns the usage of a server: of the process with this id and of its children, which in PostgreSQL serve the
+    /// connections. Shared memory is counted once.
     pub(crate) fn of_server(pid: u32) -> Self {
         let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
         let pids = processes.filter_map(|entry| entry.file_name().into_string().ok());
@@ -41,34 +41,34 @@ impl Usage {
         let memory = |pid: &String| kib(&format!("/proc/{pid}/smaps_rollup"), "Pss:") * 1024;
         let memory = children.iter().chain([&parent]).map(memory).sum();
         let running: Duration = children.iter().map(|child| processor(child, &[UTIME, STIME])).sum();
-        // With the children that have ended.
+        // Includes the children that have ended.
         let processor = processor(&parent, &[UTIME, STIME, CUTIME, CSTIME]) + running;
         Usage { memory, heap: 0, processor }
     }
 }
 
-/// Positions of fields after the name of the program in `/proc/PID/stat`.
+/// Indices into the fields that [`stat`] returns.
 const PARENT: usize = 1;
 const UTIME: usize = 11;
 const STIME: usize = 12;
 const CUTIME: usize = 13;
 const CSTIME: usize = 14;
 
-/// Returns the fields after the name of the program, which may contain anything.
+/// Returns the fields of `/proc/PID/stat` after the program's name, which may itself contain spaces and parentheses.
 fn stat(pid: &str) -> Vec<String> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
     fields.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Returns the sum of these CPU times.
+/// Returns the sum of the CPU times in these fields of `/proc/PID/stat`.
 fn processor(pid: &str, times: &[usize]) -> Duration {
     let stat = stat(pid);
     let ticks = times.iter().filter_map(|time| stat.get(*time)?.parse::<u64>().ok()).sum::<u64>();
     Duration::from_millis(ticks * 1000 / TICKS)
 }
 
-/// Returns the number of KiB in the line that starts with this name.
+/// Returns the value, in KiB, of the line that starts with this name; zero if there is none.
 fn kib(file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(file).unwrap_or_default();
     let value =

@@ -1,7 +1,7 @@
 //! The stores that benches can run on.
 
-// Each bench uses another part.
-#![allow(dead_code, reason = "each bench uses another part of this module")]
+// Each bench uses a different part.
+#![allow(dead_code, reason = "each bench uses a different part of this module")]
 
 use std::{error::Error, sync::Arc};
 
@@ -11,11 +11,11 @@ use clustering_memory::MemoryStore;
 use clustering_postgres::{PostgresConfig, PostgresStore};
 use clustering_testkit::{etcd::EtcdServer, postgres::PostgresServer};
 
-/// Number of revisions that the memory store keeps: more than any run makes, so that nothing is compacted before slow
-/// nodes have read it.
+/// Number of revisions that the memory store keeps. No run makes this many, so nothing is compacted before slow nodes
+/// have read it.
 const HISTORY: usize = 10_000_000;
 
-/// Enough for 200 nodes with a store each, which has two connections.
+/// Enough for 200 nodes, each with its own store handle, which has two connections.
 const CONNECTIONS: &str = "max_connections=500";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,12 +59,12 @@ pub(crate) struct Server {
 enum Process {
     Etcd(Box<EtcdServer>),
     Postgres(Box<PostgresServer>),
-    /// The store has none, or the bench has not started it.
+    /// The store has no server, or the bench did not start it.
     Unknown,
 }
 
 impl Server {
-    /// Starts a server with its default durability, and without data.
+    /// Starts an empty server with its default durability.
     pub(crate) async fn start(store: Store) -> Result<Self, Box<dyn Error>> {
         let (endpoint, process) = match store {
             Store::Memory => {
@@ -101,7 +101,7 @@ impl Server {
         Ok(Server { store, connect, endpoint: Some(endpoint.to_owned()), process: Process::Unknown })
     }
 
-    /// Returns the process id of a server that the bench has started.
+    /// Returns the process id of the server, if the bench has started it.
     pub(crate) fn pid(&self) -> Option<u32> {
         match &self.process {
             Process::Etcd(server) => server.pid(),
@@ -110,7 +110,7 @@ impl Server {
         }
     }
 
-    /// Returns the port of a server that the bench has started.
+    /// Returns the port of the server, if the bench has started it.
     pub(crate) fn port(&self) -> Option<u16> {
         match &self.process {
             Process::Etcd(server) => Some(server.port()),
@@ -119,7 +119,7 @@ impl Server {
         }
     }
 
-    /// Returns the version of a server that the bench has started.
+    /// Returns the version of the server, if the bench has started it.
     pub(crate) async fn version(&self) -> Result<Option<String>, Box<dyn Error>> {
         Ok(match &self.process {
             Process::Etcd(server) => Some(server.version().to_owned()),
@@ -129,13 +129,13 @@ impl Server {
     }
 }
 
-/// Starts an etcd that does not leave out fsync, as those of tests do from version 3.5 on.
+/// Starts an etcd that uses fsync, unlike the etcd servers of tests, which skip it from version 3.5 on.
 async fn etcd() -> Result<EtcdServer, Box<dyn Error>> {
     let etcd = EtcdServer::start().await?;
     let mut version = etcd.version().split('.').map(|number| number.parse().unwrap_or(0));
     if (version.next().unwrap_or(0), version.next().unwrap_or(0)) < (3, 5) {
         return Ok(etcd);
     }
-    // The last of two equal flags counts.
+    // If a flag is given twice, the last one wins.
     Ok(EtcdServer::builder().args(["--unsafe-no-fsync=false"]).start().await?)
 }

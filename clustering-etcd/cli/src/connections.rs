@@ -77,7 +77,7 @@ pub(crate) async fn accept(listener: TcpListener, router: Router) {
     }
 }
 
-/// Closes the oldest connections of each kind, until a new one of either kind is allowed.
+/// Closes the oldest connections of each kind until there is room for a new one of either kind.
 async fn make_room(open: &mut VecDeque<Open>) {
     open.retain(|connection| !connection.task.is_finished());
     for lasting in [false, true] {

@@ -29,8 +29,8 @@ pub(crate) fn limited<T>(items: &[T], line: impl Fn(&T) -> String) -> Vec<String
     lines
 }
 
-/// Describes the nodes that a version waits for, each with its reason if it gave one, or with what it has yet to do.
-/// Nodes with a reason come first: they need help, the others perhaps only time.
+/// Describes the nodes that a version waits for, each with the reason that it gave, or else with what it has yet to do.
+/// Nodes with a reason come first: they need help, while the others may only need time.
 pub(crate) fn laggards(late: &[Laggard], refused: &str, yet_to_do: &str) -> Vec<String> {
     let mut late: Vec<_> = late.iter().collect();
     late.sort_by_key(|late| late.refused.is_none());

@@ -23,7 +23,7 @@ const BUSY: &[(&str, &str)] = &[
     ("corrupt cluster", "the data of its members differs: see its log and etcdctl alarm list"),
 ];
 
-/// What the client library says of an answer over HTTP that is not gRPC.
+/// Part of the client library's message about an HTTP response that is not gRPC.
 const NOT_GRPC: &str = "grpc-status header missing";
 
 impl Failure {
@@ -32,8 +32,8 @@ impl Failure {
         let said = &self.message;
         let advised = match (self.kind, user) {
             _ if said.contains(NOT_GRPC) => Some(format!(
-                "the answer is not etcd's ({said}): the endpoint belongs to another program, or a proxy in between does \
-                 not pass gRPC on"
+                "the answer is not from etcd ({said}): the endpoint belongs to another program, or a proxy in between \
+                 does not forward gRPC"
             )),
             (FailureKind::LoginRejected, Some(user)) => Some(login_rejected(said, user)),
             (FailureKind::TokenRejected, user) => Some(token_rejected(said, user)),

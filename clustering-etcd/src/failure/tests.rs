@@ -262,7 +262,7 @@ fn each_busy_server_says_what_to_do() {
     }
 }
 
-/// The client library's message must contain what the advice looks for, so the answer comes over a connection.
+/// The advice depends on the wording of the client library's message, so the test makes a real connection.
 #[tokio::test]
 async fn an_endpoint_that_is_not_etcd_says_so() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -281,7 +281,7 @@ async fn an_endpoint_that_is_not_etcd_says_so() {
     let store = crate::EtcdStore::new(crate::EtcdConfig::new([endpoint]).unwrap()).unwrap();
     let error =
         clustering_core::store::CoordinationStore::read(&store, "view/").await.unwrap_err().to_string();
-    assert!(error.contains("the answer is not etcd's") && error.contains("404"), "{error}");
+    assert!(error.contains("the answer is not from etcd") && error.contains("404"), "{error}");
 }
 
 #[test]

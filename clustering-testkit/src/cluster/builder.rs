@@ -60,8 +60,8 @@ impl TestClusterBuilder {
         self
     }
 
-    /// Sets the real time after which the test fails if virtual time stands still, because some task is always ready.
-    /// Default: 30 s. Tasks that block the thread, and calls that are waited for in real time, do not count.
+    /// Sets the real time after which the test fails because virtual time stands still: some task is always ready.
+    /// Default: 30 s. Time during which a task blocks the thread, or waits for a call in real time, does not count.
     pub fn standstill(mut self, limit: Duration) -> Self {
         self.standstill = limit;
         self

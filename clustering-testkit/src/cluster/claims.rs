@@ -292,7 +292,7 @@ impl Gate {
         Said::by(self.node().as_ref(), self.is_paused())
     }
 
-    /// True if the node that was started last is exclusive.
+    /// True if the most recently started node is exclusive.
     pub(super) fn is_exclusive(&self) -> bool {
         self.claims().slots.is_some()
     }

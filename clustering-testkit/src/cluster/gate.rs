@@ -47,7 +47,7 @@ pub(super) struct Gate {
 struct State {
     may: May,
     waiting: Vec<Waker>,
-    /// Number of times that a task was about to be polled.
+    /// Number of attempts to poll a task.
     polls: u64,
     tasks: Vec<AbortHandle>,
     /// Tasks that hold sockets, which a kill closes.
@@ -112,7 +112,7 @@ impl Gate {
         self.state().may != May::Dead
     }
 
-    /// Returns the number of polls of the process's tasks.
+    /// Returns the number of attempts to poll a task of the process.
     pub(super) fn polls(&self) -> u64 {
         self.state().polls
     }

@@ -159,14 +159,15 @@
 //!   ```
 //!
 //! In a task that the service spawns with `tokio::spawn`, `Process::current` returns `None`. Such a task survives the
-//! crash of its process, and its work is invisible. Spawn it with [`Process::spawn`], or capture the [`Process`] before.
+//! crash of its process, and the work that it does is not seen. Spawn the task with [`Process::spawn`], or capture the
+//! [`Process`] before you spawn the task.
 //!
-//! If no process of an exclusive cluster has reported any work by the end of a test that was checked, or in all
-//! [`seeds`], the test says so in a line that starts with `NOT JUDGED`. It writes the line directly to standard error,
-//! so the test runner does not capture it.
+//! If a test checks an exclusive cluster, and no process reports any work (with any of the test's [`seeds`]), the test
+//! says so in a line that starts with `NOT JUDGED`. It writes the line directly to standard error, so the test runner
+//! does not capture it.
 //!
-//! Work that is still running long after its slot was lost is dropped by the library. The timeline shows this
-//! ([`WorkDropped`](clustering_core::Event::WorkDropped)).
+//! The library drops work that is still running long after its slot was lost. The timeline shows this as
+//! [`WorkDropped`](clustering_core::Event::WorkDropped).
 //!
 //! # Many seeds
 //!
@@ -201,9 +202,9 @@
 //! belong to the process (see [`Process::spawn`]). A callback that blocks its thread blocks all processes. Clocks don't
 //! drift. Virtual time moves only while no task is ready: a loop that waits for something that is always ready, such as
 //! [`lost`](clustering_core::Hold::lost) of a lost hold, stops it. The test then fails after 30 s of real time
-//! ([`standstill`](TestClusterBuilder::standstill)). Crash detection is off, because sockets do not follow the paused clock: a crash is noticed when the lease
-//! expires. For tests with real processes, start the service with the module [`process`](crate::process) on a server
-//! from the module `etcd` (feature `etcd`).
+//! ([`standstill`](TestClusterBuilder::standstill)). Crash detection is off, because sockets do not follow the paused
+//! clock: a crash is noticed when the lease expires. For tests with real processes, start the service with the module
+//! [`process`](crate::process) on a server from the module `etcd` (feature `etcd`).
 
 mod builder;
 mod claims;

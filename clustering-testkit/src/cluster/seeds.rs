@@ -9,7 +9,7 @@ const ONE: &str = "CLUSTERING_SEED";
 const MANY: &str = "CLUSTERING_SEEDS";
 
 /// Runs a scenario with one seed after another, each on a new runtime with a paused clock. Panics on the first seed
-/// that fails, with the failure and a command that reproduces it. The scenario's value is ignored.
+/// that fails, with the failure and a command that reproduces it. The value that the scenario returns is ignored.
 ///
 /// For longer or selective runs, set environment variables: `CLUSTERING_SEED=17` runs only that seed, and
 /// `CLUSTERING_SEEDS=10000` runs that many seeds from the start of the range.
@@ -100,8 +100,8 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable} must be a number, not {value:?}")))
 }
 
-/// Returns the command that runs the current test with only this seed. Cargo and nextest name the package. The
-/// features of the run are unknown.
+/// Returns the command that runs the current test with only this seed. Cargo and nextest provide the package's name,
+/// but not the features with which the test was built.
 fn command(seed: u64) -> String {
     let package = env::var("CARGO_PKG_NAME").map(|name| format!(" -p {name}")).unwrap_or_default();
     let thread = std::thread::current();

@@ -18,19 +18,19 @@ use super::{Failure, TestCluster, shared::Shared};
 /// Real time for which virtual time may stand still while some task is always ready.
 pub(super) const LIMIT: Duration = Duration::from_secs(30);
 
-/// Number of looks that the limit is divided into, and the number of those in which the runtime is asked.
+/// Number of checks into which the limit is divided, and the number of those that also query the runtime.
 const LOOKS: u32 = 10;
 const ASKED: u32 = 3;
 
 /// Detects that virtual time stands still because some task is always ready: tokio moves a paused clock only when the
 /// runtime is idle.
 ///
-/// A thread looks at the runtime from outside, because a wake from another thread would change the order of the tasks
-/// and make the run irreproducible. It counts its looks instead of the time that has passed, so that a suspended test
-/// is not mistaken for a busy one. Only if the runtime was not idle for most of the limit, it wakes a task of the
-/// runtime. That task finds a standstill if it runs several times without any progress of the clock and without an idle
-/// moment in between. Tasks that block the thread or compute for long are not mistaken for that, nor is a runtime that
-/// waits for another thread.
+/// A separate thread observes the runtime without waking it, because a wake from another thread would change the order
+/// of the tasks and make the run irreproducible. The thread counts its checks instead of the elapsed time, so that a
+/// suspended test is not mistaken for a busy one. Only if the runtime was never idle for most of the limit does the
+/// thread wake a task of the runtime. That task reports a standstill if it runs several times while the clock does not
+/// move and the runtime is never idle. Tasks that block the thread or compute for a long time are not mistaken for a
+/// standstill, and neither is a runtime that waits for another thread.
 pub(super) struct Standstill {
     found: Arc<watch::Sender<Option<Failure>>>,
     task: AbortHandle,
@@ -39,7 +39,7 @@ pub(super) struct Standstill {
 }
 
 impl Standstill {
-    /// Starts to look, until the returned value is dropped.
+    /// Starts watching for a standstill, until the returned value is dropped.
     pub(super) fn begin<S: Send + Sync + 'static>(limit: Duration, shared: Weak<Shared<S>>) -> Self {
         let (found, asked) = (Arc::new(watch::Sender::new(None)), Arc::new(Notify::new()));
         let (ends, ended) = mpsc::channel();
@@ -55,7 +55,7 @@ impl Standstill {
                 }
             }
         };
-        // Without the thread, a test that stands still hangs.
+        // If the thread cannot be started, a test that stands still hangs, as it would without this check.
         drop(thread::Builder::new().name("standstill".to_owned()).spawn(looking));
         let task = tokio::spawn(answer(asked, found.clone(), limit, shared));
         Standstill { found, task: task.abort_handle(), _ends: ends }
@@ -72,12 +72,12 @@ impl Drop for Standstill {
     }
 }
 
-/// Returns how often the runtime was idle so far.
+/// Returns how often the runtime has been idle so far.
 fn idle_moments(runtime: &Handle) -> u64 {
     runtime.metrics().worker_park_count(0)
 }
 
-/// Runs each time the thread suspects a standstill. Ends with the first standstill.
+/// Checks again each time the thread suspects a standstill. Returns once a standstill is found.
 async fn answer<S: Send + Sync + 'static>(
     asked: Arc<Notify>,
     found: Arc<watch::Sender<Option<Failure>>>,
@@ -101,7 +101,8 @@ async fn answer<S: Send + Sync + 'static>(
     }
 }
 
-/// True if the tasks give way to each other quickly, so that the runtime is not busy with some long computations.
+/// True if the tasks yield to each other quickly, which means that the runtime is not busy with a few long
+/// computations.
 async fn takes_turns() -> bool {
     const TURNS: u32 = 16;
     const LIMIT: Duration = Duration::from_secs(3);
@@ -113,14 +114,14 @@ async fn takes_turns() -> bool {
 }
 
 impl<S: Send + Sync + 'static> TestCluster<S> {
-    /// Returns the number of polls of the tasks of each running process.
+    /// Returns, for each running process, how often its tasks were polled.
     fn polls(&self) -> Vec<(String, u64)> {
         let seats = self.shared.seats();
         let running = seats.all.iter().filter(|seat| seat.runs());
         running.map(|seat| (seat.name.clone(), seat.gate().polls())).collect()
     }
 
-    /// Kills the process whose tasks are always ready, so that time moves on and the test can end. Returns the failure.
+    /// Kills the process whose tasks are polled most, so that time moves on and the test can end. Returns the failure.
     fn stands_still(&self, limit: Duration, before: &[(String, u64)], now: &[(String, u64)]) -> Failure {
         let polled = now.iter().filter_map(|(name, polls)| {
             let (_, before) = before.iter().find(|(known, _)| known == name)?;
@@ -133,10 +134,10 @@ impl<S: Send + Sync + 'static> TestCluster<S> {
             "virtual time has stood still for {limit:?} of real time, at {} s: {task} is always ready",
             self.shared.clock.now()
         );
-        let hint = "for example, a loop that selects on `lost()` of a hold that is lost already does not wait for \
-                    anything: end the loop when the hold is lost";
+        let hint = "for example, a loop that selects on `lost()` of a hold that is already lost never waits: end the \
+                    loop when the hold is lost";
         let failure = self.failure(what).hint(hint);
-        // Tests that wait for something else do not see the failure before they end, if they end.
+        // Print it now: a test that waits for something else sees the failure late, or never if it hangs.
         let _ = writeln!(std::io::stderr(), "{}\n  {hint}", failure.what);
         if let Some(name) = busiest {
             self.crash(name);

@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, io::Write, thread};
 
-/// What was seen of the work on keys.
+/// Work on keys that was seen in one or more clusters.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Seen {
     /// True if a node was exclusive.
@@ -13,11 +13,11 @@ pub(super) struct Seen {
 }
 
 thread_local! {
-    /// What all clusters of the current run of seeds have seen; `None` outside of such a run.
+    /// Work seen in all clusters of the current run of seeds; `None` outside of such a run.
     static SEEDS: Cell<Option<Seen>> = const { Cell::new(None) };
 }
 
-/// Handles the end of a cluster that was checked.
+/// Records the work of a cluster that was checked and has ended. Outside of a run of seeds, tells the author at once.
 pub(super) fn ended(seen: Seen) {
     match SEEDS.get() {
         Some(so_far) => SEEDS.set(Some(so_far.and(seen))),
@@ -25,7 +25,7 @@ pub(super) fn ended(seen: Seen) {
     }
 }
 
-/// Runs many seeds, and reports them as one.
+/// Runs many seeds, and tells the author only once for all of them.
 pub(super) fn together<T>(run: impl FnOnce() -> T) -> T {
     /// Also ends the run of seeds if it panics.
     struct End;
@@ -46,7 +46,7 @@ impl Seen {
         Seen { exclusive: self.exclusive || other.exclusive, work: self.work || other.work }
     }
 
-    /// Writes directly to standard error, because test runners capture what `eprintln!` prints.
+    /// Writes the line directly to standard error, because the test harness captures the output of `eprintln!`.
     fn tell(self) {
         if !self.exclusive || self.work || thread::panicking() {
             return;

@@ -429,7 +429,7 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
     // Compact up to each of the revisions in turn: after puts, deletions and the end of a lease.
     for (n, forgotten) in all.iter().enumerate() {
         let compacted = forgotten.revision;
-        // A third watch lags behind this compaction only.
+        // A third watch lags behind this compaction, but behind none of the earlier ones.
         let mut lagging = site.watch(n.checked_sub(1).map_or(before, |last| all[last].revision)).await;
         harness.compact(compacted).await;
         let starts = std::iter::once(before).chain(all.iter().map(|batch| batch.revision));
@@ -453,8 +453,8 @@ async fn compaction_is_never_skipped<H: Harness>(harness: &H) {
     site.leave().await;
 }
 
-/// Checks a watch that was not polled before a compaction. It may have buffered its changes or not, but it must not skip
-/// any.
+/// Checks a watch that was not polled before a compaction. The watch may or may not have buffered its changes, but it
+/// must not skip any.
 async fn skips_nothing<H: Harness>(site: &Site<'_, H>, behind: &mut Watch, owed: &[Batch]) {
     for owed in owed {
         match behind.item("the owed change, or Compacted").await {

@@ -1,7 +1,7 @@
 //! PostgreSQL servers for tests, on Linux.
 //!
-//! [`PostgresServer`] runs a local PostgreSQL: the programs in the folder named by `CLUSTERING_POSTGRES_BIN`, else the
-//! newest of Debian's packages. It starts in about two seconds, with an empty database:
+//! [`PostgresServer`] runs a local PostgreSQL: the programs in the folder that `CLUSTERING_POSTGRES_BIN` names, or else
+//! those of the newest of Debian's packages. It starts in about two seconds, with an empty database:
 //!
 //! ```no_run
 //! use clustering_testkit::postgres::PostgresServer;
@@ -31,7 +31,7 @@
 //! No processes or files are left behind, even if a test fails, times out or is killed: see
 //! [`process`](crate::process). Each test gets a port that no other test uses.
 //!
-//! Do not pause tokio's clock in these tests: time in the server passes independently of it.
+//! Do not pause tokio's clock in these tests: the server's own clock keeps running.
 
 mod processes;
 mod programs;

@@ -2,7 +2,7 @@ use std::{fs, path::Path};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Returns the processes of the server's connections and its helpers. They are not in its process group.
+/// Returns the children of a server: its connections and helper processes. They are not in the server's process group.
 pub(super) fn children(parent: u32) -> Vec<u32> {
     let processes = fs::read_dir("/proc").into_iter().flatten();
     let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());

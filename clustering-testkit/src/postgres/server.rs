@@ -15,18 +15,19 @@ use super::{
 };
 use crate::process::{Folder, Port, Process, excerpt};
 
-/// Longest time for a server to answer after its start, and to stop. Generous, because a machine that is also compiling is
-/// slow.
+/// Time limit for a server to answer after its start, and to stop. It is generous, because a machine that is also
+/// compiling is slow.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Polling interval for conditions without an event.
 const INTERVAL: Duration = Duration::from_millis(10);
 
-/// User and group `nobody`, as which servers run if the tests run as root: PostgreSQL refuses to run as root.
+/// ID of the user and group `nobody`. If the tests run as root, servers run as `nobody`, because PostgreSQL refuses to
+/// run as root.
 const NOBODY: u32 = 65_534;
 
-/// A PostgreSQL for a test: a server on a free port of the loopback interface, with its data in a temporary folder. Both
-/// are removed when this is dropped, and also if the test process ends in any other way.
+/// A PostgreSQL server for a test, on a free port of the loopback interface, with its data in a temporary folder.
+/// Dropping this stops the server and removes the folder, and so does any other end of the test process.
 ///
 /// It accepts the user `postgres` without a password, for the database `postgres`. If the tests run as root, the server
 /// runs as `nobody`, who must be able to reach the temporary folder.
@@ -63,7 +64,7 @@ impl PostgresServer {
         let arguments = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "-D"];
         let created = server.spawn("initdb", &arguments.map(str::to_owned))?.wait().await?;
         if !created.success() {
-            return Err(server.error(format!("initdb failed, {created}")));
+            return Err(server.error(format!("initdb failed: {created}")));
         }
         server.run().await?;
         Ok(server)
@@ -110,7 +111,7 @@ impl PostgresServer {
         Ok(())
     }
 
-    /// Stops the server in order. It ends all connections.
+    /// Shuts the server down in an orderly way, which ends all connections.
     pub async fn stop(&self) -> io::Result<()> {
         let Some(process) = self.process().take() else { return Ok(()) };
         end(&process, Signal::INT);
@@ -140,7 +141,7 @@ impl PostgresServer {
         let since = Instant::now();
         while let Err(error) = self.connect().await {
             if let Some(status) = process.ended() {
-                return Err(self.error(format!("it ended when it started, {status}")));
+                return Err(self.error(format!("it ended during its start: {status}")));
             }
             if since.elapsed() > PATIENCE {
                 return Err(self.error(format!("it does not answer: {error}")));
@@ -179,7 +180,7 @@ impl PostgresServer {
         self.process().clone().ok_or_else(|| io::Error::other("the PostgreSQL server is not running"))
     }
 
-    /// Copies the data, for a later [`restore`](Self::restore). The server is restarted for that.
+    /// Copies the data, for a later [`restore`](Self::restore). This restarts the server.
     pub async fn backup(&self) -> io::Result<Backup> {
         self.stop().await?;
         let backup = Backup { folder: Folder::new()? };
@@ -188,7 +189,7 @@ impl PostgresServer {
         Ok(backup)
     }
 
-    /// Stops the server, replaces its data by those of the backup, and starts it again.
+    /// Stops the server, replaces its data with that of the backup, and starts it again.
     pub async fn restore(&self, backup: &Backup) -> io::Result<()> {
         self.stop().await?;
         fs::remove_dir_all(self.data())?;
@@ -196,7 +197,8 @@ impl PostgresServer {
         self.run().await
     }
 
-    /// Executes SQL as the administrator and returns the first column of the first row, or an empty text without rows.
+    /// Executes SQL as the administrator and returns the first column of the first row, or an empty string if there are
+    /// no rows.
     pub async fn sql(&self, text: &str) -> io::Result<String> {
         let failed = |error| io::Error::other(format!("{text}: {error:?}"));
         let client = self.connect().await.map_err(failed)?;
@@ -208,7 +210,8 @@ impl PostgresServer {
         Ok(row.unwrap_or_default())
     }
 
-    /// Creates a file that only the server can read, such as a key, and returns its path. It is removed with the server.
+    /// Creates a file that only the server can read, such as a key, and returns its path. The file is removed when the
+    /// server is dropped.
     pub fn file(&self, name: &str, content: &str) -> io::Result<PathBuf> {
         let path = self.folder.path().join(name);
         fs::write(&path, content)?;
@@ -229,7 +232,7 @@ impl PostgresServer {
         self.folder.path().join("log")
     }
 
-    /// Starts a program whose last argument is the folder of the data.
+    /// Starts a program, with the data folder as its last argument.
     fn spawn(&self, program: &str, arguments: &[String]) -> io::Result<Process> {
         let program = self.programs.join(program);
         let command = match geteuid().is_root() {
@@ -263,7 +266,7 @@ impl fmt::Debug for PostgresServer {
 }
 
 impl Drop for PostgresServer {
-    /// Stops the server instead of killing it, since it would leave a segment of shared memory behind.
+    /// Stops the server instead of killing it, because a killed server leaves a segment of shared memory behind.
     fn drop(&mut self) {
         let Some(process) = self.process().take() else { return };
         end(&process, Signal::QUIT);
@@ -274,14 +277,14 @@ impl Drop for PostgresServer {
     }
 }
 
-/// Tells the server to end, with the signal for that. It may be frozen, and would not notice the signal.
+/// Sends the server this signal to end it. Resumes the server first, because a frozen one would not notice the signal.
 fn end(server: &Process, how: Signal) {
     let connections = children(server.pid());
     connections.iter().chain([&server.pid()]).for_each(|pid| signal(*pid, Signal::CONT));
     signal(server.pid(), how);
 }
 
-/// Gives the file or folder to the user of the server.
+/// Makes the server's user the owner of the file or folder.
 fn own(path: &Path) -> io::Result<()> {
     match geteuid().is_root() {
         true => chown(path, Some(NOBODY), Some(NOBODY)),

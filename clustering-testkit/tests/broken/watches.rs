@@ -381,8 +381,8 @@ watch! {
 }
 
 /// Silently continues an open watch that lags behind a single compaction. New watches, and those that lag behind an
-/// earlier compaction, end with `Compacted`: such a store deletes the changes at once, but compares watches with the
-/// compaction before the last.
+/// earlier compaction, end with `Compacted`: such a store deletes the changes at once, but checks watches against the
+/// second-to-last compaction.
 #[derive(Clone, Default)]
 pub(crate) struct ForgetsLaggingWatches(Arc<Mutex<(Revision, Revision)>>);
 

@@ -330,7 +330,7 @@ fn a_node_that_returns_and_leaves_for_good_before_a_version_keeps_its_slots_no_l
         a.joins_exclusively("b", 4);
         a.leaves("b");
     });
-    // The version lists the first departure, since its commit was sent before the others.
+    // The version lists the first departure, because its commit was sent before the later ones.
     a.ok("publish");
     a.deliver();
     assert_eq!(kept_names(&a), ["b"]);
@@ -340,7 +340,7 @@ fn a_node_that_returns_and_leaves_for_good_before_a_version_keeps_its_slots_no_l
     assert_eq!((owned(&a, "a").len(), assigned(&a, "b"), kept(&a)), (4, vec![], vec![]));
 }
 
-/// Returns a follower of b in a stable cluster of a, b, c and d, each with one slot.
+/// Returns node a, a follower, in a stable cluster of a, b, c and d, led by b, with one slot each.
 fn follower() -> Bench {
     let mut a = Bench::exclusive("a");
     a.unseen(|a| {
@@ -353,14 +353,14 @@ fn follower() -> Bench {
     a
 }
 
-/// Publishes a version, as another leader, that keeps the slots of c for 300 s.
+/// Publishes a version in which another leader keeps the slots of c for 300 s.
 fn publishes_that_c_is_kept(a: &mut Bench) {
     let version = a.generate_version();
     let kept = [(name("c"), 300_000)].into();
     a.publishes_as(VersionRecord { number: 9, kept, ..VersionRecord::labelled(version) });
 }
 
-/// After a gap, only the last departure is known exactly. The others look as if the sessions had ended.
+/// After a gap, only the last departure is known exactly. Earlier ones look as if the sessions had ended.
 #[test]
 fn a_node_that_missed_a_departure_with_grace_takes_over_the_listed_time() {
     let mut a = follower();
@@ -378,7 +378,8 @@ fn a_node_that_missed_a_departure_with_grace_takes_over_the_listed_time() {
     assert_eq!((kept_names(&a), assigned(&a, "c")), (vec!["c".to_owned()], vec![2]));
 }
 
-/// A leader that was cut off keeps the slots of every node whose session ends. Only the version shows that.
+/// A leader that was cut off keeps the slots of every node whose session ends. Other nodes learn this only from the
+/// version.
 #[test]
 fn the_next_leader_also_waits_for_a_node_whose_session_ended_without_grace() {
     let mut a = follower();

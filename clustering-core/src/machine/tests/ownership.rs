@@ -493,7 +493,8 @@ fn a_node_that_cannot_let_go_says_why_once_and_then_that_it_has() {
     assert_eq!(said(&b), (ReadinessOutcome::Ready, None, true));
 }
 
-/// Otherwise a node that loses slots in one version after another would leave, although it releases all of them in time.
+/// If this fails, a node that loses slots in several successive versions leaves, although it releases all of them in
+/// time.
 #[test]
 fn the_release_timeout_counts_from_the_loss_of_slots_that_are_not_released_yet() {
     let mut b = follower_of(Bench::exclusive_with("b", |config| {
@@ -523,7 +524,7 @@ fn the_release_timeout_counts_from_the_loss_of_slots_that_are_not_released_yet()
     b.expect_only(&["* session"], &["* session lost: the node did not release its lost slots in time"]);
 }
 
-/// `release` is called for a slot that is being loaded only when `stabilize` has ended. Until then, slots that were lost
+/// For a slot that is being loaded, `release` is called only after `stabilize` has ended. By then, slots that were lost
 /// earlier may have been released.
 #[test]
 fn the_release_timeout_of_a_slot_that_is_being_loaded_counts_from_its_own_loss() {

@@ -55,11 +55,11 @@ impl Hold {
     /// is running out because no renewal has succeeded for two thirds of the TTL.
     ///
     /// The hold is still valid at that moment. Finish or abort the work, and drop the hold. Once lost, a hold stays
-    /// lost, even if a later renewal saves the session; take a new one then. From then on this method returns at once,
-    /// so a loop that waits for it must end, or it keeps a processor busy. Cancel safe.
+    /// lost, even if a later renewal saves the session; take a new one then. From then on, this method returns at once,
+    /// so a loop that waits for it must end: otherwise it keeps a CPU busy. Cancel safe.
     pub async fn lost(&self) {
         self.acquisition.wait_until(Acquisition::is_lost).await;
-        // A loop that waits for a loss again and again must not block its thread: then it could not be dropped.
+        // A task that awaits this in a loop must still yield: otherwise it blocks its thread and cannot be dropped.
         tokio::task::coop::consume_budget().await;
     }
 

@@ -30,12 +30,12 @@ pub(crate) struct Holds {
     notices: Arc<Notices>,
 }
 
-/// What the holds report to the driver.
+/// Notifications from the holds to the driver.
 #[derive(Debug, Default)]
 struct Notices {
     /// Wakes the driver.
     wake: Notify,
-    /// Work that was dropped because it had not returned in time, with the time since its slot was lost.
+    /// Slots whose work was dropped because it did not end in time, each with the time since the slot was lost.
     dropped: Mutex<VecDeque<(Slot, Duration)>>,
 }
 
@@ -101,7 +101,7 @@ impl Holds {
         self.notices.wake.notified().await;
     }
 
-    /// Returns the next work that was dropped, with the time since its slot was lost.
+    /// Returns the next slot whose work was dropped, with the time since the slot was lost.
     pub(crate) fn next_dropped_work(&self) -> Option<(Slot, Duration)> {
         self.notices.dropped.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }

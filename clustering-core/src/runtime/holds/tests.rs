@@ -28,14 +28,14 @@ const _: () = {
     is_send_and_static::<Hold>();
 };
 
-/// Implemented twice for types that are `Clone`, so that its use for such a type does not compile.
+/// Implemented twice for types that are `Clone`, so that using it for such a type is ambiguous and does not compile.
 trait NotClone<A> {
     const CHECKED: () = ();
 }
 impl<T> NotClone<()> for T {}
 impl<T: Clone> NotClone<u8> for T {}
 
-/// Only holds that the table gives out are counted.
+/// A cloned hold would not be counted: the table counts only the holds that it gives out.
 const _: () = <Hold as NotClone<_>>::CHECKED;
 
 fn slot(number: u16) -> Slot {
@@ -295,7 +295,7 @@ async fn p12_all_holds_are_lost_when_the_driver_is_dropped() {
     assert!(!hold.is_valid());
 }
 
-/// State of some work. Notes when it is dropped whether the slot is still in use.
+/// State owned by the work. When dropped, it records whether the slot is still in use.
 struct State {
     acquisition: Arc<table::Acquisition>,
     clock: Clock,
@@ -308,7 +308,7 @@ impl Drop for State {
     }
 }
 
-/// The state may be a connection that must be closed before another node opens one.
+/// For example, the state may be a connection that must be closed before another node opens its own.
 #[tokio::test(start_paused = true)]
 async fn p12_a_slot_is_in_use_until_the_state_of_work_that_was_dropped_is_dropped() {
     for is_cancelled in [false, true] {
@@ -339,7 +339,7 @@ async fn p12_a_slot_is_in_use_until_the_state_of_work_that_was_dropped_is_droppe
     }
 }
 
-/// Otherwise the library could not drop it, and it would block its thread.
+/// Otherwise the library could not drop such a loop, and the loop would block its thread.
 #[tokio::test(start_paused = true)]
 async fn a_loop_that_waits_for_a_loss_that_has_happened_lets_other_tasks_run() {
     let mut table = Table::new(&[1]);

@@ -31,8 +31,8 @@ pub enum WorkError {
 }
 
 /// Runs work on a held slot. Once the slot is lost, the work has the time `grace` to return, but not longer than the
-/// hold is valid; then it is dropped, which is reported to the driver. Returns `None` if the work was dropped. The hold
-/// is always dropped after the work.
+/// hold is valid; then it is dropped, and the driver is notified. Returns `None` if the work was dropped. The hold is
+/// always dropped after the work.
 pub(crate) async fn work<F: Future>(
     hold: Arc<Hold>,
     work: impl FnOnce(Arc<Hold>) -> F,

@@ -230,7 +230,7 @@ fn origin(peer: IpAddr) -> IpAddr {
 /// Sends the hello, and waits until the peer closes the connection or sends too much.
 async fn serve(mut stream: TcpStream, hello: Hello) {
     keep_alive(&stream);
-    // The hello fits into the buffer of a new connection, so a peer that reads nothing does not delay this.
+    // The hello fits into the send buffer of a new connection, so a peer that does not read cannot delay this write.
     if stream.write_all(hello.as_bytes()).await.is_err() {
         return;
     }

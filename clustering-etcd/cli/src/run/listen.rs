@@ -13,8 +13,8 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    /// Starts the server. It also has the page, if its states are given. The process counts as alive, even if its node
-    /// has to wait for the store.
+    /// Starts the server. It also serves the page, if the page's states are given. The process counts as alive, even if
+    /// its node has to wait for the store.
     pub(crate) async fn at(address: &str, page: Option<&page::States>) -> Result<Self, Failure> {
         let (listener, address) = listen(address).await?;
         let page = page.map_or_else(Router::new, |states| page::router(states.clone(), address));

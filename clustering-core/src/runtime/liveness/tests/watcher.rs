@@ -208,7 +208,7 @@ async fn a_host_with_several_addresses_is_alive_at_one_and_gone_only_at_all() {
     drop(silent);
 }
 
-/// Linux lists its connections with their timers.
+/// Linux lists connections with their active timers in `/proc/net/tcp`.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn both_processes_have_the_kernel_probe_an_idle_connection() {
@@ -227,7 +227,7 @@ async fn both_processes_have_the_kernel_probe_an_idle_connection() {
         let timers: Vec<_> = own.map(|row| row[5].to_owned()).collect();
         timers.len() == 2 && timers.iter().all(|timer| timer.starts_with(KEEP_ALIVE))
     };
-    // Until the hello is acknowledged, the kernel shows the timer that would send it again.
+    // Until the hello is acknowledged, the kernel shows the retransmission timer instead.
     let probed = async {
         while !all_are_probed() {
             tokio::task::yield_now().await;

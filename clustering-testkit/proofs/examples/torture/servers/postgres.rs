@@ -86,7 +86,8 @@ pub(super) fn open(endpoint: &str) -> Result<Arc<dyn CoordinationStore>, StoreEr
     Ok(Arc::new(PostgresStore::new(config_at(endpoint.trim_start_matches(SCHEME))?)?))
 }
 
-/// Returns a configuration for the server at this address with short times, since servers fail every few seconds.
+/// Returns a configuration for the server at this address, with short intervals and time limits, because servers fail
+/// every few seconds.
 fn config_at(address: &str) -> Result<PostgresConfig, StoreError> {
     let mut config = PostgresConfig::parse(&format!("{SCHEME}postgres@{address}/postgres?sslmode=disable"))?;
     config.check_interval = Duration::from_secs(2);

@@ -1,4 +1,4 @@
-//! Changes of two clusters of the same size, by turns.
+//! Changes of two clusters of the same size, which take turns.
 
 use std::{future::ready, time::Duration};
 
@@ -12,7 +12,7 @@ const LONG_TTL: Duration = Duration::from_secs(600);
 /// TTL of leases that expire: the shortest that etcd grants.
 const TTL: Duration = Duration::from_secs(2);
 
-/// Times on both stores.
+/// Measured times, one list per store.
 type Times = [Vec<Duration>; 2];
 
 pub(crate) async fn run(arguments: &Arguments, servers: &[Server; 2], nodes: usize, report: &mut Report) {
@@ -30,7 +30,7 @@ async fn joins_and_leaves(arguments: &Arguments, servers: &[Server; 2], nodes: u
     for (place, server) in servers.iter().enumerate() {
         let before = connections(server);
         let mut cluster = start(server, &format!("changes-{nodes}"), nodes - 1, LONG_TTL).await;
-        // Warms up.
+        // Warm up.
         cluster.join().await;
         counts[place] = connections(server) - before;
         cluster.follower_leaves().await;

@@ -11,7 +11,7 @@ pub(crate) async fn start() -> Result<[Server; 2], Box<dyn Error>> {
     Ok([Server::start(STORES[0]).await?, Server::start(STORES[1]).await?])
 }
 
-/// Returns the number of established connections at the server.
+/// Returns the number of established connections to the server.
 pub(crate) fn connections(server: &Server) -> usize {
     let (local, established) = (format!(":{:04X}", server.port().unwrap()), "01");
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
