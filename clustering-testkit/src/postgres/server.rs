@@ -10,7 +10,7 @@ use rustix::process::{Signal, geteuid};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
 use super::{
-    processes::{children, exists, signal},
+    processes::{Frozen, children, exists, signal},
     programs,
 };
 use crate::process::{Folder, Port, Process, excerpt};
@@ -37,6 +37,7 @@ const NOBODY: u32 = 65_534;
 pub struct PostgresServer {
     // Declared first, so that the processes end before their folder is removed.
     process: Mutex<Option<Arc<Process>>>,
+    frozen: Mutex<Frozen>,
     settings: Vec<String>,
     port: Port,
     programs: PathBuf,
@@ -60,7 +61,14 @@ impl PostgresServer {
         let (folder, port, programs) = (Folder::new()?, Port::reserve()?, programs::find()?);
         own(folder.path())?;
         let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
-        let server = PostgresServer { process: Mutex::default(), settings, port, programs, folder };
+        let server = PostgresServer {
+            process: Mutex::default(),
+            frozen: Mutex::default(),
+            settings,
+            port,
+            programs,
+            folder,
+        };
         let arguments = ["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "-D"];
         let created = server.spawn("initdb", &arguments.map(str::to_owned))?.wait().await?;
         if !created.success() {
@@ -99,6 +107,7 @@ impl PostgresServer {
     pub async fn kill(&self) -> io::Result<()> {
         let Some(process) = self.process().take() else { return Ok(()) };
         let connections = children(process.pid());
+        self.frozen().thaw();
         process.kill().await?;
         connections.iter().for_each(|pid| signal(*pid, Signal::KILL));
         let since = Instant::now();
@@ -114,7 +123,7 @@ impl PostgresServer {
     /// Shuts the server down in an orderly way, which ends all connections.
     pub async fn stop(&self) -> io::Result<()> {
         let Some(process) = self.process().take() else { return Ok(()) };
-        end(&process, Signal::INT);
+        self.end(&process, Signal::INT);
         process.wait().await.map(drop)
     }
 
@@ -131,7 +140,7 @@ impl PostgresServer {
             format!("-p{}", self.port()),
             "-k".to_owned(),
             String::new(),
-            // Leave nothing behind if the server is killed.
+            // Leave no files in /dev/shm if the server is killed.
             "-cdynamic_shared_memory_type=mmap".to_owned(),
         ];
         arguments.extend(self.settings.iter().map(|setting| format!("-c{setting}")));
@@ -165,14 +174,13 @@ impl PostgresServer {
         let process = self.running()?;
         // The server first, so that it makes no new connections.
         process.pause()?;
-        children(process.pid()).iter().for_each(|pid| signal(*pid, Signal::STOP));
-        Ok(())
+        self.frozen().freeze(children(process.pid()))
     }
 
     /// Resumes the server after [`pause`](Self::pause).
     pub fn resume(&self) -> io::Result<()> {
         let process = self.running()?;
-        children(process.pid()).iter().for_each(|pid| signal(*pid, Signal::CONT));
+        self.frozen().thaw();
         process.resume()
     }
 
@@ -218,6 +226,17 @@ impl PostgresServer {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         own(&path)?;
         Ok(path)
+    }
+
+    /// Sends the server this signal to end it. Resumes the server first, because a frozen one would not notice the signal.
+    fn end(&self, server: &Process, how: Signal) {
+        self.frozen().thaw();
+        signal(server.pid(), Signal::CONT);
+        signal(server.pid(), how);
+    }
+
+    fn frozen(&self) -> MutexGuard<'_, Frozen> {
+        self.frozen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Arc<Process>>> {
@@ -269,19 +288,12 @@ impl Drop for PostgresServer {
     /// Stops the server instead of killing it, because a killed server leaves a segment of shared memory behind.
     fn drop(&mut self) {
         let Some(process) = self.process().take() else { return };
-        end(&process, Signal::QUIT);
+        self.end(&process, Signal::QUIT);
         let since = Instant::now();
         while process.ended().is_none() && since.elapsed() < PATIENCE {
             std::thread::sleep(INTERVAL);
         }
     }
-}
-
-/// Sends the server this signal to end it. Resumes the server first, because a frozen one would not notice the signal.
-fn end(server: &Process, how: Signal) {
-    let connections = children(server.pid());
-    connections.iter().chain([&server.pid()]).for_each(|pid| signal(*pid, Signal::CONT));
-    signal(server.pid(), how);
 }
 
 /// Makes the server's user the owner of the file or folder.

@@ -27,7 +27,7 @@ mod port;
 #[cfg(any(feature = "etcd", feature = "postgres"))]
 pub(crate) use self::child::excerpt;
 pub(crate) use self::folder::random;
-#[cfg(feature = "container")]
+#[cfg(any(feature = "container", feature = "postgres"))]
 pub(crate) use self::guardian::{Kept, keep, release};
 pub use self::{
     child::{Process, ProcessBuilder},
