@@ -212,7 +212,7 @@ pub enum Event {
     WorkDropped {
         /// The slot.
         slot: Slot,
-        /// Time since the slot was lost.
+        /// Time since the work was told that the slot is lost.
         #[serde(serialize_with = "milliseconds", rename = "after_ms")]
         after: Duration,
     },

@@ -137,7 +137,7 @@ impl Records {
     }
 
     /// True if slots are being handed over, and the only changes since the newest version are nodes that joined or came
-    /// back: these wait until the hand-over has finished.
+    /// back: these wait until this version is stable.
     fn makes_joins_wait(&self, ownership: &Ownership<'_>) -> bool {
         let version = self.log.version_modified();
         let mut later = self.log.present().filter(|node| node.modified > version);

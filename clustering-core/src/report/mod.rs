@@ -119,7 +119,7 @@ pub enum ClusterState {
         waiting_for: Vec<Laggard>,
     },
     /// The newest version is out of date, and the leader has not published the next one yet. This does not include joins
-    /// during a hand-over of slots, which wait until it has finished, but for at most 30 s.
+    /// during a hand-over of slots, which wait until the version is stable, but for at most 30 s.
     Due {
         /// The nodes that joined, or whose record changed, since the newest version.
         changed: Vec<NodeName>,

@@ -91,7 +91,7 @@ pub(crate) fn version(report: &Report) -> String {
 pub(crate) fn state(report: &Report, watched: Option<Duration>) -> Vec<String> {
     let mut lines = condition(report, watched);
     lines.extend(limited(&waiting_joiners(report), |name| {
-        format!("{name} joins once the slots are handed over, after at most 30s")
+        format!("{name} joins once this version is stable, after at most 30s")
     }));
     lines
 }

@@ -61,7 +61,9 @@ impl TestClusterBuilder {
     }
 
     /// Sets the real time after which the test fails because virtual time stands still: some task is always ready.
-    /// Default: 30 s. Time during which a task blocks the thread, or waits for a call in real time, does not count.
+    /// Default: 30 s. Time during which a task blocks the thread, or waits for a call in real time, does not count. The
+    /// busiest process is killed then, so that time moves on. A busy task that belongs to no process cannot be ended: the
+    /// test hangs unless it waits in a method of the cluster.
     pub fn standstill(mut self, limit: Duration) -> Self {
         self.standstill = limit;
         self

@@ -163,8 +163,8 @@
 //! [`Process`] before you spawn the task.
 //!
 //! If a test checks an exclusive cluster, and no process reports any work (with any of the test's [`seeds`]), the test
-//! says so in a line that starts with `NOT JUDGED`. It writes the line directly to standard error, so the test runner
-//! does not capture it.
+//! says so in a line that starts with `NOT JUDGED`. It writes the line directly to standard error, so `cargo test`
+//! shows it even if the test passes. `cargo nextest run` does with `--success-output final`.
 //!
 //! The library drops work that is still running long after its slot was lost. The timeline shows this as
 //! [`WorkDropped`](clustering_core::Event::WorkDropped).
@@ -201,8 +201,9 @@
 //! All processes share the test's memory, clock and thread. A task that the service spawns with `tokio::spawn` does not
 //! belong to the process (see [`Process::spawn`]). A callback that blocks its thread blocks all processes. Clocks don't
 //! drift. Virtual time moves only while no task is ready: a loop that waits for something that is always ready, such as
-//! [`lost`](clustering_core::Hold::lost) of a lost hold, stops it. The test then fails after 30 s of real time
-//! ([`standstill`](TestClusterBuilder::standstill)). Crash detection is off, because sockets do not follow the paused
+//! [`lost`](clustering_core::Hold::lost) of a lost hold, stops it. After 30 s of real time
+//! ([`standstill`](TestClusterBuilder::standstill)) the process with that loop is killed, and the next call of the
+//! cluster fails. Crash detection is off, because sockets do not follow the paused
 //! clock: a crash is noticed when the lease expires. For tests with real processes, start the service with the module
 //! [`process`](crate::process) on a server from the module `etcd` (feature `etcd`).
 

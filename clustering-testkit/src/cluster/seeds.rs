@@ -9,7 +9,8 @@ const ONE: &str = "CLUSTERING_SEED";
 const MANY: &str = "CLUSTERING_SEEDS";
 
 /// Runs a scenario with one seed after another, each on a new runtime with a paused clock. Panics on the first seed
-/// that fails, with the failure and a command that reproduces it. The value that the scenario returns is ignored.
+/// that fails, with the failure and a command that reproduces it. If the test needs features, add them to that command.
+/// The value that the scenario returns is ignored.
 ///
 /// For longer or selective runs, set environment variables: `CLUSTERING_SEED=17` runs only that seed, and
 /// `CLUSTERING_SEEDS=10000` runs that many seeds from the start of the range.

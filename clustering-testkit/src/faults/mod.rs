@@ -141,8 +141,8 @@
 //! to reach the next stable version (`cargo test --test faults -- --nocapture | grep measured`).
 //!
 //! If a hook is missing, or the connections are encrypted so that the proxy cannot find a commit in them, the scenario
-//! reports this in a line that starts with `NOT JUDGED`. It writes the line directly to standard error, so the test
-//! runner does not capture it.
+//! reports this in a line that starts with `NOT JUDGED`. It writes the line directly to standard error, so `cargo test`
+//! shows it even if the test passes. `cargo nextest run` does with `--success-output final`.
 //!
 //! The testkit's own tests verify the suite: each scenario must find at least one store with a flaw, such as a store
 //! that repeats commits whose answers were lost, or skips changes when it reconnects.

@@ -188,7 +188,7 @@ mod tests {
                 "not stable: slots move, waiting for 1 of 2 nodes to release them",
                 "node-1 has not released the slots that it lost",
                 "node-9 is gone, but may hold slots until its lease 9 expires, in at most 15s",
-                "node-3 joins once the slots are handed over, after at most 30s",
+                "node-3 joins once this version is stable, after at most 30s",
             ]
         );
     }
