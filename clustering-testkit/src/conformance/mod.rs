@@ -58,8 +58,8 @@
 //! Three hooks are optional: a handle to a store that cannot be reached, a count of open watches, and a handle whose
 //! connections can be made to go silent. If a hook is missing, the suite reports what it could not judge in a line
 //! that starts with `NOT JUDGED`. It writes the line directly to standard error, so `cargo test` shows it even if the
-//! test passes. `cargo nextest run` does with `--success-output final`. The compaction hook is mandatory, because a store that silently skips compacted changes passes every other
-//! check.
+//! test passes. `cargo nextest run` does with `--success-output final`. The compaction hook is mandatory, because a
+//! store that silently skips compacted changes passes every other check.
 //!
 //! # Shared stores
 //!
