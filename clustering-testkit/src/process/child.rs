@@ -202,8 +202,8 @@ impl Process {
     /// Asks the process to end with `SIGTERM`, without waiting for that. Use [`wait`](Self::wait) to wait for its end.
     pub fn terminate(&self) -> io::Result<()> {
         self.signal(Signal::TERM)?;
-        // A paused process would not notice the signal.
-        self.signal(Signal::CONT)
+        // A paused process would not notice the signal. Any other may have ended because of it.
+        self.signal_if_running(Signal::CONT).map(drop)
     }
 
     /// Kills the process with `SIGKILL` and waits until it has ended. Succeeds if it had ended before.
