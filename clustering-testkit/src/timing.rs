@@ -53,7 +53,8 @@ type Connecting = Pin<Box<dyn Future<Output = Arc<dyn CoordinationStore>> + Send
 /// A cluster whose changes are timed. See the [module](self) for an example.
 ///
 /// Each time begins with the call and ends when every node sees the next stable version. Each method first waits until
-/// the cluster has been calm for a second. This wait is not part of the time.
+/// the cluster has been calm for a second. This wait is not part of the time. The methods are not cancel safe: if a call is
+/// dropped, its change may still be in progress.
 ///
 /// # Panics
 ///

@@ -180,7 +180,7 @@ pub enum Input {
     WorkDropped {
         /// The slot.
         slot: Slot,
-        /// Time since the slot was lost.
+        /// Time since the work was told that the slot is lost.
         after: Duration,
     },
     /// The process at the endpoint of a node that [`Output::WatchProcesses`](super::Output::WatchProcesses) named is

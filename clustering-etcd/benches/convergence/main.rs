@@ -1,5 +1,5 @@
-//! Time from a change until all nodes have adapted to it, on etcd compared with a bare client that does the same by
-//! hand.
+//! Measures the time from a change until all nodes have adapted to it. On etcd, a bare client does the same by hand, for
+//! comparison.
 //!
 //! `cargo bench -p clustering-etcd --bench convergence -- --help`
 

@@ -36,7 +36,7 @@ pub(crate) enum Flaw {
     RepeatsUnguarded,
     /// Renewals are reported as successful without an answer.
     RenewsBlindly,
-    /// A handle stops working once a call was dropped before its answer came.
+    /// A handle stops working after a call was dropped before its answer came.
     BreaksOnDroppedCalls,
     /// A handle stops working once the store could not be reached for a second.
     GivesUpForGood,

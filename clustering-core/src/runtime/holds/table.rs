@@ -35,7 +35,7 @@ pub(crate) struct Holds {
 struct Notices {
     /// Wakes the driver.
     wake: Notify,
-    /// Slots whose work was dropped because it did not end in time, each with the time since the slot was lost.
+    /// Slots whose work was dropped because it did not end in time, each with the time since the work was told to end.
     dropped: Mutex<VecDeque<(Slot, Duration)>>,
 }
 
@@ -101,7 +101,7 @@ impl Holds {
         self.notices.wake.notified().await;
     }
 
-    /// Returns the next slot whose work was dropped, with the time since the slot was lost.
+    /// Returns the next slot whose work was dropped, with the time since the work was told to end.
     pub(crate) fn next_dropped_work(&self) -> Option<(Slot, Duration)> {
         self.notices.dropped.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
@@ -182,7 +182,7 @@ impl Acquisition {
         }
     }
 
-    /// Reports to the driver that work on the slot was dropped this long after the slot was lost.
+    /// Reports to the driver that work on the slot was dropped this long after it was told to end.
     pub(super) fn work_dropped(&self, after: Duration) {
         let dropped = (self.slot, after);
         self.notices.dropped.lock().unwrap_or_else(PoisonError::into_inner).push_back(dropped);

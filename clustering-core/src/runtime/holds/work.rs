@@ -49,7 +49,7 @@ pub(crate) async fn work<F: Future>(
     }
 }
 
-/// Waits until the work on a slot must end. Returns the time since the slot was lost.
+/// Waits until the work on a slot is to be dropped. Returns the time since the work was told to end.
 async fn over(hold: &Hold, grace: Option<Duration>) -> Duration {
     hold.lost().await;
     let lost = Instant::now();
